@@ -1,5 +1,5 @@
--- new_batch: collects new tasks that are pending, and puts them into the list at once. Needs `_wake`; tasks with a priority
--- also need `_place`, whose `place_all` is given.
+-- new_batch: return an object that collects new pending tasks and then pushes all of them at once. Needs `_wake`. For
+-- tasks with a priority the caller also passes `place_all` of `_place`.
 local function new_batch()
   local plain, urgent, size = {}, {}, 0
   local batch = {}
@@ -16,7 +16,7 @@ local function new_batch()
 
   function batch.push(pending, wake_key, task_prefix, now_ms, place_all)
     if size > 0 then
-      wake(wake_key) -- first: who waits for a token is served before who watches for tasks that come without one
+      wake(wake_key) -- first: a worker that waits for the token gets the tasks before one that polls the list
     end
     for i = 1, #plain, 200 do
       redis.call('LPUSH', pending, unpack(plain, i, math.min(i + 199, #plain)))

@@ -1,11 +1,11 @@
--- is_cancelled: whether a step belongs to a cancelled workflow. If so, it is removed from the started steps.
--- `wake` is the key of the queue's wake tokens, `step` the field taskq_step of its task; see `_flow`.
+-- is_cancelled: return whether a step belongs to a cancelled workflow. If so, remove it from the started steps.
+-- `wake` is the key of the queue's wake tokens, `step` the field taskq_step of the task; see `_flow`.
 local function is_cancelled(wake, step)
   local own = string.sub(wake, 1, -5)
   local workflow = string.match(step, '^%S+ %a %S+ (.+)$') or ''
   local state = string.sub(workflow, 1, #own + 3) == own .. 'wf:' and redis.pcall('HGET', workflow, 'state')
   local cancelled = state == 'cancelled'
-  if type(state) ~= 'string' then -- at home elsewhere, or forgotten, which a step may outlive that starts late
+  if type(state) ~= 'string' then -- another home queue, or the workflow was deleted before this late step
     cancelled = redis.call('EXISTS', own .. 'wf-cancelled:' .. (string.match(workflow, ':wf:([^:]+)$') or '')) == 1
   end
   if cancelled then

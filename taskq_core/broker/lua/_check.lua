@@ -1,4 +1,5 @@
--- check: raise an error for a key of another type, before the first write. `command` reads the size of the right type.
+-- check: raise an error for a key of the wrong type, before anything is written. `command` reads the size of a key of the
+-- right type.
 local function check(command, ...)
   for _, key in ipairs({ ... }) do
     redis.call(command, key)

@@ -1,5 +1,5 @@
--- clock: Redis's own time; `override` (Unix ns as text, empty in production) replaces it in tests.
--- Returns whole seconds, the nanoseconds as text and the milliseconds as a number.
+-- clock: return Redis's time as whole seconds, nanoseconds (text) and milliseconds (number). In tests `override` (Unix ns
+-- as text) replaces it.
 local function clock(override)
   if override ~= '' then
     return tonumber(string.sub(override, 1, -10)), override, tonumber(string.sub(override, 1, -7))
@@ -9,14 +9,14 @@ local function clock(override)
   return tonumber(time[1]), now_ns, tonumber(string.sub(now_ns, 1, -7))
 end
 
--- whole: a whole number as decimal text (Lua would print large ones with an exponent). As an integer of C where it is one
--- on every machine, a `long` of 32 bits included: that takes a third of the time, and seconds are in it until 2038.
+-- whole: return a whole number as decimal text (Lua prints large numbers with an exponent). Numbers that fit 32 bits, such
+-- as seconds until 2038, are formatted as a C integer, which takes a third of the time.
 local function whole(number)
   local is_integer = number % 1 == 0 and number > -2147483649 and number < 2147483648
   return string.format(is_integer and '%d' or '%.0f', number)
 end
 
--- due: the Unix second that is not before `delay_ms` from now, so that nothing starts early.
+-- due: return the first Unix second at least `delay_ms` from now, so that no task starts early.
 local function due(now_ms, delay_ms)
   return math.ceil((now_ms + delay_ms) / 1000)
 end

@@ -1,4 +1,4 @@
--- add: raise a counter by n and return its value. A lifetime counter at the largest int64 starts again, as upstream does.
+-- add: increase a counter by n and return its value. A lifetime counter that reaches the largest int64 restarts, as in Go.
 local function add(key, n)
   local value = redis.pcall('INCRBY', key, n)
   if type(value) == 'table' then
@@ -8,7 +8,7 @@ local function add(key, n)
   return value
 end
 
--- count: add to the lifetime counter and to the one of the UTC day, which expires after `ttl_s`.
+-- count: add n to the lifetime counter and to the counter of the UTC day, which expires after `ttl_s` seconds.
 local function count(prefix, name, n, now_s, ttl_s)
   if n == 0 then
     return

@@ -1,4 +1,5 @@
--- utc_date: YYYY-MM-DD of a Unix time. Days to date after Howard Hinnant, "chrono-compatible low-level date algorithms".
+-- utc_date: return the UTC date of a Unix time as YYYY-MM-DD. The algorithm is Howard Hinnant's, from "chrono-compatible
+-- low-level date algorithms".
 local function utc_date(unix_s)
   local floor = math.floor
   local days = floor(unix_s / 86400) + 719468

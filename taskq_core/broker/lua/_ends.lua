@@ -1,10 +1,11 @@
--- Shared steps of the scripts that end runs of a worker's tasks. The id at a position is ids[before + position]; they
--- were handed out oldest first, and most end in that order.
+-- Functions of the scripts that settle a worker's tasks. The id at a position is ids[before + position]. Tasks were
+-- handed out oldest first, and most of them end in that order.
 
--- owned: find which tasks this worker still owns in the runs it names. `runs` is "<run>x<tasks>," for each sequence of
--- tasks of one run. Returns the keys of the tasks by position (false where the run is over), by position the fields that
--- need more work, the number of tasks owned, and whether a success of all asks only to delete them. Most tasks have the
--- four fields of any running task, and counting those costs Redis less than reading others by name.
+-- owned: find the tasks that this worker still owns. `runs` is "<run>x<number of tasks>," for each sequence of tasks with
+-- the same run number. Returns by position the keys of the tasks (false if the worker no longer owns the run); by position
+-- the fields that need more work; the number of owned tasks; and whether all of them, if successful, only have to be
+-- deleted. Most tasks have only the four fields of every running task. Counting the fields (HLEN) costs Redis less than
+-- reading the other fields by name.
 local function owned(lease, token, runs, task_prefix, ids, before, size)
   local scores = redis.call('ZMSCORE', lease, unpack(ids, before + 1, before + size))
   local task_keys, marks, mine, is_plain = {}, {}, 0, true
@@ -29,7 +30,7 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
       else
         local fields = redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_begun')
         owner, marks[position] = fields[1], fields
-        is_plain = is_plain and count == 5 and fields[5] -- the mark of a start needs no work
+        is_plain = is_plain and count == 5 and fields[5] -- a fifth field that marks the start of the run needs no work
       end
     end
     if key and owner == fence then
@@ -42,8 +43,8 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
   return task_keys, marks, mine, is_plain
 end
 
--- are_these: whether a part of the active list holds just these tasks: from the youngest to the oldest, as they end where
--- all are quick, or in another order.
+-- are_these: return whether a part of the active list contains exactly these tasks, in any order. The usual order, from
+-- the youngest to the oldest, is compared first.
 local function are_these(there, ids, before, size)
   local position = #there == size and size or -1
   while position > 0 and there[size + 1 - position] == ids[before + position] do
@@ -65,8 +66,8 @@ local function are_these(there, ids, before, size)
   return true
 end
 
--- stand_together: the end of the active list at which these tasks are next to each other, so that one command removes them:
--- 'old' if the worker runs no others, 'young' if others take long. Else nil, and the oldest ids.
+-- stand_together: return the end of the active list at which exactly these tasks are, so that one command removes them:
+-- 'old' if the worker runs no older tasks, 'young' if older tasks still run. Otherwise return nil and the oldest ids.
 local function stand_together(active, ids, before, size)
   local oldest = redis.call('LRANGE', active, -size, -1)
   if are_these(oldest, ids, before, size) then
@@ -77,16 +78,16 @@ local function stand_together(active, ids, before, size)
   return nil, oldest
 end
 
--- scannable: how many tasks may be looked for in the active list by one call.
+-- scannable: return the maximum number of tasks that one call may search for in the active list.
 local function scannable(active)
   return math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', active))))
 end
 
--- leave_one_by_one: take tasks out of the active list, each searched from its nearer end: the youngest are
--- at the left end. From the last to the first, so that requeued tasks keep their order. `is_young` says of
--- a position whether its task is young if it is not among the `oldest`. A task that is named twice is taken out once, and its
--- other key is false from then on. This comes before every other write: Redis accepts it also over maxmemory, and with it
--- the writes that follow.
+-- leave_one_by_one: remove tasks from the active list one by one. The search for each task starts at its nearer end; the
+-- youngest tasks are at the left end. The last task is removed first, so that requeued tasks keep their order. `is_young`
+-- returns whether the task at a position is young, if it is not among the `oldest`. A task that is named twice is removed
+-- once, and its other key becomes false. This comes before all other writes: Redis allows it over maxmemory, and then also
+-- allows the script's later writes.
 local function leave_one_by_one(active, ids, before, size, task_keys, oldest, is_young)
   local is_old, is_seen = {}, {}
   for _, id in ipairs(oldest) do
@@ -103,7 +104,7 @@ local function leave_one_by_one(active, ids, before, size, task_keys, oldest, is
   end
 end
 
--- leave_together: take tasks out of the active list that are next to each other. This comes before every other write as well.
+-- leave_together: remove tasks that are next to each other from the active list. This comes before all other writes too.
 local function leave_together(active, ends, size)
   if ends == 'old' then
     redis.call('LTRIM', active, 0, -size - 1)
@@ -112,7 +113,7 @@ local function leave_together(active, ends, size)
   end
 end
 
--- delete_done: delete finished tasks of this worker that need no notification, and count them.
+-- delete_done: delete successful tasks of this worker that need no notification, and count them.
 local function delete_done(lease, prefix, task_keys, ids, before, size, now_s, counters_s)
   redis.call('DEL', unpack(task_keys, 1, size))
   redis.call('ZREM', lease, unpack(ids, before + 1, before + size))

@@ -1,4 +1,4 @@
--- The workflows of a home queue, for scripts that do nothing else.
+-- Includes and setup of the scripts that change workflows of a home queue.
 -- include _check
 -- include _clock
 -- include _lock
@@ -9,7 +9,8 @@
 -- include _wake
 -- include _flow
 
--- engine: the engine of a home queue, after a check of the keys that starting a step may touch. Returns also Redis's time.
+-- engine: check the types of the keys needed to start a step. Return the workflow functions of a home queue (see `_flow`),
+-- and Redis's time.
 local function engine(own, override)
   local now_s, now_ns, now_ms = clock(override)
   local flow = workflows(own, { s = now_s, ns = now_ns, ms = now_ms })

@@ -1,4 +1,4 @@
--- worker_of: read from a fence the token of the worker that holds a task; nil where the fence belongs to another lease.
+-- worker_of: return the token of the worker that holds a task, from the fence; nil if the fence belongs to another lease.
 -- A fence is "<token>.<run>:<lease>". Releases before 0.2 write "<token>:<lease>".
 local function worker_of(fence, lease)
   local owner, of_lease = string.match(type(fence) == 'string' and fence or '', '^(.*):(%d+)$')

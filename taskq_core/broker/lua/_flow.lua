@@ -1,31 +1,39 @@
--- Workflows: what follows when a step has ended. Needs `_clock`, `_lock`, `_marks`, `_place`, `_store` and `_wake`.
+-- Workflows: start, skip and finish steps after another step has ended. Needs `_clock`, `_lock`, `_marks`, `_place`,
+-- `_store` and `_wake`.
 --
--- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. Of each node i, a step or a group of steps:
+-- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. A node is a step, or a group of steps, with a
+-- number i. The hash contains for each node:
 --   s<i>  state: w waits for parents   p started   h to be sent to another queue   d done   f failed   x skipped
 --         c cancelled
---   p<i>  parents that have not ended   b<i> parents for whose sake it is skipped   y<i> failed parents it is run for
---   q<i>  '1' if it only runs after a failure
---   c<i>  children, each as "<j><edge> "; edge: s after success only   c after a failure as well   z the same, but the
---         failure stays one of the workflow   f after a failure only
---   t<i>  '1' if the workflow ignores its failure
---   m<i>  what to enqueue, see `pack`      r<i> result, JSON      e<i> text of its failure      z<i> when it ended, Unix ms
---         a result that was not stored because it is too large is kept as "!<size> <limit>"; JSON never begins so
---   l<i>  `traceparent` of the run that enqueued it, where it goes to another queue
---   i<i>  how a failure names it: the inside of a JSON object
+--   p<i>  number of parents that have not ended
+--   b<i>  number of parents because of which the node is skipped
+--   y<i>  number of failed parents after which the node runs
+--   q<i>  '1' if the node only runs after a failure
+--   c<i>  children, each as "<j><edge> "; edge: s runs after success only   f runs after a failure only
+--         c runs after success or failure   z as c, but the workflow still fails
+--   t<i>  '1' if the workflow ignores the failure of the node
+--   m<i>  packed task to enqueue, see `unpack_step`
+--   r<i>  result, JSON; "!<size> <limit>" (which is no JSON) instead of a result that was too large to store
+--   e<i>  text of the failure
+--   z<i>  end of the node (Unix ms)
+--   l<i>  `traceparent` of the run that enqueued the node, if the node has another queue
+--   i<i>  description of the node in a failure: members of a JSON object, without the braces
+--   v<i>  number of manual retries of the step, or of a group's member as v<i>.<member>
 --   n:<name>  number of the group with this name
---   of a group also gt<i> members, gd<i> done, gf<i> failed, go<i> '1' while members are still added
--- Of a group, also in separate keys: W:h<i> members to enqueue, W:g<i> results, W:f<i> failures, each a hash by
--- the number of the member; W:x<i> of members that were added from inside the number by task id, and 'n<number>' the
--- other way round; W:d<i> a bit for each that has ended.
+-- and for a group also gt<i> members, gd<i> members done, gf<i> members failed, go<i> '1' while it accepts members.
+-- A group also has these keys: hashes by member number W:h<i> (packed tasks to enqueue), W:g<i> (results) and W:f<i>
+-- (failures); hash W:x<i> of the members that a member added: number by task id, and task id by 'n<number>'; bitmap W:d<i>
+-- of the members that have ended.
 --
--- The set W:q names the queues, other than its home, that steps were sent to. v<node> counts how often a step or a member was retried.
--- The outbox wf-out of the home queue holds the work of its dispatcher: "s <id> <node>" send a step to its queue,
--- "r <id> <i>.<member>" start further members of a group. wf-notes of another queue holds the ends of steps there.
+-- The set W:q contains the queues, other than the home queue, that received steps. The outbox wf-out of the home queue
+-- contains work for its dispatcher: "s <id> <node>" to send a step to its queue, "r <id> <i>.<member>" to start further
+-- members of a group. The hash wf-notes of another queue contains the outcomes of steps that ran there.
 --
--- A task that is a step says so in its field taskq_step: "<i> <t|k> <task id> <W>", "<i>.<member>" for one of a group;
--- t: it is deleted after success, k: it is kept.
+-- The field taskq_step of a task marks it as a step: "<i> <t|k> <task id> <W>", with "<i>.<member>" for a member of a
+-- group; t: the task is deleted after success, k: the task is kept.
 
--- workflows: the engine, made when the first step is met. `own` is what the own keys of this queue begin with.
+-- workflows: return the workflow functions; scripts create them for the first step. `own` is the prefix of the queue's
+-- taskq-only keys.
 local function workflows(own, now)
   local steps, out, notes = own .. 'wf-steps', own .. 'wf-out', own .. 'wf-notes'
   local flow = {}
@@ -33,11 +41,11 @@ local function workflows(own, now)
   local base, tag = string.match(own, '^([^{]*taskq:)({.*}:)$')
   local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
   flow.prefix = prefix
-  local W, kept_s -- of the workflow in hand
+  local W, kept_s -- of the current workflow
   local NO_RUN = '00-' .. string.rep('0', 32) .. '-' .. string.rep('0', 16) .. '-00'
 
-  -- step_of: read the field taskq_step: node, flag and key of the workflow. Nothing if it has another form than `enqueue`
-  -- gives it. The workflow may be at home in any queue of this deployment.
+  -- step_of: return node, flag and key of the workflow from the field taskq_step; nothing if its form is not the one that
+  -- `enqueue` writes. The home queue may be any queue of this deployment.
   local function step_of(step)
     local node, flag, key = string.match(step, '^(%d+%.?%d*) ([tk]) %S+ (.+)$')
     if node and string.sub(key, 1, #base) == base and string.match(key, '^{.+}:wf:[^:%s]+$', #base + 1) then
@@ -53,12 +61,12 @@ local function workflows(own, now)
     return redis.call('HINCRBY', W, field, n)
   end
 
-  -- open: take a workflow in hand. False if it is gone.
+  -- open: make a workflow the current one. Return false if it was deleted.
   function flow.open(key)
     W = key
     local facts = redis.pcall('HMGET', W, 'queue', 'kept_s')
     if facts.err and not string.find(tostring(facts.err), 'WRONGTYPE', 1, true) then
-      redis.call('HMGET', W, 'queue') -- not allowed, which is said: it is not gone
+      redis.call('HMGET', W, 'queue') -- raises the error if the Redis user may not read it
     end
     kept_s = tonumber(facts[2] or '')
     return facts[1] == home and kept_s ~= nil
@@ -85,7 +93,7 @@ local function workflows(own, now)
     return bytes .. string.char(number)
   end
 
-  -- oversized: the size and the limit of a result that was not stored, as text; nil for any other result.
+  -- oversized: return the size and the limit of a result that was too large to store, as text; nil for any other result.
   local function oversized(result)
     local size, limit = string.match(result, '^!(%d+) (%d+)$')
     return size and size .. ' bytes, and the limit is ' .. limit
@@ -95,7 +103,8 @@ local function workflows(own, now)
     return nil, 'a result that it takes was not stored: ' .. what
   end
 
-  -- results_of: the results of a group as a JSON list, in the order of its members. Nothing and a reason if one is missing.
+  -- results_of: return the results of a group as a JSON list, in the order of its members; nil and a reason if one is
+  -- missing.
   local function results_of(i, parts)
     local total = tonumber(get('gt' .. i)) or 0
     local size = 2
@@ -117,7 +126,7 @@ local function workflows(own, now)
     return size
   end
 
-  -- failure_of: the first failure among nodes, as a JSON object.
+  -- failure_of: return the first failure among some nodes as a JSON object.
   local function failure_of(nodes)
     for i in string.gmatch(nodes, '%d+') do
       if get('s' .. i) == 'f' then
@@ -129,16 +138,16 @@ local function workflows(own, now)
     return 'null'
   end
 
-  -- linked: what comes after a payload, with the run that enqueues the step in place of the empty `traceparent` to which
-  -- its span would link. `flow.run` is nil where that run is not traced.
+  -- linked: return the part of a message after the payload, with `flow.run` in place of the empty `traceparent`, so that
+  -- the step's span links to the run that enqueues it. `flow.run` is nil if that run is not traced.
   local function linked(tail)
     local at = flow.run and string.find(tail, NO_RUN, 1, true)
     return at and string.sub(tail, 1, at - 1) .. flow.run .. string.sub(tail, at + #NO_RUN) or tail
   end
 
-  -- assemble: a message of its pieces, each "<kind><length>:<bytes>": H what comes before the payload, T what comes
-  -- after it, L literal part of the payload, R the result of a node, G those of a group, E the failure among nodes.
-  -- Nothing and a reason if the payload would be too large, or a result is missing.
+  -- assemble: return a message made from its pieces, each "<kind><length>:<bytes>". Kinds: H the part before the payload,
+  -- T the part after it, L a literal part of the payload, R the result of a node, G the results of a group, E the first
+  -- failure among nodes. Return nil and a reason if the payload would be too large or a result is missing.
   local function assemble(pieces)
     local head, tail, parts, size, at = '', '', {}, 0, 1
     while at <= #pieces do
@@ -179,7 +188,8 @@ local function workflows(own, now)
     return head .. '\18' .. varint(#payload) .. payload .. tail
   end
 
-  -- unpack_step: what `m<i>` and the members of a group hold: "<task id> <t|k> <start as in `store`, - for now> <queue>\n<pieces>".
+  -- unpack_step: split a packed task (`m<i>`, or a member of a group):
+  -- "<task id> <t|k> <start as in `store`, - for now> <queue>\n<pieces for `assemble`>".
   local function unpack_step(packed)
     local stop = string.find(packed, '\n', 1, true)
     local id, flag, start, queue = string.match(string.sub(packed, 1, stop - 1), '^(%S+) (%a) (%S+) (.+)$')
@@ -191,10 +201,10 @@ local function workflows(own, now)
     wake(own .. 'wake')
   end
 
-  -- put: store a step's task in this queue. Nothing is stored if its id is there already.
+  -- put: store a step's task in this queue, unless a task with this id exists.
   function flow.put(task_prefix_, id, step, message, start)
     local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
-    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false) -- limits are asked at fetch
+    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false) -- dequeue applies the limits
     if code == '1' then
       redis.call('HSET', task_prefix_ .. 't:' .. id, 'taskq_step', step)
       redis.call('ZADD', steps, whole(now.s), step)
@@ -205,7 +215,7 @@ local function workflows(own, now)
     return code
   end
 
-  -- enqueue: enqueue a step. Returns its state, and why it failed if it is 'f'.
+  -- enqueue: enqueue a step. Return its new state, and the reason if the state is 'f'.
   local function enqueue(node, packed)
     local id, flag, start, queue, pieces = unpack_step(packed)
     if queue ~= home then
@@ -226,7 +236,7 @@ local function workflows(own, now)
     return 'p'
   end
 
-  -- message_of: the task of a step that goes to another queue: task id, step, message, start, queue.
+  -- message_of: return the task of a step for another queue: task id, field taskq_step, message, start, queue.
   function flow.message_of(node)
     local i, k = string.match(node, '^(%d+)%.?(%d*)$')
     local state = get('s' .. i)
@@ -246,7 +256,7 @@ local function workflows(own, now)
 
   local finish, member_ended
 
-  -- release_members: enqueue members of a group, at most 200; the dispatcher enqueues the rest.
+  -- release_members: enqueue at most 200 members of a group. The dispatcher enqueues the others.
   function flow.release_members(i, first)
     local total = tonumber(get('gt' .. i)) or 0
     local last = math.min(first + 199, total - 1)
@@ -261,14 +271,14 @@ local function workflows(own, now)
         if state == 'f' then
           member_ended(i, k, 'f', nil, problem)
         elseif state == 'p' then
-          redis.call('HDEL', W .. ':h' .. i, k) -- what goes to another queue is needed there, and for a retry
+          redis.call('HDEL', W .. ':h' .. i, k) -- members for another queue stay, for the dispatcher and for retries
         end
       end
     end
     return last + 1
   end
 
-  -- group_ended: whether a group has ended, and how.
+  -- group_ended: return 'd' if a group is done, 'f' if it failed, nil while it runs.
   local function group_ended(i)
     local counts = redis.call('HMGET', W, 'gt' .. i, 'gd' .. i, 'gf' .. i, 'go' .. i)
     local total, done, failed = tonumber(counts[1]) or 0, tonumber(counts[2]) or 0, tonumber(counts[3]) or 0
@@ -278,7 +288,7 @@ local function workflows(own, now)
     return failed > 0 and 'f' or 'd'
   end
 
-  -- start: start a node whose parents have ended. Returns its new state. The caller passes a final state on.
+  -- start: start a node whose parents have ended. Return its new state. If it is final, the caller has to finish the node.
   local function start(i)
     if get('gt' .. i) then
       redis.call('HSET', W, 's' .. i, 'p')
@@ -315,7 +325,7 @@ local function workflows(own, now)
     end
   end
 
-  -- finish: a node has ended; start what waited for it, skip what is not to run.
+  -- finish: record the end of a node; start the children that waited for it, and skip those that must not run.
   function finish(first, first_state)
     local todo, at = { { first, first_state } }, 1
     local is_cancelled = get('state') == 'cancelled'
@@ -355,7 +365,7 @@ local function workflows(own, now)
     conclude()
   end
 
-  -- reopen: a node that failed runs again, or has succeeded late: nodes that were skipped because of it wait again.
+  -- reopen: make the nodes wait again that were skipped because of a failed node, which now runs again or has succeeded.
   local function reopen(first)
     local todo, at = { first }, 1
     if not get('t' .. first) then
@@ -377,7 +387,7 @@ local function workflows(own, now)
             add('y' .. j, -1)
           end
           if its_state == 'x' then
-            redis.call('HSET', W, 's' .. j, 'w') -- at once: it may come after several of these, and counts once
+            redis.call('HSET', W, 's' .. j, 'w') -- at once, because several of these nodes may be its parents
             todo[#todo + 1] = j
           end
         end
@@ -395,7 +405,7 @@ local function workflows(own, now)
     local ended = W .. ':d' .. i
     if redis.call('SETBIT', ended, k, 1) == 1 then
       if state ~= 'd' or redis.call('HDEL', W .. ':f' .. i, k) == 0 then
-        return -- known before
+        return -- this end was recorded before
       end
       add('gf' .. i, -1)
     end
@@ -413,7 +423,7 @@ local function workflows(own, now)
     end
   end
 
-  -- ended: record that a step of the current workflow has ended: node, 'd' done or 'f' failed, result or error text.
+  -- ended: record the end of a step of the current workflow: node, 'd' done or 'f' failed, result or error text.
   function flow.ended(node, state, result, problem)
     local i, k = string.match(node, '^(%d+)%.?(%d*)$')
     local current = i and get('s' .. i)
@@ -454,7 +464,7 @@ local function workflows(own, now)
     finish(i, state)
   end
 
-  -- release: start further members of a group that has begun.
+  -- release: start further members of a started group.
   function flow.release(i, first)
     if get('s' .. i) ~= 'p' or get('state') == 'cancelled' then
       return
@@ -466,7 +476,7 @@ local function workflows(own, now)
     end
   end
 
-  -- add_member: enqueue a new member of a group that has begun.
+  -- add_member: enqueue a new member of a started group.
   function flow.add_member(i, k, packed)
     local state, problem = enqueue(i .. '.' .. whole(k), packed)
     if state == 'h' then
@@ -476,7 +486,7 @@ local function workflows(own, now)
     end
   end
 
-  -- grow: add members from inside a group; see `grow_group`.
+  -- grow: add members to a group on behalf of one of its members; see `grow_group`.
   function flow.grow(i, name, by, packed, first)
     local known = W .. ':x' .. i
     local number = tonumber(redis.call('HGET', known, by) or string.match(by, '%.(%d+)$'))
@@ -499,7 +509,7 @@ local function workflows(own, now)
     return added
   end
 
-  -- close: no further members are added to a group; with a problem it lacks some, and fails.
+  -- close: make a group accept no more members. With a problem, members are missing and the group fails.
   function flow.close(i, problem)
     if get('go' .. i) ~= '1' then
       return false
@@ -515,7 +525,7 @@ local function workflows(own, now)
     return true
   end
 
-  -- cancel: no further step of the workflow in hand starts. False if it has ended.
+  -- cancel: cancel the current workflow, so that none of its steps starts. Return false if it has ended.
   function flow.cancel()
     if get('state') ~= 'running' then
       return false
@@ -526,7 +536,7 @@ local function workflows(own, now)
     return true
   end
 
-  -- revive: let an archived task of this queue run again. False if it is not there.
+  -- revive: run an archived task of this queue again. Return false if it does not exist.
   function flow.revive(task_prefix_, id, step)
     local key = task_prefix_ .. 't:' .. id
     local fields = redis.call('HMGET', key, 'state', 'taskq_priority')
@@ -540,7 +550,7 @@ local function workflows(own, now)
     return state and state ~= 'completed'
   end
 
-  -- retry: run a step of the workflow in hand that failed again. False if it did not fail.
+  -- retry: run a failed step of the current workflow again. Return false if it has not failed.
   function flow.retry(i)
     if get('s' .. i) ~= 'f' or get('gt' .. i) then
       return false
@@ -562,8 +572,8 @@ local function workflows(own, now)
     return true
   end
 
-  -- retry_members: run members of a group that failed again, those a scan of its failures comes by. Returns where to go
-  -- on, '0' at the end, and how many are run.
+  -- retry_members: run a page of the failed members of a group again. Return the next cursor ('0' at the end), and the
+  -- number of members.
   function flow.retry_members(i, cursor, name)
     local page = redis.call('HSCAN', W .. ':f' .. i, cursor, 'COUNT', 100)
     local count = 0
@@ -571,7 +581,7 @@ local function workflows(own, now)
       local k = page[2][at]
       local node = i .. '.' .. k
       local id = redis.call('HGET', W .. ':x' .. i, 'n' .. k) or id_of() .. '.' .. name .. '.' .. k
-      local packed = redis.call('HGET', W .. ':h' .. i, k) -- of a member in another queue
+      local packed = redis.call('HGET', W .. ':h' .. i, k) -- exists for a member with another queue
       local step = redis.call('HGET', prefix .. 't:' .. id, 'taskq_step')
       if packed or step and flow.revive(prefix, id, step) then
         if get('s' .. i) == 'f' then
@@ -603,10 +613,10 @@ local function workflows(own, now)
     conclude()
   end
 
-  -- settled: a task that is a step has ended in this queue. `outcome` as in settle: 'c' completed, 'd' dropped,
-  -- 'a' archived, 'g' gone; `result` is its result, '' to read it from its hash;
-  -- `size_and_limit` is given if it was too large to be stored.
-  -- Returns the outcome to go on with.
+  -- settled: report to the workflow that a step has ended in this queue. `outcome`: 'c' completed, 'd'
+  -- dropped, 'a' archived, 'g' the task was deleted. `result` is the result, '' to read it from the
+  -- hash; `size_and_limit` is given if the result was too large to store. Return the outcome with which the script settles
+  -- the task.
   function flow.settled(step, outcome, key, message, result, size_and_limit)
     local node, flag, of = step_of(step)
     if not node then
@@ -616,16 +626,16 @@ local function workflows(own, now)
     local state, problem = 'd', nil
     if outcome == 'c' then
       if result == '' then
-        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- the second counts if the first is empty
+        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- the second is used if the first is empty
         size_and_limit = size_and_limit or kept[1] == '' and kept[2]
         result = size_and_limit and '!' .. size_and_limit or kept[1] ~= '' and kept[1]
       end
-      redis.call('HDEL', key, 'taskq_step') -- if it runs again, it is an ordinary task
+      redis.call('HDEL', key, 'taskq_step') -- a later run is that of an ordinary task
     else
       state, result = 'f', nil
       problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)
       if problem == '' then
-        problem = 'the task was archived by hand' -- Go's inspector and ours write no reason
+        problem = 'the task was archived by hand' -- Go's and taskq's inspectors write no reason
       end
     end
     redis.call('ZREM', steps, step)

@@ -1,6 +1,7 @@
--- Handing out tasks: the rest of a script with the keys and arguments of `dequeue`, which has seen that the queue is not
--- paused, and that active tasks, leases and wake tokens are keys of their types. It needs `_clock`, `_wake`, the time, the
--- `reply` with its first four, the end of the leases as `expiry`, and how many `tokens` there are.
+-- Hand pending tasks to a worker: the common end of `dequeue` and `settle_and_dequeue`, with their keys and arguments. The
+-- script has checked before that the queue is not paused and that the lists of active tasks and wake tokens and the leases
+-- have the right types. Needs `_clock`, `_wake`, and these variables: the time, `reply` with its first four values, the
+-- end of the leases as `expiry`, and the number of wake tokens as `tokens`.
 local limit = tonumber(ARGV[4])
 local most
 if ARGV[11] ~= '' then
@@ -8,7 +9,7 @@ if ARGV[11] ~= '' then
   most = most_active(KEYS[7], ARGV[11])
   limit = math.min(limit, most - redis.call('LLEN', KEYS[2]))
   if limit < 1 then
-    return reply -- and no token: the worker that ends one of them looks again
+    return reply -- push no wake token: the worker that settles an active task dequeues again
   end
 end
 local ids = redis.call('RPOP', KEYS[1], limit)
@@ -20,12 +21,12 @@ local task_prefix, max_bytes = ARGV[7], tonumber(ARGV[5])
 local waits = ARGV[9] == '1' and {}
 local call = redis.call
 
--- start_plain: start a task that has the three fields with which Asynq stores a waiting task, and no others, as most do:
--- there is nothing to look for then, and to count them costs Redis less than to ask for the others by name. Returns its
--- message and when it came. Nothing if it turns out to be another one, which the caller looks at as if nothing was done;
--- the third value is true if the hash does not exist.
+-- start_plain: start a task that has only the three fields with which Asynq stores a waiting task, as most tasks do.
+-- Counting the fields (HLEN) costs Redis less than reading the optional fields by name. Returns the message and the time
+-- at which the task became pending. Returns nothing, and changes nothing, if the task has other fields. The third value is
+-- true if the hash does not exist.
 local function start_plain(key)
-  local size = redis.pcall('HLEN', key) -- an error for a key of another type
+  local size = redis.pcall('HLEN', key) -- pcall: the key may have another type
   if size ~= 3 then
     return nil, nil, size == 0
   end
@@ -40,8 +41,8 @@ end
 
 local limits
 
--- is_permitted: whether a task may run now; a deleted task gives back its places. Includes all it needs, which is
--- made only where there are limits.
+-- is_permitted: return whether the limits of a task allow it to run now. Free the places of a deleted task. The included
+-- functions are created only for tasks with limits.
 local function is_permitted(id, key, limited, is_gone)
 -- include _place
 -- include _limits
@@ -49,8 +50,8 @@ local function is_permitted(id, key, limited, is_gone)
   return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
 end
 
--- start_other_here: make the function that starts any task, with its includes; called for the first task that is not plain. It
--- returns message and time as start_plain does, nothing where the task is not started.
+-- start_other_here: return the function that starts a task with any fields. It is created for the first such task. It
+-- returns the message and the time as start_plain does, or nothing if the task is not started.
 local start_other
 local foreign_locks = 0
 local function start_other_here()
@@ -71,8 +72,8 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
       lock, foreign_locks = nil, foreign_locks + 1
     end
     if not message then
-      if message == false then -- nil: a key of another type
-        drop(id, key, lock) -- without a message, the hash would only block its id
+      if message == false then -- nil would be a key of another type
+        drop(id, key, lock) -- a hash without a message would only block the id
       end
       reply[3] = reply[3] + 1
       return nil
@@ -102,8 +103,8 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
   end
 end
 
--- The tasks to hand out are gathered in `ids` itself: as many of them as were looked at before have left their places.
--- Ids without a message are replaced by others, so that many of them do not hold up the tasks behind them.
+-- `ids` is overwritten with the ids of started tasks; their number never exceeds the number of ids that were read.
+-- Ids without a message are replaced by further ids, so that many of them do not delay the tasks after them.
 local count, bytes, length = 0, 0, 0
 local batch, looked_at, dropped = ids, 0, nil
 repeat
@@ -127,7 +128,7 @@ repeat
     if message then
       bytes, count = bytes + #message, count + 1
       if length ~= #id then
-        length = count == 1 and #id -- or false, from the first on that is of another length
+        length = count == 1 and #id -- false as soon as two ids have different lengths
       end
       ids[count] = id
       reply[2 * count + 3], reply[2 * count + 4] = id, message
@@ -141,9 +142,9 @@ repeat
   batch = reply[3] > dropped and count < limit and bytes < max_bytes and looked_at < 1000 and redis.call('RPOP', KEYS[1], 100)
 until not batch
 
--- A small sorted set Redis keeps as a list, in which it searches every member from the start; a set that once had a
--- long member it keeps sorted. So a batch of more than a few brings one along, of blanks, as no id is, and it is gone
--- before another client can see it.
+-- Redis stores a small sorted set as a list and searches it linearly. After it has contained a member longer than 64 bytes,
+-- Redis stores it as a skip list, which is faster for a batch of more than a few tasks. So the script adds a member of 65
+-- blanks, which is no valid id, and removes it again.
 local long = count > 8 and count < 128 and string.rep(' ', 65)
 for first = 1, count, 200 do
   local last_index = math.min(first + 199, count)
@@ -163,7 +164,7 @@ for first = 1, count, 200 do
 end
 if count > 0 then
   local handed_out
-  if length then -- most ids are of one length
+  if length then -- most batches have ids of one length
     handed_out = length .. ':' .. table.concat(ids, length .. ':', 1, count)
   else
     local each = {}

@@ -1,8 +1,8 @@
--- Moving a task out of `active`. The caller has checked that the move is rightful; nothing here can fail half-way:
--- the target sets were checked for their type before the first write.
+-- Functions that move a task out of the active list. The caller has checked that its worker owns the task, and that the
+-- target sets have the right types, so nothing here can fail half-way.
 
--- leave: take the id off the active list, searched from its oldest end, and its lease.
--- LREM first: Redis accepts it also over maxmemory, and with it the writes that follow.
+-- leave: remove the id from the active list, searching from the oldest end, and remove its lease.
+-- LREM comes first: Redis allows it over maxmemory, and then also allows the script's later writes.
 local function leave(keys, id)
   redis.call('LREM', keys.active, -1, id)
   redis.call('ZREM', keys.lease, id)
@@ -22,8 +22,7 @@ local function announce_change(keys, waited, id)
   end
 end
 
--- keep: put a task into the structure of its new state, with further fields and values. The cursor is deleted if it
--- is completed.
+-- keep: add a task to the structure of its new state, and set further fields. The cursor of a completed task is deleted.
 local function keep(set, score, id, task_key, message, state, ...)
   redis.call('ZADD', set, score, id)
   redis.call('HSET', task_key, 'msg', message, 'state', state, ...)

@@ -1,22 +1,24 @@
--- limiter: limits how many tasks of a queue run at once, in order, or per time. All of it is in functions
--- made at the first use, so that a call without limited tasks pays nothing. Its keys are made from `prefix`, all of one
--- cluster slot. One of our keys with another type is overwritten. The caller has written before, which a
--- full Redis accepts, and with it the writes here. Needs `_clock` and `_place`.
+-- limiter: return the functions that apply limits: tasks in sequence, concurrent tasks, and tasks per period of time. They
+-- are created at the first use, so a call without limited tasks costs nothing. All keys begin with `prefix` and are in one
+-- cluster slot. A taskq-only key of another type is overwritten. The caller has made a write that Redis allows over
+-- maxmemory, so that Redis also allows the writes here. Needs `_clock` and `_place`.
 --
--- A task names its limits in the field taskq_limit, a line each, in the order in which their places are taken:
---   s <block or skip> 1 <name>:<key>           one at a time, in order
---   c <places> 1 <name>:<key>                  so many at once
+-- The field taskq_limit of a task contains its limits, one per line, in the order in which it takes their places:
+--   s <block or skip> 1 <name>:<key>           a sequence: one task at a time, in order
+--   c <places> 1 <name>:<key>                  maximum number of concurrent tasks
 --   r b/<tokens>/<ms>/<burst> <cost> <name>:<key>   token bucket       r w/<limit>/<ms> <cost> <name>:<key>   fixed window
--- At most one `r`, and it comes last, so that nothing waits with tokens in hand. taskq_permit says how many of them it
--- holds a place of, followed by '!' if a user lets it run in spite of them; taskq_line the line in which it waits.
---   limits           hash  'd:<kind>:<name>' as workers declare them, 'o:<kind>:<name>' as people set them, 'n' last place
---   lim:h:<slot>     zset  who holds a place, by the second it was taken or, of a rate, by cost (only what is pending)
---   lim:w:<slot>     zset  who waits, by place in line
---   lim:r:<slot>     hash  of a rate: level, at (ms), held
---   lim:due          zset  slot by when its next may start (ms)
---   lim:check        zset  slot by when its holders are looked at (ms)
---   lim:wake         list  token for the worker that admits
--- A waiting task is also in Asynq's scheduled set, at the last second of the year 9999.
+-- There is at most one `r`, and it comes last, so that no task keeps tokens while it waits for another limit. The field
+-- taskq_permit is the number of limits of which the task holds a place, followed by '!' if a user makes it run despite its
+-- limits. The field taskq_line is the slot for which the task waits. A slot is a limit with its key.
+--   limits           hash  'd:<kind>:<name>' value that workers declare, 'o:<kind>:<name>' value that users set, 'n' the
+--                          last number given out for a waiting line
+--   lim:h:<slot>     zset  ids of tasks that hold a place, by time (Unix s); for a rate: pending tasks only, by cost
+--   lim:w:<slot>     zset  ids of waiting tasks, by number in the line
+--   lim:r:<slot>     hash  state of a rate: level, at (Unix ms), held
+--   lim:due          zset  slot by time at which its next waiting task may start (Unix ms)
+--   lim:check        zset  slot by time at which its holders are checked (Unix ms)
+--   lim:wake         list  wake token for the worker that admits tasks
+-- A waiting task is also in Asynq's scheduled set, with the last second of the year 9999 as its start.
 local function limiter(prefix, now_s, now_ns, now_ms)
   local base, tag = string.match(prefix, '^([^{]*):({.*}:)$')
   local ours = (base == 'asynq' and 'taskq:' or base .. ':taskq:') .. tag
@@ -59,14 +61,14 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return found or limit.spec
   end
 
-  -- rate_of: the current tokens of a rate; nil if the limit was removed.
+  -- rate_of: return the current state of a rate; nil if the limit was removed.
   local function rate_of(limit)
     local fields = own('HMGET', lim .. limit.slot, 'level', 'at', 'held', 'spec')
     local spec = spec_of(limit)
-    spec = spec == '' and fields[4] or spec -- the task that said it is gone
+    spec = spec == '' and fields[4] or spec -- the task that contained it was deleted
     local way, tokens, period, burst = string.match(spec, '^([bw])/(%d+)/(%d+)/?(%d*)$')
     tokens, period = tonumber(tokens), tonumber(period)
-    if not way or tokens == 0 or period == 0 then -- a forged one: dividing by it would end the script half-way
+    if not way or tokens == 0 or period == 0 then -- forged: a division by 0 would end the script half-way
       return nil
     end
     local rate = {
@@ -94,7 +96,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     redis.call('HSET', rate.key, 'level', number(rate.level), 'at', whole(rate.at), 'held', whole(rate.held), 'spec', rate.spec)
     if rate.held > 0 then
       redis.call('PERSIST', rate.key)
-    else -- from then on it is as good as new
+    else -- after this time the stored state equals a new one
       local full_ms = rate.way == 'b' and (rate.most - rate.level) * rate.period / rate.tokens or rate.period
       redis.call('PEXPIRE', rate.key, whole(math.ceil(full_ms) + 1000))
     end
@@ -115,7 +117,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- rearm: note when to look again at a line whose first cannot start now.
+  -- rearm: record when to check a line again whose first task cannot start now.
   local function rearm(limit)
     local rate = limit.kind == 'r' and rate_of(limit)
     if not rate then
@@ -124,7 +126,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
     local lacking = lacks(rate, limit.cost) or 0
     if rate.held > 0 and rate.held + math.min(limit.cost, rate.most) > rate.most then
-      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- not before a worker takes one of the admitted ones
+      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- admitted tasks must be taken first
     elseif rate.way == 'b' then
       arm(now_ms + math.max(1, math.ceil(lacking * rate.period / rate.tokens)), limit.slot)
     else
@@ -171,7 +173,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     freed[#freed + 1] = limit.slot
   end
 
-  -- spend: a worker takes a task whose tokens were kept for it.
+  -- spend: subtract the tokens that were reserved for a task, because a worker takes the task.
   local function spend(limit, id)
     local holders = lim .. 'h:' .. limit.slot
     local rate = rate_of(limit)
@@ -183,7 +185,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       rate.level = rate.level - limit.cost
       rate.held = cost and math.max(0, rate.held - tonumber(cost)) or rate.held
       save(rate)
-      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- what the first there costs is seen when it is looked at
+      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- the cost of its first task is read when the line is checked
         rearm({ kind = 'r', slot = limit.slot, spec = limit.spec, cost = 1 })
       end
     end
@@ -227,13 +229,13 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return tonumber(held or 0), pass == '!'
   end
 
-  -- enter: let a new task in. False: it waits.
+  -- enter: take places for a new task. Return false if it waits.
   function self.enter(id, key, text)
     return enter(id, key, chain_of(text), 0)
   end
 
-  -- let_go: free what a task holds and take it out of its line. `keep` of its sequence: nil nothing, 'retry' its place,
-  -- 'archive' its place if a failed task blocks.
+  -- let_go: free the places of a task, and remove it from its line. `keep`: 'retry' keeps its place in a sequence,
+  -- 'archive' keeps it if the sequence blocks after a failure, nil keeps nothing.
   function self.let_go(id, key, keep)
     local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
     if not fields[1] or not (fields[2] or fields[3]) then
@@ -259,12 +261,12 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return kept
   end
 
-  -- again: let a task in whose time has come, for its start or its next attempt. False: it waits.
+  -- again: take places for a task whose start or next attempt is due. Return false if it waits.
   function self.again(id, key, text)
     return enter(id, key, chain_of(text), self.let_go(id, key, 'retry'))
   end
 
-  -- back: let a task in that a worker gives back. It keeps its places; to start again it needs other tokens.
+  -- back: take new tokens for a task that a worker requeues. It keeps its other places. Return false if it waits.
   function self.back(id, key)
     local fields = redis.call('HMGET', key, 'taskq_limit', 'taskq_permit')
     local chain = chain_of(fields[1] or '')
@@ -276,14 +278,14 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return enter(id, key, chain, held - 1, true)
   end
 
-  -- hand_out: whether a worker may run a task that it took. False: it waits.
+  -- hand_out: return whether a worker may run a task that it has taken. If not, the task waits.
   function self.hand_out(id, key, text, permit)
     local chain = chain_of(text)
     local held, pass = held_of(permit)
     if pass then
       return true
     elseif held < #chain and not enter(id, key, chain, held) then
-      return false -- it came past the limits: Go forwards what is due, and people let tasks run
+      return false -- it became pending without its limits: by Go's forwarder or a user
     end
     local last = chain[#chain]
     if last and last.kind == 'r' then
@@ -292,7 +294,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return true
   end
 
-  -- pass: let a task run all the same; it leaves its line and keeps the places it holds.
+  -- pass: let a task run despite its limits. It leaves its line and keeps the places that it holds.
   function self.pass(id, key)
     local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
     if fields[1] then
@@ -304,7 +306,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- admit: let those in who may, from the head of a line.
+  -- admit: take places for the tasks at the head of a line, as long as the limit allows it.
   function self.admit(slot)
     local line = lim .. 'w:' .. slot
     for _ = 1, 100 do
@@ -320,7 +322,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       local stage = held_of(fields[2]) + 1
       local limit = chain[stage]
       if fields[3] ~= slot or not limit or limit.slot ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
-        redis.call('ZREM', line, id) -- it has left by another way
+        redis.call('ZREM', line, id) -- it no longer waits in this line
       elseif not take(limit, id) then
         rearm(limit)
         return
@@ -344,7 +346,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     arm(now_ms, slot)
   end
 
-  -- verify: free the places of tasks that neither run nor wait to run.
+  -- verify: free the places of tasks that are neither active nor pending.
   function self.verify(slot)
     local kind, freed_here = string.sub(slot, 1, 1), 0
     local holders = lim .. 'h:' .. slot
@@ -364,7 +366,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
         holds = holds and state ~= 'completed' and (state ~= 'archived' or spec == 'block')
       end
       if not holds then
-        if state and state ~= 'active' and state ~= 'pending' then -- ended by a worker that knows no limits
+        if state and state ~= 'active' and state ~= 'pending' then -- ended by a worker that does not know limits
           self.let_go(id, prefix .. 't:' .. id, state == 'archived' and 'archive' or state ~= 'completed' and 'retry')
         end
         free({ kind = kind, slot = slot, spec = '', cost = 0 }, id)
@@ -376,7 +378,8 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return freed_here
   end
 
-  -- call_up: let a worker admit the tasks that wait for what was freed. A user who may only enqueue cannot read the line.
+  -- call_up: wake a worker to admit the tasks that wait for freed places. This script does not, because a Redis user who
+  -- may only enqueue cannot read the line.
   function self.call_up()
     for _, slot in ipairs(freed) do
       if own('ZCARD', lim .. 'w:' .. slot) > 0 then
@@ -385,11 +388,11 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- prune: take ids out of a line whose task has left it unnoticed, as when Go deletes it. Looks at 50 ids of a line.
+  -- prune: remove ids from a line whose tasks no longer wait, for example because Go has deleted them. Checks 50 ids.
   function self.prune(slot)
     local line = lim .. 'w:' .. slot
     local size = own('ZCARD', line)
-    local first = size > 50 and now_s * 7919 % size or 0 -- of a long line another part each second
+    local first = size > 50 and now_s * 7919 % size or 0 -- in a long line, a different part each second
     for _, id in ipairs(redis.call('ZRANGE', line, whole(first), whole(first + 49))) do
       if redis.pcall('HGET', prefix .. 't:' .. id, 'taskq_line') ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
         redis.call('ZREM', line, id)

@@ -1,4 +1,4 @@
--- text_of: a text or bytes field of a protobuf message by its number; '' if it is missing or cannot be read.
+-- text_of: return a text or bytes field of a protobuf message by number; '' if it is missing or cannot be read.
 local function text_of(message, number)
   local at, size = 1, #message
   local function varint()
@@ -35,7 +35,7 @@ local function text_of(message, number)
   return ''
 end
 
--- lock_of: the unique lock that a message names, or ''. Go notes the lock of a grouped task nowhere else.
+-- lock_of: return the unique lock in a message, or ''. Go stores the lock of a grouped task nowhere else.
 local function lock_of(message)
   return text_of(message, 10)
 end

@@ -1,7 +1,8 @@
--- marked: the message of a new task with what Redis's clock has to say: the moment it expires at, `from_ms` being its
--- start, and for Go a deadline as much later as it may run. A field behind a message replaces the same field inside it.
--- Marks are 'p<band>:<band of its retries>;', see _place, and
--- 'x<ms it may wait>,<seconds it may run, 0 keeps the deadline>,<d: dropped when it expires>;'.
+-- marked: return the message of a new task with its expiry as an absolute time, computed from Redis's clock. `from_ms` is
+-- the start of the task. For Go workers, a deadline is added that is later by the longest run. A field that is appended to
+-- a protobuf message replaces the same field inside it. The marks of a task are
+--   p<band>:<band of its retries>;         see `_place`
+--   x<ms it may wait>,<seconds it may run, 0 keeps the deadline>,<d if it is dropped when it expires>;
 local function marked(message, marks, from_ms)
   local wait_ms, run_s, discard = string.match(marks, 'x(%d+),(%d+),(d?);')
   if not wait_ms then

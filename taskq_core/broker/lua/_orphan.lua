@@ -1,5 +1,6 @@
--- is_orphan: whether a key is an aggregation set that is not on the list of them. While the queue is being removed, none
--- is. A group whose name is not listed looks alike if it has a colon in it; the group of its first member decides.
+-- is_orphan: return whether a key is an aggregation set that is missing in the list of sets. Return false while the queue
+-- is being removed. The key of an unlisted group with a colon in its name has the same form, so the group of the first
+-- member decides.
 local function is_orphan(prefix, sets, groups, removed, key)
   local name = string.sub(key, #prefix + 3)
   if not string.match(name, '^.+:[^:]*$') or redis.call('TYPE', key).ok ~= 'zset' then

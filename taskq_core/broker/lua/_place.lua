@@ -1,12 +1,12 @@
--- Priority inside a queue. `pending` stays the one list from whose right end every worker takes, Go's too. More
--- urgent tasks are further right. The zset `urgent` names the tasks of bands 1 to 9 in their order, so that the next one
--- finds its place. Workers that take tasks do not read it, and ids that do not wait any more are removed here.
+-- Priority inside a queue. All workers, including Go's, take tasks from the right end of the list `pending`, and more
+-- urgent tasks are further right. The zset `urgent` contains the tasks of bands 1 to 9 in the same order, so that the place
+-- of a new task is found quickly. Workers do not read it; ids of tasks that are no longer pending are removed here.
 
 local URGENT_MAX, PATIENT_MS, URGENT_S, BAND = 10000, 60000, 604800, 1e12
 
 local function waits(task_prefix, id)
   local fields = redis.pcall('HMGET', task_prefix .. id, 'state', 'taskq_priority')
-  return fields[1] == 'pending' and fields[2] -- without a priority it is another task, of the same id
+  return fields[1] == 'pending' and fields[2] -- a task without priority is a newer one with the same id
 end
 
 local function push_right(pending, ids)
@@ -19,10 +19,10 @@ local function push_right(pending, ids)
   end
 end
 
--- place: put tasks that have become pending among the others: behind those of their band and of higher ones, ahead of all
--- else. One that has waited for longer than a minute is overtaken by one more batch at most. The first of `ids` is next.
--- While ten thousand are named already, and where `urgent` is a key of another type, they go to the end of the line.
--- The caller has written already, so Redis accepts this also over maxmemory.
+-- place: insert new pending tasks of one band into the list: after the tasks of the same and of higher bands, before all
+-- others. A task that has waited for more than a minute is overtaken by at most one more batch. The first of `ids` runs
+-- first. If `urgent` contains ten thousand ids or is a key of another type, the tasks go to the end of the list. The
+-- caller has made a write that Redis allows over maxmemory, so Redis also allows these writes.
 local function place(pending, wake_key, task_prefix, now_ms, ids, band)
   local urgent = string.sub(wake_key, 1, -5) .. 'urgent'
   local kind = redis.call('TYPE', urgent)
@@ -49,7 +49,7 @@ local function place(pending, wake_key, task_prefix, now_ms, ids, band)
     return
   end
 
-  local ends = (10 - band) * BAND -- the scores of a band are below this, and those of higher bands lower still
+  local ends = (10 - band) * BAND -- scores of this band are lower, and scores of higher bands are lower still
   local pivot, at
   for _ = 1, 20 do
     pivot = redis.call('ZRANGE', urgent, '(' .. whole(ends), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
@@ -99,7 +99,7 @@ local function place(pending, wake_key, task_prefix, now_ms, ids, band)
   redis.call('EXPIRE', urgent, URGENT_S)
 end
 
--- join: put one task that has become pending among the others, by its band; 0 is the lowest.
+-- join: insert one new pending task into the list by its band; 0 is the lowest.
 local function join(pending, wake_key, task_prefix, now_ms, id, band)
   if band > 0 then
     place(pending, wake_key, task_prefix, now_ms, { id }, band)
@@ -108,13 +108,13 @@ local function join(pending, wake_key, task_prefix, now_ms, id, band)
   end
 end
 
--- band_of: the band in a task's priority, '<band>:<band of its retries>'; 0 without one.
+-- band_of: return the band in a task's priority, '<band>:<band of its retries>'; 0 without a priority.
 local function band_of(priority, is_retry)
   local band, retry = string.match(type(priority) == 'string' and priority or '', '^(%d):(%d)$')
   return tonumber(is_retry and retry or band or 0)
 end
 
--- place_all: the tasks of each band, from the highest.
+-- place_all: insert the tasks of each band, starting with the highest band.
 local function place_all(pending, wake_key, task_prefix, now_ms, bands)
   for band = 9, 1, -1 do
     if bands[band] then

@@ -1,5 +1,6 @@
--- record: the record of a task's attempts with one more line, as field and value to write; nothing without a line. The
--- oldest go once all take more than 16 KiB, but for the last. With `is_first` nothing is known yet.
+-- record: return the record of a task's attempts with one more line, as field and value to write; nothing for an empty
+-- line. The oldest lines are removed while all take more than 16 KiB, but never the last line. With `is_first` no record
+-- exists yet.
 local function record(task_key, line, is_first)
   if line == '' then
     return

@@ -1,7 +1,7 @@
--- Renewing and exchanging locks, for scripts that run or change tasks. Needs `_unique`. A file apart, so that a producer
--- needs no right to these commands.
+-- Functions that renew and exchange unique locks, for scripts that run or change tasks. Needs `_unique`. They are in a
+-- separate file so that a Redis user who may only enqueue needs no right to their commands.
 
--- renew: a running task holds its lock for `seconds` more, at least. Nobody else's is touched.
+-- renew: make a running task hold its lock for at least `seconds` more. A lock of another task is not changed.
 local function renew(rule, lock, id, seconds)
   if not is_lock(lock) then
     return
@@ -21,7 +21,7 @@ local function renew(rule, lock, id, seconds)
   end
 end
 
--- exchange: a task that holds a lock holds another one in its stead, for the time that was left.
+-- exchange: replace the lock that a task holds by another lock, which keeps the remaining time.
 local function exchange(old, new, id)
   if not is_lock(old) or not is_lock(new) or redis.pcall('GET', old) ~= id then
     return

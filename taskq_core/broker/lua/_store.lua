@@ -1,8 +1,9 @@
--- Storing a new task. Needs `_clock`, `_limits`, `_marks` and `_unique`.
+-- Functions that store a new task. Needs `_clock`, `_limits`, `_marks` and `_unique`.
 
--- meet: treat the task that holds the lock of a new one, for which `is_held` is true. `word` is that of the lock, `start_s`
--- 0 to start now. Returns 'd' refused, 'x' not changed, 'u' changed: with 'r' it gets the new message, and the new
--- start if there is one; with 'm' the new start alone. Only a task that waits is changed, and it keeps its priority.
+-- meet: apply the lock word of a new task to the task that holds its lock (`is_held` is true). `word` is the lock word (see
+-- `store`), `start_s` the new start, 0 for now. With 'r' the holder gets the new message, and the new start if there is
+-- one; with 'm' only the new start. Only a waiting task is changed, and it keeps its priority. Returns 'd' if the new task
+-- is refused, 'x' if the holder was not changed, 'u' if it was changed.
 local function meet(keys, now, holder, message, start, start_s, marks, word, group, limit)
   local key = keys.prefix .. 't:' .. holder
   if word.conflict == 'e' then
@@ -15,8 +16,8 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   if fields[3] or not fields[4] then
     return 'd'
   elseif fields[5] and (word.conflict == 'm' or start ~= '' or (fields[6] or '') ~= limit) then
-    return 'd' -- it has a place in the line of a limit, or its permit
-  elseif state == 'aggregating' then -- it stays in its group, unless that is being turned into one task
+    return 'd' -- it waits for a limit or holds a place of one
+  elseif state == 'aggregating' then -- it stays in its group, unless it is in an aggregation set
     local score = fields[2] and redis.pcall('ZSCORE', keys.prefix .. 'g:' .. fields[2], holder)
     if type(score) ~= 'string' or word.conflict ~= 'r' or start ~= '' or group ~= fields[2] then
       return 'd'
@@ -26,7 +27,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     if type(score) ~= 'string' then
       return 'd'
     end
-    if start == '' and score ~= '253402300799' then -- the score of what waits for a limit and was to start at once
+    if start == '' and score ~= '253402300799' then -- the score of a task that waits for a limit
       from_s = tonumber(score)
     end
     if word.conflict == 'm' or start ~= '' then
@@ -43,7 +44,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     redis.call('HDEL', key, 'pending_since')
   end
   if word.conflict == 'r' then
-    -- The message names the id it was made with. If a field occurs twice, the last one counts.
+    -- The new message contains the id of the new task. In protobuf the last of two equal fields counts.
     local size, bytes = #holder, ''
     while size > 127 do
       bytes = bytes .. string.char(size % 128 + 128)
@@ -66,14 +67,16 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   return 'u'
 end
 
--- store: put a new task where it belongs: scheduled with a start ahead, else in its group, else pending. The caller has
--- checked the types of the keys, and pushes the id to pending itself: it may have many.
--- `start` is '' now, '=<Unix s>' or '+<ms from now>', and may have marks behind '|': see _marks. `is_full` refuses what
--- would be pending, but no sooner than what its id or its lock refuses. `lock_word` is the seconds of the lock, and
--- behind them for one with a rule (_unique): its until, what to do if it is held (d refuse, e keep the holder,
--- r replace it, m move its start), and the names of its arguments behind a colon. `limit` names its limits, '' none: it
--- may have to wait. Returns the code of the task, whether it is to be pushed, its band, whether it counts as pending, as
--- one does that waits for a limit, and who holds its lock.
+-- store: store a new task as scheduled if its start is in the future, otherwise in its group, otherwise as pending. The
+-- caller has checked the types of the keys, and pushes ids of pending tasks itself, all at once.
+--   start      '' now, '=<Unix s>' or '+<ms from now>', optionally followed by '|' and marks, see `_marks`
+--   is_full    true to refuse a task that would become pending. A taken id or lock is reported first
+--   lock_word  seconds of the lock. For a lock with a rule (see `_unique`) follow: the letter `until` of the rule; what to
+--              do if the lock is held (d refuse, e leave the holder unchanged, r replace its message, m change its start);
+--              and, after a colon, the names of the arguments that count
+--   limit      limits of the task, '' none; the task may have to wait for them
+-- Returns the code of the task (see `enqueue`), whether the caller has to push it, its band, whether it counts as pending
+-- (as a task that waits for a limit does), and the holder of its lock.
 local function store(keys, now, id, message, start, lock, lock_word, group, limit, is_full)
   local key = keys.prefix .. 't:' .. id
   local start_s, marks = 0, ''
@@ -91,7 +94,7 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
   if lock ~= '' then
     local lock_s, till, conflict, names = string.match(lock_word, '^(-?%d+)(%l?)(%l?)(.*)$')
     local ttl_s = tonumber(lock_s) + (scheduled and math.floor((start_s * 1000 - now.ms) / 1000) or 0)
-    ttl_s = math.max(1, math.min(ttl_s, 10000000000)) -- never refused half-way
+    ttl_s = math.max(1, math.min(ttl_s, 10000000000)) -- within the range that SET accepts, so that it cannot fail half-way
     if till ~= '' and tonumber(lock_s) == 0 then
       ttl_s = 0
     end
@@ -101,7 +104,7 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
       local kind = redis.call('TYPE', lock)
       kind = kind.ok or kind
       if kind == 'string' or kind == 'none' then
-        redis.call('GET', lock) -- raises what Redis said
+        redis.call('GET', lock) -- raises the error of Redis
       end
       return 'd', false, 0, false, ''
     elseif holder and is_held(lock, keys.prefix .. 't:' .. holder) then
@@ -158,7 +161,7 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
   return '1', is_ready, tonumber(string.sub(priority or '0', 1, 1)), counts
 end
 
--- named: the suffix of an answer: the holders of the locks, each as "<length>:<id>".
+-- named: return the suffix of an answer that contains the holders of the locks, each as "<length>:<id>".
 local function named(holders)
   return #holders > 0 and '\n' .. table.concat(holders) or ''
 end

@@ -1,15 +1,14 @@
--- Deleting the members of a set that was turned into one task. Needs `_leave_active`, `_unique`
--- and `_lock`.
+-- Delete the members of a combined set, whose combined task was stored. Needs `_leave_active`, `_unique` and `_lock`.
 
--- sweep: delete members, at most 100 and about 1 MiB of messages: the hash, the unique lock a member still holds, and
--- its place in the set. Returns how many.
+-- sweep: delete at most 100 members (about 1 MiB of messages): each hash, the unique lock that the member still holds, and
+-- its entry in the set. Return the number of deleted members.
 local function sweep(keys, set)
   local ids = redis.call('ZRANGE', set, 0, 99)
   local bytes = 0
   for count, id in ipairs(ids) do
     local key = keys.prefix .. 't:' .. id
     local fields = redis.pcall('HMGET', key, 'state', 'unique_key', 'taskq_wait')
-    if fields[1] == 'aggregating' then -- any other task was put there by another client
+    if fields[1] == 'aggregating' then -- leave alone a task that another client has stored under this id
       local lock = fields[2]
       if not lock then
         local message = redis.call('HGET', key, 'msg') or ''

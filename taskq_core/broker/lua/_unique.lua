@@ -1,18 +1,18 @@
--- The unique lock of a task, named in the field `unique_key` of its hash. `taskq_unique` beside it is the rule by which
--- it is held: "<until><seconds>", and behind a colon the names of the arguments that count, where not all do.
+-- Unique locks of tasks. The field `unique_key` of a task's hash is the key of its lock. The field `taskq_unique` is the
+-- lock rule: "<until><seconds>", followed by a colon and argument names if only some arguments count.
 --   until    s  while the task waits to run    f  until it is completed or archived    w  while it exists
---   seconds  how long it is held from the start on, 0 for as long as that
--- Without a rule it is Asynq's lock: held for its time, or until the task has succeeded or is deleted.
+--   seconds  time for which the lock is held from the start of the task; 0 to hold it without expiry
+-- A lock without a rule is Asynq's: it is held until it expires, or until the task succeeds or is deleted.
 -- A script that takes, frees or renews locks defines `unique_prefix` before it includes this file: the prefix of the
 -- queue's locks, "asynq:{<queue>}:unique:".
 
--- is_lock: whether a name that a hash or a message holds is a unique lock of this queue. Any producer of the queue can
--- choose this name, and the script runs with the rights of the worker, so every other name is ignored.
+-- is_lock: return whether a key from a hash or a message is a unique lock of this queue. Any other key is ignored, because
+-- producers choose it and the script runs with the rights of the worker.
 local function is_lock(name)
   return type(name) == 'string' and string.sub(name, 1, #unique_prefix) == unique_prefix
 end
 
--- covers: whether a rule lets a task hold its lock in a state.
+-- covers: return whether a lock rule lets a task hold its lock in a state.
 local function covers(rule, state)
   local till = string.sub(rule, 1, 1)
   if till == 's' then
@@ -21,12 +21,12 @@ local function covers(rule, state)
   return till ~= 'f' or (state ~= 'completed' and state ~= 'archived')
 end
 
--- is_held: whether the task that a lock names may hold it: it is there, in a state that its rule covers, and names no
--- other lock. A Go worker, or a deletion by hand, leaves locks for which this is false.
+-- is_held: return whether the task that a lock names may hold it: the task exists, has a state that its rule covers, and
+-- names no other lock. Go workers and manual deletions leave locks behind for which this is false.
 local function is_held(lock, task_key)
   local fields = redis.pcall('HMGET', task_key, 'state', 'taskq_unique', 'unique_key')
   if fields.err then
-    return true -- its key is not a hash, so the lock is kept
+    return true -- the key is not a hash, so nothing is known: keep the lock
   end
   return fields[1] and covers(fields[2] or '', fields[1]) and (fields[3] or lock) == lock
 end
@@ -38,8 +38,8 @@ local function release(lock, id)
   end
 end
 
--- follow: update the lock of a task with a rule that has entered a state. A lock with a time that was
--- freed is not taken again.
+-- follow: take or free the lock of a task with a lock rule, because the task has entered a new state. A freed lock with
+-- an expiry is not taken again.
 local function follow(rule, lock, id, state)
   if not rule or not is_lock(lock) then
     return
@@ -50,7 +50,7 @@ local function follow(rule, lock, id, state)
   end
 end
 
--- is_taken: whether another task holds a lock, and may.
+-- is_taken: return whether another task rightfully holds a lock.
 local function is_taken(lock, id, task_prefix)
   if not is_lock(lock) then
     return false
@@ -59,7 +59,7 @@ local function is_taken(lock, id, task_prefix)
   return type(holder) == 'table' or (holder and holder ~= id and is_held(lock, task_prefix .. holder))
 end
 
--- lost_lock: the lock that a task should hold without expiry but does not, if there is one.
+-- lost_lock: return the lock that a task should hold without expiry but does not hold, or nil.
 local function lost_lock(task_key)
   local fields = redis.pcall('HMGET', task_key, 'taskq_unique', 'unique_key', 'state', 'msg')
   local rule, lock = fields[1], fields[2]

@@ -1,4 +1,4 @@
--- wake: put one token for a waiting worker if none lies there.
+-- wake: push a wake token for a waiting worker, unless there is one already.
 local function wake(key)
   if redis.call('LLEN', key) == 0 then
     redis.call('LPUSH', key, '1')

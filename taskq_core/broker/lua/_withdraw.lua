@@ -1,6 +1,7 @@
--- withdraw: take a task that does not run out of the structure that its state names. False, and nothing written, if it is
--- not there; an error without the right to remove it. A pending one is searched from the end of the next to run.
--- The removal comes before every other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+-- withdraw: remove a task that is not running from the structure of its state. Return false if it is not in it; nothing is
+-- written then. Raise an error if the Redis user may not remove it. The search for a pending task starts with the next
+-- task to run. The removal comes before all other writes: Redis allows it over maxmemory, and then also allows the
+-- script's later writes.
 local function withdraw(keys, id, state, group)
   local removed
   if state == 'pending' then
@@ -16,14 +17,14 @@ local function withdraw(keys, id, state, group)
   end
   local said = type(removed) == 'table' and type(removed.err) == 'string' and removed.err or ''
   if string.find(said, 'ACL failure', 1, true) or string.find(said, 'executing the script can', 1, true) then
-    error(said) -- the user may not change this structure
+    error(said) -- the Redis user may not change this structure
   end
   return type(removed) == 'number' and removed > 0
 end
 
--- leave_group: take the field `group` off a task that has left its group for `state`. Go's forwarder puts a due task with
--- this field in the group without listing the group, where nothing runs it. A scheduled task keeps the name in
--- `taskq_group`, which only our forwarder reads, and joins its group when it is due. In every other state it runs alone.
+-- leave_group: delete the field `group` of a task that has left its group for `state`. Otherwise Go's forwarder would add
+-- the due task to the group without listing the group, and the task would never run. A scheduled task keeps the name in
+-- `taskq_group`, which only taskq's forwarder reads, and joins its group when it is due. In other states it runs alone.
 local function leave_group(key, group, state)
   if state ~= 'scheduled' then
     redis.call('HDEL', key, 'group', 'taskq_group')
@@ -33,7 +34,7 @@ local function leave_group(key, group, state)
   end
 end
 
--- structures: the keys by the state whose tasks they hold, from the KEYS of a script in this order.
+-- structures: return the structures of a queue by state, from the first KEYS of a script.
 local function structures(prefix)
   return {
     prefix = prefix,

@@ -1,10 +1,10 @@
 --[[
-  acknowledge_runs: delete runs of periodic entries after their provider has received them.
+  acknowledge_runs: delete the recorded runs of periodic entries after their provider has received them.
 
   KEYS[1]    hash  runs, see take_runs
-  ARGV[1..]        per entry: its name and the answer of take_runs. An entry that has changed since is kept
+  ARGV[1..]        per entry: name, value that take_runs returned. An entry whose value has changed since then is kept
 
-  At most 500 names a call.
+  At most 500 names per call.
 
   returns  the number of deleted entries
 ]]

@@ -1,15 +1,15 @@
 --[[
-  acquire: take one of the places of a semaphore.
+  acquire: take one of the places of a semaphore. A task calls it before it enters a limited section.
 
   KEYS[1]  zset    holders by the time until which they hold their place (Unix s)
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     places
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  int     number of places
   ARGV[3]  string  holder
-  ARGV[4]  string  until when: '=<Unix s>' or '+<ms from now>'
+  ARGV[4]  string  end of the hold: '=<Unix s>' or '+<ms from now>'
 
-  A holder counts through the second of its score. One that holds a place already keeps it, with the new time, so that a
-  call whose answer was lost can be sent again. ZREM comes before any other write: Redis accepts it also over maxmemory,
-  and with it the writes that follow: running tasks get their places. At most 200 lapsed holders are removed a call.
+  A holder keeps its place until the end of the second in its score. A caller that already holds a place keeps it with
+  the new end, so a call whose answer was lost can be sent again. ZREM comes before any other write: Redis allows it over
+  maxmemory, and then also allows this script's later writes. At most 200 expired holders are removed per call.
 
   returns  1  taken   0  all places are held
 ]]

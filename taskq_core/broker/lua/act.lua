@@ -1,28 +1,28 @@
 --[[
-  act: run, archive, delete or put off tasks that do not run.
+  act: run, archive, delete or reschedule tasks that are not running, as an operator asked.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled: id by start (Unix s)
   KEYS[3]  zset    retry: id by next attempt (Unix s)
-  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[4]  zset    archived: id by archiving time (Unix s)
   KEYS[5]  zset    completed: id by end of retention (Unix s)
   KEYS[6]  set     names of groups with members
   KEYS[7]  list    wake tokens
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  action: run   archive   cancel (archive, with that as its error)   delete   wait (until another time:
-                   scheduled and retry keep their state, archived becomes retry, all others scheduled)
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  action: run   archive   cancel (archive with a cancellation as the error)   delete   wait (reschedule:
+                   scheduled and retry tasks keep their state, archived tasks become retry, all others scheduled)
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  channel for the ids of ended tasks
-  ARGV[5]  int     seconds an archived task is kept
-  ARGV[6]  int     most archived tasks
-  ARGV[7]  string  state that the tasks have to be in, '' any
-  ARGV[8]  string  for wait: '=<Unix s>' or '+<ms from now>'
-  ARGV[9..]        ids (at most 200; a pending one is looked for through the list)
+  ARGV[5]  int     seconds for which an archived task is kept
+  ARGV[6]  int     maximum number of archived tasks
+  ARGV[7]  string  required state of the tasks, '' for any
+  ARGV[8]  string  new start for wait: '=<Unix s>' or '+<ms from now>'
+  ARGV[9..]        task ids (at most 200, because each pending task is searched for in the whole list)
 
-  One that is let run does not wait for its limits.
+  The action run ignores the limits of a task.
 
-  returns  per task: 'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another
-           queue; otherwise its state, which does not allow the action
+  returns  per task: 'ok'; '' no such task; 'lost' if the structure of its state does not contain it; 'moving' if it is
+           being moved to another queue; otherwise its state, which does not allow the action
 ]]
 -- include _check
 -- include _clock

@@ -1,17 +1,17 @@
 --[[
-  add_members: add members to a group of a workflow while it is open, and enqueue them.
+  add_members: add members to an open group of a workflow, and enqueue them. A client calls it for each batch.
 
   KEYS[1]  hash    the workflow
-  KEYS[2..6]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  int     number of the group's node
   ARGV[4]  int     number of the first of these members
-  ARGV[5]  int     seconds until the next call, after which the caller that adds members counts as dead
+  ARGV[5]  int     seconds without another call after which the caller counts as dead
   ARGV[6]  string  id of the workflow
-  ARGV[7..]        per member what to enqueue, see `_flow`
+  ARGV[7..]        per member: packed task, see `unpack_step` in `_flow`
 
-  returns  1  added, also by an earlier call   0  the group is not open, or the workflow has ended or is gone
+  returns  1  added by this or an earlier call   0  the group is closed, or the workflow has ended or was deleted
 ]]
 -- include _engine
 local flow, now_s = engine(ARGV[2], ARGV[1])

@@ -1,19 +1,20 @@
 --[[
-  admit: let tasks start whose limits allow it by now, if this worker leads the admission of the queue.
+  admit: make waiting tasks pending whose limits now allow them to start. Only the leader of this service changes tasks.
 
-  KEYS[1]  zset    slots by when the next of their line may start (Unix ms)
-  KEYS[2]  zset    slots by when their holders are looked at (Unix ms)
+  KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
+  KEYS[2]  zset    slots by time at which their holders are checked (Unix ms)
   KEYS[3]  string  token of the worker that leads
   KEYS[4]  any     a key that never exists
   KEYS[5]  hash    limits of the queue
   KEYS[6]  zset    workers that admit tasks, by their last call (Unix s)
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  string  prefix of the queue's keys
-  ARGV[5]  int     most slots to look at of each kind (at most 100)
+  ARGV[5]  int     maximum number of slots to check of each kind (at most 100)
 
-  returns  now (Unix ns as text), 1 leads / 0 another does, tasks that became pending, ms until a slot is due ('' none)
+  returns  now (Unix ns as text), 1 if this worker leads / 0 if another does, number of tasks that became pending, ms
+           until a slot is due ('' none)
 ]]
 -- include _clock
 -- include _lead
@@ -22,7 +23,7 @@
 local now_s, now_ns, now_ms = clock(ARGV[1])
 if redis.call('EXISTS', KEYS[5]) == 1 then
   local limits = limiter(ARGV[4], now_s, now_ns, now_ms)
-  redis.call('DEL', KEYS[4]) -- accepted also over maxmemory, and with it the writes that follow
+  redis.call('DEL', KEYS[4]) -- Redis allows DEL over maxmemory, and then the later writes
   limits.own('ZADD', KEYS[6], whole(now_s), ARGV[2])
   for _, gone in ipairs(redis.call('ZRANGE', KEYS[6], '-inf', whole(now_s - 60), 'BYSCORE', 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[6], gone)

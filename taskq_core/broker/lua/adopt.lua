@@ -1,14 +1,15 @@
 --[[
-  adopt: read the marks of periodic entries, and let new entries begin now.
+  adopt: read the marks of periodic entries when a scheduler starts. An entry without a mark gets one with the
+  current time.
 
   KEYS[1..]  string  mark of an entry: "<last firing handled>:<last firing enqueued, or empty>" (Unix s);
-                     all of one cluster slot. Any other value is replaced, of any type
-  ARGV[1]    int     time that replaces Redis's (Unix ns), empty in production
+                     all in one cluster slot. A value of another form or type is replaced
+  ARGV[1]    int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]    int     seconds a mark is kept from now
-  ARGV[3]    int     seconds ahead of now beyond which a mark is wrong (the clock was) and begins now as well
+  ARGV[3]    int     seconds: a mark further in the future comes from a wrong clock and is set to now
   ARGV[4]    int     number of marks
 
-  At most 100 entries a call.
+  At most 100 entries per call.
 
   returns  now (Unix ns as text), then the mark of each entry
 ]]

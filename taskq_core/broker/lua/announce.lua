@@ -1,12 +1,12 @@
 --[[
-  announce: write the periodic entries of a scheduler, for tools to show.
+  announce: publish the periodic entries of a scheduler, so that tools can show them.
 
   KEYS[1]  list    SchedulerEntry bytes, the last entry first
-  ARGV[1]  int     seconds they last
+  ARGV[1]  int     seconds until the list expires
   ARGV[2..]        per entry: SchedulerEntry bytes
 
-  The entries are bounded by their caller (1000). DEL comes first: Redis accepts it also over maxmemory, and with it the
-  writes that follow.
+  The caller passes at most 1000 entries. DEL comes first: Redis allows it over maxmemory, and then also allows this
+  script's later writes.
 
   returns  OK
 ]]

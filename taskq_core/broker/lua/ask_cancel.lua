@@ -1,10 +1,10 @@
 --[[
-  ask_cancel: note on a running task what is to become of it once its worker has cancelled it.
+  ask_cancel: record what the worker has to do with a running task after it has cancelled the run.
 
   KEYS[1]  hash    the task
-  ARGV[1]  string  what: 'retry', 'discard', 'archive'
+  ARGV[1]  string  outcome: 'retry', 'discard' or 'archive'
 
-  The note names the run by when its worker got it, so that it says nothing of a later one.
+  The record contains the time at which the worker received this run, so it does not apply to a later run.
 
   returns  the state of the task, or nothing if it does not exist
 ]]

@@ -1,13 +1,13 @@
 --[[
-  beat: write a worker's presence.
+  beat: publish that a worker is alive and which tasks it runs. The worker calls it every few seconds.
 
   KEYS[1]  string  ServerInfo
   KEYS[2]  hash    running tasks: id -> WorkerInfo
-  ARGV[1]  int     seconds the presence lasts
+  ARGV[1]  int     seconds until both keys expire
   ARGV[2]  string  ServerInfo bytes
   ARGV[3..]        per running task: id, WorkerInfo bytes
 
-  DEL comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  DEL comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
 
   returns  OK
 ]]

@@ -1,21 +1,22 @@
 --[[
-  cancel_workflow: cancel a workflow: no further step of it starts.
+  cancel_workflow: cancel a workflow, so that none of its further steps starts.
 
   KEYS[1]  hash    the workflow
-  KEYS[2]  set     queues other than its home that steps were sent to
-  KEYS[3]  zset    workflows that are open for members
-  KEYS[4]  zset    workflows that run
-  KEYS[5]  zset    workflows that have ended
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  KEYS[2]  set     queues, other than the home queue, that received steps
+  KEYS[3]  zset    workflows that still accept members
+  KEYS[4]  zset    running workflows
+  KEYS[5]  zset    ended workflows
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
 
   A worker drops steps of a cancelled workflow when it fetches them.
 
-  returns  nothing if the workflow does not exist, or 1 cancelled now / 2 before / 0 it has ended otherwise, then the queues
+  returns  nothing if the workflow does not exist. Otherwise 1 cancelled now / 2 cancelled earlier / 0 not cancelled,
+           because it has ended; then the names of the queues in KEYS[2]
 ]]
 -- include _engine
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms }) -- no step starts: the queue's keys do not matter
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms }) -- starts no step, so it needs no keys
 check('SCARD', KEYS[2])
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local state = redis.call('HGET', KEYS[1], 'state')

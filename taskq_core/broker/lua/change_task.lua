@@ -1,28 +1,28 @@
 --[[
-  change_task: give a task that waits another start, another message, or both. Its unique lock follows the message.
+  change_task: change the start or the message of a waiting task, or both. Its unique lock is changed with the message.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled: id by start (Unix s)
   KEYS[3]  zset    retry: id by next attempt (Unix s)
-  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[4]  zset    archived: id by archiving time (Unix s)
   KEYS[5]  zset    completed: id by end of retention (Unix s)
   KEYS[6]  set     names of groups with members
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  task id
-  ARGV[4]  string  start: '=<Unix s>' or '+<ms from now>', '' leaves the task in its place
-  ARGV[5]  string  message that was read, '' leaves the message alone
-  ARGV[6]  string  message to store
-  ARGV[7]  string  unique lock named in the message that was read, '' none
-  ARGV[8]  string  unique lock named in the message to store, '' none
+  ARGV[4]  string  new start: '=<Unix s>' or '+<ms from now>', '' to keep the present one
+  ARGV[5]  string  message that the caller has read, '' to keep the message
+  ARGV[6]  string  new message
+  ARGV[7]  string  unique lock in the message that the caller has read, '' none
+  ARGV[8]  string  unique lock in the new message, '' none
 
-  With a start, pending and grouped tasks become scheduled, archived ones wait for a retry, the others keep their state.
-  The lock moves only while this task holds it, with the time it has left. A repeat finds the new message, and only
-  sets the start again.
+  With a new start, pending and grouped tasks become scheduled, archived tasks become retry, and others keep their state.
+  The lock is exchanged only while this task holds it, and keeps its remaining time. A repeated call finds the new
+  message and only sets the start again.
 
-  returns  'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another queue;
-           'changed' if it has another message now; 'duplicate' if another task holds the new lock; otherwise its
-           state, which does not allow the change
+  returns  'ok'; '' no such task; 'lost' if the structure of its state does not contain it; 'moving' if it is being moved
+           to another queue; 'changed' if it has another message now; 'duplicate' if another task holds the new lock;
+           otherwise its state, which does not allow the change
 ]]
 -- include _check
 -- include _clock
@@ -47,7 +47,7 @@ local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
 if not state or not fields[2] then
   return ''
 elseif not moves and not rewrites then
-  return 'ok' -- done by an earlier call
+  return 'ok' -- an earlier call made the change
 elseif fields[4] then
   return 'moving'
 elseif state == 'active' or state == 'completed' then

@@ -1,10 +1,10 @@
 --[[
-  check_limits: free places whose holder is gone, drop ids without a task from lines, and reschedule waiting tasks that
-  are in no line. Each call handles one page of each.
+  check_limits: free places of tasks that no longer exist, remove ids without a task from waiting lines, and reschedule
+  waiting tasks that are in no line. Each call handles one page of each.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then the cursor that the previous call returned, ''
                    not to scan
@@ -17,8 +17,8 @@
 -- include _clock
 -- include _place
 -- include _limits
-redis.call('ZCARD', KEYS[1]) -- a key of another type is refused here, before the first write
-redis.call('DEL', KEYS[2]) -- accepted also over maxmemory, and with it the writes that follow
+redis.call('ZCARD', KEYS[1]) -- fails for a key of another type before anything is written
+redis.call('DEL', KEYS[2]) -- Redis allows DEL over maxmemory, and then the later writes
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
 local cursor, looked, freed, lost = '0', 0, 0, 0
@@ -40,7 +40,7 @@ if tonumber(ARGV[5]) >= 0 then
   for _, id in ipairs(ids) do
     local fields = redis.pcall('HMGET', ARGV[2] .. 't:' .. id, 'taskq_limit', 'taskq_line')
     if fields[1] and not (fields[2] and limits.own('ZSCORE', limits.lim .. 'w:' .. fields[2], id)) then
-      redis.call('ZADD', KEYS[1], whole(now_s), id) -- the forwarder lets it enter
+      redis.call('ZADD', KEYS[1], whole(now_s), id) -- the forwarder applies the limits again
       lost = lost + 1
     end
   end

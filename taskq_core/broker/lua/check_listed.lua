@@ -1,25 +1,26 @@
 --[[
-  check_listed: read some ids of one structure, and which of them do not fit their task. Reads only.
+  check_listed: read a page of ids from one structure, and report the ids that contradict their task. Reads only.
 
   KEYS[1]  list or zset
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  list    active tasks
   ARGV[1]  string  'list', 'zset', 'members' (a zset of which all ids are returned), or 'lease' for the leases
-  ARGV[2]  string  cursor: '0' to begin, then what the call before returned
-  ARGV[3]  int     about how many to read (2 to 500)
+  ARGV[2]  string  cursor: '0' to begin, then the one that the previous call returned
+  ARGV[3]  int     approximate number of ids to read (2 to 500)
   ARGV[4]  string  prefix of task keys
   ARGV[5]  string  state that the tasks must have
   ARGV[6]  string  group that they must name, '' any
-  ARGV[7]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[8]  int     seconds from now beyond which no worker lets a lease end
+  ARGV[7]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[8]  int     longest time from now until the end of a worker's lease (s)
 
-  A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
-  begins with the id that the call before ended with, by which the caller sees how far the rest has moved. An id is reported
-  when its task is not a hash, has no message, another state or another group, when an active one has no lease, a leased one
-  is not active (that is looked at while no more than 10000 are active) or its lease ends later than any worker's, or a
-  member of a set is in its group as well.
+  A list is read from its left end, where tasks are added, so that no id moves past the reader unseen. Each call begins
+  with the last id of the previous call, which shows the caller how far the rest has moved. An id is reported if:
+    - its task is not a hash, has no message, or has another state or group;
+    - its task is active and has no lease, or has a lease and is not active (checked for at most 10000 active tasks);
+    - its lease ends later than any worker's lease can;
+    - it is in an aggregation set and in its group as well.
 
-  returns  the next cursor ('0' at the end), the reported ids, all ids read (only of a list or members)
+  returns  the next cursor ('0' at the end), the reported ids, all ids that were read (only for 'list' and 'members')
 ]]
 -- include _clock
 local ids, all, cursor, is_far = {}, {}, '0', {}

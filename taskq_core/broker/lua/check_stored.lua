@@ -1,22 +1,22 @@
 --[[
-  check_stored: read some tasks of the queue by their keys, and whether each is in its structure; report damaged unique
-  locks and aggregation sets. Reads only.
+  check_stored: scan the keys of a queue's tasks, and report whether each task is in the structure of its state. Also
+  report damaged unique locks and aggregation sets. Reads only.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  set     names of groups with members
   KEYS[3]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[4]  zset    aggregation sets of a queue that is being removed
   KEYS[5]  set     names of groups of a queue that is being removed
-  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned
-  ARGV[2]  int     about how many keys to look at
+  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned
+  ARGV[2]  int     approximate number of keys to scan
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  pattern that the keys of tasks, groups and locks match
   ARGV[5]  int     largest message to return, in bytes
 
-  returns  the next cursor ('0' at the end), keys of locks that are not strings, keys of aggregation sets that are not on
-           the list of them, locks whose holder may not hold them, tasks that have lost a lock, then per task: id, state
-           ('' unknown, '!' not a hash), message ('' missing or too large), pending_since ('' unknown), and its place:
-             1  in the structure of its state     0  not there     ?  in a list, which was not searched
+  returns  the next cursor ('0' at the end), keys of locks that are not strings, keys of aggregation sets that are missing
+           in KEYS[3], locks whose holder may not hold them, tasks that have lost a lock, then per task: id, state ('' if
+           unknown, '!' if the key is not a hash), message ('' if missing or too large), pending_since ('' unknown), and:
+             1  it is in the structure of its state     0  it is not     ?  its state has a list, which was not searched
 ]]
 -- include _orphan
 local unique_prefix = ARGV[3] .. 'unique:'

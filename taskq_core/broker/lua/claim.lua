@@ -1,18 +1,18 @@
 --[[
-  claim: ask whether a task may run now that a worker took and whose producer knew nothing of its limits.
+  claim: apply limits to an active task whose producer did not know them. The worker calls it before the run.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  hash    the task
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  task id
-  ARGV[5]  string  its limits, see `_limits`; they count unless it has some already
+  ARGV[5]  string  its limits, see `_limits`; ignored if the task already has limits
 
-  One that may not leaves the active tasks and waits, without having used an attempt.
+  A task that may not run now is taken off the active list and waits. It has not used an attempt.
 
-  returns  1  run it   2  it waits   0  the run is over
+  returns  1  the worker may run it   2  it waits for a limit   0  this worker no longer owns the run
 ]]
 -- include _clock
 -- include _place
@@ -20,14 +20,14 @@
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 local score = redis.call('ZSCORE', KEYS[2], ARGV[4])
-redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write
+redis.call('LLEN', KEYS[1]) -- fails for a key of another type before anything is written
 local fields = redis.pcall('HMGET', KEYS[3], 'taskq_owner', 'taskq_limit', 'taskq_unique', 'unique_key')
 if not score or fields[1] ~= ARGV[2] .. ':' .. score then
   return 0
 elseif fields[2] then
-  return 1 -- it was asked when it was handed out
+  return 1 -- dequeue has applied its limits
 end
-redis.call('LREM', KEYS[1], 1, ARGV[4]) -- first: accepted also over maxmemory
+redis.call('LREM', KEYS[1], 1, ARGV[4]) -- first: Redis allows LREM over maxmemory
 redis.call('HSET', KEYS[3], 'taskq_limit', ARGV[5])
 local limits = limiter(ARGV[3], clock(ARGV[1]))
 if limits.hand_out(ARGV[4], KEYS[3], ARGV[5]) then
@@ -35,5 +35,5 @@ if limits.hand_out(ARGV[4], KEYS[3], ARGV[5]) then
   return 1
 end
 redis.call('ZREM', KEYS[2], ARGV[4])
-follow(fields[3], fields[4], ARGV[4], 'scheduled') -- the worker released it at the start, if its rule says so
+follow(fields[3], fields[4], ARGV[4], 'scheduled') -- takes back a lock that was released at the start
 return 2

@@ -1,15 +1,15 @@
 --[[
-  clean: delete completed tasks whose retention ended and archived tasks that are too old or too many.
+  clean: delete completed tasks whose retention has ended, and archived tasks beyond the age or number limit.
 
   KEYS[1]  zset    completed: id by end of retention (Unix s)
-  KEYS[2]  zset    archived: id by time of archiving (Unix s)
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  KEYS[2]  zset    archived: id by archiving time (Unix s)
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of task keys
-  ARGV[3]  int     most completed tasks to delete
-  ARGV[4]  int     seconds an archived task is kept
-  ARGV[5]  int     most archived tasks
+  ARGV[3]  int     maximum number of completed tasks to delete
+  ARGV[4]  int     seconds for which an archived task is kept
+  ARGV[5]  int     maximum number of archived tasks
 
-  returns  completed tasks deleted, archived tasks deleted (at most 100)
+  returns  number of deleted completed tasks, number of deleted archived tasks (at most 100)
 ]]
 -- include _clock
 local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
@@ -17,7 +17,7 @@ local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
 -- include _trim
 local now_s = clock(ARGV[1])
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[3])
-redis.call('ZCARD', KEYS[2]) -- a key of another type is refused here, before the first write
+redis.call('ZCARD', KEYS[2]) -- fails for a key of another type before anything is written
 for _, id in ipairs(ids) do
   forget(KEYS[1], ARGV[2] .. id, id)
 end

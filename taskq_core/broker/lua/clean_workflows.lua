@@ -1,12 +1,12 @@
 --[[
-  clean_workflows: delete workflows that are kept no longer.
+  clean_workflows: delete ended workflows whose retention has ended.
 
-  KEYS[1]  zset    workflows that have ended: id by the second they are kept until
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
-  ARGV[3]  int     most workflows to delete
+  KEYS[1]  zset    ended workflows: id by end of retention (Unix s)
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
+  ARGV[3]  int     maximum number of workflows to delete
 
-  returns  workflows deleted
+  returns  number of deleted workflows
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])

@@ -1,15 +1,15 @@
 --[[
-  close_groups: no further members are added to the groups of a workflow that are open.
+  close_groups: close the open groups of a workflow, so that they accept no more members.
 
   KEYS[1]  hash    the workflow
-  KEYS[2..6]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
-  ARGV[3]  string  why a group stays incomplete, which is a failure of it; '' it is complete
-  ARGV[4]  int     1: only if the caller that adds members counts as dead
+  KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
+  ARGV[3]  string  reason why members are missing, with which the groups fail; '' if the groups are complete
+  ARGV[4]  int     1 to close only if the caller that adds members counts as dead
   ARGV[5]  string  id of the workflow
 
-  returns  number of groups that were closed
+  returns  number of closed groups
 ]]
 -- include _engine
 local flow, now_s = engine(ARGV[2], ARGV[1])

@@ -1,5 +1,5 @@
 --[[
-  close_queue: begin to remove a queue: set all of it aside at once, if nothing of it runs.
+  close_queue: start to remove a queue: rename all its structures at once, unless a task is running.
 
   KEYS[1]  list    active tasks
   KEYS[2]  list    pending tasks
@@ -8,19 +8,19 @@
   KEYS[5]  zset    archived
   KEYS[6]  zset    completed
   KEYS[7]  set     names of groups with members
-  KEYS[8]  zset    groups that are being turned into one task: their keys by deadline
+  KEYS[8]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[9]  zset    quarantine
-  KEYS[10] zset    tasks on their way to another queue
-  KEYS[11..19]     where KEYS[2..10] are set aside
+  KEYS[10] zset    tasks that are being moved to another queue
+  KEYS[11..19]     new names of KEYS[2..10]
   ARGV[1]  string  prefix of group keys
-  ARGV[2]  int     1 to set tasks aside, 0 to do so only if there are none but completed ones
+  ARGV[2]  int     1 to remove unfinished tasks too, 0 to remove the queue only if it has none
 
-  Workers and tools find an empty queue from now on; tasks that are enqueued later are not touched.
+  Workers and tools find an empty queue afterwards. Tasks that are enqueued later are not affected.
 
-  returns  active tasks, tasks that count (all but active and completed; of at most 1000 groups; unless tasks are set
-           aside in any case, also workflows that run), tasks in all (in the
-           last case those set aside, but for groups), and 1 if it was set aside, 0 if tasks run or count, -1 if what a
-           removal that was cut off has set aside has to be deleted first
+  returns  number of active tasks; number of unfinished tasks (neither active nor completed, in at most 1000 groups;
+           with ARGV[2] 0 running workflows are added); number of all tasks (after a removal, without groups); and
+             1  removed     0  not removed, because of active or unfinished tasks
+            -1  not removed, because the tasks of an earlier, interrupted removal must be deleted first
 ]]
 local active = redis.call('LLEN', KEYS[1])
 local sizes = { redis.call('LLEN', KEYS[2]) }
@@ -41,7 +41,7 @@ local aside = redis.call('ZCARD', KEYS[9]) + redis.call('ZCARD', KEYS[10])
 local counting = sizes[1] + sizes[2] + sizes[3] + sizes[4] + grouped + aside
 local reply = { active, counting, counting + sizes[5] }
 reply[4] = 0
-if ARGV[2] ~= '1' then -- workflows at home here would be lost, though all their tasks may be in other queues
+if ARGV[2] ~= '1' then -- workflows with this home queue would be lost, even if their tasks are in other queues
   counting = counting + redis.call('ZCARD', string.sub(KEYS[9], 1, -11) .. 'wf-running')
   reply[2] = counting
 end

@@ -4,23 +4,22 @@
   KEYS[1]  set     names of groups with members
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[3]  any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  int     most sets to make
+  ARGV[3]  int     maximum number of sets to make
   ARGV[4..]        per group (at most 100): name, id of its set, seconds from now until the set's deadline,
-                   seconds without a new member (grace), most seconds a member waits (0 none), most members (0 none)
+                   grace period (s), maximum wait of a member (s, 0 no limit), maximum number of members (0 no limit)
 
-  A group is due when it has the most members, or its oldest has waited the most time, or its newest is as old as the
-  grace. A whole group is renamed and part of one is copied by Redis itself, so a large one costs no more than its
-  members. If the answer of a call was lost, a repeat returns the sets that it made.
+  A group is due when it has the maximum number of members, when its oldest member has waited for the maximum time, or
+  when no member was added during the grace period. A repeated call returns the sets that the first call made.
 
-  returns  one character per group:  1  set made   0  not due   2  not looked at, send again (the most sets were made)
-                                     x  its key is not a group
+  returns  one character per group:  1  set made   0  not due   x  the key is not a group
+             2  not checked, because the maximum number of sets was made: send it again
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])
 local prefix, left = ARGV[2] .. 'g:', tonumber(ARGV[3])
-redis.call('SCARD', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('SCARD', KEYS[1]) -- fails for keys of another type before anything is written
 local sets = {}
 for i = 4, #ARGV, 6 do
   sets[#sets + 1] = prefix .. ARGV[i] .. ':' .. ARGV[i + 1]
@@ -49,13 +48,13 @@ for position, set in ipairs(sets) do
   elseif type(size) == 'table' then
     code = 'x'
   elseif size == 0 then
-    redis.call('SREM', KEYS[1], ARGV[i]) -- the next member names it again
+    redis.call('SREM', KEYS[1], ARGV[i]) -- the next member adds the name again
   elseif left <= 0 then
     code = '2'
   elseif is_due(group, size, tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), most) then
     code = '1'
     left = left - 1
-    redis.call('DEL', KEYS[3]) -- accepted also over maxmemory, and with it the writes that follow
+    redis.call('DEL', KEYS[3]) -- Redis allows DEL over maxmemory, and then the later writes
     if most == 0 or most >= size then
       redis.call('RENAME', group, set)
       redis.call('SREM', KEYS[1], ARGV[i])

@@ -1,31 +1,31 @@
 --[[
-  combine: store the task that an aggregation set was turned into, and take the set away, in one step.
+  combine: store the task that replaces the members of an aggregation set, and remove the set, in one step.
 
   KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
-  KEYS[3]  zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
-  KEYS[4]  zset    combined members of this set: id by the time the task joined its group
+  KEYS[3]  zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
+  KEYS[4]  zset    new name of the set: id by the time the task joined its group
   KEYS[5]  list    pending tasks
   KEYS[6]  zset    scheduled tasks: id by start (Unix s)
   KEYS[7]  set     names of groups with members
   KEYS[8]  list    wake tokens
-  KEYS[9]  string  receipt: what this call did
+  KEYS[9]  string  receipt: result of this call, for a repeat
   KEYS[10] any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  id of the set
-  ARGV[5]  int     members the set had when it was read
-  ARGV[6]  int     seconds the receipt is kept
-  ARGV[7..13]      the task: id, message, start, unique lock key, word of the lock, group, limits, as in enqueue; left out
-                   when the members are dropped for nothing
+  ARGV[5]  int     number of members when the caller read the set
+  ARGV[6]  int     seconds until the receipt expires
+  ARGV[7..13]      the new task: id, message, start, unique lock key, lock word, group, limits, as in enqueue; left out
+                   to drop the members without a new task
 
-  The set is renamed to one of our keys in the same step, so neither Go nor taskq can give its members back to their
-  group once the task is stored; the first members are deleted at once and the rest by sweep. A set whose deadline has
-  passed is refused, for it may be on its way back, and what was read of it is not what it holds: its members come again.
+  The set is renamed in the same step, so neither Go nor taskq can return its members to their group after the task was
+  stored. This call deletes the first members, and `sweep` the others. A set whose deadline has passed is refused,
+  because its members may be on their way back to the group, from which they are collected again.
 
-  returns  1  done   0  id taken   d  unique lock held by another task
-           g  the set is not there as it was read, or its deadline has passed
+  returns  1  stored   0  id taken   d  unique lock held by another task
+           g  the set was deleted or has changed since the caller read it, or its deadline has passed
 ]]
 -- include _check
 -- include _clock
@@ -56,7 +56,7 @@ if not score or tonumber(score) <= now_s or size == 0 or size ~= tonumber(ARGV[5
   return 'g'
 end
 
-redis.call('DEL', KEYS[10]) -- accepted also over maxmemory, and with it the writes that follow
+redis.call('DEL', KEYS[10]) -- Redis allows DEL over maxmemory, and then the later writes
 local keys = { prefix = ARGV[2], done = ARGV[3], scheduled = KEYS[6], groups = KEYS[7] }
 if ARGV[7] then
   local now = { s = now_s, ns = now_ns, ms = now_ms }

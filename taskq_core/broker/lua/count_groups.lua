@@ -1,12 +1,12 @@
 --[[
-  count_groups: read names and sizes of some of the groups of a queue. Reads only.
+  count_groups: read a page of a queue's groups with their sizes. Reads only.
 
   KEYS[1]  set     names of groups with members
-  ARGV[1]  string  where to go on, '0' at the start
+  ARGV[1]  string  cursor: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  prefix of group keys
-  ARGV[3]  int     names to look at in about
+  ARGV[3]  int     approximate number of names to read
 
-  returns  where to go on ('0' at the end), then per group: name, members. A group may come twice while others change.
+  returns  the next cursor ('0' at the end), then per group: name, number of members. A group may be returned twice.
 ]]
 local page = redis.call('SSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[3])
 local reply = { page[1] }

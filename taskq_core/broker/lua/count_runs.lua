@@ -1,21 +1,21 @@
 --[[
-  count_runs: add the outcomes of runs, by task type, to the counters of an hour and to the totals.
+  count_runs: add a worker's run counters, by task type, to the counters of an hour and to the totals.
 
-  KEYS[1]  hash    tally of the hour: numbers as text, by task type
+  KEYS[1]  hash    counters of the hour: numbers as text, by task type
   KEYS[2]  string  number of the last call of this worker
   KEYS[3]  any     a key that never exists
-  KEYS[4]  hash    totals since ever: the hour of the last run, a bar, numbers as text, by task type
+  KEYS[4]  hash    totals: "<Unix hour of the last run>|<numbers as text>" by task type
   ARGV[1]  int     number of this call; a repeat, and a call that arrives after a later one, adds nothing
-  ARGV[2]  int     seconds the number is kept
-  ARGV[3]  int     seconds the tally is kept
-  ARGV[4]  int     seconds the totals are kept
-  ARGV[5]  int     most types
-  ARGV[6]  string  type that counts all further types
+  ARGV[2]  int     seconds until KEYS[2] expires
+  ARGV[3]  int     seconds until KEYS[1] expires
+  ARGV[4]  int     seconds until KEYS[4] expires
+  ARGV[5]  int     maximum number of types in a hash
+  ARGV[6]  string  name under which all further types are counted
   ARGV[7]  int     the hour (Unix hours)
-  ARGV[8]  int     hours after its last run for which the totals of a type keep their place
+  ARGV[8]  int     hours after its last run for which the totals of a type are not removed for another type
   ARGV[9..] string per type: its name, its numbers as text
 
-  DEL comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  DEL comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
 
   returns  1  added   0  a repeat   -1  a key is of another type
 ]]
@@ -32,7 +32,7 @@ end
 redis.call('DEL', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
 
--- room: how many more types a hash may hold. In a full hash of totals, types that ran long ago are removed.
+-- room: return how many more types a hash may hold. Remove types that ran long ago from full totals.
 local function room(key)
   local stored = redis.call('HGETALL', key)
   local left = tonumber(ARGV[5]) - #stored / 2
@@ -49,7 +49,7 @@ local function room(key)
   return left
 end
 
-local left = {} -- by key; asked only when a new type comes
+local left = {} -- free places by key, read at the first new type
 
 local function sum(key, head, name, more)
   local stored = redis.call('HGET', key, name)
@@ -67,7 +67,7 @@ local function sum(key, head, name, more)
   for word in string.gmatch(more, '%d+') do
     sums[#sums + 1] = string.format('%.0f', tonumber(word) + tonumber(next_word() or 0))
   end
-  for word in next_word do -- numbers that a later release counts
+  for word in next_word do -- additional numbers of a later release
     sums[#sums + 1] = word
   end
   redis.call('HSET', key, name, head .. table.concat(sums, ' '))

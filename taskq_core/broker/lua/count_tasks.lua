@@ -6,12 +6,12 @@
   KEYS[8]     string  present while the queue is paused
   KEYS[9]     string  lifetime counter of processed tasks
   KEYS[10]    string  lifetime counter of failed tasks
-  ARGV[1]     int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]     int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]     string  prefix of the queue's keys
 
-  returns  now (Unix ns as text), sizes of the six, aggregating tasks (of at most 1000 groups), 1 if paused, processed,
-           failed, processed today, failed today, pending_since of the next task to run ('' unknown), groups, tasks
-           that wait for a limit (among the scheduled)
+  returns  now (Unix ns as text), sizes of KEYS[1..6], aggregating tasks (of at most 1000 groups), 1 if paused, lifetime
+           processed, lifetime failed, processed today, failed today, pending_since of the next task to run (Unix ns, ''
+           unknown), groups, scheduled tasks that wait for a limit
 ]]
 -- include _clock
 -- include _date
@@ -24,12 +24,12 @@ local named = redis.call('SCARD', KEYS[7])
 if named > 0 then
   local groups = named > 1000 and redis.call('SRANDMEMBER', KEYS[7], 1000) or redis.call('SMEMBERS', KEYS[7])
   for _, group in ipairs(groups) do
-    local size = redis.pcall('ZCARD', ARGV[2] .. 'g:' .. group) -- one key of another type hides nothing else
+    local size = redis.pcall('ZCARD', ARGV[2] .. 'g:' .. group) -- pcall: skip a group whose key has another type
     aggregating = aggregating + (type(size) == 'number' and size or 0)
   end
 end
 local today = utc_date(now_s)
-local counters = -- of a key of another type it gives nothing
+local counters = -- MGET returns nothing for a key of another type
   redis.call('MGET', KEYS[9], KEYS[10], ARGV[2] .. 'processed:' .. today, ARGV[2] .. 'failed:' .. today)
 local pending, scheduled = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[3])
 local next_id = pending > 0 and redis.call('LINDEX', KEYS[1], -1)

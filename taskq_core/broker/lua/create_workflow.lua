@@ -1,27 +1,27 @@
 --[[
-  create_workflow: store a workflow, or a part of a large one, and begin it with the last part.
+  create_workflow: store a workflow, or one part of a large workflow, and start it with the last part.
 
   KEYS[1]  hash    the workflow
-  KEYS[2]  zset    workflows that run: id by start (Unix s)
-  KEYS[3..7]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
-  KEYS[8]  zset    receipts of rows of outboxes by the second of delivery, see `deliver`
-  KEYS[9]  string  receipt of this caller's last call: its number, kept for 120 s
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  KEYS[2]  zset    running workflows: id by start (Unix s)
+  KEYS[3..7]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  KEYS[8]  zset    receipts of outbox rows by time of delivery (Unix s), see `deliver`
+  KEYS[9]  string  receipt of this caller's last call: the number of the call, kept for 120 s
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  id of the workflow
-  ARGV[4]  int     seconds after which it is dropped if it is not begun
-  ARGV[5]  string  '' more parts follow; otherwise its nodes without parents, each with a space behind
-  ARGV[6]  string  receipt of the outbox's row that holds this part, '' where its client sends it
-  ARGV[7]  int     with a receipt: when the claim of the sender ends (Unix ms by Redis's clock). Without one: deadline of
-                   this request, or ''
-  ARGV[8]  int     with a receipt: number of parts; they come in any order, and the last of them begins it
+  ARGV[4]  int     seconds after which an unstarted workflow expires
+  ARGV[5]  string  '' if more parts follow; otherwise the numbers of the nodes without parents, each followed by a space
+  ARGV[6]  string  receipt of the outbox row that contains this part, '' if a client sends it directly
+  ARGV[7]  int     with a receipt: end of the sender's claim (Unix ms by Redis's clock). Without one: deadline of this
+                   request, or ''
+  ARGV[8]  int     with a receipt: number of parts. They arrive in any order, and the last one starts the workflow
   ARGV[9]  int     number of this call
-  ARGV[10..]       what to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
+  ARGV[10..]       fields to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
 
-  A workflow that was begun is not changed: a repeat does nothing.
+  A started workflow is not changed, so a repeated call does nothing.
 
-  returns  1  stored   0  it is not there any more: it took too long until it was begun
-           2  was stored by an earlier delivery   3  too late: the claim has ended
+  returns  1  stored   0  the earlier parts have expired
+           2  stored by an earlier delivery   3  too late: the claim has ended
 ]]
 -- include _late
 -- include _receipt
@@ -62,7 +62,7 @@ if receipt ~= '' then
   if #old > 0 then
     redis.call('ZREM', KEYS[8], unpack(old))
   end
-elseif not redis.call('HGET', KEYS[1], 'state') then -- its first parts are gone
+elseif not redis.call('HGET', KEYS[1], 'state') then -- its earlier parts have expired
   redis.call('DEL', KEYS[1])
   return 0
 end

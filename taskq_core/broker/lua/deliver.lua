@@ -12,22 +12,22 @@
   KEYS[4]  zset    receipts of delivered tasks by the second of delivery
   KEYS[5]  set     names of groups with members
   KEYS[6]  string  receipt of this caller's last call: "<call>:<codes>", kept for 120 s; a claim is shorter
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     when the claim of the sender ends (Unix ms by Redis's clock)
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  int     end of the sender's claim on the rows (Unix ms by Redis's clock)
   ARGV[3]  int     seconds after which a receipt expires if its sender has not deleted it
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     maximum number of pending tasks, '' for no limit
   ARGV[6]  int     number of this call; a repeat returns the codes again
   ARGV[7..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
-                   ('' none), word of the lock (see _store), group ('' none), limits ('' none)
+                   ('' none), lock word (see _store), group ('' none), limits ('' none)
 
-  A batch is bounded by its caller (200 tasks, about 1 MiB).
+  The caller sends at most 200 tasks, about 1 MiB.
 
-  returns  one character per task:  1  stored   s  was stored by an earlier delivery
+  returns  one character per task:  1  stored   s  stored by an earlier delivery
              0  id taken   d  unique lock held by another task   f  the queue is full
-             x  the holder is not changed   u  the holder was changed instead
+             x  another task holds the lock and was not changed   u  the task that holds the lock was changed instead
              l  too late: the claim has ended
-           At the end the tasks that hold the locks, as in enqueue
+           Then the tasks that hold the locks, as in enqueue
 ]]
 -- include _check
 -- include _clock
@@ -40,7 +40,7 @@
 -- include _wake
 -- include _batch
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local pending = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+local pending = redis.call('LLEN', KEYS[1]) -- fails for keys of another type before anything is written
 check('ZCARD', KEYS[2], KEYS[4])
 check('LLEN', KEYS[3])
 check('SCARD', KEYS[5])

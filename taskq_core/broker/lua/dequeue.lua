@@ -6,30 +6,31 @@
   KEYS[3]  zset    leases: id by expiry (Unix s)
   KEYS[4]  string  present while the queue is paused
   KEYS[5]  list    wake tokens
-  KEYS[6]  string  what this worker's last call handed out: "<call>:" and each id as "<length>:<id>"; kept for 120 s, or as long as a lease
-  KEYS[7]  hash    numbers of limits, as people set them
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  KEYS[6]  string  tasks of this worker's last call: "<call>:" and each id as "<length>:<id>"; kept for 120 s, or as long
+                   as a lease
+  KEYS[7]  hash    limits of the queue, with the values that users set
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  int     number of this call, and of the runs that it starts. A repeat with the same number hands out nothing
                    new and returns the same tasks. A late call with a lower number than the last hands out nothing
-  ARGV[4]  int     most tasks to take. 0 cancels the call with this number: it returns the tasks that the call has
+  ARGV[4]  int     maximum number of tasks. 0 cancels the call with this number: it returns the tasks that the call has
                    handed out, and if that call arrives later, it hands out nothing
-  ARGV[5]  int     bytes of messages after which no further task is taken (the first is always taken)
-  ARGV[6]  int     seconds of the lease
+  ARGV[5]  int     total bytes of messages after which no further task is taken (the first is always taken)
+  ARGV[6]  int     length of the lease (s)
   ARGV[7]  string  prefix of task keys
   ARGV[8]  string  channel for the ids of changed tasks
   ARGV[9]  int     1 to return how long each task was pending
-  ARGV[10] int     seconds for which a task that starts holds its unique lock at least
-  ARGV[11] int     most active tasks of the queue, '' for any number; what people set over it counts
+  ARGV[10] int     minimum time for which a started task holds its unique lock (s)
+  ARGV[11] int     maximum number of active tasks of the queue, '' for any number; a value in KEYS[7] overrides it
   ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
 
-  An id without a message is dropped and counted, and another id is taken in its place, until about 1000 were looked at.
-  RPOP comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  An id without a message is dropped and counted, and replaced by another id, until about 1000 ids were read.
+  RPOP comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
 
-  returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, how long each task was pending (ms, with a
-           comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message.
-           If tasks name a lock outside the queue's locks, they hold no lock, and the third word is
-           "<ids dropped> <number of these tasks>"
+  returns  now (Unix ns as text), lease expiry (Unix s as text), number of dropped ids, time that each task was pending
+           (ms, each followed by a comma; '' if not requested, in a repeat, or if Go stored no time), then per task: id,
+           message. Tasks that name a lock of another queue hold no lock. If there are any, the third value is
+           "<dropped ids> <number of these tasks>"
 ]]
 -- include _clock
 -- include _late
@@ -65,14 +66,14 @@ if type(last) == 'string' then
   end
 end
 if ARGV[4] == '0' then
-  redis.call('DEL', KEYS[6]) -- accepted also over maxmemory, and with it the write that follows
+  redis.call('DEL', KEYS[6]) -- Redis allows DEL over maxmemory, and then the later writes
   redis.call('SET', KEYS[6], ARGV[3] .. ':', 'EX', whole(math.max(120, tonumber(ARGV[6]))))
   return reply
 end
 if redis.call('LLEN', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then
-  return reply -- as soon as that is known: an idle worker asks now and then
+  return reply -- return early, because idle workers call this often
 end
-redis.call('LLEN', KEYS[2]) -- a key of another type is refused here, before the first write
+redis.call('LLEN', KEYS[2]) -- fails for a key of another type before anything is written
 redis.call('ZCARD', KEYS[3])
 local tokens = redis.call('LLEN', KEYS[5])
 

@@ -1,31 +1,32 @@
 --[[
   discard: delete some of the tasks of a queue that is being removed, with the locks they hold.
 
-  KEYS[1]  list    what was pending
+  KEYS[1]  list    formerly pending tasks
   KEYS[2]  zset    scheduled
   KEYS[3]  zset    retry
   KEYS[4]  zset    archived
   KEYS[5]  zset    completed
   KEYS[6]  set     names of groups
-  KEYS[7]  zset    groups that were being turned into one task: their keys by deadline
+  KEYS[7]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[8]  zset    quarantine
-  KEYS[9]  zset    tasks on their way to another queue
+  KEYS[9]  zset    tasks that were being moved to another queue
   ARGV[1]  string  prefix of the queue's keys
   ARGV[2]  string  prefix of quarantined hashes
   ARGV[3]  string  channel for the ids of ended tasks
-  ARGV[4]  int     most tasks to delete (at most 200)
-  ARGV[5]  string  what the own keys of the queue begin with
+  ARGV[4]  int     maximum number of tasks to delete (at most 200)
+  ARGV[5]  string  prefix of the queue's taskq-only keys
 
-  A step of a workflow that is at home elsewhere stays listed as started, so that the dispatcher of its home notices.
+  A step of a workflow with another home queue stays listed as started, so that the dispatcher of its home queue notices
+  that the task was deleted.
 
-  returns  tasks deleted, 1 if that was all
+  returns  number of deleted tasks, 1 if no task is left
 ]]
 -- include _leave_active
 local unique_prefix = ARGV[1] .. 'unique:'
 -- include _unique
 -- include _lock
 local keys = { done = ARGV[3] }
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('LLEN', KEYS[1]) -- fails for keys of another type before anything is written
 redis.call('SCARD', KEYS[6])
 for _, number in ipairs({ 2, 3, 4, 5, 7, 8, 9 }) do
   redis.call('ZCARD', KEYS[number])

@@ -1,21 +1,21 @@
 --[[
-  end_dead_letter: record that an archived task was handled, or schedule another attempt to handle it.
+  end_dead_letter: record that a handler has received an archived task, or schedule another attempt.
 
   KEYS[1]  zset    archived tasks to handle: id by due time (Unix s)
   KEYS[2]  any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  task id
-  ARGV[3]  int     end of the caller's claim (Unix s). A task that was archived again since is not changed
-  ARGV[4]  int     seconds until the next attempt, '' to end it
+  ARGV[3]  int     end of the caller's claim (Unix s). A task that was archived again in the meantime is not changed
+  ARGV[4]  int     seconds until the next attempt, '' if the handler has received it
 
-  returns  1  recorded   0  another caller has claimed it since
+  returns  1  recorded   0  another caller has claimed it in the meantime
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])
 if redis.call('ZSCORE', KEYS[1], ARGV[2]) ~= ARGV[3] then
   return 0
 end
-redis.call('DEL', KEYS[2]) -- accepted also over maxmemory, and with it the writes that follow
+redis.call('DEL', KEYS[2]) -- Redis allows DEL over maxmemory, and then the later writes
 if ARGV[4] == '' then
   redis.call('ZREM', KEYS[1], ARGV[2])
 else

@@ -1,13 +1,14 @@
 --[[
-  enqueue: store new tasks, each as pending or, with a start time ahead, as scheduled, or else in its group.
+  enqueue: store new tasks. Each becomes scheduled if its start is in the future, otherwise joins its group if it has
+  one, otherwise becomes pending.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
   KEYS[3]  list    wake tokens
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
   KEYS[5]  set     names of groups with members; only with 7 or 8 arguments per task
-  KEYS[6..] string per task: digest of a call that was stored and is not confirmed yet; only with 8 arguments per task
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  KEYS[6..] string per task: digest of a stored call that replicas have not confirmed yet; only with 8 arguments per task
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again, and a
                    number below the one of the receipt is refused
   ARGV[3]  int     deadline of this request by Redis's clock (Unix ms), '' without one. It is less than 120 s away; the
@@ -15,23 +16,23 @@
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     arguments per task: 2 (plain), 7 or 8 (to be confirmed)
   ARGV[6..]        per task: id, message and, with 7, start ('' now, '=<Unix s>', '+<ms from now>'),
-                   unique lock key ('' none), word of the lock (see _store), group ('' none),
+                   unique lock key ('' none), lock word (see _store), group ('' none),
                    limits ('' none); with 8 also the digest of its call
-  ARGV[last] int   most pending tasks; one more argument than the tasks take, left out without a limit
+  ARGV[last] int   maximum number of pending tasks, an additional argument after the tasks; left out without a limit
 
-  A batch is bounded by its caller (200 tasks, about 1 MiB). The limit holds for tasks that would be pending at once, and
-  not for those with a start ahead or a group. A call in which nothing is stored for want of room writes its receipt only.
+  The caller sends at most 200 tasks, about 1 MiB. The maximum applies to tasks that become pending at once, not to
+  scheduled or grouped tasks. If the queue is full and nothing is stored, the call writes only its receipt.
 
-  Where tasks are to be confirmed, its caller waits on the same connection until replicas have what it wrote. So a
-  repeat writes as well: it renews its receipt. A caller that got no confirmation enqueues again, with the
-  same id and another number: the digest says that this task was stored already, whatever has become of it since. The
-  caller deletes it once the task is confirmed.
+  To confirm tasks, the caller waits on the same connection until replicas have received its writes. So that there is a
+  write to wait for, a repeated call renews its receipt. A caller without a confirmation enqueues again with the same id
+  and another call number. The digest shows that the task was already stored, even if it has ended in the meantime. The
+  caller deletes the digest after the confirmation.
 
   returns  one character per task:  1  stored   0  id taken   d  unique lock held by another task
-           x  the holder is not changed   u  the holder was changed instead
-           f  no room; if there is one, ':' and the number of pending tasks follow
-           At the end, where there is a d, x or u: a line feed, and for each of them in order the task that holds the
-           lock, as "<length>:<id>"
+           x  another task holds the lock and was not changed   u  the task that holds the lock was changed instead
+           f  the queue is full; after all characters follow ':' and the number of pending tasks
+           If there is a d, x or u: a line feed, and for each of them in order the task that holds the lock, as
+           "<length>:<id>"
 ]]
 -- include _clock
 -- include _late
@@ -39,7 +40,7 @@
 -- include _wake
 -- include _batch
 
--- storing: the functions that store tasks that are not plain, made for the first of them.
+-- storing: return the functions for tasks with options. They are created for the first such task.
 local function storing()
 -- include _marks
 -- include _place
@@ -63,12 +64,12 @@ if before then
   end
   return before
 end
-local pending = redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write
+local pending = redis.call('LLEN', KEYS[1]) -- fails for a key of another type before anything is written
 redis.call('LLEN', KEYS[3])
 local stride = tonumber(ARGV[5])
 local last, room = #ARGV, nil
 if (last - 5) % stride == 1 then
-  pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799') -- who waits for a limit counts too
+  pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799') -- tasks that wait for a limit count too
   room = tonumber(ARGV[last]) - pending
   last = last - 1
 end
@@ -89,7 +90,7 @@ if stride > 2 then
   for i = 11, last, stride do
     if not has_priority and string.find(ARGV[i - 3], 'p%d:%d;') then
       has_priority = true
-      redis.call('LINDEX', KEYS[1], -1) -- a user who may not read the list is refused here, before the first write
+      redis.call('LINDEX', KEYS[1], -1) -- fails before anything is written if the user may not read the list
     end
     local group = ARGV[i]
     if group ~= '' and not known[group] then
@@ -142,7 +143,7 @@ if room and string.find(codes, 'f', 1, true) then
   codes = codes .. ':' .. whole(pending + stored)
   if not is_stored and not string.find(codes, 'u', 1, true) then
     codes = named and codes .. named(holders) or codes
-    redis.pcall('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120) -- a refusal is certain: a duplicate stores nothing
+    redis.pcall('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120) -- so that a duplicate request stores nothing
     return codes
   end
 end

@@ -6,10 +6,10 @@
   ARGV[1]     string  prefix of the queue's keys
   ARGV[2]     int     tasks to sample in each structure
 
-  Of each structure the first tasks are measured and their mean taken for all; so are those of five groups for all
-  groups. Of more than 1000 groups, 1000 are counted and taken for all.
+  The script measures the first tasks of each structure and multiplies their mean by the number of tasks. For groups it
+  measures the tasks of five groups. In a queue with more than 1000 groups it counts the members of 1000 groups only.
 
-  returns  bytes
+  returns  estimated number of bytes
 ]]
 local function measure(ids)
   local bytes, known = 0, 0
@@ -41,7 +41,7 @@ if names > 0 then
   for i, group in ipairs(groups) do
     local members = ARGV[1] .. 'g:' .. group
     local count = redis.pcall('ZCARD', members)
-    local is_group = type(count) == 'number' -- one key of another type hides nothing else
+    local is_group = type(count) == 'number' -- pcall: skip a group whose key has another type
     size = size + (is_group and count or 0)
     if i <= 5 and is_group then
       local more, counted = measure(redis.call('ZRANGE', members, 0, last))

@@ -1,15 +1,16 @@
 --[[
-  expel: quarantine members of an aggregation set whose message cannot be read. Their bytes are kept.
+  expel: move members of an aggregation set to quarantine, because their messages cannot be decoded. The stored bytes
+  are not changed.
 
   KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
   KEYS[2]  zset    quarantine: id by time (Unix s)
-  KEYS[3]  zset    aggregation sets: key by deadline (Unix s); a set that is left without members is taken off it
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  KEYS[3]  zset    aggregation sets: key by deadline (Unix s); a set without remaining members is removed from it
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of task keys
   ARGV[3]  string  prefix of quarantined hashes
   ARGV[4..]        ids (at most 200)
 
-  returns  members set aside
+  returns  number of members moved to quarantine
 ]]
 -- include _check
 -- include _clock

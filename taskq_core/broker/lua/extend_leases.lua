@@ -1,19 +1,19 @@
 --[[
-  extend_leases: push the leases of running tasks into the future.
+  extend_leases: extend the leases of a worker's running tasks. The worker calls it every few seconds.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
-  ARGV[3]  int     seconds of the lease
+  ARGV[3]  int     length of the new lease (s)
   ARGV[4]  string  prefix of task keys
-  ARGV[5]  int     seconds for which they hold their unique locks at least
-  ARGV[6..]        per task: its run, its id
+  ARGV[5]  int     minimum time for which the tasks hold their unique locks (s)
+  ARGV[6..]        per task: number of its run, id
 
-  The owner may extend a lapsed lease that was not taken back. DEL comes before any other write: Redis accepts
-  it also over maxmemory, and with it the writes that follow.
+  The owner may extend an expired lease while no recoverer has taken the task. DEL comes before any other write: Redis
+  allows it over maxmemory, and then also allows this script's later writes.
 
-  returns  now (Unix ns as text), then one character per task:  1  extended   0  lost
+  returns  now (Unix ns as text), then one character per task:  1  extended   0  the worker no longer owns the task
 ]]
 -- include _clock
 local unique_prefix = string.sub(ARGV[4], 1, -3) .. 'unique:'

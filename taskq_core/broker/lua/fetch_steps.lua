@@ -1,12 +1,13 @@
 --[[
-  fetch_steps: read steps that are to be sent to other queues, and start further members of groups.
+  fetch_steps: read the steps that the dispatcher has to send to other queues, and start further members of groups.
 
-  KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
-  ARGV[3..]        members of KEYS[5]
+  KEYS[1..5]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
+  ARGV[3..]        members of the outbox (KEYS[5])
 
-  returns  now (Unix s), then per step to send: member of KEYS[5], queue, task id, step, message, start, receipt
+  returns  now (Unix s), then per step to send: member of the outbox, queue, task id, field taskq_step, message, start,
+           receipt
 ]]
 -- include _engine
 local flow, now_s = engine(ARGV[2], ARGV[1])
@@ -23,7 +24,7 @@ for at = 3, #ARGV do
       end
       bytes = bytes + #message
     else
-      redis.call('ZREM', KEYS[5], member) -- cancelled, sent before, or too large
+      redis.call('ZREM', KEYS[5], member) -- the step was cancelled or sent earlier, or is too large
       if problem then
         flow.ended(node, 'f', nil, problem)
       end

@@ -1,10 +1,10 @@
 --[[
-  forget_notes: delete notes that were delivered to their workflows.
+  forget_notes: delete outcomes of steps that were delivered to their workflows.
 
-  KEYS[1]  hash    notes
-  ARGV[1..]        field and delivered value of each
+  KEYS[1]  hash    outcomes of steps of workflows whose home queue is another
+  ARGV[1..]        per outcome: field, delivered value. An outcome whose value has changed is kept
 
-  returns  notes dropped
+  returns  number of deleted outcomes
 ]]
 local dropped = 0
 for i = 1, #ARGV, 2 do

@@ -1,5 +1,6 @@
 --[[
-  forward: move due tasks to pending (or back to their group, or in the line of a limit), if this worker leads the forwarding of the queue.
+  forward: move due scheduled and retry tasks to the pending tasks, to their group, or to the waiting line of a limit.
+  Only the leader of this service moves tasks.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  zset    retry: id by next attempt (Unix s)
@@ -7,13 +8,14 @@
   KEYS[4]  set     names of groups with members
   KEYS[5]  list    wake tokens
   KEYS[6]  string  token of the worker that leads
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  string  prefix of the queue's keys
-  ARGV[5]  int     most tasks to move (at most 100)
+  ARGV[5]  int     maximum number of tasks to move (at most 100)
 
-  returns  now (Unix ns as text), 1 leads / 0 another does, tasks moved, ids dropped because their hash is gone
+  returns  now (Unix ns as text), 1 if this worker leads / 0 if another does, number of moved tasks, number of ids that
+           were dropped because their hash does not exist
 ]]
 -- include _check
 -- include _clock
@@ -23,7 +25,7 @@
 -- include _batch
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local due = {} -- keys of another type are refused here, before the first write; where nothing is due, none is written
+local due = {} -- fails for keys of another type before anything is written. No writes if nothing is due
 for source = 1, 2 do
   due[source] = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[5])
 end
@@ -49,12 +51,12 @@ for source = 1, 2 do
     local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit', 'taskq_group')
     local group = fields[2] or (source == 1 and fields[5])
     if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
-      group = nil -- its group key is not a zset: running alone is better than being lost
+      group = nil -- the group key is not a zset, so the task runs alone
     end
     redis.call('ZREM', KEYS[source], id)
     if not fields[1] then
       if fields[1] == false then
-        redis.call('DEL', key) -- without a message, the hash would only block its id
+        redis.call('DEL', key) -- a hash without a message would only block the id
       end
       dropped = dropped + 1
     elseif group then
@@ -69,7 +71,7 @@ for source = 1, 2 do
       moved = moved + 1
     else
       local band = fields[3] and band_of(fields[3], source == 2) or 0
-      if band == 0 and fields[3] then -- its retries may have no priority: it leaves the urgent ones
+      if band == 0 and fields[3] then -- a retry without priority is no longer an urgent task
         redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
       end
       ready.add(id, band)

@@ -1,17 +1,17 @@
 --[[
-  grow_group: add members to a group of a workflow from inside: a member that runs adds them.
+  grow_group: add members to a group of a workflow. A running member of the group calls it.
 
   KEYS[1]  hash    the workflow
-  KEYS[2..6]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  name of the group's node
   ARGV[4]  string  id of the task that adds them
-  ARGV[5..]        per member what to enqueue, see `_flow`
+  ARGV[5..]        per member: packed task, see `unpack_step` in `_flow`
 
-  A member that is there is not added again: the ids of members stay the same when the task that adds them is retried.
+  A retry of the calling task passes the same member ids, so existing members are not added again.
 
-  returns  members added now; nothing if the group or the task that adds them has ended, or it is not a member
+  returns  number of new members; nothing if the group or the calling task has ended, or if the task is not a member
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])

@@ -1,13 +1,13 @@
 --[[
-  index_presence: set the time at which a server expires in an index, and remove servers that expired over an hour ago.
+  index_presence: set the expiry of a server or scheduler in an index, and remove those that expired over an hour ago.
 
   KEYS[1]  zset    members by expiry (Unix s)
   ARGV[1]  int     expiry (Unix s)
   ARGV[2]  string  member
 
-  ZREM comes first: Redis accepts it also over maxmemory, and with it the write that follows.
+  ZREM comes first: Redis allows it over maxmemory, and then also allows this script's later writes.
 
-  returns  1  new   0  known before
+  returns  1  the member is new   0  its expiry was changed
 ]]
 local known = redis.call('ZREM', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])

@@ -1,10 +1,10 @@
 --[[
-  limits_move: whether tasks wait for a rate limit of a queue, so that time alone lets them start. Reads only.
+  limits_move: find out whether tasks wait for a rate limit, which lets them start as time passes. Reads only.
 
-  KEYS[1]  zset    slots by when the next of their line may start (Unix ms)
+  KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
   ARGV[1]  string  prefix of the keys of limits
 
-  returns  1 if some do (of the first 100 slots) / 0
+  returns  1 if a task waits in one of the first 100 slots, else 0
 ]]
 local slots = redis.pcall('ZRANGE', KEYS[1], 0, 99)
 for _, slot in ipairs(slots) do

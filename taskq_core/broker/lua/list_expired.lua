@@ -1,14 +1,14 @@
 --[[
-  list_expired: list tasks whose lease ran out at least `grace` ago. Reads only.
+  list_expired: list tasks whose lease expired and whose grace period has ended. Reads only.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     seconds of grace
-  ARGV[3]  int     most tasks to list
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  int     grace period after the expiry (s)
+  ARGV[3]  int     maximum number of tasks to list
   ARGV[4]  string  prefix of task keys
 
-  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if missing), its
-           worker's fence, when it was handed to it (Unix ms), the mark of a started run (each '' if missing)
+  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message, fence of its worker, time at
+           which the worker received it (Unix ms), mark of the started run (each '' if missing)
 ]]
 -- include _clock
 local now_s, now_ns = clock(ARGV[1])

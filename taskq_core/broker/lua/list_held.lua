@@ -1,16 +1,16 @@
 --[[
-  list_held: look at some leases and list the tasks that one worker holds. Reads only.
+  list_held: scan a page of leases, and list the tasks that one worker holds. Reads only.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
-  ARGV[3]  string  cursor: '0' to begin, then what the call before returned
-  ARGV[4]  int     about how many leases to look at
+  ARGV[3]  string  cursor: '0' to begin, then the one that the previous call returned
+  ARGV[4]  int     approximate number of leases to scan
   ARGV[5]  string  prefix of task keys
 
-  A task that the worker holds all the while is listed by one of the calls until the cursor is '0' again, maybe twice.
+  A complete scan lists each task that the worker holds during the whole scan at least once.
 
-  returns  the next cursor, now (Unix ns as text), then per task what `expired` returns
+  returns  the next cursor ('0' at the end), now (Unix ns as text), then per task the values that `list_expired` returns
 ]]
 -- include _clock
 -- include _fence

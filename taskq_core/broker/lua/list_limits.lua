@@ -1,13 +1,14 @@
 --[[
-  list_limits: read some slots of a queue's limits. Reads only.
+  list_limits: scan the slots of a queue's limits, each with the numbers of its holders and waiting tasks. Reads only.
 
   KEYS[1]  any     a key of the queue
-  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned
+  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  prefix of the keys of limits
   ARGV[3]  string  pattern that the keys of holders and lines match
-  ARGV[4]  int     about how many keys to look at
+  ARGV[4]  int     approximate number of keys to scan
 
-  returns  the next cursor ('0' at the end), then per slot, which may come twice: slot, holders, tasks that wait
+  returns  the next cursor ('0' at the end), then per slot: name, number of holders, number of waiting tasks. A slot may
+           be returned twice
 ]]
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[3], 'COUNT', ARGV[4])
 local reply = { page[1] }

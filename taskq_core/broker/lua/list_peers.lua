@@ -6,9 +6,9 @@
   ARGV[2]  string  its record
   ARGV[3]  int     seconds to keep the hash
 
-  EXPIRE comes first: Redis accepts it also over maxmemory, and with it the HSET that follows.
+  EXPIRE comes first: Redis allows it over maxmemory, and then also allows the HSET.
 
-  returns  token and record of each of the others
+  returns  per other worker process: token, record
 ]]
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 local stored = redis.pcall('HGETALL', KEYS[1])

@@ -1,18 +1,18 @@
 --[[
-  list_tasks: read a page of the tasks of a queue in one state. Reads only.
+  list_tasks: read a page of a queue's tasks in one state. Reads only.
 
-  KEYS[1]  list or zset of the state
+  KEYS[1]  list or zset   structure of the state
   ARGV[1]  string  'list' (first = next to run / oldest started) or 'zset' (first = lowest score)
   ARGV[2]  int     tasks to skip
   ARGV[3]  int     tasks to read (at most 1000)
   ARGV[4]  string  prefix of task keys
   ARGV[5]  string  key of the lease set for active tasks, else ''
-  ARGV[6]  int     bytes of messages and results after which no further task is read
-  ARGV[7]  string  '1' to start at the other end
+  ARGV[6]  int     total bytes of messages and results after which no further task is read
+  ARGV[7]  string  '1' to read from the other end
 
-  returns  size, then per task: id, message, result, score, size and limit of a result that was not stored, its worker's
-           fence, when that worker got it (Unix ms), its progress, when it became pending (Unix ns), and the beginning of
-           the record of its last attempt ('' for each that is missing)
+  returns  number of tasks in the state, then per task: id, message, result, score, "<size> <limit>" of a result that was
+           too large to store, fence of its worker, time at which the worker received it (Unix ms), progress, time at
+           which it became pending (Unix ns), beginning of the record of its last attempt (each '' if missing)
 ]]
 local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
 local is_reversed = ARGV[7] == '1'

@@ -1,24 +1,24 @@
 --[[
-  list_workflows: read workflows whose home a queue is, the newest first, with how far each is.
+  list_workflows: read a page of the workflows of a home queue, the newest first, with their progress. Reads only.
 
-  KEYS[1]  zset    workflows that run: id by start (Unix s)
-  KEYS[2]  zset    workflows that have ended: id by when they are deleted (Unix s)
-  ARGV[1]  string  what the own keys of the queue begin with
-  ARGV[2]  string  'b' running ones, then ended ones   'r' running ones   'e' ended ones
-  ARGV[3]  int     how many to leave out before
-  ARGV[4]  int     how many to read at most
+  KEYS[1]  zset    running workflows: id by start (Unix s)
+  KEYS[2]  zset    ended workflows: id by end of retention (Unix s)
+  ARGV[1]  string  prefix of the queue's taskq-only keys
+  ARGV[2]  string  'b' running workflows, then ended ones   'r' running only   'e' ended only
+  ARGV[3]  int     number of workflows to skip
+  ARGV[4]  int     maximum number of workflows to read
 
-  Deleted workflows are left out. If a key is not a hash, only the id is returned.
+  Deleted workflows are left out. If the key of a workflow is not a hash, only its id is returned.
 
-  returns  how many run, how many have ended, and per workflow its id, state, name, when it began and ended (Unix ms),
-           its steps, how many of them have ended, and how many failures count: members of a group each as a step, but
-           in a workflow of more than 100 groups a group as one
+  returns  number of running workflows, number of ended workflows, then per workflow: id, state, name, start and end
+           (Unix ms), number of steps, number of ended steps, number of failures. Each member of a group counts as a step,
+           but with more than 100 groups each group counts as one step
 ]]
 local running, ended = redis.call('ZCARD', KEYS[1]), redis.call('ZCARD', KEYS[2])
 local skip, count = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ids = {}
 
--- add: take ids of a list, as many as are wanted.
+-- add: append ids of a sorted set to the page, until it is full.
 local function add(key, first)
   if #ids < count then
     for _, id in ipairs(redis.call('ZRANGE', key, first, first + count - #ids - 1, 'REV')) do
@@ -34,7 +34,7 @@ if ARGV[2] ~= 'r' then
   add(KEYS[2], math.max(0, ARGV[2] == 'b' and skip - running or skip))
 end
 
--- number: the number in a field, 0 for any other value.
+-- number: return the number in a field, 0 for any other value.
 local function number(value)
   return tonumber(value or 0) or 0
 end

@@ -1,9 +1,10 @@
 --[[
-  locate: say which of some task keys exist. Not for a cluster, where the keys of several queues are on several nodes.
+  locate: find out which of several task keys exist. Not for a cluster, where different nodes hold the keys.
 
-  ARGV  strings  task keys, at most 500
+  ARGV[1..]  string  task keys (at most 500)
 
-  returns  for each key 1 if it exists, 0 if it does not or the user may not read it; the refusal if all were refused
+  returns  per key: 1 if it exists, 0 if it does not exist or the Redis user may not read it. If the user may read none
+           of them, the error of Redis
 ]]
 local found, refused, refusal = {}, 0, nil
 for i, key in ipairs(ARGV) do

@@ -1,14 +1,15 @@
 --[[
-  look: read one task, and on request have its end or every change published on the queue's channel.
+  look: read one task. On request, have its end or each of its changes published on the queue's channel.
 
   KEYS[1]  hash    the task
   ARGV[1]  string  task id
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  int     1 to publish its end, 2 every change; an earlier request for more stays valid
+  ARGV[3]  int     0 to publish nothing, 1 its end, 2 each change; an earlier request for 2 stays in force
 
-  returns  nothing, or: state, message, result ('' none), score in the set of its state ('' none), its worker's fence, when
-           it was handed to it (Unix ms), the records of its attempts, its progress, the rule of its unique lock, the limit
-           its waiting line, size and limit of a result that was not stored (each '' if missing)
+  returns  nothing if the task does not exist. Otherwise state, message, result, score in the set of its state, fence of
+           its worker, time at which the worker received it (Unix ms), records of its attempts, progress, rule of its
+           unique lock, limit for which it waits, "<size> <limit>" of a result that was too large to store (each '' if
+           missing)
 ]]
 local fields = redis.call(
   'HMGET',
@@ -36,6 +37,6 @@ elseif state ~= 'pending' and state ~= 'aggregating' then
   score = redis.call('ZSCORE', ARGV[2] .. state, ARGV[1]) or ''
 end
 if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
-  redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3]) -- refused over maxmemory: the caller polls as well
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3]) -- pcall: refused over maxmemory; the caller also polls
 end
 return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '' }

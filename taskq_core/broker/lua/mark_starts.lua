@@ -1,18 +1,18 @@
 --[[
-  mark_starts: note that a worker starts runs, each of which may be the last of its task.
+  mark_starts: record that a worker starts runs. It is called before a run after which no attempt would be left.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  string  prefix of task keys
-  ARGV[4..]        per task: its run, its id
+  ARGV[4..]        per task: number of its run, id
 
   The mark is the field taskq_begun, "<token of the worker>.<run>". A mark left by an earlier run is ignored.
-  A run whose lease has ended gets no mark: the recoverer may already have listed its task as not started. DEL comes
-  before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  A run whose lease has expired gets no mark, because the recoverer may already have listed its task as not started. DEL
+  comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
 
-  returns  one character per task:  1  start it   0  its lease has ended, or the run is over
+  returns  one character per task:  1  start it   0  do not start it: its lease has expired or the run is over
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])

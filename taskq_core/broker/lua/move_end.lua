@@ -1,6 +1,6 @@
 --[[
-  move_end: finish moves to another queue. Step 3 of 3: delete tasks that the other queue has stored, and put the
-  others back into this one.
+  move_end: finish moves to another queue (step 3 of 3): delete the tasks that the other queue has stored, and put the
+  others back into this queue.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -8,18 +8,18 @@
   KEYS[4]  zset    archived
   KEYS[5]  zset    completed
   KEYS[6]  set     names of groups with members
-  KEYS[7]  zset    tasks on their way: id by the second they set out
+  KEYS[7]  zset    tasks that are being moved: id by start of the move (Unix s)
   KEYS[8]  list    wake tokens
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  token of the move_out call that started or resumed the moves
-  ARGV[5..]        per task: 'g' (gone: delete it) or 'b' (back: put it into its old structure, a pending one at the
-                   end of the queue) and the name of its move; then its id
+  ARGV[5..]        per task: 'g' (delete it) or 'b' (put it back into its old structure, a pending task at the end of the
+                   queue), followed by the name of its move; then its id
 
-  A task is skipped if it is not moving under this name, or if another caller has resumed its move since.
+  A task is skipped if no move with this name is in progress, or if another caller has resumed the move.
 
-  returns  number of tasks whose move was finished
+  returns  number of finished moves
 ]]
 -- include _check
 -- include _clock
@@ -48,7 +48,7 @@ for i = 5, #ARGV, 2 do
       release(fields[4] or lock_of(fields[6] or ''), id)
       announce(keys, fields[5], id)
       if fields[7] then
-        redis.call('ZREM', string.sub(KEYS[8], 1, -5) .. 'wf-steps', fields[7]) -- it is looked after where it went
+        redis.call('ZREM', string.sub(KEYS[8], 1, -5) .. 'wf-steps', fields[7]) -- the other queue now lists this step
       end
     else
       local score = string.match(fields[1], '^%x+:%x+:([^:]*):')

@@ -1,5 +1,5 @@
 --[[
-  move_in: store tasks from another queue in the structures of their states. Step 2 of 3.
+  move_in: store tasks from another queue in the structures of their states (step 2 of 3 of a move).
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -8,19 +8,19 @@
   KEYS[5]  zset    completed
   KEYS[6]  set     names of groups with members
   KEYS[7]  list    wake tokens
-  KEYS[8]  zset    receipts: "<move>:<id>" by the second until which they are kept
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     Unix second after which it is too late: another caller may have resumed and finished the move
+  KEYS[8]  zset    receipts: "<move>:<id>" by end of retention (Unix s)
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  int     deadline (Unix s), after which another caller may have resumed and finished the move
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  int     seconds a receipt is kept
-  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it
-                   (-1 without end), number of words that follow, fields and values of its hash, state among them
+  ARGV[4]  int     retention of a receipt (s)
+  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold the lock
+                   (-1 without end), number of the following values, fields and values of its hash, including state
 
-  A receipt tells a repeat that the task was stored here before, even if it has ended since. A receipt with an 'x' in
-  front tells it that the task was refused, and may be back in its old queue. A refused task does not stop the others.
+  A receipt shows a repeated call that the task was stored here, even if it has ended in the meantime. A receipt that
+  begins with 'x' shows that the task was refused, and may be back in its old queue. Other tasks are still stored.
 
-  returns  'late', or one character per task:  1  stored here   0  id taken, or its structure is a key of another
-           type   d  unique lock held by another task
+  returns  'late' after the deadline, else one character per task:  1  stored here   d  unique lock held by another task
+             0  id taken, or the structure of its state is a key of another type
 ]]
 -- include _check
 -- include _clock
@@ -60,7 +60,7 @@ while i <= #ARGV do
   elseif lock ~= '' and is_taken(lock, id, ARGV[3] .. 't:') then
     code = 'd'
   else
-    for word = i + 6, i + 5 + words, 200 do -- Lua passes on only so many at once
+    for word = i + 6, i + 5 + words, 200 do -- Lua limits the number of arguments
       redis.call('HSET', key, unpack(ARGV, word, math.min(word + 199, i + 5 + words)))
     end
     if field.state == 'pending' then

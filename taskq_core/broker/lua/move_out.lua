@@ -1,5 +1,5 @@
 --[[
-  move_out: start to move tasks to another queue. Step 1 of 3: remove them from the structures of this queue, so that
+  move_out: start to move tasks to another queue (step 1 of 3): remove them from the structures of this queue, so that
   they no longer run here. Their hashes stay until the other queue has stored them.
 
   KEYS[1]  list    pending tasks
@@ -8,25 +8,26 @@
   KEYS[4]  zset    archived
   KEYS[5]  zset    completed
   KEYS[6]  set     names of groups with members
-  KEYS[7]  zset    tasks on their way: id by the second they set out
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  KEYS[7]  zset    tasks that are being moved: id by start of the move (Unix s)
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  token of this call, hexadecimal
   ARGV[4]  string  name of the other queue, '' to resume interrupted moves
   ARGV[5]  string  required state of the tasks, '' for any
-  ARGV[6]  int     stop after so many bytes of hashes
+  ARGV[6]  int     total bytes of hashes after which no further task is moved
   ARGV[7..]        ids (at most 200)
 
   The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>". At first, move and caller are both
   the token of this call. If a task is already moving to that queue, the move is resumed under its first name, by which
   the other queue recognizes it. Only the last caller may finish it. A repeat changes nothing.
 
-  The field taskq_letter says that a handler has to receive an archived task.
+  The field taskq_letter marks an archived task that a dead-letter handler has to receive.
 
-  returns  now (Unix s), then per task looked at: answer, name of its move, other queue, score ('' none), ms its unique
-           lock is held for ('' not held), number of words that follow, fields and values of its hash.
-           Answers: 'ok'; '' no such task; 'lost' not where its state says, or without a message; 'moving' to yet
-           another queue, or its queue is being removed; otherwise its state, from which it cannot be moved
+  returns  now (Unix s), then per task that was read: answer, name of its move, other queue, score ('' none), remaining
+           time of its unique lock (ms, '' not held), number of the following values, fields and values of its hash.
+           Answers: 'ok'; '' no such task; 'lost' it has no message, or the structure of its state does not contain it;
+           'moving' it is being moved to a third queue, or its queue is being removed; otherwise its state, from which
+           it cannot be moved
 ]]
 -- include _clock
 -- include _lock
@@ -37,7 +38,7 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
-redis.call('SCARD', KEYS[6]) -- keys of another type are refused here, before the first write
+redis.call('SCARD', KEYS[6]) -- fails for keys of another type before anything is written
 redis.call('ZCARD', KEYS[7])
 
 local target_of_all = ARGV[4]
@@ -68,7 +69,7 @@ local function set_out(id, key)
       return 'moving'
     end
   elseif target_of_all == '' then
-    redis.call('ZREM', KEYS[7], id) -- its way has ended
+    redis.call('ZREM', KEYS[7], id) -- its move has ended
     return ''
   elseif state == 'active' or (ARGV[5] ~= '' and state ~= ARGV[5]) then
     return state or ''
@@ -88,7 +89,7 @@ local function set_out(id, key)
       hash[#hash + 1] = '1'
     end
     if score == limits.far and field.taskq_line then
-      score = whole(now_s) -- it waited for a limit, and is due at once where it goes
+      score = whole(now_s) -- it waited for a limit, so it is due at once in the other queue
     end
   end
   redis.call('HSET', key, 'taskq_moving', token .. ':' .. ARGV[3] .. ':' .. score .. ':' .. target)

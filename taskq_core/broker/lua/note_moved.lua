@@ -1,15 +1,17 @@
 --[[
-  note_moved: note at home that steps of its workflows are moved to another queue, so that their end is noticed there,
-  and they are dropped there once the workflow is cancelled. Before they arrive; a repeat changes nothing.
+  note_moved: record in the home queue that steps of its workflows are being moved to another queue, so that the
+  dispatcher also reads that queue, and a cancellation reaches the steps there. It is called before they arrive.
 
-  KEYS[1]  set     queues other than this that steps were sent to
-  ARGV[1]  string  what the own keys of the queue begin with
+  KEYS[1]  set     queues, other than the home queue, that received steps
+  ARGV[1]  string  prefix of the queue's taskq-only keys
   ARGV[2]  string  name of the other queue
   ARGV[3..]        keys of workflows
 
-  returns  ids of the cancelled workflows among them
+  A repeated call changes nothing.
+
+  returns  ids of the workflows among them that were cancelled
 ]]
-redis.call('SCARD', KEYS[1]) -- a key of another type is refused here, before the first write
+redis.call('SCARD', KEYS[1]) -- fails for a key of another type before anything is written
 local cancelled = {}
 for at = 3, #ARGV do
   local state, id = redis.pcall('HGET', ARGV[at], 'state'), string.sub(ARGV[at], #ARGV[1] + 4)
@@ -17,7 +19,7 @@ for at = 3, #ARGV do
     redis.pcall('SADD', ARGV[at] .. ':q', ARGV[2])
     redis.call('SADD', KEYS[1], ARGV[2])
   elseif redis.call('EXISTS', ARGV[1] .. 'wf-cancelled:' .. id) == 1 then
-    state = 'cancelled' -- and forgotten since
+    state = 'cancelled' -- it was cancelled and then deleted
   end
   if state == 'cancelled' then
     cancelled[#cancelled + 1] = id

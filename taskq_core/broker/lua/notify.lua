@@ -1,14 +1,15 @@
 --[[
-  notify: put a wake token if tasks are pending, on behalf of producers that put no token, such as Go's.
+  notify: wake a worker if tasks are pending. It is needed for producers that push no wake token, such as Go programs.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    wake tokens
   KEYS[3]  string  present while the queue is paused
   KEYS[4]  list    active tasks
-  KEYS[5]  hash    what people have set over limits
-  ARGV[1]  int     most active tasks of the queue, '' for any number; what people set over it counts
+  KEYS[5]  hash    limits of the queue, with the values that users set
+  ARGV[1]  int     maximum number of active tasks of the queue, '' for any number; a value in KEYS[5] overrides it
 
-  returns  1  a token was put   0  one lies there already   -1  nothing is pending   -2  nothing is handed out
+  returns   1  token pushed          0  there is a token already
+           -1  no pending task      -2  the queue is paused, or has the maximum number of active tasks
 ]]
 if redis.call('LLEN', KEYS[1]) == 0 then
   return -1

@@ -1,15 +1,15 @@
 --[[
-  probe: check the types of a queue's structures, and that the store accepts writes.
+  probe: check that a queue's structures have the right types and that Redis accepts writes.
 
   KEYS[1]   a key that never exists; deleting it is a write
   KEYS[2]   list    pending tasks
   KEYS[3]   list    active tasks
   KEYS[4..]         the other structures
-  ARGV[1]   int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2..] string  per structure, from KEYS[2] on: the type it must have
+  ARGV[1]   int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2..] string  per structure, from KEYS[2] on: required type
 
-  returns  now (Unix ns as text), pending tasks, active tasks, per structure the type it has instead ('' as it must be,
-           or absent)
+  returns  now (Unix ns as text), number of pending tasks, number of active tasks, then per structure its wrong type, ''
+           if the type is right or the key does not exist
 ]]
 -- include _clock
 local _, now_ns = clock(ARGV[1])

@@ -1,6 +1,5 @@
 --[[
-  purge: delete what is left of a queue that was removed: counters, locks, marks. Goes through the keys of the server
-  step by step.
+  purge: delete the remaining keys of a removed queue: counters, locks, marks. Each call scans one page of all keys.
 
   KEYS[1]  list    active tasks
   KEYS[2]  list    pending tasks
@@ -9,26 +8,26 @@
   KEYS[5]  zset    archived
   KEYS[6]  zset    completed
   KEYS[7]  set     names of groups with members
-  KEYS[8]  zset    groups that are being turned into one task
+  KEYS[8]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[9]  zset    quarantine
-  KEYS[10] zset    tasks on their way to another queue
-  ARGV[1]  string  where to go on, '0' at the start
+  KEYS[10] zset    tasks that are being moved to another queue
+  ARGV[1]  string  cursor: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  pattern of the keys to delete
-  ARGV[3]  int     keys to look at in about
-  ARGV[4]  string  what the pattern's keys begin with
+  ARGV[3]  int     approximate number of keys to scan
+  ARGV[4]  string  prefix of the keys that match the pattern
 
-  Ends and starts of steps whose workflows have another home queue are not deleted: the dispatcher that
-  looks after their home reads it, and deletes it so.
+  Starts and outcomes of steps whose workflows have another home queue are not deleted. The dispatcher of that queue
+  reads and then deletes them.
 
-  A queue whose name goes on behind this one's with a brace, as "a}:b" for "a", has keys that begin alike: left alone.
+  The keys of queue "a}:b" also match the pattern of queue "a". They are not deleted.
 
-  returns  where to go on ('0' at the end), or nothing if tasks were enqueued since: then the queue lives on
+  returns  the next cursor ('0' at the end), or nothing if tasks were enqueued in the meantime, so that the queue is in use
 ]]
 if redis.call('EXISTS', unpack(KEYS)) > 0 then
   return false
 end
 
--- keep_elsewhere: of the steps that were started here, keep those of workflows at home in other queues.
+-- keep_elsewhere: remove started steps from the list, except those of workflows whose home queue is another.
 local function keep_elsewhere(steps)
   local home, at = ' ' .. ARGV[4] .. 'wf:', 0
   for _ = 1, 100 do

@@ -1,20 +1,21 @@
 --[[
-  put_steps: store steps of workflows at home elsewhere, or let them run again. A repeat changes nothing.
+  put_steps: store steps that the dispatcher of another home queue sends, or run them again. A repeated call changes
+  nothing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled
   KEYS[3]  list    wake tokens
-  KEYS[4]  zset    steps that were started
-  KEYS[5]  zset    receipts: by the second they came
+  KEYS[4]  zset    started steps
+  KEYS[5]  zset    receipts by time of arrival (Unix s)
   KEYS[6]  zset    archived
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  int     Unix second after which it is too late: another caller may have sent them, and receipts be gone
-  ARGV[5]  int     seconds a receipt is kept
-  ARGV[6..]        per step: receipt, task id, step, message, start
+  ARGV[4]  int     deadline (Unix s), after which another caller may have sent the steps and their receipts may be deleted
+  ARGV[5]  int     retention of a receipt (s)
+  ARGV[6..]        per step: receipt, task id, field taskq_step, message, start
 
-  returns  1 stored, now or before   0 too late
+  returns  1  stored by this or an earlier call   0  the deadline has passed
 ]]
 -- include _engine
 local flow, now_s = engine(ARGV[2], ARGV[1])

@@ -1,16 +1,16 @@
 --[[
-  quarantine: quarantine an active task whose message cannot be read. Its bytes are kept.
+  quarantine: move an active task to quarantine, because its message cannot be decoded. The stored bytes are not changed.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  hash    the task
   KEYS[4]  zset    quarantine: id by time (Unix s)
-  KEYS[5]  hash    where the task is kept
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  KEYS[5]  hash    new key of the task
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  task id
 
-  returns  1  set aside   0  the run is over
+  returns  1  moved to quarantine   0  this worker no longer owns the run
 ]]
 -- include _clock
 -- include _place
@@ -18,7 +18,7 @@
 local unique_prefix = string.sub(KEYS[2], 1, -6) .. 'unique:'
 -- include _unique
 local now_s = clock(ARGV[1])
-redis.call('ZCARD', KEYS[4]) -- a key of another type is refused here, before the first write
+redis.call('ZCARD', KEYS[4]) -- fails for a key of another type before anything is written
 local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if not score or redis.pcall('HGET', KEYS[3], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
   return 0

@@ -8,7 +8,7 @@
   KEYS[5]  zset    workflows that still accept members: id by the second until which they do
   KEYS[6]  zset    running workflows
   KEYS[7]  set     other queues that steps were sent to
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of this worker, '' to read without being the leader
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  int     maximum number of items of each kind
@@ -28,7 +28,7 @@ if ARGV[2] ~= '' and not lead(KEYS[1], ARGV[2], ARGV[3]) then
   return { 0 }
 end
 if redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]) == 0 then
-  return { 1, 0, 0, 0, 0 } -- no workflow is under way, as in most queues at most times
+  return { 1, 0, 0, 0, 0 } -- no workflow is running, which is the usual case
 end
 local reply = { 1, redis.call('ZCARD', KEYS[4]), 0 }
 local notes = redis.call('HSCAN', KEYS[2], 0, 'COUNT', ARGV[4])[2]

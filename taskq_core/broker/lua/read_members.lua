@@ -3,12 +3,12 @@
 
   KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
-  ARGV[1]  int     members to skip
-  ARGV[2]  int     members to read (at most 200)
-  ARGV[3]  int     bytes of messages after which none is added
+  ARGV[1]  int     number of members to skip
+  ARGV[2]  int     number of members to read (at most 200)
+  ARGV[3]  int     total bytes of messages after which no further member is read
   ARGV[4]  string  prefix of task keys
 
-  returns  1 the set is there / 0 it is not, then per member: id, message ('' none)
+  returns  1 if the set exists, else 0, then per member: id, message ('' none)
 ]]
 if not redis.call('ZSCORE', KEYS[2], KEYS[1]) then
   return { 0 }

@@ -1,22 +1,22 @@
 --[[
-  read_step: read what a step of a workflow returned, or some members of a group.
+  read_step: read the result of a workflow step, or a page of the members of a group. Reads only.
 
   KEYS[1]  hash    the workflow
   ARGV[1]  string  number of the node
   ARGV[2]  int     number of the first member
-  ARGV[3]  int     how many members to read at most
-  ARGV[4]  int     most bytes that are read of a result
-  ARGV[5]  int     1 for members that have failed alone, some of them if there are more than are read at most
+  ARGV[3]  int     maximum number of members to read
+  ARGV[4]  int     maximum number of bytes to read of a result
+  ARGV[5]  int     1 to read failed members only (any of them if there are more than the maximum), else 0
 
-  A member that waits to be enqueued, or whose queue is another one, has what it enqueues in `<W>:h<node>`: see `_flow`.
+  The hash `<W>:h<node>` contains the packed task of each member that is not enqueued yet or has another queue; see
+  `_flow`.
 
-  A result that was not stored because it is too large, "!<size> <limit>", reads as ''. The failure of a member says
-  why; for a step, `e<node>` does.
+  A result that was too large to store ("!<size> <limit>") is returned as ''. The failure of a member, or the field
+  `e<node>` of a step, contains the reason.
 
-  returns  nothing if the workflow does not exist; the result of a step and its size in bytes; of a group per
-           member its number, 'd' if it has succeeded, 'f' if it has failed, its failure, its id if that is not made of its number,
-           its queue if it waits or that is another one, what it returned, and how many bytes that has; '' for what
-           there is not
+  returns  nothing if the workflow does not exist. For a step: result, size of the result (bytes). For a group, per
+           member: number, 'd' succeeded / 'f' failed, failure, id if it is not derived from the number, queue if the
+           member is not enqueued yet or has another queue, result, size of the result (bytes); each '' if missing
 ]]
 local W, i = KEYS[1], ARGV[1]
 local first, most = tonumber(ARGV[2]), tonumber(ARGV[4])
@@ -42,7 +42,7 @@ if ARGV[5] == '1' then
     cursor = page[1]
     for at = 1, #page[2], 2 do
       local k = tonumber(page[2][at])
-      if k and not known[k] then -- a scan may come by one twice
+      if k and not known[k] then -- a scan may return a member twice
         known[k] = true
         wanted[#wanted + 1] = k
       end

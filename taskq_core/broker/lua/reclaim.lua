@@ -1,21 +1,24 @@
 --[[
-  reclaim: give the members of aggregation sets that are past their deadline back to their groups, if this worker leads.
+  reclaim: return the members of aggregation sets whose deadline has passed to their groups. Only the leader of this
+  service does so.
 
   KEYS[1]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[2]  set     names of groups with members
-  KEYS[3]  zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
+  KEYS[3]  zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
   KEYS[4]  string  token of the worker that leads
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  string  prefix of the queue's keys
-  ARGV[5]  int     most sets to look at (at most 100)
-  ARGV[6]  int     most members to move one by one (at most 100); a whole set is renamed if its group has no members
+  ARGV[5]  int     maximum number of sets to check (at most 100)
+  ARGV[6]  int     maximum number of members to move one by one (at most 100). If the group has no members, the set is
+                   renamed instead
 
-  A set that is moved in several calls stays on the list until it is empty, its members each in one place.
+  A set that is moved in several calls stays in KEYS[1] until it is empty. Each member is always in exactly one place.
 
-  returns  1 leads / 0 another does, sets given back, members moved one by one, entries dropped that named no set,
-           entries postponed because the key of their group is not a zset, sets for sweep
+  returns  1 if this worker leads / 0 if another does, then numbers: sets returned, members moved one by one, entries
+           dropped because their set does not exist, entries postponed because the key of the group is not a zset, sets
+           that `sweep` has to delete
 ]]
 -- include _check
 -- include _clock

@@ -1,11 +1,12 @@
 --[[
-  record_ends: record in workflows of this queue how their steps ended in other queues. A repeat changes nothing.
+  record_ends: record in workflows of this home queue how their steps ended in other queues. A repeated call changes
+  nothing.
 
-  KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
-  ARGV[3..]        per step: key of the workflow, node, how it ended: 'd' done and '=' and its result if there is one,
-                   'f' and why it failed. Optionally preceded by the key, 'run', the `traceparent` of its run
+  KEYS[1..5]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
+  ARGV[3..]        per step: key of the workflow, node, outcome: 'd' (done), 'd=<result>', or 'f<reason of the failure>'.
+                   Optionally preceded by the key of the workflow, 'run', and the `traceparent` of the run
 
   returns  1 if the dispatcher has more to do, else 0
 ]]

@@ -1,15 +1,15 @@
 --[[
-  record_firing: note a firing in the history of a periodic entry, of which the newest are kept.
+  record_firing: add a firing to the history of a periodic entry, and remove the oldest firings beyond a maximum.
 
   KEYS[1]  zset    SchedulerEnqueueEvent bytes by time (Unix s)
   ARGV[1]  int     time of the firing (Unix s)
   ARGV[2]  string  SchedulerEnqueueEvent bytes
-  ARGV[3]  int     most events
-  ARGV[4]  int     seconds the history is kept from now, empty to keep it without expiry
+  ARGV[3]  int     maximum number of events
+  ARGV[4]  int     seconds until the history expires, '' for no expiry
 
-  The removal comes first: Redis accepts it also over maxmemory, and with it the writes that follow.
+  The removal comes first: Redis allows it over maxmemory, and then also allows this script's later writes.
 
-  returns  1  new   0  known before
+  returns  1  the firing is new   0  it was already in the history
 ]]
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -tonumber(ARGV[3]))
 local new = redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])

@@ -1,32 +1,33 @@
 --[[
-  recover: take tasks back from workers that went silent.
+  recover: take tasks back from workers that no longer extend their leases.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  zset    retry: id by next attempt (Unix s)
-  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[4]  zset    archived: id by archiving time (Unix s)
   KEYS[5]  zset    quarantine: id by time (Unix s)
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     seconds of grace
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  int     grace period after the expiry of a lease (s)
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  channel for the ids of ended tasks
   ARGV[5]  int     seconds a daily counter is kept
-  ARGV[6]  int     seconds an archived task is kept
-  ARGV[7]  int     most archived tasks
+  ARGV[6]  int     seconds for which an archived task is kept
+  ARGV[7]  int     maximum number of archived tasks
   ARGV[8]  string  prefix of quarantined hashes
-  ARGV[9]  string  token of a worker that is known to be gone: only what it holds is taken, whenever its leases end;
-                   '' for tasks of any worker whose lease ran out
+  ARGV[9]  string  token of a dead worker, to take only its tasks, even before their leases expire; '' to take tasks of
+                   any worker whose leases have expired
   ARGV[10..]       per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
                    attempt, record of the attempt ('' none)
                    verdict  r retry after a counted failure   n retry without counting one   a archive
-                            b archive, and let a handler receive it
+                            b archive, and add it to the dead letters for a handler
                             z quarantine: unreadable          x drop: no hash
 
-  The lease, the message and the fence are read again here: a listing made a moment earlier proves nothing. A task whose
-  lease was extended, or that was settled or taken since, is not changed. DEL or LREM comes first, because of maxmemory.
+  The script reads the lease, the message and the fence again, because they may have changed since they were listed. A
+  task is not changed if its lease was extended, or if it was settled or taken in the meantime. DEL or LREM comes first:
+  Redis allows them over maxmemory, and then also allows this script's later writes.
 
-  returns  one character per task:  1  moved   0  left alone   2  not looked at, ask again (the scan of a long active
-           list is bounded: tasks x length <= 2 000 000)
+  returns  one character per task:  1  moved   0  not changed   2  not checked, send it again (the search in a long active
+           list is limited: tasks x length <= 2 000 000)
 ]]
 -- include _check
 -- include _clock
@@ -47,14 +48,14 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _flow
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
-local length = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+local length = redis.call('LLEN', KEYS[1]) -- fails for keys of another type before anything is written
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
 local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
 local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
-local kept_place = { r = 'retry', n = 'retry', a = 'archive' } -- of its sequence
+local kept_place = { r = 'retry', n = 'retry', a = 'archive' } -- what a failed task keeps of a sequence limit
 local gone = ARGV[9]
 for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
@@ -101,8 +102,8 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
       redis.call('ZADD', KEYS[5], whole(now_s), id)
       release(fields[5], id)
       announce(keys, fields[2], id)
-    elseif fields[1] ~= nil then -- nil: a key of another type, which is not ours
-      redis.call('DEL', key) -- without a message, the hash would only block its id
+    elseif fields[1] ~= nil then -- nil would be a key of another type, which taskq did not write
+      redis.call('DEL', key) -- a hash without a message would only block the id
       release(fields[5], id)
     end
   end

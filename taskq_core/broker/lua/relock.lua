@@ -4,14 +4,14 @@
   KEYS[1]  any     a key that never exists
   KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
   ARGV[1]  string  prefix of the queue's keys
-  ARGV[2]  int     1 to do so, 0 only to report it
+  ARGV[2]  int     1 to repair, 0 only to report
   ARGV[3]  int     number of locks
-  ARGV[4]  int     number of locks and tasks; a cluster declares one more key
+  ARGV[4]  int     number of locks and tasks; in a cluster there is one more key
 
-  A lock is freed whose holder is gone, has come to a state that its rule does not cover, or names another lock. A task
-  gets back the lock that its rule grants without expiry, if the lock is free.
+  A lock is freed if its holder does not exist, has a state that its lock rule does not cover, or names another lock. A
+  task gets a lock back if its lock rule grants the lock without expiry and the lock is free.
 
-  returns  per key: '' if nothing is wrong, else the id of the task that a lock names, or the lock that a task names
+  returns  per key: '' if nothing is wrong, else the id of the task that the lock names, or the lock that the task lost
 ]]
 local unique_prefix = ARGV[1] .. 'unique:'
 -- include _unique
@@ -32,7 +32,7 @@ for i = 2, 1 + tonumber(ARGV[4]) do
     if lock then
       wrong = lock
       if ARGV[2] == '1' then
-        redis.call('DEL', KEYS[1]) -- accepted also over maxmemory, and with it the write that follows
+        redis.call('DEL', KEYS[1]) -- Redis allows DEL over maxmemory, and then the later writes
         redis.call('SET', lock, id)
       end
     end

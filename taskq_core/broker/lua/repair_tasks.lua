@@ -1,39 +1,41 @@
 --[[
-  repair_tasks: diagnose tasks, and repair those whose diagnosis is the same as in an earlier call.
+  repair_tasks: diagnose tasks that a scan has reported as suspect, and repair those whose diagnosis is the same as in
+  an earlier call.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    active tasks
   KEYS[3]  zset    leases: id by expiry (Unix s)
   KEYS[4]  zset    scheduled: id by start (Unix s)
   KEYS[5]  zset    retry: id by next attempt (Unix s)
-  KEYS[6]  zset    archived: id by time of archiving (Unix s)
+  KEYS[6]  zset    archived: id by archiving time (Unix s)
   KEYS[7]  zset    completed: id by end of retention (Unix s)
   KEYS[8]  set     names of groups with members
   KEYS[9]  zset    aggregation sets: full key by deadline (Unix s)
   KEYS[10] list    wake tokens
   KEYS[11] zset    quarantine: id by time (Unix s)
-  KEYS[12] zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
-  KEYS[13] zset    moving: id of a task on its way to another queue, by time (Unix s)
+  KEYS[12] zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
+  KEYS[13] zset    moving: id of a task that is being moved to another queue, by time (Unix s)
   KEYS[14] any     a key that never exists
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  prefix of quarantined hashes
-  ARGV[5]  int     seconds of a new lease, and age after which a lost one is not restored
-  ARGV[6]  string  prefix of what was pending, scheduled, ... of a queue that is being removed
-  ARGV[7]  int     seconds from now beyond which no worker lets a lease end
-  ARGV[8..]        per task: id, diagnosis of an earlier call ('' repairs nothing), message that cannot be read ('' none),
-                   the group it was found in or its message names ('' none), when it was archived and until when it is
-                   kept completed (Unix s, 0 unknown)
+  ARGV[5]  int     length of a new lease, and age after which a lost lease is not restored (s)
+  ARGV[6]  string  prefix of the renamed structures (pending, scheduled, ...) of a queue that is being removed
+  ARGV[7]  int     longest time from now until the end of a worker's lease (s)
+  ARGV[8..]        per task: id, diagnosis of an earlier call ('' to repair nothing), message that cannot be decoded ('' if
+                   it can), group in which it was found or that its message names ('' none), time of archiving and end
+                   of retention (Unix s, 0 unknown)
 
-  Where a task belongs, in this order: where it runs, if the worker's fence fits its lease; where its state says, if it is
-  listed there; where it is listed; where its state says. A lost lease is restored from the fence, so that the worker
-  that runs the task continues. A stale fence is removed, and no worker extends the new lease. A lease that ends
-  later than any worker's is not a lease, and is ignored unless the fence fits it. A task that was due
-  at a time that is lost is due now. A task that is being moved, removed or deleted is not reported.
+  A task belongs in the first of these structures: active, if the worker's fence matches the lease; the structure of its
+  state, if the task is in it; another structure that contains the task; the structure of its state. A lost lease is
+  restored from the fence, so that the worker continues the run. A fence that is too old is removed, so that no worker
+  extends the new lease. A lease that ends later than any worker's is ignored unless the fence matches it. If the time at
+  which a task was due is lost, it is due now. A task that is being moved, removed or deleted is not reported.
 
-  returns  per task: diagnosis ('' nothing is wrong), what is wrong, state, places, where it belongs, and
-             1  repaired   0  not repaired   2  not looked at, send again (the scans of long lists are bounded)
+  returns  per task: diagnosis ('' if nothing is wrong), kind of damage, state, structures that contain it, structure in
+           which it belongs, and
+             1  repaired   0  not repaired   2  not checked, send it again (searches in long lists are limited)
 ]]
 -- include _check
 -- include _clock
@@ -56,7 +58,7 @@ check('ZCARD', KEYS[9], KEYS[11], KEYS[12], KEYS[13])
 check('LLEN', KEYS[10])
 local budget = math.max(1, math.floor(500000 / math.max(1, scan)))
 
--- The order in which places count when the state names another one.
+-- Order of precedence of the structures that contain a task, if none of them is the structure of its state.
 local order = { 'active', 'pending', 'retry', 'scheduled', 'aggregating', 'archived', 'completed' }
 
 local function score_in(set, id)
@@ -64,8 +66,7 @@ local function score_in(set, id)
   return type(score) == 'string' and score or nil
 end
 
--- find_in_group: add the keys that contain a member of a group: an aggregation set comes before
--- the group itself.
+-- find_in_group: add to `members` the keys that contain a task: aggregation sets of the group first, then the group.
 local function find_in_group(found, group, id)
   local key = prefix .. 'g:' .. group
   for _, set in ipairs(redis.call('ZRANGE', KEYS[9], 0, 199)) do
@@ -78,7 +79,7 @@ local function find_in_group(found, group, id)
   end
 end
 
--- While a queue is being removed, its tasks are in other structures and must not come back.
+-- The tasks of a queue that is being removed are in renamed structures, and must not be restored.
 local is_removed = false
 for _, kind in ipairs({
   'pending', 'scheduled', 'retry', 'archived', 'completed', 'groups', 'aggregation_sets', 'quarantine', 'moving',
@@ -86,7 +87,7 @@ for _, kind in ipairs({
   is_removed = is_removed or redis.call('EXISTS', ARGV[6] .. kind) == 1
 end
 
--- is_leaving: whether a task that is in no structure may be on its way out of the queue.
+-- is_leaving: return whether a task that is in no structure may be moved, removed or deleted now.
 local function is_leaving(id, state)
   if is_removed or score_in(KEYS[13], id) then
     return true
@@ -101,7 +102,7 @@ local function is_leaving(id, state)
   return redis.call('ZCARD', KEYS[9]) > 200 or redis.call('ZCARD', KEYS[12]) > 200 -- too many to search
 end
 
--- facts: everything that is known of one task.
+-- facts: read everything that the diagnosis of a task needs.
 local function facts(id, group)
   local task = { id = id, key = prefix .. 't:' .. id }
   local fields = redis.pcall('HMGET', task.key, 'msg', 'state', 'group', 'taskq_owner', 'unique_key', 'taskq_wait', 'taskq_moving')
@@ -128,7 +129,7 @@ local function facts(id, group)
   for name, set in pairs(sets) do
     task.score[name] = score_in(set, id)
   end
-  task.members = {} -- keys of groups and sets that contain it: first those of the group that it names
+  task.members = {} -- keys of groups and aggregation sets that contain it, those of its own group first
   if task.named then
     find_in_group(task.members, task.named, id)
   end
@@ -154,7 +155,7 @@ local function is_in(task, place)
   return task.score[place] ~= nil
 end
 
--- diagnose: the damage of a task ('' if it is sound), its places as text, and where it belongs.
+-- diagnose: return the damage of a task ('' if none), the structures that contain it as text, and where it belongs.
 local function diagnose(task, unreadable, kept_s)
   local places, named = {}, {}
   for _, place in ipairs(order) do
@@ -182,7 +183,7 @@ local function diagnose(task, unreadable, kept_s)
   local fenced = held and task.owner and string.match(task.owner, ':(%d+)$') == held
   if unreadable ~= '' and unreadable == task.message then
     if task.lease then
-      return '', listed, 'active' -- the worker that took it, or the recoverer, sets it aside
+      return '', listed, 'active' -- its worker or the recoverer moves it to quarantine
     end
     return 'unreadable', listed, 'quarantine'
   end
@@ -217,7 +218,7 @@ local function diagnose(task, unreadable, kept_s)
   return '', listed, truth
 end
 
--- unlist: take a task off every structure but one, and off that one what is there too often.
+-- unlist: remove a task from all structures except one, and remove its duplicates from that one.
 local function unlist(task, but)
   local id = task.id
   local extra = task.pending - (but == 'pending' and 1 or 0)
@@ -252,7 +253,7 @@ local function enlist_active(task)
   end
   if not task.lease then
     local token, score = string.match(task.owner or '', '^(.*):(%d+)$')
-    if score and score == task.far then -- its worker may still be there, and goes on with the new lease
+    if score and score == task.far then -- its worker may be alive, and continues with the new lease
       score = whole(now_s + lease_s)
       redis.call('HSET', task.key, 'taskq_owner', token .. ':' .. score)
       redis.call('ZADD', KEYS[3], score, task.id)
@@ -265,7 +266,7 @@ local function enlist_active(task)
   end
 end
 
--- enlist: put a task where it belongs, unless it is there, and let its state say so.
+-- enlist: add a task to the structure in which it belongs, and set its state accordingly.
 local function enlist(task, truth, archived_s, kept_s)
   local id = task.id
   redis.call('HSET', task.key, 'state', truth)
@@ -310,7 +311,7 @@ for i = 8, #ARGV, 6 do
     if truth == 'aggregating' and kind ~= '' then
       local group_type = redis.call('TYPE', prefix .. 'g:' .. task.group)['ok']
       if group_type ~= 'none' and group_type ~= 'zset' then
-        truth = 'pending' -- its group key is not a zset: running alone is better than being lost
+        truth = 'pending' -- the group key is not a zset, so the task runs alone
       end
     end
     if kind ~= '' then
@@ -318,7 +319,7 @@ for i = 8, #ARGV, 6 do
     end
     if kind ~= '' and diagnosis == expected then
       code = '1'
-      redis.call('DEL', KEYS[14]) -- accepted also over maxmemory, and with it the writes that follow
+      redis.call('DEL', KEYS[14]) -- Redis allows DEL over maxmemory, and then the later writes
       unlist(task, truth)
       if not task.strange and truth ~= 'active' and truth ~= 'pending' and truth ~= 'scheduled' then
         limits.let_go(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
@@ -328,7 +329,7 @@ for i = 8, #ARGV, 6 do
           release(task.lock, id)
         end
         if task.stub then
-          redis.call('DEL', task.key) -- without a message, the hash would only block its id
+          redis.call('DEL', task.key) -- a hash without a message would only block the id
         end
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'quarantine' then

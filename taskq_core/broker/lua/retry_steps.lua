@@ -1,16 +1,17 @@
 --[[
-  retry_steps: run steps of a workflow that failed again, and let what was skipped for their sake wait again.
+  retry_steps: run failed steps of a workflow again. Steps that were skipped because of the failure wait again.
 
   KEYS[1]  hash    the workflow
-  KEYS[2..6]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
+  KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
   KEYS[7]  zset    archived
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  number of a node
-  ARGV[4]  string  '' for a step; of a group where to go on among its failed members, '0' at the start
+  ARGV[4]  string  '' for a step; for a group the cursor among its failed members: '0' to begin, then the one that the
+                   previous call returned
   ARGV[5]  string  name of the node
 
-  returns  where to go on, '0' at the end, and how many steps are run again
+  returns  the next cursor ('0' at the end), number of steps that run again
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])

@@ -1,5 +1,5 @@
 --[[
-  revoke: delete a task that waits; say in which state any other one is.
+  revoke: delete a waiting task. Return the state of any other task, without changing the task.
 
   KEYS[1]  hash    the task
   KEYS[2]  list    pending tasks
@@ -10,9 +10,9 @@
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
 
-  returns  the state it was in, or nothing if the task does not exist. Only pending, scheduled, retry and aggregating
-           tasks are deleted; also nothing for a task outside the structure of its state, as in a group being turned into
-           one task.
+  returns  the state that the task had, or nothing if it does not exist. Only pending, scheduled, retry and aggregating
+           tasks are deleted. Nothing is also returned if the structure of its state does not contain the task, for
+           example because it is in an aggregation set
 ]]
 -- include _clock
 -- include _place
@@ -32,7 +32,7 @@ elseif state == 'scheduled' then
 elseif state == 'retry' then
   removed = redis.call('ZREM', KEYS[4], ARGV[1])
 elseif state == 'aggregating' and fields[3] then
-  redis.call('SCARD', KEYS[5]) -- a key of another type is refused here, before the first write
+  redis.call('SCARD', KEYS[5]) -- fails for a key of another type before anything is written
   local group = ARGV[2] .. 'g:' .. fields[3]
   removed = redis.call('ZREM', group, ARGV[1])
   if removed == 1 and redis.call('ZCARD', group) == 0 then

@@ -1,12 +1,12 @@
 --[[
-  revoke_steps: let workers drop steps of a workflow that wait in this queue, and say which run.
+  revoke_steps: make workers drop the waiting steps of a cancelled workflow in this queue, and return its running steps.
 
   KEYS[1]  string  present while steps of the workflow are to be dropped
-  ARGV[1]  string  what the ids of its tasks begin with
-  ARGV[2]  int     seconds KEYS[1] is kept
-  ARGV[3]  string  key of the active tasks; not in KEYS, because Redis 6.2 would ask for the right to write it
+  ARGV[1]  string  prefix of the ids of the workflow's tasks
+  ARGV[2]  int     seconds until KEYS[1] expires
+  ARGV[3]  string  key of the active tasks; not in KEYS, because Redis 6.2 would then require the right to write it
 
-  returns  ids of its tasks that run; none for a user who may not list tasks
+  returns  ids of the workflow's running tasks; none if the Redis user may not list tasks
 ]]
 local ids = redis.pcall('LRANGE', ARGV[3], 0, -1)
 local said = type(ids.err) == 'string' and ids.err or ''

@@ -1,16 +1,16 @@
 --[[
-  sample: record figures of a queue at each resolution that is due.
+  sample: record the figures of a queue in each list of samples whose interval has passed.
 
   KEYS[1]  any     a key that never exists
   KEYS[2..] list   per resolution: its samples, the newest first
-  ARGV     per resolution: seconds between two samples, most samples, seconds until the list expires, the sample
-           (its bytes 2 to 5 are its Unix second)
+  ARGV     per resolution: seconds between two samples, maximum number of samples, seconds until the list expires, the
+           sample (its bytes 2 to 5 are its Unix second)
 
-  A time has come when no sample of its stretch of seconds is there, so two workers that both think they lead write one.
-  Samples of later than this one were written while Redis's clock was ahead: they are dropped. DEL comes before any other
-  write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  A sample is added if the list contains none of the same interval, so two workers that both believe to be the leader add
+  only one. Samples with a later time were written while Redis's clock was ahead, and are deleted. DEL comes before any
+  other write: Redis allows it over maxmemory, and then also allows this script's later writes.
 
-  returns  per resolution: 1 noted, 0 not its time, -1 the key is of another type
+  returns  per resolution: 1 added, 0 not due, -1 the key is of another type
 ]]
 local function second_of(sample)
   local a, b, c, d = string.byte(sample or '', 2, 5)

@@ -1,20 +1,21 @@
 --[[
-  scan_tasks: read on in a list or sorted set, from a place that stays right while tasks come and go. Reads only.
+  scan_tasks: read the next page of a list or sorted set of tasks. Sorted sets are read completely even if tasks are
+  added and removed between pages. Reads only.
 
   KEYS[1]  list or zset of a state
   ARGV[1]  string  'list' (from the left: the newest first) or 'zset' (from the lowest score)
-  ARGV[2]  string  list: tasks to skip; zset: score of the last one read, '' at the start
-  ARGV[3]  string  zset: id of the last one read
-  ARGV[4]  int     most tasks to read (at most 1000)
+  ARGV[2]  string  list: number of tasks to skip; zset: score of the last task of the previous page, '' to begin
+  ARGV[3]  string  zset: id of the last task of the previous page
+  ARGV[4]  int     maximum number of tasks to read (at most 1000)
   ARGV[5]  string  prefix of task keys, or '' to read ids only
-  ARGV[6]  int     bytes of messages and results after which no further task is read
+  ARGV[6]  int     total bytes of messages and results after which no further task is read
 
-  A sorted set is read on after (score, id), whether or not that task is still there. In a list new tasks push the
-  others on, so some are read again; only tasks that shift when earlier ones leave may be missed, in
-  the middle.
+  In a sorted set the next page begins after (score, id), whether or not that task still exists. In a list, added tasks
+  shift the others, so some are read twice, and removed tasks shift the others back, so some may be missed.
 
-  returns  size, 1 if this was the end, then per task: id, score ('' in a list) and, with a prefix, message ('' none),
-           result ('' none), pending_since ('' none), size and limit of a result that was not stored ('' none)
+  returns  number of tasks, 1 if this was the last page, then per task: id, score ('' in a list) and, with a prefix,
+           message, result, pending_since (Unix ns), "<size> <limit>" of a result that was too large to store (each ''
+           if missing)
 ]]
 local function is_after(one, other) -- by bytes, as Redis orders; Lua's own comparison depends on the locale
   for i = 1, math.min(#one, #other) do

@@ -1,13 +1,13 @@
 --[[
-  set_aside: rename keys of a queue that have a wrong type.
+  set_aside: rename keys of a queue that have the wrong type, so that taskq can use the names and no data is lost.
 
   KEYS[1]    a key that never exists; deleting it is a write
   KEYS[2..]  per key: the key, and its new name
   ARGV[1..]  string  per key: the type it must have
 
-  A missing key, or one of the right type, is not renamed, and nothing is overwritten. The new name says when it
-  was moved, so a call whose answer was lost can be sent again. At most 50 keys a call. DEL comes before any other
-  write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  A missing key, or one of the right type, is not renamed, and no key is overwritten. The new name contains the time of
+  the move, so a call whose answer was lost can be sent again. At most 50 keys per call. DEL comes before any other
+  write: Redis allows it over maxmemory, and then also allows this script's later writes.
 
   returns  per key: the type of the renamed key ('' if it was not renamed)
 ]]

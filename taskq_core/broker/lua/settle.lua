@@ -1,37 +1,37 @@
 --[[
-  settle: end the runs of a worker's active tasks.
+  settle: record how runs of a worker ended, and move or delete their tasks accordingly.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  list    pending tasks
   KEYS[4]  zset    completed tasks: id by end of retention (Unix s)
   KEYS[5]  zset    retry: id by next attempt (Unix s)
-  KEYS[6]  zset    archived: id by time of archiving (Unix s)
+  KEYS[6]  zset    archived: id by archiving time (Unix s)
   KEYS[7]  list    wake tokens
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  channel for the ids of ended tasks
-  ARGV[5]  int     seconds a daily counter is kept
-  ARGV[6]  int     seconds an archived task is kept
-  ARGV[7]  int     most archived tasks
-  ARGV[8]  int     arguments per task: 1 (all are done, and young) or 7
-  ARGV[9]  string  runs of the tasks, "<run>x<tasks>," for each sequence of tasks of one run
-  ARGV[10..]       per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result or, where
-                   the task is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
+  ARGV[5]  int     seconds until a daily counter expires
+  ARGV[6]  int     seconds for which an archived task is kept
+  ARGV[7]  int     maximum number of archived tasks
+  ARGV[8]  int     arguments per task: 1 (all are done, and among the youngest active tasks) or 7
+  ARGV[9]  string  numbers of the runs: "<run>x<number of tasks>," for each sequence of tasks with the same run number
+  ARGV[10..]       per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result (or, for a
+                   task that will run again, its cursor; '' none), record of the attempt (a line of JSON, '' none)
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
-                            o complete with an oversized result: the field for the result holds "<size> <limit>"
+                            o complete with an oversized result: the result argument is "<size> <limit>"
                             r retry after a failure, time = ms until then
-                            n retry that counts no failure     a archive   b archive, and let a handler receive it
-                            q requeue at the head
-                   followed by '+' where the task is among the youngest active ones (it is looked for from that end)
+                            n retry that counts no failure     a archive   b archive, and add it to the dead letters
+                            q requeue as the next task to run
+                   followed by '+' if the task is among the youngest active tasks (the search starts at that end)
 
-  The fence: a run may end its task only while the field taskq_owner is "<token>.<run>:<score in the lease set>". A
-  delayed request of an earlier run of the same id changes nothing.
+  A run may settle its task only while the fence, the field taskq_owner, is "<token>.<run>:<score in the lease set>". So
+  a delayed request of an earlier run of the same task changes nothing.
 
-  returns  one character per task:  1  settled   3  settled, and ends of steps must be sent to another queue
-           0  not this worker's   2  not looked at, send again (the scan of a long active list is bounded: tasks x length
-           <= 2 000 000, and so are the tasks: 1000)
+  returns  one character per task:  1  settled   3  settled, and outcomes of steps must be sent to another queue
+           0  this worker no longer owns the run   2  not checked, send it again (at most 1000 tasks, and the search in a
+           long active list is limited: tasks x length <= 2 000 000)
 ]]
 -- include _check
 -- include _clock
@@ -40,7 +40,7 @@
 -- include _ends
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local stride = tonumber(ARGV[8])
-if stride == 7 then -- keys of another type are refused here, before the first write
+if stride == 7 then -- fails for keys of another type before anything is written
   check('LLEN', KEYS[3], KEYS[7])
   check('ZCARD', KEYS[4], KEYS[5], KEYS[6])
 end
@@ -66,7 +66,7 @@ if mine == looked_at and mine > 2 then
 end
 if ends then
   leave_together(KEYS[1], ends, mine)
-  if stride == 1 and is_plain then -- they have no waiting clients, steps or limits
+  if stride == 1 and is_plain then -- no task has a waiting client, is a step or has a limit
     delete_done(KEYS[2], ARGV[3], task_keys, ids, before, mine, now_s, tonumber(ARGV[5]))
     return string.rep('1', mine) .. string.rep('2', total - mine)
   end
@@ -86,7 +86,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _leave_active
 -- include _record
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
-local flow -- made when the first step of a workflow is met, with all it needs
+local flow -- created for the first task that is a step of a workflow
 local limits
 
 local function workflows_here()
@@ -98,8 +98,8 @@ local function workflows_here()
   return workflows(string.sub(KEYS[7], 1, -5), { s = now_s, ns = now_ns, ms = now_ms })
 end
 
--- end_limits: give back what a task holds of its limits. True if it is given back itself and has to wait. With all it
--- needs inside, which is made only where there are limits.
+-- end_limits: free the places that a task holds of its limits. Return true if the task is requeued and has to wait for a
+-- limit. The included functions are created only for tasks with limits.
 local function end_limits(id, key, outcome)
 -- include _place
 -- include _limits
@@ -112,7 +112,7 @@ local function end_limits(id, key, outcome)
   return false
 end
 
--- delete_ended: delete the tasks that are done, all at once. What looks at other tasks must not find them any more.
+-- delete_ended: delete all tasks that are done. It is called before code that reads other tasks, which must not find them.
 local ended = {}
 local function delete_ended()
   if #ended > 0 then
@@ -131,7 +131,7 @@ for position = looked_at, 1, -1 do
   local key = task_keys[position]
   if key then
     local i, id, fields = 3 + position * 7, ids[before + position], marks[position] or nothing
-    local is_first = fields == nothing -- attempts are noted in a field that a task has not at first
+    local is_first = fields == nothing -- no extra fields, so no attempt was recorded yet
     codes[position] = '1'
     gone[#gone + 1] = id
     if fields[3] or fields[4] then
@@ -154,7 +154,7 @@ for position = looked_at, 1, -1 do
     end
     local waits = fields[4] and end_limits(id, key, outcome)
     if outcome == 'q' then
-      follow(rule, lock, id, 'pending') -- also where it waits for a limit
+      follow(rule, lock, id, 'pending') -- also if it waits for a limit
     end
     if outcome == 'd' then
       ended[#ended + 1] = key
@@ -163,7 +163,7 @@ for position = looked_at, 1, -1 do
       announce(keys, fields[2], id)
     elseif outcome == 'c' then
       local until_s = whole(now_s + tonumber(ARGV[i + 3]))
-      if is_oversized then -- the empty result replaces what the task wrote while it ran
+      if is_oversized then -- the empty result replaces one that the task wrote during the run
         keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', '', 'taskq_oversized', ARGV[i + 5], record(key, ARGV[i + 6], is_first))
       elseif ARGV[i + 5] == '' then
         keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', record(key, ARGV[i + 6], is_first))

@@ -1,17 +1,18 @@
 --[[
-  settle_and_dequeue: settle finished tasks of a worker that need no notification, and hand it others in
-  their place. One script for what most turns of a worker are: it costs Redis less than a settle and a dequeue.
+  settle_and_dequeue: settle tasks that succeeded and need no notification, and hand new tasks to the worker. For this
+  most frequent case, one script costs Redis less than settle and dequeue.
 
-  KEYS     as those of dequeue
-  ARGV[1..12]      as those of dequeue; a number of a call that was made already is refused
-  ARGV[13] int     seconds a daily counter is kept
-  ARGV[14] string  runs of the tasks, as in settle
-  ARGV[15..]       ids of the tasks that are done, at most 200
+  KEYS     as in dequeue
+  ARGV[1..12]      as in dequeue; a call number that was used before is refused
+  ARGV[13] int     seconds until a daily counter expires
+  ARGV[14] string  numbers of the runs, as in settle
+  ARGV[15..]       ids of the tasks that are done (at most 200)
 
-  Either all of them are settled, or nothing is done: where one is not this worker's, is waited for, belongs to a workflow
-  or holds a place of a limit, or where they would have to be looked for in a long list. Then settle and dequeue are for it.
+  Either all tasks are settled, or nothing is changed. Nothing is changed if this worker no longer owns one of the tasks,
+  if a client waits for one, if one is a step of a workflow or holds a place of a limit, or if the search in the active
+  list would take too long. The worker then calls settle and dequeue.
 
-  returns  as dequeue; nil where nothing is done
+  returns  as dequeue; nil if nothing was changed
 ]]
 -- include _clock
 -- include _late

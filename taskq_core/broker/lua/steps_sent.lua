@@ -1,13 +1,14 @@
 --[[
-  steps_sent: record that other queues have stored steps. A repeat changes nothing.
+  steps_sent: record that other queues have stored steps, so that they are not sent again. A repeated call changes
+  nothing.
 
-  KEYS[1]  zset    what is to be started elsewhere
-  ARGV[1]  string  what the own keys of the queue begin with
+  KEYS[1]  zset    outbox: steps to start in other queues
+  ARGV[1]  string  prefix of the queue's taskq-only keys
   ARGV[2..]        per step: member of KEYS[1], its receipt
 
-  returns  steps noted
+  returns  number of recorded steps
 ]]
-redis.call('ZCARD', KEYS[1]) -- a key of another type is refused here, before the first write
+redis.call('ZCARD', KEYS[1]) -- fails for a key of another type before anything is written
 local noted = 0
 for at = 2, #ARGV, 2 do
   local workflow_id, node = string.match(ARGV[at], '^s (%S+) (%S+)$')

@@ -1,17 +1,18 @@
 --[[
-  survey: read some keys of one server by a pattern, with the facts that show damage. Reads only.
+  survey: scan the keys of one server that match a pattern, with the facts from which damage is found. Reads only.
 
-  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned
+  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  pattern of the keys
-  ARGV[3]  int     about how many keys to look at (at most 500)
+  ARGV[3]  int     approximate number of keys to scan (at most 500)
 
-  Of a healthy task, a hash without an expiry, only the queue is returned. Keys that the user may not read are left out.
+  For an undamaged task (a hash without expiry) only its queue is returned. Keys that the Redis user may not read are
+  left out.
 
-  returns  the next cursor ('0' at the end), the queues of healthy tasks (what their keys begin with, up to 't:'), then
-           per other key: key, type, ms until it expires (-1 never), and
-             of a unique lock   '0' if the task that holds it is gone or may not hold it, '2' if it holds it by a rule of
-                                its own, else '1'; and its id
-             of a counter       '1' or '0', whether it holds a whole number
+  returns  the next cursor ('0' at the end), the queues of undamaged tasks (as key prefixes up to 't:'), then per other
+           key: key, type, ms until it expires (-1 never), and
+             for a unique lock  '0' if its task does not exist or may not hold it, '2' if its task holds it under a taskq
+                                lock rule, else '1'; followed by the id of the task
+             for a counter      '1' if it is a whole number, else '0'
              else               ''
 ]]
 -- include _unique
@@ -39,7 +40,7 @@ end
 
 for _, key in ipairs(page[2]) do
   local kind = redis.pcall('TYPE', key)
-  kind = kind.ok or 'none' -- the user may not read it
+  kind = kind.ok or 'none' -- the Redis user may not read it
   local ttl = kind ~= 'none' and redis.pcall('PTTL', key) or -2
   local head = string.match(key, '^(.-{.-}:)t:')
   if head and kind == 'hash' and ttl == -1 then

@@ -1,13 +1,13 @@
 --[[
-  sweep: delete members of the oldest set that was turned into one task.
+  sweep: delete members of the oldest combined set, that is, an aggregation set whose combined task was stored.
 
-  KEYS[1]  zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
+  KEYS[1]  zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
   KEYS[2]  any     a key that never exists
-  ARGV[1]  string  prefix of the keys that hold such members
+  ARGV[1]  string  prefix of the keys of combined sets
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
 
-  returns  members deleted (at most 100, and about 1 MiB of messages), sets left
+  returns  number of deleted members (at most 100, and about 1 MiB of messages), number of remaining sets
 ]]
 -- include _leave_active
 local unique_prefix = ARGV[2] .. 'unique:'
@@ -21,7 +21,7 @@ end
 local set, deleted = ARGV[1] .. id, 0
 local size = redis.pcall('ZCARD', set)
 if type(size) == 'number' then
-  redis.call('DEL', KEYS[2]) -- accepted also over maxmemory
+  redis.call('DEL', KEYS[2]) -- Redis allows DEL over maxmemory, and then the later writes
   deleted = sweep({ prefix = ARGV[2], done = ARGV[3] }, set)
   size = size - deleted
 end

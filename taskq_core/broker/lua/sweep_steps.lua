@@ -1,17 +1,17 @@
 --[[
-  sweep_steps: find ended steps whose workflow does not know it: tasks that a Go worker ran, or that a user
-  deleted or archived.
+  sweep_steps: find started steps whose end was not reported to their workflow: tasks that a Go worker ran, or that a
+  user deleted or archived.
 
-  KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
+  KEYS[1..5]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
   KEYS[6]  zset    completed
   KEYS[7]  zset    archived
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  int     first to look at, by rank
-  ARGV[5]  int     how many to look at (at most 500)
+  ARGV[4]  int     number of the oldest steps to skip
+  ARGV[5]  int     number of steps to check (at most 500)
 
-  returns  steps looked at, ends found, 1 if ends must be sent to another queue
+  returns  number of checked steps, number of ended steps found, 1 if outcomes must be sent to another queue
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])
@@ -26,12 +26,12 @@ for _, step in ipairs(steps) do
   if not id then
     redis.call('ZREM', KEYS[4], step)
   elseif fields.err then
-    state = 'active' -- the key is not a task
+    state = 'active' -- the key is not a hash: leave the step alone
   elseif not fields[2] then
     flow.settled(step, 'g', key, '', '')
     found = found + 1
   elseif fields[3] then
-    state = 'active' -- on its way to another queue
+    state = 'active' -- being moved to another queue: leave the step alone
   elseif state == 'completed' and redis.call('ZSCORE', KEYS[6], id) then
     if flow.settled(step, 'c', key, fields[2], '') == 'd' then
       redis.call('ZREM', KEYS[6], id)

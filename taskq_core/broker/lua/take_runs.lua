@@ -1,13 +1,13 @@
 --[[
   take_runs: read the runs of periodic entries that their provider has not received yet.
 
-  The runs that were read are kept, separate from later ones, until acknowledge_runs deletes them. If a caller dies
+  The runs that were read stay stored, separate from later runs, until acknowledge_runs deletes them. If a caller dies
   before it has reported them, the next caller reads the same runs.
 
-  KEYS[1]    hash  runs: "<count>:<last>:<count to report>:<last to report>" by name; last is a firing (Unix s)
-  ARGV[1..]        names
+  KEYS[1]    hash  runs: "<count>:<last>:<count to report>:<last to report>" by entry name; last is a firing (Unix s)
+  ARGV[1..]        names of entries
 
-  At most 500 names a call.
+  At most 500 names per call.
 
   returns  "<count to report>:<last to report>" per name, '' without runs
 ]]

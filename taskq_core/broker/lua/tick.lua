@@ -10,22 +10,23 @@
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
   KEYS[5]  set     names of groups with members
   KEYS[6]  hash    counts of runs, see take_runs; a key of another type is overwritten
-  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
-  ARGV[3]  int     seconds the receipt is kept
+  ARGV[3]  int     seconds until the receipt expires
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  string  prefix of marks, see adopt
-  ARGV[6]  int     seconds a mark is kept from now
+  ARGV[6]  int     seconds until a mark expires
   ARGV[7..]        per firing: entry, firing before it (Unix s), firing (Unix s), id, message ('' enqueues nothing),
-                   start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), word of the lock (see
-                   _store), group ('' none), limits ('' none), name under which a stored task is counted ('' not)
+                   start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), lock word (see
+                   _store), group ('' none), limits ('' none), entry name under which the run is counted ('' to count
+                   nothing)
 
-  A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry are in order.
+  The caller sends at most 100 firings, about 1 MiB. Firings of one entry are in order.
 
   returns  now (Unix ns as text), and one character per firing:
              1  stored            0  processed: the id is taken     d  processed: another task holds the unique lock
-             x  processed: the holder is not changed
-             u  processed: the holder was changed instead
+             x  processed: another task holds the unique lock and was not changed
+             u  processed: the task that holds the unique lock was changed instead
              -  processed: nothing to enqueue
              s  superseded: the mark is another firing
              e  too early: the firing is ahead of Redis's clock
@@ -53,7 +54,7 @@ local now = { s = now_s, ns = now_ns, ms = now_ms }
 local marks = {}
 for i = 7, #ARGV, 11 do
   if not marks[ARGV[i]] then
-    local mark = redis.pcall('GET', ARGV[5] .. ARGV[i]) -- one of another type counts as none
+    local mark = redis.pcall('GET', ARGV[5] .. ARGV[i]) -- a key of another type counts as a missing mark
     local at, enqueued = string.match(type(mark) == 'string' and mark or '', '^(%d+):(%d*)$')
     marks[ARGV[i]] = { at = at, enqueued = enqueued }
   end
@@ -61,7 +62,7 @@ for i = 7, #ARGV, 11 do
     redis.call('ZCARD', ARGV[4] .. 'g:' .. ARGV[i + 8])
   end
   if string.find(ARGV[i + 5], 'p%d:%d;') then
-    redis.call('LINDEX', KEYS[1], -1) -- a user who may not read the list is refused here, too
+    redis.call('LINDEX', KEYS[1], -1) -- fails before anything is written if the user may not read the list
   end
 end
 

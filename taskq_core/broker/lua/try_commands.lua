@@ -1,11 +1,11 @@
 --[[
-  try_commands: find out which of the commands that scripts use this user may not run. Nothing is left behind: a user who
-  may not look for a key or delete one gets only that answer.
+  try_commands: find out which commands of taskq's scripts this Redis user may not run. The keys that it makes are
+  deleted. If EXISTS or DEL is refused, the other commands are not tried.
 
-  KEYS[1]  a key that does not exist; nothing happens if it does
+  KEYS[1]  a key that does not exist; if it exists, nothing is tried
   ARGV[1]  string  channel that receives an empty message
 
-  returns  per refused command: its name, what Redis said
+  returns  per refused command: name, error of Redis
 ]]
 local key = KEYS[1]
 if redis.pcall('EXISTS', key) == 1 then
@@ -42,7 +42,7 @@ for _, probe in ipairs(probes) do
     refused[#refused + 1] = words[1]
     refused[#refused + 1] = said
     if words[1] == 'EXISTS' or words[1] == 'DEL' then
-      return refused -- what the others make could not be taken away
+      return refused -- keys made by the other commands could not be deleted
     end
   end
   redis.pcall('DEL', key) -- it is deleted before another client can see it
