@@ -151,20 +151,20 @@ async def test_password_and_certificate_change_under_load(tmp_path: Path) -> Non
         async with Load(url) as load:
             await load.go_on()
 
-            server.command(*said("Let the new one in:"))
+            server.command(*said("Add the new password:"))
             write(password, "new\n")
-            server.command(*said("Let every connection be opened anew:"))
+            server.command(*said("Make every client reconnect:"))
             await load.go_on()
-            server.command(*said("Take the old one away:"))
-            server.command(*said("Let every connection be opened anew:"))
+            server.command(*said("Remove the old password:"))
+            server.command(*said("Make every client reconnect:"))
             await load.go_on()
 
             write(trusted, first.cert_pem.bytes() + second.cert_pem.bytes())
             server.renew_certificate(new)
-            server.command(*said("Let every connection be opened anew:"))
+            server.command(*said("Make every client reconnect:"))
             await load.go_on()
             write(trusted, second.cert_pem.bytes())
-            server.command(*said("Let every connection be opened anew:"))
+            server.command(*said("Make every client reconnect:"))
             await load.go_on()
         check(load)
 
@@ -190,12 +190,12 @@ async def test_the_password_of_requirepass_changes_under_load(tmp_path: Path) ->
         url = f"redis://127.0.0.1:{server.port}/0?password_file={password}"
         async with Load(url) as load:
             await load.go_on()
-            server.command(*of_default("Let the new one in:"))
+            server.command(*of_default("Add the new password:"))
             write(password, "new\n")
-            server.command(*of_default("Let every connection be opened anew:"))
+            server.command(*of_default("Make every client reconnect:"))
             await load.go_on()
-            server.command(*of_default("Take the old one away:"))
-            server.command(*of_default("Let every connection be opened anew:"))
+            server.command(*of_default("Remove the old password:"))
+            server.command(*of_default("Make every client reconnect:"))
             await load.go_on()
         check(load)
 
@@ -251,16 +251,16 @@ async def test_passwords_of_redis_and_of_sentinels_change_under_load(tmp_path: P
 
         async with Load(url) as load:
             await load.go_on()
-            everywhere("Let the new one in:")
-            sentinel.command(*said("Tell each Sentinel the new one:"))
+            everywhere("Add the new password:")
+            sentinel.command(*said("Give each Sentinel the new password:"))
             for server in (primary, replica):
-                server.command(*said("Tell each replica,"))
+                server.command(*said("Give each replica the new password,"))
             for file in (redis_password, sentinel_password):
                 write(file, "new\n")
-            everywhere("Let every connection be opened anew:")
+            everywhere("Make every client reconnect:")
             await load.go_on()
-            everywhere("Take the old one away:")
-            everywhere("Let every connection be opened anew:")
+            everywhere("Remove the old password:")
+            everywhere("Make every client reconnect:")
             await load.go_on()
             primary.command("CLIENT", "KILL", "TYPE", "replica")
             await until(link_of_replica)
