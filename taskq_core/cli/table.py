@@ -18,7 +18,7 @@ class Column:
             column to a text. None: rows are sequences of cells.
         right: Align to the right, for numbers. It is never cut.
         whole: Never cut by a command, so that an id can be copied.
-        least: Least width, unless title and cells are shorter.
+        least: Least width in the dashboard, unless title and cells are shorter. Commands cut to 10 at least.
         drop: If space is short, the dashboard drops columns with a larger number first; those with 0 are always shown.
         width: Desired width of a column of functions, which takes all space that is left.
         style: Style of the cells in the dashboard: "bold", or a name of its palette.
@@ -43,10 +43,10 @@ def fitted(columns: Sequence[Column], natural: Sequence[int], room: int, *, is_l
         room: The available width, including the gaps.
         is_live: Whether the table is in the dashboard, which may drop columns and cut ids.
     """
-    least = [
-        size if each.right or (each.whole and not is_live) else min(size, each.least)
-        for each, size in zip(columns, natural, strict=True)
-    ]
+    least = []
+    for each, size in zip(columns, natural, strict=True):
+        is_whole = each.right or (each.whole and not is_live)
+        least.append(size if is_whole else min(size, each.least if is_live else max(10, each.least)))
     shown = list(range(len(columns)))
     if is_live:
         for index in sorted(shown, key=lambda index: -columns[index].drop):

@@ -80,7 +80,12 @@ def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, h
         case TaskState.AGGREGATING:
             add("Group", lambda task: task.group)
     if state in (TaskState.RETRY, TaskState.ARCHIVED):
-        add("Last error", lambda task: task.last_error.splitlines()[0] if task.last_error else "-", style="bad")
+        add(
+            "Last error",
+            lambda task: task.last_error.splitlines()[0] if task.last_error else "-",
+            style="bad",
+            least=20,
+        )
         add("Last failed", lambda task: shown_distance(task.last_failed_at, now), drop=2)
     return columns
 
@@ -265,6 +270,8 @@ def task_facts(task: TaskInfo, now: datetime, *, hide: bool = False) -> dict[str
         "priority": str(task.priority or ""),
         "group": task.group,
         "next run": shown_moment(task.next_run_at, now=now),
+        "start by": shown_moment(task.start_by, now=now) if task.state is not TaskState.ACTIVE else "",
+        "started": shown_moment(task.started_at, now=now) if task.state is TaskState.ACTIVE else "",
         "waits for": f"the limit {task.limit}" if task.limit else "a limit" if task.waits_for_limit else "",
         "lease": _lease(task, now) if task.state is TaskState.ACTIVE else "",
         "worker": task.worker,

@@ -231,7 +231,8 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
 
     def below(self, found: Found) -> str:
         """Return the number of marks, the page, or what the filter has found."""
-        marked = f"all {count_of(found.total, 'task')}" if self.is_all else f"{len(self.marked):,}"
+        every = "all that match" if found.search is not None else f"all {count_of(found.total, 'task')}"
+        marked = every if self.is_all else f"{len(self.marked):,}"
         marks = f"{marked} marked   " if self.is_all or self.marked else ""
         more = "; n continues" if self.next_place(found) is not None else ""
         if found.search is not None:

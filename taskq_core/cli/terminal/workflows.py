@@ -291,7 +291,9 @@ class StepScreen(ListScreen[StepDetail, MemberRow]):
 
     def below(self, found: StepDetail) -> str:
         """Return the page of the members."""
-        return "" if self.choice or not found.step.members else self.page_text(found.step.members)
+        if self.choice:
+            return f"{len(found.members):,} of {count_of(found.step.failed, 'failed member')}"
+        return self.page_text(found.step.members) if found.step.members else ""
 
     def facts(self, found: StepDetail) -> Text:
         """Return the state and the result of the step."""

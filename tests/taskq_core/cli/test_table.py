@@ -29,4 +29,4 @@ def test_what_must_be_seen_stays_even_where_it_does_not_fit() -> None:
 def test_a_command_drops_no_column_and_cuts_no_id() -> None:
     columns = (Column(title="Id", whole=True, least=6), *COLUMNS[1:])
 
-    assert fitted(columns, (20, 5, 8, 30), 25, is_live=False) == {0: 20, 1: 5, 2: 5, 3: 5}
+    assert fitted(columns, (20, 5, 8, 30), 25, is_live=False) == {0: 20, 1: 5, 2: 8, 3: 10}

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,12 @@ def test_inspect(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
     assert documents[0]["headers"]["tenant"] == "a"
     assert documents[1]["result"] == "3"
     assert documents[1]["completed_at"].endswith("Z")
+
+
+def test_inspect_shows_by_when_a_task_has_to_be_started(run: Run, app: TaskQ) -> None:
+    handle = app.remote("shop:ship").using(expires=datetime.now(UTC) + timedelta(hours=2)).delay()
+
+    assert re.search(r"start by +\S+ \S+Z \(in [12]h", run("task", "inspect", "-q", "default", handle.id).stdout)
 
 
 def test_a_result_that_was_too_large_is_explained(run: Run, run_json: RunJson, app: TaskQ) -> None:
