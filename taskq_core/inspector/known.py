@@ -46,9 +46,13 @@ def check_group(state: TaskState, group: str | None) -> None:
 
 
 def check_text(what: str, value: object) -> None:
-    """Check that a value is a string."""
+    """Check that a value is a string that can be sent to Redis."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{what} must be a string, got {type(value).__name__}")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{what} must be text, got half of a character at position {error.start}") from None
 
 
 def hint(name: str, existing: Iterable[str], *, most: int = _NAMED) -> str:

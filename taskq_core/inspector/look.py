@@ -286,20 +286,30 @@ def list_tasks(
     *,
     skip: int,
     count: int,
+    group: str | None = None,
     is_newest_first: bool = False,
 ) -> RequestPlan[list[TaskInfo | UnreadableTask]]:
     """Return tasks of several queues, sorted by state, then by queue.
 
     Args:
         keys: The key names.
-        infos: The queues with their numbers of tasks.
+        infos: The queues with their numbers of tasks. One at most if a group is given.
         state: The state. None: all of `LISTED_STATES`.
         skip: Number of tasks to skip.
         count: Maximum number of tasks.
+        group: Their group, with `TaskState.AGGREGATING`.
         is_newest_first: Within a state, the newest tasks come first. Tasks that wait for a time are still sorted by it.
     """
     infos = list(infos)
     tasks: list[TaskInfo | UnreadableTask] = []
+    if group is not None:
+        for info in infos:
+            queue = keys.queue(info.name)
+            page = yield from _read(
+                queue, TaskState.AGGREGATING, skip=skip, count=count, group=group, is_reversed=is_newest_first
+            )
+            tasks += [read_task(info.name, stored) for stored in page.tasks]
+        return tasks
     left = count
     for each in _listed(state):
         is_reversed = is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY)

@@ -122,23 +122,29 @@ class TaskFilter:
             return False
         return self.text in task.id or self.text in error or (self.in_payload and _bytes(self.text) in content)
 
-    def check(self) -> None:
-        """Check the fields before any request.
+    def check(self) -> "TaskFilter":
+        """Check the fields before any request. Return the filter with its state as a `TaskState`.
 
         Raises:
-            ConfigurationError: A field is not valid, or `group` is given without `queue` and `TaskState.AGGREGATING`.
+            ConfigurationError: A field is not valid, or only some of `group`, `queue` and `TaskState.AGGREGATING` are
+                given.
         """
-        if self.state is not None:
-            check_group(known_state(self.state), self.group)
-        if self.group is not None and None in (self.queue, self.state):
+        state = None if self.state is None else known_state(self.state)
+        if state is not None:
+            check_group(state, self.group)
+        if self.group is not None and None in (self.queue, state):
             raise ConfigurationError(f"group={self.group!r} needs its queue and the state 'aggregating'")
         for what in ("queue", "name", "name_part", "error", "text"):
-            if getattr(self, what) is not None:
-                check_text(what, getattr(self, what))
-        if not isinstance(self.payload, bytes | str):
+            value = getattr(self, what)
+            if value is not None or what not in ("queue", "name"):
+                check_text(what, value)
+        if isinstance(self.payload, str):
+            check_text("payload", self.payload)
+        elif not isinstance(self.payload, bytes):
             raise ConfigurationError(f"payload must be bytes or a string, got {type(self.payload).__name__}")
         _moment("older_than", self.older_than, 0)
         _moment("newer_than", self.newer_than, 0)
+        return replace(self, state=state)
 
 
 def _bytes(text: bytes | str) -> bytes:
@@ -248,8 +254,8 @@ def find_tasks(
         older_than=older_than,
         newer_than=newer_than,
     )
+    wanted = wanted.check()
     state = known_state(state)
-    wanted.check()
     check_whole("limit", limit, least=1, most=LIMIT_MAX)
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     place_of(state, cursor)  # check the cursor before any request
@@ -299,12 +305,10 @@ def act_on_matching(
     """
     keys = app.runtime.keys
     action = TaskAction(action)
-    wanted.check()
+    wanted = wanted.check()
     if wanted.state is None:
         raise ConfigurationError("an action on all matching tasks needs their state")
-    state = known_state(wanted.state)
-    check_state(action, state, ALLOWED_STATES[action])
-    wanted = replace(wanted, state=state)
+    check_state(action, wanted.state, ALLOWED_STATES[action])
     # Check the arguments with an empty list of tasks.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:

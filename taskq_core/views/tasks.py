@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from taskq_core.broker.plans import RequestPlan
+from taskq_core.broker.operations import views
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
@@ -80,8 +81,9 @@ def read_tasks(
             time are still sorted by that time.
 
     Raises:
-        ConfigurationError: The filter needs to read inside tasks, or a number is out of bounds.
+        ConfigurationError: The filter is not valid or needs to read inside tasks, or a number is out of bounds.
     """
+    wanted = wanted.check()
     if wanted.looks_inside:
         raise ConfigurationError("tasks are listed by queue and state only; use search_tasks, which looks inside tasks")
     check_whole("skip", skip, least=0, most=10**12)
@@ -90,7 +92,13 @@ def read_tasks(
     count = min(count, PAGE_SIZE_MAX)
     return (
         yield from list_tasks(
-            keys, wanted.of(infos), wanted.state, skip=skip, count=count, is_newest_first=is_newest_first
+            keys,
+            wanted.of(infos),
+            wanted.state,
+            skip=skip,
+            count=count,
+            group=wanted.group,
+            is_newest_first=is_newest_first,
         )
     )
 
@@ -118,7 +126,7 @@ def search_tasks(
     Raises:
         ConfigurationError: The filter or the cursor is not valid, or a number is out of bounds.
     """
-    wanted.check()
+    wanted = wanted.check()
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     check_whole("limit", limit, least=1, most=SCAN_MAX)
     chosen = wanted.of(infos)
@@ -128,6 +136,7 @@ def search_tasks(
         if exact is not None:
             return replace(exact, total=total)
     found: list[TaskRecord] = []
+    after: str | None = None
     scanned, left_bytes = 0, SCAN_BYTES
     parts = list(_parts(chosen, wanted.state))
     first, place = _place(parts, cursor)
@@ -155,11 +164,12 @@ def search_tasks(
         if wanted.group is not None:
             total = part.total
         if part.cursor is not None:
-            return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=_cursor(state, info, part.cursor))
+            after = _cursor(state, info, part.cursor)
+            break
         if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
             after = _cursor(*parts[number + 1], "")
-            return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after)
-    return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=None)
+            break
+    return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after)
 
 
 def select_tasks(
@@ -171,20 +181,27 @@ def select_tasks(
         infos: The queues, from `Inspector.queue_infos`.
         wanted: The filter.
         states: States that allow the action, from `ALLOWED_STATES`.
+
+    Raises:
+        ConfigurationError: The filter is not valid.
     """
+    wanted = wanted.check()
     tasks: list[TaskRef] = []
     refused: dict[TaskState, int] = {}
     if wanted.looks_inside:
         return selection_of((yield from search_tasks(keys, infos=infos, wanted=wanted)), states)
     for state, info in _parts(wanted.of(infos), wanted.state):
+        queue, size = keys.queue(info.name), info.sizes[state]
+        if wanted.group is not None:
+            size = yield from ask(views.count_state(queue, state, group=wanted.group))
         if state not in states:
-            refused[state] = refused.get(state, 0) + info.sizes[state]
+            refused[state] = refused.get(state, 0) + size
             continue
         room = SELECTED_MAX - len(tasks)
         if not room:
             return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
-        left_out = max(0, info.sizes[state] - room)
-        ids = yield from all_ids(keys.queue(info.name), state, None, skip=left_out, most=room)
+        left_out = max(0, size - room)
+        ids = yield from all_ids(queue, state, wanted.group, skip=left_out, most=room)
         tasks += [TaskRef(info.name, task_id, state) for task_id in ids]
         if left_out:
             return TaskSelection(tasks=tasks, refused=refused, is_complete=False)

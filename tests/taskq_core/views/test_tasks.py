@@ -63,8 +63,52 @@ async def test_a_list_goes_by_queue_and_state(ask: Ask, redis_server: RedisServe
     assert await listed(queue="low") == ["d", "c"]
     assert await listed(state=TaskState.ARCHIVED, queue="default") == ["a", "b"]
     assert await listed(queue="none such") == await listed(count=0) == await listed(skip=9) == []
+    assert await listed(state="pending") == ["d"]
     with pytest.raises(ConfigurationError, match="looks inside"):
         await listed(text="a")
+
+
+@rows(
+    ("wanted", "said"),
+    [
+        ({"state": "sleeping"}, "no state 'sleeping'"),
+        ({"state": TaskState.PENDING, "queue": "default", "group": "g"}, "has no groups"),
+        ({"state": TaskState.AGGREGATING}, "needs the name of its group"),
+        ({"group": "g", "queue": "default"}, "needs its queue and the state"),
+        ({"text": None}, "text must be a string"),
+        ({"error": None}, "error must be a string"),
+        ({"payload": None}, "payload must be bytes or a string"),
+        ({"payload": "\ud800"}, "payload must be text, got half of a character"),
+        ({"queue": "\ud800"}, "queue must be text, got half of a character"),
+    ],
+)
+async def test_a_filter_that_is_not_valid_is_refused(
+    ask: Ask, redis_server: RedisServer, infos: Any, wanted: dict[str, Any], said: str
+) -> None:
+    store(redis_server, "a")
+    counted = infos()
+
+    for method, options in (("tasks", {}), ("search_tasks", {}), ("select_tasks", {"states": tuple(TaskState)})):
+        with pytest.raises(ConfigurationError, match=said):
+            await ask(method, counted, TaskFilter(**wanted), **options)
+
+
+async def test_a_group_is_listed_searched_and_selected(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    sent = [app.client.enqueue(app.remote("t", aggregate=group).s(number=n)).id for n, group in enumerate("gggh")]
+    counted = Inspector(app).queue_infos()
+    wanted = TaskFilter(queue="default", state=TaskState.AGGREGATING, group="g")
+    states = ALLOWED_STATES[TaskAction.DELETE]
+
+    listed = await ask("tasks", counted, wanted)
+    second = await ask("tasks", counted, wanted, skip=1, count=1)
+    searched = await ask("search_tasks", counted, wanted)
+    selected = await ask("select_tasks", counted, wanted, states=states)
+    refused = await ask("select_tasks", counted, wanted, states=[])
+
+    assert sorted(ids(listed)) == sorted(ids(searched.tasks)) == sorted(ids(selected.tasks)) == sorted(sent[:3])
+    assert ids(second) == ids(listed)[1:2]
+    assert (selected.is_complete, refused.refused) == (True, {TaskState.AGGREGATING: 3})
 
 
 async def test_a_search_looks_at_id_payload_error_type_and_age(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
