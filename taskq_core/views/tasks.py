@@ -169,7 +169,8 @@ def search_tasks(
         if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
             after = _cursor(*parts[number + 1], "")
             break
-    return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after)
+    read_bytes = SCAN_BYTES - left_bytes
+    return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after, read_bytes=read_bytes)
 
 
 def select_tasks(

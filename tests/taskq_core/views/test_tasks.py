@@ -144,6 +144,7 @@ async def test_a_whole_id_finds_its_tasks_and_reads_no_other(ask: Ask, redis_ser
 
     assert [(task.queue, task.id) for task in search.tasks] == [("default", "order-1"), ("low", "order-1")]
     assert search.scanned == 2
+    assert search.read_bytes > 0
     assert ids(in_low.tasks) == ["order-1"]
     assert ids(waiting.tasks) == []
 
@@ -188,6 +189,7 @@ async def test_a_search_of_large_tasks_ends_after_so_many_bytes(
     rest = dashboard.search_tasks(counted, TaskFilter(text="x"), cursor=first.cursor)
 
     assert 20 <= first.scanned < 40
+    assert 2_000_000 <= first.read_bytes < 4_100_000
     assert first.scanned + rest.scanned == 41
     assert rest.cursor is None
 
