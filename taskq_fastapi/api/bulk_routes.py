@@ -30,10 +30,12 @@ class BulkFilter(BaseModel):
     queue: str | None = Field(default=None, examples=["default"])
     group: str | None = Field(default=None, description="Their group, with the state aggregating and a queue.")
     name: str | None = Field(default=None, description="The whole name of their task.")
-    name_part: str = Field(default="", description="Part of the name of their task.")
-    error: str = Field(default="", description="Part of their last error.", examples=["timed out"])
-    payload: str = Field(default="", description="Part of their payload, only where it is shown.")
-    text: str = Field(default="", description="Part of the id, the last error or, where it is shown, the payload.")
+    name_part: str | None = Field(default=None, description="Part of the name of their task.")
+    error: str | None = Field(default=None, description="Part of their last error.", examples=["timed out"])
+    payload: str | None = Field(default=None, description="Part of their payload, only where it is shown.")
+    text: str | None = Field(
+        default=None, description="Part of the id, the last error or, where it is shown, the payload."
+    )
     older_than: Age | None = Field(default=None, description="In seconds.")
     newer_than: Age | None = Field(default=None, description="In seconds.")
 
@@ -80,7 +82,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
         if wanted.payload:
             shown.check_may_ask("a search in payloads")
         facts = {**wanted.model_dump(exclude={"payload", "text"}, exclude_defaults=True), "state": wanted.state.value}
-        tasks = TaskFilter(**wanted.model_dump(), in_payload=shown.may_ask_payloads)
+        tasks = TaskFilter(**wanted.model_dump(exclude_none=True), in_payload=shown.may_ask_payloads)
         with audit.action(f"{body.action.value}_all", **facts, **body.options) as outcome:
             part = await inspector.act_on_matching(
                 tasks, body.action, **body.options, cursor=body.cursor, has_time=time_left()

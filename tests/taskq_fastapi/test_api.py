@@ -447,6 +447,24 @@ async def test_a_filter_looks_inside_and_moves_between_queues(taskq: TaskQ, web:
     assert await states(web, "3") == ["pending"]
 
 
+async def test_a_field_of_a_filter_may_be_null(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1")
+    nothing = dict.fromkeys(("queue", "name", "name_part", "error", "payload", "text", "older_than"))
+
+    (part,) = await act(web, action="archive", filter={"state": "pending", **nothing})
+
+    assert part["done"] == 1
+
+
+@rows("field", ["queue", "name", "name_part", "error", "payload", "text"])
+async def test_a_text_that_utf_8_cannot_encode_is_refused(web: HttpClient, field: str) -> None:
+    body = json.dumps({"action": "delete", "filter": {"state": "pending", field: "\ud800"}})
+
+    answer = await web.post("/tasks/actions", content=body, headers={"content-type": "application/json"})
+
+    assert (answer.status_code, "half of a character" in answer.json()["detail"]) == (422, True)
+
+
 async def test_a_task_that_was_run_and_failed_again_is_not_run_by_the_next_part(taskq: TaskQ) -> None:
     @taskq.task(name="fail", max_retry=0)
     async def fail() -> None:
