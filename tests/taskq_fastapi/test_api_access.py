@@ -259,6 +259,20 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
     assert "number" not in caplog.text
 
 
+async def test_an_action_on_found_tasks_is_recorded_without_the_searched_texts(
+    tasks: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "taskq.audit")
+    wanted = {"state": "archived", "text": SECRET, "payload": SECRET}
+
+    async with requests(api_app(tasks, allow_anonymous=True, show_payloads=True)) as web:
+        answer = await send(web, "POST", "/tasks/actions", {"action": "run", "filter": wanted})
+
+    assert answer.status_code == 200
+    assert "payload='given' text='given'" in caplog.text
+    assert SECRET not in caplog.text
+
+
 @rows(
     ("options", "said"),
     [

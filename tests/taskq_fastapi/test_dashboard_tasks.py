@@ -737,6 +737,7 @@ async def test_payloads_are_never_in_the_log(taskq: TaskQ, send: Any, caplog: py
     assert [record.audit["action"] for record in notes] == [  # type: ignore[attr-defined]
         *("task-payload", "tasks-act-all", "task-enqueue", "task-enqueue")
     ]
+    assert "payload='given'" in notes[1].getMessage()
     assert SECRET not in "".join(
         record.getMessage() + str(getattr(record, "audit", ""))
         for record in caplog.records

@@ -30,6 +30,8 @@ SELECTED_MAX = 200
 """Maximum number of selected tasks. It is larger than a page."""
 _TEMPLATES = {TaskAction.RETRY: "question_retry.html", TaskAction.MOVE: "question_move.html"}
 _OPTIONS = ("minutes", "at", "to_queue")
+_NOT_AUDITED = ("payload", "text")
+"""Fields of a filter whose values may contain payloads. The audit log says only that they are given."""
 
 
 def action_of(form: Form) -> TaskAction:
@@ -168,10 +170,11 @@ async def ask_all(view: View, form: Form) -> Question:
 @action(
     "tasks-act-all",
     ask=ask_all,
-    audited=("do", *(name for name in FILTER_FIELDS if name not in ("payload", "text")), *_OPTIONS),
+    audited=("do", *(name for name in FILTER_FIELDS if name not in _NOT_AUDITED), *_OPTIONS),
 )
 async def act_on_all(view: View, form: Form) -> Done | Shown:
     """Run an action on all matching tasks. After about a second, show the progress and continue."""
+    view.audited |= {name: "given" for name in _NOT_AUDITED if form.get(name)}
     action, wanted, state = _checked(view, form)
     cursor = form.get("cursor") or None
     total = form.number("total", 0, low=0, high=10**15) if cursor else await _total(view, wanted, state)
