@@ -120,14 +120,14 @@ class BlockingFollower:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the next read: the timeout, or less if a message names the task or may have been missed."""
-        self._has_waited = True
-        until = time.monotonic() + timeout_s
+        is_first, self._has_waited = not self._has_waited, True
         if self._subscription is None:
-            try:
+            if not is_first:  # Redis may close each connection at once
+                time.sleep(timeout_s)
+            with contextlib.suppress(BrokerUnavailableError):
                 self._subscription = self._runner.subscribe(self._queue.done)
-            except BrokerUnavailableError:
-                time.sleep(max(0.0, until - time.monotonic()))
             return  # earlier messages were missed
+        until = time.monotonic() + timeout_s
         try:
             while (left_s := until - time.monotonic()) > 0:
                 if self._subscription.next(left_s) == self._task_id:

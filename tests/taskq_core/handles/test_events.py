@@ -8,6 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from taskq_core import ConfigurationError, ResultTimeoutError, TaskContext, TaskEvent, TaskHandle, TaskQ, TaskState
 from taskq_core.broker.operations import actions, runs, services, views
 from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.sync import SyncRunner, SyncSubscription
 from taskq_core.execution.progress import encode_progress
 from taskq_core.handles import events, subscription
 from taskq_core.testing import adrain, capture
@@ -305,6 +307,29 @@ async def test_subscriptions_that_are_cut_lose_no_end(app: Application) -> None:
     app.complete(handle.id, message)
 
     assert (await heard.to_the_end())[-1] == (COMPLETED, 3)
+
+
+def test_blocking_callers_pause_if_redis_closes_each_subscription(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe = SyncRunner.subscribe
+    happened: list[str] = []
+
+    def subscribe_and_lose(runner: SyncRunner, channel: str) -> SyncSubscription:
+        happened.append("subscribe")
+        lost = subscribe(runner, channel)
+        redis_server.client.client_kill_filter(_type="pubsub")
+        return lost
+
+    monkeypatch.setattr(SyncRunner, "subscribe", subscribe_and_lose)
+    monkeypatch.setattr(time, "sleep", lambda pause_s: happened.append(f"pause {pause_s}"))
+    with closing(TaskQ(redis_server.url, enqueue_timeout=30)) as taskq:
+        handle = taskq.remote("t").delay()
+        with closing(taskq.runtime.source.follower("default", handle.id)) as follower:
+            for _ in range(5):
+                follower.wait(30)
+
+    assert happened == ["subscribe", "pause 30", "subscribe", "pause 30", "subscribe"]
 
 
 async def test_a_task_that_does_not_end_in_time(app: Application, clock: Clock) -> None:
