@@ -84,6 +84,21 @@ class PeriodicTask:
         TaskArgumentsError: The arguments do not fit the task.
     """
 
+    __slots__ = (
+        "call",
+        "catch_up",
+        "expire",
+        "id",
+        "is_paused",
+        "options",
+        "payload",
+        "run_key",
+        "spec",
+        "start",
+        "tz",
+        "window_s",
+    )
+
     def __init__(
         self,
         spec: str,
@@ -148,7 +163,7 @@ class PeriodicTask:
 
     def is_same(self, other: "PeriodicTask") -> bool:
         """Whether both enqueue the same call at the same times."""
-        compared = [name for name in vars(self) if name != "call"]
+        compared = [name for name in self.__slots__ if name != "call"]
         is_equal = all(getattr(self, name) == getattr(other, name) for name in compared)
         return is_equal and self.call.task.name == other.call.task.name
 

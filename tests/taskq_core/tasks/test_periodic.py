@@ -85,6 +85,12 @@ class TestEntry:
         with pytest.raises(ConfigurationError, match=r"two periodic tasks have the id 'entry'.*another id="):
             app.schedule(spec, work.s(number), id="entry", **{"max_retry": 2, **change})
 
+    def test_a_misspelled_attribute_raises(self, app: TaskQ) -> None:
+        entry = PeriodicTask("@daily", make_task(app))
+
+        with pytest.raises(AttributeError, match="paused"):
+            entry.paused = True  # type: ignore[attr-defined]
+
     def test_mistakes_are_refused_where_they_are(self, app: TaskQ) -> None:
         @app.task(name="needy")
         def needy(user_id: int) -> None: ...
