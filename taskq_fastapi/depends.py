@@ -60,7 +60,7 @@ class TaskDependencies:
         if not plan.needs:
             return None
         is_plain = not is_coroutine_function(function)
-        self._check(what, plan, (), is_plain=is_plain)
+        self._check(what, plan, (), set(), is_plain=is_plain)
         names = tuple(inspect.signature(function).parameters)
 
         def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Resolver, Callable[..., Any]]:
@@ -73,7 +73,7 @@ class TaskDependencies:
             passed = {*names[: len(args)], *given}
             missing = Plan(tuple(need for need in plan.needs if need.name not in passed), None, Kind.CALL)
             if self.dependency_overrides:
-                self._check(what, missing, (), is_plain=is_plain)
+                self._check(what, missing, (), set(), is_plain=is_plain)
             return Resolver(self, missing, _context(function, args)), functools.partial(function, *args, **given)
 
         def call(*args: Any, **kwargs: Any) -> object:
@@ -88,19 +88,30 @@ class TaskDependencies:
         functools.update_wrapper(body, function)
         return Injection(body, frozenset(need.name for need in plan.needs))
 
-    def _check(self, what: str, plan: Plan, above: tuple[Callable[..., Any], ...], *, is_plain: bool) -> None:
+    def _check(
+        self,
+        what: str,
+        plan: Plan,
+        above: tuple[Callable[..., Any], ...],
+        checked: set[Callable[..., Any]],
+        *,
+        is_plain: bool,
+    ) -> None:
         """Check all dependencies of a plan, at any depth. A plain task cannot await asynchronous ones."""
         for need in plan.needs:
             call, inner = self.find(need.call, what)
             if call in above:
                 chain = " -> ".join(name_of(each) for each in (*above[above.index(call) :], call))
                 raise TaskDefinitionError(f"{what}: the dependencies form a cycle: {chain}")
+            if call in checked:
+                continue
             if is_plain and inner.kind.is_async:
                 raise TaskDefinitionError(
                     f"{what} is a plain function and cannot await the dependency {name_of(call)!r}; "
                     "make the task `async def`, or the dependency plain"
                 )
-            self._check(what, inner, (*above, call), is_plain=is_plain)
+            self._check(what, inner, (*above, call), checked, is_plain=is_plain)
+            checked.add(call)
 
     def find(self, call: Callable[..., Any], what: str = "") -> tuple[Callable[..., Any], Plan]:
         """Return a dependency or its override, and how to call it.

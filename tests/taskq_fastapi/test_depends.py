@@ -755,6 +755,22 @@ def test_dependencies_without_end_are_refused(taskq: TaskQ, depends: TaskDepende
     assert str(refusal.value).count("first") == 2
 
 
+def test_a_dependency_that_many_others_need_is_checked_once(taskq: TaskQ, depends: TaskDependencies) -> None:
+    def needs_twice(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def function(x: str = Depends(inner), y: str = Depends(inner)) -> str:
+            return x + y
+
+        return function
+
+    function = plain
+    for _ in range(60):  # 2 ** 60 paths lead to `plain`
+        function = needs_twice(function)
+    task = taskq.task(name="work")(_takes(str, Depends(function)))
+    depends.dependency_overrides[plain] = lambda: ""
+
+    assert task() is None  # an override is checked by each run
+
+
 def test_so_it_is_where_annotations_are_texts(taskq: TaskQ) -> None:
     def work(x: "Annotated[str, Depends(plain)]") -> None: ...
 
