@@ -7,7 +7,16 @@ from taskq_core.settings.language import gettext
 
 
 class BadRequestError(TaskQError, ValueError):
-    """A value of a request is not valid. The text is shown to the user."""
+    """A value of a request is not valid. The text is shown to the user.
+
+    Args:
+        text: The text.
+        field: The field of the form that has the value, "" if the error is not shown next to a field.
+    """
+
+    def __init__(self, text: str, *, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 class NotFoundError(TaskQError, LookupError):

@@ -74,7 +74,8 @@ class Form:
                     low=low,
                     high=high,
                     got=text[:50],
-                )
+                ),
+                field=name,
             )
         return int(text)
 

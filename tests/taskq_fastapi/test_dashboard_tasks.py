@@ -588,22 +588,22 @@ async def taken(taskq: TaskQ) -> None:
 
 
 @rows(
-    ("fields", "said"),
+    ("fields", "said", "marked"),
     [
-        ({"arguments": "{"}, "this is not JSON"),
-        ({"arguments": "[]"}, "object"),
-        ({"arguments": "{}"}, "to"),
-        ({"arguments": '{"to": 5}'}, "to"),
-        ({"arguments": '{"to": "a", "more": 1}'}, "more"),
-        ({"arguments": '{"to": "a"}', "run_after": "-1"}, "run_after must be a whole number"),
-        ({"arguments": '{"to": "a"}', "max_retry": "x"}, "max_retry must be a whole number"),
-        ({"arguments": '{"to": "a"}', "task_id": "a\nb"}, "control character"),
-        ({"arguments": '{"to": "a"}', "task_id": "taken"}, "taken"),
-        ({"arguments": '{"to": "a"}', "queue": "}"}, "queue name"),
+        ({"arguments": "{"}, "this is not JSON", ["arguments"]),
+        ({"arguments": "[]"}, "object", ["arguments"]),
+        ({"arguments": "{}"}, "to", ["arguments"]),
+        ({"arguments": '{"to": 5}'}, "to", ["arguments"]),
+        ({"arguments": '{"to": "a", "more": 1}'}, "more", ["arguments"]),
+        ({"arguments": '{"to": "a"}', "run_after": "-1"}, "run_after must be a whole number", ["run_after"]),
+        ({"arguments": '{"to": "a"}', "max_retry": "x"}, "max_retry must be a whole number", ["max_retry"]),
+        ({"arguments": '{"to": "a"}', "task_id": "a\nb"}, "control character", []),
+        ({"arguments": '{"to": "a"}', "task_id": "taken"}, "taken", []),
+        ({"arguments": '{"to": "a"}', "queue": "}"}, "queue name", []),
     ],
 )
 async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_enqueued(
-    taken: None, taskq: TaskQ, send: Any, fields: dict[str, str], said: str
+    taken: None, taskq: TaskQ, send: Any, fields: dict[str, str], said: str, marked: list[str]
 ) -> None:
     async with looking(dashboard_of(taskq)) as web:
         page = await act(web, "/task-enqueue", task="mail:send", **{"queue": "mail", **fields})
@@ -612,6 +612,7 @@ async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_enqueued(
     problem = re.search(r'id="problem">(.*?)</p>', page.text, re.DOTALL)
     assert problem is not None
     assert said in html.unescape(problem[1])
+    assert re.findall(r'<\w+ id="(\w+)"[^>]* aria-invalid="true"', page.text) == marked
     assert fields["arguments"] in html.unescape(page.text)
     assert (await AsyncInspector(taskq).queue_info("mail")).size == 1
 

@@ -95,6 +95,8 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
         handle = await view.services.taskq.aenqueue(call)
     except (PayloadError, TaskArgumentsError) as error:
         field, problem = "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
+    except BadRequestError as error:
+        field, problem = error.field, str(error)
     except BrokerError:
         raise
     except TaskQError as error:
