@@ -29,7 +29,7 @@ class Page:
         show: Reads the data and returns `view.page(...)`. It makes no changes, and runs again for each update.
         label: English label in the navigation. None: the page is not in the navigation.
         is_live: Whether it is updated while it is open.
-        update_s: Minimum seconds between two updates. Users may choose a longer interval.
+        update_s: Minimum seconds between two updates by one stream. Users may choose a longer interval.
         needs_operator: Whether viewers are refused.
     """
 

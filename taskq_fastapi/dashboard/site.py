@@ -32,7 +32,7 @@ from taskq_fastapi.dashboard.refusals import error_text
 from taskq_fastapi.dashboard.registry import ACTIONS, ASK, PAGES, Action, Done, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Services, Shown, View, own_link
-from taskq_fastapi.streams import Event, StateUnavailableError, Streams
+from taskq_fastapi.streams import QUIET_S, Event, StateUnavailableError, Streams
 from taskq_fastapi.throttle import LoginLimiter, let_in
 
 logger = logging.getLogger("taskq.fastapi")
@@ -184,7 +184,12 @@ class Site:
         if not self._streams.has_room:
             return PlainTextResponse(gettext("too many pages are open"), 503, headers={"Retry-After": "10"})
 
-        async def read() -> Event:
+        loop = asyncio.get_running_loop()
+        pause_s = max(view.preferences.interval, page.update_s)
+        last: Event | None = None
+        next_update = 0.0
+
+        async def current() -> Event:
             again = View(self.services, view.request, view.path, view.user, is_stream=True)
             with translated_with(catalogue(view.language)):  # the language of the request no longer applies here
                 try:
@@ -197,8 +202,15 @@ class Site:
                     return Event("gone", json.dumps(error_text(error)), is_last=True)
                 return Event("page", json.dumps(self._rendering.contents(again, shown)))
 
-        async def wait(_is_changed: bool, _left_s: float) -> bool:
-            await asyncio.sleep(max(view.preferences.interval, page.update_s))
+        async def read() -> Event:
+            nonlocal last, next_update
+            if last is None or loop.time() >= next_update:
+                last, next_update = None, loop.time() + pause_s
+                last = await current()
+            return last
+
+        async def wait(_is_changed: bool, left_s: float) -> bool:
+            await asyncio.sleep(min(next_update - loop.time(), QUIET_S, left_s))  # QUIET_S: keep-alive comments are due
             return not await view.request.is_disconnected()
 
         last_event_id = view.request.headers.get("last-event-id")

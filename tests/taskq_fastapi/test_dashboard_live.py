@@ -10,7 +10,10 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.site import STREAM_S
+from taskq_fastapi.streams import QUIET_S
 from tests.clock import Clock
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import dashboard_of, looking
 from tests.taskq_fastapi.streams import stream
 
@@ -114,3 +117,18 @@ async def test_a_stream_ends_when_nobody_listens_any_more(filled: TaskQ) -> None
         await page.next()
 
     assert len(asyncio.all_tasks()) == before
+
+
+@rows("path", ["/redis", "/metrics"])
+async def test_a_page_that_is_seldom_read_does_not_delay_the_end_of_its_stream(
+    filled: TaskQ, clock: Clock, path: str
+) -> None:
+    """A stopping server waits for it."""
+    async with open_stream(dashboard_of(filled), path, clock=clock) as page:
+        assert (await page.next()).kind == "page"
+        await clock.advance(QUIET_S + 1)
+        assert page.text.endswith(": keep-alive\n\n")
+        assert page.text.count("event: page") == 1
+        await clock.advance(STREAM_S - QUIET_S)
+
+        assert page.is_over

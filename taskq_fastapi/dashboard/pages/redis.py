@@ -9,7 +9,7 @@ from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
 
-@page("redis", label=marked("Redis"), update_s=60.0)
+@page("redis", label=marked("Redis"), update_s=30.0)
 async def show(view: View) -> Shown:
     """Show facts about the server and its problems."""
     row = await view.dashboard.store()
