@@ -64,7 +64,7 @@ async def test_redis_is_restarted(server: RedisServer, tmp_path: Path) -> None:
 
 async def test_redis_stands_still(server: RedisServer, tmp_path: Path) -> None:
     async with Traffic(server.url, is_patient=True) as traffic:
-        await drill("Redis stands still", server, tmp_path)
+        await drill("Redis hangs", server, tmp_path)
         await traffic.until_flowing()
         await traffic.finish()
 
@@ -112,11 +112,11 @@ async def test_somebody_deletes_a_key(server: RedisServer, tmp_path: Path) -> No
 
 async def test_a_queue_has_to_stop_now(server: RedisServer, tmp_path: Path) -> None:
     async with Traffic(server.url) as traffic:
-        await drill("A queue has to stop now", server, tmp_path)
+        await drill("You must stop a queue now", server, tmp_path)
         acknowledged, ran = len(traffic.ledger.acknowledged), len(traffic.ledger.executed)
         await until(lambda: len(traffic.ledger.acknowledged) > acknowledged + 30, "producers notice nothing")
         ran_meanwhile = len(traffic.ledger.executed) - ran
-        await drill("A queue has to stop now", server, tmp_path, "drill: afterwards")
+        await drill("You must stop a queue now", server, tmp_path, "drill: afterwards")
         await traffic.until_flowing()
         await traffic.finish()
 
