@@ -86,14 +86,14 @@ def connection_options() -> list[SharedOption]:
 
 
 class _Shared(click.Command):
-    """Base of commands and groups: aliases, shared options, and a help with a section for them."""
+    """Base of commands and groups: it adds aliases, and shared options with a section in the help."""
 
     def __init__(self, *args: Any, aliases: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.aliases = tuple(aliases)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return its own and the shared parameters."""
+        """Return the parameters of this command and the shared ones."""
         root = ctx.find_root().command
         return [*super().get_params(ctx), *(root.shared if isinstance(root, Root) else ())]
 
@@ -135,7 +135,7 @@ class Group(_Shared, click.Group):
     command_class = Command
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command by its name or an alias."""
+        """Return the command with this name or alias, None if there is none."""
         found = super().get_command(ctx, cmd_name)
         if found is not None:
             return found
@@ -144,7 +144,7 @@ class Group(_Shared, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the next command on the command line, with its own name."""
+        """Return the next command on the command line, with its full name instead of an alias."""
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-") and not ctx.resilient_parsing:
@@ -157,7 +157,7 @@ class Group(_Shared, click.Group):
 
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(self.commands)}"
+        return f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(self.commands)}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, then the options."""
@@ -178,8 +178,8 @@ class Group(_Shared, click.Group):
 class LazyCommands(UserDict[str, Any]):
     """Commands by name, imported on first use: a worker starts without the modules of other commands.
 
-    It takes by name the command, or the names of modules in this room. The command is the variable with its name in the
-    first module; further modules add verbs to it.
+    A value is the command, or the names of modules of this package, separated by spaces. The command is the variable
+    with its name in the first module. The other modules add subcommands to it when they are imported.
     """
 
     def __getitem__(self, name: str) -> click.Command:
@@ -192,7 +192,7 @@ class LazyCommands(UserDict[str, Any]):
 
 
 class Root(Group):
-    """The command itself: it turns errors into a line and an exit status.
+    """The root command `taskq`. It reports an error as one line and an exit status.
 
     Args:
         shared: Options of every command.
@@ -225,7 +225,7 @@ class Root(Group):
 
 
 def run_reporting(run: Callable[[], Any]) -> int:
-    """Call a function and return the exit status. Print an error in one line on standard error."""
+    """Call a function and return the exit status. Print an error as one line on standard error."""
     try:
         status = run()
         sys.stdout.flush()
@@ -233,19 +233,19 @@ def run_reporting(run: Callable[[], Any]) -> int:
         error.show()
         return WRONG_USE
     except click.ClickException as error:
-        return _complain(usage_text(error), WRONG_USE if isinstance(error, click.UsageError) else FAILED)
+        return _report(usage_text(error), WRONG_USE if isinstance(error, click.UsageError) else FAILED)
     except click.Abort:
-        return _complain("stopped; the rest was not changed", FAILED)
+        return _report("stopped; the rest was not changed", FAILED)
     except TaskQError as error:
-        return _complain(failure_text(error), FAILED)
+        return _report(failure_text(error), FAILED)
     except OSError as error:
-        text = unwritten(error)
-        return _complain(text, FAILED) if text else FAILED
+        text = write_failure_text(error)
+        return _report(text, FAILED) if text else FAILED
     return status if isinstance(status, int) else 0
 
 
-def unwritten(error: OSError) -> str:
-    """Return the message for output that could not be written, "" if its reader has closed the pipe; stop writing.
+def write_failure_text(error: OSError) -> str:
+    """Return the message for a failed write to standard output, "" if the reader closed the pipe. Discard later output.
 
     Raises:
         OSError: The error has another cause.
@@ -260,7 +260,7 @@ _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO
 """Errors of a closed pipe, a full disk and a closed terminal."""
 
 
-def _complain(text: str, status: int) -> int:
+def _report(text: str, status: int) -> int:
     sys.stderr.write(f"taskq: {text}\n")
     return status
 
@@ -284,32 +284,32 @@ def failure_text(error: TaskQError) -> str:
 
 
 _HINTS: Mapping[type[TaskQError], str] = {
-    BrokerUnavailableError: "is it running? --url or TASKQ_URL says where",
-    BrokerAuthenticationError: "TASKQ_URL may hold user and password, --ask-password asks; see taskq doctor",
-    BrokerError: "taskq doctor looks for the reason",
-    QueueNotFoundError: "taskq queue list shows all",
-    TaskNotFoundError: "taskq task list shows those there are",
-    EntryNotFoundError: "taskq cron list shows those of running schedulers",
-    WorkerNotFoundError: "taskq server list shows those that run",
+    BrokerUnavailableError: "is Redis running? --url or TASKQ_URL sets its address",
+    BrokerAuthenticationError: "give user and password in TASKQ_URL, or use --ask-password; see taskq doctor",
+    BrokerError: "run taskq doctor to find the reason",
+    QueueNotFoundError: "taskq queue list shows all queues",
+    TaskNotFoundError: "taskq task list shows the existing tasks",
+    EntryNotFoundError: "taskq cron list shows the entries of running schedulers",
+    WorkerNotFoundError: "taskq server list shows the running workers",
 }
 
 Answer = tuple[str, Mapping[str, Any]]
-"""A sentence, and further fields of the JSON document."""
+"""The result of an action: a sentence, and further fields of the JSON document."""
 
 
 def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[str], str | Answer]) -> int:
-    """Do something for each name, and report each result. A failure does not stop the others.
+    """Run an action for each name, and report each result. After a failure, the remaining names are still processed.
 
-    Once Redis cannot be reached, the rest is skipped, because each would wait as long as the first.
+    If Redis cannot be reached, the remaining names are skipped, because each would wait as long as the first.
 
     Args:
         session: The session, with the output.
         key: Kind of the names, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         names: The names.
-        act: Does it and returns a sentence, or a sentence and further fields of the document.
+        act: Runs the action for a name. It returns a sentence, or a sentence and further fields of the document.
 
     Returns:
-        The exit status: 1 if one failed.
+        The exit status: 1 if an action failed.
     """
     documents: list[dict[str, Any]] = []
     left = list(dict.fromkeys(names))
@@ -320,10 +320,10 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
         except TaskQError as error:
             text = failure_text(error)
             documents.append({key: name, "ok": False, "error": text, "code": error.code})
-            session.output.complain(f"taskq: {text}")
+            session.output.error(f"taskq: {text}")
             if left and isinstance(error, BrokerUnavailableError):
                 documents += [{key: each, "ok": False, "error": "not tried"} for each in left]
-                session.output.complain(f"taskq: not tried: {', '.join(left)}")
+                session.output.error(f"taskq: not tried: {', '.join(left)}")
                 break
             continue
         sentence, more = (answer, {}) if isinstance(answer, str) else answer
@@ -336,7 +336,7 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone, unless `--yes` was given.
+    """Ask for a confirmation of an action that cannot be undone, unless `--yes` was given.
 
     Raises:
         click.UsageError: Standard input is not a terminal.
@@ -345,12 +345,12 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        text = f"{question.rstrip('?')}: nobody is there to confirm it; pass --yes"
+        text = f"{question.rstrip('?')}: standard input is not a terminal, so nobody can confirm it; pass --yes"
         raise click.UsageError(text, click.get_current_context(silent=True))
     try:
         is_wanted = click.confirm(clean(question), err=True)
     except click.Abort:
-        click.echo(err=True)  # Ctrl-C and Ctrl-D end no line
+        click.echo(err=True)  # Ctrl-C and Ctrl-D leave the cursor in the line of the question
         raise
     if not is_wanted:
         raise click.Abort
@@ -367,7 +367,7 @@ def each_command(
     aliases: Sequence[str] = (),
     question: Callable[[Sequence[str], Mapping[str, Any]], str] | None = None,
 ) -> Callable[[Callable[..., str | Answer]], click.Command]:
-    """Return the decorator that makes a command which does something with each of several names.
+    """Return a decorator that makes a command from an action on one name. The command runs it for each given name.
 
     The decorated function gets the session, one name, and the options. Its docstring is the help.
 
@@ -377,7 +377,7 @@ def each_command(
         params: Decorators that add its parameters: `names` for the names, and the options.
         key: Kind of the names, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         aliases: Further names of the command.
-        question: Returns the question to ask before, from the names and the options. None asks nothing.
+        question: Returns the question to confirm, from the names and the options. None asks nothing.
     """
 
     def decorate(act: Callable[..., str | Answer]) -> click.Command:
@@ -387,7 +387,7 @@ def each_command(
         ) -> int:
             names = (*names, *more_names)
             if not names:
-                raise click.UsageError("name at least one task by its id", click.get_current_context())
+                raise click.UsageError("give the id of at least one task", click.get_current_context())
             if question is not None:
                 confirm(question(names, rest), yes=yes)
             return for_each(session, key, names, lambda each: act(session, each, **rest))

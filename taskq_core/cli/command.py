@@ -1,4 +1,4 @@
-"""The whole `taskq` command, for the console and for a framework's command."""
+"""The root command `taskq` with all subcommands, for the console and for a framework's command."""
 
 import importlib.metadata
 import io
@@ -29,7 +29,7 @@ examples:
 
 exit status:
   0  done
-  1  failed; standard error says why. Of several items, the others were done
+  1  failed; standard error gives the reason. With several items, the others are still processed
   2  the command line is wrong
 """
 
@@ -73,11 +73,11 @@ def version(session: Session) -> None:
 
 
 def make_root(services: Mapping[str, click.Command | str], *, is_hosted: bool = False) -> Root:
-    """Return the whole command.
+    """Return the root command.
 
     Args:
         services: The long-running commands, or their modules: worker, scheduler, dashboard, exporter.
-        is_hosted: Whether it runs inside a framework, which sets the Redis URL and has no shell completion.
+        is_hosted: Whether the command runs inside a framework, which sets the Redis URL and has no shell completion.
     """
     return Root(
         "taskq",
@@ -106,7 +106,7 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
         context.exit()
 
 
-def _nowhere(mode: str) -> Any:
+def _open_devnull(mode: str) -> Any:
     return open(os.devnull, mode, encoding="utf-8")  # stays open until the process ends
 
 
@@ -121,9 +121,9 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
         0 for success, 1 for a failure and 2 for a wrong command line. Errors are on standard error.
     """
     # The streams are None if the parent process closed them, as a shell does with `<&-`.
-    sys.stdin = sys.stdin or _nowhere("r")
-    sys.stdout = sys.stdout or _nowhere("w")
-    sys.stderr = sys.stderr or _nowhere("w")
+    sys.stdin = sys.stdin or _open_devnull("r")
+    sys.stdout = sys.stdout or _open_devnull("w")
+    sys.stderr = sys.stderr or _open_devnull("w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # do not fail for a character that the terminal cannot show

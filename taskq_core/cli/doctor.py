@@ -28,7 +28,7 @@ SHOWN_MAX = 100
 _COLUMNS = (Column("QUEUE"), Column("KIND"), Column("TASK OR KEY", whole=True), Column("DETAIL"))
 _HEADINGS = {
     "planned": ("to be repaired", "no repair is needed"),
-    "repaired": ("repaired", "nothing was repaired: the problems had already gone"),
+    "repaired": ("repaired", "nothing was repaired: the problems no longer exist"),
     "not_repaired": ("not repaired", ""),
     "for_a_person": ("needs a person", ""),
 }
@@ -41,7 +41,7 @@ _STYLES = {Level.RED: "red", Level.YELLOW: "yellow", Level.GREEN: "green"}
     epilog="""\
 levels:
   red     tasks can be lost, or nothing works
-  yellow  it works now, but needs attention
+  yellow  taskq works now, but the setup needs attention
   green   the check found no problem
 
 exit status:
@@ -78,7 +78,7 @@ def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -
         return _status(findings)
     if not out.as_json:
         _show(out, findings, {"planned": planned})
-    confirm(f"repair {len(planned)} {'thing' if len(planned) == 1 else 'things'}?", yes=yes)
+    confirm(f"repair {len(planned)} {'problem' if len(planned) == 1 else 'problems'}?", yes=yes)
     return _fix(session, facts)
 
 

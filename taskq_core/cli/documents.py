@@ -67,7 +67,7 @@ INSPECTED = "limit worker started_at progress attempts"
 
 
 def document(record: object, more: str = "") -> Document:
-    """Return a record in its JSON form, with some more fields."""
+    """Return a record in its JSON form, with the additional fields `more`."""
     found: Document = {}
     for field in f"{FIELDS[type(record)]} {more}".split():
         name, _, attribute = field.partition("=")

@@ -47,17 +47,20 @@ def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
     "max_retry", "--retry", type=click.IntRange(0), metavar="N", help="maximum number of retries (default: 25)"
 )
 @click.option("--timeout", type=DURATION, help="maximum run time (default: 30 minutes)")
-@click.option("--deadline", type=MOMENT, help="time after which it must not run")
+@click.option("--deadline", type=MOMENT, help="time after which the task must not run")
 @click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task during this time")
 @click.option("process_at", "--at", "--process-at", "--process_at", type=MOMENT, help="run not before this time")
 @click.option(
     "process_in", "--after", "--process-in", "--process_in", type=DURATION, help="run not before this time from now"
 )
-@click.option("--retention", type=DURATION, help="how long to keep it after success (default: not at all)")
+@click.option("--retention", type=DURATION, help="how long to keep the task after success (default: not at all)")
 @click.option(
-    "--replicated", type=click.IntRange(0, REPLICAS_MAX), metavar="N", help="number of replicas that must confirm it"
+    "--replicated",
+    type=click.IntRange(0, REPLICAS_MAX),
+    metavar="N",
+    help="number of replicas that must confirm the task",
 )
-@click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which it waits to be aggregated")
+@click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which the task waits to be aggregated")
 @click.pass_obj
 def enqueue(
     session: Session,
@@ -85,7 +88,7 @@ def enqueue(
     if given.get("unique_for") == timedelta(0):
         raise click.UsageError("--unique takes at least one second", click.get_current_context())
     if not given.get("aggregate", "a name").strip():
-        raise click.UsageError("--group takes the name of a group, got nothing", click.get_current_context())
+        raise click.UsageError("--group must be the name of a group, got an empty text", click.get_current_context())
     if process_at is not None or process_in is not None:
         given["run_after"] = process_at if process_at is not None else process_in
     if headers:

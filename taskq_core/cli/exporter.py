@@ -28,8 +28,8 @@ signals:
   SIGTERM, SIGINT (Ctrl-C)   stop
 
 exit status:
-  0  it was stopped
-  1  it could not start; the message says why
+  0  the exporter was stopped
+  1  the exporter could not start; the message gives the reason
 """,
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="address to listen on")

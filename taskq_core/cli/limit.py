@@ -49,5 +49,5 @@ def set_limit(session: Session, queue: str, name: str, rate: str | None, concurr
 def clear_limit(session: Session, queue: str, name: str) -> None:
     """Remove the override of a limit."""
     was_set = session.inspector.clear_limit(queue, name)
-    result = "has the value of the code again" if was_set else "had no override"
+    result = "has the value from the code again" if was_set else "had no override"
     session.output.line(f"limit {name} of {queue} {result}")

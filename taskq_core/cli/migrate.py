@@ -52,7 +52,8 @@ def celery(session: Session, target: str | None, write: bool, paths: tuple[Path,
     """Rewrite Celery's tasks, calls, workflows, schedule and settings for taskq.
 
     Name all folders of the project in one call, so that the command knows which task each call runs. It does not run or
-    import your code. The exit status is 1 if a file could not be read or rewritten; the other files are still done.
+    import your code. The exit status is 1 if a file could not be read or rewritten; the other files are still
+    rewritten.
     """
     try:
         room = importlib.import_module("taskq_core.migrate")
@@ -115,4 +116,4 @@ def _report(out: Output, change: "Change") -> None:
     for line, text in change.marks:
         out.note(f"{name}:{line}: TODO {text}")
     if change.error:
-        out.complain(f"{name}: {change.error}")
+        out.error(f"{name}: {change.error}")

@@ -21,14 +21,14 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in new
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return it as a `timedelta`."""
+        """Return the duration as a `timedelta`."""
         if isinstance(value, timedelta):
             return value
         text = f"{value}s" if str(value).replace(".", "", 1).isdigit() else str(value)
         try:
             duration = timedelta_of_ns(parse_duration(text))
         except WireFormatError:
-            self.fail(f"{value!r} is no duration; give for example 90s, 1h30m or a number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a duration; use for example 90s, 1h30m or a number of seconds", param, ctx)
         if duration < timedelta(0):
             self.fail(f"{value!r} is negative", param, ctx)
         return duration
@@ -40,15 +40,15 @@ class MomentType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return it as an aware `datetime`."""
+        """Return the time as an aware `datetime`."""
         if isinstance(value, datetime):
             return value
         try:
             moment = datetime.fromisoformat(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no time; give for example 2030-01-31T12:00:00Z", param, ctx)
+            self.fail(f"{value!r} is not a time; use for example 2030-01-31T12:00:00Z", param, ctx)
         if moment.utcoffset() is None:
-            self.fail(f"{value!r} has no time zone; put Z (UTC) or an offset as +02:00 behind it", param, ctx)
+            self.fail(f"{value!r} has no time zone; append Z (UTC) or an offset such as +02:00", param, ctx)
         return moment
 
 
@@ -63,7 +63,7 @@ class HeaderType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
             return value
         name, equals, text = str(value).partition("=")
         if not equals or not name:
-            self.fail(f"{value!r} is no header; give name=value", param, ctx)
+            self.fail(f"{value!r} is not a header; use name=value", param, ctx)
         return name, text
 
 
@@ -93,7 +93,7 @@ class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
             return []  # a prompt would disturb the input line
         try:
             queues = session.inspector.queues()
-        except Exception:  # also of code that --app imports: a traceback would disturb the input line
+        except Exception:  # code that --app imports may raise anything, and a traceback would disturb the input line
             return []
         return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
 

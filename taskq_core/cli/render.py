@@ -73,14 +73,14 @@ class Output:
         if not text.isprintable():
             # JSON escapes only the control characters of ASCII.
             text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
-        # In one call: Django's stdout adds a line break after each.
+        # Use one call, because Django's stdout adds a line break after each call.
         self.stdout.write(text + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
         """Write one line."""
         self._console.print(Text(clean(text), style=style), soft_wrap=True)
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Write one line to standard error."""
         self._errors.print(Text(clean(text), style="red"), soft_wrap=True)
 
@@ -93,7 +93,7 @@ class Output:
         self.line(text, style="bold")
 
     def pairs(self, pairs: Mapping[str, str]) -> None:
-        """Write names and values, one pair per line."""
+        """Write names and values, one pair per line, with the values aligned."""
         width = max(map(cell_len, pairs), default=0)
         for name, value in pairs.items():
             line = Text(f"{name:<{width}}  ", style="dim")
@@ -148,7 +148,7 @@ class Output:
             self._console.print(line, soft_wrap=True)
 
     def tables(self, tables: Mapping[str, tuple[Sequence[Column], Sequence[Any]]], *, empty: str) -> None:
-        """Write several tables with titles; an empty one as `empty`."""
+        """Write several tables with titles, and `empty` for a table without records."""
         for number, (title, (columns, records)) in enumerate(tables.items()):
             if number:
                 self.line()
@@ -185,7 +185,7 @@ def _console(file: TextIO, colour: Colour) -> Console:
         highlight=False,
         no_color={"never": True, "always": False}.get(colour),
         force_terminal=True if colour == "always" else None,
-        color_system="standard" if colour == "always" else "auto",  # which would be none where TERM is dumb
+        color_system="standard" if colour == "always" else "auto",  # auto would turn colors off if TERM is dumb
     )
 
 

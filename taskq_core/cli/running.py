@@ -1,7 +1,7 @@
 """Run a worker from a command line: options, banner and log.
 
 `taskq worker` and Django's `manage.py runworker` share this module: both make their options from `OPTIONS` and call
-`run`. Only the first uses click, so this module does not import it.
+`run`. Only `taskq worker` uses click, so this module does not import click.
 """
 
 import contextlib
@@ -81,8 +81,8 @@ signals:
                              a gap. With one process, or when the terminal closes: as SIGTERM. Ignored under nohup
 
 exit status:
-  0  it was stopped, or the queues were empty (--burst)
-  1  it could not start or had to give up; the message or the log says why
+  0  the worker was stopped, or the queues were empty (--burst)
+  1  the worker could not start or had to give up; the message or the log gives the reason
   2  the command line is wrong, or no tasks are registered
 """
 
@@ -263,7 +263,7 @@ def banner(
         lines.append(f"    and {len(app.tasks) - len(shown)} more (-v 2 shows all)")
     if not config.burst:
         grace = f"{seconds('shutdown_grace', config.shutdown_grace):g} s"
-        lines.append(f"Ctrl-C stops it: running tasks get {grace} to finish. Once more stops it at once.")
+        lines.append(f"Ctrl-C stops the worker: running tasks get {grace} to finish. A second Ctrl-C stops it at once.")
     return "\n".join(lines)
 
 
@@ -347,14 +347,14 @@ def run(
         return status
     narrator = Narrator(stdout)
     verbosity = int(options.get("verbosity", 1))
-    supervisor = Supervisor(app, supervision, command(), write_line=narrator.write if verbosity else _say_nothing)
+    supervisor = Supervisor(app, supervision, command(), write_line=narrator.write if verbosity else _discard)
     if verbosity:
         narrator.write(banner(app, config, supervision, all_tasks=verbosity >= 2))
     return supervisor.run()
 
 
 def _replace_process(command: Sequence[str]) -> None:
-    """Replace this process by a new one with the same pid, which ends the threads of abandoned functions."""
+    """Replace this process by a new one with the same pid. This ends the threads of abandoned functions."""
     logger.warning("this process is replaced: too many of its functions did not end after they were interrupted")
     flush()
     for stream in (sys.stdout, sys.stderr):
@@ -363,7 +363,7 @@ def _replace_process(command: Sequence[str]) -> None:
     os.execv(command[0], list(command))  # noqa: S606 - our own command line
 
 
-def _say_nothing(line: str) -> None:
+def _discard(line: str) -> None:
     """Write nothing, at verbosity 0."""
 
 
@@ -379,10 +379,10 @@ def health_url(config: "WorkerConfig | SchedulerConfig") -> str:
 
 
 class WorkerFormatter(LineFormatter):
-    """Adds name and id of the task to log lines from its code and about it."""
+    """Adds name and id of the task to log lines that its code writes, and to those of the worker about it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line."""
+        """Return the log line with name and id of the task appended."""
         line = super().formatMessage(record)
         context = current.get()
         task_id = getattr(record, "task_id", None) or (None if context is None else context.id)

@@ -27,15 +27,15 @@ examples:
   %(prog)s shop.queue:taskq
       enqueue the tasks declared with @taskq.periodic, taskq.schedule and the setting SCHEDULE
 
-Every worker also runs a scheduler. Any number may run at the same time: one is active, the others stand by, and each
-task is enqueued once.
+Every worker also runs a scheduler. Any number of schedulers may run at the same time: one is active, the
+others stand by, and each task is enqueued once.
 
 signals:
   SIGTERM, SIGINT (Ctrl-C)   stop; another scheduler takes over within seconds
 
 exit status:
-  0  it was stopped
-  1  it could not start; the message or the log says why
+  0  the scheduler was stopped
+  1  the scheduler could not start; the message or the log gives the reason
 """
 
 
@@ -94,7 +94,7 @@ def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Outpu
     """Run a scheduler until it is stopped, and return the exit status.
 
     Args:
-        app: Queue application whose periodic tasks it enqueues.
+        app: Queue application whose periodic tasks the scheduler enqueues.
         options: Parsed command line: health_port, health_host.
         verbosity: 0 writes nothing, 1 the banner, 2 also a line per enqueued task.
         stdout: Receives the output.

@@ -1,7 +1,7 @@
 """The session of a command: the queue application, its inspector, and the output. Each is opened on first use.
 
-The application is that of the framework that runs the command, else that of `--app`, else one from the variables
-`TASKQ_...`. `--url` and similar options override its settings.
+The application comes from the framework that runs the command, else from `--app`, else from the variables `TASKQ_...`.
+`--url` and similar options override its settings.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from taskq_core.broker.connection import Address, parse_url
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Settings
 
-if TYPE_CHECKING:  # slow to import, and a worker needs neither
+if TYPE_CHECKING:  # both are slow to import, and a worker does not need them
     from taskq_core.cli.render import Output
     from taskq_core.inspector import Inspector
 
@@ -92,7 +92,7 @@ class Session:
         return self._inspector
 
     def named_app(self, target: str | None) -> TaskQ:
-        """Return the queue application, which must be named, because the command needs its tasks.
+        """Return the queue application for a command that needs its tasks, so that the user must name it.
 
         Args:
             target: Its name as an argument of the command; None if `--app` or a framework names it.
@@ -201,7 +201,7 @@ def load_app(target: str) -> TaskQ:
     """
     found = load_object(target, "a queue application")
     if not isinstance(found, TaskQ):
-        raise ConfigurationError(f"{target!r} is no TaskQ but of type {type(found).__name__!r}")
+        raise ConfigurationError(f"{target!r} is not a TaskQ but of type {type(found).__name__!r}")
     return found
 
 
@@ -244,7 +244,7 @@ def load_module(name: str, attribute: str = "") -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module exists, and one of its imports does not
+            raise  # the module exists, but a module that it imports does not
         hint = f"; a module is named without .py: {name.removesuffix('.py')}" + (f":{attribute}" if attribute else "")
         raise ConfigurationError(
             f"there is no module {error.name!r} in {folder} or on Python's path"

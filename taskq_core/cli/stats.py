@@ -47,7 +47,7 @@ def stats(session: Session) -> int:
             out.pairs(store_facts(store, utc_datetime(SYSTEM_CLOCK.time())))
     damaged = [info for info in infos if info.problem]
     for info in damaged:
-        out.complain(f"taskq: queue {info.name!r} cannot be counted: {info.problem}; taskq doctor finds the reason")
+        out.error(f"taskq: queue {info.name!r} cannot be counted: {info.problem}; run taskq doctor to find the reason")
     return FAILED if damaged else 0
 
 

@@ -94,7 +94,7 @@ def _lease(task: TaskInfo, now: datetime) -> str:
     if task.lease_expires_at is None:
         return "none"
     if task.lease_expires_at <= now:
-        return "orphaned"  # no worker extends it; the recoverer takes the task back
+        return "orphaned"  # no worker extends the lease any more, so the recoverer will take the task back
     return f"{shown_span(task.lease_expires_at - now)} left"
 
 
@@ -180,7 +180,7 @@ def find_tasks(
         "tasks",
         found.tasks,
         task_columns(queue, state, _now()),
-        empty=f"none among {found.scanned} of {found.total} tasks",
+        empty=f"no match among {found.scanned} of {found.total} tasks",
         more={"total": found.total, "scanned": found.scanned, "cursor": found.cursor},
     )
     if found.cursor is not None and not session.output.as_json:
@@ -215,7 +215,7 @@ def inspect_tasks(session: Session, queue: str, names: tuple[str, ...], more_nam
     """Show everything about tasks, including payload and result."""
     out = session.output
     if not (names or more_names):
-        raise click.UsageError("name at least one task by its id", click.get_current_context())
+        raise click.UsageError("give the id of at least one task", click.get_current_context())
     found = [session.inspector.task(queue, each) for each in (*names, *more_names)]
     if out.as_json:
         out.json({"tasks": [document(each, INSPECTED if isinstance(each, TaskInfo) else "") for each in found]})

@@ -23,7 +23,7 @@ RELOAD_HELP = "restart when a Python file below this folder changes; running tas
 def click_options(
     settings: Settings | None = None, options: Sequence[running.WorkerOption] = running.OPTIONS
 ) -> list[click.Option]:
-    """Return the worker's options for click. As `add_arguments`, for argparse."""
+    """Return the worker's options for click. `add_arguments` does the same for argparse."""
     made = []
     for option in options:
         shown = option.full_help(settings)
@@ -83,7 +83,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
     if reload:
         refuse_processes(options, "--reload")
-        session.name_app(target)  # only the child process imports it: its code may be half edited
+        session.name_app(target)  # only the child process imports the application, because its code may be half edited
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())
     app = session.named_app(target)
@@ -99,10 +99,12 @@ def _command_of_several(session: Session) -> list[str]:
     """Return the command line of another worker process.
 
     Raises:
-        ConfigurationError: It has an option that only works for one process.
+        ConfigurationError: The command line has an option that only works for one process.
     """
     if session.given.get("ask_password"):
-        raise ConfigurationError("--ask-password asks for one process only; several take the password from their URL")
+        raise ConfigurationError(
+            "--ask-password works with one process only; for several, give the password in TASKQ_URL"
+        )
     return _command()
 
 

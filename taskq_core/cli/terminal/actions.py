@@ -33,11 +33,11 @@ async def act_on(screen: DashScreen[Any], refs: Sequence[TaskRef], action: TaskA
         return None
     more = f"\n{len(refs) - len(fit):,} more are skipped, because of their state." if len(fit) < len(refs) else ""
     names = [ref.id for ref in fit] if len(fit) > 1 else []
-    options = await _options(screen, action, BUTTONS, _whom(fit), len(fit), more=more, names=names)
+    options = await _options(screen, action, BUTTONS, _tasks_text(fit), len(fit), more=more, names=names)
     if options is None:
         return None
     if len(fit) > 1:
-        screen.say(f"{BUTTONS[action]}: {_whom(fit)}…")
+        screen.say(f"{BUTTONS[action]}: {_tasks_text(fit)}…")
     report = await screen.shared.inspector.act_on(fit, action, **options)
     _show(screen, *outcome(action, report), report)
     return report
@@ -141,7 +141,7 @@ def _show(screen: DashScreen[Any], level: str, text: str, report: ActionReport) 
         screen.say(text, levels.get(level, "warning"))
 
 
-def _whom(refs: Sequence[TaskRef]) -> str:
+def _tasks_text(refs: Sequence[TaskRef]) -> str:
     if len(refs) == 1:
         return f"the task “{refs[0].id}” of the queue “{refs[0].queue}”"
     queues = {ref.queue for ref in refs}

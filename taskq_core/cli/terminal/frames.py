@@ -27,9 +27,9 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     Attributes:
         text: The filter; "" without one.
-        choice: The chosen one of `choices`.
+        choice: The selected value of `choices`.
         table: The table.
-        places: Where the shown page and those before it begin: a number of records or a cursor; 0 is the first page.
+        places: Start of the shown page and of each page before: a number of records or a cursor; 0 is the first page.
     """
 
     EMPTY: ClassVar[str] = ""
@@ -43,9 +43,14 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         Binding("n,right_square_bracket", "page(1)", "Next", key_display="n", show=False, tooltip="page"),
         Binding("p,left_square_bracket", "page(-1)", "Back", key_display="p", show=False, tooltip="to the page before"),
         Binding(
-            "right,l", "choose(1)", "Choose", show=False, key_display="→ l", tooltip="the next of the choices above"
+            "right,l",
+            "choose(1)",
+            "Choose",
+            show=False,
+            key_display="→ l",
+            tooltip="the next value of the list above the table",
         ),
-        Binding("left,h", "choose(-1)", "Choose", show=False, key_display="← h", tooltip="the previous of them"),
+        Binding("left,h", "choose(-1)", "Choose", show=False, key_display="← h", tooltip="the previous value"),
     ]
 
     def __init__(self, shared: DashState, choice: Any = None) -> None:
@@ -62,7 +67,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         raise NotImplementedError
 
     def records(self, found: T) -> Sequence[R]:
-        """Return the records of a read."""
+        """Return the records in the data of a read."""
         raise NotImplementedError
 
     def key(self, record: R) -> str:
@@ -82,7 +87,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         return None
 
     def choices(self, found: T) -> Sequence[tuple[Any, Text]]:
-        """Return what can be chosen, with labels."""
+        """Return the values that can be selected, with labels."""
         return ()
 
     def below(self, found: T) -> str:
@@ -107,7 +112,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     # --- drawing ------------------------------------------------------------------------------------------------------
 
     def body(self) -> ComposeResult:
-        """Return the table with all that may be around it."""
+        """Return the table, and the widgets above and below it."""
         yield Static(id="facts", classes="facts")
         yield Links(id="choices", classes="line")
         yield self.table
@@ -117,9 +122,9 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         yield Input(placeholder=self.FILTER, id="filter")
 
     def draw(self, found: T) -> None:
-        """Show a read."""
+        """Show the data of a read."""
         records = self.records(found)
-        if not records and isinstance(self.place, int) and self.place:  # the records of this page are gone
+        if not records and isinstance(self.place, int) and self.place:  # the records of this page no longer exist
             self.places.pop()
             self.reload()
             return
@@ -135,7 +140,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         self.show("#panel", self.panel(found))
 
     def show(self, selector: str, text: Text | None) -> None:
-        """Show a text, or hide its widget without one."""
+        """Show a text in a widget; hide the widget if the text is empty."""
         widget = self.query_one(selector, Static)
         widget.update(text or "")
         widget.display = bool(text)
@@ -197,13 +202,13 @@ class ListScreen(DashScreen[T], Generic[T, R]):
             self.reload()
 
     def action_choose(self, by: int) -> None:
-        """Choose the next or previous one."""
+        """Select the next or previous value of `choices`."""
         choices = [] if self.found is None else [choice for choice, _ in self.choices(self.found)]
         if self.choice in choices:
             self.action_choose_number((choices.index(self.choice) + by) % len(choices))
 
     def action_choose_number(self, number: int) -> None:
-        """Choose one by its number."""
+        """Select a value of `choices` by its number."""
         if self.found is not None:
             self.choice = self.choices(self.found)[number][0]
             self.filtered(self.text)

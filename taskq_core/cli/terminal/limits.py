@@ -40,7 +40,7 @@ class QueueLimit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A read of this screen.
+    """The data of one read of this screen.
 
     Attributes:
         limits: The limits; those with waiting tasks first.
@@ -94,7 +94,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
                 found += [QueueLimit(queue, each) for each in await inspector.limits(queue)]
             except QueueNotFoundError:
                 if self.queue is not None:
-                    raise  # in a list of all queues, it was deleted in the meantime
+                    raise  # the queue was deleted while all queues were read
             except BrokerReplyError:
                 damaged.append(queue)
         found.sort(key=lambda each: (not each.limit.waiting, each.queue, each.limit.kind, each.limit.name))
@@ -154,7 +154,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
         new: str | None = await self.app.push_screen_wait(Ask(title, hint=_HINTS[limit.kind], parse=parse, value=value))
         if new is None:
             return
-        code = f"The code says {limit.declared}." if limit.declared else "The value in the code is unknown."
+        code = f"The value in the code is {limit.declared}." if limit.declared else "The value in the code is unknown."
         text = f"Set the {limit.kind} of {chosen.label} to {new}? {code} It applies at once, to all workers and "
         if await self.ask(f"{text}waiting tasks.", "Set"):
             number: Any = {"rate": new} if limit.kind == "rate" else {"concurrency": int(new)}
@@ -167,7 +167,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
         text = f"Reset the {limit.kind} of {chosen.label} from {limit.changed} to the value in the code{code}?"
         if await self.ask(text, "Clear"):
             was_set = await self.shared.inspector.clear_limit(chosen.queue, limit.name)
-            result = "has the value of the code again" if was_set else "had no override any more"
+            result = "has the value from the code again" if was_set else "no longer had an override"
             self.say(f"The {limit.kind} of {chosen.label} {result}.", "success" if was_set else "warning")
 
 
@@ -180,7 +180,7 @@ def _parsed(kind: str, text: str) -> str:
     """Return a text that is a valid limit of this kind.
 
     Raises:
-        ConfigurationError: It is not.
+        ConfigurationError: The text is not a valid limit.
     """
     if kind == "rate":
         RateLimit(text)

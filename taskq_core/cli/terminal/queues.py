@@ -37,7 +37,7 @@ SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A read of this screen: figures, and the runs per second of each queue, the oldest first; None for a gap."""
+    """The data of one read of this screen: figures, and runs per second by queue, the oldest first; None for a gap."""
 
     overview: QueuesOverview
     rates: Mapping[str, list[float | None]]

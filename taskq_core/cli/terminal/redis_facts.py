@@ -23,7 +23,7 @@ FINDINGS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A read of this screen: facts, and the doctor's findings."""
+    """The data of one read of this screen: facts, and the doctor's findings."""
 
     row: StoreRow
     findings: Sequence[Finding]

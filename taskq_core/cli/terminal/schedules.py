@@ -1,4 +1,4 @@
-"""Periodic tasks: their schedules, their history, and a way to run or pause one."""
+"""Periodic tasks: their schedules, their history, and actions to run or pause a schedule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class SchedulesScreen(ListScreen[Sequence[PeriodicEntryInfo], PeriodicEntryInfo]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A read of one schedule; `entry` is None if no scheduler has it any more."""
+    """The data of one read of a schedule; `entry` is None if no scheduler has the schedule any more."""
 
     entry: PeriodicEntryInfo | None
     events: Sequence[SchedulerEvent]
@@ -93,7 +93,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
     """One schedule, and the tasks that it has enqueued."""
 
     TOP = "schedules"
-    EMPTY = "It has not enqueued anything yet."
+    EMPTY = "This schedule has not enqueued a task yet."
     HELP = "When the schedule is due, what it enqueues, and the tasks it has enqueued, the latest first."
     BINDINGS: ClassVar[list[BindingType]] = [_RUN]
 
@@ -118,7 +118,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         return EVENTS
 
     def records(self, found: Found) -> Sequence[SchedulerEvent]:
-        """Return the tasks that it has enqueued."""
+        """Return the tasks that the schedule has enqueued."""
         return found.events
 
     def key(self, record: SchedulerEvent) -> str:

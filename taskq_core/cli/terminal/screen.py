@@ -1,4 +1,4 @@
-"""The base of all screens: title, state and messages, and how a screen reads, asks and changes something."""
+"""The base of all screens: title, state and messages, reading from Redis, confirmations and changes."""
 
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -47,14 +47,14 @@ def clickable(label: Text, action: str, *, is_on: bool) -> Text:
 
 
 class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
-    """A screen that is read from Redis again and again. The attribute `HELP` describes it.
+    """A screen whose data is read from Redis again and again. The attribute `HELP` describes the screen.
 
     Attributes:
         found: The last read, None before the first.
     """
 
     TOP: ClassVar[str] = ""
-    """Its entry in `TOPS`."""
+    """The entry of this screen in `TOPS`."""
 
     class Go(Message):
         """A request to open another screen."""
@@ -86,7 +86,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         raise NotImplementedError
 
     def draw(self, found: T) -> None:
-        """Show a read."""
+        """Show the data of a read."""
         raise NotImplementedError
 
     @property
@@ -96,7 +96,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
 
     @property
     def is_live(self) -> bool:
-        """Whether it is read again and again. If not, it is read when the user asks for it."""
+        """Whether the screen is read again and again. Otherwise it is read only when the user asks for it."""
         return True
 
     # --- the frame ----------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
             self.redraw()
 
     def redraw(self) -> None:
-        """Show the last read again."""
+        """Show the data of the last read again."""
         if self.found is not None and self.has_parts:
             self.show_state()
             self.draw(self.found)
@@ -221,7 +221,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         self.post_message(self.Go(name, arguments))
 
     def leaves(self) -> bool:
-        """Return whether the screen may be left; if not, close what has to be closed first."""
+        """Return whether the screen may be left. If not, close the widget that must be closed first."""
         if self.query(HelpPanel):
             self.app.action_hide_help_panel()
             return False

@@ -40,7 +40,7 @@ _GROUPS = (Column("Group", lambda group: group.name), Column("Tasks", lambda gro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A read of this screen.
+    """The data of one read of this screen.
 
     Attributes:
         infos: The figures of one queue, or of all.
@@ -216,7 +216,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
     def nothing(self, found: Found) -> str:
         """Return why the list is empty."""
         if self.queue is not None and found.infos[0].problem:
-            return f"It cannot be counted: {found.infos[0].problem}. taskq doctor says why."
+            return f"The queue cannot be counted: {found.infos[0].problem}. Run taskq doctor to find the reason."
         if found.groups is not None:
             return "No group has tasks."
         if found.search is not None:

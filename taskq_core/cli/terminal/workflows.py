@@ -39,7 +39,7 @@ CHANGE_KEYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A read of the list of workflows.
+    """The data of one read of the list of workflows.
 
     Attributes:
         rows: The workflows of the page.

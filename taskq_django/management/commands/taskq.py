@@ -12,7 +12,7 @@ import click
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from taskq_core import TaskQError
-from taskq_core.cli.base import FAILED, Root, failure_text, unwritten, usage_text
+from taskq_core.cli.base import FAILED, Root, failure_text, usage_text, write_failure_text
 from taskq_core.cli.command import make_root
 from taskq_core.cli.exporter import exporter
 from taskq_core.cli.session import Session
@@ -107,7 +107,7 @@ class Command(BaseCommand):
         except TaskQError as error:
             raise CommandError(failure_text(error)) from error
         except OSError as error:
-            text = unwritten(error)
+            text = write_failure_text(error)
             if not text:
                 raise SystemExit(FAILED) from None
             raise CommandError(text) from None

@@ -56,7 +56,7 @@ def test_a_person_confirms_or_declines(redis_server: RedisServer, damaged: str, 
     os.close(terminal)
     os.close(stdin)
 
-    assert "repair 2 things? [y/N]:" in asked
+    assert "repair 2 problems? [y/N]:" in asked
     assert process.returncode == (0 if is_wanted else 1)
     assert "to be repaired: 2" in told
     assert is_repaired(redis_server, damaged) is is_wanted

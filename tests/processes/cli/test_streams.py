@@ -78,7 +78,11 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
             1,
             "taskq: --ask-password: standard input contains no password [configuration]\n",
         ),
-        ("queue remove here <&-", 2, "taskq: Remove queue here: nobody is there to confirm it; pass --yes"),
+        (
+            "queue remove here <&-",
+            2,
+            "taskq: Remove queue here: standard input is not a terminal, so nobody can confirm it; pass --yes",
+        ),
         ("queue list --url 127.0.0.1:1 2>&-", 1, ""),
     ],
 )
@@ -226,6 +230,6 @@ def test_the_password_is_read_from_a_pipe_and_told_nowhere() -> None:
 
     assert right.returncode == 0
     assert (wrong.returncode, "falsch" in wrong.stderr) == (1, False)
-    assert "--ask-password asks" in none.stderr
+    assert "use --ask-password" in none.stderr
     assert "standard input contains no password" in empty.stderr
     assert all(each.stderr.count("\n") == 1 for each in (wrong, none, empty))

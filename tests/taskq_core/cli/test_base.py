@@ -83,7 +83,7 @@ def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
     for words, told in [
         (["quue", "list"], "taskq: no command 'quue'; did you mean 'queue'? (see taskq --help)"),
         (["queue", "pasue", "x"], "taskq: no command 'pasue'; did you mean 'pause'? (see taskq queue --help)"),
-        (["task", "xyz"], "taskq: no command 'xyz'; there are list, find, "),
+        (["task", "xyz"], "taskq: no command 'xyz'; the commands are list, find, "),
         (["queue", "pause"], "taskq: Missing argument 'QUEUE...' (see taskq queue pause --help)"),
         (["task", "list", "--pgae", "2"], "--page"),
         (["task", "list", "-s", "pendign"], "no state 'pendign'; did you mean 'pending'? (see taskq task list --help)"),
@@ -92,14 +92,20 @@ def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
         (["task", "run-all", "-q", "x", "-s", "completed"], "'completed' is not one of"),
         (["task", "run-all", "-q", "x", "-s", "aggregating"], "--group goes with"),
         (["task", "delete-all", "-q", "x", "-s", "aggregating"], "--group goes with"),
-        (["task", "delete-all", "-q", "x", "-s", "aggregating", "-g", "y"], "tasks of group y in queue x: nobody is"),
-        (["queue", "remove", "x"], "Remove queue x: nobody is there to confirm it; pass --yes"),
+        (
+            ["task", "delete-all", "-q", "x", "-s", "aggregating", "-g", "y"],
+            "group y in queue x: standard input is",
+        ),
+        (
+            ["queue", "remove", "x"],
+            "Remove queue x: standard input is not a terminal, so nobody can confirm it; pass --yes",
+        ),
         (["task", "enqueue", "-t", "x"], "give either --payload or --payload-file"),
-        (["task", "enqueue", "-t", "x", "-l", "{}", "--timeout", "soon"], "'soon' is no duration"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "--timeout", "soon"], "'soon' is not a duration"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--unique", "0"], "--unique takes at least one second"),
-        (["task", "enqueue", "-t", "x", "-l", "{}", "-g", " "], "--group takes the name of a group"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "-g", " "], "--group must be the name of a group"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--deadline", "2030-01-01"], "has no time zone"),
-        (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is no header; give name=value"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is not a header; use name=value"),
         (["worker"], "name the TaskQ object"),
     ]:
         with subtests.test(words=words, told=told):
@@ -128,7 +134,7 @@ def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: py
 
     told = capsys.readouterr().err
     assert told.startswith("taskq: cannot reach redis://127.0.0.1:1/0")
-    assert told.endswith("is it running? --url or TASKQ_URL says where [broker-unavailable]\n")
+    assert told.endswith("is Redis running? --url or TASKQ_URL sets its address [broker-unavailable]\n")
     assert told.count("\n") == 1
 
 
@@ -173,7 +179,9 @@ def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
     app.remote("shop:greet", queue="critical").delay()
 
     assert "no queue 'critcal'; did you mean 'critical'?" in run("queue", "inspect", "critcal", status=1).stderr
-    assert "there are 'critical'; taskq queue list shows all" in run("queue", "inspect", "other", status=1).stderr
+    assert (
+        "there are 'critical'; taskq queue list shows all queues" in run("queue", "inspect", "other", status=1).stderr
+    )
 
 
 # --- completion -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def test_what_is_no_application_is_told(shop: str, subtests: pytest.Subtests) ->
         ("no_such_{shop}:taskq", "there is no module 'no_such_{shop}'"),
         ("{shop}.py:taskq", "a module is named without .py: {shop}:taskq"),
         ("{shop}:tasq", "'{shop}' has no attribute 'tasq'"),
-        ("{shop}:other", "'{shop}:other' is no TaskQ but of type 'int'"),
+        ("{shop}:other", "'{shop}:other' is not a TaskQ but of type 'int'"),
     ]:
         with subtests.test(target=target, told=told):
             with pytest.raises(ConfigurationError) as caught:

@@ -87,7 +87,7 @@ def test_it_shows_asks_repairs_and_looks_again(run: Run, redis_server: RedisServ
 def test_nobody_is_there_to_confirm(run: Run, redis_server: RedisServer, damaged: str) -> None:
     result = run("doctor", "--fix", status=2)
 
-    assert "repair 2 things: nobody is there to confirm it; pass --yes" in result.stderr
+    assert "repair 2 problems: standard input is not a terminal, so nobody can confirm it; pass --yes" in result.stderr
     assert "to be repaired: 2" in result.stdout
     assert is_damaged(redis_server)
 

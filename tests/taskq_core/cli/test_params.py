@@ -26,7 +26,7 @@ def test_moments() -> None:
     assert MOMENT.convert("2030-01-31T12:00:00+02:00", None, None) == datetime(2030, 1, 31, 10, tzinfo=UTC)
     with pytest.raises(click.BadParameter, match="no time zone"):
         MOMENT.convert("2030-01-31T12:00:00", None, None)
-    with pytest.raises(click.BadParameter, match="give for example"):
+    with pytest.raises(click.BadParameter, match="use for example"):
         MOMENT.convert("tomorrow", None, None)
 
 

@@ -236,7 +236,8 @@ def test_limits(run: Run, run_json: RunJson, app: TaskQ) -> None:
     assert run_json("limit", "ls", "-q", "default")["limits"][0]["set_to"] == "2"
     assert "pay" in run("limit", "ls", "-q", "default").stdout
     assert (
-        run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default has the value of the code again\n"
+        run("limit", "clear", "-q", "default", "pay").stdout
+        == "limit pay of default has the value from the code again\n"
     )
     assert run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default had no override\n"
     run("limit", "set", "-q", "default", "--rate", "0/m", "pay", status=1)

@@ -147,7 +147,7 @@ def test_text_of_others_neither_steers_the_terminal_nor_is_read_as_markup(subtes
             out.table((Column(title="NAME"),), [(evil,)], empty="")
             out.line(evil)
             out.pairs({"name": evil})
-            out.complain(evil)
+            out.error(evil)
 
             shown = stdout.getvalue() + stderr.getvalue()
             assert shown.count(r"\x1b]0;owned\x07[red]name[/red]\r\n:smile:\u202e".replace("\n", "")) >= 3

@@ -198,7 +198,7 @@ def test_find(run: Run, run_json: RunJson, app: TaskQ) -> None:
         words = ("--name", "mail", "--scan", "5", "--cursor", part["cursor"])
         part = run_json("task", "find", "-q", "default", "-s", "pending", *words)
     assert [each["id"] for each in part["tasks"]] == [wanted]
-    assert none.stdout == "none among 21 of 21 tasks\n"
+    assert none.stdout == "no match among 21 of 21 tasks\n"
 
 
 def test_a_long_search_goes_on_in_steps(
@@ -474,6 +474,6 @@ def test_tasks_are_named_by_arguments_or_by_options(run: Run, app: TaskQ) -> Non
         run("task", "retry", "-q", "default", "one", "--id", "two", "--after", "1h").stdout == "one waits\ntwo waits\n"
     )
     assert "only a running task can be cancelled" in run("task", "cancel", "--id", "one", status=1).stderr
-    assert "name at least one task by its id" in run("task", "inspect", "-q", "default", status=2).stderr
+    assert "give the id of at least one task" in run("task", "inspect", "-q", "default", status=2).stderr
     assert "give the name of one task" in nothing.stderr
     assert "give the name of one task" in twice.stderr

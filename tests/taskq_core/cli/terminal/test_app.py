@@ -229,7 +229,7 @@ async def test_an_action_while_redis_is_silent_is_told_and_nothing_else_stops(
             relay.cut()
             relay.refuse()
             await person.press("y")
-            await person.sees("is it running?", meanwhile=lambda: clock.skip(1))
+            await person.sees("is Redis running?", meanwhile=lambda: clock.skip(1))
             relay.forward()
             await person.press("f5")
             await person.until(

@@ -39,7 +39,7 @@ def test_what_cannot_be_read_is_told(subtests: pytest.Subtests) -> None:
         ('error:"timed out', "the filter cannot be read: No closing quotation"),
         ("eror:x", "a filter has no 'eror'; did you mean 'error'?"),
         ("error:", "error needs a value, as in error:text"),
-        ("older:soon", "'soon' is no duration; give for example 90s, 1h30m or a number of seconds"),
+        ("older:soon", "'soon' is not a duration; use for example 90s, 1h30m or a number of seconds"),
     ]:
         with subtests.test(text=text, complaint=complaint):
             with pytest.raises(ConfigurationError) as caught:

@@ -68,7 +68,7 @@ async def test_another_number_is_set_after_a_question_and_taken_back(opened: Ope
             await person.types(wrong)
             await person.sees(said)
         await person.types("2")
-        await person.sees("Set the concurrency of “mail:send” in the queue “mail” to 2? The code says 1.")
+        await person.sees("Set the concurrency of “mail:send” in the queue “mail” to 2? The value in the code is 1.")
         await person.press("n")
         await person.misses("Set the concurrency")
         assert await changed(taskq, "mail") == {"concurrency mail:send": ""}
@@ -84,7 +84,7 @@ async def test_another_number_is_set_after_a_question_and_taken_back(opened: Ope
         await person.press("c")
         await person.sees("from 2 to the value in the code, 1?")
         await person.press("y")
-        await person.sees("has the value of the code")
+        await person.sees("has the value from the code")
         assert await changed(taskq, "mail") == {"concurrency mail:send": ""}
         await person.until(lambda: "Clear" not in person.foot)
 
@@ -98,7 +98,7 @@ async def test_a_rate_is_set_and_a_sequence_has_no_number(opened: Open, taskq: T
         await person.types("often")
         await person.sees("must be a number and a period")
         await person.types("5/10s")
-        await person.sees("to 5/10s? The code says 100/m, 10 at once.")
+        await person.sees("to 5/10s? The value in the code is 100/m, 10 at once.")
         await person.press("y")
         await person.sees("is now 5/10s.")
         assert (await changed(taskq, "bank"))["rate bank:ask"].startswith("5/10s")

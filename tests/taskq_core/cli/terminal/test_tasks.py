@@ -259,7 +259,7 @@ async def test_a_task_is_put_off_for_as_long_as_is_typed(opened: Open, enqueued:
         await person.press("t")
         await person.sees("Run the task “a” of the queue “mail” at a later time?", "Delay, as")
         await person.types("soon")
-        await person.sees("'soon' is no duration")
+        await person.sees("'soon' is not a duration")
         await person.types("2h")
         await person.sees("For 2:00:00.")
         await person.press("y")
