@@ -51,7 +51,7 @@ class TestOnPostgres:
         for column in range(1, 7):
             html = show(root, f"{LIST}?o={column}")
             assert sorted(ids(html)) == ["new", "old"]
-            assert "2 tasks wait, the oldest for 7" in note(html)
+            assert "2 tasks are waiting, the oldest for 7" in note(html)
         assert ids(show(root, f"{LIST}?o=4")) == ["new", "old"]  # by how long they wait, the shortest first
         assert ids(show(root, f"{LIST}?queue=default&name=email:deliver&q=old")) == ["old"]
 

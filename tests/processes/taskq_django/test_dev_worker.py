@@ -160,7 +160,7 @@ class TestAsAProcess:
             said = read_until(process, "HINT")
             assert process.wait(60) == 1
 
-        assert "(taskq.E005) TASKQ['DEV_WORKER'] is not usable: DEV_WORKER is set, which is for development" in said
+        assert "(taskq.E005) TASKQ['DEV_WORKER'] is not usable: DEV_WORKER is for development" in said
         assert redis.client.keys("*") == []
 
 

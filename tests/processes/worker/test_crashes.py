@@ -114,7 +114,7 @@ def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
     handle = app.remote("wait", retention=600).delay(name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a") == ["started 1"])
     owner.signal(signal.SIGSTOP)
-    stopped = start_process(harm={"recoverer_stops": True})
+    stopped = start_process(has_to_start=False, harm={"recoverer_stops": True})  # it may stop at once
     stopped.wait_until_stopped()
     listed: Any = redis_server.client.zscore(queue.lease, handle.id)
     if meanwhile == "another took it":

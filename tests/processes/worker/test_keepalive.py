@@ -109,7 +109,7 @@ async def test_a_zombie_that_finished_cannot_settle(
     heir.signal(signal.SIGSTOP)  # it holds the task, and does nothing
     redis_server.client.set("go", 1)
     zombie.signal(signal.SIGCONT)
-    await until(lambda: "was lost" in zombie.said or "was refused" in zombie.said)
+    await until(lambda: "lost its lease" in zombie.said or "was refused" in zombie.said)
 
     assert state_of(redis_server, queue, handle.id) == "active"
     heir.signal(signal.SIGCONT)
