@@ -1,8 +1,8 @@
-"""Aggregators: functions that turn the tasks of a group into one task.
+"""Aggregators: functions that combine the tasks of a group into one task.
 
-A task with the option `aggregate` waits in a group of its queue. When the group is due, a worker calls the function
-registered for it with its tasks, and enqueues the one task that it returns. This module maps groups to functions.
-Scripts decide when a group is due, and the worker's aggregator does the rest.
+A task with the option `aggregate` waits in a group of its queue. When the group is due, a worker calls the group's
+aggregator function with the tasks, and enqueues the one task that the function returns. This module maps groups to
+functions. The Lua scripts decide when a group is due. `taskq_core.worker.aggregator` calls the functions.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from taskq_core.tasks.functions import check_callable, function_name
 from taskq_core.wire import TaskMessage, validate_group_name, validate_queue_name
 
 DEFAULT_GRACE_S = 60.0
-"""Asynq's default."""
+"""Default of `grace`, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 120.0
-"""Asynq's fixed time."""
+"""Default of `timeout`, the same as Asynq's fixed time."""
 MAX_SIZE = 10_000
-"""Maximum of `max_size`."""
+"""Largest allowed value of `max_size`."""
 
 
 class GroupedTask:
-    """One task of a group, as its aggregator sees it.
+    """One task of a group, as passed to the aggregator function.
 
     Attributes:
         id: Id of the task.
         name: Name of the task (its type on the wire).
-        queue: Queue it was enqueued to.
+        queue: Queue of the task.
         payload: Payload bytes.
-        headers: Its headers.
+        headers: Headers of the task.
     """
 
     __slots__ = ("_codec", "_kwargs", "headers", "id", "name", "payload", "queue")
@@ -54,13 +54,14 @@ class GroupedTask:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """Its arguments by name, decoded at the first access.
+        """The arguments of the task by name, decoded at the first access.
 
-        If the task is registered here, they have the types of its parameters; otherwise they are the values of the JSON
-        object. An object that travels as its key is that key.
+        If the task is registered in this application, the values have the types of its parameters. Otherwise they are
+        the values of the JSON object. For an object that is stored as its key, such as a Django model, the value is the
+        key.
 
         Raises:
-            PayloadError: The payload does not fit the task, or is not a JSON object.
+            PayloadError: The payload does not match the task's parameters, or is not a JSON object.
         """
         if self._kwargs is None:
             self._kwargs = self._decode()
@@ -84,23 +85,23 @@ class Aggregation:
     function: AggregatorFunction
     """Takes the name of the group and its tasks, oldest first."""
     pattern: str = ""
-    """The name of a group, or how the names of groups begin."""
+    """The name of a group, or a prefix of group names."""
     queue: str | None = None
-    """Only groups of this queue. None: of any queue."""
+    """Queue of the groups. None: any queue."""
     grace: Duration = DEFAULT_GRACE_S
     """A group is due when no task has joined it for this long. At least one second."""
     max_delay: Duration | None = None
     """A group is due when its oldest task has waited this long. At least one second. None: no limit."""
     max_size: int | None = None
-    """A group is due with this many tasks, and one call gets at most this many. None: no limit."""
+    """A group is due when it has this many tasks. One call gets at most this many. None: no limit."""
     timeout: Duration = DEFAULT_TIMEOUT_S
-    """Maximum time between taking the tasks and storing the new one. After it, the tasks go back to their group."""
+    """Maximum time from taking the tasks to storing the combined task. After it, the tasks return to their group."""
     grace_s: int = field(init=False)
-    """Whole seconds, rounded up."""
+    """`grace` in whole seconds, rounded up."""
     max_delay_s: int = field(init=False)
-    """Whole seconds, rounded up; 0 for no limit."""
+    """`max_delay` in whole seconds, rounded up; 0 for no limit."""
     timeout_s: int = field(init=False)
-    """Whole seconds, rounded up."""
+    """`timeout` in whole seconds, rounded up."""
 
     def __post_init__(self) -> None:
         check_callable("an aggregator", self.function, takes="the group's name and its tasks", count=2)
@@ -117,12 +118,12 @@ class Aggregation:
 
     @property
     def name(self) -> str:
-        """Name of its function."""
+        """`module.qualname` of the function."""
         return function_name(self.function)
 
     @property
     def is_coroutine(self) -> bool:
-        """True if its function is a coroutine function."""
+        """True if the function is a coroutine function."""
         return is_coroutine_function(self.function)
 
 
@@ -140,34 +141,34 @@ class Aggregators:
         """
         key = (aggregation.queue, aggregation.pattern)
         known = self._known.get(key)
-        if known is not None and known.name != aggregation.name:  # the same name: its module was imported again
+        if known is not None and known.name != aggregation.name:  # with the same name, its module was imported again
             where = "" if aggregation.queue is None else f" of queue {aggregation.queue!r}"
             raise TaskDefinitionError(
-                f"groups {aggregation.pattern!r}{where} are aggregated by {known.name} already; "
+                f"groups {aggregation.pattern!r}{where} already have the aggregator {known.name}; "
                 f"{aggregation.name} needs another pattern or queue"
             )
         self._known[key] = aggregation
 
     def find(self, queue: str, group: str) -> Aggregation | None:
-        """Return the aggregator of a group: the longest pattern that fits, for its queue first."""
+        """Return the aggregator of a group: the longest matching pattern; of two equal ones, that of the queue."""
         fitting = [each for each in self.of_queue(queue) if group.startswith(each.pattern)]
         return max(fitting, key=lambda each: (len(each.pattern), each.queue is not None), default=None)
 
     def of_queue(self, queue: str) -> list[Aggregation]:
-        """Return the aggregators for groups of a queue."""
+        """Return the aggregators that apply to the groups of a queue."""
         return [each for each in self._known.values() if each.queue in (None, queue)]
 
     def fingerprint(self, queue: str) -> str:
-        """Return a short text that is equal if the same groups of a queue have aggregators; "" if no group has one."""
+        """Return a short hash of the group patterns that have an aggregator in a queue; "" without any."""
         patterns = sorted((each.pattern, each.queue is not None) for each in self.of_queue(queue))
         return hashlib.sha256(repr(patterns).encode()).hexdigest()[:8] if patterns else ""
 
 
 def whole_seconds(name: str, value: Any) -> int:
-    """Return a duration of at least one second in whole seconds, rounded up.
+    """Convert a duration of at least one second to whole seconds, rounded up.
 
     Raises:
-        ConfigurationError: It is not a duration, or shorter.
+        ConfigurationError: The value is not a duration, or is shorter than one second.
     """
     value_s = seconds(name, value)
     if value_s < 1:

@@ -59,42 +59,42 @@ class BaseTask(Generic[R_co]):
     name: str
     result_type: Any
     is_remote = False
-    """Whether its code is in another program."""
+    """Whether the code of the task is in another program."""
     encode: Callable[[tuple[object, ...], Mapping[str, object]], bytes]
     """Returns the payload of a call, or raises `TaskArgumentsError`."""
     bind: Callable[[tuple[object, ...], Mapping[str, object]], Mapping[str, object]]
     """Returns the arguments of a call by name, or raises `TaskArgumentsError`."""
     split: Callable[[Mapping[str, object]], tuple[list[object], dict[str, object]]]
-    """Returns arguments by name, as `bind` returns them, in the form of a call."""
+    """Converts arguments by name, as `bind` returns them, to positional and keyword arguments of a call."""
 
     def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
         self.name = validate_task_type(name)
         self.changed: frozenset[str] = frozenset()
         self._enqueuer = enqueuer
-        self._give(options)
+        self._set_options(options)
 
-    def _give(self, options: Mapping[str, Any]) -> None:
-        self._given = dict(options)
+    def _set_options(self, options: Mapping[str, Any]) -> None:
+        self._own_options = dict(options)
         self.current_plan: Plan | None = None
-        """The plan that `plan` returned last. Clients use it while its keys are theirs."""
+        """The last result of `plan`. A client uses it as long as its `keys` are the client's."""
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
         self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
 
     @property
     def enqueuer(self) -> Enqueuer:
-        """The queue application it belongs to. For adapters."""
+        """The queue application of the task. For adapters."""
         return self._enqueuer
 
     @property
     def options(self) -> TaskOptions:
-        """This task's options, over the defaults of its queue application."""
+        """The task's options, with the defaults of its queue application for those that it does not set."""
         defaults = self._enqueuer.task_defaults
         if self._options is None or self._options[0] is not defaults:
-            self._options = (defaults, self._check_options({**defaults, **self._given}))
+            self._options = (defaults, self._check_options({**defaults, **self._own_options}))
         return self._options[1]
 
     def _check_options(self, given: Mapping[str, Any]) -> TaskOptions:
-        """Return checked options. Called for the task's own at its definition, so that mistakes show there."""
+        """Check options and return them. The constructor calls it, so that mistakes are found at the definition."""
         try:
             options = task_options(given)
             self._limits(options)
@@ -103,10 +103,12 @@ class BaseTask(Generic[R_co]):
         return options
 
     def plan(self, keys: Keys, app: object = None) -> Plan:
-        """Return the data that all calls share, computed once. Warn of a queue not in the settings. For clients.
+        """Return the data that all calls of the task share, computed once. For clients.
+
+        Warn if the task's queue is not in the setting `QUEUES`.
 
         Args:
-            keys: Key names of the client's queue application. Each application has another object.
+            keys: Key names of the client's queue application. No two applications share this object.
             app: The queue application. None skips the check of the application and the warning.
 
         Raises:
@@ -116,8 +118,8 @@ class BaseTask(Generic[R_co]):
         if plan is None or plan.keys is not keys:
             if app is not None and app is not self._enqueuer:
                 raise ConfigurationError(
-                    f"task {self.name!r} belongs to another TaskQ than this client; enqueue it with its own .delay() "
-                    "or .adelay(), with the client of its TaskQ, or by name with taskq.remote(...) of this one"
+                    f"task {self.name!r} belongs to another TaskQ than this client; call its .delay() or .adelay(), "
+                    "use the client of its TaskQ, or enqueue it by name with taskq.remote(...) of this TaskQ"
                 )
             plan = self.current_plan = Plan(self.name, self.options, keys, self.limits)
             if app is not None and not self.is_remote:  # other programs serve the queues of remote tasks
@@ -126,7 +128,7 @@ class BaseTask(Generic[R_co]):
 
     @property
     def limits(self) -> Limits | None:
-        """Its limits, bound to its parameters; None if it has none. For clients and workers."""
+        """The limits of the task, bound to its parameters. None without limits. For clients and workers."""
         return self._limits(self.options)
 
     def _limits(self, options: TaskOptions) -> Limits | None:
@@ -140,24 +142,24 @@ class BaseTask(Generic[R_co]):
         """Return a copy with other options.
 
         Raises:
-            ConfigurationError: An option is unknown, its value is not usable, or workers read it from the registered
-                task, so that a copy cannot change it.
+            ConfigurationError: An option is unknown, its value is not valid, or a copy cannot change it because workers
+                read it from the registered task.
         """
         copy: Self = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy.changed = self.changed | options.keys()
-        copy._give({**self._given, **options})
-        copy._check_options(copy._given)
+        copy._set_options({**self._own_options, **options})
+        copy._check_options(copy._own_options)
         check_call_options(options)
         return copy
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
-        """Return a copy with these headers over its own.
+        """Return a copy with these headers added. They replace the task's headers of the same name.
 
-        Calls that follow each other with equal headers get the same copy.
+        Consecutive calls with equal headers return the same copy.
 
         Raises:
-            ConfigurationError: A header cannot be used.
+            ConfigurationError: A header is not valid.
         """
         merged = {**self.options.headers, **headers}
         known = self._with_headers

@@ -1,7 +1,7 @@
 """Signatures, and the workflows that are built from them: steps, chains, groups and chords.
 
-Nothing is sent here. Wrong names and results that a task does not take are refused at once. `graph.build` checks the
-rest before anything is written.
+This module sends nothing. It rejects invalid names and results that a task does not accept at once. `graph.build`
+checks the rest before anything is written.
 """
 
 import copy
@@ -25,10 +25,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class PartialSignature(Generic[R_co]):
-    """A task with some of its arguments. As a step of a workflow it gets the others from results.
+    """A task with some of its arguments. As a step of a workflow, it gets the others from results of earlier steps.
 
-    `Task.s` always returns a `Signature`. Type checkers see this class where required arguments are missing, so that
-    they refuse to enqueue it by itself.
+    At run time `Task.s` always returns a `Signature`. Type checkers see this class, which has no `delay`, if required
+    arguments are missing.
     """
 
     __slots__ = ("args", "is_immutable", "kwargs", "task")
@@ -53,11 +53,11 @@ class PartialSignature(Generic[R_co]):
         return type(self)(task, args, kwargs, is_immutable=self.is_immutable)
 
     def __or__(self, other: "Part") -> "PartialCanvas":
-        """Return the chain of this step and the next part, which gets its result as first argument."""
+        """Return the chain of this step and a next part, which gets this step's result as first argument."""
         return chain(self, other)
 
     def on_success(self, *calls: "Part") -> "PartialCanvas":
-        """Return a workflow that runs `calls` after this step succeeds, each with its result as first argument."""
+        """Return a workflow that runs `calls` after this step succeeds, each with the result as first argument."""
         return chain(self).on_success(*calls)
 
     def on_error(self, *calls: "Part") -> "PartialCanvas":
@@ -65,11 +65,11 @@ class PartialSignature(Generic[R_co]):
         return chain(self).on_error(*calls)
 
     def on_complete(self, *calls: "Part") -> "PartialCanvas":
-        """Return a workflow that runs `calls` after this step ends, each with its result or None."""
+        """Return a workflow that runs `calls` after this step ends, each with the result, or None after a failure."""
         return chain(self).on_complete(*calls)
 
     def using(self, **options: Unpack[CallOptionsDict]) -> Self:
-        """Return a copy whose task has other options."""
+        """Return a copy with other task options."""
         return self._copy(self.task.using(**options), self.args, self.kwargs)
 
     @property
@@ -77,15 +77,17 @@ class PartialSignature(Generic[R_co]):
         """The arguments by name, without default values.
 
         Raises:
-            TaskArgumentsError: They do not fit, or a remote task was given bytes.
+            TaskArgumentsError: The arguments do not match the task's parameters, or the payload of a remote task is
+                bytes.
         """
         return self.task.bind(self.args, self.kwargs)
 
     def with_arguments(self, **arguments: object) -> Self:
-        """Return a copy with these arguments in place of those of the same name.
+        """Return a copy with these arguments added. They replace arguments of the same name.
 
         Raises:
-            TaskArgumentsError: The arguments so far do not fit, or a remote task was given bytes.
+            TaskArgumentsError: The existing arguments do not match the task's parameters, or the payload of a remote
+                task is bytes.
         """
         if not self.args:
             return self._copy(self.task, (), {**self.kwargs, **arguments})
@@ -93,10 +95,10 @@ class PartialSignature(Generic[R_co]):
         return self._copy(self.task, tuple(args), kwargs)
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
-        """Return a copy with these headers over those of its task.
+        """Return a copy with these headers added. They replace the task's headers of the same name.
 
         Raises:
-            ConfigurationError: A header cannot be used.
+            ConfigurationError: A header is not valid.
         """
         return self._copy(self.task.with_headers(headers), self.args, self.kwargs)
 
@@ -107,26 +109,26 @@ class Signature(PartialSignature[R_co]):
     __slots__ = ()
 
     if TYPE_CHECKING:
-        # As above, but what comes out has all its arguments.
+        # As in the base class, but the result has all its arguments and can be enqueued.
         def __or__(self, other: "Part") -> "Chain": ...
-        def on_success(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as above
-        def on_error(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as above
-        def on_complete(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as above
+        def on_success(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
+        def on_error(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
+        def on_complete(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
 
     def delay(self) -> TaskHandle[R_co]:
-        """Enqueue it, blocking. Raises as `Task.delay`."""
+        """Enqueue the call and return its handle. Blocks. Raises the errors of `Task.delay`."""
         return self.task._enqueuer.enqueue(self)
 
     async def adelay(self) -> TaskHandle[R_co]:
-        """Enqueue it from a coroutine. Raises as `Task.delay`."""
+        """Enqueue the call from a coroutine and return its handle. Raises the errors of `Task.delay`."""
         return await self.task._enqueuer.aenqueue(self)
 
 
 class PartialCanvas:
-    """A part of a workflow, to which the result before it may give arguments. It never changes: methods return copies.
+    """A part of a workflow whose missing arguments come from the result before it. Immutable: methods return copies.
 
-    `chain`, `group` and `step` always return a `Canvas`. Type checkers see this class where required arguments are
-    missing, so that they refuse to enqueue it by itself.
+    At run time `chain`, `group` and `step` always return a `Canvas`. Type checkers see this class, which has no
+    `delay`, if required arguments are missing.
     """
 
     __slots__ = ("about", "callbacks")
@@ -150,34 +152,35 @@ class PartialCanvas:
         return changed
 
     def on_success(self, *calls: "Part") -> Self:
-        """Return a copy after whose success these run, each with its result as first argument."""
+        """Return a copy that runs `calls` after it succeeds, each with its result as first argument."""
         return self._with("success", calls)
 
     def on_error(self, *calls: "Part") -> Self:
-        """Return a copy with what runs once if a step of it fails, each with a `StepFailure` as first argument."""
+        """Return a copy that runs `calls` once if one of its steps fails, each with a `StepFailure` as argument."""
         return self._with("error", calls)
 
     def on_complete(self, *calls: "Part") -> Self:
-        """Return a copy with what runs once it has ended in whatever way, each with its result or None.
+        """Return a copy that runs `calls` once it has succeeded or failed.
 
-        A call that takes no argument more gets none.
+        Each call gets the result as first argument, None after a failure. A call whose function accepts no further
+        argument does not get the result.
         """
         return self._with("complete", calls)
 
     def named(self, name: str) -> Self:
-        """Return a copy with a name, which people see."""
+        """Return a copy with a name for display."""
         return self._about(name=check_name("name of a workflow", name))
 
     def at_home(self, queue: str) -> Self:
-        """Return a copy whose state is kept beside a queue; else beside that of its first step."""
+        """Return a copy with another home queue, which stores its state. The default is the queue of its first step."""
         return self._about(queue=validate_queue_name(queue))
 
     def kept(self, duration: Duration) -> Self:
-        """Return a copy that is kept so long after its end; else a day."""
+        """Return a copy that is stored for `duration` after its end. The default is one day."""
         return self._about(keep_s=seconds("kept", duration))
 
     def __or__(self, other: "Part") -> "PartialCanvas":
-        """Return the chain of this and what comes after it."""
+        """Return the chain of this part and a next part, which gets this part's result as first argument."""
         return chain(self, other)
 
     @property
@@ -185,34 +188,36 @@ class PartialCanvas:
         """The queue application of its steps.
 
         Raises:
-            WorkflowDefinitionError: It has no step.
+            WorkflowDefinitionError: The workflow has no steps.
         """
         raise NotImplementedError
 
 
 class Canvas(PartialCanvas):
-    """A workflow."""
+    """A workflow that has all its arguments and can be enqueued."""
 
     __slots__ = ()
 
     if TYPE_CHECKING:
 
-        def __or__(self, other: "Part") -> "Chain": ...  # as above, but what comes out has all its arguments
+        def __or__(self, other: "Part") -> "Chain": ...  # as in the base class, but the result can be enqueued
 
     def delay(self) -> WorkflowHandle:
-        """Enqueue it, blocking, and return its handle.
+        """Enqueue the workflow and return its handle. Blocks.
 
         Raises:
-            WorkflowDefinitionError, PayloadTooLargeError: It cannot be; nothing was written, unless it is for a member
-                of a generator behind its first batch of 200: then the group fails, and members before it run.
-            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have begun.
+            WorkflowDefinitionError, PayloadTooLargeError: The workflow is not valid. Nothing was written, unless the
+                members of a group come from a generator and the invalid member is not in the first batch of 200. In
+                that case the earlier members run, and the group fails.
+            EnqueueError: Redis could not be reached or refused the workflow.
+            EnqueueUnknownError: The connection failed, and the workflow may have been written and started.
         """
         warn_if_blocking(".delay() of a workflow", ".adelay()")
         handle: WorkflowHandle = self.enqueuer.enqueue_workflow(self)
         return handle
 
     async def adelay(self) -> WorkflowHandle:
-        """Enqueue it from a coroutine and return its handle. Raises as `delay`."""
+        """Enqueue the workflow from a coroutine and return its handle. Raises the errors of `delay`."""
         handle: WorkflowHandle = await self.enqueuer.aenqueue_workflow(self)
         return handle
 
@@ -222,10 +227,10 @@ class Single(Canvas):
 
     Attributes:
         call: The task and its arguments.
-        name: The name of the step; None: made from the name of the task.
-        into: Parameter that takes the result before it; None: the first one.
-        on_failure: What happens to later steps when it fails after its last retry.
-        after: In a `Workflow`, the steps that it comes after.
+        name: Name of the step. None: a name is made from the name of the task.
+        into: Parameter that receives the result before this step. None: the first parameter.
+        on_failure: What happens to later steps when this step fails after its last retry.
+        after: In a `Workflow`, the edges to the earlier steps.
     """
 
     __slots__ = ("after", "call", "into", "name", "on_failure")
@@ -272,7 +277,7 @@ class Chain(Canvas):
 
 
 class Group(Canvas):
-    """Parts that run side by side. Made by `group`."""
+    """Parts that run in parallel. Made by `group`."""
 
     __slots__ = ("members", "name", "on_failure")
 
@@ -284,7 +289,7 @@ class Group(Canvas):
 
     @property
     def first(self) -> Any:
-        """The first member, None without members. It stays in `members` if they are a generator."""
+        """The first member, None without members. If `members` is a generator, it still yields this member."""
         if isinstance(self.members, Sequence):
             return self.members[0] if self.members else None
         if not isinstance(self.members, Peeked):
@@ -300,7 +305,7 @@ class Group(Canvas):
 
 
 class Peeked:
-    """A generator whose first element, None if it has none, was read."""
+    """An iterator whose first element was read ahead; iterating yields that element too."""
 
     def __init__(self, members: Iterator[Any]) -> None:
         self.first = next(members, None)
@@ -313,11 +318,11 @@ class Peeked:
 Part = PartialSignature[Any] | PartialCanvas
 """A part of a workflow."""
 Whole = Signature[Any] | Canvas
-"""A part that has all its arguments, as far as type checkers see."""
+"""A part of a workflow that has all its arguments, as far as type checkers can tell."""
 
 
 def _part(what: str, part: object) -> Single | Chain | Group:
-    """Return a part of a workflow, a signature as a step without a name."""
+    """Check a part of a workflow and return it. A signature becomes a step without a name."""
     if isinstance(part, Signature):
         return Single(part)
     if not isinstance(part, Single | Chain | Group):
@@ -348,14 +353,14 @@ def step(
 
     Args:
         call: The task and its arguments.
-        name: Its name, unique in the workflow. None: made from the name of the task.
-        into: Parameter that takes the result before it. None: the first one.
-        on_failure: What happens to later steps when it fails after its last retry.
-        options: Options of its task.
+        name: Name of the step, unique in the workflow. None: a name is made from the name of the task.
+        into: Parameter that receives the result before this step. None: the first parameter.
+        on_failure: What happens to later steps when this step fails after its last retry.
+        options: Options of the step's task.
 
     Raises:
-        WorkflowDefinitionError: The task does not take such an argument, or the name cannot be one.
-        ConfigurationError: An option is unknown or not usable.
+        WorkflowDefinitionError: The task has no parameter `into`, or the name is not valid.
+        ConfigurationError: An option is unknown or its value is not valid.
     """
     if not isinstance(call, Signature):
         raise WorkflowDefinitionError("", f"a step must be a signature, got {call!r:.200}")
@@ -364,7 +369,9 @@ def step(
     single = Single(call.using(**options) if options else call, name, into, policy(on_failure))
     if into is not None:
         if call.is_immutable:
-            raise WorkflowDefinitionError(single.label, f"takes no result into {into!r}: it was made by si()")
+            raise WorkflowDefinitionError(
+                single.label, f"cannot take a result into {into!r}, because it was made by si(); use s()"
+            )
         check_call(single.label, call, (), {into: Later(None)})
     return single
 
@@ -376,16 +383,16 @@ def chain(first: Whole, /, *parts: Part, on_failure: OnFailure | str = OnFailure
 @overload
 def chain(*parts: Part, on_failure: OnFailure | str = OnFailure.STOP) -> PartialCanvas: ...
 def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
-    """Return the workflow of parts that run one after the other, each with the result before it as first argument.
+    """Return a workflow of parts that run one after the other, each with the previous result as first argument.
 
-    The result of a group is the list of its results. A part starts when the one before it has succeeded.
+    The result of a group is the list of its members' results. A part starts when the previous part has succeeded.
 
     Args:
         parts: Signatures, steps, groups and chains; or one iterable of them.
-        on_failure: `stop`: what comes after a failure is skipped. `continue`: it runs, with None for the result.
+        on_failure: `stop`: the parts after a failed part are skipped. `continue`: they run, with None as the result.
 
     Raises:
-        WorkflowDefinitionError: `parts` is empty, or a part does not take the result before it.
+        WorkflowDefinitionError: `parts` is empty, or a part does not accept the previous result.
     """
     if len(parts) == 1 and not isinstance(parts[0], Signature | Canvas) and isinstance(parts[0], Iterable):
         parts = tuple(parts[0])
@@ -419,19 +426,19 @@ def group(members: Iterable[Part], /, **options: Unpack[_GroupOptionsDict]) -> P
 @overload
 def group(*members: Part, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas: ...
 def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
-    """Return the workflow of parts that run side by side.
+    """Return a workflow of members that run in parallel.
 
-    Its result is the list of their results, in order. It succeeds when all members have succeeded.
+    Its result is the list of the members' results, in order. It succeeds when all members have succeeded.
 
     Args:
-        members: Signatures, steps, groups and chains; or one iterable of them, which is read once, while they are
-            enqueued: of signatures there may be any number.
-        name: Name of the group, where its members are signatures alone.
-        on_failure: `stop`: what comes after it is skipped when a member failed for good. `continue`: it runs, with
-            None for the results that are missing.
+        members: Signatures, steps, groups and chains; or one iterable of them. The iterable is read once, while the
+            group is enqueued. It may yield any number of signatures.
+        name: Name of the group. Only for a group whose members are all signatures.
+        on_failure: What happens after a member fails after its last retry. `stop`: the steps after the group are
+            skipped. `continue`: they run, with None for each missing result.
 
     Raises:
-        WorkflowDefinitionError: A member cannot be one.
+        WorkflowDefinitionError: A member is not a signature, step, group or chain.
     """
     given: Iterable[Any] = members
     if len(members) == 1 and not isinstance(members[0], Signature | Canvas) and isinstance(members[0], Iterable):
@@ -453,12 +460,12 @@ def chord(
     members: PartialCanvas | Iterable[Part], callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP
 ) -> PartialCanvas: ...
 def chord(members: Any, callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
-    """Return the chain of a group and what runs once all its members have ended, with the list of their results.
+    """Return the chain of a group and a callback, which runs after all members and gets the list of their results.
 
     Args:
-        members: The group, or its members.
-        callback: What runs then.
-        on_failure: As for `group`, where its members are given.
+        members: A group, or the members of a new group.
+        callback: The part that runs after the group.
+        on_failure: `on_failure` of the new group; see `group`.
     """
     if not isinstance(members, Group):
         members = group(members, on_failure=on_failure)
@@ -466,9 +473,9 @@ def chord(members: Any, callback: Part, *, on_failure: OnFailure | str = OnFailu
 
 
 def check_takes_result(part: Any) -> None:
-    """Refuse a part that does not take a result before its own arguments.
+    """Check that a part accepts a result before its own arguments.
 
-    Members of a group that are read later are checked then.
+    The members of a group that come from a generator are checked later, when they are read.
     """
     if isinstance(part, Signature):
         part = Single(part)

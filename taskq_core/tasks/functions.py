@@ -17,14 +17,14 @@ def check_callable(what: str, function: object, *, takes: str = "", count: int =
     """Check that a worker can call a function, other than a task.
 
     Args:
-        what: Names the function in errors.
+        what: Name of the function in error messages.
         function: The function.
-        takes: Names its arguments in errors, "" to check no arguments.
-        count: Number of its arguments.
+        takes: Names of its arguments in error messages. "" to skip the check of the arguments.
+        count: Number of positional arguments that the worker passes.
 
     Raises:
-        TaskDefinitionError: It is not a function, is a generator or a task, wants dependencies, or takes other
-            arguments.
+        TaskDefinitionError: `function` is not a function, is a generator or a task, requests injected dependencies, or
+            cannot be called with `count` arguments.
     """
     if isinstance(function, BaseTask):
         raise TaskDefinitionError(f"{what} must be a function other than a task, got {function!r}")
@@ -61,10 +61,11 @@ def check_function(function: Any) -> None:
 
 
 def check_process_function(what: str, function: Any, *, is_injected: bool) -> None:
-    """Check that a separate process can run a function: the process imports the module of the function.
+    """Check that a separate process can import a function from its module and run it.
 
     Raises:
-        TaskDefinitionError: It is a coroutine function, is defined inside another one, or wants dependencies.
+        TaskDefinitionError: It is a coroutine function, is defined inside another function, or has injected
+            dependencies.
     """
     if is_coroutine_function(function):
         raise TaskDefinitionError(
@@ -79,26 +80,30 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
         )
     if is_injected:
         raise TaskDefinitionError(
-            f"{what}: executor='process' has no dependencies, because the worker opens them in its main process"
+            f"{what}: a task with executor='process' cannot have dependencies, because the worker opens them in its "
+            "main process"
         )
 
 
 def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
-    """Check that injected parameters come after `*args`, because positional arguments would take their place.
+    """Check that injected parameters come after `*args`, because positional arguments would fill them otherwise.
 
     Raises:
-        TaskDefinitionError: One comes before `*args`.
+        TaskDefinitionError: An injected parameter comes before `*args`.
     """
     given = parameters(what, function)
     if not any(each.kind is each.VAR_POSITIONAL for each in given):
         return
     for each in given:
         if each.name in injected and each.kind is each.POSITIONAL_OR_KEYWORD:
-            raise TaskDefinitionError(f"{what}, parameter {each.name!r}: what Depends gives must come after *args")
+            raise TaskDefinitionError(f"{what}: parameter {each.name!r} is injected by Depends; move it after *args")
 
 
 def function_name(function: Any) -> str:
-    """Return `module.qualname` for logs: of the function in a partial, or of the class of a callable object."""
+    """Return `module.qualname` of a function for logs.
+
+    A partial has the name of its function, and a callable object that of its class.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -106,7 +111,7 @@ def function_name(function: Any) -> str:
 
 
 def qualified_name(function: Callable[..., Any]) -> str:
-    """Return `module.qualname`, with the module's real name where it runs as a script.
+    """Return `module.qualname` of a function, with the module's import name instead of `__main__`.
 
     Raises:
         TaskDefinitionError: The function has no name, for example a lambda.
@@ -126,10 +131,10 @@ def qualified_name(function: Callable[..., Any]) -> str:
 
 
 def parameters(what: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters of a function; `what` names it in the error.
+    """Return the parameters of a function; `what` is the name of the function in the error message.
 
     Raises:
-        TaskDefinitionError: They cannot be read.
+        TaskDefinitionError: The function has no readable signature.
     """
     try:
         return list(inspect.signature(function).parameters.values())

@@ -1,6 +1,6 @@
 """Functions that a worker calls for raw messages, for unknown task types, and after failed runs.
 
-A handler runs all types that begin with its pattern. A worker looks for the function of a type in this order::
+A handler runs all tasks whose type begins with its pattern. A worker looks for the function of a type in this order::
 
     1. the task of this name              @taskq.task(name="email:welcome")
     2. the handler of exactly this name   @taskq.handler("email:welcome")
@@ -36,16 +36,16 @@ E = TypeVar("E", bound="Callable[[BaseException, TaskContext], Any]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawTask:
-    """A task as a handler receives it.
+    """The task message that a handler receives.
 
     Attributes:
         id: Id of the task.
-        type: Its type, the name under which it was enqueued.
-        queue: Queue it came from.
+        type: Type of the task, the name under which it was enqueued.
+        queue: Queue of the task.
         payload: Payload bytes.
-        headers: Its headers.
-        retried: Failures counted so far.
-        max_retry: Most retries.
+        headers: Headers of the task.
+        retried: Number of retries so far.
+        max_retry: Maximum retries.
     """
 
     id: str
@@ -57,10 +57,11 @@ class RawTask:
     max_retry: int
 
     def decode(self, type_: builtins.type[T]) -> T:
-        """Read the JSON of the payload as a type: a dataclass, a `TypedDict`, a Struct, a Pydantic model, `dict`.
+        """Decode the JSON payload as a type: a dataclass, a `TypedDict`, a Struct, a Pydantic model or `dict`.
 
         Raises:
-            PayloadError: It does not fit. If the handler does not catch it, the task is archived without retry.
+            PayloadError: The payload is not a valid value of the type. If the handler does not catch the error, the
+                task is archived without retry.
         """
         return cast("T", decode_payload(self.payload, type_, task=self.type))
 
@@ -69,18 +70,18 @@ _OPTIONS = tuple(HandlerOptionsDict.__annotations__)
 
 
 class Handler:
-    """A function that runs raw messages.
+    """A registered function that runs raw messages.
 
     Attributes:
-        name: Its pattern; "" for the handler of unknown types.
-        function: The function itself.
-        body: The function, under the name that workers use for tasks and handlers alike.
+        name: Pattern of the handler, "" for the handler of unknown types.
+        function: The user's function.
+        body: The same function. Workers call `body` of tasks and handlers.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
 
     Raises:
         TaskDefinitionError: The function cannot be a handler.
-        ConfigurationError: An option is unknown or its value is not usable.
+        ConfigurationError: An option is unknown or its value is not valid.
     """
 
     runs_in_process = False
@@ -96,27 +97,27 @@ class Handler:
         self.is_coroutine = is_coroutine_function(function)
         self.takes_context = context_parameter(what, function) is not None
         self._message = _message_parameter(what, function, self.takes_context)
-        self._given = dict(options or {})
+        self._own_options = dict(options or {})
         self._owner = owner
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
-        for option in self._given:
+        for option in self._own_options:
             if option not in _OPTIONS:
                 raise unknown("option of a handler", option, _OPTIONS)
-        task_options(self._given)
+        task_options(self._own_options)
 
     def __repr__(self) -> str:
         return f"<handler {self.name!r}>" if self.name else "<handler of unknown types>"
 
     @property
     def options(self) -> TaskOptions:
-        """Its options over the defaults of the queue application."""
+        """The handler's options, with the defaults of the queue application for those that it does not set."""
         defaults = self._owner.task_defaults
         if self._options is None or self._options[0] is not defaults:
-            self._options = (defaults, task_options({**defaults, **self._given}))
+            self._options = (defaults, task_options({**defaults, **self._own_options}))
         return self._options[1]
 
     def arguments(self, message: TaskMessage, payload: bytes, queue: str) -> dict[str, object]:
-        """Return the arguments that its function is called with."""
+        """Return the keyword arguments with which a worker calls the function."""
         raw = RawTask(
             id=message.id,
             type=message.type,
@@ -134,7 +135,7 @@ class Handlers:
 
     Args:
         owner: The queue application. Its `task_defaults` are the default options of handlers.
-        unknown_hint: Advice in the error of an unknown type.
+        unknown_hint: Advice at the end of the message of `UnknownTaskError`.
     """
 
     def __init__(self, owner: Enqueuer, *, unknown_hint: str = "") -> None:
@@ -144,14 +145,14 @@ class Handlers:
         self.not_found = self._default = Handler("", self._raise_unknown, owner)
 
     def get(self, pattern: str) -> Handler | None:
-        """Return the handler of exactly this pattern."""
+        """Return the handler with exactly this pattern, None without one."""
         return self._by_pattern.get(pattern)
 
     def add(self, handler: Handler) -> None:
         """Add a handler.
 
         Raises:
-            TaskDefinitionError: Another function has its pattern.
+            TaskDefinitionError: Another function is registered for the pattern.
         """
         refuse_other(self._by_pattern.get(handler.name), handler, f"the pattern {handler.name!r}")
         self._by_pattern[handler.name] = handler
@@ -161,10 +162,10 @@ class Handlers:
         """Set the handler of unknown types.
 
         Raises:
-            TaskDefinitionError: Another function is that handler already.
+            TaskDefinitionError: Another function is the handler of unknown types.
         """
         known = None if self.not_found is self._default else self.not_found
-        refuse_other(known, handler, "the place for unknown types")
+        refuse_other(known, handler, "the handler for unknown types")
         self.not_found = handler
 
     def __bool__(self) -> bool:
@@ -172,7 +173,7 @@ class Handlers:
         return bool(self._by_pattern) or self.not_found is not self._default
 
     def find(self, name: str) -> Handler:
-        """Return the handler of a type that has no registered task."""
+        """Return the handler that runs a type without a registered task."""
         known = self._by_pattern.get(name)
         if known is not None:
             return known
@@ -190,16 +191,16 @@ class Callback:
     """A function that a worker calls after a run, or for an archived task.
 
     Args:
-        what: Names the function in errors.
+        what: Name of the function in error messages.
         function: The function.
-        takes: Names its arguments in errors.
-        count: Number of its arguments.
+        takes: Names of its arguments in error messages.
+        count: Number of arguments that the worker passes.
         guard: Wraps the function, for example to check database connections. Adapters set it.
 
     Attributes:
         name: `module.qualname` of the function, for logs.
-        function: The function. Tests that run tasks in the code that enqueues them call it directly.
-        guarded: The guarded function, which workers call.
+        function: The user's function. `taskq_core.testing` calls it directly.
+        guarded: The function wrapped by `guard`. Workers call it.
         is_coroutine: True for a coroutine function.
 
     Raises:
@@ -225,19 +226,19 @@ class Callback:
 def error_handler(
     function: Callable[..., Any], *, guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 ) -> Callback:
-    """Return the callback for failed runs of a function `(error, context)`."""
+    """Return a callback for failed runs. Its function takes `(error, context)`."""
     return Callback("an error handler", function, takes="the error and the task's context", count=2, guard=guard)
 
 
 def check_pattern(pattern: object) -> str:
-    """Return the pattern of a handler if it can be used.
+    """Check the pattern of a handler and return it.
 
     Raises:
-        TaskDefinitionError: It is not text, is blank, or cannot begin a type.
+        TaskDefinitionError: The pattern is not text, is blank, or no valid type can begin with it.
     """
     if not isinstance(pattern, str):
         raise TaskDefinitionError(
-            f'a handler takes the pattern of its types, as in @taskq.handler("email:"), got {pattern!r}'
+            f'a handler needs a pattern of task types, as in @taskq.handler("email:"), got {pattern!r}'
         )
     try:
         return validate_task_type(pattern)
@@ -246,7 +247,7 @@ def check_pattern(pattern: object) -> str:
 
 
 def origin(runner: Any) -> str:
-    """Return where the function of a task or handler was written, as `module.qualname`."""
+    """Return `module.qualname` of the function of a task or handler."""
     function = runner.function
     return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
 
@@ -263,14 +264,15 @@ def place(runner: Any) -> str:
 def refuse_other(
     known: Any, new: Any, what: str, *, remedy: str = "another", is_redefined: Callable[[], bool] = lambda: False
 ) -> None:
-    """Check that a task or handler replaces another only because its module was loaded again.
+    """Check that a new task or handler does not replace another one, unless its module was loaded again.
 
     Args:
-        known: The task or handler that has the name, None without one.
-        new: The new one.
-        what: The name, for the error.
-        remedy: The change that the new one needs, for the error.
-        is_redefined: Called if both functions have the same module and name. Returns whether they differ nevertheless.
+        known: The task or handler that is registered under the name or pattern. None without one.
+        new: The new task or handler.
+        what: The name or pattern in the error message.
+        remedy: In the error message, what the new function needs to be registered.
+        is_redefined: Called if both functions have the same module and name. Returns whether they are still two
+            different definitions.
 
     Raises:
         TaskDefinitionError: The functions differ. The error names both, with file and line.
@@ -279,25 +281,25 @@ def refuse_other(
         return
     places = " and ".join(filter(None, (place(known), place(new))))
     seen = f"; see {places}" if places else ""
-    raise TaskDefinitionError(f"{what} is taken by {origin(known)}; {origin(new)} needs {remedy}{seen}")
+    raise TaskDefinitionError(f"{what} is already used by {origin(known)}; {origin(new)} needs {remedy}{seen}")
 
 
 class Definitions:
     """Distinguishes a second definition of a name, which is a mistake, from a second load of its module.
 
-    Both bring a function with the same module and name. A module that is loaded again has another `__spec__`. In
-    scripts, notebooks and functions `__spec__` is missing, and defining a name again is allowed.
+    In both cases the new function has the same module and name as the old one. A module that is loaded again has a new
+    `__spec__`. In scripts, notebooks and functions `__spec__` is missing, and defining a name again is allowed.
     """
 
     def __init__(self) -> None:
         self._by_name: dict[str, object] = {}
 
-    def note(self, name: str, function: Any) -> None:
-        """Remember a definition."""
+    def record(self, name: str, function: Any) -> None:
+        """Record the definition of a name."""
         self._by_name[name] = _loading(function)
 
     def is_redefined(self, name: str, function: Any) -> bool:
-        """Whether a name is defined again by the same load of its module."""
+        """Return whether the same load of a module defines a name a second time."""
         loading = _loading(function)
         return loading is not None and self._by_name.get(name) is loading
 
@@ -313,10 +315,10 @@ def _message_parameter(what: str, function: Callable[..., Any], takes_context: b
     rest = parameters(what, function)[takes_context:]
     if not rest or rest[0].kind is not rest[0].POSITIONAL_OR_KEYWORD:
         raise TaskDefinitionError(
-            f"{what} takes the message as its parameter, a RawTask, behind the TaskContext if it takes one"
+            f"{what} must take one parameter for the message, a RawTask, after the TaskContext if it has one"
         )
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     more = [each.name for each in rest[1:] if each.default is each.empty and each.kind not in variadic]
     if more:
-        raise TaskDefinitionError(f"{what} takes the message alone, got the further parameter {more[0]!r}")
+        raise TaskDefinitionError(f"{what} must take the message only, but also has the parameter {more[0]!r}")
     return rest[0].name

@@ -18,11 +18,12 @@ _FRAMEWORKS = frozenset({"fastapi"})
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A wrapper of a function with injected parameters.
+    """A wrapper that injects parameters into a function.
 
     Attributes:
-        function: The wrapper, called with the other arguments. It has the kind and the signature of the function.
-        names: The injected parameters.
+        function: The wrapper, called without the injected arguments. It is a coroutine function if the wrapped function
+            is one, and has the same signature.
+        names: Names of the injected parameters.
     """
 
     function: Callable[..., Any]
@@ -30,13 +31,13 @@ class Injection:
 
 
 class Injector(Protocol):
-    """Fills parameters of tasks when they run. For adapters."""
+    """Fills parameters of tasks when they run. Adapters of frameworks implement it."""
 
     def inject(self, what: str, function: Callable[..., Any]) -> Injection | None:
         """Return the wrapper of a function, None if nothing is injected.
 
         Args:
-            what: Names the function in errors.
+            what: Name of the function in error messages.
             function: The function of a task.
 
         Raises:
@@ -46,20 +47,20 @@ class Injector(Protocol):
 
 
 def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None:
-    """Check that a function requests no injection where nothing would inject.
+    """Check that no parameter of a function is marked for injection, where nothing would fill it.
 
     Raises:
-        TaskDefinitionError: A parameter is marked; the message ends with the remedy.
+        TaskDefinitionError: A parameter is marked. The message ends with the remedy.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
-        return  # the check of the signature raises the error
+        return  # the later check of the signature raises the error
     for parameter in parameters:
         try:
             annotation = resolve_annotation(parameter, function, what)
         except TaskDefinitionError:
-            annotation = None  # as above
+            annotation = None  # the later check of the signature raises the error
         for marker in (parameter.default, *getattr(annotation, "__metadata__", ())):
             if type(marker).__module__.partition(".")[0] in _FRAMEWORKS:
                 kind = type(marker).__name__

@@ -1,7 +1,8 @@
 """Limits of tasks: how many run at once, in which order, and how often.
 
-Each limit has a name and, with a key, one slot for each value of the key. A task carries its limits as text, one line
-each, which scripts read; see `lua/_limits.lua`. A limit applies to one queue, for all its workers together.
+Each limit has a name. A limit with a key has a separate slot for each value of the key. A task message carries its
+limits as text, one line for each limit; the Lua scripts read it (see `lua/_limits.lua`). A limit applies to one queue,
+and all workers of the queue share it.
 """
 
 import hashlib
@@ -20,52 +21,53 @@ from taskq_core.wire import MAX_NAME_BYTES, decode_message
 from taskq_core.wire.quoting import escape_limit_name
 
 Key = str | Callable[..., Any] | None
-"""Selects the slot of a limit: the name of a parameter, or a function with names of parameters as its parameters."""
+"""Selects the slot of a limit: the name of a task parameter, or a function that takes some of the task's parameters."""
 Cost = int | str | Callable[..., Any]
-"""Cost of a call: a number, the name of a parameter, or a function with names of parameters as its parameters."""
+"""Cost of a call: a number, the name of a task parameter, or a function that takes some of the task's parameters."""
 
 LIMIT_MAX = 1_000_000_000
-"""Largest number of a limit."""
+"""Largest count in a limit: rate, burst, cost or concurrency."""
 PERIOD_MAX_S = 31 * 86_400
 """Longest period of a rate, in seconds."""
 HEADER = "taskq-limit"
-"""Header with the limits of a task. Workers need not apply limits again that were applied at the enqueue."""
+"""Name of the header with the limits of a task, as `Limits.text` returns them. A worker does not compute the limits of
+a message that has this header."""
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RATE = re.compile(r"(\d+)/(\d*)(ms|s|m|h|d)")
 _PLAIN = re.compile(r"[\x20-\x7e]{1,64}")
 
 
 class RateWindow(StrEnum):
-    """How a rate is counted."""
+    """How the starts of a rate limit are counted."""
 
     BUCKET = "bucket"
-    """Token bucket: tokens arrive evenly, and at most `burst` of them are kept. In any time span t, at most
-    burst + rate * t are spent."""
+    """Token bucket: tokens arrive at a constant rate, and the bucket holds at most `burst` of them. In any time span t,
+    at most burst + rate * t tokens are spent."""
     FIXED = "fixed"
-    """The number of the rate in each period by Redis's clock, counted from 1970. No more than twice as many start in
-    any span as long as a period."""
+    """Fixed window: at most the number of the rate in each period. Periods are aligned to the Unix epoch by Redis's
+    clock. Around the border of two periods, up to twice as many can start within the length of one period."""
 
 
 class OnFailure(StrEnum):
     """What happens to a sequence when one of its tasks is archived."""
 
     BLOCK = "block"
-    """The next task waits until the archived one has succeeded after all or is deleted."""
+    """The next task waits until the archived task is retried and succeeds, or is deleted."""
     SKIP = "skip"
     """The next task starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A number of starts in a period, for all workers of the queue together.
+    """Limits how many runs start in a period, for all workers of the queue together.
 
     Attributes:
-        rate: The number and the period, as "100/m" or "5/10s"; units are ms, s, m, h and d. Each at least 1.
-        burst: Most starts at once with a token bucket; None: what comes in a tenth of a second, at least 1.
-        window: How it is counted.
-        key: Each value has a separate limit. None: all calls share one.
-        cost: Cost of a call, at least 1.
-        name: Tasks of one queue whose limits have the same name share them. "": the task's own.
+        rate: Number of starts and period, as "100/m" or "5/10s". Units are ms, s, m, h and d. Both are at least 1.
+        burst: Maximum starts at once with a token bucket. None: the number for a tenth of a second, at least 1.
+        window: How starts are counted.
+        key: Each value of the key has a separate limit. None: all calls share one limit.
+        cost: Number of starts that one call counts as, at least 1.
+        name: Tasks of one queue that use the same name share one limit. "": the limit belongs to this task alone.
     """
 
     rate: str
@@ -81,30 +83,32 @@ class RateLimit:
         if self.burst is not None:
             check_whole("burst", self.burst, least=1, most=LIMIT_MAX)
             if self.window is RateWindow.FIXED:
-                raise ConfigurationError("burst belongs to window='bucket'; with 'fixed' the number of the rate is it")
+                raise ConfigurationError("burst needs window='bucket'; with window='fixed' the rate is the burst")
         _check_key("key", self.key)
         if isinstance(self.cost, int):
             check_whole("cost", self.cost, least=1, most=LIMIT_MAX)
             if self.window is RateWindow.FIXED and self.cost > tokens:
-                raise ConfigurationError(f"cost must be at most the {tokens} of the rate, got {self.cost}")
+                raise ConfigurationError(
+                    f"cost must be at most {tokens}, the number of the rate {self.rate!r}, got {self.cost}"
+                )
         else:
             _check_key("cost", self.cost)
         _check_name(self.name)
 
     @property
     def spec(self) -> str:
-        """The numbers as scripts read them."""
+        """The limit in the format of the scripts; see `rate_spec`."""
         return rate_spec(self.rate, self.burst, self.window)
 
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """A number of runs at once, for all workers of the queue together.
+    """Limits how many runs are active at the same time, for all workers of the queue together.
 
     Attributes:
-        limit: Most runs at once, at least 1.
-        key: Each value has a separate limit. None: all calls share one.
-        name: Tasks of one queue whose limits have the same name share them. "": the task's own.
+        limit: Maximum runs at the same time, at least 1.
+        key: Each value of the key has a separate limit. None: all calls share one limit.
+        name: Tasks of one queue that use the same name share one limit. "": the limit belongs to this task alone.
     """
 
     limit: int
@@ -118,20 +122,20 @@ class Concurrency:
 
     @property
     def spec(self) -> str:
-        """The number as scripts read it."""
+        """The limit in the format of the scripts."""
         return str(self.limit)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSequence:
-    """One at a time for each value of the key, in the order in which they were enqueued or became due.
+    """Runs the tasks with the same key one at a time, in the order in which they were enqueued or became due.
 
-    A task that is retried keeps its turn.
+    While a task waits for a retry, the next task of its sequence does not start.
 
     Attributes:
-        key: Each value has a separate sequence.
+        key: Each value of the key has a separate sequence.
         on_failure: What happens to the sequence when one of its tasks is archived.
-        name: Tasks of one queue whose sequences have the same name share them. "": the task's own.
+        name: Tasks of one queue that use the same name share sequences. "": the sequences belong to this task alone.
     """
 
     key: Key
@@ -147,7 +151,7 @@ class TaskSequence:
 
     @property
     def spec(self) -> str:
-        """The option `on_failure` as scripts read it."""
+        """The option `on_failure` in the format of the scripts."""
         return str(self.on_failure)
 
 
@@ -155,23 +159,25 @@ Limit = RateLimit | Concurrency | TaskSequence
 
 
 def as_rate_limit(value: Any) -> RateLimit | None:
-    """Return the option `rate_limit` as a record: text is a rate.
+    """Convert a value of the option `rate_limit` to a `RateLimit`. Text is a rate such as "100/m".
 
     Raises:
-        ConfigurationError: It cannot be one.
+        ConfigurationError: The value is not a rate limit.
     """
     if value is None or isinstance(value, RateLimit):
         return value
     if isinstance(value, str):
         return RateLimit(value)
-    raise ConfigurationError(f"rate_limit must be a rate as '100/m' or a RateLimit, got {value!r}")
+    raise ConfigurationError(f"rate_limit must be a rate such as '100/m' or a RateLimit, got {value!r}")
 
 
 def as_concurrency(value: Any) -> tuple[Concurrency, ...]:
-    """Return the option `concurrency` as records, those with a key first: a number is one for all calls.
+    """Convert a value of the option `concurrency` to limits. A number is one limit for all calls.
+
+    Limits with a key come first.
 
     Raises:
-        ConfigurationError: It cannot be one.
+        ConfigurationError: The value is not a concurrency limit.
     """
     if value is None:
         return ()
@@ -182,15 +188,17 @@ def as_concurrency(value: Any) -> tuple[Concurrency, ...]:
         elif isinstance(each, int):
             found.append(Concurrency(each))
         else:
-            raise ConfigurationError(f"concurrency must be a number or a Concurrency, or some of them, got {each!r}")
+            raise ConfigurationError(
+                f"concurrency must be a number, a Concurrency, or a tuple of numbers and Concurrency, got {each!r}"
+            )
     return tuple(sorted(found, key=lambda each: each.key is None))
 
 
 def as_sequence(value: Any) -> TaskSequence | None:
-    """Return the option `sequence` as a record: text and functions are its key.
+    """Convert a value of the option `sequence` to a `TaskSequence`. Text or a function is its key.
 
     Raises:
-        ConfigurationError: It cannot be one.
+        ConfigurationError: The value is not a sequence.
     """
     if value is None or isinstance(value, TaskSequence):
         return value
@@ -200,14 +208,14 @@ def as_sequence(value: Any) -> TaskSequence | None:
 
 
 def parse_rate(rate: Any) -> tuple[int, int]:
-    """Return the number and the milliseconds of a rate.
+    """Return the number of starts and the period in milliseconds of a rate such as "100/m".
 
     Raises:
-        ConfigurationError: It is not a rate, or out of bounds.
+        ConfigurationError: The text is not a rate, or the number or the period is out of bounds.
     """
     match = _RATE.fullmatch(rate.replace(" ", "")) if isinstance(rate, str) else None
     if match is None:
-        raise ConfigurationError(f"rate_limit must be a number and a period as '100/m' or '5/10s', got {rate!r}")
+        raise ConfigurationError(f"rate_limit must be a number and a period such as '100/m' or '5/10s', got {rate!r}")
     tokens, period_ms = int(match[1]), int(match[2] or 1) * _UNITS_MS[match[3]]
     if not 1 <= tokens <= LIMIT_MAX:
         raise ConfigurationError(f"rate_limit must be at least 1 and at most {LIMIT_MAX} in its period, got {rate!r}")
@@ -217,7 +225,7 @@ def parse_rate(rate: Any) -> tuple[int, int]:
 
 
 def rate_spec(rate: str, burst: int | None, window: RateWindow | str) -> str:
-    """Return a rate as scripts read it."""
+    """Return a rate limit in the format of the scripts, such as "b/100/60000/1" or "w/100/60000"."""
     tokens, period_ms = parse_rate(rate)
     if window == RateWindow.FIXED:
         return f"w/{tokens}/{period_ms}"
@@ -225,7 +233,7 @@ def rate_spec(rate: str, burst: int | None, window: RateWindow | str) -> str:
 
 
 def shown_spec(spec: str) -> str:
-    """Return the numbers of a limit as people write them."""
+    """Return a limit for display, such as "100/m, 1 at once", from the format of the scripts."""
     way, _, rest = spec.partition("/")
     if way not in ("b", "w"):
         return spec
@@ -242,9 +250,9 @@ class Limits:
 
     Args:
         task: Name of the task.
-        limits: Its limits.
-        defaults: Defaults of its parameters by name, `inspect.Parameter.empty` where it has none; None if the
-            parameters are not known, as of a task whose code is elsewhere.
+        limits: Limits of the task.
+        defaults: Default values of the task's parameters by name, `inspect.Parameter.empty` for no default. None if the
+            parameters are unknown, because the code of the task is in another program.
 
     Raises:
         ConfigurationError: A key or cost needs a parameter that the task does not have, or two limits have the same
@@ -254,7 +262,7 @@ class Limits:
     def __init__(self, task: str, limits: Iterable[Limit], defaults: Mapping[str, Any] | None) -> None:
         self._task = task
         self._defaults = defaults or {}
-        self._bound: list[tuple[str, Limit, _Read | None, _Read | None]] = []
+        self._bound: list[tuple[str, Limit, _ArgumentReader | None, _ArgumentReader | None]] = []
         order = {TaskSequence: 0, Concurrency: 1, RateLimit: 2}
         for limit in sorted(limits, key=lambda each: order[type(each)]):
             kind = "scr"[order[type(limit)]]
@@ -269,28 +277,28 @@ class Limits:
 
     @property
     def need_arguments(self) -> bool:
-        """Whether they depend on the arguments of a call."""
+        """Whether a key or a cost depends on the arguments of a call."""
         return any(key is not None or cost is not None for _, _, key, cost in self._bound)
 
     @property
     def specs(self) -> dict[str, str]:
-        """The numbers of its limits by kind and name, as scripts read them."""
+        """The limits in the format of the scripts, by kind and name, such as "r:shop.charge"."""
         return {name: limit.spec for name, limit, *_ in self._bound}
 
-    def _reader(self, what: str, asked: Any, defaults: Mapping[str, Any] | None) -> "_Read | None":
-        if asked is None:
+    def _reader(self, what: str, source: Any, defaults: Mapping[str, Any] | None) -> "_ArgumentReader | None":
+        if source is None:
             return None
-        read = _Read(what, asked)
+        read = _ArgumentReader(what, source)
         unknown = [] if defaults is None else [each for each in read.names if each not in defaults]
         if unknown:
             raise ConfigurationError(
-                f"{what} asks for {unknown[0]!r}, which is no parameter of the task; "
-                f"it has {', '.join(defaults or ()) or 'none'}"
+                f"{what} needs the parameter {unknown[0]!r}, which the task does not have; "
+                f"parameters of the task: {', '.join(defaults or ()) or 'none'}"
             )
         return read
 
     def text(self, arguments: Mapping[str, object]) -> str:
-        """Return the limits of a call with these arguments, as text.
+        """Return the value of the limits header for a call with these arguments.
 
         Raises:
             TaskArgumentsError: A key or a cost cannot be computed from the arguments.
@@ -329,17 +337,17 @@ class Limits:
         return value
 
 
-class _Read:
-    """Computes a key or a cost from arguments."""
+class _ArgumentReader:
+    """Computes a key or a cost from the arguments of a call."""
 
-    def __init__(self, what: str, asked: str | Callable[..., Any]) -> None:
+    def __init__(self, what: str, source: str | Callable[..., Any]) -> None:
         self.what = what
-        self._function = None if isinstance(asked, str) else asked
+        self._function = None if isinstance(source, str) else source
         self._optional: set[str] = set()
-        if isinstance(asked, str):
-            self.names: tuple[str, ...] = (asked,)
+        if isinstance(source, str):
+            self.names: tuple[str, ...] = (source,)
         else:
-            parameters = inspect.signature(asked).parameters
+            parameters = inspect.signature(source).parameters
             self.names = tuple(parameters)
             self._optional = {name for name, each in parameters.items() if each.default is not each.empty}
 
@@ -350,17 +358,17 @@ class _Read:
             if value is not inspect.Parameter.empty:
                 values[name] = value
             elif name not in self._optional:
-                raise TaskArgumentsError(task, name, f"the {self.what} of a limit needs it")
+                raise TaskArgumentsError(task, name, f"missing, but the {self.what} of a limit needs it")
         if self._function is None:
             return values[self.names[0]]
         try:
             return self._function(**values)
-        except Exception as error:  # whatever a user's function raises, the call is what does not fit
+        except Exception as error:  # any error of the user's function means that the arguments are not usable
             raise TaskArgumentsError(task, "", f"the {self.what} of a limit failed: {type(error).__name__}") from error
 
 
 def limit_of(message: bytes) -> str:
-    """Return the limits that a stored message carries, "" without limits."""
+    """Return the limits header of a stored message, "" without limits."""
     if HEADER.encode() not in message:
         return ""
     try:

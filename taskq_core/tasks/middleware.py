@@ -1,11 +1,12 @@
-"""Middleware: wraps the runs of tasks, and sees calls before they are enqueued. For adapters and users.
+"""Middleware: wraps the runs of tasks, and may change calls before they are enqueued. For adapters and users.
 
-Middleware belongs to an application, to a queue or to a task. The order is always: application, queue, task, and within
-each the order of registration. The first is the outermost: it sees a call before the others, and wraps their runs.
+Middleware belongs to an application, to a queue or to a task. The order is application, queue, task, and within each of
+them the order of registration. The first middleware is the outermost: it receives a call before the others, and its
+`around` contains theirs.
 
 ::
 
-    enqueue:  application -> queue -> task -> arguments are bound, the message is made and sent
+    enqueue:  application -> queue -> task -> arguments are bound, the message is encoded and sent
     run:      application( queue( task( the function ) ) )
 """
 
@@ -20,7 +21,7 @@ from taskq_core.wire import validate_queue_name, validate_task_type
 
 R = TypeVar("R")
 Blocking = Callable[[Callable[[Signature[Any]], Signature[Any]], Signature[Any]], Awaitable[Any]]
-"""Calls a function with a call, in a place where it may block."""
+"""Runs a blocking function with a signature outside the event loop, for example in a thread."""
 _KINDS = ("everywhere", "queue", "task")
 _EVERYWHERE = ("everywhere", "")
 
@@ -28,40 +29,40 @@ _EVERYWHERE = ("everywhere", "")
 class Middleware:
     """Base class that changes nothing. Override the methods that you need.
 
-    An error from `around` or `aaround` counts as an error of the task. They wrap handlers too, also the handler of
-    unknown types. Plain functions go through `around`, in the thread that runs them. Coroutines go through `aaround`,
-    in their asyncio task.
+    `around` wraps plain functions, in the thread that runs them. `aaround` wraps coroutines, in their asyncio task.
+    Both also wrap handlers, including the handler of unknown types. Their errors count as errors of the task.
 
     An error from `enqueue` or `aenqueue` is raised to the caller of the enqueue, and nothing is sent.
 
     Attributes:
-        only_in_workers: True not to wrap the runs that `taskq_core.testing` makes in the code that enqueues a task.
+        only_in_workers: True to skip this middleware when `taskq_core.testing` runs tasks in the code that enqueues
+            them.
     """
 
     only_in_workers = False
 
     def enqueue(self, call: Signature[Any]) -> Signature[Any]:
-        """Look at a call that is about to be enqueued from blocking code.
+        """Inspect or replace a call that blocking code is about to enqueue.
 
         Args:
             call: Task and arguments. Do not change it in place: `using`, `with_arguments` and `with_headers` return
                 changed copies.
 
         Returns:
-            The call to enqueue, changed or not.
+            The call to enqueue: `call` itself or a changed copy.
         """
         return call
 
     async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
-        """Look at a call that is about to be enqueued from a coroutine. Does what `enqueue` does, unless overridden."""
+        """Inspect or replace a call that a coroutine is about to enqueue. Calls `enqueue` unless overridden."""
         return self.enqueue(call)
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
-        """Run a plain function: call `call()` and return what it returns."""
+        """Wrap the run of a plain function. Call `call()` and return its result."""
         return call()
 
     async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
-        """Run a coroutine: await `call()` and return what it returns."""
+        """Wrap the run of a coroutine. Await `call()` and return its result."""
         return await call()
 
 
@@ -95,10 +96,10 @@ class MiddlewareStack:
         task: str | BaseTask[Any] | None = None,
         outermost: bool = False,
     ) -> None:
-        """Add middleware, as the innermost or outermost of its scope. See `TaskQ.use`."""
+        """Add middleware as the innermost or outermost of its scope: application, queue or task. See `TaskQ.use`."""
         _check(middleware)
         if queue is not None and task is not None:
-            raise ConfigurationError("middleware is of one queue or of one task; give queue= or task=, not both")
+            raise ConfigurationError("middleware belongs to a queue or to a task; give queue= or task=, not both")
         scope = _EVERYWHERE
         if queue is not None:
             scope = ("queue", validate_queue_name(queue))
@@ -118,9 +119,9 @@ class MiddlewareStack:
     # --- for clients and workers --------------------------------------------------------------------------------------
 
     def outgoing(self, call: Signature[R]) -> Signature[R]:
-        """Show a call to all middleware that looks at calls, and return the call that they leave.
+        """Pass a call through the `enqueue` of all middleware and return the call to enqueue.
 
-        The middleware of a queue sees a call whose queue is set after the middleware of the application.
+        Middleware of the application runs first and may change the queue. Then the middleware of that queue runs.
         """
         for kind in _KINDS:
             for middleware in self._seeing.get(_scope(kind, call), ()):
@@ -128,12 +129,12 @@ class MiddlewareStack:
         return call
 
     async def aoutgoing(self, call: Signature[R], *, blocking: Blocking | None = None) -> Signature[R]:
-        """Show a call to all middleware, from a coroutine. As `outgoing`.
+        """Pass a call through the `aenqueue` of all middleware. As `outgoing`, for coroutines.
 
         Args:
             call: Task and arguments.
-            blocking: Runs the `enqueue` of middleware that does not override `aenqueue`, because it may block. None: it
-                runs here.
+            blocking: Runs the `enqueue` of middleware that does not override `aenqueue`, because it may block. None:
+                call it on the event loop.
         """
         for kind in _KINDS:
             for middleware in self._seeing.get(_scope(kind, call), ()):
@@ -148,8 +149,8 @@ class MiddlewareStack:
 
         Args:
             queue: Queue of the task.
-            handler: Name of the registered task, or pattern of the handler, that runs it.
-            name: Name of the task, its type. The middleware of a handler is outside that of the single type.
+            handler: Name of the registered task, or pattern of the handler, that runs the task.
+            name: Name of the task, its type. Middleware of a handler's pattern is outside of that of the type.
         """
         scopes = [_EVERYWHERE, ("queue", queue), ("task", handler)]
         if name != handler:
@@ -165,7 +166,7 @@ def _scope(kind: str, call: Signature[Any]) -> tuple[str, str]:
 
 def _check(middleware: object) -> None:
     if not isinstance(middleware, Middleware):
-        hint = "; write the brackets behind its name" if isinstance(middleware, type) else ""
+        hint = "; pass an instance, with () after the class name" if isinstance(middleware, type) else ""
         raise ConfigurationError(f"middleware must be a taskq_core.Middleware, got {middleware!r}{hint}")
 
 

@@ -1,4 +1,4 @@
-"""Workflows of steps by name, each after any number of others."""
+"""Workflows of named steps. Each step names the earlier steps that it waits for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeAlias, Unpack, cast, overload
@@ -17,7 +17,8 @@ def after(step: str, *, into: str | None = None, on_failure: OnFailure | str | N
 
     Args:
         step: Name of the earlier step.
-        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
+        into: Parameter that receives the result of the earlier step. None: the next positional argument. "": the
+            result is not passed.
         on_failure: `stop` or `continue`. None: the value of the earlier step.
     """
     return After(
@@ -42,12 +43,12 @@ class _StepOptionsDict(_CallbacksDict, total=False):
 
 
 class Workflow(Canvas):
-    """Steps by name, each after any number of others: fan-out, fan-in, any depth.
+    """A workflow of named steps, each of which waits for any number of earlier steps: fan-out, fan-in, any depth.
 
     Args:
-        name: Name of the workflow, for people.
-        queue: Its home queue; None: that of its first step.
-        kept: How long it is kept after its end.
+        name: Name of the workflow for display.
+        queue: Home queue, which stores the state of the workflow. None: the queue of its first step.
+        kept: How long the workflow is stored after its end.
     """
 
     __slots__ = ("steps",)
@@ -82,23 +83,24 @@ class Workflow(Canvas):
         """Add a step, and return the workflow.
 
         Args:
-            name: Its name.
-            call: What runs.
-            after: The earlier steps: names or `after(...)`, whose results are its first arguments in this order; or a
-                mapping of names to the parameters for their results, None to pass no result. Steps that are added later
-                may be named.
-            on_failure: What happens to later steps when it fails after its last retry, unless they set another value.
-            on_success: Calls that run after its success, as for a chain.
-            on_error: Calls that run if it fails after its last retry.
-            on_complete: Calls that run once it has ended.
-            options: Options of its task.
+            name: Name of the step.
+            call: The task and its arguments.
+            after: The earlier steps: names or `after(...)`, whose results become the first arguments in this order; or
+                a mapping of names to the parameters for their results, None to pass no result. A name may be that of a
+                step that is added later.
+            on_failure: What happens to later steps when this step fails after its last retry, unless they set another
+                value.
+            on_success: Calls that run after this step succeeds, as for a chain.
+            on_error: Calls that run if this step fails after its last retry.
+            on_complete: Calls that run once this step has ended.
+            options: Options of the step's task.
 
         Raises:
-            WorkflowDefinitionError: The name is taken or cannot be one, or the task does not take these results.
-            ConfigurationError: An option is unknown or not usable.
+            WorkflowDefinitionError: The name is taken or not valid, or the task does not accept these results.
+            ConfigurationError: An option is unknown or its value is not valid.
         """
         if name in self.steps:
-            raise WorkflowDefinitionError(name, "there is a step with this name already")
+            raise WorkflowDefinitionError(name, "the workflow has a step with this name already")
         single = cast("Single", step(call, name=name, on_failure=on_failure, **options))
         for kind, calls in (("success", on_success), ("error", on_error), ("complete", on_complete)):
             single = single._with(kind, tuple(calls) if isinstance(calls, Sequence) else (calls,))
@@ -106,12 +108,14 @@ class Workflow(Canvas):
         seen = [each.step for each in edges]
         for each in seen:
             if seen.count(each) > 1:
-                raise WorkflowDefinitionError(name, f"comes after {each!r} twice")
-        positional, named = given_by(edges, lambda edge: Later(edge.step))
+                raise WorkflowDefinitionError(name, f"after= names the step {each!r} twice")
+        positional, named = edge_arguments(edges, lambda edge: Later(edge.step))
         if call.is_immutable:
             wanted = next((edge for edge in edges if edge.into), None)
             if wanted is not None:
-                raise WorkflowDefinitionError(name, f"takes no result into {wanted.into!r}: it was made by si()")
+                raise WorkflowDefinitionError(
+                    name, f"cannot take a result into {wanted.into!r}, because it was made by si(); use s()"
+                )
         else:
             check_call(name, call, positional, named)
         single.after = edges
@@ -122,7 +126,7 @@ class Workflow(Canvas):
     def enqueuer(self) -> Any:
         """The queue application of the first step."""
         if not self.steps:
-            raise WorkflowDefinitionError("", "has no steps")
+            raise WorkflowDefinitionError("", "the workflow has no steps")
         return next(iter(self.steps.values())).enqueuer
 
 
@@ -139,7 +143,7 @@ def _edges(name: str, given: Any) -> tuple[After, ...]:
     return tuple(edges)
 
 
-def given_by(edges: Iterable[After], result: Callable[[After], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments that edges give, by position and by name."""
+def edge_arguments(edges: Iterable[After], result: Callable[[After], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that the edges of a step pass to it: positional ones and keyword ones."""
     positional = tuple(result(edge) for edge in edges if edge.into is None)
     return positional, {edge.into: result(edge) for edge in edges if edge.into}

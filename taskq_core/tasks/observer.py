@@ -1,7 +1,7 @@
 """Notify an adapter of tasks that were enqueued, and of runs that have ended.
 
-The observer is first asked whether it wants the notification, so that it costs nothing while no signal has receivers.
-Errors of an observer are logged, and change nothing.
+`wants_enqueued` and `wants_ended` are called first, so that notifications cost nothing while no signal has receivers.
+Errors of an observer are logged and have no other effect.
 """
 
 import logging
@@ -15,30 +15,33 @@ logger = logging.getLogger("taskq.observer")
 
 
 class Observer:
-    """Base class that wants no notification. Override the methods that you need. The two questions must be fast."""
+    """Base class that receives no notifications. Override the methods that you need.
+
+    `wants_enqueued` and `wants_ended` are called for every task, so they must be fast.
+    """
 
     def wants_enqueued(self) -> bool:
-        """Whether it wants notifications of tasks that are enqueued now."""
+        """Return whether to call `enqueued` or `aenqueued` for the tasks that are being enqueued."""
         return False
 
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Receive tasks that are stored in Redis, or whose rows in an outbox are committed. Called in blocking code."""
+        """Called in blocking code when tasks are stored in Redis, or when their outbox rows are committed."""
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Receive tasks that a coroutine has enqueued. As `enqueued`."""
+        """Called instead of `enqueued` when a coroutine has enqueued the tasks."""
         self.enqueued(handles)
 
     def wants_ended(self, outcome: str) -> bool:
-        """Whether it wants notifications of runs with this outcome: one of `TaskContext.outcome`, or "completed"."""
+        """Return whether to call `ended` for runs with an outcome: a value of `TaskContext.outcome`, or "completed"."""
         return False
 
     def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
-        """Receive a run that has ended and whose outcome is decided. Called in a thread."""
+        """Called in a thread when a run has ended and its outcome is decided."""
 
     # --- for clients --------------------------------------------------------------------------------------------------
 
     def notify_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Call `enqueued` for new tasks, if there are any. Errors are logged."""
+        """Call `enqueued` with the handles of new tasks, if there are any. Log its errors."""
         handles = _new(handles)
         if handles:
             try:
@@ -47,7 +50,7 @@ class Observer:
                 logger.exception("an observer of enqueued tasks failed")
 
     async def anotify_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Call `aenqueued`. As `notify_enqueued`, from a coroutine."""
+        """Call `aenqueued` with the handles of new tasks, if there are any. Log its errors."""
         handles = _new(handles)
         if handles:
             try:
@@ -57,5 +60,5 @@ class Observer:
 
 
 def _new(handles: Sequence[TaskHandle[Any]]) -> Sequence[TaskHandle[Any]]:
-    """Return the handles without those of tasks that existed before."""
+    """Return the handles of tasks that this enqueue created, without those of existing tasks."""
     return [each for each in handles if not each.existing] if any(each.existing for each in handles) else handles

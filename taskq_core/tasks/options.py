@@ -1,4 +1,4 @@
-"""The options of a task: meaning, unit, default and checks."""
+"""The options of a task, with their meanings, units, defaults and checks."""
 
 import inspect
 import math
@@ -36,11 +36,11 @@ from taskq_core.wire import (
 )
 
 DEFAULT_MAX_RETRY = 25
-"""Asynq's default."""
+"""Default of `max_retry`, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 1800
 """Seconds; Asynq's default for a task with neither timeout nor deadline."""
 REPLICAS_MAX = 100
-"""Maximum replicas that can confirm an enqueue."""
+"""Largest allowed value of `replicated`."""
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
@@ -72,17 +72,17 @@ class DeadLetterTask(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the task."""
         ...
 
     @property
     def options(self) -> "TaskOptions":
-        """Its options."""
+        """Options of the task."""
         ...
 
 
 class CallOptionsDict(TypedDict, total=False):
-    """Keyword options of `.using(...)`, steps, schedules and remote tasks. The message carries them."""
+    """Keyword options of `.using(...)`, steps, schedules and remote tasks. The task message contains them."""
 
     queue: str
     priority: int
@@ -129,22 +129,22 @@ class TaskOptions:
     """Options of one task, checked."""
 
     queue: str = "default"
-    """Queue it goes to."""
+    """Queue of the task."""
     priority: int = 0
-    """Band inside its queue, 0 to 9. Workers take tasks of higher bands first."""
+    """Priority band inside the queue, 0 to 9. Workers take tasks of higher bands first."""
     retry_priority: int | None = None
-    """Band of its retries. None: the value of `priority`."""
+    """Priority band of retries. None: the value of `priority`."""
     max_retry: int = DEFAULT_MAX_RETRY
-    """Maximum retries after the first run. 0 means it runs once."""
+    """Maximum retries after the first run. With 0 the task runs once."""
     retry_delay: RetryDelay = None
     """Time until the next attempt: None (Asynq's default), a duration, a list, `exponential(...)` or a function."""
     retry_on: tuple[type[BaseException], ...] = ()
-    """Only these exception classes are retried; any other archives the task. Empty: all are."""
+    """Exception classes that cause a retry. Any other error archives the task. Empty: every error causes a retry."""
     no_retry_on: tuple[type[BaseException], ...] = ()
-    """These exception classes archive the task at once."""
+    """Exception classes that archive the task at once."""
     is_failure: Callable[[BaseException], bool] | None = None
-    """Whether an error counts. False: the task is retried without using an attempt, and no counter of failures moves.
-    None: every error counts."""
+    """Function that returns whether an error counts as a failure. If not, the task is retried without using an attempt
+    and without counting a failure. None: every error counts."""
     trace: Relation | str | None = None
     """How the trace of a run relates to the trace of its enqueue: `parent`, `link` or `none`. None: the setting
     `TRACE` decides."""
@@ -153,51 +153,52 @@ class TaskOptions:
     archives the task at once with `MissingReferenceError`, `discard` drops it."""
     timeout: Duration | None = None
     """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
-    ended 10 seconds later keeps running beside the next task. With `executor="process"` it is killed."""
+    ended 10 seconds after the timeout keeps running beside the next task. With `executor="process"` it is killed."""
     deadline: datetime | None = None
-    """Latest moment to run, aware."""
+    """Latest time at which the task may run, an aware datetime. None: no limit."""
     run_after: Duration | datetime | None = None
-    """Not before this time from now, or this moment (aware). Past or 0 means now."""
+    """Earliest start: a delay from now, or an aware datetime. 0 or a past time means now."""
     expires: Duration | datetime | None = None
-    """Latest start of a run, retries included: a time after its enqueue or its `run_after`, or a moment (aware). None:
+    """Latest start of a run, including retries: a delay after the enqueue or `run_after`, or an aware datetime. None:
     no limit."""
     on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
     """What happens to a task that was not started in time: `archive` or `discard`."""
     dead_letter: "DeadLetterTask | str | None" = None
-    """Task, or its name, that is enqueued when this one is archived by a worker. A name goes to the queue `default`."""
+    """Task, or name of a task, that is enqueued when a worker archives this one. For a name, the queue is `default`."""
     retention: Duration = 0
-    """How long the task and its result are kept after success. 0 deletes it at once."""
+    """How long the task and its result are stored after success. 0 deletes the task at once."""
     max_result_bytes: int = RESULT_MAX
-    """Maximum bytes of its result as JSON, 1 to 536,870,912 (512 MiB). A larger result is not stored, and asking for it
-    raises `ResultTooLargeError`; the run succeeds all the same. Workers use the value of the registered task."""
+    """Maximum bytes of the result as JSON, 1 to 536,870,912 (512 MiB). A larger result is not stored, and reading it
+    raises `ResultTooLargeError`; the run still succeeds. Workers use the value of the registered task."""
     task_id: str | None = None
     """Id of the task, unique in its queue. None: a random UUID."""
     unique_for: Duration = 0
-    """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
-    enqueueing is refused. 0: never refused. At least one second otherwise. The lock is Asynq's."""
+    """Refuse an enqueue while another task with the same queue, name and arguments was enqueued within this time and
+    has not succeeded. At least one second, or 0 to refuse nothing. The lock is the same as Asynq's."""
     unique: Unique | None = None
-    """When two tasks are equal, in which states of the first, and what happens to the second. Not together with
-    `unique_for`, the short form for the most common case. None: tasks may be equal. Added in 0.1."""
+    """Which tasks are equal, for how long, and what happens to the second one. `unique_for` is the short form for the
+    most common case; only one of the two may be set. None: equal tasks are allowed. Added in 0.1."""
     aggregate: str | None = None
-    """Group of its queue in which it waits until the group is turned into one task. None or "": it runs alone."""
+    """Group of the queue in which the task waits until an aggregator combines the group into one task. None or "": the
+    task runs alone."""
     rate_limit: RateLimit | str | None = None
-    """How often it may start, for all workers of its queue together: "100/m" or a `RateLimit`. None: at any time."""
+    """How often the task may start, for all workers of its queue together: "100/m" or a `RateLimit`. None: no limit."""
     concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None = None
-    """How many of it may run at once, for all workers of its queue together: a number, a `Concurrency` (for each value
-    of a key), or some of them. None: any number."""
+    """How many runs of the task may be active at once, for all workers of its queue together: a number, a `Concurrency`
+    (may have a key), or a tuple of them. None: no limit."""
     sequence: TaskSequence | Key = None
-    """One at a time for each value of this key, in order: a parameter's name, a function of parameters, or a
+    """Run tasks with the same key one at a time, in order: a parameter's name, a function of parameters, or a
     `TaskSequence`. None: in any order."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers of the task: text to text, at most 7 KiB of names and values together. Names beginning `taskq-`,
-    `traceparent`, `tracestate` and `baggage` are reserved."""
+    """Headers of the task: text to text, at most 7 KiB of names and values together. Names that begin with `taskq-`
+    are reserved, as are `traceparent`, `tracestate` and `baggage`."""
     replicated: bool | int = False
-    """How many replicas of Redis must have the task before its enqueue succeeds, 0 to 100; True: one."""
+    """Number of Redis replicas that must have the task before its enqueue succeeds, 0 to 100. True: one."""
     fsynced: bool = False
-    """Whether the task must be on disk before its enqueue succeeds: in the append-only file of Redis, and of so many
-    replicas as `replicated` asks for. Needs Redis 7.2 with `appendonly yes`."""
+    """Whether the task must be on disk before its enqueue succeeds: in the append-only file of Redis and of as many
+    replicas as `replicated` requires. Needs Redis 7.2 with `appendonly yes`."""
     policy: Callable[..., Duration] = field(init=False, repr=False, compare=False)
-    """Function of `retry_delay`, which `retry.delay_after` calls."""
+    """`retry_delay` as a function, which `retry.delay_after` calls."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -253,39 +254,39 @@ class TaskOptions:
             raise ConfigurationError(f"unique must be Unique(...) or None, got {self.unique!r}")
         if self.unique is not None and unique_s:
             raise ConfigurationError(
-                "unique and unique_for exclude each other; unique_for=0 or unique=None takes one of them away"
+                "unique and unique_for cannot be combined; remove one of them with unique_for=0 or unique=None"
             )
 
     @property
     def relation(self) -> Relation | None:
-        """The option `trace`."""
+        """The option `trace` as an enum member."""
         return None if self.trace is None else Relation(self.trace)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """Its limits, in any order."""
+        """The rate limit, concurrency limits and sequence of the task, in any order."""
         found: list[Any] = [self.sequence, *as_concurrency(self.concurrency), self.rate_limit]
         return tuple(each for each in found if each is not None)
 
     @property
     def timeout_s(self) -> int:
-        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 with only a deadline."""
+        """Timeout for the message in whole seconds, rounded up so that it does not become 0; 0 with only a deadline."""
         timeout_s = 0 if self.timeout is None else _round_up(seconds("timeout", self.timeout))
         return timeout_s or (0 if self.deadline_s else DEFAULT_TIMEOUT_S)
 
     @property
     def deadline_s(self) -> int:
-        """Unix second for the message, 0 without a deadline."""
+        """Deadline for the message in Unix seconds, 0 without a deadline."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
 
     @property
     def bands(self) -> tuple[int, int]:
-        """Its band, and the band of its retries."""
+        """Priority band of the first run, and priority band of retries."""
         return self.priority, self.priority if self.retry_priority is None else self.retry_priority
 
     @property
     def dead_letter_address(self) -> tuple[str, str] | None:
-        """Queue and name of its dead letter task, None without one."""
+        """Queue and name of the dead letter task, None without one."""
         if self.dead_letter is None:
             return None
         if isinstance(self.dead_letter, str):
@@ -294,7 +295,7 @@ class TaskOptions:
 
     @property
     def expiry(self) -> Expiry | None:
-        """Latest start, rounded up to whole seconds; None for no limit."""
+        """Latest start for the message, rounded up to whole seconds. None: no limit."""
         if self.expires is None:
             return None
         is_discarded = self.on_expiry is OnExpiry.DISCARD
@@ -304,9 +305,10 @@ class TaskOptions:
 
     @property
     def stored_deadline_s(self) -> int:
-        """Deadline for the message. A task that expires at a moment gets one `timeout` after it, if it has no deadline.
+        """Deadline for the message, which also limits tasks that expire.
 
-        Go workers do not know expiry. They run the task no later than this, and no run that began in time is cut short.
+        Go workers ignore expiry. Without a deadline, a task that expires at a given time gets a deadline one `timeout`
+        later. So Go workers do not run it after that, and a run that began in time is not interrupted.
         """
         expiry = self.expiry
         if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:
@@ -315,12 +317,12 @@ class TaskOptions:
 
     @property
     def retention_s(self) -> int:
-        """Whole seconds for the message, rounded up so that a short retention is not lost."""
+        """Retention for the message in whole seconds, rounded up so that it does not become 0."""
         return _round_up(seconds("retention", self.retention))
 
     @property
     def unique_s(self) -> int:
-        """Whole seconds of the unique lock, 0 without a lock or for a lock without a time limit."""
+        """Time limit of the unique lock in whole seconds, 0 without a lock or for a lock without a time limit."""
         if self.unique is not None:
             return self.unique.period_s
         return int(seconds("unique_for", self.unique_for))
@@ -328,14 +330,14 @@ class TaskOptions:
 
 OPTION_NAMES = tuple(each.name for each in fields(TaskOptions) if each.init)
 CALL_OPTIONS = frozenset(CallOptionsDict.__annotations__)
-"""Options that the message carries. Workers read the others from the registered task."""
+"""Options that the task message contains. Workers read the others from the registered task."""
 
 
 def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -> TaskOptions:
-    """Return checked options: those given over those of `base`.
+    """Check options and return them. Options that are not given have the values of `base`.
 
     Raises:
-        ConfigurationError: An option is unknown (the nearest known one is named) or its value is not usable.
+        ConfigurationError: An option is unknown (the message suggests a similar one) or its value is not valid.
     """
     for name in given:
         if name not in OPTION_NAMES:
@@ -347,19 +349,19 @@ def check_call_options(given: Mapping[str, Any]) -> None:
     """Check options of a call. A call cannot set options that workers read from the registered task.
 
     Raises:
-        ConfigurationError: There is such an option, an option is unknown, or its value is not usable.
+        ConfigurationError: A call cannot set an option, an option is unknown, or its value is not valid.
     """
     for name in given:
         if name in OPTION_NAMES and name not in CALL_OPTIONS:
             raise ConfigurationError(
-                f"{name}={given[name]!r:.100} cannot be set for a single call: no message carries it, workers read it "
-                "from the registered task; set it in the decorator of the task, or in DEFAULTS for all tasks"
+                f"{name}={given[name]!r:.100} cannot be set for a single call, because workers read it from the "
+                "registered task; set it in the decorator of the task, or in DEFAULTS for all tasks"
             )
     task_options(given)
 
 
 def call_options(options: TaskOptions) -> dict[str, Any]:
-    """Return the options that the message carries, by name."""
+    """Return the options that the task message contains, by name."""
     return {name: getattr(options, name) for name in OPTION_NAMES if name in CALL_OPTIONS}
 
 
@@ -369,10 +371,10 @@ def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS", for_cal
     Args:
         given: Options.
         where: The name of the setting.
-        for_calls: The setting holds options of calls; workers do not read it.
+        for_calls: Allow only options that a single call can set, because workers do not read the setting.
 
     Raises:
-        ConfigurationError: An option is unknown, its value is not valid, or two tasks cannot have the same value.
+        ConfigurationError: An option is unknown, its value is not valid, or tasks cannot share its value.
     """
     try:
         (check_call_options if for_calls else task_options)(given)
@@ -428,8 +430,8 @@ def _check_dead_letter(task: Any) -> None:
         raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {task!r}")
     elif ignored := sorted(getattr(task, "changed", frozenset()) - {"queue"}):
         raise ConfigurationError(
-            f"dead_letter={task!r} with {ignored[0]}: the message carries its name and queue only; set {ignored[0]} in "
-            "the decorator of that task"
+            f"dead_letter={task!r} cannot set {ignored[0]}, because the message contains only its name and queue; set "
+            f"{ignored[0]} in the decorator of that task"
         )
 
 
@@ -456,10 +458,10 @@ def _check_headers(headers: Any) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(value, str) or not name:
             raise ConfigurationError(f"headers must map text to text, got {type(value).__name__} for {name!r}")
         if name.startswith("taskq-") or name in _RESERVED:
-            raise ConfigurationError(f"header {name!r} is written by taskq itself; choose another name")
+            raise ConfigurationError(f"header {name!r} is reserved for taskq; choose another name")
         try:
             (name + value).encode()
         except UnicodeEncodeError:
-            raise ConfigurationError(f"header {name!r} holds a lone surrogate, which UTF-8 cannot express") from None
+            raise ConfigurationError(f"header {name!r} has a lone surrogate, which UTF-8 cannot encode") from None
     check_headers(headers)
     return dict(headers)

@@ -1,4 +1,4 @@
-"""The data that all calls of a task share under one key prefix, computed once for all enqueues."""
+"""The data that all enqueues of one task under one key prefix share, computed once."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from taskq_core.wire import (
 
 
 class Headers:
-    """Headers of a task, as texts and encoded for its message. They never change."""
+    """Headers of a task, as text and encoded for the task message. Immutable."""
 
     __slots__ = ("encoded", "texts")
 
@@ -34,7 +34,7 @@ class Headers:
 
 
 class Plan:
-    """The data that all calls of one task share under one key prefix."""
+    """The data that all enqueues of one task under one key prefix share."""
 
     def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
         self.keys = keys
@@ -61,7 +61,7 @@ class Plan:
         if options.replicated or options.fsynced:
             self.confirm = Confirmation(options.replicated, options.fsynced)
         self.has_rules = bool(self.marks or self.unique_rule or self.confirm)
-        """Whether a task needs more than the fields that all tasks have."""
+        """Whether the enqueue has fields beyond those that all tasks have: marks, a unique rule or a confirmation."""
         self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
         self.start_in_ms: int | None = None
@@ -75,7 +75,7 @@ class Plan:
 
 
 def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
-    """Return the options that Asynq does not have: as marks for scripts, and as headers."""
+    """Return the options that Asynq does not have, as marks for the scripts and as headers of the message."""
     marks, headers = "", {}
     if (expiry := options.expiry) is not None:
         headers[EXPIRES] = str(expiry)

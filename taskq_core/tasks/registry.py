@@ -1,6 +1,6 @@
 """The registry of an application: tasks, periodic tasks, handlers, middleware, and lifespans of workers.
 
-It reads no settings and opens no connections; `TaskQ` adds both.
+The registry reads no settings and opens no connections. `TaskQ` adds both.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -60,14 +60,14 @@ class Registry(Enqueuer):
     """The registry of an application. Base class of `TaskQ`."""
 
     references: References | None = None
-    """Classes whose objects travel as keys and are fetched for each run; None without any. Adapters set it before the
-    first task is defined."""
+    """Classes whose objects are stored in a payload as keys and loaded again for each run, such as Django models. None
+    without any. Adapters set it before the first task is defined."""
     observer: Observer = Observer()
-    """Notified of enqueued tasks and of ended runs. Adapters set it before the first enqueue."""
+    """Receives notifications of enqueued tasks and ended runs. Adapters set it before the first enqueue."""
     propagate: Callable[[], Mapping[str, str]] | None = None
     """Returns the headers that a task propagates from its enqueue to its run. For adapters."""
     unknown_task_hint = ""
-    """Advice in `UnknownTaskError`. Adapters set it."""
+    """Advice at the end of the message of `UnknownTaskError`. Adapters set it."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
@@ -83,7 +83,7 @@ class Registry(Enqueuer):
         self.archive_handlers: list[Callback] = []
         """Functions that workers call for archived tasks. See `on_archived`."""
         self.injector: Injector | None = None
-        """Fills parameters of tasks, None without injection. Adapters set it before the first task is defined."""
+        """Fills injected parameters of tasks. None without injection. Adapters set it before the first definition."""
         self.lifespans: list[LifespanFunction] = []
         """Functions that open and close resources of a worker. See `worker_lifespan`."""
         self.timetable = Timetable()
@@ -132,12 +132,12 @@ class Registry(Enqueuer):
             name: Name of the task, its type on the wire. None: `module.qualname`.
             strict: Archive a task whose payload has unknown fields, instead of ignoring and counting them.
             executor: Where workers run a plain function: `thread`, or `process`, a separate process. A process can be
-                killed, and its death affects no other task. Added in 0.1.
-            **options: Options of its calls, such as `queue`, `max_retry` and `timeout`; see `TaskOptions`.
+                killed, and its crash affects no other task. Added in 0.1.
+            **options: Options of the task, such as `queue`, `max_retry` and `timeout`; see `TaskOptions`.
 
         Raises:
-            TaskDefinitionError: The function cannot become a task, or the name is taken by another function.
-            ConfigurationError: An option is unknown or its value is not usable.
+            TaskDefinitionError: The function cannot become a task, or another function has the name.
+            ConfigurationError: An option is unknown or its value is not valid.
         """
         decorator = TaskDecorator(self, name=name, strict=strict, executor=executor, options=options)
         return decorator if function is None else decorator(function)
@@ -147,17 +147,17 @@ class Registry(Enqueuer):
         return self._tasks.get(name)
 
     def registered_form(self, task: object) -> object:
-        """Return the registered task for a task object of a framework; any other object is returned unchanged.
+        """Return the registered task for a task object of a framework. Return any other object unchanged.
 
-        The testing helpers call it, so that tests may use task objects of a framework.
+        The testing helpers call this method, so that tests may use task objects of a framework.
         """
         return task
 
     def register(self, task: Task[Any, Any]) -> None:
-        """Register a task for workers. `task` calls it.
+        """Register a task for workers. The decorator `task` calls this method.
 
         Raises:
-            TaskDefinitionError: Another function has its name.
+            TaskDefinitionError: Another function has the name of the task.
         """
         known = self._tasks.get(task.name)
 
@@ -169,7 +169,7 @@ class Registry(Enqueuer):
         refuse_other(known, task, what, remedy=remedy, is_redefined=is_redefined)
         refuse_other(self.handlers.get(task.name), task, what, remedy=remedy)
         self._tasks[task.name] = task
-        self._definitions.note(task.name, task.function)
+        self._definitions.record(task.name, task.function)
 
     def aggregator(
         self,
@@ -182,23 +182,23 @@ class Registry(Enqueuer):
         max_size: int | None = None,
         timeout: Duration = DEFAULT_TIMEOUT_S,
     ) -> Callable[[F], F]:
-        """Make a function turn groups of tasks into one task each: those enqueued with the option `aggregate`.
+        """Register a function that combines the tasks of a group, enqueued with the option `aggregate`, into one task.
 
         The function takes the name of the group and a list of `GroupedTask`, oldest first, and returns the signature of
-        the one task, `task.s(...)`. It may be a coroutine function. The task goes to the queue of the group, and its id
-        is that of the set unless it has one. `raise Discard` drops the group's tasks; any other error gives them back.
+        the combined task, `task.s(...)`. It may be a coroutine function. The combined task goes to the queue of the
+        group. Its default id is derived from the set of tasks. `raise Discard` drops the tasks of the group. After any
+        other error they return to the group.
 
         Args:
-            pattern: The name of a group, or how the names of groups begin. The longest match wins; "" matches every
-                group.
-            queue: Only groups of this queue. It wins over the same pattern for any queue.
+            pattern: The name of a group, or a prefix of group names. The longest match wins; "" matches every group.
+            queue: Only groups of this queue. This aggregator wins over one with the same pattern for any queue.
             grace: A group is due when no task joined it for this long. Whole seconds, at least 1.
-            max_delay: It is due when its oldest task has waited this long. None: no limit.
-            max_size: It is due with this many tasks, 1 to 10 000, and no more are given to one call. None: no limit.
-            timeout: Maximum time of a call. After it, the tasks go back to their group. Whole seconds, at least 1.
+            max_delay: A group is due when its oldest task has waited this long. None: no limit.
+            max_size: A group is due with this many tasks, 1 to 10 000. One call gets at most this many. None: no limit.
+            timeout: Maximum time of a call. After it, the tasks return to their group. Whole seconds, at least 1.
 
         Raises:
-            TaskDefinitionError: The function cannot be an aggregator, or another has the same pattern and queue.
+            TaskDefinitionError: The function cannot be an aggregator, or another one has the same pattern and queue.
             ConfigurationError: An argument is not valid.
         """
 
@@ -225,24 +225,24 @@ class Registry(Enqueuer):
     # --- periodic tasks -----------------------------------------------------------------------------------------------
 
     def periodic(self, spec: str, **options: Unpack[ScheduleOptionsDict]) -> Callable[[T], T]:
-        """Enqueue the task below repeatedly, without arguments. Write it above `@taskq.task`.
+        """Enqueue the decorated task repeatedly, without arguments. Write this decorator above `@taskq.task`.
 
-        This needs a running scheduler: `taskq scheduler`, `manage.py runscheduler`, or a worker with one.
+        This needs a running scheduler: `taskq scheduler`, `manage.py runscheduler`, or a worker with a scheduler.
 
         Args:
-            spec: A cron line (five fields, or six with the second in front), a descriptor such as `@hourly`, or
-                `@every 90s`. See `taskq_core.wire.cron`.
-            **options: `id`, `tz`, `catch_up` and `window`, as for `PeriodicTask`, and task options over those of the
-                task.
+            spec: A cron line (five fields, or six with seconds first), a descriptor such as `@hourly`, or `@every 90s`.
+                See `taskq_core.wire.cron`.
+            **options: `id`, `tz`, `catch_up` and `window`, as for `PeriodicTask`, and task options, which replace those
+                of the task.
 
         Raises:
             ConfigurationError: A value is not valid, or another entry has this id.
-            TaskArgumentsError: The task needs arguments; `schedule` takes them.
+            TaskArgumentsError: The task needs arguments. Use `schedule`, which accepts them.
         """
 
         def register(task: T) -> T:
             if not isinstance(task, BaseTask):
-                raise TaskDefinitionError(f"@periodic stands above @task and takes its task, got {task!r}")
+                raise TaskDefinitionError(f"write @periodic above @task, so that it decorates a task; got {task!r}")
             self.schedule(spec, task, **options)
             return task
 
@@ -251,9 +251,9 @@ class Registry(Enqueuer):
     def schedule(
         self, spec: str, call: Signature[Any] | BaseTask[Any], **options: Unpack[ScheduleOptionsDict]
     ) -> PeriodicTask:
-        """Enqueue a call repeatedly: a task, or `task.s(...)` with arguments. As `periodic`.
+        """Enqueue a task, or `task.s(...)` with arguments, repeatedly. The options are those of `periodic`.
 
-        A running scheduler of this process uses the entry within seconds.
+        A running scheduler of this process starts to use the entry within seconds.
 
         Returns:
             The entry. `unschedule` takes its `id`.
@@ -261,7 +261,7 @@ class Registry(Enqueuer):
         return self.timetable.add(PeriodicTask(spec, call, **options))
 
     def unschedule(self, entry_id: str) -> bool:
-        """Remove a periodic task, also from a running scheduler of this process. Return False if it does not exist."""
+        """Remove a periodic task, also from a running scheduler of this process. Return False if the id is unknown."""
         return self.timetable.remove(entry_id)
 
     @overload
@@ -269,18 +269,18 @@ class Registry(Enqueuer):
     @overload
     def schedule_provider(self, *, every: Duration = PROVIDER_EVERY_S) -> Callable[[PF], PF]: ...
     def schedule_provider(self, function: Any = None, *, every: Duration = PROVIDER_EVERY_S) -> Any:
-        """Let a function provide periodic tasks, for example from a database. Also a decorator.
+        """Register a function that returns periodic tasks, for example from a database. Also usable as a decorator.
 
-        Each scheduler calls it at its start and then repeatedly, and applies the changes. While it raises errors, the
-        entries of its last result stay.
+        Each scheduler calls the function at its start and then repeatedly, and applies the changes. While the function
+        raises errors, the scheduler uses the entries of its last result.
 
         Args:
             function: Returns `PeriodicTask` objects. A coroutine function runs on the scheduler's event loop, a plain
-                one in a separate thread. It has no time limit; the scheduler logs a call that takes long.
+                function in a separate thread. It has no time limit; the scheduler logs a call that takes long.
             every: Time between two calls.
 
         Raises:
-            ConfigurationError: It is not a function, or the time is not valid.
+            ConfigurationError: `function` is not a function, or `every` is not valid.
         """
         if function is None:
             return lambda each: self.schedule_provider(each, every=every)
@@ -291,26 +291,26 @@ class Registry(Enqueuer):
         """Call a hook before and after each enqueue of a periodic task.
 
         Raises:
-            ConfigurationError: It is not a `ScheduleHook`.
+            ConfigurationError: `hook` is not a `ScheduleHook`.
         """
         self.timetable.add_hook(hook)
 
     # --- handlers -----------------------------------------------------------------------------------------------------
 
     def handler(self, pattern: str, **options: Unpack[HandlerOptionsDict]) -> Callable[[H], H]:
-        """Run all tasks whose type is, or begins with, a pattern, as raw messages.
+        """Make a function the handler of all tasks whose type begins with a pattern. It receives raw messages.
 
-        A registered task of exactly the type comes first, then a handler of exactly the type, then the handler of the
-        longest pattern with which the type begins. The function takes a `RawTask`, after a `TaskContext` if it takes
-        one. Its result and its errors count as those of a task.
+        A registered task with the name of the type comes first, then the handler whose pattern is exactly the type,
+        then the handler with the longest pattern with which the type begins. The function takes a `RawTask`, after a
+        `TaskContext` if it takes one. Its result and its errors count as those of a task.
 
         Args:
-            pattern: The type, or how types begin, for example `"email:"`. It has no wildcards.
-            **options: retry_delay, retry_on, no_retry_on, is_failure, trace and max_result_bytes; the message
-                carries all others.
+            pattern: A type or a prefix of types, for example `"email:"`. It has no wildcards.
+            **options: retry_delay, retry_on, no_retry_on, is_failure, trace and max_result_bytes. All other options
+                come from the task message.
 
         Raises:
-            TaskDefinitionError: The pattern is blank or taken, or the function cannot be a handler.
+            TaskDefinitionError: The pattern is blank or already used, or the function cannot be a handler.
             ConfigurationError: An option is unknown or its value is not valid.
         """
         check_pattern(pattern)
@@ -324,30 +324,31 @@ class Registry(Enqueuer):
         return register
 
     def not_found(self, function: H) -> H:
-        """Run tasks whose type has neither a task nor a handler. The function is a handler of any type.
+        """Make a function the handler of tasks whose type has neither a registered task nor a handler.
 
-        Without it, such a task goes back to its queue for other workers, and is archived with `UnknownTaskError` after
-        `UNKNOWN_TASK_TIMEOUT`.
+        Without this handler, a worker returns such a task to its queue for other workers, and archives it with
+        `UnknownTaskError` after `UNKNOWN_TASK_TIMEOUT`.
 
         Raises:
-            TaskDefinitionError: Another function is registered already, or this one cannot be a handler.
+            TaskDefinitionError: Another function is registered already, or this function cannot be a handler.
         """
         self.handlers.set_not_found(Handler("", function, self))
         return function
 
     def find_handler(self, name: str) -> Task[Any, Any] | Handler:
-        """Return the task or the handler that runs a type here. The handler of unknown types has the name ""."""
+        """Return the task or handler of this application that runs a type. The handler of unknown types is named ""."""
         return self.find_task(name) or self.handlers.find(name)
 
     def on_error(self, function: E) -> E:
         """Call a function after every failed run: `(error, context)`.
 
-        It is called once the run has ended and its outcome is decided (`context.outcome`), for every error of a task or
-        middleware, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`; not for `Snooze` and `Discard`.
+        The function is called once the run has ended and its outcome is decided (`context.outcome`), for every error of
+        a task or middleware, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`; not for `Snooze` and
+        `Discard`.
 
-        Coroutine functions run on the worker's loop, plain ones in a thread. The slot of the run stays taken until all
-        of them have returned. A function that takes longer than 30 seconds is interrupted. Errors of these functions
-        are logged and change nothing.
+        Coroutine functions run on the worker's loop, plain functions in a thread. The run occupies its slot of the
+        worker until all these functions have returned. A call that takes longer than 30 seconds is interrupted. Errors
+        of these functions are logged and have no other effect.
 
         Raises:
             TaskDefinitionError: The function does not take an error and a context.
@@ -358,13 +359,16 @@ class Registry(Enqueuer):
     def on_archived(self, function: A) -> A:
         """Call a function for every task that a worker archives: `(task)`, a `TaskInfo`.
 
-        It is called after the task was archived for any reason: it failed after its last retry, was cancelled, expired,
-        or its worker was lost when no attempt was left. A worker of this application that serves the queue calls it,
-        not necessarily the worker that ran the task. It is called at least once, also if workers are killed. After an
-        error, which is logged, it is called again every half minute while the task is in the archive. Coroutine
-        functions run on the worker's loop, plain ones in a thread. A function that takes longer than 30 seconds is
-        interrupted. The archived task is not changed. Other applications that serve the same queue must register the
-        function too; otherwise it is not called for the tasks that their workers archive.
+        The function is called for every reason of archiving: the task failed after its last retry, was cancelled or
+        expired, or its worker was lost when no attempt was left. Any worker of this application that serves the queue
+        may call it, not only the worker that ran the task.
+
+        The function is called at least once, even if workers are killed. If it raises an error, the worker logs the
+        error and calls the function again every half minute while the task is in the archive. Coroutine functions run
+        on the worker's loop, plain functions in a thread. A call that takes longer than 30 seconds is interrupted.
+
+        Other applications that serve the same queue must register the function too. Otherwise it is not called for the
+        tasks that their workers archive.
 
         Raises:
             TaskDefinitionError: The function does not take a task.
@@ -375,19 +379,20 @@ class Registry(Enqueuer):
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def worker_lifespan(self, function: L) -> L:
-        """Let a function open and close resources of tasks, such as a pool of connections, once for each worker.
+        """Register a function that opens and closes resources of tasks, such as a connection pool, once per worker.
 
-        It runs on the worker's event loop and yields once, like the lifespan of a web app: it opens the resources
-        before the first task, and closes them after the last. It may yield a mapping, which is `context.state` of every
-        run. With several functions, the mappings are merged, and later ones win. The lifespan of a web app does not run
-        in a worker. If the function raises at the start, the worker logs the error and does not start.
+        The function runs on the worker's event loop and yields once, like the lifespan of a web app. It opens the
+        resources before the first task and closes them after the last. It may yield a mapping, which is `context.state`
+        of every run. With several functions, the mappings are merged, and later ones win. The lifespan of a web app
+        does not run in a worker. If the function raises an error at the start, the worker logs the error and does not
+        start.
 
         Args:
             function: A generator function, plain or `async`, without parameters; or a function that returns a context
                 manager.
 
         Raises:
-            TaskDefinitionError: It is not a function, or it has parameters.
+            TaskDefinitionError: `function` is not a function, or it has parameters.
         """
         check_lifespan(function)
         self.lifespans.append(function)
@@ -403,19 +408,19 @@ class Registry(Enqueuer):
         task: str | BaseTask[Any] | None = None,
         outermost: bool = False,
     ) -> None:
-        """Add middleware, which wraps runs and sees calls before they are enqueued.
+        """Add middleware, which wraps runs and may change calls before they are enqueued.
 
-        Middleware of the application is outside that of a queue, which is outside that of a task. Within each of them,
-        the first one registered is the outermost.
+        Middleware of the application is outside of that of a queue, which is outside of that of a task. Within each of
+        these scopes, the first one registered is the outermost.
 
         Args:
             middleware: The middleware; see `taskq_core.tasks.middleware.Middleware`.
-            queue: Only for this queue.
-            task: Only for this task, or the handler of this pattern.
-            outermost: Put it outside of the middleware registered before.
+            queue: Use it only for this queue.
+            task: Use it only for this task, or for the handler with this pattern.
+            outermost: Put it outside of the middleware that is already registered in its scope.
 
         Raises:
-            ConfigurationError: It is not a `Middleware`, or both a queue and a task are given.
+            ConfigurationError: `middleware` is not a `Middleware`, or both a queue and a task are given.
         """
         self.middleware.add(middleware, queue=queue, task=task, outermost=outermost)
 
@@ -449,11 +454,11 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
-        """Make the function a task. As `TaskQ.task`."""
+        """Make the function a task; see `TaskQ.task`."""
         if isinstance(function, staticmethod):
             function = function.__func__
         if isinstance(function, BaseTask):
-            raise TaskDefinitionError(f"{function!r} is a task already; .using(...) gives a copy with other options")
+            raise TaskDefinitionError(f"{function!r} is a task already; .using(...) returns a copy with other options")
         check_function(function)
         kind = CoroutineTask if is_coroutine_function(function) else Task
         what = f"task {function_name(function) if self._name is None else self._name!r}"

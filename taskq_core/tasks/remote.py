@@ -34,7 +34,9 @@ class RemoteTask(BaseTask[Any]):
         """Return the payload of a call."""
         if args:
             if len(args) > 1 or kwargs or not isinstance(args[0], bytes):
-                raise TaskArgumentsError(self.name, "", "takes keyword arguments, or payload bytes alone")
+                raise TaskArgumentsError(
+                    self.name, "", "a remote task takes keyword arguments, or the payload bytes as its only argument"
+                )
             return args[0]
         try:
             return msgspec.json.encode(kwargs)
@@ -42,29 +44,29 @@ class RemoteTask(BaseTask[Any]):
             raise TaskArgumentsError(self.name, "", "the arguments cannot be written as JSON") from None
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the keyword arguments of a call. Raises as `BaseTask.bind`."""
+        """Return the arguments of a call by name. Raises the errors of `BaseTask.bind`."""
         if args:
-            raise TaskArgumentsError(self.name, "", "payload bytes have no arguments by name")
+            raise TaskArgumentsError(self.name, "", "the payload is bytes, so arguments by name are not available")
         return kwargs
 
     def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
-        """Return arguments by name in the form of a call."""
+        """Return arguments by name as positional and keyword arguments of a call."""
         return [], dict(arguments)
 
     def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
         """Bind arguments for a later call.
 
-        As a step of a workflow without arguments, the call gets the previous result as its payload. With arguments, it
-        gets the result under the name of `step(into=...)`.
+        As a step of a workflow, a call without arguments gets the previous result as its payload. A call with arguments
+        gets the result in the parameter that `step(into=...)` names.
         """
         return Signature(self, args, kwargs)
 
     def si(self, *args: bytes, **kwargs: object) -> Signature[Any]:
-        """Bind all arguments for a later call. As a step of a workflow, the call gets no result."""
+        """Bind all arguments for a later call. As a step of a workflow, the call does not get the previous result."""
         return Signature(self, args, kwargs, is_immutable=True)
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
-        """Enqueue a call and return its handle. Raises as `Task.delay`."""
+        """Enqueue a call and return its handle. Raises the errors of `Task.delay`."""
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:

@@ -1,8 +1,8 @@
-"""How long to wait before a task's next attempt.
+"""Retry policies: functions that return the delay before a task's next attempt.
 
-A policy is a function that returns the seconds to wait. It takes the number of earlier failures and the error, and
-optionally the task's context. The option `retry_delay` is None (Asynq's default), a duration (constant), a list of
-durations (one per attempt, the last repeats), `exponential(...)`, or a function.
+A policy takes the number of earlier failures and the error, and optionally the task's context. The option
+`retry_delay` is None (Asynq's default), a duration (constant), a list of durations (one per attempt; the last one
+repeats), `exponential(...)`, or a function.
 """
 
 import inspect
@@ -23,14 +23,14 @@ RetryPolicy: TypeAlias = Callable[[int, BaseException], Duration]
 """Function of (failures before this one, the error) that returns the time until the next attempt."""
 
 ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, TaskContext], Duration]
-"""A policy that takes the context of the failed run as well."""
+"""A retry policy that also takes the context of the failed run."""
 
 RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | ContextRetryPolicy | None
 
 logger = logging.getLogger("taskq.worker")
 
 LONGEST_DELAY_S = 3_000_000_000.0
-"""Maximum delay in seconds: about a century. A longer delay is cut to it."""
+"""Maximum delay in seconds: about a century. Longer delays are shortened to this."""
 _rng = random.SystemRandom()
 
 
@@ -46,9 +46,10 @@ def exponential(
 
     Args:
         first: Delay after the first failure.
-        factor: What each further delay is multiplied by. At least 1.
+        factor: Factor between two consecutive delays, from 1 to 1000.
         limit: Longest delay.
-        jitter: Draw each delay between half of it and the whole, so that tasks that failed together come back apart.
+        jitter: Choose each delay randomly between half of the computed delay and the whole, so that tasks that failed
+            at the same time are not retried at the same time.
     """
     first_s = seconds("first", first, allow_zero=False)
     limit_s = seconds("limit", limit, allow_zero=False)
@@ -64,7 +65,7 @@ def exponential(
 
 
 def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
-    """Return the function of (earlier failures, error, context) for a `retry_delay` option, for `delay_after`.
+    """Convert a `retry_delay` option to a function of (earlier failures, error, context), which `delay_after` calls.
 
     Raises:
         ConfigurationError: The option is not a valid delay.
@@ -88,8 +89,8 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
 def delay_after(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> float:
     """Return the seconds between a failed attempt and the next one, as its policy decides.
 
-    The policy is also called if the process died or the worker was lost. If it raises or does not return a delay, this
-    function logs the error and returns Asynq's default.
+    The policy is also called for a lost worker or a crashed process. If the policy raises an error or does not return a
+    delay, this function logs the error and returns Asynq's default.
     """
     try:
         delay = policy(retried, error, context)
@@ -107,7 +108,7 @@ def delay_after(policy: Callable[..., Duration], retried: int, error: BaseExcept
 
 
 def is_delay(value: object) -> bool:
-    """Return whether a value is seconds or a timedelta. A negative one means now."""
+    """Return whether a value is a number of seconds or a timedelta. A negative delay is valid and means now."""
     if isinstance(value, timedelta):
         return True
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
@@ -120,7 +121,7 @@ def delay_s(delay: Duration) -> float:
 
 
 def _takes_context(policy: Callable[..., Any]) -> bool:
-    """Whether a function must be given three arguments, or names the third one `context`."""
+    """Return whether a policy requires a third argument, or has a parameter named `context` in third place."""
     if inspect.iscoroutinefunction(policy):
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")
     try:

@@ -18,7 +18,7 @@ _LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "opt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleLine:
-    """One entry of the setting `SCHEDULE`. Everything but its task is checked."""
+    """One entry of the setting `SCHEDULE`, checked except for its task, which may not be registered yet."""
 
     task: str
     is_remote: bool
@@ -32,7 +32,7 @@ def schedule_lines(schedule: Mapping[str, Any], *, zone: str) -> list[ScheduleLi
     """Read the setting `SCHEDULE`: a dict of entry ids to dicts.
 
     Raises:
-        ConfigurationError: An entry is not usable. The message names it.
+        ConfigurationError: An entry is not valid. The message contains its id.
     """
     lines = []
     for entry_id, given in schedule.items():
@@ -51,7 +51,7 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
             raise unknown("key", str(key), (*_LINE_KEYS, *OPTION_NAMES))
     specs = [given[key] for key in ("spec", "cron") if key in given]
     if len(specs) != 1:
-        raise ConfigurationError("give either 'spec' or 'cron', which have the same meaning")
+        raise ConfigurationError("give 'spec' or 'cron', not both; they have the same meaning")
     name, tz, remote = given.get("task"), given.get("tz"), given.get("remote", False)
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"'task' must be the name of a task, got {name!r}")
@@ -77,8 +77,8 @@ def scheduled_entries(
     """Return the entries of the setting `SCHEDULE`.
 
     Raises:
-        ConfigurationError: A task is not registered. The message names its nearest neighbour.
-        TaskArgumentsError: The arguments do not fit a task.
+        ConfigurationError: A task is not registered. The message suggests the most similar name.
+        TaskArgumentsError: The arguments do not match the parameters of a task.
     """
     entries = []
     for line in lines:
@@ -87,7 +87,8 @@ def scheduled_entries(
             if not line.is_remote:
                 error = unknown("task", line.task, tasks.keys())
                 raise ConfigurationError(
-                    f"SCHEDULE[{line.entry['id']!r}]: {error}; a task of another program needs remote=True"
+                    f"SCHEDULE[{line.entry['id']!r}]: {error}; if the task's code is in another program, set 'remote': "
+                    "True"
                 )
             task = remote(line.task)
         entries.append(PeriodicTask(call=Signature(task, (), line.kwargs), **line.entry))

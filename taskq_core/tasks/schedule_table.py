@@ -1,6 +1,6 @@
 """Periodic tasks in a table of an adapter: check a row, and turn it into a `PeriodicTask`.
 
-People edit the rows, so `problems` reports each mistake by field. `scheduler.follower` follows changes of the table.
+People edit the rows, so `problems` reports each mistake by field. `scheduler.follower` applies changes of the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,32 +22,32 @@ from taskq_core.wire import validate_entry_id, validate_task_type
 from taskq_core.wire.cron import Every, parse_schedule, time_zone
 
 LONGEST_INTERVAL = timedelta(days=36_500)
-"""Longest interval of a row."""
+"""Longest allowed interval of a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRow:
-    """One row, not checked yet."""
+    """One row of the table, not checked yet."""
 
     key: str
     """Identifies the row. Another row never gets the same key."""
     name: str
-    """Name for people, unique in its table."""
+    """Name for display, unique in its table."""
     task: str
     is_remote: bool = False
     """True if the code of the task is in another program, so that it need not be registered here."""
     cron: str = ""
-    """When it fires; this or `interval`."""
+    """Cron line that says when the row fires. A row has either this or `interval`."""
     interval: timedelta | None = None
     """Time between two firings, whole seconds, at least one. Counted from `start`, or else from `created`."""
     time_zone: str = ""
-    """IANA name of the time zone of the cron line, "" for the one of the settings."""
+    """IANA name of the time zone of the cron line. "": the setting `TIME_ZONE`."""
     kwargs: Any = field(default_factory=dict)
-    """Arguments by name, as JSON has them."""
+    """Task arguments by name, as decoded JSON."""
     queue: str = ""
     """Queue of its tasks, "" for the queue of the task."""
     options: Any = field(default_factory=dict)
-    """Further task options, as JSON has them."""
+    """Further task options, as decoded JSON."""
     is_enabled: bool = True
     catch_up: str = CatchUp.ONE
     window: timedelta = timedelta(seconds=DEFAULT_WINDOW_S)
@@ -57,20 +57,20 @@ class ScheduleRow:
 
     @property
     def entry_id(self) -> str:
-        """Id of its entry. A renamed or recreated row gets another entry, with a new history."""
+        """Id of the row's entry. A renamed or recreated row gets another id, and so a new history."""
         return f"{self.name}#{self.key}"
 
     @property
     def run_key(self) -> str:
-        """Name under which its runs are counted, unique over all rows of all tables."""
+        """Name under which the runs of the row are counted, unique over all rows of all tables."""
         return f"{self.key}-{int(self.created.timestamp() * 1_000_000)}"
 
     @property
     def spec(self) -> str:
-        """Its spec: the cron line, or `@every` with the interval.
+        """The spec of the entry: the cron line, or `@every` with the interval.
 
         Raises:
-            ConfigurationError: It has neither or both, or the interval is not valid.
+            ConfigurationError: The row has neither or both, or the interval is not valid.
         """
         if bool(self.cron) == (self.interval is not None):
             raise ConfigurationError("give either a cron line or an interval")
@@ -88,8 +88,8 @@ def entry_of(
         remote: Makes a task whose code is in another program.
 
     Raises:
-        ConfigurationError: The row cannot be used.
-        TaskArgumentsError: Its arguments do not fit the task.
+        ConfigurationError: The row is not valid.
+        TaskArgumentsError: The arguments do not match the task's parameters.
     """
     task = _task_of(row, tasks, remote)
     options = _options_of(row)
@@ -124,8 +124,8 @@ def problems(
         row: The row.
         tasks: Registered tasks by name.
         remote: Makes a task whose code is in another program.
-        zone: Time zone of a cron line without one.
-        now: Moment after which the row must fire at least once. None: do not check this.
+        zone: Time zone of a cron line that names none.
+        now: Time after which the row must fire at least once. None: do not check this.
     """
     found: dict[str, str] = {}
 
@@ -161,7 +161,7 @@ def fit(task: BaseTask[Any], kwargs: Any) -> Mapping[str, object]:
     """Convert arguments from JSON to the types of the task's parameters, for example text to dates.
 
     Raises:
-        TaskArgumentsError: They do not fit, or are not an object of names to values.
+        TaskArgumentsError: The arguments do not match the task's parameters, or are not a JSON object.
     """
     if not isinstance(kwargs, Mapping) or not all(isinstance(each, str) for each in kwargs):
         raise TaskArgumentsError(
@@ -202,7 +202,7 @@ def _options_of(row: ScheduleRow) -> dict[str, Any]:
     if not isinstance(row.options, Mapping):
         raise ConfigurationError('the options must be a JSON object, such as {"max_retry": 3}')
     if row.queue and "queue" in row.options:
-        raise ConfigurationError("the queue has a separate field already")
+        raise ConfigurationError("set the queue in its own field, not in the options")
     check_entry_options(row.options)
     return {**row.options, "queue": row.queue} if row.queue else dict(row.options)
 

@@ -10,7 +10,7 @@ from taskq_core.errors import TaskArgumentsError, WorkflowDefinitionError
 from taskq_core.settings import member
 
 KEPT_S = 86_400.0
-"""Seconds that a workflow is kept after its end."""
+"""Default time in seconds for which a workflow is stored after its end."""
 NAME_MAX = 80
 """Longest name of a step or a workflow, in characters."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
@@ -20,14 +20,14 @@ class OnFailure(StrEnum):
     """What happens to later steps when a step fails after its last retry."""
 
     STOP = "stop"
-    """They are skipped, and the workflow has failed."""
+    """Later steps are skipped, and the workflow fails."""
     CONTINUE = "continue"
-    """They run, with None in the place of its result."""
+    """Later steps run, with None instead of the failed step's result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class After:
-    """An edge of a `Workflow`: one step that another comes after.
+    """An edge of a `Workflow`, from a step to an earlier step that it waits for.
 
     Attributes:
         step: The name of the earlier step.
@@ -42,7 +42,7 @@ class After:
 
 
 class StepFailure(TypedDict):
-    """The first argument of `on_error`: a step that failed after its last retry."""
+    """The first argument of `on_error` calls: describes a step that failed after its last retry."""
 
     workflow: str
     """Id of the workflow."""
@@ -53,7 +53,7 @@ class StepFailure(TypedDict):
     task_id: str
     """Id of its task."""
     error: str
-    """Text of the failure, as stored."""
+    """Text of the step's last error, as stored with the task."""
 
 
 def policy(value: OnFailure | str) -> OnFailure:
@@ -90,12 +90,12 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Name, home and lifetime of a workflow.
+    """Name, home queue and lifetime of a workflow.
 
     Attributes:
-        name: Its name, for people.
-        queue: Its home queue; None: that of its first step.
-        keep_s: Seconds it is kept after its end.
+        name: Name for display.
+        queue: Home queue, which stores the state of the workflow. None: the queue of its first step.
+        keep_s: Seconds for which the workflow is stored after its end.
     """
 
     name: str | None = None
@@ -104,17 +104,17 @@ class About:
 
 
 def check_call(label: str, call: Any, positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Check that a call accepts these arguments, by position before its own and by name.
+    """Check that a call accepts further arguments: positional ones before its own, and keyword ones.
 
     Raises:
-        WorkflowDefinitionError: It does not. The error names the step.
+        WorkflowDefinitionError: The call does not accept them. The error contains the label of the step.
     """
     if call.task.is_remote:
         if positional and (call.kwargs or call.args or named or len(positional) > 1):
             raise WorkflowDefinitionError(
                 label,
-                f"remote task {call.task.name!r} takes a result by position as its whole payload only; name the "
-                "parameter with into=, or use si()",
+                f"remote task {call.task.name!r} has arguments, so it cannot take the previous result as its payload; "
+                "name a parameter for the result with into=, or use si() to pass no result",
             )
         return
     problem = ""

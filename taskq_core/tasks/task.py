@@ -36,18 +36,18 @@ class Task(BaseTask[R], Generic[P, R]):
 
     Attributes:
         name: Name of the task, its type on the wire.
-        function: The function itself.
+        function: The user's function.
         body: Callable that a worker calls with decoded arguments: the function, or a wrapper that fetches arguments.
-        codec: Turns its arguments into payload bytes and back.
+        codec: Converts arguments to payload bytes and back.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
         runs_in_process: True if workers run it in a separate process.
-        options: Options over the defaults of the queue application.
+        options: Options of the task, with the defaults of the queue application for those that it does not set.
     """
 
     is_coroutine = False
     interface = "taskq"
-    """Name of the decorator's interface, for adapters that have several."""
+    """Name of the programming interface that defined the task. An adapter with a second interface sets another name."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class Task(BaseTask[R], Generic[P, R]):
             self.body = functools.partial(self.codec.call, self.function)
         if references is not None and self.codec.has_references:
             self.body = (_afetching if self.is_coroutine else _fetching)(self, self.body, references)
-        elif "on_missing" in self._given:
+        elif "on_missing" in self._own_options:
             raise ConfigurationError(
                 f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
                 "travel as keys, such as a Django model"
             )
-        self._check_options(self._given)
+        self._check_options(self._own_options)
         self.result_type = result_type(function)
         self.__name__ = self.__qualname__ = self.name  # for a partial or a callable object, which have no name
         functools.update_wrapper(self, function, updated=())
@@ -89,7 +89,7 @@ class Task(BaseTask[R], Generic[P, R]):
     def _make_codec(
         self, function: Callable[..., Any], strict: bool, injected: frozenset[str], references: References | None
     ) -> ArgumentsCodec:
-        """Return the codec of the arguments. Adapters with other rules override it."""
+        """Return the codec of the arguments. Adapters with other rules override this method."""
         return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
 
     def _check_options(self, given: Mapping[str, Any]) -> TaskOptions:
@@ -107,7 +107,7 @@ class Task(BaseTask[R], Generic[P, R]):
         return f"<task {self.name!r}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here and now."""
+        """Run the function at once in the calling code, without a queue."""
         if self.takes_context:
             result: R = self.function(_local_context(self), *args, **kwargs)
         else:
@@ -117,20 +117,21 @@ class Task(BaseTask[R], Generic[P, R]):
     @overload
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...
     @overload
-    def s(self) -> PartialSignature[R]: ...  # type: ignore[overload-cannot-match]  # it can, if arguments are required
+    def s(self) -> PartialSignature[R]: ...  # type: ignore[overload-cannot-match]  # matches if arguments are required
     @overload
     def s(self: Callable[Concatenate[Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
     @overload
     def s(self: Callable[Concatenate[Any, Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
     def s(self, *args: Any, **kwargs: Any) -> Any:
-        """Bind arguments for a later call. As a step of a workflow, the call gets the previous result first.
+        """Bind arguments for a later call.
 
-        So the first arguments may be missing. They are checked when the call is enqueued or put into a workflow.
+        As a step of a workflow, the call gets the previous result as first argument. Arguments may therefore be missing
+        here. They are checked when the call is enqueued or put into a workflow.
         """
         return Signature(self, args, kwargs)
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """Bind all arguments for a later call. As a step of a workflow, the call gets no result."""
+        """Bind all arguments for a later call. As a step of a workflow, the call does not get the previous result."""
         return Signature(self, args, kwargs, is_immutable=True)
 
     def map(self: Callable[[A], Any], arguments: Iterable[A]) -> Group:
@@ -149,7 +150,7 @@ class Task(BaseTask[R], Generic[P, R]):
     @overload
     def starmap(self: Callable[[A, B, C, D], Any], arguments: Iterable[tuple[A, B, C, D]]) -> Group: ...
     def starmap(self: Any, arguments: Iterable[Iterable[Any]]) -> Group:
-        """Return a group with one call for each tuple of arguments of an iterable."""
+        """Return a group with one call for each element of an iterable. The element is the tuple of its arguments."""
         task: Task[Any, Any] = self
         mapped: Group = group(Signature(task, tuple(each), {}) for each in arguments)
         return mapped
@@ -157,13 +158,14 @@ class Task(BaseTask[R], Generic[P, R]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Enqueue a call and return its handle. Blocks for one round trip to Redis; in a coroutine use `adelay`.
 
-        Inside a database transaction, adapters may only prepare the call here and send it after the commit; `is_sent`
-        of the handle tells. Errors of sending are then logged or raised at the commit.
+        Inside a database transaction, an adapter may only prepare the call here and send it after the commit. `is_sent`
+        of the handle is then False until the commit, and errors of the send are logged or raised at the commit.
 
         Raises:
-            TaskArgumentsError: The arguments do not fit; nothing was written.
-            DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
-            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have been written.
+            TaskArgumentsError: The arguments do not match the function's parameters. Nothing was written.
+            DuplicateTaskError, TaskIdConflictError: Another task holds the unique lock or has the id.
+            EnqueueError: Redis could not be reached or refused the task.
+            EnqueueUnknownError: The connection failed, and the task may have been written.
         """
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
@@ -180,14 +182,14 @@ class CoroutineTask(Task[P, R]):
     def __call__(  # type: ignore[override]  # calling a coroutine function returns a coroutine
         self, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R]:
-        """Return the coroutine, to be awaited here."""
+        """Return the coroutine of the function, for the caller to await. No queue is used."""
         return cast("Coroutine[Any, Any, R]", super().__call__(*args, **kwargs))
 
 
 def _fetching(task: Task[Any, Any], function: Callable[..., Any], references: References) -> Callable[..., Any]:
-    """Return a body that fetches the objects of arguments that travel as keys, then calls the function.
+    """Return a task body that loads the objects whose keys are in the payload, and then calls the function.
 
-    It runs inside the middleware and the time limit, so that an error of the fetch counts as one of the task.
+    The body runs inside the middleware and the time limit, so an error while loading counts as an error of the task.
     """
 
     def body(*given: object, **decoded: object) -> object:
@@ -200,7 +202,7 @@ def _fetching(task: Task[Any, Any], function: Callable[..., Any], references: Re
 def _afetching(
     task: Task[Any, Any], function: Callable[..., Any], references: References
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return the body of a coroutine function. As `_fetching`."""
+    """Return the task body of a coroutine function. See `_fetching`."""
 
     async def body(*given: object, **decoded: object) -> object:
         found = await references.afetch(task.codec.wanted(decoded))
@@ -215,7 +217,7 @@ def _with_found(task: Task[Any, Any], decoded: dict[str, object], found: Found) 
     except MissingReferenceError as error:
         if task.options.on_missing is OnMissing.FAIL:
             raise
-        logger.info("task discarded: name=%s, the %s it refers to does not exist", task.name, error.label)
+        logger.info("task discarded: name=%s reason=the %s in its arguments no longer exists", task.name, error.label)
         raise Discard from error
 
 

@@ -1,7 +1,8 @@
-"""The option `unique`: which arguments count, for how long, and what happens to a second task.
+"""The option `unique`: which arguments are compared, for how long, and what happens to a second task.
 
-The unique lock is a key in Redis. Scripts take and free it in the step that changes the task. Its name has Asynq's
-form, the MD5 of the arguments, so Go and Python share the lock if all arguments count.
+The unique lock is a key in Redis. A script takes or releases the lock in the same step in which it changes the task.
+The key has the same name as in Asynq, with the MD5 of the arguments, so Go and Python programs share the lock if all
+arguments are compared.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,32 +14,32 @@ from taskq_core.settings import Duration, member, seconds
 
 
 class UniqueStates(StrEnum):
-    """The states of a task in which a second one is refused."""
+    """The states of a task in which a second, equal task is refused."""
 
     UNTIL_STARTED = "until_started"
-    """While it waits to run: pending, scheduled, in its group, or between two attempts. A second one may be enqueued
-    while it runs."""
+    """While the task waits to run: pending, scheduled, in its group, or between two attempts. A second task may be
+    enqueued while the first one runs."""
     UNTIL_FINISHED = "until_finished"
-    """While it waits and runs, until it has succeeded, was discarded or archived."""
+    """While the task waits or runs, until it succeeds, is discarded or is archived."""
     WHILE_EXISTS = "while_exists"
-    """As long as it exists in Redis, completed and archived included."""
+    """As long as the task exists in Redis, also while it is completed or archived."""
 
 
 class OnConflict(StrEnum):
     """Effect of an enqueue while another task holds the lock."""
 
     REJECT = "reject"
-    """`DuplicateTaskError`."""
+    """The enqueue raises `DuplicateTaskError`."""
     REPLACE = "replace"
-    """The waiting task gets the arguments and options of this call, and its start if `run_after` is set."""
+    """The waiting task gets the arguments and options of this call, and also its start time if `run_after` is set."""
     RESCHEDULE = "reschedule"
-    """The waiting task keeps its arguments and starts when this call would: at `run_after`, or now."""
+    """The waiting task keeps its arguments and gets the start time of this call: `run_after`, or now."""
     RETURN_EXISTING = "return_existing"
-    """Nothing changes."""
+    """The enqueue changes nothing and returns the handle of the existing task."""
 
 
 NAMES_MAX = 1000
-"""Maximum characters of all names of arguments together."""
+"""Maximum total length of the names in `Unique.args`, in characters."""
 _UNTIL = {UniqueStates.UNTIL_STARTED: "s", UniqueStates.UNTIL_FINISHED: "f", UniqueStates.WHILE_EXISTS: "w"}
 _CONFLICT = {
     OnConflict.REJECT: "d",
@@ -50,20 +51,20 @@ _CONFLICT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unique:
-    """Keeps a task unique among those of its queue and name.
+    """Prevents equal tasks in one queue: tasks with the same name and the same values of `args`.
 
     The lock exists while the task is in one of `states`. A crash leaves neither a lock without its task nor a task
     without its lock. Added in 0.1.
 
     Attributes:
-        args: Names of the arguments that count. None: all of them. `()`: no arguments, so the name alone is unique.
-        period: Maximum time from the enqueue, or from a later start; at least one second. The lock also holds while the
-            task runs. None: as long as the task is in these states.
+        args: Names of the arguments to compare. None: all arguments. `()`: none, so at most one task of this name.
+        period: Maximum time that the lock is held, from the enqueue or from a later start time; at least one second.
+            The lock is also held while the task runs. None: as long as the task is in one of `states`.
         states: `until_finished`, `until_started` or `while_exists`.
         on_conflict: Effect of a second enqueue: `reject`, `replace`, `reschedule` or `return_existing`.
 
     Raises:
-        ConfigurationError: A value is not usable.
+        ConfigurationError: A value is not valid.
     """
 
     args: Sequence[str] | None = None
@@ -85,12 +86,12 @@ class Unique:
 
     @property
     def period_s(self) -> int:
-        """Whole seconds of the period, 0 without one."""
+        """The period in whole seconds, 0 without a period."""
         return 0 if self.period is None else int(seconds("unique period", self.period))
 
     @property
     def rule(self) -> str:
-        """The rule that scripts read after the seconds: until when, what to do, and which arguments count."""
+        """The states, the effect of a conflict and the compared arguments, in the format of the scripts."""
         names = "" if self.args is None else ":" + ",".join(self.args)
         return _UNTIL[UniqueStates(self.states)] + _CONFLICT[OnConflict(self.on_conflict)] + names
 

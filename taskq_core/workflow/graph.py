@@ -14,7 +14,7 @@ from typing import Any
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.tasks.canvas import Canvas, Chain, Group, Signature, Single, Whole, check_takes_result
-from taskq_core.tasks.named import Workflow, given_by
+from taskq_core.tasks.named import Workflow, edge_arguments
 from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
 
 NODES_MAX = 10_000
@@ -247,7 +247,7 @@ class _Builder:
         if name is None:
             name = self._name_from(source)
         elif name in self._names:
-            raise WorkflowDefinitionError(name, "there is a step with this name already")
+            raise WorkflowDefinitionError(name, "the workflow has a step with this name already")
         self._names.add(name)
         number = len(self.graph.nodes)
         if number >= NODES_MAX:
@@ -280,7 +280,7 @@ class _Builder:
             for edge in step.after:
                 how = edge.on_failure or workflow.steps[edge.step].on_failure
                 parents[numbers[edge.step]] = CONTINUE if how is OnFailure.CONTINUE else STOP
-            before = Before(parents, *given_by(step.after, lambda edge: Result(numbers[edge.step])))
+            before = Before(parents, *edge_arguments(step.after, lambda edge: Result(numbers[edge.step])))
             numbers[name] = self._add_step(step, before, continues=False)
         followed = {number for node in nodes for number in node.before.parents}
         ends = {node.name: node.number for node in nodes if node.number not in followed}

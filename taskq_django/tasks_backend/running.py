@@ -84,7 +84,7 @@ class BackendTask(Task[..., Any]):
         known = self._merged
         if known is None or known[0] is not defaults or known[1] is not of_backend:
             own = {} if of_backend is None else {**of_backend.defaults, "queue": self.backend.queue_for(self.task)}
-            merged = {**DEFAULTS, **defaults, **own, **self._given}
+            merged = {**DEFAULTS, **defaults, **own, **self._own_options}
             known = self._merged = (defaults, of_backend, task_options(merged))
         return known[2]
 

@@ -101,7 +101,7 @@ def test_a_task_cannot_be_made_a_task_again() -> None:
 def test_a_taken_name_is_refused() -> None:
     taskq_task(name=f"{HERE}.sort_out")(pack)
 
-    with pytest.raises(InvalidTask, match="is taken by"):
+    with pytest.raises(InvalidTask, match="is already used by"):
         django_task(sort_out)
 
 

@@ -815,6 +815,6 @@ def test_a_dependency_stands_behind_further_positional_arguments(taskq: TaskQ, d
     def wrong(given: Annotated[dict[str, int], Depends(give)], *rest: int) -> None: ...
     def right(*rest: int, given: Annotated[dict[str, int], Depends(give)]) -> None: ...
 
-    with pytest.raises(TaskDefinitionError, match=r"parameter 'given': what Depends gives must come after \*args"):
+    with pytest.raises(TaskDefinitionError, match=r"parameter 'given' is injected by Depends; move it after \*args"):
         taskq.task(name="wrong")(wrong)
     assert taskq.task(name="right")(right).codec.parameters == ("rest",)

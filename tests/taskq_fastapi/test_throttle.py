@@ -127,7 +127,7 @@ def test_a_request_counts_for_the_address_that_the_server_names(client: str | No
 @rows(
     ("rate", "said"),
     [
-        ("ten", "failed_logins must be a number and a period as '100/m' or '5/10s', got 'ten'"),
+        ("ten", "failed_logins must be a number and a period such as '100/m' or '5/10s', got 'ten'"),
         (5, "failed_logins must be a number and a period"),
         ("0/m", "failed_logins must be at least 1"),
     ],

@@ -39,9 +39,11 @@ def test_two_tasks_of_one_name_are_told_with_both_places(tmp_path: Path, redis: 
 
     said = project.run("check", status=1)
 
-    first = f"the name 'kiosk:first' is taken by kiosk.tasks.work; stall.tasks.sell needs another name=; see {tmp_path}"
+    first = "the name 'kiosk:first' is already used by kiosk.tasks.work; stall.tasks.sell needs another name=; see "
+    first += str(tmp_path)
     assert f"(taskq.E007) Two tasks have one name: {first}/kiosk/tasks.py:5 and {tmp_path}/stall/tasks.py:3." in said
-    second = "the name 'stall.tasks.twice' is taken by stall.tasks.twice; stall.tasks.twice needs another name=; see"
+    second = "the name 'stall.tasks.twice' is already used by stall.tasks.twice; stall.tasks.twice needs another"
+    second += " name=; see"
     assert f"(taskq.E007) Two tasks have one name: {second} {stall}/tasks.py:6 and {stall}/tasks.py:9." in said
     assert first in project.run("runworker", "--burst", "--skip-checks", status=1)
     code = "from kiosk.tasks import work; work.delay(flag='x')"

@@ -401,7 +401,7 @@ def test_a_payload_comes_from_a_file_or_a_pipe(run: Run, run_json: RunJson, app:
     [
         (("-i", "taken"), "id 'taken' is taken"),
         (("--unique", "1h"), "unique lock"),
-        (("-H", "traceparent=x"), "header 'traceparent' is written by taskq itself"),
+        (("-H", "traceparent=x"), "header 'traceparent' is reserved for taskq"),
         (("-q", " "), "queue name must not be blank"),
     ],
 )

@@ -68,7 +68,7 @@ class TestFind:
             app.aggregator("user:")(two)
 
         assert str(caught.value) == (
-            f"groups 'user:' are aggregated by {__name__}.one already; {__name__}.two needs another pattern or queue"
+            f"groups 'user:' already have the aggregator {__name__}.one; {__name__}.two needs another pattern or queue"
         )
         found = app.aggregators.find("default", "user:1")
         assert found is not None

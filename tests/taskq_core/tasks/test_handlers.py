@@ -97,7 +97,9 @@ class TestRefusals:
     def test_a_pattern_twice(self, taskq: TaskQ) -> None:
         taskq.handler("email:")(_handle)
 
-        with pytest.raises(TaskDefinitionError, match=r"the pattern 'email:' is taken by .*_handle; .*_other needs"):
+        with pytest.raises(
+            TaskDefinitionError, match=r"the pattern 'email:' is already used by .*_handle; .*_other needs"
+        ):
             taskq.handler("email:")(_other)
 
         assert taskq.find_handler("email:x").function is _handle
@@ -118,10 +120,10 @@ class TestRefusals:
 
         taskq.handler("b")(_handle)
 
-        with pytest.raises(TaskDefinitionError, match=r"the name 'a' is taken by .*task; .*_handle needs"):
+        with pytest.raises(TaskDefinitionError, match=r"the name 'a' is already used by .*task; .*_handle needs"):
             taskq.handler("a")(_handle)
         with pytest.raises(
-            TaskDefinitionError, match=r"the name 'b' is taken by .*_handle; .*late needs another name="
+            TaskDefinitionError, match=r"the name 'b' is already used by .*_handle; .*late needs another name="
         ):
 
             @taskq.task(name="b")
@@ -132,7 +134,7 @@ class TestRefusals:
     def test_a_second_one_for_unknown_types(self, taskq: TaskQ) -> None:
         taskq.not_found(_handle)
 
-        with pytest.raises(TaskDefinitionError, match="the place for unknown types is taken by"):
+        with pytest.raises(TaskDefinitionError, match="the handler for unknown types is already used by"):
             taskq.not_found(_other)
 
     def test_functions_that_take_no_message(self, taskq: TaskQ) -> None:

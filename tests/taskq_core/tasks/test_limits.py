@@ -93,18 +93,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rate_limit": "5"}, "a number and a period"),
     ({"rate_limit": "5/0s"}, "a period from 1 ms"),
     ({"rate_limit": "5/32d"}, "31 days"),
-    ({"rate_limit": 5}, "a rate as"),
+    ({"rate_limit": 5}, "a rate such as"),
     ({"concurrency": 0}, "between 1 and"),
     ({"concurrency": -2}, "between 1 and"),
     ({"concurrency": True}, "a whole number"),
-    ({"concurrency": "5"}, "a number or a Concurrency"),
+    ({"concurrency": "5"}, "a number, a Concurrency"),
     ({"concurrency": (3, 5)}, "the same name"),
     ({"sequence": 5}, "a parameter's name"),
     ({"sequence": "not a name"}, "a parameter's name"),
-    ({"sequence": "user"}, "'user', which is no parameter of the task; it has user_id"),
-    ({"sequence": lambda user: user}, "'user', which is no parameter"),
+    ({"sequence": "user"}, "'user', which the task does not have; parameters of the task: user_id"),
+    ({"sequence": lambda user: user}, "'user', which the task does not have"),
     ({"sequence": lambda *users: users}, "name the parameters it needs"),
-    ({"sequence": "context"}, "'context', which is no parameter"),
+    ({"sequence": "context"}, "'context', which the task does not have"),
 ]
 
 
@@ -150,7 +150,7 @@ def test_records_that_cannot_be(build: Callable[[], object]) -> None:
         ({"rate_limit": RateLimit("5/s", cost=lambda: True)}, "a whole number"),
         ({"sequence": lambda: [1]}, "got list"),
         ({"sequence": lambda: 1 / 0}, "failed: ZeroDivisionError"),
-        ({"sequence": "user"}, "needs it"),
+        ({"sequence": "user"}, "needs"),
     ],
 )
 def test_a_call_whose_key_or_cost_cannot_be_had_is_refused(app: TaskQ, limit: dict[str, Any], told: str) -> None:

@@ -145,9 +145,9 @@ class TestChecks:
             ({"headers": [("a", "b")]}, "headers must map text to text, got list"),
             ({"headers": {"a": 1}}, "headers must map text to text, got int for 'a'"),
             ({"headers": {"": "x"}}, "headers must map text to text, got str for ''"),
-            ({"headers": {"taskq-x": "1"}}, "header 'taskq-x' is written by taskq itself; choose another name"),
-            ({"headers": {"traceparent": "1"}}, "header 'traceparent' is written by taskq itself"),
-            ({"headers": {"a": "\ud800"}}, "header 'a' holds a lone surrogate"),
+            ({"headers": {"taskq-x": "1"}}, "header 'taskq-x' is reserved for taskq; choose another name"),
+            ({"headers": {"traceparent": "1"}}, "header 'traceparent' is reserved for taskq"),
+            ({"headers": {"a": "\ud800"}}, "header 'a' has a lone surrogate"),
             ({"headers": {"a": "x" * 8000}}, "headers of a task take 8001 bytes, at most 7168 are allowed"),
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
@@ -283,7 +283,9 @@ class TestUsing:
 
         assert TaskOptions(dead_letter=report.using(queue="low")).dead_letter_address == ("low", "report")
         for given in (report.using(max_retry=1), taskq.remote("report", max_retry=1)):
-            with pytest.raises(ConfigurationError, match="with max_retry: the message carries its name and queue only"):
+            with pytest.raises(
+                ConfigurationError, match="cannot set max_retry, because the message contains only its name"
+            ):
                 TaskOptions(dead_letter=given)
 
     def test_on_missing_needs_a_parameter_that_travels_as_its_key(self, fake_redis: Any) -> None:

@@ -48,7 +48,7 @@ class TestEntry:
         ]
 
     def test_it_stands_above_the_task(self, app: TaskQ) -> None:
-        with pytest.raises(TaskDefinitionError, match="stands above @task"):
+        with pytest.raises(TaskDefinitionError, match="write @periodic above @task"):
 
             @app.periodic("@daily")  # type: ignore[type-var]
             def work() -> None: ...
@@ -245,8 +245,8 @@ class TestSetting:
         ("given", "problem"),
         [
             ("@daily", "must be a dict with 'task' and 'spec', got str"),
-            ({"task": "work"}, "give either 'spec' or 'cron'"),
-            ({"task": "work", "spec": "@daily", "cron": "@daily"}, "give either 'spec' or 'cron'"),
+            ({"task": "work"}, "give 'spec' or 'cron', not both"),
+            ({"task": "work", "spec": "@daily", "cron": "@daily"}, "give 'spec' or 'cron', not both"),
             ({"spec": "@daily"}, "'task' must be the name of a task, got None"),
             ({"task": "work", "spec": "@dayly"}, "unknown descriptor"),
             ({"task": "work", "spec": "@daily", "tz": "Mars"}, "no time zone 'Mars'"),
@@ -280,7 +280,9 @@ class TestSetting:
         assert (entry.call.task.name, entry.payload) == ("go:task", b"{}")
 
     def test_where_there_is_no_task_at_all_it_says_so(self) -> None:
-        with pytest.raises(ConfigurationError, match="unknown task 'work'; there are none yet; a task of another"):
+        with pytest.raises(
+            ConfigurationError, match="unknown task 'work'; there are none yet; if the task's code is in another"
+        ):
             TaskQ(schedule={"nightly": {"task": "work", "spec": "@daily"}}).periodic_tasks()
 
     def test_arguments_that_do_not_fit_are_refused(self) -> None:

@@ -64,7 +64,7 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
         ({"options": {"max_retry": -1}}, "options", "max_retry must be between 0"),
         ({"options": {"retry_on": "x"}}, "options", "retry_on='x' cannot be set for a single call"),
         ({"options": {"replicated": 1}}, "options", "replicated=1 has no effect in a schedule"),
-        ({"options": {"queue": "low"}, "queue": "low"}, "options", "has a separate field"),
+        ({"options": {"queue": "low"}, "queue": "low"}, "options", "in its own field"),
         ({"options": [1]}, "options", "must be a JSON object"),
         ({"catch_up": "some"}, "catch_up", "'skip', 'one' or 'all'"),
         ({"window": timedelta(-1)}, "window", "must be 0 or more seconds"),

@@ -66,7 +66,9 @@ class TestNames:
         @taskq.task(name="t")
         def one() -> None: ...
 
-        with pytest.raises(TaskDefinitionError, match=r"the name 't' is taken by .*one; .*two needs another name="):
+        with pytest.raises(
+            TaskDefinitionError, match=r"the name 't' is already used by .*one; .*two needs another name="
+        ):
 
             @taskq.task(name="t")
             def two() -> None: ...
@@ -91,7 +93,7 @@ class TestNames:
             importlib.reload(loaded)
 
         assert str(caught.value) == (
-            "the name 'defined_twice.send' is taken by defined_twice.send; defined_twice.send needs another name=; "
+            "the name 'defined_twice.send' is already used by defined_twice.send; defined_twice.send needs another name=; "
             f"see {module}:4 and {module}:7"
         )
         del sys.modules["defined_twice"]
@@ -150,7 +152,7 @@ class TestFunctions:
     def test_a_task_is_not_made_a_task_again(self, taskq: TaskQ) -> None:
         task = taskq.task(name="t")(lambda: None)
 
-        with pytest.raises(TaskDefinitionError, match=r"<task 't'> is a task already; .using\(...\) gives a copy"):
+        with pytest.raises(TaskDefinitionError, match=r"<task 't'> is a task already; .using\(...\) returns a copy"):
             taskq.task(task)
         with pytest.raises(TaskDefinitionError, match="<remote task 'r'> is a task already"):
             taskq.task(taskq.remote("r"))  # type: ignore[call-overload]  # the point of the test
@@ -418,9 +420,9 @@ class TestRemote:
     @rows(
         ("args", "kwargs", "message"),
         [
-            (("text",), {}, "takes keyword arguments, or payload bytes alone"),
-            ((b"a", b"b"), {}, "takes keyword arguments, or payload bytes alone"),
-            ((b"a",), {"b": 1}, "takes keyword arguments, or payload bytes alone"),
+            (("text",), {}, "a remote task takes keyword arguments, or the payload bytes as its only argument"),
+            ((b"a", b"b"), {}, "a remote task takes keyword arguments, or the payload bytes as its only argument"),
+            ((b"a",), {"b": 1}, "a remote task takes keyword arguments, or the payload bytes as its only argument"),
             ((), {"a": object()}, "the arguments cannot be written as JSON"),
             ((), {"a": "\ud800"}, "the arguments cannot be written as JSON"),
         ],

@@ -112,7 +112,7 @@ class TestOption:
     def test_the_short_form_and_the_long_one_exclude_each_other(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t", unique_for=60)
 
-        with pytest.raises(ConfigurationError, match="unique and unique_for exclude each other"):
+        with pytest.raises(ConfigurationError, match="unique and unique_for cannot be combined"):
             task.using(unique=Unique())
         assert task.using(unique=Unique(), unique_for=0).options.unique == Unique()
         with pytest.raises(ConfigurationError, match=r"unique must be Unique\(...\) or None, got True"):

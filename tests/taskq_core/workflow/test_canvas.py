@@ -51,15 +51,21 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a callback that takes nothing": (lambda: start.s(1).on_error(alone.s()), "takes 0 positional arguments"),
     "a step twice": (
         lambda: Workflow().step("a", start.s(1)).step("a", start.s(1)),
-        "step 'a': there is a step with this name already",
+        "step 'a': the workflow has a step with this name already",
     ),
-    "a step after one twice": (lambda: Workflow().step("a", follow.s(), after=["b", "b"]), "comes after 'b' twice"),
+    "a step after one twice": (
+        lambda: Workflow().step("a", follow.s(), after=["b", "b"]),
+        "after= names the step 'b' twice",
+    ),
     "a wrong parameter of a step": (
         lambda: Workflow().step("join", follow.s(), after={"a": "frist"}),
         "step 'join': task 'tests.taskq_core.workflow.test_canvas.follow' got an unexpected keyword argument 'frist'",
     ),
     "results by position of a step": (lambda: Workflow().step("join", follow.s(1), after=["a", "b"]), "step 'join'"),
-    "a remote task with arguments": (lambda: start.s(1) | remote.s(width=3), "name the parameter with into="),
+    "a remote task with arguments": (
+        lambda: start.s(1) | remote.s(width=3),
+        "name a parameter for the result with into=",
+    ),
 }
 
 
@@ -102,7 +108,7 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a name twice": (
         lambda: chain(step(start.s(1), name="x"), step(follow.s(), name="x")),
-        "step 'x': there is a step with this name already",
+        "step 'x': the workflow has a step with this name already",
     ),
     "an id": (lambda: chain(start.s(1).using(task_id="x")), "step 'start': cannot have task_id"),
     "a unique lock": (lambda: chain(start.s(1).using(unique_for=9)), "step 'start': cannot have unique_for"),
