@@ -32,7 +32,7 @@ class AsyncClient:
     """Enqueues from coroutines.
 
     Calls in one tick of the event loop are sent to Redis together: in one script call per queue, or a few for many
-    tasks. Cancelling a call while its task is being sent does not take the task back.
+    tasks. If the caller is cancelled while its task is being sent, the task is still enqueued.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class AsyncClient:
 
     @property
     def circuit_state(self) -> CircuitState:
-        """State of the circuit breaker, which both clients share. As `Client.circuit_state`."""
+        """State of the circuit breaker, which both clients share. See `Client.circuit_state`."""
         return self._sender.circuit.state
 
     async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
-        """Enqueue one call and return its handle. Raises as `Client.enqueue`."""
+        """Enqueue one call and return its handle. Raises the errors of `Client.enqueue`."""
         middleware = self._preparer.middleware
         if middleware.sees_calls:
             call = await middleware.aoutgoing(call)
@@ -102,9 +102,9 @@ class AsyncClient:
         return await self._run(self._sender.store(queue, tasks, self._sender.timeout_s))
 
     async def enqueue_many(self, calls: Calls) -> BulkResult:
-        """Enqueue any number of calls, streamed. Takes asynchronous iterables too. As `Client.enqueue_many`.
+        """Enqueue any number of calls in batches. Also accepts asynchronous iterables. See `Client.enqueue_many`.
 
-        If it is cancelled, the batch on its way is still sent.
+        If the caller is cancelled, the batch that is being sent is still enqueued.
         """
         prepared = self._batches(calls)
         result = BulkResult(self._preparer.handle)
@@ -121,7 +121,7 @@ class AsyncClient:
         return result
 
     async def _send_batches(self, prepared: AsyncIterator[Batch], result: BulkResult) -> None:
-        """Send batches, preparing each while the one before is on its way."""
+        """Send batches. Prepare each one while the previous one is being sent."""
         in_flight: asyncio.Task[None] | None = None
         waits: dict[str, Wait] = {}
         try:
@@ -133,12 +133,12 @@ class AsyncClient:
                 if name not in waits:
                     waits[name] = self._sender.wait(name)
                 in_flight = self._start(self._sender.store_batch(batch, result, waits[name]))
-                await asyncio.sleep(0)  # lets it reach the socket, and others run between batches
+                await asyncio.sleep(0)  # let the send start, and let other asyncio tasks run between batches
             if in_flight is not None:
                 previous, in_flight = in_flight, None
                 await asyncio.shield(previous)
         except Exception as error:
-            if in_flight is not None:  # a later call did not fit; the batch on its way still counts
+            if in_flight is not None:  # preparing a later call failed, but the batch that was sent still counts
                 await asyncio.shield(in_flight)
             result.note_progress(error)
             raise
@@ -161,7 +161,7 @@ class AsyncClient:
             yield batch
 
     def _start(self, plan: SendPlan[None]) -> "asyncio.Task[None]":
-        """Execute a plan in a separate asyncio task, which goes on when the caller is cancelled."""
+        """Execute a plan in a separate asyncio task, which continues if the caller is cancelled."""
         sending = asyncio.get_running_loop().create_task(self._run(plan))
         self._sending.add(sending)
         sending.add_done_callback(self._note_end)
@@ -170,7 +170,7 @@ class AsyncClient:
     def _note_end(self, sending: "asyncio.Task[None]") -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
-            sending.exception()  # marks it as retrieved, because it is not awaited after the caller was cancelled
+            sending.exception()  # marks the error as retrieved, because a cancelled caller does not await the task
 
     async def _run(self, plan: SendPlan[T]) -> T:
         return await arun_plan(plan, self._answer)
@@ -185,7 +185,7 @@ class AsyncClient:
     # --- for workflows and status routes ------------------------------------------------------------------------------
 
     async def run(self, operation: Operation[T]) -> T:
-        """Send one operation and return its answer. As `Client.run`."""
+        """Send one operation and return its response. See `Client.run`."""
         return await self._run(self._sender.run(operation))
 
     async def register(self, queue: QueueKeys) -> None:

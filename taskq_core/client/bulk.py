@@ -1,8 +1,8 @@
-"""Bulk enqueues without input and output: gather calls into batches, and collect the outcomes.
+"""Bulk enqueues: collect calls into batches, and collect the outcomes. This module does no I/O.
 
-One script call stores a batch: tasks of one queue, at most `BATCH_MAX` of about `BATCH_BYTES`, with the same
-confirmation. A batch has a span `send`, and each of its tasks a span `create`; such a batch has at most `LINKED_MAX`
-tasks. Payloads are released once their batch was sent.
+One script call stores a batch: at most `BATCH_MAX` tasks of one queue, of about `BATCH_BYTES` in total, that need the
+same confirmation by replicas. A batch has a span `send`. If each task also has a span `create`, the batch has at most
+`LINKED_MAX` tasks. Payloads are released once their batch was sent.
 """
 
 from collections import Counter
@@ -23,11 +23,11 @@ from taskq_core.wire import QueueKeys
 T = TypeVar("T")
 
 LINKED_MAX = 128
-"""Maximum tasks of a batch with a span each. The span of the batch links to them, and an SDK keeps 128 links."""
+"""Maximum tasks of a batch in which each task has a span. The batch's span links to all; SDKs store 128 links."""
 
 
 class Batch:
-    """Tasks of one queue that go in one script call."""
+    """Tasks of one queue that are sent in one script call."""
 
     __slots__ = ("_has_spans", "_headers", "bytes", "queue", "sources", "span", "tasks")
 
@@ -41,7 +41,7 @@ class Batch:
         self._headers: dict[tuple[Plan, tuple[tuple[str, str], ...]], Headers] = {}
 
     def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
-        """Return the headers of one of its tasks. Tasks with the same plan and propagated headers share them."""
+        """Return the headers of one task. Tasks with the same plan and propagated headers share one object."""
         propagated = preparer.propagated()
         if self._has_spans:
             return preparer.headers(plan, self.span.create(name, task_id, body_size), propagated)
@@ -58,7 +58,7 @@ class Batch:
         return len(self.tasks) >= most or self.bytes >= BATCH_BYTES
 
     def count(self, errors: Sequence[BaseException | None] = ()) -> Mapping[tuple[str, str | None], int]:
-        """Return how many tasks it has, by their name and the type of their error; no errors means no error at all."""
+        """Return the number of tasks by task name and error type. Without `errors`, no task has failed."""
         first = self.sources[0]
         if not errors and self.sources.count(first) == len(self.sources):
             return {(first.name, None): len(self.sources)}
@@ -66,7 +66,7 @@ class Batch:
         return Counter(zip((source.name for source in self.sources), types, strict=True))
 
     def split(self, answer: Codes) -> tuple["Batch", "Batch", Codes]:
-        """Return the tasks that found no room, the others, and the answer for the others."""
+        """Return the tasks that were refused because the queue is full, the other tasks, and the others' response."""
         full, others = Batch(self.queue, self.span), Batch(self.queue, self.span)
         for source, task, code in zip(self.sources, self.tasks, answer, strict=True):
             part = full if code == EnqueueCode.FULL else others
@@ -76,14 +76,14 @@ class Batch:
 
 
 class BatchFiller:
-    """Gathers calls into batches by queue."""
+    """Collects calls into one batch per queue."""
 
     def __init__(self, preparer: Preparer) -> None:
         self._preparer = preparer
         self._open: dict[object, Batch] = {}
 
     def add(self, call: Signature[Any]) -> Batch | None:
-        """Add a call and return its batch if that is full now."""
+        """Add a call to its queue's batch. Return the batch if it is full now."""
         preparer = self._preparer
         plan = preparer.plan(task_of(call))
         queue = plan.queue
@@ -103,7 +103,7 @@ class BatchFiller:
 
 
 def batches(preparer: Preparer, calls: Iterable[Signature[Any]]) -> Iterator[Batch]:
-    """Gather calls into batches by queue. At the end, yield the batches that are not full."""
+    """Yield full batches of calls, one queue in each. At the end, yield the batches that are not full."""
     filler = BatchFiller(preparer)
     for call in calls:
         batch = filler.add(call)
@@ -113,7 +113,7 @@ def batches(preparer: Preparer, calls: Iterable[Signature[Any]]) -> Iterator[Bat
 
 
 async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Yield the items of an iterable of either kind."""
+    """Yield the items of a plain or asynchronous iterable."""
     if isinstance(items, AsyncIterable):
         async for each in items:
             yield each
@@ -123,15 +123,15 @@ async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 
 class BulkResult(Sequence[TaskHandle[Any]]):
-    """The tasks that `enqueue_many` enqueued: a sequence of handles, made when asked for.
+    """The tasks that `enqueue_many` enqueued: a sequence of handles, which are created on access.
 
-    Handles are in the order of the calls within each queue. Inside a database transaction the sequence holds all
-    tasks; after the commit it holds the enqueued ones.
+    Handles are in the order of the calls within each queue. Inside a database transaction the sequence contains all
+    tasks. After the commit it contains the tasks that were enqueued.
 
     Attributes:
         ids: Ids of the tasks, in the order of the handles.
-        errors: One per refused task: its unique lock or its id was taken, or its queue was full.
-        existing: Ids of tasks that already held the unique lock (`Unique`), by the id that the new task would have
+        errors: One error per refused task, whose unique lock or id was taken or whose queue was full.
+        existing: Ids of existing tasks that hold the unique lock (`Unique`), by the id that the new task would have
             had. Their handles have `existing` set.
     """
 
@@ -140,7 +140,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         self._sources: list[BaseTask[Any]] = []
         self.ids: list[str] = []
         self._deferred: dict[int, TaskHandle[Any]] | None = None
-        """Handles given out while the transaction is open, by position. None otherwise."""
+        """While the transaction is open, the handles that were created, by position. None otherwise."""
         self._positions_of_existing: set[int] = set()
         self.existing: dict[str, str] = {}
         self.errors: list[EnqueueError] = []
@@ -178,7 +178,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     # --- for clients --------------------------------------------------------------------------------------------------
 
     def add(self, batch: Batch, answer: Codes) -> list[EnqueueError | None]:
-        """Add a batch that was sent. Return an error or None for each of its tasks; nothing if none was refused."""
+        """Add a batch that was sent. Return an error or None for each task, or an empty list without any error."""
         if answer.count(EnqueueCode.STORED) == len(batch.tasks):
             self._sources += batch.sources
             self.ids += [task.task_id for task in batch.tasks]
@@ -206,18 +206,18 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         return error
 
     def note_progress(self, error: Exception) -> None:
-        """Note on an error how many tasks were enqueued before it."""
+        """Add a note to an error with the number of tasks that were enqueued before it."""
         if not isinstance(error, BulkEnqueueError):
             error.add_note(f"{len(self)} tasks of this bulk enqueue were enqueued before")
 
     def defer(self, waiting: Iterable[Batch]) -> None:
-        """Hold tasks that are sent when the surrounding transaction commits."""
+        """Add tasks that will be sent when the surrounding transaction commits."""
         self._deferred = {}
         for batch in waiting:
             self.add(batch, Codes(EnqueueCode.STORED * len(batch.tasks)))
 
     def begin(self) -> list[TaskHandle[Any]]:
-        """Drop the tasks held, because they are sent now. Return the handles given out for them."""
+        """Remove the deferred tasks, because they are sent now. Return the handles that were created for them."""
         handles = list((self._deferred or {}).values())
         self._deferred, self._sources, self.ids = None, [], []
         return handles

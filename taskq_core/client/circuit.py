@@ -37,29 +37,29 @@ from taskq_core.settings import CircuitSettings, seconds
 logger = logging.getLogger("taskq.client")
 
 TRY_LOST_S = 60.0
-"""Seconds after which a try without an end counts as lost, for example because its event loop was closed."""
+"""Seconds after which an unfinished try counts as lost, for example because its event loop was closed."""
 
 
 class CircuitState(StrEnum):
     """Whether a client sends requests to Redis."""
 
     CLOSED = "closed"
-    """It does."""
+    """Requests are sent."""
     OPEN = "open"
-    """Redis failed to answer too often, so nothing is sent during a pause."""
+    """Redis failed to answer several times in a row. No requests are sent during a pause."""
     HALF_OPEN = "half_open"
-    """One enqueue tries. Nothing else is sent until it has ended."""
+    """One enqueue is sent as a try. All others fail at once until it has ended."""
 
 
 class Circuit:
-    """Counts failures to reach Redis, and decides whether to ask it. Safe to share between threads and event loops.
+    """Counts failures to reach Redis, and decides whether to send requests. Safe to share by threads and event loops.
 
     Args:
-        settings: When it opens, and for how long.
-        address: The address of Redis, for errors.
-        opened: Called each time it opens.
+        settings: When the circuit opens, and for how long.
+        address: The address of Redis for error messages.
+        opened: Called each time the circuit opens.
         monotonic: Source of monotonic time.
-        jitter: Returns the share of a pause that is waited.
+        jitter: Returns the random factor for the length of a pause.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Circuit:
         _all.add(self)
 
     def reset(self) -> None:
-        """Close it and forget all failures."""
+        """Close the circuit and forget all failures."""
         self._lock = threading.Lock()
         self._failures = 0
         self._last_failure = ""
         self._pause_s = self._first_pause_s
-        self._retry_at: float | None = None  # None while it is closed
+        self._retry_at: float | None = None  # None while the circuit is closed
         self._try_until: float | None = None  # None while no request tries
 
     @property
@@ -104,7 +104,7 @@ class Circuit:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Make a request to Redis in a `with` block. Raises as `begin`."""
+        """Send a request to Redis in a `with` block. Raises the errors of `begin`."""
         is_try = self.begin()
         try:
             yield
@@ -114,12 +114,12 @@ class Circuit:
         self.end(None, is_try=is_try)
 
     def begin(self) -> bool:
-        """Begin a request to Redis, and return whether it is the only try while the circuit is open.
+        """Begin a request to Redis. Return True if it is the single try of an open circuit.
 
         Raises:
-            CircuitOpenError: Redis is not asked now.
+            CircuitOpenError: The circuit is open, so the request must not be sent.
         """
-        if self._retry_at is None:  # read without the lock, which is recent enough
+        if self._retry_at is None:  # read without the lock, because a slightly outdated value does no harm
             return False
         now = self._monotonic()
         with self._lock:
@@ -133,7 +133,10 @@ class Circuit:
             return True
 
     def end(self, error: BaseException | None, *, is_try: bool) -> None:
-        """End a request. A refusal is an answer; an error of the caller, such as a cancellation, proves nothing."""
+        """Record the end of a request. Only an unavailable Redis counts as a failure.
+
+        A refusal by Redis counts as an answer. An error of the caller, such as a cancellation, is ignored.
+        """
         if isinstance(error, BrokerUnavailableError):
             self._note_failure(error, is_try=is_try)
         elif error is None or isinstance(error, BrokerError):
@@ -153,14 +156,14 @@ class Circuit:
             self._pause_s = self._first_pause_s
             self._retry_at = self._try_until = None
         if was_open:
-            logger.info("%s answers again: enqueueing goes on", self._address)
+            logger.info("%s answers again: enqueues are sent again", self._address)
 
     def _note_failure(self, error: BrokerUnavailableError, *, is_try: bool) -> None:
         if not self._most_failures:
             return
         with self._lock:
             if self._retry_at is not None and not is_try:
-                return  # sent before it opened
+                return  # the request was sent before the circuit opened
             self._failures += 1
             self._last_failure = str(error)
             is_new = self._retry_at is None
@@ -174,7 +177,7 @@ class Circuit:
             failures = self._failures
         if is_new:
             logger.warning(
-                "%s failed %d times in a row: enqueues fail at once, and one tries again in %.1f s; the last time: %s",
+                "%s failed to answer %d times in a row: enqueues now fail at once, next try in %.1f s; last error: %s",
                 self._address,
                 failures,
                 pause_s,

@@ -1,4 +1,4 @@
-"""Sends that wait for the commit of a database transaction, or for the last of several commits."""
+"""Postpone sends to the commit of a database transaction, or to the last of several commits."""
 
 import threading
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Protocol
 from taskq_core.errors import BrokerError, BrokerReplicationError, QueueFullError, TaskQError
 
 _LOST = (
-    "The transaction has committed and the task is not sent again. With the setting ENQUEUE = 'outbox', it is a row of "
-    "the transaction, which a worker sends when Redis takes it."
+    "The transaction has committed, but the task was not sent and will not be sent again. With the setting "
+    "ENQUEUE = 'outbox', the task is a row of the transaction, and a worker sends it when Redis is available again."
 )
 
 
@@ -16,20 +16,22 @@ class TransactionHook(Protocol):
     """Postpones sending to the commit of a surrounding database transaction."""
 
     def defer(self, send: Callable[[], None]) -> bool:
-        """Call `send` when the transaction commits and return True; return False if none is open."""
+        """Call `send` when the open transaction commits, and return True. Return False if no transaction is open."""
         ...
 
     async def adefer(self, send: Callable[[], None]) -> bool:
-        """Postpone a send, from a coroutine. As `defer`; `send` is called in blocking code."""
+        """Postpone a send from a coroutine. As `defer`. `send` is called in blocking code."""
         ...
 
 
 class SendAtLastCommit:
-    """Sends once, when the last of several transactions has committed. Call it at each commit, from any thread.
+    """Calls `send` once, after the last of several transactions has committed. Call this object at each commit.
+
+    Safe to call from any thread.
 
     Args:
         commits: Number of transactions, at least 1. If one of them never commits, nothing is sent.
-        send: Sends.
+        send: The function to call.
     """
 
     def __init__(self, commits: int, send: Callable[[], None]) -> None:
@@ -38,7 +40,7 @@ class SendAtLastCommit:
         self._send = send
 
     def __call__(self) -> None:
-        """Count a commit, and send at the last one. If sending fails, a note on the error says what is lost."""
+        """Count a commit, and send at the last one. Add a note to the error of a failed send that the task is lost."""
         with self._lock:
             self._left -= 1
             if self._left:

@@ -1,4 +1,4 @@
-"""Send the enqueues of one tick of an event loop together: in one script call per queue, or a few for many tasks."""
+"""Send all enqueues of one tick of an event loop together: in one script call per queue, or a few for many tasks."""
 
 import asyncio
 import sys
@@ -13,30 +13,30 @@ from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
 from taskq_core.wire import QueueKeys
 
 WORTH_A_CALL = 25
-"""Number of tasks of one tick from which a separate request to Redis is worth it."""
+"""Minimum number of tasks per request, if the tasks of one tick are split into several requests."""
 MOST_CALLS = 4
 """Maximum requests for the tasks of one tick and queue."""
 _Waiting = list[tuple[Prepared[Any], "asyncio.Future[None]"]]
 
 
 def batch_size(count: int) -> int:
-    """Return how many tasks of one tick go in one request.
+    """Return how many tasks of one tick are sent in one request.
 
-    With several requests, Redis stores one while Python wakes the callers of another. With one request, callers that
-    enqueue again would stay in step, and either side would wait for the other.
+    With several requests, Redis stores one batch while Python wakes the callers of another. With a single request,
+    Redis and Python would take turns waiting for each other.
     """
     calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
     return min(BATCH_MAX, -(-count // calls))
 
 
 def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """Start a coroutine in a task; from Python 3.12 on at once, so that it sends in this turn of the loop."""
+    """Start a coroutine in an asyncio task. From Python 3.12 on, it runs at once and sends in the same tick."""
     options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
     return asyncio.Task(work, loop=asyncio.get_running_loop(), **options)
 
 
 class Merger:
-    """Gathers the enqueues of one event loop in one tick.
+    """Collects the enqueues of one event loop during a tick, and sends them together.
 
     Args:
         preparer: Closes spans and counts tasks.
@@ -50,9 +50,10 @@ class Merger:
         self._sending: set[asyncio.Task[None]] = set()
 
     def put(self, prepared: Prepared[Any]) -> "asyncio.Future[None]":
-        """Send a task with the others of this tick. The future ends when it is stored, or with its error.
+        """Send a task with the others of this tick. The returned future ends when the task is stored or has failed.
 
-        A task that a full queue refused is not counted as sent: its caller may wait for room and put it here again.
+        A task that was refused because its queue is full is not counted as sent, because its caller may wait for room
+        and call this method again.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
@@ -94,7 +95,7 @@ class Merger:
             errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in codes]
         except BrokerError as cause:
             errors = list(failures([prepared for prepared, _ in batch], cause))
-        except Exception as mistake:  # not from Redis: a bug, or tests ran a task while it was sent, and it raised this
+        except Exception as mistake:  # not from Redis: a bug, or the error of a task that tests ran while it was sent
             for prepared, future in batch:
                 prepared.span.end(mistake)
                 if not future.done():
@@ -106,7 +107,7 @@ class Merger:
                 future.cancel()  # the loop is ending
             raise
         for (prepared, future), error in zip(batch, errors, strict=True):
-            if not isinstance(error, QueueFullError) or future.done():  # else the caller may wait for room
+            if not isinstance(error, QueueFullError) or future.done():  # otherwise the caller may wait for room
                 self._preparer.note_sent(prepared, error, started)
             if future.done():
                 continue  # the caller was cancelled while its task was enqueued

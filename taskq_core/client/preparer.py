@@ -1,7 +1,7 @@
-"""Turn calls into messages: the part of an enqueue without input and output, shared by both clients.
+"""Convert calls to task messages: the part of an enqueue without I/O, which both clients share.
 
-Before anything is sent, the preparer binds and checks the arguments, encodes and measures the payload, chooses the id,
-and writes the trace into the headers. It also turns answers of Redis into errors.
+Before anything is sent, the preparer binds and checks the arguments, encodes the payload and checks its size, chooses
+the id, and adds the trace to the headers. It also converts responses of Redis to errors.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ from taskq_core.wire.uniqueness import digest as digest_of
 R = TypeVar("R")
 
 PAYLOAD_WARNS = 1 << 20
-"""Payload size in bytes from which a warning is given: 1 MiB."""
+"""Payload size in bytes above which an enqueue warns: 1 MiB."""
 PAYLOAD_MAX = 16 << 20
 """Maximum payload size in bytes: 16 MiB."""
 REGISTER_EVERY_S = 10.0
@@ -49,7 +49,7 @@ REGISTER_EVERY_S = 10.0
 
 
 class Prepared(Generic[R]):
-    """A task ready to be sent."""
+    """A task that is ready to be sent, with its handle and its span."""
 
     __slots__ = ("handle", "queue", "span", "task")
 
@@ -60,12 +60,12 @@ class Prepared(Generic[R]):
         self.span = span
 
     def settle(self, code: str, answer: Codes | None = None, holder: str = "") -> EnqueueError | None:
-        """Return the error for an enqueue code, or None.
+        """Update the handle for the outcome of the enqueue. Return the error of a refused task, otherwise None.
 
         Args:
-            code: The code.
-            answer: The answer that contains the code; None if the code is from another script.
-            holder: Id of the task that holds its unique lock, "" if unknown.
+            code: The `EnqueueCode` of the task.
+            answer: The response that contains the code. None if the code is from another script.
+            holder: Id of the task that holds the unique lock, "" if unknown.
         """
         if code == EnqueueCode.STORED:
             return None
@@ -88,7 +88,10 @@ class Prepared(Generic[R]):
 
 
 def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueError]:
-    """Return the error of each task of a request that failed. Refused tasks were not stored in any case."""
+    """Return one error for each task of a request that failed.
+
+    If the response names tasks that were refused, these were certainly not stored.
+    """
     answer = cause.answer if isinstance(cause, BrokerReplicationError) else None
     if not isinstance(answer, Codes):
         return [prepared.failure(cause) for prepared in sent]
@@ -99,7 +102,7 @@ def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueE
 def refusal(
     code: str, name: str, queue: str, task_id: str, answer: Codes | None = None, holder: str = ""
 ) -> EnqueueError:
-    """Return the error of a task that was not stored: its lock or its id is taken, or the queue is full."""
+    """Return the error of a refused task: its unique lock or its id is taken, or its queue is full."""
     if code == EnqueueCode.FULL and answer is not None:
         return QueueFullError(name, queue, task_id, answer.pending, answer.limit)
     if code == EnqueueCode.DUPLICATE:
@@ -117,21 +120,21 @@ def task_of(call: Signature[Any]) -> BaseTask[Any]:
         return call.task
     except AttributeError:
         kind = type(call).__name__
-        raise TypeError(f"what is enqueued is a call, as task.s(...) makes it, got {kind}") from None
+        raise TypeError(f"enqueue needs a call such as task.s(...), got {kind}") from None
 
 
 class Preparer:
-    """Turns calls into messages.
+    """Converts calls to task messages.
 
     Args:
-        source: Answers the handles of its tasks.
+        source: Sends the requests of task handles.
         tracing: Opens producer spans.
-        app: The queue application; tasks of another are refused. None, for tests, does not check.
+        app: The queue application. Tasks of other applications are rejected. None skips the check, for tests.
 
     Attributes:
-        middleware: Middleware of the application. Clients call it before they call this, because it may be a coroutine.
-        observer: Notified of tasks that clients have enqueued.
-        propagated: Returns the headers that tasks enqueued here and now propagate.
+        middleware: Middleware of the application. Clients call it before the preparer, because it may be a coroutine.
+        observer: Receives notifications of tasks that clients have enqueued.
+        propagated: Returns the headers that a task propagates from the current context to its run.
     """
 
     def __init__(self, source: HandleSource, tracing: Tracing, app: Registry | None = None) -> None:
@@ -155,17 +158,17 @@ class Preparer:
         return task.plan(self.keys, self._app)
 
     def prepare(self, call: Signature[R], *, task_id: str | None = None, links: Sequence[Any] = ()) -> Prepared[R]:
-        """Return a task ready to be sent, with its own producer span.
+        """Prepare a call to be sent alone, with its own producer span.
 
         Args:
             call: The call.
-            task_id: Used if the task sets no id.
+            task_id: Id for a task that sets none.
             links: Links of the span, from `Tracing.links`.
 
         Raises:
-            TaskArgumentsError, PayloadTooLargeError: The call does not fit.
-            ConfigurationError: Its task belongs to another queue application.
-            TypeError: It is not a call.
+            TaskArgumentsError, PayloadTooLargeError: The arguments are not valid.
+            ConfigurationError: The task belongs to another queue application.
+            TypeError: `call` is not a call.
         """
         task = task_of(call)
         plan = task.current_plan
@@ -187,12 +190,13 @@ class Preparer:
     def prepare_for_batch(
         self, call: Signature[Any], plan: Plan, headers: "Callable[[Preparer, Plan, str, str, int], Headers]"
     ) -> NewTask:
-        """Return a task to be sent with others.
+        """Prepare a call to be sent with others in one batch.
 
         Args:
             call: The call.
-            plan: The plan of its task.
-            headers: Returns its headers, given this object, the plan, name and id of the task, and its payload's size.
+            plan: The plan of the task.
+            headers: Returns the headers. It takes this object, the plan, the name and id of the task, and the payload
+                size.
         """
         payload = call.task.encode(call.args, call.kwargs)
         if len(payload) >= PAYLOAD_WARNS:
@@ -203,7 +207,7 @@ class Preparer:
     def headers(
         self, plan: Plan, trace: Mapping[str, str], propagated: Mapping[str, str], more: Mapping[str, str] | None = None
     ) -> Headers:
-        """Return the headers of a task: its own, propagated ones, the trace, and more that taskq adds."""
+        """Return the headers of a task: the user's headers, propagated context, the trace, and headers of taskq."""
         if not trace and not propagated and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
@@ -217,7 +221,7 @@ class Preparer:
         return Headers(texts)
 
     def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
-        """Close the span and count the task; `started` is when it was sent, by the monotonic clock."""
+        """Close the span of a sent task and count it. `started` is the monotonic time at which it was sent."""
         prepared.span.end(error)
         self.metrics.sent(
             prepared.handle.queue,
@@ -244,7 +248,7 @@ class Preparer:
         return new
 
     def handle(self, task: BaseTask[R], task_id: str, plan: Plan | None = None) -> TaskHandle[R]:
-        """Return the handle of a task. `plan` is that of its task, if it is known."""
+        """Return the handle of an enqueued task. `plan` is the plan of `task`, if the caller has it."""
         plan = plan or self.plan(task)
         return TaskHandle(
             self.source,
@@ -257,15 +261,15 @@ class Preparer:
         )
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
-        """Whether a queue has to be added to the set of known queues, because that was not done recently."""
+        """Return whether to add a queue to the set of known queues, because that was not done recently."""
         return time.monotonic() - self._registered.get(queue.name, -math.inf) >= REGISTER_EVERY_S
 
     def forget_registered(self) -> None:
-        """Forget which queues were registered, because another store is used from now on."""
+        """Forget which queues were registered, because the client uses another store from now on."""
         self._registered.clear()
 
     def note_registered(self, queue: QueueKeys) -> None:
-        """Note that a queue was registered just now."""
+        """Record that a queue was just registered."""
         self._registered[queue.name] = time.monotonic()
 
 

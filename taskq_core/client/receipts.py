@@ -1,7 +1,7 @@
 """Receipt slots, by which Redis recognizes a repeated enqueue. Concurrent callers use different slots.
 
 A slot is given back when its call was answered. A slot whose call may still reach Redis is dropped, because the late
-call would overwrite the receipt of the next one.
+call would overwrite the receipt of the slot's next call.
 """
 
 import os
@@ -25,4 +25,4 @@ give_back = _free.append
 """Return a slot whose call was answered, for other callers."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free.clear)  # two processes must not count calls on one slot
+    os.register_at_fork(after_in_child=_free.clear)  # parent and child must not use the same slots

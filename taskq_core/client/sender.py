@@ -1,10 +1,10 @@
-"""Send new tasks to Redis: the rules that all enqueues share, without input and output.
+"""The request plans of all enqueues, single and bulk, deferred or not. This module does no I/O.
 
-`Sender` makes request plans, for single and bulk enqueues, deferred or not. `Client` and `AsyncClient` execute them:
-they send an operation and return its answer, or wait where a plan asks for a pause.
+`Client` and `AsyncClient` execute the plans of `Sender`: they send each operation and return its response to the plan,
+or wait if the plan yields a pause.
 
-The enqueue script refuses tasks of a queue that is full. Depending on the setting `LIMITS`, a client then waits for
-room. Only enqueues by clients are limited: scheduled tasks, retries, and tasks that an operator moves always find room.
+The enqueue script refuses tasks if their queue is full. Depending on the setting `LIMITS`, a client then waits for
+room. The limit only applies to enqueues by clients, not to scheduled tasks, retries or tasks that an operator moves.
 """
 
 import random
@@ -25,20 +25,20 @@ from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
 SendPlan = Generator[tuple[Operation[Any] | None, float], Any, T]
-"""Yields an operation with its deadline, or None with the time until which to wait; by the monotonic clock."""
+"""Yields an operation with its deadline, or None with the time until which to wait. Times are monotonic."""
 
 FIRST_PAUSE_S = 0.02
-"""Longest first pause before a client tries a full queue again. The pause doubles with each try."""
+"""Maximum seconds of the first pause before a client tries a full queue again. The pause doubles with each try."""
 LAST_PAUSE_S = 0.5
-"""Maximum seconds between two tries."""
+"""Maximum seconds of all later pauses."""
 
 
 class Wait:
-    """The time that one call may wait for room, counted from the first refusal.
+    """The time for which one call may wait for room in a full queue, from the first refusal on.
 
     Args:
-        longest_s: Maximum seconds in all; 0 does not wait.
-        jitter: Returns the share of a pause that is waited, so that waiting clients do not try at once.
+        longest_s: Maximum total seconds. 0: do not wait.
+        jitter: Returns the random factor for the length of a pause, so that clients do not try at the same time.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Wait:
         """True once a try has failed with no time left."""
 
     def pause_s(self) -> float | None:
-        """Return the seconds until the next try, or None if that was the last."""
+        """Return the seconds until the next try, or None if there is no time left."""
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._longest_s
@@ -68,19 +68,19 @@ class Wait:
         return pause_s
 
     def renew(self) -> None:
-        """Start the time again for the next batch, unless it has run out before."""
+        """Restart the time for the next batch, unless an earlier batch has used it up."""
         self._deadline = None
         self._pause_s = FIRST_PAUSE_S
 
 
 class Sender:
-    """Makes the plans that send new tasks.
+    """Makes the request plans that send new tasks.
 
     Args:
         preparer: Registers queues and counts tasks.
         circuit: The circuit breaker.
-        limits: Limits of the queues that have one, by name.
-        timeout_s: Maximum seconds to wait for an answer of Redis, and for room where the limit does not say.
+        limits: Limits of queues by queue name.
+        timeout_s: Maximum seconds to wait for a response of Redis. Also the default for the wait for room.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Sender:
         self._limits = limits
 
     def reset(self) -> None:
-        """Forget what is known about the store, because another one is used from now on."""
+        """Forget registered queues and failures, because the client uses another store from now on."""
         self.circuit.reset()
         self.preparer.forget_registered()
 
@@ -102,7 +102,7 @@ class Sender:
         return None if limit is None else limit.max_pending
 
     def wait(self, queue: str, *, most_s: float | None = None) -> Wait:
-        """Return the time that a call may wait for room in a queue, at most `most_s`."""
+        """Return how long a call may wait for room in a queue, at most `most_s`."""
         limit = self._limits.get(queue)
         if limit is None or limit.when_full is WhenFull.REJECT:
             return Wait(0.0)
@@ -131,7 +131,7 @@ class Sender:
         self.preparer.note_registered(queue)
 
     def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Codes]:
-        """Store tasks of one queue in one script call, and return the outcome of each."""
+        """Store tasks of one queue in one script call. Return the outcome of each task."""
         deadline = time.monotonic() + timeout_s
         is_try = self.circuit.begin()
         try:
@@ -149,7 +149,7 @@ class Sender:
         return answer
 
     def store_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> SendPlan[None]:
-        """Store a batch and add its tasks to the result. While its queue is full, try the refused tasks again."""
+        """Store a batch and add its tasks to the result. While the queue is full, wait and send refused tasks again."""
         started = time.monotonic()
         count = len(batch.tasks)
         wait.renew()
@@ -177,4 +177,4 @@ class Sender:
         duration_s: float | None = time.monotonic() - started
         for (name, error_type), count in batch.count(errors).items():
             self.preparer.metrics.sent(batch.queue.name, name, count, duration_s=duration_s, error_type=error_type)
-            duration_s = None  # one call, recorded once
+            duration_s = None  # record the duration of the script call only once

@@ -33,11 +33,14 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 AFTER_FAILURE_S = 0.05
-"""Seconds that a deferred send may take after Redis has just failed to answer this thread."""
+"""Maximum seconds of a deferred send if Redis did not answer an earlier send of this thread shortly before."""
 
 
 class _Backoff(threading.local):
-    """When deferred sends of this thread last failed. One commit may send many tasks, and its caller waits for all."""
+    """Times at which deferred sends of this thread last failed.
+
+    They shorten the next timeouts, because one commit may send many tasks and its caller waits for all of them.
+    """
 
     def __init__(self) -> None:
         self.unavailable_at = -math.inf
@@ -64,24 +67,25 @@ class Client:
 
     @property
     def circuit_state(self) -> CircuitState:
-        """State of the circuit breaker: whether Redis is asked, or failed to answer too often."""
+        """State of the circuit breaker. While it is open, enqueues fail at once, because Redis did not answer."""
         return self._sender.circuit.state
 
     def enqueue(self, call: Signature[R], hook: TransactionHook | None = None) -> TaskHandle[R]:
         """Enqueue one call and return its handle.
 
         Args:
-            call: The call. It is checked now, and middleware sees it now.
-            hook: Postpones the sending in place of the application's own hook or outbox. For adapters.
+            call: The call. It is checked and passed through middleware at once, even if it is sent later.
+            hook: Postpones the send, instead of the application's hook or outbox. For adapters.
 
         Raises:
-            TaskArgumentsError, PayloadTooLargeError: The call does not fit; nothing was written.
-            DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
-            QueueFullError: The queue is full by the setting `LIMITS`, also after waiting if the setting says so.
+            TaskArgumentsError, PayloadTooLargeError: The arguments are not valid. Nothing was written.
+            DuplicateTaskError, TaskIdConflictError: Another task holds the unique lock or has the id.
+            QueueFullError: The queue is full by the setting `LIMITS`, also after the wait that the setting may allow.
             ConfigurationError: The task belongs to another queue application.
-            EnqueueError: Redis refused or was not reached within the enqueue timeout, or the circuit breaker is open
-                (its cause says which); `EnqueueUnknownError` when the task may have been written all the same,
-                `NotReplicatedError` when it was written, but its replicas have not confirmed it.
+            EnqueueError: Redis refused the task or did not answer within the enqueue timeout, or the circuit breaker is
+                open. The cause of the error shows which.
+            EnqueueUnknownError: The connection failed, and the task may have been written.
+            NotReplicatedError: The task was written, but its replicas have not confirmed it.
         """
         if hook is None and self._outbox is None:
             warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
@@ -101,7 +105,7 @@ class Client:
         return prepared.handle
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
-        """Send a task whose transaction has committed. An error is stored in its handle, and raised."""
+        """Send a task whose transaction has committed. Store an error in the handle, and raise it."""
         backoff, timeout_s = self._backoff, self._sender.timeout_s
         failed_lately = time.monotonic() - backoff.unavailable_at < timeout_s
         try:
@@ -121,7 +125,7 @@ class Client:
             self._observer.notify_enqueued((prepared.handle,))
 
     def _deferred_wait(self, queue: str) -> Wait:
-        """Return the time that a deferred send may wait for room: none soon after another send found the queue full."""
+        """Return how long a deferred send may wait for room: not at all shortly after it found the queue full."""
         timeout_s = self._sender.timeout_s
         was_full = time.monotonic() - self._backoff.full_at.get(queue, -math.inf) < timeout_s
         return self._sender.wait(queue, most_s=0.0 if was_full else timeout_s)
@@ -155,23 +159,25 @@ class Client:
             raise error
 
     def enqueue_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook | None = None) -> BulkResult:
-        """Enqueue any number of calls, streamed in batches of one script call each.
+        """Enqueue any number of calls in batches. Each batch is sent in one script call while the next one is prepared.
 
-        An error is raised for a call that does not fit. The full batches before it are enqueued already, and a note on
-        the error has their number of tasks. Inside a transaction all calls are prepared first and sent at the commit,
-        or none if one does not fit. If the setting `LIMITS` lets clients wait for room, each batch waits until all of
-        it was stored. After one batch has waited too long, the rest is tried without waiting.
+        If a call is not valid, its error is raised. Earlier full batches are then already enqueued, and a note on the
+        error has their number of tasks. Inside a transaction, all calls are prepared first and sent at the commit; if
+        one of them is not valid, none is sent.
+
+        If the setting `LIMITS` lets clients wait for room, each batch waits until all of it is stored. After one batch
+        has waited too long, the other batches do not wait.
 
         Args:
             calls: The calls.
-            hook: As for `enqueue`.
+            hook: See `enqueue`.
 
         Returns:
-            The handles, and one error for each task whose lock or id was taken, or whose queue was full.
+            The handles, and one error for each task whose unique lock or id was taken or whose queue was full.
 
         Raises:
-            TaskArgumentsError, PayloadTooLargeError: A call does not fit.
-            BulkEnqueueError: Redis refused or was not reached; it says how many were enqueued before.
+            TaskArgumentsError, PayloadTooLargeError: The arguments of a call are not valid.
+            BulkEnqueueError: Redis refused a batch or did not answer. It has the number of tasks enqueued before.
         """
         if hook is None and self._outbox is None:
             warn_if_blocking("Client.enqueue_many()", "AsyncClient.enqueue_many() (in FastAPI: ClientDep)")
@@ -185,14 +191,14 @@ class Client:
         if outbox is not None:
             outbox.send_many(prepared, result)
         elif hook is not None and hook.defer(partial(self.send_deferred_batches, waiting, result)):
-            waiting += list(prepared)  # all or none: an error in a call leaves nothing to send
+            waiting += list(prepared)  # prepare all calls first, so that an error in one of them sends nothing
             result.defer(waiting)
         else:
             self._send_batches(prepared, result, self._sender.wait)
         return result
 
     def send_deferred_batches(self, waiting: Sequence[Batch], result: BulkResult) -> None:
-        """Send tasks whose transaction has committed. As `send_deferred`."""
+        """Send batches whose transaction has committed. As `send_deferred`."""
         handles = result.begin()
         failure: BaseException | None = None
         waits: dict[str, Wait] = {}
@@ -212,7 +218,7 @@ class Client:
             result.settle(handles, failure)
 
     def _send_batches(self, prepared: Iterable[Batch], result: BulkResult, wait: Callable[[str], Wait]) -> None:
-        """Send batches, preparing each while the one before is on its way. `wait` gives the time to wait for room."""
+        """Send batches. Prepare each one while the previous one is being sent. `wait` limits the wait for room."""
         in_flight: _InFlight | None = None
         waits: dict[str, Wait] = {}
         first = len(result)
@@ -229,7 +235,7 @@ class Client:
                 previous, in_flight = in_flight, None
                 self._finish(previous)
         except Exception as error:
-            if in_flight is not None:  # a later call did not fit; the batch on its way still counts
+            if in_flight is not None:  # preparing a later call failed, but the batch that was sent still counts
                 self._finish(in_flight)
             result.note_progress(error)
             raise
@@ -245,7 +251,7 @@ class Client:
         return self._source.runner.run(operation, patience_s=left_s)
 
     def _finish(self, sent: "_InFlight") -> None:
-        """Execute the rest of a plan whose first request was sent already."""
+        """Execute the rest of a plan whose first request was already sent."""
 
         def answer(request: tuple[Operation[Any] | None, float]) -> Any:
             if request is sent.request:
@@ -257,7 +263,7 @@ class Client:
     # --- for workflows ------------------------------------------------------------------------------------------------
 
     def run(self, operation: Operation[T]) -> T:
-        """Send one operation and return its answer, with the circuit breaker and the timeout of an enqueue."""
+        """Send one operation under the circuit breaker, with the timeout of an enqueue, and return the response."""
         return run_plan(self._sender.run(operation), self._answer)
 
     def register(self, queue: QueueKeys) -> None:
@@ -266,7 +272,7 @@ class Client:
 
 
 class _InFlight:
-    """A plan whose first request was sent and not yet answered."""
+    """A plan whose first request was sent, but whose response was not yet read."""
 
     def __init__(self, plan: SendPlan[None], runner: SyncRunner) -> None:
         self.plan = plan
@@ -275,5 +281,5 @@ class _InFlight:
         try:
             self.pending = runner.begin(self.request[0])
         except BrokerError as error:
-            plan.throw(error)  # raises what the plan makes of it
+            plan.throw(error)  # the plan handles the error or raises its own
             raise

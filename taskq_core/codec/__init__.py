@@ -1,15 +1,21 @@
-"""Turn the arguments of a call into payload bytes and back, and results likewise.
+"""Encode the arguments of a call as payload bytes and decode them, and encode and decode results.
 
-A payload is the JSON object of the parameters by name, in the order of the signature, so a Go struct with the same
-field names reads it. Values follow the annotations: text, numbers, containers, `datetime`, `date`, `timedelta` (ISO
-8601), `UUID`, `Decimal` (as text), `bytes` (base64), enums, dataclasses, `TypedDict`, msgspec Structs and Pydantic
-models, which are known by their face (`model_validate`, `model_dump`) and need not be installed. Classes that an
-adapter knows travel as their keys and are fetched before the call (`References`). Arguments
-annotated as `Any`, or not at all, pass as JSON: a `datetime` arrives there as text, a tuple as a list.
+A payload is a JSON object of the arguments by parameter name, in the order of the signature. A Go struct with the same
+field names can read it. Annotations decide how values are encoded. Supported are text, numbers, containers, `datetime`,
+`date`, `timedelta` (ISO 8601), `UUID`, `Decimal` (as text), `bytes` (base64), enums, dataclasses, `TypedDict`, msgspec
+Structs and Pydantic models. Pydantic models are recognized by their methods `model_validate` and `model_dump`, so
+Pydantic need not be installed. An object of a class that an adapter knows is encoded as its key and loaded again before
+the call (`References`). An argument that is annotated as `Any`, or not annotated, is decoded as plain JSON: a
+`datetime` becomes text and a tuple becomes a list.
 
-Guarantees: nothing the task cannot read back is ever written; equal calls make equal bytes; an omitted argument
-stays out of the payload, so the consumer's default applies; no error carries the value of an argument, neither in
-its text nor in its chain. Size limits, and payloads wrapped together with a trace context, are left to the caller.
+Guarantees:
+
+- The encoder writes nothing that the task cannot read back.
+- Equal calls are encoded to equal bytes.
+- An omitted argument is not in the payload, so the default of the worker's code applies.
+- No error contains the value of an argument, neither in its text nor in its chain.
+
+The caller checks size limits.
 """
 
 from taskq_core.codec.arguments import ArgumentsCodec, Later

@@ -1,8 +1,8 @@
 """Encode and decode the arguments of one task.
 
-The fast road is a handful of calls into msgspec. When it does not lead through, the slow road finds out why, or
-finds the value to fit after all (a tuple for a list). The signature is read in `signature`, a single value is judged in
-`values`, and the text of every error comes from `messages`.
+The fast path is a few calls of msgspec. If it fails, the slow path checks each argument. The slow path either accepts
+the arguments, for example a tuple for a list, or finds the reason for the error. The module `signature` reads the
+parameters, `values` checks a single value, and `messages` has the error texts.
 """
 
 import inspect
@@ -24,10 +24,10 @@ from taskq_core.warnings import ArgumentTypeWarning, warn_caller
 
 
 class Later:
-    """Stands for an argument that is not known when a call is written down: it is put there when it is.
+    """Placeholder for an argument whose value is not known when the call is encoded, such as the result of a step.
 
     Attributes:
-        what: Data of the creator of this object.
+        what: Data of the code that created the placeholder. The codec does not use it.
     """
 
     __slots__ = ("what",)
@@ -37,21 +37,21 @@ class Later:
 
 
 class ArgumentsCodec:
-    """Arguments <-> payload of one task; built once per task, then used for every call.
+    """Encodes and decodes the arguments of one task. Created once per task and used for every call.
 
     Args:
-        function: The task's function; it is never called here.
-        name: Name of the task, for errors.
-        strict: Refuse payloads with unknown fields instead of counting them.
-        injected: Parameters the worker fills in itself. The payload does not hold them.
-        references: Classes of an adapter whose values travel as their keys; None where there are none.
+        function: The task's function, whose signature is read. The codec never calls it.
+        name: Name of the task for error messages.
+        strict: Reject payloads with unknown fields instead of ignoring and counting these fields.
+        injected: Parameters that the worker fills. They are not in the payload.
+        references: Classes of an adapter whose objects are passed by key. None without any.
 
     Attributes:
-        parameters: The names that a payload may hold, in the order of the signature.
+        parameters: Names of the arguments that a payload may contain, in the order of the signature.
         known: The `Parameter` of each name.
-        has_references: Whether arguments have to be fetched before the function can be called.
-        is_variadic: Whether the function takes `*args` or `**kwargs`: a list or an object under that name. `split`
-            returns what to call it with.
+        has_references: Whether objects must be loaded before the function can be called.
+        is_variadic: Whether the function has `*args` or `**kwargs`. The payload has a list or an object under that
+            name, and `split` converts decoded arguments for the call.
         rest, named_rest: The names of `*args` and `**kwargs`, or None.
 
     Raises:
@@ -83,16 +83,16 @@ class ArgumentsCodec:
         self._decode_lenient = msgspec.json.Decoder(lenient, dec_hook=build).decode
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Bind the arguments to the signature and return the payload, checked to be readable by the task.
+        """Bind the arguments to the signature, check that the task can read them, and return the payload.
 
-        A type is wrong when the annotation says so: text is not taken for a `UUID` or a `datetime`, `True` not for an
-        int. An int for a float, any list-like for another one, and a mapping for a record pass. What travels as its key
-        may be given as that key.
+        An argument must match its annotation: text is not accepted as a `UUID` or a `datetime`, nor `True` as an int.
+        Accepted are an int for a float, a list for another list-like type, and a mapping for a record. An argument that
+        is passed by key may be the object or its key.
 
         Raises:
             TaskArgumentsError: An argument is missing, unknown, given twice, of the wrong type or without a JSON form.
         """
-        # msgspec binds, encodes and compares in C: about half a microsecond. All explaining waits for the slow road.
+        # The fast path takes about half a microsecond, because msgspec binds, encodes and compares in C.
         if self._referring or self.is_variadic:
             return self._encode_with_care(args, kwargs)
         try:
@@ -104,10 +104,10 @@ class ArgumentsCodec:
         return payload if fits else self._encode_with_care(args, kwargs)
 
     def encode_in_parts(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[bytes | Later]:
-        """Do what `encode` does for a call of which some arguments are `Later`: return the payload around them.
+        """Return the payload of a call as a list of bytes, with each `Later` argument between them. See `encode`.
 
         Raises:
-            TaskArgumentsError: See `encode`. An argument that is not known yet counts as valid.
+            TaskArgumentsError: See `encode`. A `Later` argument counts as valid.
         """
         parts: list[bytes | Later] = []
         written = b"{"
@@ -122,7 +122,7 @@ class ArgumentsCodec:
         return [*parts, written + b"}"]
 
     def _pieces(self, name: str, value: Any, position: str) -> Iterator[bytes | Later]:
-        """Yield one argument as JSON; of `*args` and `**kwargs` each may be `Later`."""
+        """Yield one argument as JSON, and `Later` objects unchanged, also those in `*args` and `**kwargs`."""
         members: list[tuple[bytes, Any, Any]]
         if name == self.rest:
             members = [(b"", each, [each]) for each in value]
@@ -143,7 +143,7 @@ class ArgumentsCodec:
         yield closing
 
     def _plain(self, name: str, value: object, position: str) -> object:
-        """Return one argument as plain JSON values."""
+        """Check one argument and return it as plain JSON values."""
         plain, problem = value, ""
         try:
             if name in self._referring:
@@ -155,29 +155,30 @@ class ArgumentsCodec:
             if loss and not self._has_warned:
                 self._has_warned = True
                 warn_caller(
-                    f"task {self.name!r}, parameter {name!r}: {loss}, because no annotation says what it is; "
+                    f"task {self.name!r}, parameter {name!r}: {loss}, because its annotation does not name the type; "
                     "annotate the parameter, or pass a JSON value",
                     ArgumentTypeWarning,
                 )
-        if problem:  # raised out here, so that no value travels along as the error's context
+        if problem:  # raised outside of `except`, so that the error's context contains no value
             raise TaskArgumentsError(self.name, name, f"{problem}{position}")
         return plain
 
     def decode(self, payload: bytes) -> dict[str, object]:
-        """Return the keyword arguments for the call; parameters missing in the payload keep their defaults.
+        """Decode a payload and return the arguments by name. An object that is passed by key is its key here.
 
-        An empty payload counts as an empty object: Go writes it for nil. What travels as its key is that key here.
+        Arguments that are missing in the payload are left out, so that the function's defaults apply. An empty payload
+        counts as an empty object, because Go writes it for nil.
 
         Raises:
-            PayloadError: The payload is not a JSON object, lacks a parameter, holds a wrong type, or, with `strict`,
-                an unknown field.
+            PayloadError: The payload is not a JSON object, lacks a required argument, has a value of a wrong type or,
+                with `strict`, has an unknown field.
         """
         return self._replaced(self.decode_counting(payload)[0], lambda reference: reference.key)
 
     def decode_counting(self, payload: bytes) -> tuple[dict[str, object], int]:
-        """Do what `decode` does, but for what has to be fetched, and return how many unknown fields were ignored.
+        """Decode a payload. Return the arguments by name, and the number of unknown fields that were ignored.
 
-        What travels as its key is a reference here, until `with_found` puts the value in its place.
+        An object that is passed by key is a `Reference` here. `with_found` replaces it by the loaded object.
 
         Raises:
             PayloadError: See `decode`.
@@ -193,21 +194,21 @@ class ArgumentsCodec:
         return self._as_keywords(arguments), 0
 
     def wanted(self, kwargs: Mapping[str, object]) -> Wanted:
-        """Return what has to be fetched before the function can be called with decoded arguments."""
+        """Return the keys of all objects that must be loaded before the function can be called."""
         wanted: dict[Any, dict[Any, None]] = {}
 
-        def note(reference: Reference) -> object:
+        def add(reference: Reference) -> object:
             wanted.setdefault(reference.kind, {})[reference.key] = None
             return reference
 
-        self._replaced(kwargs, note)
+        self._replaced(kwargs, add)
         return {kind: list(keys) for kind, keys in wanted.items()}
 
     def with_found(self, kwargs: Mapping[str, object], found: Found) -> dict[str, object]:
-        """Return decoded arguments with what was fetched in the place of its keys.
+        """Return decoded arguments with their references replaced by loaded objects.
 
         Raises:
-            MissingReferenceError: Something was not found.
+            MissingReferenceError: An object was not found.
         """
         for kind, keys in self.wanted(kwargs).items():
             missing = [key for key in keys if key not in found.get(kind, {})]
@@ -230,12 +231,12 @@ class ArgumentsCodec:
         parameter, problem = "", ""
         try:
             arguments = self._decode_lenient(payload)
-            fields = read_fields(payload)  # with the names of unknown ones, at which the first did not look
+            fields = read_fields(payload)  # includes unknown fields, which the first decoder skips
         except MemoryError:
             raise
         except Exception as exc:
             parameter, problem = self._explain(exc)
-        if fields is None:  # raised out here, so that no value travels along as the error's context
+        if fields is None:  # raised outside of `except`, so that the error's context contains no value
             raise PayloadError(self.name, parameter, problem)
         unknown = [field for field in fields if field not in self._known]
         if unknown and self.strict:
@@ -243,7 +244,7 @@ class ArgumentsCodec:
         return self._as_keywords(arguments), len(unknown)
 
     def _explain(self, exc: Exception) -> tuple[str, str]:
-        """Name the parameter and the problem behind a failed decode of a whole payload."""
+        """Return the parameter that made the decoding of a payload fail ("" if unknown), and the problem."""
         if not isinstance(exc, msgspec.ValidationError):
             return "", describe_unreadable(exc)
         head, at = split_path(str(exc))
@@ -258,7 +259,7 @@ class ArgumentsCodec:
         return name[1], describe(exc, self._known[name[1]].annotation, at[name.end() :])
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Bind arguments and check each; what travels as its key becomes a reference."""
+        """Bind arguments, check each, and return the payload. Objects that are passed by key become references."""
         values = self.bind(args, kwargs)
         plain = {
             name: self._plain(name, value, _position(position, args))
@@ -267,7 +268,7 @@ class ArgumentsCodec:
         return encode_ordered(self._struct(**plain))
 
     def _read_kinds(self) -> None:
-        """Find the parameters given by position, and the names of `*args` and `**kwargs`."""
+        """Set the names of the positional parameters, of `*args` and of `**kwargs`."""
 
         def named(kind: Any) -> list[str]:
             return [each.name for each in self.known.values() if each.kind is kind]
@@ -280,11 +281,11 @@ class ArgumentsCodec:
         self.is_variadic = self.rest is not None or self.named_rest is not None
 
     def split(self, arguments: Mapping[str, Any], positional: int = 0) -> tuple[list[Any], dict[str, Any]]:
-        """Return arguments by name as a call takes them: by name, and by position where that is needed.
+        """Convert arguments by name to positional and keyword arguments of a call.
 
         Args:
-            arguments: Arguments by the names of `parameters`; others go to `**kwargs`.
-            positional: How many are to be given by position at least.
+            arguments: Arguments by name. Names that are not in `parameters` go to `**kwargs`.
+            positional: Minimum number of positional arguments. More are positional only if the signature requires it.
         """
         rest: Sequence[Any] = arguments.get(self.rest, ()) if self.rest else ()
         count = max(positional, self._only_positional, len(self._positional) if rest else 0)
@@ -298,15 +299,15 @@ class ArgumentsCodec:
         return [*args, *rest], named | (arguments.get(self.named_rest, {}) if self.named_rest else {})
 
     def call(self, function: Callable[..., Any], /, *given: object, **decoded: object) -> Any:
-        """Call a function that takes `*args` or `**kwargs` with decoded arguments, behind those given."""
+        """Call a function that has `*args` or `**kwargs` with the arguments `given`, followed by decoded arguments."""
         args, kwargs = self.split(decoded)
         return function(*given, *args, **kwargs)
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
-        """Return the arguments by name, bound as Python does; parameters left out keep their defaults.
+        """Bind the arguments of a call to parameters as Python does, and return them by name, without defaults.
 
         Raises:
-            TaskArgumentsError: One is missing, unknown or given twice, in Python's words.
+            TaskArgumentsError: An argument is missing, unknown or given twice. The text is the same as Python's.
         """
         if len(args) > len(self._positional) and self.rest is None:
             least, most = sum(self._known[each].required for each in self._positional), len(self._positional)
@@ -345,10 +346,10 @@ class ArgumentsCodec:
 
     def _describe_unexpected(self, name: object) -> str:
         if name in self._injected:
-            return f"got {name!r}, which the worker fills in itself"
+            return f"got {name!r}, which the worker injects; remove the argument"
         if not isinstance(name, str):
             return f"keywords must be strings, got {type(name).__name__}"
-        import difflib  # not above: most processes never need it
+        import difflib  # imported here, because most processes never need it
 
         near = difflib.get_close_matches(name, self.parameters, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,7 @@
-"""Say what does not fit, in types and places, never in values.
+"""Error texts for arguments and results that are not valid. They name types and positions, but never values.
 
-Texts of msgspec, of models and of a user's own checks may quote the input. Only the sentences known not to are passed
-on; all others are replaced.
+Error texts of msgspec, of Pydantic models and of a user's own checks may quote the input. Only texts that are known not
+to quote it are used; all others are replaced.
 """
 
 import re
@@ -13,7 +13,7 @@ import msgspec
 
 TOO_DEEP = "is nested too deeply or contains itself"
 
-# What msgspec says without quoting the input. Anything else it says may hold a value and is replaced.
+# Error texts of msgspec that do not quote the input. Any other text may contain a value and is replaced.
 _SAFE = re.compile(
     r"Expected `[\w.| ]+`(?: (?:>=|<=|>|<) [-+.\de]+| that's a multiple of [-+.\de]+| of length [<>= \d]+)?"
     r"(?:, got `?[\w.| ]+`?(?: of length \d+)?)?"
@@ -27,11 +27,11 @@ _WHOLE_TYPE = re.compile(r"Expected `[\w.| ]+`, got `([\w.| ]+)`")
 
 
 class RefusedError(ValueError):
-    """A refusal whose text is ours and therefore holds no value."""
+    """A value was rejected by taskq itself. The text therefore contains no value and may be shown."""
 
 
 def split_path(text: str) -> tuple[str, str | None]:
-    """Split msgspec's text into what is wrong and where; None when it is the whole."""
+    """Split an error text of msgspec into the problem and its position; None for the whole value."""
     found = _PATH.search(text)
     if found is None:
         return text, None
@@ -39,13 +39,13 @@ def split_path(text: str) -> tuple[str, str | None]:
 
 
 def describe(exc: msgspec.ValidationError, hint: Any, at: str, got: type | None = None) -> str:
-    """Say what did not fit `hint`, without the value."""
+    """Return the error text for a value that does not match the annotation `hint`, without the value."""
     head = split_path(str(exc))[0]
     cause = exc.__cause__
     if isinstance(cause, RefusedError):
         problem = str(cause)
     elif cause is not None:
-        problem = f"refused by its own validation ({type(cause).__name__})"
+        problem = f"rejected by the validation of its class ({type(cause).__name__})"
     elif not at and (whole := _WHOLE_TYPE.fullmatch(head)):
         problem = f"expected {type_name(hint)}, got {got.__qualname__ if got else whole[1]}"
     elif _SAFE.fullmatch(head):
@@ -56,14 +56,14 @@ def describe(exc: msgspec.ValidationError, hint: Any, at: str, got: type | None 
 
 
 def place(at: str) -> str:
-    """Say where inside the value, if it is not the whole. Of a place a thousand levels down, the way there is cut."""
+    """Return " at <position>" for a position inside a value, "" for the whole value. Long positions are cut."""
     if len(at) > _LONGEST_PLACE:
         at = f"{at[:_LONGEST_PLACE]}..."
     return f" at {at}" if at else ""
 
 
 def describe_unreadable(exc: Exception) -> str:
-    """Say why bytes could not be read at all."""
+    """Return why bytes could not be decoded as JSON."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
     if isinstance(exc, UnicodeError):  # msgspec before 0.23
@@ -74,7 +74,7 @@ def describe_unreadable(exc: Exception) -> str:
 
 
 def describe_unwritable(exc: Exception, value: object) -> str:
-    """Say why a value has no JSON form."""
+    """Return why a value cannot be written as JSON."""
     if isinstance(exc, RecursionError):
         return TOO_DEEP
     if isinstance(exc, RefusedError):
@@ -85,7 +85,7 @@ def describe_unwritable(exc: Exception, value: object) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """Write an annotation the way a person would, without modules."""
+    """Return an annotation as source code without module names, such as `list[Order] | None`."""
     if hasattr(hint, "__metadata__"):  # Annotated
         return type_name(hint.__origin__)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

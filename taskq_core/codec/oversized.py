@@ -1,7 +1,7 @@
-"""The size limit of results: a larger one is not stored, and its task says why.
+"""The size limit of results. A larger result is not stored; the task records its size and the limit instead.
 
-A result over the limit does not fail its run, because a retry would only repeat the work. The worker stores the size
-and the limit in a separate field. The field `result` stays empty, because Go's tools read it as the result itself.
+A result over the limit does not fail the run, because a retry would only repeat the work. The worker stores the size
+and the limit in a separate field. The field `result` stays empty, because Go's tools read it as the result.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 RESULT_MAX = 16 << 20
 """Default of the option `max_result_bytes`: 16 MiB, as for payloads."""
 LARGEST_RESULT = 512 << 20
-"""Highest `max_result_bytes`: Redis takes no value of more than 512 MiB."""
+"""Largest allowed `max_result_bytes`: the largest value that Redis accepts, 512 MiB."""
 
 _STORED = re.compile(rb"([0-9]{1,18}) ([0-9]{1,18})")
 
@@ -20,8 +20,8 @@ class OversizedResult:
     """A result that was not stored because it is over the limit.
 
     Attributes:
-        size: Bytes it takes, as JSON for what a function returned.
-        limit: Most bytes that the task may store (`max_result_bytes`).
+        size: Size of the result in bytes, as JSON for a value that the function returned.
+        limit: Maximum bytes that the task may store (`max_result_bytes`).
     """
 
     size: int
@@ -32,7 +32,7 @@ class OversizedResult:
 
     @property
     def stored(self) -> bytes:
-        """What Redis keeps of it."""
+        """The record in the format that is stored in Redis."""
         return b"%d %d" % (self.size, self.limit)
 
 
@@ -43,6 +43,6 @@ def within_limit(data: bytes | bytearray | memoryview, limit: int) -> bytes | Ov
 
 
 def read_oversized(data: bytes) -> OversizedResult | None:
-    """Return the record that `stored` wrote, None for nothing and for what cannot be read."""
+    """Decode a record in the format of `OversizedResult.stored`. Return None if it is empty or not valid."""
     found = _STORED.fullmatch(data)
     return None if found is None else OversizedResult(size=int(found[1]), limit=int(found[2]))

@@ -1,9 +1,8 @@
-"""Support arguments that are passed by key: the payload holds the keys, and the run fetches the objects.
+"""Support arguments that are passed by key: the payload contains the keys, and the run loads the objects.
 
-An adapter knows the classes, for example the models of a database (`References`). This module finds them in the
-parameters of a task. It reads an annotation such as `list[Order]` as a list of references to orders. The caller passes
-orders or their keys, and the payload holds the keys as JSON values. Decoding a payload returns references, which are
-then fetched.
+An adapter knows the classes, for example database models (`References`). This module finds them in the annotations of a
+task: `list[Order]` becomes a list of references to orders. The caller passes orders or their keys, and the payload
+contains the keys as JSON values. Decoding a payload returns references, which the worker replaces by loaded objects.
 """
 
 import collections.abc
@@ -22,58 +21,58 @@ _LISTED = (list, tuple, set, frozenset)
 
 
 class Kind(Protocol):
-    """One class whose values travel as their keys."""
+    """One class whose objects are stored in payloads as keys."""
 
     @property
     def label(self) -> str:
-        """Name of the class, for people."""
+        """Name of the class for display."""
         ...
 
     def to_json(self, value: object) -> object:
-        """Return the key of what a caller gave, as a JSON value: of a value of the class, or of its key itself.
+        """Return the key of an argument as a JSON value. The argument is an object of the class or its key.
 
         Raises:
-            RefusedError: It is neither, or it has no key yet. The text names no value.
+            RefusedError: The argument is neither, or the object has no key yet. The error text contains no value.
         """
         ...
 
     def to_key(self, value: object) -> Hashable:
-        """Return the key of a JSON value.
+        """Return the key from a JSON value of a payload.
 
         Raises:
-            RefusedError: It is not a key. The text names no value.
+            RefusedError: The value is not a key. The error text contains no value.
         """
         ...
 
 
 Wanted = Mapping[Kind, list[Hashable]]
-"""Keys to fetch, by kind; each once."""
+"""Keys of the objects to load, by kind, without duplicates."""
 Found = Mapping[Kind, Mapping[Hashable, object]]
-"""Values by their keys, by kind. Deleted values are missing."""
+"""Loaded objects by key, by kind. Deleted objects are missing."""
 
 
 class References(Protocol):
-    """The classes of an adapter whose values travel as their keys."""
+    """The classes of an adapter whose objects are stored in payloads as keys."""
 
     def kind(self, type_: type) -> Kind | None:
-        """Return how values of a class travel; None where it is not the adapter's.
+        """Return the `Kind` of a class, None if the class does not belong to the adapter.
 
         Raises:
-            TypeError: It is, and its values cannot travel. The text says why.
+            TypeError: The class belongs to the adapter, but its objects cannot be passed by key. The text says why.
         """
         ...
 
     def fetch(self, wanted: Wanted) -> Found:
-        """Fetch values, blocking."""
+        """Load objects. Blocks."""
         ...
 
     async def afetch(self, wanted: Wanted) -> Found:
-        """Fetch values without blocking the event loop."""
+        """Load objects without blocking the event loop."""
         ...
 
 
 class Reference:
-    """A key in the place of its value. There is a class of it for each kind."""
+    """A key that stands for its object. Each kind has its own subclass."""
 
     __slots__ = ("key", "plain")
     kind: ClassVar[Kind]
@@ -90,10 +89,12 @@ class Reference:
 
 
 def with_references(hint: Any, references: References) -> Any:
-    """Return an annotation with the classes of an adapter replaced by references to them; the same if there are none.
+    """Return an annotation with the classes of an adapter replaced by reference classes.
+
+    Return the same annotation if it has no such class.
 
     Raises:
-        TypeError: A class cannot travel.
+        TypeError: Objects of a class cannot be passed by key.
     """
     arguments = typing.get_args(hint)
     if not arguments:
@@ -103,15 +104,16 @@ def with_references(hint: Any, references: References) -> Any:
     if origin is Annotated:
         inner = with_references(arguments[0], references)
         return hint if inner is arguments[0] else Annotated[inner, *hint.__metadata__]
-    kept = 1 if origin in _MAPPINGS else 0  # keys of an object are text, which a key need not be
-    replaced = (*arguments[:kept], *(with_references(each, references) for each in arguments[kept:]))
+    # The keys of a JSON object are text, which the key of a reference may not be. So keys of a mapping stay unchanged.
+    unchanged = 1 if origin in _MAPPINGS else 0
+    replaced = (*arguments[:unchanged], *(with_references(each, references) for each in arguments[unchanged:]))
     if all(new is old for new, old in zip(replaced, arguments, strict=True)):
         return hint
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[replaced]  # noqa: UP007 - made of what is known at run time only
+        return typing.Union[replaced]  # noqa: UP007 - the members are known only at run time
     if origin is tuple or origin in _ARRAYS or origin in _MAPPINGS:
         return origin[replaced]
-    raise TypeError(f"{type_name(hint)} cannot hold what travels as its key; lists, tuples, sets and dicts can")
+    raise TypeError(f"{type_name(hint)} cannot contain objects that are passed by key; use a list, tuple, set or dict")
 
 
 def holds_references(hint: Any) -> bool:
@@ -122,10 +124,10 @@ def holds_references(hint: Any) -> bool:
 
 
 def refer(hint: Any, value: object, at: str = "") -> object:
-    """Return a value with references in the place of what travels as its key.
+    """Return a value with its objects replaced by references.
 
     Raises:
-        RefusedError: A value has no key, or is of another class.
+        RefusedError: An object has no key, or is of another class.
     """
     if isinstance(hint, type) and issubclass(hint, Reference):
         try:
@@ -151,7 +153,7 @@ def refer(hint: Any, value: object, at: str = "") -> object:
         if hints is not None:
             pairs = zip(hints, value, strict=True)
             items = [refer(each, item, f"{at}[{index}]") for index, (each, item) in enumerate(pairs)]
-            # A set has no order, and equal calls make equal bytes.
+            # Sort the items of a set, because equal calls must be encoded to equal bytes.
             return sorted(items, key=_encode) if isinstance(value, set | frozenset) else items
     raise RefusedError(f"expected {type_name(hint)}, got {type(value).__qualname__}{place(at)}")
 
@@ -160,14 +162,14 @@ _encode = msgspec.json.Encoder(enc_hook=lambda reference: reference.plain).encod
 
 
 def _hints(origin: Any, arguments: tuple[Any, ...], length: int) -> tuple[Any, ...] | None:
-    """Return the annotation of each item of an array, None if it has another length."""
+    """Return the annotation of each item of a list or tuple, None if its length does not match."""
     if origin is not tuple or arguments[-1] is Ellipsis:
         return (arguments[0],) * length
     return arguments if len(arguments) == length else None
 
 
 def replace(value: object, by: Callable[[Reference], object]) -> object:
-    """Return a decoded value with its references replaced."""
+    """Return a decoded value with each reference replaced by the result of `by`."""
     if isinstance(value, Reference):
         return by(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Write what a task returned, and read it, or the payload of any task, as the type the caller expects."""
+"""Encode the return value of a task. Decode a result, or the payload of any task, as the type that the caller wants."""
 
 import inspect
 from functools import lru_cache
@@ -13,10 +13,10 @@ from taskq_core.errors import PayloadError, ResultValueError
 
 
 def encode_result(value: object) -> bytes:
-    """Write what a task returned as JSON.
+    """Encode the return value of a task as JSON.
 
     Raises:
-        ResultValueError: The value has no JSON form. The message names types, never the value.
+        ResultValueError: The value has no JSON form. The message names types, but not the value.
     """
     payload = _encode(value)
     _check_finite(payload, value)
@@ -24,12 +24,12 @@ def encode_result(value: object) -> bytes:
 
 
 def encode_result_within(value: object, limit: int) -> bytes | OversizedResult:
-    """Write what a task returned as JSON, or return its size if that takes more than `limit` bytes.
+    """Encode the return value of a task as JSON. Return its size instead if it is over `limit` bytes.
 
-    An oversized value is encoded once and not copied again.
+    An oversized value is encoded once and not copied.
 
     Raises:
-        ResultValueError: As `encode_result`. An oversized value is not checked for NaN, which needs a copy of it.
+        ResultValueError: See `encode_result`. An oversized value is not checked for NaN, because the check copies it.
     """
     payload = within_limit(_encode(value), limit)
     if isinstance(payload, bytes):
@@ -42,11 +42,11 @@ def _encode(value: object) -> bytes:
         return encode_plain(value)
     except Exception as exc:
         problem = describe_unwritable(exc, value)
-    raise ResultValueError(f"result: {problem}")  # outside of `except`, so that no value travels along as context
+    raise ResultValueError(f"result: {problem}")  # outside of `except`, so that its context contains no value
 
 
 def _check_finite(payload: bytes, value: object) -> None:
-    """Refuse NaN and infinity, which `encode_plain` writes as null."""
+    """Reject NaN and infinity, which `encode_plain` writes as null."""
     if b"null" not in payload:
         return
     problem = ""
@@ -60,14 +60,14 @@ def _check_finite(payload: bytes, value: object) -> None:
 
 
 def decode_result(data: bytes, type_: Any) -> object:
-    """Read a stored result as `type_`; no bytes at all count as null.
+    """Decode a stored result as `type_`. Empty data counts as null.
 
     Args:
-        data: Bytes from Redis; a Go task may have written them.
+        data: Bytes from Redis, possibly written by a Go task.
         type_: Return annotation of the task. `Any` accepts every JSON value.
 
     Raises:
-        ResultValueError: The bytes are not JSON, or do not fit `type_`.
+        ResultValueError: The bytes are not JSON, or are not a valid value of `type_`.
     """
     value, problem = _read(data or b"null", type_)
     if problem:
@@ -76,10 +76,10 @@ def decode_result(data: bytes, type_: Any) -> object:
 
 
 def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:
-    """Read the payload of a task of the given name as `type_`; no bytes at all count as an empty object.
+    """Decode the payload of the task named `task` as `type_`. An empty payload counts as an empty object.
 
     Raises:
-        PayloadError: The bytes are not JSON, or do not fit `type_`.
+        PayloadError: The bytes are not JSON, or are not a valid value of `type_`.
     """
     value, problem = _read(payload or b"{}", type_)
     if problem:
@@ -88,12 +88,15 @@ def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:
 
 
 def _read(data: bytes, type_: Any) -> tuple[object, str]:
-    """Return the value, and what is wrong, "" for nothing: raised later, so that no value travels along as context."""
+    """Return the decoded value and the error text, "" for no error.
+
+    The caller raises the error outside of `except`, so that the error's context contains no value.
+    """
     try:
         return _decoder(type_).decode(data), ""
     except msgspec.ValidationError as exc:
         return None, describe(exc, type_, split_path(str(exc))[1] or "")
-    except TypeError as exc:  # msgspec's refusal of the type itself
+    except TypeError as exc:  # msgspec does not support the type
         return None, f"cannot be read as {type_name(type_)} ({type(exc).__name__})"
     except Exception as exc:
         return None, describe_unreadable(exc)

@@ -1,7 +1,8 @@
-"""Read the signature of a task: its parameters, their types and the record a payload is.
+"""Read the signature of a task: its parameters, their types, and the msgspec Struct of its payload.
 
-`*args` is a list and `**kwargs` an object under their own name. A definition is refused if a payload by name
-cannot carry it: positional-only parameters, annotations without a JSON form, names that cannot be resolved.
+In the payload, `*args` is a list and `**kwargs` an object, each under its own name. A signature is rejected if a JSON
+object of named arguments cannot represent it: positional-only parameters, annotations without a JSON form, and names
+that cannot be resolved.
 """
 
 import inspect
@@ -39,7 +40,7 @@ def read_signature(
     """Return the parameters of the payload by name, in the order of the signature.
 
     Raises:
-        TaskDefinitionError: The function cannot be a task; the message names the parameter and the way out.
+        TaskDefinitionError: The function cannot be a task. The message names the parameter and what to change.
     """
     try:
         signature = inspect.signature(function)
@@ -79,13 +80,15 @@ def read_signature(
 def _refuse_kind(parameter: inspect.Parameter, task: str) -> None:
     if parameter.kind is parameter.POSITIONAL_ONLY:
         raise TaskDefinitionError(
-            f"task {task!r}, parameter {parameter.name!r}: a payload passes arguments by name, this one is "
-            "positional-only; remove the '/' from the signature"
+            f"task {task!r}, parameter {parameter.name!r}: a positional-only parameter is not possible, because the "
+            "payload passes arguments by name; remove the '/' from the signature"
         )
 
 
 def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., object], what: str) -> Any:
-    """Return the annotation with names in text resolved where the function was written; `what` names it in the error.
+    """Return the annotation of a parameter, with names in a text annotation resolved in the scope of the function.
+
+    `what` is the name of the function in the error message.
 
     Raises:
         TaskDefinitionError: A name cannot be resolved.
@@ -110,10 +113,10 @@ def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., obj
 
 
 def _local_names(function: Any) -> dict[str, Any]:
-    """Collect the names of the bodies the function is written in, outermost first.
+    """Return the local names of the functions and classes around a function, the outermost first.
 
-    A function keeps only the local names it uses itself. The others are in the frames below this call, as long as the
-    task is defined while those bodies run.
+    A function object stores only the local names that it uses. The other names are still in the frames of this call,
+    because the enclosing function or class body runs while it defines the task.
     """
     code = getattr(function, "__code__", None)
     if code is None:
@@ -130,7 +133,7 @@ def _local_names(function: Any) -> dict[str, Any]:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
             names[name] = cell.cell_contents
-        except ValueError:  # the body has not assigned it yet
+        except ValueError:  # the enclosing function has not assigned the name yet
             continue
     names |= {each.__name__: each for each in getattr(function, "__type_params__", ())}
     return names
@@ -152,7 +155,7 @@ def _parameter_decoder(hint: Any, where: str) -> Callable[[bytes], object]:
 
 
 def _custom_types(info: object, seen: set[int]) -> Iterator[type]:
-    """Yield the classes below a type that msgspec does not know."""
+    """Yield the classes inside a type, at any depth, that msgspec does not know."""
     if isinstance(info, msgspec.inspect.CustomType):
         yield info.cls
     elif isinstance(info, tuple):
@@ -165,7 +168,10 @@ def _custom_types(info: object, seen: set[int]) -> Iterator[type]:
 
 
 def payload_struct(task: str, known: Mapping[str, Parameter], forbid: bool) -> type[msgspec.Struct]:
-    """Build the record of the payload. Its constructor binds as the signature does; UNSET fields are never written."""
+    """Return the msgspec Struct of a payload. Its constructor accepts arguments as the function does.
+
+    A field that is UNSET is not written to the payload.
+    """
     # A class named "_" does not mangle the names of parameters that start with two underscores.
     bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
     for is_named in (True, False):

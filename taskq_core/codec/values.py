@@ -1,7 +1,8 @@
-"""Turn single values into JSON values and back, and judge whether an argument is what its annotation says.
+"""Convert single values to JSON values and back, and check whether an argument matches its annotation.
 
-msgspec does the work; this adds Pydantic models, an order for what has none (so that equal calls make equal bytes) and
-the checks msgspec leaves out: NaN would become null, and text would be taken for a `UUID`.
+msgspec does most of the work. This module adds three things: Pydantic models; a fixed order of sets and dicts, so that
+equal calls are encoded to equal bytes; and checks that msgspec does not make, because it would write NaN as null and
+accept text as a `UUID`.
 """
 
 import math
@@ -17,40 +18,40 @@ from taskq_core.codec.references import Reference
 
 
 def is_model(type_: object) -> bool:
-    """Tell whether a class has the face of a Pydantic model."""
+    """Return whether a class has the methods of a Pydantic model. Pydantic need not be installed."""
     return callable(getattr(type_, "model_validate", None)) and callable(getattr(type_, "model_dump", None))
 
 
 def dump(value: Any) -> object:
-    """Turn into JSON values what msgspec does not know (its `enc_hook`)."""
+    """Convert a value of a class that msgspec does not know to JSON values (msgspec's `enc_hook`)."""
     if isinstance(value, Reference):
         return value.plain
     if is_model(type(value)):
-        # Warnings off: their text holds values, and what does not fit is refused when the bytes are read back.
+        # Without warnings, because their texts contain values. A wrong value fails when the bytes are read back.
         return value.model_dump(mode="json", by_alias=True, warnings=False)
     raise RefusedError(f"{type(value).__qualname__} has no JSON form")
 
 
 def build(type_: Any, value: object) -> object:
-    """Build what msgspec does not know from decoded JSON (its `dec_hook`)."""
+    """Build a value of a class that msgspec does not know from decoded JSON (msgspec's `dec_hook`)."""
     if type_ is object:
         return value
     if issubclass(type_, Reference):
         return type_(value)
     try:
-        # A model that is strict still takes text for a UUID from JSON, but not from Python values.
+        # A strict model accepts text for a UUID only from JSON, not as a Python value.
         if validate := getattr(type_, "model_validate_json", None):
             return validate(encode_plain(value))
         return type_.model_validate(value)
     except MemoryError:
-        raise  # says nothing about the value
+        raise  # the value may be valid
     except Exception as exc:
         reason = _model_reason(type_, exc)
     raise RefusedError(reason)
 
 
-def _take(type_: Any, value: object) -> object:
-    """Accept a built value, else build it (`dec_hook` for arguments that are Python values still)."""
+def _accept_or_build(type_: Any, value: object) -> object:
+    """Return a value that has its class already; build it otherwise (`dec_hook` for arguments of a Python call)."""
     if isinstance(value, type_):
         return value
     if value is None or isinstance(value, str | int | float | list | tuple | dict):
@@ -59,14 +60,14 @@ def _take(type_: Any, value: object) -> object:
 
 
 def _model_reason(type_: Any, exc: Exception) -> str:
-    """Name the fields a model refused and the kinds of refusal; the rest of its error may hold values."""
+    """Return the fields that a model rejected and the types of its errors. The rest of its error may contain values."""
     try:
         fields = {*type_.model_fields, *(each.alias for each in type_.model_fields.values())}
-        errors = exc.errors()  # type: ignore[attr-defined] # Pydantic's face, not installed here
+        errors = exc.errors()  # type: ignore[attr-defined] # a method of Pydantic, which need not be installed
         found = [f"{error['loc'][0]}: {error['type']}" for error in errors if fields.intersection(error["loc"][:1])]
     except Exception:
         found = []
-    return f"refused by {type_.__qualname__} ({', '.join(found[:3]) or type(exc).__name__})"
+    return f"rejected by {type_.__qualname__} ({', '.join(found[:3]) or type(exc).__name__})"
 
 
 encode_ordered = msgspec.json.Encoder(enc_hook=dump, order="deterministic").encode
@@ -75,12 +76,15 @@ read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def to_plain(value: object) -> object:
-    """Reduce a value to what JSON itself has: text, numbers, lists and dicts with text as keys."""
+    """Convert a value to JSON's own types: text, numbers, lists and dicts with text as keys."""
     return msgspec.to_builtins(value, str_keys=True, enc_hook=dump)
 
 
 def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> tuple[object, str, str]:
-    """Return the value as plain JSON values, what is wrong with it, and which type it loses; "" for neither."""
+    """Check a value against its annotation. Return its plain JSON values, the error, and a warning ("" for none).
+
+    The warning says that the task gets another type, for example text instead of a `datetime`.
+    """
     try:
         plain = to_plain(_order_sets(value))
         if holds_non_finite(plain):
@@ -89,7 +93,7 @@ def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> 
     except Exception as exc:
         return None, describe_unwritable(exc, value), ""
     try:
-        msgspec.convert(value, hint, dec_hook=_take)
+        msgspec.convert(value, hint, dec_hook=_accept_or_build)
         read = decode(written)
     except msgspec.ValidationError as exc:
         return None, describe(exc, hint, split_path(str(exc))[1] or "", type(value)), ""
@@ -102,7 +106,7 @@ def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> 
 
 
 def _order_sets(value: object) -> object:
-    """Sort sets whose members cannot be compared (enums, mixed types) by their bytes."""
+    """Sort the members of sets by their JSON, because enums and mixed types cannot be compared."""
     if isinstance(value, set | frozenset):
         return sorted((_order_sets(each) for each in value), key=encode_plain)
     if isinstance(value, list | tuple):
@@ -113,7 +117,7 @@ def _order_sets(value: object) -> object:
 
 
 def holds_non_finite(plain: object) -> bool:
-    """Return whether a plain value contains NaN or infinity; msgspec would write null."""
+    """Return whether a plain value contains NaN or infinity, which msgspec would write as null."""
     if isinstance(plain, float):
         return not math.isfinite(plain)
     if isinstance(plain, list | tuple):
@@ -122,10 +126,10 @@ def holds_non_finite(plain: object) -> bool:
 
 
 def _compare(value: object, read: object, at: str) -> tuple[str, str]:
-    """Return what is wrong with a value that was read back, and which type it loses; "" for neither.
+    """Compare a value with what the task will read. Return the error and the warning of a changed type ("" for none).
 
-    Text or a number must not arrive as something else: msgspec itself takes text for a UUID. Something else loses its
-    type if it arrives as text, a number or a dict.
+    It is an error if text or a number is read as another type, because msgspec accepts text as a UUID. It is a warning
+    if another value is read as text, a number or a dict, and so loses its type.
     """
     pairs: Iterable[tuple[object, object, str]] = ()
     if isinstance(value, list | tuple) and isinstance(read, list | tuple) and len(value) == len(read):

@@ -1,4 +1,4 @@
-"""Define the requests that operators send to running workers on the channel `taskq:control`."""
+"""Requests that operators send to running workers on the channel `taskq:control`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class WorkerRequest:
     """One request of an operator.
 
     Attributes:
-        action: What to do.
-        concurrency: Number of concurrent tasks, for `SCALE` only.
+        action: What the worker should do.
+        concurrency: New number of concurrent tasks, for `SCALE` only.
 
     Raises:
-        ConfigurationError: A value is not usable.
+        ConfigurationError: A value is not valid.
     """
 
     action: WorkerAction | str
@@ -43,10 +43,12 @@ class WorkerRequest:
         if self.action is WorkerAction.SCALE:
             check_whole("concurrency", self.concurrency, least=1, most=CONCURRENCY_MAX)
         elif self.concurrency is not None:
-            raise ConfigurationError(f"only 'scale' takes a concurrency, {str(self.action)!r} got {self.concurrency}")
+            raise ConfigurationError(
+                f"a concurrency is only possible with 'scale'; {str(self.action)!r} got {self.concurrency}"
+            )
 
     def encode(self, workers: Sequence[str]) -> bytes:
-        """Return the message for the workers with these ids."""
+        """Encode the request as the message for the workers with these ids."""
         return msgspec.json.encode({"workers": workers, "action": self.action, "concurrency": self.concurrency})
 
 

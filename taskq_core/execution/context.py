@@ -31,7 +31,7 @@ class ProgressBuffer(Keeper, Protocol):
         ...
 
     def write_result(self, data: bytes | OversizedResult) -> None:
-        """Store bytes as the intermediate result soon. Of an oversized result, store its size and the limit."""
+        """Buffer bytes as the intermediate result, to store them soon. Of an oversized result, store only the size."""
         ...
 
     def store_progress(self, progress: bytes) -> None:
@@ -55,9 +55,9 @@ class TaskContext:
         deadline: Time at which the worker cancels the run, in UTC with time zone. None without a worker.
         headers: Headers that were stored with the task, as text.
         local: True when the function was called directly, not by a worker.
-        worker: Token of the worker that runs it, the first 16 digits of its id; "" when called directly.
+        worker: Token of the worker that runs the task, the first 16 digits of the worker's id. "" when called directly.
         outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
-            "archived" or "lost". None while it runs.
+            "archived" or "lost". None during the run.
         state: Values that the worker's lifespans yielded, by name; see `TaskQ.worker_lifespan`. Empty outside a worker.
     """
 
@@ -81,7 +81,7 @@ class TaskContext:
 
     @classmethod
     def filled_by(cls, fill: "Callable[[TaskContext], None]", *, has_headers: bool = True) -> "TaskContext":
-        """Return a context whose attributes `fill` sets at the first access, because most tasks never read them.
+        """Return a context whose attributes are set by `fill` at the first access, because most tasks never read them.
 
         Middleware reads the headers of each task. With `has_headers` False, that access does not call `fill`.
         """
@@ -92,12 +92,12 @@ class TaskContext:
         return context
 
     def __getattr__(self, name: str) -> Any:
-        # Only called while a slot is not set.
+        # Python calls this method only while the attribute's slot is not set.
         fill = None if name == "_fill" else self._fill
         if fill is None:
             raise AttributeError(name)
         fill(self)
-        self._fill = None  # last, because another thread may fill the same values at this time
+        self._fill = None  # set last, because another thread may call `fill` at the same time
         return object.__getattribute__(self, name)
 
     @property
@@ -189,9 +189,9 @@ class TaskContext:
             name: Name of this loop among the loops of the task. Loops without a name are identified by their order.
             every: Store the cursor after this many items, and wait until it is stored. If the worker is killed, at most
                 this many items are repeated. None: it is stored in the background, about once a second.
-            for_at_most: Time after which the run ends between two items. Other tasks get its slot, and it continues
-                after them. It processes at least one item.
-            total: Number of items, for the progress that `iterate` reports. Sequences need none.
+            for_at_most: Time after which the run ends between two items. Other tasks then get the slot, and the task
+                continues after them. Each run processes at least one item.
+            total: Number of items, for the progress that `iterate` reports. Not needed for sequences.
 
         Raises:
             IterationError: Another run could not continue these items, or a cursor has no JSON form or is too large.
@@ -209,16 +209,16 @@ class TaskContext:
             cursor: A value with a JSON form; `cursor()` returns it in the next run.
 
         Raises:
-            IterationError: It has no JSON form, or is too large.
+            IterationError: The cursor has no JSON form, or is too large.
             TaskPaused: The worker stops. Do not catch it.
         """
         self._all_loops.set_checkpoint(cursor)
 
     def cursor(self) -> Any:
-        """Return the last cursor given to `checkpoint`, in this or an earlier run; None without one. Waits for Redis.
+        """Return the last cursor passed to `checkpoint`, in this or an earlier run. None without one. Waits for Redis.
 
         Raises:
-            IterationError: It cannot be read, or this is a coroutine. Coroutines await `acursor()`.
+            IterationError: The stored cursor is not valid, or the caller is a coroutine, which must await `acursor()`.
         """
         loops = self._all_loops
         if loops.keeper.is_beside_loop:
@@ -227,7 +227,7 @@ class TaskContext:
         return loops.checkpoint
 
     async def acursor(self) -> Any:
-        """Return the last cursor given to `checkpoint`, like `cursor`, for coroutines."""
+        """Return the last cursor passed to `checkpoint`. As `cursor`, for coroutines."""
         loops = self._all_loops
         await loops.aload()
         return loops.checkpoint

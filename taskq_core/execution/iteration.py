@@ -2,8 +2,8 @@
 
 ::
 
-    for order in context.iterate(orders):       between two items the worker may be stopping:
-        ...                                     TaskPaused ends the run, the task goes back to its queue,
+    for order in context.iterate(orders):       if the worker stops, TaskPaused ends the run between two items;
+        ...                                     the task returns to its queue,
                                                 and its next run begins with the next item
 
 Each loop of a task has a cursor: the position after the last item that its body has processed. All cursors of a task
@@ -11,7 +11,7 @@ are one JSON object in a field of the task, which only the worker that owns the 
 run stores them. During the run they are also stored in the background, or after every `every` items. If a worker is
 killed, the next run repeats the items since the last of these writes.
 
-A loop inside another loop has a cursor too. It is dropped when the outer loop takes its next item.
+A loop inside another loop has a cursor too. The cursor is dropped when the outer loop takes its next item.
 """
 
 import math
@@ -38,43 +38,43 @@ _CHECKPOINT = "checkpoint"
 
 
 class Keeper(Protocol):
-    """Stores the cursors and the progress of one run, and says when the run has to end. Workers implement it.
+    """Stores the cursors and the progress of one run, and tells when the run must end. Workers implement it.
 
-    These methods store nothing: they serve functions that are called directly.
+    The methods of this base class do nothing. They are used for functions that are called directly.
     """
 
     @property
     def is_stopping(self) -> bool:
-        """True once the run should end at the next place where another run can continue it."""
+        """True once the run should end at the next position from which another run can continue."""
         return False
 
     @property
     def is_beside_loop(self) -> bool:
-        """True on an event loop, where nothing may block."""
+        """True if the code runs on an event loop and must not block."""
         return False
 
     def check(self) -> None:
-        """Raise `TaskInterrupted` if the run has to end at once."""
+        """Raise `TaskInterrupted` if the run must end at once."""
         return
 
     def read_cursor(self) -> bytes:
-        """Return the stored cursors, b"" without any. Waits for Redis."""
+        """Read the cursors from Redis and return them, b"" without any."""
         return b""
 
     async def aread_cursor(self) -> bytes:
-        """Return the stored cursors. As `read_cursor`, for coroutines."""
+        """Read the cursors from Redis. As `read_cursor`, for coroutines."""
         return b""
 
     def keep(self, cursor: bytes) -> None:
-        """Keep cursors for the end of the run, and store them soon. Never waits."""
+        """Buffer cursors, to store them soon and at the end of the run. Never waits."""
         return
 
     def store(self, cursor: bytes) -> None:
-        """Store cursors before returning. Raises `TaskInterrupted` if another worker has taken the task."""
+        """Store cursors and wait until they are stored. Raise `TaskInterrupted` if another worker took the task."""
         return
 
     async def astore(self, cursor: bytes) -> None:
-        """Store cursors before returning. As `store`, for coroutines."""
+        """Store cursors and wait until they are stored. As `store`, for coroutines."""
         return
 
     def report(self, done: int, total: int | None) -> None:
@@ -91,7 +91,7 @@ NOBODY = _Nobody()
 
 
 class Interruption:
-    """Stops runs after so many items, in tests; see `taskq_core.testing.interrupt_after`."""
+    """Interrupts runs after a number of items, in tests; see `taskq_core.testing.interrupt_after`."""
 
     def __init__(self, items: int, times: float) -> None:
         self.items = items
@@ -99,7 +99,7 @@ class Interruption:
         self.count = 0
 
     def is_due(self, handed: int) -> bool:
-        """Whether a run stops now, after it was given so many items."""
+        """Return whether to interrupt a run that has received `handed` items."""
         if handed < self.items or self.left <= 0:
             return False
         self.left -= 1
@@ -148,7 +148,7 @@ class Loops:
         self._stored: dict[str, Any] | None = None
         self._top = _Place("", None)
         self.handed = 0
-        """Number of items and checkpoints that this run has passed."""
+        """Number of items and checkpoints of this run so far."""
 
     def load(self) -> None:
         """Read the cursors of earlier runs, once."""
@@ -167,7 +167,7 @@ class Loops:
         return self._stored.get(_CHECKPOINT)
 
     def set_checkpoint(self, cursor: object) -> None:
-        """Keep the cursor of `checkpoint`, and end the run here if it has to end."""
+        """Store the cursor of `checkpoint`, and end the run here if the worker stops."""
         if self._stored is None:  # the cursors of loops are in the same object
             if self.keeper.is_beside_loop:
                 raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
@@ -181,7 +181,7 @@ class Loops:
         self.stop_if_due()
 
     def stop_if_due(self, until: float = math.inf) -> None:
-        """Raise `TaskPaused` between two items if the run has to end."""
+        """Raise `TaskPaused` if the run must end between two items."""
         keeper = self.keeper
         keeper.check()
         if keeper.is_stopping or (_interruption is not None and _interruption.is_due(self.handed)):
@@ -190,7 +190,7 @@ class Loops:
             raise TaskPaused(is_stopping=False)
 
     def enter(self, name: str | None) -> _Place:
-        """Return the stored position of a loop that begins now, by its name or its number."""
+        """Return the stored position of a loop that begins now. A loop without a name is identified by its number."""
         inside = _inside.get()
         around = self._top if inside is None or inside[0] is not self else inside[1]
         if name is None:
@@ -201,14 +201,14 @@ class Loops:
         return _Place(key, self._stored.get(key))
 
     def advance(self, place: _Place, cursor: object, count: int) -> bytes:
-        """Note that the body of a loop has processed so many items, and return all cursors."""
+        """Record that the body of a loop has processed `count` items up to a cursor. Return all cursors."""
         self.handed += 1
         self._forget_inside(place)
         place.cursor, place.done = cursor, place.done + count
         return self._with(place.key, (cursor, place.done, False))
 
     def end(self, place: _Place) -> bytes:
-        """Note that a loop has ended, and return all cursors."""
+        """Record that a loop has ended. Return all cursors."""
         self._forget_inside(place)
         place.has_ended = True
         return self._with(place.key, (None, place.done, True))
@@ -235,7 +235,7 @@ class Loops:
             problem = _NO_CURSOR + str(error).removeprefix("result: ")
         else:
             if len(data) > MOST_BYTES:
-                problem = f"the cursors of a task are at most {MOST_BYTES} bytes of JSON together, got {len(data)}"
+                problem = f"the cursors of a task must be at most {MOST_BYTES} bytes of JSON in total, got {len(data)}"
         if problem:
             self._stored = before
             raise IterationError(problem)
@@ -307,7 +307,7 @@ class Iteration(Generic[T]):
         loops = self._loops
         keeper = loops.keeper
         if keeper.is_beside_loop:
-            raise IterationError("a coroutine iterates with `async for item in context.iterate(...)`")
+            raise IterationError("in a coroutine, use `async for item in context.iterate(...)`")
         loops.load()
         walk = _Walk(loops)
         self._begin(walk)
@@ -375,7 +375,7 @@ class Iteration(Generic[T]):
             self._loops.keeper.report(walk.place.done, self._total)
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
-        """Note that the body has processed an item. Return all cursors, and whether they have to be stored now."""
+        """Record that the body has processed an item. Return all cursors, and whether they must be stored now."""
         count = 1 if self._batch_size is None else len(item)
         data = self._loops.advance(walk.place, cursor, count)
         if walk.is_outermost:
@@ -388,7 +388,7 @@ class Iteration(Generic[T]):
 
 
 class _Walk:
-    """One loop in one run."""
+    """The execution of one loop in one run."""
 
     __slots__ = ("_around", "_entry", "_loops", "is_outermost", "place", "unstored", "until")
 
@@ -403,25 +403,26 @@ class _Walk:
         self.unstored = 0
 
     def begin(self, name: str | None, most_s: float | None) -> None:
-        """Find its position, after the cursors of earlier runs were read."""
+        """Find the loop's start position in the cursors of earlier runs, which were read before."""
         self.until = math.inf if most_s is None else time.monotonic() + most_s
         self.place = self._loops.enter(name)
         self._entry = (self._loops, self.place)
 
     def enter(self) -> None:
-        """Note that the body begins. Loops that begin now are inside this one."""
+        """Record that the body begins. Loops that begin from now on are inside this one."""
         _inside.set(self._entry)
 
     def leave(self) -> None:
-        """Note that the body has ended."""
+        """Record that the body has ended."""
         if self._entry is not None and _inside.get() is self._entry:
             _inside.set(self._around)
 
 
 class _Open(Generic[T]):
-    """The loop of a coroutine.
+    """The asynchronous iterator of a coroutine's loop.
 
-    If the loop exits early, it ends when this object is deleted. Its generator ends later, in another asyncio task.
+    If the coroutine leaves the loop early, the loop ends when this object is deleted, because its generator is closed
+    later and in another asyncio task.
     """
 
     def __init__(self, items: AsyncGenerator[T, None], walk: _Walk) -> None:

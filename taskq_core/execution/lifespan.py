@@ -1,7 +1,7 @@
 """Lifespans of a worker: functions that open resources before its first task, yield, and close them after its last.
 
-They run in one asyncio task from start to end, because some resources, such as task groups, must be closed in the task
-that opened them.
+All functions run in one asyncio task from start to end, because some resources, such as task groups, must be closed in
+the asyncio task that opened them.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.service.user_code import abandon, contained, unlisted
 
 LifespanFunction = Callable[[], Any]
-"""Yields once, or returns a context manager; plain or asynchronous."""
+"""A function that yields once, or that returns a context manager. Plain or asynchronous."""
 L = TypeVar("L", bound=LifespanFunction)
 
 
@@ -35,14 +35,14 @@ def check_lifespan(function: Any) -> None:
 
 
 CANCELLED_S = 2.0
-"""Seconds that a cancelled lifespan has to end."""
+"""Maximum seconds to wait for the end of a cancelled lifespan."""
 
 
 class Lifespan:
-    """Runs lifespan functions, the first of them outermost.
+    """Runs the lifespan functions of a worker. The first function is the outermost.
 
     Attributes:
-        state: The values that they yielded.
+        state: The merged mappings that the functions yielded.
     """
 
     def __init__(self, functions: Sequence[LifespanFunction]) -> None:
@@ -53,17 +53,17 @@ class Lifespan:
         self.state: dict[str, Any] = {}
 
     async def open(self, stopping: asyncio.Event) -> bool:
-        """Run them up to their yield.
+        """Run all functions up to their `yield`.
 
         Args:
-            stopping: Ends the wait. This method arranges that it is set if the lifespans end before `close`.
+            stopping: Ends the wait. It is also set here if the functions end before `close` is called.
 
         Returns:
-            False if `stopping` was set first; then everything is closed again.
+            False if `stopping` was set before all functions yielded. All resources are then closed again.
 
         Raises:
             Exception: The error of one of the functions. The resources of the others are closed.
-            TimeoutError: `stopping` was set first, and the functions did not end.
+            TimeoutError: `stopping` was set first, and the functions did not end after their cancellation.
         """
         if not self._functions:
             return True
@@ -93,7 +93,7 @@ class Lifespan:
                 yielded = await _enter(function, stack)
                 if yielded is not None and not isinstance(yielded, Mapping):
                     raise ConfigurationError(
-                        f"a worker's lifespan yields a mapping or nothing, and {function!r} yielded "
+                        f"a worker's lifespan must yield a mapping or nothing, but {function!r} yielded "
                         f"{type(yielded).__name__}"
                     )
                 self.state.update(yielded or {})
@@ -101,11 +101,11 @@ class Lifespan:
             await self._ending.wait()
 
     async def close(self, timeout_s: float, aborting: asyncio.Event) -> None:
-        """Run them to their end. They are cancelled after the timeout, or once `aborting` is set.
+        """Run all functions to their end. Cancel them after the timeout, or once `aborting` is set.
 
         Raises:
-            TimeoutError: They did not end in time.
-            Exception: The error of one of them.
+            TimeoutError: The functions did not end in time.
+            Exception: The error of one of the functions.
         """
         if self._task is None:
             return
@@ -117,15 +117,17 @@ class Lifespan:
             aborted.cancel()
         if not self._task.done():
             await self._cancel(self._task)
-            raise TimeoutError(f"it did not end within {timeout_s:g} s, or before the worker had to end at once")
+            raise TimeoutError(
+                f"the worker's lifespan did not end within {timeout_s:g} s, or before the worker had to exit"
+            )
         self._task.result()
 
     async def _cancel(self, task: asyncio.Task[None]) -> None:
-        """Cancel the task. If it does not end within `CANCELLED_S`, leave it behind."""
+        """Cancel the asyncio task of the functions. Wait at most `CANCELLED_S` for its end."""
         abandon(task)
         await asyncio.wait((task,), timeout=CANCELLED_S)
         if not task.done():
-            raise TimeoutError(f"it has not ended {CANCELLED_S:g} s after it was cancelled")
+            raise TimeoutError(f"the worker's lifespan did not end within {CANCELLED_S:g} s after its cancellation")
 
 
 async def _enter(function: LifespanFunction, stack: AsyncExitStack) -> Any:
@@ -141,6 +143,6 @@ async def _enter(function: LifespanFunction, stack: AsyncExitStack) -> Any:
     if isinstance(manager, AbstractContextManager):
         return stack.enter_context(manager)
     raise ConfigurationError(
-        f"a worker's lifespan yields once or returns a context manager, and {function!r} returned "
+        f"a worker's lifespan must yield once or return a context manager, but {function!r} returned "
         f"{type(manager).__name__}"
     )

@@ -1,4 +1,4 @@
-"""Add the task, the request and the trace to log records: a filter, a structlog processor, and formatters.
+"""Add the fields of the task, the request and the trace to log records: a filter, a structlog processor and formatters.
 
 Task arguments are never logged.
 """
@@ -42,8 +42,8 @@ class TaskFilter(logging.Filter):
     A field that a record already has, such as one of the worker's own records, is not changed.
 
     Args:
-        name: As for every `logging.Filter`.
-        default: Value of the fields of a record outside of a task, a request or a trace.
+        name: Name of the filter, as for every `logging.Filter`.
+        default: Value of a field that is unknown, for example outside of a task.
     """
 
     def __init__(self, name: str = "", *, default: Any = "-") -> None:
@@ -51,7 +51,7 @@ class TaskFilter(logging.Filter):
         self._default = default
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the attributes."""
+        """Add the `FIELDS` to a record as attributes. Return True."""
         values = vars(record)
         for name, value in task_fields().items():
             values.setdefault(name, value or self._default)
@@ -78,7 +78,7 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the record as one line of JSON."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

@@ -10,7 +10,7 @@ from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import ProgressError
 
 MOST_CHARACTERS = 500
-"""Maximum characters of a message. Longer ones are cut."""
+"""Maximum characters of a progress message. Longer messages are cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +18,9 @@ class Progress:
     """Progress that a task has reported.
 
     Attributes:
-        done: Amount that is done, in a unit that the task chooses.
-        total: Amount in all, None if the task does not know it.
-        message: Current activity, "" if the task gave none.
+        done: Completed amount, in any unit that the task uses.
+        total: Total amount in the same unit, None if unknown.
+        message: Current activity, "" if the task reported none.
         at: When the task reported it, by the clock of its worker.
     """
 
@@ -31,14 +31,14 @@ class Progress:
 
     @property
     def fraction(self) -> float | None:
-        """Share that is done, from 0 to 1; None if unknown."""
+        """Completed share, from 0 to 1. None if unknown."""
         if not self.total:
             return None
         return min(1.0, self.done / self.total)
 
     @property
     def amount(self) -> str:
-        """Amount that is done, as text: `3 of 10 (30 %)`."""
+        """Completed amount as text, such as `3 of 10 (30 %)`."""
         text = f"{self.done:.15g}" if self.total is None else f"{self.done:.15g} of {self.total:.15g}"
         if self.fraction is not None:
             text = f"{text} ({math.floor(100 * self.fraction)} %)"
@@ -49,7 +49,7 @@ class Progress:
 
 
 def encode_progress(done: float, total: float | None = None, message: str = "") -> bytes:
-    """Return the stored form of a task's progress.
+    """Encode the progress of a task for storage.
 
     Raises:
         ProgressError: A value is not a number, is negative or infinite, or the message is not text.
@@ -85,7 +85,7 @@ _decode = msgspec.json.Decoder(_Stored).decode
 
 
 def read_progress(data: bytes) -> Progress | None:
-    """Return the progress of a task, None if it is missing or unreadable."""
+    """Decode the stored progress of a task. Return None if it is missing or not valid."""
     if not data:
         return None
     try:

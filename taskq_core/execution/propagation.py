@@ -15,11 +15,11 @@ LONGEST = 200
 """Maximum characters of a propagated value."""
 
 request_id: ContextVar[str] = ContextVar("taskq_request_id", default="")
-"""Id of the current request, "" outside of one. Adapters set it in requests, and in the runs of their tasks."""
+"""Id of the current request, "" outside of a request. Adapters set it in requests, and in runs of tasks."""
 
 
 def add_propagated(headers: MutableMapping[str, str], propagated: Mapping[str, str]) -> None:
-    """Add propagated headers to a task's own headers while there is room. The enqueue time is always added."""
+    """Add propagated headers to the headers of a task, within the size limit. The enqueue time is always added."""
     for name, value in propagated.items():
         if name == ENQUEUED or headers_size(headers) + headers_size({name: value}) <= USER_HEADERS_LIMIT:
             headers[name] = value

@@ -1,6 +1,7 @@
-"""Sources of items for `context.iterate`: each yields items, and with each item the cursor after it.
+"""Sources of items for `context.iterate`. A source yields items, each with the cursor of the position after it.
 
-A cursor is a JSON value that is stored with the task. A source yields the items after a cursor; None is the start.
+A cursor is a JSON value that is stored with the task. A source yields the items after a cursor. The cursor None is the
+start.
 Adapters add further sources, such as rows of a database.
 """
 
@@ -18,7 +19,7 @@ AsyncPairs = AsyncGenerator[tuple[Any, Any], None]
 
 
 class Source(Protocol):
-    """Items that can be iterated from any cursor."""
+    """Items that can be iterated from any stored cursor."""
 
     def pairs(self, cursor: Any) -> Pairs:
         """Yield each item after a cursor, with the cursor after that item."""
@@ -35,24 +36,25 @@ class Source(Protocol):
 
 
 adapters: "list[Callable[[object, int | None], Source | None]]" = []
-"""Functions of adapters: each takes an object and the size of a batch, and returns a source or None."""
+"""Functions of adapters. Each takes an object and a batch size, and returns a source, or None for an unknown object."""
 
 
 def source_of(items: object, cursor: Callable[[Any], object] | None = None, *, batch_size: int | None = None) -> Source:
     """Return the source of the items of a loop.
 
     Args:
-        items: A sequence, an open file, `csv_rows`, an object that an adapter knows, or with `cursor` a function.
-        cursor: Returns the cursor after an item of the function `items`.
-        batch_size: Items of a batch, None without batches.
+        items: A sequence, an open file, `csv_rows(...)`, an object that an adapter knows, or, together with `cursor`, a
+            function that returns the items after a cursor.
+        cursor: Function that returns the cursor after an item.
+        batch_size: Number of items of a batch, None without batches.
 
     Raises:
-        IterationError: Another run could not continue with such items.
+        IterationError: Another run could not continue the iteration over these items.
     """
     if cursor is not None:
         if not callable(items):
             raise IterationError(
-                "iterate(..., cursor=) takes a function that is given a cursor, None at first, and returns the items "
+                "iterate(..., cursor=) needs a function that takes a cursor (None at the start) and returns the items "
                 f"after it; got {type(items).__qualname__}"
             )
         return _MadeSource(items, cursor)
@@ -66,7 +68,7 @@ def source_of(items: object, cursor: Callable[[Any], object] | None = None, *, b
         return _FileSource(items)
     if isinstance(items, Sequence) and not isinstance(items, str | bytes | bytearray | memoryview):
         return _SequenceSource(items)
-    raise IterationError(f"iterate() cannot go on with {_named(items)} in another run; {_advice(items)}")
+    raise IterationError(f"iterate() cannot continue over {_named(items)} in another run; {_advice(items)}")
 
 
 def _named(items: object) -> str:
@@ -76,32 +78,32 @@ def _named(items: object) -> str:
 
 def _advice(items: object) -> str:
     if isinstance(items, Set):
-        return "it has no order: give sorted(...) of it"
+        return "it has no order; pass sorted(...) instead"
     if isinstance(items, Mapping):
-        return "give sorted(....items()), or a list whose order is the same each time"
+        return "pass sorted(....items()), or a list with the same order in each run"
     if isinstance(items, str | bytes | bytearray | memoryview):
-        return "give a list of its parts"
+        return "pass a list of its parts"
     if callable(items):
-        return "give cursor= as well, a function that returns the cursor of an item"
+        return "also pass cursor=, a function that returns the cursor of an item"
     if isinstance(items, Iterable | AsyncIterable):
-        return "give a function that makes it from a cursor, and cursor=, which returns the cursor of an item"
-    return "give a sequence, an open file, csv_rows(...), or a function with cursor="
+        return "pass a function that creates it from a cursor, and cursor=, which returns the cursor of an item"
+    return "pass a sequence, an open file, csv_rows(...), or a function with cursor="
 
 
 def _position(cursor: Any, what: str) -> int:
-    """Return a cursor that is a number of items or bytes; 0 for the start."""
+    """Check that a cursor is a number of items or bytes, and return it. Return 0 for the start."""
     if cursor is None:
         return 0
     if type(cursor) is not int or cursor < 0:
         raise IterationError(
-            f"the stored cursor of this iteration is {_named(cursor)}, and {what} go on at a number; "
-            "a task that has several loops gives them names, so that none takes the cursor of another"
+            f"the stored cursor of this iteration is {_named(cursor)}, but {what} need a number; if the task has "
+            "several loops, give each a name= to keep their cursors apart"
         )
     return cursor
 
 
 class _Blocking:
-    """Base of sources that do not wait, so that coroutines can use the same code."""
+    """Base class of sources that do not wait. Coroutines use the same code as plain functions."""
 
     total: int | None = None
 
@@ -115,7 +117,7 @@ class _Blocking:
 
 
 class _SequenceSource(_Blocking):
-    """A sequence; the cursor is the number of items before it."""
+    """The items of a sequence. The cursor is the number of items before the position."""
 
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
@@ -128,7 +130,7 @@ class _SequenceSource(_Blocking):
 
 
 class _FileSource(_Blocking):
-    """Lines of an open file. The cursor is the file position after the line."""
+    """The lines of an open file. The cursor is the file position after a line."""
 
     def __init__(self, file: Any) -> None:
         self._file = _seekable(file)
@@ -191,12 +193,14 @@ def _seekable(file: Any) -> Any:
     except (AttributeError, ValueError):
         can_seek = False
     if not can_seek:
-        raise IterationError(f"iterate() goes on at a place in a file; this {type(file).__qualname__} cannot seek")
+        raise IterationError(
+            f"iterate() needs a file that can seek, to continue at a position; this {type(file).__qualname__} cannot"
+        )
     return file
 
 
 class _MadeSource:
-    """Items that a function returns for a cursor. Another function returns the cursor of an item."""
+    """Items from a function that takes a cursor. A second function returns the cursor of an item."""
 
     total = None
 
@@ -233,7 +237,7 @@ def _is_asynchronous(made: object) -> bool:
 
 
 def batches(pairs: Pairs, size: int) -> Pairs:
-    """Yield lists of so many items, the last one possibly shorter, each with the cursor after its last item."""
+    """Yield lists of `size` items, each with the cursor after its last item. The last list may be shorter."""
     batch: list[Any] = []
     cursor: Any = None
     for item, cursor in pairs:

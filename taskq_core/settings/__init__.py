@@ -1,4 +1,4 @@
-"""Checked configuration: one frozen record, read once at the edge and passed down, and the checks it is made of."""
+"""The settings of a queue application as checked, immutable records, and the checks of their values."""
 
 from taskq_core.settings.log import LogSettings
 from taskq_core.settings.records import (

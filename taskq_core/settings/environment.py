@@ -16,14 +16,14 @@ _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
 
 
 def read_environ(environ: Mapping[str, str], known: Mapping[str, Field[Any]]) -> dict[str, Any]:
-    """Return the settings from `TASKQ_<KEY>` variables by the name of their field. Their values are not checked.
+    """Return the settings from `TASKQ_<KEY>` variables by field name. The values are not checked.
 
     Args:
         environ: The environment; other variables are ignored.
         known: Fields of the settings by key.
 
     Raises:
-        ConfigurationError: A variable that begins with `TASKQ_` is unknown, or its text cannot be read.
+        ConfigurationError: A variable that begins with `TASKQ_` is unknown, or its text cannot be parsed.
     """
     values: dict[str, Any] = {}
     for variable, text in environ.items():

@@ -1,4 +1,4 @@
-"""Translate texts that people read, with the catalog of the page that shows them.
+"""Translate texts of the user interface with the catalog of the page that shows them.
 
 The functions below mark a text for translation or translate it. The core has no catalogs: a dashboard or the admin sets
 its catalog with `translated_with`. Without one, texts are in English, as logs and errors always are. The catalog
@@ -31,13 +31,13 @@ def gettext(text: str, /, **values: object) -> str:
 
 
 def ngettext(one: str, many: str, number: int, /, **values: object) -> str:
-    """Return the translated text for a number of things, with values in place of `%(name)s`."""
+    """Return the translated singular or plural text for a number, with values in place of `%(name)s`."""
     found = _catalog.get().ngettext(one, many, number)
     return found % values if values else found
 
 
 def pgettext(context: str, text: str, /, **values: object) -> str:
-    """Return a translated text whose meaning depends on a context."""
+    """Return the translation of a text that has different translations in different contexts."""
     found = _catalog.get().pgettext(context, text)
     return found % values if values else found
 
@@ -53,5 +53,5 @@ def pmarked(context: str, text: str) -> str:
 
 
 def nmarked(one: str, many: str) -> tuple[str, str]:
-    """Mark the texts for one thing and for several, and return both unchanged. `ngettext` translates them later."""
+    """Mark a singular and a plural text for translation, and return both unchanged, for a later `ngettext`."""
     return one, many

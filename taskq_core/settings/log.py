@@ -12,14 +12,14 @@ RETRY_LEVELS = ("INFO", "WARNING", "ERROR")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """How failed runs appear in logs and spans."""
+    """The setting `LOG`: how failed runs appear in logs and spans."""
 
     exception_messages: bool | str | Callable[[str], str] = True
-    """Whether logs and spans hold the messages of exceptions, which may hold data. A function, or its path, receives
-    each message and returns the text to show instead. Types and stacks are always shown."""
+    """Whether logs and spans contain the messages of exceptions, which may contain user data. A function, or its import
+    path, receives each message and returns the text to show instead. Types and stacks are always shown."""
     retry_level: str = "WARNING"
-    """Level at which a failed run is logged that will be retried: `INFO`, `WARNING` or `ERROR`. The last failure of a
-    task is always an `ERROR`."""
+    """Log level of a failed run that will be retried: `INFO`, `WARNING` or `ERROR`. The last failure of a task is
+    always logged as `ERROR`."""
 
     def __post_init__(self) -> None:
         messages = self.exception_messages
@@ -35,10 +35,10 @@ class LogSettings:
 
     @property
     def messages(self) -> bool | Callable[[str], str]:
-        """`exception_messages`, with the function in place of its path.
+        """`exception_messages`, with an import path replaced by its function.
 
         Raises:
-            ConfigurationError: The path leads to no function.
+            ConfigurationError: The path does not name a function.
         """
         value = self.exception_messages
         if not isinstance(value, str):

@@ -1,8 +1,8 @@
-"""Checked configuration: one frozen record, read once at the edge and passed down.
+"""The settings of a queue application as checked, immutable records.
 
-`Settings` is what `TaskQ(...)`, Django's `TASKQ` and the `TASKQ_<KEY>` environment all become. Keys are upper case in a
-dict and in the environment, lower case in Python. A refusal names the key, its value and what was expected; a password
-in the URL is never shown.
+`Settings` holds the arguments of `TaskQ(...)`, Django's setting `TASKQ` and the variables `TASKQ_<KEY>` of the
+environment. Keys are upper case in a dict and in the environment, and lower case in Python. An error names the key, its
+value and the expected values, but never shows a password of the URL.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -43,22 +43,22 @@ class Relation(StrEnum):
     """How the span of a running task relates to the span that enqueued it."""
 
     PARENT = "parent"
-    """Its child: request and task are one trace."""
+    """The span of the task is a child of the span of the request, so both are in one trace."""
     LINK = "link"
-    """A new trace with a link to the trace of the request."""
+    """The task starts a new trace with a link to the trace of the request."""
     NONE = "none"
-    """A new trace without a link."""
+    """The task starts a new trace without a link."""
 
 
 class OptIn(StrEnum):
     """Details that traces contain only on request, because they need more spans or reveal the size of data."""
 
     RECEIVE = "receive"
-    """A span `receive <queue>` for each answer that brought a worker tasks."""
+    """A span `receive <queue>` for each response of Redis in which a worker received tasks."""
     SETTLE = "settle"
-    """A span `settle <queue>` for each batch of outcomes."""
+    """A span `settle <queue>` for each batch of task outcomes that a worker sends."""
     BODY_SIZE = "body_size"
-    """Bytes of payload, as `messaging.message.body.size`."""
+    """The payload size in bytes, as the span attribute `messaging.message.body.size`."""
 
 
 class EnqueueMode(StrEnum):
@@ -70,7 +70,7 @@ class EnqueueMode(StrEnum):
 
 
 class WhenFull(StrEnum):
-    """What becomes of an enqueue that meets a full queue."""
+    """What an enqueue does if the queue is full."""
 
     REJECT = "reject"
     BLOCK = "block"
@@ -78,20 +78,21 @@ class WhenFull(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSettings:
-    """How tasks continue traces."""
+    """The setting `TRACE`: how tasks continue traces."""
 
     relation: Relation = Relation.PARENT
-    """`parent`: a task continues the trace of its request. `link`: it starts its own and links to the request's.
-    `none`: it starts its own."""
+    """`parent`: a task continues the trace of its request. `link`: it starts a new trace with a link to the trace of
+    the request. `none`: it starts a new trace without a link."""
     baggage: bool = True
-    """Whether baggage travels in the headers (together at most 8 KiB)."""
+    """Whether a task's headers contain the baggage. All headers together have at most 8 KiB."""
     url: str = ""
-    """Address of a trace for people, `http` or `https`, with `{trace_id}` in the place of its id. "": no links."""
+    """URL of a trace in a tracing tool, `http` or `https`, with `{trace_id}` for the id. Dashboards link to it. "": no
+    links."""
     opt_in: Collection[OptIn] = ()
-    """Further details of traces: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
+    """Optional details of traces: `receive` and `settle` (spans of a worker's requests to Redis) and `body_size`."""
 
     create_spans: bool = True
-    """Whether each task of a bulk enqueue has a span `create`. Without it, the run continues the span of the batch."""
+    """Whether each task of a bulk enqueue has a span `create`. Otherwise its run continues the span of the batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
@@ -103,27 +104,27 @@ class TraceSettings:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How many archived tasks of a queue are kept, and for how long."""
+    """The size and age limits of one queue's archive."""
 
     max_tasks: int = 10_000
-    """Most archived tasks; the oldest go first."""
+    """Maximum number of archived tasks. The oldest are deleted first."""
     kept_s: int = 7_776_000
-    """Seconds an archived task is kept."""
+    """Seconds after which an archived task is deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveSettings:
-    """How much of the archive is kept. A task that goes is deleted whole.
+    """The setting `ARCHIVE`: how many archived tasks are stored, and for how long. Older tasks are deleted.
 
-    None of it can be 0: an archived task is the only trace of work that was not done.
+    No limit can be 0, because an archived task is the only record of work that was not done.
     """
 
     max_tasks: int = 10_000
-    """Most archived tasks of a queue, 1 to 10,000,000; the oldest go first."""
+    """Maximum number of archived tasks of a queue, 1 to 10,000,000. The oldest are deleted first."""
     max_age: Duration = 7_776_000.0
-    """Longest time a task stays archived, at least a second."""
+    """Time after which an archived task is deleted, at least one second."""
     queues: Mapping[str, Any] = field(default_factory=dict)
-    """Other values for single queues: name to a dict of `MAX_TASKS` and `MAX_AGE`."""
+    """Other values for single queues: a dict of queue names to dicts of `MAX_TASKS` and `MAX_AGE`."""
 
     def __post_init__(self) -> None:
         usual = self._checked("ARCHIVE", self.max_tasks, self.max_age)
@@ -157,18 +158,19 @@ class ArchiveSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimit:
-    """How many tasks of a queue may be pending, and how many may run at once."""
+    """The limits of one queue in the setting `LIMITS`: how many tasks may be pending, and how many may run at once."""
 
     max_pending: int | None = None
-    """Most pending tasks, 1 to 100,000,000: then a client may enqueue no more. None: any number."""
+    """Maximum pending tasks, 1 to 100,000,000. The queue is then full, and clients cannot enqueue. None: no limit."""
     when_full: WhenFull = WhenFull.REJECT
-    """`reject`: enqueueing raises `QueueFullError` at once. `block`: it first waits for room."""
+    """`reject`: enqueueing to a full queue raises `QueueFullError` at once. `block`: it first waits for room."""
     block_timeout: Duration | None = None
-    """Longest wait for room, more than 0. None: as long as `ENQUEUE_TIMEOUT`."""
+    """Maximum time to wait for room, more than 0. None: the value of `ENQUEUE_TIMEOUT`."""
     concurrency: int | None = None
-    """Most tasks of the queue that all workers run at once, Go's counted and not held to it. None: any number."""
+    """Maximum tasks of the queue that run at once on all workers. Tasks on Go workers count, but Go workers do not obey
+    the limit. None: no limit."""
     worker_concurrency: int | None = None
-    """Most tasks of the queue that one worker process runs at once. None: as many as it runs in all."""
+    """Maximum tasks of the queue that run at once in one worker process. None: the worker's `concurrency`."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -194,14 +196,16 @@ def _limit(where: str, value: Any) -> QueueLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitSettings:
-    """When clients stop asking a Redis that does not answer, and when they try again."""
+    """The setting `CIRCUIT_BREAKER`: when clients stop sending requests to an unavailable Redis, and when they try."""
 
     failures: int = 5
-    """Enqueues that failed one after the other after which the next fail at once, 0 to 1,000,000. 0: never."""
+    """Number of consecutive failed enqueues after which the circuit opens and enqueues fail at once, 0 to 1,000,000.
+    0: the circuit never opens."""
     first_pause: Duration = 0.5
-    """About how long nothing is sent then, more than 0; twice as long after each try that failed."""
+    """Approximate time until the first retry after the circuit opened, more than 0. It doubles with each failed
+    retry."""
     max_pause: Duration = 5.0
-    """Longest time until the next try, at least `first_pause`."""
+    """Maximum time until the next retry, at least `first_pause`."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -218,16 +222,17 @@ class CircuitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropagateSettings:
-    """What the run of a task takes over from the code that enqueued it."""
+    """The setting `PROPAGATE`: context of the enqueue that is also active while the task runs."""
 
     language: bool = True
-    """Django: the active language, unless it is the default."""
+    """Django: propagate the active language, unless it is the default."""
     time_zone: bool = True
-    """Django: the current time zone, unless it is the default."""
+    """Django: propagate the current time zone, unless it is the default."""
     enqueued_at: bool = True
-    """Django: the time of the enqueue, which the admin shows."""
+    """Django: store the time of the enqueue, which the admin shows."""
     request_id: bool | str = True
-    """Django: the id of the request. Text is the path of a function that returns it, called without arguments."""
+    """Django: propagate the id of the request. Text is the import path of a function without arguments that returns
+    it."""
 
     def __post_init__(self) -> None:
         for flag in ("language", "time_zone", "enqueued_at"):
@@ -240,10 +245,10 @@ class PropagateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmailSettings:
-    """How Django's e-mail is sent by workers; see `taskq_django.mail`."""
+    """The setting `EMAIL`: how workers send Django's e-mail. See `taskq_django.mail`."""
 
     backend: str = "django.core.mail.backends.smtp.EmailBackend"
-    """Django: backend that sends in the worker, by its path; without `MAILERS`, which names mailers instead."""
+    """Django: import path of the backend with which the worker sends. Unused if Django's setting `MAILERS` is set."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the task that sends a message, such as `queue` and `max_retry`."""
 
@@ -256,7 +261,7 @@ class EmailSettings:
 
 
 DEFAULT_QUEUES: Mapping[str, int] = MappingProxyType({"default": 1})
-"""The queues that a worker serves by default."""
+"""Default of the setting `QUEUES`, with weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,67 +269,70 @@ class Settings:
     """Configuration of one queue application."""
 
     url: Any = field(default="redis://localhost:6379/0", repr=False)
-    """Where Redis is: a URL (redis, rediss, unix, redis+sentinel, redis+cluster, embedded) or a redis-py client."""
+    """Address of Redis: a URL (redis, rediss, unix, redis+sentinel, redis+cluster, embedded) or a redis-py client."""
     prefix: str = "asynq"
-    """First part of every key. Go Asynq knows only `asynq`."""
+    """First part of every key in Redis. Go Asynq only supports `asynq`."""
     queues: Mapping[str, int] = field(default_factory=lambda: DEFAULT_QUEUES)
-    """Queues a worker serves, with their weights (1 or more)."""
+    """Queues that a worker serves, with their weights (1 or more)."""
     strict_priority: bool = False
-    """Serve a queue only while those of larger weight are empty."""
+    """Serve a queue only while all queues with larger weights are empty."""
     concurrency: int = 10
-    """Tasks that run at the same time in a worker. At least 1."""
+    """Number of tasks that a worker process runs at the same time. At least 1."""
     processes: int | str = 1
-    """Processes that `taskq worker` and `runworker` run, each with `concurrency` tasks at a time; `auto`: as many as
-    there are cores. A worker inside an app is always one."""
+    """Number of processes that `taskq worker` and `runworker` start, each running `concurrency` tasks. `auto`: one for
+    each core. A worker inside an app always has one process."""
     max_tasks: int | None = None
-    """Tasks after about which a process of a worker is replaced, at least 1. None: it is not for their number."""
+    """Approximate number of tasks after which a worker process is replaced, at least 1. None: no limit."""
     max_memory: int | str | None = None
-    """Memory beyond about which a process of a worker is replaced: bytes, or text such as `300MB`; at least 16 MiB.
-    None: it is not for its memory."""
+    """Approximate memory use at which a worker process is replaced: bytes, or text such as `300MB`; at least 16 MiB.
+    None: no limit."""
     shutdown_grace: Duration = 30.0
-    """Seconds running tasks get to finish when a worker stops; then they go back to the head of their queue."""
+    """Seconds that a stopping worker gives running tasks to finish. Then they return to the head of their queue."""
     unknown_task_timeout: Duration = 3600.0
-    """Seconds for which a task that no worker knows goes back for others, without using an attempt; then it is
-    archived. 0 archives it at once."""
+    """Seconds for which workers return a task that they do not know to its queue, for other workers. This uses no
+    attempt. After this time, the task is archived. 0 archives it at once."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Options of every task that does not set its own, as in `@taskq.task(...)`."""
+    """Default task options, as in `@taskq.task(...)`."""
     enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
-    """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediate`: at once. `outbox`: it
-    is written in that transaction, and sent from there; see `taskq_core.client.outbox`."""
+    """When a task that is enqueued in an open database transaction is sent. `on_commit`: at the commit. `immediate`: at
+    once. `outbox`: it is written to the database in the transaction and sent from there after the commit; see
+    `taskq_core.client.outbox`."""
     enqueue_timeout: Duration = 2.0
-    """Most seconds an enqueue may take when Redis does not answer."""
+    """Maximum seconds that an enqueue may take if Redis does not answer."""
     limits: Mapping[str, Any] = field(default_factory=dict)
-    """Queues of which clients may not fill up more than so much: name to a number of pending tasks, or to a dict of
-    `MAX_PENDING` and, if wanted, `WHEN_FULL` and `BLOCK_TIMEOUT`. See `QueueLimit`."""
+    """Limits of queues: a dict of queue names to a maximum number of pending tasks, or to a dict of the keys of
+    `QueueLimit`, such as `MAX_PENDING` and `CONCURRENCY`."""
     circuit_breaker: CircuitSettings = field(default_factory=CircuitSettings)
-    """When clients stop asking a Redis that does not answer; False: never."""
+    """When clients stop sending requests to an unavailable Redis. False: never."""
     eager: bool = False
-    """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
+    """Django: run each task at once in the process that enqueues it, without Redis. For tests and development."""
     eager_propagates: bool = False
-    """Django: with `eager`, raise what a task fails with where it is enqueued, or at the commit that sends it."""
+    """Django: with `eager`, raise the error of a failed task from the call that enqueues it, or from the commit that
+    sends it."""
     redis_in_tests: bool = False
-    """Django: tests may use the Redis of `url`. Otherwise they are refused unless a store in memory takes its place."""
+    """Django: let tests use the Redis of `url`. Otherwise an enqueue in a test fails unless the test uses a store in
+    memory."""
     dev_worker: bool = False
-    """Django: `manage.py runserver` runs a worker in its process; refused without `DEBUG`."""
+    """Django: run a worker in the process of `manage.py runserver`. Not allowed without `DEBUG`."""
     include: Sequence[str] = ()
-    """Modules with tasks, for example `("shop.tasks",)`. Workers, schedulers and the command import them."""
+    """Modules with tasks, for example `("shop.tasks",)`. Workers, schedulers and the command line import them."""
     autodiscover: bool | tuple[str, ...] = True
-    """Django: import the `tasks` module of every installed app (True), none (False), or modules of these names."""
+    """Django: import the module `tasks` of every installed app (True), nothing (False), or modules with these names."""
     schedule: Mapping[str, Any] = field(default_factory=dict)
-    """Periodic tasks: id of an entry to a dict of `task`, `spec` and, if wanted, `kwargs`, `tz`, `catch_up`, `window`
-    and task options."""
+    """Periodic tasks: a dict of entry ids to dicts of `task` and `spec`, and optionally `kwargs`, `tz`, `catch_up`,
+    `window` and task options."""
     time_zone: str = "UTC"
     """IANA name of the time zone of cron lines that name none."""
     propagate: PropagateSettings = field(default_factory=PropagateSettings)
-    """Django: what the run of a task takes over from the code that enqueued it. False: nothing."""
+    """Django: context of the enqueue that is also active while the task runs. False: none."""
     email: EmailSettings = field(default_factory=EmailSettings)
-    """Django: how e-mail is sent that `taskq_django.mail.EmailBackend` enqueues."""
+    """Django: how workers send the e-mail that `taskq_django.mail.EmailBackend` enqueues."""
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
-    """How many archived tasks are kept, and for how long."""
+    """How many archived tasks are stored, and for how long."""
     trace: TraceSettings = field(default_factory=TraceSettings)
     """How tasks continue traces."""
     log: LogSettings = field(default_factory=LogSettings)
-    """What logs and spans say of failed runs."""
+    """How failed runs appear in logs and spans."""
 
     def __post_init__(self) -> None:
         if isinstance(self.url, str) and not self.url.strip():
@@ -356,15 +364,15 @@ class Settings:
 
     @property
     def has_own_queues(self) -> bool:
-        """Whether `queues` was set, rather than left at its default."""
+        """Whether `queues` was set explicitly."""
         return self.queues is not DEFAULT_QUEUES
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Build settings from a dict of upper-case keys, overridden by `TASKQ_<KEY>` of an environment.
+        """Build settings from a dict of upper-case keys. Variables `TASKQ_<KEY>` of the environment replace its values.
 
         Raises:
-            ConfigurationError: A key is unknown (the nearest known one is named) or a value is not usable.
+            ConfigurationError: A key is unknown (the message suggests a similar one) or a value is not valid.
         """
         return cls(**{**by_field(cls, "TASKQ", mapping), **values_from_environ(environ or {})})
 
@@ -381,7 +389,7 @@ _RECORDS: tuple[tuple[str, type[Any], Any], ...] = (
     ("trace", TraceSettings, None),
     ("log", LogSettings, None),
 )
-"""Settings that are records: the name, the class, and the record for the value False."""
+"""Settings whose value is a record: name, class, and the record that stands for the value False."""
 
 
 def _frozen(name: str, value: Any, content: str) -> Mapping[str, Any]:
@@ -391,7 +399,7 @@ def _frozen(name: str, value: Any, content: str) -> Mapping[str, Any]:
 
 
 def _check_trace_url(url: Any) -> None:
-    """Refuse what no link can be made of, or what could run as a script in a page."""
+    """Check that a trace URL is an http or https address with a placeholder. Others could run as a script in a page."""
     expected = "TRACE['URL'] must be an http or https address with {trace_id} in it, got"
     if not isinstance(url, str):
         raise ConfigurationError(f"{expected} {url!r}")
@@ -407,7 +415,7 @@ def _check_trace_url(url: Any) -> None:
     if TRACE_ID not in url or not is_plain or not host or parts.scheme not in ("http", "https"):
         raise ConfigurationError(f"{expected} {url!r}")
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError("TRACE['URL'] is shown to people and must hold no user and no password")
+        raise ConfigurationError("TRACE['URL'] must not contain a user or password, because pages show it")
 
 
 def _check_zone(name: Any) -> None:
@@ -426,9 +434,9 @@ def _modules(value: Any) -> bool | tuple[str, ...]:
 
 
 def values_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that `TASKQ_<KEY>` variables give, by the name of their field, not checked yet.
+    """Return the settings from `TASKQ_<KEY>` variables by field name. The values are not checked yet.
 
     Raises:
-        ConfigurationError: A variable that begins `TASKQ_` is unknown, or its text cannot be read.
+        ConfigurationError: A variable that begins with `TASKQ_` is unknown, or its text cannot be parsed.
     """
     return read_environ(environ, {each.name.upper(): each for each in fields(Settings)})

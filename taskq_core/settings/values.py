@@ -1,6 +1,6 @@
-"""What people give as settings and options, read and checked: durations, numbers, memory, queues, words of a list.
+"""Parse and check the values of settings and options: durations, numbers, memory sizes, queues and enum members.
 
-A refusal names what it is about, the value, and what was expected.
+An error names the setting, its value and the expected values.
 """
 
 import math
@@ -15,19 +15,19 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.wire import validate_queue_name
 
 Duration = timedelta | float
-"""A span of time in public parameters: `timedelta` or seconds."""
+"""A duration in public parameters: a `timedelta` or a number of seconds."""
 E = TypeVar("E", bound=StrEnum)
 S = TypeVar("S")
 
 MAX_SECONDS = 100 * 365 * 86_400
-"""Longest duration accepted, in seconds: 100 years. Beyond it a value is a mistake (milliseconds, most often)."""
+"""Longest accepted duration in seconds: 100 years. A longer one is a mistake, most often a number of milliseconds."""
 
 
 def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
-    """Return a duration in seconds.
+    """Convert a duration to seconds.
 
     Raises:
-        ConfigurationError: It is neither a timedelta nor a number, is negative, not finite, or beyond 100 years.
+        ConfigurationError: The value is neither a timedelta nor a number, is negative, not finite, or over 100 years.
     """
     if isinstance(value, timedelta):
         number = value.total_seconds()
@@ -44,8 +44,8 @@ def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
-    """Return the error for a misspelt key, with its nearest neighbour where there is one."""
-    import difflib  # not above: a process whose settings are right has no use for it
+    """Return the error for an unknown name. It suggests the most similar known name, or lists all known names."""
+    import difflib  # imported here, because only errors need it
 
     folded = {each.lower(): each for each in known}
     near = [folded[each] for each in difflib.get_close_matches(name.lower(), list(folded), n=1)]
@@ -55,7 +55,7 @@ def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
 
 
 def by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by the name of their field in a dataclass, from upper-case keys.
+    """Convert a dict of upper-case keys to a dict of the field names of a dataclass.
 
     Raises:
         ConfigurationError: A key is unknown.
@@ -68,10 +68,16 @@ def by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_record(cls: type[S], name: str, value: Any, *, off: S | None = None) -> S:
-    """Return a setting that is a record, from a record or from a dict of its keys. False gives `off`, if that is given.
+    """Convert the value of a setting to a record. The value is a record, a dict of its keys, or False.
+
+    Args:
+        cls: Class of the record.
+        name: Name of the setting.
+        value: Value of the setting.
+        off: The record for False. None if False is not allowed.
 
     Raises:
-        ConfigurationError: It is neither, or a key is unknown.
+        ConfigurationError: The value is none of these, or a key is unknown.
     """
     if isinstance(value, cls):
         return value
@@ -85,10 +91,12 @@ def read_record(cls: type[S], name: str, value: Any, *, off: S | None = None) ->
 
 
 def by_queue(name: str, value: Any, read: Callable[[str, Any], S]) -> dict[str, S]:
-    """Return a setting that maps names of queues to values; `read` checks one value, and names it in its errors.
+    """Check a setting that is a dict of queue names to values, and return it.
+
+    `read` takes the name of one value for error messages and the value. It checks the value and returns it.
 
     Raises:
-        ConfigurationError: It is not a dict, or the name of a queue is not valid.
+        ConfigurationError: The setting is not a dict, or a queue name is not valid.
     """
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{name} must be a dict of queue names, got {value!r}")
@@ -100,18 +108,18 @@ def by_queue(name: str, value: Any, read: Callable[[str, Any], S]) -> dict[str, 
 
 
 def nearest_hint(name: str, known: Collection[str]) -> str:
-    """Return "; did you mean 'default'?" for the known name that is spelled most alike, "" if none is."""
-    import difflib  # not above, see `unknown`
+    """Return a hint such as "; did you mean 'default'?" for the most similar known name, "" if none is similar."""
+    import difflib  # imported here, because only errors need it
 
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_modules(name: str, value: object) -> tuple[str, ...]:
-    """Return names of modules, checked.
+    """Check a list of module names and return it.
 
     Raises:
-        ConfigurationError: It is not a list of dotted names.
+        ConfigurationError: The value is not a list of dotted names.
     """
     if not isinstance(value, list | tuple) or not all(
         isinstance(each, str) and all(part.isidentifier() for part in each.split(".")) for each in value
@@ -121,7 +129,7 @@ def check_modules(name: str, value: object) -> tuple[str, ...]:
 
 
 def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
-    """Read queues as on a command line: `critical=6,default=3,low` (no weight means 1)."""
+    """Parse queues with weights from text such as `critical=6,default=3,low`. A queue without a weight has weight 1."""
     queues: dict[str, int] = {}
     for part in text.split(","):
         name, equals, weight = part.strip().rpartition("=")
@@ -132,22 +140,22 @@ def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
 
 
 AUTO = "auto"
-"""As many processes as there are cores."""
+"""Value of `processes` for one process per core."""
 CONCURRENCY_MAX = 100_000
-"""Most tasks that one worker runs at a time."""
+"""Largest allowed concurrency of a worker."""
 PROCESSES_MAX = 512
-"""Most processes of one worker."""
+"""Largest allowed number of processes of a worker."""
 LEAST_MEMORY = 16 * 1024 * 1024
-"""Least `max_memory`, in bytes: no process of Python with a project in it is smaller."""
+"""Smallest allowed `max_memory` in bytes. Every Python process with a project needs more."""
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _MEMORY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]{0,3})")
 
 
 def read_processes(what: str, text: str) -> int | str:
-    """Read a number of processes, or `auto`, from text.
+    """Parse a number of processes, or `auto`, from text.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The text is neither.
     """
     value = text.strip()
     if value.lower() == AUTO:
@@ -158,10 +166,10 @@ def read_processes(what: str, text: str) -> int | str:
 
 
 def check_processes(name: str, value: object) -> None:
-    """Refuse a value that is not a number of processes.
+    """Check a number of processes.
 
     Raises:
-        ConfigurationError: It is neither `auto` nor a whole number from 1 to 512.
+        ConfigurationError: The value is neither `auto` nor a whole number from 1 to 512.
     """
     if isinstance(value, str):
         if value != AUTO:
@@ -171,12 +179,12 @@ def check_processes(name: str, value: object) -> None:
 
 
 def memory_bytes(name: str, value: object) -> int:
-    """Return an amount of memory in bytes: a number of them, or text such as `300MB` or `1.5GiB`.
+    """Convert a memory size to bytes. The value is a number of bytes, or text such as `300MB` or `1.5GiB`.
 
-    KB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024; case does not matter.
+    KB, MB and GB are powers of 1000; KiB, MiB and GiB are powers of 1024. Case does not matter.
 
     Raises:
-        ConfigurationError: It cannot be read, or is less than 16 MiB or more than a pebibyte.
+        ConfigurationError: The value is not a memory size, or is less than 16 MiB or more than 1 PiB.
     """
     number: object = value
     if isinstance(value, str):
@@ -189,15 +197,15 @@ def memory_bytes(name: str, value: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
         raise ConfigurationError(f"{name} must be an amount of memory such as '300MB' or '2GiB', got {value!r}")
     if not LEAST_MEMORY <= number <= 2**50:
-        raise ConfigurationError(f"{name} must be between 16MiB and 1PiB, got {value!r}, which are {number} bytes")
+        raise ConfigurationError(f"{name} must be between 16MiB and 1PiB, got {value!r} ({number} bytes)")
     return number
 
 
 def read_whole(what: str, text: str) -> int:
-    """Read a whole number from text, at most 18 digits.
+    """Parse a whole number of at most 18 digits from text.
 
     Raises:
-        ConfigurationError: It is not a whole number.
+        ConfigurationError: The text is not a whole number.
     """
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ConfigurationError(f"{what} must be a whole number, got {text[:80]!r}")
@@ -205,7 +213,7 @@ def read_whole(what: str, text: str) -> int:
 
 
 def check_queues(queues: object) -> dict[str, int]:
-    """Return queues with their weights, checked. A list of names gives each the weight 1."""
+    """Check queues and return their weights by name. In a list of names, each queue has weight 1."""
     if isinstance(queues, list | tuple):
         for name in queues:
             if not isinstance(name, str):  # it may not be hashable
@@ -217,16 +225,16 @@ def check_queues(queues: object) -> dict[str, int]:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False."""
+    """Check that a value is True or False."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, got {value!r}")
 
 
 def check_whole(name: str, value: object, *, least: int, most: int) -> int:
-    """Return a value if it is a whole number between two bounds.
+    """Check that a value is a whole number between two bounds, and return it.
 
     Raises:
-        ConfigurationError: It is not.
+        ConfigurationError: The value is not a whole number, or is out of bounds.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
@@ -248,10 +256,10 @@ def check_health_address(host: object, port: object) -> None:
 
 
 def member(kind: type[E], name: str, value: object) -> E:
-    """Return the member of an enum that a setting or option names.
+    """Convert the value of a setting or option to a member of an enum.
 
     Raises:
-        ConfigurationError: It names none. The message lists them.
+        ConfigurationError: The value is not a member. The message lists the valid values.
     """
     try:
         return kind(value)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
@@ -262,10 +270,10 @@ def member(kind: type[E], name: str, value: object) -> E:
 
 
 def members(kind: type[E], name: str, values: object) -> frozenset[E]:
-    """Return the members of an enum that a setting or option lists.
+    """Convert the list in a setting or option to members of an enum.
 
     Raises:
-        ConfigurationError: It is not a list, or contains other values.
+        ConfigurationError: The value is not a list, or an element is not a member.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
         known = ", ".join(repr(each.value) for each in kind)

@@ -188,7 +188,7 @@ def test_dependencies_are_no_part_of_the_payload(taskq: TaskQ, depends: TaskDepe
 
     with capture(taskq) as tasks:
         work.delay(1)
-        with pytest.raises(TaskArgumentsError, match="got 'session', which the worker fills in itself"):
+        with pytest.raises(TaskArgumentsError, match="got 'session', which the worker injects"):
             work.delay(2, session="mine")
 
     assert [task.payload for task in tasks.enqueued] == [b'{"n":1}']

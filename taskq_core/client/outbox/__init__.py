@@ -1,8 +1,8 @@
 """Transactional enqueue: a task is written to the user's database before it is sent to Redis.
 
-The row of a task is written in the transaction of its data, so either both are stored or neither. Rows are moved to
-Redis right after the commit. A relay in every worker moves the rows that were missed. Adapters provide the table; this
-package has the rules::
+The row of a task is written in the same transaction as the user's data, so either both are stored or neither. After the
+commit, the client moves the row to Redis at once. If that fails, the relay that runs in every worker moves the row
+later. Adapters provide the table. This package implements the protocol::
 
     row written, in the user's transaction
       |  commit
@@ -14,11 +14,11 @@ package has the rules::
       |
     receipt given back
 
-A crash at any arrow neither loses the task nor stores it twice. While the row exists, its claim expires and another
-sender takes it; the receipt shows that sender which tasks are stored already. A sender that was suspended beyond its
-claim is refused by Redis's clock (`SEND_S` after the claim began), because the row and its receipt may be deleted. The
-guarantee holds while the clocks of a cluster's nodes agree to within `CLAIM_S - SEND_S`, and for tasks that Redis
-keeps.
+A crash at any arrow neither loses the task nor stores it twice. While the row exists, its claim expires, and another
+sender claims the row. The receipt shows the other sender which tasks are already stored. Redis refuses a sender whose
+claim began more than `SEND_S` ago by Redis's clock, because the row and its receipt may already be deleted. The
+guarantee requires that the clocks of a cluster's nodes differ by less than `CLAIM_S - SEND_S`. It does not cover tasks
+that Redis itself loses.
 """
 
 from taskq_core.client.outbox.delivery import Delivered, Delivery

@@ -1,4 +1,4 @@
-"""Move rows from a table to Redis: one claim at a time."""
+"""Move rows from an outbox table to Redis, one claim of rows at a time."""
 
 import logging
 import re
@@ -32,13 +32,13 @@ logger = logging.getLogger("taskq.outbox")
 CLAIM_S = 60.0
 """Seconds that a claim of rows is valid, by the database's clock."""
 SEND_S = 30.0
-"""Seconds after the beginning of a claim in which Redis accepts its rows, by Redis's clock."""
+"""Seconds after the start of a claim during which Redis accepts its rows, by Redis's clock."""
 CLAIM_MAX = BATCH_MAX
 """Maximum rows of one claim."""
 CLAIM_BYTES = 4 * BATCH_BYTES
-"""Bytes of messages after which a claim takes no further row."""
+"""Total message size in bytes at which a claim takes no further row."""
 PUT_OFF_S = 5.0
-"""Seconds until rows that their queue refused are tried again."""
+"""Seconds until rows that were refused because their queue is full are tried again."""
 _CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
 T = TypeVar("T")
 
@@ -50,10 +50,10 @@ class Delivered:
     Attributes:
         claimed: Number of claimed rows.
         stored: Receipts of rows whose tasks are in Redis, stored by this delivery or before.
-        refused: `EnqueueCode` by receipt, of rows whose id or unique lock was taken. Their tasks are dropped, with a
-            warning.
-        existing: Id of the task that holds the unique lock in place of a row's task, by receipt.
-        failure: The last error of Redis, if there was one.
+        refused: `EnqueueCode` by receipt of rows whose id or unique lock was taken. Their tasks are dropped, with a
+            warning in the log.
+        existing: By receipt, the id of the existing task that holds the unique lock of a row's task.
+        failure: The last error of Redis, None without an error.
     """
 
     claimed: int
@@ -64,7 +64,7 @@ class Delivered:
 
 
 class Delivery:
-    """Moves rows to Redis. Any number of them may run at the same time, in any process."""
+    """Moves rows to Redis. Several deliveries may run at the same time, in any processes."""
 
     def __init__(self, sender: Sender) -> None:
         self._keys = sender.preparer.keys
@@ -74,7 +74,7 @@ class Delivery:
         return self._sender.preparer.source.run(ask(operation))
 
     def deliver(self, table: OutboxTable, receipts: Sequence[str] | None = None) -> Delivered:
-        """Move one claim of rows: the given ones, or any waiting ones. Refused rows stay for later.
+        """Claim rows and move them to Redis: the given rows, or any waiting rows. Failed rows are tried again later.
 
         Raises:
             BrokerUnavailableError: Redis did not return its time, so nothing was claimed.
@@ -97,7 +97,7 @@ class Delivery:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
                 if error.may_have_happened:
-                    pass  # they stay claimed, because Redis may execute the request until the claim ends
+                    pass  # the rows stay claimed, because Redis may still execute the request until the claim ends
                 elif is_away:
                     left += [row.receipt for row in batch]
                 else:
@@ -134,7 +134,7 @@ class Delivery:
         return codes
 
     def _note(self, batch: Sequence[OutboxRow], codes: Codes, delivered: Delivered) -> list[str]:
-        """Note the outcomes of rows, and return the receipts of rows whose queue is full."""
+        """Record the outcomes of rows in `delivered`. Return the receipts of rows whose queue is full."""
         put_off = []
         for row, (code, holder) in zip(batch, codes.each(), strict=True):
             if code in (DeliveryCode.STORED, DeliveryCode.STORED_BEFORE):
@@ -144,7 +144,7 @@ class Delivery:
                 delivered.existing[row.receipt] = holder
             elif code == DeliveryCode.FULL:
                 put_off.append(row.receipt)
-            elif code != DeliveryCode.TOO_LATE:  # another sender has claimed these
+            elif code != DeliveryCode.TOO_LATE:  # too late: another sender has claimed the row
                 is_locked = code == DeliveryCode.DUPLICATE
                 delivered.refused[row.receipt] = EnqueueCode.DUPLICATE if is_locked else EnqueueCode.ID_CONFLICT
                 taken = "its unique lock" if is_locked else "its id"
@@ -162,7 +162,7 @@ class Delivery:
         if not over:
             return
         if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
-            return  # another sender has claimed some and needs their receipts, which expire after 30 days
+            return  # another sender has claimed some rows and needs their receipts, which expire after 30 days
         stored = set(delivered.stored)
         by_queue: dict[str, list[str]] = {}
         for row in rows:
@@ -173,17 +173,17 @@ class Delivery:
                 forget = outbox.forget_deliveries(self._keys.queue(queue), receipts)
                 self._run(forget)
         except BrokerError as error:
-            logger.info("receipts of %d tasks stay for 30 days: %s", len(stored), error)
+            logger.info("receipts of %d outbox tasks were not deleted and expire in 30 days: %s", len(stored), error)
 
 
 def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
-    """Return the task with its start and its expiry counted from now, because the row has waited."""
+    """Return the task of a row, with its start and its expiry reduced by the time for which the row has waited."""
     task = row.task
     if task.unique_key and not queue.is_lock(
         task.unique_key
     ):  # the prefix was changed, or another application wrote the row
         logger.warning(
-            "task %s from the outbox is stored without its unique lock: %r is not a lock of its queue",
+            "task %s from the outbox is stored without its unique lock, because %r is not a lock key of its queue",
             row.name,
             task.unique_key,
             extra={"queue": row.queue, "task_id": task.task_id},
@@ -198,7 +198,7 @@ def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
 
 
 def _marks(row: OutboxRow) -> str:
-    """Return the marks of a row's task from its headers, because a table stores only the message."""
+    """Return the marks of a row's task for the scripts, derived from the headers in its message."""
     task = row.task
     message = decode_message(task.message)
     marks = priority_mark(*read_priority(message.headers))
@@ -211,9 +211,9 @@ def _marks(row: OutboxRow) -> str:
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
-    """Group tasks by queue and confirmation, in their order, into calls of a bounded size.
+    """Group consecutive rows by queue and required confirmation, into script calls of a bounded size.
 
-    Parts of workflows are sent one by one.
+    Each part of a workflow is a separate call.
     """
     alike: dict[tuple[str, Confirmation | None, str], list[OutboxRow]] = {}
     for row in rows:

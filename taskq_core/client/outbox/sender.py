@@ -1,7 +1,7 @@
 """Enqueue through an outbox: write rows, and move them to Redis after their commit.
 
-Tasks are enqueued once their rows are committed. Moving the rows at once is an attempt that raises no error: if Redis
-refuses them or the process dies, the relay of a worker moves them.
+Tasks count as enqueued once their rows are committed. The client then tries to move the rows at once, and raises no
+error if that fails: if Redis does not accept the rows or the process dies, the relay of a worker moves them later.
 """
 
 import logging
@@ -28,7 +28,8 @@ class OutboxSender:
     Args:
         outbox: Writes rows.
         delivery: Moves rows to Redis.
-        sender: Its circuit breaker decides whether Redis is asked at once; its preparer closes spans and counts tasks.
+        sender: Has the circuit breaker, which decides whether to try the move at once, and the preparer, which closes
+            spans and counts tasks.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class OutboxSender:
 
     @contextmanager
     def _writing(self, prepared: Prepared[Any]) -> Iterator[tuple[list[OutboxRow], Callable[[OutboxTable], None]]]:
-        """Yield the row of a task, and the function to call after its commit. Close its span at the end."""
+        """Yield the row of a task, and the function to call after its commit. Close the task's span at the end."""
         started = time.monotonic()
         handle = prepared.handle
         handle.mark_deferred()
@@ -118,7 +119,7 @@ class OutboxSender:
         rows = [row for each in by_batch for row in each]
 
         def committed(table: OutboxTable) -> None:
-            handles = result.begin() if is_deferred else ()  # which empties the result
+            handles = result.begin() if is_deferred else ()  # `begin` empties the result
             delivered = self._attempt(table, [row.receipt for row in rows])
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
@@ -145,7 +146,7 @@ class OutboxSender:
     # --- workflows ----------------------------------------------------------------------------------------------------
 
     def send_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
-        """Write the rows of a workflow. After the commit, `sent` is called with whether all rows are in Redis."""
+        """Write the rows of a workflow. After the commit, call `sent` with True if all rows are in Redis."""
         self._outbox.keep(rows, self._committed(rows, sent))
 
     async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
@@ -163,7 +164,7 @@ class OutboxSender:
     # --- after the commit ---------------------------------------------------------------------------------------------
 
     def _attempt(self, table: OutboxTable, receipts: Sequence[str]) -> Delivered:
-        """Move rows to Redis as far as it accepts them now."""
+        """Try to move rows to Redis once. Raise no error; rows that fail wait for the relay of a worker."""
         whole = Delivered(0, [], {})
         waiting = list(receipts)
         try:
@@ -180,7 +181,7 @@ class OutboxSender:
                     break
                 waiting = left
         except CircuitOpenError:
-            pass  # it was logged when it opened
+            pass  # the circuit breaker logged the failure when it opened
         except BrokerError as error:
             whole.failure = error
         except Exception:  # the database failed, but the rows are committed, and a worker sends them

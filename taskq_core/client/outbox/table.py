@@ -18,12 +18,12 @@ class OutboxRow:
 
     Attributes:
         receipt: Random name of the row, in the table and in Redis.
-        queue: Queue of the task; home queue of a workflow.
+        queue: Queue of the task, or home queue of the workflow.
         name: Name of the task or the workflow.
-        task: The task to store. A start in milliseconds counts from when the row was written. For a workflow, its id,
-            and a packed `WorkflowPart` as the message.
-        age_s: Seconds since the row was written, by the database's clock; 0 for a new row.
-        is_workflow: Whether it is a part of a workflow.
+        task: The task to store. A start in milliseconds is relative to the time when the row was written. For a part of
+            a workflow, the workflow's id with a packed `WorkflowPart` as the message.
+        age_s: Seconds since the row was written, by the database's clock. 0 for a new row.
+        is_workflow: Whether the row is a part of a workflow.
     """
 
     receipt: str
@@ -34,7 +34,7 @@ class OutboxRow:
     is_workflow: bool = False
 
     def columns(self) -> dict[str, Any]:
-        """Return the values that a table stores, by the names that its columns have in every adapter."""
+        """Return the values of the table's columns by column name. All adapters use the same names."""
         task = self.task
         return {
             "receipt": self.receipt,
@@ -85,7 +85,7 @@ class OutboxRow:
         )
 
     def info(self) -> TaskInfo:
-        """Return the task as it will be in Redis."""
+        """Return the task's record, as it will be after the task is stored in Redis."""
         task = self.task
         state = TaskState.PENDING if task.start_at_s is task.start_in_ms is None else TaskState.SCHEDULED
         return task_info(StoredTask(task.task_id, state, task.message, b"", task.start_at_s))
@@ -100,7 +100,7 @@ class OutboxFigures:
 
 
 class OutboxTable(Protocol):
-    """The rows of one database. Every call blocks, is a separate transaction, and raises errors of the database."""
+    """The outbox rows of one database. Every call blocks, runs in its own transaction, and raises database errors."""
 
     @property
     def name(self) -> str:
@@ -114,19 +114,19 @@ class OutboxTable(Protocol):
 
         Args:
             claim: Random name of the claim.
-            most: Maximum rows.
-            most_bytes: Bytes of messages after which no further row is claimed. The first row is always claimed.
-            seconds: Validity of the claim, by the database's clock.
-            receipts: Only these rows. None: any rows.
+            most: Maximum number of rows.
+            most_bytes: Total message size in bytes at which no further row is claimed. The first row is always claimed.
+            seconds: How long the claim is valid, by the database's clock.
+            receipts: Claim only these rows. None: any rows.
         """
         ...
 
     def delete(self, claim: str, receipts: Sequence[str]) -> int:
-        """Delete rows of a claim, and return their number. Rows that another sender has claimed stay."""
+        """Delete rows of a claim and return their number. Rows that another sender has claimed are not deleted."""
         ...
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
-        """End the claim of rows. They can be claimed again after so many seconds."""
+        """End the claim of rows. They can be claimed again after `seconds`."""
         ...
 
     def figures(self) -> OutboxFigures:
@@ -135,21 +135,21 @@ class OutboxTable(Protocol):
 
 
 class Outbox(Protocol):
-    """Writes rows of waiting tasks, and names the tables that relays read."""
+    """Writes rows of waiting tasks, and provides the tables that relays read."""
 
     def in_transaction(self) -> bool:
-        """Whether a transaction is open, so that `keep` postpones `committed`."""
+        """Return whether a transaction is open. If so, `keep` calls `committed` only after its commit."""
         ...
 
     async def ain_transaction(self) -> bool:
-        """Whether a transaction is open in the blocking code around a coroutine. As `in_transaction`."""
+        """Return whether a transaction is open in the blocking code around a coroutine. As `in_transaction`."""
         ...
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Write rows in the surrounding transaction, or in a new one.
+        """Write rows in the surrounding transaction, or in a new transaction.
 
-        `committed` is called with their table after the commit: at once if no transaction is open, and never after a
-        rollback.
+        After the commit, `committed` is called with the table of the rows. Without a surrounding transaction it is
+        called at once. After a rollback it is not called.
         """
         ...
 
@@ -158,7 +158,7 @@ class Outbox(Protocol):
         ...
 
     def find(self, task_id: str) -> TaskInfo | None:
-        """Return a task that waits in one of the tables, None if it does not."""
+        """Return the task with an id if it waits in one of the tables, otherwise None."""
         ...
 
     async def afind(self, task_id: str) -> TaskInfo | None:

@@ -206,10 +206,10 @@ class TestStates:
         assert [(record.levelname, record.getMessage()) for record in logged_here(caplog)] == [
             (
                 "WARNING",
-                "redis://h/0 failed 3 times in a row: enqueues fail at once, and one tries again in 1.0 s; "
-                "the last time: no answer from redis://h/0: timeout",
+                "redis://h/0 failed to answer 3 times in a row: enqueues now fail at once, next try in 1.0 s; "
+                "last error: no answer from redis://h/0: timeout",
             ),
-            ("INFO", "redis://h/0 answers again: enqueueing goes on"),
+            ("INFO", "redis://h/0 answers again: enqueues are sent again"),
         ]
 
     def test_openings_are_counted_by_a_metric(self) -> None:

@@ -158,7 +158,7 @@ def test_what_is_no_call_is_named(
 ) -> None:
     """A task without `s()`, its name, a list: one alone, and one of many."""
     wrong = made(call)
-    message = rf"a call, as task\.s\(\.\.\.\) makes it, got {type(wrong).__name__}$"
+    message = rf"a call such as task\.s\(\.\.\.\), got {type(wrong).__name__}$"
 
     with pytest.raises(TypeError, match=message):
         recording.preparer.prepare(wrong)

@@ -270,7 +270,7 @@ def test_injected_parameters_are_no_part_of_the_payload() -> None:
     assert codec.parameters == ("to",)
     assert codec.encode(("a",), {}) == b'{"to":"a"}'
     assert codec.decode_counting(b'{"to":"a","context":1}') == ({"to": "a"}, 1)
-    with pytest.raises(TaskArgumentsError, match=r"got 'context', which the worker fills in itself"):
+    with pytest.raises(TaskArgumentsError, match=r"got 'context', which the worker injects"):
         codec.encode(("a",), {"context": 1})
 
 
@@ -399,9 +399,9 @@ CYCLE.append(CYCLE)
         (Point, Point(CANARY), "expected int, got str at .x"),  # type: ignore[arg-type] # wrong on purpose
         (tuple[int, str], (1,), "expected array of length 2, got 1"),
         (Annotated[int, msgspec.Meta(ge=3)], 1, "expected int >= 3"),
-        (Customer, {"id": CANARY}, "refused by Customer (id: uuid_parsing, fullName: missing)"),
+        (Customer, {"id": CANARY}, "rejected by Customer (id: uuid_parsing, fullName: missing)"),
         (Customer, Point(1), "expected Customer, got Point"),
-        (Checked, {"text": CANARY}, "refused by its own validation (ValueError)"),
+        (Checked, {"text": CANARY}, "rejected by the validation of its class (ValueError)"),
         (float, float("nan"), "NaN and infinity have no JSON form"),
         (float | None, float("inf"), "NaN and infinity have no JSON form"),
         (Any, {"a": [float("-inf")]}, "NaN and infinity have no JSON form"),
@@ -494,14 +494,14 @@ def test_the_way_to_a_deep_problem_is_cut() -> None:
         (list[Point], '[{"x":1},{"x":"s3cr3t-canary"}]', "expected int, got str at [1].x"),
         (dict[str, int], '{"s3cr3t-canary":"s3cr3t-canary"}', "expected int, got str at [...]"),
         (dict[int, int], '{"s3cr3t-canary":1}', "expected int, got str at [key]"),
-        (Customer, '{"id":"s3cr3t-canary"}', "refused by Customer (id: uuid_parsing, fullName: missing)"),
-        (Customer, '"s3cr3t-canary"', "refused by Customer (ValidationError)"),
+        (Customer, '{"id":"s3cr3t-canary"}', "rejected by Customer (id: uuid_parsing, fullName: missing)"),
+        (Customer, '"s3cr3t-canary"', "rejected by Customer (ValidationError)"),
         (
             list[Customer],
             '[{"id":"s3cr3t-canary"}]',
-            "refused by Customer (id: uuid_parsing, fullName: missing) at [0]",
+            "rejected by Customer (id: uuid_parsing, fullName: missing) at [0]",
         ),
-        (Checked, '{"text":"s3cr3t-canary"}', "refused by its own validation (ValueError)"),
+        (Checked, '{"text":"s3cr3t-canary"}', "rejected by the validation of its class (ValueError)"),
         (float, "1e999", "number out of range"),
     ],
 )
@@ -546,8 +546,8 @@ def test_positional_only_parameters_are_refused() -> None:
     with pytest.raises(TaskDefinitionError) as caught:
         ArgumentsCodec(function, name="demo")
     assert str(caught.value) == (
-        "task 'demo', parameter 'a': a payload passes arguments by name, this one is positional-only; "
-        "remove the '/' from the signature"
+        "task 'demo', parameter 'a': a positional-only parameter is not possible, because the payload passes arguments "
+        "by name; remove the '/' from the signature"
     )
 
 
@@ -759,7 +759,7 @@ def test_a_result_without_json_form_is_refused(value: object, message: str) -> N
         (b"s3cr3t-canary", int, "result: not valid JSON"),
         (b"\xff", str, "result: not valid JSON"),
         (b'"s3cr3t-canary"', Color, "result: not an allowed value of Color"),
-        (b'{"id":"s3cr3t-canary"}', Customer, "result: refused by Customer (id: uuid_parsing, fullName: missing)"),
+        (b'{"id":"s3cr3t-canary"}', Customer, "result: rejected by Customer (id: uuid_parsing, fullName: missing)"),
     ],
 )
 def test_a_result_of_another_type_is_refused(data: bytes, type_: Any, message: str) -> None:

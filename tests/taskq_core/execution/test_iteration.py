@@ -470,7 +470,7 @@ def test_a_coroutine_is_told_what_would_block_it(app: TaskQ, run: Callable[[Task
     if run is run_by_a_worker:
         run(app, go)
         assert said == [
-            "a coroutine iterates with `async for item in context.iterate(...)`",
+            "in a coroutine, use `async for item in context.iterate(...)`",
             "cursor() would block the event loop; in a coroutine, use `await context.acursor()`",
             "the first checkpoint of a coroutine must follow `await context.acursor()`",
         ]
@@ -499,7 +499,7 @@ def test_the_last_value_of_a_checkpoint_is_what_json_makes_of_it(app: TaskQ, tas
     [
         (object(), "a cursor is a value with a JSON form: .*object"),
         (float("nan"), "a cursor is a value with a JSON form: NaN"),
-        ("x" * 16_384, "are at most 16384 bytes of JSON together, got 164"),
+        ("x" * 16_384, "must be at most 16384 bytes of JSON in total, got 164"),
     ],
     ids=["object", "nan", "large"],
 )

@@ -230,7 +230,7 @@ class TestFromMapping:
             ),
             (
                 {"TRACE": {"URL": "https://me:secret@tempo.example/{trace_id}"}},
-                "TRACE['URL'] is shown to people and must hold no user",
+                "TRACE['URL'] must not contain a user",
             ),
         ],
     )

@@ -93,7 +93,8 @@ class TestNames:
             importlib.reload(loaded)
 
         assert str(caught.value) == (
-            "the name 'defined_twice.send' is already used by defined_twice.send; defined_twice.send needs another name=; "
+            "the name 'defined_twice.send' is already used by defined_twice.send; "
+            "defined_twice.send needs another name=; "
             f"see {module}:4 and {module}:7"
         )
         del sys.modules["defined_twice"]
@@ -137,7 +138,7 @@ class TestFunctions:
         assert add.is_coroutine
 
     def test_positional_only_parameters_are_refused(self, taskq: TaskQ) -> None:
-        with pytest.raises(TaskDefinitionError, match=r"parameter 'a': .* positional-only; remove the '/'"):
+        with pytest.raises(TaskDefinitionError, match=r"parameter 'a': a positional-only .*; remove the '/'"):
             taskq.task(name="t")(lambda a, /: None)
         assert "t" not in taskq.tasks
 
@@ -280,7 +281,7 @@ class TestContext:
         @taskq.task(name="t")
         def job(context: TaskContext, a: int = 1) -> None: ...
 
-        with pytest.raises(TaskArgumentsError, match="got 'context', which the worker fills in itself"):
+        with pytest.raises(TaskArgumentsError, match="got 'context', which the worker injects"):
             job.delay(context=None)  # type: ignore[call-arg]  # the point of the test
 
     def test_it_must_be_the_first_parameter(self, taskq: TaskQ) -> None:
