@@ -1,6 +1,7 @@
-"""Check the type and expiry of every key, and whether every queue with tasks is listed.
+"""Check the type and expiry of every key, and whether every queue with tasks is in the list of queues.
 
-Pure functions on what a survey of the keys read. `taskq_core.repair.reconcile` checks tasks and their structures.
+The functions are pure and check the results of a scan of all keys. `taskq_core.repair.reconcile` checks tasks and
+their structures.
 """
 
 import re
@@ -16,9 +17,9 @@ from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TOTALS_KEPT_S
 
 DAY_S = 86_400
 STAYS = 0
-"""The key must not expire."""
+"""Expiry rule: the key must not expire."""
 ANY = -1
-"""The key may expire or stay."""
+"""Expiry rule: the key may have an expiry or none."""
 
 
 class KeyKind(StrEnum):
@@ -58,7 +59,7 @@ class KeyDamage:
 
 
 Form = tuple[str, str, int]
-"""Pattern of key names, type, and seconds until such keys expire: at most so many, `STAYS` or `ANY`."""
+"""Rules for keys: pattern of the name, type, and expiry. The expiry is a maximum in seconds, `STAYS` or `ANY`."""
 
 _OF_A_QUEUE: Sequence[Form] = (
     ("unique:.*", "string", DAY_S),
@@ -104,7 +105,7 @@ _RECONCILED = {
     False: re.compile(f"({_STRUCTURES}|processed|failed|unique:.*)", re.DOTALL),
     True: re.compile("(wake|quarantine|combined|moving|moved)"),
 }
-"""Keys of a queue whose type `reconcile` checks: Asynq's (False) and ours (True)."""
+"""Keys of a queue whose type `reconcile` checks: Asynq's keys (False) and taskq-only keys (True)."""
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class Census:
     Attributes:
         damage: Damaged keys.
         with_tasks: Names of queues that have tasks.
-        moved_aside: Keys that hold data which an earlier repair moved aside, by queue.
+        moved_aside: Keys that an earlier repair renamed because of a wrong type, by queue.
         removed: Queues whose removal was started and not finished.
     """
 
@@ -125,10 +126,10 @@ class Census:
 
 
 class Surveyor:
-    """Checks keys one by one.
+    """Checks scanned keys one by one, and collects the damage.
 
     Args:
-        keys: Key names.
+        keys: Key names of the installation.
     """
 
     def __init__(self, keys: Keys) -> None:
@@ -157,13 +158,13 @@ class Surveyor:
             self._note_key(each)
 
     def finish(self, registered: Collection[str]) -> Census:
-        """Return the census, given the names in the list of queues."""
+        """Return the census. `registered` are the names in the list of queues."""
         self.census.damage += [
             KeyDamage(
                 kind=KeyKind.UNREGISTERED_QUEUE,
                 queue=name,
                 key=self._keys.queues,
-                detail="it has tasks, but the list of queues does not contain it: its name is added",
+                detail="the queue has tasks, but is not in the list of queues: its name is added",
             )
             for name in sorted(self.census.with_tasks - set(registered))
         ]
@@ -209,12 +210,12 @@ def _check(
     wrong: tuple[KeyKind, str] | None = None
     if each.kind != kind:
         if not is_reconciled:
-            wrong = KeyKind.MISPLACED, f"it is a {each.kind}, and should be a {kind}"
+            wrong = KeyKind.MISPLACED, f"the key is a {each.kind} and should be a {kind}"
     elif each.about == "0" and not is_lock:
-        wrong = KeyKind.NO_NUMBER, "it is a counter and not a number"
+        wrong = KeyKind.NO_NUMBER, "the counter is not a number"
     elif lives_s == STAYS and each.ttl_ms >= 0:
-        wrong = KeyKind.EXPIRING, "it expires, and should not"
-    elif lives_s > 0 and each.ttl_ms < 0 and not (is_lock and each.about[:1] in ("0", "2")):  # which reconcile checks
-        wrong = KeyKind.ENDLESS, f"it never expires, and should within {lives_s} s"
+        wrong = KeyKind.EXPIRING, "the key expires and should not"
+    elif lives_s > 0 and each.ttl_ms < 0 and not (is_lock and each.about[:1] in ("0", "2")):  # see reconcile
+        wrong = KeyKind.ENDLESS, f"the key never expires and should within {lives_s} s"
     if wrong is not None:
         yield KeyDamage(kind=wrong[0], queue=queue, key=each.key, detail=wrong[1])

@@ -9,7 +9,7 @@ from taskq_core.doctor.findings import Findings, green, red, yellow
 from taskq_core.settings.language import gettext, ngettext, pmarked
 
 Info = Mapping[str, str | int]
-"""The reply to `INFO`."""
+"""The reply to `INFO`, by name."""
 
 OLDEST_REDIS = (6, 2)
 OLDEST_VALKEY = (7, 2)

@@ -1,7 +1,7 @@
 """Check for a health probe whether an application can work now: fast and bounded in time.
 
-It does what a worker does for `/readyz`: it runs a script on each queue of the settings, which fails if keys have a
-wrong type or Redis refuses writes. Nothing is changed.
+The check is the same as that of a worker for `/readyz`. A script runs on each queue of the settings. It fails if keys
+have a wrong type or Redis refuses writes. Nothing is changed.
 """
 
 import http.client
@@ -22,7 +22,7 @@ from taskq_core.worker.health import QueueHealth, queue_health, queues_document
 T = TypeVar("T")
 
 ANSWER_MAX = 1_000_000
-"""Most bytes of an answer that are read."""
+"""Maximum number of bytes of an answer that are read."""
 REQUEST_SHARE = 0.8
 """Share of the timeout for one request, so that its error is reported instead of the timeout."""
 
@@ -32,7 +32,7 @@ class Fitness:
     """The result of a probe.
 
     Attributes:
-        reason: Why the application cannot work, "" if it can. Never a password.
+        reason: Why the application cannot work, "" if it can. It never contains a password.
         queues: The queues that were checked.
         workers: Active workers of this machine, None if not requested.
     """
@@ -47,7 +47,7 @@ class Fitness:
         return not self.reason
 
     def document(self) -> dict[str, Any]:
-        """Return it in the form of the body of `/readyz`."""
+        """Return the result in the form of the body of `/readyz`."""
         document: dict[str, Any] = {"status": "ready" if self.is_ready else "unready"}
         if self.reason:
             document["reason"] = self.reason
@@ -57,7 +57,7 @@ class Fitness:
 
 
 def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> Fitness:
-    """Ask Redis whether tasks of an application can be enqueued and run. Raises nothing.
+    """Check whether tasks of an application can be enqueued and run. Never raises.
 
     Args:
         app: The queue application.
@@ -89,7 +89,7 @@ def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> 
 
 
 def probe_port(host: str, port: int, *, timeout_s: float) -> tuple[bool, dict[str, Any]]:
-    """Request `/readyz` of a worker or scheduler; return whether it is ready, and its answer. Raises nothing.
+    """Request `/readyz` of a worker or scheduler. Return whether it is ready, and its answer. Never raises.
 
     Args:
         host: Host of its health port.
@@ -103,7 +103,7 @@ def probe_port(host: str, port: int, *, timeout_s: float) -> tuple[bool, dict[st
             with closing(connection.getresponse()) as answer:
                 body = json.loads(answer.read(ANSWER_MAX))
         if not isinstance(body, dict) or "status" not in body:
-            raise ValueError("the answer is not that of a worker or scheduler")
+            raise ValueError("the answer does not come from a worker or scheduler")
         return answer.status == http.client.OK, body
 
     try:

@@ -38,9 +38,9 @@ Progress = Callable[[int, int], None]
 """Called with the number of checked tasks and the approximate number of all tasks."""
 
 CONFIG = ("appendfsync", "min-replicas-to-write", "save")
-"""Parameters that INFO does not show."""
+"""Configuration parameters that `INFO` does not contain."""
 _CLOCK_READS = 3
-"""Number of clock readings. The fastest is the most exact."""
+"""Number of times the server's clock is read. The reading with the shortest round trip is used."""
 _PAGE = 500
 _QUARANTINED_IDS = 100
 _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
@@ -118,7 +118,7 @@ class _Reader:
 
     def _unscheduled(self) -> list[str]:
         """Return the ids of the application's periodic tasks if no running scheduler has any of them."""
-        with suppress(TaskQError):  # an invalid SCHEDULE, which workers refuse, or a missing right
+        with suppress(TaskQError):  # SCHEDULE is invalid, which workers report, or a right is missing
             ids = [entry.id for entry in self._app.periodic_tasks()]
             if ids and {entry.id for entry in self._inspector.scheduler_entries()}.isdisjoint(ids):
                 return ids
@@ -142,7 +142,7 @@ class _Reader:
         return nodes
 
     def _connect(self, runner: SyncRunner) -> None:
-        # TIME instead of PING, which a server refuses that cannot write to its disk.
+        # TIME instead of PING, because a server that cannot write to its disk refuses PING.
         patience_s = seconds("ENQUEUE_TIMEOUT", self._app.settings.enqueue_timeout)
         try:
             runner.run(diagnosis.read_time(), patience_s=patience_s)
@@ -191,10 +191,10 @@ class _Reader:
                 ):
                     self._try(refused, action, partial(runner.run, operation))
         if "'eval'" in refused.get("EVALSHA", ""):
-            del refused["EVALSHA"]  # it was allowed; the server did not know the script and refused its text
+            del refused["EVALSHA"]  # allowed: the server refused the EVAL that followed
         can_run_scripts = not {"EVAL", "EVALSHA"} & refused.keys()
         own = _pattern(queue.own_prefix, queue.name)
-        # Each pattern is tried separately, so that the missing one is named.
+        # Try each key pattern separately, so that the finding names the missing one.
         for pattern, key in ((_pattern(queue.prefix, queue.name), f"{queue.prefix}absent"), (own, queue.absent)):
             if can_run_scripts:
                 attempt = partial(self._runner.run, diagnosis.try_commands(key, queue.done))
@@ -214,18 +214,18 @@ class _Reader:
     def _try(
         self, refused: dict[str, str], action: str, act: Callable[[], T], *, keys: str = "", channels: str = ""
     ) -> T | None:
-        """Do something and return its result; if the server refuses it, add the missing right to `refused`."""
+        """Call a function and return its result. If the server refuses it, add the missing right to `refused`."""
         try:
             return act()
         except BrokerAuthenticationError as error:
             answer = _ADDRESS.sub("", str(error))
             refused.setdefault(_action(action, answer, keys=keys, channels=channels), answer)
         except (BrokerReplyError, BrokerFullError):
-            pass  # it was allowed, and failed for another reason
+            pass  # the command was allowed, and failed for another reason
         except BrokerUnavailableError as error:
             if error.may_have_happened:
                 raise
-            # A replica, or a server that cannot write to its disk. Other checks report that.
+            # The server is a replica or cannot write to its disk. Other checks report that.
         return None
 
     # --- queues -------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class _Reader:
             if error.may_have_happened:
                 raise
             self._is_complete = False
-            return []  # it refuses writes, which other checks report
+            return []  # the server refuses writes, which other checks report
         strange = {} if probed is None else probed.strange
         return [WrongType(key=key, found=kind, queue=queue.name) for key, kind in strange.items()]
 
@@ -319,7 +319,7 @@ class _Reader:
         except (BrokerAuthenticationError, BrokerUnavailableError) as error:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise
-            return None  # it refuses writes, or this user lacks a right, which other checks report
+            return None  # the server refuses writes or this user lacks a right, which other checks report
         return Damage(findings=report.findings, moving=run_plan(count_moving(queue), self._runner.run))
 
     def _census(self, wrong_types: Sequence[WrongType]) -> Census | None:
@@ -336,7 +336,8 @@ class _Reader:
                             return None
                         surveyor.note(found)
                         cursor = found.cursor
-        return surveyor.finish(self._queues(wrong_types))  # read last: a queue is listed before it has a task
+        # The queues are listed last, because a new queue is listed before its first task is stored.
+        return surveyor.finish(self._queues(wrong_types))
 
 
 def count_moving(queue: QueueKeys) -> RequestPlan[int]:
@@ -373,6 +374,6 @@ def _action(command: str, answer: str, *, keys: str = "", channels: str = "") ->
 
 
 def _pattern(key: str, queue: str) -> str:
-    """Return the pattern that covers such keys or channels of all queues."""
+    """Return a pattern that matches the keys or channels of this kind for all queues."""
     head, tag, _ = key.partition(f"{{{queue}}}")
     return f"{head}*" if tag else key

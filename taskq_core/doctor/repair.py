@@ -21,7 +21,7 @@ from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import QueueKeys, validate_queue_name
 
 PASSES_MAX = 5
-"""Most complete passes over a queue while each finds something to repair."""
+"""Maximum number of passes over a queue. Passes are repeated as long as they find damage to repair."""
 MOVE_CUT_OFF = "move_cut_off"
 REMOVAL_CUT_OFF = "removal_cut_off"
 
@@ -54,7 +54,7 @@ def plan(facts: Facts) -> list[Repair]:
     ]
     for wrong in facts.wrong_types:
         if wrong.queue and not wrong.key.endswith(":paused"):
-            detail = f"it is a {wrong.found}: it is moved aside, and its content is built again from the tasks"
+            detail = f"the key is a {wrong.found}: it is renamed, and its content is rebuilt from the tasks"
             repairs.append(Repair(queue=wrong.queue, kind=FindingKind.WRONG_TYPE, subject=wrong.key, detail=detail))
     for queue in facts.queues:
         if queue.damage is not None:
@@ -63,10 +63,10 @@ def plan(facts: Facts) -> list[Repair]:
                 for each in queue.damage.findings
             ]
             if queue.damage.moving:
-                detail = f"{queue.damage.moving} tasks: their move is finished"
+                detail = f"the interrupted moves of {queue.damage.moving} tasks are finished"
                 repairs.append(Repair(queue=queue.name, kind=MOVE_CUT_OFF, subject="", detail=detail))
         if queue.is_half_removed:
-            detail = "its remaining tasks are deleted"
+            detail = "the remaining tasks of the queue are deleted"
             repairs.append(Repair(queue=queue.name, kind=REMOVAL_CUT_OFF, subject="", detail=detail))
     return repairs
 
@@ -80,23 +80,24 @@ def for_a_person(facts: Facts) -> list[Repair]:
 
     for queue in facts.queues:
         for task_id in queue.quarantined_ids:
-            leave(queue.name, "quarantined", task_id, "it cannot be read: find out who enqueued it, then delete it")
+            leave(queue.name, "quarantined", task_id, "the task cannot be read: find its producer, then delete it")
         try:
             validate_queue_name(queue.name)
         except ConfigurationError as error:
             leave(queue.name, "unusable_name", "", str(error))
     for wrong in facts.wrong_types:
         if wrong.key.endswith(":paused"):
-            detail = f"it is a {wrong.found}. It pauses the queue: resume the queue to delete it"
+            detail = f"the key is a {wrong.found} and pauses the queue: resume the queue to delete the key"
             leave(wrong.queue, FindingKind.WRONG_TYPE, wrong.key, detail)
     if facts.census is not None:
         for each in facts.census.damage:
             if each.kind is not KeyKind.UNREGISTERED_QUEUE:
-                detail = f"{each.detail}. Find out which program wrote it, then correct or delete it"
+                detail = f"{each.detail}. Find the program that wrote the key, then correct or delete the key"
                 leave(each.queue, each.kind, each.key, detail)
         for name, keys in sorted(facts.census.moved_aside.items()):
             for key in keys:
-                leave(name, "moved_aside", key, "a repair moved it here: find out who wrote it, then delete it")
+                detail = "a repair renamed this key: find the program that wrote it, then delete the key"
+                leave(name, "moved_aside", key, detail)
     return left
 
 
@@ -106,7 +107,7 @@ class Repairer:
     Args:
         app: The queue application whose Redis is repaired.
         facts: The facts from which the plan was made.
-        look_again_s: Seconds between two looks at the same task; None for the default of `reconcile`.
+        look_again_s: Seconds between the two checks of a suspect task; None for the default of `reconcile`.
         progress: Called with the number of finished queues and the number of all damaged queues.
 
     Attributes:
@@ -150,7 +151,7 @@ class Repairer:
         return self.repairs
 
     def _try(self, name: str, kind: str, act: Callable[[QueueKeys], None]) -> None:
-        """Repair a queue; an error that concerns only this queue is recorded."""
+        """Repair a queue. Record an error that concerns only this queue."""
         try:
             act(self._keys.queue(name))
         except (BrokerAuthenticationError, BrokerFullError, BrokerReplyError) as error:
@@ -179,7 +180,7 @@ class Repairer:
                     queue=queue.name, kind=each.kind, subject=each.task_id, detail=each.detail, is_done=each.repaired
                 )
                 for each in report.findings
-                # A key of a wrong type at `paused` is left to a person.
+                # A key of the wrong type at `paused` needs a decision by the operator.
                 if each.repaired or (is_last and not each.detail.startswith(f"{queue.paused} is a"))
             ]
 

@@ -68,7 +68,7 @@ def _check_rights(facts: Facts) -> Findings:
 
 def _check_types(facts: Facts) -> Findings:
     for wrong in facts.wrong_types:
-        message = f"it is a {wrong.found}, which taskq never writes there: another program uses this key"
+        message = f"this key is a {wrong.found}, a type that taskq never writes here: another program uses the key"
         if wrong.queue:
             advice = "taskq doctor --fix moves it aside; find out who wrote it, or give taskq another --prefix"
         else:

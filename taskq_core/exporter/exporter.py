@@ -30,13 +30,13 @@ logger = logging.getLogger("taskq.exporter")
 R = TypeVar("R")
 
 FRESH_S = 1.0
-"""Seconds for which a reading, also a failed one, answers further scrapes."""
+"""Seconds for which the result of a reading is used for further scrapes, even if the reading failed."""
 IMPATIENT_S = 1.0
-"""Maximum wait of a scrape after a failed reading."""
+"""Maximum seconds that a scrape waits after a failed reading."""
 MARGIN_S = 0.5
-"""Seconds by which an answer comes before the scraper's timeout, so that `taskq_up 0` still arrives."""
+"""Seconds before the scraper's timeout at which an answer is sent, so that `taskq_up 0` still arrives."""
 WORKERS_MAX = 1000
-"""Most workers, and schedulers, that are read."""
+"""Maximum number of workers, and of schedulers, that are read."""
 _PARALLEL = 8
 _TRIES = 3
 _LEAST_S = 0.1

@@ -23,8 +23,8 @@ class QueueReading:
     Attributes:
         info: Its sizes and counters.
         memory: Its approximate memory in bytes; None if unknown.
-        types: Counters of runs since the beginning, by task type.
-        refused: The figures that this user may not read, with the answer of Redis.
+        types: Total counters of runs, by task type.
+        refused: Errors of Redis, by name of a figure that this Redis user may not read.
     """
 
     info: QueueInfo
@@ -47,7 +47,7 @@ class Reading:
 
     Attributes:
         queues: The queues, by name.
-        refused: Names of queues that this user may not read, with the answer of Redis.
+        refused: Errors of Redis, by name of a queue that this Redis user may not read.
         workers: Running worker processes of any language, as of their last heartbeat.
         schedulers: Number of schedulers with entries: one, if there are any periodic tasks.
     """
@@ -59,10 +59,10 @@ class Reading:
 
 
 def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
-    """Return the figures of one queue; of a damaged queue only the problem.
+    """Return the figures of one queue. For a damaged queue, return only the problem.
 
     Raises:
-        BrokerAuthenticationError: This user may not count its tasks.
+        BrokerAuthenticationError: This Redis user may not count the tasks.
     """
     info = yield from whole_or_damaged(keys, name)
     memory: int | None = None

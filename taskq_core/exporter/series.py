@@ -68,9 +68,9 @@ _OF_TYPES: Sequence[tuple[str, str, Callable[[TypeCounters], float]]] = (
 
 
 class Places(Generic[N]):
-    """The names that have metrics: the first ones, at most a fixed number.
+    """Selects the names that have metrics: at most a fixed number.
 
-    A name keeps its place while it exists, so that its counters do not come and go.
+    A selected name stays selected while it exists, so that its counters are not interrupted.
     """
 
     def __init__(self, most: int) -> None:
@@ -78,7 +78,7 @@ class Places(Generic[N]):
         self._taken: dict[N, None] = {}
 
     def take(self, names: Iterable[N]) -> Collection[N]:
-        """Return the names that have a place, given all existing names in the order of their priority."""
+        """Return the selected names. `names` are all existing names, in order of priority."""
         existing = dict.fromkeys(names)
         taken = [name for name in self._taken if name in existing]
         free = [name for name in existing if name not in self._taken]

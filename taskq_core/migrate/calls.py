@@ -1,4 +1,4 @@
-"""Celery's calls as calls of taskq, where the object is known to be a task, a signature, a canvas or a result."""
+"""Translate calls of Celery's tasks, signatures, canvases and results. Other calls are not changed."""
 
 import keyword
 from collections.abc import Iterator
@@ -29,20 +29,20 @@ _RUN_OPTIONS = {
     "time_limit": "timeout",
     "soft_time_limit": "timeout",
 }
-"""Options of `apply_async` and `set`, and the options of taskq that mean the same."""
+"""taskq's options by the equivalent option of `apply_async` and `set`."""
 _NEEDLESS = ("retry", "retry_policy")
 _REFUSED = {
     "subtask": "bind arguments with .s() and .si()",
     "signature": "bind arguments with .s() and .si()",
-    "chunks": "it is one task in Celery; task.map() here is a group with one task for each item",
-    "map": "it is one task in Celery; task.map() here is a group with one task for each item",
-    "starmap": "it is one task in Celery; task.map() here is a group with one task for each item",
+    "chunks": "Celery runs one task for all items; taskq's task.map() is a group with one task for each item",
+    "map": "Celery runs one task for all items; taskq's task.map() is a group with one task for each item",
+    "starmap": "Celery runs one task for all items; taskq's task.map() is a group with one task for each item",
     "apply": "call the function itself, or use taskq_core.testing",
 }
 
 
 class Calls:
-    """Rewrites the calls of one file."""
+    """Translates the calls of one file."""
 
     def __init__(self, file: File) -> None:
         self._file = file
@@ -51,16 +51,16 @@ class Calls:
         """Return a call of taskq for a call of Celery.
 
         Args:
-            old: The call in the file as it was read.
-            new: The same, with the calls inside it rewritten.
+            old: The call in the original file.
+            new: The same call, in which inner calls have been translated.
             app: The name of the `TaskQ` in the file.
 
         Raises:
-            CannotTranslateError: It has no equivalent.
+            CannotTranslateError: The call has no equivalent.
         """
         made = self._rewrite(old, new, app)
         if made is not new and comments(made) < comments(new):
-            raise CannotTranslateError(f"there is a comment inside {code(old.func).strip()}(...)")
+            raise CannotTranslateError(f"{code(old.func).strip()}(...) contains a comment, which would be lost")
         return made
 
     def _rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
@@ -71,7 +71,7 @@ class Calls:
         if verb in DELAYS and kind in ("task", "signature", "canvas"):
             return new if verb == "delay" else self._delay(old, new, verb, kind)
         if verb == "apply_async" and kind != "left" and self._may_be_task(old):
-            raise CannotTranslateError("apply_async of an object that is not known to be a task")
+            raise CannotTranslateError("apply_async of an object that may not be a task; replace it by hand")
         if verb == "set" and kind == "signature":
             return _method(new, "using", self._options(_named(new)))
         if verb == "get" and kind == "handle":
@@ -91,12 +91,12 @@ class Calls:
         links = {str(name): given.pop(name) for name in ("link", "link_error") if name in given}
         arguments = [*_positional(given.pop("args", None)), *_by_name(given.pop("kwargs", None))]
         if kind != "task" and arguments:
-            raise CannotTranslateError("apply_async: give a signature its arguments with .s()")
+            raise CannotTranslateError("apply_async: pass the arguments of a signature to .s()")
         if "eta" in given:
-            self._file.note(old, "run_after takes aware datetimes")
+            self._file.note(old, "run_after needs a datetime with a time zone")
         options = self._options(given)
         if kind == "canvas" and options:
-            raise CannotTranslateError("apply_async: a workflow takes no options; give them to its steps with using()")
+            raise CannotTranslateError("apply_async: a workflow has no options; set those of its steps with using()")
         if any(isinstance(each, cst.FunctionDef) and each.asynchronous for each in self._file.parents(old)):
             self._file.note(old, ".delay() blocks the event loop; await .adelay()")
         made: cst.BaseExpression = _attribute(new).value
@@ -114,22 +114,22 @@ class Calls:
     def _callbacks(
         self, old: cst.Call, kind: str, links: dict[str, cst.BaseExpression], options: list[str]
     ) -> Iterator[tuple[str, list[str]]]:
-        """Yield what replaces `link` and `link_error`: the call becomes a workflow of one step with callbacks."""
+        """Yield the callbacks for `link` and `link_error`. The call becomes a workflow of one step with callbacks."""
         if links and kind == "canvas":
-            raise CannotTranslateError("link: give a workflow its callbacks with on_success() and on_error()")
+            raise CannotTranslateError("link: add the callbacks of a workflow with on_success() and on_error()")
         if links and not isinstance(self._file.parent(old), cst.Expr):
             raise CannotTranslateError("link: the call would return the handle of a workflow; see on_success()")
         if links and any(each.startswith("task_id=") for each in options):
-            raise CannotTranslateError("link: a step of a workflow has no task_id of its own; see on_success()")
+            raise CannotTranslateError("link: the call would become a workflow, whose steps cannot have a task_id")
         for name, value in links.items():
             before = next(each.value for each in old.args if each.keyword and each.keyword.value == name)
             signatures, texts = elements(before) or [before], elements(value) or [value]
             meanings = [self._file.meaning(each) for each in signatures]
             if not all(each is not None and each.kind == "signature" for each in meanings):
-                raise CannotTranslateError(f"{name}: its calls are not known to be signatures of tasks")
+                raise CannotTranslateError(f"{name}: a callback may not be a signature of a task; see on_success()")
             if name == "link_error" and not all(map(_is_immutable, signatures)):
                 raise CannotTranslateError(
-                    "link_error: Celery passes the request, the error and the traceback, on_error() a StepFailure"
+                    "link_error: Celery passes the request, error and traceback; on_error() passes a StepFailure"
                 )
             yield "on_success" if name == "link" else "on_error", [code(each) for each in texts]
 
@@ -143,12 +143,12 @@ class Calls:
             elif key not in _NEEDLESS and constant(value) is not None:
                 name = _RUN_OPTIONS[key]
                 if name in found and name != "timeout":
-                    raise CannotTranslateError("apply_async: countdown and eta together")
+                    raise CannotTranslateError("apply_async has both countdown and eta; keep one of them")
                 found[name] = f"{name}={code(value)}"
         return list(found.values())
 
     def _may_be_task(self, call: cst.Call) -> bool:
-        """Whether an unknown `apply_async` may be a task's. A pool's takes a function as its first argument."""
+        """Whether an unknown `apply_async` may be called on a task. On a pool, its first argument is a function."""
         if call.args and not call.args[0].keyword and not isinstance(call.args[0].value, cst.List | cst.Tuple):
             return bool(call.args[0].star)
         origins = self._file.imports.values()
@@ -160,7 +160,7 @@ class Calls:
         given = bound(new, ("timeout",), "get")
         given.pop("disable_sync_subtasks", None)
         if given.keys() - {"timeout"}:
-            raise CannotTranslateError("get: handle.result(timeout=) takes nothing else")
+            raise CannotTranslateError("get: handle.result() has no other argument than timeout")
         return _method(new, "result", [f"{name}={code(value)}" for name, value in given.items()])
 
     def _call_of_canvas(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
@@ -171,39 +171,37 @@ class Calls:
         is_chord = isinstance(inner, cst.Call) and self._file.celery(inner.func) in ("chord", "canvas.chord")
         if is_chord and isinstance(header, cst.Call) and len(header.args) == 1 and not header.args[0].keyword:
             if len(new.args) != 1 or new.args[0].keyword or new.args[0].star:
-                raise CannotTranslateError("a chord takes its callback and nothing else")
+                raise CannotTranslateError("a chord has no other argument than its callback")
             first = code(header.args[0].value)
             if isinstance(header.args[0].value, cst.GeneratorExp) and not first.startswith("("):
                 first = f"({first})"
             chord = header.with_changes(args=_arguments([first, code(new.args[0].value)]))
             return new.with_changes(func=cst.Attribute(chord, cst.Name("delay")), args=[])
         if old.args:
-            raise CannotTranslateError("a workflow is enqueued by .delay(), which takes no arguments")
+            raise CannotTranslateError("a workflow is enqueued by .delay(), which has no arguments")
         return new.with_changes(func=cst.Attribute(header, cst.Name("delay")))
 
     def _send_task(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
-        """Send a task of the project by its name, with the options that its own calls carry."""
+        """Translate `send_task` of a task of the project. Add the options that a direct call of the task passes."""
         given = bound(new, ("name", "args", "kwargs"), "send_task")
         name = constant(given.pop("name", None))
         above = self._file.parent(old)
         if not isinstance(above, cst.Expr) and not (isinstance(above, cst.Attribute) and above.attr.value == "id"):
-            raise CannotTranslateError("send_task: its result is used for more than the id")
+            raise CannotTranslateError("send_task: its result is used, and a taskq call by name returns only the id")
         if not isinstance(name, str):
-            raise CannotTranslateError("send_task: the name of its task is not written out")
+            raise CannotTranslateError("send_task: the name of its task is not a literal")
         task = self._file.project.named(name)
         if task is None or task.left:
-            raise CannotTranslateError(
-                "send_task: no rewritten task has this name; taskq.remote(name).delay(...) sends it"
-            )
+            raise CannotTranslateError("send_task: no rewritten task has this name; use taskq.remote(name).delay(...)")
         if task.obstacle:
             raise CannotTranslateError(
-                f"send_task: a call by name would not carry the {task.obstacle} of {name}; import it and call it"
+                f"send_task: a call by name does not pass the {task.obstacle} of {name}; import the task and call it"
             )
         if task.parameters is None:
-            raise CannotTranslateError("send_task: its task takes * or **; import it and call it")
+            raise CannotTranslateError("send_task: its task has * or ** parameters; import the task and call it")
         positional = [*_positional(given.pop("args", None))]
         if len(positional) > len(task.parameters) or any(each.startswith("*") for each in positional):
-            raise CannotTranslateError("send_task: its arguments have to be given by name")
+            raise CannotTranslateError("send_task: pass its arguments by name")
         arguments = [f"{parameter}={text}" for parameter, text in zip(task.parameters, positional, strict=False)]
         arguments += _by_name(given.pop("kwargs", None))
         options = self._options(given)
@@ -235,7 +233,7 @@ def _called(value: cst.BaseExpression, name: str, arguments: list[str]) -> cst.C
 
 
 def _method(call: cst.Call, name: str, arguments: list[str]) -> cst.Call:
-    """Return a call of another method, with other arguments."""
+    """Return a call of another method of the same object, with other arguments."""
     return call.with_changes(
         func=_attribute(call).with_changes(attr=cst.Name(name)),
         args=_arguments(arguments),
@@ -267,7 +265,7 @@ def _by_name(value: cst.BaseExpression | None) -> list[str]:
 
 
 def _is_immutable(node: cst.BaseExpression) -> bool:
-    """Whether a signature takes no further arguments: one of `si`, with options or without."""
+    """Whether a signature is immutable: made by `si`, with or without options."""
     while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
         if node.func.attr.value == "si":
             return True

@@ -1,6 +1,6 @@
-"""Find the files of a project, rewrite them together, show the difference, write.
+"""Find the files of a project, rewrite them together, and show or write the changes.
 
-A file is written only if the result is valid Python. It keeps its encoding, line ends and permissions.
+A file is written only if the new text is valid Python. It keeps its encoding, line endings and permissions.
 """
 
 import ast
@@ -45,13 +45,14 @@ from taskq_core.migrate.usage import note_usage
 
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _MAKES_TASKS = re.compile(rb"celery|add_periodic_task|@[\w.]+\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
-"""Text of files that make tasks or settings. Other files are parsed only if they name a task and use it."""
+"""Matches files that define tasks or settings. Other files are parsed only if they contain the name of a task, and
+`_USES_TASKS` matches."""
 _USES_TASKS = re.compile(rb"\.(?:s|si|delay\w*|apply\w*|subtask|signature|chunks|map|starmap|AsyncResult)\b\s*\(")
-"""Text of files that call tasks or make signatures."""
+"""Matches files that call tasks or create signatures."""
 _IMPORTS_DJANGO = re.compile(rb"^\s*(from|import) django\b", re.MULTILINE)
 _APPS = {
-    "django_celery_beat": "enter its periodic tasks in the admin of taskq, then remove it",
-    "django_celery_results": "results are stored with their tasks in Redis; remove it with its tables",
+    "django_celery_beat": "enter its periodic tasks in taskq's admin, then remove it",
+    "django_celery_results": "taskq stores results with their tasks in Redis; remove it and its tables",
 }
 
 
@@ -60,8 +61,8 @@ class Target:
     """The queue application of the rewritten code: Django's adapter, or a `TaskQ` in a module.
 
     Attributes:
-        module: The module to import from: `taskq_django`, or the module of the `TaskQ`.
-        name: The name of the `TaskQ` in it, "" for Django.
+        module: The module to import from: `taskq_django`, or the module that contains the `TaskQ`.
+        name: The name of the `TaskQ` in this module, "" for Django.
     """
 
     module: str = "taskq_django"
@@ -72,13 +73,13 @@ class Target:
         """Return the target that `django` or `module:name` names.
 
         Raises:
-            ConfigurationError: The text has neither form.
+            ConfigurationError: The text is neither `django` nor `module:name`.
         """
         if text == "django":
             return cls()
         module, colon, name = text.partition(":")
         if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
-            raise ConfigurationError(f"a target must be django or MODULE:NAME, as shop.queue:taskq, got {text!r}")
+            raise ConfigurationError(f"a target must be django or MODULE:NAME, such as shop.queue:taskq, got {text!r}")
         return cls(module=module, name=name)
 
 
@@ -88,9 +89,9 @@ class Change:
 
     Attributes:
         path: The file.
-        old: Its text; "" if it is new.
-        new: Its text afterwards.
-        notes: Facts to check, as (line of the old text, sentence). The code works if they are ignored.
+        old: The text before the change; "" for a new file.
+        new: The text after the change.
+        notes: Facts for the user to check, as (line of the old text, sentence). The code works without a change.
         error: Reason why the file was not changed, "" if it was rewritten.
     """
 
@@ -113,7 +114,7 @@ class Change:
         return [(number, line.strip().removeprefix(MARK)) for number, line in lines if line.lstrip().startswith(MARK)]
 
     def diff(self) -> str:
-        """Return the difference as a patch, "" if nothing changed."""
+        """Return the change as a unified diff, "" if nothing changed."""
         name = self.path.as_posix()
         before = "/dev/null" if not self.old and self.new else name
         lines = difflib.unified_diff(
@@ -149,7 +150,7 @@ class Migration:
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the Python files of folders, each once; environments, hidden folders and links are left out.
+    """Yield each Python file in some folders once. Skip virtual environments, hidden folders and links.
 
     Raises:
         ConfigurationError: A path does not exist.
@@ -161,7 +162,7 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
         elif path.is_file():
             found = [path]
         else:
-            raise ConfigurationError(f"there is no file or folder {str(path)!r}")
+            raise ConfigurationError(f"no such file or folder: {str(path)!r}")
         for each in found:
             if each.resolve() not in seen:
                 seen.add(each.resolve())
@@ -179,14 +180,14 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migration:
-    """Return the changes of Celery's code in files and folders. Nothing is written.
+    """Return the changes that rewrite Celery code in files and folders for taskq. Nothing is written.
 
     Args:
-        paths: Files, and folders that are searched for `*.py`. A call is understood if its task is in one of them.
-        target: The queue application. None: Django's adapter if one of the files imports Django.
+        paths: Files, and folders that are searched for `*.py`. Only calls of tasks in these files are rewritten.
+        target: The queue application of the new code. None: Django's adapter, if one of the files imports Django.
 
     Raises:
-        ConfigurationError: A path does not exist, or the target is needed and not given.
+        ConfigurationError: A path does not exist, or no target is given and no file imports Django.
     """
     project, changes = Project(), [Change(path=path) for path in find_files(paths)]
     texts = {change.path: _read(change) for change in changes}
@@ -202,7 +203,7 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
     _parse(used, texts, files, project)
     if target is None:
         if not is_django:
-            raise ConfigurationError("no file imports Django, so say where the TaskQ is: --to MODULE:NAME")
+            raise ConfigurationError("no file imports Django; give the TaskQ of the new code with --to MODULE:NAME")
         target = Target()
     queue_path = None if not target.name else _queue_path(paths[0], target)
     edits = Edits(module=target.module, app=target.name)
@@ -235,7 +236,7 @@ def _parse(changes: Iterable[Change], texts: dict[Path, bytes], files: dict[Path
 
 
 class _Plan:
-    """Collects the facts of all files, and the edits of each."""
+    """Collects the facts and the edits of all files."""
 
     def __init__(self, files: list[File], project: Project, edits: Edits, *, is_quiet: bool) -> None:
         self.files, self.project, self.edits, self.is_django = files, project, edits, not edits.app
@@ -261,14 +262,14 @@ class _Plan:
             if isinstance(queue, str) and not task.left:
                 self.settings.add_queues([literal(queue)])
             for name in untyped_dates(task) if not task.left else ():
-                task.file.mark(task.node, f"annotate {name}: it seems to be a date or a decimal, which arrives as text")
+                task.file.mark(task.node, f"annotate {name}: without a type, a date or a decimal arrives as text")
         if not self.is_django:
             self._take(self.settings, of_app)
             return
         main = self._main_file(of_files) if every or self.project.tasks else None
         if main is None:
             for each in of_app:
-                each.file.mark(each.node, f"{each.name} belongs into the setting TASKQ")
+                each.file.mark(each.node, f"move {each.name} to the setting TASKQ")
             return
         self._configure_django(main, of_files, of_app)
 
@@ -296,7 +297,7 @@ class _Plan:
     # --- Django -------------------------------------------------------------------------------------------------------
 
     def _main_file(self, of_files: dict[File, list[Setting]]) -> File | None:
-        """Return the settings file that gets what other files say: the one with `INSTALLED_APPS`."""
+        """Return the settings file in which `TASKQ` is written: the one with `INSTALLED_APPS`."""
         for file in self.files:
             names = {name for _, name, _ in assignments(file)}
             if "INSTALLED_APPS" in names and "TASKQ" not in names:
@@ -310,7 +311,7 @@ class _Plan:
             self._take(settings, [*found, *(of_app if file is main else ())])
             configured = settings.configured
             if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
-                configured.values.setdefault("time_zone", '"UTC"')  # Celery's default; taskq takes Django's TIME_ZONE
+                configured.values.setdefault("time_zone", '"UTC"')  # Celery's default; taskq's is Django's TIME_ZONE
             if configured:
                 is_of_other = any(
                     isinstance(statement, cst.ImportFrom) and isinstance(statement.names, cst.ImportStar)
@@ -346,12 +347,12 @@ def _rewrite(change: Change, file: File, edits: Edits) -> None:
         tree.code.encode(change.encoding)
         change.new = tree.code
     except (SyntaxError, ValueError) as error:
-        change.error = f"it was left as it is: {error}"
+        change.error = f"the file was not changed: {error}"
     change.notes = file.notes
 
 
 def _queue_path(path: Path, target: Target) -> Path:
-    """Return the file of the module of the `TaskQ`, in the folder that has its first package."""
+    """Return the path of the module that contains the `TaskQ`, in the folder that contains its first package."""
     base = path if path.is_dir() else path.parent
     parts = target.module.split(".")
     if base.name == parts[0] and not (base / parts[0]).is_dir():
@@ -364,7 +365,7 @@ def _queue_file(path: Path, target: Target, configured: Configured) -> Change:
     text = queue_module(configured, target.name)
     if path.exists():
         change.old = change.new = path.read_text(encoding="utf-8")
-        change.notes.append((1, "it exists already; Celery's settings would be:\n" + text))
+        change.notes.append((1, "the file exists already; it should contain Celery's settings:\n" + text))
     else:
         change.new = text
     return change

@@ -1,4 +1,4 @@
-"""Rewrite one file, when all files have been read."""
+"""Rewrite one file, after all files of the project have been read."""
 
 import ast
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from taskq_core.migrate.tasks import rewrite_function, task_options
 
 _HANDLE_HINTS = dict.fromkeys(
     ("ready", "successful", "failed", "status", "state", "result", "info", "traceback", "date_done"),
-    "ask handle.refresh() for state, result and last_error",
+    "handle.refresh() returns state, result and last_error",
 ) | {
     "forget": "a result is deleted when its retention ends",
     "revoke": "handle.cancel() also ends a running task",
@@ -25,12 +25,12 @@ _OF_TASKS = (
     *("max_retries", "default_retry_delay", "AsyncResult", "backend", "rate_limit", "ignore_result"),
     *("apply_async_on_commit", "delay_on_commit"),
 )
-"""What tasks of Celery have and tasks of taskq do not."""
+"""Attributes that only Celery tasks have."""
 _IMPORT_HINTS = {
     "AsyncResult": "taskq.get(task_id) returns the handle of a task, with its state, result and error",
     "Celery": "the settings and the TaskQ replace the app",
     "Task": "a task is a function; middleware or a worker_lifespan replaces a base class",
-    "SoftTimeLimitExceeded": "a plain function gets TaskInterrupted at its timeout, a coroutine is cancelled",
+    "SoftTimeLimitExceeded": "at its timeout a plain function gets TaskInterrupted, and a coroutine is cancelled",
     "MaxRetriesExceededError": "a task without attempts left is archived; see on_archived",
     "Retry": "raise taskq_core.Retry",
     "Reject": "raise taskq_core.SkipRetry or taskq_core.Discard",
@@ -40,10 +40,10 @@ _IMPORT_HINTS = {
     "task_failure": "on_archived is called for tasks without attempts left, on_error for each run that fails",
     "task_retry": "on_error is called for each run that fails",
     **dict.fromkeys(("task_prerun", "task_postrun", "task_success"), "middleware wraps runs"),
-    **dict.fromkeys(("before_task_publish", "after_task_publish"), "middleware sees calls as they are enqueued"),
+    **dict.fromkeys(("before_task_publish", "after_task_publish"), "middleware is called when a task is enqueued"),
     **dict.fromkeys(
         ("worker_init", "worker_process_init", "worker_ready", "worker_shutdown", "worker_process_shutdown"),
-        "a worker_lifespan opens what a worker needs, and closes it",
+        "a worker_lifespan opens and closes the resources of a worker",
     ),
     **dict.fromkeys(("setup_logging", "after_setup_logger"), "logging is left to the project"),
 }
@@ -52,15 +52,15 @@ _SIGNAL_HINT = "see on_error, on_archived, worker_lifespan and, in Django, taskq
 
 @dataclass(slots=True, kw_only=True)
 class Edits:
-    """Edits of all files that the facts of the project ask for.
+    """Edits of all files that follow from the facts of the project.
 
     Attributes:
-        module: The module that tasks are imported from.
-        app: The name of the `TaskQ` in it, "" for Django's adapter.
+        module: The module from which files import `task` or the `TaskQ`.
+        app: The name of the `TaskQ` in this module, "" for Django's adapter.
         is_strict: Whether the settings have a hard time limit for all tasks.
         done: Code to remove: calls of `add_periodic_task` now in `SCHEDULE`, and functions with no other calls.
         below: New statements, by the statement after which they are inserted.
-        installed: The value of `INSTALLED_APPS` that gets the adapter's app.
+        installed: The list `INSTALLED_APPS` to which the adapter's app is added.
     """
 
     module: str
@@ -92,8 +92,8 @@ class Rewriter(cst.CSTTransformer):
     def _with_imports(self, tree: cst.Module) -> cst.Module:
         """Return the file with the imports that it needs.
 
-        The visitors of libcst take most of the time of a file. So they see its first statements, up to the last import,
-        and one statement with the names that the others use.
+        libcst's import visitors take most of the time of a file. So they only visit the statements up to the last
+        import, and one statement with the names that the other statements use.
         """
         for name, origin in self._imports.items():
             module, _, what = origin.rpartition(".")
@@ -110,7 +110,7 @@ class Rewriter(cst.CSTTransformer):
         return small.with_changes(body=[*small.body[:-1], *others])
 
     def _want(self, name: str, module: str = "taskq_core") -> str:
-        """Import a name and return it, or an alias if the file uses the name for something else."""
+        """Add an import of a name. Return the name, or an alias if the file uses the name for another object."""
         if module == "" or self._imports.get(name) == name == module:
             return f"{module}.{name}"
         is_free = self._imports.get(name) == f"{module}.{name}" or name not in self._bound
@@ -129,7 +129,7 @@ class Rewriter(cst.CSTTransformer):
             self._pending.append(list(self._file.marks.get(node, ())))
         return super().on_visit(node)
 
-    def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # it also returns sentinels
+    def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # may return sentinels
         """Write the marks of a statement above it."""
         new = super().on_leave(original_node, updated_node)
         if not hasattr(original_node, "leading_lines"):
@@ -139,7 +139,7 @@ class Rewriter(cst.CSTTransformer):
             self._pending[-1] += marks
         elif isinstance(new, cst.CSTNode) and marks:
             old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # a statement
-            if not any(line.startswith(MARK) for line in old):  # by an earlier run, which also changed what names mean
+            if not any(line.startswith(MARK) for line in old):  # an earlier run has written them
                 lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
                 new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # the same
         if original_node in self._edits.below and isinstance(new, cst.BaseStatement):
@@ -166,7 +166,7 @@ class Rewriter(cst.CSTTransformer):
         if task is None:
             return cst.RemoveFromParent() if original_node in self._edits.done else updated_node
         if task.left:
-            self._mark(f"{original_node.name.value} is left to Celery: {task.left}")
+            self._mark(f"{original_node.name.value} remains a Celery task: {task.left}")
             return updated_node
         options = task_options(task, self._want, is_strict=self._edits.is_strict)
         maker = f"{self._want_app()}.task" if self._edits.app else self._want("task", self._edits.module)
@@ -215,9 +215,9 @@ class Rewriter(cst.CSTTransformer):
         elif kind == "task" and name in _OF_TASKS and not (is_called and name in (*DELAYS, *_OF_TASKS[:5])):
             self._mark(f".{name} has no equivalent")
         elif kind in ("signature", "canvas") and name in ("link", "link_error"):
-            self._mark(f".{name} changes a signature; on_success() and on_error() return a copy")
+            self._mark(f".{name} changes a signature in place; use on_success() or on_error(), which return a copy")
         elif kind == "left" and name in ("s", "si", "signature", "subtask"):
-            self._mark("a task that stays Celery's cannot be part of a workflow of taskq")
+            self._mark("a taskq workflow cannot contain a task that remains a Celery task")
 
     def leave_List(self, original_node: cst.List, updated_node: cst.List) -> cst.BaseExpression:
         return self._install(original_node, updated_node)
@@ -226,7 +226,7 @@ class Rewriter(cst.CSTTransformer):
         return self._install(original_node, updated_node)
 
     def _install(self, old: cst.List | cst.Tuple, new: cst.List | cst.Tuple) -> cst.List | cst.Tuple:
-        """Put `taskq_django` at the end of `INSTALLED_APPS`."""
+        """Add `taskq_django` at the end of `INSTALLED_APPS`."""
         if old is not self._edits.installed:
             return new
         *others, last = new.elements
@@ -258,7 +258,7 @@ class Rewriter(cst.CSTTransformer):
 
 
 class _MarkImports(cst.CSTTransformer):
-    """Writes marks above imports of Celery that are still there and have another name in taskq."""
+    """Writes marks above the remaining imports from Celery for which taskq has a replacement."""
 
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
@@ -271,7 +271,7 @@ class _MarkImports(cst.CSTTransformer):
             module = code(statement.module) if statement.module is not None and not statement.relative else ""
             for name in (each.evaluated_name for each in statement.names):
                 hint = _IMPORT_HINTS.get(name, _SIGNAL_HINT if module == "celery.signals" else "")
-                text = f"{MARK}{name} is still Celery's: {hint}"
+                text = f"{MARK}{name} is still imported from Celery: {hint}"
                 if module.partition(".")[0] == "celery" and hint and text not in old:
                     lines.append(cst.EmptyLine(comment=cst.Comment(text)))
         return updated_node.with_changes(leading_lines=lines)

@@ -1,4 +1,4 @@
-"""Celery's schedules as the specs of taskq's periodic tasks.
+"""Translate Celery's schedules into schedule specs of taskq.
 
 A cron line that limits both the day of the month and the day of the week fires when either matches. Celery fires when
 both match, so such a crontab is refused.
@@ -44,21 +44,21 @@ def _seconds(node: ast.expr) -> float | None:
 
 
 def spec_of(text: str) -> str:
-    """Return the spec of a schedule: seconds, `timedelta`, `schedule(...)` or `crontab(...)`.
+    """Return taskq's spec of a Celery schedule: a number of seconds, `timedelta`, `schedule(...)` or `crontab(...)`.
 
     Raises:
-        CannotTranslateError: It has none.
+        CannotTranslateError: The schedule has no equivalent.
     """
     node = _parsed(text)
     if isinstance(node, ast.Call) and _name(node.func) == "schedule":
         wanted = [*node.args[:1], *(each.value for each in node.keywords if each.arg == "run_every")]
         if len(wanted) != 1 or len(node.args) + len(node.keywords) != 1:
-            raise CannotTranslateError("only schedule(run_every) is known")
+            raise CannotTranslateError("schedule() must have one argument, run_every")
         node = wanted[0]
     every = _seconds(node)
     if every is not None:
         if every < 1:
-            raise CannotTranslateError("an interval has to be a second or more")
+            raise CannotTranslateError("an interval must be at least one second")
         return f"@every {every:g}s" if every < 1e6 else f"@every {int(every)}s"
     if isinstance(node, ast.Call) and _name(node.func) == "crontab":
         return _cron(node)
@@ -69,17 +69,17 @@ def _cron(call: ast.Call) -> str:
     fields = dict.fromkeys(_FIELDS, "*")
     order = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
     if len(call.args) > len(order):
-        raise CannotTranslateError("crontab takes five fields")
+        raise CannotTranslateError("crontab() has more than five arguments")
     for name, value in [*zip(order, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]:
         if name not in fields:
             raise CannotTranslateError(
-                f"crontab({name or '**'}=) has no equivalent; give the entry a time zone with tz"
+                f"crontab({name or '**'}=) has no equivalent; set the time zone of the entry with tz"
             )
         fields[name] = _field(name, value)
     if fields["day_of_month"] != "*" and fields["day_of_week"] != "*":
         raise CannotTranslateError(
-            "it limits the day of the month and the day of the week, "
-            "and Celery fires when both match, a cron line when one does"
+            "it limits the day of the month and the day of the week: "
+            "Celery fires when both match, taskq when either does"
         )
     spec = " ".join(fields[name] for name in _FIELDS)
     try:
@@ -94,7 +94,7 @@ def _field(name: str, node: ast.expr) -> str:
         return ",".join(_field(name, each) for each in node.elts)
     value = node.value if isinstance(node, ast.Constant) else None
     if not isinstance(value, int | str) or isinstance(value, bool):
-        raise CannotTranslateError(f"crontab({name}=) is not written out")
+        raise CannotTranslateError(f"crontab({name}=) is not a literal")
     text = re.sub(r"[a-z]{3,}", lambda word: word[0][:3], str(value).replace(" ", "").lower())  # sunday: sun
     return re.sub(r"\b7\b", "0", text) if name == "day_of_week" else text
 

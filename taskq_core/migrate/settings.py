@@ -1,6 +1,6 @@
-"""Celery's settings, routes and periodic tasks as the settings of taskq.
+"""Translate Celery's settings, routes and periodic tasks into taskq's settings.
 
-Expressions are copied unchanged, so a value that is read from the environment still is.
+Expressions are copied unchanged, so a value is still read from the environment if it was before.
 """
 
 import re
@@ -55,7 +55,7 @@ _NEEDLESS = {
     "accept_content": "payloads are JSON",
     "task_serializer": "payloads are JSON",
     "result_serializer": "payloads are JSON",
-    "enable_utc": "times are aware",
+    "enable_utc": "taskq uses datetimes with a time zone",
     "result_backend": "a result is stored with its task, for the task's `retention`",
     "task_acks_late": "a task is settled when it has ended",
     "task_reject_on_worker_lost": "a task of a lost worker runs again",
@@ -87,9 +87,9 @@ _DEFAULTS = {"task_default_queue": "queue", "result_expires": "retention", "task
 
 @dataclass(slots=True, kw_only=True)
 class Setting:
-    """A setting of Celery as a file writes it, `name` being today's name in Celery.
+    """A Celery setting found in a file, under its current name in Celery.
 
-    `is_settings_file` says that its value may use names of the file that the new settings are in.
+    `is_settings_file` is True if the new settings are written to the same file, so that the value may use names of it.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Setting:
 
 @dataclass(slots=True)
 class Configured:
-    """Settings of taskq as pieces of code, by their name in lower case."""
+    """taskq settings as source code, by lowercase name."""
 
     values: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Configured:
         return bool(self.values or self.defaults or self.schedule or self.queues)
 
     def lines(self, *, upper: bool) -> Iterator[str]:
-        """Yield the lines of a dict with names in upper case, or of keyword arguments."""
+        """Yield the source lines: entries of a dict with uppercase names, or keyword arguments."""
         queues = list(dict.fromkeys([self.defaults.get("queue", '"default"'), *self.queues]))
         values = dict(self.values)
         if queues != ['"default"']:
@@ -130,17 +130,17 @@ class Configured:
 
 
 def queue_module(configured: Configured, name: str) -> str:
-    """Return a module that makes a `TaskQ` of settings."""
+    """Return the source code of a module that creates a `TaskQ` with these settings."""
     lines = list(configured.lines(upper=False))
     head = ["import os", ""] if any("os." in line for line in lines) else []
     return "\n".join([*head, "from taskq_core import TaskQ", "", f"{name} = TaskQ(", *lines, ")", ""])
 
 
-# --- what files say ---------------------------------------------------------------------------------------------------
+# --- find settings ----------------------------------------------------------------------------------------------------
 
 
 def django_settings(file: File) -> list[Setting]:
-    """Return the settings of Celery in a settings file of Django, none if it has a `TASKQ` already."""
+    """Return the Celery settings in a Django settings file; an empty list if the file has a `TASKQ` already."""
     found = []
     for line, name, value in assignments(file):
         if name == "TASKQ":
@@ -153,9 +153,9 @@ def django_settings(file: File) -> list[Setting]:
 
 
 def app_settings(file: File, files: Iterable[File]) -> Iterator[Setting]:
-    """Yield the settings of a Celery app: those it is made with, `app.conf`, and a module of settings."""
+    """Yield the settings of a Celery app: its constructor arguments, `app.conf`, and its settings module."""
     conf = m.Attribute(attr=m.Name("conf"))
-    statement: Any  # its shape is what `matches` says
+    statement: Any  # `matches` checks its type
     for line, statement in top_level(file):
         value: Any = getattr(statement, "value", statement)
         given: dict[str, cst.BaseExpression] = {}
@@ -181,7 +181,7 @@ def _settings_module(call: cst.Call, files: Iterable[File]) -> Iterator[Setting]
 
 
 def route_tasks(settings: Iterable[Setting], project: Project) -> None:
-    """Give tasks the queue that `task_routes` names for them."""
+    """Set the queue of tasks that `task_routes` names."""
     found = [each for each in settings if each.name == "task_routes"]
     routes = (_routes(found[0].value) if len(found) == 1 else None) or {}
     for task in project.tasks:
@@ -192,7 +192,7 @@ def route_tasks(settings: Iterable[Setting], project: Project) -> None:
 
 
 def _routes(value: cst.BaseExpression) -> dict[str, str] | None:
-    """Return queues by the name or pattern of tasks, None if a route says anything else."""
+    """Return queues by task name or pattern; None if a route has other options than a queue."""
     found: dict[str, str] = {}
     for name, route in entries(value) or [(..., value)]:
         said = dict(entries(route) or ())
@@ -207,12 +207,13 @@ def _routes(value: cst.BaseExpression) -> dict[str, str] | None:
 
 
 class Settings:
-    """Collects settings of taskq.
+    """Translates Celery settings and collects the taskq settings.
 
     Args:
         project: The tasks and apps.
-        is_django: Whether they go to Django's setting `TASKQ`.
-        is_quiet: Whether they are written already, so that what has no equivalent is noted and not marked.
+        is_django: Whether the result is Django's setting `TASKQ`.
+        is_quiet: True if an earlier run has written the settings. Settings without an equivalent are then reported,
+            without a comment in the file.
     """
 
     def __init__(self, project: Project, *, is_django: bool, is_quiet: bool = False) -> None:
@@ -222,7 +223,7 @@ class Settings:
         self._is_django = is_django
 
     def take(self, setting: Setting) -> None:
-        """Take a setting over; mark it if it has no equivalent, note it if taskq needs none."""
+        """Translate a setting. Mark it if it has no equivalent, report it if taskq does not need it."""
         try:
             self._take(setting)
         except CannotTranslateError as error:
@@ -234,7 +235,7 @@ class Settings:
             return
         if name in _NEEDLESS:
             if name.endswith(("serializer", "content")) and "pickle" in code(value):
-                raise CannotTranslateError(f"{name}: payloads are JSON, pickle is not read")
+                raise CannotTranslateError(f"{name}: taskq payloads are JSON and cannot be pickle")
             setting.file.note(setting.node, f"{name} is not needed: {_NEEDLESS[name]}")
         elif name == "beat_schedule":
             self._take_schedule(setting)
@@ -242,7 +243,7 @@ class Settings:
             self._take_routes(setting)
         elif name == "task_queues":
             self._take_queues(setting)
-        elif name == "task_time_limit":  # each task gets executor="process", which is what kills at the limit
+        elif name == "task_time_limit":  # each task gets executor="process", so that it can be killed at the limit
             self.configured.defaults.setdefault("timeout", self._text(setting, value))
         elif name in _PLAIN:
             text = self._text(setting, value)
@@ -250,7 +251,7 @@ class Settings:
             if name == "broker_url" and isinstance(address, str) and not address.startswith(("redis", "unix")):
                 raise CannotTranslateError("broker_url: taskq needs Redis or Valkey")
             if name.startswith("task_") and not self._is_django:
-                raise CannotTranslateError(f"{name}: tests use taskq_core.testing")
+                raise CannotTranslateError(f"{name} has no equivalent; use taskq_core.testing in tests")
             self.configured.values[_PLAIN[name]] = text
         elif name in _DEFAULTS:
             self.configured.defaults[_DEFAULTS[name]] = self._text(setting, value)
@@ -258,14 +259,14 @@ class Settings:
             raise CannotTranslateError(f"{name} has no equivalent")
 
     def _text(self, setting: Setting, value: cst.BaseExpression) -> str:
-        """Return a value as code, durations in seconds.
+        """Return the source code of a value. Durations become seconds.
 
         Raises:
-            CannotTranslateError: It uses names of another file.
+            CannotTranslateError: The value uses names of another file.
         """
         names = {each.value for each in nodes(value, cst.Name) if setting.file.dotted(each)}
         if not setting.is_settings_file and (names - {"os", "True", "False", "None"}):
-            raise CannotTranslateError(f"{setting.name}: its value is not written out")
+            raise CannotTranslateError(f"{setting.name}: its value uses names of this file; copy it by hand")
         seconds = seconds_of(code(value))
         return code(value) if seconds is None else f"{seconds:g}"
 
@@ -273,7 +274,7 @@ class Settings:
         routes = _routes(setting.value)
         if routes is None:
             raise CannotTranslateError(
-                'task_routes: only a dict of names or patterns to {"queue": "..."} can be turned into options of tasks'
+                'task_routes: only a dict of names or patterns to {"queue": "..."} can become options of tasks'
             )
         names = [name for task in self._project.tasks if not task.left for name in task.names]
         others = [route for route in routes if not any(fnmatchcase(name, route) for name in names)]
@@ -288,15 +289,15 @@ class Settings:
             first = each.args[0].value if isinstance(each, cst.Call) and each.args else each
             names.append(constant(first))
         if not names or not all(isinstance(name, str) for name in names):
-            raise CannotTranslateError("task_queues: name the queues in QUEUES")
+            raise CannotTranslateError("task_queues: its names are not literals; list the queues in QUEUES")
         self.add_queues(literal(name) for name in names)
 
     def add_queues(self, queues: Iterable[str]) -> None:
-        """Add queues that workers have to serve, as code."""
+        """Add queues (source code of string literals) that workers have to serve."""
         self.configured.queues = list(dict.fromkeys([*self.configured.queues, *queues]))
 
     def keep_all_results(self) -> None:
-        """Have results kept as long as Celery does."""
+        """Set the default retention of results to Celery's."""
         self.configured.defaults.setdefault("retention", str(RESULT_KEPT_S))
 
     # --- periodic tasks -----------------------------------------------------------------------------------------------
@@ -304,12 +305,12 @@ class Settings:
     def _take_schedule(self, setting: Setting) -> None:
         written = entries(setting.value)
         if written is None:
-            raise CannotTranslateError("beat_schedule is not written out")
+            raise CannotTranslateError("beat_schedule is not a literal dict")
         problems = []
         for name, entry in written:
             try:
                 if not isinstance(name, str):
-                    raise CannotTranslateError("its name is not written out")
+                    raise CannotTranslateError("its name is not a literal")
                 self.configured.schedule[name] = self._entry(setting, dict(entries(entry) or ()))
             except CannotTranslateError as error:
                 problems.append(f"beat entry {name!r} was left out: {error}")
@@ -321,7 +322,7 @@ class Settings:
         name, schedule = constant(given.get("task")), given.get("schedule")
         if unknown or schedule is None or not isinstance(name, str):
             raise CannotTranslateError(
-                f"it has {sorted(unknown)}" if unknown else "its task or schedule is not written out"
+                f"it has unknown keys {sorted(unknown)}" if unknown else "its task or schedule is not a literal"
             )
         return self.entry(
             setting, name, schedule, given.get("args"), given.get("kwargs"), entries(given.get("options", cst.Dict([])))
@@ -336,20 +337,20 @@ class Settings:
         kwargs: cst.BaseExpression | None,
         options: list[tuple[str, cst.BaseExpression]] | None,
     ) -> dict[str, str]:
-        """Return an entry of `SCHEDULE`.
+        """Translate a periodic entry of Celery, and return it as an entry of `SCHEDULE`.
 
         Raises:
-            CannotTranslateError: It has no equivalent.
+            CannotTranslateError: The entry has no equivalent.
         """
         task = self._project.named(name)
         if task is not None and task.left:
-            raise CannotTranslateError("its task stays Celery's")
+            raise CannotTranslateError("its task was not rewritten")
         found = {"task": literal(name), "cron": literal(spec_of(code(schedule)))}
         pieces = self._arguments(setting, task, args, kwargs)
         if pieces:
             found["kwargs"] = "{" + ", ".join(pieces) + "}"
         if options is None:
-            raise CannotTranslateError("its options are not written out")
+            raise CannotTranslateError("its options are not a literal dict")
         for option, value in options:
             if option not in ("queue", "expires"):
                 raise CannotTranslateError(f"its option {option!r} has no equivalent")
@@ -364,10 +365,10 @@ class Settings:
         positional = elements(args) if args is not None else []
         named = entries(kwargs) if kwargs is not None else []
         if positional is None or named is None:
-            raise CannotTranslateError("its arguments are not written out")
+            raise CannotTranslateError("its arguments are not literals")
         parameters = (task.parameters if task is not None else None) or ()
         if len(positional) > len(parameters):
-            raise CannotTranslateError("its arguments have to be kwargs, and the names of the parameters are not known")
+            raise CannotTranslateError("its arguments must be kwargs, because the task's parameter names are unknown")
         pairs = [*zip(parameters, positional, strict=False), *named]
         return [f"{literal(str(name))}: {self._argument(setting, value)}" for name, value in pairs]
 
@@ -377,7 +378,7 @@ class Settings:
 
 
 def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]]]:
-    """Yield functions that a signal of the app runs, each with its calls of `add_periodic_task`."""
+    """Yield the handlers of the app's signals that call `add_periodic_task`, each with these calls."""
     for node in file.tree.body:
         signals = [code(each.decorator) for each in node.decorators] if isinstance(node, cst.FunctionDef) else []
         if any(re.search(r"\.on_after_(configure|finalize)\.connect\b", each) for each in signals):
@@ -386,7 +387,7 @@ def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]
 
 
 def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:
-    """Whether a function does nothing but imports when these calls are gone."""
+    """Whether a function contains only imports after these calls were removed."""
     statements = [
         each
         for line in function.body.body
@@ -399,25 +400,23 @@ def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:
 
 
 def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
-    """Put a call of `add_periodic_task` into `SCHEDULE`.
+    """Translate a call of `add_periodic_task` into an entry of `SCHEDULE`.
 
     Raises:
-        CannotTranslateError: It is not a statement of the function itself, or has no equivalent.
+        CannotTranslateError: The call is inside a condition or loop, or has no equivalent.
     """
     statement = file.parent(call)
     if not (
         isinstance(statement, cst.Expr)
         and isinstance(file.parent(file.parent(file.parent(statement))), cst.FunctionDef)
     ):
-        raise CannotTranslateError(
-            "add_periodic_task: it is called in a condition or loop; name each entry in SCHEDULE"
-        )
+        raise CannotTranslateError("add_periodic_task is called in a condition or loop; list each entry in SCHEDULE")
     given = bound(call, ("schedule", "sig", "args", "kwargs", "name"), "add_periodic_task")
     signature, schedule = given.pop("sig", None), given.pop("schedule", None)
     args, kwargs, name = given.pop("args", None), given.pop("kwargs", None), constant(given.pop("name", None))
     meaning = file.meaning(signature) if signature is not None else None
     if schedule is None or meaning is None or meaning.kind not in ("task", "signature") or len(meaning.tasks) != 1:
-        raise CannotTranslateError("add_periodic_task: its task is not known")
+        raise CannotTranslateError("add_periodic_task: its first argument is not a known task")
     (task,) = meaning.tasks
     options = list(given.items())
     while isinstance(signature, cst.Call) and m.matches(signature.func, m.Attribute(attr=m.Name("set"))):
@@ -425,7 +424,7 @@ def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
         signature = cst.ensure_type(signature.func, cst.Attribute).value
     if isinstance(signature, cst.Call):
         if any(each.star for each in signature.args) or args is not None or kwargs is not None:
-            raise CannotTranslateError("add_periodic_task: its arguments are not written out")
+            raise CannotTranslateError("add_periodic_task: its arguments are not literals")
         args = cst.List([cst.Element(each.value) for each in signature.args if not each.keyword])
         named = [(each.keyword.value, each.value) for each in signature.args if each.keyword]
         kwargs = cst.Dict([cst.DictElement(cst.SimpleString(literal(key)), value) for key, value in named])

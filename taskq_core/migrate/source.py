@@ -1,7 +1,7 @@
 """One Python file of a Celery project: its syntax tree, and the meaning of its names and expressions.
 
-All files are read before the first is rewritten, so that a call in one file is known to call a task of another. A file
-does not say where its imports begin, so names are compared by their ends: `src/shop/tasks.py` has `shop.tasks.send`.
+All files are read before the first is rewritten, so that calls of tasks in other files are recognized. The root folder
+of imports is unknown, so dotted names are compared by their ends: `src.shop.tasks.send` is also `shop.tasks.send`.
 """
 
 import ast
@@ -33,24 +33,24 @@ N = TypeVar("N", bound=cst.CSTNode)
 
 
 class CannotTranslateError(Exception):
-    """The code has no equivalent; the text says why."""
+    """The code has no equivalent in taskq. The text of the exception is the reason."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Task:
-    """A task of the project.
+    """A Celery task of the project.
 
     Attributes:
         place: The dotted name of its function.
         name: Its name in Celery.
-        options: The arguments of its decorator.
+        options: The arguments of its decorator, by name.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
-        left: Reason why it stays a task of Celery, "" if it is rewritten.
+        left: Reason why the task is not rewritten, "" if it is rewritten.
         queue: The queue that `task_routes` gives it.
         is_read: Whether the project reads its result.
-        types: Types for parameters without annotation, from the arguments that calls give them.
-        sent: The options that a call by name has to carry.
-        obstacle: An option that a call by name cannot carry, "" without one.
+        types: Types of parameters without annotation, from the arguments of calls.
+        sent: The options that a call by name has to pass.
+        obstacle: An option that a call by name cannot pass, "" without one.
     """
 
     place: str
@@ -69,7 +69,7 @@ class Task:
 
     @property
     def names(self) -> list[str]:
-        """The names that Celery may know it by: without `name=`, the one of its place, which may begin later."""
+        """The names that Celery may use for it: `name=`, or else each possible end of its dotted name."""
         if "name" in self.options:
             return [self.name]
         parts = self.place.split(".")
@@ -85,7 +85,7 @@ class Project:
         self._by_end: dict[str, list[Task]] = {}
 
     def add(self, task: Task) -> None:
-        """Remember a task."""
+        """Add a task."""
         self.tasks.append(task)
         self._by_end.setdefault(task.place.rpartition(".")[2], []).append(task)
 
@@ -95,7 +95,7 @@ class Project:
         return next((task for task in found if ends_with(task.place, dotted)), None)
 
     def named(self, name: str) -> Task | None:
-        """Return the task that Celery knows by this name."""
+        """Return the task with this name in Celery."""
         return next((task for task in self.tasks if name in task.names), None)
 
     def is_app(self, dotted: str) -> bool:
@@ -108,29 +108,29 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Kind of an expression: `task`, `left` (a task that stays Celery's), `signature`, `canvas` or `handle`."""
+    """Kind of an expression: `task`, `left` (a task that is not rewritten), `signature`, `canvas` or `handle`."""
 
     kind: str
     tasks: tuple[Task, ...] = ()
 
 
 class File:
-    """One file.
+    """One Python file: its syntax tree and the meaning of its names.
 
     Args:
-        path: Where it is.
-        data: Its bytes.
+        path: Path of the file.
+        data: Content of the file.
         project: The tasks and apps of all files.
 
     Attributes:
         tree: The syntax tree.
-        module: Its dotted name, from the root of its path.
+        module: Its dotted name, from the root of the file system.
         package: The dotted name of its package.
         marks: Comments to write above statements.
-        notes: Facts to look at, as (line, sentence).
+        notes: Facts for the user to check, as (line, sentence).
 
     Raises:
-        cst.ParserSyntaxError: It is not Python.
+        cst.ParserSyntaxError: The content is not valid Python.
     """
 
     def __init__(self, path: Path, data: bytes, project: Project) -> None:
@@ -147,22 +147,22 @@ class File:
         self.notes: list[tuple[int, str]] = []
 
     def mark(self, node: Node, text: str) -> None:
-        """Have a comment written above the statement that a node is in."""
+        """Add a comment above the statement that contains a node."""
         while not hasattr(node, "leading_lines") or isinstance(node, cst.Decorator):
             node = self._parents[node]
         self.marks.setdefault(node, []).append(text)
 
     def note(self, node: Node, text: str) -> None:
-        """Report a fact to look at, without a comment."""
+        """Report a fact for the user to check, without a comment in the file."""
         self.notes.append((self._wrapper.resolve(PositionProvider)[node].start.line, text))
 
     def parent(self, node: Node) -> Node:
-        """Return the node around a node."""
+        """Return the parent of a node."""
         above: Node = self._parents[node]
         return above
 
     def parents(self, node: Node) -> Iterator[Node]:
-        """Yield the nodes around a node, the nearest first."""
+        """Yield the ancestors of a node, the nearest first."""
         while (above := self._parents.get(node)) is not None:
             yield above
             node = above
@@ -170,7 +170,7 @@ class File:
     # --- names --------------------------------------------------------------------------------------------------------
 
     def dotted(self, node: Node) -> str | None:
-        """Return the dotted name of an expression, None if it has none or several."""
+        """Return the dotted name to which an expression refers, None if it refers to none or to several."""
         scope = self._scopes.get(node)
         names = scope.get_qualified_names_for(node) if scope is not None else ()
         if len(names) != 1:
@@ -179,14 +179,14 @@ class File:
         return f"{self.module}.{name.name}" if name.source is QualifiedNameSource.LOCAL else self._absolute(name.name)
 
     def _absolute(self, name: str) -> str:
-        """Return the name of an import without leading dots."""
+        """Return the absolute name of a relative import."""
         rest = name.lstrip(".")
         level = len(name) - len(rest)
         package = self.package.split(".")
         return ".".join([*package[: len(package) - level + 1], rest]) if level else name
 
     def celery(self, node: Node) -> str | None:
-        """Return what an expression is in Celery, such as `shared_task` or `schedules.crontab`."""
+        """Return the name of a Celery object to which an expression refers, such as `schedules.crontab`."""
         dotted = self.dotted(node) or ""
         return dotted.removeprefix("celery.") if dotted.startswith("celery.") else None
 
@@ -234,7 +234,7 @@ class File:
     # --- expressions --------------------------------------------------------------------------------------------------
 
     def meaning(self, node: cst.BaseExpression) -> Meaning | None:
-        """Return what an expression is, None if it has nothing to do with tasks."""
+        """Return the kind of an expression, None if it is unrelated to tasks."""
         dotted = self.dotted(node) if isinstance(node, cst.Name | cst.Attribute) else None
         task = self.project.at(dotted) if dotted else None
         if task is not None:
@@ -272,7 +272,7 @@ class File:
                     yield found
 
     def type_of(self, node: cst.BaseExpression) -> str | None:
-        """Return `datetime.datetime`, `uuid.UUID` and the like for an expression that clearly makes one."""
+        """Return the type of an expression that certainly creates such a value, for example `datetime.datetime`."""
         node = self.value_of(node)
         if isinstance(node, cst.BinaryOperation):
             return self.type_of(node.left)
@@ -297,7 +297,7 @@ _MAKERS = {
     "uuid.UUID": ("uuid.uuid1", "uuid.uuid4", "uuid.uuid5"),
     "decimal.Decimal": (),
 }
-"""Types that JSON does not have, and the functions that make their values."""
+"""Types that JSON cannot represent, by the functions that create their values."""
 
 
 def ends_with(whole: str, end: str) -> bool:
@@ -306,7 +306,7 @@ def ends_with(whole: str, end: str) -> bool:
 
 
 def code(node: Node) -> str:
-    """Return the text of a node."""
+    """Return the source code of a node."""
     return cst.Module([]).code_for_node(node)
 
 
@@ -319,32 +319,32 @@ def constant(node: Node | None) -> Any:  # any literal
 
 
 def keywords(call: cst.Call) -> dict[str, cst.BaseExpression]:
-    """Return the named arguments of a call; `**` under that name."""
+    """Return the keyword arguments of a call; `**` arguments have the name `**`."""
     return {each.keyword.value if each.keyword else each.star or "": each.value for each in call.args}
 
 
 def bound(call: cst.Call, order: tuple[str, ...], verb: str) -> dict[str, cst.BaseExpression]:
-    """Return the arguments of a call by name.
+    """Return the arguments of a call by parameter name.
 
     Raises:
-        CannotTranslateError: There are more, or some that are not written out.
+        CannotTranslateError: The call has too many arguments, or uses `*` or `**`.
     """
     positional = [each for each in call.args if not each.keyword]
     if len(positional) > len(order) or any(each.star for each in positional):
-        raise CannotTranslateError(f"{verb}: its arguments are not written out")
+        raise CannotTranslateError(f"{verb}: its arguments use * or **, or there are too many")
     given = dict(zip(order, (each.value for each in positional), strict=False))
     return given | {each.keyword.value: each.value for each in call.args if each.keyword}
 
 
 def entries(node: cst.BaseExpression | None) -> list[tuple[Any, cst.BaseExpression]] | None:
-    """Return keys and values of a dict that is written out, None for anything else."""
+    """Return keys and values of a literal dict, None for any other node."""
     if not isinstance(node, cst.Dict) or not all(isinstance(each, cst.DictElement) for each in node.elements):
         return None
     return [(constant(each.key), each.value) for each in node.elements if isinstance(each, cst.DictElement)]
 
 
 def elements(node: cst.BaseExpression | None) -> list[cst.BaseExpression] | None:
-    """Return the values of a list or tuple that is written out, None for anything else."""
+    """Return the elements of a literal list or tuple, None for any other node."""
     if not isinstance(node, cst.List | cst.Tuple) or any(
         isinstance(each, cst.StarredElement) for each in node.elements
     ):
@@ -375,7 +375,7 @@ def _tasks(found: Iterable[Meaning]) -> tuple[Task, ...]:
 
 
 def _imported_as(path: Path) -> str:
-    """Return the name by which a file is imported: it begins with the first folder that has an `__init__.py`."""
+    """Return the dotted name by which a file is imported. It begins at the outermost folder with an `__init__.py`."""
     parts = [] if path.stem == "__init__" else [path.stem]
     folder = path.resolve().parent
     while (folder / "__init__.py").exists():
@@ -388,7 +388,7 @@ def _imported_as(path: Path) -> str:
 
 
 def top_level(file: File) -> Iterator[tuple[cst.BaseStatement, cst.BaseSmallStatement]]:
-    """Yield the simple statements of a module, each with its line."""
+    """Yield the simple statements of a module, each after the line that contains it."""
     for line in file.tree.body:
         if isinstance(line, cst.SimpleStatementLine):
             for statement in line.body:
@@ -396,7 +396,7 @@ def top_level(file: File) -> Iterator[tuple[cst.BaseStatement, cst.BaseSmallStat
 
 
 def assignments(file: File) -> Iterator[tuple[cst.BaseStatement, str, cst.BaseExpression]]:
-    """Yield the names that a module assigns, each with its line and its value."""
+    """Yield the assignments of a module: line, name and value."""
     for line, statement in top_level(file):
         for each in statement.targets if isinstance(statement, cst.Assign) else ():
             if isinstance(statement, cst.Assign) and isinstance(each.target, cst.Name):
@@ -404,17 +404,17 @@ def assignments(file: File) -> Iterator[tuple[cst.BaseStatement, str, cst.BaseEx
 
 
 def makes_app(file: File, value: cst.BaseExpression | None) -> bool:
-    """Whether a value is a new Celery app."""
+    """Whether an expression creates a Celery app."""
     return isinstance(value, cst.Call) and file.celery(value.func) in ("Celery", "app.Celery")
 
 
 def find_apps(file: File) -> None:
-    """Remember the Celery apps of a file."""
+    """Add the Celery apps of a file to the project."""
     file.project.apps |= {f"{file.module}.{name}" for _, name, value in assignments(file) if makes_app(file, value)}
 
 
 def task_decorator(file: File, node: Function) -> cst.BaseExpression | None:
-    """Return the decorator that makes a function a task of Celery."""
+    """Return the decorator that makes a function a Celery task, None without one."""
     for each in node.decorators:
         made = each.decorator.func if isinstance(each.decorator, cst.Call) else each.decorator
         is_of_app = isinstance(made, cst.Attribute) and made.attr.value == "task" and file.is_app(made.value)
@@ -424,7 +424,7 @@ def task_decorator(file: File, node: Function) -> cst.BaseExpression | None:
 
 
 def find_tasks(file: File) -> None:
-    """Remember the tasks of a file."""
+    """Add the Celery tasks of a file to the project."""
     for node in nodes(file.tree, cst.FunctionDef):
         decorator = task_decorator(file, node)
         if decorator is None:

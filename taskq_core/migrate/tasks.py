@@ -1,7 +1,7 @@
-"""A Celery task as a task of taskq: the options of its decorator, and what its body does with `self`.
+"""Translate Celery tasks: the options of the decorator, and the uses of `self` in the body.
 
-Celery retries a task that asks for it or names the errors; taskq retries every failure unless an option says otherwise.
-So each rewritten task says what Celery did: never retry, retry for these errors, or retry when asked.
+Celery retries a task only if it calls `retry` or names the errors. taskq retries after every failure unless an option
+forbids it. So each rewritten task has options that keep Celery's behavior.
 """
 
 import re
@@ -28,7 +28,7 @@ from taskq_core.migrate.source import (
 )
 
 Want = Callable[..., str]
-"""Has a name imported, and returns its name in the file."""
+"""Adds an import of a name, and returns the name under which the file uses it."""
 
 _SAME = {"name": "name", "queue": "queue", "expires": "expires", "dont_autoretry_for": "no_retry_on"}
 _NEEDLESS = (
@@ -41,30 +41,30 @@ _RETRYING = (
 )
 _CARRIED = ("max_retry", "timeout", "expires", "retention")
 _OF_RUNS = ("name", "queue", "retry_on", "no_retry_on", "retry_delay", "executor")
-"""Options that a call by name need not carry: the worker reads them from the task, or the call has them itself."""
+"""Options that a call by name need not pass, because the worker reads them from the task or the call has them."""
 _ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
 _REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
 _DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
 RESULT_KEPT_S = 86_400
-"""How long Celery keeps results unless a setting says otherwise."""
+"""Celery's default retention of results, in seconds."""
 
 
 # --- the decorator ----------------------------------------------------------------------------------------------------
 
 
 def check(task: Task) -> None:
-    """Raise CannotTranslateError if a task has to stay Celery's."""
+    """Raise CannotTranslateError if a task cannot be rewritten."""
     node, file = task.node, task.file
     if not isinstance(next(file.parents(node)), cst.Module) and any(
         isinstance(each, cst.FunctionDef | cst.ClassDef) for each in file.parents(node)
     ):
-        raise CannotTranslateError("a task is a function of a module")
+        raise CannotTranslateError("a task must be a top-level function of a module")
     if node.params.posonly_params:
-        raise CannotTranslateError("arguments travel by name, so no parameter may be positional-only")
+        raise CannotTranslateError("it has positional-only parameters, but taskq passes arguments by name")
     if any(True for _ in nodes(node.body, cst.Yield)):
-        raise CannotTranslateError("it is a generator, which would never run")
+        raise CannotTranslateError("it is a generator, whose body would never run")
     if comments(task.decorator):
-        raise CannotTranslateError("there is a comment in its decorator")
+        raise CannotTranslateError("its decorator contains a comment, which would be lost")
     for used in nodes(node.body, cst.Name):
         made = file.celery(used)
         if made is not None and made.removeprefix("canvas.") not in CANVAS:
@@ -84,15 +84,15 @@ def task_options(task: Task, want: Want, *, is_strict: bool = False) -> list[str
 
     Args:
         task: The task.
-        want: Has a name imported.
-        is_strict: Whether the settings limit the time of all tasks, as `task_time_limit` does.
+        want: Adds an import of a name, and returns the name under which the file uses it.
+        is_strict: Whether the settings have a hard time limit for all tasks (`task_time_limit`).
 
     Raises:
         CannotTranslateError: An option has no equivalent.
     """
     given = task.options
     if isinstance(task.decorator, cst.Call) and len(given) != len(task.decorator.args):
-        raise CannotTranslateError("the arguments of its decorator are not written out")
+        raise CannotTranslateError("its decorator has positional arguments")
     found = []
     for name, value in given.items():
         if name in _SAME:
@@ -104,14 +104,14 @@ def task_options(task: Task, want: Want, *, is_strict: bool = False) -> list[str
             found.append(f"rate_limit={_rate(value)}")
         elif name in ("time_limit", "soft_time_limit", "serializer", *_RETRYING, *_NEEDLESS):
             if name == "serializer" and constant(value) != "json":
-                raise CannotTranslateError(f"its option serializer={code(value)}: payloads are JSON")
+                raise CannotTranslateError(f"its option serializer={code(value)} has no equivalent: payloads are JSON")
         else:
             raise CannotTranslateError(f"its option {name or '*'}={code(value)} has no equivalent")
     return [*found, *_time_limits(task, is_strict=is_strict), *_retrying(task, want), *_found_out(task)]
 
 
 def _time_limits(task: Task, *, is_strict: bool) -> Iterator[str]:
-    """Yield the timeout. A hard limit kills the task, so the task needs a separate process."""
+    """Yield the options for time limits. A hard limit kills the task, so the task needs a separate process."""
     hard, soft = task.options.get("time_limit"), task.options.get("soft_time_limit")
     limit = soft if soft is not None and constant(soft) is not None else hard
     if limit is not None and constant(limit) is not None:
@@ -121,7 +121,7 @@ def _time_limits(task: Task, *, is_strict: bool) -> Iterator[str]:
 
 
 def _found_out(task: Task) -> Iterator[str]:
-    """Yield options from elsewhere: the queue of `task_routes`, and retention where a result is read."""
+    """Yield options from other code: the queue in `task_routes`, and retention if code reads the result."""
     if task.queue is not None and "queue" not in task.options:
         yield f"queue={literal(task.queue)}"
     if task.is_read and constant(task.options.get("ignore_result")) is not True:
@@ -132,7 +132,7 @@ def _rate(value: Node) -> str:
     rate = constant(value)
     if re.fullmatch(r"[1-9][0-9]*(/[smh])?", str(rate)):
         return f'"{rate}"' if "/" in str(rate) else f'"{rate}/s"'
-    raise CannotTranslateError("its rate_limit is not a number of tasks per s, m or h")
+    raise CannotTranslateError("its rate_limit is not a number of tasks per s, m or h, such as '10/m'")
 
 
 def _retrying(task: Task, want: Want) -> list[str]:
@@ -141,14 +141,14 @@ def _retrying(task: Task, want: Want) -> list[str]:
     if elements(automatic) == []:
         automatic = None
     if automatic is None and not _asks_for_retries(task):
-        # It fails at once. With acks_late another worker takes it over from a worker that was lost.
+        # A failure is final in Celery. With acks_late another worker runs the tasks of a lost worker again.
         return ["no_retry_on=Exception" if constant(given.get("acks_late")) is True else "max_retry=0"]
     most = given.get("max_retries")
     if most is not None and constant(most) is None:
-        raise CannotTranslateError("it is retried forever; say how often with max_retry")
+        raise CannotTranslateError("max_retries=None retries it forever; set a number")
     found = [f"max_retry={code(most)}" if most is not None else "max_retry=3"]
     if automatic is None:
-        found.append("no_retry_on=Exception")  # it is retried when it raises Retry, and for no other error
+        found.append("no_retry_on=Exception")  # it is retried only when it raises Retry
     elif not (isinstance(automatic, cst.Tuple) and [code(each) for each in elements(automatic) or ()] == ["Exception"]):
         found.append(f"retry_on={code(automatic)}")
     return [*found, f"retry_delay={_delay(given, want)}"]
@@ -171,7 +171,7 @@ def _with_retry_kwargs(options: Mapping[str, cst.BaseExpression]) -> dict[str, c
             given["default_retry_delay"] = value
             given.pop("retry_backoff", None)
         else:
-            raise CannotTranslateError("its retry_kwargs have more than max_retries and countdown, or are not a dict")
+            raise CannotTranslateError("its retry_kwargs are not a literal dict of max_retries and countdown only")
     return given
 
 
@@ -188,20 +188,20 @@ def _delay(given: Mapping[str, cst.BaseExpression], want: Want) -> str:
 
 
 def self_of(task: Task) -> str:
-    """Return the name of the parameter that is the task itself, "" where it is not bound."""
+    """Return the name of the parameter that receives the task itself, "" if the task is not bound."""
     bind = constant(task.options.get("bind")) if "bind" in task.options else False
     if bind is ...:
-        raise CannotTranslateError("bind is not written out")
+        raise CannotTranslateError("its option bind is not a literal")
     if bind and not task.node.params.params:
-        raise CannotTranslateError("it is bound and has no parameter")
+        raise CannotTranslateError("it has bind=True and no parameter")
     return task.node.params.params[0].name.value if bind else ""
 
 
 def rewrite_function(task: Task, node: Function, want: Want) -> Function:
-    """Return a task's function with its parameters annotated and its use of `self` translated.
+    """Annotate the parameters of a task's function, and translate its uses of `self`.
 
     Raises:
-        CannotTranslateError: It does something with `self` that has no equivalent.
+        CannotTranslateError: A use of `self` has no equivalent.
     """
     me = self_of(task)
     given = [
@@ -217,7 +217,7 @@ def rewrite_function(task: Task, node: Function, want: Want) -> Function:
         rewriter = _Body(me, want)
         body = cast("cst.BaseSuite", body.visit(rewriter))
         if rewriter.causes:
-            raise CannotTranslateError("retry is inside an expression")
+            raise CannotTranslateError("retry() is called inside an expression")
     return node.with_changes(params=node.params.with_changes(params=parameters, kwonly_params=by_name), body=body)
 
 
@@ -239,7 +239,7 @@ def _annotated(parameter: cst.Param, annotation: cst.Annotation | None) -> cst.P
 
 
 def untyped_dates(task: Task) -> list[str]:
-    """Return parameters without annotation that seem to be dates or decimals, and whose type no call shows."""
+    """Return the parameters without annotation that, by their use, seem to be dates or decimals of unknown type."""
     return [
         each.name.value
         for each in (*task.node.params.params, *task.node.params.kwonly_params)
@@ -256,7 +256,7 @@ def untyped_dates(task: Task) -> list[str]:
 
 
 class _Body(cst.CSTTransformer):
-    """Translates what a bound task does with `self`."""
+    """Translates the uses of `self` in a bound task."""
 
     def __init__(self, me: str, want: Want) -> None:
         super().__init__()
@@ -266,22 +266,22 @@ class _Body(cst.CSTTransformer):
 
     def visit_Param(self, node: cst.Param) -> None:
         if node.name.value == self._me:
-            raise CannotTranslateError(f"{self._me} means something else inside")
+            raise CannotTranslateError(f"an inner function has a parameter {self._me} too")
 
     def visit_Name(self, node: cst.Name) -> None:
         if node.value == self._me:
-            raise CannotTranslateError(f"it passes {self._me} on, which is another object here")
+            raise CannotTranslateError(f"it uses {self._me} as an object, and taskq's object has other attributes")
 
     def visit_Call(self, node: cst.Call) -> None:
         if m.matches(node.func, m.Attribute(value=m.Name(self._me), attr=m.Name("retry") | m.Name("update_state"))):
             self._called.add(node.func)
 
     def visit_Attribute(self, node: cst.Attribute) -> bool:
-        """Refuse what has no equivalent, and visit only other objects than `self`."""
+        """Refuse attributes of `self` without an equivalent. Return whether to visit the object of the attribute."""
         name = node.attr.value
         if m.matches(node.value, m.Attribute(value=m.Name(self._me), attr=m.Name("request"))):
             if name not in _REQUEST:
-                raise CannotTranslateError(f"{self._me}.request has id, retries, headers and task only")
+                raise CannotTranslateError(f"it uses more of {self._me}.request than id, retries, headers and task")
             return False
         if m.matches(node.value, m.Name(self._me)):
             if name not in _ATTRIBUTES and node not in self._called:
@@ -304,7 +304,7 @@ class _Body(cst.CSTTransformer):
             return self._progress(updated_node)
         given = keywords(updated_node)
         if given.keys() - {"exc", "countdown"}:
-            raise CannotTranslateError("retry: only countdown and exc are known; max_retries belongs to the task")
+            raise CannotTranslateError("retry() has other arguments than countdown and exc; max_retry is a task option")
         delay = given.get("countdown")
         after = f"after={code(delay)}" if delay is not None and constant(delay) is not None else ""
         made = cst.parse_expression(f"{self._want('Retry')}({after})")
@@ -330,7 +330,7 @@ class _Body(cst.CSTTransformer):
         given = keywords(call)
         values = dict(entries(given.get("meta")) or ())
         if given.keys() - {"state", "meta"} or values.keys() - {"status"} != {"current", "total"}:
-            raise CannotTranslateError("update_state: progress(done, total, message) reports how far a task is")
+            raise CannotTranslateError("update_state has no equivalent; see progress(done, total, message)")
         texts = [code(values[name]) for name in ("current", "total", "status") if name in values]
         return cst.parse_expression(f"{self._me}.progress({', '.join(texts)})")
 

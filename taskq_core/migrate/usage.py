@@ -1,4 +1,4 @@
-"""Collect facts about tasks from their calls: results that are read, types of arguments, and queues."""
+"""Collect facts about tasks from the code that calls them: whether results are read, types of arguments, queues."""
 
 import libcst as cst
 
@@ -9,7 +9,7 @@ _READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "
 
 
 def note_usage(file: File, settings: Settings) -> None:
-    """Remember facts about the tasks that a file calls."""
+    """Record facts about the tasks that a file calls."""
     for attribute in nodes(file.tree, cst.Attribute):
         of = file.meaning(attribute.value) if attribute.attr.value in _READS else None
         for task in of.tasks if of is not None and of.kind == "handle" else ():
@@ -49,7 +49,7 @@ def _note_call(file: File, call: cst.Call, function: cst.Attribute, settings: Se
 def note_types(
     file: File, task: Task, positional: list[cst.BaseExpression], named: dict[str, cst.BaseExpression]
 ) -> None:
-    """Remember the types of arguments that JSON does not have."""
+    """Record the types of arguments that JSON cannot represent."""
     for name, value in [*zip(task.parameters or (), positional, strict=False), *named.items()]:
         kind = file.type_of(value)
         if kind is not None:

@@ -1,1 +1,1 @@
-"""Find damage in queues and repair it, step by step. Workers, inspectors and the doctor run the steps."""
+"""Find and repair damage in queues, in small steps. Workers, inspectors and the doctor run the steps."""

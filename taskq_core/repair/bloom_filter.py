@@ -1,21 +1,21 @@
-"""A set of ids that takes four bytes each."""
+"""A Bloom filter for task ids, which needs four bytes per id."""
 
 import hashlib
 import os
 
 
 class BloomFilter:
-    """Remembers ids in four bytes each.
+    """A set of ids that may wrongly contain a few other ids. Used to recognize ids that were read before.
 
-    An added id is always found. About one other id in some thousands is found by mistake, and another one with each
-    new filter, because the hashes have a random key.
+    An added id is always found. About one of several thousand other ids is found by mistake. The hashes have a random
+    key, so each new filter makes mistakes for different ids.
 
     Args:
-        expected: About how many ids are added. More ids make mistakes more frequent.
+        expected: Approximate number of ids that will be added. More ids make mistakes more frequent.
     """
 
     def __init__(self, expected: int) -> None:
-        bits = 1 << max(20, (32 * expected).bit_length())  # at least 128 KiB: more may come than is expected
+        bits = 1 << max(20, (32 * expected).bit_length())  # at least 128 KiB, if more ids are added than expected
         self._bits = bytearray(bits // 8)
         self._mask = bits - 1
         self._key = os.urandom(16)
@@ -34,7 +34,7 @@ class BloomFilter:
         return all(self._bits[at >> 3] >> (at & 7) & 1 for at in self._positions(task_id))
 
     def add(self, task_id: str) -> bool:
-        """Add an id. Return whether it was found before."""
+        """Add an id. Return whether the filter contained it before."""
         known = True
         for at in self._positions(task_id):
             byte, bit = at >> 3, 1 << (at & 7)

@@ -1,12 +1,12 @@
 """Find damaged tasks in a queue, and repair them.
 
-One script makes each change of a task, in taskq and in Go, so records that contradict each other inside one script are
-damage. `FindingKind` lists the kinds and what produces them.
+taskq and Go change a task in one atomic script, so records that contradict each other are damage. `FindingKind` lists
+the kinds of damage and their causes.
 
-A pass reads the structures of a queue and its tasks, page by page, and collects suspects. A script then reads
-everything about each suspect, twice, some seconds apart. What both calls find is reported, and the second call repairs
-it. So a task in transition is neither lost nor doubled. A key of a wrong type is renamed and kept; its content is built
-again from the tasks.
+A pass reads the structures and tasks of a queue, page by page, and collects suspects. A script then reads everything
+about each suspect, twice, some seconds apart. Damage that both calls find is reported, and the second call repairs it.
+So a task that is just being changed is neither lost nor duplicated. A key of a wrong type is renamed and kept; its
+content is rebuilt from the tasks.
 
 A pass is a request plan, which `run` and `arun` execute.
 """
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], object]
 LOOK_AGAIN_S = 5.0
 """Seconds between the two checks of a suspect."""
 FINDINGS_MAX = 1000
-"""Most findings of one pass. A pass that finds more is not complete."""
+"""Maximum number of findings of one pass. A pass that finds more ends early and is not complete."""
 
 _LISTS = (TaskState.PENDING, TaskState.ACTIVE)
 _SETS = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COMPLETED)
@@ -46,7 +46,7 @@ class FindingKind(StrEnum):
     LISTED_WITHOUT_TASK = "listed_without_task"
     """A listed id has no task. Eviction or deletion of the task's key. The id is removed from the list."""
     TASK_WITHOUT_MESSAGE = "task_without_message"
-    """A task has no message. Go's `ResultWriter` writes a result after the task was deleted. The key is deleted."""
+    """A task has no message. Go's `ResultWriter` wrote a result after the task was deleted. The key is deleted."""
     UNREADABLE = "unreadable"
     """A message cannot be decoded. A foreign producer wrote it. The task is moved to quarantine, with its bytes."""
     NOT_LISTED = "not_listed"
@@ -56,13 +56,14 @@ class FindingKind(StrEnum):
     """A task is in two structures, or twice in one. The key of a task was evicted, and its id was enqueued again. The
     task stays where it belongs."""
     WRONG_STATE = "wrong_state"
-    """The state or group of a task contradicts its structure. As for `listed_twice`. The structure counts."""
+    """The state or group of a task contradicts its structure. The cause is the same as of `listed_twice`. The state or
+    group is corrected."""
     ACTIVE_WITHOUT_LEASE = "active_without_lease"
     """An active task has no lease. A Go release before 0.24, or eviction of the leases. It gets a lease."""
     LEASE_WITHOUT_ACTIVE = "lease_without_active"
     """A leased task is not in the list of active tasks. The list was evicted. The task is added to it."""
     LEASE_TOO_LONG = "lease_too_long"
-    """A lease ends later than any worker allows. Clock of a Go worker in the future. The lease is shortened."""
+    """A lease ends later than any worker allows. The clock of a Go worker was ahead. The lease is shortened."""
     GROUP_NOT_LISTED = "group_not_listed"
     """The group of a task is missing in the set of groups. The set was evicted. The group is added."""
     SET_NOT_LISTED = "set_not_listed"
@@ -118,7 +119,7 @@ class ReconcileReport:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A request to wait."""
+    """A request of a pass to wait before the next operation."""
 
     seconds: float
 
@@ -131,8 +132,8 @@ def reconcile(
 ) -> RequestPlan[ReconcileReport]:
     """Return the request plan of one pass over a queue.
 
-    Throw the `BrokerError` of a failed request into the generator. The pass then ends: with a report if there are
-    findings, else with the error.
+    The caller throws the `BrokerError` of a failed request into the generator. The pass then ends, with a report if
+    there are findings, else with the error.
 
     Args:
         queue: Key names of the queue.
@@ -157,7 +158,7 @@ class _Pass:
         self._progress = progress
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
-        self._strange: dict[str, tuple[str, Finding]] = {}  # by key of a wrong type: the right type
+        self._strange: dict[str, tuple[str, Finding]] = {}  # right type and finding, by key of a wrong type
         self._orphans: dict[str, None] = {}  # aggregation sets that are not listed
         self._unheld: dict[str, None] = {}  # unique locks that no task may hold
         self._unlocked: dict[str, None] = {}  # keys of tasks that lost a unique lock
@@ -174,7 +175,7 @@ class _Pass:
         probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
-            harmless = {self._queue.paused, self._queue.processed, self._queue.failed}  # they contain no ids
+            harmless = {self._queue.paused, self._queue.processed, self._queue.failed}  # these keys contain no ids
             if probed.strange.keys() - harmless:
                 return self.report(is_complete=False)
         self._seen = BloomFilter(probed.pending + probed.active)
@@ -187,9 +188,9 @@ class _Pass:
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
-        yield from self._relist()  # before the tasks, which need their set listed
+        yield from self._relist()  # before the tasks: a task in an unlisted set counts as damaged
         yield from self._look_again()
-        yield from self._relock()  # after the tasks, when damaged ones are deleted or in place
+        yield from self._relock()  # after the tasks: damaged ones are now deleted or repaired
         return self.report(is_complete=not is_full)
 
     def report(self, *, is_complete: bool) -> ReconcileReport:
@@ -217,7 +218,7 @@ class _Pass:
                 )
                 ids = page.ids
                 overlaps = last is None or last in ids
-                if last in ids:  # tasks that were added in the meantime moved the rest along
+                if last in ids:  # tasks that were added in the meantime have shifted the list
                     ids = ids[ids.index(last) + 1 :]
                 twice = [each for each in ids if self._seen.add(each)]
                 # Without an overlap, so many tasks were added that this page repeats ids of earlier pages.
@@ -275,7 +276,7 @@ class _Pass:
             page = yield repair_ops.check_stored(self._queue, cursor=cursor)
             for key in page.locks:
                 if self._is_ours(key):
-                    self._note_strange(key, "string", "", f"{_shown(key)} is no string")
+                    self._note_strange(key, "string", "", f"{_shown(key)} is not a string")
             for found, keys in (
                 (self._orphans, page.sets),
                 (self._unheld, page.unheld),
@@ -288,7 +289,7 @@ class _Pass:
                 self._scanned += 1
                 suspect = self._decide(task, began_ns)
                 if suspect is not None:
-                    self._suspects[task.task_id] = suspect  # has more facts than a suspect of a listing
+                    self._suspects[task.task_id] = suspect  # it has more facts than a suspect from a list
             yield from self._suspect(())
             if self._progress is not None:
                 self._progress(self._scanned, max(self._scanned, self._listed))
@@ -297,16 +298,16 @@ class _Pass:
                 return
 
     def _is_ours(self, key: str) -> bool:
-        """Whether a key certainly belongs to this queue: a name with `}:` can be read in two ways."""
+        """Whether a key certainly belongs to this queue. A key with a second `}:` may belong to another queue."""
         return "}:" not in self._queue.name + key.removeprefix(self._queue.prefix)
 
     def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
         """Return the task as a suspect, or None if nothing looks wrong."""
-        is_ours = "}:" not in task.task_id  # else it may be a key of a queue whose name begins as this key
+        is_ours = "}:" not in task.task_id  # else the key may belong to a queue with a longer name
         if task.state is None:
             key = self._queue.task(task.task_id)
             if is_ours:
-                self._note_strange(key, "hash", task.task_id, f"{_shown(key)} is no hash")
+                self._note_strange(key, "hash", task.task_id, f"{_shown(key)} is not a hash")
             return None
         message = TaskMessage()
         if task.message:
@@ -350,8 +351,8 @@ class _Pass:
         for suspect, task in (yield from self._check(again)):
             if task.diagnosis == found[suspect.task_id][1].diagnosis:
                 places = task.places.replace(",", " and ") or "no structure"
-                end = {"drop": "it is dropped", "quarantine": "it is moved to quarantine"}
-                belongs = end.get(task.belongs, f"it belongs in {task.belongs}")
+                end = {"drop": "the id is dropped", "quarantine": "the task is moved to quarantine"}
+                belongs = end.get(task.belongs, f"the task belongs in {task.belongs}")
                 detail = f"state {task.state!r}, in {places}: {belongs}"
                 self._add(FindingKind(task.kind), suspect.task_id, detail, repaired=task.repaired)
 
@@ -390,7 +391,7 @@ class _Pass:
 
     def _add_strange(self, task_id: str, detail: str, place: str | None) -> None:
         if place is not None:
-            detail = f"{detail}: it is kept as {_shown(place)}"
+            detail = f"{detail}: its value is kept as {_shown(place)}"
         self._add(FindingKind.WRONG_TYPE, task_id, detail, repaired=place is not None)
 
     # --- aggregation sets and locks -----------------------------------------------------------------------------------
@@ -399,7 +400,7 @@ class _Pass:
         for batch in _batches(list(self._orphans)):
             missing = yield repair_ops.relist(self._queue, batch, repair=self._repair)
             for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
-                detail = f"{_shown(key)} is not among the aggregation sets"
+                detail = f"{_shown(key)} is not in the list of aggregation sets"
                 self._add(FindingKind.SET_NOT_LISTED, "", detail, repaired=self._repair)
 
     def _relock(self) -> RequestPlan[None]:
@@ -407,14 +408,14 @@ class _Pass:
             holders = yield repair_ops.relock(self._queue, locks, (), repair=self._repair)
             for key, holder in zip(locks, holders, strict=True):
                 if holder:
-                    detail = f"it holds {_shown(key)}, and was deleted or has ended: the lock is released"
+                    detail = f"the task holds lock {_shown(key)}, and was deleted or has ended: the lock is released"
                     self._add(FindingKind.LOCK_WITHOUT_TASK, holder, detail, repaired=self._repair)
         for tasks in _batches(list(self._unlocked)):
             lost = yield repair_ops.relock(self._queue, (), tasks, repair=self._repair)
             for key, lock in zip(tasks, lost, strict=True):
                 if lock:
                     task_id = key.removeprefix(self._queue.task_prefix)
-                    detail = f"no task holds its lock {_shown(lock)}: it gets it back"
+                    detail = f"no task holds lock {_shown(lock)} of this task: the task gets it back"
                     self._add(FindingKind.TASK_WITHOUT_LOCK, task_id, detail, repaired=self._repair)
 
 
@@ -424,12 +425,12 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _shown(key: str) -> str:
-    """Return a key in one printable line."""
+    """Return a key as one printable line."""
     return key if key.isprintable() else ascii(key)
 
 
 def run(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any]) -> T:
-    """Send the requests of a pass from blocking code; `send` runs one operation."""
+    """Run a pass in blocking code. `send` runs one operation."""
 
     def take(step: Operation[Any] | Pause) -> Any:
         return time.sleep(step.seconds) if isinstance(step, Pause) else send(step)
@@ -438,7 +439,7 @@ def run(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any]) -> T:
 
 
 async def arun(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any], *, rest: float = 0.0) -> T:
-    """Send the requests of a pass from a coroutine. As `run`.
+    """Run a pass in a coroutine, as `run` does in blocking code.
 
     Args:
         plan: The requests.

@@ -1,8 +1,8 @@
-"""Workflows: tasks that run one after the other, side by side, or after any number of others.
+"""Workflows: tasks that run one after the other, at the same time, or after any number of other tasks.
 
-`tasks.canvas` and `tasks.named` build them. `graph` turns them into named steps and checks them, `sending` writes them
-down, `aio` and `sync` enqueue them and answer their handles, `reading` reads them. The script that settles a step
-starts the steps after it (`_flow` in `broker/lua`), and `dispatch` moves steps and outcomes between queues.
+`tasks.canvas` and `tasks.named` build workflows. `graph` turns them into named steps and checks them, `sending` encodes
+them, `aio` and `sync` enqueue them, and `reading` reads them for handles. The script that settles a step starts the
+next steps (`_flow` in `broker/lua`), and `dispatch` moves steps and outcomes between queues.
 """
 
 from taskq_core.handles.workflow import WorkflowHandle

@@ -14,7 +14,7 @@ from taskq_core.workflow.sync import WorkflowClient
 
 
 class WorkflowClients:
-    """Both clients.
+    """The blocking and the asyncio workflow client of a queue application.
 
     Args:
         preparer: Makes keys, headers and spans.
@@ -47,13 +47,13 @@ class WorkflowClients:
         """Return the handle of a workflow that was enqueued elsewhere.
 
         Raises:
-            ConfigurationError: The id or the name of its home queue cannot be one.
+            ConfigurationError: The id or the name of the home queue is not valid.
         """
         return WorkflowHandle(self._source, reading, id=validate_task_id(workflow_id), queue=validate_queue_name(queue))
 
     def _send_deferred(self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[Batch]) -> None:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""
-        if handle.is_sent:  # packing its members failed before the commit, and the caller got the error
+        if handle.is_sent:  # encoding its members failed before the commit, and the caller got the error
             return
         try:
             self.blocking.send(outgoing, handle, iter(batches))

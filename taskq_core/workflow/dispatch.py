@@ -1,4 +1,4 @@
-"""Move workflow data between queues: outcomes of steps to the home of their workflow, next steps to their queue.
+"""Move workflow data between queues: outcomes of steps to their workflow's home queue, next steps to their own queues.
 
 A transfer may be repeated, run in several workers at once, or be interrupted anywhere. An outcome counts once, because
 a node ends once. A step is stored once, because its queue keeps a receipt. The record of a transfer is deleted last.
@@ -18,7 +18,7 @@ from taskq_core.wire import Keys, QueueKeys
 logger = logging.getLogger("taskq.workflow")
 
 ABANDONED = "the client that added members to it stopped"
-"""Failure of a group whose client died."""
+"""Failure text of a group whose client died before it had added all members."""
 
 Dispatch = Generator[Operation[Any], Any, set[str]]
 """A request plan that returns the names of queues that have more to dispatch."""
@@ -28,10 +28,10 @@ def dispatch(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[Qu
     """Dispatch the outcomes and steps that wait in a queue.
 
     Args:
-        keys: Names the other queues.
+        keys: Key names of the installation.
         queue: The queue.
-        due: What to dispatch.
-        register: Returns the operation that registers a queue.
+        due: The outcomes and steps to dispatch.
+        register: Returns the operation that adds a queue to the list of queues.
     """
     more: set[str] = yield from _dispatch_ends(keys, queue, due)
     more |= yield from _dispatch_steps(keys, queue, due, register)
@@ -61,7 +61,7 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
                 if field.startswith(b"run "):
                     continue
                 node, _, key_bytes = field.partition(b" ")
-                if run := due.notes.get(b"run " + field):  # to which the next steps link
+                if run := due.notes.get(b"run " + field):  # the next steps link to this run
                     ends.append((key_bytes, b"run", run))
                 ends.append((key_bytes, node, value))
             if (yield operations.record_ends(home, ends)):

@@ -1,7 +1,7 @@
 """Turn a workflow into nodes and edges, and check it before anything is sent.
 
-Chains, groups, chords and `Workflow`s all become the same: named steps that come after others, with the results that
-they take.
+Chains, groups, chords and `Workflow`s have the same form afterwards: named steps with predecessors, and with the
+results that they receive.
 """
 
 import re
@@ -18,24 +18,24 @@ from taskq_core.tasks.named import Workflow, edge_arguments
 from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
 
 NODES_MAX = 10_000
-"""Most nodes of a workflow: steps, and groups of any number of signatures."""
+"""Maximum number of nodes of a workflow. A group is one node, whatever its number of members."""
 
 NAMED_STEPS = 3
-"""Maximum number of step names in the name of a workflow without a given name."""
+"""Maximum number of step names in the generated name of a workflow."""
 NAME_CHARS = 200
-"""Maximum length of such a name."""
+"""Maximum length of a generated name."""
 
 STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
-"""When a child runs: after a success; after any end, and a failure is excused; after any end, and a failure is not
-excused; after a failure only."""
+"""When a child runs: after a success; after success or failure, and the workflow can still succeed; after success or
+failure, and the workflow fails after a failure; after a failure only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An argument that is the result of a node, or of several as a list or by name.
+    """An argument that is replaced by the result of a node, or by several results as a list or dict.
 
     Attributes:
-        tree: A node, or lists of nodes as groups nest, or the last steps of a `Workflow` by name.
+        tree: A node number, nested lists of numbers for groups, or the last steps of a `Workflow` by name.
     """
 
     tree: Any
@@ -43,7 +43,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An argument that is the first failure among nodes, in their order."""
+    """An argument that is replaced by the first failure among some nodes, in their order."""
 
     nodes: tuple[int, ...]
 
@@ -53,9 +53,9 @@ class Before:
     """The predecessors of a node, and the results that it takes from them.
 
     Attributes:
-        parents: When it runs after which node: one of the letters above by number.
-        positional: What its call, or each member of a group, gets before its own arguments.
-        named: What its call gets by name.
+        parents: The condition under which the node runs after each predecessor: one of the letters above, by number.
+        positional: Results that its call, or each member of a group, receives before its own arguments.
+        named: Results that its call receives by parameter name.
     """
 
     parents: dict[int, str] = field(default_factory=dict)
@@ -71,11 +71,11 @@ class Node:
         number: Its place in the workflow.
         name: Its name.
         before: Its predecessors.
-        call: What runs; None for a group.
-        members: What runs in a group: signatures, read once.
-        is_callback: Whether it runs after a part of the workflow without being a part itself.
-        is_excused: Whether the workflow can succeed although it failed.
-        continues: Whether what comes after it in a chain also runs after its failure.
+        call: The call of a step; None for a group.
+        members: The signatures of a group, iterated once.
+        is_callback: Whether it is a callback of a part of the workflow.
+        is_excused: Whether the workflow can succeed although the node failed.
+        continues: Whether the next node in a chain also runs after a failure of this node.
     """
 
     number: int
@@ -100,7 +100,7 @@ class Graph:
     Attributes:
         about: Its name, home queue and lifetime.
         nodes: Its nodes by number.
-        exits: The nodes whose results are the workflow's: a number, nested lists of them, or a dict by name.
+        exits: The nodes whose results form the workflow's result: a number, nested lists of numbers, or a dict by name.
         result_type: Type of the workflow's result.
     """
 
@@ -111,7 +111,7 @@ class Graph:
 
     @property
     def name(self) -> str:
-        """Its given name, or the names of its first steps, such as `fetch → resize → notify`."""
+        """The given name, or the names of the first steps, such as `fetch → resize → notify`."""
         if self.about.name:
             return self.about.name
         steps = [node.name for node in self.nodes if not node.is_callback]
@@ -120,7 +120,7 @@ class Graph:
         return text if len(text) <= NAME_CHARS else f"{text[: NAME_CHARS - 1]}…"
 
     def children(self) -> list[list[tuple[int, str]]]:
-        """Return for each node the nodes that wait for it, with when they run."""
+        """Return for each node the nodes that wait for it, each with the condition under which it runs."""
         found: list[list[tuple[int, str]]] = [[] for _ in self.nodes]
         for node in self.nodes:
             for parent, letter in node.before.parents.items():
@@ -128,7 +128,7 @@ class Graph:
         return found
 
     def type_of(self, number: int) -> Any:
-        """Return the type of the result of a node."""
+        """Return the type of a node's result."""
         call = self.nodes[number].call
         return list[Any] if call is None else call.task.result_type
 
@@ -144,8 +144,8 @@ def build(workflow: Whole) -> Graph:
     """Return the nodes and edges of a workflow.
 
     Raises:
-        WorkflowDefinitionError: It has unknown steps, cycles, too many nodes, a name twice, or arguments that do not
-            fit. The error names the step.
+        WorkflowDefinitionError: The workflow has unknown steps, cycles, too many nodes, a name twice, or invalid
+            arguments. The error names the step.
     """
     if isinstance(workflow, Signature):
         workflow = Single(workflow)
@@ -179,7 +179,7 @@ class _Builder:
         Args:
             part: A step, chain or group.
             before: The predecessors of the part.
-            continues: Whether the chains and groups around it go on after a failure.
+            continues: Whether the chains and groups that contain the part continue after a failure.
         """
         if isinstance(part, Signature):
             part = Single(part)
@@ -253,7 +253,7 @@ class _Builder:
         if number >= NODES_MAX:
             raise WorkflowDefinitionError(
                 name,
-                f"is one too many: a workflow has at most {NODES_MAX} steps, and groups of any number of signatures",
+                f"exceeds the maximum of {NODES_MAX} steps; a group of any number of signatures counts as one step",
             )
         node = Node(number, name, before, is_callback=self._is_callback, continues=continues)
         self.graph.nodes.append(node)
@@ -269,7 +269,7 @@ class _Builder:
         return name
 
     def add_workflow(self, workflow: Workflow) -> None:
-        """Add the steps of a `Workflow`, each behind the steps that it comes after."""
+        """Add the steps of a `Workflow`, each after its predecessors."""
         if not workflow.steps:
             raise WorkflowDefinitionError("", "has no steps")
         nodes = self.graph.nodes
@@ -300,10 +300,10 @@ def _takes_result(part: Any) -> bool:
 
 
 def _in_order(steps: dict[str, Single]) -> Iterator[str]:
-    """Yield the names of steps, each behind those it comes after.
+    """Yield the names of steps, each after its predecessors.
 
     Raises:
-        WorkflowDefinitionError: A step is unknown, or they form a circle.
+        WorkflowDefinitionError: A predecessor is unknown, or the steps form a cycle.
     """
     for name, step in steps.items():
         for edge in step.after:
@@ -316,7 +316,7 @@ def _in_order(steps: dict[str, Single]) -> Iterator[str]:
     except CycleError as error:
         circle = error.args[1][::-1]
         shown = " after ".join(repr(each) for each in circle[:10])
-        raise WorkflowDefinitionError(circle[0], f"goes in a circle: {shown}") from None
+        raise WorkflowDefinitionError(circle[0], f"is in a cycle: {shown}") from None
     places = {name: place for place, name in enumerate(steps)}
     ready: list[tuple[int, str]] = []
     while sorter.is_active():

@@ -1,4 +1,4 @@
-"""Members of groups: which of them are streamed, their batches, and members that a running member adds."""
+"""Members of groups: streamed members, batches of members, and members that a running member adds."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -20,20 +20,20 @@ MEMBERS_AT_ONCE = 100
 HELD_MAX = 10_000
 """Maximum number of members of a group that does not begin at once."""
 Batch = tuple[Node, int, list[bytes]]
-"""Members of a group in the form in which they are stored: the group, the number of the first, and the members."""
+"""A batch of members: the group, the number of the first member, and the stored forms of the members."""
 
 
 def members_of(node: Node) -> Iterator[Any]:
     """Yield the members of a group that is stored as a whole.
 
     Raises:
-        WorkflowDefinitionError: They are too many.
+        WorkflowDefinitionError: The group has too many members.
     """
     for number, member in enumerate(node.members):
         if number >= HELD_MAX and node.before.parents:
             raise WorkflowDefinitionError(
                 node.name,
-                f"has more than {HELD_MAX} members; only a group that comes after nothing may have any number",
+                f"has more than {HELD_MAX} members; only a group without predecessors may have any number of members",
             )
         yield member
 
@@ -48,7 +48,7 @@ class Filler:
     """Collects members of a group into batches that one call sends.
 
     Attributes:
-        members: Those of the next batch.
+        members: The members of the next batch.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Filler:
         self._bytes = 0
 
     def add(self, packed: bytes) -> bool:
-        """Add one, and return whether the batch is full now."""
+        """Add a member, and return whether the batch is now full."""
         self.members.append(packed)
         self._bytes += len(packed)
         return len(self.members) >= BATCH_MAX or self._bytes >= BATCH_BYTES
@@ -71,11 +71,11 @@ class Filler:
 
 
 class Growing:
-    """Members on their way to the group whose member runs here.
+    """Encodes the members that a running task adds to its own group.
 
     Args:
         preparer: Makes keys, headers and spans.
-        context: The run that adds them. It counts them, so that its next attempt gives them the same ids.
+        context: The run that adds the members. It counts them, so that the next attempt gives them the same ids.
 
     Raises:
         WorkflowError: The task is not a member of a group.
@@ -85,7 +85,7 @@ class Growing:
         queue, workflow_id = context.headers.get(WORKFLOW_QUEUE), context.headers.get(WORKFLOW, "")
         name = context.id.removeprefix(f"{workflow_id}.").partition(".")[0]
         if queue is None or not context.id.startswith(f"{workflow_id}.{name}."):
-            raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is no member of a group")
+            raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is not a member of a group")
         home = preparer.keys.queue(queue)
         self.span = preparer.tracing.start_producer(home.name, name, context.id)
         self._outgoing = Outgoing(preparer, Graph(About()), workflow_id, home, self.span)
@@ -93,7 +93,7 @@ class Growing:
         self._context = context
 
     def pack(self, call: Any) -> bytes:
-        """Return a member in the form in which it is stored."""
+        """Return the stored form of a member."""
         if not isinstance(call, Signature):
             raise WorkflowDefinitionError(self._node.name, f"a member must be a signature, got {call!r:.200}")
         number = getattr(self._context, "grown", 0)
@@ -106,10 +106,10 @@ class Growing:
         return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, filler.take()[1])
 
     def read(self, added: int | None) -> int:
-        """Return how many members were added.
+        """Return the number of added members, from the reply of `operation`.
 
         Raises:
-            WorkflowError: The group takes none any more.
+            WorkflowError: The group accepts no more members.
         """
         if added is None:
             outgoing, task_id = self._outgoing, self._context.id

@@ -51,15 +51,15 @@ _WHEN = {STOP: "success", FAILED: "failure"}
 
 
 class NodeSpec(msgspec.Struct, array_like=True):
-    """A node as `sending` writes it.
+    """A node in the stored form that `sending` writes.
 
     Attributes:
         name: Its name.
         task: The name of its task.
         queue: The queue of its task, "" for a group.
-        parents: The nodes that it comes after, with when it runs after them.
+        parents: Its predecessors, each with the condition under which it runs after them.
         is_group: Whether it is a group.
-        is_callback: Whether it runs after a part of the workflow without being a part itself.
+        is_callback: Whether it is a callback of a part of the workflow.
     """
 
     name: str
@@ -71,7 +71,7 @@ class NodeSpec(msgspec.Struct, array_like=True):
 
 
 class Spec(msgspec.Struct):
-    """The nodes of a workflow, and the nodes whose results are its result."""
+    """The nodes of a workflow, and the nodes whose results form its result."""
 
     nodes: list[NodeSpec]
     exits: Any
@@ -85,30 +85,30 @@ def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
     except (ResultError, BrokerError):  # some are a ValueError or an OSError too
         raise
     except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
-        raise WorkflowDamagedError(queue.name, workflow_id, f"what Redis keeps of it is damaged: {error}") from None
+        raise WorkflowDamagedError(queue.name, workflow_id, f"its data in Redis is damaged: {error}") from None
 
 
 def read_state(value: bytes | None) -> WorkflowState:
-    """Return the state of a workflow from its field."""
+    """Decode the field that contains the state of a workflow."""
     try:
         return WorkflowState((value or b"").decode())
     except ValueError:
-        raise ValueError(f"there is no state {value!r:.100}") from None
+        raise ValueError(f"unknown workflow state {value!r:.100}") from None
 
 
 def read_time(field: str, value: bytes | None) -> datetime:
-    """Return a time from its field."""
+    """Decode a field that contains a time in Unix ms."""
     try:
         return utc_datetime(int(value or b"") / 1000)
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"field {field!r} must be a time in Unix ms, is {value!r:.100}") from None
+        raise ValueError(f"field {field!r} must be a time in Unix ms, got {value!r:.100}") from None
 
 
 def _count(field: str, value: bytes | None) -> int:
     try:
         return int(value or 0)
     except ValueError:
-        raise ValueError(f"field {field!r} must be a number, is {value!r:.100}") from None
+        raise ValueError(f"field {field!r} must be a number, got {value!r:.100}") from None
 
 
 def _spec(value: bytes | None) -> Spec:
@@ -118,14 +118,14 @@ def _spec(value: bytes | None) -> Spec:
         raise ValueError(f"field 'spec': {error}") from None
     for number, node in enumerate(spec.nodes):
         if not all(0 <= parent < number for parent, _ in node.parents):
-            raise ValueError(f"field 'spec': node {number} comes after one that does not stand before it")
+            raise ValueError(f"field 'spec': node {number} comes before its predecessor")
     return spec
 
 
 def ask_fields(
     queue: QueueKeys, workflow_id: str, fields: list[str], *, publish_end: bool = False
 ) -> RequestPlan[list[bytes | None]]:
-    """Read any number of fields of a workflow."""
+    """Return the values of some fields of a workflow."""
     values: list[bytes | None] = []
     for first in range(0, len(fields), FIELDS_MAX):
         page = yield look_at_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], publish_end=publish_end)
@@ -173,7 +173,7 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> Requ
         named = (msgspec.json.encode(name) + b":" + data for name, data in zip(tree, parts, strict=True))
         return b"{" + b",".join(named) + b"}"
     if not isinstance(tree, int) or not 0 <= tree < len(spec.nodes):
-        raise ValueError(f"field 'spec' has an exit {tree!r:.100}, which is no node")
+        raise ValueError(f"field 'spec': exit {tree!r:.100} is not a node")
     node = spec.nodes[tree]
     if not node.is_group:
         result = (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"
@@ -198,7 +198,7 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> Requ
 
 
 def _oversized(data: bytes) -> OversizedResult | None:
-    """Return what a workflow keeps in place of a result that was too large to be stored; see `lua/_flow.lua`."""
+    """Decode the placeholder of a result that was too large to store (see `lua/_flow.lua`); None for other results."""
     return read_oversized(data[1:]) if data.startswith(b"!") else None
 
 
@@ -207,11 +207,11 @@ _KINDS = ("s", "z", "e", "gt", "gd", "gf")
 
 
 LOOKED_UP_MAX = 100
-"""Maximum number of started steps whose tasks are read for their retries."""
+"""Maximum number of started steps whose tasks are read to show their failed attempts."""
 
 
 def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> RequestPlan[dict[str, Any]]:
-    """Return `retried`, `max_retry` and `error` of a started step whose task has failed, otherwise {}."""
+    """Return `retried`, `max_retry` and `error` of a started step whose task has failed before, otherwise {}."""
     stored = yield look(keys.queue(task_queue), task_id)
     if stored is None:
         return {}
@@ -249,7 +249,7 @@ def ask_graph(keys: Keys, home: str, workflow_id: str) -> RequestPlan[WorkflowGr
 def ask_step(
     keys: Keys, home: str, workflow_id: str, name: str
 ) -> RequestPlan[tuple[str, WorkflowState, int, StepInfo | None]]:
-    """Read one step. Return the name and state of its workflow, its number, and the step or None."""
+    """Read one step. Return the name and state of its workflow, the number of the step, and the step or None."""
     queue = keys.queue(home)
     state, title, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
     with damage_named(queue, workflow_id):
@@ -268,7 +268,7 @@ def _ask_steps(
     numbers: Sequence[int],
     state: bytes | None,
 ) -> RequestPlan[tuple[StepInfo, ...]]:
-    """Read some steps of a workflow that is in this state."""
+    """Read some steps of a workflow whose state is known."""
     fields = [f"{kind}{number}" for number in numbers for kind in _KINDS]
     values = yield from ask_fields(queue, workflow_id, fields)
     steps: list[StepInfo] = []
@@ -285,7 +285,7 @@ def _ask_steps(
 def _step(
     workflow_id: str, nodes: list[NodeSpec], number: int, values: list[bytes | None], workflow_state: bytes | None
 ) -> StepInfo:
-    """Return a step from the values of its `_KINDS`."""
+    """Return a step, made from the values of the fields in `_KINDS`."""
     node = nodes[number]
     code, at, error, total, succeeded, failed = values
     state = _STATES.get(code or b"w", StepState.WAITING)
@@ -323,7 +323,7 @@ def ask_cancel(keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
 
 
 def ask_retry(queue: QueueKeys, workflow_id: str) -> RequestPlan[int]:
-    """Run the failed steps of a workflow again, and return how many."""
+    """Run the failed steps of a workflow again, and return their number."""
     (spec,) = yield from ask_fields(queue, workflow_id, ["spec"])
     count = 0
     with damage_named(queue, workflow_id):

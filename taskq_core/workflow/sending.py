@@ -1,4 +1,4 @@
-"""Write a workflow down: messages in pieces, which are put together when the results before them are known."""
+"""Encode a workflow for Redis. Messages are stored in pieces, which a script joins when earlier results are known."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -31,9 +31,9 @@ from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
 
 STEP_KEPT_S = 86_400
-"""Seconds for which a step without retention is kept if a Go worker ran it, until a worker notices its end."""
+"""Retention in seconds of a step that a Go worker ran, so that a taskq worker can find that it has ended."""
 WORKFLOW, WORKFLOW_QUEUE = "taskq-workflow", "taskq-workflow-queue"
-"""Headers of a step: the id of its workflow, and its home queue."""
+"""Headers of a step: the id and the home queue of its workflow."""
 Entry = tuple[str, str, Argument]
 """A field of a stored workflow: the suffix of its key, its name and its value."""
 
@@ -43,7 +43,7 @@ class Outgoing:
 
     Args:
         preparer: Makes keys, headers and spans.
-        graph: The workflow. The members of groups that are not streamed are lists.
+        graph: The workflow. Groups that are not streamed have lists of members.
         workflow_id: Its id.
         home: Its home queue.
         span: Its producer span, whose trace all its steps continue.
@@ -51,7 +51,7 @@ class Outgoing:
 
     Attributes:
         queues: The queues of its steps, by name.
-        confirm: The strongest confirmation that a step asks for.
+        confirm: The strongest confirmation by replicas that a step requires.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Outgoing:
 
     @classmethod
     def start(cls, preparer: Preparer, graph: Graph, streams: Sequence[Node]) -> Self:
-        """Choose the id of a workflow, start its span, and write it down."""
+        """Choose the id of a workflow, start its span, and encode it."""
         workflow_id, home = new_task_id(), home_of(graph, preparer.keys)
         span = preparer.tracing.start_producer(home.name, graph.about.name or "workflow", workflow_id)
         try:
@@ -94,7 +94,7 @@ class Outgoing:
         return self.graph.about.name or "workflow"
 
     def error(self, cause: BrokerError, *, has_begun: bool) -> EnqueueError:
-        """Return the error of an enqueue that failed."""
+        """Return the error for a failed enqueue."""
         kind = EnqueueUnknownError if has_begun or cause.may_have_happened else EnqueueError
         return kind(self.title, self.home.name, self.id, str(cause))
 
@@ -156,7 +156,7 @@ class Outgoing:
         yield "", f"gt{number}", count
 
     def operations(self) -> Iterator[Operation[bool]]:
-        """Yield the operations that store the workflow and begin it, once."""
+        """Yield the operations that store and start the workflow. Call it once."""
         *parts, last = self._parts()
         slot = ReceiptSlot(new_token())
         for part in parts:
@@ -178,7 +178,7 @@ class Outgoing:
         ]
 
     def _parts(self) -> list[list[Entry]]:
-        """Return the entries in parts of a bounded size. Release them, because streaming may take long."""
+        """Return the entries in parts of limited size. Drop them here, because streaming may take long."""
         entries, self._entries = self._entries, []
         parts: list[list[Entry]] = [[]]
         size = 0
@@ -196,7 +196,7 @@ class Outgoing:
         return [node.number for node in self.graph.nodes if not node.before.parents]
 
     def opened(self, problem: str = "") -> Operation[int]:
-        """Return the operation that ends the adding of members; with a problem, the groups fail."""
+        """Return the operation that closes the groups; with a problem, the groups fail."""
         return close_groups(self.home, self.id, problem=problem)
 
     def batch(self, node: Node, first: int, members: Sequence[bytes]) -> Operation[bool]:
@@ -210,19 +210,19 @@ class Outgoing:
         return f"{self.id}.{node.name}" if member is None else f"{self.id}.{node.name}.{member}"
 
     def pack_member(self, node: Node, member: Any, number: int) -> bytes:
-        """Return a member of a group in the form in which it is stored.
+        """Return the stored form of a member of a group.
 
         Raises:
-            WorkflowDefinitionError: It cannot be a member. The error names the group and the member.
+            WorkflowDefinitionError: The object cannot be a member. The error names the group and the member.
         """
         if not isinstance(member, Signature):
             raise WorkflowDefinitionError(
-                node.name, f"member {number} must be a signature where they are streamed, got {member!r:.200}"
+                node.name, f"member {number} of a streamed group must be a signature, got {member!r:.200}"
             )
         return self.pack(node, member, self.task_id(node, number))
 
     def pack(self, node: Node, call: Signature[Any], task_id: str) -> bytes:
-        """Return a step in the form in which it is stored: its id, queue, start and its message in pieces."""
+        """Return the stored form of a step: id, queue, start, and the pieces of its message."""
         plan, is_kept, headers = self._plan(node, call.task)
         head, tail = plan.template.around_payload(task_id, headers)
         pieces = [_piece(b"H", head), _piece(b"T", tail), *self._payload(node, call)]
@@ -274,7 +274,7 @@ class Outgoing:
         return [*pieces, _piece(b"L", b"}" if is_named else b"]")]
 
     def _trace(self) -> None:
-        """Give each step and group its own span `send`, which its run continues."""
+        """Start a separate span `send` for each step and group, whose trace its run continues."""
         tracing, graph = self._preparer.tracing, self.graph
         if not tracing.is_active or len(graph.nodes) == 1:
             return
@@ -286,7 +286,7 @@ class Outgoing:
             span.end()
 
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
-        """Return the plan of a task as a step, whether it is kept after success, and its headers, made once."""
+        """Return (from a cache) the plan of a task as a step, whether it is kept after success, and its headers."""
         parents = [self._traces[each] for each in node.before.parents if each in self._traces]
         key = (id(task), node.number if node.number in self._traces else -1)
         known = self._plans.get(key)
@@ -303,11 +303,11 @@ class Outgoing:
             if parents:
                 is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.before.parents)
                 sends = [each.get("traceparent", "") for each in parents] if is_join else []
-                own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step knows the run
+                own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step fills in the run
             trace = self._traces.get(node.number) or self.span.trace_headers()
             headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
             self.queues[plan.queue.name] = plan.queue
-            if len(self._plans) >= 1000:  # each member of a stream may have other options
+            if len(self._plans) >= 1000:  # each streamed member may have different options
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]
@@ -351,11 +351,11 @@ def _check_options(node: Node, options: TaskOptions) -> None:
     """Refuse options that a step cannot have.
 
     Raises:
-        WorkflowDefinitionError: It has one.
+        WorkflowDefinitionError: The step has such an option.
     """
     refused = {
-        "task_id": (options.task_id is not None, "the id of a step is made from that of its workflow and its name"),
-        "unique_for": (options.unique_s > 0 or options.unique is not None, "a step is not enqueued by itself"),
+        "task_id": (options.task_id is not None, "its id is derived from the workflow's id and its name"),
+        "unique_for": (options.unique_s > 0 or options.unique is not None, "only tasks outside workflows can"),
         "aggregate": (options.aggregate is not None, "a step is not combined with other tasks"),
     }
     for name, (is_set, why) in refused.items():
@@ -372,7 +372,7 @@ def _stronger(one: Confirmation | None, other: Confirmation) -> Confirmation:
 def home_of(graph: Graph, keys: Keys) -> QueueKeys:
     """Return the home queue of a workflow: the given one, or the queue of its first step that is not remote.
 
-    The queue of a remote task may have Go workers only, which advance no workflow.
+    The queue of a remote task may have only Go workers, which do not start the next steps.
     """
     name = graph.about.queue
     if name is None:
@@ -384,7 +384,7 @@ def home_of(graph: Graph, keys: Keys) -> QueueKeys:
 
 
 def first_call(node: Node) -> Signature[Any] | None:
-    """Return the call of a node, of a group its first member if that is known."""
+    """Return the call of a step, or the first member of a group if it is known."""
     members = node.members
     call: Any = node.call
     if isinstance(members, Peeked):

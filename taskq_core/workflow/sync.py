@@ -61,13 +61,13 @@ class WorkflowClient:
 
         Args:
             workflow: The workflow.
-            hook: Postpones the sending in place of the application's own hook. For adapters.
+            hook: Replaces the application's hook that postpones sending to the commit of a transaction. For adapters.
 
         Raises:
-            WorkflowDefinitionError, PayloadTooLargeError: It cannot be enqueued. Nothing was written, unless the error
-                is for a member of a generator after its first batch of 200: then the group fails, and the members
-                before it run.
-            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when the workflow may have begun.
+            WorkflowDefinitionError, PayloadTooLargeError: The workflow is not valid. Nothing was written, unless a
+                generator yielded the invalid member after its first batch of 200: then the members before it run, and
+                the group fails.
+            EnqueueError: Redis refused it or cannot be reached; `EnqueueUnknownError` if the workflow may have begun.
         """
         graph = build(workflow)
         streams = [] if self._outbox is not None else [node for node in graph.nodes if is_streamed(node)]
@@ -96,7 +96,7 @@ class WorkflowClient:
         return handle
 
     def _read(self, graph: Graph, streams: list[Node]) -> None:
-        """Show all calls to the middleware, and read the members of groups that are not streamed."""
+        """Pass all calls to the enqueue middleware, and read the members of groups that are not streamed."""
         for node in graph.nodes:
             if node.call is not None:
                 node.call = self._preparer.middleware.outgoing(node.call)
@@ -127,7 +127,8 @@ class WorkflowClient:
                 self._check_worker(outgoing)
                 for operation in outgoing.operations():
                     if not self._client.run(operation):
-                        raise EnqueueError(outgoing.title, handle.queue, handle.id, "it took too long to store it")
+                        problem = "its first parts expired before the last was sent"
+                        raise EnqueueError(outgoing.title, handle.queue, handle.id, problem)
                 has_begun = True
                 if outgoing.streams:
                     self._stream(outgoing, batch, batches)
@@ -136,7 +137,7 @@ class WorkflowClient:
 
     def _stream(self, outgoing: Outgoing, batch: Batch | None, others: Iterator[Batch]) -> None:
         try:
-            while batch is not None and self._client.run(outgoing.batch(*batch)):  # until it is over or cancelled
+            while batch is not None and self._client.run(outgoing.batch(*batch)):  # False: it has ended
                 batch = next(others, None)
         except BaseException as error:
             problem = f"the client that added members failed: {type(error).__name__}"
@@ -150,15 +151,15 @@ class WorkflowClient:
             with suppress(BrokerAuthenticationError):  # a user without this right gets no warning
                 self._worker_check.warn(outgoing, self._client.run(operation))
 
-    # --- grow from inside ---------------------------------------------------------------------------------------------
+    # --- members that a running member adds ---------------------------------------------------------------------------
 
     def grow(self, calls: Iterable[Signature[Any]] | Iterable[Signature[Any]]) -> int:
-        """Add members to the group whose member runs here, and return how many are new.
+        """Add members to the group of the running task, and return the number of new members.
 
         Raises:
             NoCurrentTaskError: The code does not run inside a task.
             WorkflowError: The task is not a member of a group of signatures, or its run has ended.
-            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit. The members before it are added.
+            WorkflowDefinitionError, PayloadTooLargeError: A call is not a valid member. Earlier members are added.
         """
         growing = Growing(self._preparer, current_task())
         added = 0

@@ -1,7 +1,7 @@
-"""Warn of workflows that nothing advances: all steps are remote tasks, and no taskq worker serves the home queue.
+"""Warn if a workflow would stop after its first steps, because no taskq worker serves its home queue.
 
-Go's workers run the steps of such a workflow, but start no step after another. A client looks for a worker at most once
-a minute for each home queue, so that this costs one command then and nothing otherwise.
+This can happen if all steps are remote tasks: Go's workers run steps, but do not start the next step. A client checks
+for a worker at most once a minute for each home queue.
 """
 
 import time
@@ -13,17 +13,17 @@ from taskq_core.warnings import WorkflowUnservedWarning, warn_caller
 from taskq_core.workflow.sending import Outgoing, first_call
 
 LOOK_EVERY_S = 60.0
-"""Seconds between two looks of one client for a worker that serves a home queue."""
+"""Seconds between two checks of one client whether a worker serves a home queue."""
 
 
 class WorkerCheck:
-    """Decides when a client looks for a worker, and warns."""
+    """Decides when a client checks for a worker, and warns."""
 
     def __init__(self) -> None:
-        self._look_at: dict[str, float] = {}  # monotonic second of the next look, by home queue
+        self._look_at: dict[str, float] = {}  # monotonic second of the next check, by home queue
 
     def operation(self, outgoing: Outgoing) -> Operation[bool] | None:
-        """Return the operation that looks for a worker, None if the workflow needs no look now."""
+        """Return the operation that checks for a worker, None if no check is needed now."""
         home, now = outgoing.home, time.monotonic()
         if self._look_at.get(home.name, now) > now:
             return None
@@ -37,8 +37,8 @@ class WorkerCheck:
         """Warn the caller unless there is a worker."""
         if not has_worker:
             warn_caller(
-                f"no taskq worker serves queue {outgoing.home.name!r}, the home of this workflow: after a step that Go "
-                "runs, nothing starts the next one. Let a taskq worker serve this queue, or choose a home that one "
-                'serves with at_home("...")',
+                f"no taskq worker serves queue {outgoing.home.name!r}, the home queue of this workflow, and Go workers "
+                "do not start the next step. Start a taskq worker for this queue, or choose a home queue that has one "
+                'with at_home("...")',
                 WorkflowUnservedWarning,
             )

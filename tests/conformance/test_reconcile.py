@@ -368,7 +368,7 @@ class TestAggregationSets:
         assert [(each.kind.value, each.repaired) for each in repaired.findings] == [("set_not_listed", True)]
         assert (told.repaired, told.findings[0].detail) == (
             0,
-            "asynq:{default}:g:g:s is not among the aggregation sets",
+            "asynq:{default}:g:g:s is not in the list of aggregation sets",
         )
         assert not look(broker, repair=True).findings
         assert broker.run(aggregation.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
@@ -904,7 +904,7 @@ class TestKeysOfAnotherType:
         report = look(broker, repair=True)
 
         finding, *others = report.findings
-        place = finding.detail.removeprefix(f"{key} is a hash: it is kept as ")
+        place = finding.detail.removeprefix(f"{key} is a hash: its value is kept as ")
         assert place.startswith(f"{broker.queue.own_prefix}strange:{name}:")
         assert broker.raw.hgetall(place) == {b"not": b"ours"}
         assert all(each.repaired for each in report.findings)

@@ -69,9 +69,9 @@ def test_a_dry_run_shows_what_would_be_done_and_does_nothing(run: Run, redis_ser
     at = lines.index("to be repaired: 2")
     assert lines[at + 1].split() == ["QUEUE", "KIND", "TASK", "OR", "KEY", "DETAIL"]
     assert lines[at + 2].split()[:3] == ["default", "not_listed", damaged]
-    assert lines[at + 2].endswith("state 'pending', in no structure: it belongs in pending")
+    assert lines[at + 2].endswith("state 'pending', in no structure: the task belongs in pending")
     assert lines[at + 3].split()[:3] == ["default", "lock_without_task", "ghost"]
-    assert lines[at + 3].endswith(f"it holds {LOCK}, and was deleted or has ended: the lock is released")
+    assert lines[at + 3].endswith(f"the task holds lock {LOCK}, and was deleted or has ended: the lock is released")
     assert is_damaged(redis_server)
 
 

@@ -52,7 +52,7 @@ async def test_damage_is_told_and_repaired_on_request(
     finding = Finding(
         kind=FindingKind.NOT_LISTED,
         task_id=handle.id,
-        detail="state 'pending', in no structure: it belongs in pending",
+        detail="state 'pending', in no structure: the task belongs in pending",
         repaired=False,
     )
 

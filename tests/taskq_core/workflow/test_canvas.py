@@ -90,9 +90,9 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
             .step("b", follow.s(), after="a")
             .step("c", follow.s(), after="b")
         ),
-        "goes in a circle: 'a' after 'c' after 'b' after 'a'",
+        "is in a cycle: 'a' after 'c' after 'b' after 'a'",
     ),
-    "a step after itself": (lambda: Workflow().step("a", follow.s(), after="a"), "goes in a circle"),
+    "a step after itself": (lambda: Workflow().step("a", follow.s(), after="a"), "is in a cycle"),
     "no steps": (lambda: Workflow(), "has no steps"),
     "an argument that is missing": (
         lambda: chain(start.s(), follow.s()),
@@ -115,7 +115,7 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
     "an aggregation": (lambda: chain(start.s(1).using(aggregate="g")), "step 'start': cannot have aggregate"),
     "a chain among streamed members": (
         lambda: group(each for each in (start.s(1), start.s(2) | follow.s())),
-        "step 'group': member 1 must be a signature where they are streamed",
+        "step 'group': member 1 of a streamed group must be a signature",
     ),
     "a workflow in a chain": (lambda: group([]), "a group without members"),
 }

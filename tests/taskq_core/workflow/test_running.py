@@ -476,7 +476,7 @@ def test_only_members_of_a_group_add_to_it(tasks: Captured, how: str) -> None:
 
     runs = tasks.run(raises=False)
 
-    assert "is no member of a group" in str(runs[0].error)
+    assert "is not a member of a group" in str(runs[0].error)
     with pytest.raises(NoCurrentTaskError):
         app.extend_group([crawl.s(1, 1)])
 

@@ -374,7 +374,7 @@ async def test_members_that_cannot_be_made_fail_the_group(
     rows = runner.run(workflows.list_workflows(queue, skip=0, count=9)).rows
     runner.close()
     if what == "chain first":
-        assert "member 0 must be a signature" in str(raised.value)
+        assert "member 0 of a streamed group must be a signature" in str(raised.value)
         assert redis_server.client.keys("*:t:*") == redis_server.client.keys("*:wf:*") == rows == []
         return
     (row,) = rows
@@ -480,13 +480,13 @@ async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: Red
 
 
 DAMAGE = {
-    "state": ("state", "odd", "there is no state b'odd'"),
-    "created": ("created", "soon", "field 'created' must be a time in Unix ms, is b'soon'"),
+    "state": ("state", "odd", "unknown workflow state b'odd'"),
+    "created": ("created", "soon", "field 'created' must be a time in Unix ms, got b'soon'"),
     "created too late": ("created", "9" * 30, "must be a time"),
     "no spec": ("spec", "", "field 'spec'"),
     "spec of another shape": ("spec", '{"nodes":[["a"]],"exits":0}', "field 'spec'"),
     "parents that are not there": ("spec", '{"nodes":[["a","x","",[[7,"s"]],false,false]],"exits":0}', "node 0 comes"),
-    "a count": ("gt0", "many", "field 'gt0' must be a number, is b'many'"),
+    "a count": ("gt0", "many", "field 'gt0' must be a number, got b'many'"),
 }
 
 
@@ -499,7 +499,7 @@ async def test_a_damaged_workflow_is_named(
             redis_server.client.hset(queue.workflow(handle.id), field, value)
 
             with pytest.raises(
-                WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': what Redis"
+                WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': its data in Redis"
             ) as damaged:
                 await handle.agraph()
 
@@ -516,7 +516,7 @@ async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: Red
     key = queue.workflow(handle.id)
     redis_server.client.hset(key, mapping={"state": "succeeded", "spec": '{"nodes":[],"exits":[3]}'})
 
-    with pytest.raises(WorkflowDamagedError, match="an exit 3, which is no node"):
+    with pytest.raises(WorkflowDamagedError, match="exit 3 is not a node"):
         await handle.aresult(timeout=0)
 
 

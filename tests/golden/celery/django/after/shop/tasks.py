@@ -4,7 +4,7 @@ import smtplib
 from functools import partial
 
 from celery import shared_task
-# TODO taskq: SoftTimeLimitExceeded is still Celery's: a plain function gets TaskInterrupted at its timeout, a coroutine is cancelled
+# TODO taskq: SoftTimeLimitExceeded is still imported from Celery: at its timeout a plain function gets TaskInterrupted, and a coroutine is cancelled
 from celery.exceptions import SoftTimeLimitExceeded
 import logging
 from taskq_core import Retry, TaskContext, chain, chord, exponential, group
@@ -57,13 +57,13 @@ def measure(self: TaskContext, count):
     return count
 
 
-# TODO taskq: special is left to Celery: its option base=object has no equivalent
+# TODO taskq: special remains a Celery task: its option base=object has no equivalent
 @shared_task(bind=True, base=object)
 def special(self):
     return self.request.hostname
 
 
-# TODO taskq: careful is left to Celery: it uses SoftTimeLimitExceeded, which has no equivalent
+# TODO taskq: careful remains a Celery task: it uses SoftTimeLimitExceeded, which has no equivalent
 @shared_task
 def careful():
     try:
@@ -80,9 +80,9 @@ def deliver(to, subject):
 def later(address):
     # TODO taskq: .apply_async has no equivalent
     tidy = partial(fetch.apply_async, countdown=5)
-    # TODO taskq: apply_async of an object that is not known to be a task
+    # TODO taskq: apply_async of an object that may not be a task; replace it by hand
     tidy.apply_async(args=[address])
-    # TODO taskq: a task that stays Celery's cannot be part of a workflow of taskq
+    # TODO taskq: a taskq workflow cannot contain a task that remains a Celery task
     return chain(special.s(), add_up.s())
 
 

@@ -15,7 +15,7 @@ def signup(request):
 def report(request):
     options = {"queue": "reports"}
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
-    # TODO taskq: there is a comment inside build_report.apply_async(...)
+    # TODO taskq: build_report.apply_async(...) contains a comment, which would be lost
     build_report.apply_async(
         args=["yearly"],
         kwargs={"year": 2033},
@@ -23,7 +23,7 @@ def report(request):
         queue="reports",  # they take long
     )
     build_report.using(run_after=tomorrow, expires=3600).delay("yearly", year=2033)
-    # TODO taskq: apply_async: its arguments are not written out
+    # TODO taskq: apply_async: its arguments use * or **, or there are too many
     build_report.apply_async(["yearly"], **options)
     tasks.special.apply_async(countdown=5)
     tasks.build_report.s(**request.GET.dict()).on_success(tasks.tidy.s()).delay()
