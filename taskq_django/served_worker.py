@@ -14,7 +14,7 @@ from typing import Any
 from django.apps import apps
 
 from taskq_core import Settings
-from taskq_core.cli.running import Narrator, queues_text, set_up_log
+from taskq_core.cli.running import StatusWriter, queues_text, set_up_log
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django.app import taskq
@@ -42,10 +42,10 @@ def make_worker() -> Worker:
     config = WorkerConfig.from_settings(settings)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=INTERRUPTED_S)
     set_up_log(1, "taskq")
-    return Worker(taskq, config, listener=_Narrator(sys.stdout))
+    return Worker(taskq, config, listener=_StatusWriter(sys.stdout))
 
 
-class _Narrator(Narrator):
+class _StatusWriter(StatusWriter):
     """Prints one line when the worker starts."""
 
     def started(self, worker: Worker) -> None:

@@ -348,11 +348,11 @@ def confirm(question: str, *, yes: bool) -> None:
         text = f"{question.rstrip('?')}: standard input is not a terminal, so nobody can confirm it; pass --yes"
         raise click.UsageError(text, click.get_current_context(silent=True))
     try:
-        is_wanted = click.confirm(clean(question), err=True)
+        is_confirmed = click.confirm(clean(question), err=True)
     except click.Abort:
         click.echo(err=True)  # Ctrl-C and Ctrl-D leave the cursor in the line of the question
         raise
-    if not is_wanted:
+    if not is_confirmed:
         raise click.Abort
 
 

@@ -67,7 +67,7 @@ def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -
         raise click.UsageError("--fix needs the check of every task that --quick skips", click.get_current_context())
     out = session.output
     try:
-        facts = _look(session, is_thorough=not quick)
+        facts = _examine(session, is_thorough=not quick)
     except (BrokerUnavailableError, BrokerAuthenticationError) as error:
         _show(out, [unreachable(error)])
         return FAILED
@@ -82,7 +82,7 @@ def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -
     return _fix(session, facts)
 
 
-def _look(session: Session, *, is_thorough: bool) -> Facts:
+def _examine(session: Session, *, is_thorough: bool) -> Facts:
     with session.output.progress("checking tasks") as progress:
         return read_facts(session.app, is_thorough=is_thorough, progress=progress)
 
@@ -94,7 +94,7 @@ def _fix(session: Session, facts: Facts) -> int:
         with out.progress("repairing queues") as progress:
             repairer = Repairer(session.app, facts, progress=progress)
             repairer.work()
-        facts = _look(session, is_thorough=True)
+        facts = _examine(session, is_thorough=True)
         findings = diagnose(facts)
     except (BrokerUnavailableError, BrokerAuthenticationError) as error:
         findings = [unreachable(error)]

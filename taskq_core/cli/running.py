@@ -267,8 +267,8 @@ def banner(
     return "\n".join(lines)
 
 
-class Narrator(WorkerListener):
-    """Writes a line when the worker is ready.
+class StatusWriter(WorkerListener):
+    """Writes status lines of a worker: a line when the worker is ready, and those of its supervisor.
 
     Args:
         stdout: Receives the line.
@@ -307,7 +307,7 @@ def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Wo
         return Worker(app, config)
     stdout.write(banner(app, config, all_tasks=verbosity >= 2) + "\n")
     stdout.flush()
-    return Worker(app, config, listener=Narrator(stdout))
+    return Worker(app, config, listener=StatusWriter(stdout))
 
 
 def run(
@@ -345,11 +345,11 @@ def run(
         if worker.has_retired:
             _replace_process(command())
         return status
-    narrator = Narrator(stdout)
+    status_writer = StatusWriter(stdout)
     verbosity = int(options.get("verbosity", 1))
-    supervisor = Supervisor(app, supervision, command(), write_line=narrator.write if verbosity else _discard)
+    supervisor = Supervisor(app, supervision, command(), write_line=status_writer.write if verbosity else _discard)
     if verbosity:
-        narrator.write(banner(app, config, supervision, all_tasks=verbosity >= 2))
+        status_writer.write(banner(app, config, supervision, all_tasks=verbosity >= 2))
     return supervisor.run()
 
 

@@ -65,7 +65,7 @@ def banner(app: TaskQ, config: SchedulerConfig) -> str:
     return "\n".join([*lines, "Ctrl-C stops it."])
 
 
-class Narrator(SchedulerListener):
+class StatusWriter(SchedulerListener):
     """Writes a line when the scheduler is ready, and optionally one per enqueued task."""
 
     def __init__(self, stdout: Output, *, per_firing: bool) -> None:
@@ -107,7 +107,7 @@ def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Outpu
     if verbosity:
         stdout.write(banner(app, config) + "\n")
         stdout.flush()
-        listener = Narrator(stdout, per_firing=verbosity >= 2)
+        listener = StatusWriter(stdout, per_firing=verbosity >= 2)
     try:
         return run_scheduler(app, config, listener=listener)
     finally:

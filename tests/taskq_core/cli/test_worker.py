@@ -10,7 +10,7 @@ import pytest
 
 from taskq_core import ConfigurationError, Settings, TaskContext, TaskQ
 from taskq_core.cli import main, running
-from taskq_core.cli.running import Narrator, WorkerFormatter, add_arguments, banner, make_worker, worker_config
+from taskq_core.cli.running import StatusWriter, WorkerFormatter, add_arguments, banner, make_worker, worker_config
 from taskq_core.execution.context import current
 from tests.rows import rows
 
@@ -170,4 +170,4 @@ def test_output_that_cannot_be_written_does_not_stop_the_work() -> None:
     stdout = io.StringIO()
     stdout.close()
 
-    Narrator(stdout).write("ready")
+    StatusWriter(stdout).write("ready")
