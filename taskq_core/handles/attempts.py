@@ -1,7 +1,7 @@
 """The recorded attempts of a task: worker, times, and the error with its traceback.
 
-Each attempt is one line of JSON in a field of the task that Asynq does not know. Failed attempts are recorded, and the
-successful one of a task with retention. The field holds the last attempts, about 16 KiB; see `lua/_record.lua`.
+Each attempt is one line of JSON in a field of the task that Asynq does not use. Recorded are failed attempts and, for a
+task with retention, the successful attempt. The field contains the last attempts, about 16 KiB; see `lua/_record.lua`.
 """
 
 import json
@@ -18,7 +18,7 @@ LONGEST = 8192
 _HEAD = 2048
 _MOST_STACKS = 256
 _stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}
-"""Text of stacks by the code position of each frame."""
+"""Cache of formatted stacks, by the code position of each frame."""
 _OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.", "taskq_sqlalchemy.")
 
 
@@ -46,7 +46,7 @@ class Attempt:
 def record_attempt(
     number: int, *, worker: str, started_s: float | None, ended_s: float, error: BaseException | None = None
 ) -> bytes:
-    """Return the record of an attempt, one line of JSON. The times are Unix seconds."""
+    """Encode the record of an attempt as one line of JSON. The times are Unix seconds."""
     record: dict[str, object] = {"attempt": number, "worker": worker}
     if started_s is not None:
         record["started"] = int(started_s * 1000)
@@ -78,7 +78,7 @@ def read_last_attempt(beginning: bytes) -> Attempt | None:
 
 
 def read_attempts(lines: bytes) -> tuple[Attempt, ...]:
-    """Return the recorded attempts, the oldest first. Lines that cannot be read are skipped."""
+    """Decode the recorded attempts, the oldest first. Skip lines that are not valid."""
     found = (_read(line) for line in lines.split(b"\n") if line)
     return tuple(each for each in found if each is not None)
 
@@ -103,7 +103,7 @@ def _moment(unix_ms: float | None) -> datetime | None:
 
 
 def origin_of(error: BaseException) -> BaseException:
-    """Return the error of a failed task. For a `Retry` it is the error that was handled when the task raised it."""
+    """Return the error that made a task fail. For a `Retry`, that is the error that was handled when it was raised."""
     if isinstance(error, Retry):
         return error.__cause__ or error.__context__ or error
     return error
@@ -119,7 +119,7 @@ def traceback_text(error: BaseException) -> str:
     """Return the traceback of an exception with its causes, without the frames of taskq above the task's function."""
     try:
         text = _format(error, users_frames(error.__traceback__))
-    except BaseException:  # an exception whose text raises must not lose the outcome of the task
+    except BaseException:  # an exception whose `__str__` raises must not prevent the settlement of the task
         text = f"{class_path(error)} (its traceback cannot be written)\n"
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= LONGEST:
@@ -137,7 +137,7 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
     each: TracebackType | None = stack
     while each is not None:
         code = each.tb_frame.f_code
-        where.append((code, code.co_filename, each.tb_lasti))  # code of two files may be equal
+        where.append((code, code.co_filename, each.tb_lasti))  # the code objects of two files may be equal
         each = each.tb_next
     key = tuple(where)
     shown = _stacks.get(key)
@@ -149,12 +149,12 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
 
 
 def users_frames(stack: TracebackType | None) -> TracebackType | None:
-    """Return a stack without the frames of taskq above the task's function; None if it has no other frames."""
+    """Return a stack without the frames of taskq above the task's function. Return None if no frames are left."""
     while stack is not None and is_ours(stack):
         stack = stack.tb_next
     return stack
 
 
 def is_ours(stack: TracebackType) -> bool:
-    """Whether a frame belongs to taskq."""
+    """Return whether a frame belongs to taskq's code."""
     return str(stack.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)

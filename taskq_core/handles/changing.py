@@ -1,6 +1,6 @@
-"""Change one enqueued task: cancel it, reschedule it, or move it to another queue.
+"""Request plans that cancel a task, reschedule it, or move it to another queue.
 
-Handles and inspectors execute these request plans. A refused change has written nothing.
+Handles and inspectors execute these plans. If a change is refused, nothing was written.
 """
 
 from collections.abc import Callable
@@ -30,40 +30,42 @@ from taskq_core.wire.uniqueness import digest, names_in
 PAYLOAD_MAX = 16 * 1024 * 1024
 """Maximum bytes of a payload, as for an enqueue."""
 CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
-"""States in which a task can be cancelled for good."""
+"""States in which a task can be deleted or archived without a worker."""
 _UNTRIMMED = ArchiveLimits(max_tasks=10**12, kept_s=10**10)
-"""Handles do not know the limits of the archive, so they do not trim it. Workers do."""
+"""Limits for handles, which do not trim the archive because they do not know the setting `ARCHIVE`. Workers trim it."""
 _ATTEMPTS = 5
 
 
 def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
-    """Return the error for a refusal of Redis."""
+    """Return the error for a change that a script refused with `answer`. `doing` names the change, as "cancelled"."""
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
     if answer == Refusal.MOVING:
-        return TaskStateError(queue, task_id, "moving", "it is being moved to another queue; finish_moves completes it")
+        problem = "the task is being moved to another queue; finish_moves completes the move"
+        return TaskStateError(queue, task_id, "moving", problem)
     if answer == Refusal.LOST:
-        return TaskStateError(queue, task_id, "lost", "it is not where its state says; reconcile repairs that")
+        problem = "the task is missing in the list of its state; run reconcile to repair it"
+        return TaskStateError(queue, task_id, "lost", problem)
     if answer == TaskState.ACTIVE:
         return TaskActiveError(queue, task_id, answer, f"a task that runs cannot be {doing}; cancel it first")
     reason = {
-        TaskState.PENDING: "it is pending already",
-        TaskState.ARCHIVED: "it is archived already",
-        TaskState.COMPLETED: "it has succeeded and does not wait",
-        TaskState.AGGREGATING: "its group is being turned into one task",
+        TaskState.PENDING: "the task is already pending",
+        TaskState.ARCHIVED: "the task is already archived",
+        TaskState.COMPLETED: "the task has succeeded and does not wait",
+        TaskState.AGGREGATING: "a worker is combining its group into one task",
     }
-    return TaskStateError(queue, task_id, answer, reason.get(TaskState(answer), f"it cannot be {doing}"))
+    return TaskStateError(queue, task_id, answer, reason.get(TaskState(answer), f"the task cannot be {doing}"))
 
 
 def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retry") -> tuple[int | None, int]:
-    """Return the start of a task: a Unix second, or milliseconds from now."""
+    """Return the start of a task as (Unix second or None, milliseconds from now)."""
     if (at is None) == (after is None):
         raise ConfigurationError(f"{what} needs either at= or after=")
     if at is None:
         return None, int(seconds("after", after) * 1000)
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise ConfigurationError(f"at must be a datetime with a time zone, got {at!r}")
-    return -int(-at.timestamp() // 1), 0  # never early
+    return -int(-at.timestamp() // 1), 0  # rounded up, so that the task never starts early
 
 
 def check_payload(payload: object, expected: object = None) -> None:
@@ -125,15 +127,15 @@ def replace_payload(
     doing: str,
     expected: bytes | None = None,
 ) -> RequestPlan[None]:
-    """Replace the payload of a task and its unique lock. Read the task again if somebody changes it at the same time.
+    """Replace the payload of a task and its unique lock. If the task changes at the same time, read it and try again.
 
     Args:
         queue: Its queue.
         task_id: Its id.
         payload: The new payload, checked by `check_payload`.
         operate: Returns the operation for the messages `old` and `new`, `old_lock` and `new_lock`.
-        doing: The change in a word, for errors.
-        expected: The payload that was read before. If the stored payload differs, nothing is changed.
+        doing: Name of the change for error messages, such as "changed".
+        expected: The payload that the caller read before. If the stored payload differs, nothing is changed.
     """
     for _ in range(_ATTEMPTS):
         stored: StoredTask | None = yield from ask(views.look(queue, task_id))
@@ -141,7 +143,7 @@ def replace_payload(
             raise TaskNotFoundError(queue.name, task_id)
         message = decode_message(stored.message)
         if expected is not None and message.payload != expected:
-            raise TaskStateError(queue.name, task_id, str(stored.state), "its payload has changed since it was read")
+            raise TaskStateError(queue.name, task_id, str(stored.state), "the payload has changed since it was read")
         changed = _with_payload(queue, message, payload, stored.unique_rule)
         answer = yield from ask(
             operate(
@@ -157,7 +159,7 @@ def replace_payload(
             raise DuplicateTaskError(message.type, queue.name, task_id)
         if answer != Refusal.CHANGED:
             raise refusal(queue.name, task_id, answer, doing=doing)
-    raise TaskStateError(queue.name, task_id, "changing", "others keep changing it; try again")
+    raise TaskStateError(queue.name, task_id, "changing", "other clients keep changing the task; try again")
 
 
 def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> RequestPlan[None]:
@@ -173,18 +175,18 @@ def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> R
 
 
 def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:
-    """Return what happens to an active task after its cancellation."""
+    """Return the requested outcome of an active task after its cancellation."""
     if not isinstance(retry, bool) or not (keep is None or isinstance(keep, bool)):
         raise ConfigurationError(f"retry must be True or False, and keep may be None too, got {retry!r} and {keep!r}")
     if retry:
         if keep is not None:
-            raise ConfigurationError(f"keep applies to a task that is not retried, got keep={keep!r}")
+            raise ConfigurationError(f"keep must not be set together with retry=True, got keep={keep!r}")
         return CancelOutcome.RETRY
     return CancelOutcome.DISCARD if keep is False else CancelOutcome.ARCHIVE
 
 
 def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None) -> RequestPlan[bool]:
-    """Cancel a task, and return whether it could be cancelled. As `TaskHandle.cancel`."""
+    """Cancel a task and return whether that was possible. See `TaskHandle.cancel`."""
     wish = wish_of(retry=retry, keep=keep)
     if not retry:
         if keep:

@@ -1,4 +1,4 @@
-"""The events of one task: its record in Redis, each time it has changed.
+"""The events of one task. Each event has the task's record after a change.
 
 A follower reads the task when a message says that it changed, and from time to time, because Go workers publish no
 messages. States that a task passes through between two reads produce no event.
@@ -53,7 +53,7 @@ class TaskEvent:
 
 
 def event_of(stored: StoredTask | None) -> TaskEvent:
-    """Return the event for a task as read; None means that the task does not exist.
+    """Return the event for a read of the task. `stored` is None if the task does not exist.
 
     Raises:
         WireFormatError: The task cannot be read.
@@ -62,7 +62,7 @@ def event_of(stored: StoredTask | None) -> TaskEvent:
         return TaskEvent(id="gone", task=None)
     info = task_info(stored)
     digest = hashlib.blake2b(digest_size=9)
-    score = None if info.state is TaskState.ACTIVE else stored.score  # each heartbeat changes it
+    score = None if info.state is TaskState.ACTIVE else stored.score  # each heartbeat changes the score of active tasks
     for part in (info.state.value, score, stored.started_ms):
         digest.update(f"{part}\n".encode())
     for data in (stored.message, stored.result or stored.oversized, stored.progress):
@@ -71,9 +71,9 @@ def event_of(stored: StoredTask | None) -> TaskEvent:
 
 
 class TaskEvents:
-    """The events of one task, for `for` and for `async for`; made by `TaskHandle.events`.
+    """The events of one task, for `for` and for `async for`. Returned by `TaskHandle.events`.
 
-    Each loop follows the task anew. Leaving a loop closes its connection.
+    Each loop follows the task independently. Leaving a loop closes its connection.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class _Loop:
         return event
 
     def note_unavailable(self, error: BrokerError) -> None:
-        """Note that Redis did not answer. The loop asks again while it has time."""
+        """Record that Redis did not answer. The loop reads again while it has time."""
         self._unavailable = error
 
     def pause_s(self) -> float:
@@ -171,6 +171,6 @@ class _Loop:
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
             raise self._unavailable or ResultTimeoutError(
-                self._events.queue, self._events.task_id, f"it has not ended within {self._events.timeout_s:g} s"
+                self._events.queue, self._events.task_id, f"the task did not end within {self._events.timeout_s:g} s"
             )
         return min(pause_s, left_s)

@@ -1,4 +1,4 @@
-"""Expiry: tasks that must start by a given time, and the error if they do not."""
+"""Expiry: checks that a task is started by its latest start time, and the error if it is not."""
 
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import TaskExpiredError
@@ -12,7 +12,7 @@ def check_expiry(message: TaskMessage, now_s: float, queue: str) -> None:
     """Check that a task has not expired.
 
     Raises:
-        TaskExpiredError: It had to be started before `now_s`, a Unix second by Redis's clock.
+        TaskExpiredError: The latest start of the task was before `now_s`, a Unix second by Redis's clock.
     """
     if EXPIRES not in message.headers:
         return
@@ -24,7 +24,7 @@ def check_expiry(message: TaskMessage, now_s: float, queue: str) -> None:
 
 
 def is_discarded_when_expired(message: TaskMessage) -> bool:
-    """Whether a task is discarded when it expires, instead of archived."""
+    """Return whether a task is discarded instead of archived when it expires."""
     expiry = read_expiry(message.headers)
     return expiry is not None and expiry.is_discarded
 

@@ -10,7 +10,7 @@ from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.wire import Keys
 
 QUEUES_AT_ONCE = 500
-"""Most queues that one request asks for a task."""
+"""Maximum number of queues that one request searches for a task."""
 
 
 def find_task(
@@ -31,7 +31,7 @@ def find_task(
         known = yield from ask(views.list_queues(keys.queues))
         return (yield from _find_in(keys, tuple(dict.fromkeys((*likely, *known))), task_id, is_cluster=is_cluster))
     except BrokerAuthenticationError:
-        return None  # a producer may not list queues, or not read all of them
+        return None  # the Redis user of a producer may not be allowed to list or read all queues
 
 
 def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool) -> RequestPlan[TaskInfo | None]:

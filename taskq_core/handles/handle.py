@@ -32,7 +32,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class SupportsCall(Protocol):
-    """A task with its arguments, as `task.s(...)` makes it."""
+    """A task with its arguments, as returned by `task.s(...)`."""
 
     @property
     def task(self) -> Any:
@@ -52,7 +52,7 @@ class SupportsCall(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSummary:
-    """State of a task when its handle was last read. It is `deferred` until its transaction commits."""
+    """The state of a task as of its handle's last `refresh`. The state is `deferred` until its transaction commits."""
 
     id: str
     queue: str
@@ -64,11 +64,11 @@ class TaskSummary:
 
 
 class SentLater:
-    """Base of handles. A handle may exist before its task or workflow is sent, until a transaction commits.
+    """Base class of handles. A handle may exist before its task or workflow is sent at the commit of a transaction.
 
     Attributes:
         is_late: True while the task or workflow may still wait in an outbox although its transaction has committed.
-        note: Data that an adapter keeps until the task is sent or failed to be sent. taskq itself does not use it.
+        note: Data that an adapter stores until the send has succeeded or failed. taskq itself does not use it.
     """
 
     id: str
@@ -81,20 +81,23 @@ class SentLater:
 
     @property
     def is_sent(self) -> bool:
-        """False while it waits for the surrounding transaction to commit, or if sending it then failed."""
+        """False before the surrounding transaction commits, and if the send after the commit failed."""
         return not self._is_deferred and self._failure is None
 
     @property
     def send_error(self) -> BaseException | None:
-        """Error of sending it after the commit; None if sending did not fail."""
+        """Error of the send after the commit. None if the send did not fail."""
         return self._failure
 
     def mark_deferred(self) -> None:
-        """Note that it is sent when the surrounding transaction commits. For clients."""
+        """Record that the send waits for the commit of the surrounding transaction. For clients."""
         self._is_deferred = True
 
     def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
-        """Note that it was sent, or why not. `is_late`: a worker sends it from the outbox. For clients."""
+        """Record that the send has succeeded, or its error. For clients.
+
+        With `is_late`, the task waits in the outbox, and a worker sends it later.
+        """
         self._is_deferred = False
         self._failure = failure
         if failure is not None:
@@ -103,13 +106,13 @@ class SentLater:
 
     def _check_not_failed(self) -> None:
         if self._failure is not None:
-            raise self._not_sent(self.queue, self.id, f"sending it after the commit failed: {self._failure}")
+            raise self._not_sent(self.queue, self.id, f"the send after the commit failed: {self._failure}")
 
     def _check_sent(self) -> None:
         self._check_not_failed()
         if self._is_deferred:
             raise self._not_sent(
-                self.queue, self.id, "it is sent when the surrounding transaction commits; ask after the commit"
+                self.queue, self.id, "it is sent when the surrounding transaction commits; try again after the commit"
             )
 
 
@@ -118,14 +121,14 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     Attributes:
         id: Id of the task, chosen before it was sent.
-        queue: Queue it was sent to.
+        queue: Queue of the task.
         name: Name of the task.
-        existing: True if another task took the place of this one (`Unique`), so the call added none. Known once the
-            task was sent.
+        existing: True if an existing task held the unique lock (`Unique`), so the call added no task. The handle then
+            belongs to the existing task. Set once the task was sent.
         info: The task as of the last `refresh`, or None.
-        first_state: State in which it is enqueued: pending, scheduled or aggregating.
+        first_state: State of the task right after its enqueue: pending, scheduled or aggregating.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
-        note: Data that an adapter keeps until the task is sent or failed to be sent.
+        note: Data that an adapter stores until the send has succeeded or failed.
     """
 
     existing = False
@@ -156,7 +159,7 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Let a route of FastAPI return a handle: it is sent as a `TaskSummary`, without arguments, result and error.
+        """Let a FastAPI route return a handle. The response is a `TaskSummary`, without arguments, result and error.
 
         The schema is written without Pydantic's functions, because the core does not import Pydantic.
         """
@@ -170,7 +173,7 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     @property
     def state(self) -> TaskState:
-        """State at the last `refresh`; before the first one the state in which the task is enqueued."""
+        """State as of the last `refresh`. Before the first one, the state right after the enqueue."""
         return self.first_state if self.info is None else self.info.state
 
     @property
@@ -194,29 +197,30 @@ class TaskHandle(SentLater, Generic[R_co]):
         return None if self.info is None else self.info.ended_at
 
     def mark_existing(self, task_id: str) -> None:
-        """Note that another task took the place of this one. The handle refers to that task from now on."""
+        """Record that an existing task holds the unique lock. The handle belongs to that task from now on."""
         self.id = task_id
         self.existing = True
 
     def result(self, timeout: Duration | None = None) -> R_co:
-        """Block until the task has ended and return what it returned.
+        """Block until the task has ended, and return its result.
 
         Args:
             timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
-            ResultNotKeptError: The task keeps no result: its `retention` is 0.
-            ResultTimeoutError: It did not end in time. It is not cancelled.
-            ResultTooLargeError: It succeeded, but its result is over the limit `max_result_bytes` and was not stored.
-            TaskFailedError: It was archived after its last failure.
-            TaskNotFoundError: It was deleted, or its retention is over.
+            ResultNotKeptError: The result of the task is not stored, because its `retention` is 0.
+            ResultTimeoutError: The task did not end in time. It is not cancelled.
+            ResultTooLargeError: The task succeeded, but its result is larger than `max_result_bytes` and was not
+                stored.
+            TaskFailedError: The task was archived after its last failure.
+            TaskNotFoundError: The task was deleted, or its retention is over.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_can_wait()
         return self._checked(self._source.poll(self._ask_outcome, self.queue, self.id, timeout), timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> R_co:
-        """Wait until the task has ended and return what it returned. As `result`, for coroutines."""
+        """Wait until the task has ended, and return its result. As `result`, for coroutines."""
         self._check_can_wait()
         outcome = await self._source.apoll(self._ask_outcome, self.queue, self.id, timeout)
         return self._checked(outcome, timeout)
@@ -231,7 +235,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             raise ResultNotKeptError(
                 self.queue,
                 self.id,
-                "it keeps no result because its retention is 0; give the task retention=, for example "
+                "the result is not stored, because the task's retention is 0; set retention=, for example "
                 "@task(retention=3600), or set DEFAULTS['retention']",
             )
 
@@ -255,28 +259,28 @@ class TaskHandle(SentLater, Generic[R_co]):
         message = decode_message(stored.message)
         text = message.error_msg
         raise expired_error(message, self.queue) or TaskFailedError(
-            self.queue, self.id, f"it failed and was archived: {text}" if text else "archived"
+            self.queue, self.id, f"the task failed and was archived: {text}" if text else "archived"
         )
 
     def _checked(self, outcome: Any, timeout: Duration | None) -> R_co:
         if outcome is NOT_YET:
             waited_s = seconds("timeout", timeout)
-            raise ResultTimeoutError(self.queue, self.id, f"it has not ended within {waited_s:g} s")
+            raise ResultTimeoutError(self.queue, self.id, f"the task did not end within {waited_s:g} s")
         result: R_co = outcome
         return result
 
     def refresh(self) -> TaskInfo:
-        """Read the task and return it; also kept as `info`.
+        """Read the task from Redis and return it. It is also stored as `info`.
 
         Raises:
-            TaskNotFoundError: It ended without retention, or was deleted.
+            TaskNotFoundError: The task ended without retention, or was deleted.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
         self.info = self._source.run(self._ask_info())
         return self.info
 
     async def arefresh(self) -> TaskInfo:
-        """Read the task and return it; also kept as `info`. As `refresh`, for coroutines."""
+        """Read the task from Redis and return it. As `refresh`, for coroutines."""
         self.info = await self._source.arun(self._ask_info())
         return self.info
 
@@ -286,25 +290,26 @@ class TaskHandle(SentLater, Generic[R_co]):
         if stored is not None:
             return task_info(stored)
         if self.is_late:
-            raise TaskNotSentError(self.queue, self.id, "it waits in the outbox until a worker sends it")
+            raise TaskNotSentError(self.queue, self.id, "the task waits in the outbox until a worker sends it")
         raise TaskNotFoundError(self.queue, self.id)
 
     def events(self, *, after: str | None = None, timeout: Duration | None = None) -> TaskEvents:
-        """Return the events of the task from now on, for `for` and `async for`: changes of state and of progress.
+        """Return an iterable of the task's events from now on, for `for` and `async for`: state and progress.
 
-        The first event has the current state, the last one the final state. The event of a task that does not exist has
-        no task: it ended without retention, was deleted, or never existed. While Redis does not answer, the loop waits.
-        Leaving the loop closes its connection.
+        The first event has the current state, the last event the final state. If the task ended without retention, was
+        deleted or never existed, the event has no task. While Redis does not answer, the loop waits. Leaving the loop
+        closes its connection.
 
         Args:
-            after: Id of an event that you have seen. The first event is then the first that differs from it; if it was
-                the last one, the loop ends without an event.
-            timeout: Maximum seconds of the loop, two more if Redis does not answer at the end; None for no limit.
+            after: Id of an event that you have already received. The loop starts with the first event that differs from
+                it. If that event was the last one, the loop ends at once.
+            timeout: Maximum seconds of the loop, or two seconds more if Redis does not answer at the end. None: no
+                limit.
 
         Raises:
             TaskNotSentError: The surrounding transaction has not committed yet.
-            ResultTimeoutError: In the loop: the task did not end in time. It is not cancelled.
-            BrokerUnavailableError: In the loop: the time is over, and Redis does not answer.
+            ResultTimeoutError: Raised in the loop: the task did not end in time. It is not cancelled.
+            BrokerUnavailableError: Raised in the loop: the time is over, and Redis does not answer.
         """
         self._check_sent()
         return TaskEvents(
@@ -323,14 +328,14 @@ class TaskHandle(SentLater, Generic[R_co]):
         `SkipRetry`, the task is archived with that reason. If it raises `Discard`, the task is deleted.
 
         Args:
-            retry: Run it again like a failed task: this uses an attempt and applies the retry delay. A task without
-                attempts left is archived. A waiting task is not changed.
+            retry: Run a running task again, like a failed task: this uses an attempt and applies the retry delay. A
+                task without attempts left is archived. A waiting task is not changed.
             keep: True archives the task, False deletes it, whether it waits or runs. None deletes a waiting task and
                 archives a running one.
 
         Returns:
-            True if it was deleted or archived, or a worker was asked. False if it has ended already, or if it waits and
-            `retry` is set.
+            True if the task was deleted or archived, or its worker was asked to cancel it. False if the task has
+            already ended, or if it waits and `retry` is set.
 
         Raises:
             TaskNotSentError: The surrounding transaction has not committed yet.
@@ -351,8 +356,9 @@ class TaskHandle(SentLater, Generic[R_co]):
     ) -> None:
         """Change the start of the task, and its arguments if a call is given. The task keeps its id.
 
-        Both happen in one step, so no worker takes the task between them. A pending or grouped task becomes scheduled.
-        An archived task waits for a retry. Its unique lock changes to the new arguments and keeps its time.
+        Start and arguments change in one step, so no worker takes the task between the two changes. A pending or
+        grouped task becomes scheduled. An archived task waits for a retry. The unique lock changes to the new arguments
+        and expires at the same time as before.
 
         Args:
             at: The new start, with a time zone. Rounded up to whole seconds.
@@ -360,10 +366,10 @@ class TaskHandle(SentLater, Generic[R_co]):
             call: `task.s(...)` of the same task with the new arguments.
 
         Raises:
-            TaskNotFoundError: It ended without retention, or was deleted.
-            TaskStateError: It has succeeded. `TaskActiveError` if it runs.
+            TaskNotFoundError: The task ended without retention, or was deleted.
+            TaskStateError: The task has succeeded. `TaskActiveError` if it runs.
             DuplicateTaskError: Another task holds the unique lock of the new arguments.
-            TaskArgumentsError: The arguments do not fit.
+            TaskArgumentsError: The arguments do not match the task's parameters.
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: Both or neither of `at` and `after` are given, or the call is of another task.
         """
@@ -380,20 +386,20 @@ class TaskHandle(SentLater, Generic[R_co]):
         payload = None
         if call is not None:
             if call.task.name != self.name:
-                raise ConfigurationError(f"call must be one of task {self.name!r}, got one of {call.task.name!r}")
+                raise ConfigurationError(f"call must be a call of task {self.name!r}, got one of {call.task.name!r}")
             payload = call.task.encode(call.args, call.kwargs)
         yield from changing.reschedule(self._keys, self.id, at=at, after=after, payload=payload)
 
     def move(self, to_queue: str) -> None:
-        """Move the task to another queue, unless it runs. It keeps its state, and `queue` becomes the new queue.
+        """Move the task to another queue, unless it runs. The state does not change. `queue` becomes the new queue.
 
-        If the move is interrupted, the task is runnable in exactly one of the queues; see `Inspector.move_task`.
+        If the move is interrupted, the task can run in exactly one of the queues; see `Inspector.move_task`.
 
         Raises:
-            TaskNotFoundError: It ended without retention, or was deleted.
-            TaskIdConflictError: The other queue has a task of this id. It stays in its queue.
-            DuplicateTaskError: Its unique lock is held there by another task. It stays in its queue.
-            TaskStateError: It is being moved to a third queue. `TaskActiveError` if it runs.
+            TaskNotFoundError: The task ended without retention, or was deleted.
+            TaskIdConflictError: The other queue has a task with this id. The task was not moved.
+            DuplicateTaskError: Another task in the other queue holds the unique lock. The task was not moved.
+            TaskStateError: The task is being moved to a third queue. `TaskActiveError` if it runs.
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: The name of the other queue is not valid, or is the same.
         """

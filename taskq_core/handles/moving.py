@@ -2,18 +2,18 @@
 
 The queues are on different slots of a cluster, so one script cannot change both. A task moves in three steps:
 
-1. Departure: a script removes it from the structures of its queue, so that it cannot run there, and notes the target.
-2. Arrival: the other queue stores it, with a receipt under the name of the move.
-3. A script deletes it from its old queue.
+1. Departure: a script removes the task from the lists of its queue, so that it cannot run, and records the target.
+2. Arrival: a script stores the task in the other queue, with a receipt under the token of the move.
+3. A script deletes the task from its old queue.
 
-If the move is interrupted at any point, the task is runnable in exactly one queue, or the move can be completed: until
-the arrival, its hash stays and is listed in `taskq:{Q}:moving`. The receipt prevents a second arrival, even if the task
-has run and was deleted. Repeating the move, or `finish`, completes it under its first name. Workers complete
-interrupted moves.
+If the move is interrupted at any point, either the task can run in exactly one queue, or the move can be completed.
+Until the arrival, the hash of the task stays in the old queue and is listed in `taskq:{Q}:moving`. The receipt prevents
+a second arrival, even if the task has run and was deleted. `finish`, or a second move of the task, completes the
+interrupted move with its first token. Workers call `finish`.
 
-If the other queue refuses a task, because its id or its unique lock is taken, the task returns to its old state. So
-does a task that has departed while the other queue is unavailable, if it has certainly not arrived. The unique lock
-moves with its remaining time.
+If the other queue refuses a task, because its id or its unique lock is taken, the task returns to its old state. The
+same happens if the other queue is unavailable after the departure and the task has certainly not arrived. The unique
+lock moves with its remaining time.
 """
 
 import secrets
@@ -38,7 +38,7 @@ _LEFT_BEHIND = (
     b"taskq_line",
 )
 _CONFIRMED_S = 2 * MOVE_S
-"""Seconds that a receipt is kept after the end of its move. No caller can be at step 2 for so long."""
+"""Seconds for which a receipt is stored after the end of its move, which is longer than step 2 can take."""
 
 Code = str | WireFormatError
 """An `ArrivalCode`, or the error of a task whose message cannot be changed for the other queue."""
@@ -61,7 +61,7 @@ def move(
 
 
 def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> RequestPlan[int]:
-    """Complete moves that have made no progress for so many seconds. Return the number of tasks that arrived."""
+    """Complete moves that have made no progress for `idle_s` seconds. Return the number of tasks that arrived."""
     now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     ids: list[str] = []
     while True:
@@ -108,12 +108,14 @@ def _arrive(
             is_sent = True
             arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
-            back = [task for task in tasks if task.move == token]  # not those of earlier callers
+            back = [task for task in tasks if task.move == token]  # not the tasks whose move an earlier caller began
             if back and not (is_sent and error.may_have_happened):
                 yield from ask(actions.move_end(queue, token=token, gone=(), back=back))
             raise
         if arrived is None:
-            raise BrokerUnavailableError(f"moving tasks to {target.name!r} took too long; repeat it to complete it")
+            raise BrokerUnavailableError(
+                f"moving tasks to {target.name!r} took too long; repeat the move to complete it"
+            )
         codes |= {task.task_id: code for (task, _), code in zip(ready, arrived, strict=True)}
     gone = [task for task in tasks if codes[task.task_id] == ArrivalCode.ARRIVED]
     back = [task for task in tasks if codes[task.task_id] != ArrivalCode.ARRIVED]
@@ -125,7 +127,7 @@ def _arrive(
 
 
 def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
-    """Note the new queue of workflow steps at their workflows, because only Go workers may serve that queue."""
+    """Record the new queue of workflow steps in their workflows, because only Go workers may serve that queue."""
     by_home: dict[QueueKeys, set[str]] = {}
     for task in tasks:
         key = task.fields.get(b"taskq_step", b"").decode("utf-8", "surrogateescape").split(" ", 3)[3:]
@@ -138,7 +140,7 @@ def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Re
 
 
 def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[Departure, str]:
-    """Return a task in its form for the other queue, and the unique lock that moves with it, "" without one."""
+    """Return a task with its message changed for the other queue, and the unique lock that moves too, or ""."""
     message = decode_message(task.fields[b"msg"])
     changed = TaskMessage()
     changed.CopyFrom(message)
@@ -149,7 +151,7 @@ def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[De
         lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
         fields[b"unique_key"] = lock.encode()
     else:
-        fields.pop(b"unique_key", None)  # not a lock of this queue
+        fields.pop(b"unique_key", None)  # the key is not a lock of this queue
     changed.unique_key = lock
     fields[b"msg"] = encode_message(changed)
     return replace(task, fields=fields), lock if task.lock_ms is not None else ""

@@ -22,34 +22,34 @@ class TaskInfo:
     Attributes:
         id: Id of the task.
         name: Name of the task (its type on the wire).
-        queue: Queue it is in.
-        state: Its state.
+        queue: Queue of the task.
+        state: State of the task.
         payload: Payload bytes.
-        headers: Its headers.
+        headers: Headers of the task.
         max_retry: Maximum number of retries.
-        retried: Number of failures that counted.
-        last_error: Text of the last failure, "" before one.
+        retried: Number of failures that used an attempt.
+        last_error: Text of the last failure, "" without a failure.
         last_failed_at: Time of the last failure.
         timeout: Maximum run time, None for no limit.
-        deadline: Latest moment to run, None for no limit.
-        retention: How long it is kept after success.
-        group: Group in which it waits, "" outside of a group.
-        next_run_at: Start of a scheduled task or next attempt of a retry; None while it waits for a limit.
+        deadline: Latest time at which the task may run, None for no limit.
+        retention: How long the task is stored after success.
+        group: Group in which the task waits, "" outside of a group.
+        next_run_at: Start of a scheduled task or next attempt of a retry. None while the task waits for a limit.
         lease_expires_at: When an active task counts as lost unless its worker extends the lease.
-        completed_at: When it succeeded.
-        archived_at: When it was archived.
+        completed_at: When the task succeeded.
+        archived_at: When the task was archived.
         expires_at: When a completed task is deleted.
         result: Result bytes, b"" without a result.
         oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
         attempts: The last failed attempts, and the successful one; see `Attempt`. Empty in listings.
         last_attempt: The last of these attempts, None if none is recorded. Listings omit its error.
-        enqueued_at: When it was enqueued, None if unknown. Django's clients record it. For other pending tasks,
+        enqueued_at: When the task was enqueued, None if unknown. Django's clients record it. For other pending tasks,
             listings have the time at which they became pending.
-        worker: Token of the worker that runs it, "" if it is not running.
-        started_at: When that worker got it, None if unknown.
+        worker: Token of the worker that runs the task, "" if it is not running.
+        started_at: When that worker received the task, None if unknown.
         progress: Progress last reported by the task, None if it reported none.
-        waits_for_limit: Whether it waits for a limit. It then has no scheduled time.
-        limit: Name of the limit for which it waits, "" if it waits for no limit. Empty in listings.
+        waits_for_limit: Whether the task waits for a limit. It then has no scheduled time.
+        limit: Name of the limit for which the task waits, "" for no limit. Empty in listings.
     """
 
     id: str
@@ -84,27 +84,27 @@ class TaskInfo:
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended: it is completed or archived."""
+        """Whether the task has ended: it is completed or archived."""
         return self.state in FINAL
 
     @property
     def ended_at(self) -> datetime | None:
-        """When it succeeded or was archived, None before."""
+        """When the task succeeded or was archived, None before."""
         return self.completed_at or self.archived_at
 
     @property
     def last_started_at(self) -> datetime | None:
-        """When its current or last recorded run began, None if unknown."""
+        """When the current or last recorded run began, None if unknown."""
         return self.started_at or (self.last_attempt.started_at if self.last_attempt else None)
 
     @property
     def last_worker(self) -> str:
-        """Token of the worker that runs it or ran it last, "" if none is recorded."""
+        """Token of the worker that runs the task or ran it last, "" if none is recorded."""
         return self.worker or (self.last_attempt.worker if self.last_attempt else "")
 
     @property
     def attempts_made(self) -> int:
-        """Number of runs that have started. It is 0 for a task that was archived before its first run."""
+        """Number of runs that have started. 0 for a task that was archived before its first run."""
         if self.state is not TaskState.ARCHIVED:
             return self.retried + (self.state in (TaskState.ACTIVE, TaskState.COMPLETED))
         if self.last_attempt:
@@ -113,7 +113,7 @@ class TaskInfo:
 
     @property
     def priority(self) -> int:
-        """Its band inside its queue, 0 to 9."""
+        """Priority band of the task inside its queue, 0 to 9."""
         return read_priority(self.headers)[0]
 
     @property
@@ -135,10 +135,10 @@ def _span(value: int) -> timedelta:
 
 
 def task_info(stored: StoredTask) -> TaskInfo:
-    """Return the record of a task read from Redis.
+    """Convert a task read from Redis to its record.
 
     Raises:
-        WireFormatError: Its message cannot be read.
+        WireFormatError: The message of the task cannot be decoded.
     """
     message = decode_message(stored.message)
     state = stored.state

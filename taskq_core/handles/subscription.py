@@ -1,7 +1,7 @@
 """Wait in coroutines for changes of tasks. The coroutines share connections and reads.
 
-All coroutines of an event loop that wait for tasks of a queue share one subscription, and all that follow the same task
-share each read of it: Redis gets no more requests from 200 followers than from one.
+All coroutines of an event loop that wait for tasks of a queue share one subscription. All coroutines that follow the
+same task share each read of it, so 200 followers cause no more requests than one.
 
 Workers publish the changes and the end of a task on its queue's channel only if a client asked for it (`views.look`).
 Go workers publish nothing, so a follower also polls from time to time. A lost subscription only causes a delay.
@@ -38,7 +38,7 @@ class EndHub:
 
     @contextlib.asynccontextmanager
     async def follow(self, channel_name: str, task_id: str) -> "AsyncIterator[tuple[SharedReadings, asyncio.Event]]":
-        """Yield the reads of a task that its followers share, and an event that asks for the next read.
+        """Yield the shared reads of a task, and an event that is set when the follower should read the task again.
 
         The event is set when a message says that the task changed, when messages may have been missed, when the
         subscription is ready, and when another follower has read a change.
@@ -80,7 +80,7 @@ class SharedReadings:
         self._last: StoredTask | None = None
 
     def is_outdated(self, number: int) -> bool:
-        """Whether a message has arrived since a read started."""
+        """Return whether a message about the task has arrived since the read with this number started."""
         return number <= self._outdated
 
     def note_change(self) -> None:
@@ -145,7 +145,7 @@ class TaskFollower:
             BrokerError: Redis does not answer.
         """
         if self._shared is None:
-            return await self._look(patience_s, publish_changes=False)  # which writes nothing
+            return await self._look(patience_s, publish_changes=False)  # this read writes nothing to Redis
         readings, changed = self._shared
         reading, is_own = readings.take(self._number, lambda: self._look(patience_s, publish_changes=True))
         number = self._number = readings.number
@@ -163,7 +163,7 @@ class TaskFollower:
         return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:
-        """Return the task from Redis, or from the outbox where it still waits. Return None if neither has it.
+        """Read the task from Redis, or from the outbox if it still waits there. Return None if neither has it.
 
         Raises:
             BrokerError: Redis does not answer.
@@ -173,14 +173,14 @@ class TaskFollower:
             waiting = await self._find_in_outbox(self._task_id)
             if waiting is not None and waiting.queue == self._queue.name:
                 return waiting
-            stored = await self.read(self._patience_s)  # a worker may have sent it between the two reads
+            stored = await self.read(self._patience_s)  # a worker may have sent the task between the two reads
         return None if stored is None else task_info(stored)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until the next read: the timeout, or less if a message says that the task changed."""
         if self._shared is None:
             self._shared = await self._stack.enter_async_context(self._hub.follow(self._queue.done, self._task_id))
-            self._number = self._shared[0].number  # earlier reads may be older than this follower's first one
+            self._number = self._shared[0].number  # ignore reads that started before this follower's first read
         changed = self._shared[1]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -188,7 +188,7 @@ class TaskFollower:
         changed.clear()
 
     async def close(self) -> None:
-        """Stop listening."""
+        """End the follower's use of the subscription."""
         await self._stack.aclose()
 
     async def __aenter__(self) -> Self:

@@ -39,11 +39,11 @@ class WorkflowHandle(SentLater):
     """One enqueued workflow.
 
     Attributes:
-        id: Its id, chosen before it was sent.
-        queue: Its home queue. Its state has the same cluster slot.
-        name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
-        result_type: Type of its result.
-        is_late: True while it may still wait in an outbox although its transaction has committed.
+        id: Id of the workflow, chosen before it was sent.
+        queue: Home queue. The state of the workflow is stored in the same cluster slot.
+        name: Given name, or the names of the first steps, such as `fetch → resize → notify`.
+        result_type: Type of the result.
+        is_late: True while the workflow may still wait in an outbox although its transaction has committed.
     """
 
     _not_sent = WorkflowNotSentError
@@ -69,19 +69,20 @@ class WorkflowHandle(SentLater):
         return f"WorkflowHandle(id={self.id!r}, queue={self.queue!r})"
 
     def result(self, timeout: Duration | None = None) -> Any:
-        """Block until the workflow has ended and return its result: that of its last step.
+        """Block until the workflow has ended, and return the result of its last step.
 
-        After a group it is the list of results, and of several last steps by name a dict.
+        If the last part is a group, the result is the list of its members' results. If a `Workflow` has several last
+        steps, the result is a dict of their results by name.
 
         Args:
             timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
-            WorkflowFailedError: Steps of it failed.
-            WorkflowCancelledError: It was cancelled.
-            WorkflowTimeoutError: It did not end in time. It is not cancelled.
-            ResultTooLargeError: A result that is part of its result was too large to be stored.
-            WorkflowNotFoundError: Its retention is over.
+            WorkflowFailedError: Steps of the workflow failed.
+            WorkflowCancelledError: The workflow was cancelled.
+            WorkflowTimeoutError: The workflow did not end in time. It is not cancelled.
+            ResultTooLargeError: A step's result that is part of the result was too large to be stored.
+            WorkflowNotFoundError: The retention of the workflow is over.
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
@@ -110,7 +111,7 @@ class WorkflowHandle(SentLater):
     def _checked(self, result: Any, timeout: Duration | None) -> Any:
         if result is NOT_YET:
             waited_s = seconds("timeout", timeout)
-            raise WorkflowTimeoutError(self.queue, self.id, f"it has not ended within {waited_s:g} s")
+            raise WorkflowTimeoutError(self.queue, self.id, f"the workflow did not end within {waited_s:g} s")
         return result
 
     def _asked(self, plan: RequestPlan[T]) -> RequestPlan[T]:
@@ -124,7 +125,7 @@ class WorkflowHandle(SentLater):
         else:
             self.is_late = False
             return answer
-        raise WorkflowNotSentError(self.queue, self.id, "it waits in the outbox until a worker sends it")
+        raise WorkflowNotSentError(self.queue, self.id, "the workflow waits in the outbox until a worker sends it")
 
     def _ask_graph(self) -> RequestPlan[WorkflowGraph]:
         return self._asked(self._plans.ask_graph(self._source.keys, self.queue, self.id))
@@ -162,7 +163,7 @@ class WorkflowHandle(SentLater):
         A second call repeats the cancellation of running steps, for example after an interrupted first call.
 
         Returns:
-            True if it is cancelled, now or before; False if it ended in another way.
+            True if the workflow is cancelled, by this call or an earlier one. False if it ended in another way.
         """
         return self._source.run(self._ask_cancel())
 
@@ -176,10 +177,10 @@ class WorkflowHandle(SentLater):
         A member of a group in the home queue stays failed if its task was dropped or deleted.
 
         Returns:
-            How many steps are run again.
+            Number of steps that run again.
         """
         return self._source.run(self._ask_retry())
 
     async def aretry(self) -> int:
-        """Run the steps that failed again. As `retry`, for coroutines."""
+        """Run the failed steps again. As `retry`, for coroutines."""
         return await self._source.arun(self._ask_retry())

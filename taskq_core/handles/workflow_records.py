@@ -30,7 +30,7 @@ class StepState(StrEnum):
     FAILED = "failed"
     """Its task was archived or dropped."""
     SKIPPED = "skipped"
-    """It does not run, because an earlier step ended in another way."""
+    """The step does not run, because an earlier step did not end in the required way."""
     CANCELLED = "cancelled"
 
 
@@ -39,12 +39,12 @@ class WorkflowInfo:
     """State of a workflow, with the counts of its steps.
 
     Attributes:
-        id: Its id.
-        queue: Its home queue.
-        name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
-        state: Its state.
-        created_at: When it began, aware UTC.
-        ended_at: When it ended, None while it runs.
+        id: Id of the workflow.
+        queue: Home queue of the workflow.
+        name: Given name, or the names of the first steps, such as `fetch → resize → notify`.
+        state: State of the workflow.
+        created_at: When the workflow began, aware UTC.
+        ended_at: When the workflow ended, None while it runs.
         total: Number of steps. Each member of a group and each callback counts as one.
         counts: Number of steps by state.
     """
@@ -69,17 +69,17 @@ class StepInfo:
     """A step of a workflow, or a group of them.
 
     Attributes:
-        name: Its name.
-        task: Name of its task; of a group that of its first member, "" if that is not known.
-        queue: Queue of its task, "" for a group.
-        task_id: Id of its task, "" for a group: a member's is the name with "." and its number behind.
-        state: Its state.
-        after: Names of the earlier steps, each with when this one runs: "success", "failure", or "end" for either.
+        name: Name of the step.
+        task: Name of the step's task. For a group, that of its first member, "" if unknown.
+        queue: Queue of the step's task, "" for a group.
+        task_id: Id of the step's task, "" for a group. The id of a member is the step's name, "." and its number.
+        state: State of the step.
+        after: Earlier steps by name, with the outcome after which this step runs: "success", "failure" or "end".
         is_callback: True for a callback of a part of the workflow.
-        ended_at: When it ended, None while it has not.
-        error: Text of its failure; for a group, of its first failure. For a step that is retried, its last error. For a
-            step that succeeded, why its result was not stored. "" if none applies.
-        retried: For a started step, how often its task has failed so far.
+        ended_at: When the step ended, None before.
+        error: Error text of a failed step, or of the first failed member of a group. For a step that is retried, its
+            last error. For a step that succeeded, the reason why its result was not stored. Otherwise "".
+        retried: For a started step, the number of failures of its task so far.
         max_retry: For a retried step, the maximum number of retries.
         members: Members of a group, None for a step.
         succeeded: Members that have succeeded.
@@ -103,7 +103,7 @@ class StepInfo:
 
     @property
     def status(self) -> str:
-        """Its state, or for example "retrying 2/25" if its task has failed twice and will run again."""
+        """State for display, for example "retrying 2/25" if the step's task has failed twice and will run again."""
         return f"retrying {self.retried}/{self.max_retry}" if self.retried else self.state.value
 
 
@@ -113,18 +113,18 @@ class WorkflowGraph:
 
     Attributes:
         info: State of the whole workflow.
-        steps: Its steps, each after the steps on which it depends.
+        steps: The steps, in an order in which each step comes after the steps on which it depends.
     """
 
     info: WorkflowInfo
     steps: tuple[StepInfo, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the graph as JSON values."""
         return {**_plain(self.info), "steps": [_plain(step) for step in self.steps]}
 
     def to_mermaid(self) -> str:
-        """Return it as a flowchart of Mermaid."""
+        """Return the graph as a Mermaid flowchart."""
         numbers = {step.name: number for number, step in enumerate(self.steps)}
         lines = ["flowchart TD"]
         for number, step in enumerate(self.steps):
@@ -139,7 +139,7 @@ class WorkflowGraph:
         return "\n".join(lines) + "\n"
 
     def to_text(self) -> str:
-        """Return it as lines of text, one a step."""
+        """Return the graph as text, with one line for each step."""
         width = max((len(step.name) for step in self.steps), default=0)
         lines = []
         for step in self.steps:
@@ -155,12 +155,12 @@ class WorkflowGraph:
 
 
 def after_text(step: StepInfo) -> str:
-    """Return when a step runs, as "charge, failure of ship"."""
+    """Return the conditions under which a step runs, for display, such as "charge, failure of ship"."""
     return ", ".join(name if when == "success" else f"{when} of {name}" for name, when in step.after.items())
 
 
 def counted(steps: "tuple[StepInfo, ...]") -> tuple[int, Mapping[StepState, int]]:
-    """Return the number of steps, and their numbers by state. Each member of a group counts as one."""
+    """Return the total number of steps, and the number by state. Each member of a group counts as one step."""
     counts: Counter[StepState] = Counter()
     total = 0
     for step in steps:

@@ -214,7 +214,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         record = await inspector.task(queue, task_id)
         stored = b"" if isinstance(record, UnreadableTask) else record.payload
         if not _is_same(expected, stored):
-            raise TaskStateError(queue, task_id, str(record.state), "its payload has changed since it was read")
+            raise TaskStateError(queue, task_id, str(record.state), "the payload has changed since it was read")
         return stored
 
 

@@ -312,7 +312,7 @@ def test_somebody_who_is_faster_by_a_moment_is_told_too(
     monkeypatch.setattr(Inspector, "update_payload", overtaken)
     html = edit(operator, handle, '{"name": "Bob"}').content.decode()
 
-    assert "its payload has changed since it was read" in errors(html)
+    assert "the payload has changed since it was read" in errors(html)
     assert form_of(html)["arguments"] == ['{"name": "Bob"}']
     assert payload_of(redis, handle) == b'{"name":"Ada"}'
     assert not LogEntry.objects.exists()

@@ -68,7 +68,7 @@ def test_a_row_stands_in_the_database_of_the_transaction_until_it_commits(alias:
 
         assert waiting(alias) == ["shop:greet"]
         assert names() == []
-        with pytest.raises(TaskNotSentError, match="ask after the commit"):
+        with pytest.raises(TaskNotSentError, match="try again after the commit"):
             handle.refresh()
 
     assert waiting(alias) == []

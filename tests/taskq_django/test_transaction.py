@@ -140,7 +140,7 @@ def test_nothing_is_enqueued_on_rollback(inspector: Inspector, alias: str) -> No
         client.enqueue_many(greet.s(name) for name in ("Edsger", "Barbara"))
 
     assert names(inspector) == []
-    with pytest.raises(TaskNotSentError, match="ask after the commit"):
+    with pytest.raises(TaskNotSentError, match="try again after the commit"):
         handle.refresh()
 
 
@@ -262,7 +262,7 @@ def test_redis_down_at_the_commit_is_told_and_other_hooks_run(settings: Any, cap
     assert not handle.is_sent
     with pytest.raises(TaskNotSentError, match=handle.id):
         handle.refresh()
-    with pytest.raises(TaskNotSentError, match="sending it after the commit failed"):
+    with pytest.raises(TaskNotSentError, match="the send after the commit failed"):
         handle.result()
     error = next(record.exc_info[1] for record in caplog.records if record.exc_info)
     assert isinstance(error, EnqueueError)

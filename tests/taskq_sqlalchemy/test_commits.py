@@ -291,7 +291,7 @@ async def test_a_commit_holds_though_redis_does_not_answer(
 
     assert (await done(session.execute(select(User)))).scalars().one().id == 1
     assert pending(server) == [kept.id]
-    with pytest.raises(TaskNotSentError, match="sending it after the commit failed"):
+    with pytest.raises(TaskNotSentError, match="the send after the commit failed"):
         lost.result()
     with pytest.raises(HTTPException, match="503: task 'away' was not enqueued after the commit") as refused:
         (await accepted_dep()(Request({"type": "http"}), Response()))(lost)

@@ -365,7 +365,7 @@ class TestTransactions:
         result = await app.send(task.s(n=n) for n in range(450))
         early = result[449]
         before = (len(result), list(result.ids), redis_server.client.keys(), early.is_sent)
-        with pytest.raises(TaskNotSentError, match="ask after the commit"):
+        with pytest.raises(TaskNotSentError, match="try again after the commit"):
             early.refresh()
         await hook.commit()
 
@@ -418,5 +418,5 @@ class TestTransactions:
         await app.taskq.aclose()
 
         assert (early.is_sent, len(result)) == (False, 0)
-        with pytest.raises(TaskNotSentError, match="sending it after the commit failed: 0 tasks were enqueued"):
+        with pytest.raises(TaskNotSentError, match="the send after the commit failed: 0 tasks were enqueued"):
             early.refresh()

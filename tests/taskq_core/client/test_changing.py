@@ -80,7 +80,7 @@ def test_what_cannot_be_put_off_is_refused_with_its_reason(app: TaskQ) -> None:
         handle.reschedule()
     with pytest.raises(ConfigurationError, match="at must be a datetime with a time zone"):
         handle.reschedule(at=datetime(2099, 1, 1))  # noqa: DTZ001 - what is tested
-    with pytest.raises(ConfigurationError, match=r"call must be one of task .*work.*, got one of .*other"):
+    with pytest.raises(ConfigurationError, match=r"call must be a call of task .*work.*, got one of .*other"):
         handle.reschedule(after=1, call=other.s())
     with pytest.raises(TaskArgumentsError):
         handle.reschedule(after=1, call=work.s(1, 2))  # type: ignore[call-arg, arg-type]
@@ -107,7 +107,7 @@ def test_an_archived_task_waits_for_a_retry_and_a_completed_one_is_refused(
     redis_server.client.lrem(queue.pending, 1, done.id)
     redis_server.client.zadd(queue.completed, {done.id: 4_000_000_000})
     redis_server.client.hset(queue.task(done.id), "state", "completed")
-    with pytest.raises(TaskStateError, match="it has succeeded"):
+    with pytest.raises(TaskStateError, match="the task has succeeded"):
         done.reschedule(after=1)
 
 

@@ -373,7 +373,7 @@ class TestTransactionHook:
 
         for ask in (handle.aresult, handle.arefresh, handle.acancel):
             with pytest.raises(
-                TaskNotSentError, match="it is sent when the surrounding transaction commits; ask after"
+                TaskNotSentError, match="it is sent when the surrounding transaction commits; try again after"
             ):
                 await ask()
         for block in (handle.result, handle.refresh, handle.cancel):
@@ -402,7 +402,7 @@ class TestTransactionHook:
             await asyncio.to_thread(hook.waiting[1])
 
         assert (first.is_sent, second.is_sent) == (True, False)
-        with pytest.raises(TaskNotSentError, match=r"sending it after the commit failed: .* id 'x' is taken"):
+        with pytest.raises(TaskNotSentError, match=r"the send after the commit failed: .* id 'x' is taken"):
             second.refresh()
 
     async def test_one_commit_waits_for_a_silent_redis_once(

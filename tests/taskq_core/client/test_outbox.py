@@ -75,7 +75,7 @@ def test_a_row_is_written_in_the_transaction_and_sent_at_the_commit(outbox: Outb
 
         assert outbox.waiting() == ["shop:greet"]
         assert names(outbox) == []
-        with pytest.raises(TaskNotSentError, match="ask after the commit"):
+        with pytest.raises(TaskNotSentError, match="try again after the commit"):
             handle.refresh()
 
     assert outbox.waiting() == []

@@ -335,14 +335,14 @@ def test_blocking_callers_pause_if_redis_closes_each_subscription(
 async def test_a_task_that_does_not_end_in_time(app: Application, clock: Clock) -> None:
     """However little of the time is left for the last look."""
     handle = await app.task.adelay()
-    with pytest.raises(ResultTimeoutError, match=r"it has not ended within 0 s"):
+    with pytest.raises(ResultTimeoutError, match=r"the task did not end within 0 s"):
         await app.follow(handle, timeout=0).to_the_end()
 
     heard = await app.followed(handle, timeout=60)
     await clock.advance(55)
     assert not heard.task.done()
     await clock.advance(10)
-    with pytest.raises(ResultTimeoutError, match=r"it has not ended within 60 s"):
+    with pytest.raises(ResultTimeoutError, match=r"the task did not end within 60 s"):
         await heard.to_the_end()
 
 

@@ -138,7 +138,7 @@ class TestOutcomes:
 
         app.archive("it broke")
 
-        with pytest.raises(TaskFailedError, match="it failed and was archived: it broke") as caught:
+        with pytest.raises(TaskFailedError, match="the task failed and was archived: it broke") as caught:
             await waiting
         assert (caught.value.queue, caught.value.task_id) == ("default", handle.id)
 
@@ -222,8 +222,8 @@ class TestNoOutcome:
             await app.result(handle, None)
 
         assert str(caught.value) == (
-            f"task {handle.id!r} in queue 'default': it keeps no result because its retention is 0; give the task "
-            "retention=, for example @task(retention=3600), or set DEFAULTS['retention']"
+            f"task {handle.id!r} in queue 'default': the result is not stored, because the task's retention is 0; "
+            "set retention=, for example @task(retention=3600), or set DEFAULTS['retention']"
         )
 
     async def test_defaults_can_keep_results(self, redis_server: RedisServer, is_async: bool) -> None:
@@ -249,7 +249,7 @@ class TestNoOutcome:
             assert not waiting.done()
             await clock.advance(32)
 
-        with pytest.raises(ResultTimeoutError, match=f"it has not ended within {text}$") as caught:
+        with pytest.raises(ResultTimeoutError, match=f"the task did not end within {text}$") as caught:
             await waiting
 
         assert isinstance(caught.value, TimeoutError)

@@ -130,9 +130,9 @@ async def test_what_is_so_already_is_told(ask: Ask, enqueue: Enqueue) -> None:
     pending, archived = enqueue().id, enqueue().id
     await ask("archive_task", "default", archived)
 
-    with pytest.raises(TaskStateError, match="is pending: it is pending already"):
+    with pytest.raises(TaskStateError, match="is pending: the task is already pending"):
         await ask("run_task", "default", pending)
-    with pytest.raises(TaskStateError, match="is archived: it is archived already"):
+    with pytest.raises(TaskStateError, match="is archived: the task is already archived"):
         await ask("archive_task", "default", archived)
 
 
@@ -142,9 +142,9 @@ async def test_a_task_that_is_nowhere_is_told(ask: Ask, enqueue: Enqueue, redis_
     redis_server.client.zrem(PREFIX + "scheduled", task_id)
 
     for method in ("run_task", "archive_task", "delete_task"):
-        with pytest.raises(TaskStateError, match="not where its state says"):
+        with pytest.raises(TaskStateError, match="missing in the list of its state"):
             await ask(method, "default", task_id)
-    with pytest.raises(TaskStateError, match="not where its state says"):
+    with pytest.raises(TaskStateError, match="missing in the list of its state"):
         await ask("retry_task", "default", task_id, after=5)
 
     assert (await ask("task", "default", task_id)).state is TaskState.SCHEDULED

@@ -169,7 +169,7 @@ async def test_a_waiting_task_is_deleted_archived_or_left(app: TaskQ, redis_serv
 def test_wishes_that_are_refused(app: TaskQ) -> None:
     handle = app.remote("t").delay()
 
-    with pytest.raises(ConfigurationError, match="keep applies to a task that is not retried"):
+    with pytest.raises(ConfigurationError, match="keep must not be set together with retry=True"):
         handle.cancel(retry=True, keep=True)
     with pytest.raises(ConfigurationError, match="retry must be True or False"):
         handle.cancel(retry="yes")  # type: ignore[arg-type]
