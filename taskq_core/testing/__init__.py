@@ -1,18 +1,18 @@
-"""What tests of your project need: capture what is enqueued, run it here, or let a real worker run it.
+"""Helpers for tests of your project: capture enqueued tasks, run them in the test, or let a real worker run them.
 
 ::
 
-    with capture(taskq) as tasks:             # nothing is sent, nothing runs by itself
+    with capture(taskq) as tasks:             # nothing is sent, and no task runs by itself
         signup("a@b.c")
         tasks.assert_enqueued(send_email, to="a@b.c")
-        tasks.run(advance=3600)                 # here, with an hour passing in no time
+        tasks.run(advance=3600)                 # run due tasks in this thread, as if an hour had passed
 
     with eager(taskq):                        # each task runs inside the call that enqueues it
         signup("a@b.c")
 
     drain(taskq)                              # a real worker, on Redis or inside a capture
 
-    with interrupt_after(3):                  # what iterates stops after three items, and goes on in another run
+    with interrupt_after(3):                  # iterating tasks stop after three items and continue in another run
         tasks.run()
 
 They work in pytest and in unittest (`self.enterContext(capture(taskq))`), in blocking code and in coroutines

@@ -41,20 +41,20 @@ logger = logging.getLogger("taskq.testing")
 MOST_RUNS = 10_000
 """Maximum number of runs of one call, in case tasks enqueue each other without end."""
 MOST_INSIDE = 50
-"""Maximum number of eager tasks that run inside each other. Python itself ends blocking ones at about 80."""
+"""Maximum number of eager tasks that run inside each other. At about 80, Python raises `RecursionError`."""
 MOST_ATTEMPTS = 1_000
 """Maximum number of attempts of an eager task, in case it snoozes without end."""
 
 _inside: ContextVar[int] = ContextVar("taskq_inside", default=0)
-"""Number of eager tasks inside which this code runs."""
+"""Number of nested eager tasks in which this code runs."""
 
 
 class Captured:
-    """The tasks that were enqueued, and their runs. It can be read after the block too.
+    """The tasks that were enqueued in a block, and their runs. Also readable after the block.
 
     Attributes:
-        enqueued: All tasks that were stored, in order, with later changes (`Unique`). Refused tasks are not among them.
-        runs: All runs that ended, in order.
+        enqueued: All stored tasks, in order, with later changes by `Unique`. Refused tasks are not included.
+        runs: All ended runs, in order.
     """
 
     def __init__(self, app: TaskQ, *, state: Mapping[str, Any] | None = None, propagates: bool = False) -> None:
@@ -70,7 +70,7 @@ class Captured:
     # --- look ---------------------------------------------------------------------------------------------------------
 
     def find(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> list[EnqueuedTask]:
-        """Return the tasks that were enqueued and match. As `assert_enqueued`."""
+        """Return the enqueued tasks that match a call. The arguments are those of `assert_enqueued`."""
         call = self._call(task, args, kwargs)
         return [each for each in self.enqueued if call.matches(each) and queue in (None, each.queue)]
 
@@ -83,20 +83,20 @@ class Captured:
         """Check that a task was enqueued.
 
         Args:
-            task: A task, or the name of one: any call of it that has the arguments given here, whatever its others.
-                A signature, `task.s(...)`: exactly this call.
-            *args: Arguments by position.
-            count: How many there must be; None: at least one.
-            queue: Queue it must have gone to; None: any.
-            **kwargs: Arguments by name. Where a parameter is called `count` or `queue`, give a signature.
+            task: A task or its name, which match any call that has the arguments given here; or a signature,
+                `task.s(...)`, which matches exactly this call.
+            *args: Positional arguments.
+            count: Required number of matching tasks. None: at least one.
+            queue: Required queue. None: any queue.
+            **kwargs: Arguments by name. Pass a signature if a parameter is named `count` or `queue`.
 
         Returns:
-            The tasks that match, in order, to look at their options.
+            The matching tasks, in order, for checks of their options.
 
         Raises:
-            AssertionError: It was not; the message lists what was, arguments included.
+            AssertionError: The task was not enqueued. The message lists the enqueued tasks with their arguments.
             TypeError: `task` is not a task, a name or a signature.
-            TaskArgumentsError: The task has no such parameter, or it cannot have this value.
+            TaskArgumentsError: The task has no such parameter, or the value does not match the annotation.
         """
         __tracebackhide__ = True
         found = self.find(task, *args, queue=queue, **kwargs)
@@ -108,19 +108,19 @@ class Captured:
         raise AssertionError("\n".join(filter(None, (f"{expected} {problem}; {describe(self.enqueued)}", note))))
 
     def assert_not_enqueued(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> None:
-        """Check that no call like this was enqueued. As `assert_enqueued(..., count=0)`.
+        """Check that no matching call was enqueued. As `assert_enqueued(..., count=0)`.
 
         Raises:
-            AssertionError: One was.
+            AssertionError: A matching call was enqueued.
         """
         __tracebackhide__ = True
         self.assert_enqueued(task, *args, count=0, queue=queue, **kwargs)
 
     def assert_nothing_enqueued(self) -> None:
-        """Check that no task at all was enqueued.
+        """Check that no task was enqueued.
 
         Raises:
-            AssertionError: One was; the message lists them.
+            AssertionError: Tasks were enqueued. The message lists them.
         """
         __tracebackhide__ = True
         if self.enqueued:
@@ -129,14 +129,13 @@ class Captured:
     # --- run ----------------------------------------------------------------------------------------------------------
 
     def run(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
-        """Run what is due, here in this thread, and what that enqueues, until nothing is due any more.
+        """Run all due tasks in this thread, and the tasks that they enqueue, until no task is due.
 
-        Tasks whose code is not here stay where they are.
+        Tasks whose code is in another program are not run.
 
         Args:
-            advance: Let this much time pass for tasks that wait for their start or their next attempt, without waiting.
-                None: no time passes.
-            raises: Raise what tasks failed with; False: only return it.
+            advance: Simulate that this much time passes for scheduled tasks and retries. None: no time passes.
+            raises: Raise the errors of failed tasks. False: only return the runs.
 
         Returns:
             The runs, in order.
@@ -147,7 +146,7 @@ class Captured:
         return drive(self._run(advance, raises, on_loop=False))
 
     async def arun(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
-        """Run what is due on this event loop. As `run`, for coroutines."""
+        """Run all due tasks on this event loop. As `run`, for coroutines."""
         return await self._run(advance, raises, on_loop=True)
 
     async def _run(self, advance: Duration | None, raises: bool, *, on_loop: bool) -> list[TaskRun]:
@@ -164,7 +163,7 @@ class Captured:
         self.runs.append(run)
 
     def _due(self, advance: Duration | None) -> Generator[Run, None, None]:
-        """Yield what is due, one after the other, for as long as something is or can be made so."""
+        """Yield due runs one after the other, and advance the time while that makes further tasks due."""
         passing = PassingTime(
             self._store.runner, self._queues(), 0.0 if advance is None else seconds("advance", advance)
         )
@@ -189,7 +188,7 @@ class Captured:
             self._inline.give_back([*left_alone, *waiting])
 
     def _queues(self) -> list[QueueKeys]:
-        """Return the queues in the order in which a strict worker serves them, then the others."""
+        """Return the queues of the settings, in the order of strict priority, and then all other queues."""
         keys = self._app.runtime.keys
         weights = self._app.settings.queues
         names = self._store.runner.run(views.list_queues(keys.queues))
@@ -198,14 +197,14 @@ class Captured:
     # --- for the store ------------------------------------------------------------------------------------------------
 
     async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
-        """Remember tasks that were stored."""
+        """Record tasks that were stored."""
         self._remember(tasks)
 
     async def begun(self, *, on_loop: bool) -> None:
         """Do nothing: steps of a workflow wait for `run`."""
 
     def changed(self, task: NewTask, task_id: str) -> None:
-        """Remember that a waiting task was changed instead of storing a new one (`Unique`)."""
+        """Record that an existing task was changed instead of storing a new one (`Unique`)."""
         new = enqueued_task(task, self._app.tasks)
         is_moved = task.moves_start or new.run_after is not None or new.run_at is not None
         for position, known in enumerate(self.enqueued):
@@ -226,10 +225,10 @@ class Eager(Captured):
 
     Args:
         app: The queue application.
-        retries: Run again at once what failed or asks for it, until it succeeds or is archived.
-        propagates: Raise what a task failed with in the end to who enqueues it. Of several that are sent together all
-            run, and the first failure is raised.
-        state: As for `capture`.
+        retries: Retry failed and snoozed tasks at once, until they succeed or are archived.
+        propagates: Raise the final error of a task from the call that enqueues it. If several tasks are sent together,
+            all of them run, and the first error is raised.
+        state: See `capture`.
     """
 
     def __init__(
@@ -239,7 +238,7 @@ class Eager(Captured):
         self._retries = retries
 
     async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
-        """Remember tasks that were stored, and run them."""
+        """Record tasks that were stored, and run them."""
         self._remember(tasks)
         await self._run_at_once(self._runnable(tasks), on_loop)
 
@@ -259,7 +258,7 @@ class Eager(Captured):
                 raise error
 
     def _steps(self) -> Iterator[tuple[QueueKeys, str]]:
-        """Yield each step that was started, once, for as long as there are further ones."""
+        """Yield each started workflow step once, including steps that start in the meantime."""
         known: set[tuple[str, str]] = set()
         while True:
             queues = self._queues()
@@ -280,7 +279,7 @@ class Eager(Captured):
                 yield keys.queue(message.queue), task.task_id
 
     def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
-        """Yield each attempt of a task that is to be run. One that was interrupted goes on, as in a worker."""
+        """Yield each attempt of a task. An interrupted task is run again, as in a worker."""
         left = MOST_ATTEMPTS if self._retries else 1
         while left:
             start_now(self._store.runner, queue, task_id)
@@ -294,10 +293,10 @@ class Eager(Captured):
 
 @contextmanager
 def _one_deeper() -> Iterator[None]:
-    """Count what runs inside this block as inside one task more.
+    """Count one more level of nested eager tasks while the block runs.
 
     Raises:
-        BrokerReplyError: It would run inside too many; to who enqueues, the store refuses the task.
+        BrokerReplyError: Too many tasks are nested. The caller gets the error from the enqueue.
     """
     inside = _inside.get() + 1
     if inside > MOST_INSIDE:
@@ -310,18 +309,18 @@ def _one_deeper() -> Iterator[None]:
 
 
 class StandingEager(Eager):
-    """Runs tasks as `Eager` while a process lives. It remembers no task, and logs failures."""
+    """Runs tasks as `Eager` does, for the lifetime of a process. It records no tasks, and logs failures."""
 
     def __init__(self, app: TaskQ) -> None:
         super().__init__(app, retries=False, propagates=app.settings.eager_propagates)
 
     @property
     def store(self) -> Store:
-        """What takes the place of Redis."""
+        """The store that replaces Redis."""
         return self._store
 
     def _remember(self, tasks: Sequence[NewTask]) -> None:
-        """Remember nothing."""
+        """Record nothing."""
 
     def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
         """Yield the only attempt. A failure is final, because nothing would retry the task."""
@@ -341,15 +340,15 @@ class StandingEager(Eager):
 
 @contextmanager
 def capture(app: TaskQ, *, state: Mapping[str, Any] | None = None) -> Iterator[Captured]:
-    """Capture what is enqueued in a `with` block: nothing is sent to Redis, nothing runs by itself.
+    """Capture the tasks that are enqueued in a `with` block. Nothing is sent to Redis, and no task runs by itself.
 
     Args:
         app: The queue application.
-        state: What tasks that run here find as `context.state`, in the place of what worker lifespans yield: these run
-            in a worker only, also in that of `drain`.
+        state: Value of `context.state` for tasks that `run` runs, because worker lifespans run only in a worker, such
+            as that of `drain`.
 
     Raises:
-        ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
+        ConfigurationError: fakeredis is not installed. The extra `testing` installs it.
 
     Example:
         `with capture(taskq) as tasks: signup("a@b.c")`, then `tasks.assert_enqueued(send_email, to="a@b.c")`.
@@ -369,26 +368,26 @@ def eager(
 ) -> Iterator[Captured]:
     """Run each task that is enqueued in a `with` block at once, inside the call that enqueues it.
 
-    Arguments go through their payload, middleware and trace are as in a worker, and results are read back as ever. A
-    delay is not waited for. A plain function runs in the thread that enqueues it, and a coroutine ends before the call
-    returns. The handle has the exception of a task; `propagates` also raises it where the task is enqueued.
+    Arguments are encoded and decoded, middleware and traces work as in a worker, and results are read from the store.
+    Delays are skipped. A plain function runs in the thread that enqueues it, and a coroutine ends before the call
+    returns. The handle has the exception of a failed task; `propagates` also raises it from the enqueue.
 
     Args:
         app: The queue application.
-        retries: Run again at once what failed or was snoozed, until it succeeds or is archived. False: it waits.
-        raises: Raise at the end of the block what tasks failed with, unless the block itself raises.
-        propagates: Raise what a task fails with where it is enqueued, out of `delay()`, instead of at the end of the
-            block. With `retries`, what its last run fails with. Of several that are sent together all run first.
-        state: As for `capture`.
+        retries: Retry failed and snoozed tasks at once, until they succeed or are archived. False: they wait.
+        raises: Raise the errors of failed tasks at the end of the block, unless the block itself raises an error.
+        propagates: Raise the error of a failed task from the call that enqueues it, such as `delay()`, instead of at
+            the end of the block. With `retries`, the error of the last run. Tasks that are sent together all run first.
+        state: See `capture`.
 
     Raises:
         Exception: The last run of a task in the block failed. It is the exception of the first such task.
-        ConfigurationError: fakeredis is not installed; the extra `testing` brings it. Or `propagates` is asked for with
-            an outbox, whose sender deals with what goes wrong.
+        ConfigurationError: fakeredis is not installed (the extra `testing` installs it), or `propagates` is used with
+            an outbox.
     """
     if propagates and app.settings.enqueue is EnqueueMode.OUTBOX:
         raise ConfigurationError(
-            "propagates has no one to raise to with ENQUEUE = 'outbox': a task is enqueued once its row is written"
+            "propagates cannot be used with ENQUEUE = 'outbox', because the enqueue ends when the row is written"
         )
     with _diverted(app, Eager(app, retries=retries, propagates=propagates, state=state)) as tasks:
         yield tasks

@@ -1,4 +1,4 @@
-"""`drain` and `adrain`: a real worker that runs the tasks that are there, and stops.
+"""`drain` and `adrain`: start a real worker that runs all due tasks and then stops.
 
 It uses the store of the queue application: Redis, or the store in memory of a `capture`. As in production, plain
 functions run in threads, and time limits and leases hold.
@@ -16,11 +16,11 @@ from taskq_core.testing.records import TaskRun, raise_failures
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 SAFETY_NET_S = 0.05
-"""Seconds between two looks of the worker at the queues: a store in memory wakes no other thread."""
+"""Seconds between two polls of the queues by the worker, because a store in memory does not wake other threads."""
 
 
 AGGREGATE_EVERY_S = 0.02
-"""Seconds between two looks at groups."""
+"""Seconds between two checks for due groups."""
 
 
 class _Runs(WorkerListener):
@@ -52,22 +52,21 @@ def drain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker until nothing is due any more, blocking.
+    """Run a worker until no task is due. Blocks.
 
     Args:
         app: The queue application.
-        queues: Queues it serves; None: those of the settings, as in production.
-        advance: Let this much time pass for tasks that wait for their start or their next attempt, without waiting.
-            None: no time passes.
-        timeout: Most seconds it may take.
-        raises: Raise what tasks failed with; False: only return it.
+        queues: Queues that the worker serves. None: the queues of the settings, as in production.
+        advance: Simulate that this much time passes for scheduled tasks and retries. None: no time passes.
+        timeout: Maximum seconds.
+        raises: Raise the errors of failed tasks. False: only return the runs.
 
     Returns:
         The runs, in the order of their ends.
 
     Raises:
         Exception: The last run of a task failed. It is the exception of the first such task.
-        TimeoutError: It took longer; what still ran was given back to its queue.
+        TimeoutError: The time is over. Tasks that were still running returned to their queue.
         BrokerError: The store does not answer.
         RuntimeError: An event loop runs in this thread; await `adrain` there.
     """
@@ -84,7 +83,7 @@ async def adrain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker on this event loop until nothing is due any more. As `drain`, for coroutines."""
+    """Run a worker on this event loop until no task is due. As `drain`, for coroutines."""
     served = app.settings.queues if queues is None else dict.fromkeys(queues, 1)
     runtime = app.runtime
     await asyncio.to_thread(runtime.endpoint.open)
@@ -107,7 +106,7 @@ async def adrain(
         safety_net=SAFETY_NET_S,
         aggregate_every=AGGREGATE_EVERY_S,
         task_processes=False,
-        unknown_task_timeout=0,  # no other worker comes
+        unknown_task_timeout=0,  # no other worker could run the task
     )
     async with asyncio.timeout(seconds("timeout", timeout, allow_zero=False)):
         await Worker(app, config, listener=listener, when_idle=skip).arun()

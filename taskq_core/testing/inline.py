@@ -1,10 +1,10 @@
-"""Run tasks inside the code that asks for it: one after the other, without a worker.
+"""Run tasks one after the other in the test's own thread or event loop, without a worker.
 
-A task comes from the store, and its outcome returns there through the scripts and the rules of a worker. Only the
-function runs in this thread, or on this event loop, so that it sees what its caller sees: a transaction of the test, a
-debugger, a patched module. Time limits are not watched here.
+Tasks are taken from the store and settled there with the same scripts and rules as in a worker. The function runs in
+the test's thread or event loop, so it uses the transaction, the debugger and the patched modules of the test. Time
+limits do not apply.
 
-Everything is a coroutine, for both kinds of callers: blocking code runs it by `drive`.
+All methods that run tasks are coroutines. Blocking code calls them with `drive`.
 """
 
 import asyncio
@@ -47,28 +47,28 @@ logger = logging.getLogger("taskq.testing")
 LEASE_S = 7 * 86_400
 """Seconds of a lease. It is not extended, and a debugger may stop a run for long."""
 LATEST_S = 253_402_300_799
-"""Last Unix second a calendar holds, in the year 9999."""
+"""Last Unix second that `datetime` can represent, in the year 9999."""
 
 
 T = TypeVar("T")
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing, in blocking code."""
+    """Run a coroutine that never waits, from blocking code. Return its result."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]  # what the coroutine returns
-    raise AssertionError("a coroutine waits although it runs in blocking code")
+    raise AssertionError("the coroutine waits, but it was called from blocking code")
 
 
 class InlineWorker:
-    """Takes tasks from a store and runs them here.
+    """Takes tasks from a store and runs them in the calling code.
 
     Args:
         app: The queue application.
         runner: Sends operations to the store.
-        state: What tasks find as the state of their context. The application's worker lifespans do not run.
+        state: Value of `context.state` for the tasks. The application's worker lifespans do not run.
     """
 
     def __init__(self, app: TaskQ, runner: SyncRunner, state: Mapping[str, Any] | None = None) -> None:
@@ -81,13 +81,13 @@ class InlineWorker:
         self._taken: dict[tuple[str, str], Run] = {}
 
     def can_run(self, name: str) -> bool:
-        """Whether the code of a task is here: it is registered, or a handler's pattern fits."""
+        """Return whether this application has the code of a task: a registered task or a matching handler."""
         return self._app.find_task(name) is not None or self._app.handlers.find(name).name != ""
 
     # --- take and give back -------------------------------------------------------------------------------------------
 
     def take(self, queue: QueueKeys) -> list[Run]:
-        """Take what is pending in a queue, and due; at most one batch, oldest first."""
+        """Take pending and due tasks of a queue, oldest first, at most one batch."""
         self._forward(queue)
         with self._lock:
             return self._dequeue(queue)
@@ -96,7 +96,7 @@ class InlineWorker:
         """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
         key = (queue.name, task_id)
         self._forward(queue)
-        with self._lock:  # several threads may look for theirs; each leaves what it took for another here
+        with self._lock:  # a thread that takes a task for another thread leaves it here
             while key not in self._taken:
                 runs = self._dequeue(queue)
                 if not runs:
@@ -107,7 +107,7 @@ class InlineWorker:
     def _forward(self, queue: QueueKeys) -> None:
         while self._runner.run(services.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
-        self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))  # what its rate allows by now
+        self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))  # those that the rate allows
 
     def dispatch(self, queues: Iterable[QueueKeys]) -> None:
         """Move steps and outcomes of workflows between queues, until nothing is left."""
@@ -140,7 +140,7 @@ class InlineWorker:
         return runs
 
     def give_back(self, runs: Iterable[Run]) -> None:
-        """Put tasks back to the head of their queues, the first of them first."""
+        """Return tasks to the head of their queues, in the same order."""
         for run in reversed(list(runs)):
             self._runner.run(run_ops.settle(run.queue, [requeued(run)], owner=self._owner))
 
@@ -151,13 +151,14 @@ class InlineWorker:
 
         Args:
             run: The task.
-            on_loop: Whether this event loop runs it, and a plain function where the application's bridge runs blocking
-                code. Otherwise this thread runs it, and a coroutine on an event loop that blocks the thread.
+            on_loop: True: a coroutine runs on this event loop, and a plain function where the application's bridge runs
+                blocking code. False: a plain function runs in this thread, and a coroutine on a new event loop that
+                blocks the thread.
         """
         try:
             call = self._prepare(run, on_loop)
             if on_loop and _task(run).is_coroutine:
-                run.result = await asyncio.create_task(self._acall(run, call))  # which has its own context
+                run.result = await asyncio.create_task(self._acall(run, call))  # the asyncio task has its own context
             else:
                 run.result = await self._plain(partial(contextvars.copy_context().run, self._call, run, call), on_loop)
         except (Exception, SystemExit, TaskPaused) as error:
@@ -187,7 +188,7 @@ class InlineWorker:
         return await self._app.bridge.arun(function) if on_loop else function()
 
     def _prepare(self, run: Run, on_loop: bool) -> Callable[[], Any]:
-        """Return the call to make: the function with its arguments, inside the middleware."""
+        """Return a function without arguments that runs the task's function inside its middleware."""
         task = run.task = self._app.find_handler(run.name)
         message = run.message
         run.started = SYSTEM_CLOCK.monotonic()
@@ -334,7 +335,7 @@ class _InlineNotes(Keeper):
 
 @contextlib.contextmanager
 def _harmless(run: Run) -> Iterator[None]:
-    """Log what an error handler raises, as a worker does."""
+    """Log errors of an error handler in the block, as a worker does."""
     try:
         yield
     except Exception:

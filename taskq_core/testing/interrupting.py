@@ -1,4 +1,4 @@
-"""`interrupt_after`: stop tasks that iterate, as a deploy does, and see that they go on where they were."""
+"""`interrupt_after`: stop iterating tasks as a deployment does, to test that they continue where they stopped."""
 
 import math
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ from taskq_core.execution.iteration import Interruption, interrupting
 
 @contextmanager
 def interrupt_after(items: int, *, times: int | None = None) -> Iterator[Interruption]:
-    """Stop each run in a `with` block after so many items of `context.iterate`, or so many checkpoints.
+    """Stop each run in a `with` block after `items` items of `context.iterate`, or as many checkpoints.
 
-    The task goes back to the head of its queue without using an attempt, and whatever runs tasks (`run` of a capture,
-    `eager`, `drain`) runs it again, from the item where it stopped. Items of loops inside loops count, too.
+    The task returns to the head of its queue without using an attempt. `run` of a capture, `eager` or `drain` then runs
+    it again from the item where it stopped. Items of nested loops count too.
 
     Args:
-        items: Items after which a run stops. At least 1.
-        times: How often this happens in all; None: each time.
+        items: Number of items after which a run stops. At least 1.
+        times: Maximum number of stops. None: no limit.
 
     Yields:
-        What counts the stops, as `count`.
+        An object whose attribute `count` is the number of stops.
 
     Raises:
-        ConfigurationError: A number is not usable.
+        ConfigurationError: A number is not valid.
 
     Example:
         `with interrupt_after(2) as stops: tasks.run()`, then `assert stops.count == 3`.

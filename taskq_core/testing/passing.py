@@ -1,8 +1,8 @@
-"""Let time pass for tasks that wait, without waiting.
+"""Simulate that time passes, so that tests need not wait for scheduled tasks and retries.
 
-No clock is changed. All starts, next attempts and times of joining a group move forward by the time until the first of
-them is due, so they keep their order and distances, in memory and on a real server. Unique locks and deadlines do not
-move.
+No clock is changed. The stored times of scheduled tasks, retries and groups are moved earlier by the time until
+the first of them is due. They keep their order and distances. This works in memory and on a real server. Unique locks
+and deadlines do not change.
 """
 
 import math
@@ -16,20 +16,20 @@ from taskq_core.tasks.aggregation import Aggregators
 from taskq_core.wire import QueueKeys, TaskState
 
 PAGE = 1_000
-"""Most tasks that are listed at once."""
+"""Maximum number of tasks that one request lists."""
 ROUNDED_UP_S = 1
-"""Seconds by which a start may be later than it was asked for: it is stored as the next whole second."""
+"""Maximum seconds by which a stored start may be later than the requested start, because it is rounded up."""
 STATES = (TaskState.SCHEDULED, TaskState.RETRY)
 
 
 class PassingTime:
-    """A stretch of time that may pass.
+    """A limited amount of time that a test simulates.
 
     Args:
         runner: Sends operations.
-        queues: Queues whose tasks wait.
-        most_s: Seconds that may pass in all; whole seconds, as starts are.
-        aggregators: Tell when groups are due. None: no group becomes due.
+        queues: Queues whose waiting tasks are affected.
+        most_s: Maximum total seconds, as a whole number.
+        aggregators: Determine when groups are due. None: no group becomes due.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PassingTime:
         self._aggregators = aggregators
 
     def skip(self) -> bool:
-        """Let time pass to the next task or group that becomes due. False if none does within what is left."""
+        """Advance to the next time at which a task or group is due. Return False if none is due in the rest of time."""
         wait_s = min((each for queue in self._queues for each in self._waits_s(queue)), default=math.inf)
         if wait_s > self._left_s + ROUNDED_UP_S:
             return False
@@ -49,11 +49,11 @@ class PassingTime:
         return True
 
     def finish(self) -> None:
-        """Let the rest of the time pass, in which nothing becomes due."""
+        """Advance by the rest of the time. Nothing becomes due in it."""
         self._pass(self._left_s)
 
     def _waits_s(self, queue: QueueKeys) -> Iterator[int]:
-        """Yield whole seconds until something of a queue is due: at least those of what comes first."""
+        """Yield the whole seconds until tasks and groups of a queue are due, at least those of the first one."""
         now_s = math.floor(self._runner.run(views.count_tasks(queue)).now_ns / 1e9)
         for state in STATES:
             for _, start_s in self._list(rehearsal.waiting_key(queue, state), 0, 0):
@@ -99,6 +99,6 @@ class PassingTime:
 
 
 def start_now(runner: SyncRunner, queue: QueueKeys, task_id: str) -> None:
-    """Make a task that waits for its start or its next attempt due."""
+    """Make a scheduled task, or a task that waits for a retry, due now."""
     for state in STATES:
         runner.run(rehearsal.bring_forward(rehearsal.waiting_key(queue, state), task_id, by_s=MAX_SECONDS))

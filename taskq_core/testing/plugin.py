@@ -41,7 +41,7 @@ def taskq_app(pytestconfig: pytest.Config) -> TaskQ:
     for part in attribute.split("."):
         found = getattr(found, part)
     if not isinstance(found, TaskQ):
-        raise pytest.UsageError(f"taskq_app must name a TaskQ, and {named!r} is {type(found).__name__}")
+        raise pytest.UsageError(f"taskq_app must name a TaskQ, but {named!r} is a {type(found).__name__}")
     return found
 
 
@@ -61,11 +61,11 @@ def taskq_eager(taskq_app: TaskQ) -> Iterator[Captured]:
 
 @pytest.fixture
 def taskq_drain(taskq_app: TaskQ, taskq_capture: Captured) -> Callable[..., list[TaskRun]]:
-    """Runs a worker until nothing is due any more, on what the test has enqueued. As `taskq_core.testing.drain`."""
+    """Return a function that runs a worker on the test's tasks until none is due; see `taskq_core.testing.drain`."""
     return partial(drain, taskq_app)
 
 
 @pytest.fixture
 def taskq_adrain(taskq_app: TaskQ, taskq_capture: Captured) -> Callable[..., Awaitable[list[TaskRun]]]:
-    """As `taskq_drain`, to be awaited: `taskq_core.testing.adrain`."""
+    """Return `taskq_drain` for coroutines; see `taskq_core.testing.adrain`."""
     return partial(adrain, taskq_app)

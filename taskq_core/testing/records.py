@@ -1,4 +1,4 @@
-"""What tests look at: tasks that were enqueued, runs that ended, and what is asserted about them."""
+"""Records of enqueued tasks and ended runs for tests, and the assertions about them."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -27,10 +27,10 @@ class ForeignTask(Protocol):
 
 
 TaskLike = BaseTask[Any] | Signature[Any] | ForeignTask | str
-"""What names a task in an assertion: a task, the name of one, or a signature, which is one call."""
+"""A task in an assertion: a task object, the name of a task, or a signature, which stands for one call."""
 
 SHOWN = 20
-"""Most tasks that a failed assertion lists."""
+"""Maximum number of tasks that a failed assertion lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +40,19 @@ class EnqueuedTask:
     Attributes:
         id: Id of the task.
         name: Name of the task.
-        queue: Queue it went to.
-        arguments: Its arguments by name, read back as its function gets them; a parameter left to its default is
-            missing. Empty if the payload is not a JSON object.
+        queue: Queue of the task.
+        arguments: Arguments by name, decoded as for the function. Arguments that were not passed are missing. Empty if
+            the payload is not a JSON object.
         payload: Payload bytes.
-        headers: Text that travels with it, the trace included.
-        max_retry: Most retries.
-        timeout: Longest run, None for no limit.
-        deadline: Latest moment to run, None for no limit.
-        retention: How long it is kept after success.
-        group: The group it waits in, or "".
-        run_after: Its delay; None if it starts at once, or at `run_at`.
-        run_at: Its start, None if it has none.
-        is_unique: True if it holds a unique lock.
+        headers: Headers of the task, including the trace.
+        max_retry: Maximum number of retries.
+        timeout: Maximum run time, None for no limit.
+        deadline: Latest time at which the task may run, None for no limit.
+        retention: How long the task is stored after success.
+        group: Group in which the task waits, "" outside of a group.
+        run_after: Delay of the start. None if the task starts at once or at `run_at`.
+        run_at: Start as an absolute time, None without one.
+        is_unique: True if the task holds a unique lock.
     """
 
     id: str
@@ -83,10 +83,10 @@ class TaskRun:
     Attributes:
         id: Id of the task.
         name: Name of the task.
-        queue: Queue it came from.
+        queue: Queue of the task.
         attempt: Number of the run, from 1.
         outcome: completed, retried, archived, snoozed, discarded, requeued or lost.
-        error: What its function raised, None if it returned.
+        error: The exception that the function raised, None if it returned.
     """
 
     id: str
@@ -98,7 +98,7 @@ class TaskRun:
 
     @property
     def has_failed(self) -> bool:
-        """True if its function failed, whether it is tried again or not."""
+        """True if the run failed, even if the task is retried."""
         return self.outcome in ("retried", "archived", "lost")
 
 
@@ -125,12 +125,12 @@ def enqueued_task(new: NewTask, tasks: Mapping[str, Task[Any, Any]]) -> Enqueued
 
 
 def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> dict[str, object]:
-    """Return the arguments of a task as far as they can be read."""
+    """Return the arguments of a task as far as they can be decoded."""
     if task is not None:
         try:
             return task.codec.decode(message.payload)
         except PayloadError:
-            pass  # a peer's payload, or one of another version: what JSON says of it is shown
+            pass  # the payload is from another program or version, so return its plain JSON values
     try:
         return msgspec.json.decode(message.payload, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -144,8 +144,9 @@ class Call:
     """The call that a test expects: a task, and some or all of its arguments.
 
     Args:
-        task: A task (any arguments, but for those given), a name, or a signature (exactly this call).
-        args, kwargs: Arguments that the call has, whatever the others are.
+        task: A task or its name, which match any call that has the arguments given here; or a signature, which matches
+            exactly this call.
+        args, kwargs: Arguments that the call must have. Other arguments may have any value.
 
     Raises:
         TypeError: `task` is not a task, a name or a signature.
@@ -157,7 +158,7 @@ class Call:
         self._is_whole = isinstance(task, Signature)
         if isinstance(task, Signature):
             if args or kwargs:
-                raise TypeError("a signature has its arguments already; give task.s(...) alone, or the task with some")
+                raise TypeError("a signature has its arguments; pass task.s(...) alone, or the task and arguments")
             if not isinstance(task.task, Task) and task.args:
                 self._payload = task.task.encode(task.args, task.kwargs)
             else:
@@ -169,7 +170,7 @@ class Call:
         self._task = task if isinstance(task, Task) else None
         if args:
             if self._task is None:
-                raise TypeError(f"the arguments of {self.name!r}, whose code is not here, are given by name")
+                raise TypeError(f"pass the arguments of {self.name!r} by name, because its code is not in this program")
             kwargs = {**self._named(self._task, args), **kwargs}
         self._arguments = dict(kwargs)
         if self._task is not None:
@@ -196,10 +197,9 @@ class Call:
         return f"{self.name}({shown if self._is_whole or not shown else f'{shown}, ...'})"
 
     def matches(self, enqueued: EnqueuedTask) -> bool:
-        """Whether a task is this call.
+        """Return whether an enqueued task is this call.
 
-        Arguments are compared as JSON, so that a tuple equals the list it arrives as; one left to
-        its default equals the default.
+        Arguments are compared as JSON, so a tuple equals a list. A missing argument equals the default value.
         """
         if enqueued.name != self.name:
             return False
@@ -209,7 +209,7 @@ class Call:
         expected = {**(self._defaults() if self._is_whole else actual), **self._arguments}
         if expected == actual:
             return True
-        names = enqueued.arguments.keys() | self._arguments.keys()  # a default may be no JSON
+        names = enqueued.arguments.keys() | self._arguments.keys()  # a default may have no JSON form
         return expected.keys() == actual.keys() and self._encode(expected, names) == self._encode(actual, names)
 
     def _defaults(self) -> dict[str, object]:

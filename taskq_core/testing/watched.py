@@ -19,7 +19,7 @@ BEGINNINGS = ("create_workflow", "add_members", "close_groups", "retry_steps")
 
 
 class Watcher(Protocol):
-    """Gets the reports, in the code that enqueues, before it goes on."""
+    """Receives the reports. Its methods are called in the code that enqueues, before the enqueue returns."""
 
     def changed(self, task: NewTask, task_id: str) -> None:
         """Handle that the task with this id was changed instead of storing a new one."""
@@ -62,7 +62,7 @@ class WatchedAsyncRunner(AsyncRunner):
     """An asyncio runner that reports the tasks that are enqueued through it.
 
     Attributes:
-        is_closed: Whether it refuses everything, as a blocking runner that was closed does.
+        is_closed: True once the runner rejects all operations, like a closed blocking runner.
     """
 
     def __init__(self, endpoint: Endpoint, watcher: Watcher) -> None:
@@ -71,7 +71,7 @@ class WatchedAsyncRunner(AsyncRunner):
         self.is_closed = False
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
-        """Send one operation and return its answer. As `AsyncRunner.run`."""
+        """Send one operation and return its response. See `AsyncRunner.run`."""
         if self.is_closed:
             raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
         answer = await super().run(operation, patience_s=patience_s)
@@ -85,7 +85,7 @@ class WatchedStore(Store):
     __slots__ = ()
 
     def close(self) -> None:
-        """Refuse everything from now on. Handles and clients of a test that is over may still be used."""
+        """Reject all operations from now on, because handles and clients may still be used after the test."""
         self.runner.close()
         assert isinstance(self.async_runner, WatchedAsyncRunner)
         self.async_runner.is_closed = True

@@ -284,7 +284,7 @@ class TestOutboxInTestCase(TestCase):
         assert not await OutboxTask.objects.aexists()
 
     def test_nobody_is_there_to_raise_to(self) -> None:
-        with pytest.raises(ConfigurationError, match="propagates has no one to raise to"), eager(propagates=True):
+        with pytest.raises(ConfigurationError, match="propagates cannot be used with ENQUEUE"), eager(propagates=True):
             raise AssertionError
 
 

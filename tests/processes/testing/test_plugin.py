@@ -97,7 +97,7 @@ def test_capture(taskq_capture):
     [
         ("", "the taskq fixtures need a queue application: set taskq_app = module:attribute"),
         ("taskq_app = app", "got 'app'"),
-        ("taskq_app = app:note", "taskq_app must name a TaskQ, and 'app:note' is Task"),
+        ("taskq_app = app:note", "taskq_app must name a TaskQ, but 'app:note' is a Task"),
     ],
 )
 def test_without_one_it_says_what_to_do(tmp_path: Path, ini: str, message: str) -> None:
