@@ -42,9 +42,9 @@ SYSTEM_CLOCK = SystemClock()
 
 
 class RedisClock:
-    """Unix time by Redis's clock, moved on by the monotonic clock of this machine.
+    """Unix time by Redis's clock, advanced by the monotonic clock of this machine.
 
-    Before the first answer it is the wall clock.
+    Before the first response of Redis, it returns the wall clock.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -52,7 +52,7 @@ class RedisClock:
         self._offset = clock.time() - clock.monotonic()
 
     def learn(self, now_ns: int, received_at: float) -> None:
-        """Take Redis's time (Unix ns) from an answer received at a monotonic second."""
+        """Set the time to Redis's time (Unix ns) from a response that was received at `received_at` (monotonic)."""
         self._offset = now_ns / 1e9 - received_at
 
     def time(self) -> float:

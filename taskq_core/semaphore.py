@@ -155,7 +155,7 @@ class Hold:
         self._wait_s = wait_s
         self._deadline = deadline
         self.holder = holder
-        """Who holds the place."""
+        """Id of the holder of the place."""
 
     def _pauses(self) -> Iterator[float]:
         """Yield the seconds until each further attempt. Raise SemaphoreFullError when the time to wait is over."""
@@ -167,7 +167,7 @@ class Hold:
         raise SemaphoreFullError(self._semaphore.scope, self._semaphore.limit)
 
     def _log_kept(self, error: BrokerError) -> None:
-        # The block has done its work. To raise now would make the task do it again.
+        # Raise no error, because the block has done its work and a retry of the task would repeat it.
         logger.warning("a place of semaphore %r stays taken until its deadline: %s", self._semaphore.scope, error)
 
     def __enter__(self) -> "Hold":

@@ -89,7 +89,7 @@ class AfterCommit:
 
     @contextmanager
     def _joining(self, app: TaskQ) -> Iterator[TransactionHook | None]:
-        """Yield what postpones the sending: None where the application's outbox writes a row to the session."""
+        """Yield the hook that postpones the send, None if the application's outbox writes a row to the session."""
         outbox = app.outbox if app.settings.enqueue is EnqueueMode.OUTBOX else None
         if not isinstance(outbox, SQLAlchemyOutbox):
             yield self._hook
@@ -103,7 +103,9 @@ class AfterCommit:
 
 
 def enqueue_after_commit(*sessions: Any) -> AfterCommit:
-    """Return what enqueues when a session has committed; of several, after the last, and not if one is rolled back.
+    """Return an object that enqueues calls when a session has committed.
+
+    With several sessions, it enqueues after the last commit, and does not enqueue if one of them is rolled back.
 
     Args:
         *sessions: `Session`, `AsyncSession`, or a registry of either. Exactly one if the application has an outbox.
@@ -191,9 +193,9 @@ class _Waiting:
         self._sendings.setdefault(_key(innermost), []).append(sending)
 
     def committed(self, session: Session) -> None:
-        """The innermost transaction has committed."""
+        """Handle the commit of the innermost transaction."""
         savepoint = session.get_nested_transaction()
-        if savepoint is not None:  # what waits for it is part of the transaction around it now
+        if savepoint is not None:  # calls that waited for the savepoint now wait for the transaction around it
             waiting = self._sendings.pop(_key(savepoint), [])
             if waiting:
                 self._sendings.setdefault(_key(savepoint.parent), []).extend(waiting)

@@ -24,7 +24,7 @@ class Database:
             return work(connection)
 
     def close(self) -> None:
-        """Do nothing: the pool is the application's."""
+        """Do nothing, because the pool belongs to the application."""
 
 
 class AsyncDatabase:
@@ -42,7 +42,7 @@ class AsyncDatabase:
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call a function in a new transaction, commit it, and return the function's result."""
-        with self._lock:  # so that `close` waits for each call that has a loop
+        with self._lock:  # makes `close` wait for calls that use the loop
             loop, engine = self._open()
             future = asyncio.run_coroutine_threadsafe(_call(engine, work), loop)
         return future.result()
