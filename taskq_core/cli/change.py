@@ -31,7 +31,7 @@ def cancel(session: Session, task_id: str, retry: bool, discard: bool) -> Answer
     if retry and discard:
         raise click.UsageError("give either --retry or --discard", click.get_current_context())
     workers = session.inspector.cancel_task(task_id, retry=retry, keep=False if discard else None)
-    return f"asked {workers} worker{'' if workers == 1 else 's'} to cancel {task_id}", {"workers_told": workers}
+    return f"asked {workers} worker{'' if workers == 1 else 's'} to cancel {task_id}", {"received_by": workers}
 
 
 @each_command(task, "run", queue_option, ids_argument)

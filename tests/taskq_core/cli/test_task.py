@@ -297,7 +297,7 @@ def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis
     assert [subscription.next(5), subscription.next(5)] == ["one", "two"]
     subscription.close()
     told, waits, nobody = run_json("task", "cancel", "one", "three", "nobody", status=1)["ids"]
-    assert told == {"id": "one", "ok": True, "workers_told": 0}
+    assert told == {"id": "one", "ok": True, "received_by": 0}
     assert "is pending: only a running task can be cancelled" in waits["error"]
     assert "no task 'nobody' in any queue" in nobody["error"]
 
