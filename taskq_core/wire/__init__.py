@@ -1,7 +1,7 @@
-"""Go Asynq's contract, without any input or output.
+"""The data formats that taskq shares with Go Asynq, without input and output.
 
-It defines key names, states, protobuf messages, durations, option strings, the names of unique locks, and Asynq's two
-rules of chance (retry delay, queue order). Nothing here talks to Redis or reads a clock.
+They are key names, states, protobuf messages, durations, option strings, and the keys of unique locks. The package also
+contains Asynq's two rules with random numbers: retry delay and queue order. No code here uses Redis or reads a clock.
 """
 
 from taskq_core.wire.asynq_pb2 import TaskMessage

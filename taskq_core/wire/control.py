@@ -1,7 +1,7 @@
 """Task properties beyond Asynq's fields: headers named `taskq-*`, and marks that scripts read.
 
-A header travels with the message, through Go's hands too. A mark is the same in the words of a script, which reads no
-headers. It follows `|` in the start argument of a new task.
+A header is part of the message, and Go preserves it. A mark is the same property in a form for scripts, which cannot
+read headers. Marks follow `|` in the start argument of a new task.
 """
 
 import math
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 EXPIRES: Final = "taskq-expires"
-"""Header: the Unix second by which a task has to be started, or `+` and the seconds it may wait, counted by Redis from
-its start; behind it ` discard` where it is then dropped rather than archived."""
+"""Header: expiry of a task, as the latest Unix second of its start, or as `+` and the maximum number of seconds it may
+wait. ` discard` follows if the expired task is dropped instead of archived."""
 
 PRIORITY: Final = "taskq-priority"
-"""Header: the band of a task and that of its retries, `<0 to 9>:<0 to 9>`."""
+"""Header: priority bands of a task and of its retries, `<0 to 9>:<0 to 9>`."""
 DEAD_LETTER: Final = "taskq-dead-letter"
 """Header: JSON of queue and name of a task that is enqueued when this one is archived."""
 ENQUEUED: Final = "taskq-enqueued"
@@ -28,12 +28,12 @@ _BANDS = re.compile(r"(\d):(\d)\Z")
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """By when a task has to be started.
+    """The time by which a task has to be started.
 
     Attributes:
-        value_s: Unix second, or seconds from its start.
-        is_relative: Whether it counts from the start.
-        is_discarded: Whether a task that expires is dropped, rather than archived.
+        value_s: Unix second, or seconds from the task's start time.
+        is_relative: Whether `value_s` counts from the start time.
+        is_discarded: Whether an expired task is dropped instead of archived.
     """
 
     value_s: int
@@ -45,18 +45,19 @@ class Expiry:
 
 
 def read_expiry(headers: Mapping[str, str]) -> Expiry | None:
-    """Return by when a task has to be started, None for whenever; what cannot be read says nothing."""
+    """Return the expiry in the headers of a task; None if it is missing or not valid."""
     found = _PATTERN.match(headers.get(EXPIRES, ""))
     return None if found is None else Expiry(int(found[2]), found[1] == "+", found[3] is not None)
 
 
 def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str:
-    """Return the mark of a relative expiry, "" for an absolute one, which the message already holds.
+    """Return the mark of a relative expiry; "" for an absolute one, which is already in the message.
 
     Args:
-        expiry: As the header says it.
-        timeout_s: Longest run: Go's deadline is put so far behind the expiry; 0 leaves the deadline alone.
-        waited_s: Seconds the task has waited elsewhere.
+        expiry: The expiry in the task's header.
+        timeout_s: Maximum duration of a run. The deadline for Go workers is the expiry plus this time; 0 leaves the
+            deadline unchanged.
+        waited_s: Seconds for which the task has already waited, for example in an outbox.
     """
     if not expiry.is_relative:
         return ""
@@ -65,17 +66,17 @@ def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str
 
 
 def read_enqueued_ms(headers: Mapping[str, str]) -> int | None:
-    """Return when a task was enqueued, Unix ms; None where that is not known."""
+    """Return the time at which a task was enqueued (Unix ms), None if unknown."""
     value = headers.get(ENQUEUED, "")
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 14 else None
 
 
 def read_priority(headers: Mapping[str, str]) -> tuple[int, int]:
-    """Return the band of a task and that of its retries; what cannot be read says 0."""
+    """Return the priority bands of a task and of its retries; 0 for a band that is missing or not valid."""
     found = _BANDS.match(headers.get(PRIORITY, ""))
     return (0, 0) if found is None else (int(found[1]), int(found[2]))
 
 
 def priority_mark(band: int, retry_band: int) -> str:
-    """Return the mark of a priority, "" for the default."""
+    """Return the mark of a priority, "" for the default priority."""
     return f"p{band}:{retry_band};" if band or retry_band else ""

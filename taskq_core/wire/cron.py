@@ -1,4 +1,4 @@
-"""When a periodic entry fires: cron lines, descriptors and intervals, as Go Asynq reads them.
+"""Compute when a periodic entry fires: cron lines, descriptors and intervals, with the same meaning as in Go Asynq.
 
 ::
 
@@ -6,12 +6,12 @@
     [CRON_TZ=<zone> ] @yearly @annually @monthly @weekly @daily @midnight @hourly
     @every <duration>                                     1h30m, 90s: Go's notation, whole seconds
 
-A cron line fires at every instant whose local time matches it. So a time that a change to summer time leaves out does
-not fire that day, and a time that a change back repeats fires twice. An interval fires a whole number of intervals
-after its start. All of it is whole Unix seconds; nothing here reads a clock.
+A cron line fires at every instant whose local time matches it. So a local time that a change to summer time skips does
+not fire on that day, and a local time that a change back repeats fires twice. An interval fires a whole number of
+intervals after its start. All times are whole Unix seconds. No code here reads a clock.
 
-croniter finds the next local time that matches. The meaning of a spec, and the instants of a local time, are defined
-here: each field reaches croniter as plain numbers, and the UTC offset is constant wherever its answer is used.
+croniter finds the next matching local time. This module parses specs and converts local times to instants: it passes
+the fields to croniter as plain numbers, and uses its result only within a period of constant UTC offset.
 """
 
 from collections.abc import Mapping
@@ -25,17 +25,17 @@ from taskq_core.errors import ConfigurationError, WireFormatError
 from taskq_core.wire import parse_duration
 from taskq_core.wire.durations import NS_PER_S
 
-if TYPE_CHECKING:  # it asks another process what machine this is, and most programs have no cron line
+if TYPE_CHECKING:  # its import starts another process, and most programs have no cron line
     from croniter import croniter
 
 SEARCH_YEARS = 5
-"""Calendar years after that of the start in which a next firing is looked for, as upstream."""
+"""Number of calendar years after the start in which a next firing is searched, as in Go."""
 
 _DAY_S = 86_400
 _STEADY_S = 2 * _DAY_S
-"""A zone changes its UTC offset at most once in this time. Since 1970 no two changes were less than six days apart."""
+"""Seconds in which a time zone changes its UTC offset at most once. Since 1970 changes were at least six days apart."""
 _LAST_S = int(datetime(MAXYEAR - 2 * SEARCH_YEARS, 1, 1, tzinfo=UTC).timestamp())
-"""Nothing is looked for from here on, so that no search comes to the end of the calendar."""
+"""End of all searches (Unix s), so that no search reaches the end of Python's calendar."""
 _PREFIXES = ("CRON_TZ=", "TZ=")
 _DESCRIPTORS = {
     "@yearly": "0 0 1 1 *",
@@ -49,11 +49,11 @@ _DESCRIPTORS = {
 
 
 class Schedule(Protocol):
-    """When something fires. All moments are Unix seconds."""
+    """Computes when a periodic entry fires. All times are Unix seconds."""
 
     @property
     def text(self) -> str:
-        """The spec in full, its time zone included, as Go's tools read it. Two that fire alike may differ in it."""
+        """The complete spec with its time zone, as Go's tools read it. Equal schedules may have different texts."""
         ...
 
     def next_after(self, moment_s: int) -> int | None:
@@ -61,19 +61,19 @@ class Schedule(Protocol):
         ...
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return a moment not after the limit from which the firings after the limit follow as from the start."""
+        """Return a time up to the limit, from which `next_after` finds the same later firings as from the start."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Fires every so many seconds, counted from its start."""
+    """Fires at a fixed interval in seconds, counted from its start."""
 
     interval_s: int
     text: str
 
     def next_after(self, moment_s: int) -> int | None:
-        """Return the moment one interval later; the moment given has to be the start or a firing."""
+        """Return the time one interval later. `moment_s` must be the start or a firing."""
         return moment_s + self.interval_s
 
     def anchor(self, start_s: int, limit_s: int) -> int:
@@ -83,9 +83,9 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """Fires as another schedule does, from a start on and before an end, in Unix seconds; None for an open end.
+    """Limits another schedule to the time between a start and an end (Unix seconds; None for no limit).
 
-    With a start, an interval is counted from there: it fires at the start, and then a whole number of intervals later.
+    An interval is counted from the start: it fires at the start, and then a whole number of intervals later.
     """
 
     inner: Schedule
@@ -94,7 +94,7 @@ class Bounded:
 
     @property
     def text(self) -> str:
-        """The spec in full. The bounds have no words in it."""
+        """The complete spec. It does not contain the start and the end."""
         return self.inner.text
 
     def next_after(self, moment_s: int) -> int | None:
@@ -113,7 +113,7 @@ class Bounded:
         return self.start_s + ((moment_s - self.start_s) // interval_s + 1) * interval_s
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return a moment from which the firings after the limit follow. Only an interval without a start needs one."""
+        """Return the time from which to search firings after the limit. Only intervals without a start depend on it."""
         return self.inner.anchor(start_s, limit_s) if self.start_s is None else max(start_s, limit_s)
 
 
@@ -127,10 +127,10 @@ class _Field:
     names: Mapping[str, int]
 
     def read(self, text: str) -> tuple[str, bool]:
-        """Return the field for croniter, its numbers or `*` for all, and whether it is written as a star.
+        """Return the field for croniter (numbers, or `*` for all), and whether it is written as a star.
 
         Raises:
-            ValueError: It cannot be read. The message is the rest of a sentence.
+            ValueError: The field is not valid. The message is the end of a sentence.
         """
         numbers: set[int] = set()
         is_star = False
@@ -165,7 +165,7 @@ class _Field:
     @staticmethod
     def _digits(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9):
-            raise ValueError(f"{text!r} is no number")
+            raise ValueError(f"{text!r} is not a number")
         return int(text)
 
 
@@ -190,10 +190,10 @@ class Cron:
     text: str
     zone: tzinfo
     walk: "croniter" = field(compare=False, repr=False)
-    """Finds what matches among local times without a zone. Threads share it, so only copies of it are moved."""
+    """Finds matching local times without a zone. Threads share it, so only copies of it are advanced."""
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return the limit, or the start where that is later: a cron line fires by the calendar."""
+        """Return the later one of limit and start: the firings of a cron line do not depend on its start."""
         return max(start_s, limit_s)
 
     def next_after(self, moment_s: int) -> int | None:
@@ -201,7 +201,7 @@ class Cron:
         return _next_after(self, moment_s)
 
     def look_after(self, moment_s: int) -> int | None:
-        """Find what `next_after` returns and remembers."""
+        """Compute the uncached result of `next_after`."""
         start_s = moment_s + 1
         if not 0 <= start_s < _LAST_S:
             return None
@@ -220,11 +220,11 @@ class Cron:
                 return None
             elif found_s <= start_s + _STEADY_S or self.zone is UTC:
                 return found_s
-            else:  # far off: until a day before, no local time is as late, whatever changes on the way
+            else:  # far away: a day before, no change of the UTC offset can make local time as late as the match
                 start_s = local_s - _DAY_S
 
     def _first_match(self, local_s: int, limit_s: int) -> int:
-        """Return the first local second that matches, from the one given on, or the limit if croniter finds none."""
+        """Return the first matching local second at or after `local_s`, or the limit if croniter finds none."""
         from croniter import CroniterBadDateError
 
         try:
@@ -233,7 +233,7 @@ class Cron:
             return limit_s
 
     def _change_after(self, start_s: int, offset_s: int) -> int | None:
-        """Return when the UTC offset changes next, if it does so within `_STEADY_S`."""
+        """Return the time of the next change of the UTC offset, None if there is none within `_STEADY_S`."""
         low, high = start_s, start_s + _STEADY_S
         if self.zone is UTC or self._offset(high) == offset_s:
             return None
@@ -250,19 +250,19 @@ class Cron:
 
 @lru_cache(maxsize=4096)
 def _next_after(cron: Cron, moment_s: int) -> int | None:
-    """A scheduler asks the same several times, and for all entries of one spec."""
+    """Cache `Cron.look_after`, because a scheduler asks repeatedly, and for all entries with the same spec."""
     return cron.look_after(moment_s)
 
 
 def parse_schedule(spec: str, *, zone: str = "UTC") -> Schedule:
-    """Read a spec.
+    """Parse a spec.
 
     Args:
-        spec: See the docstring of this module.
-        zone: IANA name of the time zone of a cron line that names none, or names `Local`.
+        spec: The spec; the docstring of this module describes the forms.
+        zone: IANA name of the time zone for a cron line without a zone, or with the zone `Local`.
 
     Raises:
-        ConfigurationError: The spec or the zone is not usable. The message shows the spec and says what is wrong.
+        ConfigurationError: The spec or the zone is not valid. The message contains the spec and the problem.
     """
     if not isinstance(spec, str):
         raise ConfigurationError(f"a schedule must be text such as '*/5 * * * *', got {spec!r}")
@@ -321,8 +321,8 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
             read.append(each.read(word))
         except ValueError as error:
             raise ValueError(f"{each.name}: {error}") from None
-    either_day = not read[-3][1] and not read[-1][1]  # both are restricted: a day matches if either does
-    if either_day and "*" in (read[-3][0], read[-1][0]):  # one lets every day pass, as 1-31 does
+    either_day = not read[-3][1] and not read[-1][1]  # both restricted: one of them has to match
+    if either_day and "*" in (read[-3][0], read[-1][0]):  # one of them allows every day, for example 1-31
         read[-3] = read[-1] = ("*", True)
     _refuse_impossible(days=read[-3][0], months=read[-2][0], days_of_week=read[-1][0])
     return Cron(
@@ -330,7 +330,7 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
         zone=tz,
         walk=croniter(
             " ".join(numbers for numbers, _ in read),
-            start_time=0,  # or it reads the clock
+            start_time=0,  # without it, croniter reads the clock
             day_or=either_day,
             max_years_between_matches=SEARCH_YEARS,
             second_at_beginning=True,
@@ -347,7 +347,7 @@ def _refuse_impossible(*, days: str, months: str, days_of_week: str) -> None:
         return
     first = min(map(int, days.split(",")))
     if first > max(_LONGEST_MONTH.get(int(month), 31) for month in months.split(",")):
-        raise ValueError(f"it never fires: day of month {days} does not come in month {months}")
+        raise ValueError(f"it never fires: month {months} has no day {days}")
 
 
 def with_zone(spec: str, zone: str = "UTC") -> str:
@@ -371,12 +371,12 @@ def time_zone(name: str) -> tzinfo:
     """
     if name == "UTC":
         return UTC
-    import zoneinfo  # not above: it looks through the installation's paths, and only periodic tasks have time zones
+    import zoneinfo  # imported here because it searches the file system, and only periodic tasks need it
 
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, TypeError):
         raise ConfigurationError(
-            f"there is no time zone {str(name)[:80]!r}; give an IANA name such as 'Europe/Berlin' "
+            f"there is no time zone {str(name)[:80]!r}; use an IANA name such as 'Europe/Berlin' "
             "(a system without time zone data needs the package tzdata)"
         ) from None

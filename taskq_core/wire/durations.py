@@ -1,7 +1,7 @@
-"""Durations as Go writes them (`1h30m0s`), exact to the nanosecond.
+"""Read and write durations in Go's notation (`1h30m0s`), exact to the nanosecond.
 
-Option strings of periodic entries and `@every` specs hold them. The range is Go's: 64 bits of nanoseconds, about 292
-years either way.
+Option strings of periodic entries and `@every` specs contain them. The range is Go's: 64 bits of nanoseconds, about
+-292 to 292 years.
 """
 
 import re
@@ -24,12 +24,12 @@ _UNITS_NS = {
     "h": 3_600 * NS_PER_S,
 }
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
-# Enough digits for the whole range and every unit; more would change nothing, and Python refuses thousands of them.
+# Enough digits for the whole range and every unit. Python refuses to convert thousands of digits.
 _DIGITS = 20
 
 
 def format_duration(ns: int) -> str:
-    """Return a duration as Go prints it.
+    """Return a duration in the notation in which Go prints it.
 
     Args:
         ns: Nanoseconds, within 64 bits.
@@ -109,4 +109,4 @@ def _decimal(value: int, unit: int, places: int) -> str:
 
 
 def _refused(text: str, why: str) -> WireFormatError:
-    return WireFormatError(f"{text[:80]!r} is no duration such as '1h30m': {why}")
+    return WireFormatError(f"{text[:80]!r} is not a duration such as '1h30m': {why}")

@@ -1,4 +1,4 @@
-"""Random task ids: UUIDs of version 4 as text, drawn many at a time from the operating system."""
+"""Random task ids: UUIDs of version 4. The random bytes of many ids are read from the operating system at once."""
 
 import os
 from collections import deque
@@ -28,14 +28,14 @@ def _draw(count: int) -> list[str]:
 
 
 def worker_token(worker_id: str) -> str:
-    """Return the token by which tasks and leases name the worker with this id."""
+    """Return the token that identifies a worker in tasks and leases, derived from the worker's id."""
     return worker_id.replace("-", "")[:16]
 
 
 def new_token() -> str:
-    """Return 16 random hex characters: the name of a connection, a worker or a lease holder."""
+    """Return 16 random hex characters that identify a connection, a worker or a lease holder."""
     return os.urandom(8).hex()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ready.clear)  # a child must not hand out its parent's ids
+    os.register_at_fork(after_in_child=_ready.clear)  # a child process must not use its parent's ids

@@ -1,11 +1,11 @@
-"""Every key in Redis: its name, its type, who owns it.
+"""The names and types of all keys in Redis.
 
-The names under `<prefix>:` are Go Asynq's contract and must match it byte for byte. The names under `taskq:{Q}:` are
-our own; they carry the queue as hash tag too, so a script that touches both stays on one cluster slot. With another
-prefix than `asynq` our own keys carry it as well, and two prefixes on one Redis never share a key.
+Keys under `<prefix>:` belong to Go Asynq and must match its names byte for byte. Keys under `taskq:{Q}:` are used by
+taskq only. They have the queue as hash tag too, so that all keys of a queue are in one cluster slot. With a prefix
+other than `asynq`, taskq-only keys contain the prefix as well, so two prefixes on one Redis never share a key.
 
-Building a key never checks the name: Go may have created a queue that we would refuse, and tools must still show it.
-Whoever takes a name from a user calls the `validate_...` functions first.
+Functions that build a key do not check names: Go may have created a queue that taskq would refuse, and tools must still
+show it. Code that receives a name from a user has to call the `validate_...` functions.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from taskq_core.errors import ConfigurationError
 DEFAULT_PREFIX = "asynq"
 DEFAULT_QUEUE = "default"
 MAX_NAME_BYTES = 256
-"""Longest queue name, task id, task type or prefix, in bytes of UTF-8."""
+"""Maximum length of a queue name, task id, task type or prefix, in bytes of UTF-8."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SHOWN = 80
@@ -27,11 +27,11 @@ _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
 class QueueKeys:
-    """The keys of one queue, built once.
+    """The keys of one queue. `Keys.queue` creates and caches them.
 
-    Made by `Keys.queue`. Asynq's are lists (`pending`, `active`), sorted sets (`lease`, `scheduled`, `retry`,
-    `archived`, `completed`, `aggregation_sets`, groups and their aggregation sets), a set (`groups`), strings
-    (`paused`, the counters, unique locks) and one hash a task. Ours are described at their attribute or method.
+    Asynq's keys are lists (`pending`, `active`), sorted sets (`lease`, `scheduled`, `retry`, `archived`, `completed`,
+    `aggregation_sets`, groups and their aggregation sets), a set (`groups`), strings (`paused`, the counters, unique
+    locks) and one hash per task. taskq-only keys are described at their attribute or method.
     """
 
     def __init__(self, prefix: str, name: str) -> None:
@@ -54,31 +54,31 @@ class QueueKeys:
         self.aggregation_sets = base + "aggregation_sets"
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
-        self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks of higher bands in their order
+        self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks with a priority, in order
         self.letters = own + "letters"  # sorted set: id of an archived task that a handler has to receive, by due time
-        self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
-        self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
-        self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept
-        self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox by the second it was stored
-        self.runs = own + "runs"  # hash: runs of table entries that were not reported yet, by entry
-        self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
-        self.steps = own + "wf-steps"  # sorted set: steps of workflows that were started here, by the second of that
-        self.workflows_out = own + "wf-out"  # sorted set: steps to start in other queues, by millisecond
-        self.workflow_queues = own + "wf-queues"  # set: other queues that steps were sent to from here
-        self.workflow_notes = own + "wf-notes"  # hash: how steps of workflows at home elsewhere have ended
-        self.workflow_receipts = own + "wf-receipts"  # sorted set: steps from elsewhere by the second they came
-        self.workflows_open = own + "wf-open"  # sorted set: id of a workflow by the second until which members may come
-        self.workflows_running = own + "wf-running"  # sorted set: id of a workflow by the second it began
-        self.workflows_ended = own + "wf-ended"  # sorted set: id of a workflow by the second it is kept until
-        self.done = own + "done"  # channel: ids of tasks that came to an end
-        self.limits = own + "limits"  # hash: numbers of limits, as workers declare ("d:") and people set them ("o:")
-        self.limits_prefix = lim = own + "lim:"  # prefix of holders, lines and tokens by slot, see `_limits.lua`
-        self.limits_due = lim + "due"  # sorted set: slot of a limit by when the next may start, Unix ms
-        self.limit_checks = lim + "check"  # sorted set: slot of a limit by when its holders are looked at, Unix ms
-        self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call, s
+        self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by time of quarantine (s)
+        self.moving = own + "moving"  # sorted set: id of a task that is being moved, by start of the move (s)
+        self.moved = own + "moved"  # sorted set: receipt of a task from another queue, by its expiry (s)
+        self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox, by time of delivery (s)
+        self.runs = own + "runs"  # hash: runs of periodic entries that their provider has not received yet
+        self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by time (s)
+        self.steps = own + "wf-steps"  # sorted set: started steps of workflows, by start (s)
+        self.workflows_out = own + "wf-out"  # sorted set: steps to start in other queues, by time (ms)
+        self.workflow_queues = own + "wf-queues"  # set: other queues that received steps of this home queue
+        self.workflow_notes = own + "wf-notes"  # hash: outcomes of steps, for workflows with another home queue
+        self.workflow_receipts = own + "wf-receipts"  # sorted set: receipts of steps from other queues, by arrival (s)
+        self.workflows_open = own + "wf-open"  # sorted set: workflow that accepts members, by time limit (s)
+        self.workflows_running = own + "wf-running"  # sorted set: running workflow, by start (s)
+        self.workflows_ended = own + "wf-ended"  # sorted set: ended workflow, by end of retention (s)
+        self.done = own + "done"  # channel: ids of ended tasks
+        self.limits = own + "limits"  # hash: values of limits that workers declare ("d:") and users set ("o:")
+        self.limits_prefix = lim = own + "lim:"  # prefix of keys of holders, lines and tokens, see `_limits.lua`
+        self.limits_due = lim + "due"  # sorted set: slot of a limit, by next start (Unix ms)
+        self.limit_checks = lim + "check"  # sorted set: slot of a limit, by next check of its holders (Unix ms)
+        self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call (s)
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
-        self.totals = own + "totals"  # hash, expiring: what became of runs since ever, by task type, see `tallies`
-        self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
+        self.totals = own + "totals"  # hash, expiring: total counters of runs by task type, see `tallies`
+        self.absent = own + "absent"  # never exists; deleting it is a write that Redis allows over maxmemory
 
     def __repr__(self) -> str:
         return f"QueueKeys({self.prefix!r})"
@@ -92,7 +92,7 @@ class QueueKeys:
         return self.group_prefix + group
 
     def aggregation_set(self, group: str, set_id: str) -> str:
-        """Sorted set: members of a group that are being turned into one task."""
+        """Sorted set: members of a group that an aggregator is combining into one task."""
         return f"{self.group_prefix}{group}:{set_id}"
 
     def daily_processed(self, day: date | float) -> str:
@@ -104,43 +104,43 @@ class QueueKeys:
         return f"{self.failed}:{_utc_day(day)}"
 
     def unique(self, task_type: str, payload: bytes | None) -> str:
-        """Lock of a task type and payload. No payload (None) and an empty one are different locks."""
+        """Unique lock of a task type and payload. No payload (None) and an empty payload have different locks."""
         return self.lock(task_type, "" if payload is None else hashlib.md5(payload, usedforsecurity=False).hexdigest())
 
     def lock(self, task_type: str, digest: str) -> str:
-        """Lock of a task type, by the digest of what counts."""
+        """Unique lock of a task type and a digest of the payload or of some arguments."""
         return f"{self.unique_prefix}{task_type}:{digest}"
 
     def is_lock(self, name: str) -> bool:
         """Return whether a name read from Redis is a unique lock of this queue. Ignore every other name.
 
-        Any producer of the queue can choose the name, and a worker acts on it with its own rights. `is_lock` in
-        `_unique.lua` is the same rule for scripts.
+        Any producer of the queue can choose the name, and the worker would change that key with its own rights.
+        `is_lock` in `_unique.lua` is the same rule for scripts.
         """
         return name.startswith(self.unique_prefix)
 
     def workflow(self, workflow_id: str) -> str:
-        """Hash: a workflow whose home is this queue. Its groups have keys beside it, `:g<n>` and so on behind."""
+        """Hash: a workflow with this home queue. Its groups have keys with additional suffixes, such as `:g<n>`."""
         return f"{self.own_prefix}wf:{workflow_id}"
 
     def workflow_cancelled(self, workflow_id: str) -> str:
-        """String, expiring: steps of this workflow, which is at home elsewhere, are dropped when they are fetched."""
+        """String, expiring: present if workers must drop steps of this workflow, which has another home queue."""
         return f"{self.own_prefix}wf-cancelled:{workflow_id}"
 
     def receipt(self, connection: str) -> str:
-        """String, expiring: result of the last enqueue of a connection, which its repeat returns."""
+        """String, expiring: result of the last enqueue call of a connection, which a repeated call returns."""
         return f"{self.own_prefix}rcpt:{connection}"
 
     def unconfirmed(self, task_id: str) -> str:
-        """String, expiring: digest of a call whose task is stored and not confirmed by replicas yet."""
+        """String, expiring: digest of a call whose task is stored but not yet confirmed by replicas."""
         return f"{self.own_prefix}unconfirmed:{task_id}"
 
     def call(self, worker: str) -> str:
-        """String, expiring: tasks of the last dequeue call of a worker, which its repeat returns."""
+        """String, expiring: tasks of the last dequeue call of a worker, which a repeated call returns."""
         return f"{self.own_prefix}call:{worker}"
 
     def leader(self, service: str) -> str:
-        """String, expiring: which worker acts for a service (`forwarder`, `recoverer`, ...) on this queue."""
+        """String, expiring: token of the worker that leads a service (`forwarder`, `recoverer`, ...) of this queue."""
         return f"{self.own_prefix}leader:{service}"
 
     def peers(self, place: str) -> str:
@@ -148,7 +148,7 @@ class QueueKeys:
         return f"{self.own_prefix}peers:{place}"
 
     def tick(self, entry: str) -> str:
-        """String, expiring: how far a periodic entry has come. `entry` is its id and when it fires, see `periodic`."""
+        """String, expiring: last firings of a periodic entry. `entry` is its id with its schedule, see `periodic`."""
         return f"{self.own_prefix}tick:{entry}"
 
     def samples(self, step_s: int) -> str:
@@ -156,7 +156,7 @@ class QueueKeys:
         return f"{self.own_prefix}samples:{step_s}"
 
     def tally(self, hour: int) -> str:
-        """Hash, expiring: what became of runs in an hour (Unix hours), by task type, see `tallies`."""
+        """Hash, expiring: counters of the runs of an hour (Unix hours), by task type, see `tallies`."""
         return f"{self.own_prefix}tally:{hour}"
 
     def removed(self, kind: str) -> str:
@@ -164,15 +164,15 @@ class QueueKeys:
         return f"{self.own_prefix}removed:{kind}"
 
     def combined_set(self, set_id: str) -> str:
-        """Sorted set: members of a set that was turned into one task, still to be deleted."""
+        """Sorted set: members of a combined aggregation set, which must still be deleted."""
         return f"{self.combined}:{set_id}"
 
     def quarantined(self, task_id: str) -> str:
-        """Hash: the fields of an unreadable task, byte for byte."""
+        """Hash: the unchanged fields of an unreadable task."""
         return f"{self.own_prefix}quarantine:{task_id}"
 
     def strange(self, key: str, at_ns: int) -> str:
-        """Former key of the queue with a wrong type, with the time (Unix ns) it was renamed."""
+        """New name of a key with a wrong type. It contains the time of the renaming (Unix ns)."""
         return f"{self.own_prefix}strange:{key.removeprefix(self.prefix).removeprefix(self.own_prefix)}:{at_ns}"
 
 
@@ -180,10 +180,10 @@ class Keys:
     """All keys of one installation.
 
     Args:
-        prefix: First part of every key. `asynq` is what Go programs use.
+        prefix: First part of every key. Go programs use `asynq`.
 
     Raises:
-        ConfigurationError: The prefix is not usable.
+        ConfigurationError: The prefix is not valid.
     """
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
@@ -194,7 +194,7 @@ class Keys:
         self.schedulers = f"{prefix}:schedulers"  # sorted set: scheduler keys by expiry
         self.cancel = f"{prefix}:cancel"  # channel: ids of tasks to cancel
         self._own = own = "taskq" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq"
-        self.schedules = f"{own}:schedules"  # hash: schedules added, and paused, at run time, see `runtime_schedules`
+        self.schedules = f"{own}:schedules"  # hash: schedules added or paused at run time, see `runtime_schedules`
         self.control = f"{own}:control"  # channel: requests to workers, see `taskq_core.codec.worker_requests`
         self._queues: dict[str, QueueKeys] = {}
 
@@ -202,17 +202,17 @@ class Keys:
         return f"Keys({self.prefix!r})"
 
     def queue(self, name: str) -> QueueKeys:
-        """Return the keys of a queue; the same object for the same name. The name is not checked."""
+        """Return the keys of a queue, from a cache. The name is not checked."""
         try:
             return self._queues[name]
         except KeyError:
-            if len(self._queues) >= _CACHED_QUEUES:  # a flood of names must not grow memory
+            if len(self._queues) >= _CACHED_QUEUES:  # keeps memory small if there are very many names
                 self._queues.clear()
             keys = self._queues[name] = QueueKeys(self.prefix, name)
             return keys
 
     def home_of(self, workflow_key: str) -> QueueKeys | None:
-        """Return the home queue of a workflow by its key, None if it belongs to another prefix."""
+        """Return the home queue in the key of a workflow; None if the key has another prefix."""
         own, found, workflow_id = workflow_key.rpartition(":wf:")
         _, opened, name = own.partition("{")
         if not found or not opened or not name.endswith("}") or not workflow_id or re.search(r"[:\s]", workflow_id):
@@ -233,15 +233,15 @@ class Keys:
         return f"{self.schedulers}:{{{host}:{pid}:{scheduler_id}}}"
 
     def scheduler_leader(self, entries: str) -> str:
-        """String, expiring: which scheduler acts for a set of entries, which is named by its digest."""
+        """String, expiring: token of the scheduler that leads a set of entries. `entries` is a digest of the set."""
         return f"{self._own}:scheduler:leader:{entries}"
 
     def outbox_leader(self, table: str) -> str:
-        """String, expiring: which worker relays the rows of an outbox table."""
+        """String, expiring: token of the worker that sends the rows of an outbox table."""
         return f"{self._own}:outbox:leader:{table}"
 
     def semaphore(self, scope: str) -> str:
-        """Sorted set: who holds a place of a semaphore, by the Unix second until which it is held."""
+        """Sorted set: holders of a semaphore, by the Unix second until which they hold their place."""
         return f"{self.prefix}:sema:{scope}"
 
     def scheduler_history(self, entry_id: str) -> str:
@@ -250,13 +250,13 @@ class Keys:
 
 
 def validate_queue_name(name: str) -> str:
-    """Return the queue name if it can be used.
+    """Return the queue name if it is valid.
 
-    At most 256 bytes of valid UTF-8, not blank, no control character, and no `}` in front: that would leave the hash
-    tag empty and spread one queue over several cluster slots.
+    A valid name has at most 256 bytes of UTF-8, is not blank, has no control character, and does not begin with `}`,
+    which would make the hash tag empty and distribute the queue over several cluster slots.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The name is not valid.
     """
     _validate("queue name", name)
     if name.startswith("}"):
@@ -265,58 +265,58 @@ def validate_queue_name(name: str) -> str:
 
 
 def validate_task_id(task_id: str) -> str:
-    """Return the task id if it can be used: at most 256 bytes of valid UTF-8, not blank, no control character.
+    """Return the task id if it is valid: at most 256 bytes of UTF-8, not blank, no control character.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The id is not valid.
     """
     return _validate("task id", task_id)
 
 
 def validate_task_type(task_type: str) -> str:
-    """Return the task type if it can be used: at most 256 bytes of valid UTF-8, not blank, no control character.
+    """Return the task type if it is valid: at most 256 bytes of UTF-8, not blank, no control character.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The task type is not valid.
     """
     return _validate("task type", task_type)
 
 
 def validate_group_name(group: str) -> str:
-    """Return the group name if it can be used: at most 256 bytes of valid UTF-8, not blank, no control character.
+    """Return the group name if it is valid: at most 256 bytes of UTF-8, not blank, no control character.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The name is not valid.
     """
     return _validate("group name", group)
 
 
 def validate_scope(scope: str) -> str:
-    """Return the scope of a semaphore if it can be used: at most 256 bytes of valid UTF-8, no control character.
+    """Return the scope of a semaphore if it is valid: at most 256 bytes of UTF-8, not blank, no control character.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The scope is not valid.
     """
     return _validate("scope of a semaphore", scope)
 
 
 def validate_entry_id(entry_id: str) -> str:
-    """Return the id of a periodic entry if it can be used: as a task id.
+    """Return the id of a periodic entry if it is valid. The rules are those of a task id.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The id is not valid.
     """
     return _validate("entry id", entry_id)
 
 
 def validate_prefix(prefix: str) -> str:
-    """Return the key prefix if it can be used.
+    """Return the key prefix if it is valid.
 
-    At most 256 bytes of valid UTF-8, not blank, no control character, no brace (it would become the hash tag of every
-    key), and not `taskq` as its last part, because our own keys of another prefix are named so.
+    A valid prefix has at most 256 bytes of UTF-8, is not blank, has no control character and no brace (which would
+    become the hash tag of every key), and does not end in `taskq`, which marks taskq-only keys of another prefix.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: The prefix is not valid.
     """
     _validate("key prefix", prefix)
     if "{" in prefix or "}" in prefix:
@@ -352,7 +352,7 @@ def _shown(value: str) -> str:
 def _utc_day(day: date | float) -> str:
     if isinstance(day, datetime):
         if day.tzinfo is None:
-            raise ValueError("the day of a naive datetime is not known; give it a time zone")
+            raise ValueError("the UTC day of a naive datetime is unknown; add a time zone")
         return day.astimezone(UTC).date().isoformat()
     if isinstance(day, date):
         return day.isoformat()

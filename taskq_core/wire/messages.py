@@ -1,11 +1,11 @@
-"""A task's stored message: read it, write a new one fast, write a changed one without losing anything.
+"""Decode the stored message of a task, encode new messages fast, and encode changed messages without losing fields.
 
-Reading gives protobuf's own `TaskMessage`. A new message is written by a `MessageTemplate`, which encodes the part that
-is the same for all tasks of a kind once; its bytes equal protobuf's deterministic ones (but for the order of two
-headers of which one's name starts the other's, where protobuf's own runtimes differ). A stored message is changed by
-decoding, copying and encoding, which keeps fields that this release does not know.
+Decoding returns protobuf's own `TaskMessage`. A `MessageTemplate` encodes new messages; it encodes the part that all
+tasks of a kind share only once. Its bytes are those of protobuf's deterministic encoding, except for the order of two
+headers if the name of one is a prefix of the other (protobuf's own runtimes differ there). A stored message is changed
+by decoding, copying and encoding, which keeps fields that this release does not know.
 
-Refusals are `WireFormatError`s. They never show a payload or a header.
+All errors are `WireFormatError`s. They never contain a payload or a header.
 """
 
 import re
@@ -18,7 +18,7 @@ from taskq_core.errors import WireFormatError
 from taskq_core.wire.asynq_pb2 import TaskMessage
 
 MAX_ERROR_BYTES: Final = 4096
-"""Longest error text that is stored, in bytes of UTF-8."""
+"""Maximum length of a stored error text, in bytes of UTF-8."""
 
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
@@ -40,7 +40,7 @@ _RETRY, _TIMEOUT, _DEADLINE, _RETENTION = b"\x28", b"\x40", b"\x48", b"\x60"
 
 
 def varint(number: int) -> bytes:
-    """Return a number in protobuf's variable length, seven bits a byte, the low ones first."""
+    """Return a number in protobuf's varint encoding."""
     number &= 0xFFFF_FFFF_FFFF_FFFF  # a negative number is written as its 64-bit complement
     out = bytearray()
     while number > 0x7F:
@@ -51,9 +51,9 @@ def varint(number: int) -> bytes:
 
 
 class _Heads(dict[int, bytes]):
-    """Tag and length in front of a text, by its length.
+    """The encoded tag and length that precede a text, by the length of the text.
 
-    Looking one up is three times as fast as encoding it; lengths up to `SMALL`, as most are, are kept once used.
+    A lookup is three times as fast as encoding. Lengths up to `SMALL`, which most texts have, are cached.
     """
 
     SMALL = 2048
@@ -70,7 +70,7 @@ class _Heads(dict[int, bytes]):
 
 
 _LENGTHS, _PAYLOAD_HEADS, _ID_HEADS, _HEADER_HEADS = map(_Heads, (b"", _PAYLOAD, _ID, _HEADER))
-_ID_HEADS[0] = b""  # an empty text is not written
+_ID_HEADS[0] = b""  # protobuf omits an empty text
 
 
 def _bytes_field(tag: bytes, value: bytes) -> bytes:
@@ -98,7 +98,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Return the encoded headers of a message, in the order of their names.
 
     Raises:
-        WireFormatError: One is not valid UTF-8.
+        WireFormatError: A header is not valid UTF-8.
     """
     parts: list[bytes] = []
     try:
@@ -121,10 +121,10 @@ class MessageTemplate:
     Args:
         type: Task type.
         queue: Queue name.
-        retry: Most retries.
-        timeout: Longest run in seconds, 0 for no limit.
-        deadline: Latest moment in Unix seconds, 0 for no deadline.
-        retention: Seconds the task is kept after success, 0 to delete it at once.
+        retry: Maximum number of retries.
+        timeout: Maximum duration of a run in seconds, 0 for no limit.
+        deadline: Latest end of a run in Unix seconds, 0 for no deadline.
+        retention: Seconds for which the task is kept after success, 0 to delete it at once.
         group_key: Group name, empty for no group.
 
     Raises:
@@ -173,10 +173,10 @@ class MessageTemplate:
 
         Args:
             task_id: Id of the task.
-            payload: Payload bytes; None and empty give the same message.
+            payload: Payload bytes; None and empty bytes result in the same message.
             headers: From `encode_headers`.
-            unique_key: Whole name of the unique lock, empty for no lock.
-            deadline: Unix seconds, in place of the template's.
+            unique_key: Key of the unique lock, empty for no lock.
+            deadline: Unix seconds; replaces the template's deadline.
 
         Raises:
             WireFormatError: The id or the lock is not valid UTF-8, or the deadline does not fit 64 bits.
@@ -202,7 +202,7 @@ class MessageTemplate:
         return b"".join((self._head, payload_head, payload, id_head, ident, *middle, headers))
 
     def around_payload(self, task_id: str, headers: bytes = b"") -> tuple[bytes, bytes]:
-        """Return the bytes before and behind the payload field of a message.
+        """Return the bytes before and after the payload field of a message.
 
         Raises:
             WireFormatError: The id is not valid UTF-8.
@@ -213,12 +213,12 @@ class MessageTemplate:
 def build_message(
     *, payload: bytes | None = None, headers: Mapping[str, str] = _NO_HEADERS, **fields: str | int
 ) -> TaskMessage:
-    """Return a message of any fields, by their names on the wire.
+    """Return a message with the given fields, by their names on the wire.
 
-    For whatever has no template: a task read back and enqueued anew, tools, tests.
+    For messages without a template: tasks that are read and enqueued again, tools, tests.
 
     Raises:
-        WireFormatError: A field is unknown, of a wrong type, not valid UTF-8 or does not fit.
+        WireFormatError: A field is unknown, of a wrong type, not valid UTF-8 or out of range.
     """
     try:
         return TaskMessage(payload=payload or b"", headers=dict(headers), **fields)  # type: ignore[arg-type]  # protobuf checks
@@ -229,7 +229,7 @@ def build_message(
 
 
 def decode_message(data: bytes) -> TaskMessage:
-    """Return the message that was stored.
+    """Decode a stored message.
 
     Raises:
         WireFormatError: The bytes are not a task message. The error does not show them.
@@ -241,16 +241,16 @@ def decode_message(data: bytes) -> TaskMessage:
 
 
 def encode_message(message: TaskMessage) -> bytes:
-    """Return the bytes to store, headers in the order of their names, unknown fields at the end."""
+    """Encode a message for Redis, with headers ordered by name and unknown fields at the end."""
     return message.SerializeToString(deterministic=True)
 
 
 def retried_message(message: TaskMessage, *, error: str, failed_at_s: int, counts: bool) -> bytes:
-    """Return the bytes of a task that failed and runs again.
+    """Return the encoded message of a task that failed and will be retried.
 
     Args:
-        message: As it was fetched; not changed.
-        error: Text of the failure; cleaned and cut here.
+        message: The message that the worker received; not changed.
+        error: Text of the failure; `clean_text` is applied to it.
         failed_at_s: Unix seconds of the failure.
         counts: Whether the failure uses up a retry.
     """
@@ -263,22 +263,22 @@ def retried_message(message: TaskMessage, *, error: str, failed_at_s: int, count
 
 
 def archived_message(message: TaskMessage, *, error: str, failed_at_s: int) -> bytes:
-    """Return the bytes of a task that failed for good; its count of retries stays.
+    """Return the encoded message of a task that is archived after a failure. Its number of retries is not changed.
 
     Args:
-        message: As it was fetched; not changed.
-        error: Text of the failure; cleaned and cut here.
+        message: The message that the worker received; not changed.
+        error: Text of the failure; `clean_text` is applied to it.
         failed_at_s: Unix seconds of the failure.
     """
     return retried_message(message, error=error, failed_at_s=failed_at_s, counts=False)
 
 
 def completed_message(message: TaskMessage, completed_at_s: int) -> bytes:
-    """Return the bytes of a task that succeeded and is kept.
+    """Return the encoded message of a task that succeeded and is kept for its retention.
 
     Args:
-        message: As it was fetched; not changed.
-        completed_at_s: Unix seconds of the end.
+        message: The message that the worker received; not changed.
+        completed_at_s: End of the run in Unix seconds.
     """
     changed = _copy(message)
     changed.completed_at = completed_at_s
@@ -286,15 +286,15 @@ def completed_message(message: TaskMessage, completed_at_s: int) -> bytes:
 
 
 def clean_text(text: str, limit_bytes: int = MAX_ERROR_BYTES) -> str:
-    """Return text that every protobuf reader accepts: valid UTF-8 and not longer than the limit.
+    """Return the text as valid UTF-8 (which every protobuf reader accepts), cut to the limit.
 
-    A lone surrogate becomes U+FFFD. Text that is cut ends in `...`, inside the limit.
+    A lone surrogate becomes U+FFFD. A text that was cut ends in `...`, within the limit.
 
     Args:
         text: Any string.
-        limit_bytes: Most bytes of UTF-8, at least 3.
+        limit_bytes: Maximum number of bytes of UTF-8, at least 3.
     """
-    # A character is at least a byte, so this bounds the work on a text of many megabytes first.
+    # A character has at least one byte. This first cut keeps the work small for a text of many megabytes.
     head = text[: limit_bytes + 1]
     if not head.isascii():
         head = _SURROGATE.sub("\ufffd", head)

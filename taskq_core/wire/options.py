@@ -1,7 +1,7 @@
 """Option strings of periodic entries: `MaxRetry(3)`, `Queue("low")`, `Timeout(1m30s)`.
 
-A scheduler stores one string an option so that tools can show them. Go's inspector panics at a string without a
-parenthesis, so nothing but `format_option` may write one. Reading accepts what Go accepts and is calm about the rest.
+A scheduler stores one string per option, so that tools can show the options. Go's inspector panics at a string without
+a parenthesis, so only `format_option` may write them. `parse_option` accepts what Go accepts, and ignores the rest.
 """
 
 import json
@@ -48,18 +48,18 @@ class Option:
 _TEXTS = frozenset({OptionKind.QUEUE, OptionKind.TASK_ID, OptionKind.GROUP})
 _DURATIONS = frozenset({OptionKind.TIMEOUT, OptionKind.UNIQUE, OptionKind.PROCESS_IN, OptionKind.RETENTION})
 _TIMES = frozenset({OptionKind.DEADLINE, OptionKind.PROCESS_AT})
-# Go writes these two but does not read them back.
+# Go writes these two kinds but does not read them.
 _NEVER_PARSED = frozenset({OptionKind.TASK_ID, OptionKind.GROUP})
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# `Tue Nov 24 23:27:03 UTC 2026`, as lenient as Go: one digit for day and hour, more blanks, a fraction of a second.
+# `Tue Nov 24 23:27:03 UTC 2026`. Like Go, accept one digit for day and hour, several blanks, and fractions of a second.
 _TIME = re.compile(
     r"(?:mon|tue|wed|thu|fri|sat|sun) +(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec) +([0-9]{1,2}) +"
     r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:[.,][0-9]+)? +([^ ]+) +([0-9]{4})",
     re.IGNORECASE,
 )
-# Names of zones, case-sensitive: three letters, longer ones ending in T, and the numeric names some zones have.
+# Names of time zones, case-sensitive: three letters, four or five letters ending in T, and numeric names.
 _ZONE = re.compile(r"[A-Z]{3}|[A-Z]{3,4}T|WITA|ChST|MeST|(?:GMT)?[+-](?:[01]?[0-9]|2[0-3])")
 _UNNAMED_ZONE = re.compile(r"UTC[+-][0-9]{2}:[0-9]{2}(?::[0-9.]+)?")
 _COUNT = re.compile(r"([+-]?)0*([0-9]{1,19})")
@@ -71,7 +71,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def format_option(option: Option) -> str:
     """Return the string that Go writes for an option.
 
-    A datetime keeps its zone's name; give UTC ones, since a zone without a name gives a string Go cannot read.
+    A datetime is written with the name of its zone. Pass UTC datetimes, because Go cannot read a zone without a name.
 
     Raises:
         WireFormatError: The value does not belong to the kind.
@@ -93,10 +93,10 @@ def format_option(option: Option) -> str:
 
 
 def parse_option(text: str) -> Option | None:
-    """Return the option of a string, or None where Go drops it (or panics). Never raises.
+    """Parse an option string. Return None for a string that Go ignores or panics at. Never raises.
 
-    `TaskID` and `Group` are None: Go does not read them back. The argument ends at the first `)`, as in Go, so a value
-    that holds one is lost.
+    The result is None for `TaskID` and `Group`, which Go does not read. The argument ends at the first `)`, as in Go,
+    so a value that contains `)` is not read correctly.
     """
     name, opened, rest = text.partition("(")
     argument, closed, _ = rest.partition(")")
@@ -150,7 +150,7 @@ def _parse_time(argument: str) -> datetime:
 def _zone(name: str) -> timezone:
     if name == "UTC":
         return UTC
-    # A letter name says nothing about the offset without a zone table; Go takes 0 then, and so do we.
+    # The offset of a zone with a letter name is unknown without a table of zones. Like Go, use 0.
     offset = name.removeprefix("GMT")
     hours = int(offset) if offset[:1] in ("+", "-") else 0
     return timezone(timedelta(hours=hours), name)

@@ -1,9 +1,9 @@
 """Records that servers and schedulers publish about themselves, and their stored bytes.
 
-Times are Unix nanoseconds, because Go writes them to the nanosecond and `datetime` would lose three digits. None means
-Go's zero time, the first second of year 1; leaving a time out would read as 1970 in Go's tools.
+Times are Unix nanoseconds, because Go writes nanoseconds and `datetime` has only microseconds. None stands for Go's
+zero time, the first second of year 1. Go's tools would show a missing time as 1970.
 
-A running task's payload is left out of its record on purpose: heartbeats must not hold users' data.
+The record of a running task does not contain the payload, so that heartbeats contain no user data.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ GO_ZERO_TIME_S = -62_135_596_800
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPTIONAL = {"processed": "taskq_processed", "failed": "taskq_failed"}
-"""Fields that Go does not write, by our names."""
+"""Wire names of taskq-only fields, by attribute name."""
 
 
 class _Record:
-    """A record with the fields of a protobuf message. A time has the suffix `_ns`."""
+    """Base class of the records. Each attribute is a field of a protobuf message; times have the suffix `_ns`."""
 
     __slots__ = ()
 
@@ -47,12 +47,12 @@ class _Record:
         try:
             return self._message(**stored).SerializeToString(deterministic=True)
         except (TypeError, ValueError) as exc:  # a UnicodeError is a ValueError
-            problem = f"a field does not fit ({type(exc).__name__})"
+            problem = f"a field has a wrong type or is out of range ({type(exc).__name__})"
             raise WireFormatError(f"not a {self._message.__name__}: {problem}") from None
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Return what was stored.
+        """Return the record that the stored bytes contain.
 
         Raises:
             WireFormatError: The bytes are not such a record.
@@ -84,20 +84,20 @@ class ServerInfo(_Record):
     pid: int
     server_id: str
     concurrency: int
-    """Tasks at a time."""
+    """Maximum number of concurrent tasks."""
     queues: Mapping[str, int] = field(default_factory=dict)
-    """Weights as configured."""
+    """Configured weight of each queue, by name."""
     strict_priority: bool = False
     status: str = "active"
     """`new`, `active`, `stopped` or `closed`."""
     start_time_ns: int | None = None
     """Unix nanoseconds."""
     active_worker_count: int = 0
-    """Tasks running now."""
+    """Number of running tasks."""
     processed: int | None = None
     """Runs since its start. None for Go servers, which do not report it."""
     failed: int | None = None
-    """Failed runs among them."""
+    """Failed runs since its start. None for Go servers, which do not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class WorkerInfo(_Record):
     start_time_ns: int | None = None
     """Unix nanoseconds."""
     deadline_ns: int | None = None
-    """Unix nanoseconds; None when the task has no limit."""
+    """Unix nanoseconds; None if the task has no time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +132,9 @@ class SchedulerEntry(_Record):
     enqueue_options: tuple[str, ...] = field(default_factory=tuple)
     """Option strings, see `taskq_core.wire.options`."""
     next_enqueue_time_ns: int | None = None
-    """Unix nanoseconds; None when it never fires again."""
+    """Unix nanoseconds; None if it never fires again."""
     prev_enqueue_time_ns: int | None = None
-    """Unix nanoseconds; None when it has not fired yet."""
+    """Unix nanoseconds; None if it has not fired yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

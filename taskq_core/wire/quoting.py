@@ -1,4 +1,4 @@
-"""Text in Go's quotes, inside option strings."""
+"""Quote and unquote text as Go does, for option strings."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ _PIECE = re.compile(rf"""{_ESCAPE}|\\["']|[^\\]+""")
 
 
 def quote(text: str) -> str:
-    """Return text in double quotes with Go's escapes; a lone surrogate becomes U+FFFD."""
+    """Return a text in double quotes with Go's escapes; a lone surrogate becomes U+FFFD."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return f'"{"".join(map(_quoted, text))}"'
@@ -63,7 +63,7 @@ def _quoted(character: str) -> str:
 
 
 def _unescaped(piece: str) -> bytes:
-    # `\x` and octal escape a byte, `\u` and `\U` a character.
+    # `\x` and octal escapes are bytes, `\u` and `\U` are characters.
     if piece[:2] in ("\\u", "\\U"):
         return chr(int(piece[2:], 16)).encode()
     return ast.literal_eval(f"b'{piece}'") if piece.startswith("\\") else piece.encode()

@@ -18,15 +18,15 @@ _LONGEST_S = int(_LONGEST.total_seconds())
 def default_retry_delay(retried: int, rng: random.Random) -> timedelta:
     """Return Asynq's default delay before the next attempt.
 
-    With n failures before this one: n to the fourth + 15 + (0 to 29, at random) x (n + 1) seconds. The first retry
-    comes after 15 to 44 s, the tenth after about two hours, the 25th after four days.
+    After n earlier failures it is n**4 + 15 + (random 0 to 29) * (n + 1) seconds. The first retry comes after 15 to
+    44 s, the tenth after about two hours, the 25th after four days.
 
     Args:
-        retried: Failures counted before this one; below 0 counts as 0.
-        rng: Source of chance.
+        retried: Number of earlier counted failures; a negative number counts as 0.
+        rng: Random number generator.
 
     Returns:
-        Whole seconds, at most about 292 years, the longest duration Go knows.
+        Whole seconds, at most about 292 years, Go's longest duration.
     """
     n = max(retried, 0)
     seconds: int = n**4 + 15 + int(rng.random() * 30) * (n + 1)
@@ -34,16 +34,18 @@ def default_retry_delay(retried: int, rng: random.Random) -> timedelta:
 
 
 class QueueOrder:
-    """In which order a worker tries its queues.
+    """Decides in which order a worker tries its queues.
 
-    Strictly: always the highest weight first. Otherwise each call of `next` draws an order in which every queue comes
-    first in proportion to its weight, then the remaining ones likewise, so each queue is tried on every pass and none
-    starves. Queues with a blank name or a weight below 1 are dropped; with none left the queue is `default`.
+    With `strict`, the queue with the highest weight always comes first. Otherwise each call of `next` returns a random
+    order: the probability to come first is proportional to a queue's weight, and so on for the remaining queues. Every
+    queue is tried on every pass, so none starves. Queues with a blank name or a weight below 1 are dropped. If none is
+    left, the worker serves `default`.
 
     Args:
         weights: Weight by queue name. Only the proportions matter.
-        strict: Whether a queue is served only while all above it are empty. Equal weights keep the order given.
-        rng: Source of chance.
+        strict: Whether a queue is served only while all queues with a higher weight are empty. Equal weights keep the
+            given order.
+        rng: Random number generator.
 
     Attributes:
         weights: Weights in use, divided by their greatest common divisor.
@@ -63,7 +65,7 @@ class QueueOrder:
         """Return all queue names in the order in which one dequeue tries them."""
         if self._constant is not None:
             return self._constant
-        # Weighted order without replacement: draw an exponential variate with rate `weight` for each queue, and sort.
-        # The smallest one belongs to a queue with the probability weight / sum of the weights.
+        # Weighted random order: draw an exponential variate with rate `weight` for each queue, and sort. A queue has
+        # the smallest variate with the probability weight / sum of the weights.
         drawn = {name: -math.log(1.0 - self._random()) / weight for name, weight in self.weights.items()}
         return tuple(sorted(drawn, key=drawn.__getitem__))

@@ -1,8 +1,8 @@
-"""Figures of a queue at one moment as one compact value, and how long such values are kept.
+"""The figures of a queue at one moment, encoded compactly, and the resolutions at which they are kept.
 
-Each `Level` has a list of values, the newest first. A value is a byte for its form, the Unix second in four bytes
-(big endian, so that a script finds it), and numbers of seven bits a byte, the low ones first. Numbers may be added at
-the end: who knows fewer ignores them, who knows more reads 0. A form that is not known is left out.
+Each `Level` has a list of samples, the newest first. A sample is one byte for the format, the Unix second in four bytes
+(big endian, so that scripts can read it), and numbers as varints. A later release may append numbers: an older release
+ignores them, and a newer release reads missing numbers as 0. Samples of an unknown format are skipped.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class Level:
 
     Attributes:
         step_s: Seconds from one sample to the next.
-        most: Samples that are kept.
+        most: Maximum number of samples that are kept.
     """
 
     step_s: int
@@ -30,7 +30,7 @@ class Level:
 
     @property
     def span_s(self) -> int:
-        """Seconds that are covered."""
+        """Seconds that all kept samples cover together."""
         return self.step_s * self.most
 
 
@@ -44,12 +44,12 @@ LEVELS = (
 SAMPLE_S = LEVELS[0].step_s
 """Seconds from one sample to the next at the finest resolution."""
 REST_S = LEVELS[1].step_s
-"""Seconds from one sample to the next, about, while nothing changes in a queue."""
+"""Approximate seconds from one sample to the next while nothing changes in a queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSample:
-    """Figures of a queue at one moment. All numbers are whole and not negative."""
+    """The figures of a queue at one moment. All numbers are integers of at least 0."""
 
     at_s: int
     """Unix second, by Redis's clock."""
@@ -61,7 +61,7 @@ class QueueSample:
     archived: int = 0
     completed: int = 0
     latency_ms: int | None = None
-    """The longest that the next task to run had been pending since the previous sample; None if none was."""
+    """Longest time, since the previous sample, for which the next task to run had been pending; None if no task was."""
     processed: int = 0
     """Over the queue's life, failures included."""
     failed: int = 0
@@ -69,9 +69,9 @@ class QueueSample:
     memory_kib: int | None = None
     """None if it is unknown."""
     busy: int = 0
-    """Tasks that the workers run which serve the queue, of whichever queue."""
+    """Running tasks, of any queue, of the workers that serve this queue."""
     slots: int = 0
-    """Most tasks that these workers run at the same time."""
+    """Maximum number of concurrent tasks of these workers."""
     is_paused: int = 0
 
     def encode(self) -> bytes:
@@ -80,13 +80,13 @@ class QueueSample:
         return head + b"".join(varint(max(0, number)) for number in self._numbers())
 
     def _numbers(self) -> Iterable[int]:
-        """The numbers behind the time. What may be unknown is one larger, and 0 if it is."""
+        """Yield the numbers after the time. A number that may be unknown is stored plus 1, or as 0 if it is unknown."""
         named = zip(_NAMES, astuple(self)[1:], strict=True)
         return ((0 if value is None else value + 1) if name in _OPTIONAL else value for name, value in named)
 
     @classmethod
     def decode(cls, data: bytes) -> Self | None:
-        """Return what was stored, None if it is of another form or was cut."""
+        """Return the stored sample; None if it has an unknown format or is truncated."""
         if len(data) < _HEAD_BYTES or data[0] != _FORM:
             return None
         numbers, number, shift = [], 0, 0

@@ -1,13 +1,13 @@
-"""Which slot of a Redis Cluster holds a key."""
+"""Compute the Redis Cluster slot of a key."""
 
 from binascii import crc_hqx
 
 SLOTS = 16_384
-"""Number of slots of a cluster."""
+"""Number of slots of a Redis Cluster."""
 
 
 def key_slot(key: str) -> int:
-    """Return the slot of a key, 0 to 16383: of the text between its first braces where there is any, else of all."""
+    """Return the slot (0 to 16383) of a key: of its hash tag (the text between the first braces), else of the key."""
     name = key.encode("utf-8", "surrogateescape")
     _, opened, rest = name.partition(b"{")
     tag, closed, _ = rest.partition(b"}")

@@ -1,7 +1,7 @@
-"""Outcomes of the runs of each task type, per hour and in total, stored as numbers in a text by type.
+"""Counters of runs by task type, per hour and in total. Redis stores the numbers of a type as one text.
 
-Workers add their numbers to the stored ones. New numbers may follow at the end. The numbers of the totals follow the
-hour in which the type ran last (Unix hours) and a bar.
+Workers add their numbers to the stored numbers. Later releases may append numbers. In the totals, the numbers are
+preceded by the Unix hour in which the type ran last and a bar (`|`).
 """
 
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from typing import Self
 
 HOUR_S = 3600
 HOURS_KEPT = 26
-"""Hours that are kept: a day, with the hour that has begun."""
+"""Number of hours for which counters are kept, including the current hour."""
 TOTALS_KEPT_S = 90 * 24 * HOUR_S
-"""Seconds that totals are kept after the last run of a queue."""
+"""Seconds for which totals are kept after the last run in a queue."""
 TYPE_KEPT_HOURS = 30 * 24
-"""Hours after its last run for which the totals of a type keep their place; then they make room for another's."""
+"""Hours after the last run of a type after which its totals may be removed in favor of another type."""
 TYPES_MOST = 200
-"""Task types that are kept apart, in an hour and since ever; what comes beyond is counted under `OTHER_TYPES`."""
+"""Maximum number of task types with counters, per hour and in total. Further types are counted as `OTHER_TYPES`."""
 OTHER_TYPES = "_other"
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-"""Upper bounds of the durations that are counted together, in seconds. What took longer is counted in one more."""
+"""Upper bounds of the buckets of durations, in seconds. One more bucket counts longer durations."""
 _NUMBERS = 4 + len(BOUNDS_S) + 1
 
 
 @dataclass(slots=True)
 class TypeCounters:
-    """Runs of one task type.
+    """Counters of the runs of one task type.
 
     Attributes:
         processed: Runs that used an attempt.
-        failed: Of those, how many failed.
-        archived: Of those, after how many the task was archived.
-        total_ms: Milliseconds they took together.
-        buckets: How many took up to each of `BOUNDS_S`, and longer.
+        failed: Runs that failed.
+        archived: Runs after which the task was archived.
+        total_ms: Total duration of the runs in milliseconds.
+        buckets: Number of runs per bucket of durations, see `BOUNDS_S`.
     """
 
     processed: int
@@ -42,7 +42,7 @@ class TypeCounters:
 
     @classmethod
     def empty(cls) -> Self:
-        """Return a tally of no runs."""
+        """Return counters that are all 0."""
         return cls(0, 0, 0, 0, [0] * (len(BOUNDS_S) + 1))
 
     def encode(self) -> str:
@@ -65,7 +65,7 @@ class TypeCounters:
         return cls.decode(text.partition(b"|")[2])
 
     def add(self, other: Self) -> None:
-        """Add the runs of another tally of the same type."""
+        """Add the counters of other runs of the same type."""
         self.processed += other.processed
         self.failed += other.failed
         self.archived += other.archived
@@ -73,10 +73,10 @@ class TypeCounters:
         self.buckets = [mine + more for mine, more in zip(self.buckets, other.buckets, strict=True)]
 
     def percentile_s(self, share: float) -> float | None:
-        """Return about how many seconds a share (0 to 1) of the runs took at most; None if nothing ran.
+        """Return the approximate seconds within which a share (0 to 1) of the runs ended; None without runs.
 
-        Runs that are counted together count as spread evenly between the bounds. Of those beyond the last bound this
-        bound is returned.
+        The durations in a bucket are assumed to be evenly distributed. For runs beyond the last bound, the last bound
+        is returned.
         """
         total = sum(self.buckets)
         if not total:

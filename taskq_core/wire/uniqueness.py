@@ -1,4 +1,4 @@
-"""The digest in the name of a unique lock. It covers the payload, or some of its arguments, as in Asynq."""
+"""Compute the digest in the key of a unique lock. It covers the payload, as in Asynq, or some of its arguments."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ def names_in(rule: str) -> Sequence[str] | None:
 
 
 def chosen(payload: bytes, names: Iterable[str]) -> bytes:
-    """Return the JSON object of some arguments of a payload, in its order; a missing one is left out.
+    """Return a JSON object with some arguments of a payload, in the payload's order. Missing arguments are left out.
 
     Raises:
         ConfigurationError: The payload is not a JSON object of arguments by name.
@@ -29,6 +29,6 @@ def chosen(payload: bytes, names: Iterable[str]) -> bytes:
 
 
 def digest(payload: bytes, names: Iterable[str] | None) -> str:
-    """Return the MD5, in hexadecimal, of the arguments that count; `names` None counts the whole payload."""
+    """Return the hexadecimal MD5 digest of the named arguments; of the whole payload if `names` is None."""
     counted = payload if names is None else chosen(payload, names)
     return hashlib.md5(counted, usedforsecurity=False).hexdigest()

@@ -129,7 +129,7 @@ class TestForm:
 
         assert list(found) == ["task", "options", "cron", "time_zone"]
         assert "did you mean 'shop:greet'?" in found["task"]
-        assert "it never fires: day of month 30 does not come in month 2" in found["cron"]
+        assert "it never fires: month 2 has no day 30" in found["cron"]
         assert "did you mean 'max_retry'?" in found["options"]
         assert not PeriodicTask.objects.exists()
 

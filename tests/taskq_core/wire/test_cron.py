@@ -113,7 +113,7 @@ def test_a_sixth_field_in_front_is_the_second(spec: str, first: list[int] | None
         ("* * * * 7", "day of week: '7' is outside 0 to 6"),
         ("*/0 * * * *", "minute: the step of '*/0' must be at least 1"),
         ("9-3 * * * *", "minute: '9-3' begins after its end"),
-        ("* * * foo *", "month: 'foo' is no number"),
+        ("* * * foo *", "month: 'foo' is not a number"),
         ("60 * * * * *", "second: '60' is outside 0 to 59"),
         ("@hourl", "unknown descriptor; known are @yearly"),
         ("@every 5", "a unit is missing or unknown"),
@@ -232,10 +232,10 @@ class TestLimits:
 @rows(
     ("spec", "told"),
     [
-        ("0 0 30 2 *", "day of month 30 does not come in month 2"),
-        ("0 0 30,31 FEB *", "day of month 30,31 does not come in month 2"),
-        ("0 0 31 4,6,9,11 *", "day of month 31 does not come in month 4,6,9,11"),
-        ("0 0 0 31 2/7 ?", "day of month 31 does not come in month 2,9"),
+        ("0 0 30 2 *", "month 2 has no day 30"),
+        ("0 0 30,31 FEB *", "month 2 has no day 30,31"),
+        ("0 0 31 4,6,9,11 *", "month 4,6,9,11 has no day 31"),
+        ("0 0 0 31 2/7 ?", "month 2,9 has no day 31"),
     ],
 )
 def test_a_line_that_never_fires_is_refused(spec: str, told: str) -> None:

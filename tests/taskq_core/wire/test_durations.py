@@ -32,7 +32,7 @@ def test_texts_are_read_or_refused_as_in_go(row: dict[str, Any]) -> None:
     if row["error"] is None:
         assert parse_duration(row["string"]) == row["ns"]
     else:
-        with pytest.raises(WireFormatError, match="is no duration"):
+        with pytest.raises(WireFormatError, match="is not a duration"):
             parse_duration(row["string"])
 
 
