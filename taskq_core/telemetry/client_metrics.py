@@ -1,4 +1,4 @@
-"""Metrics of what clients send."""
+"""Metrics of enqueued tasks, recorded by clients."""
 
 from opentelemetry.metrics import MeterProvider
 
@@ -7,12 +7,12 @@ from taskq_core.telemetry.metrics import MAX_SERIES, Instruments, Labels, Meters
 
 
 class ClientMetrics:
-    """Counts what a client enqueues. Any thread may call it.
+    """Records the metrics of a client's enqueues. Any thread may call it.
 
     Args:
-        meter_provider: Used instead of the global one.
+        meter_provider: Replaces the global provider.
         max_series: Maximum number of sets of labels.
-        server: Host and port of Redis, or the path of its socket and 0: a label of the conventions' own metrics.
+        server: Host and port of Redis, or the path of its socket and 0. A label of the conventions' metrics.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class ClientMetrics:
         duration_s: float | None = None,
         error_type: str | None = None,
     ) -> None:
-        """Count tasks that were sent to Redis, whether it took them or not.
+        """Count tasks that were sent to Redis, whether or not they were enqueued.
 
         Args:
             queue: The queue of the tasks.
             task_type: Name of the task.
             count: Number of tasks.
-            duration_s: Seconds the call took, recorded once; None records nothing.
-            error_type: Why they were not enqueued; None if they were.
+            duration_s: Duration of the call in seconds, recorded once; None records no duration.
+            error_type: Name of the error if the tasks were not enqueued, else None.
         """
         instruments = self._current()
         if instruments is None:
@@ -62,7 +62,7 @@ class ClientMetrics:
             instruments[names.BAGGAGE_CUT].add(count, {names.QUEUE: queue})
 
     def circuit_opened(self) -> None:
-        """Count that the circuit breaker has opened."""
+        """Count an opening of the circuit breaker."""
         instruments = self._current()
         if instruments is not None:
             instruments[names.CIRCUIT_OPENED].add(1)
@@ -71,7 +71,7 @@ class ClientMetrics:
         instruments = self._meters.current()
         if instruments is not None and instruments is not self._has_zero:
             self._has_zero = instruments
-            instruments[names.CIRCUIT_OPENED].add(0)  # so that its first opening is a rise
+            instruments[names.CIRCUIT_OPENED].add(0)  # so that the first opening is visible as an increase
         return instruments
 
     def _labels(self, queue: str, task_type: str, error_type: str | None) -> tuple[Labels, Labels]:

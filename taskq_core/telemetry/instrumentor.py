@@ -1,8 +1,7 @@
-"""What OpenTelemetry's launcher finds: `opentelemetry-instrument taskq worker shop.queue:taskq` needs no code.
+"""The entry point for OpenTelemetry's launcher, for example `opentelemetry-instrument taskq worker shop.queue:taskq`.
 
-taskq writes its spans and metrics itself, to whatever providers the process has. So there is nothing to patch, and
-nothing can be instrumented twice: the instrumentor names the providers, or switches both off. It needs the package
-`opentelemetry-instrumentation`, and is imported by the launcher only.
+taskq creates its spans and metrics itself, so the instrumentor patches nothing. It only selects the providers, or
+switches spans and metrics off. It needs the package `opentelemetry-instrumentation`, and only the launcher imports it.
 """
 
 from collections.abc import Collection
@@ -14,14 +13,14 @@ from taskq_core.telemetry.providers import switch
 
 
 class TaskQInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the package has no types
-    """Says which providers taskq uses in this process, and whether any.
+    """Selects the OpenTelemetry providers that taskq uses in this process.
 
-    `instrument(tracer_provider=..., meter_provider=...)` takes these instead of the global ones; `uninstrument()` ends
-    spans and metrics until the next `instrument()`.
+    `instrument(tracer_provider=..., meter_provider=...)` replaces the global providers. `uninstrument()` switches spans
+    and metrics off until the next `instrument()`.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: taskq is installed with this class."""
+        """Return no dependencies, because taskq is installed together with this class."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:

@@ -1,12 +1,12 @@
 """Carry the current trace and baggage in a task's headers.
 
-Writing and reading go through OpenTelemetry's global propagator, so a user's choice (`OTEL_PROPAGATORS`,
-`set_global_textmap`) holds; by default that is W3C: `traceparent`, `tracestate`, `baggage`. Promises:
+OpenTelemetry's global propagator writes and reads the headers, so a user may choose another one (`OTEL_PROPAGATORS`,
+`set_global_textmap`). The default is W3C: `traceparent`, `tracestate`, `baggage`. The module guarantees:
 
-- All headers of a task together stay within `HEADERS_LIMIT` bytes. Of these, `TRACE_RESERVE` are kept for the trace,
-  so whether a user's own headers fit never depends on tracing being on.
-- The trace goes first. Baggage that does not fit behind it is left out, and counted.
-- Nothing found in headers, and no fault of a propagator, fails a task: then a new trace starts.
+- All headers of a task together have at most `HEADERS_LIMIT` bytes. `TRACE_RESERVE` of these are reserved for the
+  trace, so whether a user's own headers fit does not depend on tracing.
+- The trace is added first. Baggage that does not fit is left out and counted.
+- Invalid headers or an error of a propagator never fail a task. A new trace starts instead.
 """
 
 import logging
@@ -22,12 +22,12 @@ from opentelemetry.trace import SpanContext, get_current_span
 from taskq_core.errors import ConfigurationError
 
 HEADERS_LIMIT = 8 * 1024
-"""Most bytes of UTF-8 that all names and values of a task's headers may take together."""
+"""Maximum total size of the names and values of a task's headers, in bytes of UTF-8."""
 TRACE_RESERVE = 1024
 """Part of `HEADERS_LIMIT` that only trace headers may use: enough for `traceparent` and a `tracestate` of W3C's 512
 characters."""
 USER_HEADERS_LIMIT = HEADERS_LIMIT - TRACE_RESERVE
-"""Most bytes that a task's own headers may take together."""
+"""Maximum total size of a user's own headers of a task, in bytes."""
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 
@@ -61,7 +61,7 @@ _GETTER_WITHOUT_BAGGAGE = _HeaderGetter(with_baggage=False)
 
 
 def headers_size(headers: Mapping[str, str]) -> int:
-    """Bytes of UTF-8 that the names and values of headers take together."""
+    """Return the total size of the names and values of headers, in bytes of UTF-8."""
     return sum(_size(name) + _size(value) for name, value in headers.items())
 
 
@@ -72,7 +72,7 @@ def check_headers(headers: Mapping[str, str]) -> int:
         Their size in bytes.
 
     Raises:
-        ConfigurationError: They take more than `USER_HEADERS_LIMIT` bytes. The message names sizes, never a value.
+        ConfigurationError: They have more than `USER_HEADERS_LIMIT` bytes. The message contains sizes, but no values.
     """
     size = headers_size(headers)
     if size > USER_HEADERS_LIMIT:
@@ -89,7 +89,7 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
     """Return the headers that the global propagator writes for a context.
 
     Args:
-        context: The context; None is the current one. An empty one costs a dictionary look-up.
+        context: The context; None for the current context.
         baggage: False leaves baggage out.
     """
     if context is None:
@@ -100,34 +100,33 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
     try:
         get_global_textmap().inject(written, context, _SETTER)
     except Exception:
-        # For example a lone surrogate in baggage, which cannot be encoded: the task matters more than its baggage.
+        # For example, baggage contains a lone surrogate, which cannot be encoded. The task must not fail because of it.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
     text = written.pop(BAGGAGE, "")
     if baggage and text:
-        written[BAGGAGE] = text  # behind the trace, which goes first
+        written[BAGGAGE] = text  # after the trace, which is added first
     return written
 
 
 def traceparent_of(span: SpanContext) -> str:
-    """Return a span as W3C's `traceparent`."""
+    """Return the W3C `traceparent` of a span."""
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
 
 
 def fit(headers: MutableMapping[str, str], trace: Mapping[str, str]) -> int:
     """Add trace headers to a task's own headers, within `HEADERS_LIMIT`.
 
-    Old trace headers are replaced as a whole: a new `traceparent` never gets the `tracestate` of another
-    trace.
+    All old trace headers are replaced, so that a new `traceparent` never has the `tracestate` of another trace.
 
     Args:
         headers: The task's own headers; changed in place.
-        trace: From `trace_headers`. Empty ones change nothing.
+        trace: The result of `trace_headers`. If it is empty, nothing is changed.
 
     Returns:
         The number of trace headers that were left out.
 
     Raises:
-        ConfigurationError: The task's own headers are over `USER_HEADERS_LIMIT`; nothing was changed.
+        ConfigurationError: The task's own headers exceed `USER_HEADERS_LIMIT`. Nothing was changed.
     """
     size = left_out = 0
     if headers:
@@ -148,14 +147,14 @@ def fit(headers: MutableMapping[str, str], trace: Mapping[str, str]) -> int:
 
 
 def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
-    """Return the context that a task's headers carry: the producer's span as a remote one, and its baggage.
+    """Return the context in a task's headers: the producer's span as a remote span, and its baggage.
 
     Args:
-        headers: Headers of a message, from any producer. What cannot be read is left out.
+        headers: Headers of a message, from any producer. Invalid headers are ignored.
         baggage: False leaves baggage out.
 
     Returns:
-        A context without anything of the current one; empty if the headers carry nothing.
+        A context that contains nothing of the current context; empty if the headers contain no trace.
     """
     if not headers:
         return Context()
@@ -167,24 +166,24 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
 
 
 def sender_of(context: Context) -> SpanContext:
-    """Return the span of a context; an invalid one if it has none."""
+    """Return the span of a context; an invalid span if the context has none."""
     return get_current_span(context).get_span_context()
 
 
 def current_ids(context: Context | None = None) -> tuple[str, str]:
-    """Return the ids of trace and span, hexadecimal, of a context or of the current one, "" without a span."""
+    """Return the hexadecimal ids of trace and span of a context (default: the current one); "" without a span."""
     span = get_current_span(context).get_span_context()
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else ("", "")
 
 
 def trace_id(headers: Mapping[str, str]) -> str | None:
-    """Return the id of the trace that a task's headers name, 32 hexadecimal digits, or None."""
+    """Return the trace id in a task's headers (32 hexadecimal digits), or None."""
     found = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
     return None if found is None else found[1]
 
 
 def is_malformed(headers: Mapping[str, str], sender: SpanContext) -> bool:
-    """Whether headers hold a trace of W3C's form, or baggage, that was not read: cut, forged, or far too large.
+    """Whether headers contain a W3C trace or baggage that could not be read, because it is truncated or too large.
 
     Args:
         headers: Headers of a message.

@@ -1,6 +1,6 @@
-"""The open spans of tasks: of one enqueue, of a bulk enqueue, of one run. `Tracing` starts them.
+"""Open spans of an enqueue, a bulk enqueue and a run. `Tracing` starts them.
 
-Without an SDK, and in a trace that is not sampled, they only carry the context.
+Without an SDK, or in a trace that is not sampled, the objects contain only the trace context.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.recording import Recording
 
 _STEERS = (Retry, Snooze, Discard)
-"""Exceptions by which a task steers the queue. They are not failures."""
+"""Exceptions with which a task controls its outcome. They are not failures."""
 
 
 class TaskSpan:
-    """A span with the context that belongs to it.
+    """A span with its context.
 
     Attributes:
         span: The OpenTelemetry span, None if nothing is recorded.
@@ -46,7 +46,7 @@ class ProducerSpan(TaskSpan):
     """The span of one enqueue, from `Tracing.start_producer`.
 
     Use it as a context manager, which also makes the span current, or call `end` at any later time in any thread. A
-    span that is never ended is never exported, which is right for a task whose transaction was rolled back.
+    span that is never ended is not exported. This is intended for a task whose transaction was rolled back.
     """
 
     __slots__ = ("_token",)
@@ -55,7 +55,7 @@ class ProducerSpan(TaskSpan):
         """Write the trace and the baggage into a task's headers.
 
         Raises:
-            ConfigurationError: The task's own headers are over `propagation.USER_HEADERS_LIMIT`.
+            ConfigurationError: The task's own headers exceed `propagation.USER_HEADERS_LIMIT`.
         """
         propagation.fit(headers, self.trace_headers())
 
@@ -84,7 +84,7 @@ class ConsumerSpan(TaskSpan):
     and elsewhere, when the outcome is known.
 
     Attributes:
-        is_malformed: Whether the message names a trace that cannot be read.
+        is_malformed: Whether the trace in the message is not valid.
     """
 
     __slots__ = ("is_malformed",)
@@ -95,7 +95,7 @@ class ConsumerSpan(TaskSpan):
 
     @property
     def traceparent(self) -> str | None:
-        """This span as W3C's `traceparent`; None if it is not recorded."""
+        """The W3C `traceparent` of this span; None if the span is not recorded."""
         if self.span is None or not self.span.is_recording():
             return None
         return propagation.traceparent_of(self.span.get_span_context())
@@ -114,7 +114,8 @@ class ConsumerSpan(TaskSpan):
         Args:
             state_after: State of the task after this run, for example "completed" or "retry".
             error: The exception of the task's code. `Retry`, `Snooze` and `Discard` are not failures.
-            error_type: Names a failure without an exception, for example "lease_lost"; wins over the class of `error`.
+            error_type: Name of a failure without an exception, for example "lease_lost". It replaces the class of
+                `error`.
         """
         if self.span is not None and self.span.is_recording():
             error = None if isinstance(error, _STEERS) else error
@@ -123,9 +124,9 @@ class ConsumerSpan(TaskSpan):
 
 
 class BatchSpan(TaskSpan):
-    """The span of a bulk enqueue, from `Tracing.start_batch`: `send <queue>`, which links to a `create <queue>` a task.
+    """The span `send <queue>` of a bulk enqueue, from `Tracing.start_batch`. It links to one `create` span per task.
 
-    `trace_headers` are those of all its tasks where they have no spans.
+    If the tasks have no spans, they all get the headers in `trace_headers`.
     """
 
     __slots__ = ("_created", "_queue")
@@ -137,11 +138,11 @@ class BatchSpan(TaskSpan):
 
     @property
     def has_spans(self) -> bool:
-        """Whether each of its tasks has a span, and so its own headers."""
+        """Whether each task has its own span and trace headers."""
         return self.span is not None and self._recording.creates_spans
 
     def create(self, task_type: str, task_id: str, body_size: int) -> Mapping[str, str]:
-        """Write the span `create <queue>` of one task, and return the headers that continue it."""
+        """Record the span `create <queue>` of one task, and return the headers that continue its trace."""
         recording = self._recording
         attributes = recording.attributes(names.CREATE, self._queue, task_type, task_id, body_size)
         span = recording.start(names.CREATE, self._queue, SpanKind.PRODUCER, self.context, attributes)

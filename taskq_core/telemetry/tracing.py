@@ -1,13 +1,12 @@
-"""Spans of tasks: `send <queue>` where one is enqueued, `process <queue>` where one runs.
+"""Start the spans of tasks: `send <queue>` for an enqueue, `process <queue>` for a run.
 
-A `Tracing` is built once per queue application and shared by its clients and workers; any thread may use it. It
-guarantees:
+Each queue application has one `Tracing`, which its clients and workers share. Any thread may use it. It guarantees:
 
-- Without an SDK it does nothing, and an SDK that is configured later is noticed by the next task.
-- The attributes that are known at the start are given at the start, so that samplers see them.
-- No payload, argument or result is put into a span. Exceptions are shortened, and redacted as `LOG` says.
-- A task whose trace is not sampled costs no span: its context is passed on.
-- A fault in a span processor, sampler or propagator is logged once and costs the span, never the task.
+- Without an SDK it does nothing. The next task uses an SDK that is configured later.
+- Attributes that are known at the start of a span are set at the start, so that samplers see them.
+- A span never contains a payload, argument or result. Exceptions are shortened, and redacted as the setting `LOG` says.
+- A task whose trace is not sampled has no span; its trace context is passed on.
+- An error of a span processor, sampler or propagator is logged once. The span is lost, but the task is not affected.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,11 +23,11 @@ from taskq_core.telemetry.recording import Recording
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 
 FIRST_RUN = "taskq-first-run"
-"""Header of a task that runs again: the `traceparent` of its first run, to which later ones link."""
+"""Header of a retried task: the `traceparent` of its first run, to which later runs link."""
 LINKS = "taskq-links"
 """Header of a task whose run links to others: the `traceparent` of each, with commas between them."""
 LINKS_MAX = 32
-"""Maximum number of them."""
+"""Maximum number of links in this header."""
 RUN = "taskq-run"
 """Header of a workflow step that has ended: the `traceparent` of its run, to which the next steps link."""
 NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
@@ -45,7 +44,7 @@ class Tracing(Recording):
 
     @contextmanager
     def continued(self, headers: Mapping[str, str]) -> Iterator[None]:
-        """Make the trace and the baggage of a task's headers current, in this coroutine or thread."""
+        """Make the trace and the baggage in a task's headers current, in this coroutine or thread."""
         token = context_api.attach(propagation.extract(headers, baggage=self.baggage))
         try:
             yield
@@ -53,7 +52,7 @@ class Tracing(Recording):
             context_api.detach(token)
 
     def links(self, tasks: Iterable[Mapping[str, str]]) -> list[Link]:
-        """Return links to the spans that the headers of some tasks name; each once, none without an SDK."""
+        """Return links to the spans in the headers of some tasks, without duplicates. Return none without an SDK."""
         if self.tracer() is None:
             return []
         found: dict[tuple[int, int], Link] = {}
@@ -73,15 +72,15 @@ class Tracing(Recording):
         links: Sequence[Link] = (),
         context: Context | None = None,
     ) -> ProducerSpan:
-        """Start the span `send <queue>`, as a child of the span that is current.
+        """Start the span `send <queue>`, as a child of the current span.
 
         Args:
-            queue: Queue the task goes to.
+            queue: Queue of the task.
             task_type: Name of the task.
             task_id: Id of the task.
-            body_size: Bytes of its payload.
-            links: Further origins: the members of a group that became one task.
-            context: Parent instead of the current context.
+            body_size: Size of the payload in bytes.
+            links: Links to further origins, for example the members of a group that were combined into one task.
+            context: Replaces the current context as the parent.
         """
         parent = context_api.get_current() if context is None else context
         if self.tracer() is None or self._drops(parent):
@@ -91,10 +90,10 @@ class Tracing(Recording):
         return ProducerSpan(self, span, parent if span is None else trace.set_span_in_context(span, parent))
 
     def start_batch(self, queue: str) -> BatchSpan:
-        """Start the span `send <queue>` of a bulk enqueue, as a child of the span that is current.
+        """Start the span `send <queue>` of a bulk enqueue, as a child of the current span.
 
-        It is a client's span: the producers are the spans `create <queue>`, one a task, which the runs continue.
-        Without them, the batch span is the producer.
+        The span has the kind client. The producers are the spans `create <queue>`, one per task, which the runs
+        continue. Without such spans, the batch span is the producer.
         """
         parent = context_api.get_current()
         if self.tracer() is None or self._drops(parent):
@@ -120,18 +119,18 @@ class Tracing(Recording):
         relation: Relation | None = None,
         body_size: int = 0,
     ) -> ConsumerSpan:
-        """Start the span `process <queue>`, related to the span that the headers name.
+        """Start the span `process <queue>`, related to the span in the task's headers.
 
         Args:
-            queue: Queue the task was taken from.
+            queue: Queue of the task.
             task_type: Name of the task.
             task_id: Id of the task.
-            retried: How often it was retried before this run.
-            max_retry: How often it may be.
-            headers: Headers of the message. Without a trace in them a new one starts; the worker's own context is not
-                used. A run after the first links to the first.
-            relation: Used instead of the relation of this `Tracing`.
-            body_size: Bytes of its payload.
+            retried: Number of retries before this run.
+            max_retry: Maximum number of retries.
+            headers: Headers of the message. Without a trace in them a new trace starts; the worker's own context is
+                not used. Later runs link to the first run.
+            relation: Replaces the relation of this `Tracing`.
+            body_size: Size of the payload in bytes.
         """
         parent = propagation.extract(headers, baggage=self.baggage)
         sender = propagation.sender_of(parent)
@@ -167,15 +166,15 @@ class Tracing(Recording):
         started_ns: int,
         error: BaseException | None = None,
     ) -> None:
-        """Write the span `receive <queue>` or `settle <queue>` of an exchange with Redis that is over.
+        """Record the span `receive <queue>` or `settle <queue>` of a finished request to Redis.
 
         Args:
-            operation: The kind of exchange, which the settings opt into.
+            operation: The kind of request. Nothing is recorded unless the settings enable it.
             queue: Queue of the tasks.
-            spans: The spans of the runs, to which it links.
+            spans: The spans of the runs, to which the span links.
             count: Number of tasks.
-            started_ns: When it started, Unix ns.
-            error: Why it failed, if it did.
+            started_ns: Start of the request (Unix ns).
+            error: The error of a failed request.
         """
         attributes = self.attributes(operation.value, queue, None)
         attributes[names.BATCH_COUNT] = count

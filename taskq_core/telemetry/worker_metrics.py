@@ -1,6 +1,6 @@
-"""Metrics of what workers run.
+"""Metrics of runs in workers.
 
-A worker records durations with each run, and adds its counters with each batch that it settles.
+A worker records the duration of each run at once, and adds to the counters after each settled batch.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from taskq_core.telemetry.metrics import (
 )
 
 _NO_TRACE = set_span_in_context(INVALID_SPAN, Context())
-"""Context for values that must not become exemplars. Without it, the SDK would link them to the current trace."""
+"""Context for values without an exemplar. In another context, the SDK would link them to the current trace."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,9 +31,9 @@ class _Runs:
     """Runs with the same labels.
 
     Attributes:
-        counters: The counters that count them, with their labels.
-        run: Labels of taskq's own duration.
-        message: Labels of the conventions' own metrics.
+        counters: The counters of these runs, with their labels.
+        run: Labels of taskq's metric of the duration.
+        message: Labels of the metrics of OpenTelemetry's conventions.
         pending: Number of runs since the last `flush`.
     """
 
@@ -44,15 +44,15 @@ class _Runs:
 
 
 class WorkerMetrics:
-    """Counts what a worker runs. Only the thread of the worker's loop may call it.
+    """Records the metrics of a worker's runs. Only the thread of the worker's event loop may call it.
 
     Args:
-        meter_provider: Used instead of the global one.
+        meter_provider: Replaces the global provider.
         max_series: Maximum number of sets of labels.
-        server: Host and port of Redis, or the path of its socket and 0: a label of the conventions' own metrics.
+        server: Host and port of Redis, or the path of its socket and 0. A label of the conventions' metrics.
 
     Attributes:
-        is_active: Whether an SDK was there at the last look; without one a caller may skip measuring.
+        is_active: Whether an SDK was configured at the last check. If not, the caller need not measure durations.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class WorkerMetrics:
         self._touched: list[_Runs] = []
         self._expected: tuple[Sequence[str], Sequence[str]] = ((), ())
         self._instruments: Instruments | None = None
-        self.is_active = False  # an attribute, not a property: each run asks
+        self.is_active = False  # an attribute, because each run reads it and a property would be slower
         self._refresh()
 
     def expect(self, queues: Sequence[str], repair_kinds: Sequence[str]) -> None:
-        """Report zero for counters that should stay at zero. The first event of a series is a rise only then."""
+        """Report zero for counters that should stay at zero, so that their first event is visible as an increase."""
         self._expected = (queues, repair_kinds)
         self._report_zeros()
 
@@ -87,15 +87,15 @@ class WorkerMetrics:
         *,
         context: Context | None = None,
     ) -> None:
-        """Record how long a run took. The next `flush` counts it.
+        """Record the duration of a run. The next `flush` adds the run to the counters.
 
         Args:
             queue: The queue of the task.
             task_type: Name of the task.
             outcome: How the run ended.
-            duration_s: Seconds the task's code took.
-            error_type: Name of the failure, None without one. `Retry` raised by the task is not a failure.
-            context: Context of the task's span, which an SDK may keep as an example of the duration.
+            duration_s: Duration of the task's code in seconds.
+            error_type: Name of the failure, None without a failure. `Retry` raised by the task is not a failure.
+            context: Context of the task's span, which an SDK may store as an exemplar of the duration.
         """
         instruments = self._instruments
         if instruments is None:
@@ -108,38 +108,38 @@ class WorkerMetrics:
         instruments[names.PROCESS_DURATION].record(duration_s, runs.message, context or _NO_TRACE)
 
     def waited(self, queue: str, task_type: str, wait_s: float) -> None:
-        """Record how long a task was pending before this worker received it."""
+        """Record the time for which a task was pending before this worker received it."""
         if self._instruments is not None:
             labels = self._tasks.of(queue, task_type)
             self._instruments[names.TASK_WAIT_TIME].record(wait_s, labels, _NO_TRACE)
 
     def ignored_fields(self, queue: str, task_type: str, count: int) -> None:
-        """Count payload fields that no parameter took."""
+        """Count payload fields without a parameter of the task."""
         if self._instruments is not None:
             self._instruments[names.TASKS_IGNORED_FIELDS].add(count, self._tasks.of(queue, task_type))
 
     def malformed_trace(self, queue: str) -> None:
-        """Count a message whose trace could not be read. Its run began a new trace."""
+        """Count a message whose trace is not valid. Its run started a new trace."""
         if self._instruments is not None:
             self._instruments[names.TASKS_MALFORMED_TRACES].add(1, {names.QUEUE: queue})
 
     def repaired(self, queue: str, kind: str, count: int) -> None:
-        """Count damage that was repaired. It should stay at zero."""
+        """Count repaired damage. The counter should stay at zero."""
         self._refresh()
         if self._instruments is not None:
             self._instruments[names.REPAIRS].add(count, {names.QUEUE: queue, names.REPAIR_KIND: kind})
 
     def stuck(self, queue: str, task_type: str) -> None:
-        """Count a run that goes on long after it was cancelled. It should stay at zero."""
+        """Count a run that continues long after it was cancelled. The counter should stay at zero."""
         self._refresh()
         if self._instruments is not None:
             self._instruments[names.TASKS_STUCK].add(1, self._tasks.of(queue, task_type))
 
     def flush(self) -> None:
-        """Count the runs since the last call, and look for an SDK. Call it now and then, and at the end."""
+        """Add the runs since the last call to the counters, and check for an SDK. Call it regularly, and at the end."""
         self._refresh()
         touched = self._touched
-        while touched:  # one by one: an error loses the counts of one series, and the next call adds the others
+        while touched:  # one by one, so that an error loses the counts of one series only
             runs = touched.pop()
             count, runs.pending = runs.pending, 0
             if self._instruments is not None:
