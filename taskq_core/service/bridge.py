@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Bridge:
-    """Rules of plain Python: each coroutine runs on a new event loop, and blocking code runs in any thread."""
+    """Default rules: each coroutine runs on a new event loop, and blocking code runs in any thread."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end from blocking code, even if a coroutine called that code."""

@@ -31,7 +31,7 @@ class Caller:
     Args:
         size: Maximum number of threads, and so of plain functions that run or hang at the same time.
         name: Description of the functions for errors, such as "a hook".
-        on_exhausted: Called with a description when a call fails because earlier calls that hang take all threads.
+        on_exhausted: Called with a description if a call fails because earlier calls that hang occupy all threads.
     """
 
     def __init__(self, size: int, *, name: str, on_exhausted: Callable[[str], object] | None = None) -> None:
@@ -52,7 +52,7 @@ class Caller:
 
         Raises:
             Exception: The error of the function, as `as_exception` returns it.
-            HangError: It did not end in time, or earlier calls that hang take all threads.
+            HangError: The call did not end in time, or earlier calls that hang occupy all threads.
             asyncio.CancelledError: The caller was cancelled.
         """
         try:
@@ -116,7 +116,7 @@ class _Job:
             failure = error
         while True:
             try:
-                with self._lock:  # no interruption can come after this
+                with self._lock:  # no interruption can be raised after this
                     self._thread_id = None
                     if self in self._hanging:  # an undelivered exception must not hit the next call
                         clear_in_thread(threading.get_ident())

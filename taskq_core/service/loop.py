@@ -26,7 +26,7 @@ class Service:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has looked for work at least once and knows of none. A burst worker waits for all services."""
+        """Whether the service has checked for work and found none. A burst worker ends when all services are idle."""
         return True
 
     async def work(self) -> float:
@@ -41,7 +41,7 @@ class Service:
         """
 
     def close(self) -> None:
-        """Let threads end. Called after the last pass."""
+        """Stop the threads of the service. Called after the last pass."""
 
 
 class Signal(asyncio.Event):

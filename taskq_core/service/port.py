@@ -77,7 +77,7 @@ def is_loopback(address: str) -> bool:
     """Return whether an address can be reached from this machine only.
 
     Raises:
-        ValueError: It is a name, or not an address.
+        ValueError: The text is a host name or not an address.
     """
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
@@ -101,7 +101,7 @@ class Port:
         self._refuse = refuse
         self._host = host
         self.port = port
-        """Port it listens on."""
+        """Port that the server listens on."""
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[Any]] = set()
 
@@ -158,9 +158,9 @@ class Port:
         words = first.split(" ")
         has_body = words[0] != "HEAD"
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            answer = self._refuse(HTTPStatus.BAD_REQUEST, "this is no HTTP/1 request")
+            answer = self._refuse(HTTPStatus.BAD_REQUEST, "the request is not HTTP/1")
         elif words[0] not in ("GET", "HEAD"):
-            answer = self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD")
+            answer = self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are allowed")
             answer = replace(answer, headers={**answer.headers, "Allow": "GET, HEAD"})
         else:
             pairs = (line.partition(":") for line in lines if line)

@@ -90,7 +90,7 @@ def as_exception(error: BaseException) -> Exception:
     error = readable(error)
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    wrapped = RuntimeError(f"it raised {type(error).__name__}")
+    wrapped = RuntimeError(f"user code raised {type(error).__name__}")
     wrapped.__cause__ = error
     return wrapped
 

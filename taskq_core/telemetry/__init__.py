@@ -1,9 +1,8 @@
 """Traces and metrics of tasks, on `opentelemetry-api` alone.
 
-A task continues the trace of the request that enqueued it: `propagation` carries trace and baggage in the task's
-headers, `spans` opens the span of the sender and that of the
-run, `client_metrics` and `worker_metrics` count both. Without an SDK this package does nothing. `configure` sets up
-an SDK for programs without one. It imports the SDK when it is called.
+A task continues the trace of the request that enqueued it. `propagation` writes trace and baggage into the task's
+headers, `tracing` starts the spans of enqueues and runs, `client_metrics` and `worker_metrics` count enqueues and runs.
+Without an SDK this package does nothing. `configure` sets up an SDK for programs without one, and imports it only then.
 """
 
 from taskq_core.settings import OptIn, Relation

@@ -13,8 +13,8 @@ itself; this module chooses the exporters:
 `OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`
 ===================================  ===========================================================================
 
-The environment wins over arguments: code names the service, and operators may rename it. Export runs in the SDK's
-own threads with bounded queues, which start anew in a forked child; a collector that is slow, silent or gone never
+Environment variables take precedence over arguments, so that operators can rename a service. The SDK exports in its own
+threads with bounded queues, which are restarted in a forked child. A collector that is slow or does not answer never
 delays a task, and delays the end of the process by at most `flush_timeout_s`.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # the SDK is an optional dependency
     from opentelemetry.sdk.trace import TracerProvider
 
 FLUSH_MAX_S = 10.0
-"""Most seconds that flushing takes by default, at the end of a process too."""
+"""Default maximum time for flushing, in seconds, also at the end of a process."""
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _INSTALL = "install it with: pip install 'taskq-asynq[otel]'"
@@ -51,7 +51,7 @@ _handle: "TelemetryHandle | None" = None
 
 
 class TelemetryHandle:
-    """The providers that `configure` set up, to be flushed or shut down. Any thread may call it; it never raises.
+    """Flushes and shuts down the providers that `configure` has set up. Any thread may call it; it never raises.
 
     Attributes:
         tracer_provider: The provider set up for traces, or None.
@@ -103,8 +103,8 @@ class TelemetryHandle:
 def configure(service_name: str | None = None, service_version: str | None = None) -> TelemetryHandle:
     """Set up export of traces and metrics over OTLP for this process, as the `OTEL_*` environment says.
 
-    Only the first call does something; later ones return the same handle. A provider that the program has set up
-    before stays in force, and the handle leaves it alone.
+    Only the first call has an effect; later calls return the same handle. A provider that the program has set up before
+    is kept, and the handle does not change it.
 
     Args:
         service_name: Name of the service, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` gives one.
@@ -194,7 +194,7 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
 
     handle = TelemetryHandle()
     if span_exporters:
-        # shutdown_on_exit waits as long as an exporter likes; the handle's own end is bounded.
+        # shutdown_on_exit would wait for the exporter without a limit. The handle's shutdown has a limit.
         handle.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         for exporter in span_exporters:
             handle.tracer_provider.add_span_processor(BatchSpanProcessor(exporter()))
@@ -215,7 +215,7 @@ def _is_disabled() -> bool:
 
 def _is_free(provider: object, signal: str) -> bool:
     if is_sdk(provider):
-        _logger.info("OpenTelemetry %s are set up already and stay as they are", signal)
+        _logger.info("OpenTelemetry %s were already set up; taskq does not change them", signal)
         return False
     return True
 
@@ -227,7 +227,7 @@ def _resource(service_name: str | None, service_version: str | None) -> "Resourc
     given = {
         "service.name": service_name,
         "service.version": service_version,
-        "service.instance.id": str(uuid.uuid4()),  # so that the metrics of two workers stay apart
+        "service.instance.id": str(uuid.uuid4()),  # distinguishes the metrics of two workers
     }
     return Resource.create(
         {name: value for name, value in given.items() if value is not None and name not in from_environment}
@@ -235,7 +235,7 @@ def _resource(service_name: str | None, service_version: str | None) -> "Resourc
 
 
 def _exporters(signal: str) -> list[Callable[[], Any]]:
-    """The exporter classes of a signal ("traces" or "metrics"), found as OpenTelemetry's own launcher finds them."""
+    """Return the exporter classes of a signal ("traces" or "metrics"), as OpenTelemetry's launcher finds them."""
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     wanted = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()] or ["otlp"]
     if "none" in wanted:
@@ -270,14 +270,14 @@ def _load(signal: str, name: str, variable: str) -> Callable[[], Any]:
 
 
 def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
-    """Run calls side by side, and wait at most `timeout_s` for them, even if their own timeouts are longer."""
+    """Run calls concurrently, and wait at most `timeout_s` for them, even if their own timeouts are longer."""
     answers: list[bool] = []
 
     def run(call: Callable[[], object]) -> None:
         try:
             answers.append(call() is not False)  # shutdown returns None
         except Exception:
-            _logger.warning("OpenTelemetry could not send everything", exc_info=True)
+            _logger.warning("OpenTelemetry could not send all pending telemetry", exc_info=True)
 
     deadline = time.monotonic() + timeout_s
     threads: list[threading.Thread] = []

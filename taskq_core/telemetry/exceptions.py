@@ -1,4 +1,4 @@
-"""Exceptions in spans, shortened."""
+"""Record shortened exceptions in spans."""
 
 import traceback
 
@@ -8,18 +8,18 @@ from taskq_core.service.user_code import text_of
 from taskq_core.telemetry import names
 
 MESSAGE_LIMIT = 4 * 1024
-"""Characters of an exception's message that go into a span; more is cut."""
+"""Maximum length of an exception's message in a span, in characters."""
 STACKTRACE_LIMIT = 16 * 1024
-"""Characters of a traceback that go into a span; more is cut in the middle."""
+"""Maximum length of a traceback in a span, in characters. Longer ones are cut in the middle."""
 
 
 def note_error(span: Span, error: BaseException | None, error_type: str | None) -> None:
-    """Say in a span what went wrong: an event of the exception, `error.type` and the status.
+    """Record a failure in a span: an event for the exception, the attribute `error.type`, and the status.
 
     Args:
         span: A recording span.
-        error: The exception, if it was one.
-        error_type: Names a failure without an exception; wins over the class of `error`.
+        error: The exception, None for a failure without one.
+        error_type: Name of a failure without an exception. It replaces the class of `error`.
     """
     description = None
     if error is not None:
@@ -36,13 +36,13 @@ def note_error(span: Span, error: BaseException | None, error_type: str | None) 
 
 
 def type_name(error: BaseException) -> str:
-    """Name of an exception's class as spans and metrics give it: with its module, unless it is a builtin."""
+    """Return the class name of an exception for spans and metrics: with its module, unless it is a builtin."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _cut_middle(text: str, limit: int) -> str:
-    """Keep beginning and end: in a traceback they are where it started and what was raised."""
+    """Cut the middle of a traceback. Its beginning shows the start of the call, and its end the exception."""
     if len(text) <= limit:
         return text
     mark = "\n[...]\n"

@@ -1,7 +1,7 @@
 """Gauges of queues, workers, schedulers and outboxes, which are read at each export.
 
-A process has one board. Workers and schedulers add a source to it while they run. An export reads all sources in the
-exporter's thread, so a source returns what its process knows and sends nothing to Redis.
+A process has one `GaugeBoard`. Workers and schedulers add a source to it while they run. An export calls all sources in
+the exporter's thread, so a source only returns values that the process has, and sends nothing to Redis.
 """
 
 import logging
@@ -33,8 +33,8 @@ class GaugeBoard:
     """The gauges of a process and their sources. Any thread may use it.
 
     Args:
-        meter_provider: Used instead of the global one.
-        max_series: Maximum number of values of one gauge; further ones are left out.
+        meter_provider: Replaces the global provider.
+        max_series: Maximum number of values of one gauge; further values are left out.
     """
 
     def __init__(self, *, meter_provider: MeterProvider | None = None, max_series: int = MAX_SERIES) -> None:
@@ -61,7 +61,7 @@ class GaugeBoard:
         return self._meters.current() is not None
 
     def refresh(self) -> None:
-        """Look for another provider, and make the gauges there. Call it now and then."""
+        """Create the gauges again if the provider has changed. Call it regularly."""
         with self._lock:
             instruments = self._meters.current()
             if instruments is not None and not instruments:

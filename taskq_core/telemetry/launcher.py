@@ -1,7 +1,7 @@
-"""Let processes that this one starts be instrumented as this one was.
+"""Instrument child processes if OpenTelemetry's launcher has instrumented this process.
 
-OpenTelemetry's launcher (`opentelemetry-instrument`) works by a folder in front of `PYTHONPATH`, which it takes out
-again once this process is instrumented.
+The launcher (`opentelemetry-instrument`) puts a folder in front of `PYTHONPATH`. It removes the folder after it has
+instrumented this process, so it must be added again for child processes.
 """
 
 import os
@@ -13,11 +13,11 @@ _FOLDER = ("opentelemetry", "instrumentation", "auto_instrumentation")
 
 
 def launched(environ: Mapping[str, str], path: Sequence[str] = ()) -> dict[str, str]:
-    """Return an environment for a process to be started.
+    """Return the environment for a child process.
 
     Args:
-        environ: The environment so far.
-        path: Where the process looks for modules, in place of the `PYTHONPATH` of that environment; empty leaves it.
+        environ: The environment without the launcher.
+        path: Module search path of the child process. It replaces the `PYTHONPATH` of `environ`, unless it is empty.
     """
     folders = list(path) or [each for each in environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     launcher = _launcher()

@@ -1,8 +1,8 @@
-"""Make the instruments of the metrics in `names`, and keep the labels of clients and workers bounded.
+"""Create the instruments of the metrics in `names`, and limit the number of sets of labels.
 
-Without an SDK nothing is measured. A client notices an SDK that is configured later with the next call, and a worker
-within seconds. At most `MAX_SERIES` sets of labels are kept; further ones are counted under `_other`, so
-that a flood of names cannot fill memory.
+Without an SDK nothing is measured. If an SDK is configured later, a client uses it at the next call, and a worker
+within seconds. At most `MAX_SERIES` sets of labels are kept. Further sets are counted as `_other`, so that many
+different names cannot fill the memory.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ V = TypeVar("V")
 MAX_SERIES = 1000
 """Maximum number of sets of labels, per `ClientMetrics` and per `WorkerMetrics`."""
 OTHER = "_other"
-"""Queue, task and error of further ones."""
+"""Label for the queue, task and error of further sets of labels."""
 
 Labels = dict[str, str | int]
 
@@ -43,7 +43,7 @@ DURATION_BUCKETS_S = (
     300.0,
     1800.0,
 )
-"""The conventions' buckets for seconds, with more at the long end because tasks run longer than requests."""
+"""The buckets of OpenTelemetry's conventions in seconds, with additional long ones because tasks may run long."""
 
 
 class Outcome(StrEnum):
@@ -51,25 +51,25 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     RETRIED = "retried"
-    """Will run again and has used an attempt."""
+    """The task will run again; the run used an attempt."""
     ARCHIVED = "archived"
     SNOOZED = "snoozed"
-    """Will run again and has used no attempt."""
+    """The task will run again; the run used no attempt."""
     DISCARDED = "discarded"
     EXPIRED = "expired"
-    """Was not started in time, and is archived or dropped."""
+    """The task was not started in time, and is archived or dropped."""
     REQUEUED = "requeued"
-    """Given back by a worker that stops, without using an attempt."""
+    """A worker that stops has requeued the task, without using an attempt."""
     LOST = "lost"
-    """The lease ended, so another worker decides what becomes of the task."""
+    """The lease expired, so another worker decides about the task."""
 
 
 NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.REQUEUED, Outcome.LOST))
-"""Outcomes of runs that used no attempt here. They are not counted as processed."""
+"""Outcomes of runs that used no attempt in this worker. They are not counted as processed."""
 
 
 class Instruments(dict[names.Metric, Any]):
-    """The instruments of one meter by metric, each made when it is first used."""
+    """The instruments of one meter by metric. Each is created at its first use."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()
@@ -85,24 +85,24 @@ class Instruments(dict[names.Metric, Any]):
         return self.setdefault(metric, made)
 
     def observe(self, metric: names.Metric, read: Callable[[], Iterable[Observation]]) -> None:
-        """Make a gauge that each export reads."""
+        """Create a gauge. Each export calls `read` for its values."""
         self[metric] = self._meter.create_observable_gauge(metric, [lambda _: read()], metric.unit, metric.description)
 
 
 class Meters:
-    """Follows the provider in force. Any thread may use it.
+    """Creates instruments for the current provider, again after a change of the provider. Any thread may use it.
 
     Args:
-        provider: Used instead of the global one.
+        provider: Replaces the global provider.
     """
 
     def __init__(self, provider: MeterProvider | None) -> None:
         self._fixed = provider
-        # One attribute, so that another thread never sees the instruments of one provider beside another provider.
+        # One attribute for both, so that a thread never sees one provider with the instruments of another.
         self._current: tuple[MeterProvider | None, Instruments | None] = (None, None)
 
     def current(self) -> Instruments | None:
-        """Return the instruments, None without an SDK. It is the same object until the provider changes."""
+        """Return the instruments, None without an SDK. The object is the same until the provider changes."""
         provider = self._fixed or switch.meter_provider()
         known, instruments = self._current
         if provider is not known:
@@ -117,7 +117,7 @@ class Series(Generic[V]):
 
     Args:
         limit: Maximum number of values.
-        make: Makes a value from its labels.
+        make: Creates a value from its labels.
     """
 
     def __init__(self, limit: int, make: Callable[..., V]) -> None:
@@ -126,7 +126,7 @@ class Series(Generic[V]):
         self._values: dict[tuple[str | None, ...], V] = {}
 
     def of(self, *labels: str | None) -> V:
-        """Return the value of these labels."""
+        """Return the value for these labels. Create it if it does not exist."""
         value = self._values.get(labels)
         if value is None:
             if len(self._values) >= self._limit:

@@ -1,8 +1,8 @@
 """Names of the attributes of spans, and the table of metrics: OpenTelemetry's messaging conventions and taskq's own.
 
-The names follow the semantic conventions 1.45.0, and without an opt-in the one name that 1.45.0 renamed follows 1.44.0.
-They are written here because the Python package that lists them marks its messaging part as unstable, and a rename
-there must not break a running worker. Taskq's own attributes begin with `messaging.asynq.`, its metrics with `asynq.`.
+The names follow version 1.45.0 of the semantic conventions. Without an opt-in, the one name that 1.45.0 renamed follows
+1.44.0. They are defined here because the messaging part of the Python package of names is unstable, and a rename there
+must not break a running worker. taskq's own attributes begin with `messaging.asynq.`, its metrics with `asynq.`.
 """
 
 import os
@@ -46,7 +46,7 @@ OUTBOX_DATABASE: Final = "messaging.asynq.outbox.database"
 
 
 class Metric(str):
-    """The name of a metric, with what its instrument needs.
+    """The name of a metric, with the properties of its instrument.
 
     Attributes:
         kind: "counter", "histogram" or "gauge".

@@ -1,7 +1,6 @@
-"""The providers of spans and metrics that this process uses.
+"""The OpenTelemetry providers that taskq uses in this process.
 
-Without an SDK, taskq writes no span and no metric. Each enqueue asks again, so that an SDK may be configured at any
-time.
+Without an SDK, taskq records no span and no metric. Each enqueue checks again, so an SDK may be configured at any time.
 """
 
 import os
@@ -18,11 +17,11 @@ P = TypeVar("P")
 INSTRUMENTATION_NAME = "taskq_core"
 """Name under which an SDK sees taskq's spans and metrics."""
 INSTRUMENTATION_ENTRY = "taskq"
-"""Name by which `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` switches them off."""
+"""Name that disables taskq's spans and metrics in `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS`."""
 
 
 def instrumentation_version() -> str:
-    """Version of the installed distribution, or "" when it runs from a bare source tree."""
+    """Return the version of the installed distribution, "" if taskq runs from a source tree."""
     try:
         return version("taskq-asynq")
     except PackageNotFoundError:
@@ -30,13 +29,14 @@ def instrumentation_version() -> str:
 
 
 def _quick(getter: Callable[[], P], variable: str, env: str) -> Callable[[], P | None]:
-    """Return a function that returns the provider in force or None.
+    """Return a fast function that returns the current provider or None.
 
-    OpenTelemetry's getters read the environment while nothing is configured, which takes 1 us. Each task asks, so this
-    reads the variable that they fill. A later API may keep its provider elsewhere; then it returns the getter.
+    While no provider is configured, OpenTelemetry's getters read the environment, which takes 1 us. Because each task
+    calls the function, it reads OpenTelemetry's module variable instead. If that variable does not exist in a later
+    version, OpenTelemetry's getter is returned.
     """
     home: dict[str, P | None] = getattr(getter, "__globals__", {})
-    if variable not in home or env in os.environ:  # the getter loads the provider that the environment names
+    if variable not in home or env in os.environ:  # the getter loads the provider named in the environment
         return getter
     return lambda: home[variable]
 
@@ -46,9 +46,9 @@ _global_meter_provider = _quick(metrics.get_meter_provider, "_METER_PROVIDER", "
 
 
 class Switch:
-    """Selects the providers of this process: the global ones, others, or none. Any thread may turn it.
+    """Selects the providers of this process: the global ones, others, or none. Any thread may change the selection.
 
-    OpenTelemetry's launcher turns it through `taskq_core.telemetry.instrumentor`.
+    OpenTelemetry's launcher changes it through `taskq_core.telemetry.instrumentor`.
 
     Attributes:
         tracer_provider: Returns the provider of spans or None.
@@ -69,28 +69,28 @@ class Switch:
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
-        """Use these providers, or for None the global one."""
+        """Use these providers; None selects the global provider."""
         self.tracer_provider = (lambda: tracer_provider) if tracer_provider else _global_tracer_provider
         self.meter_provider = (lambda: meter_provider) if meter_provider else _global_meter_provider
 
     def turn_off(self) -> None:
-        """Write no span and no metric from now on."""
+        """Stop recording spans and metrics."""
         self.tracer_provider = self.meter_provider = lambda: None
 
 
 switch = Switch()
-"""That of this process."""
+"""The switch of this process."""
 
 
 def is_sdk(provider: object) -> bool:
-    """Whether a provider records anything; those of the API itself (proxy, no-op) and None do not."""
+    """Whether a provider records anything. The providers of the API itself (proxy, no-op) and None do not."""
     return provider is not None and not type(provider).__module__.startswith(
         ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
     )
 
 
 def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
-    """Return taskq's tracer of a provider, None if it records nothing."""
+    """Return a provider's tracer for taskq, None if it records nothing."""
     if provider is None or not is_sdk(provider):
         return None
     tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
@@ -98,7 +98,7 @@ def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
 
 
 def meter_of(provider: metrics.MeterProvider | None) -> metrics.Meter | None:
-    """Return taskq's meter of a provider, None if it records nothing."""
+    """Return a provider's meter for taskq, None if it records nothing."""
     if provider is None or not is_sdk(provider):
         return None
     meter = provider.get_meter(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())

@@ -1,4 +1,4 @@
-"""Start and end spans: the tracer, the attributes that spans share, and faults of OpenTelemetry."""
+"""Start and end spans with common attributes, and log errors of OpenTelemetry."""
 
 import logging
 import os
@@ -28,14 +28,14 @@ class Recording:
         relation: "parent" continues the request's trace in the task, "link" starts a new trace that links to it,
             "none" starts a new trace.
         baggage: Whether tasks carry baggage.
-        redaction: Decides what spans show of exceptions.
+        redaction: Redacts exceptions in spans.
         server: Host and port of Redis, or the path of its socket and 0.
         opt_in: Optional attributes and spans.
         create_spans: Whether each task of a bulk enqueue has a span `create`.
-        tracer_provider: Used instead of the global one.
+        tracer_provider: Replaces the global provider.
 
     Raises:
-        ConfigurationError: `relation` or `opt_in` is not one of these.
+        ConfigurationError: `relation` or `opt_in` has an unknown value.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Recording:
         self.opt_in = members(OptIn, "opt_in", opt_in)
         self.creates_spans = create_spans
         self._fixed_provider = tracer_provider
-        # One attribute, so that another thread never sees the tracer of one provider beside another provider.
+        # One attribute for all, so that a thread never sees one provider with the tracer of another.
         self._current: tuple[TracerProvider | None, Tracer | None, Sampling] = (None, None, Sampling(None))
         self._known: dict[tuple[int, str, str, str | None], dict[str, AttributeValue]] = {}
         self._complained = False
@@ -70,7 +70,7 @@ class Recording:
         return current[1]
 
     def drops(self, span: SpanContext) -> bool:
-        """Whether no span that continues this one can be sampled."""
+        """Whether the children of this span are certainly not sampled."""
         return self._current[2].drops(span)
 
     def start(
@@ -149,7 +149,7 @@ class Recording:
             self.complain(exc)
 
     def complain(self, error: Exception) -> None:
-        """Log a fault of OpenTelemetry, once."""
+        """Log an error of OpenTelemetry, but only the first one."""
         if not self._complained:
             self._complained = True
             _logger.warning("OpenTelemetry failed; tasks go on without the span (logged once)", exc_info=error)

@@ -1,7 +1,7 @@
 """Redact exceptions in logs and spans, as the setting `LOG` says.
 
-Type, message and stack are needed to repair a task, so all of them are shown by default. Messages may hold data, such
-as arguments of the task. A `Redaction` removes them, or passes each through a function of the user.
+Type, message and traceback are needed to fix a task, so all of them are shown by default. Messages may contain data,
+such as arguments of the task. A `Redaction` removes messages, or replaces each with the result of a user's function.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _FAILED = "(no message: the function in LOG['EXCEPTION_MESSAGES'] failed)"
 
 
 class Redaction:
-    """Decides what is shown of an exception.
+    """Redacts the messages of exceptions.
 
     Args:
         messages: True shows messages, False removes them, a function returns a replacement for each.
@@ -29,7 +29,7 @@ class Redaction:
         return error if self._messages is True else self._stand_in(error, _DEEPEST, {})
 
     def _stand_in(self, error: BaseException, deepest: int, made: dict[int, BaseException]) -> BaseException:
-        known = made.get(id(error))  # mostly a cause, which is the context as well
+        known = made.get(id(error))  # usually a cause, which is also the context
         if known is not None:
             return known
         kind: Any = type(error)  # mypy denies that exception classes are hashable

@@ -493,10 +493,10 @@ class TestFailures:
         assert bench.hashes() == {"a"}
         words = {
             "nothing": "an aggregator must return a task signature, task.s(...), got NoneType",
-            "exit": "it raised SystemExit",
-            "exit of a coroutine": "it raised SystemExit",
+            "exit": "user code raised SystemExit",
+            "exit of a coroutine": "user code raised SystemExit",
             "bad arguments": "names",
-            "cancelled": "it raised CancelledError",
+            "cancelled": "user code raised CancelledError",
         }
         assert words[kind] in caplog.text
 
