@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, Request, expect
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard import live
+from taskq_fastapi.dashboard import site as dashboard_site
 from tests.browser.conftest import OpenBrowser
 from tests.browser.dashboard.people import Site, app_of, row, serving
 from tests.browser.visiting import Visitor, same_document, stop_time
@@ -132,7 +132,7 @@ def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq:
 def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
     site: Site, page: Page, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "STREAM_S", 0.0)
+    monkeypatch.setattr(dashboard_site, "STREAM_S", 0.0)
     stop_time(page)
     page.add_init_script(
         "window.said = []; addEventListener('DOMContentLoaded', () => { const notice ="
@@ -145,7 +145,7 @@ def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
         pass
     assert page.evaluate("said") == []
 
-    monkeypatch.setattr(live, "STREAM_S", 3600.0)
+    monkeypatch.setattr(dashboard_site, "STREAM_S", 3600.0)
     for queue in ("default", "low"):  # a stream that ended at once would report at most one queue
         taskq.remote("note").using(queue=queue).delay()
         expect(row(page, queue, "#queues")).to_be_visible()
