@@ -259,7 +259,7 @@ async def test_a_task_on_its_way_is_left_alone(ask: Ask, enqueue: Enqueue, redis
         ("update_payload", (b"{}",)),
         ("move_task", ("elsewhere",)),
     ):
-        with pytest.raises(TaskStateError, match="being moved to another queue; finish_moves completes it"):
+        with pytest.raises(TaskStateError, match="being moved to another queue; finish_moves completes the move"):
             await ask(method, "default", task_id, *arguments)
     assert await ask("finish_moves", "default") == 1
     assert runnable(redis_server, task_id) == ["low"]

@@ -129,8 +129,8 @@ async def test_a_worker_whose_lifespan_fails_does_not_start(
     assert record.exc_info is not None
     words = {
         "raises": "no database",
-        "yields a word": "yields a mapping or nothing, and ",
-        "returns nothing": "yields once or returns a context manager, and ",
+        "yields a word": "yield a mapping or nothing, but ",
+        "returns nothing": "yield once or return a context manager, but ",
     }
     assert words[how] in str(record.exc_info[1])
 
@@ -234,7 +234,7 @@ async def test_a_lifespan_that_goes_on_when_it_is_cancelled_is_left_behind(
         assert await living == 1
     go.set()
 
-    assert "has not ended" in str(caplog.records[-1].exc_info)
+    assert "did not end within" in str(caplog.records[-1].exc_info)
 
 
 async def test_tasks_that_run_in_a_test_find_the_state_it_gives(app: TaskQ) -> None:
