@@ -271,7 +271,7 @@ class _MarkImports(cst.CSTTransformer):
             module = code(statement.module) if statement.module is not None and not statement.relative else ""
             for name in (each.evaluated_name for each in statement.names):
                 hint = _IMPORT_HINTS.get(name, _SIGNAL_HINT if module == "celery.signals" else "")
-                text = f"{MARK}{name} is still imported from Celery: {hint}"
+                text = f"{MARK}{name} is still imported from the package celery: {hint}"
                 if module.partition(".")[0] == "celery" and hint and text not in old:
                     lines.append(cst.EmptyLine(comment=cst.Comment(text)))
         return updated_node.with_changes(leading_lines=lines)

@@ -90,7 +90,7 @@ class Supervisor:
         Returns:
             0 if it was stopped, or the work is done in burst mode; 1 if no process ever worked.
         """
-        name = hold(self._name)  # workers of this host leave its dead processes to it
+        name = hold(self._name)  # other workers then leave tasks of dead processes to it
         try:
             return asyncio.run(self._live())
         finally:

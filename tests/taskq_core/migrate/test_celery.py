@@ -768,7 +768,7 @@ def test_a_result_that_is_read_by_id_keeps_all_results(tmp_path: Path) -> None:
     new = django_project(tmp_path, settings="INSTALLED_APPS = ['shop']\n", tasks=HEAD, views=views)
 
     assert '"DEFAULTS": {"retention": 86400},' in new["settings"]
-    assert "# TODO taskq: AsyncResult is still imported from Celery: " in new["views"]
+    assert "# TODO taskq: AsyncResult is still imported from the package celery: " in new["views"]
 
 
 def test_a_module_of_settings_becomes_arguments_of_the_queue(tmp_path: Path) -> None:

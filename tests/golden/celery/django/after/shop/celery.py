@@ -1,6 +1,6 @@
 import os
 
-# TODO taskq: Celery is still imported from Celery: the settings and the TaskQ replace the app
+# TODO taskq: Celery is still imported from the package celery: the settings and the TaskQ replace the app
 from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")

@@ -4,7 +4,7 @@ import smtplib
 from functools import partial
 
 from celery import shared_task
-# TODO taskq: SoftTimeLimitExceeded is still imported from Celery: at its timeout a plain function gets TaskInterrupted, and a coroutine is cancelled
+# TODO taskq: SoftTimeLimitExceeded is still imported from the package celery: at its timeout a plain function gets TaskInterrupted, and a coroutine is cancelled
 from celery.exceptions import SoftTimeLimitExceeded
 import logging
 from taskq_core import Retry, TaskContext, chain, chord, exponential, group
