@@ -447,6 +447,18 @@ async def test_a_time_is_given_in_one_way(taskq: TaskQ) -> None:
     assert await state_of(taskq, "1") == "pending"
 
 
+async def test_a_search_for_an_id_offers_no_action_on_all(taskq: TaskQ) -> None:
+    """Once the task is deleted, the action would apply to tasks that contain the text."""
+    await enqueue(taskq, "abc", "abcdef")
+
+    async with looking(dashboard_of(taskq)) as web:
+        by_text = await web.get("/tasks", params={"state": "pending", "text": "abcd"})
+        by_id = await web.get("/tasks", params={"state": "pending", "text": "abc"})
+
+    assert "Delete all" in text_of(by_text)
+    assert "Delete all" not in text_of(by_id)
+
+
 async def test_all_tasks_that_are_meant_are_changed_part_by_part(taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that has no time left shows how far it is, and a form to go on with."""
     monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)

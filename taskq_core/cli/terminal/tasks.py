@@ -295,6 +295,9 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         if self.choice is None:
             self.say("Choose a state first, with left and right.", "warning")
             return
+        if self.found is not None and any(task.id == self._wanted.text for task in self.found.tasks):
+            self.action_mark_page()  # if the task with this id is deleted meanwhile, other tasks would match the text
+            return
         was_all = self.is_all
         self._unmark()
         self.is_all = not was_all

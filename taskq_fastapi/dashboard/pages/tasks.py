@@ -69,7 +69,8 @@ async def show(view: View) -> Shown:
         paging = view.paging(total_of(wanted.of(infos), wanted.state))
         tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
     filter_fields = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
-    is_bulk = wanted.state is not None
+    # If the task with the searched id is deleted meanwhile, an action on all matching tasks would search for the text.
+    is_bulk = wanted.state is not None and not any(task.id == wanted.text for task in tasks)
     listed = await listing(
         view, tasks, state=None, now=now, paging=paging, filter_fields=filter_fields, is_bulk=is_bulk
     )

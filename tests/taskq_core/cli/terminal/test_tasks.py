@@ -395,6 +395,20 @@ async def test_all_that_fit_a_filter_are_changed_and_no_others(
     assert await stored(taskq, TaskState.ARCHIVED) == ["receipt"]
 
 
+async def test_a_task_that_is_searched_by_its_id_is_marked_alone(opened: Open, enqueued: Put) -> None:
+    """Once it is deleted, an action on all would apply to tasks that contain the text."""
+    enqueued("receipt")
+    enqueued("receipt-2")
+
+    async with opened() as person:
+        await in_queue(person)
+        await person.press("slash")
+        await person.types("receipt")
+        await person.until(lambda: ids(person) == ["receipt"])
+        await person.press("x")
+        await person.sees("1 marked")
+
+
 async def test_the_queue_is_paused_from_its_tasks(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     enqueued("a")
 
