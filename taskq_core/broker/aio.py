@@ -118,7 +118,7 @@ class AsyncRunner:
         return FOLLOW_EVERY_S
 
     def new_pipeline(self) -> Pipeline:
-        """Return a separate connection, which the caller closes."""
+        """Return a pipeline with its own connection. The caller must close it."""
         kind = ClusterPipeline if self.endpoint.is_cluster else Pipeline
         return kind(self.endpoint, timeout_s=self._timeout_s)
 
@@ -141,7 +141,7 @@ class AsyncRunner:
         return pool
 
     async def _close_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
-        """Close the idle connections when the loop ends, which closes asynchronous generators before it ends."""
+        """Close the idle connections when the event loop ends: it closes its open asynchronous generators first."""
         try:
             yield
         finally:

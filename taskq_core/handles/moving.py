@@ -47,7 +47,10 @@ Code = str | WireFormatError
 def move(
     keys: Keys, queue: QueueKeys, target: QueueKeys, ids: Sequence[str], *, state: TaskState | None
 ) -> RequestPlan[list[tuple[Departure, Code | None]]]:
-    """Move at most `BATCH_MAX` tasks. Return the departure of each, and its arrival if it departed."""
+    """Move at most `BATCH_MAX` tasks.
+
+    Return for each task how it left its queue, and if it did, how the target received it.
+    """
     token = _new_token()
     ends: list[tuple[Departure, Code | None]] = []
     while ids:

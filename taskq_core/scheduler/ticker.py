@@ -61,7 +61,7 @@ def tick_task_id(entry_id: str, task_name: str, at_s: int) -> str:
 
 @dataclass(slots=True)
 class _Candidate:
-    """A firing that is being sent to Redis."""
+    """A due firing of a schedule, until Redis has answered whether this scheduler enqueued it."""
 
     entry: Entry
     firing: Firing

@@ -277,5 +277,5 @@ def members(kind: type[E], name: str, values: object) -> frozenset[E]:
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
         known = ", ".join(repr(each.value) for each in kind)
-        raise ConfigurationError(f"{name} must be a list of {known}, got {values!r}")
+        raise ConfigurationError(f"{name} must be a list with values from {known}, got {values!r}")
     return frozenset(member(kind, f"each of {name}", each) for each in values)

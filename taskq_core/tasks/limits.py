@@ -44,8 +44,9 @@ class RateWindow(StrEnum):
     """Token bucket: tokens arrive at a constant rate, and the bucket holds at most `burst` of them. In any time span t,
     at most burst + rate * t tokens are spent."""
     FIXED = "fixed"
-    """Fixed window: at most the number of the rate in each period. Periods are aligned to the Unix epoch by Redis's
-    clock. Around the border of two periods, up to twice as many can start within the length of one period."""
+    """Fixed window: at most as many tasks in each period as the rate allows. Periods are aligned to the Unix epoch by
+    Redis's clock. Around the border of two periods, up to twice as many can start within the length of one period.
+    """
 
 
 class OnFailure(StrEnum):
@@ -89,7 +90,7 @@ class RateLimit:
             check_whole("cost", self.cost, least=1, most=LIMIT_MAX)
             if self.window is RateWindow.FIXED and self.cost > tokens:
                 raise ConfigurationError(
-                    f"cost must be at most {tokens}, the number of the rate {self.rate!r}, got {self.cost}"
+                    f"cost is {self.cost}, but the rate {self.rate!r} allows at most {tokens} at once"
                 )
         else:
             _check_key("cost", self.cost)

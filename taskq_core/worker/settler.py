@@ -184,7 +184,7 @@ class Settler:
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
         self._report_end(run, Outcome.LOST, "active", duration_s)
-        run.failure = None  # handlers get the lost lease instead
+        run.failure = None  # error handlers get a LeaseLostError instead
         self._report_lost(run)
         self._finish((run,))
 

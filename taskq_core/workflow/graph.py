@@ -184,7 +184,7 @@ class _Builder:
         if isinstance(part, Signature):
             part = Single(part)
         if not isinstance(part, Single | Chain | Group):
-            raise WorkflowDefinitionError("", f"cannot be part of another workflow: {part!r:.200}")
+            raise WorkflowDefinitionError("", f"a part must be a signature, chain or group, got {part!r:.200}")
         first = len(self.graph.nodes)
         continues = continues or part.on_failure is OnFailure.CONTINUE
         if isinstance(part, Single):

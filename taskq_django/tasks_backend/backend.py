@@ -113,7 +113,7 @@ class TaskQBackend(BaseTaskBackend):
             raise InvalidTask(str(error)) from error
 
     def _register(self, task: AnyTask) -> BackendTask:
-        """Register a task for workers, and return its registered form. Keep the first form of a function."""
+        """Register a task for workers, unless its function is registered already. Return the registered task."""
         known = taskq.tasks.get(qualified_name(task.func))
         if isinstance(known, BackendTask) and known.function is task.func:
             return known

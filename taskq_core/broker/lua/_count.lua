@@ -1,4 +1,5 @@
--- add: increase a counter by n and return its value. A lifetime counter that reaches the largest int64 restarts, as in Go.
+-- add: increase a counter by n and return its value. A lifetime counter restarts beyond the largest int64, as in
+-- Go Asynq.
 local function add(key, n)
   local value = redis.pcall('INCRBY', key, n)
   if type(value) == 'table' then

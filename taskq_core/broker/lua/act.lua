@@ -9,8 +9,11 @@
   KEYS[6]  set     names of groups with members
   KEYS[7]  list    wake tokens
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
-  ARGV[2]  string  action: run   archive   cancel (archive with a cancellation as the error)   delete   wait (reschedule:
-                   scheduled and retry tasks keep their state, archived tasks become retry, all others scheduled)
+  ARGV[2]  string  action, one of
+                   'run', 'archive', 'delete'
+                   'cancel'  archive, with a cancellation as the error
+                   'wait'    reschedule: scheduled and retry tasks keep their state, archived tasks become retry, all
+                             others become scheduled
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  channel for the ids of ended tasks
   ARGV[5]  int     seconds for which an archived task is kept

@@ -4,7 +4,7 @@
   KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
   KEYS[2]  zset    slots by time at which their holders are checked (Unix ms)
   KEYS[3]  string  token of the worker that leads
-  KEYS[4]  any     a key that never exists
+  KEYS[4]  any     a key that never exists: its DEL allows the later writes over maxmemory
   KEYS[5]  hash    limits of the queue
   KEYS[6]  zset    workers that admit tasks, by their last call (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production

@@ -3,7 +3,7 @@
   waiting tasks that are in no line. Each call handles one page of each.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
-  KEYS[2]  any     a key that never exists
+  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then the cursor that the previous call returned, ''

@@ -3,7 +3,7 @@
 
   KEYS[1]  set     names of groups with members
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
-  KEYS[3]  any     a key that never exists
+  KEYS[3]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  int     maximum number of sets to make
@@ -11,7 +11,8 @@
                    grace period (s), maximum wait of a member (s, 0 no limit), maximum number of members (0 no limit)
 
   A group is due when it has the maximum number of members, when its oldest member has waited for the maximum time, or
-  when no member was added during the grace period. A repeated call returns the sets that the first call made.
+  when no member was added during the grace period. A repeated call makes no second set: it
+  answers 1 for each set that the first call made.
 
   returns  one character per group:  1  set made   0  not due   x  the key is not a group
              2  not checked, because the maximum number of sets was made: send it again

@@ -10,7 +10,7 @@
   KEYS[7]  set     names of groups with members
   KEYS[8]  list    wake tokens
   KEYS[9]  string  receipt: result of this call, for a repeat
-  KEYS[10] any     a key that never exists
+  KEYS[10] any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks

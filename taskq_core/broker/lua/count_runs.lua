@@ -3,7 +3,7 @@
 
   KEYS[1]  hash    counters of the hour: numbers as text, by task type
   KEYS[2]  string  number of the last call of this worker
-  KEYS[3]  any     a key that never exists
+  KEYS[3]  any     a key that never exists: its DEL allows the later writes over maxmemory
   KEYS[4]  hash    totals: "<Unix hour of the last run>|<numbers as text>" by task type
   ARGV[1]  int     number of this call; a repeat, and a call that arrives after a later one, adds nothing
   ARGV[2]  int     seconds until KEYS[2] expires

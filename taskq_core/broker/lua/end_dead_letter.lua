@@ -2,7 +2,7 @@
   end_dead_letter: record that a handler has received an archived task, or schedule another attempt.
 
   KEYS[1]  zset    archived tasks to handle: id by due time (Unix s)
-  KEYS[2]  any     a key that never exists
+  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  task id
   ARGV[3]  int     end of the caller's claim (Unix s). A task that was archived again in the meantime is not changed

@@ -2,7 +2,7 @@
   extend_leases: extend the leases of a worker's running tasks. The worker calls it every few seconds.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  KEYS[2]  any     a key that never exists
+  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  int     length of the new lease (s)

@@ -2,7 +2,7 @@
   mark_starts: record that a worker starts runs. It is called before a run after which no attempt would be left.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  KEYS[2]  any     a key that never exists
+  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  string  prefix of task keys

@@ -6,7 +6,7 @@
   KEYS[2]  set     names of groups with members
   KEYS[3]  zset    aggregation sets of a queue that is being removed
   KEYS[4]  set     names of groups of a queue that is being removed
-  KEYS[5]  any     a key that never exists
+  KEYS[5]  any     a key that never exists: its DEL allows the later writes over maxmemory
   KEYS[6..] zset   the aggregation sets (at most 50)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys

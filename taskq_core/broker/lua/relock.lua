@@ -1,7 +1,7 @@
 --[[
   relock: free unique locks whose holder may not hold them, and give tasks back their lost locks.
 
-  KEYS[1]  any     a key that never exists
+  KEYS[1]  any     a key that never exists: its DEL allows the later writes over maxmemory
   KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
   ARGV[1]  string  prefix of the queue's keys
   ARGV[2]  int     1 to repair, 0 only to report

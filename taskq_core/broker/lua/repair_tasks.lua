@@ -15,7 +15,7 @@
   KEYS[11] zset    quarantine: id by time (Unix s)
   KEYS[12] zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
   KEYS[13] zset    moving: id of a task that is being moved to another queue, by time (Unix s)
-  KEYS[14] any     a key that never exists
+  KEYS[14] any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks

@@ -1,7 +1,7 @@
 --[[
   sample: record the figures of a queue in each list of samples whose interval has passed.
 
-  KEYS[1]  any     a key that never exists
+  KEYS[1]  any     a key that never exists: its DEL allows the later writes over maxmemory
   KEYS[2..] list   per resolution: its samples, the newest first
   ARGV     per resolution: seconds between two samples, maximum number of samples, seconds until the list expires, the
            sample (its bytes 2 to 5 are its Unix second)

@@ -2,7 +2,7 @@
   sweep: delete members of the oldest combined set, that is, an aggregation set whose combined task was stored.
 
   KEYS[1]  zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
-  KEYS[2]  any     a key that never exists
+  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  string  prefix of the keys of combined sets
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks

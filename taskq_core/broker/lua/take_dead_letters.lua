@@ -3,7 +3,7 @@
   again.
 
   KEYS[1]  zset    dead letters: id of an archived task by due time (Unix s)
-  KEYS[2]  any     a key that never exists
+  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  int     length of the claim in seconds
   ARGV[3]  int     maximum number of tasks to claim (at most 100)

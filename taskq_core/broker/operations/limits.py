@@ -197,5 +197,5 @@ def count_limited(queue: QueueKeys) -> Operation[int]:
 
 
 def _slots_pattern(queue: QueueKeys) -> str:
-    """Return the pattern of the keys of holders and of lines."""
+    """Return the glob pattern of the keys that list the tasks in limit slots and the tasks that wait for one."""
     return escape_pattern(queue.limits_prefix) + "[hw]:*"

@@ -206,7 +206,7 @@ class TestFromMapping:
             ({"LOG": {"RETRY_LEVEL": "LOUD"}}, "LOG['RETRY_LEVEL'] must be one of INFO, WARNING, ERROR, got 'LOUD'"),
             (
                 {"TRACE": {"OPT_IN": "settle"}},
-                "TRACE['OPT_IN'] must be a list of 'receive', 'settle', 'body_size', got 'settle'",
+                "TRACE['OPT_IN'] must be a list with values from 'receive', 'settle', 'body_size', got 'settle'",
             ),
             ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent', 'link' or 'none', got 'x'"),
             ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),

@@ -655,7 +655,10 @@ class TestSettings:
         ("settings", "message"),
         [
             ({"relation": "child"}, "relation must be 'parent', 'link' or 'none', got 'child'"),
-            ({"opt_in": "receive"}, "opt_in must be a list of 'receive', 'settle', 'body_size', got 'receive'"),
+            (
+                {"opt_in": "receive"},
+                "opt_in must be a list with values from 'receive', 'settle', 'body_size', got 'receive'",
+            ),
             ({"opt_in": ["send"]}, "each of opt_in must be 'receive', 'settle' or 'body_size', got 'send'"),
         ],
     )
