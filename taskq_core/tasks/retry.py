@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from taskq_core.errors import ConfigurationError
@@ -74,7 +75,7 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
         return asynq_default
     if callable(delay):
         function: Callable[..., Duration] = delay
-        return function if _takes_context(function) else lambda retried, error, *_: function(retried, error)
+        return function if _takes_third(function) else lambda retried, error, *_: function(retried, error)
     if isinstance(delay, int | float | timedelta):
         constant = seconds("retry_delay", delay)
         return lambda *_: constant
@@ -120,8 +121,16 @@ def delay_s(delay: Duration) -> float:
     return min(max(value, 0.0), LONGEST_DELAY_S)
 
 
-def _takes_context(policy: Callable[..., Any]) -> bool:
+def _takes_third(policy: Callable[..., Any]) -> bool:
     """Return whether a policy requires a third argument, or has a parameter named `context` in third place."""
+    try:
+        return _takes_context(policy)
+    except TypeError:  # the policy is not hashable
+        return _takes_context.__wrapped__(policy)
+
+
+@lru_cache(maxsize=1024)  # each `using` with options checks the policy of its task
+def _takes_context(policy: Callable[..., Any]) -> bool:
     if inspect.iscoroutinefunction(policy):
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")
     try:
