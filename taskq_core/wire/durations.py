@@ -93,11 +93,6 @@ def parse_duration(text: str) -> int:
     return -total if negative else total
 
 
-def duration_ns(duration: timedelta) -> int:
-    """Return the whole nanoseconds of a `timedelta`."""
-    return duration // timedelta(microseconds=1) * 1_000
-
-
 def timedelta_of_ns(ns: int) -> timedelta:
     """Return a `timedelta` of nanoseconds, cut toward minus infinity to whole microseconds."""
     return timedelta(microseconds=ns // 1_000)

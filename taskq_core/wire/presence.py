@@ -176,8 +176,3 @@ def datetime_of_ns(ns: int) -> datetime:
         return _EPOCH + timedelta(microseconds=ns // 1_000)
     except OverflowError:
         raise WireFormatError(f"a time must be in the years 1 to 9999, got {ns} ns") from None
-
-
-def ns_of_datetime(moment: datetime) -> int:
-    """Return the Unix nanoseconds of an aware datetime."""
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1_000

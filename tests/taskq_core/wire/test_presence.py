@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from taskq_core.wire.presence import (
     WorkerInfo,
     datetime_of_ns,
     from_timestamp,
-    ns_of_datetime,
     to_timestamp,
 )
 from tests.rows import rows
@@ -140,7 +139,7 @@ def test_nanoseconds_survive(ns: int) -> None:
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_datetimes_survive_as_nanoseconds(moment: datetime) -> None:
-    assert datetime_of_ns(ns_of_datetime(moment)) == moment
+    assert datetime_of_ns((moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000) == moment
 
 
 @rows("ns", [10**21, -(10**21), 10**40])
