@@ -120,6 +120,9 @@ class Client:
         except Exception:
             prepared.handle.mark_sent()  # tests may run a task while it is sent, and the task raised this
             raise
+        except BaseException as error:
+            prepared.handle.mark_sent(error)
+            raise
         prepared.handle.mark_sent()
         if self._observer.wants_enqueued():
             self._observer.notify_enqueued((prepared.handle,))
