@@ -62,9 +62,9 @@ class TaskDependencies:
         is_plain = not is_coroutine_function(function)
         self._check(what, plan, (), set(), is_plain=is_plain)
         names = tuple(inspect.signature(function).parameters)
+        needed = frozenset(need.name for need in plan.needs)
 
         def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Resolver, Callable[..., Any]]:
-            needed = {need.name for need in plan.needs}
             given = {
                 name: value
                 for name, value in kwargs.items()
@@ -86,7 +86,7 @@ class TaskDependencies:
 
         body: Callable[..., Any] = call if is_plain else acall
         functools.update_wrapper(body, function)
-        return Injection(body, frozenset(need.name for need in plan.needs))
+        return Injection(body, needed)
 
     def _check(
         self,
