@@ -107,13 +107,12 @@ class Worker:
         self.host = socket.gethostname() or "unknown-host"
         self.status = "new"
         self._listener = listener
-        self._clock = clock
-        self._when_idle = when_idle
+        self._clock, self._when_idle = clock, when_idle
         self.token = worker_token(self.id)
         """Identifies this worker as the holder of leases."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = asyncio.Event()
-        self._aborting = asyncio.Event()
+        self._stopping, self._aborting = asyncio.Event(), asyncio.Event()
+        self.is_retiring = False
         self._is_built = False  # until `_build`, which a failed start does not reach
         if self.config.with_scheduler:
             from taskq_core.scheduler import Scheduler  # imported here to save memory in workers without one
@@ -169,7 +168,8 @@ class Worker:
         if self._loop is None:  # not started yet, so there is no task to wait for
             self.has_retired = True
             self._stopping.set()
-        else:
+        elif not self.is_retiring:
+            self.is_retiring = True
             self._context.background.start(self._retire())
 
     async def _retire(self) -> None:

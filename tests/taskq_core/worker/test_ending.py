@@ -593,3 +593,28 @@ async def test_a_worker_that_retires_before_its_start_takes_no_task(app: TaskQ) 
 
     assert await worker.arun() == 0
     assert worker.has_retired
+
+
+async def test_a_worker_that_is_retired_again_waits_once(
+    app: TaskQ, start: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call that finds no thread asks for it."""
+    may_end = asyncio.Event()
+
+    @app.task
+    async def work() -> None:
+        await may_end.wait()
+
+    worker = await start()
+    await work.adelay()
+    await until(lambda: worker.running_count == 1)
+    pauses: list[None] = []
+    monkeypatch.setattr(worker, "pause", lambda: pauses.append(None))
+    for _ in range(5):
+        worker.retire()
+    await clock.settle()
+
+    assert len(pauses) == 1
+    may_end.set()
+    await clock.advance(1)
+    assert worker.has_retired
