@@ -6,7 +6,7 @@ To add a service, write a subclass of `service.loop.Service` and add a line here
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from taskq_core.broker.operations.limits import declare_limits
@@ -16,6 +16,7 @@ from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, serve
 from taskq_core.service.user_code import unlisted
+from taskq_core.wire.keys import QueueKeys
 from taskq_core.worker.aggregator import Aggregator
 from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.context import WorkerContext
@@ -146,19 +147,27 @@ class Services:
 
     async def return_tokens(self, timeout_s: float) -> None:
         """Put a wake token in each queue with pending tasks: this worker may have taken one while it stopped."""
-        with contextlib.suppress(BrokerError, TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                for queue in self._context.queues:
-                    await self._context.runner.run(notify(queue))
+
+        async def put(queue: QueueKeys) -> None:
+            await self._context.runner.run(notify(queue))
+
+        await self._run_each(map(put, self._context.queues), timeout_s)
 
     async def resign(self, timeout_s: float) -> None:
         """Give up all leases within `timeout_s`, so that other workers can take over at once."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                for service in self.all:
-                    await service.resign()
-        except (BrokerError, TimeoutError) as error:
-            logger.debug("leases could not be given up: %s; they end by themselves", error)
+        await self._run_each([service.resign() for service in self.all], timeout_s)
+
+    async def _run_each(self, requests: Iterable[Awaitable[object]], timeout_s: float) -> None:
+        """Run requests of a stopping worker within `timeout_s`. An error of one does not affect the others."""
+
+        async def limited(request: Awaitable[object]) -> None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await request
+            except (BrokerError, TimeoutError) as error:
+                logger.debug("a request of the stopping worker failed: %r", error)
+
+        await asyncio.gather(*map(limited, requests))
 
     async def disconnect(self) -> None:
         """Close the reserved connections."""
