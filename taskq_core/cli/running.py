@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq_core.app import TaskQ
@@ -340,7 +341,7 @@ def run(
     if supervision is None:
         worker = make_worker(app, options, stdout=stdout)
         if sys.platform != "win32":
-            worker.on_exhausted = lambda problem: worker.retire()
+            worker.on_exhausted = partial(_retire, worker)
         status = worker.run()
         if worker.has_retired:
             _replace_process(command())
@@ -353,9 +354,15 @@ def run(
     return supervisor.run()
 
 
+def _retire(worker: Worker, problem: str) -> None:
+    """Let a worker finish its tasks and stop, so that its process can be replaced."""
+    if not worker.is_retiring:
+        logger.warning("this process is replaced once its running tasks have ended: %s", problem)
+    worker.retire()
+
+
 def _replace_process(command: Sequence[str]) -> None:
     """Replace this process by a new one with the same pid. This ends the threads of abandoned functions."""
-    logger.warning("this process is replaced: too many of its functions did not end after they were interrupted")
     flush()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # the pipe is closed, or the stream is None

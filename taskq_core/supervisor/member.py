@@ -113,7 +113,7 @@ class Member:
 
     def _request_replacement(self, problem: str) -> None:
         """Request a replacement, because only the end of the process stops abandoned functions. It works until then."""
-        self._replace_reason = "too many of its functions did not end after they were interrupted"
+        self._replace_reason = problem
 
     def _send_reports(self, worker: Worker, limits: Limits) -> None:
         pause_s = _START_CHECK_EVERY_S

@@ -317,9 +317,8 @@ class Executor:
             run.is_stuck = True
             self._context.metrics.stuck(run.queue.name, run.name)
             if self.is_exhausted:
-                self._context.on_exhausted(
-                    f"{self.abandoned} abandoned functions run, and any further one keeps its slot"
-                )
+                problem = f"{self.abandoned} functions still run after they were interrupted"
+                self._context.on_exhausted(f"{problem}, and the next one would keep its slot")
         if not is_abandoned:
             run.ends_by = now + STUCK_S
             logger.warning(
