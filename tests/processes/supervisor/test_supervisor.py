@@ -400,7 +400,8 @@ def test_a_function_that_does_not_end_in_time_costs_its_process(
     assert beside.result(PATIENCE_S)
     assert stored(redis_server, queue, beside.id).retried == (1 if how == "hold_lock" else 0)
     until_blocking(lambda: not is_alive(first))
-    workers.wait_for("functions still run after they were interrupted" if how == "stubborn" else "is blocked by an overdue task")
+    problem = "functions still run after they were interrupted"
+    workers.wait_for(problem if how == "stubborn" else "is blocked by an overdue task")
     assert workers.stop() == 0
 
 
