@@ -25,27 +25,28 @@ def can_isolate() -> bool:
 
 
 def start_container(server: RedisServer) -> "subprocess.Popen[str]":
-    """Start a supervisor with one process as PID 1 of a namespace, and return once it takes tasks."""
+    """Start a supervisor with one process as PID 1 of a namespace."""
     settings = {"supervisor": {}, "worker": {"concurrency": 1, "heartbeat": 0.5}}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*CONTAINER, sys.executable, "-m", "tests.processes.supervisor.program", json.dumps(settings)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TASKQ_URL": server.url, "NOTES_URL": server.url},
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
 
 
-@pytest.mark.skipif(not can_isolate(), reason="needs user namespaces")
 def test_a_container_takes_the_tasks_of_another_one_that_was_killed(redis_server: RedisServer) -> None:
     """The supervisor of the killed container had the PID of the one that lives."""
+    if not can_isolate():
+        pytest.skip("needs user namespaces")
     app = TaskQ(redis_server.url, defaults={"retention": 600})
     queue = app.runtime.keys.queue("default")
     containers = [start_container(redis_server) for _ in range(2)]
     try:
+        for container in containers:
+            assert container.stdout is not None
+            assert container.stdout.readline() == "ready\n"
         handles = [app.remote("wait").delay(name="waits", until="go") for _ in containers]
         until_blocking(lambda: len(marks(redis_server, "waits")) == 2, "each container runs a task")
         containers[1].send_signal(signal.SIGKILL)
