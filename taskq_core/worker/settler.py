@@ -100,7 +100,7 @@ class Settler:
         self._dispatcher = dispatcher
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.notify: Callable[[], None] = lambda: None
-        self.release: Callable[..., None] = lambda slots, ended_in=None: None
+        self.release: Callable[[int, str | None], None] = lambda slots, ended_in: None
         self.count = 0
         self.ended_count = 0
 
@@ -193,7 +193,7 @@ class Settler:
 
     def _reported(self, run: Run) -> None:
         if run.is_over:
-            self.release(1)
+            self.release(1, None)
 
     def _report_lost(self, run: Run) -> None:
         """Report a run that another worker has taken, unless its own failure was reported."""

@@ -94,7 +94,8 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
                 found += [QueueLimit(queue, each) for each in await inspector.limits(queue)]
             except QueueNotFoundError:
                 if self.queue is not None:
-                    raise  # the queue was deleted while all queues were read
+                    raise
+                # It was deleted while all queues were read.
             except BrokerReplyError:
                 damaged.append(queue)
         found.sort(key=lambda each: (not each.limit.waiting, each.queue, each.limit.kind, each.limit.name))
