@@ -5,6 +5,7 @@ from taskq_core.client import AsyncClient, Client
 from taskq_core.client.bulk import BulkResult
 from taskq_core.client.circuit import CircuitState
 from taskq_core.codec.oversized import OversizedResult
+from taskq_core.codec.progress import Progress
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -61,7 +62,6 @@ from taskq_core.errors import (
 )
 from taskq_core.execution.context import TaskContext, current_task
 from taskq_core.execution.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
-from taskq_core.execution.progress import Progress
 from taskq_core.execution.sources import csv_rows
 from taskq_core.handles.events import TaskEvent
 from taskq_core.handles.handle import TaskHandle

@@ -19,11 +19,11 @@ from taskq_core.broker.plans import RequestPlan
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Outbox, OutboxTable
+from taskq_core.client.runtime import Runtime, Store
 from taskq_core.errors import ConfigurationError, TaskNotFoundError, TaskQError
 from taskq_core.handles.finding import find_task
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.records import TaskInfo
-from taskq_core.runtime import Runtime, Store
 from taskq_core.service.bridge import Bridge
 from taskq_core.settings import EnqueueMode, Settings, nearest_hint, unknown, values_from_environ
 from taskq_core.tasks.base import BaseTask
@@ -36,6 +36,7 @@ from taskq_core.tasks.task import Task
 from taskq_core.warnings import QueueUnservedWarning, warn_caller
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow import WorkflowHandle
+from taskq_core.workflow.client import WorkflowClients
 
 R = TypeVar("R")
 
@@ -87,6 +88,7 @@ class TaskQ(Registry):
         super().__init__()
         self._embedded_folder = Path(embedded_folder)
         self._runtime: Runtime | None = None
+        self._workflows: WorkflowClients | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
         self._outbox = outbox
@@ -248,6 +250,14 @@ class TaskQ(Registry):
         """Return a sentence on the sends of this thread that wait for a commit, "" without any. For errors of tests."""
         return ""
 
+    @property
+    def workflows(self) -> WorkflowClients:
+        """The workflow clients of the current settings. For adapters."""
+        workflows, runtime = self._workflows, self.runtime
+        if workflows is None or workflows.runtime is not runtime:
+            self._workflows = workflows = WorkflowClients(runtime)
+        return workflows
+
     # --- clients ------------------------------------------------------------------------------------------------------
 
     @property
@@ -330,11 +340,11 @@ class TaskQ(Registry):
 
     def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
         """Enqueue a workflow, blocking, and return its handle. Raises as `Canvas.delay`."""
-        return self.runtime.workflows.blocking.enqueue(workflow)
+        return self.workflows.blocking.enqueue(workflow)
 
     async def aenqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
         """Enqueue a workflow from a coroutine and return its handle. Raises as `Canvas.delay`."""
-        return await self.runtime.workflows.asyncio.enqueue(workflow)
+        return await self.workflows.asyncio.enqueue(workflow)
 
     def extend_group(self, calls: Iterable[Signature[Any]]) -> int:
         """Add members to the group of the current task, blocking, and return how many are new.
@@ -347,11 +357,11 @@ class TaskQ(Registry):
             WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; the calls before it are added.
             BrokerError: Redis refused or was not reached.
         """
-        return self.runtime.workflows.blocking.grow(calls)
+        return self.workflows.blocking.grow(calls)
 
     async def aextend_group(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
         """Add members to the group of the current task. As `extend_group`, for coroutines."""
-        return await self.runtime.workflows.asyncio.grow(calls)
+        return await self.workflows.asyncio.grow(calls)
 
     def workflow(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
         """Return the handle of a workflow by its id and its home queue, without a request to Redis.
@@ -359,7 +369,7 @@ class TaskQ(Registry):
         Raises:
             ConfigurationError: The id or the name of the queue is not valid.
         """
-        return self.runtime.workflows.handle(workflow_id, queue)
+        return self.workflows.handle(workflow_id, queue)
 
     def close(self) -> None:
         """Close the connections of blocking code. The next use opens new ones."""

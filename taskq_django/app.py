@@ -23,7 +23,7 @@ from taskq_core import (
 )
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Outbox
-from taskq_core.runtime import Runtime, Store
+from taskq_core.client.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
 from taskq_core.tasks.handlers import E, error_handler, origin
 from taskq_core.tasks.task import Task

@@ -85,7 +85,7 @@ class AfterCommit:
             raise ConfigurationError(f"enqueue_workflow takes a chain, group or step, got {type(workflow).__name__}")
         app = _app_of(workflow)
         with self._joining(app) as hook:
-            return app.runtime.workflows.blocking.enqueue(workflow, hook)
+            return app.workflows.blocking.enqueue(workflow, hook)
 
     @contextmanager
     def _joining(self, app: TaskQ) -> Iterator[TransactionHook | None]:

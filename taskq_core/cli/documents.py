@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from taskq_core.codec.oversized import OversizedResult
-from taskq_core.execution.progress import Progress
+from taskq_core.codec.progress import Progress
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (

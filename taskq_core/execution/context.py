@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from taskq_core.codec.oversized import OversizedResult, within_limit
+from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import IterationError, NoCurrentTaskError
 from taskq_core.execution.iteration import NOBODY, Iteration, Keeper, LoopOptions, Loops
-from taskq_core.execution.progress import encode_progress
 from taskq_core.execution.sources import source_of
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from taskq_core.broker.operations.views import StoredTask
+from taskq_core.codec.progress import Progress
 from taskq_core.errors import BrokerError, BrokerUnavailableError, ResultTimeoutError
-from taskq_core.execution.progress import Progress
 from taskq_core.handles import subscription
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.handles.source import HandleSource

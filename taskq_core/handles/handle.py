@@ -9,6 +9,7 @@ from taskq_core.broker.operations import views
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.codec import decode_result
 from taskq_core.codec.oversized import read_oversized
+from taskq_core.codec.progress import Progress
 from taskq_core.errors import (
     ConfigurationError,
     ResultNotKeptError,
@@ -19,7 +20,6 @@ from taskq_core.errors import (
     TaskNotSentError,
     WorkflowNotSentError,
 )
-from taskq_core.execution.progress import Progress
 from taskq_core.handles import changing
 from taskq_core.handles.events import TaskEvents
 from taskq_core.handles.expiry import expired_error

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from taskq_core.broker.operations.limits import WAITING_SCORE_S
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.codec.oversized import OversizedResult, read_oversized
-from taskq_core.execution.progress import Progress, read_progress
+from taskq_core.codec.progress import Progress, read_progress
 from taskq_core.handles.attempts import Attempt, read_attempts, read_last_attempt
 from taskq_core.wire import TaskState, decode_message, read_enqueued_ms, read_expiry, read_priority
 from taskq_core.wire.quoting import unescape_limit_name

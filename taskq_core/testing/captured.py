@@ -17,8 +17,8 @@ from taskq_core.broker.memory import memory_endpoint
 from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.client.runtime import Store
 from taskq_core.errors import BrokerReplyError, ConfigurationError
-from taskq_core.runtime import Store
 from taskq_core.settings import Duration, EnqueueMode, seconds
 from taskq_core.testing.inline import InlineWorker, drive
 from taskq_core.testing.passing import PassingTime, start_now

@@ -26,10 +26,10 @@ from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
+from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.iteration import Keeper
-from taskq_core.execution.progress import encode_progress
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S

@@ -8,8 +8,8 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations.new_tasks import EnqueueCode, NewTask
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.client.runtime import Store
 from taskq_core.errors import BrokerUnavailableError
-from taskq_core.runtime import Store
 from taskq_core.testing.inline import drive
 
 T = TypeVar("T")

@@ -22,8 +22,8 @@ from taskq_core.broker.operations.runs import (
     read_cursor,
 )
 from taskq_core.codec.oversized import OversizedResult
+from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
-from taskq_core.execution.progress import encode_progress
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Run

@@ -1,9 +1,6 @@
 """The workflow clients of a queue application: one for blocking code, one for coroutines."""
 
-from taskq_core.client import AsyncClient, Client
-from taskq_core.client.commits import TransactionHook
-from taskq_core.client.outbox import OutboxSender
-from taskq_core.client.preparer import Preparer
+from taskq_core.client.runtime import Runtime
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow import reading
@@ -14,33 +11,20 @@ from taskq_core.workflow.sync import WorkflowClient
 
 
 class WorkflowClients:
-    """The blocking and the asyncio workflow client of a queue application.
-
-    Args:
-        preparer: Makes keys, headers and spans.
-        client: Sends for blocking code.
-        async_client: Sends for coroutines.
-        hook: Postpones sending to the commit of a database transaction.
-        outbox: Writes workflows to the database, if tasks go through an outbox.
+    """The blocking and the asyncio workflow client of one set of settings.
 
     Attributes:
+        runtime: Keys, connections and clients of the settings.
         blocking: The client for blocking code.
         asyncio: The client for coroutines.
     """
 
-    def __init__(
-        self,
-        preparer: Preparer,
-        client: Client,
-        async_client: AsyncClient,
-        *,
-        hook: TransactionHook | None,
-        outbox: OutboxSender | None = None,
-    ) -> None:
-        self._source = preparer.source
-        self.blocking = WorkflowClient(preparer, client, send_deferred=self._send_deferred, hook=hook, outbox=outbox)
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        preparer, hook, outbox, send_deferred = runtime.preparer, runtime.hook, runtime.outbox, self._send_deferred
+        self.blocking = WorkflowClient(preparer, runtime.client, send_deferred=send_deferred, hook=hook, outbox=outbox)
         self.asyncio = AsyncWorkflowClient(
-            preparer, async_client, send_deferred=self._send_deferred, hook=hook, outbox=outbox
+            preparer, runtime.async_client, send_deferred=send_deferred, hook=hook, outbox=outbox
         )
 
     def handle(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
@@ -49,7 +33,9 @@ class WorkflowClients:
         Raises:
             ConfigurationError: The id or the name of the home queue is not valid.
         """
-        return WorkflowHandle(self._source, reading, id=validate_task_id(workflow_id), queue=validate_queue_name(queue))
+        return WorkflowHandle(
+            self.runtime.source, reading, id=validate_task_id(workflow_id), queue=validate_queue_name(queue)
+        )
 
     def _send_deferred(self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[Batch]) -> None:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""

@@ -9,7 +9,7 @@ import pytest
 from taskq_core import TaskHandle, TaskQ, TaskState
 from taskq_core.broker.operations import runs
 from taskq_core.broker.operations.runs import Outcome, Settlement
-from taskq_core.execution.progress import encode_progress
+from taskq_core.codec.progress import encode_progress
 from taskq_core.wire import completed_message, decode_message
 from tests.redis_server import start_cluster
 from tests.topologies.test_cluster import queues_on

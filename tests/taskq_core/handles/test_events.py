@@ -17,7 +17,7 @@ from taskq_core import ConfigurationError, ResultTimeoutError, TaskContext, Task
 from taskq_core.broker.operations import actions, runs, services, views
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner, SyncSubscription
-from taskq_core.execution.progress import encode_progress
+from taskq_core.codec.progress import encode_progress
 from taskq_core.handles import events, subscription
 from taskq_core.testing import adrain, capture
 from taskq_core.wire import completed_message, decode_message

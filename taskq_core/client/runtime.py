@@ -18,7 +18,6 @@ from taskq_core.tasks.registry import Registry
 from taskq_core.telemetry import Tracing
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.wire import Keys
-from taskq_core.workflow.client import WorkflowClients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +78,10 @@ class Runtime:
         )
         self._sender = sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
         self.delivery = Delivery(sender)
-        through = None if outbox is None else OutboxSender(outbox, self.delivery, sender)
-        self.client = Client(sender, hook=hook, outbox=through)
-        self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=through)
-        self.workflows = WorkflowClients(preparer, self.client, self.async_client, hook=hook, outbox=through)
+        self.hook = hook
+        self.outbox = None if outbox is None else OutboxSender(outbox, self.delivery, sender)
+        self.client = Client(sender, hook=hook, outbox=self.outbox)
+        self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=self.outbox)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:
