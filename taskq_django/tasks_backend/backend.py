@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from django.core.checks import CheckMessage
@@ -24,28 +25,17 @@ from taskq_django.tasks_backend.framework import (
     InvalidTask,
     TaskResultDoesNotExist,
 )
-from taskq_django.tasks_backend.options import BackendOptions, read_options
+from taskq_django.tasks_backend.options import read_defaults, served_queue
 from taskq_django.tasks_backend.results import new_result, put, read_result
 from taskq_django.tasks_backend.running import BackendTask
 from taskq_django.tasks_backend.signalling import Announcement
 from taskq_django.tasks_backend.tasks import TaskQTask, options_of
 
-_FOUND_ATTRIBUTES = (
-    "status",
-    "enqueued_at",
-    "started_at",
-    "last_attempted_at",
-    "finished_at",
-    "errors",
-    "worker_ids",
-    "_return_value",
-)
-
 
 class TaskQBackend(BaseTaskBackend):
     """Runs tasks of Django's framework on taskq: `TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend"}}`.
 
-    `OPTIONS` takes `DEFAULTS`, a dict of task options, and `PRIORITY_BANDS`. The constructor does not connect to Redis.
+    `OPTIONS` takes `DEFAULTS`, a dict of task options. The constructor does not connect to Redis.
     """
 
     task_class = TaskQTask
@@ -54,35 +44,21 @@ class TaskQBackend(BaseTaskBackend):
     supports_get_result = True
     supports_priority = True
 
-    def __init__(self, alias: str, params: dict[str, Any]) -> None:
-        super().__init__(alias, params)
-        self._own_options: BackendOptions | None = None
-        # The system check and every enqueue report unusable options. Raised here, the error would hide both.
-        with suppress(ConfigurationError):
-            self.supports_priority = bool(self.own_options.bands)
-
-    @property
-    def own_options(self) -> BackendOptions:
-        """The checked `OPTIONS`.
+    @cached_property
+    def own_defaults(self) -> Mapping[str, Any]:
+        """The checked `DEFAULTS` in `OPTIONS`. The system check and every enqueue read them.
 
         Raises:
             ConfigurationError: They are not valid.
         """
-        if self._own_options is None:
-            try:
-                self._own_options = read_options(self.options)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"TASKS[{self.alias!r}]['OPTIONS']: {error}") from None
-        return self._own_options
+        try:
+            return read_defaults(self.options)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"TASKS[{self.alias!r}]['OPTIONS']: {error}") from None
 
     def queue_for(self, task: AnyTask) -> str:
         """Return the queue of the task's priority band, or the task's own queue if no worker serves that one."""
-        return self.own_options.queue_for(task.queue_name, int(task.priority), taskq.settings.queues)
-
-    def ignores_priority(self, task: AnyTask) -> bool:
-        """Return whether the priority of a task has no effect because no worker serves the queue of its band."""
-        name, priority = task.queue_name, int(task.priority)
-        return self.queue_for(task) != self.own_options.queue_for(name, priority, self.own_options.queues(name))
+        return served_queue(task.queue_name, int(task.priority), taskq.settings.queues)
 
     def known_tasks(self) -> list[tuple[str, AnyTask]]:
         """Return the registered tasks of this backend, with their names."""
@@ -122,11 +98,11 @@ class TaskQBackend(BaseTaskBackend):
         return new
 
     def adopt(self, task: AnyTask) -> None:
-        """Register a task of another backend, with a queue and a priority that this backend accepts."""
+        """Register a task of another backend, with a queue that this backend accepts."""
         queue = task.queue_name
         if self.queues and queue not in self.queues:
             queue = min(self.queues)
-        replace(task, backend=self.alias, queue_name=queue, priority=task.priority if self.supports_priority else 0)
+        replace(task, backend=self.alias, queue_name=queue)
 
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
@@ -175,12 +151,9 @@ class TaskQBackend(BaseTaskBackend):
         if handle.existing:  # the option `unique` returned the task that was there before
             object.__setattr__(result, "id", handle.id)
         if taskq.is_diverted and handle.is_sent:
-            found = announcement.outcome
             with suppress(TaskNotFoundError):
-                found = self._read(handle.refresh())
-            if found is not None:
-                for name in _FOUND_ATTRIBUTES:
-                    object.__setattr__(result, name, getattr(found, name))
+                return self._read(handle.refresh())
+            return announcement.outcome or result
         return result
 
     # --- results ------------------------------------------------------------------------------------------------------

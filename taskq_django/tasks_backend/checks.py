@@ -15,7 +15,7 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Djan
 from taskq_core import ConfigurationError
 from taskq_core.settings import seconds
 from taskq_django.app import taskq
-from taskq_django.tasks_backend.options import DEFAULTS
+from taskq_django.tasks_backend.options import DEFAULTS, band_queue
 
 
 def check_backend(backend: Any) -> list[CheckMessage]:
@@ -31,14 +31,14 @@ def check_backend(backend: Any) -> list[CheckMessage]:
             )
         )
     try:
-        options = backend.own_options
+        own_defaults = backend.own_defaults
     except ConfigurationError as error:
         return [*found, Error(f"{error}.", id="taskq.E021")]
     try:
         settings = taskq.settings
     except ConfigurationError:
         return found  # E001 reports it
-    retention = {**DEFAULTS, **settings.defaults, **options.defaults}["retention"]
+    retention = {**DEFAULTS, **settings.defaults, **own_defaults}["retention"]
     if seconds("retention", retention) == 0:
         found.append(
             Warning(
@@ -60,7 +60,11 @@ def check_backend(backend: Any) -> list[CheckMessage]:
                 id="taskq.W022",
             )
         )
-    ignored = [f"{name!r} ({task.priority})" for name, task in backend.known_tasks() if backend.ignores_priority(task)]
+    ignored = [
+        f"{name!r} ({task.priority})"
+        for name, task in backend.known_tasks()
+        if backend.queue_for(task) != band_queue(task.queue_name, int(task.priority))
+    ]
     if ignored:
         found.append(
             Warning(

@@ -80,10 +80,10 @@ class BackendTask(Task[..., Any]):
         A task of another backend has no backend options.
         """
         defaults = self._enqueuer.task_defaults
-        of_backend = getattr(self.backend, "own_options", None)
+        of_backend = getattr(self.backend, "own_defaults", None)
         known = self._merged
         if known is None or known[0] is not defaults or known[1] is not of_backend:
-            own = {} if of_backend is None else {**of_backend.defaults, "queue": self.backend.queue_for(self.task)}
+            own = {} if of_backend is None else {**of_backend, "queue": self.backend.queue_for(self.task)}
             merged = {**DEFAULTS, **defaults, **own, **self._own_options}
             known = self._merged = (defaults, of_backend, task_options(merged))
         return known[2]

@@ -10,8 +10,7 @@ from django.core.checks.messages import CheckMessage
 from taskq_core import ConfigurationError
 from taskq_django import taskq
 from taskq_django.conf import read_settings
-from taskq_django.tasks_backend.framework import InvalidTask
-from taskq_django.tasks_backend.options import BANDS, queues_of_tasks, read_options
+from taskq_django.tasks_backend.options import band_queue, queues_of_tasks, read_defaults
 from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 
@@ -41,51 +40,29 @@ def checked(prefix: str = "taskq.") -> list[CheckMessage]:
         ({"DEFAULTS": {"max_rety": 1}}, "unknown task option in DEFAULTS 'max_rety'; did you mean 'max_retry'"),
         ({"DEFAULTS": {"queue": "a"}}, "unknown task option in DEFAULTS 'queue'"),
         ({"DEFAULTS": {"max_retry": -1}}, "DEFAULTS: max_retry must be between 0"),
-        ({"PRIORITY_BANDS": ["high"]}, "PRIORITY_BANDS must map names of bands"),
-        ({"PRIORITY_BANDS": {"high": 1}}, "two whole numbers, got 1"),
-        ({"PRIORITY_BANDS": {"high": (1, True)}}, "two whole numbers"),
-        ({"PRIORITY_BANDS": {"high": (101, 1)}}, "between -100 and 100, got 101"),
-        ({"PRIORITY_BANDS": {"high": (1, 0)}}, "the weight must be at least 1, got 0"),
-        ({"PRIORITY_BANDS": {"high": (1, 1), "": (1, 1)}}, "two bands begin at the same priority"),
-        ({"PRIORITY_BANDS": {"high": (1, 1), "": (0, 1)}}, "the lowest band must begin at -100, got 0"),
-        ({"PRIORITY_BANDS": {"all": (-100, 1)}}, "the band of priority 0 must have the name ''"),
-        ({"PRIORITY_BANDS": {3: (-100, 1)}}, "the name of a band must be text, got 3"),
-        ({"PRIORITY_BANDS": {"a\n": (-100, 1)}}, "control character"),
+        ({"PRIORITY_BANDS": {}}, "unknown option of the backend 'PRIORITY_BANDS'"),
     ],
 )
 def test_options_that_are_not_usable_are_refused(given: Any, words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        read_options(given)
+        read_defaults(given)
 
     assert words in str(caught.value)
 
 
 @rows(
     ("priority", "queue"),
-    [(100, "mail-urgent"), (60, "mail-urgent"), (59, "mail"), (0, "mail"), (-49, "mail"), (-50, "mail-idle")],
+    [(100, "mail-high"), (1, "mail-high"), (0, "mail"), (-1, "mail-low"), (-100, "mail-low")],
 )
-def test_bands_may_be_chosen(priority: int, queue: str) -> None:
-    options = read_options({"PRIORITY_BANDS": {"idle": (-100, 1), "": (-49, 4), "urgent": (60, 8)}})
-
-    assert options.queue_for("mail", priority, options.queues("mail")) == queue
-    assert options.queues("mail") == ["mail-urgent", "mail", "mail-idle"]
-
-
-def test_without_bands_there_is_no_priority(settings: Any) -> None:
-    """The framework refuses it then, rather than the backend promising what it does not keep."""
-    settings.TASKS = tasks_setting(OPTIONS={"PRIORITY_BANDS": {}})
-
-    assert parcels.label.get_backend().supports_priority is False
-    with pytest.raises(InvalidTask, match="does not support setting priority"):
-        parcels.label.using(priority=1)
-    assert dict(read_settings().queues) == {"default": 3}
+def test_a_priority_is_a_queue(priority: int, queue: str) -> None:
+    assert band_queue("mail", priority) == queue
 
 
 def test_workers_serve_the_queues_of_tasks(settings: Any) -> None:
     settings.TASKQ = {}
     settings.TASKS = {
         **tasks_setting(QUEUES=["default", "mail"]),
-        "other": {"BACKEND": OURS, "QUEUES": ["slow"], "OPTIONS": {"PRIORITY_BANDS": {"": (-100, 2)}}},
+        "other": {"BACKEND": OURS, "QUEUES": ["slow"], "OPTIONS": 5},
         "foreign": {"BACKEND": "elsewhere.Backend", "QUEUES": ["foreign"]},
     }
 
@@ -96,7 +73,9 @@ def test_workers_serve_the_queues_of_tasks(settings: Any) -> None:
         "mail-high": 6,
         "mail": 3,
         "mail-low": 1,
-        "slow": 2,
+        "slow-high": 6,
+        "slow": 3,
+        "slow-low": 1,
     }
 
 
@@ -113,12 +92,6 @@ def test_queues_that_are_set_count(settings: Any, monkeypatch: pytest.MonkeyPatc
 @rows("setting", [None, [], {"default": None}, {"default": {"BACKEND": "elsewhere.Backend"}}])
 def test_other_settings_of_tasks_need_no_queues(setting: object) -> None:
     assert queues_of_tasks(setting) == {}
-
-
-def test_where_options_are_not_usable_the_default_bands_are_served() -> None:
-    found = queues_of_tasks(tasks_setting(OPTIONS={"PRIORITY_BANDS": 5}, QUEUES=[]))
-
-    assert list(found) == [band.queue("default") for band in BANDS]
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
