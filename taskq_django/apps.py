@@ -5,7 +5,6 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core import checks
 from django.core.signals import setting_changed
 from django.utils.translation import gettext_lazy as _
 
@@ -13,7 +12,6 @@ from taskq_django.app import taskq
 from taskq_django.dev_worker import start_with_server
 from taskq_django.discovery import autodiscover
 from taskq_django.iteration import let_tasks_iterate
-from taskq_django.propagation import check_propagate
 from taskq_django.tasks_backend.options import queues_of_tasks
 
 _SETTINGS = ("TASKQ", "BASE_DIR", "TASKS", "TIME_ZONE")
@@ -29,7 +27,6 @@ class TaskQConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
-        checks.register(check_propagate)
         for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # not above: they need the settings
             import_module(module)
         let_tasks_iterate()

@@ -7,8 +7,8 @@
 - `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
 - `taskq.E006` the table of periodic tasks is missing (`check --database`)
 - `taskq.E007` two tasks have one name
-- `taskq.W001` an app before `taskq_django` in `INSTALLED_APPS` replaces `manage.py runworker`
-- `taskq.W002` `manage.py runworker` of `taskq_django` hides the command of another app
+- `taskq.E032` `PROPAGATE["REQUEST_ID"]` does not name a function
+- `taskq.W001` another app also has a command `manage.py runworker`
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
 - `taskq.W004` `EAGER` in a deployment
 - `taskq.W005` tasks wait in an outbox that is not used any more (`check --database`)
@@ -33,13 +33,14 @@ from taskq_core.settings import EnqueueMode, nearest_hint
 from taskq_django import dev_worker
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
+from taskq_django.propagation import check_request_id
 
 COMMAND = "runworker"
 
 
 @register
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the `TASKQ` setting and the environment, and the periodic tasks and the `DEV_WORKER` in it."""
+    """Check the `TASKQ` setting and the environment, and what they refer to."""
     try:
         settings = read_settings()
     except ConfigurationError as error:
@@ -51,10 +52,13 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             )
         ]
     dev_worker_hint = "Write 'DEV_WORKER': DEBUG, or leave it out; `manage.py runworker` works anywhere."
+    request_id = settings.propagate.request_id
+    request_id_hint = "Name a function that returns the id of the request, or leave it out."
     for what, use, hint, number in (
         ("TASKQ['URL']", lambda: isinstance(settings.url, str) and parse_url(settings.url), None, "taskq.E002"),
         ("A periodic task", taskq.periodic_tasks, None, "taskq.E003"),
         ("TASKQ['DEV_WORKER']", lambda: dev_worker.check_dev_worker(settings), dev_worker_hint, "taskq.E005"),
+        ("TASKQ['PROPAGATE']['REQUEST_ID']", lambda: check_request_id(request_id), request_id_hint, "taskq.E032"),
     ):
         try:
             use()
@@ -112,22 +116,13 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     ]
     if "taskq_django" not in names or len(names) == 1:
         return []
-    if names[0] != "taskq_django":
-        return [
-            Warning(
-                f"`manage.py {COMMAND}` runs the command of {names[0]!r}, which is before 'taskq_django' in "
-                "INSTALLED_APPS.",
-                hint="Start task workers with `manage.py taskq worker`, or put 'taskq_django' first.",
-                id="taskq.W001",
-            )
-        ]
     return [
         Warning(
-            f"`manage.py {COMMAND}` runs the task worker and hides the command of {', '.join(map(repr, names[1:]))}, "
-            "because 'taskq_django' is first in INSTALLED_APPS.",
-            hint="To reach the other one, put its app before 'taskq_django' and use `manage.py taskq worker` for "
-            "tasks. To keep it so, add 'taskq.W002' to SILENCED_SYSTEM_CHECKS.",
-            id="taskq.W002",
+            f"`manage.py {COMMAND}` runs the command of {names[0]!r}, which is the first of the apps in INSTALLED_APPS "
+            f"that have one: {', '.join(map(repr, names))}.",
+            hint="To start task workers, put 'taskq_django' first, or use `manage.py taskq worker`. To keep it so, add "
+            "'taskq.W001' to SILENCED_SYSTEM_CHECKS.",
+            id="taskq.W001",
         )
     ]
 
@@ -170,84 +165,64 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 
 
 @register(Tags.database)
-def check_outbox(
+def check_tables(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report an outbox without a table, and an unused outbox that still has rows."""
+    """Report missing tables, and an unused outbox that still has rows."""
     from taskq_django.outbox import outbox_aliases  # models can only be imported once the apps are loaded
+    from taskq_django.schedule_table import has_table, schedule_alias
 
     try:
-        is_used = read_settings().enqueue is EnqueueMode.OUTBOX
+        uses_outbox = read_settings().enqueue is EnqueueMode.OUTBOX
     except ConfigurationError:
         return []  # E001 reports it
-    aliases = [alias for alias in outbox_aliases() if alias in (databases or ())]
-    return [message for alias in aliases for message in _check_outbox(alias, is_used=is_used)]
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        try:
+            if alias in outbox_aliases():
+                found += _check_outbox(alias, is_used=uses_outbox)
+            if alias == schedule_alias() and not has_table(alias):
+                text = (
+                    f"Database {alias!r} has no table of periodic tasks: the admin cannot show them, and schedulers "
+                    "take none from there."
+                )
+                found += _missing(alias, "PeriodicTask", text, "taskq.E006")
+        except DatabaseError as error:
+            found.append(
+                Warning(
+                    f"Cannot list the tables of database {alias!r}, so the tables of taskq_django were not checked: "
+                    f"{error}.",
+                    hint="Check the database, then run this check again.",
+                    id="taskq.W009",
+                )
+            )
+    return found
 
 
 def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
     from taskq_django.models import OutboxTask
     from taskq_django.schedule_table import has_table
 
-    try:
-        is_there = has_table(alias, OutboxTask)
-        waiting = OutboxTask.objects.using(alias).count() if is_there and not is_used else 0
-    except DatabaseError as error:
-        return [_no_answer(alias, error)]
-    if not is_there and is_used and not _is_migrating():
-        return [
-            Error(
-                f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox.",
-                hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
-                "taskq_django.OutboxTask out of that database.",
-                id="taskq.E004",
-            )
-        ]
-    if waiting:
-        return [
-            Warning(
-                f"{waiting} tasks wait in the outbox of database {alias!r}, and TASKQ['ENQUEUE'] is not 'outbox' "
-                "any more: no worker sends them.",
-                hint="Set it to 'outbox' until a worker has sent them.",
-                id="taskq.W005",
-            )
-        ]
-    return []
-
-
-def _no_answer(alias: str, error: DatabaseError) -> CheckMessage:
-    return Warning(
-        f"Cannot list the tables of database {alias!r}, so the tables of taskq_django were not checked: {error}.",
-        hint="Check the database, then run this check again.",
-        id="taskq.W009",
-    )
-
-
-@register(Tags.database)
-def check_periodic_tasks(
-    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
-    """Report a missing table of periodic tasks."""
-    from taskq_django.schedule_table import has_table, schedule_alias
-
-    alias = schedule_alias()
-    if alias is None or alias not in (databases or ()) or _is_migrating():
+    if not has_table(alias, OutboxTask):
+        text = f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox."
+        return _missing(alias, "OutboxTask", text, "taskq.E004") if is_used else []
+    waiting = 0 if is_used else OutboxTask.objects.using(alias).count()
+    if not waiting:
         return []
-    try:
-        if has_table(alias):
-            return []
-    except DatabaseError as error:
-        return [_no_answer(alias, error)]
     return [
-        Error(
-            f"Database {alias!r} has no table of periodic tasks: the admin cannot show them, and schedulers take none "
-            "from there.",
-            hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
-            "taskq_django.PeriodicTask out of that database.",
-            id="taskq.E006",
+        Warning(
+            f"{waiting} tasks wait in the outbox of database {alias!r}, and TASKQ['ENQUEUE'] is not 'outbox' "
+            "any more: no worker sends them.",
+            hint="Set it to 'outbox' until a worker has sent them.",
+            id="taskq.W005",
         )
     ]
 
 
-def _is_migrating() -> bool:
-    """Return whether `migrate` runs. It creates missing tables, and an error would prevent it."""
-    return sys.argv[1:2] == ["migrate"]
+def _missing(alias: str, model: str, text: str, number: str) -> list[CheckMessage]:
+    """Report a missing table, unless `migrate` runs, which creates it and would be prevented by an error."""
+    hint = (
+        f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep taskq_django.{model} out of "
+        "that database."
+    )
+    return [] if sys.argv[1:2] == ["migrate"] else [Error(text, hint=hint, id=number)]

@@ -1,21 +1,16 @@
 """Propagate the language, time zone and request id of the enqueuing code to the run of the task.
 
-The system check `taskq.E032` reports a `PROPAGATE["REQUEST_ID"]` that is not a function.
-
 Values equal to the project's defaults are not stored, because the run has these defaults, too. Values that a run cannot
 use, such as a language that is not installed there, are ignored.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import Any, cast
 from zoneinfo import ZoneInfo
 
-from django.apps import AppConfig
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error
 from django.utils import timezone as django_timezone
 from django.utils import translation
 from django.utils.module_loading import import_string
@@ -26,34 +21,25 @@ from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, re
 from taskq_core.settings import PropagateSettings
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import ENQUEUED
-from taskq_django.conf import read_settings
 
 logger = logging.getLogger("taskq.propagation")
 
 _HEADERS = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
 
 
-def check_propagate(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the function that `PROPAGATE["REQUEST_ID"]` names can be imported."""
-    try:
-        source = read_settings().propagate.request_id
-    except ConfigurationError:
-        return []  # E001 reports it
-    problem = ""
+def check_request_id(source: object) -> None:
+    """Check that the function that `PROPAGATE["REQUEST_ID"]` names can be imported.
+
+    Raises:
+        ConfigurationError: It cannot be imported, or is not a function.
+    """
     if isinstance(source, str):
         try:
-            problem = "" if callable(import_string(source)) else "it is not a function"
+            is_function = callable(import_string(source))
         except ImportError as error:
-            problem = str(error)
-    if not problem:
-        return []
-    return [
-        Error(
-            f"TASKQ['PROPAGATE']['REQUEST_ID'] is {source!r}: {problem}.",
-            hint="Name a function that returns the id of the request, or leave it out.",
-            id="taskq.E032",
-        )
-    ]
+            raise ConfigurationError(f"{source!r}: {error}") from None
+        if not is_function:
+            raise ConfigurationError(f"{source!r} is not a function")
 
 
 def propagated(settings: PropagateSettings) -> dict[str, str]:
@@ -103,27 +89,19 @@ class PropagateMiddleware(Middleware):
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Run a plain function in its language and time zone, with its request id."""
-        if _HEADERS.isdisjoint(context.headers):
-            return call()
         with self._in_force(context):
             return call()
 
-    def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
-        """Run a coroutine in its language and time zone, with its request id.
-
-        Without these headers, return the coroutine unchanged.
-        """
-        if _HEADERS.isdisjoint(context.headers):
-            return cast("Coroutine[Any, Any, object]", call())
-        return self._acall(context, call)
-
-    async def _acall(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+        """Run a coroutine in its language and time zone, with its request id."""
         with self._in_force(context):
             return await call()
 
     def _in_force(self, context: TaskContext) -> ExitStack:
         """Activate the usable values of the headers. The returned stack restores the previous ones when it closes."""
         headers, settings, stack = context.headers, self._settings(), ExitStack()
+        if _HEADERS.isdisjoint(headers):
+            return stack
         if (
             settings.language
             and (language := readable(headers.get(LANGUAGE)))

@@ -242,4 +242,4 @@ class RunObserver(Announcer):
         tell_of_failure(task_finished, type(known.task.get_backend()), known, origin)
 
 
-taskq.observer.others.append(RunObserver())
+taskq.observer.framework = RunObserver()

@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, run_checks
 from django.db import OperationalError, connection
 
 from taskq_django import checks, taskq
-from taskq_django.checks import check_outbox, check_periodic_tasks
+from taskq_django.checks import check_tables
 from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -89,7 +89,7 @@ def test_embedded_in_a_deployment_is_warned_of(settings: Any) -> None:
     ("order", "expected"),
     [
         (["channels", "taskq_django"], "taskq.W001"),
-        (["taskq_django", "channels"], "taskq.W002"),
+        (["taskq_django", "channels"], "taskq.W001"),
         (["taskq_django"], None),
     ],
 )
@@ -121,16 +121,16 @@ def test_another_runworker_is_told_of(
 @pytest.mark.django_db(transaction=True)
 def test_an_outbox_that_is_not_used_any_more_and_rows_that_wait(settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://localhost/0"}
-    assert check_outbox(None, databases=["default"]) == []
+    assert check_tables(None, databases=["default"]) == []
     OutboxTask.objects.create(receipt="r", queue="default", name="n", task_id="i", message=b"", size=0)
 
-    (found,) = check_outbox(None, databases=["default"])
+    (found,) = check_tables(None, databases=["default"])
 
     assert found.id == "taskq.W005"
     assert found.msg.startswith("1 tasks wait in the outbox of database 'default'")
-    assert check_outbox(None) == [], "databases are looked at only where they are asked for"
+    assert check_tables(None) == [], "databases are looked at only where they are asked for"
     settings.TASKQ = {"URL": "redis://localhost/0", "ENQUEUE": "outbox"}
-    assert check_outbox(None, databases=["default"]) == []
+    assert check_tables(None, databases=["default"]) == []
 
 
 @pytest.mark.django_db(transaction=True)
@@ -139,7 +139,7 @@ def test_an_outbox_without_a_table(settings: Any) -> None:
     with connection.schema_editor() as editor:
         editor.delete_model(OutboxTask)
     try:
-        (found,) = check_outbox(None, databases=["default"])
+        (found,) = check_tables(None, databases=["default"])
     finally:
         with connection.schema_editor() as editor:
             editor.create_model(OutboxTask)
@@ -156,7 +156,7 @@ def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pyt
 
     monkeypatch.setattr(connection, "cursor", refuse)
 
-    (found,) = check_outbox(None, databases=["default"])
+    (found,) = check_tables(None, databases=["default"])
 
     assert found.id == "taskq.W009"
     assert "the database is away" in found.msg
@@ -197,18 +197,18 @@ def test_the_page_lists_all_checks_there_are() -> None:
     assert all(says.strip() and to_do.strip() for _, says, to_do in listed)
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, databases="__all__")
 def test_periodic_tasks_without_a_table(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the router keeps them out of that database."""
-    assert check_periodic_tasks(None, databases=["default", "other"]) == []
+    assert check_tables(None, databases=["default", "other"]) == []
     with connection.schema_editor() as editor:
         editor.delete_model(PeriodicTask)
     try:
-        (found,) = check_periodic_tasks(None, databases=["default"])
-        assert check_periodic_tasks(None, databases=["other"]) == []
-        assert check_periodic_tasks(None) == []
+        (found,) = check_tables(None, databases=["default"])
+        assert check_tables(None, databases=["other"]) == []
+        assert check_tables(None) == []
         settings.DATABASE_ROUTERS = ["tests.taskq_django.test_checks.NotHere"]
-        assert check_periodic_tasks(None, databases=["default"]) == []
+        assert check_tables(None, databases=["default"]) == []
     finally:
         settings.DATABASE_ROUTERS = []
         with connection.schema_editor() as editor:

@@ -413,7 +413,7 @@ class TestTheRequestsId:
         (f"{__name__}.from_elsewhere", None),
         (f"{__name__}.nothing", "does not define"),
         ("nowhere.function", "No module named 'nowhere'"),
-        (f"{__name__}.NOWHERE", "it is not a function"),
+        (f"{__name__}.NOWHERE", "is not a function"),
     ],
 )
 def test_a_check_tells_of_what_is_no_function(settings: Any, path: str, problem: str | None) -> None:
