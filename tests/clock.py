@@ -14,13 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import operation as operations
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.diagnosis import read_time
 from taskq_core.broker.operations.operation import Operation
@@ -44,6 +43,22 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   end
 end
 """
+
+
+T = TypeVar("T")
+
+
+def at_time(now_ns: int | None, operation: Operation[T]) -> Operation[T]:
+    """Return a script call that runs as if Redis's clock showed `now_ns`; None leaves it to Redis."""
+    if now_ns is not None:
+        args = list(operation.args)
+        args[_TIME_AT.get(operation.name, 0)] = str(now_ns)
+        operation.args, operation.deadline_at = args, None
+    return operation
+
+
+_TIME_AT = {"check_listed": 6}
+"""Index of the time among the arguments of a script, if it is not the first one."""
 
 
 class _Now(str):
@@ -167,12 +182,11 @@ class Clock:
         patch.setattr(SystemClock, "time", staticmethod(self.time))
         patch.setattr(SystemClock, "monotonic", staticmethod(self.monotonic))
         patch.setattr(SystemClock, "wait", staticmethod(self._wait))
-        original = operations.time_argument
         for module in [each for name, each in sys.modules.items() if name.startswith("taskq_core.")]:
             if getattr(module, "monotonic", None) is real_monotonic:
                 patch.setattr(module, "monotonic", self.monotonic)
-            if getattr(module, "time_argument", None) is original:
-                patch.setattr(module, "time_argument", lambda now_ns: _Now() if now_ns is None else original(now_ns))
+            if module.__name__.startswith("taskq_core.broker.operations.") and hasattr(module, "NOW"):
+                patch.setattr(module, "NOW", _Now())
             if getattr(module, "time_ms", None) is self._real_now_ms:
                 patch.setattr(module, "time_ms", self._time_ms)
             if getattr(module, "read_time", None) is read_time:

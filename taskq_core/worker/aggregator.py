@@ -20,7 +20,7 @@ busy does not renew the lease, and another worker takes over.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,25 +79,16 @@ class Aggregator(Service):
         context: The worker.
         queue: Key names of the queue.
         leadership: Reports whether this worker leads, and whether there may be groups or sets.
-        now_ns: Returns the time (Unix ns) that replaces Redis's in tests.
     """
 
     name = "aggregator"
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        queue: QueueKeys,
-        leadership: Leadership,
-        *,
-        now_ns: Callable[[], int | None] = lambda: None,
-    ) -> None:
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         self._context = context
         self._queue = queue
         self._runner = context.runner
         self._app = context.app
         self._combiner = Combiner(context, AT_ONCE)  # per queue, so that a hanging function blocks no other queue
-        self._now_ns = now_ns
         self._leadership = leadership
         self._aggregators = context.app.aggregators
         mark = self._aggregators.fingerprint(queue.name)
@@ -174,7 +165,6 @@ class Aggregator(Service):
                     self.service,
                     owner=self._context.token,
                     leader_ms=self._leader_ms,
-                    now_ns=self._now_ns(),
                 )
             )
             self.reclaimed += found.sets
@@ -235,7 +225,6 @@ class Aggregator(Service):
                 self._queue,
                 [check.what for check in checks],
                 limit=AT_ONCE - len(self._running),
-                now_ns=self._now_ns(),
             )
             self._is_taking = True  # their tasks have left the group, and this worker has not received them
             try:
@@ -358,7 +347,7 @@ class Aggregator(Service):
             logger.error("%d ids in group %r of queue %s had no task", missing, group, self._queue.name)
         for start in range(0, len(unreadable), BATCH_MAX):
             ids = unreadable[start : start + BATCH_MAX]
-            await self._runner.run(expel(self._queue, group, set_id, ids, now_ns=self._now_ns()))
+            await self._runner.run(expel(self._queue, group, set_id, ids))
             logger.error(
                 "%d tasks in group %r of queue %s cannot be read and are set aside", len(ids), group, self._queue.name
             )
@@ -380,7 +369,7 @@ class Aggregator(Service):
         started = self._context.clock.monotonic()
         error: EnqueueError | None = None
         try:
-            operation = combine(self._queue, group, set_id, size, prepared.task, now_ns=self._now_ns())
+            operation = combine(self._queue, group, set_id, size, prepared.task)
             code = await self._runner.run(operation, patience_s=PATIENCE_S)
             if code is not CombineCode.GONE:
                 error = prepared.settle(code)
@@ -402,7 +391,7 @@ class Aggregator(Service):
 
     async def _drop(self, check: _Check, size: int) -> None:
         """Delete the members of a set without storing a task."""
-        operation = combine(self._queue, check.what.group, check.what.set_id, size, None, now_ns=self._now_ns())
+        operation = combine(self._queue, check.what.group, check.what.set_id, size, None)
         if await self._runner.run(operation, patience_s=PATIENCE_S) is CombineCode.GONE:
             self._log_returned(check.what.group)
         else:

@@ -22,6 +22,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import EmbeddedRedisError
 from taskq_core.wire import Keys, QueueKeys
+from tests.clock import at_time
 from tests.redis_server import RedisServer, bundled_redis_server, start_cluster
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ class Broker:
     def enqueue(self, *ids: str, queue: QueueKeys | None = None, now_ns: int = NOW_NS, **options: Any) -> str:
         """Enqueue tasks whose message is their id, and return the codes."""
         tasks = [new_tasks.NewTask(task_id, _bytes(task_id), **options) for task_id in ids]
-        return self.run(new_tasks.enqueue(queue or self.queue, tasks, self._lane, now_ns=now_ns))
+        return self.run(at_time(now_ns, new_tasks.enqueue(queue or self.queue, tasks, self._lane)))
 
     def dequeue(
         self,
@@ -142,14 +143,16 @@ class Broker:
     ) -> list[str]:
         """Dequeue and return the ids."""
         taken = self.run(
-            run_ops.dequeue(
-                more.pop("queue", self.queue),
-                owner=owner,
-                call=call,
-                limit=limit,
-                lease_s=lease_s,
-                now_ns=now_ns,
-                **more,
+            at_time(
+                now_ns,
+                run_ops.dequeue(
+                    more.pop("queue", self.queue),
+                    owner=owner,
+                    call=call,
+                    limit=limit,
+                    lease_s=lease_s,
+                    **more,
+                ),
             )
         )
         self.runs.update((task_id, call) for task_id, _ in taken.tasks)
@@ -163,7 +166,7 @@ class Broker:
         ends = [
             run_ops.Settlement(task_id, outcome, runs.get(task_id, 1), _bytes(task_id), **options) for task_id in ids
         ]
-        return self.run(run_ops.settle(self.queue, ends, owner=owner, now_ns=now_ns))
+        return self.run(at_time(now_ns, run_ops.settle(self.queue, ends, owner=owner)))
 
     def pending(self, queue: QueueKeys | None = None) -> list[str]:
         """Ids of pending tasks, next to run first."""

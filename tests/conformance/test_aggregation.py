@@ -7,6 +7,7 @@ from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.wire import TaskState, build_message, encode_message
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -29,7 +30,7 @@ def collect_groups(
     max_size: int = 0,
 ) -> str:
     check = GroupCheck(group, set_id, 120, grace_s, max_delay_s, max_size)
-    return broker.run(aggregation.collect_groups(broker.queue, [check], limit=limit, now_ns=NOW_NS + at_s * SECOND))
+    return broker.run(at_time(NOW_NS + at_s * SECOND, aggregation.collect_groups(broker.queue, [check], limit=limit)))
 
 
 def take(broker: Broker, *ids: str, group: str = "g", set_id: str = "s") -> None:
@@ -42,13 +43,13 @@ def combine(
     broker: Broker, size: int, task: NewTask | None, *, group: str = "g", set_id: str = "s", at_s: int = 0
 ) -> CombineCode:
     now_ns = NOW_NS + at_s * SECOND
-    return broker.run(aggregation.combine(broker.queue, group, set_id, size, task, now_ns=now_ns))
+    return broker.run(at_time(now_ns, aggregation.combine(broker.queue, group, set_id, size, task)))
 
 
 def reclaim(broker: Broker, *, at_s: int = 121, owner: str = "w1", **options: int) -> aggregation.Reclaimed:
     now_ns = NOW_NS + at_s * SECOND
     return broker.run(
-        aggregation.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, now_ns=now_ns, **options)  # type: ignore[arg-type]
+        at_time(now_ns, aggregation.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, **options))  # type: ignore[arg-type]
     )
 
 
@@ -85,7 +86,7 @@ class TestJoin:
             NewTask("grouped", b"m", group="g"),
         ]
 
-        codes = broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"), now_ns=NOW_NS))
+        codes = broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
 
         assert codes == "11110"
         assert broker.pending() == ["plain"]
@@ -97,7 +98,7 @@ class TestJoin:
         join(broker, "a", start_at_s=NOW_S + 5)
         assert members(broker) == []
 
-        broker.run(services.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 5 * SECOND))
+        broker.run(at_time(NOW_NS + 5 * SECOND, services.forward(broker.queue, owner="w1", leader_ms=1000)))
 
         assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S + 5
         assert broker.raw.smembers(broker.queue.groups) == {b"g"}
@@ -122,8 +123,8 @@ class TestJoin:
         assert left(broker) == set()
 
     def test_a_repeat_stores_nothing_twice(self, broker: Broker) -> None:
-        operation = new_tasks.enqueue(
-            broker.queue, [NewTask("a", b"m", group="g")], new_tasks.ReceiptSlot("t"), now_ns=NOW_NS
+        operation = at_time(
+            NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m", group="g")], new_tasks.ReceiptSlot("t"))
         )
         assert broker.run(operation) == "1"
         broker.raw.zrem(broker.queue.group("g"), "a")
@@ -186,7 +187,7 @@ class TestGather:
         join(broker, "young", group="young")
         checks = [GroupCheck(name, "s", 120, 60) for name in ("g1", "young", "g2", "g3", "none")]
 
-        codes = broker.run(aggregation.collect_groups(broker.queue, checks, limit=2, now_ns=NOW_NS))
+        codes = broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=2)))
 
         assert codes == "10120"
 
@@ -202,7 +203,7 @@ class TestGather:
         join(broker, "a", at_s=-100)
         checks = [GroupCheck(name, "s", 120, 60) for name in ("odd", "g")]
 
-        assert broker.run(aggregation.collect_groups(broker.queue, checks, limit=9, now_ns=NOW_NS)) == "x1"
+        assert broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=9))) == "x1"
 
     def test_names_are_listed_in_pages(self, broker: Broker) -> None:
         names = {f"user:{number}" for number in range(1000)}
@@ -240,7 +241,7 @@ class TestRead:
 
     def test_a_page_is_bounded_by_bytes_and_holds_at_least_one(self, broker: Broker) -> None:
         tasks = [NewTask(name, b"m" * 1000, group="g") for name in ("a", "b", "c")]
-        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"), now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
         collect_groups(broker, at_s=60)
 
         def page(max_bytes: int) -> list[str]:
@@ -268,7 +269,7 @@ class TestRead:
         take(broker, "a", "bad", "gone")
         broker.raw.delete(broker.queue.task("gone"))
 
-        count = broker.run(aggregation.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"], now_ns=NOW_NS))
+        count = broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"])))
 
         assert count == 1
         assert set_members(broker) == ["a"]
@@ -279,7 +280,7 @@ class TestRead:
     def test_a_set_without_readable_members_is_gone(self, broker: Broker) -> None:
         take(broker, "bad")
 
-        broker.run(aggregation.expel(broker.queue, "g", "s", ["bad"], now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["bad"])))
 
         assert not broker.raw.exists(broker.queue.aggregation_sets)
 
@@ -403,7 +404,7 @@ class TestCombine:
 
     def test_large_messages_are_deleted_in_several_calls(self, broker: Broker) -> None:
         tasks = [NewTask(f"id-{number}", b"m" * 400_000, group="g") for number in range(5)]
-        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"), now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
         collect_groups(broker, at_s=60)
 
         assert combine(broker, 5, None) is CombineCode.STORED
@@ -470,8 +471,8 @@ class TestLocks:
     )
     def test_bytes_that_are_no_message_name_no_lock(self, broker: Broker, message: bytes) -> None:
         broker.run(
-            new_tasks.enqueue(
-                broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptSlot("t"), now_ns=NOW_NS
+            at_time(
+                NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptSlot("t"))
             )
         )
         collect_groups(broker, at_s=60)

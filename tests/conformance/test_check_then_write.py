@@ -23,6 +23,7 @@ from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -52,7 +53,7 @@ def prepare(broker: Broker) -> None:
         broker.enqueue(state, group=group, now_ns=NOW_NS - 100_000_000_000)
     for group, set_id in (("set", "s"), ("stale", "late"), ("swept", "old")):
         check = aggregation.GroupCheck(group, set_id, 30 if group == "stale" else 900, 60)
-        broker.run(aggregation.collect_groups(queue, [check], limit=1, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, aggregation.collect_groups(queue, [check], limit=1)))
     broker.enqueue("newcomer", group="stale", now_ns=NOW_NS)
     broker.raw.rename(queue.aggregation_set("swept", "old"), queue.combined_set("old"))
     broker.raw.zadd(queue.combined, {"old": NOW_S})
@@ -104,68 +105,75 @@ class Case:
 
 CASES = {
     "enqueue": Case(
-        build=lambda q: new_tasks.enqueue(
-            q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptSlot("t"), now_ns=NOW_NS
+        build=lambda q: at_time(
+            NOW_NS, new_tasks.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptSlot("t"))
         ),
         refuse="pending wake",
         tolerate="task(n1) receipt(t)",
     ),
     "deliver": Case(
-        build=lambda q: outbox.deliver(
-            q,
-            [
-                ("r1", NewTask("n1", b"m")),
-                ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
-                ("r3", NewTask("n3", b"m", group="other")),
-            ],
-            ReceiptSlot("t"),
-            claim_ends_ms=LATER // 1_000_000,
-            now_ns=NOW_NS,
+        build=lambda q: at_time(
+            NOW_NS,
+            outbox.deliver(
+                q,
+                [
+                    ("r1", NewTask("n1", b"m")),
+                    ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
+                    ("r3", NewTask("n3", b"m", group="other")),
+                ],
+                ReceiptSlot("t"),
+                claim_ends_ms=LATER // 1_000_000,
+            ),
         ),
         refuse="pending scheduled wake delivered groups group(other)",
         tolerate="task(n1) receipt(t)",
     ),
     "enqueue_scheduled": Case(
-        build=lambda q: new_tasks.enqueue(
-            q,
-            [NewTask("n1", b"m"), NewTask("n2", b"m", start_at_s=NOW_S + 9, unique_key=q.unique("t", b""), unique_s=5)],
-            ReceiptSlot("t"),
-            now_ns=NOW_NS,
+        build=lambda q: at_time(
+            NOW_NS,
+            new_tasks.enqueue(
+                q,
+                [
+                    NewTask("n1", b"m"),
+                    NewTask("n2", b"m", start_at_s=NOW_S + 9, unique_key=q.unique("t", b""), unique_s=5),
+                ],
+                ReceiptSlot("t"),
+            ),
         ),
         refuse="pending scheduled wake",
         tolerate="task(n1) lock receipt(t)",
     ),
     "dequeue": Case(
-        build=lambda q: runs.dequeue(q, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, runs.dequeue(q, owner="w2", call=1, limit=1, lease_s=30)),
         refuse="pending active lease wake",
         tolerate="paused task(p1) call(w2)",
     ),
     "settle_and_dequeue": Case(
         build=lambda q: runs.settle_and_dequeue(
-            [("done", 1)], runs.dequeue(q, owner="w1", call=9, limit=1, lease_s=30, now_ns=NOW_NS)
+            [("done", 1)], at_time(NOW_NS, runs.dequeue(q, owner="w1", call=9, limit=1, lease_s=30))
         ),
         refuse="pending active lease wake",
         tolerate="paused task(done) task(p1) call(w1) processed daily_processed",
     ),
     "settle_done": Case(
-        build=lambda q: runs.settle(
-            q, [Settlement(name, Outcome.DONE, run=1) for name in ("done", "retry")], owner="w1", now_ns=NOW_NS
+        build=lambda q: at_time(
+            NOW_NS, runs.settle(q, [Settlement(name, Outcome.DONE, run=1) for name in ("done", "retry")], owner="w1")
         ),
         refuse="active lease",
         tolerate="task(done) processed daily_processed",
     ),
     "settle": Case(
-        build=lambda q: runs.settle(q, settlements(), owner="w1", now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, runs.settle(q, settlements(), owner="w1")),
         refuse="active lease pending completed retry archived wake",
         tolerate="task(done) task(old) processed failed daily_processed daily_failed held_lock",
     ),
     "extend_leases": Case(
-        build=lambda q: runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90, now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90)),
         refuse="lease",
         tolerate="task(done)",
     ),
     "mark_starts": Case(
-        build=lambda q: runs.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1", now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, runs.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1")),
         refuse="lease",
         tolerate="task(done)",
     ),
@@ -178,25 +186,25 @@ CASES = {
         tolerate="task(done)",
     ),
     "quarantine": Case(
-        build=lambda q: runs.quarantine(q, "bad", owner="w1", run=1, now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, runs.quarantine(q, "bad", owner="w1", run=1)),
         refuse="active lease quarantine",
         tolerate="task(bad) quarantined(bad)",
     ),
     "forward": Case(
-        build=lambda q: services.forward(q, owner="w1", leader_ms=90_000, now_ns=LATER),
+        build=lambda q: at_time(LATER, services.forward(q, owner="w1", leader_ms=90_000)),
         refuse="scheduled retry pending groups wake",
         tolerate="task(due) task(member) group(g) leader(forwarder)",
     ),
     "enqueue_grouped": Case(
-        build=lambda q: new_tasks.enqueue(
-            q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptSlot("t"), now_ns=NOW_NS
+        build=lambda q: at_time(
+            NOW_NS, new_tasks.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptSlot("t"))
         ),
         refuse="pending scheduled wake groups group(g9)",
         tolerate="task(n1) receipt(t)",
     ),
     "collect_groups": Case(
-        build=lambda q: aggregation.collect_groups(
-            q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1, now_ns=NOW_NS
+        build=lambda q: at_time(
+            NOW_NS, aggregation.collect_groups(q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1)
         ),
         refuse="groups aggregation_sets",
         tolerate="task(waits)",
@@ -207,74 +215,82 @@ CASES = {
         tolerate="task(taken)",
     ),
     "combine": Case(
-        build=lambda q: aggregation.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9"), now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, aggregation.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9"))),
         refuse="aggregation_sets set(set) combined combined_set(s) pending scheduled groups group(g9) wake",
         tolerate="task(one) task(taken) receipt(s)",
     ),
     "sweep": Case(build=aggregation.sweep, refuse="combined", tolerate="task(swept)"),
     "reclaim": Case(
-        build=lambda q: aggregation.reclaim(q, "forwarder", owner="w1", leader_ms=90_000, now_ns=LATER),
+        build=lambda q: at_time(LATER, aggregation.reclaim(q, "forwarder", owner="w1", leader_ms=90_000)),
         refuse="aggregation_sets groups combined",
         tolerate="task(late) leader(forwarder)",
     ),
     "expel": Case(
-        build=lambda q: aggregation.expel(q, "set", "s", ["taken"], now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, aggregation.expel(q, "set", "s", ["taken"])),
         refuse="set(set) quarantine",
         tolerate="task(taken) quarantined(taken)",
     ),
     "list_expired": Case(
-        build=lambda q: services.list_expired(q, grace_s=30, now_ns=LATER), refuse="lease", tolerate="task(done)"
+        build=lambda q: at_time(LATER, services.list_expired(q, grace_s=30)), refuse="lease", tolerate="task(done)"
     ),
     "list_held": Case(build=lambda q: services.list_held(q, owner="w1"), refuse="lease", tolerate="task(done)"),
     "recover": Case(
-        build=lambda q: services.recover(q, recoveries(q), grace_s=30, now_ns=LATER),
+        build=lambda q: at_time(LATER, services.recover(q, recoveries(q), grace_s=30)),
         refuse="active lease retry archived quarantine",
         tolerate="task(retry) task(old) processed failed daily_processed daily_failed quarantined(bad)",
     ),
     "clean": Case(
-        build=lambda q: services.clean(q, now_ns=LATER), refuse="completed archived", tolerate="task(old) task(ended)"
+        build=lambda q: at_time(LATER, services.clean(q)), refuse="completed archived", tolerate="task(old) task(ended)"
     ),
-    "adopt": Case(build=lambda q: schedules.adopt(q, ["new", "known", "ahead"], now_ns=NOW_NS), tolerate="tick(known)"),
+    "adopt": Case(
+        build=lambda q: at_time(NOW_NS, schedules.adopt(q, ["new", "known", "ahead"])), tolerate="tick(known)"
+    ),
     "tick": Case(
-        build=lambda q: schedules.tick(
-            q,
-            [
-                schedules.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
-                schedules.Tick(
-                    "known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)
-                ),
-                schedules.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
-            ],
-            ReceiptSlot("t"),
-            now_ns=NOW_NS,
+        build=lambda q: at_time(
+            NOW_NS,
+            schedules.tick(
+                q,
+                [
+                    schedules.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
+                    schedules.Tick(
+                        "known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)
+                    ),
+                    schedules.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
+                ],
+                ReceiptSlot("t"),
+            ),
         ),
         refuse="pending scheduled wake groups group(g9)",
         tolerate="task(n1) lock tick(known) tick(other) receipt(t)",
     ),
     "run_tasks": Case(
-        build=lambda q: actions.act(
-            q, actions.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"], now_ns=NOW_NS
+        build=lambda q: at_time(
+            NOW_NS, actions.act(q, actions.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"])
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(grouped)",
     ),
     "archive_tasks": Case(
-        build=lambda q: actions.act(q, actions.Action.ARCHIVE, ["due", "ended", "grouped", "p1"], now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, actions.act(q, actions.Action.ARCHIVE, ["due", "ended", "grouped", "p1"])),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(old)",
     ),
     "delete_tasks": Case(
-        build=lambda q: actions.act(q, actions.Action.DELETE, ["due", "old", "ended", "grouped", "p1"], now_ns=NOW_NS),
+        build=lambda q: at_time(
+            NOW_NS, actions.act(q, actions.Action.DELETE, ["due", "old", "ended", "grouped", "p1"])
+        ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) held_lock",
     ),
     "wait_tasks": Case(
-        build=lambda q: actions.act(
-            q,
-            actions.Action.WAIT,
-            ["due", "due-retry", "old", "ended", "grouped", "p1"],
-            start_in_ms=9000,
-            now_ns=NOW_NS,
+        build=lambda q: at_time(
+            NOW_NS,
+            actions.act(
+                q,
+                actions.Action.WAIT,
+                ["due", "due-retry", "old", "ended", "grouped", "p1"],
+                start_in_ms=9000,
+            ),
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(p1)",
@@ -283,7 +299,7 @@ CASES = {
         build=lambda q: actions.rewrite(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
         tolerate="task(p1) held_lock lock",
     ),
-    "pause": Case(build=lambda q: actions.pause(q, now_ns=NOW_NS), tolerate="paused"),
+    "pause": Case(build=lambda q: at_time(NOW_NS, actions.pause(q)), tolerate="paused"),
     "close_queue": Case(
         build=lambda q: actions.close_queue(q, force=True),
         refuse="active pending scheduled retry archived completed groups group(other) aggregation_sets quarantine "
@@ -297,24 +313,29 @@ CASES = {
     ),
     "purge": Case(build=lambda q: actions.purge(q, "0", own=False)),
     "move_out": Case(
-        build=lambda q: actions.move_out(
-            q, ["due", "old", "ended", "grouped", "p1", "leaving"], token="2", target="elsewhere", now_ns=NOW_NS
+        build=lambda q: at_time(
+            NOW_NS,
+            actions.move_out(q, ["due", "old", "ended", "grouped", "p1", "leaving"], token="2", target="elsewhere"),
         ),
         refuse="groups moving",
         tolerate="task(due) task(leaving) held_lock",
     ),
     "move_in": Case(
-        build=lambda q: actions.move_in(
-            q,
-            [(departure("n1", "pending"), q.unique("t", b"")), (departure("n2", "scheduled"), "")],
-            until_s=NOW_S,
-            now_ns=NOW_NS,
+        build=lambda q: at_time(
+            NOW_NS,
+            actions.move_in(
+                q,
+                [(departure("n1", "pending"), q.unique("t", b"")), (departure("n2", "scheduled"), "")],
+                until_s=NOW_S,
+            ),
         ),
         refuse="pending scheduled retry archived completed groups wake moved",
         tolerate="task(n1) lock",
     ),
     "move_end": Case(
-        build=lambda q: actions.move_end(q, token="1", gone=[], back=[departure("leaving", "pending")], now_ns=NOW_NS),
+        build=lambda q: at_time(
+            NOW_NS, actions.move_end(q, token="1", gone=[], back=[departure("leaving", "pending")])
+        ),
         refuse="pending scheduled retry archived completed groups wake moving",
         tolerate="task(leaving)",
     ),
@@ -343,7 +364,7 @@ CASES = {
         tolerate="task(done)",
     ),
     "count_tasks": Case(
-        build=lambda q: views.count_tasks(q, now_ns=NOW_NS),
+        build=lambda q: at_time(NOW_NS, views.count_tasks(q)),
         refuse="pending active scheduled retry archived completed groups",
         tolerate="paused task(p1) group(other) processed failed daily_processed",
     ),
@@ -390,7 +411,7 @@ def ready(broker: Broker) -> None:
     broker.raw.sadd(queue.groups, "g2")
     broker.raw.hset(queue.task("p1"), "unique_key", LOCK)
     broker.enqueue("leaving", "doomed")
-    broker.run(actions.move_out(queue, ["leaving"], token="1", target="elsewhere", now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, actions.move_out(queue, ["leaving"], token="1", target="elsewhere")))
     broker.raw.lrem(queue.pending, 0, "doomed")
     broker.raw.rpush(queue.removed("pending"), "doomed")
 

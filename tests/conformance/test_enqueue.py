@@ -17,6 +17,7 @@ from taskq_core.broker.operations.runs import Outcome
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys, TaskState, parse_duration
 from taskq_core.wire.ids import new_token
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -59,9 +60,9 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 
 def test_a_large_message_arrives_whole(broker: Broker) -> None:
     message = bytes(range(256)) * 1024
-    broker.run(new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptSlot("t"), now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptSlot("t"))))
 
-    taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
+    taken = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30)))
 
     assert taken.tasks == [("big", message)]
 
@@ -79,7 +80,7 @@ class TestReceipts:
         assert broker.dump() == before
 
     def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
-        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t"), now_ns=NOW_NS)
+        operation = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))
         broker.run(operation)
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
@@ -105,11 +106,11 @@ class TestReceipts:
     def test_a_call_that_arrives_after_a_later_one_is_refused(self, broker: Broker) -> None:
         """The network held it until its repeat was answered, its task had run, and its caller made another call."""
         lane = ReceiptSlot("t")
-        held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], lane, now_ns=NOW_NS)
+        held = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], lane))
         broker.run(held)
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
-        broker.run(new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane)))
         before = broker.dump()
 
         with pytest.raises(BrokerReplyError, match="call 1 came after call 2"):
@@ -120,7 +121,7 @@ class TestReceipts:
     @pytest.mark.parametrize("left_ms", [-1, 110_001])
     def test_a_call_after_its_deadline_is_refused(self, broker: Broker, left_ms: int) -> None:
         """And so is one whose deadline is further away than a client sets it: its idea of the time is wrong."""
-        held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t"), now_ns=NOW_NS)
+        held = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))
         held.args = [*held.args[:2], NOW_NS // 1_000_000 + left_ms, *held.args[3:]]
 
         with pytest.raises(BrokerUnavailableError, match="deadline by its clock has passed"):
@@ -374,7 +375,7 @@ class TestLimit:
 
     def enqueue(self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptSlot | None = None) -> new_tasks.Codes:
         lane = lane or ReceiptSlot(new_token())
-        return broker.run(new_tasks.enqueue(broker.queue, tasks, lane, max_pending=most, now_ns=NOW_NS))
+        return broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, lane, max_pending=most)))
 
     def test_as_many_as_find_room_are_stored(self, broker: Broker) -> None:
         """In their order; each of the others is refused by itself."""
@@ -426,8 +427,9 @@ class TestLimit:
         assert (answer, locked) == ("0", "d")
 
     def test_a_repeat_of_an_accepted_call_is_accepted_although_the_queue_is_full_now(self, broker: Broker) -> None:
-        operation = new_tasks.enqueue(
-            broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptSlot("t"), max_pending=1, now_ns=NOW_NS
+        operation = at_time(
+            NOW_NS,
+            new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptSlot("t"), max_pending=1),
         )
         first = broker.run(operation)
         broker.enqueue("other")
@@ -442,7 +444,7 @@ class TestLimit:
         """Its caller knows that the task is not stored, so a delayed duplicate must not store it once there is room."""
         broker.enqueue("a")
         lane = ReceiptSlot("t")
-        operation = new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane, max_pending=1, now_ns=NOW_NS)
+        operation = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane, max_pending=1))
         refused = broker.run(operation)
         broker.dequeue()
 
@@ -471,7 +473,7 @@ class TestLimit:
 
         broker.settle(Outcome.REQUEUE, "requeued")
         late_ns = NOW_NS + 3600 * 10**9
-        broker.run(services.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=late_ns))
+        broker.run(at_time(late_ns, services.forward(broker.queue, owner="w1", leader_ms=1000)))
 
         assert sorted(broker.pending()) == ["full", "later", "requeued"]
 

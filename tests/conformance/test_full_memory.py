@@ -10,6 +10,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerFullError
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 LATER = NOW_NS + 60_000_000_000
@@ -45,7 +46,7 @@ def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
     before = full.dump()
 
     with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and accepts no new tasks"):
-        full.run(new_tasks.enqueue(full.queue, tasks, ReceiptSlot("t"), now_ns=NOW_NS))
+        full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, tasks, ReceiptSlot("t"))))
 
     assert full.dump() == before
 
@@ -66,7 +67,7 @@ def test_a_dequeue_is_called_off(full: Broker) -> None:
 
 
 def test_leases_are_extended(full: Broker) -> None:
-    assert full.run(runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90, now_ns=NOW_NS)).owned == [
+    assert full.run(at_time(NOW_NS, runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90))).owned == [
         True
     ]
 
@@ -77,11 +78,11 @@ def test_leases_are_extended(full: Broker) -> None:
 def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
     ends = [Settlement(f"run-{number}", outcome, 1, b"m" * 100, result=b"r") for number in range(3)]
 
-    assert full.run(runs.settle(full.queue, ends, owner="w1", now_ns=NOW_NS)) == "111"
+    assert full.run(at_time(NOW_NS, runs.settle(full.queue, ends, owner="w1"))) == "111"
 
 
 def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
-    asked = runs.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30, now_ns=NOW_NS)
+    asked = at_time(NOW_NS, runs.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30))
 
     taken = full.run(runs.settle_and_dequeue([(each, 1) for each in [f"run-{number}" for number in range(8)]], asked))
 
@@ -121,7 +122,7 @@ def test_a_result_is_written(full: Broker) -> None:
 
 
 def test_due_tasks_are_forwarded(full: Broker) -> None:
-    answer = full.run(services.forward(full.queue, owner="w1", leader_ms=1000, now_ns=LATER))
+    answer = full.run(at_time(LATER, services.forward(full.queue, owner="w1", leader_ms=1000)))
 
     assert (answer.leads, answer.moved) == (True, 2)
     assert full.pending() == ["p1", "p2", "due", "retried"]
@@ -131,25 +132,25 @@ def test_groups_become_tasks(full: Broker) -> None:
     """It frees memory: two tasks are gone and one has come."""
     queue = full.queue
     assert (
-        full.run(aggregation.collect_groups(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1, now_ns=NOW_NS))
+        full.run(at_time(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1)))
         == "1"
     )
-    assert full.run(aggregation.collect_groups(queue, [GroupCheck("g", "s2", 9, 60)], limit=1, now_ns=NOW_NS)) == "1"
+    assert full.run(at_time(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s2", 9, 60)], limit=1))) == "1"
 
     assert (
-        full.run(aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100), now_ns=NOW_NS))
+        full.run(at_time(NOW_NS, aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100))))
         is CombineCode.STORED
     )
-    assert full.run(aggregation.reclaim(queue, "aggregator", owner="w1", leader_ms=1000, now_ns=LATER)).sets == 1
+    assert full.run(at_time(LATER, aggregation.reclaim(queue, "aggregator", owner="w1", leader_ms=1000))).sets == 1
 
     assert full.pending() == ["p1", "p2", "one"]
     assert full.raw.zrange(queue.group("g"), 0, -1) == [b"m2"]
 
 
 def test_unreadable_members_are_put_aside(full: Broker) -> None:
-    full.run(aggregation.collect_groups(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1, now_ns=NOW_NS))
+    full.run(at_time(NOW_NS, aggregation.collect_groups(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1)))
 
-    assert full.run(aggregation.expel(full.queue, "g", "s", ["m1"], now_ns=NOW_NS)) == 1
+    assert full.run(at_time(NOW_NS, aggregation.expel(full.queue, "g", "s", ["m1"]))) == 1
 
 
 def test_a_service_is_led(full: Broker) -> None:
@@ -157,15 +158,17 @@ def test_a_service_is_led(full: Broker) -> None:
 
 
 def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
-    listed = full.run(services.list_expired(full.queue, grace_s=30, now_ns=LATER)).tasks
+    listed = full.run(at_time(LATER, services.list_expired(full.queue, grace_s=30))).tasks
     verdicts = [*Verdict][:4]
 
     moved = full.run(
-        services.recover(
-            full.queue,
-            [Recovery(task, verdict, b"m" * 100) for task, verdict in zip(listed, verdicts, strict=False)],
-            grace_s=30,
-            now_ns=LATER,
+        at_time(
+            LATER,
+            services.recover(
+                full.queue,
+                [Recovery(task, verdict, b"m" * 100) for task, verdict in zip(listed, verdicts, strict=False)],
+                grace_s=30,
+            ),
         )
     )
 
@@ -173,13 +176,13 @@ def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
 
 
 def test_unreadable_tasks_are_put_aside(full: Broker) -> None:
-    assert full.run(runs.quarantine(full.queue, "run-1", owner="w1", run=1, now_ns=NOW_NS)) is True
+    assert full.run(at_time(NOW_NS, runs.quarantine(full.queue, "run-1", owner="w1", run=1))) is True
 
 
 def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> None:
     full.settle(Outcome.COMPLETE, "run-1")
 
-    assert full.run(services.clean(full.queue, now_ns=LATER)) == (1, 0)
+    assert full.run(at_time(LATER, services.clean(full.queue))) == (1, 0)
     assert full.run(views.revoke(full.queue, "p1")) == "pending"
 
 
@@ -187,14 +190,14 @@ def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
     """An operator can still free memory."""
     queue = full.queue
 
-    assert full.run(actions.act(queue, actions.Action.RUN, ["due"], now_ns=NOW_NS)) == [actions.OK]
-    assert full.run(actions.act(queue, actions.Action.ARCHIVE, ["p1"], now_ns=NOW_NS)) == [actions.OK]
-    assert full.run(actions.act(queue, actions.Action.DELETE, ["p2", "retried"], now_ns=NOW_NS)) == [
+    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.RUN, ["due"]))) == [actions.OK]
+    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.ARCHIVE, ["p1"]))) == [actions.OK]
+    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.DELETE, ["p2", "retried"]))) == [
         actions.OK,
         actions.OK,
     ]
-    assert full.run(actions.act(queue, actions.Action.WAIT, ["p1"], start_in_ms=9, now_ns=NOW_NS)) == [actions.OK]
-    assert full.run(actions.pause(queue, now_ns=NOW_NS)) is True
+    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.WAIT, ["p1"], start_in_ms=9))) == [actions.OK]
+    assert full.run(at_time(NOW_NS, actions.pause(queue))) is True
     assert full.run(actions.resume(queue)) is True
 
 
@@ -210,11 +213,11 @@ def test_a_queue_is_removed(full: Broker) -> None:
 
 def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
     queue, other = full.queue, full.keys.queue("other")
-    departures = full.run(actions.move_out(queue, ["due"], token="a", target="other", now_ns=NOW_NS))
+    departures = full.run(at_time(NOW_NS, actions.move_out(queue, ["due"], token="a", target="other")))
 
     with pytest.raises(BrokerFullError):
-        full.run(actions.move_in(other, [(departures.tasks[0], "")], until_s=NOW_S + 9, now_ns=NOW_NS))
-    assert full.run(actions.move_end(queue, token="a", gone=[], back=departures.tasks, now_ns=NOW_NS)) == 1
+        full.run(at_time(NOW_NS, actions.move_in(other, [(departures.tasks[0], "")], until_s=NOW_S + 9)))
+    assert full.run(at_time(NOW_NS, actions.move_end(queue, token="a", gone=[], back=departures.tasks))) == 1
 
     assert full.raw.zscore(queue.scheduled, "due") == NOW_S + 1
     assert not full.raw.exists(other.task("due"))
@@ -232,7 +235,7 @@ def test_looking_goes_on(full: Broker) -> None:
 def test_work_is_taken_again_when_there_is_room(full: Broker) -> None:
     lane = ReceiptSlot("t")
     with pytest.raises(BrokerFullError):
-        full.run(new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS))
+        full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane)))
     full.raw.config_set("maxmemory", "0")
 
-    assert full.run(new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS)) == "1"
+    assert full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane))) == "1"

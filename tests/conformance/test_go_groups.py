@@ -11,6 +11,7 @@ import pytest
 from taskq_core.broker.operations import actions, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.runs import Outcome
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 SECOND = 1_000_000_000
@@ -34,11 +35,13 @@ def go_forwards(broker: Broker, at_s: int) -> None:
 
 
 def we_forward(broker: Broker, at_s: int) -> None:
-    broker.run(services.forward(broker.queue, owner="w1", leader_ms=60_000, now_ns=NOW_NS + at_s * SECOND))
+    broker.run(at_time(NOW_NS + at_s * SECOND, services.forward(broker.queue, owner="w1", leader_ms=60_000)))
 
 
 def act(broker: Broker, action: Action, start_in_ms: int = 0) -> None:
-    assert broker.run(actions.act(broker.queue, action, ["a"], start_in_ms=start_in_ms, now_ns=NOW_NS)) == [actions.OK]
+    assert broker.run(at_time(NOW_NS, actions.act(broker.queue, action, ["a"], start_in_ms=start_in_ms))) == [
+        actions.OK
+    ]
 
 
 def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(broker: Broker) -> None:
@@ -78,7 +81,7 @@ def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_af
     broker.enqueue("a", group="g")
     act(broker, Action.WAIT, start_in_ms=5000)
     broker.enqueue("b", group="g")
-    answer = broker.run(actions.reschedule(broker.queue, "b", start_in_ms=15_000, now_ns=NOW_NS))
+    answer = broker.run(at_time(NOW_NS, actions.reschedule(broker.queue, "b", start_in_ms=15_000)))
     assert answer == actions.OK
 
     go_forwards(broker, at_s=6)

@@ -4,6 +4,7 @@ from taskq_core.broker.operations import new_tasks, runs, services
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, Broker
 
 SECOND = 1_000_000_000
@@ -12,9 +13,9 @@ SECOND = 1_000_000_000
 def taken(broker: Broker, owner: str, *ids: str, now_ns: int = NOW_NS) -> None:
     """Let a worker take tasks."""
     broker.run(
-        new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptSlot(owner), now_ns=NOW_NS)
+        at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptSlot(owner)))
     )
-    found = broker.run(runs.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30, now_ns=now_ns))
+    found = broker.run(at_time(now_ns, runs.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30)))
     assert len(found.tasks) == len(ids)
 
 
@@ -23,7 +24,7 @@ def held(broker: Broker, owner: str) -> list[services.ExpiredTask]:
     found: dict[str, services.ExpiredTask] = {}
     cursor = ""
     while cursor != "0":
-        page = broker.run(services.list_held(broker.queue, owner=owner, cursor=cursor or "0", now_ns=NOW_NS))
+        page = broker.run(at_time(NOW_NS, services.list_held(broker.queue, owner=owner, cursor=cursor or "0")))
         cursor = page.cursor
         found |= {task.task_id: task for task in page.found.tasks}
     return [found[task_id] for task_id in sorted(found)]
@@ -31,7 +32,7 @@ def held(broker: Broker, owner: str) -> list[services.ExpiredTask]:
 
 def take_back(broker: Broker, owner: str, tasks: list[services.ExpiredTask]) -> str:
     recoveries = [Recovery(task, Verdict.RETRY, b"m2") for task in tasks]
-    return broker.run(services.recover(broker.queue, recoveries, grace_s=0, gone=owner, now_ns=NOW_NS))
+    return broker.run(at_time(NOW_NS, services.recover(broker.queue, recoveries, grace_s=0, gone=owner)))
 
 
 def test_what_a_worker_holds_is_listed_among_many(broker: Broker) -> None:
@@ -63,10 +64,10 @@ def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(broker: Brok
     queue, run = broker.queue, broker.run
     taken(broker, "w1", "settled", "extended", "taken")
     listed = held(broker, "w1")
-    run(runs.settle(queue, [Settlement("settled", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
-    run(runs.extend_leases(queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
-    run(runs.settle(queue, [Settlement("taken", Outcome.REQUEUE, run=1)], owner="w1", now_ns=NOW_NS))
-    assert len(run(runs.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS)).tasks) == 1
+    run(at_time(NOW_NS, runs.settle(queue, [Settlement("settled", Outcome.DONE, run=1)], owner="w1")))
+    run(at_time(NOW_NS + 5 * SECOND, runs.extend_leases(queue, [("extended", 1)], owner="w1", lease_s=30)))
+    run(at_time(NOW_NS, runs.settle(queue, [Settlement("taken", Outcome.REQUEUE, run=1)], owner="w1")))
+    assert len(run(at_time(NOW_NS, runs.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30))).tasks) == 1
 
     assert take_back(broker, "w1", listed) == "000"
 

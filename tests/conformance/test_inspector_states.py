@@ -26,6 +26,7 @@ from taskq_core.errors import (
 from taskq_core.inspector import bulk, change, look, move, presence, removal, schedules, search
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import TaskState, build_message, decode_message, encode_message
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.conformance.test_states import by_name, check_expiry, compare, expected, load, of, theirs
 from tests.rows import rows
@@ -307,7 +308,7 @@ def store_tasks(broker: Broker, count: int, *, unique: bool = False) -> list[str
         lock = queue.unique("t", task_id.encode()) if unique else ""
         message = build_message(type="t", id=task_id, queue="default", payload=task_id.encode(), unique_key=lock)
         task = new_tasks.NewTask(task_id, encode_message(message), unique_key=lock, unique_s=600)
-        broker.run(new_tasks.enqueue(queue, [task], lane, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, new_tasks.enqueue(queue, [task], lane)))
     return ids
 
 
@@ -349,11 +350,11 @@ def test_a_move_is_not_carried_on_while_its_queue_is_removed(broker: Broker, to:
     """Otherwise its task would be among those to delete and among those to carry on."""
     store_tasks(broker, 1)
     queue = broker.queue
-    broker.run(actions.move_out(queue, ["id-000"], token="a", target="low", now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, actions.move_out(queue, ["id-000"], token="a", target="low")))
     assert broker.run(actions.close_queue(queue, force=True)).is_closed
     before = broker.dump()
 
-    departures = broker.run(actions.move_out(queue, ["id-000"], token="b", target=to, now_ns=NOW_NS))
+    departures = broker.run(at_time(NOW_NS, actions.move_out(queue, ["id-000"], token="b", target=to)))
 
     assert [each.answer for each in departures.tasks] == [answer]
     assert broker.dump() == before
@@ -412,16 +413,19 @@ def test_the_archive_keeps_to_its_limits_whoever_archives(broker: Broker) -> Non
     broker.enqueue("a", "b", "c", "d", "e")
     broker.dequeue()
     end = [runs.Settlement(task_id, runs.Outcome.ARCHIVE, 1, b"m") for task_id in ("a", "b", "c")]
-    run(runs.settle(queue, end, owner="w1", archive=archive, now_ns=NOW_NS))
+    run(at_time(NOW_NS, runs.settle(queue, end, owner="w1", archive=archive)))
     assert broker.raw.zcard(queue.archived) == 2
     later = NOW_NS + 60 * 10**9
     lost = services.ExpiredTask("d", str(NOW_S + 30), b"d")
     run(
-        services.recover(
-            queue, [services.Recovery(lost, services.Verdict.ARCHIVE, b"m")], grace_s=30, archive=archive, now_ns=later
+        at_time(
+            later,
+            services.recover(
+                queue, [services.Recovery(lost, services.Verdict.ARCHIVE, b"m")], grace_s=30, archive=archive
+            ),
         )
     )
 
     assert broker.raw.zrange(queue.archived, 0, -1) == [b"d"], "the others were too old"
-    assert run(services.clean(queue, archive=archive, now_ns=later + 51 * 10**9)) == (0, 1)
+    assert run(at_time(later + 51 * 10**9, services.clean(queue, archive=archive))) == (0, 1)
     assert broker.fields("d") == {}

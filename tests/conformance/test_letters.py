@@ -4,6 +4,7 @@ from taskq_core.broker.operations import dead_letters as letter_ops
 from taskq_core.broker.operations import runs, services
 from taskq_core.broker.operations.runs import Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 MINUTE_NS = 60_000_000_000
@@ -22,8 +23,8 @@ def test_a_settlement_notes_it_where_it_is_wished(broker: Broker) -> None:
     ]
     stale = Settlement("lost", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True)
 
-    assert broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
-    assert broker.run(runs.settle(broker.queue, [stale], owner="another", now_ns=NOW_NS)) == "0"
+    assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, ends, owner="w1"))) == "11"
+    assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, [stale], owner="another"))) == "0"
 
     assert letters(broker) == [(b"told", NOW_S)]
     assert broker.raw.zcard(broker.queue.archived) == 2
@@ -33,10 +34,10 @@ def test_a_recovery_notes_it_as_well(broker: Broker) -> None:
     broker.enqueue("told", "quiet")
     broker.dequeue(lease_s=1)
     later_ns = NOW_NS + MINUTE_NS
-    listed = broker.run(services.list_expired(broker.queue, grace_s=1, limit=9, now_ns=later_ns)).tasks
+    listed = broker.run(at_time(later_ns, services.list_expired(broker.queue, grace_s=1, limit=9))).tasks
     verdicts = [Recovery(task, Verdict.ARCHIVE, b"m", is_dead_letter=task.task_id == "told") for task in listed]
 
-    assert broker.run(services.recover(broker.queue, verdicts, grace_s=1, now_ns=later_ns)) == "11"
+    assert broker.run(at_time(later_ns, services.recover(broker.queue, verdicts, grace_s=1))) == "11"
 
     assert letters(broker) == [(b"told", NOW_S + 60)]
 
@@ -45,28 +46,31 @@ def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
     """A note that was taken and not finished is handed out again. A late caller changes nothing."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S - 2, "b": NOW_S - 1, "later": NOW_S + 500})
 
-    first = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
-    none = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
-    second = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=1, now_ns=NOW_NS + 2 * MINUTE_NS))
+    first = broker.run(at_time(NOW_NS, letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9)))
+    none = broker.run(at_time(NOW_NS, letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9)))
+    second = broker.run(
+        at_time(NOW_NS + 2 * MINUTE_NS, letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=1))
+    )
 
     assert (first.task_ids, none.task_ids, second.task_ids) == (["a", "b"], [], ["a"])
-    end = {"now_ns": NOW_NS}
-    assert not broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=first.until_s, **end))
-    assert broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=second.until_s, **end))
-    assert broker.run(letter_ops.end_dead_letter(broker.queue, "b", until_s=first.until_s, again_in_s=30, **end))
-    assert not broker.run(letter_ops.end_dead_letter(broker.queue, "gone", until_s="1", **end))
+    assert not broker.run(at_time(NOW_NS, letter_ops.end_dead_letter(broker.queue, "a", until_s=first.until_s)))
+    assert broker.run(at_time(NOW_NS, letter_ops.end_dead_letter(broker.queue, "a", until_s=second.until_s)))
+    assert broker.run(
+        at_time(NOW_NS, letter_ops.end_dead_letter(broker.queue, "b", until_s=first.until_s, again_in_s=30))
+    )
+    assert not broker.run(at_time(NOW_NS, letter_ops.end_dead_letter(broker.queue, "gone", until_s="1")))
     assert letters(broker) == [(b"b", NOW_S + 30), (b"later", NOW_S + 500)]
 
 
 def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -> None:
     """Finishing the first note does not delete the second one."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S})
-    taken = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    taken = broker.run(at_time(NOW_NS, letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9)))
     broker.enqueue("a")
     broker.dequeue()
     ends = [Settlement("a", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True)]
-    broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS + 1_000_000_000))
+    broker.run(at_time(NOW_NS + 1_000_000_000, runs.settle(broker.queue, ends, owner="w1")))
 
-    assert not broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))
+    assert not broker.run(at_time(NOW_NS, letter_ops.end_dead_letter(broker.queue, "a", until_s=taken.until_s)))
 
     assert letters(broker) == [(b"a", NOW_S + 1)]

@@ -10,6 +10,7 @@ from taskq_core.broker.operations import actions, limits, runs, services, views
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Verdict
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, Broker
 
 MS = 1_000_000
@@ -51,7 +52,7 @@ class Life:
         return self.broker.enqueue(task_id, limit="\n".join(lines), now_ns=self.now_ns, **options)
 
     def admit(self) -> limits.AdmittedNow:
-        return self.run(limits.admit(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+        return self.run(at_time(self.now_ns, limits.admit(self.broker.queue, owner="w", leader_ms=60_000)))
 
     def take(self, limit: int = 100) -> list[str]:
         self.calls += 1
@@ -65,10 +66,10 @@ class Life:
         self.active = [each for each in self.active if each not in ids]
 
     def forward(self) -> None:
-        self.run(services.forward(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+        self.run(at_time(self.now_ns, services.forward(self.broker.queue, owner="w", leader_ms=60_000)))
 
     def act(self, action: Action, *ids: str, **options: Any) -> list[str]:
-        return self.run(actions.act(self.broker.queue, action, ids, now_ns=self.now_ns, **options))
+        return self.run(at_time(self.now_ns, actions.act(self.broker.queue, action, ids, **options)))
 
     def waiting(self) -> int:
         return self.run(limits.count_limited(self.broker.queue))
@@ -304,9 +305,9 @@ def test_a_lost_holder_gives_its_place_back_with_its_lease(life: Life) -> None:
     life.enqueue("b", places(1))
     life.take()
     life.pass_time(700_000)
-    found = life.run(services.list_expired(life.broker.queue, grace_s=30, now_ns=life.now_ns)).tasks
+    found = life.run(at_time(life.now_ns, services.list_expired(life.broker.queue, grace_s=30))).tasks
     recoveries = [services.Recovery(each, Verdict.RETRY, b"m") for each in found]
-    assert life.run(services.recover(life.broker.queue, recoveries, grace_s=30, now_ns=life.now_ns)) == "1"
+    assert life.run(at_time(life.now_ns, services.recover(life.broker.queue, recoveries, grace_s=30))) == "1"
     assert life.broker.pending() == ["b"]
 
 
@@ -403,7 +404,7 @@ def test_what_go_pushed_is_checked_when_a_worker_takes_it(life: Life) -> None:
     life.broker.enqueue("b", now_ns=life.now_ns)
     assert life.take() == ["a", "b"]
     codes = [
-        life.run(limits.claim(life.broker.queue, each, places(1), owner="w1", run=1, now_ns=life.now_ns))
+        life.run(at_time(life.now_ns, limits.claim(life.broker.queue, each, places(1), owner="w1", run=1)))
         for each in "ab"
     ]
     assert codes == [limits.ClaimCode.RUN, limits.ClaimCode.WAITS]
@@ -450,7 +451,7 @@ def test_a_check_of_all_finds_holders_that_are_gone_and_tasks_in_no_line(life: L
     freed = lost = 0
     cursor = "0"
     while True:
-        page = life.run(limits.check_limits(queue, cursor=cursor, skip=0, now_ns=life.now_ns))
+        page = life.run(at_time(life.now_ns, limits.check_limits(queue, cursor=cursor, skip=0)))
         freed, lost, cursor = freed + page.freed, lost + page.lost, page.cursor
         if cursor == "0":
             break
@@ -470,7 +471,7 @@ def test_a_check_takes_tasks_out_of_lines_that_go_deleted(life: Life) -> None:
 
     cursor = ""
     while cursor != "0":
-        cursor = life.run(limits.check_limits(queue, cursor=cursor or "0", skip=0, now_ns=life.now_ns)).cursor
+        cursor = life.run(at_time(life.now_ns, limits.check_limits(queue, cursor=cursor or "0", skip=0))).cursor
 
     assert life.lines() == {"r:t:": (1, 1)}
 

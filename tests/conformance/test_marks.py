@@ -5,6 +5,7 @@ import pytest
 from taskq_core.broker.operations import new_tasks, outbox
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.wire import Expiry, build_message, decode_message, encode_message, expiry_mark
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, Broker
 
 NOW_S = NOW_NS // 1_000_000_000
@@ -34,7 +35,7 @@ def test_a_span_becomes_a_moment_by_rediss_clock(broker: Broker, is_discarded: b
         new_task("bounded", Expiry(60, True, is_discarded), deadline=NOW_S + 5),
     ]
 
-    assert broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t"), now_ns=NOW_NS)) == "1111"
+    assert broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t")))) == "1111"
 
     word = " discard" if is_discarded else ""
     for name, base, deadline in (("now", 1, None), ("later", 101, None), ("at", 1000, None), ("bounded", 1, 5)):
@@ -49,7 +50,7 @@ def test_an_outbox_and_a_schedule_do_the_same(broker: Broker) -> None:
     """Whoever stores a task."""
     task = new_task("a", Expiry(60, True))
     rows = [("row", task)]
-    operation = outbox.deliver(broker.queue, rows, ReceiptSlot("r"), claim_ends_ms=(NOW_S + 1) * 1000, now_ns=NOW_NS)
+    operation = at_time(NOW_NS, outbox.deliver(broker.queue, rows, ReceiptSlot("r"), claim_ends_ms=(NOW_S + 1) * 1000))
 
     assert broker.run(operation) == "1"
 

@@ -11,6 +11,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.wire import Keys, TaskState
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -36,37 +37,39 @@ IDS = [
 def live(broker: Broker, queue_name: str, task_id: str) -> None:
     """Lead one task through every state and back out."""
     queue, run = broker.keys.queue(queue_name), broker.run
-    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptSlot("t"), now_ns=NOW_NS))
+    code = run(at_time(NOW_NS, new_tasks.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptSlot("t"))))
     assert code == "1"
     now_ns = NOW_NS + SECOND
-    assert run(services.forward(queue, owner="w1", leader_ms=9000, now_ns=now_ns)).moved == 1
+    assert run(at_time(now_ns, services.forward(queue, owner="w1", leader_ms=9000))).moved == 1
     assert broker.pending(queue) == [task_id]
     for _ in range(2):  # the second is a repeat
-        taken = run(runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=now_ns))
+        taken = run(at_time(now_ns, runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30)))
         assert taken.tasks == [(task_id, b"m")]
-    assert run(runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30, now_ns=now_ns)).owned == [True]
+    assert run(at_time(now_ns, runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30))).owned == [True]
     assert run(runs.write_result(queue, task_id, b"r", owner="w1", run=1)) is True
     assert run(runs.note(queue, task_id, {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
     assert run(runs.read_cursor(queue, task_id)) == b"c"
     late_ns = now_ns + 60 * SECOND
-    listed = run(services.list_expired(queue, grace_s=30, now_ns=late_ns)).tasks
+    listed = run(at_time(late_ns, services.list_expired(queue, grace_s=30))).tasks
     assert [task.task_id for task in listed] == [task_id]
-    assert run(services.recover(queue, [Recovery(listed[0], Verdict.RETRY, b"m")], grace_s=30, now_ns=late_ns)) == "1"
+    assert run(at_time(late_ns, services.recover(queue, [Recovery(listed[0], Verdict.RETRY, b"m")], grace_s=30))) == "1"
     late_ns += SECOND
-    assert run(services.forward(queue, owner="w1", leader_ms=9000, now_ns=late_ns)).moved == 1
-    assert run(runs.dequeue(queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=late_ns)).tasks == [(task_id, b"m")]
+    assert run(at_time(late_ns, services.forward(queue, owner="w1", leader_ms=9000))).moved == 1
+    assert run(at_time(late_ns, runs.dequeue(queue, owner="w2", call=1, limit=9, lease_s=30))).tasks == [
+        (task_id, b"m")
+    ]
     end = Settlement(task_id, Outcome.COMPLETE, 1, b"m", seconds=5)
-    assert run(runs.settle(queue, [end], owner="w2", now_ns=late_ns)) == "1"
+    assert run(at_time(late_ns, runs.settle(queue, [end], owner="w2"))) == "1"
     found = run(views.look(queue, task_id))
     assert found is not None
     assert (found.state, found.result) == (TaskState.COMPLETED, b"r")
-    assert run(services.clean(queue, now_ns=late_ns + 5 * SECOND)) == (1, 0)
-    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptSlot("u"), now_ns=NOW_NS))
+    assert run(at_time(late_ns + 5 * SECOND, services.clean(queue))) == (1, 0)
+    code = run(at_time(NOW_NS, new_tasks.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptSlot("u"))))
     assert code == "1"
-    assert run(runs.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30, now_ns=now_ns)).tasks == [
+    assert run(at_time(now_ns, runs.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30))).tasks == [
         (task_id, b"\xff")
     ]
-    assert run(runs.quarantine(queue, task_id, owner="w3", run=1, now_ns=now_ns)) is True
+    assert run(at_time(now_ns, runs.quarantine(queue, task_id, owner="w3", run=1))) is True
     assert broker.raw.zcard(queue.quarantine) == 1
     left = {key for key in broker.dump() if b"}:t:" in key.replace(queue_name.encode(), b"")}
     assert left == set()
@@ -111,22 +114,22 @@ def test_a_task_of_any_id_is_acted_on_and_moved(broker: Broker) -> None:
     """To a queue of any name, and back out of it."""
     queue, run = broker.queue, broker.run
     broker.enqueue(*IDS)
-    assert run(actions.act(queue, actions.Action.ARCHIVE, IDS, now_ns=NOW_NS)) == [actions.OK] * len(IDS)
-    assert run(actions.act(queue, actions.Action.RUN, IDS, now_ns=NOW_NS)) == [actions.OK] * len(IDS)
+    assert run(at_time(NOW_NS, actions.act(queue, actions.Action.ARCHIVE, IDS))) == [actions.OK] * len(IDS)
+    assert run(at_time(NOW_NS, actions.act(queue, actions.Action.RUN, IDS))) == [actions.OK] * len(IDS)
     scan = run(views.scan_tasks(queue, TaskState.PENDING, views.ScanPlace(), count=99))
     assert scan.ids == IDS[::-1]
     name = QUEUES[3]
-    departures = run(actions.move_out(queue, IDS, token="a", target=name, now_ns=NOW_NS))
+    departures = run(at_time(NOW_NS, actions.move_out(queue, IDS, token="a", target=name)))
     assert {task.target for task in departures.tasks} == {name}
     target = broker.keys.queue(name)
 
-    codes = run(actions.move_in(target, [(task, "") for task in departures.tasks], until_s=NOW_S, now_ns=NOW_NS))
-    ended = run(actions.move_end(queue, token="a", gone=departures.tasks, back=[], now_ns=NOW_NS))
+    codes = run(at_time(NOW_NS, actions.move_in(target, [(task, "") for task in departures.tasks], until_s=NOW_S)))
+    ended = run(at_time(NOW_NS, actions.move_end(queue, token="a", gone=departures.tasks, back=[])))
 
     assert codes == "1" * len(IDS)
     assert ended == len(IDS)
     assert broker.pending(target) == IDS
-    assert run(actions.act(target, actions.Action.DELETE, IDS, now_ns=NOW_NS)) == [actions.OK] * len(IDS)
+    assert run(at_time(NOW_NS, actions.act(target, actions.Action.DELETE, IDS))) == [actions.OK] * len(IDS)
     assert not broker.raw.exists(target.pending)
 
 
@@ -156,9 +159,9 @@ def test_two_prefixes_share_no_key(broker: Broker) -> None:
     before = broker.dump()
     other = Keys("other").queue("default")
 
-    broker.run(new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("lane"), now_ns=NOW_NS))
-    broker.run(runs.dequeue(other, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
-    broker.run(runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("lane"))))
+    broker.run(at_time(NOW_NS, runs.dequeue(other, owner="w1", call=1, limit=1, lease_s=30)))
+    broker.run(at_time(NOW_NS, runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1")))
 
     after = broker.dump()
     assert {key: after[key] for key in before} == before

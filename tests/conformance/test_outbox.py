@@ -8,6 +8,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.workflows import WorkflowPart
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire.ids import new_token
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -18,7 +19,7 @@ CLAIM_ENDS_MS = NOW_MS + 30_000
 def deliver(broker: Broker, *rows: tuple[str, NewTask], ends_ms: int = CLAIM_ENDS_MS, now_ns: int = NOW_NS) -> str:
     """Deliver rows as another sender each time."""
     lane = ReceiptSlot(new_token())
-    return broker.run(outbox.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=now_ns))
+    return broker.run(at_time(now_ns, outbox.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms)))
 
 
 def plain(task_id: str) -> tuple[str, NewTask]:
@@ -56,13 +57,13 @@ def test_a_delayed_duplicate_changes_nothing_after_the_receipts_were_given_back(
     broker: Broker, *, later_call: bool
 ) -> None:
     lane = ReceiptSlot("relay")
-    delayed = outbox.deliver(broker.queue, [plain("a")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS)
+    delayed = at_time(NOW_NS, outbox.deliver(broker.queue, [plain("a")], lane, claim_ends_ms=CLAIM_ENDS_MS))
     broker.run(delayed)
     broker.dequeue(limit=1)
     broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
     broker.run(outbox.forget_deliveries(broker.queue, ["row-a"]))
     if later_call:
-        broker.run(outbox.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, outbox.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS)))
     before = broker.dump()
 
     if later_call:
@@ -99,14 +100,16 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
     parts = [WorkflowPart(3, [0], whole[start : start + 3]).pack() for start in (0, 3, 6)]
 
     def send(number: int, ends_ms: int = CLAIM_ENDS_MS) -> str:
-        operation = workflows.deliver_workflow(
-            broker.queue,
-            f"row-{number}",
-            "w",
-            parts[number],
-            ReceiptSlot(new_token()),
-            claim_ends_ms=ends_ms,
-            now_ns=NOW_NS,
+        operation = at_time(
+            NOW_NS,
+            workflows.deliver_workflow(
+                broker.queue,
+                f"row-{number}",
+                "w",
+                parts[number],
+                ReceiptSlot(new_token()),
+                claim_ends_ms=ends_ms,
+            ),
         )
         return broker.run(operation)
 
@@ -142,7 +145,7 @@ def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Brok
         ("", "held", "0"),
         (":h0", "0", b"a t - default\nH1:mT0:"),
     ]
-    held = workflows.create_workflow(broker.queue, "w", entries, ReceiptSlot("t"), roots=[0], now_ns=NOW_NS)
+    held = at_time(NOW_NS, workflows.create_workflow(broker.queue, "w", entries, ReceiptSlot("t"), roots=[0]))
     assert broker.run(held)
     assert broker.dequeue(limit=1) == ["a"]
     broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
@@ -219,14 +222,14 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 def test_an_enqueue_and_a_delivery_do_not_take_each_others_ids(broker: Broker) -> None:
     deliver(broker, plain("a"))
 
-    assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t"), now_ns=NOW_NS)) == "0"
+    assert broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))) == "0"
 
 
 def test_a_full_queue_takes_what_it_has_room_for(broker: Broker) -> None:
     broker.enqueue("first")
     rows = [plain("a"), plain("b"), ("later", NewTask("later", b"m", start_in_ms=60_000))]
     lane = ReceiptSlot("r")
-    operation = outbox.deliver(broker.queue, rows, lane, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
+    operation = at_time(NOW_NS, outbox.deliver(broker.queue, rows, lane, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2))
 
     assert broker.run(operation) == "1f1"
 

@@ -7,6 +7,7 @@ from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.wire import priority_mark
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 MINUTE_NS = 61_000_000_000
@@ -17,7 +18,7 @@ def task(name: str, band: int, retry_band: int | None = None, **more: object) ->
 
 
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
-    return broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptSlot(random.randbytes(4).hex()), now_ns=now_ns))
+    return broker.run(at_time(now_ns, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot(random.randbytes(4).hex()))))
 
 
 CALLS = itertools.count(1)
@@ -60,7 +61,7 @@ def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
     enqueue(broker, *(task(f"u{number}", 5) for number in range(5)), task("p", 0))
     broker.raw.rpop(broker.queue.pending)
     broker.raw.hset(broker.queue.task("u0"), "state", "active")
-    broker.run(actions.act(broker.queue, Action.DELETE, ("u4",), now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.DELETE, ("u4",))))
 
     enqueue(broker, task("next", 5))
 
@@ -77,7 +78,7 @@ def test_a_retry_of_a_lower_band_holds_up_no_urgent_task(broker: Broker) -> None
     enqueue(broker, task("again", 5, 0))
     take(broker, 1)
     broker.settle(runs.Outcome.RETRY, "again", delay_ms=1)
-    broker.run(services.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=NOW_NS + 2_000_000_000))
+    broker.run(at_time(NOW_NS + 2_000_000_000, services.forward(broker.queue, owner="w", leader_ms=60_000)))
     enqueue(broker, task("plain", 0), task("urgent", 5))
 
     assert order(broker) == ["urgent", "again", "plain"]
@@ -112,7 +113,7 @@ def test_due_tasks_and_retries_go_where_they_belong(broker: Broker) -> None:
     broker.settle(runs.Outcome.RETRY, "r", delay_ms=0)
     enqueue(broker, task("p", 0))
 
-    forward = services.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=(NOW_S + 5) * 1_000_000_000)
+    forward = at_time((NOW_S + 5) * 1_000_000_000, services.forward(broker.queue, owner="w", leader_ms=60_000))
     broker.run(forward)
 
     assert order(broker) == ["r", "s5", "p", "s0"]
@@ -122,7 +123,7 @@ def test_what_is_run_now_and_what_comes_from_another_queue(broker: Broker) -> No
     """`run` puts a task in its band, not at the end."""
     enqueue(broker, task("p", 0), task("u", 5), task("later", 6, start_in_ms=60_000))
 
-    broker.run(actions.act(broker.queue, Action.RUN, ("later",), now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.RUN, ("later",))))
 
     assert order(broker) == ["later", "u", "p"]
 

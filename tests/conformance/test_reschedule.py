@@ -6,6 +6,7 @@ from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.services import CancelOutcome
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 LANE = ReceiptSlot("r")
@@ -13,7 +14,7 @@ LANE = ReceiptSlot("r")
 
 def reschedule(broker: Broker, task_id: str, **more: object) -> str:
     more.setdefault("start_at_s", NOW_S + 100)
-    return broker.run(actions.reschedule(broker.queue, task_id, now_ns=NOW_NS, **more))  # type: ignore[arg-type]
+    return broker.run(at_time(NOW_NS, actions.reschedule(broker.queue, task_id, **more)))  # type: ignore[arg-type]
 
 
 def test_a_repeat_finds_it_done(broker: Broker) -> None:
@@ -41,7 +42,7 @@ def test_another_message_is_left_alone(broker: Broker) -> None:
 def test_a_lock_that_another_holds_is_not_taken(broker: Broker) -> None:
     key = broker.queue.unique_prefix
     tasks = [NewTask(name, b"m", unique_key=key + name, unique_s=60) for name in ("a", "b")]
-    broker.run(new_tasks.enqueue(broker.queue, tasks, LANE, now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, LANE)))
     before = broker.dump()
 
     assert reschedule(broker, "a", old=b"m", new=b"n", old_lock=key + "a", new_lock=key + "b") == "duplicate"
@@ -71,7 +72,7 @@ def test_states_that_do_not_allow_it(broker: Broker, state: str) -> None:
 def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
     """Archived ones wait for a retry, grouped ones are scheduled and come back to their group."""
     broker.enqueue("archived")
-    broker.run(actions.act(broker.queue, Action.ARCHIVE, ("archived",), now_ns=NOW_NS))
+    broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.ARCHIVE, ("archived",))))
     broker.enqueue("member", group="g")
 
     assert reschedule(broker, "archived") == reschedule(broker, "archived", start_at_s=NOW_S + 5) == "ok"

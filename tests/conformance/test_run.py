@@ -9,6 +9,7 @@ import pytest
 from taskq_core.broker.operations import actions, operation, runs, services, views
 from taskq_core.broker.operations.runs import Outcome, SettleCode, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -36,7 +37,7 @@ class TestDequeue:
     def test_a_task_is_leased_to_its_worker(self, broker: Broker) -> None:
         broker.enqueue("a")
 
-        taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        taken = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30)))
 
         assert taken == runs.Dequeued(NOW_NS, NOW_S + 30, 0, [("a", b"a")])
         assert broker.fields("a") == {
@@ -53,13 +54,13 @@ class TestDequeue:
         for number, task_id in enumerate(("a", "b", "c")):
             broker.enqueue(task_id, now_ns=NOW_NS + number * SECOND)
         broker.raw.hdel(broker.queue.task_prefix + "b", "pending_since")
-        ask = runs.dequeue(
-            broker.queue, owner="w1", call=1, limit=9, lease_s=30, with_waits=True, now_ns=NOW_NS + 2_500_000_000
+        ask = at_time(
+            NOW_NS + 2_500_000_000, runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, with_waits=True)
         )
 
         assert broker.run(ask).waits_s == [2.5, None, 0.5]
         assert broker.run(ask).waits_s == []
-        plain = broker.run(runs.dequeue(broker.queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        plain = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w2", call=1, limit=9, lease_s=30)))
         assert plain.waits_s == []
 
     def test_nothing_is_pending(self, broker: Broker) -> None:
@@ -159,7 +160,7 @@ class TestDequeue:
         broker.raw.hdel(broker.queue.task("stub"), "msg")
         broker.raw.set(broker.queue.task("damaged"), "not a hash")
 
-        taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        taken = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30)))
 
         assert (taken.tasks, taken.dropped) == ([("good", b"good")], 3)
         assert broker.raw.lrange(broker.queue.active, 0, -1) == [b"good"]
@@ -175,7 +176,7 @@ class TestDequeue:
         broker.raw.hset(broker.queue.task("a"), "unique_key", lock)
         broker.raw.set(lock, "a", ex=5)
 
-        taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        taken = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30)))
 
         assert taken.tasks == [("a", b"a")]
         assert broker.raw.ttl(lock) > 50
@@ -243,7 +244,7 @@ class TestSettle:
             broker.dequeue(call=number)
             broker.settle(Outcome.RETRY, "a", record=line)
             kept.append([each[:1] for each in broker.fields("a")["taskq_attempts"].split(b"\n")])
-            broker.run(services.forward(broker.queue, owner="w1", leader_ms=60_000, now_ns=NOW_NS + SECOND))
+            broker.run(at_time(NOW_NS + SECOND, services.forward(broker.queue, owner="w1", leader_ms=60_000)))
 
         assert kept == [[b"1"], [b"1", b"2"], [b"2", b"3"], [b"4"]]
 
@@ -271,7 +272,7 @@ class TestSettle:
             Settlement("b", outcome, run=1, message=b"m"),
         ]
 
-        assert broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
+        assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, ends, owner="w1"))) == "11"
 
         assert broker.run(runs.read_cursor(broker.queue, "a")) == b"settled"
         assert broker.run(runs.read_cursor(broker.queue, "b")) == b"noted"
@@ -291,10 +292,10 @@ class TestSettle:
         broker.dequeue()
         broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         late_ns = NOW_NS + 120 * SECOND
-        (listed,) = broker.run(services.list_expired(broker.queue, grace_s=30, now_ns=late_ns)).tasks
+        (listed,) = broker.run(at_time(late_ns, services.list_expired(broker.queue, grace_s=30))).tasks
         back = [Recovery(listed, Verdict.RETRY, b"m")]
 
-        assert broker.run(services.recover(broker.queue, back, grace_s=30, now_ns=late_ns)) == "1"
+        assert broker.run(at_time(late_ns, services.recover(broker.queue, back, grace_s=30))) == "1"
 
         assert broker.run(runs.read_cursor(broker.queue, "a")) == b"noted"
 
@@ -410,7 +411,7 @@ class TestSettle:
         ends = [Settlement(name, end, 1, b"m", unique_key=lock) for name, end in zip(ids, ENDS, strict=True)]
 
         codes = broker.run(
-            runs.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS)
+            at_time(NOW_NS, runs.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE, run=1)], owner="w1"))
         )
 
         assert codes == "1111110"
@@ -450,7 +451,9 @@ class TestSettle:
         broker.enqueue("a")
         broker.dequeue()
 
-        broker.run(runs.settle(broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1", now_ns=NOW_NS))
+        broker.run(
+            at_time(NOW_NS, runs.settle(broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1"))
+        )
 
         assert broker.fields("a")["msg"] == message
 
@@ -469,7 +472,7 @@ class TestSettle:
 
         ends = [Settlement(name, end, 1, b"m") for name, end in zip(ids, ENDS, strict=True)]
         broker.run(
-            runs.settle(broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1", now_ns=NOW_NS)
+            at_time(NOW_NS, runs.settle(broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1"))
         )
 
         heard = {listening.get_message(timeout=60)["data"] for _ in range(3)}
@@ -505,7 +508,7 @@ class TestSettle:
             Settlement("b", Outcome.RETRY, 1, b"m"),
             Settlement("end", Outcome.RETRY, 1, b"m"),
         ]
-        broker.run(runs.settle(queue, ends, owner="w1", now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, runs.settle(queue, ends, owner="w1")))
         assert heard(2) == [b"a", b"b"], "what goes back and what is retried"
         listening.close()
 
@@ -533,7 +536,7 @@ class TestLimits:
         broker.settle(Outcome.ARCHIVE, "a")
 
         assert broker.raw.zcard(queue.archived) == 51
-        assert broker.run(services.clean(queue, now_ns=NOW_NS)) == (0, 50)
+        assert broker.run(at_time(NOW_NS, services.clean(queue))) == (0, 50)
         assert broker.raw.zrange(queue.archived, 0, -1) == [b"a"]
         hashes = [key for key in broker.dump() if b"}:t:" in key]
         assert hashes == [queue.task("a").encode()]
@@ -600,7 +603,7 @@ class TestSettleAndDequeue:
 
     @staticmethod
     def turn(broker: Broker, *done: str, owner: str = "w1", call: int = 2, limit: int = 2) -> list[str] | None:
-        asked = runs.dequeue(broker.queue, owner=owner, call=call, limit=limit, lease_s=30, now_ns=NOW_NS)
+        asked = at_time(NOW_NS, runs.dequeue(broker.queue, owner=owner, call=call, limit=limit, lease_s=30))
         taken = broker.run(runs.settle_and_dequeue([(each, 1) for each in done], asked))
         return None if taken is None else [task_id for task_id, _ in taken.tasks]
 
@@ -631,13 +634,13 @@ class TestSettleAndDequeue:
             broker.dequeue(call=9, limit=3)
             broker.dequeue("w2", limit=2)
             scene.prepare(broker)
-            asked = runs.dequeue(
-                broker.queue, owner="w1", call=10, limit=4, lease_s=40, now_ns=NOW_NS + SECOND, **scene.how
+            asked = at_time(
+                NOW_NS + SECOND, runs.dequeue(broker.queue, owner="w1", call=10, limit=4, lease_s=40, **scene.how)
             )
             if as_one:
                 answer = broker.run(runs.settle_and_dequeue([(each, 9) for each in done], asked))
             else:
-                end = runs.settle_done(broker.queue, [(each, 9) for each in done], owner="w1", now_ns=NOW_NS + SECOND)
+                end = at_time(NOW_NS + SECOND, runs.settle_done(broker.queue, [(each, 9) for each in done], owner="w1"))
                 assert broker.run(end) == "111"
                 answer = broker.run(asked)
             after = {key: value for key, value in broker.dump().items() if b":rcpt:" not in key}
@@ -655,7 +658,7 @@ class TestSettleAndDequeue:
     def test_marks_of_starts_need_no_more_than_a_deletion(self, broker: Broker) -> None:
         broker.enqueue(*"abc")
         broker.dequeue(limit=2)
-        broker.run(runs.mark_starts(broker.queue, [("a", 1)], owner="w1", now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, runs.mark_starts(broker.queue, [("a", 1)], owner="w1")))
 
         assert self.turn(broker, "a", "b") == ["c"]
 
@@ -664,7 +667,7 @@ class TestSettleAndDequeue:
         broker.enqueue("a", "b", *("c" if obstacle == "paused" else ""))
         broker.dequeue(limit=2)
         if obstacle == "paused":
-            broker.run(actions.pause(broker.queue, now_ns=NOW_NS))
+            broker.run(at_time(NOW_NS, actions.pause(broker.queue)))
 
         assert self.turn(broker, "a", "b") == []
 
@@ -759,11 +762,11 @@ class TestFence:
         broker.enqueue("a")
         assert broker.dequeue("w1") == ["a"]
         later = NOW_NS + 61 * SECOND
-        expired = broker.run(services.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
+        expired = broker.run(at_time(later, services.list_expired(broker.queue, grace_s=30))).tasks
         recovery = services.Recovery(expired[0], services.Verdict.RETRY, b"recovered", 1000)
-        assert broker.run(services.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
+        assert broker.run(at_time(later, services.recover(broker.queue, [recovery], grace_s=30))) == "1"
         later += 2 * SECOND
-        broker.run(services.forward(broker.queue, owner="w2", leader_ms=1000, now_ns=later))
+        broker.run(at_time(later, services.forward(broker.queue, owner="w2", leader_ms=1000)))
         assert broker.dequeue("w2", now_ns=later) == ["a"]
         return broker
 
@@ -781,13 +784,13 @@ class TestFence:
         [
             lambda broker: (
                 broker.run(
-                    runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
+                    at_time(NOW_NS + 64 * SECOND, runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30))
                 ).owned
                 == [True]
             ),
             lambda broker: broker.run(runs.write_result(broker.queue, "a", b"r", owner="w1", run=1)),
             lambda broker: broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)),
-            lambda broker: broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)),
+            lambda broker: broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))),
             lambda broker: broker.dequeue("w1") == ["a"],
         ],
         ids=["extend", "write_result", "note", "quarantine", "repeat_dequeue"],
@@ -807,7 +810,7 @@ class TestFence:
 
         assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
         assert broker.run(
-            runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS)
+            at_time(NOW_NS, runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30))
         ).owned == [False]
 
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 97
@@ -833,7 +836,7 @@ class TestFence:
 
         later = NOW_NS + 10 * SECOND
         extended = broker.run(
-            runs.extend_leases(broker.queue, [("a", 1), ("x", 1), ("b", 1)], owner="w1", lease_s=30, now_ns=later)
+            at_time(later, runs.extend_leases(broker.queue, [("a", 1), ("x", 1), ("b", 1)], owner="w1", lease_s=30))
         )
 
         assert extended == runs.Extended(later, [True, False, True])
@@ -843,8 +846,8 @@ class TestFence:
     def test_an_extension_may_be_repeated(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        extension = runs.extend_leases(
-            broker.queue, [("a", 1), ("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + SECOND
+        extension = at_time(
+            NOW_NS + SECOND, runs.extend_leases(broker.queue, [("a", 1), ("a", 1)], owner="w1", lease_s=30)
         )
 
         assert broker.run(extension).owned == [True, True]
@@ -859,7 +862,7 @@ class TestFence:
         broker.raw.zadd(broker.queue.lease, {"a": NOW_NS // SECOND + 31})
 
         looked = broker.run(views.look(broker.queue, "a"))
-        (expired,) = broker.run(services.list_expired(broker.queue, grace_s=0, now_ns=NOW_NS + 99 * SECOND)).tasks
+        (expired,) = broker.run(at_time(NOW_NS + 99 * SECOND, services.list_expired(broker.queue, grace_s=0))).tasks
         assert (looked.owner, looked.started_ms) == ("", None)
         assert (expired.owner, expired.started_s) == ("", None)
 

@@ -8,6 +8,7 @@ from taskq_core.broker.operations import schedules, services
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.schedules import Mark, Ran, Tick, TickCode
 from taskq_core.errors import BrokerFullError
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -16,7 +17,7 @@ _callers = itertools.count()
 
 
 def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
-    answer = broker.run(schedules.adopt(broker.queue, entries, now_ns=NOW_NS + at_s * SECOND))
+    answer = broker.run(at_time(NOW_NS + at_s * SECOND, schedules.adopt(broker.queue, entries)))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.marks
 
@@ -24,7 +25,7 @@ def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
 def tick(broker: Broker, *ticks: Tick, at_s: int = 0) -> str:
     """Send firings as a caller that never called before."""
     lane = ReceiptSlot(f"scheduler{next(_callers)}")
-    answer = broker.run(schedules.tick(broker.queue, ticks, lane, now_ns=NOW_NS + at_s * SECOND))
+    answer = broker.run(at_time(NOW_NS + at_s * SECOND, schedules.tick(broker.queue, ticks, lane)))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.codes
 
@@ -210,8 +211,8 @@ class TestTick:
     def test_a_repeat_of_the_call_changes_nothing(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
         broker.enqueue("b1")
-        operation = schedules.tick(
-            broker.queue, [firing("a", 0, 1), firing("b", 0, 1)], ReceiptSlot("s"), now_ns=NOW_NS + SECOND
+        operation = at_time(
+            NOW_NS + SECOND, schedules.tick(broker.queue, [firing("a", 0, 1), firing("b", 0, 1)], ReceiptSlot("s"))
         )
         first = broker.run(operation).codes
         before = broker.dump()

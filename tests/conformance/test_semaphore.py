@@ -4,6 +4,7 @@ import pytest
 
 from taskq_core.broker.operations import semaphores
 from taskq_core.errors import BrokerReplyError
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -12,7 +13,7 @@ KEY = "asynq:sema:api"
 
 def acquire(broker: Broker, holder: str, *, limit: int = 2, at_s: int = 0, until_s: int = NOW_S + 60) -> bool:
     return broker.run(
-        semaphores.acquire(KEY, limit=limit, holder=holder, until_s=until_s, now_ns=NOW_NS + at_s * 1_000_000_000)
+        at_time(NOW_NS + at_s * 1_000_000_000, semaphores.acquire(KEY, limit=limit, holder=holder, until_s=until_s))
     )
 
 
@@ -76,7 +77,7 @@ def test_a_lapsed_holder_has_no_right_to_its_place(broker: Broker) -> None:
 
 
 def test_a_time_from_now_is_rounded_up(broker: Broker) -> None:
-    assert broker.run(semaphores.acquire(KEY, limit=1, holder="a", for_ms=1500, now_ns=NOW_NS))
+    assert broker.run(at_time(NOW_NS, semaphores.acquire(KEY, limit=1, holder="a", for_ms=1500)))
 
     assert holders(broker) == {"a": NOW_S + 2}
 

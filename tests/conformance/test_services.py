@@ -7,6 +7,7 @@ from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.wire import TaskState
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -16,8 +17,8 @@ SECOND = 1_000_000_000
 def forward(
     broker: Broker, owner: str = "w1", *, limit: int = 100, leader_ms: int = 60_000, at_s: int = 0
 ) -> services.Forwarded:
-    operation = services.forward(
-        broker.queue, owner=owner, leader_ms=leader_ms, limit=limit, now_ns=NOW_NS + at_s * SECOND
+    operation = at_time(
+        NOW_NS + at_s * SECOND, services.forward(broker.queue, owner=owner, leader_ms=leader_ms, limit=limit)
     )
     return broker.run(operation)
 
@@ -150,10 +151,10 @@ class TestRecover:
     """The lease ended 30 s ago: just beyond the grace."""
 
     def expired(self, broker: Broker, *, now_ns: int = LATER, limit: int = 100) -> list[services.ExpiredTask]:
-        return broker.run(services.list_expired(broker.queue, grace_s=30, limit=limit, now_ns=now_ns)).tasks
+        return broker.run(at_time(now_ns, services.list_expired(broker.queue, grace_s=30, limit=limit))).tasks
 
     def recover(self, broker: Broker, *recoveries: Recovery, now_ns: int = LATER) -> str:
-        return broker.run(services.recover(broker.queue, recoveries, grace_s=30, now_ns=now_ns))
+        return broker.run(at_time(now_ns, services.recover(broker.queue, recoveries, grace_s=30)))
 
     def test_a_lease_is_expired_when_the_grace_is_over(self, broker: Broker) -> None:
         broker.enqueue("a")
@@ -170,8 +171,8 @@ class TestRecover:
         broker.dequeue()
         late_ns = NOW_NS + 30 * SECOND
 
-        marked = broker.run(runs.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1", now_ns=NOW_NS))
-        late = broker.run(runs.mark_starts(broker.queue, [("b", 1)], owner="w1", now_ns=late_ns))
+        marked = broker.run(at_time(NOW_NS, runs.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1")))
+        late = broker.run(at_time(late_ns, runs.mark_starts(broker.queue, [("b", 1)], owner="w1")))
 
         assert (marked, late) == ([True, False], [False])
         assert {each.task_id: each.has_start_mark for each in self.expired(broker)} == {"a": True, "b": False}
@@ -210,7 +211,7 @@ class TestRecover:
         broker.enqueue(*names)
         broker.dequeue()
         listed = self.expired(broker)
-        broker.run(runs.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=self.LATER))
+        broker.run(at_time(self.LATER, runs.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30)))
         broker.settle(Outcome.DONE, "settled")
         broker.settle(Outcome.REQUEUE, "taken")
         broker.dequeue("w2", now_ns=self.LATER)
@@ -297,7 +298,7 @@ class TestQuarantine:
         broker.dequeue()
         broker.raw.hset(broker.queue.task("a"), "msg", b"\xff\x00\n")
 
-        assert broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is True
+        assert broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))) is True
 
         assert broker.raw.hgetall(broker.queue.quarantined("a")) == {b"msg": b"\xff\x00\n", b"state": b"active"}
         assert broker.raw.zscore(broker.queue.quarantine, "a") == NOW_S
@@ -307,10 +308,10 @@ class TestQuarantine:
     def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1)))
         before = broker.dump()
 
-        assert broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is False
+        assert broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))) is False
 
         assert broker.dump() == before
 
@@ -325,7 +326,7 @@ class TestClean:
         broker.settle(Outcome.COMPLETE, "kept", seconds=9)
 
         later = NOW_NS + 4 * SECOND
-        deleted = [broker.run(services.clean(broker.queue, limit=2, now_ns=later))[0] for _ in range(4)]
+        deleted = [broker.run(at_time(later, services.clean(broker.queue, limit=2)))[0] for _ in range(4)]
 
         assert deleted == [2, 2, 1, 0]
         assert broker.raw.zrange(broker.queue.completed, 0, -1) == [b"kept"]
@@ -339,7 +340,7 @@ class TestClean:
         broker.settle(Outcome.ARCHIVE, "old", "young")
         broker.raw.zadd(broker.queue.archived, {"old": NOW_S - operation_ops.ARCHIVE.kept_s})
 
-        assert broker.run(services.clean(broker.queue, now_ns=NOW_NS)) == (0, 1)
+        assert broker.run(at_time(NOW_NS, services.clean(broker.queue))) == (0, 1)
 
         assert broker.raw.zrange(broker.queue.archived, 0, -1) == [b"young"]
         assert not broker.raw.exists(lock)
@@ -350,7 +351,7 @@ class TestClean:
         broker.raw.set(broker.queue.task("damaged"), "not a hash")
         broker.raw.hset(broker.queue.task("strange-lock"), mapping={"msg": "m", "unique_key": broker.queue.archived})
 
-        assert broker.run(services.clean(broker.queue, now_ns=NOW_NS)) == (0, 3)
+        assert broker.run(at_time(NOW_NS, services.clean(broker.queue))) == (0, 3)
 
 
 class TestPresence:
@@ -375,12 +376,12 @@ class TestPresence:
         broker.raw.zadd(index, {f"gone{number}": NOW_S - 4000 for number in range(150)} | {"late": NOW_S - 100})
         before = broker.dump()
 
-        assert broker.run(presence.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == []
+        assert broker.run(at_time(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9))) == []
         assert broker.dump() == before
         broker.run(services.index_presence(index, "here", expiry_s=NOW_S + 10))
 
         assert sorted(broker.raw.zrange(index, 0, -1)) == [b"here", b"late"]
-        assert broker.run(presence.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == ["here"]
+        assert broker.run(at_time(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9))) == ["here"]
 
     def test_presence_is_cleared(self, broker: Broker) -> None:
         server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")

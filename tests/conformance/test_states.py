@@ -39,6 +39,7 @@ from taskq_core.wire import (
     retried_message,
 )
 from taskq_core.worker import Worker, WorkerConfig
+from tests.clock import at_time
 from tests.conformance.stores import Broker, read_key
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -249,7 +250,7 @@ class Replay:
         queue = self.queue(message.queue)
         task = NewTask(message.id, encode_message(message), unique_key=message.unique_key, **options)
         self.run(new_tasks.register_queue(self.broker.keys.queues, (message.queue,)))
-        code = self.run(new_tasks.enqueue(queue, (task,), self.lane, now_ns=self.now_ns))
+        code = self.run(at_time(self.now_ns, new_tasks.enqueue(queue, (task,), self.lane)))
         known = {1: "1", 0: "0", -1: "d"}
         assert code == known.get(self.scenario["returns"]["code"], code)
 
@@ -267,7 +268,7 @@ class Replay:
         stored = 0
         for name, tasks in by_queue.items():
             self.run(new_tasks.register_queue(self.broker.keys.queues, (name,)))
-            codes = self.run(new_tasks.enqueue(self.queue(name), tasks, self.lane, now_ns=self.now_ns))
+            codes = self.run(at_time(self.now_ns, new_tasks.enqueue(self.queue(name), tasks, self.lane)))
             stored += codes.count(EnqueueCode.STORED)
         assert stored == self.scenario["returns"]["value"]
 
@@ -302,7 +303,7 @@ class Replay:
     def _gather(self) -> str:
         group, given = self.parameters.get("group", "g"), self.parameters
         check = GroupCheck(group, self.set_id, 120, given["grace_s"], given["max_delay_s"], given["max_size"])
-        return self.run(aggregation.collect_groups(self.queue(), [check], limit=1, now_ns=self.now_ns))
+        return self.run(at_time(self.now_ns, aggregation.collect_groups(self.queue(), [check], limit=1)))
 
     def aggregation_check(self) -> None:
         assert self._gather() == str(self.scenario["returns"]["code"])
@@ -311,7 +312,7 @@ class Replay:
         group = self.parameters.get("group", "g")
         members = self.run(aggregation.read_members(self.queue(), group, self.set_id, skip=0))
         assert members
-        code = self.run(aggregation.combine(self.queue(), group, self.set_id, len(members), task, now_ns=self.now_ns))
+        code = self.run(at_time(self.now_ns, aggregation.combine(self.queue(), group, self.set_id, len(members), task)))
         assert code is CombineCode.STORED
 
     def aggregation_delete(self) -> None:
@@ -328,7 +329,7 @@ class Replay:
         self._combine(NewTask(new["id"], encode_message(message)))
 
     def aggregation_reclaim(self) -> None:
-        self.run(aggregation.reclaim(self.queue(), "aggregator", owner=OWNER, leader_ms=1000, now_ns=self.now_ns))
+        self.run(at_time(self.now_ns, aggregation.reclaim(self.queue(), "aggregator", owner=OWNER, leader_ms=1000)))
 
     # The worker.
 
@@ -336,7 +337,7 @@ class Replay:
         wanted = self.scenario["returns"]["value"]
         for call, name in enumerate(self.parameters["queues"], start=1):
             taken = self.run(
-                runs.dequeue(self.queue(name), owner=OWNER, call=call, limit=1, lease_s=30, now_ns=self.now_ns)
+                at_time(self.now_ns, runs.dequeue(self.queue(name), owner=OWNER, call=call, limit=1, lease_s=30))
             )
             if taken.tasks:
                 break
@@ -349,7 +350,7 @@ class Replay:
     def _settle(self, outcome: Outcome, message: bytes = b"", **options: Any) -> None:
         given = message_of(self.parameters)
         end = Settlement(given.id, outcome, 1, message, **options)
-        code = self.run(runs.settle(self.queue(given.queue), (end,), owner=OWNER, now_ns=self.now_ns))
+        code = self.run(at_time(self.now_ns, runs.settle(self.queue(given.queue), (end,), owner=OWNER)))
         if self.scenario["name"] not in DIFFERENCES:
             assert code == ("1" if self.scenario["returns"]["error"] is None else "0"), "settled or not, as Go"
 
@@ -382,12 +383,14 @@ class Replay:
 
     def extend_lease(self) -> None:
         self.run(
-            runs.extend_leases(
-                self.queue(),
-                [(each, 1) for each in self.parameters["ids"]],
-                owner=OWNER,
-                lease_s=30,
-                now_ns=self.now_ns,
+            at_time(
+                self.now_ns,
+                runs.extend_leases(
+                    self.queue(),
+                    [(each, 1) for each in self.parameters["ids"]],
+                    owner=OWNER,
+                    lease_s=30,
+                ),
             )
         )
 
@@ -402,12 +405,12 @@ class Replay:
 
     def forward(self) -> None:
         for name in self.parameters["queues"]:
-            while self.run(services.forward(self.queue(name), owner=OWNER, leader_ms=1000, now_ns=self.now_ns)).moved:
+            while self.run(at_time(self.now_ns, services.forward(self.queue(name), owner=OWNER, leader_ms=1000))).moved:
                 pass
 
     def _expired(self, name: str) -> list[services.ExpiredTask]:
         grace_s = (self.now_ns - self.parameters.get("cutoff_ns", self.now_ns - 30 * 10**9)) // 10**9
-        return self.run(services.list_expired(self.queue(name), grace_s=grace_s, now_ns=self.now_ns)).tasks
+        return self.run(at_time(self.now_ns, services.list_expired(self.queue(name), grace_s=grace_s))).tasks
 
     def list_lease_expired(self) -> None:
         listed = [task for name in self.parameters["queues"] for task in self._expired(name)]
@@ -418,7 +421,7 @@ class Replay:
     def recover(self) -> None:
         for name in self.parameters["queues"]:
             recoveries = [self._verdict(task) for task in self._expired(name)]
-            self.run(services.recover(self.queue(name), recoveries, grace_s=30, now_ns=self.now_ns))
+            self.run(at_time(self.now_ns, services.recover(self.queue(name), recoveries, grace_s=30)))
 
     def _verdict(self, task: services.ExpiredTask) -> services.Recovery:
         message = decode_message(task.message)
@@ -430,7 +433,7 @@ class Replay:
 
     def delete_expired_completed(self) -> None:
         limit = self.parameters["batch_size"]
-        while self.run(services.clean(self.queue(), limit=limit, now_ns=self.now_ns))[0]:
+        while self.run(at_time(self.now_ns, services.clean(self.queue(), limit=limit)))[0]:
             pass
 
     # Presence.
@@ -685,7 +688,7 @@ def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
     load(broker, scenario["before"])
     queue = broker.keys.queue(scenario["given"]["parameters"]["queue"])
 
-    counts = broker.run(views.count_tasks(queue, now_ns=scenario["now_ns"]))
+    counts = broker.run(at_time(scenario["now_ns"], views.count_tasks(queue)))
 
     wanted = scenario["returns"]["value"] or dict.fromkeys(
         [*TaskState, "failed", "failed_total", "processed", "processed_total", "latency_ns", "size"], 0

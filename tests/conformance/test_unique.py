@@ -21,6 +21,7 @@ from taskq_core.wire import (
     encode_message,
     expiry_mark,
 )
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.conformance.test_inspector_states import run_plan
 from tests.rows import rows
@@ -48,7 +49,7 @@ def task(broker: Broker, task_id: str, rule: str = "", *, payload: bytes = b"{}"
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
     """Enqueue and return the codes."""
     return broker.run(
-        new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot(f"lane-{tasks[0].task_id}"), now_ns=now_ns)
+        at_time(now_ns, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot(f"lane-{tasks[0].task_id}")))
     )
 
 
@@ -64,7 +65,7 @@ def settle(outcome: Outcome) -> Callable[[Broker], None]:
         end = Settlement(
             "a", outcome, 1, encode_message(message), seconds=60, delay_ms=1000, unique_key=message.unique_key
         )
-        assert broker.run(runs.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS)) == "1"
+        assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, [end], owner="w1"))) == "1"
 
     return settled
 
@@ -73,7 +74,7 @@ def act(action: Action, *before: Callable[[Broker], None], **more: Any) -> Calla
     def acted(broker: Broker) -> None:
         for step in before:
             step(broker)
-        assert broker.run(actions.act(broker.queue, action, ["a"], now_ns=NOW_NS, **more)) == ["ok"]
+        assert broker.run(at_time(NOW_NS, actions.act(broker.queue, action, ["a"], **more))) == ["ok"]
 
     return acted
 
@@ -84,19 +85,19 @@ def recover(verdict: services.Verdict) -> Callable[[Broker], None]:
         later = NOW_NS + 61 * S
         if verdict is services.Verdict.QUARANTINE:
             broker.raw.hset(broker.queue.task("a"), "msg", b"\xff")
-        (lapsed,) = broker.run(services.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
+        (lapsed,) = broker.run(at_time(later, services.list_expired(broker.queue, grace_s=30))).tasks
         stored = lapsed.message
         if verdict is services.Verdict.ARCHIVE:
             stored = archived_message(decode_message(stored), error="lost", failed_at_s=NOW_S)
         recovery = services.Recovery(lapsed, verdict, stored)
-        assert broker.run(services.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
+        assert broker.run(at_time(later, services.recover(broker.queue, [recovery], grace_s=30))) == "1"
 
     return recovered
 
 
 def quarantine(broker: Broker) -> None:
     broker.dequeue()
-    assert broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
+    assert broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1)))
 
 
 def cancel(broker: Broker) -> None:
@@ -105,7 +106,7 @@ def cancel(broker: Broker) -> None:
 
 def forward(broker: Broker) -> None:
     settle(Outcome.RETRY)(broker)
-    assert broker.run(services.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 9 * S)).moved == 1
+    assert broker.run(at_time(NOW_NS + 9 * S, services.forward(broker.queue, owner="w1", leader_ms=1000))).moved == 1
 
 
 def lose_the_message(broker: Broker) -> None:
@@ -115,28 +116,28 @@ def lose_the_message(broker: Broker) -> None:
 
 def collect_groups(broker: Broker) -> None:
     check = aggregation.GroupCheck("g", "s", timeout_s=60, grace_s=0)
-    assert broker.run(aggregation.collect_groups(broker.queue, [check], limit=1, now_ns=NOW_NS)) == "1"
+    assert broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, [check], limit=1))) == "1"
 
 
 def combine(broker: Broker) -> None:
     collect_groups(broker)
     whole = NewTask("whole", b"m")
     assert (
-        broker.run(aggregation.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole)))
         is aggregation.CombineCode.STORED
     )
 
 
 def expel(broker: Broker) -> None:
     collect_groups(broker)
-    assert broker.run(aggregation.expel(broker.queue, "g", "s", ["a"], now_ns=NOW_NS)) == 1
+    assert broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["a"]))) == 1
 
 
 def clean(outcome: Outcome) -> Callable[[Broker], None]:
     def cleaned(broker: Broker) -> None:
         settle(outcome)(broker)
         later = NOW_NS + 90 * 86_400 * S + S
-        deleted = broker.run(services.clean(broker.queue, limit=100, now_ns=later))
+        deleted = broker.run(at_time(later, services.clean(broker.queue, limit=100)))
         assert sum(deleted) == 1
 
     return cleaned
@@ -152,7 +153,7 @@ def claim_in_vain(broker: Broker) -> None:
     broker.enqueue("holder", limit="c 1 1 t:")
     assert sorted(broker.dequeue()) == ["a", "holder"]
     assert (
-        broker.run(limits.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1, now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, limits.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1)))
         is limits.ClaimCode.WAITS
     )
 
@@ -256,7 +257,7 @@ class TestConflicts:
         tasks.append(NewTask("p2", b"m"))
 
         answer = broker.run(
-            new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("l"), max_pending=2, now_ns=NOW_NS)
+            at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("l"), max_pending=2))
         )
 
         assert list(answer.each()) == [("1", ""), ("1", ""), ("x", "a"), ("d", "a"), ("f", "")]
@@ -264,7 +265,7 @@ class TestConflicts:
 
     def test_a_repeat_names_the_same(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a", "fd"))
-        first = new_tasks.enqueue(broker.queue, [task(broker, "b", "fe")], new_tasks.ReceiptSlot("l"), now_ns=NOW_NS)
+        first = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [task(broker, "b", "fe")], new_tasks.ReceiptSlot("l")))
         assert list(broker.run(first).each()) == [("x", "a")]
         broker.run(actions.act(broker.queue, Action.DELETE, ["a"]))
 
@@ -342,7 +343,7 @@ class TestConflicts:
 
         assert self.code(broker, task(broker, "b", "fm")) == ("u", ["a"])
 
-        assert broker.run(services.forward(broker.queue, owner="w", leader_ms=1000, now_ns=NOW_NS)).moved == 1
+        assert broker.run(at_time(NOW_NS, services.forward(broker.queue, owner="w", leader_ms=1000))).moved == 1
         assert broker.pending() == ["a"]
 
     @rows("conflict", ["r", "m"])
@@ -364,7 +365,7 @@ class TestConflicts:
         assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
         broker.store.flush()
         enqueue(broker, task(broker, "a", "fd"))
-        broker.run(actions.move_out(broker.queue, ["a"], token="ab", target="low", now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, actions.move_out(broker.queue, ["a"], token="ab", target="low")))
 
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 
@@ -396,7 +397,7 @@ class TestConflicts:
 
         whole = task(broker, "whole", "fr")
 
-        code = broker.run(aggregation.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
+        code = broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole)))
         assert code is aggregation.CombineCode.DUPLICATE
         assert broker.fields("member")
 
@@ -406,7 +407,7 @@ class TestRenewal:
 
     def extend(self, broker: Broker, lock_s: int = 40) -> None:
         kept = broker.run(
-            runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS)
+            at_time(NOW_NS, runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s))
         )
         assert kept.owned == [True]
 
@@ -465,7 +466,7 @@ class TestRenewal:
         broker.dequeue(lock_s=50)
         self.extend(broker)
         settled = Settlement("a", Outcome.ARCHIVE, 1, b"m", unique_key=lock)
-        broker.run(runs.settle(broker.queue, [settled], owner="w1", now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, runs.settle(broker.queue, [settled], owner="w1")))
 
         assert broker.raw.get(lock) == b"other"
         assert broker.raw.ttl(lock) <= 7
@@ -480,7 +481,7 @@ class TestRenewal:
         assert enqueue(broker, task(broker, "b", "sd")) == "1"
 
         end = Settlement("a", Outcome.RETRY, 1, b"m", delay_ms=1000, unique_key=lock)
-        broker.run(runs.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS))
+        broker.run(at_time(NOW_NS, runs.settle(broker.queue, [end], owner="w1")))
 
         assert broker.raw.get(lock) == b"b"
 

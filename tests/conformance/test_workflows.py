@@ -12,6 +12,7 @@ from taskq_core.testing import adrain
 from taskq_core.views import Dashboard
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepFailure, StepState, Workflow
+from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, Broker
 
 OTHERS = ("default", "other", "third", "fourth")
@@ -226,8 +227,8 @@ def test_workflows_are_deleted_when_their_time_is_over(broker: Broker, app: Task
             broker.run(runs.settle(queue, [_complete(task_id)], owner="w1"))
     assert {each.name: each.state for each in handles[0].graph().steps} == {"group": StepState.SUCCEEDED}
 
-    assert broker.run(workflows.clean_workflows(queue, now_ns=NOW_NS, limit=2)) == 2
-    assert broker.run(workflows.clean_workflows(queue, now_ns=NOW_NS)) == 1
+    assert broker.run(at_time(NOW_NS, workflows.clean_workflows(queue, limit=2))) == 2
+    assert broker.run(at_time(NOW_NS, workflows.clean_workflows(queue))) == 1
 
     left = [key for key in broker.dump() if b"wf" in key]
     assert left == []

@@ -14,6 +14,7 @@ from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import BrokerReplyError
 from taskq_core.handles.moving import finish, move
+from tests.clock import at_time
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
 
 Actor = Callable[[Scene, str], Iterator[None]]
@@ -55,7 +56,7 @@ def owner_settles(outcome: Outcome) -> Actor:
 
 
 def owner_extends(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S)))
     yield
 
 
@@ -65,7 +66,7 @@ def owner_writes(scene: Scene, who: str) -> Iterator[None]:
 
 
 def owner_sets_aside(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(runs.quarantine(scene.queue, "t", owner="w1", run=1, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, runs.quarantine(scene.queue, "t", owner="w1", run=1)))
     yield
 
 
@@ -76,7 +77,7 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
     assert not scene.ask(runs.write_result(scene.queue, "t", b"of a zombie", owner="w0", run=1))
     yield
     kept = scene.ask(
-        runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)
+        at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S))
     ).owned
     assert kept == [False]
     yield
@@ -87,22 +88,22 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
 
 def recoverer(verdict: Verdict) -> Actor:
     def recovers(scene: Scene, who: str) -> Iterator[None]:
-        tasks = scene.ask(services.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
+        tasks = scene.ask(at_time(scene.now_ns, services.list_expired(scene.queue, grace_s=GRACE_S))).tasks
         yield
         recoveries = [Recovery(each, verdict, each.message, 1) for each in tasks]
-        scene.ask(services.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
+        scene.ask(at_time(scene.now_ns, services.recover(scene.queue, recoveries, grace_s=GRACE_S)))
         yield
 
     return recovers
 
 
 def forwarder(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(services.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, services.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS)))
     yield
 
 
 def janitor(scene: Scene, who: str) -> Iterator[None]:
-    completed, archived = scene.ask(services.clean(scene.queue, now_ns=scene.now_ns))
+    completed, archived = scene.ask(at_time(scene.now_ns, services.clean(scene.queue)))
     assert archived == 0
     scene.ended["t"] += completed
     yield
@@ -110,12 +111,12 @@ def janitor(scene: Scene, who: str) -> Iterator[None]:
 
 def scheduler(scene: Scene, who: str) -> Iterator[None]:
     """Its entry is to fire once, whoever does it."""
-    mark = scene.ask(schedules.adopt(scene.queue, ["entry"], now_ns=(scene.now_s - 5) * 10**9)).marks[0]
+    mark = scene.ask(at_time((scene.now_s - 5) * 10**9, schedules.adopt(scene.queue, ["entry"]))).marks[0]
     yield
     firing = schedules.Tick("entry", mark.at_s, scene.now_s, scene.new("fired"))
     if mark.at_s == scene.now_s:
         return
-    codes = scene.ask(schedules.tick(scene.queue, [firing], ReceiptSlot(f"tick{who}"), now_ns=scene.now_ns)).codes
+    codes = scene.ask(at_time(scene.now_ns, schedules.tick(scene.queue, [firing], ReceiptSlot(f"tick{who}")))).codes
     assert codes in {"1", "s"}
     scene.stored["fired"] += codes == "1"
     yield
@@ -123,7 +124,7 @@ def scheduler(scene: Scene, who: str) -> Iterator[None]:
 
 def aggregator(scene: Scene, who: str) -> Iterator[None]:
     checks = [aggregation.GroupCheck("g", f"s{who}", 30, 10)]
-    scene.ask(aggregation.collect_groups(scene.queue, checks, limit=1, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, aggregation.collect_groups(scene.queue, checks, limit=1)))
     yield
     yield from combiner(scene, who, f"s{who}")
 
@@ -134,7 +135,7 @@ def combiner(scene: Scene, who: str, set_id: str = "s0") -> Iterator[None]:
     yield
     if members:
         task = scene.new(f"combined-{set_id}")
-        code = scene.ask(aggregation.combine(scene.queue, "g", set_id, len(members), task, now_ns=scene.now_ns))
+        code = scene.ask(at_time(scene.now_ns, aggregation.combine(scene.queue, "g", set_id, len(members), task)))
         if code == "1":
             scene.ended.update(task_id for task_id, _ in members)
             scene.stored[task.task_id] += 1
@@ -142,8 +143,8 @@ def combiner(scene: Scene, who: str, set_id: str = "s0") -> Iterator[None]:
 
 
 def reclaimer(scene: Scene, who: str) -> Iterator[None]:
-    operation = aggregation.reclaim(
-        scene.queue, "aggregator", owner=f"a{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns
+    operation = at_time(
+        scene.now_ns, aggregation.reclaim(scene.queue, "aggregator", owner=f"a{who}", leader_ms=LEADER_MS)
     )
     scene.ask(operation)
     yield
@@ -172,7 +173,7 @@ def revoker(scene: Scene, who: str) -> Iterator[None]:
 
 def acts(action: Action) -> Actor:
     def inspector(scene: Scene, who: str) -> Iterator[None]:
-        answer = scene.ask(actions.act(scene.queue, action, ["t"], start_in_ms=5000, now_ns=scene.now_ns))
+        answer = scene.ask(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"], start_in_ms=5000)))
         scene.ended["t"] += answer == [OK] and action is Action.DELETE
         yield
 
@@ -192,7 +193,7 @@ def rewriter(scene: Scene, who: str) -> Iterator[None]:
 
 
 def pauser(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(actions.pause(scene.queue, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, actions.pause(scene.queue)))
     yield
     scene.ask(actions.resume(scene.queue))
     yield
@@ -240,7 +241,7 @@ def late_settlement(outcome: Outcome) -> Actor:
 
 def late_extension(scene: Scene, who: str) -> Iterator[None]:
     kept = scene.ask(
-        runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns)
+        at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S))
     ).owned
     assert kept == [False]
     yield
@@ -275,7 +276,7 @@ def forgetter(scene: Scene, who: str) -> Iterator[None]:
     yield
     rows, ends_ms = [("s", scene.new("v"))], (scene.now_s + 30) * 1000
     lane = scene.lanes["caller"]
-    assert scene.ask(outbox.deliver(scene.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)) == "1"
+    assert scene.ask(at_time(scene.now_ns, outbox.deliver(scene.queue, rows, lane, claim_ends_ms=ends_ms))) == "1"
     scene.stored["v"] += 1
     yield
 

@@ -23,6 +23,7 @@ from taskq_core.handles.workflow_records import StepState, WorkflowState
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.workflow.dispatch import Sweep, dispatch
+from tests.clock import at_time
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.serial += 1
         queue = self.queue(name)
         soon_ns = time.time_ns() + RETRIED_NS
-        self.ask(services.forward(queue, owner="w", leader_ms=60_000, now_ns=soon_ns))
+        self.ask(at_time(soon_ns, services.forward(queue, owner="w", leader_ms=60_000)))
         found = self.ask(runs.dequeue(queue, owner="w", call=self.serial, limit=limit, lease_s=LEASE_S)).tasks
         for task_id, message in found:
             step = self.name_of(task_id)

@@ -22,6 +22,7 @@ from taskq_core.broker.scripts import Script
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, build_message, encode_message
+from tests.clock import at_time
 
 T = TypeVar("T")
 
@@ -143,14 +144,14 @@ class LimitMachine(RuleBasedStateMachine):
             start_in_ms=delay_ms,
             limit="\n".join(lines[each] for each in shape),
         )
-        assert self.ask(new_tasks.enqueue(self.queue, [new], self.lane, now_ns=self.now_ns)) == "1"
+        assert self.ask(at_time(self.now_ns, new_tasks.enqueue(self.queue, [new], self.lane))) == "1"
         self.tasks[task_id] = Task([slots[each] for each in shape], cost, number, is_moved=delay_ms is not None)
 
     @rule(worker=st.sampled_from("ab"), limit=st.integers(1, 4))
     def dequeue(self, worker: str, limit: int) -> None:
         before = self.seen()
-        operation = runs.dequeue(
-            self.queue, owner=worker, call=self.next(), limit=limit, lease_s=LEASE_S, now_ns=self.now_ns
+        operation = at_time(
+            self.now_ns, runs.dequeue(self.queue, owner=worker, call=self.next(), limit=limit, lease_s=LEASE_S)
         )
         for task_id, _ in self.ask(operation).tasks:
             task = self.tasks[task_id]
@@ -180,7 +181,7 @@ class LimitMachine(RuleBasedStateMachine):
             return
         task_id, owner, run = running[pick % len(running)]
         end = Settlement(task_id, outcome, int(run), self.message(task_id), seconds=20, delay_ms=delay_ms)
-        assert self.ask(runs.settle(self.queue, [end], owner=owner, archive=ARCHIVE, now_ns=self.now_ns)) == "1"
+        assert self.ask(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner, archive=ARCHIVE))) == "1"
         if outcome in (Outcome.DONE, Outcome.COMPLETE, Outcome.ARCHIVE):
             self.tasks[task_id].passes = False
         if outcome not in (Outcome.REQUEUE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED):
@@ -190,10 +191,10 @@ class LimitMachine(RuleBasedStateMachine):
     def lose_leases(self, verdict: Verdict) -> None:
         """Workers are silent for too long."""
         self.now_ns += 45_000 * MS
-        found = self.ask(services.list_expired(self.queue, grace_s=GRACE_S, now_ns=self.now_ns)).tasks
+        found = self.ask(at_time(self.now_ns, services.list_expired(self.queue, grace_s=GRACE_S))).tasks
         if found:
             back = [Recovery(each, verdict, self.message(each.task_id), 1) for each in found]
-            codes = self.ask(services.recover(self.queue, back, grace_s=GRACE_S, archive=ARCHIVE, now_ns=self.now_ns))
+            codes = self.ask(at_time(self.now_ns, services.recover(self.queue, back, grace_s=GRACE_S, archive=ARCHIVE)))
             assert codes == "1" * len(back)
             for each in found:
                 self.tasks[each.task_id].is_moved |= verdict is Verdict.ARCHIVE
@@ -202,9 +203,9 @@ class LimitMachine(RuleBasedStateMachine):
     @rule(ms=st.sampled_from((1, 200, 500, 1100, 4000)), is_admitted=st.booleans())
     def let_time_pass(self, ms: int, is_admitted: bool) -> None:
         self.now_ns += ms * MS
-        self.ask(services.forward(self.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+        self.ask(at_time(self.now_ns, services.forward(self.queue, owner="w", leader_ms=60_000)))
         if is_admitted:
-            self.ask(limits.admit(self.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+            self.ask(at_time(self.now_ns, limits.admit(self.queue, owner="w", leader_ms=60_000)))
 
     @precondition(lambda self: self.tasks)
     @rule(
@@ -218,7 +219,7 @@ class LimitMachine(RuleBasedStateMachine):
             return
         task_id = there[pick % len(there)]
         extra: dict[str, Any] = {"start_in_ms": 3000} if action is Action.WAIT else {}
-        answer = self.ask(actions.act(self.queue, action, [task_id], now_ns=self.now_ns, **extra))
+        answer = self.ask(at_time(self.now_ns, actions.act(self.queue, action, [task_id], **extra)))
         if answer == ["ok"]:
             task = self.tasks[task_id]
             task.is_moved = True
@@ -307,7 +308,7 @@ class LimitMachine(RuleBasedStateMachine):
             seen = self.seen()
             archived = [each for each, fields in seen.tasks.items() if fields["state"] in ("archived", "completed")]
             if archived:
-                self.ask(actions.act(self.queue, Action.DELETE, archived, now_ns=self.now_ns))
+                self.ask(at_time(self.now_ns, actions.act(self.queue, Action.DELETE, archived)))
             if len(archived) == len(seen.tasks):
                 break
             self.dequeue("a", 4)

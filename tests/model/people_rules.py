@@ -9,6 +9,7 @@ from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import Action
 from taskq_core.handles.moving import _addressed
 from taskq_core.wire import TaskState
+from tests.clock import at_time
 from tests.model.asking import (
     ARCHIVE,
     QUEUES,
@@ -43,14 +44,16 @@ class PeopleRules(Asking):
     def act(self, name: str, action: Action, picked: list[int], state: str | None, delay_ms: int) -> None:
         keys, queue = self.here(name)
         task_ids = self.some(name, picked)
-        operation = actions.act(
-            keys,
-            action,
-            task_ids,
-            state=None if state is None else TaskState(state),
-            start_in_ms=delay_ms,
-            archive=ARCHIVE,
-            now_ns=self.model.now_ns,
+        operation = at_time(
+            self.model.now_ns,
+            actions.act(
+                keys,
+                action,
+                task_ids,
+                state=None if state is None else TaskState(state),
+                start_in_ms=delay_ms,
+                archive=ARCHIVE,
+            ),
         )
         assert self.ask(operation) == self.model.act(queue, action, task_ids, state=state, start_in_ms=delay_ms)
 
@@ -87,7 +90,7 @@ class PeopleRules(Asking):
             self.ask(services.notify(keys))
             queue.has_token = queue.has_token or bool(queue.pending)
         else:
-            assert self.ask(actions.pause(keys, now_ns=self.model.now_ns)) == self.model.pause(queue)
+            assert self.ask(at_time(self.model.now_ns, actions.pause(keys))) == self.model.pause(queue)
 
     @rule(name=queues, force=seldom, purges=seldom)
     def remove(self, name: str, force: bool, purges: bool) -> None:
@@ -117,7 +120,7 @@ class PeopleRules(Asking):
         task_ids = self.some(name, picked)
         to = "" if carries_on else next(each for each in QUEUES if each != name)
         token = f"{self.next():04x}"
-        answer = self.ask(actions.move_out(keys, task_ids, token=token, target=to, now_ns=self.model.now_ns))
+        answer = self.ask(at_time(self.model.now_ns, actions.move_out(keys, task_ids, token=token, target=to)))
         assert answer.now_s == self.model.now_s
         assert [each.answer for each in answer.tasks] == self.model.move_out(queue, task_ids, token=token, target=to)
         gone = [each for each in answer.tasks if each.answer == actions.OK]
@@ -136,7 +139,7 @@ class PeopleRules(Asking):
         keys, queue = self.here(journey["to"])
         tasks = [_addressed(each, self.keys.queue(journey["from"]), keys) for each in journey["tasks"]]
         until_s = journey["at_s"] + actions.MOVE_S
-        codes = self.ask(actions.move_in(keys, tasks, until_s=until_s, now_ns=self.model.now_ns))
+        codes = self.ask(at_time(self.model.now_ns, actions.move_in(keys, tasks, until_s=until_s)))
         assert codes == self.model.move_in(queue, tasks, until_s=until_s)
         journey["codes"] = codes or journey.get("codes")
 
@@ -151,4 +154,6 @@ class PeopleRules(Asking):
         for departure, code in zip(journey["tasks"], journey["codes"], strict=True):
             (gone if code == "1" else back).append(departure)
         ends: dict[str, Any] = {"token": journey["token"], "gone": gone, "back": back}
-        assert self.ask(actions.move_end(keys, now_ns=self.model.now_ns, **ends)) == self.model.move_end(queue, **ends)
+        assert self.ask(at_time(self.model.now_ns, actions.move_end(keys, **ends))) == self.model.move_end(
+            queue, **ends
+        )

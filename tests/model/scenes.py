@@ -13,6 +13,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.wire import Keys, build_message, decode_message, encode_message
+from tests.clock import at_time
 from tests.model.asking import START_S
 from tests.model.world import Queue, observe
 
@@ -66,12 +67,12 @@ class Scene:
 
     def enqueue(self, *tasks: NewTask, who: str = "") -> str:
         lane = self.lanes.setdefault(who, ReceiptSlot(f"lane{who}"))
-        codes = self.ask(new_tasks.enqueue(self.queue, tasks, lane, now_ns=self.now_ns))
+        codes = self.ask(at_time(self.now_ns, new_tasks.enqueue(self.queue, tasks, lane)))
         self.stored.update(task.task_id for task, code in zip(tasks, codes, strict=True) if code == "1")
         return codes
 
     def dequeue(self, owner: str, *, call: int = 1) -> list[str]:
-        operation = runs.dequeue(self.queue, owner=owner, call=call, limit=1, lease_s=LEASE_S, now_ns=self.now_ns)
+        operation = at_time(self.now_ns, runs.dequeue(self.queue, owner=owner, call=call, limit=1, lease_s=LEASE_S))
         taken = self.ask(operation).tasks
         self.locks |= {(owner, task_id): decode_message(message).unique_key for task_id, message in taken}
         return [task_id for task_id, _ in taken]
@@ -80,7 +81,7 @@ class Scene:
         lock = self.locks.get((owner, task_id), "")
         message = self.message(task_id, retried=1, unique_key=lock)
         end = Settlement(task_id, outcome, run, message, seconds=60, delay_ms=1, unique_key=lock)
-        is_settled = self.ask(runs.settle(self.queue, [end], owner=owner, now_ns=self.now_ns)) == "1"
+        is_settled = self.ask(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner))) == "1"
         if is_settled and outcome is Outcome.DONE:
             self.ended[task_id] += 1
         return is_settled
@@ -125,7 +126,7 @@ def running(scene: Scene) -> None:
     scene.now_s += LEASE_S + GRACE_S
     take_back(scene)
     scene.now_s += 1
-    scene.ask(services.forward(scene.queue, owner="f0", leader_ms=1, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, services.forward(scene.queue, owner="f0", leader_ms=1)))
     scene._client.lmove(scene.queue.pending, scene.queue.pending, "RIGHT", "LEFT")  # the neighbour lets it go first
     assert scene.dequeue("w1") == ["t"]
 
@@ -137,9 +138,9 @@ def lapsed(scene: Scene) -> None:
 
 
 def take_back(scene: Scene) -> None:
-    tasks = scene.ask(services.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
+    tasks = scene.ask(at_time(scene.now_ns, services.list_expired(scene.queue, grace_s=GRACE_S))).tasks
     recoveries = [services.Recovery(each, services.Verdict.RETRY, each.message, 1) for each in tasks]
-    scene.ask(services.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, services.recover(scene.queue, recoveries, grace_s=GRACE_S)))
 
 
 def scheduled(scene: Scene) -> None:
@@ -185,7 +186,7 @@ def in_set(scene: Scene) -> None:
     """Being turned into one task with its neighbour."""
     grouped(scene)
     check = aggregation.GroupCheck("g", "s0", 30, 10)
-    scene.ask(aggregation.collect_groups(scene.queue, [check], limit=1, now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, aggregation.collect_groups(scene.queue, [check], limit=1)))
 
 
 def in_late_set(scene: Scene) -> None:
@@ -198,7 +199,7 @@ def in_late_set(scene: Scene) -> None:
 def moving(scene: Scene) -> None:
     """On its way to another queue; whoever moved it is gone."""
     pending(scene)
-    scene.ask(actions.move_out(scene.queue, ["t"], token="a0", target="other", now_ns=scene.now_ns))
+    scene.ask(at_time(scene.now_ns, actions.move_out(scene.queue, ["t"], token="a0", target="other")))
     scene.now_s += 300
 
 
@@ -215,7 +216,7 @@ def run_before(scene: Scene) -> None:
 def enqueued_before(scene: Scene) -> None:
     """`t` was enqueued, has run and is gone."""
     lane = scene.lanes.setdefault("caller", ReceiptSlot("lane-caller"))
-    scene.late = new_tasks.enqueue(scene.queue, [scene.new("t")], lane, now_ns=scene.now_ns)
+    scene.late = at_time(scene.now_ns, new_tasks.enqueue(scene.queue, [scene.new("t")], lane))
     assert scene.ask(scene.late) == "1"
     _run_to_its_end(scene)
 
@@ -224,7 +225,9 @@ def delivered_before(scene: Scene) -> None:
     """`t` was delivered from an outbox, has run and is gone. Its row is deleted."""
     lane = scene.lanes.setdefault("caller", ReceiptSlot("lane-caller"))
     ends_ms = (scene.now_s + 30) * 1000
-    scene.late = outbox.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)
+    scene.late = at_time(
+        scene.now_ns, outbox.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms)
+    )
     assert scene.ask(scene.late) == "1"
     _run_to_its_end(scene)
 

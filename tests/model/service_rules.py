@@ -6,6 +6,7 @@ from hypothesis.stateful import precondition, rule
 from taskq_core.broker.operations import aggregation, schedules, services
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
+from tests.clock import at_time
 from tests.model.asking import (
     ARCHIVE,
     DEEDS,
@@ -48,7 +49,7 @@ class ServiceRules(WorkerRules):
     @rule(name=queues)
     def list_expired(self, name: str) -> None:
         keys, queue = self.here(name)
-        found = self.ask(services.list_expired(keys, grace_s=GRACE_S, now_ns=self.model.now_ns)).tasks
+        found = self.ask(at_time(self.model.now_ns, services.list_expired(keys, grace_s=GRACE_S))).tasks
         assert [(each.task_id, each.lease_expiry, each.message) for each in found] == self.model.expired(queue, GRACE_S)
         self.listings = [*((name, each) for each in found), *self.listings][:10]
 
@@ -73,7 +74,7 @@ class ServiceRules(WorkerRules):
             recoveries.append(
                 Recovery(task, verdict, self.message(name, task.task_id, **names_in(task.message)), delay_ms)
             )
-        operation = services.recover(keys, recoveries, grace_s=GRACE_S, archive=ARCHIVE, now_ns=self.model.now_ns)
+        operation = at_time(self.model.now_ns, services.recover(keys, recoveries, grace_s=GRACE_S, archive=ARCHIVE))
         assert self.ask(operation) == self.model.recover(queue, recoveries, GRACE_S)
 
     @rule(
@@ -114,8 +115,8 @@ class ServiceRules(WorkerRules):
         self.advance(after_s)
         keys, queue = self.here(name)
         owner = self.leader(queue, "forwarder", worker)
-        operation = services.forward(
-            keys, owner=owner, leader_ms=LEADER_S * 1000, limit=limit, now_ns=self.model.now_ns
+        operation = at_time(
+            self.model.now_ns, services.forward(keys, owner=owner, leader_ms=LEADER_S * 1000, limit=limit)
         )
         answer = self.ask(operation)
         assert (answer.leads, answer.moved) == self.model.forward(queue, owner, LEADER_S, limit)
@@ -125,7 +126,7 @@ class ServiceRules(WorkerRules):
     def clean(self, name: str, limit: int, after_s: int) -> None:
         self.advance(after_s)
         keys, queue = self.here(name)
-        answer = self.ask(services.clean(keys, limit=limit, archive=ARCHIVE, now_ns=self.model.now_ns))
+        answer = self.ask(at_time(self.model.now_ns, services.clean(keys, limit=limit, archive=ARCHIVE)))
         assert answer == self.model.clean(queue, limit)
 
     @rule(name=queues, worker=workers, service=st.sampled_from(("forwarder", "aggregator")), takes=st.booleans())
@@ -143,7 +144,7 @@ class ServiceRules(WorkerRules):
     @rule(name=queues, entries=st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=2, unique=True))
     def adopt(self, name: str, entries: list[str]) -> None:
         keys, queue = self.here(name)
-        marks = self.ask(schedules.adopt(keys, entries, now_ns=self.model.now_ns)).marks
+        marks = self.ask(at_time(self.model.now_ns, schedules.adopt(keys, entries))).marks
         found = [f"{each.at_s}:{'' if each.enqueued_s is None else each.enqueued_s}" for each in marks]
         assert found == self.model.adopt(queue, entries)
 
@@ -165,7 +166,7 @@ class ServiceRules(WorkerRules):
             mark_s = int(queue.marks.get(entry, f"{self.model.now_s}:").split(":")[0])
             task = self.new_task(name, task_id, "", "", lock) if has_task else None
             ticks.append(schedules.Tick(entry, mark_s - behind_s, self.model.now_s + ahead_s, task))
-        answer = self.ask(schedules.tick(keys, ticks, self.lane, now_ns=self.model.now_ns))
+        answer = self.ask(at_time(self.model.now_ns, schedules.tick(keys, ticks, self.lane)))
         self.last_enqueue = None
         assert answer.codes == self.model.tick(queue, ticks)
 
@@ -184,7 +185,7 @@ class ServiceRules(WorkerRules):
             self.enqueue(name, [(task_id, "", GROUPS[0], "") for task_id in joins])
         keys, queue = self.here(name)
         checks = [aggregation.GroupCheck(group, f"s{self.next()}", 30, grace_s, 40, most) for group in GROUPS]
-        codes = self.ask(aggregation.collect_groups(keys, checks, limit=limit, now_ns=self.model.now_ns))
+        codes = self.ask(at_time(self.model.now_ns, aggregation.collect_groups(keys, checks, limit=limit)))
         assert codes == self.model.collect_groups(queue, checks, limit)
         self.sets = [(name, each.group, each.set_id) for each in checks if each.set_id in queue.sets] + self.sets[:6]
 
@@ -219,7 +220,7 @@ class ServiceRules(WorkerRules):
         name, of, set_id, size = self.set_sizes[0 if fresh else number % len(self.set_sizes)]
         keys, queue = self.here(name)
         task = None if drops else self.new_task(name, task_id, start, group, lock)
-        answer = self.ask(aggregation.combine(keys, of, set_id, size, task, now_ns=self.model.now_ns))
+        answer = self.ask(at_time(self.model.now_ns, aggregation.combine(keys, of, set_id, size, task)))
         if self.combined.get((name, set_id), 0) > self.model.now_s - RECEIPT_S:
             assert answer == "1"  # what the first call did
         else:
@@ -233,8 +234,8 @@ class ServiceRules(WorkerRules):
         self.advance(after_s)
         keys, queue = self.here(name)
         owner = self.leader(queue, "aggregator", worker)
-        operation = aggregation.reclaim(
-            keys, "aggregator", owner=owner, leader_ms=LEADER_S * 1000, now_ns=self.model.now_ns
+        operation = at_time(
+            self.model.now_ns, aggregation.reclaim(keys, "aggregator", owner=owner, leader_ms=LEADER_S * 1000)
         )
         answer = self.ask(operation)
         assert (answer.leads, answer.sets) == self.model.reclaim(queue, owner, LEADER_S)
@@ -251,5 +252,5 @@ class ServiceRules(WorkerRules):
             self.model.give_back(queue, set_id)
         else:
             task_ids = self.some(name, picked, "aggregating")
-            count = self.ask(aggregation.expel(keys, group, set_id, task_ids, now_ns=self.model.now_ns))
+            count = self.ask(at_time(self.model.now_ns, aggregation.expel(keys, group, set_id, task_ids)))
             assert count == self.model.expel(queue, set_id, task_ids)

@@ -17,6 +17,7 @@ from taskq_core.broker.scripts import Script
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, build_message, encode_message, priority_mark
+from tests.clock import at_time
 
 T = TypeVar("T")
 
@@ -72,12 +73,12 @@ class UrgentMachine(RuleBasedStateMachine):
             self.bands[task_id] = (band, of_retries)
             new.append(NewTask(task_id, self.message(task_id), marks=priority_mark(band, of_retries)))
             self.wait(task_id, band)
-        assert self.ask(new_tasks.enqueue(self.queue, new, self.lane, now_ns=NOW_NS)) == "1" * len(new)
+        assert self.ask(at_time(NOW_NS, new_tasks.enqueue(self.queue, new, self.lane))) == "1" * len(new)
 
     @rule(limit=st.integers(1, 3))
     def dequeue(self, limit: int) -> None:
         self.serial += 1
-        operation = runs.dequeue(self.queue, owner="w", call=self.serial, limit=limit, lease_s=600, now_ns=NOW_NS)
+        operation = at_time(NOW_NS, runs.dequeue(self.queue, owner="w", call=self.serial, limit=limit, lease_s=600))
         taken = [task_id for task_id, _ in self.ask(operation).tasks]
         assert taken == [task_id for _, task_id in self.waiting[:limit]]
         del self.waiting[:limit]
@@ -88,14 +89,14 @@ class UrgentMachine(RuleBasedStateMachine):
     def settle(self, pick: int, outcome: Outcome) -> None:
         task_id, run = self.running.pop(pick % len(self.running))
         end = Settlement(task_id, outcome, run, self.message(task_id), delay_ms=1)
-        assert self.ask(runs.settle(self.queue, [end], owner="w", archive=ARCHIVE, now_ns=NOW_NS)) == "1"
+        assert self.ask(at_time(NOW_NS, runs.settle(self.queue, [end], owner="w", archive=ARCHIVE))) == "1"
         if outcome is Outcome.RETRY:
             self.failed.append(task_id)
 
     @rule()
     def forward(self) -> None:
         """What has failed waits again, in the band of its retries; those that are due at once in the order of ids."""
-        self.ask(services.forward(self.queue, owner="w", leader_ms=60_000, now_ns=LATER_NS))
+        self.ask(at_time(LATER_NS, services.forward(self.queue, owner="w", leader_ms=60_000)))
         for task_id in sorted(self.failed, key=str.encode):
             self.wait(task_id, self.bands[task_id][1])
         self.failed.clear()
@@ -104,7 +105,7 @@ class UrgentMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9))
     def delete(self, pick: int) -> None:
         _, task_id = self.waiting.pop(pick % len(self.waiting))
-        assert self.ask(actions.act(self.queue, Action.DELETE, [task_id], now_ns=NOW_NS)) == ["ok"]
+        assert self.ask(at_time(NOW_NS, actions.act(self.queue, Action.DELETE, [task_id]))) == ["ok"]
 
     @invariant()
     def they_wait_in_their_order(self) -> None:

@@ -6,6 +6,7 @@ from hypothesis.stateful import precondition, rule
 from taskq_core.broker.operations import new_tasks, views
 from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.operations.runs import Outcome, Settlement
+from tests.clock import at_time
 from tests.model.asking import (
     ARCHIVE,
     DEEDS,
@@ -33,7 +34,7 @@ class WorkerRules(Asking):
     def enqueue(self, name: str, new: list[tuple[str, str, str, str]]) -> None:
         keys, queue = self.here(name)
         tasks = [self.new_task(name, *each) for each in new]
-        operation = new_tasks.enqueue(keys, tasks, self.lane, now_ns=self.model.now_ns)
+        operation = at_time(self.model.now_ns, new_tasks.enqueue(keys, tasks, self.lane))
         codes = self.ask(operation)
         assert codes == self.model.enqueue(queue, tasks)
         self.last_enqueue = (operation, codes, self.model.now_s)
@@ -68,8 +69,8 @@ class WorkerRules(Asking):
         if was_woken:
             queue.has_token = False
             self.client.delete(keys.wake)
-        operation = run_ops.dequeue(
-            keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns
+        operation = at_time(
+            self.model.now_ns, run_ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S)
         )
         taken = self.ask(operation).tasks
         expected = self.model.dequeue(queue, f"{owner}.{call}", limit, LEASE_S)
@@ -85,7 +86,7 @@ class WorkerRules(Asking):
         call, ids, at_s = self.calls.get((name, owner), (0, [], 0))
         if at_s + LEASE_S <= self.model.now_s:
             return
-        operation = run_ops.dequeue(keys, owner=owner, call=call, limit=3, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        operation = at_time(self.model.now_ns, run_ops.dequeue(keys, owner=owner, call=call, limit=3, lease_s=LEASE_S))
         still = [each for each in ids if self.model.is_run_by(queue, each, f"{owner}.{call}")]
         assert [each for each, _ in self.ask(operation).tasks] == still
 
@@ -95,8 +96,8 @@ class WorkerRules(Asking):
         keys, _ = self.here(name)
         owner, earlier, call = self.tokens[worker], self.next(), self.next()
         for number, limit in ((call, 0), (call, 3), (earlier, 3)):
-            operation = run_ops.dequeue(
-                keys, owner=owner, call=number, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns
+            operation = at_time(
+                self.model.now_ns, run_ops.dequeue(keys, owner=owner, call=number, limit=limit, lease_s=LEASE_S)
             )
             assert self.ask(operation).tasks == []
         self.calls[name, owner] = (call, [], self.model.now_s)
@@ -141,8 +142,8 @@ class WorkerRules(Asking):
         for number, outcome, delay_ms in ends:
             task_id = held[number % len(held)]
             settlements.append(self.settlement(name, task_id, self.run_of(name, task_id), outcome, delay_ms))
-        operation = run_ops.settle(
-            keys, settlements, owner=self.tokens[worker], archive=ARCHIVE, now_ns=self.model.now_ns
+        operation = at_time(
+            self.model.now_ns, run_ops.settle(keys, settlements, owner=self.tokens[worker], archive=ARCHIVE)
         )
         assert self.ask(operation) == self.model.settle(queue, settlements, self.tokens[worker])
 
@@ -155,7 +156,7 @@ class WorkerRules(Asking):
         done = self.run_by(name, worker)[-count:]
         if not done:
             return
-        asked = run_ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        asked = at_time(self.model.now_ns, run_ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S))
         ends = [Settlement(each, Outcome.DONE, self.run_of(name, each)) for each in done]
         answer = self.ask(run_ops.settle_and_dequeue([(end.task_id, end.run) for end in ends], asked))
         if answer is None:
@@ -204,7 +205,7 @@ class WorkerRules(Asking):
         if lost:
             keys, _ = self.here(name)
             owner, now_ns = self.tokens[worker], self.model.now_ns
-            asked = run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
+            asked = at_time(now_ns, run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S))
             assert self.ask(run_ops.settle_and_dequeue([(each, runs[each]) for each in lost[-1:]], asked)) is None
 
     @precondition(lambda self: self.calls and self.leases)
@@ -218,7 +219,7 @@ class WorkerRules(Asking):
         if not held or at_s + LEASE_S <= self.model.now_s:
             return
         number = call - 1 if earlier else call
-        asked = run_ops.dequeue(keys, owner=owner, call=number, limit=1, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        asked = at_time(self.model.now_ns, run_ops.dequeue(keys, owner=owner, call=number, limit=1, lease_s=LEASE_S))
         assert (
             self.ask(run_ops.settle_and_dequeue([(each, self.run_of(name, each)) for each in held[-1:]], asked)) is None
         )
@@ -230,7 +231,7 @@ class WorkerRules(Asking):
         task_ids = self.some(name, picked, "active")
         owner = self.tokens[worker]
         runs = [(each, self.run_of(name, each)) for each in task_ids]
-        operation = run_ops.extend_leases(keys, runs, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        operation = at_time(self.model.now_ns, run_ops.extend_leases(keys, runs, owner=owner, lease_s=LEASE_S))
         owners = [f"{owner}.{run}" for _, run in runs]
         assert self.ask(operation).owned == self.model.extend(queue, task_ids, owners, LEASE_S)
 
@@ -271,7 +272,7 @@ class WorkerRules(Asking):
         (task_id,) = self.some(name, [pick], "active")
         owner = self.tokens[worker]
         run = self.run_of(name, task_id)
-        answer = self.ask(run_ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=self.model.now_ns))
+        answer = self.ask(at_time(self.model.now_ns, run_ops.quarantine(keys, task_id, owner=owner, run=run)))
         assert answer == self.model.quarantine(queue, task_id, f"{owner}.{run}")
 
     @rule(worker=workers)
@@ -295,7 +296,7 @@ class WorkerRules(Asking):
         keys, now_ns = self.keys.queue(name), self.model.now_ns
         if kind == "extend":
             assert self.ask(
-                run_ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S, now_ns=now_ns)
+                at_time(now_ns, run_ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S))
             ).owned == [False]
         elif kind == "write_result":
             assert not self.ask(run_ops.write_result(keys, task_id, b"of a zombie", owner=owner, run=run))
@@ -304,10 +305,10 @@ class WorkerRules(Asking):
                 run_ops.note(keys, task_id, {run_ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run)
             )
         elif kind == "settle_and_dequeue":
-            asked = run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
+            asked = at_time(now_ns, run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S))
             assert self.ask(run_ops.settle_and_dequeue([(task_id, run)], asked)) is None
         elif kind == "quarantine":
-            assert not self.ask(run_ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=now_ns))
+            assert not self.ask(at_time(now_ns, run_ops.quarantine(keys, task_id, owner=owner, run=run)))
         else:
             end = self.settlement(name, task_id, run, Outcome(kind), 1)
-            assert self.ask(run_ops.settle(keys, [end], owner=owner, archive=ARCHIVE, now_ns=now_ns)) == "0"
+            assert self.ask(at_time(now_ns, run_ops.settle(keys, [end], owner=owner, archive=ARCHIVE))) == "0"

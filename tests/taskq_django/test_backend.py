@@ -22,6 +22,7 @@ from taskq_django.tasks_backend.framework import (
     TaskResultStatus,
 )
 from taskq_django.testing import adrain, drain
+from tests.clock import at_time
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
@@ -259,9 +260,9 @@ async def test_a_task_whose_worker_was_lost_has_failed() -> None:
     """It does not stay running forever. A task of Django's framework runs once by default."""
     result = await parcels.label.aenqueue()
     keys = taskq.runtime.keys.queue("default")
-    taken = runs.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1, now_ns=int((time.time() - 90) * 1e9))
+    taken = at_time(int((time.time() - 90) * 1e9), runs.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1))
     ((task_id, _),) = (await taskq.runtime.async_runner.run(taken)).tasks
-    started = runs.mark_starts(keys, [(task_id, 1)], owner="lost", now_ns=int((time.time() - 90) * 1e9))
+    started = at_time(int((time.time() - 90) * 1e9), runs.mark_starts(keys, [(task_id, 1)], owner="lost"))
     await taskq.runtime.async_runner.run(started)
     worker = Worker(taskq, WorkerConfig(queues={"default": 1}))
     working = asyncio.create_task(worker.arun())

@@ -6,6 +6,4 @@ in a docstring is this typed value. The runners in `sync` and `aio` send the req
 
 A repeat is safe because the script recognizes it: an enqueue by the receipt of its caller's last call, a dequeue by the
 number of the call. Every other request has no further effect when it is carried out twice.
-
-`now_ns` replaces Redis's clock in tests and is None in production.
 """

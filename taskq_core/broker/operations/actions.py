@@ -9,12 +9,12 @@ from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
+    NOW,
     Argument,
     Operation,
     command,
     escape_pattern,
     script,
-    time_argument,
 )
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskState
@@ -68,7 +68,6 @@ def act(
     start_in_ms: int = 0,
     archive: ArchiveLimits = ARCHIVE,
     repeatable: bool = True,
-    now_ns: int | None = None,
 ) -> Operation[list[str]]:
     """Perform an action on tasks that do not run, at most `BATCH_MAX` of them.
 
@@ -78,7 +77,7 @@ def act(
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (
-        time_argument(now_ns),
+        NOW,
         action.value,
         queue.prefix,
         queue.done,
@@ -110,20 +109,19 @@ def reschedule(
     new: bytes = b"",
     old_lock: str = "",
     new_lock: str = "",
-    now_ns: int | None = None,
 ) -> Operation[str]:
     """Change the start of a waiting task, and its message too unless the stored one differs from `old`.
 
     The answer is a text of `act`. A repeat changes nothing.
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
-    args = (time_argument(now_ns), queue.prefix, task_id, start, old, new, old_lock, new_lock)
+    args = (NOW, queue.prefix, task_id, start, old, new, old_lock, new_lock)
     return script("change_task", _structures(queue), args, replies.shown, name="reschedule")
 
 
-def pause(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[bool]:
+def pause(queue: QueueKeys) -> Operation[bool]:
     """Keep workers from taking tasks. The answer is False if the queue was paused already."""
-    args = (time_argument(now_ns),)
+    args = (NOW,)
     return script("pause", (queue.paused,), args, replies.boolean, repeatable=False)
 
 
@@ -251,7 +249,6 @@ def move_out(
     target: str,
     state: TaskState | None = None,
     max_bytes: int = BATCH_BYTES,
-    now_ns: int | None = None,
 ) -> Operation[Departures]:
     """Remove tasks from their queue to move them to another one, at most `BATCH_MAX`.
 
@@ -275,7 +272,7 @@ def move_out(
         return Departures(int(reply[0]), tasks)
 
     args = (
-        time_argument(now_ns),
+        NOW,
         queue.prefix,
         token,
         target,
@@ -299,15 +296,13 @@ def _read_codes(reply: Any) -> str | None:
     return None if codes == "late" else codes
 
 
-def move_in(
-    queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s: int, now_ns: int | None = None
-) -> Operation[str | None]:
+def move_in(queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s: int) -> Operation[str | None]:
     """Store tasks that `move_out` removed in their new queue, each with the unique lock to take ("" for no lock).
 
     The answer has one `ArrivalCode` character per task. It is None after `until_s`. A repeat changes nothing. Runners
     send it only once, so that a refusal always means that no task was stored.
     """
-    args: list[Argument] = [time_argument(now_ns), until_s, queue.prefix, MOVE_RECEIPT_S]
+    args: list[Argument] = [NOW, until_s, queue.prefix, MOVE_RECEIPT_S]
     for task, lock in tasks:
         args += (task.move, task.task_id, task.score, lock, task.lock_ms or 0, 2 * len(task.fields))
         for name, value in task.fields.items():
@@ -316,20 +311,13 @@ def move_in(
     return script("move_in", keys, args, _read_codes, repeatable=False)
 
 
-def move_end(
-    queue: QueueKeys,
-    *,
-    token: str,
-    gone: Sequence[Departure],
-    back: Sequence[Departure],
-    now_ns: int | None = None,
-) -> Operation[int]:
+def move_end(queue: QueueKeys, *, token: str, gone: Sequence[Departure], back: Sequence[Departure]) -> Operation[int]:
     """End moves: delete the tasks that the other queue has stored, and put the refused ones back into this queue.
 
     The answer is the number of moves that were still open. `token` is that of the `move_out`. A move that another
     caller has resumed since is left to that caller.
     """
-    args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, token]
+    args: list[Argument] = [NOW, queue.prefix, queue.done, token]
     for verdict, tasks in (("g", gone), ("b", back)):
         for task in tasks:
             args += (verdict + task.move, task.task_id)

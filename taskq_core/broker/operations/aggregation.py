@@ -14,12 +14,12 @@ from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.broker.operations.operation import (
     BATCH_BYTES,
     BATCH_MAX,
+    NOW,
     RECEIPT_KEPT_S,
     Argument,
     Operation,
     command,
     script,
-    time_argument,
 )
 from taskq_core.wire import QueueKeys
 
@@ -69,14 +69,12 @@ class GroupCheck:
     max_size: int = 0
 
 
-def collect_groups(
-    queue: QueueKeys, checks: Sequence[GroupCheck], *, limit: int, now_ns: int | None = None
-) -> Operation[str]:
+def collect_groups(queue: QueueKeys, checks: Sequence[GroupCheck], *, limit: int) -> Operation[str]:
     """Move the members of due groups into at most `limit` sets, one per group. Checks at most `GATHER_MAX` groups.
 
     The answer has one `CollectCode` character per group.
     """
-    args: list[Argument] = [time_argument(now_ns), queue.prefix, limit]
+    args: list[Argument] = [NOW, queue.prefix, limit]
     for each in checks:
         args += (each.group, each.set_id, each.timeout_s, each.grace_s, each.max_delay_s, each.max_size)
     return script("collect_groups", (queue.groups, queue.aggregation_sets, queue.absent), args, replies.text)
@@ -115,15 +113,7 @@ class CombineCode(StrEnum):
     GONE = "g"
 
 
-def combine(
-    queue: QueueKeys,
-    group: str,
-    set_id: str,
-    size: int,
-    task: NewTask | None,
-    *,
-    now_ns: int | None = None,
-) -> Operation[CombineCode]:
+def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask | None) -> Operation[CombineCode]:
     """Store the combined task of a set and remove the set, both or neither.
 
     Args:
@@ -133,7 +123,6 @@ def combine(
         size: Number of members that were read. If the set has another number, or its deadline has passed, the script
             answers `GONE`.
         task: The combined task. None: delete the members and store no task.
-        now_ns: Replaces Redis's time in tests.
     """
     keys = (
         queue.aggregation_set(group, set_id),
@@ -147,7 +136,7 @@ def combine(
         queue.receipt(set_id),
         queue.absent,
     )
-    args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
+    args: list[Argument] = [NOW, queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
         rule = task.unique_rule  # a duplicate is refused, whatever the rule: the members must not be lost
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
@@ -182,18 +171,11 @@ class Reclaimed:
 
 
 def reclaim(
-    queue: QueueKeys,
-    service: str,
-    *,
-    owner: str,
-    leader_ms: int,
-    sets: int = 20,
-    members: int = GATHER_MAX,
-    now_ns: int | None = None,
+    queue: QueueKeys, service: str, *, owner: str, leader_ms: int, sets: int = 20, members: int = GATHER_MAX
 ) -> Operation[Reclaimed]:
     """Return the members of sets past their deadline to their groups, if this worker leads or takes the lead."""
     keys = (queue.aggregation_sets, queue.groups, queue.combined, queue.leader(service))
-    args = (time_argument(now_ns), owner, leader_ms, queue.prefix, sets, members)
+    args = (NOW, owner, leader_ms, queue.prefix, sets, members)
     return script(
         "reclaim", keys, args, lambda reply: Reclaimed(int(reply[0]) == 1, *(int(number) for number in reply[1:]))
     )
@@ -205,10 +187,8 @@ def give_back(queue: QueueKeys, group: str, set_id: str) -> Operation[None]:
     return command("give_back", ("ZADD", queue.aggregation_sets, "XX", 0, key), replies.nothing)
 
 
-def expel(
-    queue: QueueKeys, group: str, set_id: str, task_ids: Sequence[str], *, now_ns: int | None = None
-) -> Operation[int]:
+def expel(queue: QueueKeys, group: str, set_id: str, task_ids: Sequence[str]) -> Operation[int]:
     """Quarantine members of a set whose message cannot be read; at most `BATCH_MAX`. The answer is their number."""
     keys = (queue.aggregation_set(group, set_id), queue.quarantine, queue.aggregation_sets)
-    args = (time_argument(now_ns), queue.task_prefix, queue.quarantined(""), *task_ids)
+    args = (NOW, queue.task_prefix, queue.quarantined(""), *task_ids)
     return script("expel", keys, args, replies.integer)

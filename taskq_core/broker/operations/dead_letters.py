@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import Operation, script, time_argument
+from taskq_core.broker.operations.operation import NOW, Operation, script
 from taskq_core.wire import QueueKeys
 
 
@@ -16,24 +16,20 @@ class DeadLetterBatch:
     task_ids: list[str]
 
 
-def take_dead_letters(
-    queue: QueueKeys, *, claim_s: int, limit: int, now_ns: int | None = None
-) -> Operation[DeadLetterBatch]:
+def take_dead_letters(queue: QueueKeys, *, claim_s: int, limit: int) -> Operation[DeadLetterBatch]:
     """Claim archived tasks for the handler, at most 100. After `claim_s` seconds they can be claimed again."""
 
     def read(reply: Any) -> DeadLetterBatch:
         return DeadLetterBatch(replies.text(reply[0]), replies.names(reply[1:]))
 
-    args = (time_argument(now_ns), claim_s, limit)
+    args = (NOW, claim_s, limit)
     return script("take_dead_letters", (queue.letters, queue.absent), args, read, repeatable=False)
 
 
-def end_dead_letter(
-    queue: QueueKeys, task_id: str, *, until_s: str, again_in_s: int | None = None, now_ns: int | None = None
-) -> Operation[bool]:
+def end_dead_letter(queue: QueueKeys, task_id: str, *, until_s: str, again_in_s: int | None = None) -> Operation[bool]:
     """Record that a task was handled, or when to try again.
 
     The answer is False if another caller has claimed the task since.
     """
-    args = (time_argument(now_ns), task_id, until_s, "" if again_in_s is None else again_in_s)
+    args = (NOW, task_id, until_s, "" if again_in_s is None else again_in_s)
     return script("end_dead_letter", (queue.letters, queue.absent), args, replies.boolean)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import Argument, Operation, script, time_argument
+from taskq_core.broker.operations.operation import NOW, Argument, Operation, script
 from taskq_core.broker.operations.workflows import step_keys
 from taskq_core.wire import QueueKeys
 
@@ -40,7 +40,7 @@ class DueSteps:
     abandoned: list[str] = field(default_factory=list)
 
 
-def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[DueSteps]:
+def read_due(queue: QueueKeys, *, owner: str, leader_ms: int) -> Operation[DueSteps]:
     """Read the work of the dispatcher of a queue if `owner` leads. An empty owner reads it without leading."""
 
     def read(reply: Any) -> DueSteps:
@@ -66,18 +66,16 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         queue.workflows_running,
         queue.workflow_queues,
     )
-    args = (time_argument(now_ns), owner, leader_ms, DISPATCH_MAX)
+    args = (NOW, owner, leader_ms, DISPATCH_MAX)
     return script("read_due", keys, args, read)
 
 
-def record_ends(
-    queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]], *, now_ns: int | None = None
-) -> Operation[bool]:
+def record_ends(queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]]) -> Operation[bool]:
     """Record ends of steps that ran in other queues in their workflows: key, node and end of each.
 
     The answer is True if the dispatcher has more work afterwards.
     """
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix]
+    args: list[Argument] = [NOW, queue.own_prefix]
     for end in ends:
         args += end
     return script("record_ends", step_keys(queue), args, replies.boolean)
@@ -102,9 +100,7 @@ class StepToSend:
     receipt: bytes
 
 
-def fetch_steps(
-    queue: QueueKeys, members: Sequence[bytes], *, now_ns: int | None = None
-) -> Operation[tuple[int, list[StepToSend]]]:
+def fetch_steps(queue: QueueKeys, members: Sequence[bytes]) -> Operation[tuple[int, list[StepToSend]]]:
     """Read steps to send to other queues, and start further members of groups. The answer has Redis's time (s) too."""
 
     def read(reply: Any) -> tuple[int, list[StepToSend]]:
@@ -114,16 +110,14 @@ def fetch_steps(
             found.append(StepToSend(member, replies.name(name), *rest))
         return int(reply[0]), found
 
-    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, *members)
+    args: tuple[Argument, ...] = (NOW, queue.own_prefix, *members)
     return script("fetch_steps", step_keys(queue), args, read)
 
 
-def put_steps(
-    queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int, now_ns: int | None = None
-) -> Operation[bool]:
+def put_steps(queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int) -> Operation[bool]:
     """Store steps whose workflow has another home queue, each once. The answer is False after `until_s`."""
     keys = (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflow_receipts, queue.archived)
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
+    args: list[Argument] = [NOW, queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
     for each in steps:
         args += (each.receipt, each.task_id, each.step, each.message, each.start)
     return script("put_steps", keys, args, replies.boolean)
@@ -144,13 +138,11 @@ def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) ->
     return script("note_moved", keys, args, lambda reply: [replies.shown(each) for each in reply])
 
 
-def sweep_steps(
-    queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
-) -> Operation[tuple[int, int, bool]]:
+def sweep_steps(queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX) -> Operation[tuple[int, int, bool]]:
     """Record ends of steps that were not recorded in their workflow.
 
     The answer is the number of steps read, the number of ends found, and True if the dispatcher has more work.
     """
     keys = (*step_keys(queue), queue.completed, queue.archived)
-    args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
+    args = (NOW, queue.own_prefix, queue.prefix, first, count)
     return script("sweep_steps", keys, args, lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1))

@@ -6,15 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import (
-    Argument,
-    Operation,
-    command,
-    escape_pattern,
-    run_owner,
-    script,
-    time_argument,
-)
+from taskq_core.broker.operations.operation import NOW, Argument, Operation, command, escape_pattern, run_owner, script
 from taskq_core.wire import QueueKeys
 
 ADMIT_MAX = 100
@@ -31,11 +23,9 @@ class ClaimCode(StrEnum):
     NOT_OWNED = "0"
 
 
-def claim(
-    queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int, now_ns: int | None = None
-) -> Operation[ClaimCode]:
+def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int) -> Operation[ClaimCode]:
     """Take a permit for a task that `owner` has fetched. Without a permit, the task is moved to the waiting ones."""
-    args = (time_argument(now_ns), run_owner(owner, run), queue.prefix, task_id, limit)
+    args = (NOW, run_owner(owner, run), queue.prefix, task_id, limit)
     keys = (queue.active, queue.lease, queue.task(task_id))
     return script("claim", keys, args, lambda reply: ClaimCode(str(int(reply))))
 
@@ -57,9 +47,7 @@ class AdmittedNow:
     next_ms: int | None
 
 
-def admit(
-    queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MAX, now_ns: int | None = None
-) -> Operation[AdmittedNow]:
+def admit(queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MAX) -> Operation[AdmittedNow]:
     """Make waiting tasks pending if their limits allow it now, and if this worker leads or takes the lead."""
     keys = (
         queue.limits_due,
@@ -74,7 +62,7 @@ def admit(
         left = replies.text(reply[3])
         return AdmittedNow(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(left) if left else None)
 
-    args = (time_argument(now_ns), owner, leader_ms, queue.prefix, limit)
+    args = (NOW, owner, leader_ms, queue.prefix, limit)
     return script("admit", keys, args, read)
 
 
@@ -96,7 +84,7 @@ class LimitsChecked:
 
 
 def check_limits(
-    queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200, now_ns: int | None = None
+    queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200
 ) -> Operation[LimitsChecked]:
     """Release permits whose task has ended, drop ids without a task from lines, and reschedule tasks in no line.
 
@@ -104,7 +92,7 @@ def check_limits(
     the offset among the waiting tasks. None skips that part.
     """
     args = (
-        time_argument(now_ns),
+        NOW,
         queue.prefix,
         "" if cursor is None else cursor,
         _slots_pattern(queue),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, command, script, time_argument
+from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command, script
 from taskq_core.errors import ConfigurationError
 from taskq_core.wire import QueueKeys
 
@@ -148,12 +148,7 @@ class ReceiptSlot:
 
 
 def enqueue(
-    queue: QueueKeys,
-    tasks: Sequence[NewTask],
-    slot: ReceiptSlot,
-    *,
-    max_pending: int | None = None,
-    now_ns: int | None = None,
+    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, *, max_pending: int | None = None
 ) -> Operation[Codes]:
     """Store tasks of one queue: at most `BATCH_MAX`, about `BATCH_BYTES` in total, with the same `confirm`.
 
@@ -162,7 +157,7 @@ def enqueue(
     """
     slot.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token))
-    args: list[Argument] = [time_argument(now_ns), slot.call, "", queue.prefix]
+    args: list[Argument] = [NOW, slot.call, "", queue.prefix]
     confirm = tasks[0].confirm if tasks else None
     receipts: tuple[str, ...] = ()
     if confirm is not None:
@@ -184,8 +179,7 @@ def enqueue(
     if max_pending is not None:
         args.append(max_pending)
         read = partial(read_codes, limit=max_pending)
-    deadline_at = None if args[0] else 2
-    return script("enqueue", keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=deadline_at)
+    return script("enqueue", keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=2)
 
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:

@@ -11,6 +11,8 @@ from taskq_core.wire import QueueKeys
 T = TypeVar("T")
 Argument = str | bytes | int
 
+NOW = ""
+"""Argument of a script that reads Redis's clock. Tests replace it by a time in Unix ns."""
 STATISTICS_KEPT_S = 7_776_000
 """Seconds for which a daily counter is stored: 90 days, as in Asynq."""
 ARCHIVE = ArchiveLimits()
@@ -121,11 +123,6 @@ def script(
 def escape_pattern(text: str) -> str:
     """Return the pattern that matches only this text, for `SCAN` and similar commands."""
     return "".join(f"\\{each}" if each in "*?[]\\" else each for each in text)
-
-
-def time_argument(now_ns: int | None) -> str:
-    """Return the script argument that replaces Redis's time in tests; empty in production."""
-    return "" if now_ns is None else str(now_ns)
 
 
 def run_owner(owner: str, run: int) -> str:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import Codes, NewTask, ReceiptSlot, read_codes
-from taskq_core.broker.operations.operation import Argument, Operation, command, script, time_argument
+from taskq_core.broker.operations.operation import NOW, Argument, Operation, command, script
 from taskq_core.wire import QueueKeys
 
 DELIVERED_KEPT_S = 2_592_000
@@ -32,7 +32,6 @@ def deliver(
     *,
     claim_ends_ms: int,
     max_pending: int | None = None,
-    now_ns: int | None = None,
 ) -> Operation[Codes]:
     """Store the tasks of outbox rows in one queue: at most `BATCH_MAX`, about `BATCH_BYTES` in total.
 
@@ -43,13 +42,12 @@ def deliver(
         claim_ends_ms: End of the caller's claim on the rows, Unix ms by Redis's clock, at most 110 s ahead. Nothing is
             stored afterwards.
         max_pending: Maximum number of pending tasks. Further tasks are refused (`FULL`).
-        now_ns: Replaces Redis's time in tests.
 
     The answer has one `DeliveryCode` character per row. If Redis is over its memory limit, it refuses all rows.
     """
     keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(slot.token))
     slot.call += 1
-    args: list[Argument] = [time_argument(now_ns), claim_ends_ms, DELIVERED_KEPT_S, queue.prefix]
+    args: list[Argument] = [NOW, claim_ends_ms, DELIVERED_KEPT_S, queue.prefix]
     args += ("" if max_pending is None else max_pending, slot.call)
     for receipt, task in rows:
         args += (receipt, *task.arguments(queue))

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import Operation, command, script, time_argument
+from taskq_core.broker.operations.operation import NOW, Operation, command, script
 from taskq_core.wire import QueueKeys
 
 
-def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = None) -> Operation[list[str]]:
+def list_alive(index_key: str, *, skip: int, count: int) -> Operation[list[str]]:
     """Read the members of an index that have not expired; `count` is at most 1000.
 
     Pass them through `keys_of_index` before you read them as keys.
@@ -16,7 +16,7 @@ def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = No
     return script(
         "list_alive",
         (index_key,),
-        (time_argument(now_ns), skip, count),
+        (NOW, skip, count),
         replies.names,
     )
 

@@ -6,14 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import (
-    Argument,
-    Operation,
-    command,
-    escape_pattern,
-    script,
-    time_argument,
-)
+from taskq_core.broker.operations.operation import NOW, Argument, Operation, command, escape_pattern, script
 from taskq_core.wire import QueueKeys, TaskState
 
 CHECK_MAX = 500
@@ -63,7 +56,7 @@ class Probed:
     strange: dict[str, str]
 
 
-def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
+def probe(queue: QueueKeys) -> Operation[Probed]:
     """Check the types of the structures of a queue, and that Redis accepts writes."""
     kinds = structures(queue)
 
@@ -71,7 +64,7 @@ def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
         found = zip(kinds, map(replies.text, reply[3:]), strict=True)
         return Probed(int(reply[0]), int(reply[1]), int(reply[2]), {key: kind for key, kind in found if kind})
 
-    args = (time_argument(now_ns), *kinds.values())
+    args = (NOW, *kinds.values())
     return script("probe", (queue.absent, *kinds), args, read)
 
 
@@ -113,15 +106,7 @@ class Listed:
 
 
 def check_listed(
-    queue: QueueKeys,
-    key: str,
-    kind: str,
-    state: TaskState,
-    *,
-    group: str = "",
-    cursor: str = "0",
-    count: int = 200,
-    now_ns: int | None = None,
+    queue: QueueKeys, key: str, kind: str, state: TaskState, *, group: str = "", cursor: str = "0", count: int = 200
 ) -> Operation[Listed]:
     """Read some ids of a structure whose tasks must be in one state, and check their tasks.
 
@@ -133,7 +118,6 @@ def check_listed(
         group: Group that the tasks must name, "" for any.
         cursor: "0", then the cursor of the previous answer.
         count: Approximate number of ids to read, at least 2. Pages of a list overlap by one id.
-        now_ns: Time that replaces Redis's, Unix ns.
     """
     return script(
         "check_listed",
@@ -145,7 +129,7 @@ def check_listed(
             queue.task_prefix,
             state.value,
             group,
-            time_argument(now_ns),
+            NOW,
             ENDLESS_LEASE_S,
         ),
         lambda reply: Listed(replies.text(reply[0]), replies.names(reply[1]), replies.names(reply[2])),
@@ -233,11 +217,11 @@ def _sets_keys(queue: QueueKeys) -> tuple[str, str, str]:
     return (queue.aggregation_sets, queue.removed("aggregation_sets"), queue.removed("groups"))
 
 
-def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int | None = None) -> Operation[list[bool]]:
+def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool) -> Operation[list[bool]]:
     """Add aggregation sets to their index, at most `REPAIR_MAX`. The answer says of each whether it was missing."""
     listed, *removed = _sets_keys(queue)
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
-    args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
+    args = (NOW, queue.prefix, 1 if repair else 0, len(sets))
     return script("relist", keys, args, replies.flags)
 
 
@@ -303,9 +287,7 @@ def _read_repaired(reply: Any) -> list[RepairedTask]:
     ]
 
 
-def repair_tasks(
-    queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = None
-) -> Operation[list[RepairedTask]]:
+def repair_tasks(queue: QueueKeys, suspects: Sequence[Suspect]) -> Operation[list[RepairedTask]]:
     """Diagnose tasks, at most `REPAIR_MAX`, and repair those whose diagnosis has not changed."""
     keys = (
         queue.pending,
@@ -323,7 +305,7 @@ def repair_tasks(
         queue.moving,
         queue.absent,
     )
-    args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, queue.quarantined(""), LEASE_S]
+    args: list[Argument] = [NOW, queue.prefix, queue.done, queue.quarantined(""), LEASE_S]
     args += (queue.removed(""), ENDLESS_LEASE_S)
     for each in suspects:
         args += (each.task_id, each.diagnosis, each.unreadable, each.group, each.archived_s, each.kept_s)

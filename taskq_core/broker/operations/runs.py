@@ -10,6 +10,7 @@ from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
+    NOW,
     STATISTICS_KEPT_S,
     Argument,
     Operation,
@@ -17,7 +18,6 @@ from taskq_core.broker.operations.operation import (
     housekeeping,
     run_owner,
     script,
-    time_argument,
 )
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
@@ -78,7 +78,6 @@ def dequeue(
     max_bytes: int = BATCH_BYTES,
     with_waits: bool = False,
     lock_s: int | None = None,
-    now_ns: int | None = None,
 ) -> Operation[Dequeued]:
     """Dequeue up to `limit` pending tasks for the worker `owner`. A paused queue returns no tasks.
 
@@ -96,11 +95,10 @@ def dequeue(
         with_waits: Also read how long each task was pending.
         lock_s: Least seconds for which the tasks hold their unique locks, by default twice the lease. A lock that is
             held until the start only is released.
-        now_ns: Replaces Redis's time in tests.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
     args: list[Argument] = [
-        time_argument(now_ns),
+        NOW,
         owner,
         call,
         limit,
@@ -113,8 +111,7 @@ def dequeue(
         "" if max_active is None else max_active,
         "",
     ]
-    deadline_at = len(args) - 1 if now_ns is None else None
-    return script("dequeue", keys, args, _read_dequeued, deadline_at=deadline_at)
+    return script("dequeue", keys, args, _read_dequeued, deadline_at=len(args) - 1)
 
 
 def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
@@ -202,18 +199,13 @@ OVERSIZED_FIELD = "taskq_oversized"
 
 
 def settle(
-    queue: QueueKeys,
-    settlements: Sequence[Settlement],
-    *,
-    owner: str,
-    archive: ArchiveLimits = ARCHIVE,
-    now_ns: int | None = None,
+    queue: QueueKeys, settlements: Sequence[Settlement], *, owner: str, archive: ArchiveLimits = ARCHIVE
 ) -> Operation[str]:
     """Settle the runs of tasks of one queue. The answer has one `SettleCode` character per task.
 
     A repeat after a lost reply answers NOT_OWNED for the tasks that the first call settled.
     """
-    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, archive)]
+    args: list[Argument] = [NOW, owner, *housekeeping(queue, archive)]
     runs = _runs_argument([each.run for each in settlements])
     if all(each.outcome is Outcome.DONE and each.is_young and not each.unique_key for each in settlements):
         args += (1, runs, *[each.task_id for each in settlements])
@@ -233,9 +225,9 @@ def settle(
     return script("settle", _settle_keys(queue), args, replies.text)
 
 
-def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str, now_ns: int | None = None) -> Operation[str]:
+def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str) -> Operation[str]:
     """Settle young runs that succeeded without a result or a lock. The answer is that of `settle`."""
-    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 1]  # nothing is archived
+    args: list[Argument] = [NOW, owner, *housekeeping(queue, ARCHIVE), 1]  # nothing is archived
     args.append(_runs_argument([run for _, run in done]))
     args += [task_id for task_id, _ in done]
     return script("settle", _settle_keys(queue), args, replies.text)
@@ -258,34 +250,26 @@ def _read_extended(reply: Any) -> Extended:
 
 
 def extend_leases(
-    queue: QueueKeys,
-    tasks: Sequence[TaskRun],
-    *,
-    owner: str,
-    lease_s: int,
-    lock_s: int | None = None,
-    now_ns: int | None = None,
+    queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str, lease_s: int, lock_s: int | None = None
 ) -> Operation[Extended]:
     """Extend the leases of running tasks to `lease_s` seconds from now, and their unique locks to at least `lock_s`.
 
     `lock_s` is by default twice the lease.
     """
     held_s = 2 * lease_s if lock_s is None else lock_s
-    args: list[Argument] = [time_argument(now_ns), owner, lease_s, queue.task_prefix, held_s]
+    args: list[Argument] = [NOW, owner, lease_s, queue.task_prefix, held_s]
     for task_id, run in tasks:
         args += (run, task_id)
     return script("extend_leases", (queue.lease, queue.absent), args, _read_extended)
 
 
-def mark_starts(
-    queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str, now_ns: int | None = None
-) -> Operation[list[bool]]:
+def mark_starts(queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str) -> Operation[list[bool]]:
     """Mark the start of runs that may be the last of their task, at most 200.
 
     If the worker is lost, a task is archived only if its last run is marked. The answer has True for each run that may
     start, False if its lease has ended.
     """
-    args: list[Argument] = [time_argument(now_ns), owner, queue.task_prefix]
+    args: list[Argument] = [NOW, owner, queue.task_prefix]
     for task_id, run in tasks:
         args += (run, task_id)
     return script("mark_starts", (queue.lease, queue.absent), args, replies.flags)
@@ -311,8 +295,8 @@ def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
     return command("read_cursor", ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 
 
-def quarantine(queue: QueueKeys, task_id: str, *, owner: str, run: int, now_ns: int | None = None) -> Operation[bool]:
+def quarantine(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Operation[bool]:
     """Move an active task with an unreadable message to the quarantine, which stores its bytes."""
     keys = (queue.active, queue.lease, queue.task(task_id), queue.quarantine, queue.quarantined(task_id))
-    args = (time_argument(now_ns), run_owner(owner, run), task_id)
+    args = (NOW, run_owner(owner, run), task_id)
     return script("quarantine", keys, args, replies.boolean)

@@ -7,7 +7,7 @@ from typing import Any
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
-from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Operation, command, script, time_argument
+from taskq_core.broker.operations.operation import NOW, RECEIPT_KEPT_S, Argument, Operation, command, script
 from taskq_core.wire import QueueKeys
 
 MARK_KEPT_S = 7_776_000
@@ -55,10 +55,10 @@ def _read_adopted(reply: Any) -> Adopted:
     return Adopted(int(reply[0]), marks)
 
 
-def adopt(queue: QueueKeys, entries: Sequence[str], *, now_ns: int | None = None) -> Operation[Adopted]:
+def adopt(queue: QueueKeys, entries: Sequence[str]) -> Operation[Adopted]:
     """Read the marks of entries of a queue. New entries begin now. At most `ADOPT_MAX`."""
     keys = tuple(queue.tick(entry) for entry in entries)
-    args = (time_argument(now_ns), MARK_KEPT_S, MARK_AHEAD_S, len(keys))
+    args = (NOW, MARK_KEPT_S, MARK_AHEAD_S, len(keys))
     return script("adopt", keys, args, _read_adopted)
 
 
@@ -102,7 +102,7 @@ class Ticked:
     codes: str
 
 
-def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot, *, now_ns: int | None = None) -> Operation[Ticked]:
+def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot) -> Operation[Ticked]:
     """Process firings of the periodic entries of one queue: store their tasks and advance the marks of the entries.
 
     At most `TICK_MAX` firings, about `BATCH_BYTES` in total. Firings of one entry must be in order. If Redis is over
@@ -110,7 +110,7 @@ def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot, *, now_ns: 
     """
     slot.call += 1
     keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token), queue.groups, queue.runs)
-    args: list[Argument] = [time_argument(now_ns), slot.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
+    args: list[Argument] = [NOW, slot.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
     for each in ticks:
         stored = ("", "", "", "", 0, "", "") if each.task is None else each.task.arguments(queue)
         args += (each.entry, each.before_s, each.at_s, *stored, each.run_key)

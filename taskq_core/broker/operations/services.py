@@ -8,6 +8,7 @@ from typing import Any
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
+    NOW,
     Argument,
     Operation,
     command,
@@ -15,7 +16,6 @@ from taskq_core.broker.operations.operation import (
     housekeeping,
     owner_of,
     script,
-    time_argument,
 )
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
@@ -34,9 +34,7 @@ class Forwarded:
     dropped: int
 
 
-def forward(
-    queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = 100, now_ns: int | None = None
-) -> Operation[Forwarded]:
+def forward(queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = 100) -> Operation[Forwarded]:
     """Move due scheduled tasks, then due retries, to pending, if this worker leads or takes the lead."""
     keys = (
         queue.scheduled,
@@ -46,7 +44,7 @@ def forward(
         queue.wake,
         queue.leader("forwarder"),
     )
-    args = (time_argument(now_ns), owner, leader_ms, queue.prefix, limit)
+    args = (NOW, owner, leader_ms, queue.prefix, limit)
     return script(
         "forward", keys, args, lambda reply: Forwarded(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(reply[3]))
     )
@@ -100,9 +98,9 @@ def _read_expired(reply: Any) -> Expired:
     )
 
 
-def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100, now_ns: int | None = None) -> Operation[Expired]:
+def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100) -> Operation[Expired]:
     """List tasks whose lease expired at least `grace_s` seconds ago."""
-    args = (time_argument(now_ns), grace_s, limit, queue.task_prefix)
+    args = (NOW, grace_s, limit, queue.task_prefix)
     return script("list_expired", (queue.lease,), args, _read_expired)
 
 
@@ -118,9 +116,9 @@ class Held:
     found: Expired
 
 
-def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", now_ns: int | None = None) -> Operation[Held]:
+def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0") -> Operation[Held]:
     """Read some leases of the queue, from a cursor on, and list the tasks among them that a worker holds."""
-    args = (time_argument(now_ns), owner, cursor, LEASES_LOOKED_AT, queue.task_prefix)
+    args = (NOW, owner, cursor, LEASES_LOOKED_AT, queue.task_prefix)
     return script(
         "list_held", (queue.lease,), args, lambda reply: Held(replies.text(reply[0]), _read_expired(reply[1:]))
     )
@@ -158,13 +156,7 @@ class Recovery:
 
 
 def recover(
-    queue: QueueKeys,
-    recoveries: Sequence[Recovery],
-    *,
-    grace_s: int,
-    archive: ArchiveLimits = ARCHIVE,
-    gone: str = "",
-    now_ns: int | None = None,
+    queue: QueueKeys, recoveries: Sequence[Recovery], *, grace_s: int, archive: ArchiveLimits = ARCHIVE, gone: str = ""
 ) -> Operation[str]:
     """Recover tasks of lost workers: those whose lease expired at least `grace_s` seconds ago, or all of one worker.
 
@@ -173,7 +165,7 @@ def recover(
     The answer has one character per task: "1" recovered; "0" skipped, because it was settled, extended or recovered
     before; "2" not handled, because many tasks are active and one call then handles fewer.
     """
-    args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
+    args: list[Argument] = [NOW, grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
     for each in recoveries:
         args += (
             "b" if each.is_dead_letter else each.verdict.value,
@@ -188,14 +180,12 @@ def recover(
     return script("recover", keys, args, replies.text)
 
 
-def clean(
-    queue: QueueKeys, *, limit: int = 100, archive: ArchiveLimits = ARCHIVE, now_ns: int | None = None
-) -> Operation[tuple[int, int]]:
+def clean(queue: QueueKeys, *, limit: int = 100, archive: ArchiveLimits = ARCHIVE) -> Operation[tuple[int, int]]:
     """Delete tasks whose retention has ended, at most `limit` completed and 100 archived ones.
 
     The answer is the numbers of deleted (completed, archived) tasks.
     """
-    args = (time_argument(now_ns), queue.task_prefix, limit, archive.kept_s, archive.max_tasks)
+    args = (NOW, queue.task_prefix, limit, archive.kept_s, archive.max_tasks)
     return script("clean", (queue.completed, queue.archived), args, lambda reply: (int(reply[0]), int(reply[1])))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.limits import WAITING_SCORE_S
-from taskq_core.broker.operations.operation import BATCH_BYTES, Operation, command, owner_of, script, time_argument
+from taskq_core.broker.operations.operation import BATCH_BYTES, NOW, Operation, command, owner_of, script
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 
@@ -236,7 +236,7 @@ def _read_counts(reply: Any) -> QueueCounts:
     )
 
 
-def count_tasks(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[QueueCounts]:
+def count_tasks(queue: QueueKeys) -> Operation[QueueCounts]:
     """Count the tasks of a queue."""
     keys = (
         queue.pending,
@@ -250,7 +250,7 @@ def count_tasks(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Que
         queue.processed,
         queue.failed,
     )
-    return script("count_tasks", keys, (time_argument(now_ns), queue.prefix), _read_counts)
+    return script("count_tasks", keys, (NOW, queue.prefix), _read_counts)
 
 
 def list_queues(queues_key: str) -> Operation[list[str]]:

@@ -8,7 +8,7 @@ import msgspec
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import ReceiptSlot
-from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, command, script, time_argument
+from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command, script
 from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
 from taskq_core.wire import QueueKeys
 
@@ -33,7 +33,6 @@ def create_workflow(
     *,
     roots: Sequence[int] | None,
     confirm: Confirmation | None = None,
-    now_ns: int | None = None,
 ) -> Operation[bool]:
     """Store a workflow or a part of one, at most about `BATCH_BYTES`. The last part starts it.
 
@@ -44,20 +43,18 @@ def create_workflow(
         slot: Numbers the calls. A script thereby recognizes a late duplicate, even of a deleted workflow.
         roots: Nodes without predecessors, or None if more parts follow.
         confirm: Replicas or disks that must have the write before the operation succeeds.
-        now_ns: Replaces Redis's time in tests.
 
     The answer is False if the first parts were deleted.
     """
     begin = "" if roots is None else _begin(roots)
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
+    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
     slot.call += 1
     args.append(slot.call)
     for entry in entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
     keys += (queue.receipt(slot.token),)
-    deadline_at = None if args[0] else 6
-    return script("create_workflow", keys, args, replies.boolean, confirm=confirm, deadline_at=deadline_at)
+    return script("create_workflow", keys, args, replies.boolean, confirm=confirm, deadline_at=6)
 
 
 def _begin(roots: Sequence[int]) -> str:
@@ -91,14 +88,13 @@ def deliver_workflow(
     *,
     claim_ends_ms: int,
     confirm: Confirmation | None = None,
-    now_ns: int | None = None,
 ) -> Operation[str]:
     """Store the part of a workflow in a row of an outbox, once. The last missing part starts the workflow.
 
     As in `deliver`, nothing is stored after `claim_ends_ms`. The answer is a `DeliveryCode`.
     """
     part = msgspec.msgpack.decode(packed, type=WorkflowPart)
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
+    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
     slot.call += 1
     args += (receipt, claim_ends_ms, part.count, slot.call)
     for entry in part.entries:
@@ -114,13 +110,7 @@ _DELIVERED = {1: DeliveryCode.STORED, 2: DeliveryCode.STORED_BEFORE, 3: Delivery
 
 
 def add_members(
-    queue: QueueKeys,
-    workflow_id: str,
-    node: int,
-    *,
-    first: int,
-    members: Sequence[bytes],
-    now_ns: int | None = None,
+    queue: QueueKeys, workflow_id: str, node: int, *, first: int, members: Sequence[bytes]
 ) -> Operation[bool]:
     """Add members to an open group of a workflow, at most `BATCH_MAX` of about `BATCH_BYTES`.
 
@@ -128,7 +118,7 @@ def add_members(
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (
-        time_argument(now_ns),
+        NOW,
         queue.own_prefix,
         node,
         first,
@@ -140,28 +130,23 @@ def add_members(
 
 
 def grow_group(
-    queue: QueueKeys, workflow_id: str, name: str, by: str, members: Sequence[bytes], *, now_ns: int | None = None
+    queue: QueueKeys, workflow_id: str, name: str, by: str, members: Sequence[bytes]
 ) -> Operation[int | None]:
     """Add members to a group on behalf of its running member `by`, at most `BATCH_MAX` of about `BATCH_BYTES`.
 
     The answer is the number of new members, None if the task `by` is not a running member of the group.
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue))
-    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, name, by, *members)
+    args: tuple[Argument, ...] = (NOW, queue.own_prefix, name, by, *members)
     return script("grow_group", keys, args, lambda reply: None if reply is None else int(reply))
 
 
 def close_groups(
-    queue: QueueKeys,
-    workflow_id: str,
-    *,
-    problem: str = "",
-    if_abandoned: bool = False,
-    now_ns: int | None = None,
+    queue: QueueKeys, workflow_id: str, *, problem: str = "", if_abandoned: bool = False
 ) -> Operation[int]:
     """Close the open groups of a workflow: no members can be added. With a `problem`, the groups fail as incomplete."""
     keys = (queue.workflow(workflow_id), *step_keys(queue))
-    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, problem, int(if_abandoned), workflow_id)
+    args: tuple[Argument, ...] = (NOW, queue.own_prefix, problem, int(if_abandoned), workflow_id)
     return script("close_groups", keys, args, replies.integer)
 
 
@@ -313,7 +298,7 @@ CANCELLED_KEPT_S = 30 * 86_400
 """Seconds for which workers of other queues drop the steps of a cancelled workflow."""
 
 
-def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = None) -> Operation[Any]:
+def cancel_workflow(queue: QueueKeys, workflow_id: str) -> Operation[Any]:
     """Cancel a workflow. The answer is whether it is cancelled, and its other queues; None if it does not exist."""
     key = queue.workflow(workflow_id)
     keys = (key, f"{key}:q", queue.workflows_open, queue.workflows_running, queue.workflows_ended)
@@ -321,7 +306,7 @@ def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = 
     def read(reply: Any) -> tuple[bool, list[str]] | None:
         return None if reply is None else (int(reply[0]) > 0, [each.decode() for each in reply[1:]])
 
-    args = (time_argument(now_ns), queue.own_prefix)
+    args = (NOW, queue.own_prefix)
     return script("cancel_workflow", keys, args, read)
 
 
@@ -338,18 +323,18 @@ def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
 
 
 def retry_steps(
-    queue: QueueKeys, workflow_id: str, node: int, name: str, *, cursor: str = "", now_ns: int | None = None
+    queue: QueueKeys, workflow_id: str, node: int, name: str, *, cursor: str = ""
 ) -> Operation[tuple[str, int]]:
     """Run a failed step of a workflow again, or, with a cursor, some of the failed members of a group.
 
     The answer is the next cursor, "0" at the end, and the number of steps that run again.
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue), queue.archived)
-    args = (time_argument(now_ns), queue.own_prefix, node, cursor, name)
+    args = (NOW, queue.own_prefix, node, cursor, name)
     return script("retry_steps", keys, args, lambda reply: (reply[0].decode(), int(reply[1])), repeatable=False)
 
 
-def clean_workflows(queue: QueueKeys, *, limit: int = 100, now_ns: int | None = None) -> Operation[int]:
+def clean_workflows(queue: QueueKeys, *, limit: int = 100) -> Operation[int]:
     """Delete workflows whose retention has ended."""
-    args = (time_argument(now_ns), queue.own_prefix, limit)
+    args = (NOW, queue.own_prefix, limit)
     return script("clean_workflows", (queue.workflows_ended,), args, replies.integer)

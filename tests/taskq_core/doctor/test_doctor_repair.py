@@ -19,6 +19,7 @@ from taskq_core.wire import QueueKeys, ServerInfo
 from taskq_core.wire.samples import QueueSample
 from taskq_core.wire.tallies import TypeCounters
 from taskq_core.worker import Worker, WorkerConfig
+from tests.clock import at_time
 from tests.conformance.stores import Broker, Store
 from tests.conformance.test_reconcile import DAMAGES, HEALTHY, Damage, fill, put, states
 from tests.redis_server import RedisServer
@@ -357,7 +358,7 @@ def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
 
 def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
     long_ago_ns = time.time_ns() - 3600 * 10**9
-    bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
+    bench.broker.run(at_time(long_ago_ns, actions.move_out(bench.queue, ["pending"], token="a1", target="other")))
 
     facts = bench.look()
     repairs = bench.repair(facts)
@@ -372,7 +373,7 @@ def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
 def test_a_move_of_which_nobody_knows_the_end_is_told(bench: Bench) -> None:
     """Its task is kept where it is: it may be in the other queue already."""
     long_ago_ns = time.time_ns() - 3600 * 10**9
-    bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
+    bench.broker.run(at_time(long_ago_ns, actions.move_out(bench.queue, ["pending"], token="a1", target="other")))
     bench.raw.hset(bench.queue.task("pending"), "taskq_moving", "nonsense")
 
     (repair,) = bench.repair()

@@ -17,13 +17,13 @@ from taskq_core import Discard, Signature, TaskContext, TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import aggregation, new_tasks
 from taskq_core.broker.operations.new_tasks import NewTask
-from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.operation import NOW, Operation
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.tasks.aggregation import GroupedTask
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
-from tests.clock import Clock
+from tests.clock import Clock, at_time
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, context_of, state_of, stored, texts, until, until_released
 
@@ -35,12 +35,15 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class CountingRunner(AsyncRunner):
-    """Notes the operations it sends."""
+    """Notes the operations it sends. Scripts that need the time get that of the bench."""
 
     sent: list[Operation[Any]]
+    now_ns: Callable[[], int]
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
         self.sent.append(operation)
+        if operation.script is not None and operation.args[0] == NOW:
+            at_time(self.now_ns(), operation)
         return await super().run(operation, patience_s=patience_s)
 
 
@@ -58,6 +61,7 @@ class Bench:
         self.now_s: float = NOW_S
         self.runner = CountingRunner(app.runtime.endpoint)
         self.runner.sent = []
+        self.runner.now_ns = self.now_ns
         self.calls: list[tuple[str, list[str]]] = []
         self.aggregators: list[Aggregator] = []
         self._lane = new_tasks.ReceiptSlot("bench")
@@ -82,7 +86,7 @@ class Bench:
     def aggregator(self, owner: str = "w1", **options: Any) -> Aggregator:
         context = context_of(self.app, self.runner, token=owner, **{"leader_lease": 60, **options})
         leadership: Any = Unknown()
-        self.aggregators.append(Aggregator(context, self.queue, leadership, now_ns=self.now_ns))
+        self.aggregators.append(Aggregator(context, self.queue, leadership))
         return self.aggregators[-1]
 
     async def look(self, aggregator: Aggregator | None = None) -> Aggregator:
@@ -102,7 +106,7 @@ class Bench:
             )
             tasks.append(NewTask(name, encode_message(message), group=group))
         for start in range(0, len(tasks), 200):
-            operation = new_tasks.enqueue(self.queue, tasks[start : start + 200], self._lane, now_ns=self.now_ns())
+            operation = at_time(self.now_ns(), new_tasks.enqueue(self.queue, tasks[start : start + 200], self._lane))
             assert set(await self.runner.run(operation)) == {"1"}
 
     def pending(self) -> list[str]:
@@ -703,7 +707,7 @@ class TestFailures:
         check = aggregation.GroupCheck("g", "lost", 120, 60)
         assert (
             await bench.runner.run(
-                aggregation.collect_groups(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9)
+                at_time(bench.now_s * 10**9, aggregation.collect_groups(bench.queue, [check], limit=1))
             )
             == "1"
         )
@@ -722,7 +726,7 @@ class TestFailures:
         await bench.join(*names)
         bench.now_s += 60
         check = aggregation.GroupCheck("g", "s", 120, 60)
-        await bench.runner.run(aggregation.collect_groups(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(at_time(bench.now_s * 10**9, aggregation.collect_groups(bench.queue, [check], limit=1)))
         await bench.runner.run(aggregation.combine(bench.queue, "g", "s", 350, NewTask("one", b"m")))
         assert len(bench.hashes()) == 251
 
@@ -822,7 +826,7 @@ class TestLead:
         await bench.join("a")
         check = aggregation.GroupCheck("g", "s", 120, 1)
         bench.now_s += 5
-        await bench.runner.run(aggregation.collect_groups(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(at_time(bench.now_s * 10**9, aggregation.collect_groups(bench.queue, [check], limit=1)))
         bench.now_s += LATE_S
 
         aggregator = await bench.look()

@@ -15,7 +15,7 @@ from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.run import Run
 from taskq_core.worker.starts import Starts
-from tests.clock import Clock
+from tests.clock import Clock, at_time
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, context_of, state_of, stored, until
 
@@ -32,9 +32,9 @@ async def runner(app: TaskQ) -> Any:
     await runner.aclose()
 
 
-async def take(runner: AsyncRunner, queue: QueueKeys, **options: Any) -> Run:
+async def take(runner: AsyncRunner, queue: QueueKeys, now_ns: int | None = None) -> Run:
     """Receive a task as a worker does that freezes before it starts the run."""
-    step = runs.dequeue(queue, owner="frozen", call=1, limit=1, lease_s=30, **options)
+    step = at_time(now_ns, runs.dequeue(queue, owner="frozen", call=1, limit=1, lease_s=30))
     ((task_id, data),) = (await runner.run(step)).tasks
     return Run(queue, task_id, decode_message(data), SYSTEM_CLOCK.monotonic() + 30, number=1)
 
@@ -58,7 +58,7 @@ async def test_a_run_that_started_uses_it(
     """A task that ends its worker would go on forever otherwise."""
     handle = await app.remote("poison", max_retry=0).adelay()
     await take(runner, queue, now_ns=LONG_AGO_NS)
-    await runner.run(runs.mark_starts(queue, [(handle.id, 1)], owner="frozen", now_ns=LONG_AGO_NS))
+    await runner.run(at_time(LONG_AGO_NS, runs.mark_starts(queue, [(handle.id, 1)], owner="frozen")))
 
     await start()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")

@@ -24,6 +24,7 @@ from taskq_core.testing import Captured, capture, eager
 from taskq_core.views import Dashboard
 from taskq_core.views.labels import step_state
 from taskq_core.workflow import StepFailure, StepState, Workflow, WorkflowState, after, chain, chord, group, step
+from tests.clock import at_time
 
 app = TaskQ("redis://127.0.0.1:1/0", queues={"default": 1, "other": 1})
 seen: list[Any] = []
@@ -600,7 +601,7 @@ def test_a_cancelled_step_is_dropped_though_its_workflow_is_forgotten(
     assert handle.cancel()
     home = app.runtime.keys.queue("default")
     later_ns = time.time_ns() + 30 * 10**9
-    assert app.runtime.runner.run(workflows.clean_workflows(home, now_ns=later_ns)) == 1
+    assert app.runtime.runner.run(at_time(later_ns, workflows.clean_workflows(home))) == 1
     if is_moved:
         Inspector(app).move_task(queue, f"{handle.id}.add", "other" if queue == "default" else "default")
 
