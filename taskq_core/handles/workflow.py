@@ -1,38 +1,17 @@
 """The handle of an enqueued workflow."""
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import WorkflowNotFoundError, WorkflowNotSentError, WorkflowTimeoutError
+from taskq_core.handles import workflow_plans
 from taskq_core.handles.handle import SentLater
 from taskq_core.handles.source import NOT_YET, HandleSource
 from taskq_core.handles.workflow_records import WorkflowGraph, WorkflowInfo
 from taskq_core.settings import Duration, seconds
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
-
-
-class WorkflowPlans(Protocol):
-    """Makes the request plans of workflow handles: `taskq_core.workflow.reading`."""
-
-    def ask_result(
-        self, queue: QueueKeys, workflow_id: str, result_type: Any, *, publish_end: bool
-    ) -> RequestPlan[Any]:
-        """Return the result, `NOT_YET` while the workflow has not ended."""
-        ...
-
-    def ask_graph(self, keys: Keys, home: str, workflow_id: str) -> RequestPlan[WorkflowGraph]:
-        """Read the workflow."""
-        ...
-
-    def ask_cancel(self, keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
-        """Cancel the workflow."""
-        ...
-
-    def ask_retry(self, queue: QueueKeys, workflow_id: str) -> RequestPlan[int]:
-        """Run the failed steps again."""
-        ...
 
 
 class WorkflowHandle(SentLater):
@@ -51,7 +30,6 @@ class WorkflowHandle(SentLater):
     def __init__(
         self,
         source: HandleSource,
-        plans: WorkflowPlans,
         *,
         id: str,  # noqa: A002 - the attribute's name
         queue: str,
@@ -59,7 +37,6 @@ class WorkflowHandle(SentLater):
         result_type: Any = Any,
     ) -> None:
         self._source = source
-        self._plans = plans
         self.id = id
         self.queue = queue
         self.name = name
@@ -102,9 +79,7 @@ class WorkflowHandle(SentLater):
     def _ask_end(self) -> RequestPlan[Any]:
         """Return the result, `NOT_YET` while the workflow has not ended."""
         try:
-            return (
-                yield from self._asked(self._plans.ask_result(self._keys, self.id, self.result_type, publish_end=True))
-            )
+            return (yield from self._asked(workflow_plans.ask_result(self._keys, self.id, self.result_type)))
         except WorkflowNotSentError:
             return NOT_YET
 
@@ -128,13 +103,13 @@ class WorkflowHandle(SentLater):
         raise WorkflowNotSentError(self.queue, self.id, "the workflow waits in the outbox until a worker sends it")
 
     def _ask_graph(self) -> RequestPlan[WorkflowGraph]:
-        return self._asked(self._plans.ask_graph(self._source.keys, self.queue, self.id))
+        return self._asked(workflow_plans.ask_graph(self._source.keys, self.queue, self.id))
 
     def _ask_cancel(self) -> RequestPlan[bool]:
-        return self._asked(self._plans.ask_cancel(self._source.keys, self.queue, self.id))
+        return self._asked(workflow_plans.ask_cancel(self._source.keys, self.queue, self.id))
 
     def _ask_retry(self) -> RequestPlan[int]:
-        return self._asked(self._plans.ask_retry(self._keys, self.id))
+        return self._asked(workflow_plans.ask_retry(self._keys, self.id))
 
     def refresh(self) -> WorkflowInfo:
         """Read the workflow: its state, and the counts of its steps.

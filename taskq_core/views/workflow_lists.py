@@ -12,11 +12,11 @@ from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.workflows import StoredWorkflow, StoredWorkflows
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
+from taskq_core.handles.workflow_plans import read_state, read_time
 from taskq_core.handles.workflow_records import WorkflowState
 from taskq_core.inspector.known import known_queue
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.reading import read_state, read_time
 
 WORKFLOWS_MAX = 1_000
 """Maximum number of workflows on a page."""

@@ -8,12 +8,12 @@ from taskq_core.broker.operations.workflows import StoredMember, StoredStep
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, WorkflowNotFoundError
 from taskq_core.handles.records import TaskInfo
+from taskq_core.handles.workflow_plans import LOOKED_UP_MAX, ask_attempts, ask_graph, ask_step
 from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowState
 from taskq_core.inspector.known import known_queue
 from taskq_core.settings import check_whole
 from taskq_core.views.graphs import GraphDrawing, drawing_of
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.reading import LOOKED_UP_MAX, ask_attempts, ask_graph, ask_step
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
 
 MEMBERS_MAX = 500

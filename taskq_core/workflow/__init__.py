@@ -1,7 +1,7 @@
 """Workflows: tasks that run one after the other, at the same time, or after any number of other tasks.
 
 `tasks.canvas` and `tasks.named` build workflows. `graph` turns them into named steps and checks them, `sending` encodes
-them, `aio` and `sync` enqueue them, and `reading` reads them for handles. The script that settles a step starts the
+them, `aio` and `sync` enqueue them, and `handles.workflow_plans` reads them. The script that settles a step starts the
 next steps (`_flow` in `broker/lua`), and `dispatch` moves steps and outcomes between queues.
 """
 

@@ -18,7 +18,6 @@ from taskq_core.errors import (
 from taskq_core.execution.context import current_task
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.tasks.canvas import Signature, Whole
-from taskq_core.workflow import reading
 from taskq_core.workflow.graph import Graph, Node, build
 from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
 from taskq_core.workflow.sending import Outgoing
@@ -76,7 +75,6 @@ class AsyncWorkflowClient:
         outgoing = Outgoing.start(self._preparer, graph, streams)
         handle = WorkflowHandle(
             self._preparer.source,
-            reading,
             id=outgoing.id,
             queue=outgoing.home.name,
             name=graph.about.name or "",

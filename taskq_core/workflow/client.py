@@ -3,7 +3,6 @@
 from taskq_core.client.runtime import Runtime
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.wire import validate_queue_name, validate_task_id
-from taskq_core.workflow import reading
 from taskq_core.workflow.aio import AsyncWorkflowClient
 from taskq_core.workflow.members import Batch
 from taskq_core.workflow.sending import Outgoing
@@ -33,9 +32,7 @@ class WorkflowClients:
         Raises:
             ConfigurationError: The id or the name of the home queue is not valid.
         """
-        return WorkflowHandle(
-            self.runtime.source, reading, id=validate_task_id(workflow_id), queue=validate_queue_name(queue)
-        )
+        return WorkflowHandle(self.runtime.source, id=validate_task_id(workflow_id), queue=validate_queue_name(queue))
 
     def _send_deferred(self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[Batch]) -> None:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""

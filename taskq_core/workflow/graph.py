@@ -13,6 +13,7 @@ from typing import Any
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
+from taskq_core.handles.workflow_plans import ALWAYS, CONTINUE, FAILED, STOP
 from taskq_core.tasks.canvas import Canvas, Chain, Group, Signature, Single, Whole, check_takes_result
 from taskq_core.tasks.named import Workflow, edge_arguments
 from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
@@ -24,10 +25,6 @@ NAMED_STEPS = 3
 """Maximum number of step names in the generated name of a workflow."""
 NAME_CHARS = 200
 """Maximum length of a generated name."""
-
-STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
-"""When a child runs: after a success; after success or failure, and the workflow can still succeed; after success or
-failure, and the workflow fails after a failure; after a failure only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,8 @@ class Before:
     """The predecessors of a node, and the results that it takes from them.
 
     Attributes:
-        parents: The condition under which the node runs after each predecessor: one of the letters above, by number.
+        parents: The condition under which the node runs after each predecessor, by number: `STOP`, `CONTINUE`,
+            `ALWAYS` or `FAILED`.
         positional: Results that its call, or each member of a group, receives before its own arguments.
         named: Results that its call receives by parameter name.
     """

@@ -19,6 +19,7 @@ from taskq_core.errors import (
     TaskArgumentsError,
     WorkflowDefinitionError,
 )
+from taskq_core.handles.workflow_plans import FAILED
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Peeked, Signature
 from taskq_core.tasks.options import TaskOptions
@@ -28,7 +29,7 @@ from taskq_core.tasks.task import Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
-from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
+from taskq_core.workflow.graph import Before, Failure, Graph, Node, Result
 
 STEP_KEPT_S = 86_400
 """Retention in seconds of a step that a Go worker ran, so that a taskq worker can find that it has ended."""

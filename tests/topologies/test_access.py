@@ -62,7 +62,7 @@ LOOKS = [
         for file in (CORE / room).iterdir()
         if file.name.endswith(".py")
     ),
-    *(CORE / name for name in ("handles/changing.py", "handles/moving.py", "workflow/reading.py")),
+    *(CORE / name for name in ("handles/changing.py", "handles/moving.py", "handles/workflow_plans.py")),
 ]
 """Modules of tools that read and act."""
 

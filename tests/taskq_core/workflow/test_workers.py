@@ -16,10 +16,10 @@ from taskq_core import (
 from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerUnavailableError
+from taskq_core.handles.workflow_plans import damage_named
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.workflow import StepState, Workflow, WorkflowHandle, WorkflowState, chain, chord, group
-from taskq_core.workflow.reading import damage_named
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (

@@ -1,4 +1,4 @@
-"""Request plans that read, cancel and retry a workflow. The blocking and the asyncio client share them."""
+"""Request plans that read, cancel and retry a workflow."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,8 +36,10 @@ from taskq_core.errors import (
 from taskq_core.handles.source import NOT_YET
 from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
 from taskq_core.wire import Keys, QueueKeys, decode_message
-from taskq_core.workflow.graph import FAILED, STOP
 
+STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
+"""When a node runs after a predecessor: after a success; after success or failure, and the workflow can still succeed;
+after success or failure, and the workflow fails after a failure; after a failure only."""
 _STATES = {
     b"w": StepState.WAITING,
     b"h": StepState.WAITING,
@@ -51,7 +53,7 @@ _WHEN = {STOP: "success", FAILED: "failure"}
 
 
 class NodeSpec(msgspec.Struct, array_like=True):
-    """A node in the stored form that `sending` writes.
+    """A node in the stored form that `workflow.sending` writes.
 
     Attributes:
         name: Its name.
@@ -135,9 +137,9 @@ def ask_fields(
     return values
 
 
-def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, publish_end: bool) -> RequestPlan[Any]:
-    """Read the result of a workflow, `NOT_YET` while it runs."""
-    fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], publish_end=publish_end)
+def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any) -> RequestPlan[Any]:
+    """Read the result of a workflow, `NOT_YET` while it runs. Its end is then published."""
+    fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], publish_end=True)
     with damage_named(queue, workflow_id):
         state = read_state(fields[0])
         if state is WorkflowState.RUNNING:
