@@ -12,7 +12,7 @@ from taskq_core.broker.operations import views
 from taskq_core.execution.context import TaskContext
 from taskq_core.settings import Duration, seconds
 from taskq_core.testing.passing import PassingTime
-from taskq_core.testing.records import TaskRun, raise_failures
+from taskq_core.testing.records import TaskRun, raise_failures, task_run
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 SAFETY_NET_S = 0.05
@@ -32,16 +32,7 @@ class _Runs(WorkerListener):
         self.runs: list[TaskRun] = []
 
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
-        self.runs.append(
-            TaskRun(
-                id=context.id,
-                name=context.name,
-                queue=context.queue,
-                attempt=context.attempt,
-                outcome=outcome,
-                error=error,
-            )
-        )
+        self.runs.append(task_run(context, outcome, error))
 
 
 def drain(

@@ -32,14 +32,13 @@ from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.iteration import Keeper
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
-from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
 from taskq_core.tasks.task import Task
-from taskq_core.testing.records import TaskRun
+from taskq_core.testing.records import TaskRun, task_run
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
 from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
-from taskq_core.worker.run import Run
+from taskq_core.worker.run import Run, ends_at
 from taskq_core.workflow.dispatch import dispatch
 
 logger = logging.getLogger("taskq.testing")
@@ -189,57 +188,35 @@ class InlineWorker:
 
     def _prepare(self, run: Run, on_loop: bool) -> Callable[[], Any]:
         """Return a function without arguments that runs the task's function inside its middleware."""
-        task = run.task = self._app.find_handler(run.name)
-        message = run.message
+        run.task = self._app.find_handler(run.name)
         run.started = SYSTEM_CLOCK.monotonic()
         run.context = self._context(run, on_loop)
         tracing = self._app.runtime.tracing
         if tracing.is_active:
-            run.span = tracing.start_consumer(
-                run.queue.name,
-                run.name,
-                run.task_id,
-                retried=message.retried,
-                max_retry=message.retry,
-                headers=message.headers,
-                relation=task.options.relation,
-                body_size=len(message.payload),
-            )
-        if isinstance(task, Handler):
-            run.kwargs = task.arguments(message, message.payload, run.queue.name)
-        else:
-            run.kwargs, _ = task.codec.decode_counting(message.payload)
-        given = (run.context,) if task.takes_context else ()
-        call: Callable[[], Any] = partial(task.body, *given, **run.kwargs)
-        for middleware in reversed(self._app.middleware.of_run(run.queue.name, task.name, run.name)):
-            if not middleware.only_in_workers:
-                around = middleware.aaround if task.is_coroutine else middleware.around
-                call = partial(around, run.context, call)
-        return call
+            run.start_span(tracing)
+        run.decode()
+        return run.bound(self._app.middleware, in_worker=False)
 
     def _context(self, run: Run, on_loop: bool) -> TaskContext:
         message = run.message
-        now = SYSTEM_CLOCK.time()
-        limits = [now + message.timeout] if message.timeout else []
-        limits += [message.deadline] if message.deadline else []
         return TaskContext(
             id=run.task_id,
             name=run.name,
             queue=run.queue.name,
             retried=message.retried,
             max_retry=message.retry,
-            deadline=utc_datetime(min([*(limits or [now + DEFAULT_TIMEOUT_S]), LATEST_S])),
+            deadline=utc_datetime(min(ends_at(message, SYSTEM_CLOCK.time(), clock_ahead_s=0.0), LATEST_S)),
             headers=dict(message.headers),
             state=self._state,
             _loop=asyncio._get_running_loop() if on_loop else None,
             worker=self._owner,
-            _open_buffer=partial(self._notes, run),
+            _open_buffer=partial(self._buffer_of, run),
         )
 
-    def _notes(self, run: Run) -> "_InlineNotes":
+    def _buffer_of(self, run: Run) -> "_InlineBuffer":
         if run.buffer is None:
-            run.buffer = _InlineNotes(run, self._runner, self._owner)
-        assert isinstance(run.buffer, _InlineNotes)
+            run.buffer = _InlineBuffer(run, self._runner, self._owner)
+        assert isinstance(run.buffer, _InlineBuffer)
         return run.buffer
 
     def _enter(self, run: Run) -> None:
@@ -267,28 +244,22 @@ class InlineWorker:
         )
         archive = self._app.settings.archive.limits(run.queue.name)
         self._runner.run(run_ops.settle(run.queue, [settlement], owner=self._owner, archive=archive))
+        error = None if isinstance(run.error, TaskPaused) else run.error
         if run.span is not None:
-            run.span.end(state_after(settlement), None if isinstance(run.error, TaskPaused) else run.error)
+            run.span.end(state_after(settlement), error)
         assert run.context is not None
         outcome = run.context.outcome = run_outcome(settlement, run.error).value
-        return TaskRun(
-            id=run.task_id,
-            name=run.name,
-            queue=run.queue.name,
-            attempt=run.message.retried + 1,
-            outcome=outcome,
-            error=None if isinstance(run.error, TaskPaused) else run.error,
-        )
+        return task_run(run.context, outcome, error)
 
 
-class _InlineNotes(Keeper):
+class _InlineBuffer(Keeper):
     """Stores progress, cursors and results of a run at once."""
 
     def __init__(self, run: Run, runner: SyncRunner, owner: str) -> None:
         self._run = run
         self._runner = runner
         self._owner = owner
-        self._tells_by_itself = False
+        self._reports_itself = False
         self.cursor: bytes | None = None
 
     @property
@@ -305,11 +276,11 @@ class _InlineNotes(Keeper):
             self._runner.run(run_ops.write_result(run.queue, run.task_id, data, owner=self._owner, run=run.number))
 
     def store_progress(self, progress: bytes) -> None:
-        self._tells_by_itself = True
+        self._reports_itself = True
         self._note(run_ops.PROGRESS_FIELD, progress)
 
     def report(self, done: int, total: int | None) -> None:
-        if not self._tells_by_itself:
+        if not self._reports_itself:
             self._note(run_ops.PROGRESS_FIELD, encode_progress(done, total))
 
     def keep(self, cursor: bytes) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.errors import PayloadError, TaskArgumentsError
+from taskq_core.execution.context import TaskContext
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.task import Task
@@ -100,6 +101,18 @@ class TaskRun:
     def has_failed(self) -> bool:
         """True if the run failed, even if the task is retried."""
         return self.outcome in ("retried", "archived", "lost")
+
+
+def task_run(context: TaskContext, outcome: str, error: BaseException | None) -> TaskRun:
+    """Return the record of a run that has ended."""
+    return TaskRun(
+        id=context.id,
+        name=context.name,
+        queue=context.queue,
+        attempt=context.attempt,
+        outcome=outcome,
+        error=error,
+    )
 
 
 def enqueued_task(new: NewTask, tasks: Mapping[str, Task[Any, Any]]) -> EnqueuedTask:

@@ -11,7 +11,7 @@ import logging
 import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,6 @@ from taskq_core.clock import utc_datetime
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.handles.expiry import check_expiry
 from taskq_core.service.user_code import readable
-from taskq_core.tasks.handlers import Handler
-from taskq_core.tasks.middleware import Middleware
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.deadlines import Deadlines
 from taskq_core.worker.processes import TaskProcesses
@@ -89,8 +87,7 @@ class Executor:
         if known is not run:  # this worker lost the task and took it again, while its function still runs
             self.end(known, Ending.LEASE_LOST)
             self._context.running[run.key] = run
-        name = run.name
-        task = run.task = self._app.find_handler(name)
+        task = run.task = self._app.find_handler(run.name)
         self._deadlines.begin(run, now)
         has_headers = not self._middleware.wraps_runs or bool(message.headers)  # middleware may read them first
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
@@ -99,29 +96,14 @@ class Executor:
                 raise run.error
             if run.may_expire:
                 check_expiry(message, self._context.redis_clock.time(), run.queue.name)
-            payload = message.payload
-            if self._tracing.is_active:
-                run.span = self._tracing.start_consumer(
-                    run.queue.name,
-                    name,
-                    run.task_id,
-                    retried=message.retried,
-                    max_retry=message.retry,
-                    headers=message.headers,
-                    relation=task.options.relation,
-                    body_size=len(payload),
-                )
-                if run.span.is_malformed:
-                    self._context.metrics.malformed_trace(run.queue.name)
+            if self._tracing.is_active and run.start_span(self._tracing).is_malformed:
+                self._context.metrics.malformed_trace(run.queue.name)
             if self._listener is not None:
                 self._listener.task_started(run.context)
-            if isinstance(task, Handler):
-                run.kwargs = task.arguments(message, payload, run.queue.name)
-            else:
-                run.kwargs, ignored = task.codec.decode_counting(payload)
-                if ignored:
-                    self.ignored_fields += ignored
-                    self._context.metrics.ignored_fields(run.queue.name, name, ignored)
+            ignored = run.decode()
+            if ignored:
+                self.ignored_fields += ignored
+                self._context.metrics.ignored_fields(run.queue.name, run.name, ignored)
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
@@ -175,7 +157,7 @@ class Executor:
                 assert self._processes is not None
                 run.result = await self._processes.call(run)
             elif self._middleware.wraps_runs:
-                run.result = await self._wrapped_coroutine(run)
+                run.result = await run.bound(self._middleware)()
             elif task.takes_context:
                 run.result = await task.body(context, **run.kwargs)
             else:
@@ -188,36 +170,15 @@ class Executor:
                 logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)
         self._finish(run)
 
-    def _wrapped_coroutine(self, run: Run) -> Awaitable[object]:
-        call: Callable[[], Awaitable[object]] = self._bound(run)
-        assert run.context is not None
-        for middleware in reversed(self._around(run)):
-            call = partial(middleware.aaround, run.context, call)
-        return call()
-
-    def _around(self, run: Run) -> tuple[Middleware, ...]:
-        assert run.task is not None
-        return self._middleware.of_run(run.queue.name, run.task.name, run.name)
-
-    def _bound(self, run: Run) -> Callable[[], Any]:
-        assert run.task is not None
-        if run.task.takes_context:
-            return partial(run.task.body, run.context, **run.kwargs)
-        return partial(run.task.body, **run.kwargs)
-
     def _call(self, run: Run) -> object:
         """Run a plain function, in its thread."""
         task, context = run.task, run.context
         assert task is not None
-        assert context is not None
         current.set(context)
         if run.span is not None:
             run.span.attach()
         if self._middleware.wraps_runs:
-            call = self._bound(run)
-            for middleware in reversed(self._around(run)):
-                call = partial(middleware.around, context, call)
-            return call()
+            return run.bound(self._middleware)()
         if task.takes_context:
             return task.body(context, **run.kwargs)
         return task.body(**run.kwargs)

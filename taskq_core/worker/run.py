@@ -5,17 +5,19 @@ import contextvars
 import logging
 import math
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from taskq_core.broker.operations.runs import Settlement
 from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.tasks.handlers import Handler
+from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import ConsumerSpan, Outcome
+from taskq_core.telemetry import ConsumerSpan, Outcome, Tracing
 from taskq_core.wire import QueueKeys, TaskMessage
 
 logger = logging.getLogger("taskq.worker")
@@ -165,6 +167,45 @@ class Run:
     def facts(self) -> dict[str, str]:
         """Queue and id, as fields of a log record."""
         return {"queue": self.queue.name, "task_id": self.task_id}
+
+    def start_span(self, tracing: Tracing) -> ConsumerSpan:
+        """Start the span of this run."""
+        assert self.task is not None
+        message = self.message
+        self.span = tracing.start_consumer(
+            self.queue.name,
+            self.name,
+            self.task_id,
+            retried=message.retried,
+            max_retry=message.retry,
+            headers=message.headers,
+            relation=self.task.options.relation,
+            body_size=len(message.payload),
+        )
+        return self.span
+
+    def decode(self) -> int:
+        """Decode the arguments. Return the number of payload fields that no parameter took."""
+        task, message = self.task, self.message
+        assert task is not None
+        ignored = 0
+        if isinstance(task, Handler):
+            self.kwargs = task.arguments(message, message.payload, self.queue.name)
+        else:
+            self.kwargs, ignored = task.codec.decode_counting(message.payload)
+        return ignored
+
+    def bound(self, middleware: MiddlewareStack, *, in_worker: bool = True) -> Callable[[], Any]:
+        """Return a function without arguments that runs the task's function inside its middleware."""
+        task, context = self.task, self.context
+        assert task is not None
+        assert context is not None
+        given = (context,) if task.takes_context else ()
+        call: Callable[[], Any] = partial(task.body, *given, **self.kwargs)
+        for each in reversed(middleware.of_run(self.queue.name, task.name, self.name)):
+            if in_worker or not each.only_in_workers:
+                call = partial(each.aaround if task.is_coroutine else each.around, context, call)
+        return call
 
     @property
     def kind(self) -> str:
