@@ -192,7 +192,7 @@ class LazyCommands(UserDict[str, Any]):
 
 
 class Root(Group):
-    """The root command `taskq`. It reports an error as one line and an exit status.
+    """The root command `taskq`.
 
     Args:
         shared: Options of every command.
@@ -203,25 +203,6 @@ class Root(Group):
     def __init__(self, *args: Any, shared: Sequence[SharedOption], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.shared = tuple(shared)
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run a command line. In standalone mode it prints errors and exits the process, otherwise it raises them."""
-        if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        session = extra.setdefault("obj", None) or Session()
-        extra["obj"] = session
-        status = run_reporting(
-            lambda: super(Root, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        )
-        session.close()
-        sys.exit(status)
 
 
 def run_reporting(run: Callable[[], Any]) -> int:

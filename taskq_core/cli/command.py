@@ -37,7 +37,7 @@ exit status:
 TOOLS: Mapping[str, str] = {
     "stats": "stats",
     "dash": "dash",
-    "queue": "queue past repair",
+    "queue": "queue past",
     "task": "task change enqueue bulk",
     "group": "queue",
     "limit": "limit",

@@ -26,7 +26,6 @@ from taskq_core.inspector import (
     UnreadableTask,
     WorkerProcess,
 )
-from taskq_core.repair.reconcile import Finding, ReconcileReport
 from taskq_core.views import MemberRow, QueueSeries, Sample, StepDetail, TypeRuns, TypesOverview, WorkflowRow
 
 Document = dict[str, Any]
@@ -58,8 +57,6 @@ FIELDS: Mapping[type, str] = {
     RunningTask: "id=task_id name queue started_at deadline",
     PeriodicEntryInfo: "id spec schedule name payload options next_run_at previous_run_at is_paused is_removable",
     SchedulerEvent: "id=task_id enqueued_at",
-    ReconcileReport: "queue scanned complete=is_complete findings",
-    Finding: "kind id=task_id detail repaired",
 }
 """The fields of each record, as `name` or `name=attribute`."""
 INSPECTED = "limit worker started_at progress attempts"

@@ -14,7 +14,7 @@ from taskq_core.cli.session import Session
 from taskq_core.cli.table import Column
 from taskq_core.inspector import QueueInfo
 
-queue = Group("queue", help="List, inspect, pause, repair and remove queues.")
+queue = Group("queue", help="List, inspect, pause and remove queues.")
 names_argument = click.argument("names", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
 NO_QUEUES = "no queues; the first enqueue creates one"
 

@@ -5,11 +5,10 @@ import sys
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from taskq_core import TaskQ
-from taskq_core.cli.command import root
 from taskq_fastapi.dashboard.serving import local_app
+from tests.console import invoke
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import looking
 
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.redis
 
 
 def failing(*words: str) -> str:
-    result = CliRunner().invoke(root, ("dashboard", *words), prog_name="taskq")
+    result = invoke(("dashboard", *words))
     assert result.exit_code in (1, 2)
     return result.output
 

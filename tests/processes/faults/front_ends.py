@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from click.testing import CliRunner
 from django.contrib.admin import site
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
@@ -12,11 +11,11 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 
 from taskq_core import TaskQ
-from taskq_core.cli.command import root
 from taskq_fastapi import taskq_router
 from taskq_fastapi.api import models
 from taskq_fastapi.dashboard import Role, User, taskq_dashboard
 from taskq_fastapi.dashboard.registry import PAGES
+from tests.console import invoke
 from tests.redis_server import RedisServer
 
 WEB_LOOKS = [
@@ -95,7 +94,7 @@ def web_looks(app: FastAPI, addresses: Sequence[str] = (*WEB_LOOKS, *API_LOOKS))
 
 def command(*words: str, url: str, status: int | None = None) -> str:
     """Return the output of the command on both streams."""
-    result = CliRunner().invoke(root, words, prog_name="taskq", env={"TASKQ_URL": url})
+    result = invoke(words, env={"TASKQ_URL": url})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert status is None or result.exit_code == status, result.output

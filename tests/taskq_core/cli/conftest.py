@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from taskq_core import TaskQ
-from taskq_core.cli.command import root
 from tests.clock import Clock
+from tests.console import invoke
 from tests.redis_server import RedisServer
 
 Run = Callable[..., Result]
@@ -63,7 +63,7 @@ def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("TASKQ_ENQUEUE_TIMEOUT", "30")  # it is there, and takes its time on a busy machine
 
     def run(*words: str, status: int | None = 0, stdin: str | None = None) -> Result:
-        result = CliRunner().invoke(root, words, input=stdin, prog_name="taskq")
+        result = invoke(words, input=stdin)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert status is None or result.exit_code == status, result.output
