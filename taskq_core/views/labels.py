@@ -18,6 +18,55 @@ from taskq_core.workflow import StepInfo
 Skipped = Counter[tuple[Skip, str]]
 """Number of skipped tasks by reason and, for some reasons, state."""
 
+BUTTONS = {
+    TaskAction.RUN: marked("Run now"),
+    TaskAction.RETRY: marked("Retry later"),
+    TaskAction.ARCHIVE: marked("Archive"),
+    TaskAction.CANCEL: marked("Cancel"),
+    TaskAction.MOVE: marked("Move"),
+    TaskAction.DELETE: marked("Delete"),
+}
+"""English labels of the buttons of each action, in display order."""
+_QUESTIONS = {
+    TaskAction.RUN: nmarked("Run %(whom)s now?", "Run %(whom)s now?"),
+    TaskAction.RETRY: nmarked("Run %(whom)s at a later time?", "Run %(whom)s at a later time?"),
+    TaskAction.ARCHIVE: nmarked("Archive %(whom)s?", "Archive %(whom)s?"),
+    TaskAction.DELETE: nmarked(
+        "Delete %(whom)s? It will not run any more.", "Delete %(whom)s? They will not run any more."
+    ),
+    TaskAction.CANCEL: nmarked(
+        "Ask the worker of %(whom)s to cancel it?", "Ask the workers of %(whom)s to cancel them?"
+    ),
+    TaskAction.MOVE: nmarked("Move %(whom)s to another queue?", "Move %(whom)s to another queue?"),
+}
+TASK_STATES = (
+    pmarked("task state", "active"),
+    pmarked("task state", "pending"),
+    pmarked("task state", "scheduled"),
+    pmarked("task state", "retry"),
+    pmarked("task state", "archived"),
+    pmarked("task state", "completed"),
+    pmarked("task state", "aggregating"),
+)
+WORKFLOW_STATES = (
+    pmarked("workflow state", "running"),
+    pmarked("workflow state", "succeeded"),
+    pmarked("workflow state", "failed"),
+    pmarked("workflow state", "cancelled"),
+    pmarked("workflow state", "damaged"),
+)
+QUEUE_STATUS = (
+    pmarked("queue status", "running"),
+    pmarked("queue status", "no worker"),
+    pmarked("queue status", "paused"),
+    pmarked("queue status", "damaged"),
+)
+WORKER_STATUS = (
+    pmarked("worker status", "new"),
+    pmarked("worker status", "active"),
+    pmarked("worker status", "stopped"),
+    pmarked("worker status", "closed"),
+)
 _DONE = {
     TaskAction.RUN: nmarked("%(count)s task runs now.", "%(count)s tasks run now."),
     TaskAction.RETRY: nmarked("%(count)s task was put off.", "%(count)s tasks were put off."),
@@ -72,6 +121,11 @@ STEP_STATES = (
     pmarked("workflow state", "cancelled"),
 )
 """States of steps of workflows and of members of groups."""
+
+
+def question(action: TaskAction, whom: str, count: int) -> str:
+    """Return the question before an action on tasks. `whom` describes the tasks."""
+    return ngettext(*_QUESTIONS[action], count, whom=whom)
 
 
 def step_state(step: StepInfo | MemberRow) -> str:

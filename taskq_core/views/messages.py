@@ -4,21 +4,12 @@ They are in the current language (`taskq_core.settings.language`).
 """
 
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, PeriodicEntryInfo, TaskAction
-from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pmarked
-from taskq_core.views.labels import done, skipped, step_state
+from taskq_core.settings.language import gettext, marked, ngettext
+from taskq_core.views.labels import BUTTONS, done, skipped, step_state
 from taskq_core.views.workflows import WorkflowDetail
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo, WorkflowInfo
 
-BUTTONS = {
-    TaskAction.RUN: marked("Run now"),
-    TaskAction.RETRY: marked("Retry later"),
-    TaskAction.ARCHIVE: marked("Archive"),
-    TaskAction.CANCEL: marked("Cancel"),
-    TaskAction.MOVE: marked("Move"),
-    TaskAction.DELETE: marked("Delete"),
-}
-"""English labels of the buttons of each action, in display order."""
 ALL_BUTTONS = {
     TaskAction.RUN: marked("Run all now"),
     TaskAction.RETRY: marked("Retry all later"),
@@ -28,52 +19,6 @@ ALL_BUTTONS = {
     TaskAction.DELETE: marked("Delete all"),
 }
 """English labels of the buttons for all tasks of a list."""
-_QUESTIONS = {
-    TaskAction.RUN: nmarked("Run %(whom)s now?", "Run %(whom)s now?"),
-    TaskAction.RETRY: nmarked("Run %(whom)s at a later time?", "Run %(whom)s at a later time?"),
-    TaskAction.ARCHIVE: nmarked("Archive %(whom)s?", "Archive %(whom)s?"),
-    TaskAction.DELETE: nmarked(
-        "Delete %(whom)s? It will not run any more.", "Delete %(whom)s? They will not run any more."
-    ),
-    TaskAction.CANCEL: nmarked(
-        "Ask the worker of %(whom)s to cancel it?", "Ask the workers of %(whom)s to cancel them?"
-    ),
-    TaskAction.MOVE: nmarked("Move %(whom)s to another queue?", "Move %(whom)s to another queue?"),
-}
-TASK_STATES = (
-    pmarked("task state", "active"),
-    pmarked("task state", "pending"),
-    pmarked("task state", "scheduled"),
-    pmarked("task state", "retry"),
-    pmarked("task state", "archived"),
-    pmarked("task state", "completed"),
-    pmarked("task state", "aggregating"),
-)
-WORKFLOW_STATES = (
-    pmarked("workflow state", "running"),
-    pmarked("workflow state", "succeeded"),
-    pmarked("workflow state", "failed"),
-    pmarked("workflow state", "cancelled"),
-    pmarked("workflow state", "damaged"),
-)
-"""States of workflows. The states of steps and members are in `taskq_core.views.labels`."""
-QUEUE_STATUS = (
-    pmarked("queue status", "running"),
-    pmarked("queue status", "no worker"),
-    pmarked("queue status", "paused"),
-    pmarked("queue status", "damaged"),
-)
-WORKER_STATUS = (
-    pmarked("worker status", "new"),
-    pmarked("worker status", "active"),
-    pmarked("worker status", "stopped"),
-    pmarked("worker status", "closed"),
-)
-
-
-def question(action: TaskAction, whom: str, count: int) -> str:
-    """Return the question before an action on tasks. `whom` describes the tasks."""
-    return ngettext(*_QUESTIONS[action], count, whom=whom)
 
 
 def outcome(action: TaskAction, report: ActionReport) -> tuple[str, str]:

@@ -7,6 +7,7 @@ contains the state of each selected row at the time it was shown, so that an act
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from django import forms
@@ -79,7 +80,7 @@ def confirmed_action(
     Args:
         description: Text in the list's choice of actions, such as `Run selected %(verbose_name_plural)s now`.
         button: Text of the confirming button, and of the button on the page of one row.
-        question: Question on the confirmation page, an `ngettext_lazy` with `%(count)d`.
+        question: Question on the confirmation page, an `ngettext_lazy` with `%(count)d`, or a function of this number.
         permissions: The user needs one of them: `run` means `has_run_permission`.
         form: Form with further input. Its cleaned data are passed to the method as keyword arguments.
         is_destructive: True draws the button like that of a deletion.
@@ -101,7 +102,7 @@ def confirmed_action(
             is_picked = not is_across(request)
             context = {
                 "title": button,
-                "question": question % {"count": count},
+                "question": question(count) if callable(question) else question % {"count": count},
                 "note": getattr(rows, "note", ""),
                 "shown": [(row, modeladmin.address("change", row.pk)) for row in shown],
                 "more": max(0, count - len(shown)),
@@ -119,6 +120,31 @@ def confirmed_action(
 
         action.button = button  # type: ignore[attr-defined]  # read by the page of one row
         return action
+
+    return decorate
+
+
+def row_action(*, report: Any, flag: int = CHANGE, **confirmation: Any) -> Callable[[Callable[..., Any]], Action]:
+    """Turn a method that changes one row into an action on the selected rows that asks for confirmation.
+
+    Args:
+        report: As in `act_on_each`.
+        flag: Flag of the log entries.
+        confirmation: As in `confirmed_action`.
+
+    The method is `act` of `act_on_each`. The cleaned data of the form are passed to it as keyword arguments.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Action:
+        @confirmed_action(**confirmation)
+        @functools.wraps(function)
+        def act_on_rows(
+            modeladmin: Any, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], **given: Any
+        ) -> None:
+            act = functools.partial(function, modeladmin, **given)
+            act_on_each(modeladmin, request, rows, act, report, shown_marks=shown_marks, flag=flag)
+
+        return act_on_rows
 
     return decorate
 
@@ -186,7 +212,7 @@ def act_on_each(
     act: Callable[[Any, Deadline], tuple[Any, int]],
     report: Any,
     *,
-    shown_marks: Mapping[str, str] | None = None,
+    shown_marks: Mapping[str, str] = MappingProxyType({}),
     flag: int = CHANGE,
 ) -> None:
     """Perform an action on rows one by one and log each. Report the skipped rows with the reasons.
@@ -215,7 +241,8 @@ def act_on_each(
             is_complete = False
             break
         try:
-            if shown_marks is not None and shown_marks.get(row.pk, row.mark) != row.mark:
+            mark = getattr(row, "mark", None)
+            if shown_marks and shown_marks.get(row.pk, mark) != mark:
                 raise SkippedError(gettext_lazy("it has changed since the page was loaded"))
             with override(None):  # as Django does, log in the language of the code
                 entry, count = act(row, deadline)

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from taskq_core import TaskState
 from taskq_core.inspector import DailyStats
 from taskq_core.views import QueueSeries, Sample, bars, line_path, scale_top
-from taskq_django.admin.formats import TASK_STATES, number, render, span
+from taskq_django.admin.formats import number, render, span, state_name
 
 RECENT = timedelta(hours=1)
 """Period of the line charts."""
@@ -36,7 +36,7 @@ def state_bar(name: str, sizes: Mapping[TaskState, int], *, whole: int) -> SafeS
         sizes: Tasks by state.
         whole: Number of tasks that corresponds to the full width.
     """
-    parts = [(bar, f"{capfirst(TASK_STATES[bar.state])}: {number(bar.count)}") for bar in bars(sizes, whole)]
+    parts = [(bar, f"{capfirst(state_name(bar.state))}: {number(bar.count)}") for bar in bars(sizes, whole)]
     return render("state_bar.html", name=name, parts=parts)
 
 

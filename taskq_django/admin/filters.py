@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 from django.contrib.admin import SimpleListFilter
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext
 
 from taskq_core import TaskState
 from taskq_core.inspector import LISTED_STATES, total_of
 from taskq_core.workflow import WorkflowState
-from taskq_django.admin.formats import TASK_STATES, WORKFLOW_STATES
+from taskq_django.admin.formats import state_name
 from taskq_django.app import taskq
 
 NAME_CHARS = 256
@@ -67,7 +68,7 @@ class StateFilter(RowFilter):
         infos = model_admin.queue_infos(request)
         selected = request.GET.get(QueueFilter.parameter_name)
         chosen = [info for info in infos if info.name == selected] or infos
-        return [(str(state), f"{TASK_STATES[state]} ({total_of(chosen, state)})") for state in LISTED_STATES]
+        return [(state.value, f"{state_name(state)} ({total_of(chosen, state)})") for state in LISTED_STATES]
 
     def narrowed(self, value: str) -> dict[str, Any]:
         """Return the state."""
@@ -130,10 +131,8 @@ class WorkflowStateFilter(RowFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the states."""
         running = sum(each.running for each in model_admin.workflow_counts(request))
-        return [
-            (state.value, f"{name} ({running})" if state is WorkflowState.RUNNING else str(name))
-            for state, name in WORKFLOW_STATES.items()
-        ]
+        names = [(state.value, pgettext("workflow state", state.value)) for state in WorkflowState]
+        return [(state, f"{name} ({running})" if state == WorkflowState.RUNNING else name) for state, name in names]
 
     def narrowed(self, value: str) -> dict[str, Any]:
         """Return the state."""

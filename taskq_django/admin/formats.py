@@ -20,46 +20,21 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext, pgettext_lazy, trans_real
+from django.utils.translation import ngettext, pgettext, trans_real
 
 from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.settings.language import translated_with
-from taskq_core.views import QueueStatus, labels
-from taskq_core.workflow import WorkflowState
+from taskq_core.views import labels
 from taskq_django.models import Queue, Task, Workflow
 
 SHOWN_BYTES = 64 * 1024
 """Maximum number of bytes of a payload or a result on a page."""
 
-TASK_STATES: Mapping[TaskState, Any] = {
-    TaskState.ACTIVE: pgettext_lazy("task state", "active"),
-    TaskState.PENDING: pgettext_lazy("task state", "pending"),
-    TaskState.SCHEDULED: pgettext_lazy("task state", "scheduled"),
-    TaskState.RETRY: pgettext_lazy("task state", "retry"),
-    TaskState.ARCHIVED: pgettext_lazy("task state", "archived"),
-    TaskState.COMPLETED: pgettext_lazy("task state", "completed"),
-    TaskState.AGGREGATING: pgettext_lazy("task state", "aggregating"),
-}
-QUEUE_STATUSES: Mapping[QueueStatus, Any] = {
-    QueueStatus.RUNNING: pgettext_lazy("queue status", "running"),
-    QueueStatus.NO_WORKER: pgettext_lazy("queue status", "no worker"),
-    QueueStatus.PAUSED: pgettext_lazy("queue status", "paused"),
-    QueueStatus.DAMAGED: pgettext_lazy("queue status", "damaged"),
-}
-WORKER_STATUSES: Mapping[str, Any] = {
-    "new": pgettext_lazy("worker status", "new"),
-    "active": pgettext_lazy("worker status", "active"),
-    "stopped": pgettext_lazy("worker status", "stopped"),
-    "closed": pgettext_lazy("worker status", "closed"),
-}
-WORKFLOW_STATES: Mapping[WorkflowState, Any] = {
-    WorkflowState.RUNNING: pgettext_lazy("workflow state", "running"),
-    WorkflowState.SUCCEEDED: pgettext_lazy("workflow state", "succeeded"),
-    WorkflowState.FAILED: pgettext_lazy("workflow state", "failed"),
-    WorkflowState.CANCELLED: pgettext_lazy("workflow state", "cancelled"),
-    WorkflowState.DAMAGED: pgettext_lazy("workflow state", "damaged"),
-}
+
+def state_name(state: TaskState) -> str:
+    """Return the name of a state of tasks."""
+    return pgettext("task state", state.value)
 
 
 def key_of(queue: str, name: str) -> str:

@@ -30,7 +30,7 @@ from taskq_core import TaskQError
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.inspector import Inspector
 from taskq_core.wire.cron import with_zone
-from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, confirmed_action
+from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, row_action
 from taskq_django.admin.base import BaseAdmin, FrameMixin
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
 from taskq_django.admin.formats import in_zone, render
@@ -261,7 +261,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
         )
         act_on_each(self, request, queryset, partial(_switch, False), report)
 
-    @confirmed_action(
+    @row_action(
         description=gettext_lazy("Run selected %(verbose_name_plural)s now"),
         button=gettext_lazy("Run now"),
         question=ngettext_lazy(
@@ -269,20 +269,16 @@ class PeriodicTaskAdminMixin(FrameMixin):
             "Enqueue a task of each of %(count)d periodic tasks now, in addition to their schedules?",
             "count",
         ),
+        report=ngettext_lazy("%(count)d task was enqueued.", "%(count)d tasks were enqueued.", "count"),
         permissions=["run"],
     )
-    def run_now(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", **_shown_marks: Any) -> None:
-        """Enqueue a task of each periodic task now. This does not count as one of its runs."""
-
-        def act(obj: PeriodicTask, deadline: Deadline) -> tuple[str, int]:
-            try:
-                handle = taskq.client.enqueue(obj.entry.call)
-            except (TaskQError, ValueError, TypeError) as error:
-                raise SkippedError(f"{obj}: {error}") from error
-            return _("Run now, as task %(id)s.") % {"id": handle.id}, 1
-
-        report = ngettext_lazy("%(count)d task was enqueued.", "%(count)d tasks were enqueued.", "count")
-        act_on_each(self, request, queryset, act, report)
+    def run_now(self, obj: PeriodicTask, deadline: Deadline) -> tuple[str, int]:
+        """Enqueue a task of a periodic task now. This does not count as one of its runs."""
+        try:
+            handle = taskq.client.enqueue(obj.entry.call)
+        except (TaskQError, ValueError, TypeError) as error:
+            raise SkippedError(f"{obj}: {error}") from error
+        return _("Run now, as task %(id)s.") % {"id": handle.id}, 1
 
     # --- views --------------------------------------------------------------------------------------------------------
 

@@ -14,25 +14,24 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext, ngettext_lazy
+from django.utils.translation import ngettext, ngettext_lazy, pgettext
 
 from taskq_core import TaskState
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LISTED_STATES, Inspector
 from taskq_core.views import DAYS_CHOICES, STATES, Dashboard, QueuesOverview, QueueStatus
-from taskq_django.admin.actions import AdminForm, Deadline, act_on_each, confirmed_action, is_across
+from taskq_django.admin.actions import AdminForm, Deadline, is_across, row_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.charts import POINTS, RECENT, history_chart, recent_charts, state_bar
 from taskq_django.admin.columns import column
 from taskq_django.admin.formats import (
-    QUEUE_STATUSES,
-    TASK_STATES,
     Links,
     nowrap_span,
     number,
     per_cent,
     render,
     size,
+    state_name,
 )
 from taskq_django.admin.rows import ListRows
 from taskq_django.app import taskq
@@ -63,9 +62,9 @@ class QueueColumns:
     def status(self, queue: Any) -> SafeString | str:
         """Return whether workers run its tasks, or that the queue is damaged."""
         record = queue.record
-        name = QUEUE_STATUSES[record.status]
+        name = pgettext("queue status", record.status.value)
         if record.status is QueueStatus.RUNNING:
-            return str(name)
+            return name
         kind = record.status.value.replace(" ", "-")
         return format_html('<strong class="taskq-{}" title="{}">{}</strong>', kind, record.problem, name)
 
@@ -73,7 +72,7 @@ class QueueColumns:
     def tasks(self, queue: Any) -> SafeString:
         """Return the number of tasks, a bar that can be compared with other queues, and the number in each state."""
         counts = [
-            (f"fill-{state}", _count(queue, state), TASK_STATES[state]) for state in STATES if queue.record.sizes[state]
+            (f"fill-{state}", _count(queue, state), state_name(state)) for state in STATES if queue.record.sizes[state]
         ]
         return render("queue_tasks.html", size=queue.record.size, bar=self._bar(queue), counts=counts)
 
@@ -94,7 +93,7 @@ class QueueColumns:
     @admin.display(description=_("by state"))
     def sizes(self, queue: Any) -> SafeString:
         """Return the number of tasks by state."""
-        rows = [(f"fill-{state}", capfirst(TASK_STATES[state]), _count(queue, state)) for state in STATES]
+        rows = [(f"fill-{state}", capfirst(state_name(state)), _count(queue, state)) for state in STATES]
         return render("queue_sizes.html", rows=rows)
 
     @admin.display(description=_("today"))
@@ -169,7 +168,7 @@ class EmptyForm(AdminForm):
         sizes = QueuesOverview(queues=queues).sizes
         field: Any = self.fields["states"]
         field.choices = [
-            (state.value, f"{capfirst(TASK_STATES[state])} ({number(sizes[state])})") for state in DELETABLE
+            (state.value, f"{capfirst(state_name(state))} ({number(sizes[state])})") for state in DELETABLE
         ]
 
 
@@ -211,7 +210,9 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         return Dashboard(Inspector(taskq))
 
     def overview(self, request: HttpRequest) -> QueuesOverview:
-        """Return the queues. They are read once per request."""
+        """Return the queues. A page reads them once; an action reads them again, because it changes them."""
+        if request.method != "GET":
+            return self.dashboard().queues()
         if not hasattr(request, _READ):
             setattr(request, _READ, self.dashboard().queues())
         found: QueuesOverview = getattr(request, _READ)
@@ -267,11 +268,7 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         """Return whether the page of a queue has a button for an action. Django's own button deletes the queue."""
         return action not in ("delete_selected", "pause" if obj.record.is_paused else "resume")
 
-    def _act(self, request: HttpRequest, queues: Any, act: Any, report: Any, **options: Any) -> None:
-        vars(request).pop(_READ, None)  # the action changes the queues, so they must be read again
-        act_on_each(self, request, queues, act, report, **options)
-
-    @confirmed_action(
+    @row_action(
         description=_("Pause selected %(verbose_name_plural)s"),
         button=_("Pause"),
         question=ngettext_lazy(
@@ -279,19 +276,15 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
             "Pause %(count)d queues? Workers start no more of their tasks; running tasks continue.",
             "count",
         ),
+        report=ngettext_lazy("%(count)d queue was paused.", "%(count)d queues were paused.", "count"),
         permissions=["pause"],
     )
-    def pause(self, request: HttpRequest, queues: Any, *, shown_marks: Any) -> None:
-        """Pause queues."""
+    def pause(self, queue: Queue, deadline: Deadline) -> tuple[str, int]:
+        """Pause a queue."""
+        Inspector(taskq).pause(queue.name)
+        return _now("Paused."), 1
 
-        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
-            Inspector(taskq).pause(queue.name)
-            return _now("Paused."), 1
-
-        report = ngettext_lazy("%(count)d queue was paused.", "%(count)d queues were paused.", "count")
-        self._act(request, queues, act, report)
-
-    @confirmed_action(
+    @row_action(
         description=_("Resume selected %(verbose_name_plural)s"),
         button=_("Resume"),
         question=ngettext_lazy(
@@ -299,19 +292,15 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
             "Resume %(count)d queues? Workers start their tasks again.",
             "count",
         ),
+        report=ngettext_lazy("%(count)d queue was resumed.", "%(count)d queues were resumed.", "count"),
         permissions=["pause"],
     )
-    def resume(self, request: HttpRequest, queues: Any, *, shown_marks: Any) -> None:
-        """Resume queues."""
+    def resume(self, queue: Queue, deadline: Deadline) -> tuple[str, int]:
+        """Resume a queue."""
+        Inspector(taskq).resume(queue.name)
+        return _now("Resumed."), 1
 
-        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
-            Inspector(taskq).resume(queue.name)
-            return _now("Resumed."), 1
-
-        report = ngettext_lazy("%(count)d queue was resumed.", "%(count)d queues were resumed.", "count")
-        self._act(request, queues, act, report)
-
-    @confirmed_action(
+    @row_action(
         description=_("Empty selected %(verbose_name_plural)s"),
         button=_("Empty"),
         question=ngettext_lazy(
@@ -319,27 +308,23 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
             "Delete all tasks of %(count)d queues in the states chosen here? They cannot be restored.",
             "count",
         ),
+        report=ngettext_lazy("%(count)d task was deleted.", "%(count)d tasks were deleted.", "count"),
         permissions=["delete"],
         form=EmptyForm,
         is_destructive=True,
     )
-    def empty(self, request: HttpRequest, queues: Any, *, shown_marks: Any, states: Sequence[str]) -> None:
-        """Delete all tasks of queues in some states."""
+    def empty(self, queue: Queue, deadline: Deadline, *, states: Sequence[str]) -> tuple[str, int]:
+        """Delete all tasks of a queue in some states."""
         inspector = Inspector(taskq)
+        count = 0
+        for state in map(TaskState, states):
+            is_grouped = state is TaskState.AGGREGATING
+            for group in [each.name for each in inspector.groups(queue.name)] if is_grouped else [None]:
+                count += inspector.delete_all(queue.name, state, group=group, progress=deadline.progress)
+        text = ngettext("Deleted %(count)d task: %(states)s.", "Deleted %(count)d tasks: %(states)s.", count)
+        return text % {"count": count, "states": ", ".join(states)}, count
 
-        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
-            count = 0
-            for state in map(TaskState, states):
-                is_grouped = state is TaskState.AGGREGATING
-                for group in [each.name for each in inspector.groups(queue.name)] if is_grouped else [None]:
-                    count += inspector.delete_all(queue.name, state, group=group, progress=deadline.progress)
-            text = ngettext("Deleted %(count)d task: %(states)s.", "Deleted %(count)d tasks: %(states)s.", count)
-            return text % {"count": count, "states": ", ".join(states)}, count
-
-        report = ngettext_lazy("%(count)d task was deleted.", "%(count)d tasks were deleted.", "count")
-        self._act(request, queues, act, report)
-
-    @confirmed_action(
+    @row_action(
         description=_("Delete selected %(verbose_name_plural)s"),
         button=_("Delete"),
         question=ngettext_lazy(
@@ -347,20 +332,17 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
             "Delete %(count)d queues with their counters and all their other data?",
             "count",
         ),
+        report=ngettext_lazy("%(count)d queue was deleted.", "%(count)d queues were deleted.", "count"),
         permissions=["delete"],
         form=DeleteForm,
         is_destructive=True,
+        flag=DELETION,
     )
-    def delete_selected(self, request: HttpRequest, queues: Any, *, shown_marks: Any, force: bool) -> None:
-        """Delete queues. `force` also deletes queues with unfinished tasks."""
-
-        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
-            count = Inspector(taskq).remove_queue(queue.name, force=force, progress=deadline.progress)
-            text = ngettext("Deleted with %(count)d task.", "Deleted with %(count)d tasks.", count)
-            return text % {"count": count}, 1
-
-        report = ngettext_lazy("%(count)d queue was deleted.", "%(count)d queues were deleted.", "count")
-        self._act(request, queues, act, report, flag=DELETION)
+    def delete_selected(self, queue: Queue, deadline: Deadline, *, force: bool) -> tuple[str, int]:
+        """Delete a queue. `force` also deletes it if it has unfinished tasks."""
+        count = Inspector(taskq).remove_queue(queue.name, force=force, progress=deadline.progress)
+        text = ngettext("Deleted with %(count)d task.", "Deleted with %(count)d tasks.", count)
+        return text % {"count": count}, 1
 
 
 def selected_days(request: HttpRequest) -> int:

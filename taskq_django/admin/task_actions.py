@@ -15,7 +15,7 @@ from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy, override
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext, override
 
 from taskq_core import ConfigurationError, TaskState
 from taskq_core.inspector import (
@@ -89,83 +89,52 @@ class MoveForm(AdminForm):
         self.add(modeladmin, request, "to_queue", models.CharField(gettext_lazy("To queue"), choices=choices))
 
 
+def _task_action(name: str, description: Any, permission: str, **more: Any) -> Any:
+    """Return an action on tasks: its name in `ACTIONS`, its text in the list, and the permission that it needs."""
+    action = ACTIONS[name]
+
+    def act(self: Any, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], **options: Any) -> None:
+        self._act(request, rows, action, shown_marks, **options)
+
+    def question(count: int) -> str:
+        whom = ngettext("%(count)d task", "%(count)d tasks", count) % {"count": count}
+        with in_active_language():
+            return labels.question(action, whom, count)
+
+    act.__name__ = name
+    confirmed = confirmed_action(
+        description=description,
+        button=gettext_lazy(labels.BUTTONS[action]),
+        question=question,
+        permissions=[permission],
+        **more,
+    )
+    return confirmed(act)
+
+
 class TaskActions(RedisAdminMixin):
     """The actions on tasks."""
 
     actions: Any = tuple(ACTIONS)
 
-    @confirmed_action(
-        description=gettext_lazy("Run selected %(verbose_name_plural)s now"),
-        button=gettext_lazy("Run now"),
-        question=ngettext_lazy("Run %(count)d task now?", "Run %(count)d tasks now?", "count"),
-        permissions=["run"],
+    run_now = _task_action("run_now", gettext_lazy("Run selected %(verbose_name_plural)s now"), "run")
+    retry_later = _task_action(
+        "retry_later", gettext_lazy("Retry selected %(verbose_name_plural)s later"), "change", form=RetryForm
     )
-    def run_now(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
-        """Run tasks now."""
-        self._act(request, rows, TaskAction.RUN, shown_marks)
-
-    @confirmed_action(
-        description=gettext_lazy("Retry selected %(verbose_name_plural)s later"),
-        button=gettext_lazy("Retry later"),
-        question=ngettext_lazy("Run %(count)d task at another time?", "Run %(count)d tasks at another time?", "count"),
-        permissions=["change"],
-        form=RetryForm,
-    )
-    def retry_later(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], **start: Any) -> None:
-        """Run tasks at another time."""
-        self._act(request, rows, TaskAction.RETRY, shown_marks, **start)
-
-    @confirmed_action(
-        description=gettext_lazy("Archive selected %(verbose_name_plural)s"),
-        button=gettext_lazy("Archive"),
-        question=ngettext_lazy("Archive %(count)d task?", "Archive %(count)d tasks?", "count"),
-        permissions=["change"],
-    )
-    def archive_tasks(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
-        """Archive tasks."""
-        self._act(request, rows, TaskAction.ARCHIVE, shown_marks)
-
-    @confirmed_action(
-        description=gettext_lazy("Cancel selected %(verbose_name_plural)s"),
-        button=gettext_lazy("Cancel"),
-        question=ngettext_lazy(
-            "Ask the worker of %(count)d task to cancel it?",
-            "Ask the workers of %(count)d tasks to cancel them?",
-            "count",
-        ),
-        permissions=["run"],
-    )
-    def cancel_tasks(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
-        """Ask workers to cancel running tasks."""
-        self._act(request, rows, TaskAction.CANCEL, shown_marks)
-
-    @confirmed_action(
-        description=gettext_lazy("Move selected %(verbose_name_plural)s to another queue"),
-        button=gettext_lazy("Move"),
-        question=ngettext_lazy(
-            "Move %(count)d task to another queue?", "Move %(count)d tasks to another queue?", "count"
-        ),
-        permissions=["change"],
+    archive_tasks = _task_action("archive_tasks", gettext_lazy("Archive selected %(verbose_name_plural)s"), "change")
+    cancel_tasks = _task_action("cancel_tasks", gettext_lazy("Cancel selected %(verbose_name_plural)s"), "run")
+    move_tasks = _task_action(
+        "move_tasks",
+        gettext_lazy("Move selected %(verbose_name_plural)s to another queue"),
+        "change",
         form=MoveForm,
     )
-    def move_tasks(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], to_queue: str) -> None:
-        """Move tasks to another queue."""
-        self._act(request, rows, TaskAction.MOVE, shown_marks, to_queue=to_queue)
-
-    @confirmed_action(
-        description=gettext_lazy("Delete selected %(verbose_name_plural)s"),
-        button=gettext_lazy("Delete"),
-        question=ngettext_lazy(
-            "Delete %(count)d task? It will not run any more.",
-            "Delete %(count)d tasks? They will not run any more.",
-            "count",
-        ),
-        permissions=["delete"],
+    delete_selected = _task_action(
+        "delete_selected",
+        gettext_lazy("Delete selected %(verbose_name_plural)s"),
+        "delete",
         is_destructive=True,
     )
-    def delete_selected(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
-        """Delete tasks."""
-        self._act(request, rows, TaskAction.DELETE, shown_marks)
 
     def queue_infos(self, request: HttpRequest) -> Any:
         """Return the queues."""

@@ -14,7 +14,7 @@ from taskq_core import TaskInfo, TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.columns import column
 from taskq_django.admin.filters import selected_state
-from taskq_django.admin.formats import TASK_STATES, nowrap, nowrap_span, per_cent, when
+from taskq_django.admin.formats import nowrap, nowrap_span, per_cent, state_name, when
 from taskq_django.admin.live import MixinBase
 from taskq_django.admin.task_rows import duration
 from taskq_django.models import Task
@@ -75,8 +75,8 @@ class TaskColumns(MixinBase):
     @admin.display(description=_("state"), ordering="state")
     def state(self, task: Task) -> SafeString | str:
         """Return the state, and the start of a scheduled task or the next attempt."""
-        name, ahead = TASK_STATES[task.record.state], self.starts(task)
-        return format_html('{}<div class="quiet">{}</div>', name, ahead) if ahead else str(name)
+        name, ahead = state_name(task.record.state), self.starts(task)
+        return format_html('{}<div class="quiet">{}</div>', name, ahead) if ahead else name
 
     @admin.display(description=_("arguments"), empty_value="-")
     def call(self, task: Task) -> SafeString | str:

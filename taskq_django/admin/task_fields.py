@@ -14,7 +14,7 @@ from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
 from taskq_core.views import TimeKind, labels, times_of, trace_url, workflow_of
 from taskq_django.admin.columns import column
-from taskq_django.admin.formats import SHOWN_BYTES, TASK_STATES, block, in_active_language, render, span
+from taskq_django.admin.formats import SHOWN_BYTES, block, in_active_language, render, span, state_name
 from taskq_django.admin.live import MixinBase
 from taskq_django.app import taskq
 from taskq_django.models import Task
@@ -39,7 +39,7 @@ class TaskFields(MixinBase):
     task_name = column(_("name"), "name")
     task_id = column(_("id"), "id")
     task_queue = column(_("queue"), "queue")
-    task_state = column(_("state"), "state", lambda state: str(TASK_STATES[state]))
+    task_state = column(_("state"), "state", state_name)
     group = column(_("group"), "group")
     last_error = column(_("last error"), "last_error", block)
     payload = column(_("arguments"), "payload", block)

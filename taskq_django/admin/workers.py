@@ -10,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop, ngettext, ngettext_lazy, override, pgettext_lazy
+from django.utils.translation import gettext_noop, ngettext, ngettext_lazy, override, pgettext, pgettext_lazy
 
 from taskq_core.errors import WorkerNotFoundError
 from taskq_core.inspector import Inspector, WorkerAction
@@ -19,7 +19,7 @@ from taskq_core.views import Dashboard
 from taskq_django.admin.actions import AdminForm, confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.columns import column
-from taskq_django.admin.formats import WORKER_STATUSES, Links, moment, number, render, span
+from taskq_django.admin.formats import Links, moment, number, render, span
 from taskq_django.admin.rows import ListRows, Rows
 from taskq_django.app import taskq
 from taskq_django.models import Worker
@@ -77,7 +77,7 @@ class WorkerAdminMixin(RedisAdminMixin):
 
     host = column(_("host"), "host", ordering="host")
     pid = column(_("process id"), "pid", str, ordering="pid")
-    status = column(_("status"), "status", lambda status: str(WORKER_STATUSES.get(status, status)), ordering="status")
+    status = column(_("status"), "status", lambda status: pgettext("worker status", status), ordering="status")
     started_at = column(pgettext_lazy("time", "started"), "started_at", moment)
     processed = column(_("processed"), "processed", number, ordering="processed")
     failed = column(_("failed"), "failed", number, ordering="failed")

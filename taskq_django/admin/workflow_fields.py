@@ -11,12 +11,12 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import pgettext_lazy
+from django.utils.translation import pgettext, pgettext_lazy
 
 from taskq_core.views import MemberRow, graph_svg, has_task, labels
 from taskq_core.workflow import StepInfo, StepState, WorkflowState
 from taskq_django.admin.columns import column
-from taskq_django.admin.formats import WORKFLOW_STATES, cut_note, exactly, in_active_language, number, render, when
+from taskq_django.admin.formats import cut_note, exactly, in_active_language, number, render, when
 from taskq_django.admin.live import MixinBase
 
 STEPS_SHOWN = 100
@@ -55,7 +55,7 @@ class WorkflowColumns(MixinBase):
     def state(self, workflow: Any) -> SafeString:
         """Return the state with its color."""
         state = workflow.record.state
-        name = WORKFLOW_STATES[state]
+        name = pgettext("workflow state", state.value)
         return render("workflow_state.html", state=state, kind=f"step-{_COLORS.get(state, state)}", name=name)
 
     @admin.display(description=_("steps"), empty_value="-")

@@ -1,6 +1,6 @@
 """The admin pages of workflows: the list, the page of one with its graph and steps, and actions on them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from taskq_core.views import (
     WorkflowSearch,
 )
 from taskq_core.workflow import WorkflowHandle, WorkflowState
-from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, confirmed_action
+from taskq_django.admin.actions import Deadline, SkippedError, row_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.filters import WorkflowQueueFilter, WorkflowStateFilter
@@ -201,22 +201,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
             return obj.record.state is WorkflowState.RUNNING
         return action != "retry_workflows" or (obj.detail is not None and obj.detail.can_be_retried)
 
-    def _act(
-        self,
-        request: HttpRequest,
-        rows: Any,
-        act: Callable[[WorkflowHandle, WorkflowState], tuple[str, int]],
-        report: Any,
-        shown_marks: Mapping[str, str],
-    ) -> None:
-        def act_on(row: Any, deadline: Deadline) -> tuple[str, int]:
-            if row.record.state is WorkflowState.DAMAGED:
-                raise SkippedError(gettext_lazy("it is damaged"))
-            return act(taskq.workflow(row.record.id, row.record.queue), row.record.state)
-
-        act_on_each(self, request, rows, act_on, report, shown_marks=shown_marks)
-
-    @confirmed_action(
+    @row_action(
         description=gettext_lazy("Cancel selected %(verbose_name_plural)s"),
         button=gettext_lazy("Cancel the workflow"),
         question=ngettext_lazy(
@@ -226,22 +211,18 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
             "cancelled.",
             "count",
         ),
+        report=ngettext_lazy("%(count)d workflow was cancelled.", "%(count)d workflows were cancelled.", "count"),
         permissions=["run"],
         is_destructive=True,
     )
-    def cancel_workflows(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
-        """Cancel workflows."""
+    def cancel_workflows(self, row: Any, deadline: Deadline) -> tuple[str, int]:
+        """Cancel a workflow."""
+        is_cancelled = _handle(row).cancel()  # on a cancelled workflow, it cancels steps that are still running
+        if not is_cancelled or row.record.state is not WorkflowState.RUNNING:
+            raise SkippedError(gettext_lazy("it has ended already"))
+        return _("Cancelled."), 1
 
-        def act(handle: WorkflowHandle, state: WorkflowState) -> tuple[str, int]:
-            is_cancelled = handle.cancel()  # on a cancelled workflow, it cancels steps that are still running
-            if not is_cancelled or state is not WorkflowState.RUNNING:
-                raise SkippedError(gettext_lazy("it has ended already"))
-            return _("Cancelled."), 1
-
-        report = ngettext_lazy("%(count)d workflow was cancelled.", "%(count)d workflows were cancelled.", "count")
-        self._act(request, rows, act, report, shown_marks)
-
-    @confirmed_action(
+    @row_action(
         description=gettext_lazy("Retry failed steps of selected %(verbose_name_plural)s"),
         button=gettext_lazy("Retry failed steps"),
         question=ngettext_lazy(
@@ -251,20 +232,22 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
             "Steps that have succeeded do not run again.",
             "count",
         ),
+        report=ngettext_lazy("%(count)d step runs again.", "%(count)d steps run again.", "count"),
         permissions=["run"],
     )
-    def retry_workflows(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
+    def retry_workflows(self, row: Any, deadline: Deadline) -> tuple[str, int]:
         """Retry failed steps."""
+        count = _handle(row).retry()
+        if not count:
+            raise SkippedError(gettext_lazy("no step can be retried"))
+        text = ngettext("Retried %(count)d step.", "Retried %(count)d steps.", count)
+        return text % {"count": count}, count
 
-        def act(handle: WorkflowHandle, state: WorkflowState) -> tuple[str, int]:
-            count = handle.retry()
-            if not count:
-                raise SkippedError(gettext_lazy("no step can be retried"))
-            text = ngettext("Retried %(count)d step.", "Retried %(count)d steps.", count)
-            return text % {"count": count}, count
 
-        report = ngettext_lazy("%(count)d step runs again.", "%(count)d steps run again.", "count")
-        self._act(request, rows, act, report, shown_marks)
+def _handle(row: Any) -> WorkflowHandle:
+    if row.record.state is WorkflowState.DAMAGED:
+        raise SkippedError(gettext_lazy("it is damaged"))
+    return taskq.workflow(row.record.id, row.record.queue)
 
 
 @admin.register(Workflow)

@@ -8,7 +8,8 @@ from typing import Any
 from taskq_core.inspector import QueueInfo, TaskAction, TaskFilter
 from taskq_core.settings.language import gettext, pgettext
 from taskq_core.views import TaskRecord
-from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for
+from taskq_core.views.labels import BUTTONS
+from taskq_core.views.messages import ALL_BUTTONS, actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form

@@ -20,8 +20,7 @@ from taskq_core.errors import TaskQError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.settings.language import translated_with
 from taskq_core.views import QueueStatus
-from taskq_core.views.labels import STEP_STATES
-from taskq_core.views.messages import QUEUE_STATUS, TASK_STATES, WORKFLOW_STATES
+from taskq_core.views.labels import QUEUE_STATUS, STEP_STATES, TASK_STATES, WORKFLOW_STATES
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepState, WorkflowState
 from taskq_fastapi.dashboard import Role

@@ -11,8 +11,8 @@ from taskq_core.cli.terminal.filtering import duration_of
 from taskq_core.cli.terminal.screen import DashScreen, Level
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, TaskAction, TaskFilter, TaskRef
-from taskq_core.views.labels import Skipped, done, skipped
-from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, outcome, question
+from taskq_core.views.labels import BUTTONS, Skipped, done, question, skipped
+from taskq_core.views.messages import ALL_BUTTONS, outcome
 from taskq_core.wire import validate_queue_name
 
 PART_S = 0.3

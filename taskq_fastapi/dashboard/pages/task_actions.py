@@ -14,8 +14,8 @@ from taskq_core.inspector import (
     TaskRef,
 )
 from taskq_core.settings.language import gettext, pgettext
-from taskq_core.views.labels import Skipped, done, skipped
-from taskq_core.views.messages import BUTTONS, outcome, question
+from taskq_core.views.labels import BUTTONS, Skipped, done, question, skipped
+from taskq_core.views.messages import outcome
 from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.errors import BadRequestError

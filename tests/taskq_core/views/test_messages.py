@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import ActionReport, Skip, TaskAction, TaskRef
-from taskq_core.views.messages import actions_for, cancelled, outcome, question, retried, step_text
+from taskq_core.views.labels import question
+from taskq_core.views.messages import actions_for, cancelled, outcome, retried, step_text
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo, StepState, WorkflowInfo, WorkflowState
 from tests.rows import rows
