@@ -251,7 +251,7 @@ def _scheduling(names: _Names) -> Iterator[Grant]:
     yield Grant("del expire hdel hget hset type", names.each("runs"))
     yield Grant("del get set", [keys.scheduler_leader("*")])
     yield Grant("del expire lpush zadd zrem zremrangebyscore", [f"{keys.schedulers}*"], "%W~")
-    yield Grant("del expire persist zadd zremrangebyrank", [keys.scheduler_history("*")], "%W~")
+    yield Grant("expire persist zadd zremrangebyrank", [keys.scheduler_history("*")], "%W~")
 
 
 def _names(prefix: str, queues: Iterable[str]) -> _Names:

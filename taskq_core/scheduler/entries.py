@@ -94,8 +94,6 @@ class EntryBook:
         """The entries, grouped by the queue of their tasks."""
         self.digest = ""
         """Digest of the set of entries: equal on schedulers with equal entries."""
-        self.removed: list[PeriodicTask] = []
-        """Entries that were removed since the last call of `take_removed`."""
 
     def replace(self, source: int, tasks: Iterable[PeriodicTask]) -> None:
         """Replace the entries of a source. If two sources use the same id, the source with the smaller number wins.
@@ -137,10 +135,8 @@ class EntryBook:
                 known = entry
                 logger.info("periodic task %s: %s at %s", task.id, task.call.task.name, entry.schedule.text)
             entries[task.id] = known
-        for entry_id, entry in self.entries.items():
-            if entry_id not in entries:
-                logger.info("periodic task %s was removed", entry_id)
-                self.removed.append(entry.task)
+        for entry_id in self.entries.keys() - entries.keys():
+            logger.info("periodic task %s was removed", entry_id)
         self.entries, self.by_queue = entries, {}
         for each in entries.values():
             self.by_queue.setdefault(each.queue, []).append(each)
@@ -153,8 +149,3 @@ class EntryBook:
         entry = Entry(task, schedule, self._keys.queue(task.call.task.options.queue), f"{task.id}:{when}")
         entry.is_held = task.id in self._held
         return entry
-
-    def take_removed(self) -> list[PeriodicTask]:
-        """Return the entries that were removed since the last call and were not added again."""
-        removed, self.removed = self.removed, []
-        return [task for task in removed if task.id not in self.entries]

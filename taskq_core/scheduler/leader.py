@@ -17,7 +17,6 @@ from functools import partial
 from taskq_core.broker.operations import services
 from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.health import TurnState
-from taskq_core.scheduler.history import History
 from taskq_core.scheduler.ticker import Ticker
 from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service, jittered, serve
@@ -61,7 +60,6 @@ class Leader(Service):
         self._call = call
         self._fired = fired
         self._prepare = prepare
-        self._history = History(context)
         self._lease_s = context.config.span("leader_lease")
         self._owner = new_token()
         self._key = ""
@@ -92,14 +90,12 @@ class Leader(Service):
         """Take or renew the lease and start missing tickers. Return the seconds until the next call."""
         if wait_s := self._prepare():
             return wait_s
-        await self._history.forget_removed()
         await self._follow_book()
         if not self._book.entries:
             return IDLE_S
         await self._ask()
         if self.leads:
             self._run_tickers()
-            await self._history.keep()
         return jittered(self._lease_s / 4)
 
     async def _follow_book(self) -> None:
@@ -135,9 +131,7 @@ class Leader(Service):
             del self._running[queue], self._tickers[queue]
         for queue in self._book.by_queue:
             if queue not in self._running:
-                ticker = self._tickers[queue] = Ticker(
-                    self._context, queue, call=self._call, history=self._history, fired=self._fired
-                )
+                ticker = self._tickers[queue] = Ticker(self._context, queue, call=self._call, fired=self._fired)
                 work = serve(
                     f"periodic tasks of queue {queue.name}", ticker.work, is_needed=partial(self._needs_ticker, queue)
                 )

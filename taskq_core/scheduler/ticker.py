@@ -24,18 +24,18 @@ from typing import Any
 from taskq_core.broker.operations import schedules
 from taskq_core.broker.operations.new_tasks import ReceiptSlot, register_queue
 from taskq_core.broker.operations.operation import BATCH_BYTES
-from taskq_core.broker.operations.schedules import ADOPT_MAX, TICK_MAX, Mark, Tick, TickCode
+from taskq_core.broker.operations.schedules import ADOPT_MAX, MARK_KEPT_S, TICK_MAX, Mark, Tick, TickCode
 from taskq_core.client.preparer import Prepared
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError, EnqueueError
 from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.entries import Entry
 from taskq_core.scheduler.health import TurnState
-from taskq_core.scheduler.history import History
 from taskq_core.service.calls import Caller, HangError
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.periodic import Firing, FiringOutcome, HookFunction
-from taskq_core.wire import QueueKeys
+from taskq_core.wire import QueueKeys, SchedulerEnqueueEvent
+from taskq_core.wire.durations import NS_PER_S
 from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.scheduler")
@@ -50,6 +50,8 @@ MIDDLEWARE_S = 5.0
 """Seconds a middleware may take for a call before the firing is put off. Other due firings of the queue wait for it."""
 PUT_OFF_S = 5.0
 """Seconds until a firing that was put off is tried again. Other firings of the queue do not wait for it."""
+HISTORIES_AT_ONCE = 16
+"""Maximum number of histories that are written at the same time."""
 
 _TICK_IDS = uuid.UUID("ce8714d3-7d56-5a42-a1bd-e7cfeb76a8fd")
 
@@ -91,7 +93,6 @@ class Ticker:
         context: The scheduler.
         queue: Key names of the queue.
         call: Calls hooks and middleware.
-        history: Records the enqueued firings.
         fired: Called with each firing and its outcome.
     """
 
@@ -101,7 +102,6 @@ class Ticker:
         queue: QueueKeys,
         *,
         call: Caller,
-        history: History,
         fired: Callable[[Firing, FiringOutcome, Exception | None], None],
     ) -> None:
         self._queue = queue
@@ -112,7 +112,6 @@ class Ticker:
         self._clock = context.clock
         self._redis_clock = context.redis_clock
         self._call = call
-        self._history = history
         self._fired = fired
         self._check_every_s = context.config.span("leader_lease") / 4
         self._refresh_s = context.config.span("refresh")
@@ -274,8 +273,26 @@ class Ticker:
                 settled.append(self._settle(each, code))
         self._report(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._history.record(enqueued, answer.now_ns)  # before the hooks, which may be slow
+        await self._record_history(enqueued, answer.now_ns)  # before the hooks, which may be slow
         await self._call_after_hooks(settled)
+
+    async def _record_history(self, enqueued: Sequence[Firing], now_ns: int) -> None:
+        """Add firings to the histories of their entries, which Asynq's tools show. A failure is only logged."""
+        for start in range(0, len(enqueued), HISTORIES_AT_ONCE):
+            operations = [
+                schedules.record_firing(
+                    self._preparer.keys.scheduler_history(firing.entry.id),
+                    SchedulerEnqueueEvent(task_id=firing.task_id, enqueue_time_ns=now_ns).encode(),
+                    at_s=now_ns // NS_PER_S,
+                    kept_s=MARK_KEPT_S,
+                )
+                for firing in enqueued[start : start + HISTORIES_AT_ONCE]
+            ]
+            answers = await asyncio.gather(*map(self._runner.run, operations), return_exceptions=True)
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            if failures:
+                logger.warning("writing histories of periodic tasks failed: %s", failures[0])
+                return
 
     @staticmethod
     def _skip_paused(candidate: _Candidate) -> None:

@@ -349,11 +349,6 @@ class TestHistory:
         assert broker.run(schedules.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
         assert 90 < broker.raw.ttl(key) <= 100
 
-        broker.run(schedules.keep_history(key, kept_s=500))
-        assert 490 < broker.raw.ttl(key) <= 500
-        broker.run(schedules.delete_history(key))
-        assert not broker.raw.exists(key)
-
 
 def test_every_code_is_known() -> None:
     assert {each.value for each in TickCode} == set("10dxu-se")

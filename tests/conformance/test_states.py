@@ -496,7 +496,7 @@ class Replay:
         )
 
     def clear_scheduler_history(self) -> None:
-        self.run(schedules.delete_history(self.broker.keys.scheduler_history(self.parameters["entry_id"])))
+        self.broker.raw.delete(self.broker.keys.scheduler_history(self.parameters["entry_id"]))
 
 
 REPLAYED = [

@@ -163,13 +163,3 @@ def record_firing(history_key: str, event: bytes, *, at_s: int, kept_s: int | No
     """
     args = (at_s, event, HISTORY_MAX, "" if kept_s is None else kept_s)
     return script("record_firing", (history_key,), args, replies.boolean)
-
-
-def keep_history(history_key: str, *, kept_s: int) -> Operation[int]:
-    """Let the history of an entry expire in `kept_s` seconds."""
-    return command("keep_history", ("EXPIRE", history_key, kept_s), replies.integer)
-
-
-def delete_history(history_key: str) -> Operation[int]:
-    """Delete the history of an entry."""
-    return command("delete_history", ("DEL", history_key), replies.integer)
