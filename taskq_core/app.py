@@ -44,7 +44,7 @@ _applications: "weakref.WeakSet[TaskQ]" = weakref.WeakSet()
 
 
 def applications() -> "list[TaskQ]":
-    """Return the queue applications of this process. For processes that only receive the name of a task."""
+    """Return the queue applications of this process. Child processes that run tasks find a task by its name in them."""
     return list(_applications)
 
 
@@ -52,9 +52,9 @@ class TaskQ(Registry):
     """One configured queue application.
 
     Args:
-        url: Where Redis is, or a redis-py client. `settings.url` otherwise.
-        settings: A `Settings` record; single settings may be given by name instead or on top.
-        embedded_folder: Folder of the private server's data for `embedded://` without a path.
+        url: URL of Redis, or a redis-py client. None: the setting `url`.
+        settings: A `Settings` record. Settings that are given by name replace its values.
+        embedded_folder: Folder for the data of the private Redis server, if the URL is `embedded://` without a path.
         outbox: Stores tasks in a database before they are sent, for example `taskq_sqlalchemy.SQLAlchemyOutbox`.
             Used unless the setting `enqueue` names another mode.
         **values: Single settings in lower case, for example `prefix=`, `queues=`, `concurrency=`, `defaults=`.
@@ -64,9 +64,9 @@ class TaskQ(Registry):
     """
 
     built_in: frozenset[str] = frozenset()
-    """Names of tasks that an adapter registers. A worker with only these tasks has nothing to do."""
+    """Names of tasks that an adapter registers by itself. If all tasks are such tasks, a worker has nothing to do."""
     process_set_up: str = ""
-    """`module:function` that a process calls before it imports tasks, "" without one. For adapters."""
+    """`module:function` that a child process calls before it imports tasks. "": no function. Adapters set it."""
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class TaskQ(Registry):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **values: Any) -> "TaskQ":
-        """Build an application from `TASKQ_<KEY>` of the environment over the settings given by name.
+        """Build an application from variables `TASKQ_<KEY>`. They replace settings that are given by name.
 
         Args:
-            environ: Instead of the process's environment.
+            environ: Environment variables. None: those of this process.
             **values: As for `TaskQ(...)`.
 
         Raises:
@@ -122,7 +122,7 @@ class TaskQ(Registry):
         return self._settings
 
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
-        """Replace the settings. Clients from before keep the old settings.
+        """Replace the settings. A client that was created before keeps the old settings.
 
         Args:
             settings: The new settings.
@@ -152,7 +152,7 @@ class TaskQ(Registry):
         return bool(self.tasks.keys() - self.built_in or self.handlers or periodic or self.outbox_tables)
 
     def check_queue(self, name: str, queue: str) -> None:
-        """Warn if the setting `QUEUES` is set and does not contain the queue of a task. For tasks."""
+        """Warn if the setting `QUEUES` is set and does not contain the queue of a task. Tasks call this method."""
         queues = self.settings.queues
         if queue not in queues and self.settings.has_own_queues:
             warn_caller(
@@ -162,9 +162,10 @@ class TaskQ(Registry):
             )
 
     def task_queues(self) -> dict[str, list[str]]:
-        """Return the names of the tasks of each queue, by queue, without remote tasks.
+        """Return the names of the tasks of each queue, without remote tasks.
 
-        Includes periodic tasks, unless the setting `SCHEDULE` is not valid.
+        A schedule entry may enqueue its task to another queue, which then also has this task. If the setting `SCHEDULE`
+        is not valid, schedule entries are ignored.
         """
         tasks: list[BaseTask[Any]] = list(self.tasks.values())
         with contextlib.suppress(TaskQError):
@@ -177,7 +178,7 @@ class TaskQ(Registry):
         return {queue: names for queue, names in found.items() if names}
 
     def _check(self, settings: Settings) -> None:
-        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # checks the URL, without a connection
+        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # checks the URL and does not connect
         if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
             raise ConfigurationError(
                 "ENQUEUE is 'outbox', and there is no database to write tasks to: pass "
@@ -194,7 +195,7 @@ class TaskQ(Registry):
 
     @property
     def outbox_tables(self) -> Sequence[OutboxTable]:
-        """The tables that workers relay; empty unless tasks are enqueued through an outbox."""
+        """The outbox tables whose rows workers move to Redis. Empty unless tasks are enqueued through an outbox."""
         outbox = self._used_outbox
         return () if outbox is None else outbox.tables()
 
@@ -204,7 +205,7 @@ class TaskQ(Registry):
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
-        """Options of every task that does not set its own."""
+        """The setting `defaults`: task options that apply to each task that does not set them."""
         return self._settings.defaults
 
     @property
@@ -228,12 +229,15 @@ class TaskQ(Registry):
         return runtime
 
     def divert(self, store: Store | None) -> Store | None:
-        """Send everything to another store; None: to the store of the settings. For `taskq_core.testing`.
+        """Send all requests to another store instead of the Redis of the settings. For `taskq_core.testing`.
 
-        This applies to existing clients, and to later settings.
+        This also applies to existing clients, and after a change of the settings.
+
+        Args:
+            store: The other store. None: the Redis of the settings.
 
         Returns:
-            The store that was used instead of the settings' until now, or None.
+            The store of the previous call. None if requests were sent to the Redis of the settings.
         """
         with self._lock:
             before, self._diverted = self._diverted, store
@@ -243,11 +247,11 @@ class TaskQ(Registry):
 
     @property
     def propagates(self) -> bool:
-        """Whether sending a task raises the error of its run; see `Store`. For adapters."""
+        """Whether sending a task runs it at once and raises the error of the run; see `Store`. For adapters."""
         return self._diverted is not None and self._diverted.propagates
 
     def waiting_note(self) -> str:
-        """Return a sentence on the sends of this thread that wait for a commit, "" without any. For errors of tests."""
+        """Return a hint for errors of tests: how many sends of this thread wait for a commit. "" if none waits."""
         return ""
 
     @property
@@ -262,12 +266,12 @@ class TaskQ(Registry):
 
     @property
     def client(self) -> Client:
-        """Enqueues from blocking code."""
+        """The client for blocking code."""
         return self.runtime.client
 
     @property
     def async_client(self) -> AsyncClient:
-        """Enqueues from coroutines."""
+        """The client for coroutines."""
         return self.runtime.async_client
 
     def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
@@ -288,7 +292,7 @@ class TaskQ(Registry):
 
         Args:
             task_id: Id of the task.
-            queue: Look in this queue only.
+            queue: Search only this queue. None: search all queues.
 
         Raises:
             TaskNotFoundError: No queue has the task. It ended without `retention`, was deleted, or never existed.
@@ -299,7 +303,8 @@ class TaskQ(Registry):
         info, waiting = run(self._find(task_id, queue)), None
         if info is None and outbox is not None:
             waiting = outbox.find(task_id)
-            info = waiting or run(self._find(task_id, queue))  # the relay may have sent it between the two reads
+            # Search Redis again, because the relay may have moved the task there between the two reads.
+            info = waiting or run(self._find(task_id, queue))
         return self._handle(info, task_id, queue, is_late=waiting is not None)
 
     async def aget(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
@@ -315,7 +320,8 @@ class TaskQ(Registry):
         try:
             validate_task_id(task_id)
         except ConfigurationError:
-            raise TaskNotFoundError(queue or "", task_id) from None  # an id from a URL may be any text
+            # Not a ConfigurationError, because ids often come from a URL, which a visitor can change.
+            raise TaskNotFoundError(queue or "", task_id) from None
         if queue is not None:
             validate_queue_name(queue)
         runtime = self.runtime
@@ -347,14 +353,15 @@ class TaskQ(Registry):
         return await self.workflows.asyncio.enqueue(workflow)
 
     def extend_group(self, calls: Iterable[Signature[Any]]) -> int:
-        """Add members to the group of the current task, blocking, and return how many are new.
+        """Add members to the group of the current task, blocking. Return the number of members that were added.
 
-        The group ends once the new members have ended too. A retried member does not add its members twice.
+        The group then ends after the new members too. If the current task is retried, it does not add the same members
+        again.
 
         Raises:
             NoCurrentTaskError: The code does not run inside a task.
             WorkflowError: The task is not a member of a group of signatures, or its run has ended.
-            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; the calls before it are added.
+            WorkflowDefinitionError, PayloadTooLargeError: A call is not valid. The calls before it were added.
             BrokerError: Redis refused or was not reached.
         """
         return self.workflows.blocking.grow(calls)
@@ -390,11 +397,12 @@ class TaskQ(Registry):
     # --- periodic tasks -----------------------------------------------------------------------------------------------
 
     def periodic_tasks(self) -> list[PeriodicTask]:
-        """Return the periodic tasks of the settings and of this application, without those of providers.
+        """Return the schedule entries of the setting `SCHEDULE` and of this application, without those of providers.
 
         Raises:
-            ConfigurationError: The setting `SCHEDULE` names a task that is not registered, or both have the same id.
-            TaskArgumentsError: Arguments in `SCHEDULE` do not fit their task.
+            ConfigurationError: The setting `SCHEDULE` names a task that is not registered, or an entry of it has the id
+                of an entry of this application.
+            TaskArgumentsError: Arguments in `SCHEDULE` do not match the parameters of their task.
         """
         settings = self.settings
         lines = schedule_lines(settings.schedule, zone=settings.time_zone)

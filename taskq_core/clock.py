@@ -1,8 +1,8 @@
 """The only module that reads the wall clock.
 
-Scripts compare leases and due times with Redis's clock. Processes measure their own timeouts with the monotonic clock.
-The wall clock serves texts for people, and absolute times that a client must send. `RedisClock` serves processes that
-wait for a second of Redis's clock. Tests replace `Clock`.
+Lua scripts compare leases and due times with Redis's clock. Processes measure their own timeouts with the monotonic
+clock. The wall clock is used only for times shown to people and for absolute times that a client sends. `RedisClock` is
+for processes that wait until a time by Redis's clock. Tests pass another `Clock`.
 """
 
 import threading
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 SKEW_VISIBLE_S = 1.0
-"""Seconds between this machine's clock and Redis's from which times given by this machine are visibly off."""
+"""Difference in seconds between this machine's clock and Redis's clock from which taskq reports the difference."""
 
 
 class Clock(Protocol):
@@ -26,12 +26,12 @@ class Clock(Protocol):
         ...
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Block this thread until the event is set or so many seconds have passed; return whether it is set."""
+        """Block this thread until the event is set, at most `timeout_s` seconds. Return whether the event is set."""
         ...
 
 
 class SystemClock:
-    """The clock of this machine. Its methods are those of the interpreter, because workers call them often."""
+    """The clock of this machine. Its methods are Python's own functions without a wrapper, for speed."""
 
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
@@ -42,9 +42,9 @@ SYSTEM_CLOCK = SystemClock()
 
 
 class RedisClock:
-    """Unix time by Redis's clock, advanced by the monotonic clock of this machine.
+    """Computes Unix time by Redis's clock: the time in the last response of Redis, plus the monotonic time since then.
 
-    Before the first response of Redis, it returns the wall clock.
+    Before the first response of Redis, it returns the wall clock's time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -52,14 +52,14 @@ class RedisClock:
         self._offset = clock.time() - clock.monotonic()
 
     def learn(self, now_ns: int, received_at: float) -> None:
-        """Set the time to Redis's time (Unix ns) from a response that was received at `received_at` (monotonic)."""
+        """Set the clock from a response: its time by Redis (Unix nanoseconds) and when it arrived (monotonic)."""
         self._offset = now_ns / 1e9 - received_at
 
     def time(self) -> float:
-        """Unix seconds."""
+        """Unix time in seconds by Redis's clock."""
         return self._clock.monotonic() + self._offset
 
 
 def utc_datetime(unix_s: float) -> datetime:
-    """Return the aware UTC datetime of a Unix time."""
+    """Convert Unix seconds to an aware datetime in UTC."""
     return datetime.fromtimestamp(unix_s, tz=UTC)

@@ -1,79 +1,79 @@
-"""Every error taskq raises, and the small tree a task raises to steer the queue.
+"""The errors that taskq raises, and the exceptions that a task raises to control its queue.
 
 ::
 
     TaskQError
-    |-- ConfigurationError           a setting, an option of a task or a URL is not usable (also a ValueError)
+    |-- ConfigurationError           a setting, a task option or a URL is not valid (also a ValueError)
     |   |-- TaskDefinitionError      a function cannot become a task (also a TypeError)
-    |   `-- WorkflowDefinitionError  a workflow has a mistake; carries the step
-    |-- TaskArgumentsError           the arguments of a call do not fit the task (also a TypeError)
-    |-- PayloadError                 a stored payload does not fit the task that should run it
+    |   `-- WorkflowDefinitionError  a workflow has a mistake; the error names the step
+    |-- TaskArgumentsError           the arguments of a call do not match the task's parameters (also a TypeError)
+    |-- PayloadError                 a stored payload does not match the parameters of the task that should run it
     |-- MissingReferenceError        an argument refers to an object that does not exist, such as a deleted row
     |-- PayloadTooLargeError         a payload is over the limit (also a ValueError)
-    |-- WireFormatError              stored bytes are not what the layout says
-    |-- EnqueueError                 a task was not enqueued; carries its id
+    |-- WireFormatError              data in Redis does not have the expected format
+    |-- EnqueueError                 a task was not enqueued; the error has its id
     |   |-- DuplicateTaskError       another task holds the unique lock
-    |   |-- TaskIdConflictError      the id is taken in this queue
+    |   |-- TaskIdConflictError      another task of the queue has this id
     |   |-- QueueFullError           as many tasks are pending as the setting LIMITS allows
-    |   |-- EnqueueUnknownError      the store did not answer: the task may or may not be there
-    |   `-- NotReplicatedError       the task is there, and its replicas have not confirmed it in time
-    |-- BulkEnqueueError             a bulk enqueue stopped half-way; carries what was enqueued
-    |-- BrokerError                  the store refused, or was not reached
-    |   |-- BrokerUnavailableError   no connection or no answer in time (also a ConnectionError)
-    |   |   `-- CircuitOpenError     it failed several times, so it was not asked again just now
+    |   |-- EnqueueUnknownError      Redis did not answer, so the task may or may not be enqueued
+    |   `-- NotReplicatedError       the task is enqueued, but replicas have not confirmed it in time
+    |-- BulkEnqueueError             a bulk enqueue stopped before its end; the error has the number of enqueued tasks
+    |-- BrokerError                  Redis refused a request or could not be reached
+    |   |-- BrokerUnavailableError   no connection, or no answer in time (also a ConnectionError)
+    |   |   `-- CircuitOpenError     Redis failed several times in a row, so no request was sent
     |   |-- BrokerAuthenticationError
-    |   |-- BrokerFullError          the store is over its memory limit and takes no new work
-    |   |-- BrokerReplicationError   the store did it, and its replicas have not confirmed it in time
-    |   |-- BrokerReplyError         the store answered something else than the layout says
+    |   |-- BrokerFullError          Redis is over its memory limit and accepts no new tasks
+    |   |-- BrokerReplicationError   Redis executed the request, but replicas have not confirmed it in time
+    |   |-- BrokerReplyError         Redis returned an error, or data of an unexpected format
     |   `-- EmbeddedRedisError       the private redis-server cannot be started or used
     |-- QueueNotFoundError
-    |-- QueueStateError              the state of a queue does not allow it; carries its name
-    |   |-- QueuePausedError         it is paused already
-    |   |-- QueueNotPausedError      it is not paused
-    |   `-- QueueNotEmptyError       it holds tasks, or tasks that run
+    |-- QueueStateError              the state of a queue does not allow the request; the error names the queue
+    |   |-- QueuePausedError         the queue is already paused
+    |   |-- QueueNotPausedError      the queue is not paused
+    |   `-- QueueNotEmptyError       the queue contains tasks, so it was not removed
     |-- TaskNotFoundError
-    |-- EntryNotFoundError           no periodic entry has this id
-    |-- WorkerNotFoundError          no worker that is alive has this name
-    |-- TaskStateError               the state of a task does not allow what was asked
-    |   `-- TaskActiveError          it runs
+    |-- EntryNotFoundError           no schedule entry has this id
+    |-- WorkerNotFoundError          no running worker has this name
+    |-- TaskStateError               the state of a task does not allow the request
+    |   `-- TaskActiveError          the task is running
     |-- NoCurrentTaskError           current_task() was called outside a task (also a LookupError)
     |-- ResultError                  the result of a task is not available
-    |   |-- ResultNotKeptError       retention is 0: nothing is kept
-    |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
+    |   |-- ResultNotKeptError       the task has no retention, so its result is not stored
+    |   |-- ResultTimeoutError       the task did not finish in time (also a TimeoutError)
     |   |-- ResultTooLargeError      the result is over the limit and was not stored (also a ValueError)
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
-    |   `-- TaskFailedError          the task was archived; carries its error text
-    |       `-- TaskExpiredError     it was not started in time; error handlers get it too
-    |-- WorkflowError                the result of a workflow is not available; carries its id
-    |   |-- WorkflowFailedError      steps of it failed
-    |   |-- WorkflowCancelledError   it was cancelled
-    |   |-- WorkflowNotFoundError    it does not exist, or its retention is over
-    |   |-- WorkflowDamagedError     its data in Redis cannot be read
+    |   `-- TaskFailedError          the task was archived; the error has the task's error text
+    |       `-- TaskExpiredError     the task was not started in time; error handlers get this error too
+    |-- WorkflowError                the result of a workflow is not available; the error has its id
+    |   |-- WorkflowFailedError      a step failed
+    |   |-- WorkflowCancelledError   the workflow was cancelled
+    |   |-- WorkflowNotFoundError    the workflow does not exist, or its retention is over
+    |   |-- WorkflowDamagedError     the data of the workflow in Redis cannot be read
     |   |-- WorkflowNotSentError     the surrounding transaction has not committed yet, or sending failed
-    |   `-- WorkflowTimeoutError     not finished in time (also a TimeoutError)
-    |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
-    |-- IterationError               items or a cursor that another run could not continue (also a ValueError)
+    |   `-- WorkflowTimeoutError     the workflow did not end in time (also a TimeoutError)
+    |-- ResultValueError             a result has no JSON form, or a stored one has the wrong type (also a ValueError)
+    |-- IterationError               another run could not continue the iteration of a task (also a ValueError)
     |-- ProgressError                reported progress is not a number or not text (also a ValueError)
     |-- SemaphoreFullError           all places of a semaphore are held
-    |-- LeaseLostError               the worker no longer owns the task
+    |-- LeaseLostError               the worker no longer holds the lease of the task
     |-- TaskProcessError             the separate process of a task has ended, or did not start
-    |-- TaskCancelledError           a run was cancelled on request; error handlers get it, no task sees it
+    |-- TaskCancelledError           a run was cancelled on request; only error handlers get this error
     `-- UnknownTaskError             neither a task nor a handler is registered for a type
 
     TaskControl                      raised by a task, never by taskq
-    |-- Retry(after=)                run again later, uses an attempt
-    |-- Snooze(after=)               run again later, uses no attempt
-    |-- SkipRetry                    archive now
-    `-- Discard                      drop: neither retried nor archived
+    |-- Retry(after=)                run the task again later; uses an attempt
+    |-- Snooze(after=)               run the task again later; uses no attempt
+    |-- SkipRetry                    archive the task now
+    `-- Discard                      delete the task, without a retry and without an entry in the archive
 
     TaskInterrupted                  a BaseException raised inside a plain function that must end: its time is over, it
                                      was cancelled, its lease is lost, or the worker stops
-    `-- TaskPaused                   raised between two items of `context.iterate`, and by `context.checkpoint`: the
-                                     task goes on there in another run
+    `-- TaskPaused                   raised between two items of `context.iterate`, and by `context.checkpoint`:
+                                     another run of the task continues there
 
-Errors have their facts as attributes, read as a sentence and can be pickled. They never contain the value of a task's
-argument or a password; only `MissingReferenceError` names keys. Each has a `code`, and `taskq explain CODE` shows its
-causes and their fixes.
+An error has its data as attributes, its text is a sentence, and it can be pickled. No error contains a password or the
+value of a task's argument, except that `MissingReferenceError` contains the keys of missing objects. Each error has a
+`code`, and `taskq explain CODE` shows its causes and their fixes.
 """
 
 import re
@@ -82,11 +82,11 @@ from typing import Any, ClassVar, Self
 
 
 class TaskQError(Exception):
-    """Base of every error raised by taskq."""
+    """Base class of every error that taskq raises."""
 
     code: ClassVar[str] = "taskq"
-    """Stable name of the kind of error: `queue-not-found` for `QueueNotFoundError`. A renamed class sets its old
-    code."""
+    """Stable name of the kind of error, such as `queue-not-found` for `QueueNotFoundError`. A class that is renamed
+    sets this attribute to its old code."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,7 +95,7 @@ class TaskQError(Exception):
 
 
 def code_of(name: str) -> str:
-    """Return the code for the name of a class: `queue-full` for `QueueFullError`."""
+    """Return the error code for the name of a class: `queue-full` for `QueueFullError`."""
     words = re.sub(r"(Error|Warning)$", "", name.lstrip("_"))
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", words).lower()
 
@@ -125,13 +125,13 @@ class WorkflowDefinitionError(ConfigurationError):
 
 
 class TaskArgumentsError(TaskQError, TypeError):
-    """The arguments of a call do not fit the task.
+    """The arguments of a call do not match the parameters of the task.
 
-    The message names task, parameter, position and types; never the value.
+    The message names task, parameter, position and types, but never the value.
 
     Attributes:
         task: Name of the task.
-        parameter: Name of the parameter, or "" when the call as a whole does not fit.
+        parameter: Name of the parameter, "" if the problem is not with one parameter.
         problem: The mistake, as the rest of a sentence.
     """
 
@@ -145,11 +145,11 @@ class TaskArgumentsError(TaskQError, TypeError):
 
 
 class PayloadError(TaskQError):
-    """A stored payload does not fit the task that should run it; retrying cannot help.
+    """A stored payload does not match the parameters of the task that should run it. A retry cannot succeed.
 
     Attributes:
         task: Name of the task.
-        parameter: Name of the parameter, or "" when the payload as a whole is unreadable.
+        parameter: Name of the parameter, "" if the whole payload cannot be read.
         problem: The mistake. It names types, never the value.
     """
 
@@ -163,7 +163,7 @@ class PayloadError(TaskQError):
 
 
 class MissingReferenceError(TaskQError):
-    """An argument of a task refers to an object that does not exist, such as a deleted row; retrying cannot help.
+    """An argument of a task refers to an object that does not exist, such as a deleted row. A retry cannot succeed.
 
     Attributes:
         task: Name of the task.
@@ -182,7 +182,7 @@ class MissingReferenceError(TaskQError):
 
 
 class PayloadTooLargeError(TaskQError, ValueError):
-    """A payload is over the limit; nothing was written."""
+    """A payload is larger than the limit. Nothing was written."""
 
     def __init__(self, task: str, size: int, limit: int) -> None:
         super().__init__(task, size, limit)
@@ -196,7 +196,7 @@ class PayloadTooLargeError(TaskQError, ValueError):
 
 
 class WireFormatError(TaskQError, ValueError):
-    """Bytes or text read from Redis are not what the layout says."""
+    """Data in Redis does not have the format that taskq and Asynq use."""
 
 
 class EnqueueError(TaskQError):
@@ -204,9 +204,9 @@ class EnqueueError(TaskQError):
 
     Attributes:
         task: Name (type) of the task.
-        queue: Queue it was meant for.
-        task_id: Id chosen for it.
-        reason: Why, as a sentence.
+        queue: Queue to which the task should have been enqueued.
+        task_id: Id of the task.
+        reason: Why the task was not enqueued, as a sentence.
     """
 
     def __init__(self, task: str, queue: str, task_id: str, reason: str = "") -> None:
@@ -221,7 +221,7 @@ class DuplicateTaskError(EnqueueError):
     """Another task with the same queue, name and arguments holds the unique lock.
 
     Attributes:
-        existing_id: Id of that task, "" where it is not known.
+        existing_id: Id of the task that holds the lock, "" if unknown.
     """
 
     def __init__(self, task: str, queue: str, task_id: str, reason: str = "", existing_id: str = "") -> None:
@@ -238,7 +238,7 @@ class DuplicateTaskError(EnqueueError):
 
 
 class TaskIdConflictError(EnqueueError):
-    """The id is taken by another task of the queue, in whatever state."""
+    """Another task of the queue has the same id. The state of that task does not matter."""
 
     def __str__(self) -> str:
         return f"task {self.task!r} was not enqueued: id {self.task_id!r} is taken in queue {self.queue!r}"
@@ -247,15 +247,15 @@ class TaskIdConflictError(EnqueueError):
 class QueueFullError(EnqueueError):
     """As many tasks of the queue are pending as the setting `LIMITS` allows. Nothing was written, no lock was taken.
 
-    With `when_full` `block`, the queue stayed full while the client waited.
+    If `when_full` is `block`, the client waited first, and the queue stayed full.
 
     Attributes:
-        size: Tasks that were pending.
-        limit: Most that may be pending.
+        size: Number of pending tasks.
+        limit: Maximum number of pending tasks.
     """
 
     def __init__(self, task: str, queue: str, task_id: str, size: int = 0, limit: int = 0) -> None:
-        super().__init__(task, queue, task_id, f"{size} tasks are pending, and no more than {limit} may be")
+        super().__init__(task, queue, task_id, f"{size} tasks are pending, and the limit is {limit}")
         self.args = (task, queue, task_id, size, limit)
         self.size, self.limit = size, limit
 
@@ -264,7 +264,7 @@ class QueueFullError(EnqueueError):
 
 
 class EnqueueUnknownError(EnqueueError):
-    """The store did not answer, or refused only a repeat, so the task may or may not have been enqueued.
+    """Redis did not answer, or refused only a repeated request, so the task may or may not have been enqueued.
 
     Enqueueing again with the same `task_id` is safe: it either succeeds or raises `TaskIdConflictError`.
     """
@@ -277,14 +277,15 @@ class EnqueueUnknownError(EnqueueError):
 
 
 class NotReplicatedError(EnqueueError):
-    """The task is in its queue, but not confirmed as `replicated` or `fsynced` asked, and a failover may lose it.
+    """The task is enqueued, but the confirmation that `replicated` or `fsynced` requires did not arrive in time.
 
-    A worker may still run it. Enqueueing the same call again with the same `task_id` within an hour is safe: it waits
-    for the confirmation of this task, also after its run, and stores it again only if it was lost.
+    A failover may lose the task. Otherwise a worker runs it. Enqueueing the same call again with the same `task_id`
+    within an hour is safe: that call waits for the confirmation of this task, even after the task's run, and stores the
+    task again only if it was lost.
 
     Attributes:
-        wanted: Replicas that had to confirm.
-        confirmed: Replicas that did.
+        wanted: Number of replicas that had to confirm.
+        confirmed: Number of replicas that confirmed.
     """
 
     def __init__(
@@ -302,12 +303,12 @@ class NotReplicatedError(EnqueueError):
 
 
 class BulkEnqueueError(TaskQError):
-    """A bulk enqueue stopped half-way because the store refused or was not reached; the cause says why.
+    """A bulk enqueue stopped before its end, because Redis refused a batch or did not answer. See the error's cause.
 
     Attributes:
-        enqueued: Tasks that were enqueued before.
-        task_ids: Ids of the batch at which it stopped.
-        may_have_happened: True if that batch may have been enqueued all the same.
+        enqueued: Number of tasks that were enqueued before the failed batch.
+        task_ids: Ids of the tasks of the failed batch.
+        may_have_happened: True if the failed batch may have been enqueued nevertheless.
     """
 
     def __init__(self, enqueued: int, task_ids: tuple[str, ...], may_have_happened: bool) -> None:
@@ -323,19 +324,19 @@ class BulkEnqueueError(TaskQError):
 
 
 class BrokerError(TaskQError):
-    """The store refused an operation or was not reached.
+    """Redis refused a request or could not be reached.
 
     Attributes:
-        may_have_happened: False when the request certainly changed nothing: it was never sent, or it was refused. True
-            when an attempt got no answer, also if the store refused a repeat of it: the refusal of the repeat proves
-            nothing about the first attempt.
+        may_have_happened: False if the request certainly changed nothing: it was never sent, or Redis refused it. True
+            if an attempt got no answer, even if Redis then refused the repeated request, because the first attempt may
+            have succeeded.
     """
 
     may_have_happened = False
 
 
 class BrokerUnavailableError(BrokerError, ConnectionError):
-    """No connection to the store, or no answer in time."""
+    """No connection to Redis, or no answer in time."""
 
     may_have_happened = True
 
@@ -348,22 +349,22 @@ class BrokerUnavailableError(BrokerError, ConnectionError):
 
 
 class CircuitOpenError(BrokerUnavailableError):
-    """The store failed to answer several times in a row, so it was not asked again just now. Nothing was sent.
+    """Redis failed to answer several times in a row, so the client sends no requests during a pause. Nothing was sent.
 
     Attributes:
-        address: Where the store is.
-        failures: How often it failed in a row.
-        retry_in_s: Seconds until it is asked again.
+        address: Address of Redis.
+        failures: Number of consecutive failures.
+        retry_in_s: Seconds until a client tries again.
         last_failure: Text of the last failure.
     """
 
     may_have_happened = False
 
     def __init__(self, address: str, failures: int, retry_in_s: float, last_failure: str) -> None:
-        # One argument: an OSError takes several for an error number and its text.
+        # Pass a single argument, because OSError takes two arguments for an error number and its text.
         super().__init__(
-            f"{address} failed {failures} times in a row and is asked again in {retry_in_s:.1f} s; "
-            f"the last time: {last_failure}"
+            f"{address} failed {failures} times in a row, so no request is sent for {retry_in_s:.1f} s; "
+            f"the last failure: {last_failure}"
         )
         self.address, self.failures = address, failures
         self.retry_in_s, self.last_failure = retry_in_s, last_failure
@@ -373,22 +374,23 @@ class CircuitOpenError(BrokerUnavailableError):
 
 
 class BrokerAuthenticationError(BrokerError):
-    """The store refused the user name or password, or the user may not do this.
+    """Redis refused the user name or password, or the user lacks a permission.
 
-    `may_have_happened` is also True when a script was ended half-way, by a command in it that the user may not run.
+    `may_have_happened` is also True if a script was aborted at a command that the user may not run, because earlier
+    commands of the script were executed.
     """
 
 
 class BrokerFullError(BrokerError):
-    """The store is over its memory limit: new work is refused, work in progress goes on."""
+    """Redis is over its memory limit and refuses new tasks. Workers can still finish existing tasks."""
 
 
 class BrokerReplicationError(BrokerError):
-    """The store did what was asked, but its replicas, or its append-only file, have not confirmed it in time.
+    """Redis executed the request, but its replicas, or its append-only file, have not confirmed it in time.
 
     Attributes:
-        wanted: Replicas that had to confirm.
-        confirmed: Replicas that did.
+        wanted: Number of replicas that had to confirm.
+        confirmed: Number of replicas that confirmed.
     """
 
     may_have_happened = True
@@ -406,7 +408,7 @@ class BrokerReplicationError(BrokerError):
 
 
 class BrokerReplyError(BrokerError):
-    """The store answered with an error, or with something the layout does not know."""
+    """Redis returned an error, or a reply of an unexpected format."""
 
 
 class EmbeddedRedisError(BrokerError):
@@ -417,8 +419,8 @@ class QueueNotFoundError(TaskQError):
     """No queue with this name is known.
 
     Attributes:
-        queue: The name.
-        hint: Which names there are, or the nearest of them, as the rest of a sentence; "" if that was not looked for.
+        queue: The unknown name.
+        hint: The existing names, or the most similar one, as the rest of a sentence. "" if they were not read.
     """
 
     def __init__(self, queue: str, hint: str = "") -> None:
@@ -430,7 +432,7 @@ class QueueNotFoundError(TaskQError):
 
 
 class QueueStateError(TaskQError):
-    """The state of a queue does not allow the request; nothing was changed.
+    """The state of a queue does not allow the request. Nothing was changed.
 
     Attributes:
         queue: Name of the queue.
@@ -442,7 +444,7 @@ class QueueStateError(TaskQError):
 
 
 class QueuePausedError(QueueStateError):
-    """The queue is paused already."""
+    """The queue is already paused."""
 
     def __str__(self) -> str:
         return f"queue {self.queue!r} is already paused"
@@ -456,12 +458,13 @@ class QueueNotPausedError(QueueStateError):
 
 
 class QueueNotEmptyError(QueueStateError):
-    """The queue holds tasks and was not removed.
+    """The queue contains tasks, so it was not removed.
 
     Attributes:
         queue: Name of the queue.
-        active: Tasks of it that run; with any, it cannot be removed at all.
-        waiting: Tasks in the other states that count, and those set aside as unreadable.
+        active: Number of running tasks. If there is any, even a forced removal is refused.
+        waiting: Number of tasks in the other states that prevent a removal, and of unreadable tasks that workers have
+            set aside.
     """
 
     def __init__(self, queue: str, active: int, waiting: int) -> None:
@@ -480,8 +483,8 @@ class TaskNotFoundError(TaskQError):
     """No task with this id is stored in the queue.
 
     Attributes:
-        queue: Name of the queue, "" where the task was looked for in all of them.
-        task_id: The id.
+        queue: Name of the queue, "" if all queues were searched.
+        task_id: Id of the task.
     """
 
     def __init__(self, queue: str, task_id: str) -> None:
@@ -490,15 +493,15 @@ class TaskNotFoundError(TaskQError):
 
     def __str__(self) -> str:
         where = f"queue {self.queue!r}" if self.queue else "any queue"
-        return f"no task {self.task_id!r} in {where}; one that has succeeded is kept only with a retention"
+        return f"no task {self.task_id!r} in {where}; a task that has succeeded is stored only if it has a retention"
 
 
 class EntryNotFoundError(TaskQError):
-    """No scheduler that is alive has a periodic entry with this id, and none has enqueued for it.
+    """No running scheduler has a schedule entry with this id, and no enqueue of such an entry is recorded.
 
     Attributes:
-        entry_id: The id.
-        hint: Which ids there are, or the nearest of them, as the rest of a sentence.
+        entry_id: The unknown id.
+        hint: The existing ids, or the most similar one, as the rest of a sentence.
     """
 
     def __init__(self, entry_id: str, hint: str = "") -> None:
@@ -510,11 +513,11 @@ class EntryNotFoundError(TaskQError):
 
 
 class WorkerNotFoundError(TaskQError):
-    """No worker that is alive has this name.
+    """No running worker has this name.
 
     Attributes:
-        worker: The id, host, or host and process id.
-        hint: Which workers there are, or the nearest of them, as the rest of a sentence.
+        worker: The given name: a worker id, a host, or a host and process id.
+        hint: The running workers, or the most similar name, as the rest of a sentence.
     """
 
     def __init__(self, worker: str, hint: str = "") -> None:
@@ -526,12 +529,13 @@ class WorkerNotFoundError(TaskQError):
 
 
 class TaskStateError(TaskQError):
-    """The state of a task does not allow what was asked; nothing was changed.
+    """The state of a task does not allow the request. Nothing was changed.
 
     Attributes:
         queue: Queue of the task.
         task_id: Id of the task.
-        state: Its state; "moving" during a move to another queue, "lost" if it is missing in the list of its state.
+        state: State of the task. "moving": it is being moved to another queue. "lost": its record names a state, but
+            the queue's list of that state does not contain the task.
         reason: The reason, as the rest of a sentence.
     """
 
@@ -544,7 +548,7 @@ class TaskStateError(TaskQError):
 
 
 class TaskActiveError(TaskStateError):
-    """The task runs. Cancel it and wait for its end."""
+    """The request is not possible while the task is running. Cancel the task and wait for its end."""
 
 
 class NoCurrentTaskError(TaskQError, LookupError):
@@ -560,7 +564,7 @@ class ResultError(TaskQError):
     Attributes:
         queue: Queue of the task.
         task_id: Id of the task.
-        reason: Why, as a sentence.
+        reason: Why the result is not available, as a sentence.
     """
 
     def __init__(self, queue: str, task_id: str, reason: str = "") -> None:
@@ -572,19 +576,19 @@ class ResultError(TaskQError):
 
 
 class ResultNotKeptError(ResultError):
-    """The task keeps no result because its retention is 0."""
+    """The retention of the task is 0, so its result is not stored."""
 
 
 class ResultTimeoutError(ResultError, TimeoutError):
-    """The task did not finish in the time given."""
+    """The task did not finish within the timeout of the caller."""
 
 
 class ResultTooLargeError(ResultError, ValueError):
-    """The task succeeded, and its result was not stored because it is over the limit `max_result_bytes`.
+    """The task succeeded, but its result was not stored, because it is larger than the option `max_result_bytes`.
 
     Attributes:
-        size: Bytes of the result.
-        limit: Most bytes that the task may store.
+        size: Size of the result in bytes.
+        limit: Maximum size in bytes.
     """
 
     def __init__(self, queue: str, task_id: str, size: int = 0, limit: int = 0) -> None:
@@ -606,10 +610,10 @@ class TaskFailedError(ResultError):
 
 
 class TaskExpiredError(TaskFailedError):
-    """The task was not started by the time its `expires` says, so it was archived or dropped and does not run.
+    """The task was not started by the time of its option `expires`, so it was archived or deleted without a run.
 
     Attributes:
-        expired_at: The time by which it would have had to be started; None if it is not known.
+        expired_at: The latest time at which the task could start, None if unknown.
     """
 
     def __init__(self, queue: str, task_id: str, reason: str = "", expired_at: datetime | None = None) -> None:
@@ -622,9 +626,9 @@ class WorkflowError(TaskQError):
     """The result of a workflow is not available.
 
     Attributes:
-        queue: Its home queue.
-        workflow_id: Its id.
-        reason: Why.
+        queue: Home queue of the workflow.
+        workflow_id: Id of the workflow.
+        reason: Why the result is not available.
     """
 
     def __init__(self, queue: str, workflow_id: str, reason: str = "") -> None:
@@ -636,7 +640,7 @@ class WorkflowError(TaskQError):
 
 
 class WorkflowFailedError(WorkflowError):
-    """Steps of the workflow failed. `reason` names the first of them and its error text."""
+    """A step of the workflow failed. `reason` contains the name and the error text of the first failed step."""
 
 
 class WorkflowCancelledError(WorkflowError):
@@ -656,30 +660,33 @@ class WorkflowNotSentError(WorkflowError):
 
 
 class WorkflowTimeoutError(WorkflowError, TimeoutError):
-    """The workflow did not end in the time given. It is not cancelled."""
+    """The workflow did not end within the timeout of the caller. It continues to run."""
 
 
 class ResultValueError(TaskQError, ValueError):
-    """A returned value has no JSON form, or a stored result is not of the type expected. Names types, never values."""
+    """A returned value has no JSON form, or a stored result does not have the expected type.
+
+    The message names types, but never values.
+    """
 
 
 class IterationError(TaskQError, ValueError):
-    """Another run could not continue the items of a task, or their cursor cannot be stored.
+    """Another run of the task could not continue its iteration, or the cursor of the iteration cannot be stored.
 
-    The message names types, never values.
+    The message names types, but never values.
     """
 
 
 class ProgressError(TaskQError, ValueError):
-    """The progress that a task reports is not valid. The message names the value and what was expected."""
+    """The progress that a task reports is not valid. The message names the value and the expected values."""
 
 
 class SemaphoreFullError(TaskQError):
-    """All places of a semaphore are held, and were for as long as the caller waited.
+    """All places of a semaphore are held, and no place became free while the caller waited.
 
     Attributes:
         scope: Name of the semaphore.
-        limit: Its places.
+        limit: Number of places of the semaphore.
     """
 
     def __init__(self, scope: str, limit: int) -> None:
@@ -691,12 +698,12 @@ class SemaphoreFullError(TaskQError):
 
 
 class LeaseLostError(TaskQError):
-    """The worker's lease on the task ended, so it may no longer change the task.
+    """The worker's lease on the task ended, so this worker may no longer change the task.
 
     Attributes:
         queue: Queue of the task.
-        task_id: Its id.
-        before_start: True if the run had not started; it used no attempt.
+        task_id: Id of the task.
+        before_start: True if the run had not started. Then no attempt was used.
     """
 
     def __init__(self, queue: str, task_id: str, before_start: bool = False) -> None:
@@ -713,8 +720,8 @@ class TaskProcessError(TaskQError):
 
     Attributes:
         queue: Queue of the task.
-        task_id: Its id.
-        status: Exit status of the process, negative for the signal that ended it, None if it was not started.
+        task_id: Id of the task.
+        status: Exit status of the process. A negative number is the signal that ended it. None if it was not started.
         problem: Further details, "" if the status is enough.
     """
 
@@ -744,11 +751,12 @@ class TaskCancelledError(TaskQError):
 class UnknownTaskError(TaskQError):
     """Neither a task nor a handler is registered for the type of a task.
 
-    The task goes back for other workers, without using an attempt, and is archived after `UNKNOWN_TASK_TIMEOUT`.
+    A worker returns such a task to its queue for other workers, without using an attempt. After the setting
+    `UNKNOWN_TASK_TIMEOUT`, it archives the task with this error.
 
     Attributes:
-        name: The type.
-        hint: Advice of a framework's adapter; "" outside of one.
+        name: Type of the task.
+        hint: Advice of a framework's adapter, "" without an adapter.
     """
 
     def __init__(self, name: str, hint: str = "") -> None:
@@ -765,10 +773,10 @@ class TaskControl(Exception):  # noqa: N818 - controls the queue, not an error
 
 
 class Retry(TaskControl):
-    """Run the task again later; uses an attempt, and archives the task when none is left.
+    """Run the task again later. This uses an attempt. If no attempt is left, the task is archived.
 
     Args:
-        after: Seconds or `timedelta` until the next attempt; None takes the task's retry policy.
+        after: Seconds or `timedelta` until the next attempt. None: as the task's retry policy decides.
     """
 
     def __init__(self, after: timedelta | float | None = None) -> None:
@@ -780,7 +788,7 @@ class Snooze(TaskControl):
     """Run the task again later without using an attempt.
 
     Args:
-        after: Seconds or `timedelta` until then.
+        after: Seconds or `timedelta` until the next run.
     """
 
     def __init__(self, after: timedelta | float) -> None:
@@ -789,7 +797,7 @@ class Snooze(TaskControl):
 
 
 class SkipRetry(TaskControl):
-    """Archive the task now, whatever attempts are left.
+    """Archive the task now, even if attempts are left.
 
     Args:
         reason: Stored as the task's error text.
@@ -801,24 +809,25 @@ class SkipRetry(TaskControl):
 
 
 class Discard(TaskControl):
-    """Delete the task: it is neither retried nor archived, and counts as processed."""
+    """Delete the task. It is neither retried nor archived, and counts as processed."""
 
 
 class TaskInterrupted(BaseException):
-    """Raised inside a plain function that must end now. Clean up and let it pass.
+    """Raised inside a plain function that must end now. Release resources, and do not suppress this exception.
 
-    It is a `BaseException`, as `asyncio.CancelledError` is, so that `except Exception` does not swallow it.
+    It is a `BaseException`, like `asyncio.CancelledError`, so that `except Exception` does not catch it.
     """
 
 
 class TaskPaused(TaskInterrupted):
-    """Raised between two items of `context.iterate`, and by `context.checkpoint`, to end a run that goes on later.
+    """Raised between two items of `context.iterate`, and by `context.checkpoint`, to end this run of the task.
 
-    Let it pass: the task goes back to its queue without using an attempt. Also raised inside coroutines.
+    Do not suppress it. The task returns to its queue without using an attempt, and another run continues there. Unlike
+    `TaskInterrupted`, it is also raised inside coroutines.
 
     Attributes:
-        is_stopping: True if the worker stops, and the task goes to the head of its queue; False if its slot was given
-            back to other tasks, and it waits its turn behind them.
+        is_stopping: True if the worker stops; the task then returns to the head of its queue. False if the run was
+            paused so that other tasks get its slot; the task then waits behind them.
     """
 
     def __init__(self, is_stopping: bool = True) -> None:

@@ -26,7 +26,7 @@ from taskq_core.wire import validate_scope, validate_task_id
 logger = logging.getLogger("taskq.semaphore")
 
 FIRST_PAUSE_S = 0.05
-"""Maximum first pause of a waiting caller. The pause doubles with each attempt."""
+"""Maximum seconds between the first and the second attempt of a waiting caller. The pause doubles with each attempt."""
 LONGEST_PAUSE_S = 1.0
 """Maximum seconds between two attempts."""
 LIMIT_MAX = 1_000_000
@@ -39,7 +39,7 @@ class Semaphore:
     Args:
         app: The queue application whose Redis stores the places.
         scope: Name of the semaphore. Go semaphores with this scope share it.
-        limit: Number of places, 1 to 1,000,000. Use the same number everywhere: each process applies the one it has.
+        limit: Number of places, 1 to 1,000,000. Use the same number in all programs, because Redis does not store it.
 
     Raises:
         ConfigurationError: The scope or the limit is not valid.
@@ -57,21 +57,22 @@ class Semaphore:
     # --- places -------------------------------------------------------------------------------------------------------
 
     def acquire(self, *, holder: str | None = None, deadline: datetime | Duration | None = None) -> bool:
-        """Take a place, without waiting for one.
+        """Take a place if one is free. Do not wait.
 
-        A holder that has a place already keeps it until the new deadline.
+        A holder that already has a place keeps it until the new deadline.
 
         Args:
             holder: Id of the holder. None: the id of the current task.
-            deadline: Latest end: an aware moment, or seconds or a timedelta from now by Redis's clock. None: the
-                deadline of the current task. Rounded up to whole seconds.
+            deadline: Time at which the place becomes free if it was not released: an aware datetime, or seconds or a
+                timedelta from now by Redis's clock. It is rounded up to whole seconds. None: the deadline of the
+                current task.
 
         Returns:
             False if all places are held.
 
         Raises:
-            ConfigurationError: A value is not valid, or it is missing outside of a task with a deadline.
-            BrokerError: The store refuses or does not answer within the enqueue timeout.
+            ConfigurationError: A value is not valid, or is missing where no task with a deadline runs.
+            BrokerError: Redis refuses the request or does not answer within the enqueue timeout.
         """
         return self._app.runtime.source.run(ask(self._acquire(self._holder(holder), deadline)))
 
@@ -86,11 +87,11 @@ class Semaphore:
             holder: Id of the holder. None: the id of the current task.
 
         Returns:
-            False if the holder had none, for example because its deadline had passed.
+            False if the holder had no place, for example because its deadline had passed.
 
         Raises:
-            ConfigurationError: The holder is missing outside of a task.
-            BrokerError: The store refuses or does not answer; the place becomes free at its deadline.
+            ConfigurationError: `holder` is missing where no task runs.
+            BrokerError: Redis refuses the request or does not answer. The place becomes free at its deadline.
         """
         return self._app.runtime.source.run(ask(semaphores.release(self._key, holder=self._holder(holder))))
 
@@ -106,10 +107,11 @@ class Semaphore:
         Args:
             holder: As for `acquire`. Two blocks of one holder share one place; the first block that ends releases it.
             deadline: As for `acquire`.
-            wait: How long to wait for a place. Waiting keeps the task's slot; raising `Snooze` gives it to others.
+            wait: Maximum time to wait for a place. A waiting task occupies its slot of the worker. To free the slot,
+                do not wait, and raise `Snooze` instead.
 
         Raises:
-            SemaphoreFullError: When the block begins: all places were held during `wait`.
+            SemaphoreFullError: At the start of the block: no place became free during `wait`.
             ConfigurationError: An argument is not valid.
         """
         return Hold(self, self._holder(holder), deadline, seconds("wait", wait))
@@ -166,8 +168,8 @@ class Hold:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         raise SemaphoreFullError(self._semaphore.scope, self._semaphore.limit)
 
-    def _log_kept(self, error: BrokerError) -> None:
-        # Raise no error, because the block has done its work and a retry of the task would repeat it.
+    def _log_failed_release(self, error: BrokerError) -> None:
+        # Raise no error, because the block has done its work, and a retry of the task would repeat it.
         logger.warning("a place of semaphore %r stays taken until its deadline: %s", self._semaphore.scope, error)
 
     def __enter__(self) -> "Hold":
@@ -177,7 +179,7 @@ class Hold:
                 time.sleep(next(pauses))
         except Exception:
             raise
-        except BaseException:  # interrupted: the place may have been taken
+        except BaseException:  # the task was interrupted, perhaps after Redis had given it a place
             with contextlib.suppress(BrokerError):
                 self._semaphore.release(holder=self.holder)
             raise
@@ -189,7 +191,7 @@ class Hold:
         try:
             self._semaphore.release(holder=self.holder)
         except BrokerError as failure:
-            self._log_kept(failure)
+            self._log_failed_release(failure)
 
     async def __aenter__(self) -> "Hold":
         pauses = self._pauses()
@@ -198,7 +200,7 @@ class Hold:
                 if await self._semaphore.aacquire(holder=self.holder, deadline=self._deadline):
                     return self
                 await asyncio.sleep(next(pauses))
-        except asyncio.CancelledError:  # the place may have been taken
+        except asyncio.CancelledError:  # Redis may already have given this holder a place
             with contextlib.suppress(BrokerError):
                 await self._semaphore.arelease(holder=self.holder)
             raise
@@ -209,4 +211,4 @@ class Hold:
         try:
             await self._semaphore.arelease(holder=self.holder)
         except BrokerError as failure:
-            self._log_kept(failure)
+            self._log_failed_release(failure)

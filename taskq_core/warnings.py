@@ -16,10 +16,10 @@ _OURS = tuple(str(_ROOT / package) for package in ("taskq_core", "taskq_django",
 
 
 class TaskQWarning(UserWarning):
-    """Base of all warnings of taskq."""
+    """Base class of all warnings of taskq."""
 
     code: ClassVar[str] = "warning"
-    """Stable name of the kind of warning."""
+    """Stable name of the kind of warning, such as `payload-size` for `PayloadSizeWarning`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -32,21 +32,21 @@ class PayloadSizeWarning(TaskQWarning):
 
 
 class ArgumentTypeWarning(TaskQWarning):
-    """An argument arrives with another type than it was given, because its parameter has no annotation."""
+    """The task will get an argument with another type than in the call, because its parameter has no annotation."""
 
 
 class BlockingEnqueueWarning(TaskQWarning, RuntimeWarning):
-    """A blocking enqueue holds a running event loop for a round trip to Redis."""
+    """A blocking enqueue in a coroutine stops the event loop for a round trip to Redis."""
 
 
 class TaskQDeprecationWarning(TaskQWarning, DeprecationWarning):
-    """A name, an option or a setting is deprecated; the text names the release that removes it, and the replacement."""
+    """A name, an option or a setting is deprecated. The text names its replacement and the release that removes it."""
 
     code = "deprecation"
 
 
 class EnqueueInTransactionWarning(TaskQWarning):
-    """A task was sent before the transaction around its enqueue has committed: a worker may not find its rows yet."""
+    """A task was sent before the surrounding database transaction committed, so its worker may not see the new rows."""
 
 
 class QueueUnservedWarning(TaskQWarning):
@@ -54,11 +54,11 @@ class QueueUnservedWarning(TaskQWarning):
 
 
 class WorkflowUnservedWarning(TaskQWarning):
-    """A workflow of remote tasks only was enqueued, and no taskq worker serves its home queue to advance it."""
+    """A workflow of remote tasks only was enqueued. It does not advance: no taskq worker serves its home queue."""
 
 
 def warn_caller(message: str, category: type[TaskQWarning]) -> None:
-    """Warn about the nearest calling line outside taskq."""
+    """Issue a warning that points to the nearest calling line outside taskq."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
@@ -69,7 +69,7 @@ _warned_of_blocking = False
 
 
 def warn_if_blocking(call: str, instead: str) -> None:
-    """Warn about a blocking call on a running event loop, once in a process."""
+    """Warn if a blocking call is made on a running event loop. Warn once per process."""
     global _warned_of_blocking
     if asyncio._get_running_loop() is not None and not _warned_of_blocking:
         _warned_of_blocking = True
@@ -80,11 +80,11 @@ def warn_if_blocking(call: str, instead: str) -> None:
 
 
 def warn_deprecated(what: str, *, removed_in: str, instead: str) -> None:
-    """Warn about the calling line outside taskq that uses something deprecated.
+    """Warn that the calling line outside taskq uses a deprecated name.
 
     Args:
         what: The deprecated name, as the beginning of a sentence: "`Client.put`".
-        removed_in: The release that removes it, such as "0.3". A test fails if that release still has it.
+        removed_in: The release that removes the name, such as "0.3". A test fails if that release still has the name.
         instead: The replacement, as the rest of "use ...".
     """
-    warn_caller(f"{what} goes away with taskq {removed_in}; use {instead}", TaskQDeprecationWarning)
+    warn_caller(f"{what} is removed in taskq {removed_in}; use {instead}", TaskQDeprecationWarning)

@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
 from django.db import models, router
 
-from taskq_core.codec import Found, RefusedError, Wanted
+from taskq_core.codec import KeysToLoad, LoadedObjects, RefusedError
 
 
 class ModelKind:
@@ -141,14 +141,14 @@ class ModelReferences:
             raise TypeError(f"{type_.__qualname__} {why} and has no rows; annotate the model that has")
         return self._kinds.setdefault(type_, ModelKind(type_))
 
-    def fetch(self, wanted: Wanted) -> Found:
+    def fetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
         """Read rows with one query per model. Deleted rows are missing in the result."""
         found: dict[Any, dict[Hashable, object]] = {}
-        for kind, keys in wanted.items():
+        for kind, keys in keys_to_load.items():
             assert isinstance(kind, ModelKind)
             found[kind] = kind.fetch(keys)
         return found
 
-    async def afetch(self, wanted: Wanted) -> Found:
+    async def afetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
         """As `fetch`, in the thread of the coroutine's database connections."""
-        return await sync_to_async(self.fetch, thread_sensitive=True)(wanted)
+        return await sync_to_async(self.fetch, thread_sensitive=True)(keys_to_load)

@@ -85,8 +85,8 @@ class DatabaseSchedule:
             for start in range(0, len(runs), BATCH):
                 _reached(partial(_record, alias, runs[start : start + BATCH]))
 
-    def note_next(self) -> None:
-        """Store the next firing of each row where it has changed. As `ScheduleTable.note_next`."""
+    def record_next_firings(self) -> None:
+        """Store the next firing of each row where it has changed. As `ScheduleTable.record_next_firings`."""
         alias = schedule_alias()
         if alias is not None and self._is_there:
             _reached(partial(_note_next, alias))

@@ -31,8 +31,8 @@ Calls = Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]
 class AsyncClient:
     """Enqueues from coroutines.
 
-    Calls in one tick of the event loop are sent to Redis together: in one script call per queue, or a few for many
-    tasks. If the caller is cancelled while its task is being sent, the task is still enqueued.
+    Enqueues in one cycle of the event loop are sent to Redis together: in one script call per queue, or in a few calls
+    for many tasks. If the caller is cancelled while its task is being sent, the task is still enqueued.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class AsyncClient:
         return prepared.handle
 
     async def _send(self, prepared: Prepared[Any]) -> None:
-        """Send a task with the others of its tick. While its queue is full, wait for room and try again."""
+        """Send a task together with others of the same loop cycle. While its queue is full, wait and try again."""
         loop = asyncio.get_running_loop()
         merger = self._mergers.get(loop)
         if merger is None:
@@ -88,7 +88,7 @@ class AsyncClient:
                 wait = wait or self._sender.wait(prepared.queue.name)
                 pause_s = wait.pause_s()
                 if pause_s is None:
-                    self._preparer.note_sent(prepared, error, started)
+                    self._preparer.record_sent(prepared, error, started)
                     raise
             try:
                 await asyncio.sleep(pause_s)
@@ -133,14 +133,15 @@ class AsyncClient:
                 if name not in waits:
                     waits[name] = self._sender.wait(name)
                 in_flight = self._start(self._sender.store_batch(batch, result, waits[name]))
-                await asyncio.sleep(0)  # let the send start, and let other asyncio tasks run between batches
+                await asyncio.sleep(0)  # so that the send starts, and other asyncio tasks run between two batches
             if in_flight is not None:
                 previous, in_flight = in_flight, None
                 await asyncio.shield(previous)
         except Exception as error:
-            if in_flight is not None:  # preparing a later call failed, but the batch that was sent still counts
+            # If the preparation of a later call failed, wait for the batch in flight, so that the count is right.
+            if in_flight is not None:
                 await asyncio.shield(in_flight)
-            result.note_progress(error)
+            result.add_progress_note(error)
             raise
         finally:
             if self._observer.wants_enqueued():
@@ -164,13 +165,14 @@ class AsyncClient:
         """Execute a plan in a separate asyncio task, which continues if the caller is cancelled."""
         sending = asyncio.get_running_loop().create_task(self._run(plan))
         self._sending.add(sending)
-        sending.add_done_callback(self._note_end)
+        sending.add_done_callback(self._forget_sending)
         return sending
 
-    def _note_end(self, sending: "asyncio.Task[None]") -> None:
+    def _forget_sending(self, sending: "asyncio.Task[None]") -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
-            sending.exception()  # marks the error as retrieved, because a cancelled caller does not await the task
+            # If the caller was cancelled, no code awaits the send. Reading the error keeps asyncio from logging it.
+            sending.exception()
 
     async def _run(self, plan: SendPlan[T]) -> T:
         return await arun_plan(plan, self._answer)

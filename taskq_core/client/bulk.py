@@ -23,7 +23,8 @@ from taskq_core.wire import QueueKeys
 T = TypeVar("T")
 
 LINKED_MAX = 128
-"""Maximum tasks of a batch in which each task has a span. The batch's span links to all; SDKs store 128 links."""
+"""Maximum tasks of a batch in which each task has a span. The span of the batch links to all these spans, and
+OpenTelemetry SDKs store 128 links by default."""
 
 
 class Batch:
@@ -41,7 +42,7 @@ class Batch:
         self._headers: dict[tuple[Plan, tuple[tuple[str, str], ...]], Headers] = {}
 
     def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
-        """Return the headers of one task. Tasks with the same plan and propagated headers share one object."""
+        """Return the headers of one task. Tasks with the same plan and propagated headers get the same object."""
         propagated = preparer.propagated()
         if self._has_spans:
             return preparer.headers(plan, self.span.create(name, task_id, body_size), propagated)
@@ -53,7 +54,7 @@ class Batch:
 
     @property
     def is_full(self) -> bool:
-        """True if no further task should be added."""
+        """True if the batch has reached its maximum number of tasks or bytes."""
         most = LINKED_MAX if self._has_spans else BATCH_MAX
         return len(self.tasks) >= most or self.bytes >= BATCH_BYTES
 
@@ -66,7 +67,7 @@ class Batch:
         return Counter(zip((source.name for source in self.sources), types, strict=True))
 
     def split(self, answer: Codes) -> tuple["Batch", "Batch", Codes]:
-        """Return the tasks that were refused because the queue is full, the other tasks, and the others' response."""
+        """Split a batch that was sent: tasks refused by a full queue, the other tasks, and the codes of the others."""
         full, others = Batch(self.queue, self.span), Batch(self.queue, self.span)
         for source, task, code in zip(self.sources, self.tasks, answer, strict=True):
             part = full if code == EnqueueCode.FULL else others
@@ -83,7 +84,7 @@ class BatchFiller:
         self._open: dict[object, Batch] = {}
 
     def add(self, call: Signature[Any]) -> Batch | None:
-        """Add a call to its queue's batch. Return the batch if it is full now."""
+        """Add a call to the batch of its queue. Return the batch if it is now full."""
         preparer = self._preparer
         plan = preparer.plan(task_of(call))
         queue = plan.queue
@@ -125,14 +126,14 @@ async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 class BulkResult(Sequence[TaskHandle[Any]]):
     """The tasks that `enqueue_many` enqueued: a sequence of handles, which are created on access.
 
-    Handles are in the order of the calls within each queue. Inside a database transaction the sequence contains all
-    tasks. After the commit it contains the tasks that were enqueued.
+    Handles of one queue are in the order of their calls. Inside a database transaction the sequence contains all tasks.
+    After the commit it contains the tasks that were enqueued.
 
     Attributes:
         ids: Ids of the tasks, in the order of the handles.
-        errors: One error per refused task, whose unique lock or id was taken or whose queue was full.
-        existing: Ids of existing tasks that hold the unique lock (`Unique`), by the id that the new task would have
-            had. Their handles have `existing` set.
+        errors: One error for each refused task: its unique lock or its id was taken, or its queue was full.
+        existing: For each new task whose unique lock (`Unique`) was held: the id of the existing task that holds it, by
+            the id of the new task. The handle then refers to the existing task, and `existing` is True.
     """
 
     def __init__(self, make_handle: Callable[[BaseTask[Any], str], TaskHandle[Any]]) -> None:
@@ -140,13 +141,13 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         self._sources: list[BaseTask[Any]] = []
         self.ids: list[str] = []
         self._deferred: dict[int, TaskHandle[Any]] | None = None
-        """While the transaction is open, the handles that were created, by position. None otherwise."""
+        """Handles that the caller has accessed while the transaction is open, by position. None after the commit."""
         self._positions_of_existing: set[int] = set()
         self.existing: dict[str, str] = {}
         self.errors: list[EnqueueError] = []
 
     def raise_errors(self) -> None:
-        """Raise the errors as an `ExceptionGroup`, if there are any."""
+        """Raise an `ExceptionGroup` of `errors`, if there are any."""
         if self.errors:
             raise ExceptionGroup(f"{len(self.errors)} tasks were not enqueued", self.errors)
 
@@ -178,7 +179,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     # --- for clients --------------------------------------------------------------------------------------------------
 
     def add(self, batch: Batch, answer: Codes) -> list[EnqueueError | None]:
-        """Add a batch that was sent. Return an error or None for each task, or an empty list without any error."""
+        """Add the tasks of a batch that was sent. Return an error or None for each task, or [] if there is no error."""
         if answer.count(EnqueueCode.STORED) == len(batch.tasks):
             self._sources += batch.sources
             self.ids += [task.task_id for task in batch.tasks]
@@ -205,8 +206,8 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         error.__cause__ = cause
         return error
 
-    def note_progress(self, error: Exception) -> None:
-        """Add a note to an error with the number of tasks that were enqueued before it."""
+    def add_progress_note(self, error: Exception) -> None:
+        """Add a note to an exception: how many tasks were enqueued before it."""
         if not isinstance(error, BulkEnqueueError):
             error.add_note(f"{len(self)} tasks of this bulk enqueue were enqueued before")
 
@@ -223,7 +224,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         return handles
 
     def settle(self, handles: Iterable[TaskHandle[Any]], failure: BaseException | None) -> None:
-        """Mark the handles from `begin` as sent or failed; `failure` is the error that stopped the sending, if any."""
+        """Mark the handles from `begin` as sent or failed. `failure` is the error that stopped the send, if any."""
         sent = set(self.ids)
         refused = {error.task_id: error for error in self.errors}
         for handle in handles:

@@ -2,21 +2,21 @@
 
 ::
 
-                +-- an enqueue succeeds (the count of failures starts again)
+                +-- an enqueue succeeds (the failure counter is reset)
                 v   |
     closed -----+---+
       |  ^
-      |  +--------------------------------+
-      |   a try succeeds                  |
-      v                                   |
-    open -- the pause is over: one try --> half open
-      ^                                   |
-      +-----------------------------------+
-          it fails: twice the pause
+      |  +------------------------------------------+
+      |   the probe succeeds                        |
+      v                                             |
+    open -- the pause is over: one probe is sent --> half open
+      ^                                             |
+      +---------------------------------------------+
+          the probe fails: the pause doubles
 
-An enqueue that does not reach Redis waits for its whole timeout. After several of them in a row, all enqueues fail at
-once during a pause. Then one enqueue tries while the others still fail, and its result decides. Any answer of Redis
-closes the circuit, also a refusal.
+An enqueue that does not reach Redis blocks its caller for the whole timeout. After several such failures in a row, the
+circuit opens: during a pause, all enqueues fail at once. Then one enqueue is sent as a probe, while the others still
+fail at once. Its result decides whether the circuit closes. Any reply of Redis closes it, even a refusal.
 
 The blocking and the asyncio client of an application share one circuit. Workers and schedulers do not use it.
 """
@@ -36,8 +36,8 @@ from taskq_core.settings import CircuitSettings, seconds
 
 logger = logging.getLogger("taskq.client")
 
-TRY_LOST_S = 60.0
-"""Seconds after which an unfinished try counts as lost, for example because its event loop was closed."""
+PROBE_LOST_S = 60.0
+"""Seconds after which an unfinished probe counts as lost, for example because its event loop was closed."""
 
 
 class CircuitState(StrEnum):
@@ -48,14 +48,14 @@ class CircuitState(StrEnum):
     OPEN = "open"
     """Redis failed to answer several times in a row. No requests are sent during a pause."""
     HALF_OPEN = "half_open"
-    """One enqueue is sent as a try. All others fail at once until it has ended."""
+    """One enqueue was sent as a probe. All others fail at once until the probe has ended."""
 
 
 class Circuit:
-    """Counts failures to reach Redis, and decides whether to send requests. Safe to share by threads and event loops.
+    """Counts failures to reach Redis, and decides whether to send requests. Threads and event loops may share it.
 
     Args:
-        settings: When the circuit opens, and for how long.
+        settings: Number of failures after which the circuit opens, and the lengths of pauses.
         address: The address of Redis for error messages.
         opened: Called each time the circuit opens.
         monotonic: Source of monotonic time.
@@ -88,7 +88,7 @@ class Circuit:
         self._last_failure = ""
         self._pause_s = self._first_pause_s
         self._retry_at: float | None = None  # None while the circuit is closed
-        self._try_until: float | None = None  # None while no request tries
+        self._probe_until: float | None = None  # None while no probe is in flight
 
     @property
     def state(self) -> CircuitState:
@@ -96,7 +96,7 @@ class Circuit:
         with self._lock:
             if self._retry_at is None:
                 return CircuitState.CLOSED
-            return CircuitState.OPEN if self._try_until is None else CircuitState.HALF_OPEN
+            return CircuitState.OPEN if self._probe_until is None else CircuitState.HALF_OPEN
 
     @property
     def _is_closed(self) -> bool:
@@ -104,17 +104,17 @@ class Circuit:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Send a request to Redis in a `with` block. Raises the errors of `begin`."""
-        is_try = self.begin()
+        """Guard one request: send it to Redis inside this `with` block. Raises the errors of `begin`."""
+        is_probe = self.begin()
         try:
             yield
         except BaseException as error:
-            self.end(error, is_try=is_try)
+            self.end(error, is_probe=is_probe)
             raise
-        self.end(None, is_try=is_try)
+        self.end(None, is_probe=is_probe)
 
     def begin(self) -> bool:
-        """Begin a request to Redis. Return True if it is the single try of an open circuit.
+        """Ask for permission to send a request to Redis. Return True if the request is the probe of an open circuit.
 
         Raises:
             CircuitOpenError: The circuit is open, so the request must not be sent.
@@ -125,45 +125,45 @@ class Circuit:
         with self._lock:
             if self._is_closed:
                 return False
-            if self._try_until is not None and now < self._try_until:
-                raise self._error(self._pause_s)  # an estimate: the pause ends earlier if the try succeeds
+            if self._probe_until is not None and now < self._probe_until:
+                raise self._error(self._pause_s)  # an estimate, because enqueues work again once the probe succeeds
             if now < self._retry_at:
                 raise self._error(self._retry_at - now)
-            self._try_until = now + TRY_LOST_S
+            self._probe_until = now + PROBE_LOST_S
             return True
 
-    def end(self, error: BaseException | None, *, is_try: bool) -> None:
+    def end(self, error: BaseException | None, *, is_probe: bool) -> None:
         """Record the end of a request. Only an unavailable Redis counts as a failure.
 
-        A refusal by Redis counts as an answer. An error of the caller, such as a cancellation, is ignored.
+        A refusal by Redis shows that it is available. An error of the caller, such as a cancellation, shows nothing.
         """
         if isinstance(error, BrokerUnavailableError):
-            self._note_failure(error, is_try=is_try)
+            self._record_failure(error, is_probe=is_probe)
         elif error is None or isinstance(error, BrokerError):
             if self._failures:
-                self._note_answer()
-        elif is_try:
+                self._record_answer()
+        elif is_probe:
             with self._lock:
-                self._try_until = None  # another request may try
+                self._probe_until = None  # so that another request becomes the probe
 
     def _error(self, retry_in_s: float) -> CircuitOpenError:
         return CircuitOpenError(self._address, self._failures, retry_in_s, self._last_failure)
 
-    def _note_answer(self) -> None:
+    def _record_answer(self) -> None:
         with self._lock:
             was_open = self._retry_at is not None
             self._failures = 0
             self._pause_s = self._first_pause_s
-            self._retry_at = self._try_until = None
+            self._retry_at = self._probe_until = None
         if was_open:
             logger.info("%s answers again: enqueues are sent again", self._address)
 
-    def _note_failure(self, error: BrokerUnavailableError, *, is_try: bool) -> None:
+    def _record_failure(self, error: BrokerUnavailableError, *, is_probe: bool) -> None:
         if not self._most_failures:
             return
         with self._lock:
-            if self._retry_at is not None and not is_try:
-                return  # the request was sent before the circuit opened
+            if self._retry_at is not None and not is_probe:
+                return  # the request was sent before the circuit opened, so its failure is not new
             self._failures += 1
             self._last_failure = str(error)
             is_new = self._retry_at is None
@@ -171,7 +171,7 @@ class Circuit:
                 return
             if not is_new:
                 self._pause_s = min(2 * self._pause_s, self._max_pause_s)
-            self._try_until = None
+            self._probe_until = None
             pause_s = self._jitter() * self._pause_s
             self._retry_at = self._monotonic() + pause_s
             failures = self._failures

@@ -1,4 +1,4 @@
-"""Postpone sends to the commit of a database transaction, or to the last of several commits."""
+"""Postpone the send of tasks to the commit of a database transaction, or to the last of several commits."""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class TransactionHook(Protocol):
         ...
 
     async def adefer(self, send: Callable[[], None]) -> bool:
-        """Postpone a send from a coroutine. As `defer`. `send` is called in blocking code."""
+        """Postpone a send from a coroutine, as `defer` does. `send` is called in blocking code."""
         ...
 
 

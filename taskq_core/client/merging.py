@@ -1,4 +1,4 @@
-"""Send all enqueues of one tick of an event loop together: in one script call per queue, or a few for many tasks."""
+"""Send all enqueues of one event loop cycle together: in one script call per queue, or in a few for many tasks."""
 
 import asyncio
 import sys
@@ -13,30 +13,30 @@ from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
 from taskq_core.wire import QueueKeys
 
 WORTH_A_CALL = 25
-"""Minimum number of tasks per request, if the tasks of one tick are split into several requests."""
+"""Minimum number of tasks per request, if the tasks of one loop cycle are split into several requests."""
 MOST_CALLS = 4
-"""Maximum requests for the tasks of one tick and queue."""
+"""Maximum number of requests for the tasks of one loop cycle and queue."""
 _Waiting = list[tuple[Prepared[Any], "asyncio.Future[None]"]]
 
 
 def batch_size(count: int) -> int:
-    """Return how many tasks of one tick are sent in one request.
+    """Return how many of `count` tasks of one loop cycle are sent in one request.
 
-    With several requests, Redis stores one batch while Python wakes the callers of another. With a single request,
-    Redis and Python would take turns waiting for each other.
+    Several requests are faster than one: Redis stores one batch while Python resumes the callers of another. With a
+    single request, Redis and Python would wait for each other.
     """
     calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
     return min(BATCH_MAX, -(-count // calls))
 
 
 def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """Start a coroutine in an asyncio task. From Python 3.12 on, it runs at once and sends in the same tick."""
+    """Start a coroutine in an asyncio task. From Python 3.12 on, it sends its request before this function returns."""
     options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
     return asyncio.Task(work, loop=asyncio.get_running_loop(), **options)
 
 
 class Merger:
-    """Collects the enqueues of one event loop during a tick, and sends them together.
+    """Collects the enqueues of one event loop during a loop cycle, and sends them together.
 
     Args:
         preparer: Closes spans and counts tasks.
@@ -50,10 +50,10 @@ class Merger:
         self._sending: set[asyncio.Task[None]] = set()
 
     def put(self, prepared: Prepared[Any]) -> "asyncio.Future[None]":
-        """Send a task with the others of this tick. The returned future ends when the task is stored or has failed.
+        """Send a task together with the others of this loop cycle. Return a future that ends with the enqueue.
 
-        A task that was refused because its queue is full is not counted as sent, because its caller may wait for room
-        and call this method again.
+        If the task was refused because its queue is full, its span stays open and it is not counted, because the caller
+        may wait for room and call this method again.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
@@ -95,7 +95,7 @@ class Merger:
             errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in codes]
         except BrokerError as cause:
             errors = list(failures([prepared for prepared, _ in batch], cause))
-        except Exception as mistake:  # not from Redis: a bug, or the error of a task that tests ran while it was sent
+        except Exception as mistake:  # a bug, or in tests the error of a task that ran inside the send
             for prepared, future in batch:
                 prepared.span.end(mistake)
                 if not future.done():
@@ -104,13 +104,14 @@ class Merger:
         except BaseException as interruption:
             for prepared, future in batch:
                 prepared.span.end(interruption)
-                future.cancel()  # the loop is ending
+                future.cancel()  # the event loop is ending
             raise
         for (prepared, future), error in zip(batch, errors, strict=True):
-            if not isinstance(error, QueueFullError) or future.done():  # otherwise the caller may wait for room
-                self._preparer.note_sent(prepared, error, started)
+            # After a QueueFullError, a caller that still waits may send the task again.
+            if not isinstance(error, QueueFullError) or future.done():
+                self._preparer.record_sent(prepared, error, started)
             if future.done():
-                continue  # the caller was cancelled while its task was enqueued
+                continue  # the caller was cancelled during the send, so no code waits for the result
             if error is None:
                 future.set_result(None)
             else:

@@ -195,8 +195,8 @@ class Preparer:
         Args:
             call: The call.
             plan: The plan of the task.
-            headers: Returns the headers. It takes this object, the plan, the name and id of the task, and the payload
-                size.
+            headers: Function that returns the task's headers. It takes this object, the plan, the name and id of the
+                task, and the payload size.
         """
         payload = call.task.encode(call.args, call.kwargs)
         if len(payload) >= PAYLOAD_WARNS:
@@ -209,7 +209,7 @@ class Preparer:
     ) -> Headers:
         """Return the headers of a task: the user's headers, propagated context, the trace, and headers of taskq."""
         if not trace and not propagated and not more:
-            return plan.headers  # encoded once for all calls
+            return plan.headers  # an object whose headers are encoded once for all calls of the task
         texts = dict(plan.headers.texts)
         if propagated:
             add_propagated(texts, propagated)
@@ -220,8 +220,8 @@ class Preparer:
             self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)
 
-    def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
-        """Close the span of a sent task and count it. `started` is the monotonic time at which it was sent."""
+    def record_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
+        """Close the span of a sent task and count the task. `started` is the monotonic time at which it was sent."""
         prepared.span.end(error)
         self.metrics.sent(
             prepared.handle.queue,
@@ -261,15 +261,15 @@ class Preparer:
         )
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
-        """Return whether to add a queue to the set of known queues, because that was not done recently."""
+        """Return whether to add a queue to the set of known queues: this client has not done so recently."""
         return time.monotonic() - self._registered.get(queue.name, -math.inf) >= REGISTER_EVERY_S
 
     def forget_registered(self) -> None:
         """Forget which queues were registered, because the client uses another store from now on."""
         self._registered.clear()
 
-    def note_registered(self, queue: QueueKeys) -> None:
-        """Record that a queue was just registered."""
+    def record_registered(self, queue: QueueKeys) -> None:
+        """Record that this client has just added a queue to the set of known queues."""
         self._registered[queue.name] = time.monotonic()
 
 

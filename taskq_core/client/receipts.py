@@ -1,7 +1,8 @@
-"""Receipt slots, by which Redis recognizes a repeated enqueue. Concurrent callers use different slots.
+"""Receipt slots, by which Redis recognizes a repeated request. Concurrent callers use different slots.
 
-A slot is given back when its call was answered. A slot whose call may still reach Redis is dropped, because the late
-call would overwrite the receipt of the slot's next call.
+For each slot, Redis stores the number and the answer of the last request. A caller returns its slot after it received
+the answer. After a failed request it drops the slot, because that request may still reach Redis and overwrite the
+answer of the slot's next request.
 """
 
 import os
@@ -22,7 +23,7 @@ def take() -> ReceiptSlot:
 
 
 give_back = _free.append
-"""Return a slot whose call was answered, for other callers."""
+"""Return a slot whose request was answered, so that other callers can take it."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free.clear)  # parent and child must not use the same slots
+    os.register_at_fork(after_in_child=_free.clear)  # so that parent and child do not use the same slots

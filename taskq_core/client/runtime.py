@@ -1,4 +1,4 @@
-"""Keys, connections and clients of one set of settings. Nothing connects before the first use."""
+"""The Redis keys, connections and clients of a queue application for one set of settings. Connects at the first use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from taskq_core.wire import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """The destination of a queue application: an endpoint, and its runners.
+    """The Redis to which a queue application sends its requests, or a replacement in tests.
 
     Attributes:
-        propagates: True if tasks run while they are sent, and their errors are raised to the sender.
+        propagates: True if a task runs inside its send, and the sender gets the task's error. Only in tests.
     """
 
     endpoint: Endpoint
@@ -35,7 +35,7 @@ class Store:
 
 
 class Runtime:
-    """Keys, connections and clients of one set of settings."""
+    """The Redis keys, connections and clients of a queue application for one set of settings."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Runtime:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
         self.timeout_s = timeout_s
-        """Maximum seconds of an enqueue, or of a read of a task."""
+        """Maximum seconds for an enqueue, or for a read of a task."""
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
         trace = settings.trace
@@ -85,7 +85,7 @@ class Runtime:
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:
-        """Send to another store from now on, also through existing clients. None: the store of the settings."""
+        """Send all further requests to another store, also from existing clients. None: the Redis of the settings."""
         store = store or self._own
         self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
         self.source.send_through(store.runner, store.async_runner)

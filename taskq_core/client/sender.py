@@ -28,13 +28,13 @@ SendPlan = Generator[tuple[Operation[Any] | None, float], Any, T]
 """Yields an operation with its deadline, or None with the time until which to wait. Times are monotonic."""
 
 FIRST_PAUSE_S = 0.02
-"""Maximum seconds of the first pause before a client tries a full queue again. The pause doubles with each try."""
+"""Maximum seconds of the first pause before a client tries a full queue again. The pause doubles with each attempt."""
 LAST_PAUSE_S = 0.5
-"""Maximum seconds of all later pauses."""
+"""Maximum seconds of any pause."""
 
 
 class Wait:
-    """The time for which one call may wait for room in a full queue, from the first refusal on.
+    """The time for which one call may wait for room in a full queue. It begins when the queue first refuses a task.
 
     Args:
         longest_s: Maximum total seconds. 0: do not wait.
@@ -52,10 +52,10 @@ class Wait:
         self._deadline: float | None = None
         self._pause_s = FIRST_PAUSE_S
         self.is_over = False
-        """True once a try has failed with no time left."""
+        """True once an attempt has failed and no time was left."""
 
     def pause_s(self) -> float | None:
-        """Return the seconds until the next try, or None if there is no time left."""
+        """Return the seconds until the next attempt, or None if no time is left."""
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._longest_s
@@ -68,7 +68,7 @@ class Wait:
         return pause_s
 
     def renew(self) -> None:
-        """Restart the time for the next batch, unless an earlier batch has used it up."""
+        """Restart the waiting time for the next batch. This has no effect after a batch has used up its time."""
         self._deadline = None
         self._pause_s = FIRST_PAUSE_S
 
@@ -92,7 +92,7 @@ class Sender:
         self._limits = limits
 
     def reset(self) -> None:
-        """Forget registered queues and failures, because the client uses another store from now on."""
+        """Forget registered queues, and failures to reach Redis, because the client now uses another store."""
         self.circuit.reset()
         self.preparer.forget_registered()
 
@@ -126,14 +126,14 @@ class Sender:
         try:
             yield new_tasks.register_queue(self.preparer.keys.queues, (queue.name,)), deadline
         except BrokerError as error:
-            error.may_have_happened = False  # the tasks themselves were not sent
+            error.may_have_happened = False  # only the queue's name was sent, but no task
             raise
-        self.preparer.note_registered(queue)
+        self.preparer.record_registered(queue)
 
     def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Codes]:
         """Store tasks of one queue in one script call. Return the outcome of each task."""
         deadline = time.monotonic() + timeout_s
-        is_try = self.circuit.begin()
+        is_probe = self.circuit.begin()
         try:
             if self.preparer.is_unregistered(queue):
                 yield from self._register(queue, deadline)
@@ -142,9 +142,9 @@ class Sender:
             most = None if limit is None else limit.max_pending
             answer: Codes = yield new_tasks.enqueue(queue, tasks, slot, max_pending=most), deadline
         except BaseException as error:
-            self.circuit.end(error, is_try=is_try)
+            self.circuit.end(error, is_probe=is_probe)
             raise
-        self.circuit.end(None, is_try=is_try)
+        self.circuit.end(None, is_probe=is_probe)
         receipts.give_back(slot)
         return answer
 

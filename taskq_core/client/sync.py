@@ -33,13 +33,13 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 AFTER_FAILURE_S = 0.05
-"""Maximum seconds of a deferred send if Redis did not answer an earlier send of this thread shortly before."""
+"""Maximum seconds of a send after a commit, if Redis did not answer a send of this thread shortly before."""
 
 
 class _Backoff(threading.local):
-    """Times at which deferred sends of this thread last failed.
+    """The times at which sends after a commit last failed in this thread.
 
-    They shorten the next timeouts, because one commit may send many tasks and its caller waits for all of them.
+    After a failure, the next sends get shorter timeouts, because one commit may send many tasks one after the other.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Client:
             prepared.handle.mark_sent(error)
             raise
         except Exception:
-            prepared.handle.mark_sent()  # tests may run a task while it is sent, and the task raised this
+            prepared.handle.mark_sent()  # in tests a task may run inside its send, and this is the task's own error
             raise
         except BaseException as error:
             prepared.handle.mark_sent(error)
@@ -128,7 +128,7 @@ class Client:
             self._observer.notify_enqueued((prepared.handle,))
 
     def _deferred_wait(self, queue: str) -> Wait:
-        """Return how long a deferred send may wait for room: not at all shortly after it found the queue full."""
+        """Return how long a send after a commit may wait for room in a queue: not at all if it was full recently."""
         timeout_s = self._sender.timeout_s
         was_full = time.monotonic() - self._backoff.full_at.get(queue, -math.inf) < timeout_s
         return self._sender.wait(queue, most_s=0.0 if was_full else timeout_s)
@@ -157,7 +157,7 @@ class Client:
         except BaseException as interruption:
             prepared.span.end(interruption)
             raise
-        self._preparer.note_sent(prepared, error, started)
+        self._preparer.record_sent(prepared, error, started)
         if error is not None:
             raise error
 
@@ -238,9 +238,10 @@ class Client:
                 previous, in_flight = in_flight, None
                 self._finish(previous)
         except Exception as error:
-            if in_flight is not None:  # preparing a later call failed, but the batch that was sent still counts
+            # If the preparation of a later call failed, finish the batch in flight, so that the count is right.
+            if in_flight is not None:
                 self._finish(in_flight)
-            result.note_progress(error)
+            result.add_progress_note(error)
             raise
         finally:
             if self._observer.wants_enqueued():

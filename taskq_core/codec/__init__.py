@@ -20,6 +20,6 @@ The caller checks size limits.
 
 from taskq_core.codec.arguments import ArgumentsCodec, Later
 from taskq_core.codec.messages import RefusedError
-from taskq_core.codec.references import Found, Kind, References, Wanted
+from taskq_core.codec.references import KeysToLoad, Kind, LoadedObjects, References
 from taskq_core.codec.results import decode_payload, decode_result, encode_result, encode_result_within
 from taskq_core.codec.signature import Parameter

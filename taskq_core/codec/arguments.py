@@ -16,7 +16,7 @@ import msgspec.structs
 from msgspec import UNSET
 
 from taskq_core.codec.messages import RefusedError, describe, describe_unreadable, split_path
-from taskq_core.codec.references import Found, Reference, References, Wanted, refer, replace
+from taskq_core.codec.references import KeysToLoad, LoadedObjects, Reference, References, refer, replace
 from taskq_core.codec.signature import Parameter, payload_struct, read_signature
 from taskq_core.codec.values import build, check_value, encode_ordered, encode_plain, read_fields
 from taskq_core.errors import MissingReferenceError, PayloadError, TaskArgumentsError
@@ -193,24 +193,24 @@ class ArgumentsCodec:
             return self._decode_with_care(payload or b"{}")
         return self._as_keywords(arguments), 0
 
-    def wanted(self, kwargs: Mapping[str, object]) -> Wanted:
+    def keys_to_load(self, kwargs: Mapping[str, object]) -> KeysToLoad:
         """Return the keys of all objects that must be loaded before the function can be called."""
-        wanted: dict[Any, dict[Any, None]] = {}
+        keys_to_load: dict[Any, dict[Any, None]] = {}
 
         def add(reference: Reference) -> object:
-            wanted.setdefault(reference.kind, {})[reference.key] = None
+            keys_to_load.setdefault(reference.kind, {})[reference.key] = None
             return reference
 
         self._replaced(kwargs, add)
-        return {kind: list(keys) for kind, keys in wanted.items()}
+        return {kind: list(keys) for kind, keys in keys_to_load.items()}
 
-    def with_found(self, kwargs: Mapping[str, object], found: Found) -> dict[str, object]:
+    def with_found(self, kwargs: Mapping[str, object], found: LoadedObjects) -> dict[str, object]:
         """Return decoded arguments with their references replaced by loaded objects.
 
         Raises:
             MissingReferenceError: An object was not found.
         """
-        for kind, keys in self.wanted(kwargs).items():
+        for kind, keys in self.keys_to_load(kwargs).items():
             missing = [key for key in keys if key not in found.get(kind, {})]
             if missing:
                 raise MissingReferenceError(self.name, kind.label, tuple(missing))

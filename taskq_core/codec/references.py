@@ -45,9 +45,9 @@ class Kind(Protocol):
         ...
 
 
-Wanted = Mapping[Kind, list[Hashable]]
+KeysToLoad = Mapping[Kind, list[Hashable]]
 """Keys of the objects to load, by kind, without duplicates."""
-Found = Mapping[Kind, Mapping[Hashable, object]]
+LoadedObjects = Mapping[Kind, Mapping[Hashable, object]]
 """Loaded objects by key, by kind. Deleted objects are missing."""
 
 
@@ -62,11 +62,11 @@ class References(Protocol):
         """
         ...
 
-    def fetch(self, wanted: Wanted) -> Found:
+    def fetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
         """Load objects. Blocks."""
         ...
 
-    async def afetch(self, wanted: Wanted) -> Found:
+    async def afetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
         """Load objects without blocking the event loop."""
         ...
 

@@ -142,7 +142,7 @@ class Follower(Service):
     async def _store_next(self) -> None:
         if self._must_store_next and self._leader.leads:
             try:
-                await self._call(self._table.note_next, timeout_s=CALL_S)
+                await self._call(self._table.record_next_firings, timeout_s=CALL_S)
             except Exception as error:
                 self._report("write", f"cannot store when entries fire next: {error}")
             else:

@@ -318,7 +318,7 @@ class Ticker:
         for candidate, outcome, error in settled:
             if candidate.prepared is not None:
                 assert error is None or isinstance(error, EnqueueError)
-                self._preparer.note_sent(candidate.prepared, error, started)
+                self._preparer.record_sent(candidate.prepared, error, started)
             self._fired(candidate.firing, outcome, error)
 
     async def _call_after_hooks(self, settled: Sequence[_Settled]) -> None:
@@ -337,7 +337,7 @@ class Ticker:
         if self._preparer.is_unregistered(self._queue):
             operation = register_queue(self._preparer.keys.queues, (self._queue.name,))
             await self._runner.run(operation, patience_s=PATIENCE_S)
-            self._preparer.note_registered(self._queue)
+            self._preparer.record_registered(self._queue)
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Aggregation:
     """An aggregator: its function, its groups, and when they are due."""
 
     function: AggregatorFunction
-    """Takes the name of the group and its tasks, oldest first."""
+    """The user's function. It takes the name of the group and the group's tasks, oldest first."""
     pattern: str = ""
     """The name of a group, or a prefix of group names."""
     queue: str | None = None
@@ -141,7 +141,8 @@ class Aggregators:
         """
         key = (aggregation.queue, aggregation.pattern)
         known = self._known.get(key)
-        if known is not None and known.name != aggregation.name:  # with the same name, its module was imported again
+        # A known aggregator with the same function name is replaced, because its module was imported again.
+        if known is not None and known.name != aggregation.name:
             where = "" if aggregation.queue is None else f" of queue {aggregation.queue!r}"
             raise TaskDefinitionError(
                 f"groups {aggregation.pattern!r}{where} already have the aggregator {known.name}; "
@@ -150,7 +151,11 @@ class Aggregators:
         self._known[key] = aggregation
 
     def find(self, queue: str, group: str) -> Aggregation | None:
-        """Return the aggregator of a group: the longest matching pattern; of two equal ones, that of the queue."""
+        """Return the aggregator of a group, None without one.
+
+        It is the aggregator with the longest matching pattern. If two patterns are equal, the aggregator for this queue
+        wins over the aggregator for any queue.
+        """
         fitting = [each for each in self.of_queue(queue) if group.startswith(each.pattern)]
         return max(fitting, key=lambda each: (len(each.pattern), each.queue is not None), default=None)
 
@@ -159,7 +164,7 @@ class Aggregators:
         return [each for each in self._known.values() if each.queue in (None, queue)]
 
     def fingerprint(self, queue: str) -> str:
-        """Return a short hash of the group patterns that have an aggregator in a queue; "" without any."""
+        """Return a short hash of the group patterns that have an aggregator in a queue, "" without aggregators."""
         patterns = sorted((each.pattern, each.queue is not None) for each in self.of_queue(queue))
         return hashlib.sha256(repr(patterns).encode()).hexdigest()[:8] if patterns else ""
 

@@ -76,7 +76,7 @@ class BaseTask(Generic[R_co]):
     def _set_options(self, options: Mapping[str, Any]) -> None:
         self._own_options = dict(options)
         self.current_plan: Plan | None = None
-        """The last result of `plan`. A client uses it as long as its `keys` are the client's."""
+        """The last result of `plan`. A client reuses the plan if `plan.keys` is the client's own key object."""
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
         self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
 
@@ -94,7 +94,7 @@ class BaseTask(Generic[R_co]):
         return self._options[1]
 
     def _check_options(self, given: Mapping[str, Any]) -> TaskOptions:
-        """Check options and return them. The constructor calls it, so that mistakes are found at the definition."""
+        """Check options and return them. The constructor calls it, so a mistake fails where the task is defined."""
         try:
             options = task_options(given)
             self._limits(options)
@@ -122,7 +122,8 @@ class BaseTask(Generic[R_co]):
                     "use the client of its TaskQ, or enqueue it by name with taskq.remote(...) of this TaskQ"
                 )
             plan = self.current_plan = Plan(self.name, self.options, keys, self.limits)
-            if app is not None and not self.is_remote:  # other programs serve the queues of remote tasks
+            # Other programs serve the queues of remote tasks, so the setting `QUEUES` need not contain them.
+            if app is not None and not self.is_remote:
                 self._enqueuer.check_queue(self.name, plan.queue.name)
         return plan
 

@@ -17,7 +17,7 @@ from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.settings import Duration, seconds
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.options import CallOptionsDict
-from taskq_core.tasks.step_options import About, After, Callbacks, OnFailure, check_call, check_name, policy
+from taskq_core.tasks.step_options import After, Callbacks, OnFailure, WorkflowDetails, check_call, check_name, policy
 from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import validate_queue_name
 
@@ -109,7 +109,7 @@ class Signature(PartialSignature[R_co]):
     __slots__ = ()
 
     if TYPE_CHECKING:
-        # As in the base class, but the result has all its arguments and can be enqueued.
+        # For type checkers: these methods return a workflow that has all its arguments, so it can be enqueued.
         def __or__(self, other: "Part") -> "Chain": ...
         def on_success(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
         def on_error(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
@@ -131,15 +131,15 @@ class PartialCanvas:
     `delay`, if required arguments are missing.
     """
 
-    __slots__ = ("about", "callbacks")
+    __slots__ = ("callbacks", "details")
 
     def __init__(self) -> None:
-        self.about = About()
+        self.details = WorkflowDetails()
         self.callbacks = Callbacks()
 
     def _about(self, **changes: Any) -> Self:
         changed = copy.copy(self)
-        changed.about = replace(self.about, **changes)
+        changed.details = replace(self.details, **changes)
         return changed
 
     def _with(self, kind: str, calls: Sequence[Any]) -> Self:
@@ -185,7 +185,7 @@ class PartialCanvas:
 
     @property
     def enqueuer(self) -> Any:
-        """The queue application of its steps.
+        """The queue application of the workflow's steps.
 
         Raises:
             WorkflowDefinitionError: The workflow has no steps.
@@ -199,8 +199,8 @@ class Canvas(PartialCanvas):
     __slots__ = ()
 
     if TYPE_CHECKING:
-
-        def __or__(self, other: "Part") -> "Chain": ...  # as in the base class, but the result can be enqueued
+        # For type checkers: the chain has all its arguments, so it can be enqueued.
+        def __or__(self, other: "Part") -> "Chain": ...
 
     def delay(self) -> WorkflowHandle:
         """Enqueue the workflow and return its handle. Blocks.
@@ -289,7 +289,7 @@ class Group(Canvas):
 
     @property
     def first(self) -> Any:
-        """The first member, None without members. If `members` is a generator, it still yields this member."""
+        """The first member, None without members. If `members` is a generator, a later loop still gets this member."""
         if isinstance(self.members, Sequence):
             return self.members[0] if self.members else None
         if not isinstance(self.members, Peeked):
@@ -305,7 +305,7 @@ class Group(Canvas):
 
 
 class Peeked:
-    """An iterator whose first element was read ahead; iterating yields that element too."""
+    """An iterable over an iterator whose first element was already read. It yields that element first."""
 
     def __init__(self, members: Iterator[Any]) -> None:
         self.first = next(members, None)
@@ -404,7 +404,7 @@ def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
         part = _part("part of a chain", each)
         if flat:
             check_takes_result(part)
-        is_plain = part.on_failure is how and part.callbacks == Callbacks() and part.about == About()
+        is_plain = part.on_failure is how and part.callbacks == Callbacks() and part.details == WorkflowDetails()
         if isinstance(part, Chain) and is_plain:
             flat += part.parts
         else:

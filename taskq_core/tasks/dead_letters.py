@@ -1,7 +1,7 @@
 """Dead letters: the task that is enqueued when another one is archived (option `dead_letter`).
 
-The script that archives a task also records that archive handlers must be called and that a dead letter must be
-enqueued. Because both happen in one step, a crash cannot lose them. `taskq_core.worker.dead_letters` does the work.
+The Lua script that archives a task also records, in the same step, that the archive handlers must be called and that a
+dead letter must be enqueued. So a crash cannot lose them. `taskq_core.worker.dead_letters` then does both.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from taskq_core.wire import DEAD_LETTER, MAX_NAME_BYTES
 
 
 def read_dead_letter(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return queue and name of the task to enqueue when the task with these headers is archived, or None."""
+    """Return queue and name of the dead letter of a task with these headers, None if the task has no dead letter."""
     text = headers.get(DEAD_LETTER)
     if text is None:
         return None
@@ -27,7 +27,8 @@ def read_dead_letter(headers: Mapping[str, str]) -> tuple[str, str] | None:
 def dead_letter_id(task: TaskInfo) -> str:
     """Return the id of the dead letter of an archived task.
 
-    A repeated call for the same archiving returns the same id, so the dead letter is enqueued once.
+    The id contains the time at which the task was archived. A worker that handles the same archived task again gets the
+    same id, so the dead letter is enqueued once.
     """
     at_s = 0 if task.archived_at is None else int(task.archived_at.timestamp())
     task_id = f"dead:{task.queue}:{task.id}:{at_s}"

@@ -14,7 +14,7 @@ from taskq_core.tasks.injection import refuse_markers
 
 
 def check_callable(what: str, function: object, *, takes: str = "", count: int = 0) -> None:
-    """Check that a worker can call a function, other than a task.
+    """Check that a worker can call a user's function that is not a task, such as an error handler.
 
     Args:
         what: Name of the function in error messages.
@@ -120,7 +120,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
     if not isinstance(qualname, str) or qualname.endswith("<lambda>"):
         raise TaskDefinitionError(f"{function!r} has no name; give the task one with name=")
     module = function.__module__
-    if module in ("__main__", "__mp_main__"):  # `__mp_main__` in a child of multiprocessing
+    if module in ("__main__", "__mp_main__"):  # multiprocessing renames the main module in its child processes
         main = getattr(inspect.unwrap(function), "__globals__", {})
         spec = main.get("__spec__")
         if spec is not None:
@@ -131,7 +131,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
 
 
 def parameters(what: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters of a function; `what` is the name of the function in the error message.
+    """Return the parameters of a function. `what` is the name of the function in the error message.
 
     Raises:
         TaskDefinitionError: The function has no readable signature.
@@ -166,7 +166,7 @@ def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
 
 
 def result_type(function: Callable[..., Any]) -> Any:
-    """Return the annotated result type of a function; `Any` without one, or if its names cannot be resolved."""
+    """Return the return annotation of a function. Return `Any` without one, or if its names cannot be resolved."""
     try:
         annotation = inspect.signature(function, eval_str=True).return_annotation
     except (NameError, TypeError, AttributeError, SyntaxError):

@@ -13,7 +13,7 @@ from taskq_core.codec.signature import resolve_annotation
 from taskq_core.errors import TaskDefinitionError
 
 _FRAMEWORKS = frozenset({"fastapi"})
-"""Packages whose markers in a signature request injection."""
+"""Packages whose parameter markers, such as `Depends(...)`, request injection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Injector(Protocol):
 
 
 def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None:
-    """Check that no parameter of a function is marked for injection, where nothing would fill it.
+    """Check that no parameter is marked for injection, for a function whose parameters no framework fills.
 
     Raises:
         TaskDefinitionError: A parameter is marked. The message ends with the remedy.
@@ -55,12 +55,12 @@ def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
-        return  # the later check of the signature raises the error
+        return  # the check of the signature, which follows, raises the error
     for parameter in parameters:
         try:
             annotation = resolve_annotation(parameter, function, what)
         except TaskDefinitionError:
-            annotation = None  # the later check of the signature raises the error
+            annotation = None  # the check of the signature, which follows, raises the error
         for marker in (parameter.default, *getattr(annotation, "__metadata__", ())):
             if type(marker).__module__.partition(".")[0] in _FRAMEWORKS:
                 kind = type(marker).__name__

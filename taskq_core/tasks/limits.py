@@ -173,9 +173,9 @@ def as_rate_limit(value: Any) -> RateLimit | None:
 
 
 def as_concurrency(value: Any) -> tuple[Concurrency, ...]:
-    """Convert a value of the option `concurrency` to limits. A number is one limit for all calls.
+    """Convert a value of the option `concurrency` to limits: first the limits with a key, then the others.
 
-    Limits with a key come first.
+    A number is one limit for all calls.
 
     Raises:
         ConfigurationError: The value is not a concurrency limit.
@@ -339,7 +339,7 @@ class Limits:
 
 
 class _ArgumentReader:
-    """Computes a key or a cost from the arguments of a call."""
+    """Computes the key or the cost of a limit from the arguments of a call."""
 
     def __init__(self, what: str, source: str | Callable[..., Any]) -> None:
         self.what = what
@@ -364,7 +364,7 @@ class _ArgumentReader:
             return values[self.names[0]]
         try:
             return self._function(**values)
-        except Exception as error:  # any error of the user's function means that the arguments are not usable
+        except Exception as error:  # the user's function may raise any error for arguments that it cannot use
             raise TaskArgumentsError(task, "", f"the {self.what} of a limit failed: {type(error).__name__}") from error
 
 

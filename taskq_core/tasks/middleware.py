@@ -77,7 +77,7 @@ def _wraps_runs(middleware: Middleware) -> bool:
 
 
 class MiddlewareStack:
-    """The middleware of a queue application. Changes apply from the next call and the next run.
+    """The middleware of a queue application. New middleware applies from the next enqueue and the next run.
 
     Attributes:
         sees_calls: False while no middleware overrides `enqueue` or `aenqueue`.
@@ -150,7 +150,8 @@ class MiddlewareStack:
         Args:
             queue: Queue of the task.
             handler: Name of the registered task, or pattern of the handler, that runs the task.
-            name: Name of the task, its type. Middleware of a handler's pattern is outside of that of the type.
+            name: Name of the task, its type. If a handler runs the task, middleware of the handler's pattern is outside
+                of middleware of the type.
         """
         scopes = [_EVERYWHERE, ("queue", queue), ("task", handler)]
         if name != handler:

@@ -8,7 +8,7 @@ from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.settings import Duration, seconds
 from taskq_core.tasks.canvas import Canvas, Part, PartialSignature, Signature, Single, step
 from taskq_core.tasks.options import CallOptionsDict
-from taskq_core.tasks.step_options import KEPT_S, About, After, OnFailure, check_call, check_name, policy
+from taskq_core.tasks.step_options import KEPT_S, After, OnFailure, WorkflowDetails, check_call, check_name, policy
 from taskq_core.wire import validate_queue_name
 
 
@@ -55,7 +55,7 @@ class Workflow(Canvas):
 
     def __init__(self, name: str | None = None, *, queue: str | None = None, kept: Duration = KEPT_S) -> None:
         super().__init__()
-        self.about = About(
+        self.details = WorkflowDetails(
             None if name is None else check_name("name of a workflow", name),
             None if queue is None else validate_queue_name(queue),
             seconds("kept", kept),

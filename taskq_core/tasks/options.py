@@ -41,7 +41,7 @@ DEFAULT_TIMEOUT_S = 1800
 """Seconds; Asynq's default for a task with neither timeout nor deadline."""
 REPLICAS_MAX = 100
 """Largest allowed value of `replicated`."""
-_LATEST = 253_402_300_799  # the last second of the year 9999
+_LATEST = 253_402_300_799  # the last second of the year 9999, after which Python has no datetime
 
 
 class TaskExecutor(StrEnum):
@@ -231,7 +231,7 @@ class TaskOptions:
         self._set_times()
 
     def _set_times(self) -> None:
-        """Check durations and moments, and store durations in seconds."""
+        """Check the options that are durations or times, and convert durations to seconds."""
         set_ = object.__setattr__
         if self.timeout is not None:
             set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
@@ -270,13 +270,13 @@ class TaskOptions:
 
     @property
     def timeout_s(self) -> int:
-        """Timeout for the message in whole seconds, rounded up so that it does not become 0; 0 with only a deadline."""
+        """Timeout for the task message in whole seconds, rounded up. 0 if only a deadline limits the run."""
         timeout_s = 0 if self.timeout is None else _round_up(seconds("timeout", self.timeout))
         return timeout_s or (0 if self.deadline_s else DEFAULT_TIMEOUT_S)
 
     @property
     def deadline_s(self) -> int:
-        """Deadline for the message in Unix seconds, 0 without a deadline."""
+        """Deadline as the user set it, in Unix seconds. 0 without a deadline."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
 
     @property
@@ -295,7 +295,7 @@ class TaskOptions:
 
     @property
     def expiry(self) -> Expiry | None:
-        """Latest start for the message, rounded up to whole seconds. None: no limit."""
+        """Latest start for the task message, rounded up to whole seconds. None: no limit."""
         if self.expires is None:
             return None
         is_discarded = self.on_expiry is OnExpiry.DISCARD
@@ -305,10 +305,10 @@ class TaskOptions:
 
     @property
     def stored_deadline_s(self) -> int:
-        """Deadline for the message, which also limits tasks that expire.
+        """Deadline for the task message in Unix seconds, 0 without a deadline.
 
-        Go workers ignore expiry. Without a deadline, a task that expires at a given time gets a deadline one `timeout`
-        later. So Go workers do not run it after that, and a run that began in time is not interrupted.
+        Go workers ignore `expires`. So a task that expires at a fixed time and has no deadline gets one: `timeout`
+        after `expires`. Go workers then do not start the task later, and a run that started in time is not interrupted.
         """
         expiry = self.expiry
         if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:
@@ -317,7 +317,7 @@ class TaskOptions:
 
     @property
     def retention_s(self) -> int:
-        """Retention for the message in whole seconds, rounded up so that it does not become 0."""
+        """Retention for the task message in whole seconds, rounded up so that a short retention does not become 0."""
         return _round_up(seconds("retention", self.retention))
 
     @property
@@ -440,8 +440,8 @@ def _check_error_function(name: str, function: object) -> None:
         raise ConfigurationError(f"{name} must be a plain function of the error, got {function!r}")
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # some built-in functions have no signature
-        return
+    except (ValueError, TypeError):
+        return  # some built-in functions have no signature, so they cannot be checked
     try:
         signature.bind(None)
     except TypeError:

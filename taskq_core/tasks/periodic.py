@@ -1,8 +1,8 @@
-"""Periodic tasks: entries, their providers and tables, and hooks.
+"""Periodic tasks: schedule entries, the sources from which they come, and hooks around their enqueues.
 
-A `PeriodicTask` is one entry. Entries come from `@taskq.periodic`, from `taskq.schedule`, from the setting `SCHEDULE`,
-from providers and from tables. A `Timetable` holds the entries of one queue application. `wire.cron` computes when an
-entry fires, and `scheduler` enqueues it.
+A `PeriodicTask` is one schedule entry. Schedule entries come from `@taskq.periodic`, from `taskq.schedule`, from the
+setting `SCHEDULE`, from providers (functions) and from database tables. A `Timetable` holds the schedule entries of one
+queue application. `wire.cron` computes when an entry fires, and `scheduler` enqueues the entry's task then.
 """
 
 import functools
@@ -26,9 +26,9 @@ from taskq_core.wire.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.wire.durations import NS_PER_S
 
 DEFAULT_WINDOW_S = 3600.0
-"""Seconds during which a missed firing may be caught up."""
+"""Default age in seconds up to which a missed firing is caught up."""
 PROVIDER_EVERY_S = 180.0
-"""Seconds between two calls of a provider, as in Asynq."""
+"""Default time in seconds between two calls of a provider, as in Asynq."""
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -39,15 +39,16 @@ T = TypeVar("T", bound=BaseTask[Any])
 class CatchUp(StrEnum):
     """What happens to firings that were missed because no scheduler ran.
 
-    A firing that is less than a minute late is not missed, because a change of the leader takes less.
+    A firing that is less than a minute late does not count as missed, because the change of the leading scheduler takes
+    less than a minute.
     """
 
     SKIP = "skip"
-    """They are skipped."""
+    """Missed firings are skipped."""
     ONE = "one"
-    """The last of them is enqueued, unless a later firing is on time."""
+    """The last missed firing is enqueued, unless a later firing is on time."""
     ALL = "all"
-    """Each is enqueued, in order."""
+    """Each missed firing is enqueued, in order."""
 
 
 class ScheduleOptionsDict(CallOptionsDict, total=False):
@@ -60,28 +61,28 @@ class ScheduleOptionsDict(CallOptionsDict, total=False):
 
 
 class PeriodicTask:
-    """One entry: a call that is enqueued repeatedly.
+    """A schedule entry: a call that schedulers enqueue repeatedly.
 
     Args:
         spec: A cron line, a descriptor such as `@hourly`, or `@every 90s`. See `taskq_core.wire.cron`.
         call: The task, or `task.s(...)` to give it arguments.
-        id: Id of the entry and of its history. None: the task's name and a digest of spec, zone and arguments, which is
-            the same after a restart.
+        id: Id of the entry, under which its past enqueues are stored. None: the task's name with a digest of spec, zone
+            and arguments, so that it is the same after a restart.
         tz: IANA name of the time zone of a cron line without one. None: the setting `TIME_ZONE`.
         catch_up: `skip`, `one` or `all`: what happens to missed firings.
         window: Seconds or `timedelta` after which a missed firing is not caught up.
-        start: Aware moment of the earliest firing. An interval counts from there. None: no bound, and an interval
-            counts from when a scheduler first sees the entry.
-        expire: Aware moment of the end; it fires only before. None: no end.
-        **options: Task options of what is enqueued, over those of the task.
+        start: Aware datetime of the earliest firing, from which an interval is counted. None: no bound, and an interval
+            is counted from the time at which a scheduler first sees the entry.
+        expire: Aware datetime after which the entry does not fire. None: no end.
+        **options: Task options of each enqueue. They replace options of the task.
 
     Attributes:
-        is_paused: True to enqueue nothing. Firings during a pause are not caught up later.
-        run_key: Name under which a table counts the runs of the entry, "" without a table.
+        is_paused: True if schedulers enqueue nothing. Firings during a pause are not caught up later.
+        run_key: Key under which a database table counts the enqueues of the entry. "" for an entry without a table.
 
     Raises:
         ConfigurationError: A value is not valid.
-        TaskArgumentsError: The arguments do not fit the task.
+        TaskArgumentsError: The arguments do not match the parameters of the task.
     """
 
     __slots__ = (
@@ -104,7 +105,7 @@ class PeriodicTask:
         spec: str,
         call: Signature[Any] | BaseTask[Any],
         *,
-        id: str | None = None,  # noqa: A002 - what the wire and the tools call it
+        id: str | None = None,  # noqa: A002 - the name in Asynq's format and in its tools
         tz: "str | ZoneInfo | None" = None,
         catch_up: CatchUp | str = CatchUp.ONE,
         window: Duration = DEFAULT_WINDOW_S,
@@ -125,7 +126,7 @@ class PeriodicTask:
         check_entry_options(options)
         self.options: Mapping[str, Any] = dict(options)
         self.call = call.using(**options) if options else call
-        self.schedule("UTC")  # raises for a wrong spec, here instead of in the scheduler
+        self.schedule("UTC")  # raises the error for an invalid spec here, instead of later in the scheduler
         self.payload = call.task.encode(call.args, call.kwargs)
         self.id = self._derived_id() if id is None else validate_entry_id(id)
 
@@ -137,21 +138,21 @@ class PeriodicTask:
         return f"<periodic task {self.id!r}: {self.call.task.name!r} at {self.spec!r}>"
 
     def schedule(self, zone: str) -> Schedule:
-        """Return its schedule; `zone` is the time zone of a cron line without one."""
+        """Return the schedule of the entry. `zone` is the time zone of a cron line that names none."""
         schedule = parse_schedule(self.spec, zone=self.tz or zone)
         if self.start is None and self.expire is None:
             return schedule
         return Bounded(schedule, _second(self.start), _second(self.expire))
 
     def time_zone(self, zone: str = "UTC") -> tzinfo | None:
-        """Return the time zone of its cron line, or `zone` if it names none; None for an interval."""
+        """Return the time zone of the entry's cron line: `zone` if the line names none, None for an interval."""
         schedule = parse_schedule(self.spec, zone=self.tz or zone)
         return schedule.zone if isinstance(schedule, Cron) else None
 
     def upcoming(self, after: datetime, count: int, *, zone: str = "UTC") -> list[datetime]:
-        """Return the next firings after an aware moment, at most `count`, in UTC.
+        """Return the times of the next firings after an aware datetime, at most `count`, in UTC.
 
-        An interval without a start counts from that moment. A pause is ignored.
+        An interval without a start is counted from `after`. A pause of the entry is ignored.
         """
         schedule = self.schedule(zone)
         found: list[datetime] = []
@@ -162,7 +163,7 @@ class PeriodicTask:
         return found
 
     def is_same(self, other: "PeriodicTask") -> bool:
-        """Whether both enqueue the same call at the same times."""
+        """Return whether both entries enqueue the same call at the same times."""
         compared = [name for name in self.__slots__ if name != "call"]
         is_equal = all(getattr(self, name) == getattr(other, name) for name in compared)
         return is_equal and self.call.task.name == other.call.task.name
@@ -176,7 +177,7 @@ class PeriodicTask:
 def _zone_name(tz: Any) -> str | None:
     if tz is None or isinstance(tz, str):
         return tz
-    from zoneinfo import ZoneInfo  # not above, see `taskq_core.wire.cron.time_zone`
+    from zoneinfo import ZoneInfo  # imported here to keep start-up fast; see `taskq_core.wire.cron.time_zone`
 
     if isinstance(tz, ZoneInfo) and tz.key is not None:
         return tz.key
@@ -184,10 +185,10 @@ def _zone_name(tz: Any) -> str | None:
 
 
 def check_bounds(start: datetime | None, expire: datetime | None) -> tuple[datetime | None, datetime | None]:
-    """Return the bounds of an entry, checked.
+    """Check the start and the end of a schedule entry, and return them.
 
     Raises:
-        ConfigurationError: One is not an aware moment, or the entry would end before it starts.
+        ConfigurationError: A bound is not an aware datetime, or the entry would end before it starts.
     """
     for name, moment in (("start", start), ("expire", expire)):
         if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
@@ -202,10 +203,10 @@ def _second(moment: datetime | None) -> int | None:
 
 
 def check_entry_options(given: Mapping[str, Any]) -> None:
-    """Check the task options of a periodic task.
+    """Check the task options of a schedule entry.
 
     Raises:
-        ConfigurationError: An option is unknown, its value is not valid, or it would have no effect.
+        ConfigurationError: An option is unknown, its value is not valid, or it would have no effect in a schedule.
     """
     check_call_options(given)
     for name in ("replicated", "fsynced"):
@@ -217,7 +218,7 @@ def check_entry_options(given: Mapping[str, Any]) -> None:
 
 
 def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
-    """Return the policy for missed firings, and its window in seconds.
+    """Check the policy for missed firings and its window. Return both, the window in seconds.
 
     Raises:
         ConfigurationError: A value is not valid.
@@ -226,7 +227,7 @@ def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
 
 
 def option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return options in Asynq's notation, without options that Asynq does not have."""
+    """Return task options in Asynq's notation, without options that Asynq does not have."""
     checked = task_options(given)
     found: list[Option] = []
 
@@ -255,41 +256,41 @@ def option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """One firing of an entry."""
+    """One firing of a schedule entry."""
 
     entry: PeriodicTask
     at: datetime
-    """When it was due, UTC."""
+    """When the firing was due, in UTC."""
     task_id: str
-    """Id of the task it enqueues; the same on every scheduler."""
+    """Id of the task to enqueue. Every scheduler derives the same id, so the task is enqueued once."""
 
 
 class FiringOutcome(StrEnum):
-    """Outcome of a firing."""
+    """Result of the enqueue at a firing."""
 
     ENQUEUED = "enqueued"
     ID_TAKEN = "id_taken"
-    """A task with its id exists already."""
+    """A task with the id of this firing exists already, for example because another scheduler enqueued it."""
     DUPLICATE = "duplicate"
     """Another task holds the unique lock (`unique_for`)."""
     REFUSED = "refused"
-    """The call does not fit, or a middleware raised an error. It is not repeated."""
+    """The call is not valid, or a middleware raised an error. The scheduler does not try again."""
     FAILED = "failed"
-    """Redis refused or was not reached, or a middleware hung. It is repeated."""
+    """Redis refused the task or did not answer, or a middleware hung. The scheduler tries again."""
 
 
 class ScheduleHook:
-    """Called before and after each enqueue of a periodic task. Override the methods that you need, also as coroutines.
+    """Base class of hooks that a scheduler calls before and after each enqueue. Override the methods that you need.
 
-    A function runs in a thread, a coroutine on the scheduler's event loop. Hooks of several firings run at the same
-    time. Errors are logged and change nothing. The scheduler waits at most five seconds for a hook.
+    A plain method runs in a thread, a coroutine on the scheduler's event loop. Hooks of several firings run at the same
+    time. Errors of hooks are logged and change nothing. The scheduler waits at most five seconds for a hook.
     """
 
     def before_enqueue(self, firing: Firing) -> object:
         """Called before the task is enqueued. Another scheduler may have enqueued it already."""
 
     def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> object:
-        """Called after the enqueue. `error` is the reason if it failed, otherwise None."""
+        """Called after the enqueue. `error` is the reason if the enqueue failed, otherwise None."""
 
 
 HookFunction = Callable[..., object]
@@ -299,7 +300,7 @@ ProviderFunction = Callable[[], Provided | Awaitable[Provided]]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A function that returns entries, and how often it is called."""
+    """A function that returns schedule entries, and the seconds between two calls of it."""
 
     function: ProviderFunction
     every_s: float
@@ -307,47 +308,48 @@ class Provider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryRuns:
-    """Number of tasks that an entry of a table has enqueued since the last `ScheduleTable.record`."""
+    """The enqueues of one schedule entry since the last `ScheduleTable.record`."""
 
     run_key: str
-    """Identifies the entry. As `PeriodicTask.run_key`."""
+    """`PeriodicTask.run_key` of the entry."""
     count: int
-    """How many."""
+    """Number of tasks that were enqueued."""
     last: datetime
-    """When the last of them was due, UTC."""
+    """When the last of these tasks was due, in UTC."""
 
 
 class ScheduleTable(Protocol):
-    """A table of periodic tasks that users edit while schedulers run. Schedulers call it in a separate thread.
+    """A database table of schedule entries that users edit while schedulers run. Adapters implement it.
 
-    The first of several errors is logged. While it fails, the entries stay unchanged.
+    A scheduler calls these methods in a separate thread. While reading the table fails, the scheduler uses the entries
+    of its last read and logs only the first error.
     """
 
     every_s: float
     """Seconds between two reads of the table."""
 
     def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
-        """Return a version of the table and its entries, or None if the table has not changed.
+        """Return the version of the table and its entries. Return None if the table is unchanged since the last read.
 
         Args:
-            seen: The version from the last read, None at first.
+            seen: The version that the last read returned, None for the first read.
         """
         ...
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
-        """Add runs to the counts of the entries.
+        """Add the numbers of enqueued tasks to the counters of the entries.
 
-        A scheduler may repeat a call, also late. Skip an entry whose stored last run is not older. Skip entries that no
-        longer exist.
+        A scheduler may repeat a call, even much later. So skip an entry whose stored last run is as new as `runs` or
+        newer. Also skip entries that no longer exist.
         """
         ...
 
-    def note_next(self) -> None:
-        """Store when each entry fires next. Only the leading scheduler calls it, after a change."""
+    def record_next_firings(self) -> None:
+        """Store when each entry fires next. Only the leading scheduler calls this method, after an entry changed."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Call a function, in any thread, after this process has changed an entry. Return a function that ends this."""
+        """Call `changed`, in any thread, each time this process changes an entry. Return a function that stops this."""
         ...
 
 
@@ -356,7 +358,7 @@ def _unguarded(function: HookFunction | ProviderFunction) -> Any:
 
 
 def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a plain provider that reads its result, because generators and query sets do their work only then."""
+    """Wrap a plain provider so that it returns a list. So a generator or query set does its work inside the call."""
 
     @functools.wraps(function)
     def provide() -> Any:
@@ -368,10 +370,10 @@ def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
 
 @dataclass(slots=True)
 class Timetable:
-    """The periodic tasks of a queue application, without those of its settings."""
+    """The schedule entries of a queue application, without those of the setting `SCHEDULE`, and their hooks."""
 
     entries: dict[str, PeriodicTask] = field(default_factory=dict)
-    """By id."""
+    """Schedule entries by id, without those of providers and tables."""
     providers: list[Provider] = field(default_factory=list)
     tables: list[ScheduleTable] = field(default_factory=list)
     before_hooks: list[HookFunction] = field(default_factory=list)
@@ -381,13 +383,13 @@ class Timetable:
     guard: Callable[[Any], Any] = _unguarded
     """Wraps each provider and hook. Adapters use it to check database connections."""
     version: int = 0
-    """Grows with every change."""
+    """Number that grows with every change, so that running schedulers notice it."""
 
     def add(self, entry: PeriodicTask) -> PeriodicTask:
-        """Add an entry. It may replace an equal one, because a module may be imported twice.
+        """Add an entry. It replaces an equal entry with the same id, because a module may be imported twice.
 
         Raises:
-            ConfigurationError: Another entry has its id.
+            ConfigurationError: A different entry has the same id.
         """
         known = self.entries.get(entry.id)
         if known is not None and not known.is_same(entry):
@@ -408,7 +410,7 @@ class Timetable:
         """Add a provider.
 
         Raises:
-            ConfigurationError: It is not a function, or the time is not valid.
+            ConfigurationError: `function` is not a function, or `every` is not valid.
         """
         if not callable(function):
             raise ConfigurationError(f"a provider must be a function, got {function!r}")
@@ -421,7 +423,7 @@ class Timetable:
         """Add a hook.
 
         Raises:
-            ConfigurationError: It is not a `ScheduleHook`.
+            ConfigurationError: `hook` is not a `ScheduleHook`.
         """
         if not isinstance(hook, ScheduleHook):
             hint = "; write the brackets behind its name" if isinstance(hook, type) else ""

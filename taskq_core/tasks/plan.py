@@ -34,7 +34,11 @@ class Headers:
 
 
 class Plan:
-    """The data that all enqueues of one task under one key prefix share."""
+    """The data that all enqueues of one task under one key prefix share.
+
+    Attributes:
+        marks: The options that Asynq does not have, such as a priority, in the format of the Lua scripts.
+    """
 
     def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
         self.keys = keys
@@ -61,7 +65,7 @@ class Plan:
         if options.replicated or options.fsynced:
             self.confirm = Confirmation(options.replicated, options.fsynced)
         self.has_rules = bool(self.marks or self.unique_rule or self.confirm)
-        """Whether the enqueue has fields beyond those that all tasks have: marks, a unique rule or a confirmation."""
+        """Whether each new task also needs fields that most tasks leave empty: marks, unique rule or confirmation."""
         self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
         self.start_in_ms: int | None = None
@@ -75,7 +79,7 @@ class Plan:
 
 
 def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
-    """Return the options that Asynq does not have, as marks for the scripts and as headers of the message."""
+    """Return the options that Asynq does not have: as marks for the Lua scripts, and as headers of the message."""
     marks, headers = "", {}
     if (expiry := options.expiry) is not None:
         headers[EXPIRES] = str(expiry)

@@ -65,7 +65,8 @@ class Registry(Enqueuer):
     observer: Observer = Observer()
     """Receives notifications of enqueued tasks and ended runs. Adapters set it before the first enqueue."""
     propagate: Callable[[], Mapping[str, str]] | None = None
-    """Returns the headers that a task propagates from its enqueue to its run. For adapters."""
+    """Function that returns headers from the context of an enqueue, such as the active language, for the run of the
+    task. Adapters set it. None: no headers."""
     unknown_task_hint = ""
     """Advice at the end of the message of `UnknownTaskError`. Adapters set it."""
 
@@ -190,8 +191,9 @@ class Registry(Enqueuer):
         other error they return to the group.
 
         Args:
-            pattern: The name of a group, or a prefix of group names. The longest match wins; "" matches every group.
-            queue: Only groups of this queue. This aggregator wins over one with the same pattern for any queue.
+            pattern: The name of a group, or a prefix of group names. The longest matching pattern wins. "" matches
+                every group.
+            queue: Queue of the groups. None: any queue. If two patterns are equal, an aggregator with a queue wins.
             grace: A group is due when no task joined it for this long. Whole seconds, at least 1.
             max_delay: A group is due when its oldest task has waited this long. None: no limit.
             max_size: A group is due with this many tasks, 1 to 10 000. One call gets at most this many. None: no limit.
@@ -342,9 +344,9 @@ class Registry(Enqueuer):
     def on_error(self, function: E) -> E:
         """Call a function after every failed run: `(error, context)`.
 
-        The function is called once the run has ended and its outcome is decided (`context.outcome`), for every error of
-        a task or middleware, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`; not for `Snooze` and
-        `Discard`.
+        Workers call the function after the run has ended and its outcome is decided (`context.outcome`). They call it
+        for every error of a task or middleware, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`, but
+        not for `Snooze` and `Discard`.
 
         Coroutine functions run on the worker's loop, plain functions in a thread. The run occupies its slot of the
         worker until all these functions have returned. A call that takes longer than 30 seconds is interrupted. Errors

@@ -50,7 +50,7 @@ class RemoteTask(BaseTask[Any]):
         return kwargs
 
     def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
-        """Return arguments by name as positional and keyword arguments of a call."""
+        """Convert arguments by name to positional and keyword arguments of a call."""
         return [], dict(arguments)
 
     def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:

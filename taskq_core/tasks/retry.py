@@ -58,7 +58,7 @@ def exponential(
         raise ConfigurationError(f"factor must be between 1 and 1000, got {factor!r}")
 
     def policy(retried: int, error: BaseException) -> float:
-        # 64 doublings exceed every limit; the cap keeps the power finite.
+        # The exponent is capped so that the power stays finite. 64 doublings exceed every limit.
         delay = min(first_s * factor ** min(retried, 64), limit_s)
         return delay * _rng.uniform(0.5, 1.0) if jitter else delay
 
@@ -122,7 +122,7 @@ def delay_s(delay: Duration) -> float:
 
 
 def _takes_third(policy: Callable[..., Any]) -> bool:
-    """Return whether a policy requires a third argument, or has a parameter named `context` in third place."""
+    """Return whether to pass the context: the policy requires a third argument, or its third parameter is `context`."""
     try:
         return _takes_context(policy)
     except TypeError:  # the policy is not hashable

@@ -1,4 +1,4 @@
-"""Periodic tasks in the setting `SCHEDULE`: check the entries, and turn them into `PeriodicTask` objects."""
+"""Schedule entries in the setting `SCHEDULE`: check them, and convert them to `PeriodicTask` objects."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
-"""Periodic tasks in a table of an adapter: check a row, and turn it into a `PeriodicTask`.
+"""Schedule entries in a database table of an adapter: check a row, and convert it to a `PeriodicTask`.
 
-People edit the rows, so `problems` reports each mistake by field. `scheduler.follower` applies changes of the table.
+Users edit the rows in a form, so `problems` returns all mistakes of a row by field. `scheduler.follower` applies
+changes of the table to a running scheduler.
 """
 
 from collections.abc import Callable, Mapping

@@ -89,7 +89,7 @@ class Callbacks:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class WorkflowDetails:
     """Name, home queue and lifetime of a workflow.
 
     Attributes:

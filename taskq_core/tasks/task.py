@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from taskq_core.codec import ArgumentsCodec, Found, References
+from taskq_core.codec import ArgumentsCodec, LoadedObjects, References
 from taskq_core.errors import ConfigurationError, Discard, MissingReferenceError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.handles.handle import TaskHandle
@@ -83,7 +83,8 @@ class Task(BaseTask[R], Generic[P, R]):
             )
         self._check_options(self._own_options)
         self.result_type = result_type(function)
-        self.__name__ = self.__qualname__ = self.name  # for a partial or a callable object, which have no name
+        # A partial or a callable object has no name that `update_wrapper` could copy.
+        self.__name__ = self.__qualname__ = self.name
         functools.update_wrapper(self, function, updated=())
 
     def _make_codec(
@@ -193,7 +194,7 @@ def _fetching(task: Task[Any, Any], function: Callable[..., Any], references: Re
     """
 
     def body(*given: object, **decoded: object) -> object:
-        found = references.fetch(task.codec.wanted(decoded))
+        found = references.fetch(task.codec.keys_to_load(decoded))
         return function(*given, **_with_found(task, decoded, found))
 
     return body
@@ -202,16 +203,16 @@ def _fetching(task: Task[Any, Any], function: Callable[..., Any], references: Re
 def _afetching(
     task: Task[Any, Any], function: Callable[..., Any], references: References
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return the task body of a coroutine function. See `_fetching`."""
+    """Return the task body for a coroutine function. See `_fetching`."""
 
     async def body(*given: object, **decoded: object) -> object:
-        found = await references.afetch(task.codec.wanted(decoded))
+        found = await references.afetch(task.codec.keys_to_load(decoded))
         return await function(*given, **_with_found(task, decoded, found))
 
     return body
 
 
-def _with_found(task: Task[Any, Any], decoded: dict[str, object], found: Found) -> dict[str, object]:
+def _with_found(task: Task[Any, Any], decoded: dict[str, object], found: LoadedObjects) -> dict[str, object]:
     try:
         return task.codec.with_found(decoded, found)
     except MissingReferenceError as error:

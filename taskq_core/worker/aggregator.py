@@ -381,7 +381,7 @@ class Aggregator(Service):
         if error is None and code is CombineCode.GONE:
             self._log_returned(group)
             return  # the span is not ended, and so not exported: the task was not stored
-        preparer.note_sent(prepared, error, started)
+        preparer.record_sent(prepared, error, started)
         if error is not None:
             raise error
         self.combined += 1

@@ -16,7 +16,7 @@ from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.handles.workflow_plans import ALWAYS, CONTINUE, FAILED, STOP
 from taskq_core.tasks.canvas import Canvas, Chain, Group, Signature, Single, Whole, check_takes_result
 from taskq_core.tasks.named import Workflow, edge_arguments
-from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
+from taskq_core.tasks.step_options import Callbacks, OnFailure, WorkflowDetails, check_call
 
 NODES_MAX = 10_000
 """Maximum number of nodes of a workflow. A group is one node, whatever its number of members."""
@@ -96,13 +96,13 @@ class Graph:
     """A workflow as nodes and edges.
 
     Attributes:
-        about: Its name, home queue and lifetime.
+        details: Its name, home queue and lifetime.
         nodes: Its nodes by number.
         exits: The nodes whose results form the workflow's result: a number, nested lists of numbers, or a dict by name.
         result_type: Type of the workflow's result.
     """
 
-    about: About
+    details: WorkflowDetails
     nodes: list[Node] = field(default_factory=list)
     exits: Any = None
     result_type: Any = Any
@@ -110,8 +110,8 @@ class Graph:
     @property
     def name(self) -> str:
         """The given name, or the names of the first steps, such as `fetch → resize → notify`."""
-        if self.about.name:
-            return self.about.name
+        if self.details.name:
+            return self.details.name
         steps = [node.name for node in self.nodes if not node.is_callback]
         more = len(steps) - NAMED_STEPS
         text = " → ".join(steps[:NAMED_STEPS]) + (f" → … ({more} more)" if more > 0 else "")
@@ -148,7 +148,7 @@ def build(workflow: Whole) -> Graph:
     if isinstance(workflow, Signature):
         workflow = Single(workflow)
     assert isinstance(workflow, Canvas)
-    builder = _Builder(workflow.about)
+    builder = _Builder(workflow.details)
     graph = builder.graph
     if isinstance(workflow, Workflow):
         builder.add_workflow(workflow)
@@ -166,8 +166,8 @@ def build(workflow: Whole) -> Graph:
 
 
 class _Builder:
-    def __init__(self, about: About) -> None:
-        self.graph = Graph(about)
+    def __init__(self, details: WorkflowDetails) -> None:
+        self.graph = Graph(details)
         self._names: set[str] = set()
         self._is_callback = False
 

@@ -9,7 +9,7 @@ from taskq_core.client.preparer import Preparer
 from taskq_core.errors import WorkflowDefinitionError, WorkflowError
 from taskq_core.execution.context import TaskContext
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.step_options import About
+from taskq_core.tasks.step_options import WorkflowDetails
 from taskq_core.workflow.graph import Graph, Node
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE, Outgoing
 
@@ -88,7 +88,7 @@ class Growing:
             raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is not a member of a group")
         home = preparer.keys.queue(queue)
         self.span = preparer.tracing.start_producer(home.name, name, context.id)
-        self._outgoing = Outgoing(preparer, Graph(About()), workflow_id, home, self.span)
+        self._outgoing = Outgoing(preparer, Graph(WorkflowDetails()), workflow_id, home, self.span)
         self._node = Node(0, name)
         self._context = context
 

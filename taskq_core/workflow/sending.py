@@ -82,7 +82,7 @@ class Outgoing:
     def start(cls, preparer: Preparer, graph: Graph, streams: Sequence[Node]) -> Self:
         """Choose the id of a workflow, start its span, and encode it."""
         workflow_id, home = new_task_id(), home_of(graph, preparer.keys)
-        span = preparer.tracing.start_producer(home.name, graph.about.name or "workflow", workflow_id)
+        span = preparer.tracing.start_producer(home.name, graph.details.name or "workflow", workflow_id)
         try:
             return cls(preparer, graph, workflow_id, home, span, streams)
         except BaseException as error:
@@ -92,7 +92,7 @@ class Outgoing:
     @property
     def title(self) -> str:
         """The name of the workflow in error messages and outboxes."""
-        return self.graph.about.name or "workflow"
+        return self.graph.details.name or "workflow"
 
     def error(self, cause: BrokerError, *, has_begun: bool) -> EnqueueError:
         """Return the error for a failed enqueue."""
@@ -133,7 +133,7 @@ class Outgoing:
             "queue": self.home.name,
             "prefix": self.home.prefix,
             "name": graph.name,
-            "kept_s": int(graph.about.keep_s),
+            "kept_s": int(graph.details.keep_s),
             "open": len(graph.nodes),
             "nodes": len(graph.nodes),
             "held": _numbers(node for node in groups if node not in self.streams),
@@ -375,7 +375,7 @@ def home_of(graph: Graph, keys: Keys) -> QueueKeys:
 
     The queue of a remote task may have only Go workers, which do not start the next steps.
     """
-    name = graph.about.queue
+    name = graph.details.queue
     if name is None:
         calls = [call for node in graph.nodes if (call := first_call(node)) is not None]
         local = [call for call in calls if not isinstance(call.task, RemoteTask)]

@@ -76,7 +76,7 @@ class WorkflowClient:
             self._preparer.source,
             id=outgoing.id,
             queue=outgoing.home.name,
-            name=graph.about.name or "",
+            name=graph.details.name or "",
             result_type=graph.result_type,
         )
         if self._outbox is not None:

@@ -771,7 +771,7 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="a half-open circuit breaker lets more than one enqueue try",
         file="taskq_core/client/circuit.py",
-        old="if self._try_until is not None and now < self._try_until:",
+        old="if self._probe_until is not None and now < self._probe_until:",
         new="if False:",
         tests=(f"{_CORE}/client/test_circuit.py",),
     ),

@@ -8,7 +8,7 @@ from taskq_core.warnings import TaskQDeprecationWarning, TaskQWarning, warn_depr
 
 
 def test_a_deprecation_says_what_to_use_and_names_the_line_that_uses_it() -> None:
-    with pytest.warns(TaskQDeprecationWarning, match=r"^`a` goes away with taskq 0\.3; use `b`$") as said:
+    with pytest.warns(TaskQDeprecationWarning, match=r"^`a` is removed in taskq 0\.3; use `b`$") as said:
         warn_deprecated("`a`", removed_in="0.3", instead="`b`")
 
     assert [each.filename for each in said if each.category is TaskQDeprecationWarning] == [__file__]

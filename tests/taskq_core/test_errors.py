@@ -124,11 +124,11 @@ def test_what_the_drawing_says_of_builtin_bases() -> None:
         (errors.EntryNotFoundError("e", "did you mean 'f'?"), "no periodic entry 'e'; did you mean 'f'?"),
         (
             errors.TaskNotFoundError("q", "i"),
-            "no task 'i' in queue 'q'; one that has succeeded is kept only with a retention",
+            "no task 'i' in queue 'q'; a task that has succeeded is stored only if it has a retention",
         ),
         (
             errors.TaskNotFoundError("", "i"),
-            "no task 'i' in any queue; one that has succeeded is kept only with a retention",
+            "no task 'i' in any queue; a task that has succeeded is stored only if it has a retention",
         ),
         (errors.TaskFailedError("q", "i", "it broke"), "task 'i' in queue 'q': it broke"),
         (errors.LeaseLostError("q", "i"), "the lease of task 'i' in queue 'q' is lost"),

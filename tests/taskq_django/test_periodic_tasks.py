@@ -305,7 +305,7 @@ class TestReading:
             assert table.read(None) == (0, [])
             with django_assert_num_queries(0):
                 assert table.read(0) is None
-                table.note_next()
+                table.record_next_firings()
         finally:
             with connection.schema_editor() as editor:
                 editor.create_model(PeriodicTask)
@@ -340,7 +340,7 @@ class TestTable:
             with django_assert_num_queries(0):
                 assert table.read(None) == (0, [])
                 table.record([])
-                table.note_next()
+                table.record_next_firings()
         finally:
             settings.DATABASE_ROUTERS = []
 

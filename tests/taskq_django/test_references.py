@@ -448,9 +448,9 @@ class TestRefusals:
 
         settings.DATABASE_ROUTERS = [WritesToOther()]
         assert send.encode((parcel,), {}) == b'{"parcel":%d}' % parcel.pk
-        assert send.codec.wanted(send.codec.decode_counting(b'{"parcel":%d}' % parcel.pk)[0])
+        assert send.codec.keys_to_load(send.codec.decode_counting(b'{"parcel":%d}' % parcel.pk)[0])
         (rows,) = taskq.references.fetch(
-            send.codec.wanted(send.codec.decode_counting(b'{"parcel":%d}' % parcel.pk)[0])
+            send.codec.keys_to_load(send.codec.decode_counting(b'{"parcel":%d}' % parcel.pk)[0])
         ).values()
         assert rows == {parcel.pk: parcel}
 

@@ -108,7 +108,7 @@ def test_a_full_queue_refuses_at_the_commit(
         first, second = greet.delay("Ada"), greet.delay("Grace")
 
     assert (first.is_sent, second.is_sent) == (True, False)
-    assert "queue 'default' is full; 1 tasks are pending, and no more than 1 may be" in caplog.text
+    assert "queue 'default' is full; 1 tasks are pending, and the limit is 1" in caplog.text
     assert names(Inspector(taskq)) == ["shop:greet"]
     with pytest.raises(TaskNotSentError, match="queue 'default' is full"):
         second.refresh()

@@ -210,7 +210,7 @@ async def test_a_server_that_goes_away(server: RedisServer, is_async: bool, how:
         assert isinstance(error.__cause__, CircuitOpenError)
         assert 0 < error.__cause__.retry_in_s <= 60
         assert error.__cause__.last_failure == str(first[-1].__cause__)
-        assert "failed 2 times in a row and is asked again in" in str(error)
+        assert "failed 2 times in a row, so no request is sent for" in str(error)
 
 
 async def test_nothing_is_sent_while_it_is_open(server: RedisServer, is_async: bool) -> None:

@@ -1,4 +1,4 @@
-"""Move rows from an outbox table to Redis, one claim of rows at a time."""
+"""Move rows from an outbox table to Redis: claim some rows, send them, and delete them."""
 
 import logging
 import re
@@ -74,7 +74,7 @@ class Delivery:
         return self._sender.preparer.source.run(ask(operation))
 
     def deliver(self, table: OutboxTable, receipts: Sequence[str] | None = None) -> Delivered:
-        """Claim rows and move them to Redis: the given rows, or any waiting rows. Failed rows are tried again later.
+        """Claim rows and move them to Redis: the given rows, or any waiting rows. A later call retries failed rows.
 
         Raises:
             BrokerUnavailableError: Redis did not return its time, so nothing was claimed.
@@ -97,13 +97,14 @@ class Delivery:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
                 if error.may_have_happened:
-                    pass  # the rows stay claimed, because Redis may still execute the request until the claim ends
+                    pass  # keep the claim of these rows, because Redis may still execute the request
                 elif is_away:
                     left += [row.receipt for row in batch]
                 else:
-                    put_off += [row.receipt for row in batch]  # a queue that refuses must not delay the others
+                    # Redis refused rows of this queue. A pause lets rows of other queues go first.
+                    put_off += [row.receipt for row in batch]
             else:
-                put_off += self._note(batch, codes, delivered)
+                put_off += self._record_outcomes(batch, codes, delivered)
         self._finish(table, claim, rows, delivered)
         if left:
             table.release(claim, left, seconds=0.0)
@@ -115,7 +116,7 @@ class Delivery:
         try:
             self._run(new_tasks.register_queue(self._keys.queues, (queue,)))
         except BrokerError as error:
-            error.may_have_happened = False  # the rows themselves were not sent
+            error.may_have_happened = False  # only the queue's name was sent, but no row
             raise
         keys = self._keys.queue(queue)
         slot = slots.take()
@@ -133,7 +134,7 @@ class Delivery:
         slots.give_back(slot)
         return codes
 
-    def _note(self, batch: Sequence[OutboxRow], codes: Codes, delivered: Delivered) -> list[str]:
+    def _record_outcomes(self, batch: Sequence[OutboxRow], codes: Codes, delivered: Delivered) -> list[str]:
         """Record the outcomes of rows in `delivered`. Return the receipts of rows whose queue is full."""
         put_off = []
         for row, (code, holder) in zip(batch, codes.each(), strict=True):
@@ -162,7 +163,8 @@ class Delivery:
         if not over:
             return
         if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
-            return  # another sender has claimed some rows and needs their receipts, which expire after 30 days
+            # Another sender has claimed some of these rows meanwhile and needs the receipts. They expire after 30 days.
+            return
         stored = set(delivered.stored)
         by_queue: dict[str, list[str]] = {}
         for row in rows:
@@ -177,11 +179,10 @@ class Delivery:
 
 
 def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
-    """Return the task of a row, with its start and its expiry reduced by the time for which the row has waited."""
+    """Return the task of a row. Its delay and its relative expiry are reduced by the time that the row has waited."""
     task = row.task
-    if task.unique_key and not queue.is_lock(
-        task.unique_key
-    ):  # the prefix was changed, or another application wrote the row
+    # A changed key prefix, or a row of another application, has a key that is not a lock of this queue.
+    if task.unique_key and not queue.is_lock(task.unique_key):
         logger.warning(
             "task %s from the outbox is stored without its unique lock, because %r is not a lock key of its queue",
             row.name,
@@ -198,7 +199,7 @@ def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
 
 
 def _marks(row: OutboxRow) -> str:
-    """Return the marks of a row's task for the scripts, derived from the headers in its message."""
+    """Return the marks for the Lua scripts (priority, expiry) of a row's task, from the headers in its message."""
     task = row.task
     message = decode_message(task.message)
     marks = priority_mark(*read_priority(message.headers))
@@ -211,9 +212,9 @@ def _marks(row: OutboxRow) -> str:
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
-    """Group consecutive rows by queue and required confirmation, into script calls of a bounded size.
+    """Yield batches of rows, each for one script call: consecutive rows of one queue with the same confirmation.
 
-    Each part of a workflow is a separate call.
+    A batch has a bounded size. Each part of a workflow is a separate batch.
     """
     alike: dict[tuple[str, Confirmation | None, str], list[OutboxRow]] = {}
     for row in rows:

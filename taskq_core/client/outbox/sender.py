@@ -1,7 +1,7 @@
 """Enqueue through an outbox: write rows, and move them to Redis after their commit.
 
-Tasks count as enqueued once their rows are committed. The client then tries to move the rows at once, and raises no
-error if that fails: if Redis does not accept the rows or the process dies, the relay of a worker moves them later.
+Tasks count as enqueued once their rows are committed. The client then tries once to move the rows to Redis. It raises
+no error if this fails, because the relay of a worker moves the rows later.
 """
 
 import logging
@@ -28,7 +28,7 @@ class OutboxSender:
     Args:
         outbox: Writes rows.
         delivery: Moves rows to Redis.
-        sender: Has the circuit breaker, which decides whether to try the move at once, and the preparer, which closes
+        sender: Provides the circuit breaker, which decides whether to try the move, and the preparer, which closes
             spans and counts tasks.
     """
 
@@ -58,7 +58,7 @@ class OutboxSender:
 
     @contextmanager
     def _writing(self, prepared: Prepared[Any]) -> Iterator[tuple[list[OutboxRow], Callable[[OutboxTable], None]]]:
-        """Yield the row of a task, and the function to call after its commit. Close the task's span at the end."""
+        """Yield the row of a task, and the function to call after its commit. At the end, close the task's span."""
         started = time.monotonic()
         handle = prepared.handle
         handle.mark_deferred()
@@ -80,7 +80,7 @@ class OutboxSender:
         except BaseException as error:
             prepared.span.end(error)
             raise
-        self._preparer.note_sent(prepared, None, started)
+        self._preparer.record_sent(prepared, None, started)
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class OutboxSender:
         for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
             rows, committed = self._begin_many(part, result, is_deferred)
             self._outbox.keep(rows, committed)
-            self._note(part)
+            self._record_sent(part)
 
     async def asend_many(self, batches: AsyncIterable[Batch], result: BulkResult) -> None:
         """As `send_many`, from a coroutine."""
@@ -104,7 +104,7 @@ class OutboxSender:
     async def _asend_part(self, part: Sequence[Batch], result: BulkResult, is_deferred: bool) -> None:
         rows, committed = self._begin_many(part, result, is_deferred)
         await self._outbox.akeep(rows, committed)
-        self._note(part)
+        self._record_sent(part)
 
     def _begin_many(
         self, batches: Sequence[Batch], result: BulkResult, is_deferred: bool
@@ -119,7 +119,7 @@ class OutboxSender:
         rows = [row for each in by_batch for row in each]
 
         def committed(table: OutboxTable) -> None:
-            handles = result.begin() if is_deferred else ()  # `begin` empties the result
+            handles = result.begin() if is_deferred else ()  # also empties `result`, which is filled again below
             delivered = self._attempt(table, [row.receipt for row in rows])
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
@@ -137,7 +137,7 @@ class OutboxSender:
             result.defer(batches)
         return rows, committed
 
-    def _note(self, batches: Sequence[Batch]) -> None:
+    def _record_sent(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             batch.span.end()
             for (name, _), count in batch.count().items():
@@ -164,7 +164,7 @@ class OutboxSender:
     # --- after the commit ---------------------------------------------------------------------------------------------
 
     def _attempt(self, table: OutboxTable, receipts: Sequence[str]) -> Delivered:
-        """Try to move rows to Redis once. Raise no error; rows that fail wait for the relay of a worker."""
+        """Try once to move rows to Redis. Raise no error, because the relay of a worker moves the rows that fail."""
         whole = Delivered(0, [], {})
         waiting = list(receipts)
         try:
@@ -181,10 +181,10 @@ class OutboxSender:
                     break
                 waiting = left
         except CircuitOpenError:
-            pass  # the circuit breaker logged the failure when it opened
+            pass  # no log, because the circuit breaker logged the failure when it opened
         except BrokerError as error:
             whole.failure = error
-        except Exception:  # the database failed, but the rows are committed, and a worker sends them
+        except Exception:  # the database failed; the rows are committed, so the relay of a worker moves them later
             logger.exception("tasks wait in the outbox of database %r", table.name)
         if whole.failure is not None:
             count = "1 task waits" if len(waiting) == 1 else f"{len(waiting)} tasks wait"
@@ -193,5 +193,5 @@ class OutboxSender:
 
 
 def _code(receipt: str, delivered: Delivered) -> str:
-    """Return the outcome of a row as the code of an enqueue."""
+    """Return the outcome of a row as an `EnqueueCode`."""
     return EnqueueCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, EnqueueCode.STORED)

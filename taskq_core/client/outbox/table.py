@@ -85,7 +85,7 @@ class OutboxRow:
         )
 
     def info(self) -> TaskInfo:
-        """Return the task's record, as it will be after the task is stored in Redis."""
+        """Return the record of the task as if it were already stored in Redis."""
         task = self.task
         state = TaskState.PENDING if task.start_at_s is task.start_in_ms is None else TaskState.SCHEDULED
         return task_info(StoredTask(task.task_id, state, task.message, b"", task.start_at_s))
@@ -93,7 +93,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxFigures:
-    """Number of waiting rows, and the age of the oldest in seconds (None without rows)."""
+    """Number of waiting rows, and the age of the oldest row in seconds (None without rows)."""
 
     waiting: int
     oldest_s: float | None

@@ -125,7 +125,7 @@ class TestReject:
         error = caught.value
         assert (error.task, error.queue, error.task_id, error.size, error.limit) == ("t", "default", "id-3", 2, 2)
         assert str(error) == (
-            "task 't' was not enqueued: queue 'default' is full; 2 tasks are pending, and no more than 2 may be"
+            "task 't' was not enqueued: queue 'default' is full; 2 tasks are pending, and the limit is 2"
         )
         assert isinstance(error, EnqueueError)
         assert (str(pickle.loads(pickle.dumps(error))), pickle.loads(pickle.dumps(error)).size) == (str(error), 2)

@@ -21,7 +21,7 @@ from taskq_core import (
     EnqueueError,
     TaskQ,
 )
-from taskq_core.client.circuit import TRY_LOST_S, Circuit
+from taskq_core.client.circuit import PROBE_LOST_S, Circuit
 from taskq_core.errors import BrokerFullError
 from taskq_core.settings import CircuitSettings
 from taskq_core.telemetry import ClientMetrics
@@ -85,8 +85,8 @@ class TestStates:
         assert not error.may_have_happened
         assert (error.address, error.failures, error.retry_in_s) == ("redis://h/0", 3, 0.75)
         assert str(error) == (
-            "redis://h/0 failed 3 times in a row and is asked again in 0.8 s; "
-            "the last time: no answer from redis://h/0: timeout"
+            "redis://h/0 failed 3 times in a row, so no request is sent for 0.8 s; "
+            "the last failure: no answer from redis://h/0: timeout"
         )
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
@@ -95,11 +95,11 @@ class TestStates:
         bench.fail(3)
         bench.now += 1
 
-        is_try = bench.circuit.begin()
+        is_probe = bench.circuit.begin()
 
         assert bench.circuit.state is CircuitState.HALF_OPEN
         bench.refused()
-        bench.circuit.end(None, is_try=is_try)
+        bench.circuit.end(None, is_probe=is_probe)
         assert bench.circuit.state is CircuitState.CLOSED
         bench.fail(2)
         assert bench.circuit.state is CircuitState.CLOSED  # the count has started again, as has the pause
@@ -133,7 +133,7 @@ class TestStates:
         bench.fail(3)
         bench.now += 1
 
-        bench.circuit.end(error, is_try=bench.circuit.begin())
+        bench.circuit.end(error, is_probe=bench.circuit.begin())
 
         assert bench.circuit.state is CircuitState.CLOSED
 
@@ -142,23 +142,23 @@ class TestStates:
         bench = Bench()
         early = [bench.circuit.begin() for _ in range(10)]
         for each in early[:9]:
-            bench.circuit.end(SILENCE, is_try=each)
+            bench.circuit.end(SILENCE, is_probe=each)
         assert bench.refused().retry_in_s == 1
 
         bench.now += 1
-        is_try = bench.circuit.begin()
-        bench.circuit.end(SILENCE, is_try=early[9])
+        is_probe = bench.circuit.begin()
+        bench.circuit.end(SILENCE, is_probe=early[9])
 
         assert bench.circuit.state is CircuitState.HALF_OPEN
-        bench.circuit.end(SILENCE, is_try=is_try)
+        bench.circuit.end(SILENCE, is_probe=is_probe)
         assert bench.refused().retry_in_s == 2
 
     def test_a_late_success_of_an_early_call_closes_it(self) -> None:
         bench = Bench()
-        is_try = bench.circuit.begin()
+        is_probe = bench.circuit.begin()
         bench.fail(3)
 
-        bench.circuit.end(None, is_try=is_try)
+        bench.circuit.end(None, is_probe=is_probe)
 
         assert bench.circuit.state is CircuitState.CLOSED
 
@@ -180,7 +180,7 @@ class TestStates:
         bench.now += 1
         bench.circuit.begin()
 
-        bench.now += TRY_LOST_S - 0.1
+        bench.now += PROBE_LOST_S - 0.1
         bench.refused()
         bench.now += 0.1
 
@@ -217,7 +217,7 @@ class TestStates:
         metrics = ClientMetrics(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
         circuit = Circuit(CircuitSettings(failures=1), address="redis://h/0", opened=metrics.circuit_opened)
 
-        circuit.end(SILENCE, is_try=circuit.begin())
+        circuit.end(SILENCE, is_probe=circuit.begin())
 
         data = reader.get_metrics_data()
         assert data is not None

@@ -68,7 +68,7 @@ def read(task: NewTask) -> TaskMessage:
 def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, call: Signature[Any]) -> None:
     with recording.tracer.start_as_current_span("http") as http:
         prepared = recording.preparer.prepare(call)
-        recording.preparer.note_sent(prepared, None, 0.0)
+        recording.preparer.record_sent(prepared, None, 0.0)
 
     (span,) = recording.spans()
     headers = dict(read(prepared.task).headers)
@@ -87,7 +87,7 @@ def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, c
 def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Signature[Any]) -> None:
     prepared = recording.preparer.prepare(call)
 
-    recording.preparer.note_sent(prepared, EnqueueError("t", "default", prepared.handle.id, "no"), 0.0)
+    recording.preparer.record_sent(prepared, EnqueueError("t", "default", prepared.handle.id, "no"), 0.0)
 
     (span,) = recording.spans()
     assert span.status.status_code is trace.StatusCode.ERROR

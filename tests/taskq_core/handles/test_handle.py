@@ -271,7 +271,8 @@ class TestNoOutcome:
             with pytest.raises(TaskNotFoundError) as caught:
                 await ask(handle)
             assert str(caught.value) == (
-                f"no task {handle.id!r} in queue 'default'; one that has succeeded is kept only with a retention"
+                f"no task {handle.id!r} in queue 'default'; a task that has succeeded is stored only if it has a "
+                "retention"
             )
 
     async def test_a_lost_subscription_only_delays(self, app: Application) -> None:

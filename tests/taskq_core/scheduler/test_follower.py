@@ -71,7 +71,7 @@ class Table:
                     self.totals[each.run_key] = self.totals.get(each.run_key, 0) + each.count
                     self.lasts[each.run_key] = each.last
 
-    def note_next(self) -> None:
+    def record_next_firings(self) -> None:
         self._answer("written")
         self.next_noted += 1
 

@@ -145,8 +145,8 @@ def test_a_copy_is_changed_and_not_the_original() -> None:
 
     second = first.named("x").at_home("q").kept(9).on_success(follow.s())
 
-    assert (first.about.name, first.callbacks.success) == (None, ())
-    assert (second.about.name, second.about.queue, second.about.keep_s) == ("x", "q", 9.0)
+    assert (first.details.name, first.callbacks.success) == (None, ())
+    assert (second.details.name, second.details.queue, second.details.keep_s) == ("x", "q", 9.0)
 
 
 def test_chains_in_a_row_are_one_chain() -> None:
