@@ -1,4 +1,4 @@
-"""taskq: a task queue on Redis in the layout of Go Asynq, with OpenTelemetry built in."""
+"""taskq: a task queue on Redis with OpenTelemetry built in. It stores tasks as Asynq does, a task queue for Go."""
 
 from taskq_core.app import TaskQ
 from taskq_core.client import AsyncClient, Client

@@ -1,8 +1,8 @@
 """Encode and decode the arguments of one task.
 
-The fast path is a few calls of msgspec. If it fails, the slow path checks each argument. The slow path either accepts
-the arguments, for example a tuple for a list, or finds the reason for the error. The module `signature` reads the
-parameters, `values` checks a single value, and `messages` has the error texts.
+The fast path is a few calls of msgspec. If it fails, the slow path checks each argument on its own. The slow path
+either accepts the arguments, for example a tuple for a list, or finds the reason for the error. The module `signature`
+reads the parameters, `values` checks a single value, and `messages` builds the error texts.
 """
 
 import inspect
@@ -48,7 +48,7 @@ class ArgumentsCodec:
 
     Attributes:
         parameters: Names of the arguments that a payload may contain, in the order of the signature.
-        known: The `Parameter` of each name.
+        known: `Parameter` by name.
         has_references: Whether objects must be loaded before the function can be called.
         is_variadic: Whether the function has `*args` or `**kwargs`. The payload has a list or an object under that
             name, and `split` converts decoded arguments for the call.
@@ -92,7 +92,7 @@ class ArgumentsCodec:
         Raises:
             TaskArgumentsError: An argument is missing, unknown, given twice, of the wrong type or without a JSON form.
         """
-        # The fast path takes about half a microsecond, because msgspec binds, encodes and compares in C.
+        # Fast path, about half a microsecond: msgspec binds, encodes and compares the arguments in C.
         if self._referring or self.is_variadic:
             return self._encode_with_care(args, kwargs)
         try:
@@ -104,7 +104,7 @@ class ArgumentsCodec:
         return payload if fits else self._encode_with_care(args, kwargs)
 
     def encode_in_parts(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[bytes | Later]:
-        """Return the payload of a call as a list of bytes, with each `Later` argument between them. See `encode`.
+        """Encode a call as `encode` does, but cut the payload at each `Later` argument: a list of bytes and `Later`s.
 
         Raises:
             TaskArgumentsError: See `encode`. A `Later` argument counts as valid.
@@ -122,7 +122,7 @@ class ArgumentsCodec:
         return [*parts, written + b"}"]
 
     def _pieces(self, name: str, value: Any, position: str) -> Iterator[bytes | Later]:
-        """Yield one argument as JSON, and `Later` objects unchanged, also those in `*args` and `**kwargs`."""
+        """Yield one argument as JSON. Yield each `Later` object unchanged, even inside `*args` and `**kwargs`."""
         members: list[tuple[bytes, Any, Any]]
         if name == self.rest:
             members = [(b"", each, [each]) for each in value]
@@ -159,12 +159,12 @@ class ArgumentsCodec:
                     "annotate the parameter, or pass a JSON value",
                     ArgumentTypeWarning,
                 )
-        if problem:  # raised outside of `except`, so that the error's context contains no value
+        if problem:  # outside of `except`, because the error's context would contain the argument's value
             raise TaskArgumentsError(self.name, name, f"{problem}{position}")
         return plain
 
     def decode(self, payload: bytes) -> dict[str, object]:
-        """Decode a payload and return the arguments by name. An object that is passed by key is its key here.
+        """Decode a payload and return the arguments by name. An object that is passed by key is returned as its key.
 
         Arguments that are missing in the payload are left out, so that the function's defaults apply. An empty payload
         counts as an empty object, because Go writes it for nil.
@@ -178,7 +178,7 @@ class ArgumentsCodec:
     def decode_counting(self, payload: bytes) -> tuple[dict[str, object], int]:
         """Decode a payload. Return the arguments by name, and the number of unknown fields that were ignored.
 
-        An object that is passed by key is a `Reference` here. `with_found` replaces it by the loaded object.
+        An object that is passed by key is returned as a `Reference`. `with_found` replaces it by the loaded object.
 
         Raises:
             PayloadError: See `decode`.
@@ -186,7 +186,7 @@ class ArgumentsCodec:
         try:
             arguments = self._decode_exact(payload)
         except MemoryError:
-            raise  # the process is out of memory; the payload may be valid
+            raise  # not a PayloadError: the process is out of memory, and the payload may be valid
         except Exception:
             arguments = None
         if arguments is None:
@@ -231,12 +231,12 @@ class ArgumentsCodec:
         parameter, problem = "", ""
         try:
             arguments = self._decode_lenient(payload)
-            fields = read_fields(payload)  # includes unknown fields, which the first decoder skips
+            fields = read_fields(payload)  # all fields, because `_decode_lenient` skips unknown ones
         except MemoryError:
             raise
         except Exception as exc:
             parameter, problem = self._explain(exc)
-        if fields is None:  # raised outside of `except`, so that the error's context contains no value
+        if fields is None:  # outside of `except`, because the error's context would contain values of the payload
             raise PayloadError(self.name, parameter, problem)
         unknown = [field for field in fields if field not in self._known]
         if unknown and self.strict:
@@ -244,7 +244,7 @@ class ArgumentsCodec:
         return self._as_keywords(arguments), len(unknown)
 
     def _explain(self, exc: Exception) -> tuple[str, str]:
-        """Return the parameter that made the decoding of a payload fail ("" if unknown), and the problem."""
+        """Return why the decoding of a payload failed: the parameter ("" if unknown), and the problem."""
         if not isinstance(exc, msgspec.ValidationError):
             return "", describe_unreadable(exc)
         head, at = split_path(str(exc))
@@ -259,7 +259,7 @@ class ArgumentsCodec:
         return name[1], describe(exc, self._known[name[1]].annotation, at[name.end() :])
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Bind arguments, check each, and return the payload. Objects that are passed by key become references."""
+        """Slow path of `encode`: check each argument on its own. Objects that are passed by key become references."""
         values = self.bind(args, kwargs)
         plain = {
             name: self._plain(name, value, _position(position, args))

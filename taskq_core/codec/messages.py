@@ -27,11 +27,11 @@ _WHOLE_TYPE = re.compile(r"Expected `[\w.| ]+`, got `([\w.| ]+)`")
 
 
 class RefusedError(ValueError):
-    """A value was rejected by taskq itself. The text therefore contains no value and may be shown."""
+    """taskq itself rejected a value. The error text never contains the value, unlike texts of other libraries."""
 
 
 def split_path(text: str) -> tuple[str, str | None]:
-    """Split an error text of msgspec into the problem and its position; None for the whole value."""
+    """Split an error text of msgspec into the problem and its position inside the value, None for the whole value."""
     found = _PATH.search(text)
     if found is None:
         return text, None
@@ -66,7 +66,7 @@ def describe_unreadable(exc: Exception) -> str:
     """Return why bytes could not be decoded as JSON."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
-    if isinstance(exc, UnicodeError):  # msgspec before 0.23
+    if isinstance(exc, UnicodeError):  # raised by msgspec before 0.23
         return "not valid UTF-8"
     if isinstance(exc, msgspec.DecodeError):
         return "not valid UTF-8" if "UTF-8" in str(exc) else "not valid JSON"

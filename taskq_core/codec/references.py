@@ -1,8 +1,9 @@
 """Support arguments that are passed by key: the payload contains the keys, and the run loads the objects.
 
-An adapter knows the classes, for example database models (`References`). This module finds them in the annotations of a
-task: `list[Order]` becomes a list of references to orders. The caller passes orders or their keys, and the payload
-contains the keys as JSON values. Decoding a payload returns references, which the worker replaces by loaded objects.
+An adapter names the classes, for example database models (`References`). This module finds these classes in the
+annotations of a task: `list[Order]` becomes a list of references to orders. The caller passes orders or their keys. The
+payload contains the keys as JSON values. A decoded payload contains `Reference`s, which the worker replaces by the
+loaded objects.
 """
 
 import collections.abc
@@ -21,7 +22,7 @@ _LISTED = (list, tuple, set, frozenset)
 
 
 class Kind(Protocol):
-    """One class whose objects are stored in payloads as keys."""
+    """A class whose objects are stored in payloads as keys."""
 
     @property
     def label(self) -> str:
@@ -48,7 +49,7 @@ class Kind(Protocol):
 KeysToLoad = Mapping[Kind, list[Hashable]]
 """Keys of the objects to load, by kind, without duplicates."""
 LoadedObjects = Mapping[Kind, Mapping[Hashable, object]]
-"""Loaded objects by key, by kind. Deleted objects are missing."""
+"""Loaded objects by kind and key. Objects that no longer exist are missing."""
 
 
 class References(Protocol):
@@ -63,11 +64,11 @@ class References(Protocol):
         ...
 
     def fetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
-        """Load objects. Blocks."""
+        """Load the objects with these keys. Blocks."""
         ...
 
     async def afetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
-        """Load objects without blocking the event loop."""
+        """Load the objects with these keys without blocking the event loop."""
         ...
 
 
@@ -104,7 +105,8 @@ def with_references(hint: Any, references: References) -> Any:
     if origin is Annotated:
         inner = with_references(arguments[0], references)
         return hint if inner is arguments[0] else Annotated[inner, *hint.__metadata__]
-    # The keys of a JSON object are text, which the key of a reference may not be. So keys of a mapping stay unchanged.
+    # The keys of a mapping are not replaced, because keys of a JSON object are text, and an object's key may be a
+    # number.
     unchanged = 1 if origin in _MAPPINGS else 0
     replaced = (*arguments[:unchanged], *(with_references(each, references) for each in arguments[unchanged:]))
     if all(new is old for new, old in zip(replaced, arguments, strict=True)):
@@ -153,7 +155,7 @@ def refer(hint: Any, value: object, at: str = "") -> object:
         if hints is not None:
             pairs = zip(hints, value, strict=True)
             items = [refer(each, item, f"{at}[{index}]") for index, (each, item) in enumerate(pairs)]
-            # Sort the items of a set, because equal calls must be encoded to equal bytes.
+            # Sort the items of a set, so that equal calls are encoded to equal bytes.
             return sorted(items, key=_encode) if isinstance(value, set | frozenset) else items
     raise RefusedError(f"expected {type_name(hint)}, got {type(value).__qualname__}{place(at)}")
 
@@ -169,7 +171,7 @@ def _hints(origin: Any, arguments: tuple[Any, ...], length: int) -> tuple[Any, .
 
 
 def replace(value: object, by: Callable[[Reference], object]) -> object:
-    """Return a decoded value with each reference replaced by the result of `by`."""
+    """Return a decoded value in which each reference is replaced by the result of `by`."""
     if isinstance(value, Reference):
         return by(value)
     if isinstance(value, dict):

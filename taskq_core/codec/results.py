@@ -42,7 +42,7 @@ def _encode(value: object) -> bytes:
         return encode_plain(value)
     except Exception as exc:
         problem = describe_unwritable(exc, value)
-    raise ResultValueError(f"result: {problem}")  # outside of `except`, so that its context contains no value
+    raise ResultValueError(f"result: {problem}")  # outside of `except`, whose error may quote the value
 
 
 def _check_finite(payload: bytes, value: object) -> None:
@@ -90,7 +90,7 @@ def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:
 def _read(data: bytes, type_: Any) -> tuple[object, str]:
     """Return the decoded value and the error text, "" for no error.
 
-    The caller raises the error outside of `except`, so that the error's context contains no value.
+    It returns the error text instead of raising, so that the context of the caller's error does not contain the value.
     """
     try:
         return _decoder(type_).decode(data), ""

@@ -24,7 +24,7 @@ from taskq_core.errors import TaskDefinitionError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter of the payload."""
+    """A parameter of a task whose value is in the payload."""
 
     name: str
     annotation: Any
@@ -55,7 +55,7 @@ def read_signature(
         if each.kind is each.VAR_POSITIONAL:
             hint = types.GenericAlias(list, (hint,))
         elif each.kind is each.VAR_KEYWORD:
-            is_unpacked = typing.get_origin(hint) is typing.Unpack  # of a TypedDict
+            is_unpacked = typing.get_origin(hint) is typing.Unpack  # `**kwargs: Unpack[SomeTypedDict]`
             hint = typing.get_args(hint)[0] if is_unpacked else types.GenericAlias(dict, (str, hint))
         elif each.default is None:
             hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are not types
@@ -97,8 +97,8 @@ def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., obj
     if annotation is parameter.empty:
         return Any
     inner: Any = inspect.unwrap(function)
-    inner = getattr(inner, "func", inner)  # functools.partial
-    inner = getattr(inner, "__func__", inner)  # bound method
+    inner = getattr(inner, "func", inner)  # the function of a functools.partial
+    inner = getattr(inner, "__func__", inner)  # the function of a bound method
     holder = types.SimpleNamespace(__annotations__={parameter.name: annotation})
     try:
         hints = typing.get_type_hints(
@@ -115,8 +115,8 @@ def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., obj
 def _local_names(function: Any) -> dict[str, Any]:
     """Return the local names of the functions and classes around a function, the outermost first.
 
-    A function object stores only the local names that it uses. The other names are still in the frames of this call,
-    because the enclosing function or class body runs while it defines the task.
+    Annotations may use names that the function object itself does not store. These names are still in the frames of the
+    call stack, because the enclosing function or class body is running while it defines the task.
     """
     code = getattr(function, "__code__", None)
     if code is None:

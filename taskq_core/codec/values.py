@@ -44,14 +44,14 @@ def build(type_: Any, value: object) -> object:
             return validate(encode_plain(value))
         return type_.model_validate(value)
     except MemoryError:
-        raise  # the value may be valid
+        raise  # not a RefusedError: the process is out of memory, and the value may be valid
     except Exception as exc:
         reason = _model_reason(type_, exc)
     raise RefusedError(reason)
 
 
 def _accept_or_build(type_: Any, value: object) -> object:
-    """Return a value that has its class already; build it otherwise (`dec_hook` for arguments of a Python call)."""
+    """Return the value if it already has the right class, otherwise build it (`dec_hook` for arguments of a call)."""
     if isinstance(value, type_):
         return value
     if value is None or isinstance(value, str | int | float | list | tuple | dict):
@@ -60,7 +60,7 @@ def _accept_or_build(type_: Any, value: object) -> object:
 
 
 def _model_reason(type_: Any, exc: Exception) -> str:
-    """Return the fields that a model rejected and the types of its errors. The rest of its error may contain values."""
+    """Return the fields that a model rejected and the types of its errors, but no messages, which may quote values."""
     try:
         fields = {*type_.model_fields, *(each.alias for each in type_.model_fields.values())}
         errors = exc.errors()  # type: ignore[attr-defined] # a method of Pydantic, which need not be installed
@@ -126,10 +126,10 @@ def holds_non_finite(plain: object) -> bool:
 
 
 def _compare(value: object, read: object, at: str) -> tuple[str, str]:
-    """Compare a value with what the task will read. Return the error and the warning of a changed type ("" for none).
+    """Compare a value with the value that the task will read. Return an error text and a warning ("" for none).
 
-    It is an error if text or a number is read as another type, because msgspec accepts text as a UUID. It is a warning
-    if another value is read as text, a number or a dict, and so loses its type.
+    It is an error if text or a number is read as another type, because msgspec would accept text as a UUID. It is a
+    warning if a value of another type is read as text, a number or a dict, and so loses its type.
     """
     pairs: Iterable[tuple[object, object, str]] = ()
     if isinstance(value, list | tuple) and isinstance(read, list | tuple) and len(value) == len(read):

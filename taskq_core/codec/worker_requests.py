@@ -59,7 +59,7 @@ class _Message(msgspec.Struct):
 
 
 def request_for(worker: str, message: str) -> WorkerRequest | None:
-    """Decode a message. Return None if it is not for this worker or not valid."""
+    """Decode a message. Return None if the message is not valid or not for this worker."""
     try:
         read = msgspec.json.decode(message, type=_Message)
         return WorkerRequest(read.action, read.concurrency) if worker in read.workers else None

@@ -1,6 +1,6 @@
 """Rewrite the code of another task queue for taskq: `taskq migrate`. Needs the extra `migrate`.
 
-It reads Python code and does not run it. It puts a comment above code that it cannot rewrite. The guides in
+The command reads Python code and does not run it. It writes a comment above code that it cannot rewrite. The guides in
 `docs/how-to/` explain the differences that are not visible in code.
 """
 

@@ -29,7 +29,7 @@ _RUN_OPTIONS = {
     "time_limit": "timeout",
     "soft_time_limit": "timeout",
 }
-"""taskq's options by the equivalent option of `apply_async` and `set`."""
+"""Options of taskq, by the equivalent option of Celery's `apply_async` and `set`."""
 _NEEDLESS = ("retry", "retry_policy")
 _REFUSED = {
     "subtask": "bind arguments with .s() and .si()",
@@ -114,7 +114,7 @@ class Calls:
     def _callbacks(
         self, old: cst.Call, kind: str, links: dict[str, cst.BaseExpression], options: list[str]
     ) -> Iterator[tuple[str, list[str]]]:
-        """Yield the callbacks for `link` and `link_error`. The call becomes a workflow of one step with callbacks."""
+        """Translate `link` and `link_error`: yield `on_success` or `on_error` of a one-step workflow, and callbacks."""
         if links and kind == "canvas":
             raise CannotTranslateError("link: add the callbacks of a workflow with on_success() and on_error()")
         if links and not isinstance(self._file.parent(old), cst.Expr):
@@ -148,7 +148,10 @@ class Calls:
         return list(found.values())
 
     def _may_be_task(self, call: cst.Call) -> bool:
-        """Whether an unknown `apply_async` may be called on a task. On a pool, its first argument is a function."""
+        """Return whether an `apply_async` of an unknown object may belong to a task, and not to a process pool.
+
+        The first argument of a pool's `apply_async` is a function.
+        """
         if call.args and not call.args[0].keyword and not isinstance(call.args[0].value, cst.List | cst.Tuple):
             return bool(call.args[0].star)
         origins = self._file.imports.values()
@@ -182,7 +185,7 @@ class Calls:
         return new.with_changes(func=cst.Attribute(header, cst.Name("delay")))
 
     def _send_task(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
-        """Translate `send_task` of a task of the project. Add the options that a direct call of the task passes."""
+        """Translate `send_task` to a call by name, with the options that a direct call of the task would pass."""
         given = bound(new, ("name", "args", "kwargs"), "send_task")
         name = constant(given.pop("name", None))
         above = self._file.parent(old)

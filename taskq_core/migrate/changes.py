@@ -41,7 +41,7 @@ from taskq_core.migrate.source import (
     top_level,
 )
 from taskq_core.migrate.tasks import check, untyped_dates
-from taskq_core.migrate.usage import note_usage
+from taskq_core.migrate.usage import record_usage
 
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _MAKES_TASKS = re.compile(rb"celery|add_periodic_task|@[\w.]+\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
@@ -91,7 +91,7 @@ class Change:
         path: The file.
         old: The text before the change; "" for a new file.
         new: The text after the change.
-        notes: Facts for the user to check, as (line of the old text, sentence). The code works without a change.
+        notes: Hints that the user should read, as (line of the old text, sentence). The code works without a change.
         error: Reason why the file was not changed, "" if it was rewritten.
     """
 
@@ -236,7 +236,7 @@ def _parse(changes: Iterable[Change], texts: dict[Path, bytes], files: dict[Path
 
 
 class _Plan:
-    """Collects the facts and the edits of all files."""
+    """Reads all files, and collects what is known of the project's tasks and settings and the edits to make."""
 
     def __init__(self, files: list[File], project: Project, edits: Edits, *, is_quiet: bool) -> None:
         self.files, self.project, self.edits, self.is_django = files, project, edits, not edits.app
@@ -253,10 +253,10 @@ class _Plan:
         route_tasks(every, self.project)
         self._check_tasks()
         for file in self.files:
-            note_usage(file, self.settings)
+            record_usage(file, self.settings)
         if any(each.name == "result_expires" for each in every) or "retention" in self.settings.configured.defaults:
             for task in self.project.tasks:
-                task.is_read = False  # the default retention covers it
+                task.is_read = False  # so that it gets no option, because the default retention applies
         for task in self.project.tasks:
             queue = constant(task.options.get("queue"))
             if isinstance(queue, str) and not task.left:
@@ -311,7 +311,8 @@ class _Plan:
             self._take(settings, [*found, *(of_app if file is main else ())])
             configured = settings.configured
             if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
-                configured.values.setdefault("time_zone", '"UTC"')  # Celery's default; taskq's is Django's TIME_ZONE
+                # Celery's default is UTC. The default of the adapter is Django's TIME_ZONE.
+                configured.values.setdefault("time_zone", '"UTC"')
             if configured:
                 is_of_other = any(
                     isinstance(statement, cst.ImportFrom) and isinstance(statement.names, cst.ImportStar)
@@ -352,7 +353,7 @@ def _rewrite(change: Change, file: File, edits: Edits) -> None:
 
 
 def _queue_path(path: Path, target: Target) -> Path:
-    """Return the path of the module that contains the `TaskQ`, in the folder that contains its first package."""
+    """Return the path of the new module with the `TaskQ`, in the folder that contains its top-level package."""
     base = path if path.is_dir() else path.parent
     parts = target.module.split(".")
     if base.name == parts[0] and not (base / parts[0]).is_dir():

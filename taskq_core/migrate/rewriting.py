@@ -52,13 +52,14 @@ _SIGNAL_HINT = "see on_error, on_archived, worker_lifespan and, in Django, taskq
 
 @dataclass(slots=True, kw_only=True)
 class Edits:
-    """Edits of all files that follow from the facts of the project.
+    """Edits that need knowledge of the whole project. `Rewriter` applies them to each file.
 
     Attributes:
         module: The module from which files import `task` or the `TaskQ`.
         app: The name of the `TaskQ` in this module, "" for Django's adapter.
         is_strict: Whether the settings have a hard time limit for all tasks.
-        done: Code to remove: calls of `add_periodic_task` now in `SCHEDULE`, and functions with no other calls.
+        done: Code to remove: calls of `add_periodic_task` that are now entries of `SCHEDULE`, and functions that
+            contain nothing else.
         below: New statements, by the statement after which they are inserted.
         installed: The list `INSTALLED_APPS` to which the adapter's app is added.
     """
@@ -90,16 +91,16 @@ class Rewriter(cst.CSTTransformer):
         return tree.visit(_MarkImports()) if "celery" in tree.code else tree
 
     def _with_imports(self, tree: cst.Module) -> cst.Module:
-        """Return the file with the imports that it needs.
+        """Return the file with added and removed imports.
 
-        libcst's import visitors take most of the time of a file. So they only visit the statements up to the last
-        import, and one statement with the names that the other statements use.
+        libcst's import visitors are slow. So they visit only the statements up to the last import, and one added
+        statement with the names that the other statements use.
         """
         for name, origin in self._imports.items():
             module, _, what = origin.rpartition(".")
             if origin.startswith("celery.") or self._file.project.is_app(origin):
                 RemoveImportsVisitor.remove_unused_import(self._context, module, what, None if name == what else name)
-        walked = [list(ast.walk(ast.parse(code(each)))) for each in tree.body]  # ast, because walking libcst is slow
+        walked = [list(ast.walk(ast.parse(code(each)))) for each in tree.body]  # walking a libcst tree is slow
         imports = [any(isinstance(each, ast.Import | ast.ImportFrom) for each in found) for found in walked]
         count = max((number for number, has_import in enumerate(imports, 1) if has_import), default=1)
         first, others = tree.body[:count], tree.body[count:]
@@ -109,7 +110,7 @@ class Rewriter(cst.CSTTransformer):
         small = RemoveImportsVisitor(self._context).transform_module(small)
         return small.with_changes(body=[*small.body[:-1], *others])
 
-    def _want(self, name: str, module: str = "taskq_core") -> str:
+    def _import(self, name: str, module: str = "taskq_core") -> str:
         """Add an import of a name. Return the name, or an alias if the file uses the name for another object."""
         if module == "" or self._imports.get(name) == name == module:
             return f"{module}.{name}"
@@ -118,8 +119,8 @@ class Rewriter(cst.CSTTransformer):
         AddImportsVisitor.add_needed_import(self._context, module, name, alias)
         return alias or name
 
-    def _want_app(self) -> str:
-        return self._want(self._edits.app or "taskq", self._edits.module)
+    def _import_app(self) -> str:
+        return self._import(self._edits.app or "taskq", self._edits.module)
 
     # --- statements and their marks -----------------------------------------------------------------------------------
 
@@ -139,7 +140,7 @@ class Rewriter(cst.CSTTransformer):
             self._pending[-1] += marks
         elif isinstance(new, cst.CSTNode) and marks:
             old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # a statement
-            if not any(line.startswith(MARK) for line in old):  # an earlier run has written them
+            if not any(line.startswith(MARK) for line in old):  # otherwise an earlier run has written the marks
                 lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
                 new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # the same
         if original_node in self._edits.below and isinstance(new, cst.BaseStatement):
@@ -168,15 +169,15 @@ class Rewriter(cst.CSTTransformer):
         if task.left:
             self._mark(f"{original_node.name.value} remains a Celery task: {task.left}")
             return updated_node
-        options = task_options(task, self._want, is_strict=self._edits.is_strict)
-        maker = f"{self._want_app()}.task" if self._edits.app else self._want("task", self._edits.module)
+        options = task_options(task, self._import, is_strict=self._edits.is_strict)
+        maker = f"{self._import_app()}.task" if self._edits.app else self._import("task", self._edits.module)
         made = cst.parse_expression(maker + (f"({', '.join(options)})" if options else ""))
         old = task_decorator(self._file, original_node)
         decorators = [
             new.with_changes(decorator=made) if before.decorator is old else new
             for before, new in zip(original_node.decorators, updated_node.decorators, strict=True)
         ]
-        return rewrite_function(task, updated_node.with_changes(decorators=decorators), self._want)
+        return rewrite_function(task, updated_node.with_changes(decorators=decorators), self._import)
 
     def visit_ClassDef(self, node: cst.ClassDef) -> None:
         for base in (each.value for each in node.bases):
@@ -202,7 +203,7 @@ class Rewriter(cst.CSTTransformer):
             and original_node.func.attr.value == "send_task"
             and made is not updated_node
         ):
-            self._want_app()
+            self._import_app()
         return made
 
     def visit_Attribute(self, node: cst.Attribute) -> None:

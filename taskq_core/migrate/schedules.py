@@ -1,7 +1,7 @@
 """Translate Celery's schedules into schedule specs of taskq.
 
-A cron line that limits both the day of the month and the day of the week fires when either matches. Celery fires when
-both match, so such a crontab is refused.
+If a cron line limits both the day of the month and the day of the week, it fires when either of them matches. Celery
+fires when both match, so such a crontab cannot be translated.
 """
 
 import ast
@@ -95,7 +95,7 @@ def _field(name: str, node: ast.expr) -> str:
     value = node.value if isinstance(node, ast.Constant) else None
     if not isinstance(value, int | str) or isinstance(value, bool):
         raise CannotTranslateError(f"crontab({name}=) is not a literal")
-    text = re.sub(r"[a-z]{3,}", lambda word: word[0][:3], str(value).replace(" ", "").lower())  # sunday: sun
+    text = re.sub(r"[a-z]{3,}", lambda word: word[0][:3], str(value).replace(" ", "").lower())  # "sunday" becomes "sun"
     return re.sub(r"\b7\b", "0", text) if name == "day_of_week" else text
 
 

@@ -50,7 +50,7 @@ _OTHER_NAMES = {
     "task_result_expires": "result_expires",
     "include": "imports",
 }
-"""Arguments of `Celery(...)` and names from before Celery 4, and today's names of these settings."""
+"""Current names of settings, by their name before Celery 4 or as an argument of `Celery(...)`."""
 _NEEDLESS = {
     "accept_content": "payloads are JSON",
     "task_serializer": "payloads are JSON",
@@ -89,7 +89,8 @@ _DEFAULTS = {"task_default_queue": "queue", "result_expires": "retention", "task
 class Setting:
     """A Celery setting found in a file, under its current name in Celery.
 
-    `is_settings_file` is True if the new settings are written to the same file, so that the value may use names of it.
+    `is_settings_file` is True if the new settings are written to the same file, so that the copied value may use names
+    of that file.
     """
 
     name: str
@@ -212,8 +213,8 @@ class Settings:
     Args:
         project: The tasks and apps.
         is_django: Whether the result is Django's setting `TASKQ`.
-        is_quiet: True if an earlier run has written the settings. Settings without an equivalent are then reported,
-            without a comment in the file.
+        is_quiet: True if an earlier run has written the settings. Settings without an equivalent then cause a hint
+            instead of a comment in the file.
     """
 
     def __init__(self, project: Project, *, is_django: bool, is_quiet: bool = False) -> None:
@@ -223,7 +224,7 @@ class Settings:
         self._is_django = is_django
 
     def take(self, setting: Setting) -> None:
-        """Translate a setting. Mark it if it has no equivalent, report it if taskq does not need it."""
+        """Translate a setting. Add a comment above it if it has no equivalent, or a hint if taskq does not need it."""
         try:
             self._take(setting)
         except CannotTranslateError as error:
@@ -243,7 +244,7 @@ class Settings:
             self._take_routes(setting)
         elif name == "task_queues":
             self._take_queues(setting)
-        elif name == "task_time_limit":  # each task gets executor="process", so that it can be killed at the limit
+        elif name == "task_time_limit":  # Celery kills the task at this limit; in taskq, executor="process" allows this
             self.configured.defaults.setdefault("timeout", self._text(setting, value))
         elif name in _PLAIN:
             text = self._text(setting, value)
@@ -297,7 +298,7 @@ class Settings:
         self.configured.queues = list(dict.fromkeys([*self.configured.queues, *queues]))
 
     def keep_all_results(self) -> None:
-        """Set the default retention of results to Celery's."""
+        """Set the default option `retention` to the time for which Celery stores results."""
         self.configured.defaults.setdefault("retention", str(RESULT_KEPT_S))
 
     # --- periodic tasks -----------------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ class Settings:
         kwargs: cst.BaseExpression | None,
         options: list[tuple[str, cst.BaseExpression]] | None,
     ) -> dict[str, str]:
-        """Translate a periodic entry of Celery, and return it as an entry of `SCHEDULE`.
+        """Translate a periodic task of Celery to an entry of `SCHEDULE`.
 
         Raises:
             CannotTranslateError: The entry has no equivalent.
@@ -378,7 +379,7 @@ class Settings:
 
 
 def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]]]:
-    """Yield the handlers of the app's signals that call `add_periodic_task`, each with these calls."""
+    """Yield each function that the app's start-up signals call, with its calls of `add_periodic_task`."""
     for node in file.tree.body:
         signals = [code(each.decorator) for each in node.decorators] if isinstance(node, cst.FunctionDef) else []
         if any(re.search(r"\.on_after_(configure|finalize)\.connect\b", each) for each in signals):
@@ -387,7 +388,7 @@ def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]
 
 
 def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:
-    """Whether a function contains only imports after these calls were removed."""
+    """Return whether a function contains only imports after the calls in `done` were removed."""
     statements = [
         each
         for line in function.body.body

@@ -23,7 +23,7 @@ from libcst.metadata import (
 )
 
 MARK = "# TODO taskq: "
-"""The start of each comment that says what was not translated."""
+"""Start of each comment that names code which was not translated."""
 CANVAS = ("chain", "group", "chord")
 _APP_MODULES = ("celery", "celery_app", "celeryapp")
 _TASK_DECORATORS = ("celery.shared_task", "celery.app.shared_task", "celery.task")
@@ -46,11 +46,11 @@ class Task:
         options: The arguments of its decorator, by name.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
         left: Reason why the task is not rewritten, "" if it is rewritten.
-        queue: The queue that `task_routes` gives it.
-        is_read: Whether the project reads its result.
+        queue: The queue to which `task_routes` sends the task.
+        is_read: Whether the project reads the task's result.
         types: Types of parameters without annotation, from the arguments of calls.
-        sent: The options that a call by name has to pass.
-        obstacle: An option that a call by name cannot pass, "" without one.
+        sent: The options that a call by name (`send_task`) has to pass.
+        obstacle: An option of the task that a call by name cannot pass, "" without one.
     """
 
     place: str
@@ -69,7 +69,7 @@ class Task:
 
     @property
     def names(self) -> list[str]:
-        """The names that Celery may use for it: `name=`, or else each possible end of its dotted name."""
+        """The names by which Celery may call the task: `name=`, or else each possible end of its dotted name."""
         if "name" in self.options:
             return [self.name]
         parts = self.place.split(".")
@@ -99,7 +99,7 @@ class Project:
         return next((task for task in self.tasks if name in task.names), None)
 
     def is_app(self, dotted: str) -> bool:
-        """Whether a dotted name is a Celery app: defined in one of the files, or in a module named `celery`."""
+        """Return whether a dotted name is a Celery app: defined in one of the files, or in a module named `celery`."""
         parts = dotted.split(".")
         return any(ends_with(app, dotted) for app in self.apps) or (
             len(parts) > 2 and parts[-2] in _APP_MODULES and parts[-1] in ("app", "celery_app", "celery")
@@ -127,7 +127,7 @@ class File:
         module: Its dotted name, from the root of the file system.
         package: The dotted name of its package.
         marks: Comments to write above statements.
-        notes: Facts for the user to check, as (line, sentence).
+        notes: Hints that the user should read, as (line, sentence).
 
     Raises:
         cst.ParserSyntaxError: The content is not valid Python.
@@ -153,7 +153,7 @@ class File:
         self.marks.setdefault(node, []).append(text)
 
     def note(self, node: Node, text: str) -> None:
-        """Report a fact for the user to check, without a comment in the file."""
+        """Report a hint that the user should read, without a comment in the file."""
         self.notes.append((self._wrapper.resolve(PositionProvider)[node].start.line, text))
 
     def parent(self, node: Node) -> Node:
@@ -191,7 +191,7 @@ class File:
         return dotted.removeprefix("celery.") if dotted.startswith("celery.") else None
 
     def is_app(self, node: Node) -> bool:
-        """Whether an expression is a Celery app."""
+        """Return whether an expression is a Celery app."""
         dotted = self.dotted(node)
         return dotted is not None and self.project.is_app(dotted)
 
@@ -301,7 +301,7 @@ _MAKERS = {
 
 
 def ends_with(whole: str, end: str) -> bool:
-    """Whether a dotted name ends with another one."""
+    """Return whether a dotted name ends with another dotted name."""
     return whole == end or whole.endswith("." + end)
 
 
@@ -310,7 +310,7 @@ def code(node: Node) -> str:
     return cst.Module([]).code_for_node(node)
 
 
-def constant(node: Node | None) -> Any:  # any literal
+def constant(node: Node | None) -> Any:
     """Return the value of a literal, `Ellipsis` if it is not one."""
     try:
         return ... if node is None else ast.literal_eval(code(node).strip())
@@ -388,7 +388,7 @@ def _imported_as(path: Path) -> str:
 
 
 def top_level(file: File) -> Iterator[tuple[cst.BaseStatement, cst.BaseSmallStatement]]:
-    """Yield the simple statements of a module, each after the line that contains it."""
+    """Yield the simple statements of a module as (line that contains it, statement)."""
     for line in file.tree.body:
         if isinstance(line, cst.SimpleStatementLine):
             for statement in line.body:
@@ -404,7 +404,7 @@ def assignments(file: File) -> Iterator[tuple[cst.BaseStatement, str, cst.BaseEx
 
 
 def makes_app(file: File, value: cst.BaseExpression | None) -> bool:
-    """Whether an expression creates a Celery app."""
+    """Return whether an expression creates a Celery app."""
     return isinstance(value, cst.Call) and file.celery(value.func) in ("Celery", "app.Celery")
 
 

@@ -1,7 +1,7 @@
 """Translate Celery tasks: the options of the decorator, and the uses of `self` in the body.
 
-Celery retries a task only if it calls `retry` or names the errors. taskq retries after every failure unless an option
-forbids it. So each rewritten task has options that keep Celery's behavior.
+Celery retries a task only if the task calls `retry` or has `autoretry_for`. taskq retries after every failure unless an
+option forbids it. So each rewritten task gets options that keep Celery's behavior.
 """
 
 import re
@@ -27,7 +27,7 @@ from taskq_core.migrate.source import (
     nodes,
 )
 
-Want = Callable[..., str]
+AddImport = Callable[..., str]
 """Adds an import of a name, and returns the name under which the file uses it."""
 
 _SAME = {"name": "name", "queue": "queue", "expires": "expires", "dont_autoretry_for": "no_retry_on"}
@@ -41,7 +41,7 @@ _RETRYING = (
 )
 _CARRIED = ("max_retry", "timeout", "expires", "retention")
 _OF_RUNS = ("name", "queue", "retry_on", "no_retry_on", "retry_delay", "executor")
-"""Options that a call by name need not pass, because the worker reads them from the task or the call has them."""
+"""Options that a call by name need not pass: the worker reads them from the task, or they are in the call itself."""
 _ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
 _REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
 _DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
@@ -79,12 +79,12 @@ def check(task: Task) -> None:
     rewrite_function(task, node, lambda name, *_: name)
 
 
-def task_options(task: Task, want: Want, *, is_strict: bool = False) -> list[str]:
+def task_options(task: Task, add_import: AddImport, *, is_strict: bool = False) -> list[str]:
     """Return the arguments of the new decorator.
 
     Args:
         task: The task.
-        want: Adds an import of a name, and returns the name under which the file uses it.
+        add_import: Adds an import of a name, and returns the name under which the file uses it.
         is_strict: Whether the settings have a hard time limit for all tasks (`task_time_limit`).
 
     Raises:
@@ -107,7 +107,7 @@ def task_options(task: Task, want: Want, *, is_strict: bool = False) -> list[str
                 raise CannotTranslateError(f"its option serializer={code(value)} has no equivalent: payloads are JSON")
         else:
             raise CannotTranslateError(f"its option {name or '*'}={code(value)} has no equivalent")
-    return [*found, *_time_limits(task, is_strict=is_strict), *_retrying(task, want), *_found_out(task)]
+    return [*found, *_time_limits(task, is_strict=is_strict), *_retrying(task, add_import), *_inferred_options(task)]
 
 
 def _time_limits(task: Task, *, is_strict: bool) -> Iterator[str]:
@@ -120,8 +120,8 @@ def _time_limits(task: Task, *, is_strict: bool) -> Iterator[str]:
         yield 'executor="process"'
 
 
-def _found_out(task: Task) -> Iterator[str]:
-    """Yield options from other code: the queue in `task_routes`, and retention if code reads the result."""
+def _inferred_options(task: Task) -> Iterator[str]:
+    """Yield options that follow from other code: the queue in `task_routes`, and retention if code reads the result."""
     if task.queue is not None and "queue" not in task.options:
         yield f"queue={literal(task.queue)}"
     if task.is_read and constant(task.options.get("ignore_result")) is not True:
@@ -135,23 +135,24 @@ def _rate(value: Node) -> str:
     raise CannotTranslateError("its rate_limit is not a number of tasks per s, m or h, such as '10/m'")
 
 
-def _retrying(task: Task, want: Want) -> list[str]:
+def _retrying(task: Task, add_import: AddImport) -> list[str]:
     given = _with_retry_kwargs(task.options)
     automatic = given.get("autoretry_for")
     if elements(automatic) == []:
         automatic = None
     if automatic is None and not _asks_for_retries(task):
-        # A failure is final in Celery. With acks_late another worker runs the tasks of a lost worker again.
+        # In Celery, a failure of this task is final. With acks_late, another worker runs it again if its worker is
+        # lost.
         return ["no_retry_on=Exception" if constant(given.get("acks_late")) is True else "max_retry=0"]
     most = given.get("max_retries")
     if most is not None and constant(most) is None:
         raise CannotTranslateError("max_retries=None retries it forever; set a number")
     found = [f"max_retry={code(most)}" if most is not None else "max_retry=3"]
     if automatic is None:
-        found.append("no_retry_on=Exception")  # it is retried only when it raises Retry
+        found.append("no_retry_on=Exception")  # so that only `raise Retry` retries the task
     elif not (isinstance(automatic, cst.Tuple) and [code(each) for each in elements(automatic) or ()] == ["Exception"]):
         found.append(f"retry_on={code(automatic)}")
-    return [*found, f"retry_delay={_delay(given, want)}"]
+    return [*found, f"retry_delay={_delay(given, add_import)}"]
 
 
 def _asks_for_retries(task: Task) -> bool:
@@ -175,13 +176,13 @@ def _with_retry_kwargs(options: Mapping[str, cst.BaseExpression]) -> dict[str, c
     return given
 
 
-def _delay(given: Mapping[str, cst.BaseExpression], want: Want) -> str:
+def _delay(given: Mapping[str, cst.BaseExpression], add_import: AddImport) -> str:
     backoff, limit, jitter = (given.get(name) for name in ("retry_backoff", "retry_backoff_max", "retry_jitter"))
     if backoff is None or not constant(backoff):
         return code(given["default_retry_delay"]) if "default_retry_delay" in given else "180"
     first = "1" if constant(backoff) is True else code(backoff)
     more = f", jitter={code(jitter)}" if jitter is not None else ""
-    return f"{want('exponential')}({first}, limit={code(limit) if limit is not None else '600'}{more})"
+    return f"{add_import('exponential')}({first}, limit={code(limit) if limit is not None else '600'}{more})"
 
 
 # --- the function -----------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def self_of(task: Task) -> str:
     return task.node.params.params[0].name.value if bind else ""
 
 
-def rewrite_function(task: Task, node: Function, want: Want) -> Function:
+def rewrite_function(task: Task, node: Function, add_import: AddImport) -> Function:
     """Annotate the parameters of a task's function, and translate its uses of `self`.
 
     Raises:
@@ -205,30 +206,30 @@ def rewrite_function(task: Task, node: Function, want: Want) -> Function:
     """
     me = self_of(task)
     given = [
-        cst.Annotation(cst.parse_expression(want("TaskContext")))
+        cst.Annotation(cst.parse_expression(add_import("TaskContext")))
         if me and each is node.params.params[0]
-        else _annotation(task, each, want)
+        else _annotation(task, each, add_import)
         for each in node.params.params
     ]
     parameters = [_annotated(each, new) for each, new in zip(node.params.params, given, strict=True)]
-    by_name = [_annotated(each, _annotation(task, each, want)) for each in node.params.kwonly_params]
+    by_name = [_annotated(each, _annotation(task, each, add_import)) for each in node.params.kwonly_params]
     body = node.body
     if me:
-        rewriter = _Body(me, want)
+        rewriter = _Body(me, add_import)
         body = cast("cst.BaseSuite", body.visit(rewriter))
         if rewriter.causes:
             raise CannotTranslateError("retry() is called inside an expression")
     return node.with_changes(params=node.params.with_changes(params=parameters, kwonly_params=by_name), body=body)
 
 
-def _annotation(task: Task, parameter: cst.Param, want: Want) -> cst.Annotation | None:
+def _annotation(task: Task, parameter: cst.Param, add_import: AddImport) -> cst.Annotation | None:
     """Return the annotation of a parameter, or the type of its arguments in calls if it has no annotation."""
     types = task.types.get(parameter.name.value, ())
     if parameter.annotation is not None or len(types) != 1:
         return parameter.annotation
     module, _, kind = next(iter(types)).partition(".")
     is_optional = parameter.default is not None and constant(parameter.default) is None
-    return cst.Annotation(cst.parse_expression(want(kind, module) + (" | None" if is_optional else "")))
+    return cst.Annotation(cst.parse_expression(add_import(kind, module) + (" | None" if is_optional else "")))
 
 
 def _annotated(parameter: cst.Param, annotation: cst.Annotation | None) -> cst.Param:
@@ -258,9 +259,10 @@ def untyped_dates(task: Task) -> list[str]:
 class _Body(cst.CSTTransformer):
     """Translates the uses of `self` in a bound task."""
 
-    def __init__(self, me: str, want: Want) -> None:
+    def __init__(self, me: str, add_import: AddImport) -> None:
         super().__init__()
-        self._me, self._want = me, want
+        self._me, self._add_import = me, add_import
+
         self._called: set[Node] = set()
         self.causes: dict[Node, cst.BaseExpression | None] = {}
 
@@ -307,7 +309,7 @@ class _Body(cst.CSTTransformer):
             raise CannotTranslateError("retry() has other arguments than countdown and exc; max_retry is a task option")
         delay = given.get("countdown")
         after = f"after={code(delay)}" if delay is not None and constant(delay) is not None else ""
-        made = cst.parse_expression(f"{self._want('Retry')}({after})")
+        made = cst.parse_expression(f"{self._add_import('Retry')}({after})")
         cause = given.get("exc")
         self.causes[made] = None if cause is None or constant(cause) is None else cause
         return made

@@ -1,4 +1,4 @@
-"""Collect facts about tasks from the code that calls them: whether results are read, types of arguments, queues."""
+"""Collect from the code that calls tasks: whether it reads their results, the types of arguments, and queues."""
 
 import libcst as cst
 
@@ -8,8 +8,8 @@ from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, en
 _READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "state", "result", "info", "wait")
 
 
-def note_usage(file: File, settings: Settings) -> None:
-    """Record facts about the tasks that a file calls."""
+def record_usage(file: File, settings: Settings) -> None:
+    """Record how a file uses tasks: in the tasks that it calls, and in the settings."""
     for attribute in nodes(file.tree, cst.Attribute):
         of = file.meaning(attribute.value) if attribute.attr.value in _READS else None
         for task in of.tasks if of is not None and of.kind == "handle" else ():
@@ -22,10 +22,10 @@ def note_usage(file: File, settings: Settings) -> None:
         ):
             settings.keep_all_results()
         if isinstance(node.func, cst.Attribute):
-            _note_call(file, node, node.func, settings)
+            _record_call(file, node, node.func, settings)
 
 
-def _note_call(file: File, call: cst.Call, function: cst.Attribute, settings: Settings) -> None:
+def _record_call(file: File, call: cst.Call, function: cst.Attribute, settings: Settings) -> None:
     of, verb = file.meaning(function.value), function.attr.value
     is_sent = verb == "send_task" and file.is_app(function.value)
     if of is None and not is_sent:
@@ -38,18 +38,18 @@ def _note_call(file: File, call: cst.Call, function: cst.Attribute, settings: Se
         return
     if verb in ("delay", "delay_on_commit", "s", "si"):
         positional = [each.value for each in call.args if not each.keyword and not each.star]
-        note_types(file, of.tasks[0], positional, keywords(call))
+        record_types(file, of.tasks[0], positional, keywords(call))
     elif verb in DELAYS:
         given = dict(zip(("args", "kwargs"), (each.value for each in call.args if not each.keyword), strict=False))
         given |= keywords(call)
         named = {name: value for name, value in entries(given.get("kwargs")) or () if isinstance(name, str)}
-        note_types(file, of.tasks[0], elements(given.get("args")) or [], named)
+        record_types(file, of.tasks[0], elements(given.get("args")) or [], named)
 
 
-def note_types(
+def record_types(
     file: File, task: Task, positional: list[cst.BaseExpression], named: dict[str, cst.BaseExpression]
 ) -> None:
-    """Record the types of arguments that JSON cannot represent."""
+    """Record the types of a call's arguments that JSON cannot represent, by parameter of the task."""
     for name, value in [*zip(task.parameters or (), positional, strict=False), *named.items()]:
         kind = file.type_of(value)
         if kind is not None:

@@ -1,4 +1,4 @@
-"""Run blocking calls of coroutines in daemon threads, which do not delay the end of the process."""
+"""Run blocking calls of coroutines in daemon threads, so that a hanging call does not keep the process alive."""
 
 import threading
 from collections.abc import Callable
@@ -14,8 +14,9 @@ T = TypeVar("T")
 class DaemonThreads(ThreadPoolExecutor):
     """Threads for blocking calls that coroutines await, as with `asyncio.to_thread`. Python does not join them at exit.
 
-    Python joins the threads of `ThreadPoolExecutor`, so a hanging call would keep the process from ending while another
-    worker already runs its task. This class derives from it only because an event loop accepts no other executor.
+    At its exit, Python joins the threads of `ThreadPoolExecutor`. So a hanging call would keep a worker process alive,
+    while another worker already runs the same task. This class is a subclass of `ThreadPoolExecutor` only because an
+    event loop accepts no other executor.
 
     Args:
         max_workers: Maximum number of threads. A call that finds no free thread starts one. The default is that of
@@ -38,12 +39,14 @@ class DaemonThreads(ThreadPoolExecutor):
                 raise RuntimeError("these threads were shut down, and take no more calls")
             self._open.add(future)
             future.add_done_callback(self._open.discard)
-            self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))  # first: a new thread takes it
-            while self._count < min(len(self._open), self._max_workers):  # also for earlier calls without a thread
+            # Put the call into the queue before the start of a thread, which then finds it.
+            self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))
+            # Start several threads if earlier calls got none, because the system had no more threads.
+            while self._count < min(len(self._open), self._max_workers):
                 try:
                     threading.Thread(target=self._serve, name=f"asyncio_{self._count}", daemon=True).start()
                     self._count += 1
-                except RuntimeError:  # the system has no more threads: the call waits for an existing one
+                except RuntimeError:  # the system has no more threads, so the call waits for an existing thread
                     if not self._count:
                         future.cancel()
                         raise
@@ -56,7 +59,7 @@ class DaemonThreads(ThreadPoolExecutor):
             if call is None:
                 return
             call()
-            del call  # an idle thread must not keep the objects of its last call alive
+            del call  # so that an idle thread does not keep the objects of its last call alive
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls. Threads end once the accepted calls are done."""
@@ -66,7 +69,7 @@ class DaemonThreads(ThreadPoolExecutor):
                 self._calls.put(None)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for the running and waiting calls, at most this many seconds."""
+        """Wait until all running and waiting calls have ended, at most `timeout_s` seconds."""
         wait(set(self._open), timeout_s)
 
 

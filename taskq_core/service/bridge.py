@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class Bridge:
-    """Default rules: each coroutine runs on a new event loop, and blocking code runs in any thread."""
+    """Runs each coroutine on a new event loop, and blocking code in any thread. Adapters override these rules."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end from blocking code, even if a coroutine called that code."""
+        """Run a coroutine to its end from blocking code, even if this thread already runs an event loop."""
         if asyncio._get_running_loop() is None:
             return asyncio.run(coroutine)
         threads = DaemonThreads(1)

@@ -1,7 +1,7 @@
 """Call user functions other than tasks: hooks, providers, error handlers, aggregators.
 
-A call ends at its timeout, even if the function goes on. Plain functions run in separate daemon threads. So a hanging
-function takes no thread from tasks or host name look-ups, and does not keep the process from ending.
+A call ends at its timeout, even if the function continues to run. Plain functions run in separate daemon threads. So a
+hanging function takes no thread from tasks or host name look-ups, and does not keep the process alive.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from taskq_core.service.interruption import clear_in_thread, raise_in_thread
 from taskq_core.service.user_code import as_exception, contained, is_coroutine_function
 
 ENDING_S = 0.5
-"""Seconds that an interrupted plain function gets to end. After that, its call ends anyway."""
+"""Seconds for which a call waits until an interrupted plain function has ended. After that, the call ends anyway."""
 
 
 class HangError(TimeoutError):
@@ -31,7 +31,7 @@ class Caller:
     Args:
         size: Maximum number of threads, and so of plain functions that run or hang at the same time.
         name: Description of the functions for errors, such as "a hook".
-        on_exhausted: Called with a description if a call fails because earlier calls that hang occupy all threads.
+        on_exhausted: Called with an error text if a call fails because hanging functions occupy all threads.
     """
 
     def __init__(self, size: int, *, name: str, on_exhausted: Callable[[str], object] | None = None) -> None:
@@ -42,17 +42,17 @@ class Caller:
         self._hanging: set[_Job] = set()
 
     async def __call__(self, function: Callable[..., Any], *arguments: object, timeout_s: float | None = None) -> Any:
-        """Call a function and return its result, awaited if needed.
+        """Call a function and return its result. If the result is awaitable, await it.
 
         Args:
             function: The function.
             *arguments: Its arguments.
             timeout_s: Seconds after which the call ends. A coroutine is cancelled. In a plain function,
-                `TaskInterrupted` is raised, but the function may ignore it and go on. None: no limit.
+                `TaskInterrupted` is raised, but the function may catch it and continue. None: no limit.
 
         Raises:
             Exception: The error of the function, as `as_exception` returns it.
-            HangError: The call did not end in time, or earlier calls that hang occupy all threads.
+            HangError: The call did not end in time, or hanging functions occupy all threads.
             asyncio.CancelledError: The caller was cancelled.
         """
         try:
@@ -78,7 +78,7 @@ class Caller:
             raise HangError(problem)
         job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
         ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
-        # If the caller is cancelled, no code reads the error, and asyncio would log it.
+        # Read the error in any case. If the caller is cancelled, no other code does, and asyncio would log it.
         ending.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             return await asyncio.shield(ending)
@@ -90,18 +90,18 @@ class Caller:
             raise
 
     def close(self) -> None:
-        """Let idle threads end. Busy ones end with their function, or with the process."""
+        """Let idle threads end. A busy thread ends after its function, or with the process."""
         self._threads.shutdown(wait=False)
 
 
 class _Job:
-    """A call of a plain function."""
+    """A call of a plain function in a thread."""
 
     def __init__(self, call: Callable[[], Any], hanging: "set[_Job]") -> None:
         self._call = call
-        self._hanging = hanging  # interrupted jobs that have not ended
+        self._hanging = hanging  # jobs of the `Caller` that were interrupted and have not ended
         self._lock = threading.Lock()
-        self._thread_id: int | None = None  # the thread that runs the function now
+        self._thread_id: int | None = None  # the thread that runs the function; None before and after the run
 
     def run(self) -> Any:
         result, failure = None, None
@@ -112,13 +112,14 @@ class _Job:
                 result = self._call()
             except BaseException as error:
                 failure = error
-        except TaskInterrupted as error:  # the interruption arrived after the function had failed
+        except TaskInterrupted as error:  # raised in the `except` above, after the function had failed
             failure = error
         while True:
             try:
-                with self._lock:  # no interruption can be raised after this
-                    self._thread_id = None
-                    if self in self._hanging:  # an undelivered exception must not hit the next call
+                with self._lock:
+                    self._thread_id = None  # from now on, `interrupt` raises nothing
+                    if self in self._hanging:
+                        # Cancel an interruption that was not raised yet. It would hit the next call of this thread.
                         clear_in_thread(threading.get_ident())
                 break
             except TaskInterrupted:

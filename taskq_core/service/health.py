@@ -15,7 +15,7 @@ logger = logging.getLogger("taskq.health")
 
 
 class ReadinessCheck(Protocol):
-    """Decides whether a process is ready."""
+    """Decides whether a process is ready to do its work."""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the process is ready, and the body of the response."""

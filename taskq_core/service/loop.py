@@ -12,7 +12,7 @@ from taskq_core.service.user_code import is_cancelled
 logger = logging.getLogger("taskq.worker")
 
 LONGEST_PAUSE_S = 5.0
-"""Maximum seconds between two attempts while a service fails."""
+"""Maximum seconds between two attempts of a service that fails."""
 
 
 class Service:
@@ -26,11 +26,11 @@ class Service:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the service has checked for work and found none. A burst worker ends when all services are idle."""
+        """Whether the service has looked for work and found none. A burst worker ends once all services are idle."""
         return True
 
     async def work(self) -> float:
-        """Do one pass, and return the seconds until the next pass."""
+        """Do all work that is due, in one pass. Return the seconds until the next pass."""
         raise NotImplementedError
 
     async def resign(self) -> None:
@@ -45,7 +45,7 @@ class Service:
 
 
 class Signal(asyncio.Event):
-    """An event with a `wait_for` that has a time limit."""
+    """An asyncio event for which a coroutine can wait with a time limit."""
 
     async def wait_for(self, seconds: float | None) -> None:
         """Wait until the event is set, at most `seconds`. None: no limit."""
@@ -78,9 +78,9 @@ async def serve(
                 failures += 1
                 pause_s = _backoff(failures)
                 logger.exception("%s failed; trying again", name)
-        except MemoryError:  # a task used all memory, so that not even the failure could be logged
+        except MemoryError:  # a task used all memory, so even the log statement above failed
             pause_s = 1.0
-        if is_cancelled():  # `work` may have swallowed it, as `asyncio.wait_for` does on Python 3.11
+        if is_cancelled():  # `work` may have caught the cancellation, as `asyncio.wait_for` does on Python 3.11
             raise asyncio.CancelledError
         await asyncio.sleep(pause_s)
 
@@ -90,5 +90,5 @@ def _backoff(failures: int) -> float:
 
 
 def jittered(seconds: float) -> float:
-    """Return a time within 20 % of the given one, so that workers started together drift apart."""
+    """Vary a time by up to 20 %, so that workers that started together do not act at the same time for long."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret

@@ -15,7 +15,7 @@ from typing import Any
 logger = logging.getLogger("taskq.port")
 
 REQUEST_S = 5.0
-"""Seconds a client gets to send its request, and again to read the response."""
+"""Maximum seconds for a client to send its request, and again to read the response."""
 REQUEST_MAX = 8192
 """Maximum bytes of a request."""
 CONNECTIONS_MAX = 64
@@ -67,7 +67,7 @@ def names_this_machine(host: str) -> bool:
         return False
     address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     try:
-        # Only an IPv6 address is in brackets.
+        # An IPv6 address must be in brackets, and nothing else may be.
         return name.lower() == "localhost" or ((":" in address) == (address != name) and is_loopback(address))
     except ValueError:
         return False
@@ -137,7 +137,7 @@ class Port:
                     writer.write(data)
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            writer.transport.abort()  # the client has gone or is too slow: do not wait for it
+            writer.transport.abort()  # the client has closed the connection or is too slow, so do not wait for it
         except Exception:
             logger.exception("a request to port %d failed", self.port)
         finally:
@@ -145,7 +145,7 @@ class Port:
             writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
-        """Return the head of a request, or None if it is too large."""
+        """Read the request line and the headers of a request. Return None if they are too large."""
         try:
             return await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Work = TypeVar("Work", bound=asyncio.Task[Any])
 
-_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # read like this, no property of a subclass runs
-_NAME: Any = vars(type)["__name__"]  # read like this, no property of a metaclass runs
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # the C descriptor, which runs no property of a subclass
+_NAME: Any = vars(type)["__name__"]  # the C descriptor, which runs no property of a metaclass
 UNREADABLE = "(its text cannot be read)"
 """Text of an object whose `__str__` fails."""
 
@@ -24,7 +24,8 @@ UNREADABLE = "(its text cannot be read)"
 def text_of(value: object) -> str:
     """Return `str(value)`. Never raises: if `__str__` fails, return `UNREADABLE`."""
     try:
-        return "".join((str(value),))  # an exact `str`: `__str__` may return a subclass whose methods fail
+        # Copy the text to an exact `str`, because `__str__` may return a subclass whose methods fail.
+        return "".join((str(value),))
     except BaseException:
         return UNREADABLE
 
@@ -53,7 +54,7 @@ def readable(error: BaseException) -> BaseException:
         _read_all(error)
     except BaseException:
         try:
-            kind: Any = type(error)  # typed as Any: mypy denies that exception classes are hashable
+            kind: Any = type(error)  # typed as Any, because mypy considers exception classes unhashable
             stand_in: BaseException = namesake(kind, Exception)(text_of(error))
         except BaseException:  # raised by code of its metaclass
             stand_in = RuntimeError(describe(error))
@@ -66,7 +67,8 @@ def _read_all(error: BaseException) -> None:
     left, found = [error], {id(error)}
     while left:
         each = left.pop()
-        members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()  # reads `__class__`
+        # `isinstance` reads `__class__`, which may be a property.
+        members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
         kind: Any = type(each)
         _ = hash(kind), kind.__module__, kind.__qualname__, kind.__name__, getattr(each, "__notes__", None)
         _ = each.__traceback__, each.__suppress_context__
@@ -96,7 +98,7 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Return whether calling it returns a coroutine. Also true of partials, and of objects with an async `__call__`."""
+    """Return whether a call returns a coroutine: for a coroutine function, a partial of one, or an async `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):
@@ -127,7 +129,7 @@ def is_cancelled() -> bool:
 
 
 def cancellations() -> int:
-    """Return how often the running asyncio task was cancelled. A higher count than before means that it has to end."""
+    """Return how often the running asyncio task was cancelled. If the number grows during an await, it has to end."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
@@ -135,8 +137,9 @@ def cancellations() -> int:
 def unlisted(task: Work) -> Work:
     """Remove an asyncio task of the worker from `asyncio.all_tasks()`, and return it.
 
-    User code may cancel every task in that list. The caller has to keep a reference to the asyncio task and to end it,
-    since nothing else can find it. Both functions are part of asyncio's documented interface for extensions.
+    User code may cancel every asyncio task in that set. The caller has to keep a reference to the removed task and to
+    end it, because no other code can find it. This function and `abandon` use asyncio's documented functions for
+    extensions.
     """
     _unregister_task(task)
     return task

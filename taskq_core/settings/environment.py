@@ -12,15 +12,15 @@ from taskq_core.settings.values import Duration, parse_queues, read_processes, r
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 _FLAG_TYPES = (bool, bool | tuple[str, ...])
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
-"""Variables that Kubernetes sets for a service named `taskq`. They are not settings."""
+"""Matches `<KEY>` of variables that Kubernetes sets for a service named `taskq`, such as `TASKQ_PORT`."""
 
 
 def read_environ(environ: Mapping[str, str], known: Mapping[str, Field[Any]]) -> dict[str, Any]:
     """Return the settings from `TASKQ_<KEY>` variables by field name. The values are not checked.
 
     Args:
-        environ: The environment; other variables are ignored.
-        known: Fields of the settings by key.
+        environ: The environment. Variables that do not begin with `TASKQ_` are ignored.
+        known: Field names of the settings, by `<KEY>`.
 
     Raises:
         ConfigurationError: A variable that begins with `TASKQ_` is unknown, or its text cannot be parsed.

@@ -40,18 +40,18 @@ TRACE_ID = "{trace_id}"
 
 
 class Relation(StrEnum):
-    """How the span of a running task relates to the span that enqueued it."""
+    """How the span of a run relates to the span in which the task was enqueued."""
 
     PARENT = "parent"
-    """The span of the task is a child of the span of the request, so both are in one trace."""
+    """The span of the run is a child of the span of the enqueue, so both are in one trace."""
     LINK = "link"
-    """The task starts a new trace with a link to the trace of the request."""
+    """The run starts a new trace with a link to the span of the enqueue."""
     NONE = "none"
-    """The task starts a new trace without a link."""
+    """The run starts a new trace without a link."""
 
 
 class OptIn(StrEnum):
-    """Details that traces contain only on request, because they need more spans or reveal the size of data."""
+    """Optional details of traces. They are off by default, because they add spans or reveal the size of data."""
 
     RECEIVE = "receive"
     """A span `receive <queue>` for each response of Redis in which a worker received tasks."""
@@ -62,7 +62,7 @@ class OptIn(StrEnum):
 
 
 class EnqueueMode(StrEnum):
-    """When a framework adapter sends a task enqueued inside a database transaction."""
+    """When a framework adapter sends a task that is enqueued inside a database transaction."""
 
     ON_COMMIT = "on_commit"
     IMMEDIATE = "immediate"
@@ -399,7 +399,7 @@ def _frozen(name: str, value: Any, content: str) -> Mapping[str, Any]:
 
 
 def _check_trace_url(url: Any) -> None:
-    """Check that a trace URL is an http or https address with a placeholder. Others could run as a script in a page."""
+    """Check that a trace URL is an http or https address with a placeholder. A `javascript:` URL would be an attack."""
     expected = "TRACE['URL'] must be an http or https address with {trace_id} in it, got"
     if not isinstance(url, str):
         raise ConfigurationError(f"{expected} {url!r}")

@@ -20,7 +20,7 @@ E = TypeVar("E", bound=StrEnum)
 S = TypeVar("S")
 
 MAX_SECONDS = 100 * 365 * 86_400
-"""Longest accepted duration in seconds: 100 years. A longer one is a mistake, most often a number of milliseconds."""
+"""Longest accepted duration in seconds: 100 years. A longer duration is most likely a number of milliseconds."""
 
 
 def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
@@ -93,7 +93,8 @@ def read_record(cls: type[S], name: str, value: Any, *, off: S | None = None) ->
 def by_queue(name: str, value: Any, read: Callable[[str, Any], S]) -> dict[str, S]:
     """Check a setting that is a dict of queue names to values, and return it.
 
-    `read` takes the name of one value for error messages and the value. It checks the value and returns it.
+    The function `read` takes the name of a value, for error messages, and the value. It checks the value and returns
+    it.
 
     Raises:
         ConfigurationError: The setting is not a dict, or a queue name is not valid.
