@@ -89,7 +89,7 @@ class DatabaseSchedule:
         """Store the next firing of each row where it has changed. As `ScheduleTable.record_next_firings`."""
         alias = schedule_alias()
         if alias is not None and self._is_there:
-            _reached(partial(_note_next, alias))
+            _reached(partial(_record_next_firings, alias))
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call a function when a save or deletion in this process has committed. As `ScheduleTable.watch`."""
@@ -160,7 +160,7 @@ def _record(alias: str, runs: Sequence[EntryRuns]) -> None:
                 )
 
 
-def _note_next(alias: str) -> None:
+def _record_next_firings(alias: str) -> None:
     with transaction.atomic(using=alias):
         rows = PeriodicTask.objects.using(alias)
         for row in rows.all():

@@ -141,7 +141,7 @@ class AsyncClient:
             # If the preparation of a later call failed, wait for the batch in flight, so that the count is right.
             if in_flight is not None:
                 await asyncio.shield(in_flight)
-            result.add_progress_note(error)
+            result.note_progress(error)
             raise
         finally:
             if self._observer.wants_enqueued():

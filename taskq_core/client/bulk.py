@@ -206,7 +206,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         error.__cause__ = cause
         return error
 
-    def add_progress_note(self, error: Exception) -> None:
+    def note_progress(self, error: Exception) -> None:
         """Add a note to an exception: how many tasks were enqueued before it."""
         if not isinstance(error, BulkEnqueueError):
             error.add_note(f"{len(self)} tasks of this bulk enqueue were enqueued before")

@@ -241,7 +241,7 @@ class Client:
             # If the preparation of a later call failed, finish the batch in flight, so that the count is right.
             if in_flight is not None:
                 self._finish(in_flight)
-            result.add_progress_note(error)
+            result.note_progress(error)
             raise
         finally:
             if self._observer.wants_enqueued():

@@ -275,9 +275,7 @@ class TestShown:
         assert event.enqueue_time_ns is not None
         assert abs(event.enqueue_time_ns / 1e9 - looker.now_s()) < 60
         assert looker.history("entry") == [event], "it outlives the scheduler, unlike upstream"
-        assert looker.raw.ttl("asynq:scheduler_history:entry") > 89 * 86_400, (
-            "and expires 90 days later"
-        )
+        assert looker.raw.ttl("asynq:scheduler_history:entry") > 89 * 86_400, "and expires 90 days later"
 
 
 class TestChanges:
