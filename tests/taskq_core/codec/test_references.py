@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import MissingReferenceError, Signature, TaskArgumentsError, TaskContext, TaskQ
-from taskq_core.codec import Found, RefusedError, Wanted
+from taskq_core.codec import KeysToLoad, LoadedObjects, RefusedError
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.testing import capture
 
@@ -36,12 +36,14 @@ class Things:
             raise RefusedError(f"expected the name of a thing, got {type(value).__name__}")
         return value
 
-    def fetch(self, wanted: Wanted) -> Found:
-        self.asked += wanted.values()
-        return {kind: {key: self.stored[key] for key in keys if key in self.stored} for kind, keys in wanted.items()}
+    def fetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
+        self.asked += keys_to_load.values()
+        return {
+            kind: {key: self.stored[key] for key in keys if key in self.stored} for kind, keys in keys_to_load.items()
+        }
 
-    async def afetch(self, wanted: Wanted) -> Found:
-        return self.fetch(wanted)
+    async def afetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
+        return self.fetch(keys_to_load)
 
 
 @pytest.fixture
