@@ -4,7 +4,6 @@ Ready means that Redis answered recently about the leader's lease, whether this 
 every queue must also have completed a turn recently.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,31 +42,19 @@ class SchedulerState:
     answer_age_s: float | None
     queues: dict[str, TurnState]
 
-
-class SchedulerHealth:
-    """Decides whether a scheduler is ready.
-
-    Args:
-        state: Returns the current state of the scheduler.
-    """
-
-    def __init__(self, state: Callable[[], SchedulerState]) -> None:
-        self._state = state
-
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the scheduler is ready, and the body of the response."""
-        state = self._state()
-        problems = {name: problem for name, turn in state.queues.items() if (problem := _problem(turn))}
-        status, reason = _status(state, problems)
-        age_s = state.answer_age_s
+        problems = {name: problem for name, turn in self.queues.items() if (problem := _problem(turn))}
+        status, reason = _status(self, problems)
+        age_s = self.answer_age_s
         body: dict[str, Any] = {
             "status": status,
-            "leads": state.leads,
-            "entries": state.entries,
+            "leads": self.leads,
+            "entries": self.entries,
             "last_answer_age_s": None if age_s is None else round(max(0.0, age_s), 3),
             "queues": {
                 name: {"ok": False, "problem": problems[name]} if name in problems else {"ok": True}
-                for name in state.queues
+                for name in self.queues
             },
         }
         if reason:

@@ -24,6 +24,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
@@ -35,7 +36,7 @@ from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.entries import EntryBook
 from taskq_core.scheduler.follower import Follower
-from taskq_core.scheduler.health import SchedulerHealth, SchedulerState
+from taskq_core.scheduler.health import SchedulerState
 from taskq_core.scheduler.leader import Leader
 from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller, RuntimeFollower
@@ -89,8 +90,6 @@ class Scheduler:
         self._stopping = asyncio.Event()
         self._read_version: tuple[int, Settings] | None = None
         self._status = "new"
-        self.health = SchedulerHealth(self._state)
-        """Decides whether this scheduler is ready."""
         self._health_server: HealthServer | None = None
         self._has_listener_failed = False
 
@@ -132,7 +131,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         try:
             host, port = self.config.health_host, self.config.health_port
-            self._health_server = await open_health_server("scheduler", self.health, host, port)
+            self._health_server = await open_health_server("scheduler", self, host, port)
         except OSError:
             return 1
         try:
@@ -232,11 +231,12 @@ class Scheduler:
         """Port of the health endpoints, None without any."""
         return None if self._health_server is None else self._health_server.port
 
-    def _state(self) -> SchedulerState:
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether this scheduler is ready, and the body of the health response."""
         if self._status == "new":
-            return SchedulerState(self._status, False, 0, None, {})
+            return SchedulerState(self._status, False, 0, None, {}).report()
         leader = self._leader
-        return SchedulerState(self._status, leader.leads, self.entry_count, leader.answer_age_s, leader.turns)
+        return SchedulerState(self._status, leader.leads, self.entry_count, leader.answer_age_s, leader.turns).report()
 
     @property
     def entry_count(self) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, MutableMapping
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
-from opentelemetry.propagators.textmap import Getter, Setter
+from opentelemetry.propagators.textmap import default_getter, default_setter
 from opentelemetry.trace import SpanContext, get_current_span
 
 from taskq_core.errors import ConfigurationError
@@ -34,30 +34,6 @@ TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 _logger = logging.getLogger(__name__)
-
-
-class _HeaderSetter(Setter[dict[str, str]]):
-    def set(self, carrier: dict[str, str], key: str, value: str) -> None:
-        carrier[str(key)] = str(value)
-
-
-class _HeaderGetter(Getter[Mapping[str, str]]):
-    def __init__(self, *, with_baggage: bool) -> None:
-        self._hidden = None if with_baggage else BAGGAGE
-
-    def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
-        value = carrier.get(key)
-        if not value or key == self._hidden or len(value) > HEADERS_LIMIT:
-            return None
-        return [value]
-
-    def keys(self, carrier: Mapping[str, str]) -> list[str]:
-        return list(carrier)
-
-
-_SETTER = _HeaderSetter()
-_GETTER = _HeaderGetter(with_baggage=True)
-_GETTER_WITHOUT_BAGGAGE = _HeaderGetter(with_baggage=False)
 
 
 def headers_size(headers: Mapping[str, str]) -> int:
@@ -96,16 +72,17 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
         context = context_api.get_current()
     if not context:
         return {}
-    written: dict[str, str] = {}
+    written: dict[object, object] = {}  # a propagator of the project may write numbers
     try:
-        get_global_textmap().inject(written, context, _SETTER)
+        get_global_textmap().inject(written, context, default_setter)
     except Exception:
         # For example, baggage contains a lone surrogate, which cannot be encoded. The task must not fail because of it.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
-    text = written.pop(BAGGAGE, "")
+    headers = {str(name): str(value) for name, value in written.items()}
+    text = headers.pop(BAGGAGE, "")
     if baggage and text:
-        written[BAGGAGE] = text  # after the trace, which is added first
-    return written
+        headers[BAGGAGE] = text  # after the trace, which is added first
+    return headers
 
 
 def traceparent_of(span: SpanContext) -> str:
@@ -158,8 +135,13 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
     """
     if not headers:
         return Context()
+    readable = {
+        name: value
+        for name, value in headers.items()
+        if value and len(value) <= HEADERS_LIMIT and (baggage or name != BAGGAGE)
+    }
     try:
-        return get_global_textmap().extract(headers, Context(), _GETTER if baggage else _GETTER_WITHOUT_BAGGAGE)
+        return get_global_textmap().extract(readable, Context(), default_getter)
     except Exception:
         _logger.warning("the trace in a task's headers could not be read", exc_info=True)
         return Context()

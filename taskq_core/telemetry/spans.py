@@ -6,7 +6,7 @@ Without an SDK, or in a trace that is not sampled, the objects contain only the 
 from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -41,6 +41,11 @@ class TaskSpan:
             self._trace_headers = propagation.trace_headers(self.context, baggage=self._recording.baggage)
         return self._trace_headers
 
+    def _finish(self, error: BaseException | None, **more: Any) -> None:
+        """End the span, unless nothing is recorded or it has ended. The options are those of `Recording.finish`."""
+        if self.span is not None and self.span.is_recording():
+            self._recording.finish(self.span, error, **more)
+
 
 class ProducerSpan(TaskSpan):
     """The span of one enqueue, from `Tracing.start_producer`.
@@ -51,22 +56,13 @@ class ProducerSpan(TaskSpan):
 
     __slots__ = ("_token",)
 
-    def inject(self, headers: dict[str, str]) -> None:
-        """Write the trace and the baggage into a task's headers.
-
-        Raises:
-            ConfigurationError: The task's own headers exceed `propagation.USER_HEADERS_LIMIT`.
-        """
-        propagation.fit(headers, self.trace_headers())
-
     def end(self, error: BaseException | None = None) -> None:
         """End the span; further calls do nothing.
 
         Args:
             error: Why the task was not enqueued, or None if it was.
         """
-        if self.span is not None and self.span.is_recording():
-            self._recording.finish(self.span, error)
+        self._finish(error)
 
     def __enter__(self) -> Self:
         self._token = context_api.attach(self.context)
@@ -104,10 +100,6 @@ class ConsumerSpan(TaskSpan):
         """Make the span and the request's baggage current in this coroutine or thread. Return a token for `detach`."""
         return context_api.attach(self.context)
 
-    def detach(self, token: Token[Context]) -> None:
-        """Undo `attach`, in the same coroutine or thread."""
-        context_api.detach(token)
-
     def end(self, state_after: str, error: BaseException | None = None, *, error_type: str | None = None) -> None:
         """End the span; further calls do nothing.
 
@@ -117,10 +109,8 @@ class ConsumerSpan(TaskSpan):
             error_type: Name of a failure without an exception, for example "lease_lost". It replaces the class of
                 `error`.
         """
-        if self.span is not None and self.span.is_recording():
-            error = None if isinstance(error, _STEERS) else error
-            state = {names.TASK_STATE_AFTER: str(state_after)}
-            self._recording.finish(self.span, error, error_type=error_type, attributes=state)
+        error = None if isinstance(error, _STEERS) else error
+        self._finish(error, error_type=error_type, attributes={names.TASK_STATE_AFTER: str(state_after)})
 
 
 class BatchSpan(TaskSpan):
@@ -159,6 +149,4 @@ class BatchSpan(TaskSpan):
             error: Why the tasks were not enqueued, or None if they were.
             count: Number of tasks of the batch.
         """
-        if self.span is not None and self.span.is_recording():
-            attributes = {names.BATCH_COUNT: count} if count else None
-            self._recording.finish(self.span, error, attributes=attributes, links=self._created)
+        self._finish(error, attributes={names.BATCH_COUNT: count} if count else None, links=self._created)

@@ -298,8 +298,7 @@ class Worker:
             stopping=self._stopping,
             on_exhausted=lambda problem: self.on_exhausted(problem),
         )
-        scheduler_health = None if self._scheduler is None else self._scheduler.health
-        self._health = Health(self._context.queues, self._pulse, self._clock, runner, scheduler_health)
+        self._health = Health(self._context.queues, self._pulse, self._clock, runner, self._scheduler)
         try:
             host, port = self.config.health_host, self.config.health_port
             self._health_server = await open_health_server("worker", self._health, host, port)

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from opentelemetry import context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -140,7 +141,7 @@ def test_spans_and_metrics_of_a_run() -> None:
         headers = {"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-{number + 1:016x}-01"}
         span = tracing.start_consumer("default", "note", f"{number}", retried=0, max_retry=1, headers=headers)
         token = span.attach()
-        span.detach(token)
+        context.detach(token)
         span.end("deleted")
         metrics.record("default", "note", Outcome.COMPLETED, 0.001, context=span.context)
 

@@ -9,7 +9,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.cli.scheduler import banner, scheduler_config
 from taskq_core.scheduler import Scheduler, SchedulerConfig
-from taskq_core.scheduler.health import STALE_S, SchedulerHealth, SchedulerState, TurnState
+from taskq_core.scheduler.health import STALE_S, SchedulerState, TurnState
 from taskq_core.service.health import HealthServer
 from tests.clock import Clock
 from tests.probing import get
@@ -28,7 +28,7 @@ def judged(
     problem: str = "",
 ) -> tuple[bool, dict[str, Any]]:
     turns = {"default": TurnState(0.5, ""), "low": TurnState(age_s, problem)} if leads else {}
-    return SchedulerHealth(lambda: SchedulerState(status, leads, entries, answer_age_s, turns)).report()
+    return SchedulerState(status, leads, entries, answer_age_s, turns).report()
 
 
 class TestJudging:
@@ -142,7 +142,7 @@ class TestScheduler:
         app.close()
 
     async def test_a_port_that_is_taken(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
-        taken = HealthServer(SchedulerHealth(lambda: SchedulerState("new", False, 0, None, {})), "127.0.0.1", 0)
+        taken = HealthServer(SchedulerState("new", False, 0, None, {}), "127.0.0.1", 0)
         await taken.start()
 
         assert await Scheduler(app, SchedulerConfig(health_port=taken.port)).arun() == 1

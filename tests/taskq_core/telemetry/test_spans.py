@@ -20,7 +20,7 @@ from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
 from taskq_core.errors import ConfigurationError, Discard, Retry, SkipRetry, Snooze, TaskControl
 from taskq_core.telemetry import FIRST_RUN, ConsumerSpan, Relation, Tracing, extract
-from taskq_core.telemetry.propagation import HEADERS_LIMIT
+from taskq_core.telemetry.propagation import HEADERS_LIMIT, fit
 from taskq_core.telemetry.redaction import Redaction
 from tests.logged import logged_here
 
@@ -33,7 +33,7 @@ UNSAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-00"}
 def enqueue(tracing: Tracing) -> dict[str, str]:
     headers: dict[str, str] = {}
     with tracing.start_producer("low", "email:deliver", "id-1") as span:
-        span.inject(headers)
+        fit(headers, span.trace_headers())
     return headers
 
 
@@ -58,7 +58,7 @@ class TestOneTrace:
         token = span.attach()
         with provider.get_tracer("mail").start_as_current_span("smtp"):
             pass
-        span.detach(token)
+        context_api.detach(token)
         span.end("completed")
 
         request, send, process, own = (
@@ -124,7 +124,7 @@ class TestOneTrace:
         headers: dict[str, str] = {}
         with provider.get_tracer("web").start_as_current_span("request"):
             span = Tracing(tracer_provider=provider).start_producer("low", "email:deliver", "id-1")
-            span.inject(headers)
+            fit(headers, span.trace_headers())
         with provider.get_tracer("web").start_as_current_span("something else"):
             thread = threading.Thread(target=span.end)
             thread.start()
@@ -508,7 +508,7 @@ class TestContextOfTheTask:
                 await both_in.wait()
                 return baggage.get_baggage("user"), trace.get_current_span() is span.span
             finally:
-                span.detach(token)
+                context_api.detach(token)
                 span.end("completed")
 
         answers = await asyncio.gather(run("1"), run("2"))
@@ -523,7 +523,7 @@ class TestContextOfTheTask:
         def run() -> None:
             token = span.attach()
             seen.extend((baggage.get_baggage("user"), trace.get_current_span()))
-            span.detach(token)
+            context_api.detach(token)
             seen.append(dict(context_api.get_current()))
 
         thread = threading.Thread(target=run)
@@ -557,7 +557,7 @@ class TestContextOfTheTask:
         span = consume(tracing, UNSAMPLED)
         token = span.attach()
         headers = enqueue(tracing)
-        span.detach(token)
+        context_api.detach(token)
         span.end("retry", ValueError("x"))
 
         assert headers["traceparent"].startswith(f"00-{TRACE_ID}-")
