@@ -1,7 +1,6 @@
-"""Run a worker from a command line: options, banner and log.
+"""Run a worker from a command line: configuration, banner and log.
 
-`taskq worker` and Django's `manage.py runworker` share this module: both make their options from `OPTIONS` and call
-`run`. Only `taskq worker` uses click, so this module does not import click.
+`taskq worker` and Django's `manage.py runworker` call `run` with the options of `taskq_core.cli.worker`.
 """
 
 import contextlib
@@ -10,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,13 +25,12 @@ from taskq_core.telemetry import flush
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 if TYPE_CHECKING:  # not imported at run time, to start faster
-    import argparse
-
     from taskq_core.scheduler import SchedulerConfig
 
 logger = logging.getLogger("taskq.worker")
 
 DESCRIPTION = "Run tasks from the queues until stopped."
+SHORT_DESCRIPTION = "Run tasks until stopped."
 LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
 """Log level by verbosity."""
 _TASKS_SHOWN = 20
@@ -86,119 +84,6 @@ exit status:
   1  the worker could not start or had to give up; the message or the log gives the reason
   2  the command line is wrong, or no tasks are registered
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOption:
-    """One option of the worker, for argparse and for click.
-
-    Attributes:
-        flag: The flag, for example `--max-tasks`. The name of the value is the same with underscores.
-        help: Help text of the option.
-        metavar: Placeholder for the value in the help; "" makes it a switch.
-        kind: Type of the value: text or a whole number.
-        off: A second flag that turns a switch off. Without either flag the value is None.
-        default: Returns the default from the settings, for the help; None if `help` says enough.
-    """
-
-    flag: str
-    help: str
-    metavar: str = ""
-    kind: type[str] | type[int] = str
-    off: str = ""
-    default: Callable[[Settings], object] | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the value among the parsed ones."""
-        return self.flag.lstrip("-").replace("-", "_")
-
-    def full_help(self, settings: Settings | None) -> str:
-        """Return the help with the default, whose value is shown if the settings are known."""
-        if self.default is None:
-            return self.help
-        shown = "from the settings" if settings is None else self.default(settings)
-        return f"{self.help} (default: {shown})"
-
-
-OPTIONS = (
-    WorkerOption(
-        flag="--queues",
-        metavar="NAME[=WEIGHT],...",
-        help="queues to serve; a queue with twice the weight is served twice as often",
-        default=lambda settings: queues_text(settings.queues),
-    ),
-    WorkerOption(
-        flag="--concurrency",
-        metavar="N",
-        kind=int,
-        help="number of tasks that run at the same time",
-        default=lambda settings: settings.concurrency,
-    ),
-    WorkerOption(
-        flag="--processes",
-        metavar="N|auto",
-        help="number of worker processes, each with --concurrency tasks; auto: one per core",
-        default=lambda settings: settings.processes,
-    ),
-    WorkerOption(
-        flag="--max-tasks",
-        metavar="N",
-        kind=int,
-        help="replace a process after about this many tasks, without a gap",
-        default=lambda settings: "never" if settings.max_tasks is None else settings.max_tasks,
-    ),
-    WorkerOption(
-        flag="--max-memory",
-        metavar="SIZE",
-        help="replace a process that uses more memory than about this, for example 300MB",
-        default=lambda settings: "never" if settings.max_memory is None else f"{settings.max_memory} bytes",
-    ),
-    WorkerOption(
-        flag="--strict",
-        help="serve a queue only while all queues of larger weight are empty",
-        default=lambda settings: "on" if settings.strict_priority else "off",
-    ),
-    WorkerOption(flag="--burst", help="exit when no task is pending, due, rate-limited or running"),
-    WorkerOption(
-        flag="--with-scheduler",
-        off="--no-scheduler",
-        help="run a scheduler, which enqueues periodic tasks (default: yes, except with --burst)",
-    ),
-    WorkerOption(
-        flag="--health-port",
-        metavar="PORT",
-        kind=int,
-        help="serve health checks over HTTP on this port, at /livez and /readyz",
-    ),
-    WorkerOption(
-        flag="--health-host",
-        metavar="ADDRESS",
-        help="address for --health-port; 0.0.0.0 for all interfaces (default: 127.0.0.1)",
-    ),
-)
-"""The worker's options, the same for `taskq worker` and Django's commands."""
-
-
-HEALTH_OPTIONS = tuple(option for option in OPTIONS if option.name.startswith("health_"))
-"""The options that a scheduler also has."""
-
-
-def add_arguments(
-    parser: "argparse.ArgumentParser", settings: Settings | None = None, options: Sequence[WorkerOption] = OPTIONS
-) -> None:
-    """Add the worker's options to a parser. Given `settings`, the help shows their values as defaults."""
-    for option in options:
-        shown = option.full_help(settings).replace("%", "%%")  # argparse formats the help
-        if option.metavar:
-            parser.add_argument(option.flag, type=option.kind, metavar=option.metavar, help=shown)
-        elif option.off:
-            parser.add_argument(option.flag, action="store_true", default=None, help=shown)
-            parser.add_argument(
-                option.off, action="store_false", dest=option.name, default=None, help=f"turn off {option.flag}"
-            )
-        else:
-            parser.add_argument(option.flag, action="store_true", help=shown)
 
 
 def check_tasks(app: TaskQ, hint: str = "") -> None:

@@ -13,10 +13,10 @@ import click
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.base import Command
-from taskq_core.cli.running import HEALTH_OPTIONS, Output, health_url, set_up_log
+from taskq_core.cli.running import Output, health_url, set_up_log
 from taskq_core.cli.session import Session
 from taskq_core.cli.text import clean
-from taskq_core.cli.worker import click_options, verbosity_option
+from taskq_core.cli.worker import health_options, verbosity_option
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import flush_at_end
@@ -45,9 +45,8 @@ def scheduler_config(options: Mapping[str, Any]) -> SchedulerConfig:
     Raises:
         ConfigurationError: A value is not usable.
     """
-    return SchedulerConfig(
-        **{each.name: options[each.name] for each in HEALTH_OPTIONS if options.get(each.name) is not None}
-    )
+    names = ("health_port", "health_host")
+    return SchedulerConfig(**{name: options[name] for name in names if options.get(name) is not None})
 
 
 def banner(app: TaskQ, config: SchedulerConfig) -> str:
@@ -125,4 +124,4 @@ def scheduler(session: Session, /, app: str | None, verbosity: int, **options: A
     return run(target, options, verbosity=verbosity, stdout=session.stdout or sys.stdout)
 
 
-scheduler.params += click_options(options=HEALTH_OPTIONS)
+scheduler.params += health_options()

@@ -1,7 +1,7 @@
-"""`taskq worker`: its click options, and the reload when code changes."""
+"""`taskq worker`: its options, and the reload when code changes."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,38 +20,73 @@ from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autore
 RELOAD_HELP = "restart when a Python file below this folder changes; running tasks finish first; for development"
 
 
-def click_options(
-    settings: Settings | None = None, options: Sequence[running.WorkerOption] = running.OPTIONS
-) -> list[click.Option]:
-    """Return the worker's options for click. `add_arguments` does the same for argparse."""
-    made = []
-    for option in options:
-        shown = option.full_help(settings)
-        if option.metavar:
-            made.append(click.Option([option.flag], type=option.kind, metavar=option.metavar, help=shown))
-        elif option.off:
-            made.append(click.Option([option.name, f"{option.flag}/{option.off}"], default=None, help=shown))
-        else:
-            made.append(click.Option([option.flag], is_flag=True, help=shown))
-    return made
+def worker_options(settings: Settings | None = None) -> list[click.Option]:
+    """Return the options of a worker. Their help shows the settings, if they are known."""
+
+    def default(shown: Callable[[Settings], object]) -> str:
+        return f"(default: {'from the settings' if settings is None else shown(settings)})"
+
+    queues = default(lambda found: running.queues_text(found.queues))
+    concurrency = default(lambda found: found.concurrency)
+    processes = default(lambda found: found.processes)
+    tasks = default(lambda found: "never" if found.max_tasks is None else found.max_tasks)
+    memory = default(lambda found: "never" if found.max_memory is None else f"{found.max_memory} bytes")
+    strict = default(lambda found: "on" if found.strict_priority else "off")
+    return [
+        click.Option(
+            ["--queues"],
+            metavar="NAME[=WEIGHT],...",
+            help=f"queues to serve; a queue with twice the weight is served twice as often {queues}",
+        ),
+        click.Option(
+            ["--concurrency"], type=int, metavar="N", help=f"number of tasks that run at the same time {concurrency}"
+        ),
+        click.Option(
+            ["--processes"],
+            metavar="N|auto",
+            help=f"number of worker processes, each with --concurrency tasks; auto: one per core {processes}",
+        ),
+        click.Option(
+            ["--max-tasks"],
+            type=int,
+            metavar="N",
+            help=f"replace a process after about this many tasks, without a gap {tasks}",
+        ),
+        click.Option(
+            ["--max-memory"],
+            metavar="SIZE",
+            help=f"replace a process that uses more memory than about this, for example 300MB {memory}",
+        ),
+        click.Option(
+            ["--strict"],
+            is_flag=True,
+            help=f"serve a queue only while all queues of larger weight are empty {strict}",
+        ),
+        click.Option(["--burst"], is_flag=True, help="exit when no task is pending, due, rate-limited or running"),
+        click.Option(
+            ["with_scheduler", "--with-scheduler/--no-scheduler"],
+            default=None,
+            help="run a scheduler, which enqueues periodic tasks (default: yes, except with --burst)",
+        ),
+        *health_options(),
+    ]
 
 
-def make_command(
-    work: Callable[..., object], *, description: str, epilog: str, settings: Settings | None = None
-) -> click.Command:
-    """Return a `worker` command for click.
-
-    Args:
-        work: Runs the worker. click's decorators add further parameters.
-        description: The help text.
-        epilog: The text below the options.
-        settings: The settings, if already known. The help shows their values.
-    """
-    command = click.command(
-        "worker", cls=Command, help=description, short_help="Run tasks until stopped.", epilog=epilog
-    )(work)
-    command.params += click_options(settings)
-    return command
+def health_options() -> list[click.Option]:
+    """Return the options of a worker that a scheduler also has."""
+    return [
+        click.Option(
+            ["--health-port"],
+            type=int,
+            metavar="PORT",
+            help="serve health checks over HTTP on this port, at /livez and /readyz",
+        ),
+        click.Option(
+            ["--health-host"],
+            metavar="ADDRESS",
+            help="address for --health-port; 0.0.0.0 for all interfaces (default: 127.0.0.1)",
+        ),
+    ]
 
 
 def verbosity_option(what: str) -> Callable[[Any], Any]:
@@ -120,5 +155,12 @@ def _reloading() -> Reloading:
     return Reloading(watch=lambda loaded_since: FolderWatch(folder, loaded_since), command=_command())
 
 
-worker = make_command(_work, description=running.DESCRIPTION, epilog=running.epilog("shop.queue:taskq "))
+worker = click.command(
+    "worker",
+    cls=Command,
+    help=running.DESCRIPTION,
+    short_help=running.SHORT_DESCRIPTION,
+    epilog=running.epilog("shop.queue:taskq "),
+)(_work)
 """`taskq worker`. The first argument names the `TaskQ` object, for example `shop.queue:taskq`; modules follow."""
+worker.params += worker_options()

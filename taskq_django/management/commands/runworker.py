@@ -1,73 +1,51 @@
-"""Define `manage.py runworker` (argparse), and `taskq worker` with the same options (click)."""
+"""Define `manage.py runworker`, which is also `manage.py taskq worker`."""
 
-import argparse
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+import click
+from django.core.management.base import CommandError
 from django.utils.autoreload import get_child_arguments
 
-from taskq_core import ConfigurationError, Settings, TaskQError
+from taskq_core import ConfigurationError, Settings
 from taskq_core.cli import running
+from taskq_core.cli.base import Command as BaseClickCommand
 from taskq_core.cli.processes import refuse_processes
+from taskq_core.cli.session import Session
+from taskq_core.cli.worker import worker_options
 from taskq_django.app import taskq
 from taskq_django.autoreload import run_with_autoreload
 from taskq_django.mail.checks import mailers
-
-if TYPE_CHECKING:
-    import click
-
-    from taskq_core.cli.session import Session
+from taskq_django.management.clicked import ClickCommand
 
 DESCRIPTION = f"{running.DESCRIPTION} The tasks are in tasks.py of each app, and in the modules of TASKQ['INCLUDE']."
-
-
-class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Sorts options like Django and keeps the line breaks of the examples."""
-
-
-_AUTORELOAD_HELP = "restart when code changes, after running tasks have finished; for development"
-
-
 _NO_TASKS_HINT = (
     "put them into tasks.py of an app in INSTALLED_APPS, or name their modules in TASKQ['INCLUDE'], for example "
     "['shop.jobs']"
 )
 
 
-class Command(BaseCommand):
+class Command(ClickCommand):
     """Run a worker."""
 
     help = DESCRIPTION
 
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Add the examples to the help."""
-        return super().create_parser(
-            prog_name, subcommand, epilog=running.epilog(), formatter_class=HelpFormatter, **kwargs
-        )
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        """Add the options. Their help shows the settings."""
-        running.add_arguments(parser, _settings())
-        parser.add_argument("--autoreload", action="store_true", help=_AUTORELOAD_HELP)
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Run until stopped."""
-        run_worker(options, self.stdout)
+    def make_click_command(self) -> click.Command:
+        """Return the command of click."""
+        return make_click_command()
 
 
-def make_click_command() -> "click.Command":
-    """Return `taskq worker` with the same options."""
-    import click  # not above: `runworker` has no use for it
-
-    from taskq_core.cli import worker
-
-    @click.option("--autoreload", is_flag=True, help=_AUTORELOAD_HELP)
-    @click.pass_obj
-    def work(session: "Session", /, **options: Any) -> None:
-        run_worker({**options, "verbosity": session.verbosity}, session.output.stdout)
-
-    return worker.make_command(work, description=DESCRIPTION, epilog=running.epilog(), settings=_settings())
+def make_click_command() -> click.Command:
+    """Return `taskq worker`. The help of its options shows the settings."""
+    autoreload = "restart when code changes, after running tasks have finished; for development"
+    return BaseClickCommand(
+        "worker",
+        callback=run_worker,
+        params=[click.Option(["--autoreload"], is_flag=True, help=autoreload), *worker_options(_settings())],
+        help=DESCRIPTION,
+        short_help=running.SHORT_DESCRIPTION,
+        epilog=running.epilog(),
+    )
 
 
 def _settings() -> Settings | None:
@@ -77,27 +55,28 @@ def _settings() -> Settings | None:
         return None  # a system check reports it
 
 
-def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
+@click.pass_obj
+def run_worker(session: Session, /, **options: Any) -> None:
     """Run a worker until it is stopped.
 
     Raises:
-        CommandError: An option is invalid, `EAGER` is set, or the worker could not start or stopped after an error.
+        TaskQError: An option is invalid, or `EAGER` is set.
+        CommandError: No tasks are registered, or the worker could not start or stopped after an error.
         SystemExit: With autoreload, when the process is replaced or ends.
     """
+    options["verbosity"] = session.verbosity
+    stdout = session.stdout or sys.stdout
     try:
         if not any(mailers()):
             running.check_tasks(taskq, _NO_TASKS_HINT)
     except ConfigurationError as error:
         raise CommandError(str(error), returncode=2) from None
-    try:
-        taskq.refuse_eager("a worker")
-        running.set_up_log(int(options.get("verbosity", 1)))
-        if options["autoreload"]:
-            refuse_processes(options, "--autoreload")
-            status = run_with_autoreload(lambda: running.make_worker(taskq, options, stdout=stdout))
-        else:
-            status = running.run(taskq, options, stdout=stdout, command=get_child_arguments)
-    except TaskQError as error:
-        raise CommandError(str(error)) from error
+    taskq.refuse_eager("a worker")
+    running.set_up_log(int(options["verbosity"]))
+    if options["autoreload"]:
+        refuse_processes(options, "--autoreload")
+        status = run_with_autoreload(lambda: running.make_worker(taskq, options, stdout=stdout))
+    else:
+        status = running.run(taskq, options, stdout=stdout, command=get_child_arguments)
     if status:
         raise CommandError("the worker could not start, or stopped after an error; see its log", returncode=status)

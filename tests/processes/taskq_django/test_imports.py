@@ -21,7 +21,7 @@ def test_a_process_loads_what_it_needs() -> None:
         "       if name in sys.modules])\n"
         "from taskq_django.management.commands.runworker import Command\n"
         "Command().create_parser('manage.py', 'runworker')\n"
-        "print(*[name for name in ('taskq_core.worker', 'taskq_core.inspector', 'taskq_core.scheduler', 'click')\n"
+        "print(*[name for name in ('taskq_core.worker', 'taskq_core.inspector', 'taskq_core.scheduler', 'rich')\n"
         "       if name in sys.modules])"
     )
 

@@ -1,16 +1,17 @@
 """Options, banner and log of the worker command."""
 
-import argparse
 import io
 import logging
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from taskq_core import ConfigurationError, Settings, TaskContext, TaskQ
 from taskq_core.cli import main, running
-from taskq_core.cli.running import StatusWriter, WorkerFormatter, add_arguments, banner, make_worker, worker_config
+from taskq_core.cli.running import StatusWriter, WorkerFormatter, banner, make_worker, worker_config
+from taskq_core.cli.worker import worker_options
 from taskq_core.execution.context import current
 from tests.rows import rows
 
@@ -18,9 +19,8 @@ SETTINGS = Settings(queues={"critical": 6, "low": 1}, concurrency=4)
 
 
 def parse(*words: str, settings: Settings | None = SETTINGS) -> dict[str, object]:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser, settings)
-    return vars(parser.parse_args(words))
+    command = click.Command("worker", params=list(worker_options(settings)))
+    return command.make_context("worker", list(words)).params
 
 
 def make_app(tasks: int = 2) -> TaskQ:
@@ -58,7 +58,7 @@ def test_queues_that_cannot_be_are_refused(subtests: pytest.Subtests) -> None:
 
 
 def test_the_help_shows_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(click.exceptions.Exit):
         parse("--help", settings=Settings(queues={"50%": 2, "low": 1}, concurrency=7))
 
     told = " ".join(capsys.readouterr().out.split())
