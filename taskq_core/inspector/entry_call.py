@@ -4,13 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.errors import WireFormatError
 from taskq_core.inspector.records import PeriodicEntryInfo
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.options import call_options
-from taskq_core.wire import Option, OptionKind, parse_option
+from taskq_core.wire import OptionKind, parse_option
 from taskq_core.wire.durations import NS_PER_S
-from taskq_core.wire.quoting import unquote
 
 _NAMES = {
     OptionKind.MAX_RETRY: "max_retry",
@@ -43,7 +41,7 @@ def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
     options: dict[str, Any] = {}
     headers: dict[str, str] = {}
     for text in entry.options:
-        option = parse_option(text) or _text_option(text)
+        option = parse_option(text)
         if option is None:
             continue
         if option.kind is OptionKind.HEADER and isinstance(option.value, tuple):
@@ -64,12 +62,3 @@ def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
 def _duration(ns: int) -> timedelta:
     """Return a duration in whole seconds, as Go stores it. It is rounded up, so that it does not become 0."""
     return timedelta(seconds=-(-ns // NS_PER_S))
-
-
-def _text_option(text: str) -> Option | None:
-    """Parse an option that Go reports but does not parse: `TaskID` or `Group`."""
-    name, _, argument = text.removesuffix(")").partition("(")
-    try:
-        return Option(OptionKind(name), unquote(argument)) if name in ("TaskID", "Group") else None
-    except (ValueError, WireFormatError):
-        return None

@@ -1,7 +1,7 @@
 """Option strings of periodic entries: `MaxRetry(3)`, `Queue("low")`, `Timeout(1m30s)`.
 
 A scheduler stores one string per option, so that tools can show the options. Go's inspector panics at a string without
-a parenthesis, so only `format_option` may write them. `parse_option` accepts what Go accepts, and ignores the rest.
+a parenthesis, so only `format_option` may write them. `parse_option` reads the strings that schedulers write.
 """
 
 import json
@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
-from typing import NoReturn
+
+import msgspec
 
 from taskq_core.errors import WireFormatError
 from taskq_core.wire.durations import format_duration, parse_duration
@@ -48,24 +49,12 @@ class Option:
 _TEXTS = frozenset({OptionKind.QUEUE, OptionKind.TASK_ID, OptionKind.GROUP})
 _DURATIONS = frozenset({OptionKind.TIMEOUT, OptionKind.UNIQUE, OptionKind.PROCESS_IN, OptionKind.RETENTION})
 _TIMES = frozenset({OptionKind.DEADLINE, OptionKind.PROCESS_AT})
-# Go writes these two kinds but does not read them.
-_NEVER_PARSED = frozenset({OptionKind.TASK_ID, OptionKind.GROUP})
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# `Tue Nov 24 23:27:03 UTC 2026`. Like Go, accept one digit for day and hour, several blanks, and fractions of a second.
-_TIME = re.compile(
-    r"(?:mon|tue|wed|thu|fri|sat|sun) +(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec) +([0-9]{1,2}) +"
-    r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?:[.,][0-9]+)? +([^ ]+) +([0-9]{4})",
-    re.IGNORECASE,
-)
-# Names of time zones, case-sensitive: three letters, four or five letters ending in T, and numeric names.
-_ZONE = re.compile(r"[A-Z]{3}|[A-Z]{3,4}T|WITA|ChST|MeST|(?:GMT)?[+-](?:[01]?[0-9]|2[0-3])")
 _UNNAMED_ZONE = re.compile(r"UTC[+-][0-9]{2}:[0-9]{2}(?::[0-9.]+)?")
-_COUNT = re.compile(r"([+-]?)0*([0-9]{1,19})")
-_INT64_MAX = 2**63 - 1
+_OFFSET = re.compile(r"(?:GMT)?([+-])(\d\d?)(\d\d)?")
 _HTML = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026", "\u2028": r"\u2028", "\u2029": r"\u2029"})
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def format_option(option: Option) -> str:
@@ -93,41 +82,25 @@ def format_option(option: Option) -> str:
 
 
 def parse_option(text: str) -> Option | None:
-    """Parse an option string. Return None for a string that Go ignores or panics at. Never raises.
-
-    The result is None for `TaskID` and `Group`, which Go does not read. The argument ends at the first `)`, as in Go,
-    so a value that contains `)` is not read correctly.
-    """
-    name, opened, rest = text.partition("(")
-    argument, closed, _ = rest.partition(")")
-    if not opened:
-        return None
+    """Parse the option string of a scheduler in Python or Go. Return None for any other text. Never raises."""
+    name, _, argument = text.removesuffix(")").partition("(")
     try:
         kind = OptionKind(name)
-        if kind in _NEVER_PARSED:
-            return None
-        return Option(kind, _parse_value(kind, argument if closed else ""))
-    except (ValueError, RecursionError):  # WireFormatError and JSON's error are ValueErrors; deep JSON recurses
+        return Option(kind, _parse_value(kind, argument))
+    except (ValueError, OverflowError, RecursionError):  # WireFormatError and JSON's error are ValueErrors
         return None
 
 
 def _parse_value(kind: OptionKind, argument: str) -> OptionValue:
     if kind is OptionKind.MAX_RETRY:
-        return _parse_count(argument)
+        return max(0, int(argument))
     if kind in _TEXTS:
         return unquote(argument)
     if kind in _DURATIONS:
         return parse_duration(argument)
     if kind in _TIMES:
         return _parse_time(argument)
-    return _parse_header(argument)
-
-
-def _parse_count(argument: str) -> int:
-    found = _COUNT.fullmatch(argument)
-    if found is None or int(found[2]) > _INT64_MAX + (found[1] == "-"):
-        raise ValueError("not a count")
-    return 0 if found[1] == "-" else int(found[2])
+    return msgspec.json.decode(argument, type=tuple[str, str])
 
 
 def _format_time(moment: datetime) -> str:
@@ -139,34 +112,12 @@ def _format_time(moment: datetime) -> str:
 
 
 def _parse_time(argument: str) -> datetime:
-    found = _TIME.fullmatch(argument)
-    if found is None or not _ZONE.fullmatch(found[6]):
-        raise ValueError("not a time")
-    month = _MONTHS.index(found[1].title()) + 1
-    day, hour, minute, second, year = (int(found[group]) for group in (2, 3, 4, 5, 7))
-    return datetime(year, month, day, hour, minute, second, tzinfo=_zone(found[6]))
-
-
-def _zone(name: str) -> timezone:
-    if name == "UTC":
-        return UTC
-    # The offset of a zone with a letter name is unknown without a table of zones. Like Go, use 0.
-    offset = name.removeprefix("GMT")
-    hours = int(offset) if offset[:1] in ("+", "-") else 0
-    return timezone(timedelta(hours=hours), name)
-
-
-def _parse_header(argument: str) -> tuple[str, str]:
-    read = json.loads(argument, parse_constant=_refuse_constant)
-    if read is None:
-        return "", ""
-    if not isinstance(read, list):
-        raise ValueError("not a list")
-    pair = ["" if item is None else item for item in read[:2]] + ["", ""]
-    if not isinstance(pair[0], str) or not isinstance(pair[1], str):
-        raise ValueError("not texts")
-    return _SURROGATE.sub("\ufffd", pair[0]), _SURROGATE.sub("\ufffd", pair[1])
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
+    """Parse a time such as `Tue Nov 24 23:27:03 UTC 2026`. Like Go, take a zone of unknown offset for UTC."""
+    _, month, day, clock, zone, year = argument.split()
+    offset = _OFFSET.fullmatch(zone)
+    tz = UTC
+    if offset is not None:
+        ahead = timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
+        tz = timezone(-ahead if offset[1] == "-" else ahead)
+    hour, minute, second = map(int, clock.split(":"))
+    return datetime(int(year), _MONTHS.index(month) + 1, int(day), hour, minute, second, tzinfo=tz)
