@@ -138,7 +138,7 @@ def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Re
         if home is not None and home.name != target.name:
             by_home.setdefault(home, set()).add(key[0])
     for home, workflow_keys in by_home.items():
-        for workflow_id in (yield from ask(dispatch.note_moved(home, sorted(workflow_keys), target=target.name))):
+        for workflow_id in (yield from ask(dispatch.record_target(home, sorted(workflow_keys), target=target.name))):
             yield from ask(workflows.revoke_steps(target, workflow_id))
 
 

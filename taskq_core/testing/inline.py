@@ -117,7 +117,7 @@ class InlineWorker:
             due = self._runner.run(dispatch_ops.read_due(queue, owner="", leader_ms=1))
             plan = dispatch(keys, queue, due, lambda other: new_tasks.register_queue(keys.queues, (other.name,)))
             todo |= run_plan(plan, self._runner.run)
-            if due.notes or due.out:
+            if due.ends or due.out:
                 todo.add(queue.name)
 
     def pending_steps(self, queue: QueueKeys) -> list[str]:
@@ -270,25 +270,22 @@ class _InlineBuffer(Keeper):
         run = self._run
         if isinstance(data, OversizedResult):
             warn_oversized(run, data)
-            fields = written_fields(data)
-            self._runner.run(run_ops.note(run.queue, run.task_id, fields, owner=self._owner, run=run.number))
-        else:
-            self._runner.run(run_ops.write_result(run.queue, run.task_id, data, owner=self._owner, run=run.number))
+        self._write(written_fields(data))
 
     def store_progress(self, progress: bytes) -> None:
         self._reports_itself = True
-        self._note(run_ops.PROGRESS_FIELD, progress)
+        self._write({run_ops.PROGRESS_FIELD: progress})
 
     def report(self, done: int, total: int | None) -> None:
         if not self._reports_itself:
-            self._note(run_ops.PROGRESS_FIELD, encode_progress(done, total))
+            self._write({run_ops.PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
         self.cursor = cursor
 
     def store(self, cursor: bytes) -> None:
         self.cursor = cursor
-        self._note(run_ops.CURSOR_FIELD, cursor)
+        self._write({run_ops.CURSOR_FIELD: cursor})
 
     async def astore(self, cursor: bytes) -> None:
         self.store(cursor)
@@ -299,9 +296,9 @@ class _InlineBuffer(Keeper):
     async def aread_cursor(self) -> bytes:
         return self.read_cursor()
 
-    def _note(self, field: str, data: bytes) -> None:
+    def _write(self, fields: Mapping[str, bytes]) -> None:
         run = self._run
-        self._runner.run(run_ops.note(run.queue, run.task_id, {field: data}, owner=self._owner, run=run.number))
+        self._runner.run(run_ops.write_fields(run.queue, run.task_id, fields, owner=self._owner, run=run.number))
 
 
 @contextlib.contextmanager

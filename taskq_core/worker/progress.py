@@ -18,8 +18,8 @@ from taskq_core.broker.operations.runs import (
     OVERSIZED_FIELD,
     PROGRESS_FIELD,
     RESULT_FIELD,
-    note,
     read_cursor,
+    write_fields,
 )
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
@@ -219,7 +219,7 @@ class RunBuffer:
         waiters, self._waiters = self._waiters, []
         stored: bool | None = None
         try:
-            operation = note(run.queue, run.task_id, fields, owner=writer.owner, run=run.number)
+            operation = write_fields(run.queue, run.task_id, fields, owner=writer.owner, run=run.number)
             stored = await writer.runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as error:
             logger.error(

@@ -50,23 +50,22 @@ def dispatch(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[Qu
 def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
     more: set[str] = set()
     by_home: dict[QueueKeys | None, list[tuple[bytes, bytes]]] = defaultdict(list)
-    for field, value in due.notes.items():
-        note = field.removeprefix(b"run ")
-        _, _, key = note.decode("utf-8", "surrogateescape").partition(" ")
+    for field, value in due.ends.items():
+        _, _, key = field.removeprefix(b"run ").decode("utf-8", "surrogateescape").partition(" ")
         by_home[keys.home_of(key)].append((field, value))
-    for home, notes in by_home.items():
+    for home, found in by_home.items():
         if home is not None:
             ends: list[tuple[Argument, Argument, Argument]] = []
-            for field, value in notes:
+            for field, value in found:
                 if field.startswith(b"run "):
                     continue
                 node, _, key_bytes = field.partition(b" ")
-                if run := due.notes.get(b"run " + field):  # the next steps link to this run
+                if run := due.ends.get(b"run " + field):  # the next steps link to this run
                     ends.append((key_bytes, b"run", run))
                 ends.append((key_bytes, node, value))
             if (yield operations.record_ends(home, ends)):
                 more.add(home.name)
-        yield operations.forget_notes(queue, notes)
+        yield operations.forget_ends(queue, found)
     return more
 
 

@@ -177,11 +177,8 @@ CASES = {
         refuse="lease",
         tolerate="task(done)",
     ),
-    "write_result": Case(
-        build=lambda q: runs.write_result(q, "done", b"r", owner="w1", run=1), refuse="lease", tolerate="task(done)"
-    ),
-    "note": Case(
-        build=lambda q: runs.note(q, "done", {runs.CURSOR_FIELD: b"{}"}, owner="w1", run=1),
+    "write_fields": Case(
+        build=lambda q: runs.write_fields(q, "done", {runs.CURSOR_FIELD: b"{}"}, owner="w1", run=1),
         refuse="lease",
         tolerate="task(done)",
     ),

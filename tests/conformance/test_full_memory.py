@@ -104,7 +104,7 @@ def test_presence_is_written(full: Broker) -> None:
 def test_cursor_and_progress_are_written(full: Broker) -> None:
     fields = {runs.CURSOR_FIELD: b"c" * 100, runs.PROGRESS_FIELD: b"p" * 100}
 
-    assert full.run(runs.note(full.queue, "run-1", fields, owner="w1", run=1))
+    assert full.run(runs.write_fields(full.queue, "run-1", fields, owner="w1", run=1))
 
     assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
 
@@ -116,7 +116,7 @@ def test_a_start_is_marked(full: Broker) -> None:
 
 
 def test_a_result_is_written(full: Broker) -> None:
-    assert full.run(runs.write_result(full.queue, "run-1", b"r" * 100, owner="w1", run=1))
+    assert full.run(runs.write_fields(full.queue, "run-1", {runs.RESULT_FIELD: b"r" * 100}, owner="w1", run=1))
 
     assert full.raw.hget(full.queue.task("run-1"), "result") == b"r" * 100
 

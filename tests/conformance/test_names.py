@@ -46,8 +46,8 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
         taken = run(at_time(now_ns, runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30)))
         assert taken.tasks == [(task_id, b"m")]
     assert run(at_time(now_ns, runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30))).owned == [True]
-    assert run(runs.write_result(queue, task_id, b"r", owner="w1", run=1)) is True
-    assert run(runs.note(queue, task_id, {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
+    assert run(runs.write_fields(queue, task_id, {runs.RESULT_FIELD: b"r"}, owner="w1", run=1)) is True
+    assert run(runs.write_fields(queue, task_id, {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
     assert run(runs.read_cursor(queue, task_id)) == b"c"
     late_ns = now_ns + 60 * SECOND
     listed = run(at_time(late_ns, services.list_expired(queue, grace_s=30))).tasks

@@ -624,7 +624,7 @@ class TestFence:
         ]
 
         assert codes == ["0", "0", "0"]
-        assert broker.run(runs.write_result(broker.queue, "a", b"r", owner="w1", run=1)) is False
+        assert broker.run(runs.write_fields(broker.queue, "a", {runs.RESULT_FIELD: b"r"}, owner="w1", run=1)) is False
         assert broker.dump() == before
 
     def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, broker: Broker) -> None:

@@ -266,7 +266,7 @@ class TestSettle:
         broker.enqueue("a", "b")
         broker.dequeue()
         for task_id in ("a", "b"):
-            broker.run(runs.note(broker.queue, task_id, {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
+            broker.run(runs.write_fields(broker.queue, task_id, {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         ends = [
             Settlement("a", outcome, run=1, message=b"m", cursor=b"settled"),
             Settlement("b", outcome, run=1, message=b"m"),
@@ -281,7 +281,7 @@ class TestSettle:
     def test_a_task_that_is_over_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
+        broker.run(runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
 
         assert broker.settle(outcome, "a", seconds=60) == SettleCode.SETTLED
 
@@ -290,7 +290,7 @@ class TestSettle:
     def test_a_task_that_is_taken_back_keeps_its_cursor(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
+        broker.run(runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         late_ns = NOW_NS + 120 * SECOND
         (listed,) = broker.run(at_time(late_ns, services.list_expired(broker.queue, grace_s=30))).tasks
         back = [Recovery(listed, Verdict.RETRY, b"m")]
@@ -302,7 +302,7 @@ class TestSettle:
     def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(runs.write_result(broker.queue, "a", b"early", owner="w1", run=1))
+        broker.run(runs.write_fields(broker.queue, "a", {runs.RESULT_FIELD: b"early"}, owner="w1", run=1))
 
         broker.settle(Outcome.COMPLETE, "a", seconds=60)
 
@@ -501,7 +501,7 @@ class TestSettle:
         broker.dequeue()
         assert heard(2) == [b"a", b"b"], "the start"
         for name in ("a", "end"):
-            broker.run(runs.note(queue, name, {runs.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
+            broker.run(runs.write_fields(queue, name, {runs.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
         assert heard(1) == [b"a"], "progress"
         ends = [
             Settlement("a", Outcome.REQUEUE, run=1),
@@ -788,12 +788,16 @@ class TestFence:
                 ).owned
                 == [True]
             ),
-            lambda broker: broker.run(runs.write_result(broker.queue, "a", b"r", owner="w1", run=1)),
-            lambda broker: broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)),
+            lambda broker: broker.run(
+                runs.write_fields(broker.queue, "a", {runs.RESULT_FIELD: b"r"}, owner="w1", run=1)
+            ),
+            lambda broker: broker.run(
+                runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)
+            ),
             lambda broker: broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))),
             lambda broker: broker.dequeue("w1") == ["a"],
         ],
-        ids=["extend", "write_result", "note", "quarantine", "repeat_dequeue"],
+        ids=["extend", "result", "cursor", "quarantine", "repeat_dequeue"],
     )
     def test_it_can_do_nothing_else(self, taken_over: Broker, attempt: Callable[[Broker], bool]) -> None:
         before = taken_over.dump()

@@ -396,8 +396,12 @@ class Replay:
 
     def write_result(self) -> None:
         self.run(
-            runs.write_result(
-                self.queue(), self.parameters["id"], bytes.fromhex(self.parameters["data"]), owner=OWNER, run=1
+            runs.write_fields(
+                self.queue(),
+                self.parameters["id"],
+                {runs.RESULT_FIELD: bytes.fromhex(self.parameters["data"])},
+                owner=OWNER,
+                run=1,
             )
         )
 

@@ -61,7 +61,7 @@ def owner_extends(scene: Scene, who: str) -> Iterator[None]:
 
 
 def owner_writes(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(runs.write_result(scene.queue, "t", b"result", owner="w1", run=1))
+    scene.ask(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"result"}, owner="w1", run=1))
     yield
 
 
@@ -74,7 +74,7 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
     """Had the task before w1 and knows nothing of it: whatever it does, it is refused."""
     assert not scene.settle("w0", Outcome.DONE)
     yield
-    assert not scene.ask(runs.write_result(scene.queue, "t", b"of a zombie", owner="w0", run=1))
+    assert not scene.ask(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"of a zombie"}, owner="w0", run=1))
     yield
     kept = scene.ask(
         at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S))
@@ -248,12 +248,12 @@ def late_extension(scene: Scene, who: str) -> Iterator[None]:
 
 
 def late_result(scene: Scene, who: str) -> Iterator[None]:
-    assert not scene.ask(runs.write_result(scene.queue, "t", b"late", owner="w1", run=1))
+    assert not scene.ask(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"late"}, owner="w1", run=1))
     yield
 
 
 def late_progress(scene: Scene, who: str) -> Iterator[None]:
-    assert not scene.ask(runs.note(scene.queue, "t", {runs.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
+    assert not scene.ask(runs.write_fields(scene.queue, "t", {runs.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
     yield
 
 

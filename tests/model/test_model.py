@@ -56,7 +56,7 @@ def test_the_store_equals_the_model(
 
 
 OPERATIONS = {
-    *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_result", "note", "quarantine"),
+    *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_fields", "quarantine"),
     *(
         "settle_and_dequeue",
         "settled and dequeued",
@@ -119,12 +119,11 @@ MUTANTS = {
     ),
     "extend: no fence": ("extend_leases", "fields[1] == owner .. score", "true"),
     "extend: the fence stays behind": ("extend_leases", "redis.call('HSET', key, 'taskq_owner', owner .. expiry)", ""),
-    "write_result: no fence": (
-        "write_result",
+    "write_fields: no fence": (
+        "write_fields",
         "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",
         "false",
     ),
-    "note: no fence": ("note", "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score", "false"),
     "settle: the cursor is forgotten": ("settle", "redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])", ""),
     "enqueue: a taken id": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
     "enqueue: a lock that is held": ("enqueue", "holder and is_held(lock, keys.prefix .. 't:' .. holder)", "false"),

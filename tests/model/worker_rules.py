@@ -251,7 +251,7 @@ class WorkerRules(Asking):
         result = b"%d" % self.next()
         owner = self.tokens[worker]
         run = self.run_of(name, task_id)
-        answer = self.ask(run_ops.write_result(keys, task_id, result, owner=owner, run=run))
+        answer = self.ask(run_ops.write_fields(keys, task_id, {run_ops.RESULT_FIELD: result}, owner=owner, run=run))
         assert answer == self.model.write_result(queue, task_id, result, f"{owner}.{run}")
 
     @precondition(lambda self: self.leases)
@@ -262,7 +262,9 @@ class WorkerRules(Asking):
         cursor = str(self.next())
         owner = self.tokens[worker]
         run = self.run_of(name, task_id)
-        answer = self.ask(run_ops.note(keys, task_id, {run_ops.CURSOR_FIELD: cursor.encode()}, owner=owner, run=run))
+        answer = self.ask(
+            run_ops.write_fields(keys, task_id, {run_ops.CURSOR_FIELD: cursor.encode()}, owner=owner, run=run)
+        )
         assert answer == self.model.note(queue, task_id, cursor, f"{owner}.{run}")
 
     @precondition(lambda self: self.leases)
@@ -299,10 +301,12 @@ class WorkerRules(Asking):
                 at_time(now_ns, run_ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S))
             ).owned == [False]
         elif kind == "write_result":
-            assert not self.ask(run_ops.write_result(keys, task_id, b"of a zombie", owner=owner, run=run))
+            assert not self.ask(
+                run_ops.write_fields(keys, task_id, {run_ops.RESULT_FIELD: b"of a zombie"}, owner=owner, run=run)
+            )
         elif kind == "note":
             assert not self.ask(
-                run_ops.note(keys, task_id, {run_ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run)
+                run_ops.write_fields(keys, task_id, {run_ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run)
             )
         elif kind == "settle_and_dequeue":
             asked = at_time(now_ns, run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S))

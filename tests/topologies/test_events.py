@@ -48,7 +48,7 @@ def begin(taskq: TaskQ, queue: str) -> tuple[str, bytes]:
     keys = taskq.runtime.keys.queue(queue)
     ((task_id, message),) = act(taskq, runs.dequeue(keys, owner="w", call=1, limit=1, lease_s=600)).tasks
     fields = {runs.PROGRESS_FIELD: encode_progress(1)}
-    assert act(taskq, runs.note(keys, task_id, fields, owner="w", run=1))
+    assert act(taskq, runs.write_fields(keys, task_id, fields, owner="w", run=1))
     return task_id, message
 
 

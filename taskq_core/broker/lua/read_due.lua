@@ -13,40 +13,23 @@
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  int     maximum number of items of each kind
 
-  returns  0 alone if another worker leads. Otherwise, in this order:
-             1
-             the number of started steps (KEYS[4])
-             the number of outcomes, then field and value of each (KEYS[2])
-             the number of steps to start in other queues, then the steps (KEYS[3])
-             the number of other queues, then their names (KEYS[7]); none while no workflow runs
-             the ids of workflows that waited too long for members (KEYS[5])
+  returns  whether this worker leads (1 or 0). If it leads, also the number of started steps (KEYS[4]), the outcomes as
+           field and value of each (KEYS[2]), the steps to start in other queues (KEYS[3]), the names of other queues
+           (KEYS[7]; none while no workflow runs), and the ids of workflows that waited too long for members (KEYS[5])
 ]]
 -- include _clock
 -- include _lead
 local now_s = clock(ARGV[1])
 if ARGV[2] ~= '' and not lead(KEYS[1], ARGV[2], ARGV[3]) then
   return { 0 }
+elseif redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]) == 0 then
+  return { 1, 0, {}, {}, {}, {} } -- no workflow is running, which is the usual case
 end
-if redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]) == 0 then
-  return { 1, 0, 0, 0, 0 } -- no workflow is running, which is the usual case
-end
-local reply = { 1, redis.call('ZCARD', KEYS[4]), 0 }
-local notes = redis.call('HSCAN', KEYS[2], 0, 'COUNT', ARGV[4])[2]
-reply[3] = #notes / 2
-for _, word in ipairs(notes) do
-  reply[#reply + 1] = word
-end
-local out = redis.call('ZRANGE', KEYS[3], 0, tonumber(ARGV[4]) - 1)
-reply[#reply + 1] = #out
-for _, word in ipairs(out) do
-  reply[#reply + 1] = word
-end
-local queues = redis.call('ZCARD', KEYS[6]) > 0 and redis.call('SMEMBERS', KEYS[7]) or {}
-reply[#reply + 1] = #queues
-for _, word in ipairs(queues) do
-  reply[#reply + 1] = word
-end
-for _, id in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', whole(now_s - 1), 'BYSCORE', 'LIMIT', 0, ARGV[4])) do
-  reply[#reply + 1] = id
-end
-return reply
+return {
+  1,
+  redis.call('ZCARD', KEYS[4]),
+  redis.call('HSCAN', KEYS[2], 0, 'COUNT', ARGV[4])[2],
+  redis.call('ZRANGE', KEYS[3], 0, tonumber(ARGV[4]) - 1),
+  redis.call('ZCARD', KEYS[6]) > 0 and redis.call('SMEMBERS', KEYS[7]) or {},
+  redis.call('ZRANGE', KEYS[5], '-inf', whole(now_s - 1), 'BYSCORE', 'LIMIT', 0, ARGV[4]),
+}

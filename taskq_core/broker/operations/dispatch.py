@@ -26,7 +26,7 @@ class DueSteps:
     Attributes:
         leads: Whether this worker leads.
         steps: Number of started steps.
-        notes: Ends of steps whose workflow has another home queue, by field.
+        ends: Ends of steps whose workflow has another home queue, by field.
         out: Steps to start in other queues.
         queues: Other queues that steps were sent to, while workflows run.
         abandoned: Ids of workflows whose client added no members for too long.
@@ -34,7 +34,7 @@ class DueSteps:
 
     leads: bool
     steps: int = 0
-    notes: dict[bytes, bytes] = field(default_factory=dict)
+    ends: dict[bytes, bytes] = field(default_factory=dict)
     out: list[bytes] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
@@ -46,16 +46,9 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int) -> Operation[DueSt
     def read(reply: Any) -> DueSteps:
         if not int(reply[0]):
             return DueSteps(False)
-        count = int(reply[2])
-        notes = dict(zip(reply[3 : 3 + 2 * count : 2], reply[4 : 4 + 2 * count : 2], strict=True))
-        at = 3 + 2 * count
-        size = int(reply[at])
-        out = list(reply[at + 1 : at + 1 + size])
-        at += 1 + size
-        size = int(reply[at])
-        queues = replies.names(reply[at + 1 : at + 1 + size])
-        abandoned = [each.decode() for each in reply[at + 1 + size :]]
-        return DueSteps(True, int(reply[1]), notes, out, queues, abandoned)
+        _, steps, words, out, queues, abandoned = reply
+        ends = dict(zip(words[::2], words[1::2], strict=True))
+        return DueSteps(True, int(steps), ends, out, replies.names(queues), replies.names(abandoned))
 
     keys = (
         queue.leader("carrier"),
@@ -81,10 +74,10 @@ def record_ends(queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argum
     return script("record_ends", step_keys(queue), args, replies.boolean)
 
 
-def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
-    """Delete notes (`DueSteps.notes`) that were delivered, unless they have changed."""
-    args = [word for note in notes for word in note]
-    return script("forget_notes", (queue.workflow_notes,), args, replies.integer)
+def forget_ends(queue: QueueKeys, ends: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
+    """Delete ends of steps (`DueSteps.ends`) that were delivered, unless they have changed."""
+    args = [word for end in ends for word in end]
+    return script("forget_ends", (queue.workflow_notes,), args, replies.integer)
 
 
 @dataclass(slots=True)
@@ -131,11 +124,11 @@ def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
     return script("steps_sent", (queue.workflows_out,), args, replies.integer)
 
 
-def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
+def record_target(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
     """Record that steps of workflows move to another queue. The answer is the ids of the cancelled workflows."""
     args = (home.own_prefix, target, *workflow_keys)
     keys = (home.workflow_queues,)
-    return script("note_moved", keys, args, lambda reply: [replies.shown(each) for each in reply])
+    return script("record_target", keys, args, lambda reply: [replies.shown(each) for each in reply])
 
 
 def sweep_steps(queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX) -> Operation[tuple[int, int, bool]]:

@@ -275,18 +275,14 @@ def mark_starts(queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str) -> Op
     return script("mark_starts", (queue.lease, queue.absent), args, replies.flags)
 
 
-def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str, run: int) -> Operation[bool]:
-    """Store the result of a running task. The answer is False if this run is over."""
-    keys = (queue.task(task_id), queue.lease)
-    return script("write_result", keys, (run_owner(owner, run), task_id, result), replies.boolean)
-
-
-def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str, run: int) -> Operation[bool]:
-    """Store the progress and the cursor of a running task, by field. The answer is False if this run is over."""
+def write_fields(
+    queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str, run: int
+) -> Operation[bool]:
+    """Store the progress, the cursor or the result of a running task, by field. The answer is False if it is over."""
     words: list[Argument] = [run_owner(owner, run), task_id, queue.done]
     for name, value in fields.items():
         words += (name, value)
-    return script("note", (queue.task(task_id), queue.lease), words, replies.boolean)
+    return script("write_fields", (queue.task(task_id), queue.lease), words, replies.boolean)
 
 
 def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:

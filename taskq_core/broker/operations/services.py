@@ -81,7 +81,6 @@ class Expired:
 
 
 def _read_expired(reply: Any) -> Expired:
-    words = iter(reply[1:])
     return Expired(
         int(reply[0]),
         [
@@ -93,15 +92,15 @@ def _read_expired(reply: Any) -> Expired:
                 started_s=int(started) / 1000 if owner and started.isdigit() else None,
                 has_start_mark=not owner or has_start_mark(fence, mark),
             )
-            for task_id, expiry, message, fence, started, mark in zip(*[words] * 6, strict=True)
+            for task_id, expiry, message, fence, started, mark in reply[2:]
         ],
     )
 
 
 def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100) -> Operation[Expired]:
     """List tasks whose lease expired at least `grace_s` seconds ago."""
-    args = (NOW, grace_s, limit, queue.task_prefix)
-    return script("list_expired", (queue.lease,), args, _read_expired)
+    args = (NOW, queue.task_prefix, limit, grace_s)
+    return script("list_leases", (queue.lease,), args, _read_expired, name="list_expired")
 
 
 LEASES_LOOKED_AT = 200
@@ -118,10 +117,12 @@ class Held:
 
 def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0") -> Operation[Held]:
     """Read some leases of the queue, from a cursor on, and list the tasks among them that a worker holds."""
-    args = (NOW, owner, cursor, LEASES_LOOKED_AT, queue.task_prefix)
-    return script(
-        "list_held", (queue.lease,), args, lambda reply: Held(replies.text(reply[0]), _read_expired(reply[1:]))
-    )
+
+    def read(reply: Any) -> Held:
+        return Held(replies.text(reply[1]), _read_expired(reply))
+
+    args = (NOW, queue.task_prefix, LEASES_LOOKED_AT, "", owner, cursor)
+    return script("list_leases", (queue.lease,), args, read, name="list_held")
 
 
 class Verdict(StrEnum):

@@ -55,7 +55,7 @@ def test_a_worker_killed_at_a_step_of_a_chain(
 
 CARRYING = [
     "before:record_ends",
-    "before:forget_notes",
+    "before:forget_ends",
     "before:put_steps",
     "before:steps_sent",
     "after:steps_sent",
@@ -84,13 +84,13 @@ def test_a_worker_killed_between_two_queues(
 
     assert handle.result(60) == "done"
     ran = {name: len(marks(redis_server, name)) for name in "abcd"}
-    if step == "before:forget_notes":
+    if step == "before:forget_ends":
         assert ran.pop("c") in (1, 2)
     assert set(ran.values()) == {1}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["before:put_steps", "before:steps_sent", "before:record_ends", "before:forget_notes"])
+@pytest.mark.parametrize("step", ["before:put_steps", "before:steps_sent", "before:record_ends", "before:forget_ends"])
 def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
     app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
 ) -> None:
@@ -114,7 +114,7 @@ def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
     frozen.wait()
     assert last.result(60) == "done"
     ran = {name: len(marks(redis_server, name)) for name in "abc"}
-    if step == "before:forget_notes":
+    if step == "before:forget_ends":
         assert ran.pop("c") in (1, 2)
     assert set(ran.values()) == {1}
     assert handle.refresh().state is WorkflowState.SUCCEEDED

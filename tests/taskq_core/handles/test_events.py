@@ -93,7 +93,7 @@ class Application:
 
     def progress(self, task_id: str, done: int) -> None:
         fields = {runs.PROGRESS_FIELD: encode_progress(done, 10)}
-        assert self.run(runs.note(self.keys, task_id, fields, owner="w", run=self.runs[task_id]))
+        assert self.run(runs.write_fields(self.keys, task_id, fields, owner="w", run=self.runs[task_id]))
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
         settlement = Settlement(task_id, outcome, self.runs[task_id], message, **facts)
@@ -221,7 +221,7 @@ async def test_a_heartbeat_is_no_event(app: Application) -> None:
     app.dequeue()
     stored = app.run(views.look(app.keys, handle.id))
     app.run(runs.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
-    app.run(runs.note(app.keys, handle.id, {runs.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
+    app.run(runs.write_fields(app.keys, handle.id, {runs.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
 
     again = app.run(views.look(app.keys, handle.id, publish_changes=True))
 

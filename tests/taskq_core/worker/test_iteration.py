@@ -200,7 +200,7 @@ def noted(worker: Worker) -> list[Operation[Any]]:
     run = worker._context.runner.run
 
     async def watched(operation: Operation[Any], **options: Any) -> Any:
-        if operation.name == "note":
+        if operation.name == "write_fields":
             sent.append(operation)
         return await run(operation, **options)
 

@@ -1,5 +1,5 @@
 --[[
-  note_moved: record in the home queue that steps of its workflows are being moved to another queue, so that the
+  record_target: record in the home queue that steps of its workflows are being moved to another queue, so that the
   dispatcher also reads that queue, and a cancellation reaches the steps there. It is called before they arrive.
 
   KEYS[1]  set     queues, other than the home queue, that received steps

@@ -1,11 +1,12 @@
 --[[
-  write_result: store a result that a task writes while it is running.
+  write_fields: store the progress or the result of a running task, or the cursor at which a retry continues.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
   ARGV[1]  string  "<token of the worker>.<run>"
   ARGV[2]  string  task id
-  ARGV[3]  bytes   result
+  ARGV[3]  string  channel for the ids of changed tasks
+  ARGV[4..]        fields of the hash and their values (at most 10 fields)
 
   returns  1  stored   0  this worker no longer owns the run
 ]]
@@ -14,5 +15,8 @@ if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' ..
   return 0
 end
 redis.call('HDEL', KEYS[1], 'pending_since') -- Redis allows HDEL over maxmemory, and then the later writes
-redis.call('HSET', KEYS[1], 'result', ARGV[3])
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if redis.call('HGET', KEYS[1], 'taskq_wait') == '2' then
+  redis.call('PUBLISH', ARGV[3], ARGV[2])
+end
 return 1
