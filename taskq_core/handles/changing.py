@@ -3,13 +3,10 @@
 Handles and inspectors execute these plans. If a change is refused, nothing was written.
 """
 
-from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
-from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
@@ -57,15 +54,15 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
     return TaskStateError(queue, task_id, answer, reason.get(TaskState(answer), f"the task cannot be {doing}"))
 
 
-def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retry") -> tuple[int | None, int]:
-    """Return the start of a task as (Unix second or None, milliseconds from now)."""
+def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retry") -> str:
+    """Return the start of a task in the form of `actions.act`."""
     if (at is None) == (after is None):
         raise ConfigurationError(f"{what} needs either at= or after=")
     if at is None:
-        return None, int(seconds("after", after) * 1000)
+        return f"+{int(seconds('after', after) * 1000)}"
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise ConfigurationError(f"at must be a datetime with a time zone, got {at!r}")
-    return -int(-at.timestamp() // 1), 0  # rounded up, so that the task never starts early
+    return f"={-int(-at.timestamp() // 1)}"  # rounded up, so that the task never starts early
 
 
 def check_payload(payload: object, expected: object = None) -> None:
@@ -107,13 +104,12 @@ def reschedule(
         after: Time from now, instead of `at`.
         payload: Its new payload. None does not change it.
     """
-    start_at_s, start_in_ms = start_of(at, after, what="another time")
-    operate = partial(actions.reschedule, queue, task_id, start_at_s=start_at_s, start_in_ms=start_in_ms)
+    start = start_of(at, after, what="another time")
     if payload is not None:
         check_payload(payload)
-        yield from replace_payload(queue, task_id, payload, operate=operate, doing="rescheduled")
+        yield from replace_payload(queue, task_id, payload, start=start, doing="rescheduled")
         return
-    answer = yield from ask(operate())
+    answer = yield from ask(actions.change_task(queue, task_id, start=start))
     if answer != OK:
         raise refusal(queue.name, task_id, answer, doing="rescheduled")
 
@@ -123,7 +119,7 @@ def replace_payload(
     task_id: str,
     payload: bytes,
     *,
-    operate: Callable[..., Operation[str]],
+    start: str = "",
     doing: str,
     expected: bytes | None = None,
 ) -> RequestPlan[None]:
@@ -133,7 +129,7 @@ def replace_payload(
         queue: Its queue.
         task_id: Its id.
         payload: The new payload, checked by `check_payload`.
-        operate: Returns the operation for the messages `old` and `new`, `old_lock` and `new_lock`.
+        start: Its new start in the form of `actions.act`, "" to keep it.
         doing: Name of the change for error messages, such as "changed".
         expected: The payload that the caller read before. If the stored payload differs, nothing is changed.
     """
@@ -146,7 +142,10 @@ def replace_payload(
             raise TaskStateError(queue.name, task_id, str(stored.state), "the payload has changed since it was read")
         changed = _with_payload(queue, message, payload, stored.unique_rule)
         answer = yield from ask(
-            operate(
+            actions.change_task(
+                queue,
+                task_id,
+                start=start,
                 old=stored.message,
                 new=encode_message(changed),
                 old_lock=message.unique_key,

@@ -5,7 +5,6 @@ A refused change has changed nothing. A change is not repeated if Redis does not
 """
 
 from datetime import datetime
-from functools import partial
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions
@@ -77,8 +76,7 @@ def retry_task(
         TaskActiveError: It runs.
         ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
     """
-    start_at_s, start_in_ms = start_of(at, after)
-    yield from _act(app, queue, task_id, Action.WAIT, doing="put off", start_at_s=start_at_s, start_in_ms=start_in_ms)
+    yield from _act(app, queue, task_id, Action.WAIT, doing="put off", start=start_of(at, after))
 
 
 def _act(
@@ -88,8 +86,7 @@ def _act(
     action: Action,
     *,
     doing: str,
-    start_at_s: int | None = None,
-    start_in_ms: int = 0,
+    start: str = "",
 ) -> RequestPlan[None]:
     check_text("task_id", task_id)
     queue_keys = yield from known_queue(app.runtime.keys, queue)
@@ -98,8 +95,7 @@ def _act(
         action,
         (task_id,),
         archive=app.runtime.settings.archive.limits(queue),
-        start_at_s=start_at_s,
-        start_in_ms=start_in_ms,
+        start=start,
         repeatable=action is Action.WAIT,
     )
     (answer,) = yield from ask(operation)
@@ -137,7 +133,6 @@ def update_payload(
         queue_keys,
         task_id,
         payload,
-        operate=partial(actions.rewrite, queue_keys, task_id),
         doing="changed",
         expected=expected,
     )

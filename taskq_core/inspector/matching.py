@@ -420,8 +420,9 @@ def _first_place(action: TaskAction, at: datetime | None, after: Duration | None
     now_s = yield from ask(diagnosis.read_time())
     place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
     if action is TaskAction.RETRY:
-        at_s, in_ms = start_of(at, after)
-        place.at_s = at_s if at_s is not None else -int(-(now_s + in_ms / 1000) // 1)
+        start = start_of(at, after)
+        value = int(start[1:])
+        place.at_s = value if start[0] == "=" else -int(-(now_s + value / 1000) // 1)
     return place
 
 

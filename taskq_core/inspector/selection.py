@@ -173,9 +173,9 @@ def act_on(
         raise ConfigurationError(f"to_queue belongs to the action {TaskAction.MOVE} only, got action={action!s}")
     if to_queue is not None:
         validate_queue_name(to_queue)
-    start_at_s, start_in_ms = None, 0
+    start_time = ""
     if action is TaskAction.RETRY:
-        start_at_s, start_in_ms = start_of(at, after)
+        start_time = start_of(at, after)
     elif at is not None or after is not None:
         raise ConfigurationError(f"at and after belong to {TaskAction.RETRY}, got action={action!s}")
     keys, archive = app.runtime.keys, app.runtime.settings.archive
@@ -198,8 +198,7 @@ def act_on(
                         _ACTIONS[action],
                         [task.id for task in chunk],
                         state=state,
-                        start_at_s=start_at_s,
-                        start_in_ms=start_in_ms,
+                        start=start_time,
                         archive=archive.limits(name),
                         repeatable=False,
                     )

@@ -286,14 +286,14 @@ CASES = {
                 q,
                 actions.Action.WAIT,
                 ["due", "due-retry", "old", "ended", "grouped", "p1"],
-                start_in_ms=9000,
+                start="+9000",
             ),
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(p1)",
     ),
-    "rewrite": Case(
-        build=lambda q: actions.rewrite(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
+    "change_task": Case(
+        build=lambda q: actions.change_task(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
         tolerate="task(p1) held_lock lock",
     ),
     "pause": Case(build=lambda q: at_time(NOW_NS, actions.pause(q)), tolerate="paused"),

@@ -196,7 +196,7 @@ def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
         actions.OK,
         actions.OK,
     ]
-    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.WAIT, ["p1"], start_in_ms=9))) == [actions.OK]
+    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.WAIT, ["p1"], start="+9"))) == [actions.OK]
     assert full.run(at_time(NOW_NS, actions.pause(queue))) is True
     assert full.run(actions.resume(queue)) is True
 

@@ -38,10 +38,8 @@ def we_forward(broker: Broker, at_s: int) -> None:
     broker.run(at_time(NOW_NS + at_s * SECOND, services.forward(broker.queue, owner="w1", leader_ms=60_000)))
 
 
-def act(broker: Broker, action: Action, start_in_ms: int = 0) -> None:
-    assert broker.run(at_time(NOW_NS, actions.act(broker.queue, action, ["a"], start_in_ms=start_in_ms))) == [
-        actions.OK
-    ]
+def act(broker: Broker, action: Action, start: str = "") -> None:
+    assert broker.run(at_time(NOW_NS, actions.act(broker.queue, action, ["a"], start=start))) == [actions.OK]
 
 
 def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(broker: Broker) -> None:
@@ -79,9 +77,9 @@ def test_a_member_that_was_run_by_hand_stays_out_of_its_group_when_it_fails(
 
 def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_after_ours(broker: Broker) -> None:
     broker.enqueue("a", group="g")
-    act(broker, Action.WAIT, start_in_ms=5000)
+    act(broker, Action.WAIT, start="+5000")
     broker.enqueue("b", group="g")
-    answer = broker.run(at_time(NOW_NS, actions.reschedule(broker.queue, "b", start_in_ms=15_000)))
+    answer = broker.run(at_time(NOW_NS, actions.change_task(broker.queue, "b", start="+15000")))
     assert answer == actions.OK
 
     go_forwards(broker, at_s=6)
@@ -99,7 +97,7 @@ def test_a_member_that_was_archived_by_hand_runs_alone_after_it_was_put_off(
 ) -> None:
     broker.enqueue("a", group="g")
     act(broker, Action.ARCHIVE)
-    act(broker, Action.WAIT, start_in_ms=5000)
+    act(broker, Action.WAIT, start="+5000")
 
     forward(broker, at_s=6)
 

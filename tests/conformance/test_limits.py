@@ -282,7 +282,7 @@ def test_a_random_life_never_breaks_places_and_order(broker: Broker) -> None:
             if life.act(rng.choice([Action.ARCHIVE, Action.DELETE]), some) == ["ok"]:
                 alive.discard(some)
         elif choice < 0.9 and some and some not in life.active:
-            life.act(Action.WAIT, some, start_in_ms=1500)
+            life.act(Action.WAIT, some, start="+1500")
         else:
             life.pass_time(rng.choice([100, 1100]))
             life.forward()
@@ -322,8 +322,8 @@ ENDS: dict[str, Any] = {
 WITHDRAWN: dict[str, Any] = {
     "archived": lambda life: life.act(Action.ARCHIVE, "a"),
     "deleted": lambda life: life.act(Action.DELETE, "a"),
-    "put off": lambda life: life.act(Action.WAIT, "a", start_in_ms=60_000),
-    "rescheduled": lambda life: life.run(actions.reschedule(life.broker.queue, "a", start_in_ms=60_000)),
+    "put off": lambda life: life.act(Action.WAIT, "a", start="+60000"),
+    "rescheduled": lambda life: life.run(actions.change_task(life.broker.queue, "a", start="+60000")),
     "revoked": lambda life: (life.run(views.revoke(life.broker.queue, "a")), life.admit()),
     "moved": lambda life: life.run(actions.move_out(life.broker.queue, ["a"], token="1", target="b")),
 }
@@ -370,7 +370,7 @@ def test_another_payload_leaves_a_task_in_its_line(life: Life) -> None:
         life.enqueue(each, places(1))
     old = life.broker.fields("b")["msg"]
 
-    assert life.run(actions.rewrite(life.broker.queue, "b", old=old, new=b"other")) == actions.OK
+    assert life.run(actions.change_task(life.broker.queue, "b", old=old, new=b"other")) == actions.OK
 
     assert life.take() == ["a"]
     life.settle(Outcome.DONE, "a")

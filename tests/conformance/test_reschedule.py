@@ -13,8 +13,8 @@ LANE = ReceiptSlot("r")
 
 
 def reschedule(broker: Broker, task_id: str, **more: object) -> str:
-    more.setdefault("start_at_s", NOW_S + 100)
-    return broker.run(at_time(NOW_NS, actions.reschedule(broker.queue, task_id, **more)))  # type: ignore[arg-type]
+    more.setdefault("start", f"={NOW_S + 100}")
+    return broker.run(at_time(NOW_NS, actions.change_task(broker.queue, task_id, **more)))  # type: ignore[arg-type]
 
 
 def test_a_repeat_finds_it_done(broker: Broker) -> None:
@@ -75,7 +75,7 @@ def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
     broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.ARCHIVE, ("archived",))))
     broker.enqueue("member", group="g")
 
-    assert reschedule(broker, "archived") == reschedule(broker, "archived", start_at_s=NOW_S + 5) == "ok"
+    assert reschedule(broker, "archived") == reschedule(broker, "archived", start=f"={NOW_S + 5}") == "ok"
     assert reschedule(broker, "member") == "ok"
 
     assert broker.raw.zrange(broker.queue.retry, 0, -1, withscores=True) == [(b"archived", NOW_S + 5)]

@@ -122,7 +122,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "set_aside": lambda q: repair_ops.set_aside(q, {q.pending: "list"}, at_ns=1),
     "acquire": lambda q: semaphores.acquire(f"asynq:sema:{{{q.name}}}", limit=1, holder="a", for_ms=1000),
     "act": lambda q: actions.act(q, actions.Action.RUN, ["a"]),
-    "change_task": lambda q: actions.reschedule(q, "a"),
+    "change_task": lambda q: actions.change_task(q, "a"),
     "ask_cancel": lambda q: services.ask_cancel(q, "a", services.CancelOutcome.ARCHIVE),
     "scan_tasks": lambda q: views.scan_tasks(q, TaskState.PENDING, views.ScanPlace(), count=9),
     "count_groups": lambda q: views.count_groups(q, "0"),

@@ -173,7 +173,7 @@ def revoker(scene: Scene, who: str) -> Iterator[None]:
 
 def acts(action: Action) -> Actor:
     def inspector(scene: Scene, who: str) -> Iterator[None]:
-        answer = scene.ask(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"], start_in_ms=5000)))
+        answer = scene.ask(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"], start="+5000")))
         scene.ended["t"] += answer == [OK] and action is Action.DELETE
         yield
 
@@ -188,7 +188,7 @@ def rewriter(scene: Scene, who: str) -> Iterator[None]:
         new_lock = scene.queue.unique("t", who.encode())
         new = scene.message("t", unique_key=new_lock, retry=int(who))
         locks = {"old_lock": scene.lock, "new_lock": new_lock}
-        scene.ask(actions.rewrite(scene.queue, "t", old=found.message, new=new, **locks))
+        scene.ask(actions.change_task(scene.queue, "t", old=found.message, new=new, **locks))
         yield
 
 

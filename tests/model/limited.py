@@ -218,7 +218,7 @@ class LimitMachine(RuleBasedStateMachine):
         if not there:
             return
         task_id = there[pick % len(there)]
-        extra: dict[str, Any] = {"start_in_ms": 3000} if action is Action.WAIT else {}
+        extra: dict[str, Any] = {"start": "+3000"} if action is Action.WAIT else {}
         answer = self.ask(at_time(self.now_ns, actions.act(self.queue, action, [task_id], **extra)))
         if answer == ["ok"]:
             task = self.tasks[task_id]

@@ -51,7 +51,7 @@ class PeopleRules(Asking):
                 action,
                 task_ids,
                 state=None if state is None else TaskState(state),
-                start_in_ms=delay_ms,
+                start=f"+{delay_ms}",
                 archive=ARCHIVE,
             ),
         )
@@ -79,7 +79,7 @@ class PeopleRules(Asking):
         new_lock = keys.unique("t", (lock.partition(":")[0] or "z").encode()) if was["unique_key"] else ""
         new = self.message(name, task_id, unique_key=new_lock, group_key=was["group_key"])
         locks = {"old_lock": was["unique_key"], "new_lock": new_lock}
-        answer = self.ask(actions.rewrite(keys, task_id, old=old, new=new, **locks))
+        answer = self.ask(actions.change_task(keys, task_id, old=old, new=new, **locks))
         assert answer == self.model.rewrite(queue, task_id, old, new, **locks)
 
     @rule(name=queues, resumes=st.sampled_from((True, True, True, False)))

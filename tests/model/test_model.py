@@ -70,7 +70,7 @@ OPERATIONS = {
         "tick",
     ),
     *("collect_groups", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
-    *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "rewrite", "pause", "resume", "notify"),
+    *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "change_task", "pause", "resume", "notify"),
     *("close_queue", "discard", "purge", "move_out", "move_in", "move_end", "probe", "repair_tasks", "set_aside"),
 }
 

@@ -64,18 +64,17 @@ def act(
     task_ids: Sequence[str],
     *,
     state: TaskState | None = None,
-    start_at_s: int | None = None,
-    start_in_ms: int = 0,
+    start: str = "",
     archive: ArchiveLimits = ARCHIVE,
     repeatable: bool = True,
 ) -> Operation[list[str]]:
     """Perform an action on tasks that do not run, at most `BATCH_MAX` of them.
 
-    With `state`, only tasks in this state are changed. `start_at_s` or `start_in_ms` is the new start of the tasks for
-    `Action.WAIT`. The answer has one text per task: `OK`, a `Refusal`, or the state that does not allow the action.
-    After a lost answer, a repeat finds the changes of the first call and answers with the new state.
+    With `state`, only tasks in this state are changed. `start` is the new start of the tasks for `Action.WAIT`:
+    "=<Unix s>", or "+<ms from Redis's time>". The answer has one text per task: `OK`, a `Refusal`, or the state that
+    does not allow the action. After a lost answer, a repeat finds the changes of the first call and answers with the
+    new state.
     """
-    start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (
         NOW,
         action.value,
@@ -91,32 +90,22 @@ def act(
     return script("act", keys, args, _words, name=f"{action.value}_tasks", repeatable=repeatable)
 
 
-def rewrite(
-    queue: QueueKeys, task_id: str, *, old: bytes, new: bytes, old_lock: str = "", new_lock: str = ""
-) -> Operation[str]:
-    """Replace the message of a waiting task unless it has changed since it was read. The answer is a text of `act`."""
-    args = ("", queue.prefix, task_id, "", old, new, old_lock, new_lock)
-    return script("change_task", _structures(queue), args, replies.shown, name="rewrite")
-
-
-def reschedule(
+def change_task(
     queue: QueueKeys,
     task_id: str,
     *,
-    start_at_s: int | None = None,
-    start_in_ms: int = 0,
+    start: str = "",
     old: bytes = b"",
     new: bytes = b"",
     old_lock: str = "",
     new_lock: str = "",
 ) -> Operation[str]:
-    """Change the start of a waiting task, and its message too unless the stored one differs from `old`.
+    """Change the start of a waiting task (see `act`), its message, or both. `old` is its message as it was read.
 
     The answer is a text of `act`. A repeat changes nothing.
     """
-    start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (NOW, queue.prefix, task_id, start, old, new, old_lock, new_lock)
-    return script("change_task", _structures(queue), args, replies.shown, name="reschedule")
+    return script("change_task", _structures(queue), args, replies.shown)
 
 
 def pause(queue: QueueKeys) -> Operation[bool]:
