@@ -95,29 +95,33 @@ class TaskProcesses:
 
     async def _call(self, process: "_Process", run: Run) -> object:
         is_whole = has_started = False
+        facts = self._facts(run)
         try:
-            problem = await self._load(process, run)
-            if problem is not None:
-                is_whole = True
-                raise problem
-            self._deadlines.begin_again(run)
-            await process.send(frames.TASK, json.dumps({**self._facts(run), "number": process.runs}).encode())
+            await process.send(frames.TASK, json.dumps({**facts, "number": process.runs}).encode())
             await process.send(frames.MESSAGE, encode_message(run.message))
-            while True:
-                kind, data = await process.next_frame()
-                if kind == frames.STARTED:
-                    has_started = True
-                elif kind in (frames.PROGRESS, frames.WRITTEN, frames.WRITTEN_OVERSIZED):
-                    self._store_written(process, run, kind, data)
-                elif kind == frames.RESULT:
-                    is_whole = True
-                    return msgspec.Raw(data) if data else None
-                elif kind == frames.OVERSIZED:
-                    is_whole = True
-                    return _oversized(data)
-                elif kind == frames.FAILURE:
-                    is_whole = True
-                    raise decode_failure(data)
+            async with asyncio.timeout(BOOT_S) as import_limit:
+                while True:
+                    kind, data = await process.next_frame()
+                    if kind == frames.STARTED:
+                        has_started = True
+                        import_limit.reschedule(None)
+                        self._deadlines.begin_again(run)
+                    elif kind in (frames.PROGRESS, frames.WRITTEN, frames.WRITTEN_OVERSIZED):
+                        self._store_written(process, run, kind, data)
+                    elif kind == frames.RESULT:
+                        is_whole = True
+                        return msgspec.Raw(data) if data else None
+                    elif kind == frames.OVERSIZED:
+                        is_whole = True
+                        return _oversized(data)
+                    elif kind == frames.FAILURE:
+                        is_whole = True
+                        raise decode_failure(data)
+        except TimeoutError:
+            if not import_limit.expired():  # the function raised it
+                raise
+            problem = f"it did not import {facts['module']} within {BOOT_S:g} s"
+            raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
         except _EndedError:
             await process.end()
             if not has_started:
@@ -132,31 +136,6 @@ class TaskProcesses:
             else:
                 await process.interrupt()
                 self._all.discard(process)
-
-    async def _load(self, process: "_Process", run: Run) -> BaseException | None:
-        """Make a process import the module of a task, once, and return the error of the import, if any.
-
-        Raises:
-            _EndedError: The process has ended.
-            TaskProcessError: The import takes too long.
-        """
-        assert run.task is not None
-        module = run.task.function.__module__
-        if module in process.modules:
-            return None
-        await process.send(frames.LOAD, module.encode())
-        kind, data = b"", b""
-        try:
-            async with asyncio.timeout(BOOT_S):
-                while kind not in (frames.READY, frames.FAILURE):  # skip late frames of an earlier task
-                    kind, data = await process.next_frame()
-        except TimeoutError:
-            problem = f"it did not import {module} within {BOOT_S:g} s"
-            raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
-        if kind == frames.FAILURE:
-            return decode_failure(data)
-        process.modules.add(module)
-        return None
 
     def _take_idle(self) -> "_Process | None":
         """Return an idle process, or None. Discard idle processes that have ended."""
@@ -277,7 +256,6 @@ class _Process:
         self._inbox: deque[tuple[bytes, bytes]] = deque()
         self._loop = asyncio.get_running_loop()
         self.runs = 0
-        self.modules: set[str] = set()
 
     @classmethod
     async def start(cls, name: socket.socket | None) -> "_Process":

@@ -78,9 +78,6 @@ class TaskProcess:
         _set_up(self._boot)
         self.send(frames.READY)
         while (frame := self._inbox.get()) is not None:
-            if frame[0] == frames.LOAD:
-                self.send(*self._guarded(partial(self._load, frame[1].decode())))
-                continue
             message = self._inbox.get()
             if message is None:
                 return
@@ -128,7 +125,10 @@ class TaskProcess:
     # --- a task -------------------------------------------------------------------------------------------------------
 
     def _run(self, facts: Mapping[str, Any], data: bytes) -> None:
-        self.send(frames.STARTED)
+        started = self._guarded(partial(self._load, facts["module"]))
+        self.send(*started)
+        if started[0] == frames.FAILURE:
+            return
         sender = _ProgressSender(self, facts["number"], facts["name"])
         kind, answer = self._guarded(partial(self._call, facts, data, sender))
         sender.close()
@@ -186,7 +186,7 @@ class TaskProcess:
         elif not self._has_loaded_script:
             runpy.run_path(self._boot["main_path"], run_name=MAIN)
             self._has_loaded_script = True
-        return frames.READY, b""
+        return frames.STARTED, b""
 
 
 class _ProgressSender:

@@ -1,8 +1,8 @@
 """Encode and decode frames between a worker and a task process: a kind, a length, bytes. Pure.
 
-A worker sends `BOOT` once, `LOAD` before the first task of each module, and `TASK` and `MESSAGE` for each task. The
-process answers `BOOT` and `LOAD` with `READY`, and a failed `LOAD` with `FAILURE`. It answers each task with `STARTED`,
-any number of `PROGRESS`, `WRITTEN` and `WRITTEN_OVERSIZED`, and one `RESULT`, `OVERSIZED` or `FAILURE`.
+A worker sends `BOOT` once, and `TASK` and `MESSAGE` for each task. The process answers `BOOT` with `READY`. It imports
+the module of the task, and answers the task with `STARTED`, any number of `PROGRESS`, `WRITTEN` and
+`WRITTEN_OVERSIZED`, and one `RESULT`, `OVERSIZED` or `FAILURE`. If the import fails, it answers with `FAILURE` alone.
 """
 
 import struct
@@ -13,8 +13,6 @@ _NUMBER = struct.Struct("!Q")
 
 BOOT = b"B"
 """JSON: module path, setup function, broker and log level."""
-LOAD = b"L"
-"""Name of a module to import."""
 TASK = b"T"
 """JSON: task name, queue and other facts of the run that are not in its message."""
 MESSAGE = b"M"
@@ -22,9 +20,9 @@ MESSAGE = b"M"
 INTERRUPT = b"I"
 """Request to interrupt the running task. A plain signal is ambiguous, because it may come from elsewhere. Empty."""
 READY = b"Y"
-"""The setup or import succeeded. Empty."""
+"""The setup succeeded. Empty."""
 STARTED = b"S"
-"""The task has begun, and must not be given to another process any more. Empty."""
+"""The module is imported, and the task has begun: it must not be given to another process any more. Empty."""
 PROGRESS = b"P"
 """Number of the run, then the progress in its stored form."""
 WRITTEN = b"W"
