@@ -17,7 +17,7 @@ from taskq_core.broker.operations.repair import probe
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import Inspector
 from taskq_core.service.blocking import DaemonThreads
-from taskq_core.worker.health import QueueHealth, queue_health, queues_document
+from taskq_core.worker.health import queue_health
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Fitness:
     """
 
     reason: str = ""
-    queues: Mapping[str, QueueHealth] = field(default_factory=dict)
+    queues: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     workers: int | None = None
 
     @property
@@ -53,7 +53,7 @@ class Fitness:
             document["reason"] = self.reason
         if self.workers is not None:
             document["workers"] = self.workers
-        return document | {"queues": queues_document(self.queues)}
+        return document | {"queues": dict(self.queues)}
 
 
 def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> Fitness:
@@ -71,7 +71,7 @@ def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> 
         for name in app.settings.queues:
             key = runtime.keys.queue(name)
             queues[name] = queue_health(key, runtime.runner.run(probe(key), patience_s=timeout_s * REQUEST_SHARE))
-        problems = [f"queue {name!r}: {found.problem}" for name, found in queues.items() if found.problem]
+        problems = [f"queue {name!r}: {found['problem']}" for name, found in queues.items() if not found["ok"]]
         if not with_worker:
             return Fitness(reason="; ".join(problems), queues=queues)
         host = socket.gethostname()

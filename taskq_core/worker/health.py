@@ -5,7 +5,7 @@ fetching succeed and it is not stopping. A PING is not enough: a Redis that refu
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,27 +48,11 @@ class Pulse:
     can_take: bool
 
 
-@dataclass(slots=True)
-class QueueHealth:
-    """Result of the last check of a queue: number of pending tasks, and the problem ("" for a healthy queue)."""
-
-    pending: int = 0
-    problem: str = ""
-
-
-def queue_health(queue: QueueKeys, probed: Probed) -> QueueHealth:
-    """Return the health of a queue from the result of its check."""
+def queue_health(queue: QueueKeys, probed: Probed) -> dict[str, Any]:
+    """Return the health of a queue in the form of the health response: its pending tasks, or its problem."""
     needed = (queue.pending, queue.active, queue.lease, queue.wake)
     strange = [f"{key} is a {probed.strange[key]}" for key in needed if key in probed.strange]
-    return QueueHealth(pending=probed.pending, problem="; ".join(strange))
-
-
-def queues_document(found: Mapping[str, QueueHealth]) -> dict[str, Any]:
-    """Return the health of queues, by name, in the form of the health response."""
-    return {
-        name: {"ok": False, "problem": queue.problem} if queue.problem else {"ok": True, "pending": queue.pending}
-        for name, queue in found.items()
-    }
+    return {"ok": False, "problem": "; ".join(strange)} if strange else {"ok": True, "pending": probed.pending}
 
 
 class Health(Service):
@@ -98,21 +82,19 @@ class Health(Service):
         self.clock = clock
         self.runner = runner
         self.scheduler = scheduler
-        self.found: dict[str, QueueHealth] = {}
+        self.found: dict[str, dict[str, Any]] = {}
         self.checked_at: float | None = None
 
     async def check(self) -> None:
         """Run a script on every queue and store the results."""
-        found: dict[str, QueueHealth] = {}
+        found: dict[str, dict[str, Any]] = {}
         until = asyncio.get_running_loop().time() + CHECK_S
         for queue in self.queues:
             left_s = max(0.1, until - asyncio.get_running_loop().time())
             try:
-                probed = await self.runner.run(probe(queue), patience_s=left_s)
+                found[queue.name] = queue_health(queue, await self.runner.run(probe(queue), patience_s=left_s))
             except BrokerError as error:
-                found[queue.name] = QueueHealth(problem=str(error))
-                continue
-            found[queue.name] = queue_health(queue, probed)
+                found[queue.name] = {"ok": False, "problem": str(error)}
         self.found = found
         self.checked_at = self.clock.monotonic()
 
@@ -126,8 +108,8 @@ class Health(Service):
         if self.checked_at is None:
             return "starting", "the queues were not checked yet"
         for name, queue in self.found.items():
-            if queue.problem:
-                return "unready", f"queue {name!r}: {queue.problem}"
+            if not queue["ok"]:
+                return "unready", f"queue {name!r}: {queue['problem']}"
         if pulse.is_failing:
             return "unready", "tasks cannot be fetched"
         age_s = self.clock.monotonic() - self.checked_at
@@ -148,7 +130,7 @@ class Health(Service):
             "concurrency": pulse.concurrency,
             "last_dequeue_age_s": _rounded(pulse.dequeue_age_s),
             "last_check_age_s": _rounded(checked_age_s),
-            "queues": queues_document(self.found),
+            "queues": self.found,
         }
         if self.scheduler is not None:
             _, body["scheduler"] = self.scheduler.report()
@@ -159,7 +141,7 @@ class Health(Service):
     async def work(self) -> float:
         """Check the queues. Return the seconds until the next call."""
         await self.check()
-        return CHECK_AGAIN_S if any(queue.problem for queue in self.found.values()) else CHECK_EVERY_S
+        return CHECK_AGAIN_S if not all(queue["ok"] for queue in self.found.values()) else CHECK_EVERY_S
 
 
 def _rounded(seconds: float | None) -> float | None:

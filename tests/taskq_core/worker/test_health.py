@@ -14,7 +14,7 @@ from taskq_core.service.health import HealthServer
 from taskq_core.settings import Settings
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
-from taskq_core.worker.health import CHECK_AGAIN_S, CHECK_EVERY_S, STALE_S, Health, Pulse, QueueHealth
+from taskq_core.worker.health import CHECK_AGAIN_S, CHECK_EVERY_S, STALE_S, Health, Pulse
 from tests.probing import get
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
@@ -43,7 +43,8 @@ GOOD = {
 def judged(*, checked_ago_s: float | None = 1.0, problem: str = "", **pulse: Any) -> Health:
     health = Health((), lambda: Pulse(**{**GOOD, **pulse}), FakeTime(), None)  # type: ignore[arg-type]  # it is not asked
     health.checked_at = None if checked_ago_s is None else FakeTime.now - checked_ago_s
-    health.found = {"default": QueueHealth(pending=3), "low": QueueHealth(problem=problem)}
+    low = {"ok": False, "problem": problem} if problem else {"ok": True, "pending": 0}
+    health.found = {"default": {"ok": True, "pending": 3}, "low": low}
     return health
 
 
@@ -112,8 +113,8 @@ class TestChecking:
 
         assert pause_s == CHECK_AGAIN_S
         assert health.found == {
-            "default": QueueHealth(pending=1),
-            "low": QueueHealth(problem="asynq:{low}:lease is a string"),
+            "default": {"ok": True, "pending": 1},
+            "low": {"ok": False, "problem": "asynq:{low}:lease is a string"},
         }
         assert health.checked_at == FakeTime.now
 
