@@ -195,7 +195,7 @@ class Fetcher:
             number: Number of the pipeline.
             share: Maximum number of tasks per turn.
         """
-        turn = Turn(self._context, pipeline, f"-{number}", share)
+        turn = Turn(self._context, pipeline, f"-{number}", min(share, BATCH_MAX))
         self._pipeline_turns.append(turn)
         has_failed = False
         while True:

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 
 
+@dataclass(slots=True, eq=False)
 class Run:
     """State of one run. Changed on the event loop only, except `thread` and `is_interrupted`.
 
@@ -86,82 +88,43 @@ class Run:
         may_expire: False if its message certainly has no start deadline.
     """
 
-    __slots__ = (
-        "buffer",
-        "cancel_outcome",
-        "context",
-        "coroutine",
-        "duration_s",
-        "ending",
-        "ends_by",
-        "error",
-        "failure",
-        "is_abandoned",
-        "is_cancelling",
-        "is_interrupted",
-        "is_over",
-        "is_reported",
-        "is_stuck",
-        "key",
-        "kwargs",
-        "lease_until",
-        "may_expire",
-        "message",
-        "name",
-        "number",
-        "outcome",
-        "queue",
-        "repeated",
-        "result",
-        "settlement",
-        "span",
-        "started",
-        "task",
-        "task_id",
-        "thread",
-        "was_sent",
-    )
+    queue: QueueKeys
+    task_id: str
+    message: TaskMessage
+    lease_until: float
+    number: int = 0
+    may_expire: bool = True
+    key: tuple[str, str] = field(init=False)
+    name: str = field(init=False)
+    task: Task[Any, Any] | Handler | None = None
+    kwargs: dict[str, object] = field(default_factory=dict)
+    context: TaskContext | None = None
+    span: ConsumerSpan | None = None
+    started: float = 0.0
+    ends_by: float = 0.0
+    duration_s: float = 0.0
+    ending: Ending | None = None
+    coroutine: "RunTask | None" = None
+    thread: Any = None
+    is_interrupted: bool = False
+    settlement: Settlement | None = None
+    outcome: Outcome | None = None
+    repeated: bool = False
+    was_sent: bool = False
+    result: object = None
+    error: BaseException | None = None
+    failure: BaseException | None = None
+    is_reported: bool = False
+    is_over: bool = False
+    is_stuck: bool = False
+    is_abandoned: bool = False
+    is_cancelling: bool = False
+    buffer: Any = None
+    cancel_outcome: CancelOutcome = CancelOutcome.ARCHIVE
 
-    def __init__(
-        self,
-        queue: QueueKeys,
-        task_id: str,
-        message: TaskMessage,
-        lease_until: float,
-        *,
-        number: int = 0,
-        may_expire: bool = True,
-    ) -> None:
-        self.queue = queue
-        self.task_id = task_id
-        self.number = number
-        self.key = (queue.name, task_id)
-        self.message = message
-        self.name: str = message.type
-        self.lease_until = lease_until
-        self.may_expire = may_expire
-        self.task: Task[Any, Any] | Handler | None = None
-        self.kwargs: dict[str, object] = {}
-        self.context: TaskContext | None = None
-        self.span: ConsumerSpan | None = None
-        self.started = 0.0
-        self.ends_by = 0.0
-        self.duration_s = 0.0
-        self.ending: Ending | None = None
-        self.coroutine: RunTask | None = None
-        self.thread: Any = None
-        self.is_interrupted = False
-        self.settlement: Settlement | None = None
-        self.outcome: Outcome | None = None
-        self.repeated = self.was_sent = False
-        self.result: object = None
-        self.error: BaseException | None = None
-        self.failure: BaseException | None = None
-        self.is_reported = False
-        self.is_over = False
-        self.is_stuck = self.is_abandoned = self.is_cancelling = False
-        self.buffer: Any = None
-        self.cancel_outcome = CancelOutcome.ARCHIVE
+    def __post_init__(self) -> None:
+        self.key = (self.queue.name, self.task_id)
+        self.name = self.message.type
 
     @property
     def facts(self) -> dict[str, str]:

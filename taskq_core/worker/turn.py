@@ -1,5 +1,7 @@
 """Hold one dequeue on one pipeline, until it is answered or called off."""
 
+from dataclasses import dataclass
+
 from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued, dequeue
 from taskq_core.broker.pipelines import Pipeline
@@ -7,17 +9,16 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 
 
+@dataclass(slots=True, eq=False)
 class Turn:
     """The dequeues of one pipeline, one after the other.
 
-    Args:
+    Attributes:
         context: The worker.
         pipeline: A reserved connection.
         name: Name of the pipeline, unique within the worker.
         share: Maximum number of tasks per dequeue.
         is_ahead: Whether its dequeues follow a wait for a token.
-
-    Attributes:
         call: Number of the last dequeue.
         queue: Its queue.
         asked: Number of tasks it requested.
@@ -28,48 +29,23 @@ class Turn:
         used_at: Monotonic time of the last exchange.
     """
 
-    __slots__ = (
-        "_context",
-        "_name",
-        "asked",
-        "call",
-        "in_doubt",
-        "is_ahead",
-        "is_off",
-        "is_repeat",
-        "pipeline",
-        "queue",
-        "share",
-        "started_ns",
-        "used_at",
-    )
-
-    def __init__(
-        self,
-        context: WorkerContext,
-        pipeline: Pipeline,
-        name: str,
-        share: int = BATCH_MAX,
-        *,
-        is_ahead: bool = False,
-    ) -> None:
-        self._context = context
-        self.pipeline = pipeline
-        self._name = name
-        self.share = min(share, BATCH_MAX)
-        self.is_ahead = is_ahead
-        self.call = 0
-        self.queue: QueueKeys | None = None
-        self.asked = 0
-        self.in_doubt: Operation[Dequeued] | None = None
-        self.is_repeat = False
-        self.is_off = False
-        self.started_ns = 0
-        self.used_at = 0.0
+    context: WorkerContext
+    pipeline: Pipeline
+    name: str
+    share: int = BATCH_MAX
+    is_ahead: bool = False
+    call: int = 0
+    queue: QueueKeys | None = None
+    asked: int = 0
+    in_doubt: Operation[Dequeued] | None = None
+    is_repeat: bool = False
+    is_off: bool = False
+    started_ns: int = 0
+    used_at: float = 0.0
 
     def ask(self, queue: QueueKeys, limit: int, *, call: int, max_active: int | None) -> None:
         """Prepare a dequeue."""
-        context = self._context
+        context = self.context
         self.call = call
         self.queue = queue
         self.asked = limit
@@ -77,7 +53,7 @@ class Turn:
         self.in_doubt = dequeue(
             queue,
             owner=context.token,
-            lane=self._name,
+            lane=self.name,
             call=call,
             limit=limit,
             lease_s=context.lease_s,
@@ -89,7 +65,7 @@ class Turn:
     def call_off(self) -> Operation[Dequeued]:
         """Return the operation that calls off the dequeue in doubt."""
         assert self.queue is not None
-        context = self._context
+        context = self.context
         return dequeue(
-            self.queue, owner=context.token, lane=self._name, call=self.call, limit=0, lease_s=context.lease_s
+            self.queue, owner=context.token, lane=self.name, call=self.call, limit=0, lease_s=context.lease_s
         )

@@ -161,7 +161,7 @@ async def test_the_end_of_a_run_wakes_one_connection_of_several(
         return await serve_once(self, turn)
 
     async def noted_turn(self: Fetcher, turn: fetcher.Turn) -> None:
-        looks[turn._name] += 1
+        looks[turn.name] += 1
         await take_turn(self, turn)
 
     monkeypatch.setattr(Fetcher, "_serve_once", noted_look)
@@ -198,7 +198,7 @@ async def test_a_token_lets_one_connection_ask_and_the_others_join_it_where_ther
     exchange = Fetcher._exchange
 
     async def noted(self: Fetcher, turn: fetcher.Turn, batches: list[SettleBatch], carried: int) -> bool:
-        asking[turn._name] += turn.in_doubt is not None
+        asking[turn.name] += turn.in_doubt is not None
         return await exchange(self, turn, batches, carried)
 
     monkeypatch.setattr(Fetcher, "_exchange", noted)
