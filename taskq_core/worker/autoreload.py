@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import TaskQError
@@ -47,14 +47,6 @@ _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 """Folders without code of the project. Hidden folders and virtual environments are skipped as well."""
 
 
-class Watch(Protocol):
-    """Watches the files of a project."""
-
-    def must_restart(self) -> bool:
-        """Return whether files have changed since the last check."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloading:
     """How to watch a project and start its worker.
@@ -67,7 +59,7 @@ class Reloading:
         child: Environment variable that marks a process as the child, with the value "true".
     """
 
-    watch: Callable[[float], Watch]
+    watch: "Callable[[float], FileWatch]"
     command: Sequence[str]
     child: str = CHILD
 
@@ -193,7 +185,7 @@ class _Child:
                 self._process.terminate()
 
 
-def _wait_for_change(child: _Child, watch: Watch, timeout_s: float) -> bool:
+def _wait_for_change(child: _Child, watch: "FileWatch", timeout_s: float) -> bool:
     """Return True when a file has changed or the timeout is over, False when the parent was stopped."""
     until = time.monotonic() + timeout_s
     while not child.wait_to_stop(EVERY_S):

@@ -12,11 +12,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskq_core.service.blocking import DaemonThreads
 from taskq_core.service.user_code import unlisted
 from taskq_core.telemetry import flush_at_end
+
+if TYPE_CHECKING:
+    from taskq_core.worker.worker import Worker
 
 logger = logging.getLogger("taskq.worker")
 
@@ -28,32 +31,7 @@ CLOSING_S = 2.0
 """Seconds that remaining asyncio tasks and threads get to end."""
 
 
-class Runnable(Protocol):
-    """The part of a worker that this module uses."""
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether a stop was requested."""
-        ...
-
-    async def arun(self) -> int:
-        """Run on the current event loop until stopped, and return the exit status."""
-        ...
-
-    def stop(self) -> None:
-        """Stop gracefully."""
-        ...
-
-    def abort(self) -> None:
-        """Stop at once."""
-        ...
-
-    def pause(self) -> None:
-        """Take no new tasks."""
-        ...
-
-
-def run_as_process(worker: Runnable, *, has_supervisor: bool = False) -> int:
+def run_as_process(worker: "Worker", *, has_supervisor: bool = False) -> int:
     """Run a worker until it is stopped, on a new event loop. Handle signals if this is the main thread.
 
     SIGTERM and SIGINT stop the worker, and a second signal ends the grace period. SIGTSTP pauses it. SIGHUP, sent when
@@ -105,7 +83,7 @@ def _is_interrupted_by_user() -> bool:
     return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
+async def _run_with_signals(worker: "Worker", *, has_supervisor: bool) -> int:
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         return await worker.arun()
     loop = asyncio.get_running_loop()
