@@ -40,9 +40,6 @@ class Service:
             BrokerError: Redis refused or could not be reached.
         """
 
-    def close(self) -> None:
-        """Stop the threads of the service. Called after the last pass."""
-
 
 class Signal(asyncio.Event):
     """An asyncio event for which a coroutine can wait with a time limit."""

@@ -39,10 +39,10 @@ from taskq_core.broker.operations.aggregation import (
     sweep,
 )
 from taskq_core.broker.operations.operation import BATCH_MAX
-from taskq_core.broker.operations.services import count_keys, resign
+from taskq_core.broker.operations.services import count_keys
 from taskq_core.client.preparer import Prepared
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.tasks.aggregation import Aggregation, GroupedTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys, decode_message
@@ -50,7 +50,7 @@ from taskq_core.wire.ids import new_task_id
 from taskq_core.worker.combining import Combiner
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
-from taskq_core.worker.leadership import Leadership, Topic
+from taskq_core.worker.leadership import Leadership, QueueService, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -72,28 +72,19 @@ class _Check:
     what: GroupCheck
 
 
-class Aggregator(Service):
-    """Combines the groups of one queue into tasks.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and whether there may be groups or sets.
-    """
+class Aggregator(QueueService):
+    """Combines the groups of one queue into tasks."""
 
     name = "aggregator"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
-        self._context = context
-        self._queue = queue
-        self._runner = context.runner
-        self._app = context.app
+        super().__init__(context, queue, leadership)
         self._combiner = Combiner(context, AT_ONCE)  # per queue, so that a hanging function blocks no other queue
-        self._leadership = leadership
         self._aggregators = context.app.aggregators
         mark = self._aggregators.fingerprint(queue.name)
         self.service = f"aggregator-{mark}" if mark else "aggregator"
         """Name of the lease."""
+        self.leader_keys = (queue.leader(self.service),)
         self._every_s = context.config.span("aggregate_every") if mark else WITHOUT_EVERY_S
         self._leader_ms = int(max(context.leader_s, 3 * self._every_s) * 1000)
         self._running: set[asyncio.Task[None]] = set()
@@ -145,14 +136,6 @@ class Aggregator(Service):
             each.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=timeout_s)
-
-    async def resign(self) -> None:
-        """Give up the lease, so that another worker can lead at once."""
-        await self._runner.run(resign(self._queue.leader(self.service), owner=self._context.token))
-
-    def close(self) -> None:
-        """Let the threads of the functions end."""
-        self._combiner.close()
 
     # --- expired sets -------------------------------------------------------------------------------------------------
 

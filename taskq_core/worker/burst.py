@@ -3,9 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from taskq_core.broker.operations import limits, views
-from taskq_core.service.loop import Service
 from taskq_core.wire import TaskState
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.fetcher import Fetcher
 
 FIRST_PAUSE_S = 0.001
@@ -14,7 +13,7 @@ LONGEST_PAUSE_S = 0.05
 """Maximum seconds between two checks."""
 
 
-class Burst(Service):
+class Burst(WorkerService):
     """Stops a burst worker that has finished.
 
     Args:
@@ -34,7 +33,7 @@ class Burst(Service):
         is_quiet: Callable[[], bool],
         when_idle: Callable[[], Awaitable[bool]] | None,
     ) -> None:
-        self._context = context
+        super().__init__(context)
         self._fetcher = fetcher
         self._is_quiet = is_quiet
         self._when_idle = when_idle
@@ -70,7 +69,7 @@ class Burst(Service):
 
         A task that waits for a concurrency limit becomes pending when a running task frees its place.
         """
-        run = self._context.runner.run
+        run = self._runner.run
         for queue in self._context.queues:
             for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: a task forwarded later is pending below
                 page = await run(views.list_tasks(queue, state, skip=0, count=1))

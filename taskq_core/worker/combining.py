@@ -7,7 +7,6 @@ from typing import Any
 
 from taskq_core.execution.context import TaskContext
 from taskq_core.handles.handle import TaskHandle
-from taskq_core.service.calls import Caller
 from taskq_core.tasks.aggregation import Aggregation, GroupedTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys
@@ -32,7 +31,7 @@ class Combiner:
 
     def __init__(self, context: WorkerContext, size: int) -> None:
         self._app = context.app
-        self._call = Caller(size, name="an aggregator", on_exhausted=context.on_exhausted)
+        self._call = context.new_caller(size, name="an aggregator", on_exhausted=context.on_exhausted)
 
     async def combine(
         self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]
@@ -71,10 +70,6 @@ class Combiner:
         call = _signature(await function()).using(queue=queue.name)
         middleware = self._app.middleware
         return await middleware.aoutgoing(call) if middleware.sees_calls else call
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._call.close()
 
 
 def _signature(result: object) -> Signature[Any]:

@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations.services import resign
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError
+from taskq_core.service.calls import Caller
+from taskq_core.service.loop import Service
 from taskq_core.service.user_code import abandon, unlisted
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.worker.config import WorkerConfig
@@ -94,6 +97,7 @@ class WorkerContext:
         self.metrics = WorkerMetrics(server=app.runtime.tracing.server)
         self.background = Background()
         self.running: dict[tuple[str, str], Run] = {}
+        self._callers: list[Caller] = []
         self.lease_s = int(config.span("lease"))
         self.grace_s = config.span("lease_grace")
         self.heartbeat_s = config.span("heartbeat")
@@ -104,3 +108,36 @@ class WorkerContext:
     def leader_ms(self) -> int:
         """Milliseconds after which another worker takes over a service from a silent leader."""
         return int(self.leader_s * 1000)
+
+    def new_caller(self, size: int, *, name: str, on_exhausted: Callable[[str], object] | None = None) -> Caller:
+        """Return a `Caller` for user functions, which the worker closes when it ends."""
+        caller = Caller(size, name=name, on_exhausted=on_exhausted)
+        self._callers.append(caller)
+        return caller
+
+    def close_callers(self) -> None:
+        """Let the threads of user functions end."""
+        for caller in self._callers:
+            caller.close()
+
+
+class WorkerService(Service):
+    """A background service of a worker.
+
+    Args:
+        context: The worker.
+    """
+
+    leader_keys: Sequence[str] = ()
+    """Keys of the leases that the service may hold."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._app = context.app
+        self._runner = context.runner
+        self._clock = context.clock
+
+    async def resign(self) -> None:
+        """Give up the leases, so that another worker can act at once."""
+        for key in self.leader_keys:
+            await self._runner.run(resign(key, owner=self._context.token))

@@ -19,15 +19,14 @@ from taskq_core.broker.operations.services import count_keys
 from taskq_core.broker.operations.views import look
 from taskq_core.errors import BrokerError, TaskIdConflictError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
-from taskq_core.service.calls import Caller
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.service.user_code import contained
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.dead_letters import dead_letter_arguments, dead_letter_id, read_dead_letter
 from taskq_core.tasks.task import Task
 from taskq_core.wire import DEAD_LETTER, QueueKeys, TaskMessage, TaskState
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.leadership import Leadership, Topic
+from taskq_core.worker.leadership import Leadership, QueueService, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -41,27 +40,17 @@ SOON_S = 0.05
 """Seconds to wait after a run that will be archived, because its settlement is on the way to Redis."""
 
 
-class DeadLetters(Service):
-    """Handles the archived tasks of one queue.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and whether there may be dead letters.
-    """
+class DeadLetters(QueueService):
+    """Handles the archived tasks of one queue."""
 
     name = "dead letters"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
-        self._app = context.app
-        self._queue = queue
-        self._runner = context.runner
+        super().__init__(context, queue, leadership)
         self._every_s = context.config.span("dead_letters_every")
         self._again_in_s = max(1, round(6 * self._every_s))
-        self._call = Caller(AT_ONCE, name="a handler of archived tasks")
+        self._call = context.new_caller(AT_ONCE, name="a handler of archived tasks")
         self._is_expected = self._has_checked = False
-        self._leadership = leadership
-        self._changes = leadership.signal()
 
     @property
     def is_idle(self) -> bool:
@@ -144,10 +133,6 @@ class DeadLetters(Service):
             taken = {name: value for name, value in arguments.items() if takes_all or name in known.codec.parameters}
             return Signature(known.using(**options), (), taken)
         return self._app.remote(name, **options).s(**arguments)
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._call.close()
 
 
 def needs_dead_letter(app: TaskQ, message: TaskMessage) -> bool:

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 
 from taskq_core.broker.operations.dispatch import read_due
 from taskq_core.broker.operations.new_tasks import register_queue
-from taskq_core.broker.operations.services import resign
-from taskq_core.service.loop import Service, Signal, jittered
+from taskq_core.service.loop import Signal, jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.leadership import Leadership, Topic
 from taskq_core.workflow.dispatch import Dispatch, Sweep, dispatch
 
 
-class Dispatcher(Service):
+class Dispatcher(WorkerService):
     """Dispatches workflow steps for the queues of one worker.
 
     Args:
@@ -27,10 +26,10 @@ class Dispatcher(Service):
     name = "dispatcher"
 
     def __init__(self, context: WorkerContext, leaderships: Mapping[str, Leadership]) -> None:
+        super().__init__(context)
+        self.leader_keys = [queue.leader("carrier") for queue in context.queues]
         self._keys = context.keys
         self._queues = {queue.name: queue for queue in context.queues}
-        self._runner = context.runner
-        self._token = context.token
         self._every_s = context.config.span("dispatch_every")
         lease_s = max(context.leader_s, 3 * self._every_s)
         self._leader_ms = int(lease_s * 1000)
@@ -71,7 +70,9 @@ class Dispatcher(Service):
         wanted = [name for name in self._queues if self._may_have_work(name)]
         for name in wanted:
             queue = self._queues[name]
-            self._urgent |= await self._dispatch_due(queue, owner=self._token, sweep=self._sweeps[name], others=others)
+            self._urgent |= await self._dispatch_due(
+                queue, owner=self._context.token, sweep=self._sweeps[name], others=others
+            )
         for name in others - self._queues.keys():  # possibly served by Go workers only
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)
@@ -109,8 +110,3 @@ class Dispatcher(Service):
         except StopIteration as end:
             found: set[str] = end.value
             return found
-
-    async def resign(self) -> None:
-        """Give up the leases, so that another worker can dispatch at once."""
-        for queue in self._queues.values():
-            await self._runner.run(resign(queue.leader("carrier"), owner=self._token))

@@ -303,9 +303,8 @@ class Executor:
         self._most_abandoned = concurrency
         self._threads.resize(concurrency)
 
-    async def close(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` for writes of progress, then close threads, processes and the timer."""
-        await self._progress.close(timeout_s)
+    async def close(self) -> None:
+        """Close threads, processes and the timer."""
         self._threads.close()
         self._deadlines.close()
         if self._processes is not None:

@@ -6,12 +6,12 @@ are whole seconds. The script has a separate lease, which older releases also us
 
 import logging
 
-from taskq_core.broker.operations.services import forward, resign
-from taskq_core.service.loop import Service, jittered
+from taskq_core.broker.operations.services import forward
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
-from taskq_core.worker.leadership import AFTER_S, Leadership
+from taskq_core.worker.leadership import AFTER_S, Leadership, QueueService
 
 logger = logging.getLogger("taskq.worker")
 
@@ -19,22 +19,14 @@ BATCH = 100
 """Maximum number of tasks per script call."""
 
 
-class Forwarder(Service):
-    """Moves due tasks of one queue.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and when the first task is due.
-    """
+class Forwarder(QueueService):
+    """Moves due tasks of one queue."""
 
     name = "forwarder"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
-        self._context = context
-        self._queue = queue
-        self._leadership = leadership
-        self._changes = leadership.signal()
+        super().__init__(context, queue, leadership)
+        self.leader_keys = (queue.leader("forwarder"),)
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d due ids in queue %s had no task and were dropped")
         self.moved = 0
         """Number of tasks moved."""
@@ -64,7 +56,7 @@ class Forwarder(Service):
         """Move all tasks that are due now. Return False if another worker holds the lease."""
         context = self._context
         while True:
-            answer = await context.runner.run(
+            answer = await self._runner.run(
                 forward(self._queue, owner=context.token, leader_ms=context.leader_ms, limit=BATCH)
             )
             context.redis_clock.learn(answer.now_ns, context.clock.monotonic())
@@ -75,7 +67,3 @@ class Forwarder(Service):
                 return False
             if answer.moved + answer.dropped < BATCH:
                 return True
-
-    async def resign(self) -> None:
-        """Give up the lease, so that another worker can forward at once."""
-        await self._context.runner.run(resign(self._queue.leader("forwarder"), owner=self._context.token))

@@ -9,10 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from taskq_core.service.loop import Service
 from taskq_core.telemetry import Reading, gauges, names
 from taskq_core.wire.samples import SAMPLE_S, QueueSample
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.health import Pulse
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ KEPT_S = 3.5 * SAMPLE_S
 """Seconds for which a sample is published."""
 
 
-class WorkerGauges(Service):
+class WorkerGauges(WorkerService):
     """Publishes gauges of this process while a worker runs.
 
     Args:
@@ -37,7 +36,7 @@ class WorkerGauges(Service):
     name = "gauges"
 
     def __init__(self, context: WorkerContext, pulse: Callable[[], Pulse], scheduler: "Scheduler | None") -> None:
-        self._context = context
+        super().__init__(context)
         self._pulse = pulse
         self._scheduler = scheduler
         self._samples: dict[str, tuple[QueueSample, float]] = {}

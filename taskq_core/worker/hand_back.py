@@ -20,7 +20,7 @@ from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.worker.dead_letters import needs_dead_letter
-from taskq_core.worker.recoverer import BATCH, decide_for
+from taskq_core.worker.recoverer import BATCH, decide
 from taskq_core.worker.run import ends_at
 
 logger = logging.getLogger("taskq.worker")
@@ -91,7 +91,7 @@ async def hand_back(
             now_s, tasks = held.now_ns // NS_PER_S, held.tasks
             for start in range(0, len(tasks), BATCH):
                 recoveries = [
-                    decide_for(
+                    decide(
                         app, queue, task, now_s, is_dead_letter_needed, is_overrun=(queue.name, task.task_id) in overran
                     )
                     for task in tasks[start : start + BATCH]

@@ -5,10 +5,10 @@ Each call is bounded. The worker that leads the queue acts. While nothing expire
 
 from taskq_core.broker.operations.services import clean
 from taskq_core.broker.operations.workflows import clean_workflows
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.leadership import Leadership, Topic
+from taskq_core.worker.leadership import Leadership, QueueService, Topic
 
 BATCH = 100
 """Maximum number of tasks of each kind that one script call deletes."""
@@ -16,21 +16,13 @@ RAREST = 8
 """Maximum pause while nothing expires, as a multiple of the usual pause."""
 
 
-class Janitor(Service):
-    """Deletes expired data of one queue.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and whether there is data that can expire.
-    """
+class Janitor(QueueService):
+    """Deletes expired data of one queue."""
 
     name = "janitor"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
-        self._runner = context.runner
-        self._queue = queue
-        self._leadership = leadership
+        super().__init__(context, queue, leadership)
         self._every_s = self._rest_s = context.config.span("clean_every")
         self._archive = context.app.settings.archive.limits(queue.name)
 

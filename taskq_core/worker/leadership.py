@@ -23,12 +23,12 @@ from typing import Any
 
 from taskq_core.broker.operations.diagnosis import read_time
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.services import LOOKOUT, count_keys, first_score, lead, lead_left, renew_lead, resign
+from taskq_core.broker.operations.services import LOOKOUT, count_keys, first_score, lead, lead_left, renew_lead
 from taskq_core.errors import BrokerError, BrokerReplyError
-from taskq_core.service.loop import Service, Signal, jittered
+from taskq_core.service.loop import Signal, jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.change_feed import ChangeFeed
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 
 SERVICE = LOOKOUT
 """Name of the lease."""
@@ -36,8 +36,6 @@ AFTER_S = 0.002
 """Seconds to wait past each second of Redis's clock before a check, because clocks are compared over a network."""
 RENEW_AT = 0.8
 """Fraction of the lease after which the leader renews it."""
-FULL_READ_S = 5.0
-"""Maximum seconds between two full reads, of each service's keys separately, where Redis does not report changes."""
 SOON_S = 0.05
 """Seconds after the end of a lease at which other workers check whether it was renewed."""
 NOBODY_LEADS = -2
@@ -79,7 +77,7 @@ class Topic(Enum):
                 return (queue.completed, queue.archived, queue.workflows_ended)
 
 
-class Leadership(Service):
+class Leadership(WorkerService):
     """Leads one queue or waits until it can, and reports which work the queue has.
 
     Args:
@@ -94,9 +92,9 @@ class Leadership(Service):
     def __init__(
         self, context: WorkerContext, queue: QueueKeys, feed: ChangeFeed, *, after: Sequence[asyncio.Event] = ()
     ) -> None:
-        self._context = context
-        self._clock = context.clock
+        super().__init__(context)
         self._queue = queue
+        self.leader_keys = (queue.leader(SERVICE),)
         self._after = after
         self.feed = feed
         """The connection that it reads on."""
@@ -110,8 +108,6 @@ class Leadership(Service):
         self._other_leads_until = -math.inf
         self._again_s = 0.0
         self._read_at_s = -math.inf
-        self._full_read_at = -math.inf
-        self._other_count = 0
         self._has_changed = True
         self._wake = Signal()
         self._signals: list[Signal] = []
@@ -183,7 +179,7 @@ class Leadership(Service):
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
         if self.has_checked:  # a worker that has just started tries at once
-            left_ms = await self._context.runner.run(lead_left(self._queue, SERVICE))
+            left_ms = await self._runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
                 self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
                 if left_ms > 0:
@@ -191,13 +187,13 @@ class Leadership(Service):
                 return False
         leader_ms = self._context.leader_ms
         asked = lead(self._queue.leader(SERVICE), owner=self._context.token, leader_ms=leader_ms)
-        if not await self._context.runner.run(asked):
+        if not await self._runner.run(asked):
             self.has_checked = True
             self._other_leads_until = sent_at + self._leader_s
             self._notify()
             return False
         self._led_until = sent_at + self._leader_s
-        self._read_at_s = self._full_read_at = -math.inf
+        self._read_at_s = -math.inf
         self._has_changed = True  # Redis reports only changes after a read, so everything is read again
         self._notify()
         return True
@@ -228,27 +224,17 @@ class Leadership(Service):
     async def _read(self) -> None:
         self._read_at_s = self._clock.monotonic()
         self._has_changed = False  # before the read: a change during it causes another read
-        if not self._found and self.due_s is None:
-            (count,) = await self._ask(count_keys((*self._dated, *self._others)))
-            due_s, found = await self._read_all() if count else (None, set())
-        elif self.feed.is_tracking or self._read_at_s - self._full_read_at >= FULL_READ_S:
-            due_s, found = await self._read_all()
-        else:  # one count shows in most cases that only the due tasks may have changed
-            *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
-            due_s, found = _first(scores), self._found
-            if count != self._other_count:
-                due_s, found = await self._read_all()
+        due_s: float | None = None
+        found: set[Topic] = set()
+        is_quiet = not self._found and self.due_s is None
+        if not is_quiet or (await self._ask(count_keys((*self._dated, *self._others))))[0]:
+            answers = await self._ask(*map(first_score, self._dated), *map(count_keys, self._topics.values()))
+            counts = answers[len(self._dated) :]
+            due_s = _first(answers[: len(self._dated)])
+            found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
         if self.feed.is_tracking:
             await self._ask(count_keys(self._watched))  # ignore the counts: the read makes Redis report changes
         self._learn(due_s, found)
-
-    async def _read_all(self) -> tuple[float | None, set[Topic]]:
-        self._full_read_at = self._read_at_s
-        answers = await self._ask(*map(first_score, self._dated), *map(count_keys, self._topics.values()))
-        counts = answers[len(self._dated) :]
-        self._other_count = sum(counts)
-        found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
-        return _first(answers[: len(self._dated)]), found
 
     async def _ask(self, *requests: Operation[Any]) -> list[Any]:
         """Send operations in one write, and renew the lease in the same write if needed.
@@ -297,10 +283,6 @@ class Leadership(Service):
         for signal in self._signals:
             signal.set()
 
-    async def resign(self) -> None:
-        """Give up the lease, so that another worker can lead at once."""
-        await self._context.runner.run(resign(self._queue.leader(SERVICE), owner=self._context.token))
-
 
 def _first(scores: Iterable[Any]) -> float | None:
     # A key of a wrong type counts as due. The forward script reports it, until the reconciler moves it aside.
@@ -310,3 +292,19 @@ def _first(scores: Iterable[Any]) -> float | None:
 
 class _NoLeaderError(Exception):
     """Another worker holds the lease."""
+
+
+class QueueService(WorkerService):
+    """A service of one queue.
+
+    Args:
+        context: The worker.
+        queue: Key names of the queue.
+        leadership: Reports whether this worker leads the queue, and which work the queue has.
+    """
+
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
+        super().__init__(context)
+        self._queue = queue
+        self._leadership = leadership
+        self._changes = leadership.signal()

@@ -10,12 +10,11 @@ import asyncio
 import logging
 
 from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
-from taskq_core.broker.operations.services import resign
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.leadership import Leadership, Topic
+from taskq_core.worker.leadership import Leadership, QueueService, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -29,26 +28,22 @@ REST_S = 0.02
 """Seconds between two calls of a check."""
 
 
-class Limiter(Service):
+class Limiter(QueueService):
     """Admits tasks of one queue.
 
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and whether the queue has limits.
+        leadership: The leadership of the queue.
         pipeline: A reserved connection to wait for tokens on.
     """
 
     name = "limiter"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership, pipeline: Pipeline) -> None:
-        self._queue = queue
-        self._context = context
-        self._runner = context.runner
-        self._clock = context.clock
+        super().__init__(context, queue, leadership)
+        self.leader_keys = (queue.leader("limiter"),)
         self._pipeline = pipeline
-        self._leadership = leadership
-        self._changes = leadership.signal()
         self._leader_s = context.leader_s
         self._check_every_s = context.config.span("reconcile_every")
         self._next_check = self._clock.monotonic() + self._check_every_s
@@ -140,7 +135,3 @@ class Limiter(Service):
         if self._token is not None:
             self._token.cancel()
             self._token = None
-
-    async def resign(self) -> None:
-        """Give up the lease, so that another worker can admit at once."""
-        await self._runner.run(resign(self._queue.leader("limiter"), owner=self._context.token))

@@ -55,22 +55,6 @@ class RunBuffer:
         cursor: The last cursors that this run wrote, or None.
     """
 
-    __slots__ = (
-        "_busy",
-        "_has_ended",
-        "_has_warned",
-        "_is_planned",
-        "_lock",
-        "_next_at",
-        "_reports_itself",
-        "_run",
-        "_timer",
-        "_waiters",
-        "_waiting",
-        "_writer",
-        "cursor",
-    )
-
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
         self._run = run
         self._writer = writer
@@ -273,7 +257,7 @@ class ProgressWriter:
         self.is_stopping = context.stopping.is_set
         self.loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.start = context.background.start
 
     def of(self, run: Run) -> RunBuffer:
         """Return the buffer of a run. Callable from any thread."""
@@ -285,15 +269,3 @@ class ProgressWriter:
                     buffer = run.buffer = RunBuffer(run, self)
         assert isinstance(buffer, RunBuffer)
         return buffer
-
-    def start(self, write: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Start a write."""
-        task = self.loop.create_task(write)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def close(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` for writes in progress."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)

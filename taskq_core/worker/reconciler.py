@@ -22,9 +22,9 @@ from taskq_core.broker.plans import arun_plan
 from taskq_core.errors import BrokerError
 from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 
 logger = logging.getLogger("taskq.worker")
 
@@ -38,7 +38,7 @@ LOGGED_MAX = 20
 """Maximum number of findings of one pass that are logged individually."""
 
 
-class Reconciler(Service):
+class Reconciler(WorkerService):
     """Repairs one queue.
 
     Args:
@@ -50,8 +50,7 @@ class Reconciler(Service):
     name = "reconciler"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, turn: asyncio.Lock) -> None:
-        self._context = context
-        self._runner = context.runner
+        super().__init__(context)
         self._queue = queue
         self._every_s = context.config.span("reconcile_every")
         self._turn = turn

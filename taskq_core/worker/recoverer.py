@@ -9,18 +9,17 @@ the lease again, so the second one finds nothing to do.
 import logging
 import math
 from collections.abc import Callable
-from functools import partial
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.services import ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
 from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.execution.context import TaskContext
 from taskq_core.handles.attempts import record_attempt
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.tasks.retry import delay_after
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
 from taskq_core.wire.durations import NS_PER_S
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.outcome import counts_as_failure
 from taskq_core.worker.run import Ending
 
@@ -37,23 +36,23 @@ OVERRUN_TEXT = Ending.TIMEOUT.value
 
 
 def decide(
+    app: TaskQ,
+    queue: QueueKeys,
     task: ExpiredTask,
     now_s: int,
-    counts: Callable[[TaskMessage], bool] = lambda message: True,
-    needs_dead_letter: Callable[[TaskMessage], bool] = lambda message: False,
+    needs_dead_letter: Callable[[TaskMessage], bool],
     *,
     is_overrun: bool = False,
-    delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
 ) -> Recovery:
-    """Decide what happens to a task whose worker was lost. Pure.
+    """Decide what happens to a task whose worker was lost.
 
     Args:
+        app: The queue application. The options of its tasks apply.
+        queue: Key names of the queue.
         task: The task, as listed.
         now_s: Unix second by Redis's clock.
-        counts: Returns whether the lost lease counts as a failure, which uses an attempt.
         needs_dead_letter: Returns whether the task needs a dead letter if it is archived.
         is_overrun: Whether the worker was killed because this task did not end when its time was over.
-        delay: Returns the seconds until the next attempt.
     """
     if not task.message:
         return Recovery(task, Verdict.DROP)
@@ -76,19 +75,15 @@ def decide(
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
         stored = archived_message(message, error=OVERRUN_TEXT if is_overrun else text, failed_at_s=now_s)
         return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_dead_letter=needs_dead_letter(message))
-    is_counted = is_overrun or counts(message)
+    is_failure = app.find_handler(message.type).options.is_failure
+    is_counted = is_overrun or counts_as_failure(
+        is_failure, LeaseLostError(queue.name, message.id), name=message.type, queue=queue.name, task_id=message.id
+    )
     text = OVERRUN_TEXT if is_overrun else LOST_TEXT
-    delay_ms = math.ceil(delay(message, error) * 1000)
+    delay_ms = math.ceil(delay_after_loss(app, queue, message, error) * 1000)
     stored = retried_message(message, error=text, failed_at_s=now_s, counts=is_counted)
     verdict = Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED
     return Recovery(task, verdict, stored, delay_ms=delay_ms, record=record)
-
-
-def loss_counts(app: TaskQ, queue: QueueKeys, message: TaskMessage) -> bool:
-    """Return whether the loss of a task's worker counts as a failure, by the task's `is_failure`."""
-    is_failure = app.find_handler(message.type).options.is_failure
-    error = LeaseLostError(queue.name, message.id)
-    return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
 
 
 def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: Exception) -> float:
@@ -113,27 +108,7 @@ def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: 
     return delay_after(options.policy, message.retried, error, context)
 
 
-def decide_for(
-    app: TaskQ,
-    queue: QueueKeys,
-    task: ExpiredTask,
-    now_s: int,
-    needs_dead_letter: Callable[[TaskMessage], bool],
-    *,
-    is_overrun: bool = False,
-) -> Recovery:
-    """Call `decide` with the options of the application's tasks."""
-    return decide(
-        task,
-        now_s,
-        partial(loss_counts, app, queue),
-        needs_dead_letter,
-        is_overrun=is_overrun,
-        delay=partial(delay_after_loss, app, queue),
-    )
-
-
-class Recoverer(Service):
+class Recoverer(WorkerService):
     """Takes back lost tasks of one queue.
 
     Args:
@@ -147,8 +122,7 @@ class Recoverer(Service):
     def __init__(
         self, context: WorkerContext, queue: QueueKeys, needs_dead_letter: Callable[[TaskMessage], bool]
     ) -> None:
-        self._app = context.app
-        self._runner = context.runner
+        super().__init__(context)
         self._queue = queue
         self._needs_dead_letter = needs_dead_letter
         self._every_s = context.config.span("recover_every")
@@ -164,7 +138,7 @@ class Recoverer(Service):
             if not expired.tasks:
                 break
             recoveries = [
-                decide_for(self._app, self._queue, task, expired.now_ns // NS_PER_S, self._needs_dead_letter)
+                decide(self._app, self._queue, task, expired.now_ns // NS_PER_S, self._needs_dead_letter)
                 for task in expired.tasks
             ]
             codes = await self._runner.run(

@@ -6,18 +6,17 @@ database work: two concurrent relays neither lose nor duplicate a task, see `tas
 
 import math
 
-from taskq_core.broker.operations.services import lead, resign
+from taskq_core.broker.operations.services import lead
 from taskq_core.client.outbox import Delivered, OutboxFigures, OutboxTable
-from taskq_core.service.calls import Caller
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.telemetry import gauges
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 
 COUNT_EVERY_S = 30.0
 """Seconds between two counts of the rows for metrics. A count reads the whole table."""
 
 
-class Relay(Service):
+class Relay(WorkerService):
     """Sends the rows of one table.
 
     Args:
@@ -28,12 +27,12 @@ class Relay(Service):
     name = "relay"
 
     def __init__(self, context: WorkerContext, table: OutboxTable) -> None:
-        self._context = context
+        super().__init__(context)
         self._table = table
-        self._leader_key = context.keys.outbox_leader(table.name)
+        self.leader_keys = (context.keys.outbox_leader(table.name),)
         self._figures: OutboxFigures | None = None
         self._figures_at = -math.inf
-        self._call = Caller(1, name=f"the outbox of {table.name}")
+        self._call = context.new_caller(1, name=f"the outbox of {table.name}")
         self._has_checked = False
 
     @property
@@ -60,7 +59,7 @@ class Relay(Service):
 
     async def _send_all(self) -> float:
         context = self._context
-        leads = lead(self._leader_key, owner=context.token, leader_ms=context.leader_ms)
+        leads = lead(self.leader_keys[0], owner=context.token, leader_ms=context.leader_ms)
         while await context.runner.run(leads):
             delivered: Delivered = await self._call(context.app.runtime.delivery.deliver, self._table)
             if delivered.failure is not None:
@@ -75,11 +74,3 @@ class Relay(Service):
         if now - self._figures_at >= COUNT_EVERY_S and gauges.is_active:
             self._figures = await self._call(self._table.figures)
             self._figures_at = now
-
-    async def resign(self) -> None:
-        """Give up the lease, so that another worker can take over at once."""
-        await self._context.runner.run(resign(self._leader_key, owner=self._context.token))
-
-    def close(self) -> None:
-        """Let the thread end."""
-        self._call.close()

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from taskq_core.execution.context import TaskContext, current
-from taskq_core.service.calls import Caller
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
 
@@ -35,7 +34,7 @@ class ErrorReporter:
         self._handlers = app.error_handlers
         self._observer = app.observer
         self._guard = app.timetable.guard
-        self._call = Caller(context.config.concurrency, name="an error handler")
+        self._call = context.new_caller(context.config.concurrency, name="an error handler")
 
     def report(self, run: Run, done: Callable[[Run], None]) -> None:
         """Call the handlers with a run that has ended. Keep its `is_reported` True until all of them have returned.
@@ -78,10 +77,6 @@ class ErrorReporter:
         finally:
             run.is_reported = False
             done(run)
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._call.close()
 
 
 def _facts(context: TaskContext) -> dict[str, object]:

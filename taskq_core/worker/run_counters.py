@@ -9,11 +9,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from taskq_core.broker.operations.samples import count_runs
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.telemetry import NOT_PROCESSED, Outcome
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -24,7 +24,7 @@ HAND_IN_S = 10.0
 """Approximate seconds between two calls that add the counts to Redis."""
 
 
-class RunCounters(Service):
+class RunCounters(WorkerService):
     """Counts of one worker. Used on its event loop only.
 
     Args:
@@ -34,7 +34,7 @@ class RunCounters(Service):
     name = "run counters"
 
     def __init__(self, context: WorkerContext) -> None:
-        self._context = context
+        super().__init__(context)
         self._counted: dict[QueueKeys, dict[str, TypeCounters]] = {}
         self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeCounters]]] = {}
         self._calls = 0
@@ -84,7 +84,7 @@ class RunCounters(Service):
                 self._sent[queue] = (hour, self._calls, types)
         for queue, (at, call, types) in list(self._sent.items()):
             operation = count_runs(queue, at, types, owner=self._context.token, call=call)
-            code = await self._context.runner.run(operation)
+            code = await self._runner.run(operation)
             del self._sent[queue]
             if code < 0:
                 logger.error(

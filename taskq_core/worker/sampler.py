@@ -12,13 +12,13 @@ from taskq_core.broker.operations.presence import keys_of_index, list_alive, rea
 from taskq_core.broker.operations.samples import sample
 from taskq_core.broker.operations.views import count_tasks, estimate_memory, has_queue
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.telemetry import gauges
 from taskq_core.wire import QueueKeys, ServerInfo, TaskState
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.leadership import Leadership
+from taskq_core.worker.leadership import Leadership, QueueService
 
 logger = logging.getLogger("taskq.worker")
 
@@ -72,13 +72,13 @@ class Fleet:
         return found
 
 
-class Sampler(Service):
+class Sampler(QueueService):
     """Stores samples of one queue while this worker leads it.
 
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and whether the queue has changed.
+        leadership: The leadership of the queue.
         fleet: Reads how busy the workers are.
         on_sample: Called with each sample of the finest resolution.
     """
@@ -93,11 +93,7 @@ class Sampler(Service):
         fleet: Fleet,
         on_sample: Callable[[str, QueueSample], None] = lambda queue, sample: None,
     ) -> None:
-        self._context = context
-        self._queue = queue
-        self._runner = context.runner
-        self._leadership = leadership
-        self._changes = leadership.signal()
+        super().__init__(context, queue, leadership)
         self._fleet = fleet
         self._on_sample = on_sample
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)

@@ -176,11 +176,6 @@ class Services:
         for feed in self._feeds:
             await feed.close()
 
-    def close(self) -> None:
-        """Let the threads of the services end."""
-        for service in self.all:
-            service.close()
-
 
 def _asks_ahead(context: WorkerContext, starts: Starts) -> bool:
     """Return whether the worker may send dequeues behind the wait for a token.

@@ -58,7 +58,6 @@ class Settler:
 
     Args:
         context: The worker.
-        reporter: Calls error handlers and observers.
         counters: Counts settled runs.
         dead_letters: Handles archived tasks, by the name of their queue.
         dispatcher: Dispatches workflow steps to other queues.
@@ -74,7 +73,6 @@ class Settler:
         self,
         context: WorkerContext,
         *,
-        reporter: ErrorReporter,
         counters: RunCounters,
         dead_letters: Mapping[str, DeadLetters],
         dispatcher: Dispatcher,
@@ -93,7 +91,7 @@ class Settler:
             f"archived after {self._unknown_timeout_s:g} s",
             field="task_name",
         )
-        self._reporter = reporter
+        self._reporter = ErrorReporter(context)
         self._is_observed = app.observer.wants_ended
         self._counters = counters
         self._dead_letters = dead_letters

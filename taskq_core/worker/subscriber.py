@@ -8,13 +8,12 @@ import logging
 from collections.abc import Callable, Mapping
 
 from taskq_core.errors import BrokerAuthenticationError
-from taskq_core.service.loop import Service
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 
 logger = logging.getLogger("taskq.worker")
 
 
-class Subscriber(Service):
+class Subscriber(WorkerService):
     """Listens on channels, on one connection.
 
     Args:
@@ -25,7 +24,7 @@ class Subscriber(Service):
     name = "subscriber"
 
     def __init__(self, context: WorkerContext, handlers: Mapping[str, Callable[[str], object]]) -> None:
-        self._runner = context.runner
+        super().__init__(context)
         self._handlers = handlers
         self._has_warned = False
 
@@ -47,7 +46,7 @@ class Subscriber(Service):
             await subscription.close()
 
 
-class PrimaryFollower(Service):
+class PrimaryFollower(WorkerService):
     """Asks the Sentinels every second which server is the primary.
 
     Args:
@@ -59,7 +58,7 @@ class PrimaryFollower(Service):
     name = "follower"
 
     def __init__(self, context: WorkerContext, changed: Callable[[], None]) -> None:
-        self._runner = context.runner
+        super().__init__(context)
         self._changed = changed
 
     async def work(self) -> float:

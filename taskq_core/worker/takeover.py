@@ -14,9 +14,8 @@ import logging
 import socket
 
 from taskq_core.broker.operations import presence, services
-from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.hand_back import hand_back
 from taskq_core.worker.liveness import is_held, place
 
@@ -32,7 +31,7 @@ LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
 """Services of a queue that the dead worker may have led. Their leases are released at once."""
 
 
-class Takeover(Service):
+class Takeover(WorkerService):
     """Takes back the tasks of one queue from dead workers of this host.
 
     Args:
@@ -45,10 +44,8 @@ class Takeover(Service):
     name = "takeover"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, here: str, supervisor: str = "") -> None:
-        self._app = context.app
+        super().__init__(context)
         self._queue = queue
-        self._runner = context.runner
-        self._clock = context.clock
         self._token = context.token
         self._record = supervisor.encode()
         self._place = here

@@ -14,18 +14,18 @@ from taskq_core.broker.operations.services import Notified, count_keys, notify, 
 from taskq_core.broker.operations.views import ping
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
-from taskq_core.service.loop import Service, jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.fetcher import Fetcher
-from taskq_core.worker.leadership import Leadership
+from taskq_core.worker.leadership import Leadership, QueueService
 from taskq_core.worker.turn import Turn
 
 FULL_S = 0.05
 """Seconds until the next check by a worker that already runs as many tasks of its queues as it may."""
 
 
-class Waker(Service):
+class Waker(WorkerService):
     """Waits for wake tokens while the worker is idle.
 
     It sends dequeues behind the wait, in the same write. Redis answers both at once when a token comes. So Redis and
@@ -65,11 +65,11 @@ class Waker(Service):
         *,
         asks_ahead: bool,
     ) -> None:
+        super().__init__(context)
         self._leaderships = leaderships
         self._queues = {queue.wake: queue for queue in queues}
         self._pipeline = pipeline
         self._fetcher = fetcher
-        self._clock = context.clock
         self._safety_net_s = context.config.span("safety_net")
         self._longest_s = min(context.lease_s / 4, REQUEST_LIFETIME_S / 2)
         self._turns: dict[str, Turn] = {}
@@ -172,13 +172,13 @@ class Waker(Service):
                     self._fetcher.give_up(self._in_doubt.pop())
 
 
-class Watcher(Service):
+class Watcher(QueueService):
     """Puts wake tokens for tasks that were enqueued without one, while this worker leads the queue.
 
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Reports whether this worker leads, and changes of the pending list.
+        leadership: The leadership of the queue.
         pipeline: A reserved connection to wait on, if no changes are reported.
         max_active: Maximum number of active tasks of the queue, or None.
     """
@@ -201,11 +201,9 @@ class Watcher(Service):
         pipeline: Pipeline,
         max_active: int | None = None,
     ) -> None:
-        self._queue = queue
+        super().__init__(context, queue, leadership)
         self._feed = leadership.feed
         self._pipeline = pipeline
-        self._leadership = leadership
-        self._changes = leadership.signal()
         self._feed.watch((queue.pending,), self._changes.set)
         self._watch_s = 2 * context.leader_s
         self._max_active = max_active

@@ -9,9 +9,8 @@ from collections.abc import Collection
 from taskq_core.broker.operations.presence import list_alive, server_info
 from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
-from taskq_core.service.loop import Service
 from taskq_core.settings import nearest_hint
-from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.sampler import Fleet
 
 logger = logging.getLogger("taskq.worker")
@@ -22,7 +21,7 @@ AGAIN_S = 3600.0
 """Seconds between two checks."""
 
 
-class WorkerWarnings(Service):
+class WorkerWarnings(WorkerService):
     """Checks Redis, the other workers and the schedulers for problems, and logs them.
 
     Args:
@@ -33,10 +32,8 @@ class WorkerWarnings(Service):
     name = "warnings"
 
     def __init__(self, context: WorkerContext, fleet: Fleet) -> None:
-        self._context = context
-        self._app = context.app
+        super().__init__(context)
         self._config = context.config
-        self._runner = context.runner
         self._fleet = fleet
         self._warned: set[str] = set()
         self._has_checked = False

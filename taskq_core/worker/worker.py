@@ -54,7 +54,6 @@ from taskq_core.worker.liveness import hold
 from taskq_core.worker.loop_watch import LoopWatch
 from taskq_core.worker.process import run_as_process
 from taskq_core.worker.reconciler import Reconciler
-from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Run
 from taskq_core.worker.run_counters import RunCounters
@@ -390,10 +389,7 @@ class Worker:
         dead_letters = {queue.name: DeadLetters(context, queue, leaderships[queue.name]) for queue in context.queues}
         dispatcher = Dispatcher(context, leaderships)
         counters = self._counters = RunCounters(context)
-        self._reporter = ErrorReporter(context)
-        settler = self._settler = Settler(
-            context, reporter=self._reporter, counters=counters, dead_letters=dead_letters, dispatcher=dispatcher
-        )
+        settler = self._settler = Settler(context, counters=counters, dead_letters=dead_letters, dispatcher=dispatcher)
         self._executor = Executor(context, settler, state=state, socket_name=self._socket_name)
         self._starts = Starts(context, settler, self._executor.start)
         self._fetcher = Fetcher(context, settler, self._starts)
@@ -490,10 +486,9 @@ class Worker:
             async with asyncio.timeout(ENDING_S):
                 await self._counters.hand_in()
         await services.resign(ENDING_S)
-        services.close()
         await context.background.close(ENDING_S)
-        self._reporter.close()
-        await self._executor.close(ENDING_S)
+        context.close_callers()
+        await self._executor.close()
         context.metrics.flush()
         await self._keepalive.stop()
         await services.disconnect()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from taskq_core import TaskQ
 from taskq_core.broker.operations.services import ExpiredTask
 from taskq_core.handles import attempts
 from taskq_core.handles.attempts import LONGEST, read_attempts, record_attempt, traceback_text
@@ -163,10 +164,11 @@ def test_an_exception_that_cannot_be_shown_costs_nothing() -> None:
 
 
 def test_a_lost_lease_is_noted_with_the_worker_that_had_it() -> None:
+    app = TaskQ("redis://localhost")
     message = build_message(type="t", payload=b"{}", id="x", queue="default", retry=3, retried=1)
     lost = ExpiredTask("x", "100", message.SerializeToString(), owner="w1", started_s=50.0)
 
-    (attempt,) = read_attempts(decide(lost, 200).record)
+    (attempt,) = read_attempts(decide(app, app.runtime.keys.queue("default"), lost, 200, lambda message: False).record)
 
     assert (attempt.number, attempt.worker, attempt.error) == (2, "w1", "taskq_core.errors.LeaseLostError")
     assert attempt.started_at == datetime(1970, 1, 1, 0, 0, 50, tzinfo=UTC)

@@ -19,6 +19,7 @@ from taskq_core.broker.operations import aggregation, new_tasks
 from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.broker.operations.operation import NOW, Operation
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
+from taskq_core.service.loop import Signal
 from taskq_core.tasks.aggregation import GroupedTask
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message, encode_message
@@ -51,6 +52,9 @@ class Unknown:
     """A leadership that has not looked yet, so that Redis is asked."""
 
     has_checked = False
+
+    def signal(self) -> Signal:
+        return Signal()
 
 
 class Bench:
@@ -126,7 +130,7 @@ async def bench(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> Asyn
     bench = Bench(app, redis_server, queue)
     yield bench
     for each in bench.aggregators:
-        each.close()
+        each._context.close_callers()
     await bench.runner.aclose()
     await app.aclose()
 

@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core import LeaseLostError, RawTask, TaskQ, current_task
 from taskq_core.broker.operations.services import ExpiredTask, Verdict
-from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
+from taskq_core.wire import QueueKeys, build_message, decode_message
 from taskq_core.worker.recoverer import decide
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, push_raw, state_of, stored, until
@@ -31,13 +31,17 @@ def expired(*, retried: int = 1, retry: int = 3) -> ExpiredTask:
 )
 def test_a_lost_lease_counts_if_it_is_a_failure(counts: bool, retried: int, verdict: Verdict, after: int) -> None:
     """Where no attempt is left the task is archived, counted or not, as Go does."""
-    seen: list[TaskMessage] = []
+    seen: list[BaseException] = []
+    app = TaskQ("redis://localhost")
 
-    def ask(message: TaskMessage) -> bool:
-        seen.append(message)
+    def ask(error: BaseException) -> bool:
+        seen.append(error)
         return counts
 
-    recovery = decide(expired(retried=retried), NOW_S, ask)
+    app.task(name="t", is_failure=ask)(lambda: None)
+    queue = app.runtime.keys.queue("default")
+
+    recovery = decide(app, queue, expired(retried=retried), NOW_S, lambda message: False)
 
     assert recovery.verdict is verdict
     stored = decode_message(recovery.message)

@@ -14,7 +14,6 @@ from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker import fetcher
 from taskq_core.worker.dispatcher import Dispatcher
-from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.run import Run
 from taskq_core.worker.run_counters import RunCounters
 from taskq_core.worker.settler import Settler
@@ -196,7 +195,6 @@ def settler_of(app: TaskQ, **config: Any) -> tuple[Settler, list[int]]:
     released: list[int] = []
     settler = Settler(
         context,
-        reporter=ErrorReporter(context),
         counters=RunCounters(context),
         dead_letters={},
         dispatcher=Dispatcher(context, {}),
