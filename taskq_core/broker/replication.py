@@ -8,15 +8,14 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from taskq_core.broker.operations.new_tasks import EnqueueCode
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.operation import Argument, Confirmation, Operation
-from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.errors import BrokerReplicationError
 
 ANSWER_S = 0.5
 """Seconds reserved for the answer, because Redis ends a wait up to 0.1 s late, and later if it is busy. With less time
 left, there is no further attempt."""
-_STORED = frozenset((EnqueueCode.STORED, EnqueueCode.CHANGED, DeliveryCode.STORED_BEFORE))
+_STORED = frozenset((StoreCode.STORED, StoreCode.CHANGED, StoreCode.STORED_BEFORE))
 _SHARE = 0.4
 """Maximum part of a short timeout that is reserved for the answer."""
 

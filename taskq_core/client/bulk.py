@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-from taskq_core.broker.operations.new_tasks import HELD, Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
 from taskq_core.client.preparer import Preparer, refusal, task_of
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
@@ -70,10 +70,10 @@ class Batch:
         """Split a batch that was sent: tasks refused by a full queue, the other tasks, and the codes of the others."""
         full, others = Batch(self.queue, self.span), Batch(self.queue, self.span)
         for source, task, code in zip(self.sources, self.tasks, answer, strict=True):
-            part = full if code == EnqueueCode.FULL else others
+            part = full if code == StoreCode.FULL else others
             part.sources.append(source)
             part.tasks.append(task)
-        return full, others, Codes(answer.replace(EnqueueCode.FULL, ""), answer.holders)
+        return full, others, Codes(answer.replace(StoreCode.FULL, ""), answer.holders)
 
 
 class BatchFiller:
@@ -180,7 +180,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
 
     def add(self, batch: Batch, answer: Codes) -> list[EnqueueError | None]:
         """Add the tasks of a batch that was sent. Return an error or None for each task, or [] if there is no error."""
-        if answer.count(EnqueueCode.STORED) == len(batch.tasks):
+        if answer.count(StoreCode.STORED) == len(batch.tasks):
             self._sources += batch.sources
             self.ids += [task.task_id for task in batch.tasks]
             return []
@@ -190,7 +190,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
             if code in HELD:
                 self._positions_of_existing.add(len(self))
                 self.existing[task.task_id] = holder
-            elif code != EnqueueCode.STORED:
+            elif code != StoreCode.STORED:
                 error = refusal(code, source.name, batch.queue.name, task.task_id, answer, holder)
                 self.errors.append(error)
             if error is None:
@@ -215,7 +215,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         """Add tasks that will be sent when the surrounding transaction commits."""
         self._deferred = {}
         for batch in waiting:
-            self.add(batch, Codes(EnqueueCode.STORED * len(batch.tasks)))
+            self.add(batch, Codes(StoreCode.STORED * len(batch.tasks)))
 
     def begin(self) -> list[TaskHandle[Any]]:
         """Remove the deferred tasks, because they are sent now. Return the handles that were created for them."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from taskq_core.broker.operations.new_tasks import HELD, Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -63,11 +63,11 @@ class Prepared(Generic[R]):
         """Update the handle for the outcome of the enqueue. Return the error of a refused task, otherwise None.
 
         Args:
-            code: The `EnqueueCode` of the task.
+            code: The `StoreCode` of the task.
             answer: The response that contains the code. None if the code is from another script.
             holder: Id of the task that holds the unique lock, "" if unknown.
         """
-        if code == EnqueueCode.STORED:
+        if code == StoreCode.STORED:
             return None
         if code in HELD:
             if holder:
@@ -103,9 +103,9 @@ def refusal(
     code: str, name: str, queue: str, task_id: str, answer: Codes | None = None, holder: str = ""
 ) -> EnqueueError:
     """Return the error of a refused task: its unique lock or its id is taken, or its queue is full."""
-    if code == EnqueueCode.FULL and answer is not None:
+    if code == StoreCode.FULL and answer is not None:
         return QueueFullError(name, queue, task_id, answer.pending, answer.limit)
-    if code == EnqueueCode.DUPLICATE:
+    if code == StoreCode.DUPLICATE:
         return DuplicateTaskError(name, queue, task_id, existing_id=holder)
     return TaskIdConflictError(name, queue, task_id)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations import new_tasks
-from taskq_core.broker.operations.new_tasks import Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.client import receipts
 from taskq_core.client.bulk import Batch, BulkResult
@@ -156,7 +156,7 @@ class Sender:
         try:
             while True:
                 answer = yield from self.store(batch.queue, batch.tasks, self.timeout_s)
-                pause_s = wait.pause_s() if EnqueueCode.FULL in answer else None
+                pause_s = wait.pause_s() if StoreCode.FULL in answer else None
                 if pause_s is None:
                     break
                 refused, stored, stored_answer = batch.split(answer)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from taskq_core.broker.operations.new_tasks import EnqueueCode
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sync import SyncRunner
@@ -140,7 +140,7 @@ class Client:
         try:
             while True:
                 answer = run_plan(self._sender.store(prepared.queue, (prepared.task,), timeout_s), self._answer)
-                if answer == EnqueueCode.STORED.value:
+                if answer == StoreCode.STORED.value:
                     error = None
                     break
                 ((code, holder),) = answer.each()

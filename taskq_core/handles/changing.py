@@ -6,7 +6,8 @@ Handles and inspectors execute these plans. If a change is refused, nothing was 
 from datetime import datetime
 
 from taskq_core.broker.operations import actions, services, views
-from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
+from taskq_core.broker.operations.actions import OK, Action, Refusal
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
@@ -168,8 +169,8 @@ def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> R
         raise refusal(queue.name, task_id, departure.answer, doing="moved")
     if isinstance(code, WireFormatError):
         raise code
-    if code != ArrivalCode.ARRIVED:
-        kind = TaskIdConflictError if code == ArrivalCode.ID_CONFLICT else DuplicateTaskError
+    if code != StoreCode.STORED:
+        kind = TaskIdConflictError if code == StoreCode.ID_CONFLICT else DuplicateTaskError
         raise kind(decode_message(departure.fields[b"msg"]).type, target.name, task_id)
 
 

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
-from taskq_core.broker.operations.actions import MOVE_S, OK, ArrivalCode, Departure
+from taskq_core.broker.operations.actions import MOVE_S, OK, Departure
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
@@ -41,7 +42,7 @@ _CONFIRMED_S = 2 * MOVE_S
 """Seconds for which a receipt is stored after the end of its move, which is longer than step 2 can take."""
 
 Code = str | WireFormatError
-"""An `ArrivalCode`, or the error of a task whose message cannot be changed for the other queue."""
+"""A `StoreCode`, or the error of a task whose message cannot be changed for the other queue."""
 
 
 def move(
@@ -84,7 +85,7 @@ def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> RequestPlan[int]
                 by_target.setdefault(departure.target, []).append(departure)
         for to, tasks in by_target.items():
             codes = yield from _arrive(keys, queue, keys.queue(to), tasks, token, departures.now_s)
-            moved += list(codes.values()).count(ArrivalCode.ARRIVED)
+            moved += list(codes.values()).count(StoreCode.STORED)
     return moved
 
 
@@ -120,8 +121,8 @@ def _arrive(
                 f"moving tasks to {target.name!r} took too long; repeat the move to complete it"
             )
         codes |= {task.task_id: code for (task, _), code in zip(ready, arrived, strict=True)}
-    gone = [task for task in tasks if codes[task.task_id] == ArrivalCode.ARRIVED]
-    back = [task for task in tasks if codes[task.task_id] != ArrivalCode.ARRIVED]
+    gone = [task for task in tasks if codes[task.task_id] == StoreCode.STORED]
+    back = [task for task in tasks if codes[task.task_id] != StoreCode.STORED]
     if tasks:
         yield from ask(actions.move_end(queue, token=token, gone=gone, back=back))
     if gone:

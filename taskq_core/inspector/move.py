@@ -1,6 +1,6 @@
 """Move tasks to another queue, and finish interrupted moves. `taskq_core.handles.moving` describes the steps."""
 
-from taskq_core.broker.operations.actions import ArrivalCode
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.plans import Progress, RequestPlan
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.changing import move_one
@@ -55,7 +55,7 @@ def move_all(
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         ends = yield from move(keys, queue_keys, target, chunk, state=state)
-        moved += sum(code == ArrivalCode.ARRIVED for _, code in ends)
+        moved += sum(code == StoreCode.STORED for _, code in ends)
         if progress is not None:
             progress(start + len(chunk), len(ids))
     return moved

@@ -13,7 +13,8 @@ from enum import StrEnum
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, services, views
-from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
+from taskq_core.broker.operations.actions import OK, Action, Refusal
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
 from taskq_core.handles.changing import start_of
@@ -64,7 +65,7 @@ class Skip(StrEnum):
     """No worker received the request."""
 
 
-_MOVE_SKIPS = {ArrivalCode.ID_CONFLICT.value: Skip.ID_TAKEN, ArrivalCode.DUPLICATE.value: Skip.LOCK_TAKEN}
+_MOVE_SKIPS = {StoreCode.ID_CONFLICT.value: Skip.ID_TAKEN, StoreCode.DUPLICATE.value: Skip.LOCK_TAKEN}
 _ACTIONS = {
     TaskAction.RUN: Action.RUN,
     TaskAction.RETRY: Action.WAIT,
@@ -239,7 +240,7 @@ def _move(keys: Keys, tasks: Sequence[TaskRef], to: str, report: ActionReport) -
     by_id = {task.id: task for task in tasks}
     for departure, code in (yield from move(keys, keys.queue(name), keys.queue(to), list(by_id), state=state)):
         task = by_id[departure.task_id]
-        if departure.answer != OK or code == ArrivalCode.ARRIVED:
+        if departure.answer != OK or code == StoreCode.STORED:
             report.record(task, departure.answer)
         elif isinstance(code, WireFormatError) or code is None:
             report.skip(Skip.UNREADABLE)

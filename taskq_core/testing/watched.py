@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations.new_tasks import EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.runtime import Store
@@ -37,9 +37,9 @@ class Watcher(Protocol):
 async def _report(watcher: Watcher, operation: Operation[Any], answer: Any, *, on_loop: bool) -> None:
     if operation.tasks:
         for task, (code, holder) in zip(operation.tasks, answer.each(), strict=True):
-            if code == EnqueueCode.CHANGED:
+            if code == StoreCode.CHANGED:
                 watcher.changed(task, holder)
-        stored = [task for task, code in zip(operation.tasks, answer, strict=True) if code == EnqueueCode.STORED]
+        stored = [task for task, code in zip(operation.tasks, answer, strict=True) if code == StoreCode.STORED]
         await watcher.stored(stored, on_loop=on_loop)
     elif operation.name in BEGINNINGS:
         await watcher.begun(on_loop=on_loop)

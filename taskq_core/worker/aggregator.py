@@ -27,7 +27,6 @@ from typing import Any
 from taskq_core.broker.operations.aggregation import (
     GATHER_MAX,
     CollectCode,
-    CombineCode,
     GroupCheck,
     collect_groups,
     combine,
@@ -38,6 +37,7 @@ from taskq_core.broker.operations.aggregation import (
     reclaim,
     sweep,
 )
+from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.broker.operations.services import count_keys
 from taskq_core.client.preparer import Prepared
@@ -354,14 +354,14 @@ class Aggregator(QueueService):
         try:
             operation = combine(self._queue, group, set_id, size, prepared.task)
             code = await self._runner.run(operation, patience_s=PATIENCE_S)
-            if code is not CombineCode.GONE:
+            if code is not StoreCode.GONE:
                 error = prepared.settle(code)
         except BrokerError as cause:
             error = prepared.failure(cause)
         except BaseException as interruption:
             prepared.span.end(interruption)
             raise
-        if error is None and code is CombineCode.GONE:
+        if error is None and code is StoreCode.GONE:
             self._log_returned(group)
             return  # the span is not ended, and so not exported: the task was not stored
         preparer.record_sent(prepared, error, started)
@@ -375,7 +375,7 @@ class Aggregator(QueueService):
     async def _drop(self, check: _Check, size: int) -> None:
         """Delete the members of a set without storing a task."""
         operation = combine(self._queue, check.what.group, check.what.set_id, size, None)
-        if await self._runner.run(operation, patience_s=PATIENCE_S) is CombineCode.GONE:
+        if await self._runner.run(operation, patience_s=PATIENCE_S) is StoreCode.GONE:
             self._log_returned(check.what.group)
         else:
             await self._sweep_rest(size)

@@ -3,8 +3,8 @@
 import pytest
 
 from taskq_core.broker.operations import aggregation, new_tasks, services, views
-from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
-from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.aggregation import GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.wire import TaskState, build_message, encode_message
 from tests.clock import at_time
@@ -41,7 +41,7 @@ def take(broker: Broker, *ids: str, group: str = "g", set_id: str = "s") -> None
 
 def combine(
     broker: Broker, size: int, task: NewTask | None, *, group: str = "g", set_id: str = "s", at_s: int = 0
-) -> CombineCode:
+) -> StoreCode:
     now_ns = NOW_NS + at_s * SECOND
     return broker.run(at_time(now_ns, aggregation.combine(broker.queue, group, set_id, size, task)))
 
@@ -289,7 +289,7 @@ class TestCombine:
     def test_the_task_comes_and_the_set_goes(self, broker: Broker) -> None:
         take(broker, "a", "b")
 
-        assert combine(broker, 2, NewTask("one", b"m")) is CombineCode.STORED
+        assert combine(broker, 2, NewTask("one", b"m")) is StoreCode.STORED
 
         assert broker.pending() == ["one"]
         assert broker.fields("one") == {"msg": b"m", "state": b"pending", "pending_since": str(NOW_NS).encode()}
@@ -303,7 +303,7 @@ class TestCombine:
         broker.dequeue()
         broker.settle(Outcome.DONE, "one")
 
-        assert combine(broker, 1, NewTask("one", b"m")) is CombineCode.STORED
+        assert combine(broker, 1, NewTask("one", b"m")) is StoreCode.STORED
 
         assert broker.pending() == []
 
@@ -311,7 +311,7 @@ class TestCombine:
     def test_the_task_may_be_of_any_kind(self, broker: Broker, options: dict[str, object]) -> None:
         take(broker, "a")
 
-        assert combine(broker, 1, NewTask("one", b"m", **options)) is CombineCode.STORED  # type: ignore[arg-type]
+        assert combine(broker, 1, NewTask("one", b"m", **options)) is StoreCode.STORED  # type: ignore[arg-type]
 
         assert broker.pending() == []
         assert broker.fields("one")["state"] == (b"scheduled" if "start_in_ms" in options else b"aggregating")
@@ -320,17 +320,17 @@ class TestCombine:
     def test_members_may_be_dropped_for_nothing(self, broker: Broker) -> None:
         take(broker, "a", "b")
 
-        assert combine(broker, 2, None) is CombineCode.STORED
+        assert combine(broker, 2, None) is StoreCode.STORED
 
         assert left(broker) == set()
 
-    @pytest.mark.parametrize("code", [CombineCode.ID_CONFLICT, CombineCode.DUPLICATE])
-    def test_a_task_that_is_refused_leaves_the_set(self, broker: Broker, code: CombineCode) -> None:
+    @pytest.mark.parametrize("code", [StoreCode.ID_CONFLICT, StoreCode.DUPLICATE])
+    def test_a_task_that_is_refused_leaves_the_set(self, broker: Broker, code: StoreCode) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("one", unique_key=lock, unique_s=60)
         take(broker, "a")
         before = broker.dump()
-        task = NewTask("one", b"m") if code is CombineCode.ID_CONFLICT else NewTask("two", b"m", None, None, lock, 60)
+        task = NewTask("one", b"m") if code is StoreCode.ID_CONFLICT else NewTask("two", b"m", None, None, lock, 60)
 
         assert combine(broker, 1, task) is code
 
@@ -342,7 +342,7 @@ class TestCombine:
         reclaim(broker)
         before = broker.dump()
 
-        assert combine(broker, 1, NewTask("one", b"m")) is CombineCode.GONE
+        assert combine(broker, 1, NewTask("one", b"m")) is StoreCode.GONE
 
         assert broker.dump() == before
 
@@ -352,7 +352,7 @@ class TestCombine:
         reclaim(broker, members=2)
         assert (members(broker), set_members(broker)) == (["a", "b", "new"], ["c"])
 
-        assert combine(broker, 3, NewTask("one", b"m")) is CombineCode.GONE
+        assert combine(broker, 3, NewTask("one", b"m")) is StoreCode.GONE
 
         assert broker.pending() == []
 
@@ -365,7 +365,7 @@ class TestCombine:
         second = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=1))
         assert (first, second, set_members(broker)) == ([("a", b"a")], [("c", b"c")], ["b", "c"])
 
-        assert combine(broker, 2, NewTask("one", b"m"), at_s=120) is CombineCode.GONE
+        assert combine(broker, 2, NewTask("one", b"m"), at_s=120) is StoreCode.GONE
 
         assert (members(broker), set_members(broker)) == (["a", "new"], ["b", "c"])
 
@@ -373,14 +373,14 @@ class TestCombine:
         """This holds whether or not a worker has started to return its members."""
         take(broker, "a")
 
-        assert combine(broker, 1, NewTask("one", b"m"), at_s=120) is CombineCode.GONE
-        assert combine(broker, 1, NewTask("one", b"m"), at_s=119) is CombineCode.STORED
+        assert combine(broker, 1, NewTask("one", b"m"), at_s=120) is StoreCode.GONE
+        assert combine(broker, 1, NewTask("one", b"m"), at_s=119) is StoreCode.STORED
 
     def test_a_crash_after_it_loses_and_doubles_nothing(self, broker: Broker) -> None:
         """A set is larger than one call deletes. Only members to delete are left, and no worker returns them."""
         ids = [f"id-{number:03}" for number in range(250)]
         take(broker, *ids)
-        assert combine(broker, 250, NewTask("one", b"m")) is CombineCode.STORED
+        assert combine(broker, 250, NewTask("one", b"m")) is StoreCode.STORED
         assert broker.raw.zcard(broker.queue.combined) == 1
 
         found = reclaim(broker)
@@ -407,7 +407,7 @@ class TestCombine:
         broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
         collect_groups(broker, at_s=60)
 
-        assert combine(broker, 5, None) is CombineCode.STORED
+        assert combine(broker, 5, None) is StoreCode.STORED
 
         assert broker.run(aggregation.sweep(broker.queue)) == (2, 0), "the first three took a megabyte"
 
@@ -477,7 +477,7 @@ class TestLocks:
         )
         collect_groups(broker, at_s=60)
 
-        assert combine(broker, 1, None) is CombineCode.STORED
+        assert combine(broker, 1, None) is StoreCode.STORED
 
         assert left(broker) == set()
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services, views
-from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
+from taskq_core.broker.operations.aggregation import GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerFullError
@@ -139,7 +139,7 @@ def test_groups_become_tasks(full: Broker) -> None:
 
     assert (
         full.run(at_time(NOW_NS, aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100))))
-        is CombineCode.STORED
+        is StoreCode.STORED
     )
     assert full.run(at_time(LATER, aggregation.reclaim(queue, "aggregator", owner="w1", leader_ms=1000))).sets == 1
 

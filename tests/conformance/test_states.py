@@ -19,8 +19,8 @@ import pytest
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import aggregation, new_tasks, runs, schedules, services, views
-from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
-from taskq_core.broker.operations.new_tasks import EnqueueCode, NewTask
+from taskq_core.broker.operations.aggregation import GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Verdict
 from taskq_core.client.bulk import BulkResult
@@ -269,7 +269,7 @@ class Replay:
         for name, tasks in by_queue.items():
             self.run(new_tasks.register_queue(self.broker.keys.queues, (name,)))
             codes = self.run(at_time(self.now_ns, new_tasks.enqueue(self.queue(name), tasks, self.lane)))
-            stored += codes.count(EnqueueCode.STORED)
+            stored += codes.count(StoreCode.STORED)
         assert stored == self.scenario["returns"]["value"]
 
     def enqueue_unique(self) -> None:
@@ -313,7 +313,7 @@ class Replay:
         members = self.run(aggregation.read_members(self.queue(), group, self.set_id, skip=0))
         assert members
         code = self.run(at_time(self.now_ns, aggregation.combine(self.queue(), group, self.set_id, len(members), task)))
-        assert code is CombineCode.STORED
+        assert code is StoreCode.STORED
 
     def aggregation_delete(self) -> None:
         self._combine(None)

@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core.broker.operations import actions, aggregation, limits, new_tasks, runs, services, views
 from taskq_core.broker.operations.actions import Action
-from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import change, move, removal
@@ -122,10 +122,7 @@ def collect_groups(broker: Broker) -> None:
 def combine(broker: Broker) -> None:
     collect_groups(broker)
     whole = NewTask("whole", b"m")
-    assert (
-        broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole)))
-        is aggregation.CombineCode.STORED
-    )
+    assert broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole))) is StoreCode.STORED
 
 
 def expel(broker: Broker) -> None:
@@ -398,7 +395,7 @@ class TestConflicts:
         whole = task(broker, "whole", "fr")
 
         code = broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole)))
-        assert code is aggregation.CombineCode.DUPLICATE
+        assert code is StoreCode.DUPLICATE
         assert broker.fields("member")
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
-from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.aggregation import GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.schedules import Tick
 from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.model.store_model import StoreModel, lock_named_by
@@ -130,19 +130,19 @@ class ServiceModel(StoreModel):
             return None
         return [(each, queue.tasks[each].message) for each in self.members(queue, group, set_id)]
 
-    def combine(self, queue: Queue, group: str, set_id: str, size: int, task: NewTask | None) -> CombineCode:
+    def combine(self, queue: Queue, group: str, set_id: str, size: int, task: NewTask | None) -> StoreCode:
         ids = self.members(queue, group, set_id)
         if set_id not in queue.sets or queue.sets[set_id][1] <= self.now_s or size != len(ids):
-            return CombineCode.GONE
+            return StoreCode.GONE
         if task is not None:
             self._fresh.clear()
             code = self.store(queue, replace(task, unique_rule=f"{task.unique_rule[:1]}d" if task.unique_rule else ""))
             if code != "1":
-                return CombineCode(code)
+                return StoreCode(code)
         del queue.sets[set_id]
         for task_id in ids:
             self.delete(queue, task_id, lock_named_by(queue.tasks[task_id]))
-        return CombineCode.STORED
+        return StoreCode.STORED
 
     def reclaim(self, queue: Queue, owner: str, leader_s: int) -> tuple[bool, int]:
         """Whether it leads, and how many sets it gave back."""

@@ -272,14 +272,6 @@ def move_out(
     return script("move_out", (*_structures(queue), queue.moving), args, read)
 
 
-class ArrivalCode(StrEnum):
-    """Result of storing a moved task in the other queue."""
-
-    ARRIVED = "1"
-    ID_CONFLICT = "0"
-    DUPLICATE = "d"
-
-
 def _read_codes(reply: Any) -> str | None:
     codes = replies.text(reply)
     return None if codes == "late" else codes
@@ -288,7 +280,7 @@ def _read_codes(reply: Any) -> str | None:
 def move_in(queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s: int) -> Operation[str | None]:
     """Store tasks that `move_out` removed in their new queue, each with the unique lock to take ("" for no lock).
 
-    The answer has one `ArrivalCode` character per task. It is None after `until_s`. A repeat changes nothing. Runners
+    The answer has one `StoreCode` character per task. It is None after `until_s`. A repeat changes nothing. Runners
     send it only once, so that a refusal always means that no task was stored.
     """
     args: list[Argument] = [NOW, until_s, queue.prefix, MOVE_RECEIPT_S]

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.operation import (
     BATCH_BYTES,
     BATCH_MAX,
@@ -104,16 +104,7 @@ def _read_members(reply: Any) -> list[tuple[str, bytes]] | None:
     return [(replies.name(task_id), message) for task_id, message in zip(pairs, pairs, strict=True)]
 
 
-class CombineCode(StrEnum):
-    """Result of `combine`. The first three codes are those of an enqueue."""
-
-    STORED = "1"
-    ID_CONFLICT = "0"
-    DUPLICATE = "d"
-    GONE = "g"
-
-
-def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask | None) -> Operation[CombineCode]:
+def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask | None) -> Operation[StoreCode]:
     """Store the combined task of a set and remove the set, both or neither.
 
     Args:
@@ -140,7 +131,7 @@ def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask 
     if task is not None:
         rule = task.unique_rule  # a duplicate is refused, whatever the rule: the members must not be lost
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
-    return script("combine", keys, args, lambda reply: CombineCode(replies.text(reply)))
+    return script("combine", keys, args, lambda reply: StoreCode(replies.text(reply)))
 
 
 def sweep(queue: QueueKeys) -> Operation[tuple[int, int]]:

@@ -14,25 +14,31 @@ from taskq_core.wire import QueueKeys
 T = TypeVar("T")
 
 
-class EnqueueCode(StrEnum):
-    """Result of an enqueue for one task."""
+class StoreCode(StrEnum):
+    """Result of storing one task."""
 
     STORED = "1"
+    STORED_BEFORE = "s"
+    """An earlier delivery of its outbox row has stored it."""
     ID_CONFLICT = "0"
     DUPLICATE = "d"
     FULL = "f"
     EXISTING = "x"
     CHANGED = "u"
+    TOO_LATE = "l"
+    """The claim on its outbox row has ended."""
+    GONE = "g"
+    """The aggregation set that it combines does not exist any more, or has changed."""
 
 
-HELD = frozenset((EnqueueCode.EXISTING, EnqueueCode.CHANGED))
+HELD = frozenset((StoreCode.EXISTING, StoreCode.CHANGED))
 """Codes of tasks that were not stored because another task holds their unique lock and runs in their place."""
-NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
+NAMES_HOLDER = frozenset((StoreCode.DUPLICATE, *HELD))
 """Codes with the id of the task that holds the lock."""
 
 
 class Codes(str):
-    """Answer of an enqueue: one `EnqueueCode` for each task.
+    """Answer of an enqueue: one `StoreCode` for each task.
 
     Attributes:
         holders: Id of the task that holds the lock, for each code with such a task, in order.

@@ -1,7 +1,6 @@
 """Deliver the rows of an outbox: each row once, even if a sender dies or is suspended."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import Codes, NewTask, ReceiptSlot, read_codes
@@ -10,19 +9,6 @@ from taskq_core.wire import QueueKeys
 
 DELIVERED_KEPT_S = 2_592_000
 """Seconds after which a receipt expires if `forget_deliveries` does not delete it: 30 days."""
-
-
-class DeliveryCode(StrEnum):
-    """Result of the delivery of one row of an outbox."""
-
-    STORED = "1"
-    STORED_BEFORE = "s"
-    ID_CONFLICT = "0"
-    DUPLICATE = "d"
-    FULL = "f"
-    EXISTING = "x"
-    CHANGED = "u"
-    TOO_LATE = "l"
 
 
 def deliver(
@@ -43,7 +29,7 @@ def deliver(
             stored afterwards.
         max_pending: Maximum number of pending tasks. Further tasks are refused (`FULL`).
 
-    The answer has one `DeliveryCode` character per row. If Redis is over its memory limit, it refuses all rows.
+    The answer has one `StoreCode` character per row. If Redis is over its memory limit, it refuses all rows.
     """
     keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(slot.token))
     slot.call += 1

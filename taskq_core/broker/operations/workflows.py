@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.new_tasks import ReceiptSlot
+from taskq_core.broker.operations.new_tasks import ReceiptSlot, StoreCode
 from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command, script
-from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
+from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S
 from taskq_core.wire import QueueKeys
 
 BUILDING_S = 3_600
@@ -91,7 +91,7 @@ def deliver_workflow(
 ) -> Operation[str]:
     """Store the part of a workflow in a row of an outbox, once. The last missing part starts the workflow.
 
-    As in `deliver`, nothing is stored after `claim_ends_ms`. The answer is a `DeliveryCode`.
+    As in `deliver`, nothing is stored after `claim_ends_ms`. The answer is a `StoreCode`.
     """
     part = msgspec.msgpack.decode(packed, type=WorkflowPart)
     args: list[Argument] = [NOW, queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
@@ -106,7 +106,7 @@ def deliver_workflow(
     )
 
 
-_DELIVERED = {1: DeliveryCode.STORED, 2: DeliveryCode.STORED_BEFORE, 3: DeliveryCode.TOO_LATE}
+_DELIVERED = {1: StoreCode.STORED, 2: StoreCode.STORED_BEFORE, 3: StoreCode.TOO_LATE}
 
 
 def add_members(

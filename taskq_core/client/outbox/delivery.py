@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
-from taskq_core.broker.operations.new_tasks import HELD, Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation, Operation
-from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.broker.plans import ask
 from taskq_core.client import receipts as slots
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
@@ -50,7 +49,7 @@ class Delivered:
     Attributes:
         claimed: Number of claimed rows.
         stored: Receipts of rows whose tasks are in Redis, stored by this delivery or before.
-        refused: `EnqueueCode` by receipt of rows whose id or unique lock was taken. Their tasks are dropped, with a
+        refused: `StoreCode` by receipt of rows whose id or unique lock was taken. Their tasks are dropped, with a
             warning in the log.
         existing: By receipt, the id of the existing task that holds the unique lock of a row's task.
         failure: The last error of Redis, None without an error.
@@ -58,7 +57,7 @@ class Delivered:
 
     claimed: int
     stored: list[str]
-    refused: dict[str, EnqueueCode]
+    refused: dict[str, StoreCode]
     existing: dict[str, str] = field(default_factory=dict)
     failure: BrokerError | None = None
 
@@ -138,16 +137,16 @@ class Delivery:
         """Record the outcomes of rows in `delivered`. Return the receipts of rows whose queue is full."""
         put_off = []
         for row, (code, holder) in zip(batch, codes.each(), strict=True):
-            if code in (DeliveryCode.STORED, DeliveryCode.STORED_BEFORE):
+            if code in (StoreCode.STORED, StoreCode.STORED_BEFORE):
                 delivered.stored.append(row.receipt)
             elif code in HELD:
                 delivered.stored.append(row.receipt)
                 delivered.existing[row.receipt] = holder
-            elif code == DeliveryCode.FULL:
+            elif code == StoreCode.FULL:
                 put_off.append(row.receipt)
-            elif code != DeliveryCode.TOO_LATE:  # too late: another sender has claimed the row
-                is_locked = code == DeliveryCode.DUPLICATE
-                delivered.refused[row.receipt] = EnqueueCode.DUPLICATE if is_locked else EnqueueCode.ID_CONFLICT
+            elif code != StoreCode.TOO_LATE:  # too late: another sender has claimed the row
+                is_locked = code == StoreCode.DUPLICATE
+                delivered.refused[row.receipt] = StoreCode.DUPLICATE if is_locked else StoreCode.ID_CONFLICT
                 taken = "its unique lock" if is_locked else "its id"
                 logger.warning(
                     "task %s from the outbox was dropped: another task has %s",

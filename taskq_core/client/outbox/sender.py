@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from typing import Any
 
-from taskq_core.broker.operations.new_tasks import NAMES_HOLDER, Codes, EnqueueCode
+from taskq_core.broker.operations.new_tasks import NAMES_HOLDER, Codes, StoreCode
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
@@ -193,5 +193,5 @@ class OutboxSender:
 
 
 def _code(receipt: str, delivered: Delivered) -> str:
-    """Return the outcome of a row as an `EnqueueCode`."""
-    return EnqueueCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, EnqueueCode.STORED)
+    """Return the outcome of a row as a `StoreCode`."""
+    return StoreCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, StoreCode.STORED)
