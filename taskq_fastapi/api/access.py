@@ -68,12 +68,18 @@ class Shown:
         visible = {key: text for key, text in headers.items() if key != LIMITS or self.may_ask_payloads}
         return self.value(name, "headers", visible)
 
-    def octets(self, name: str, what: str, data: bytes, *, most: int | None) -> dict[str, Any]:
-        """Return the visible form of bytes: JSON, else text, else base64. Omit hidden or too many bytes."""
-        facts: dict[str, Any] = {"size": len(data)}
+    def octets(
+        self, name: str, what: str, data: bytes, *, most: int | None = None, size: int | None = None
+    ) -> dict[str, Any]:
+        """Return the visible form of bytes: JSON, else text, else base64.
+
+        Omit hidden bytes, more than `most` bytes, and bytes of which only a part was read: `size` is their number.
+        """
+        size = len(data) if size is None else size
+        facts: dict[str, Any] = {"size": size}
         if not self.payloads:
             return {**facts, "omitted": "hidden"}
-        if most is not None and len(data) > most:
+        if size > len(data) or (most is not None and size > most):
             return {**facts, "omitted": "large"}
         if not data:
             return {**facts, "format": "text", "value": ""}

@@ -339,25 +339,17 @@ def step_of(found: records.StepDetail, shown: Shown) -> dict[str, Any]:
         {
             **fields_of(each),
             "error": shown.value(name, "error", text(each.error)),
-            "result": _result(of_members, name, each.result, each.result_size),
+            "result": of_members.octets(name, "result", each.result, size=each.result_size),
         }
         for each in found.members
     ]
     return {
         **fields_of(found),
         "step": _step(found.step, shown),
-        "result": _result(shown, name, found.result, found.result_size),
+        "result": shown.octets(name, "result", found.result, size=found.result_size),
         "members": members,
     }
 
 
 def _step(record: StepInfo, shown: Shown) -> dict[str, Any]:
     return {**fields_of(record), "error": shown.value(record.task, "error", text(record.error))}
-
-
-def _result(shown: Shown, name: str, data: bytes, size: int) -> dict[str, Any]:
-    """Return the visible form of a result. Omit a result of which only a part was read."""
-    found = shown.octets(name, "result", data, most=None)
-    if size > len(data) and "omitted" not in found:
-        return {"size": size, "omitted": "large"}
-    return {**found, "size": size}

@@ -223,5 +223,5 @@ def _is_same(given: PayloadText, stored: bytes) -> bool:
         return True
     if given.format != "json":
         return False
-    read = Shown(payloads=True, redact=None).octets("", "payload", stored, most=None)
+    read = Shown(payloads=True, redact=None).octets("", "payload", stored)
     return read["format"] == "json" and json.dumps(read["value"]) == json.dumps(given.value)

@@ -1,6 +1,7 @@
 """The visible text of payloads and results."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskq_core import TaskInfo
@@ -41,44 +42,37 @@ def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
     return Blob(text if len(text) <= LISTED_CHARS else f"{text[: LISTED_CHARS - 1]}…", blob.note)
 
 
-def whole(shown: Shown, name: str, what: str, data: bytes) -> Blob:
-    """Return the text of bytes on their own page. JSON is indented."""
-    return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2)
+def whole(shown: Shown, name: str, what: str, data: bytes, *, size: int | None = None) -> Blob:
+    """Return the text of bytes on their own page. JSON is indented. `size` is their number if not all were read."""
+    return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2, size=size)
 
 
-def listed_result(shown: Shown, task: TaskInfo) -> Blob:
-    """Return the text of the result of a task in a list."""
-    return _oversized(task) or listed(shown, task.name, "result", task.result)
+def result_of(show: Callable[[Shown, str, str, bytes], Blob], shown: Shown, task: TaskInfo) -> Blob:
+    """Return the text of the result of a task, as `listed` or `whole` shows it."""
+    if task.oversized_result is not None:
+        return Blob("", not_stored(task.oversized_result))
+    return show(shown, task.name, "result", task.result)
 
 
-def whole_result(shown: Shown, task: TaskInfo) -> Blob:
-    """Return the text of the result of a task on its own page."""
-    return _oversized(task) or whole(shown, task.name, "result", task.result)
-
-
-def _oversized(task: TaskInfo) -> Blob | None:
-    return None if task.oversized_result is None else Blob("", not_stored(task.oversized_result))
-
-
-def _read(shown: Shown, name: str, what: str, data: bytes, *, most: int, indent: int | None) -> Blob:
-    found = shown.octets(name, what, data, most=most)
+def _read(
+    shown: Shown, name: str, what: str, data: bytes, *, most: int, indent: int | None, size: int | None = None
+) -> Blob:
+    found = shown.octets(name, what, data, most=most, size=size)
+    all_bytes = f"{found['size']:,}"
     match found.get("omitted"):
         case "hidden":
-            return Blob("", "hidden" if data else "")
+            return Blob("", "hidden" if found["size"] else "")
         case "large" if shown.may_ask_payloads:
-            return Blob(data[:most].decode("utf-8", "replace"), first(most, len(data)))
+            part = data[:most]
+            first = gettext("The first %(shown)s of %(size)s bytes.", shown=f"{len(part):,}", size=all_bytes)
+            return Blob(part.decode("utf-8", "replace"), first)
         case "large":
-            return Blob("", gettext("%(size)s bytes, too large to be shown here", size=f"{len(data):,}"))
+            return Blob("", gettext("%(size)s bytes, too large to be shown here", size=all_bytes))
     value = found["value"]
     if found["format"] == "json":
         return Blob(_laid_out(value, indent))
     text = value if isinstance(value, str) else _laid_out(value, indent)
     return Blob(text, gettext("not text: shown in base64") if found["format"] == "base64" else "")
-
-
-def first(shown: int, size: int) -> str:
-    """Return the note for bytes of which only the beginning is shown."""
-    return gettext("The first %(shown)s of %(size)s bytes.", shown=f"{shown:,}", size=f"{size:,}")
 
 
 def _laid_out(value: object, indent: int | None) -> str:

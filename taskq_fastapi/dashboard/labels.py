@@ -1,9 +1,6 @@
 """Format numbers, sizes, durations and times as text. None becomes a dash."""
 
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from taskq_core.settings.language import gettext
 from taskq_core.views import labels as telling
@@ -46,16 +43,6 @@ def duration(value: timedelta | None) -> str:
     if seconds < 0.995:
         return gettext("%(count)s ms", count=f"{1000 * seconds:.3g}")
     return gettext("%(seconds)s s", seconds=f"{seconds:.2f}")
-
-
-def octets(facts: Mapping[str, Any]) -> str:
-    """Return the text for the result of `Shown.octets`."""
-    if facts.get("omitted") == "hidden":
-        return gettext("%(size)s, hidden", size=size(facts["size"]))
-    if facts.get("omitted"):
-        return gettext("%(size)s, too large to be shown here", size=size(facts["size"]))
-    value = facts["value"]
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def moment(value: datetime | None) -> str:

@@ -47,7 +47,6 @@ class Rendering:
             span=wording.span,
             moment=wording.moment,
             duration=wording.duration,
-            octets=wording.octets,
             bars=bars,
             roughly=roughly,
             word=_word,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from taskq_core.inspector import QueueInfo, TaskAction, TaskFilter
-from taskq_core.settings.language import gettext, pgettext
+from taskq_core.settings.language import gettext
 from taskq_core.views import TaskRecord
 from taskq_core.views.labels import BUTTONS
 from taskq_core.views.messages import ALL_BUTTONS, actions_for
@@ -14,7 +14,7 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.paging import Paging
-from taskq_fastapi.dashboard.task_table import COLUMNS, LABELS, TIME_LABELS, Row, rows_of
+from taskq_fastapi.dashboard.task_table import COLUMNS, Row, rows_of
 from taskq_fastapi.dashboard.view import View
 
 FILTER_FIELDS = ("queue", "state", "group", "type", "error", "payload", "text", "older", "newer")
@@ -42,14 +42,6 @@ class TaskList:
     selected: Sequence[tuple[TaskAction, str]]
     all: Mapping[str, str]
     all_actions: Sequence[tuple[TaskAction, str]]
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """Labels of the columns. A time and a state with the same name have different translations."""
-        return {
-            name: pgettext("time", label) if name in TIME_LABELS else gettext(label)
-            for name, label in (LABELS | TIME_LABELS).items()
-        }
 
 
 def task_filter(view: View, fields: Form, states: Iterable[TaskState]) -> TaskFilter:

@@ -6,12 +6,12 @@ from datetime import datetime
 from urllib.parse import quote, unquote
 
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector import RunningTask, TaskAction, TaskRef, UnreadableTask
-from taskq_core.settings.language import gettext, marked, pmarked
+from taskq_core.inspector import RunningTask, TaskAction, TaskRef
+from taskq_core.settings.language import gettext, pmarked
 from taskq_core.views import TaskRecord, WorkersOverview, is_orphaned
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.blobs import NO_BLOB, Blob, listed, listed_result
+from taskq_fastapi.dashboard.blobs import NO_BLOB, Blob, listed, result_of
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.view import View
 
@@ -30,33 +30,6 @@ COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
     TaskState.COMPLETED: ("payload", "completed", "result", "deleted"),
 }
 """Columns by state, between type and actions. None: tasks of several states or queues."""
-LABELS = {
-    "queue": marked("Queue"),
-    "state": marked("State"),
-    "payload": marked("Payload"),
-    "time": marked("Time"),
-    "error": marked("Last error"),
-    "retries": marked("Retried"),
-    "status": marked("Status"),
-    "deadline": marked("Deadline"),
-    "group": marked("Group"),
-    "next": marked("Next attempt"),
-    "result": marked("Result"),
-}
-TIME_LABELS = {
-    "started": pmarked("time", "Started"),
-    "starts": pmarked("time", "Starts"),
-    "failed": pmarked("time", "Failed"),
-    "completed": pmarked("time", "Completed"),
-    "deleted": pmarked("time", "Deleted"),
-}
-_TIMES = {
-    "starts": "next_run_at",
-    "next": "next_run_at",
-    "failed": "last_failed_at",
-    "completed": "completed_at",
-    "deleted": "expires_at",
-}
 
 
 def mark_of(task: TaskRecord) -> str:
@@ -105,20 +78,6 @@ class Row:
     deadline: datetime | None = None
     actions: Sequence[tuple[TaskAction, str]]
 
-    @property
-    def waits_for_limit(self) -> bool:
-        """Whether the task starts as soon as its limits allow it, at an unknown time."""
-        return isinstance(self.task, TaskInfo) and self.task.waits_for_limit
-
-    def time(self, column: str) -> datetime | None:
-        """Return the time that a column shows."""
-        if isinstance(self.task, UnreadableTask):
-            return None
-        if column == "time":
-            return self.task.next_run_at or self.task.completed_at or self.task.archived_at
-        found: datetime | None = getattr(self.task, _TIMES[column])
-        return found
-
 
 def rows_of(
     view: View, tasks: Sequence[TaskRecord], *, now: datetime, workers: WorkersOverview | None = None
@@ -152,7 +111,7 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
         name=task.name,
         error=error_line(view, task),
         payload=listed(view.shown, task.name, "payload", task.payload),
-        result=listed_result(view.shown, task),
+        result=result_of(listed, view.shown, task),
         status=status,
         started_at=None if run is None else run.started_at,
         deadline=task.deadline if run is None else run.deadline,

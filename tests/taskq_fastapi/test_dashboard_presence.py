@@ -105,7 +105,7 @@ async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
     )
     assert nightly.endswith("Run now nightly Pause nightly")
     assert "day" not in viewer.text
-    assert "9 B, hidden" in viewer.text
+    assert '<small class="quiet">hidden</small>' in viewer.text
     assert "Run now" not in viewer.text
 
 

@@ -11,6 +11,7 @@ from taskq_core.inspector.entry_call import entry_call
 from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views.messages import fire_question
+from taskq_fastapi.dashboard.blobs import listed, whole
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Done, Question, action, page
@@ -18,8 +19,6 @@ from taskq_fastapi.dashboard.view import Shown, View, link
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-PAYLOAD_MOST = 2000
-"""Maximum number of bytes of a payload in the list. The page of a schedule shows up to 64 KiB."""
 
 SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
     "id": lambda entry: entry.id,
@@ -41,7 +40,7 @@ async def show(view: View) -> Shown:
     return view.page(
         "schedules.html",
         title=gettext("Schedules"),
-        rows=[(entry, view.shown.octets(entry.name, "payload", entry.payload, most=PAYLOAD_MOST)) for entry in part],
+        rows=[(entry, listed(view.shown, entry.name, "payload", entry.payload)) for entry in part],
         paging=paging,
         sort=sort,
     )
@@ -60,7 +59,7 @@ async def show_entry(view: View) -> Shown:
         title=entry_id,
         entry_id=entry_id,
         entry=entry,
-        payload=None if entry is None else view.shown.octets(entry.name, "payload", entry.payload, most=64 * 1024),
+        payload=None if entry is None else whole(view.shown, entry.name, "payload", entry.payload),
         events=events,
         page=paging.number,
         has_more=len(events) == paging.rows,

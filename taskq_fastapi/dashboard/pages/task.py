@@ -1,6 +1,5 @@
 """Show one task in full, and edit its payload."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
@@ -24,7 +23,7 @@ from taskq_core.views import (
 from taskq_core.views.labels import time_text
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.blobs import whole, whole_result
+from taskq_fastapi.dashboard.blobs import result_of, whole
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.labels import span
@@ -34,21 +33,6 @@ from taskq_fastapi.dashboard.view import Shown, View, link
 
 MESSAGE_BYTES = 4096
 """Maximum number of bytes of an unreadable message on its page."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownAttempt:
-    """An attempt with the texts that the page shows.
-
-    Attributes:
-        attempt: The attempt.
-        took: Duration of the attempt, "" if it is unknown.
-        traceback: The traceback, "" if it is hidden.
-    """
-
-    attempt: Attempt
-    took: str
-    traceback: str
 
 
 async def read(view: View, form: Form) -> TaskRecord:
@@ -82,7 +66,7 @@ async def show(view: View) -> Shown:
         "task.html",
         title=name,
         payload=whole(shown, name, "payload", task.payload),
-        result=whole_result(shown, task),
+        result=result_of(whole, shown, task),
         progress_message=_progress_message(view, task),
         error=str(shown.value(name, "error", task.last_error)),
         attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],
@@ -109,10 +93,11 @@ def _cannot_reach_worker(task: TaskRecord, action: TaskAction) -> bool:
     return action is TaskAction.CANCEL and is_orphaned(task, utc_datetime(SYSTEM_CLOCK.time()))
 
 
-def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> ShownAttempt:
+def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> tuple[Attempt, str, str]:
+    """Return an attempt, its duration, "" if it is unknown, and its traceback, "" if it is hidden."""
     took = span(attempt.ended_at - attempt.started_at) if attempt.started_at and attempt.ended_at else ""
     traceback = str(view.shown.value(task.name, "traceback", attempt.traceback)) if view.sees_payloads else ""
-    return ShownAttempt(attempt, took, traceback)
+    return attempt, took, traceback
 
 
 # --- editing the payload ----------------------------------------------------------------------------------------------

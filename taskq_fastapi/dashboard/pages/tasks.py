@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.records import TaskInfo
@@ -30,23 +29,6 @@ AGES = (
     ("2592000", marked("30 days")),
 )
 FAILED = (TaskState.ARCHIVED, TaskState.RETRY)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Number of failed tasks of one type with the same error, among the tasks that were read.
-
-    Attributes:
-        name: Name of the task.
-        state: State of the tasks.
-        error: First line of the error.
-        count: Number of tasks.
-    """
-
-    name: str
-    state: TaskState
-    error: str
-    count: int
 
 
 @page("tasks", label=marked("Tasks"), is_live=False)
@@ -113,6 +95,7 @@ async def show_failed(view: View) -> Shown:
     )
 
 
-def _failures(view: View, tasks: Sequence[TaskRecord]) -> list[Failure]:
-    counts = Counter((task.name, task.state, error_line(view, task)) for task in tasks if isinstance(task, TaskInfo))
-    return [Failure(*key, count) for key, count in counts.most_common(ERRORS)]
+def _failures(view: View, tasks: Sequence[TaskRecord]) -> list[tuple[str, str, int]]:
+    """Return the name of the task, the first line of the error and the number of tasks, of the most frequent errors."""
+    counts = Counter((task.name, error_line(view, task)) for task in tasks if isinstance(task, TaskInfo))
+    return [(name, error, count) for (name, error), count in counts.most_common(ERRORS)]

@@ -3,11 +3,11 @@
 from markupsafe import Markup
 
 from taskq_core.settings.language import gettext
-from taskq_core.views import MEMBERS_MAX, StepDetail, WorkflowDetail, graph_svg
+from taskq_core.views import MEMBERS_MAX, WorkflowDetail, graph_svg
 from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_text
 from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_fastapi.api.access import Shown as ShownOfTasks
-from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, first, listed, whole
+from taskq_fastapi.dashboard.blobs import listed, whole
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View
@@ -79,7 +79,7 @@ async def show_step(view: View) -> Shown:
         found=found,
         step=step,
         error=_error(view, step),
-        result=_result(view, found),
+        result=whole(view.shown, step.task, "result", found.result, size=found.result_size),
         rows=[
             (
                 each,
@@ -92,18 +92,6 @@ async def show_step(view: View) -> Shown:
         only_failed=only_failed,
         paging=view.paging(step.members or 0),
     )
-
-
-def _result(view: View, found: StepDetail) -> Blob:
-    if found.result_size <= len(found.result):
-        return whole(view.shown, found.step.task, "result", found.result)
-    if not view.shown.may_ask_payloads:
-        if not view.shown.payloads:
-            return Blob("", "hidden")
-        size = f"{found.result_size:,}"
-        return Blob("", gettext("%(size)s bytes, too large to be shown", size=size))
-    text = found.result.decode("utf-8", "replace")
-    return Blob(text, first(SHOWN_BYTES, found.result_size))
 
 
 def _error(view: View, step: StepInfo) -> str:
