@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from gettext import GNUTranslations
 from io import BytesIO
 from itertools import product
@@ -23,6 +24,11 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 from jinja2 import Environment
 from jinja2.ext import GETTEXT_FUNCTIONS, extract_from_ast
+
+from taskq_core.inspector import QueueStatus
+from taskq_core.wire import TaskState
+from taskq_core.workflow import StepState, WorkflowState
+from taskq_fastapi.dashboard import Role
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("zh_Hans",)
@@ -55,12 +61,14 @@ class Domain:
         name: Name of the catalog, as gettext calls it.
         folder: The folder with `locale`, which holds the catalogs.
         sources: Packages and files where the texts are, each with what marks them there.
+        words: Values of enums that pages show, by their context.
         is_jinja: Whether templates are Jinja's, or Django's.
     """
 
     name: str
     folder: Path
     sources: Sequence[tuple[Path, Marks]]
+    words: Mapping[str, Sequence[StrEnum]]
     is_jinja: bool
 
     def catalog_path(self, language: str) -> Path:
@@ -73,16 +81,23 @@ _OURS = Marks(
     "taskq_core.settings.language",
     _PARTS | {name.replace("gettext", "marked"): parts for name, parts in _PARTS.items()},
 )
+_STATES: Mapping[str, Sequence[StrEnum]] = {
+    "task state": tuple(TaskState),
+    "workflow state": (*WorkflowState, *StepState),
+    "queue status": tuple(QueueStatus),
+}
 ADMIN = Domain(
     name="django",
     folder=ROOT / "taskq_django",
     sources=((ROOT / "taskq_django", _DJANGOS), (ROOT / "taskq_core" / "views" / "labels.py", _OURS)),
+    words=_STATES,
     is_jinja=False,
 )
 DASHBOARD = Domain(
     name="dashboard",
     folder=ROOT / "taskq_fastapi" / "dashboard",
     sources=((ROOT / "taskq_core", _OURS), (ROOT / "taskq_fastapi", _OURS)),
+    words={**_STATES, "role": tuple(Role)},
     is_jinja=True,
 )
 DOMAINS = (ADMIN, DASHBOARD)
@@ -103,6 +118,7 @@ def texts(domain: Domain) -> list[Text]:
     of_template = _of_jinja if domain.is_jinja else _of_django
     for path in sorted(domain.folder.rglob("*.html")):
         found.update(dict.fromkeys(of_template(path.read_text(encoding="utf-8"))))
+    found.update(((context, str(word), ""), None) for context, words in domain.words.items() for word in words)
     return list(found)
 
 

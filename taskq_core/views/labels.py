@@ -39,28 +39,6 @@ _QUESTIONS = {
     ),
     TaskAction.MOVE: nmarked("Move %(whom)s to another queue?", "Move %(whom)s to another queue?"),
 }
-TASK_STATES = (
-    pmarked("task state", "active"),
-    pmarked("task state", "pending"),
-    pmarked("task state", "scheduled"),
-    pmarked("task state", "retry"),
-    pmarked("task state", "archived"),
-    pmarked("task state", "completed"),
-    pmarked("task state", "aggregating"),
-)
-WORKFLOW_STATES = (
-    pmarked("workflow state", "running"),
-    pmarked("workflow state", "succeeded"),
-    pmarked("workflow state", "failed"),
-    pmarked("workflow state", "cancelled"),
-    pmarked("workflow state", "damaged"),
-)
-QUEUE_STATUS = (
-    pmarked("queue status", "running"),
-    pmarked("queue status", "no worker"),
-    pmarked("queue status", "paused"),
-    pmarked("queue status", "damaged"),
-)
 WORKER_STATUS = (
     pmarked("worker status", "new"),
     pmarked("worker status", "active"),
@@ -112,15 +90,6 @@ _TIMES = {
     TimeKind.DEADLINE: marked("deadline"),
     TimeKind.DELETED: marked("deleted"),
 }
-STEP_STATES = (
-    pmarked("workflow state", "waiting"),
-    pmarked("workflow state", "started"),
-    pmarked("workflow state", "succeeded"),
-    pmarked("workflow state", "failed"),
-    pmarked("workflow state", "skipped"),
-    pmarked("workflow state", "cancelled"),
-)
-"""States of steps of workflows and of members of groups."""
 
 
 def question(action: TaskAction, whom: str, count: int) -> str:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from taskq_core import ConfigurationError
-from taskq_core.settings.language import gettext, pmarked
+from taskq_core.settings.language import gettext
 
 
 class Role(StrEnum):
@@ -23,10 +23,6 @@ class Role(StrEnum):
     """May read everything, but payloads only with `viewers_see_payloads`."""
     OPERATOR = "operator"
     """May read everything, and change queues and tasks."""
-
-
-ROLES = (pmarked("role", "viewer"), pmarked("role", "operator"))
-"""English names of the roles."""
 
 
 @dataclass(frozen=True, slots=True)
