@@ -7,33 +7,15 @@ only reads. Use the inspector to make changes.
 from taskq_core.inspector import STATES, FoundTasks, QueueStatus, TaskFilter, error_rate
 from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
-from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
-from taskq_core.views.lines import Bar, Points, bars, line_path, scale_top
+from taskq_core.views.lines import Points, bars, line_path, scale_top
 from taskq_core.views.offered import blank_arguments, call_of, signature_of, summary_of
-from taskq_core.views.payloads import (
-    EDITABLE_STATES,
-    EDITED_BYTES,
-    as_text,
-    check_json,
-    compact_json,
-    digest,
-    edited_payload,
-    is_editable,
-    json_levels,
-)
-from taskq_core.views.queues import DAYS_CHOICES, TYPES_SAMPLE, QueueDetail, QueuesOverview, TypeRow, overview
+from taskq_core.views.payloads import as_text, check_json, digest, edited_payload, is_editable, json_levels
+from taskq_core.views.queues import DAYS_CHOICES, QueueDetail, QueuesOverview, overview
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
-from taskq_core.views.store import QueuePlace, StoreRow
+from taskq_core.views.store import StoreRow
 from taskq_core.views.sync import Dashboard
-from taskq_core.views.tasks import (
-    SCAN_MAX,
-    SELECTED_MAX,
-    TaskRecord,
-    TaskSelection,
-    is_orphaned,
-    selection_of,
-)
-from taskq_core.views.times import TaskTime, TimeKind, times_of
+from taskq_core.views.tasks import TaskRecord, TaskSelection, is_orphaned, selection_of
+from taskq_core.views.times import TimeKind, times_of
 from taskq_core.views.traces import trace_url
 from taskq_core.views.types import TypeRuns, TypesOverview
 from taskq_core.views.workers import WorkersOverview
@@ -49,42 +31,28 @@ from taskq_core.views.workflow_lists import (
 from taskq_core.views.workflows import MEMBERS_MAX, MemberRow, StepDetail, WorkflowDetail, has_task, workflow_of
 
 __all__ = [
-    "BOX_HEIGHT",
-    "BOX_WIDTH",
     "DAYS_CHOICES",
-    "EDITABLE_STATES",
-    "EDITED_BYTES",
     "LONGEST_SPAN",
     "MEMBERS_MAX",
-    "SCAN_MAX",
-    "SELECTED_MAX",
     "STATES",
-    "TYPES_SAMPLE",
     "WORKFLOWS_MAX",
     "WORKFLOW_SCAN_MAX",
     "AsyncDashboard",
-    "Bar",
     "Dashboard",
     "FoundTasks",
-    "GraphDrawing",
     "MemberRow",
     "Points",
     "QueueDetail",
-    "QueuePlace",
     "QueueSeries",
     "QueueStatus",
     "QueuesOverview",
     "Sample",
-    "StepBox",
     "StepDetail",
-    "StepEdge",
     "StoreRow",
     "TaskFilter",
     "TaskRecord",
     "TaskSelection",
-    "TaskTime",
     "TimeKind",
-    "TypeRow",
     "TypeRuns",
     "TypesOverview",
     "WorkersOverview",
@@ -99,7 +67,6 @@ __all__ = [
     "blank_arguments",
     "call_of",
     "check_json",
-    "compact_json",
     "digest",
     "edited_payload",
     "error_rate",

@@ -3,7 +3,6 @@
 The code contains the English texts. A catalog contains the texts of each other language.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from importlib.resources import files
@@ -40,25 +39,9 @@ def language_by(wanted: preferences.Preferences, request: Request) -> str:
 
 
 def accepted(header: str) -> str:
-    """Return the language that fits `Accept-Language` best (RFC 9110, 12.5.4), or English."""
-    by_weight = sorted(
-        _asked(header[:HEADER_MAX]), key=lambda each: -each[1]
-    )  # a stable sort: the order decides between equal weights
-    return next((found for tag, weight in by_weight if weight > 0 and (found := _fitting(tag))), ENGLISH)
-
-
-def _asked(header: str) -> Iterator[tuple[str, float]]:
-    for part in header.split(","):
-        tag, _, parameters = part.partition(";")
-        name, _, value = parameters.partition("=")
-        weight = 1.0
-        if name.strip().lower() == "q":
-            try:
-                weight = float(value)
-            except ValueError:
-                continue
-        if tag.strip() and 0 <= weight <= 1:
-            yield tag.strip().lower(), weight
+    """Return the first known language in `Accept-Language`, or English. Browsers send the preferred language first."""
+    tags = [part.partition(";")[0].strip().lower() for part in header[:HEADER_MAX].split(",")]
+    return next((found for tag in tags if (found := _fitting(tag))), ENGLISH)
 
 
 def _fitting(tag: str) -> str | None:

@@ -10,7 +10,8 @@ from taskq_core import BrokerUnavailableError, ConfigurationError, TaskQ, TaskSt
 from taskq_core.broker.operations import services
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
-from taskq_core.views import STATES, TYPES_SAMPLE, Dashboard, QueueStatus, overview
+from taskq_core.views import STATES, Dashboard, QueueStatus, overview
+from taskq_core.views.queues import TYPES_SAMPLE
 from taskq_core.wire import ServerInfo
 from tests.redis_server import RedisServer
 from tests.rows import rows
