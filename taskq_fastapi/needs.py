@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache, partial
 from typing import Annotated, Any, Union
 
@@ -26,20 +25,6 @@ _SECURITY = type(Security())
 _FROM_REQUEST = tuple(type(marker) for marker in (Body(), Cookie(), File(), Form(), Header(), Path(), Query()))
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _OF_REQUEST = (HTTPConnection, Response, BackgroundTasks, SecurityScopes)
-
-
-class Kind(Enum):
-    """Kind of a callable: how its value is obtained."""
-
-    CALL = "call"
-    COROUTINE = "coroutine"
-    GENERATOR = "generator"
-    ASYNC_GENERATOR = "asynchronous generator"
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it needs an event loop."""
-        return self in (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +49,14 @@ class Plan:
     Attributes:
         needs: Parameters whose values come from dependencies, in the order of the signature.
         context: Parameter that receives the `TaskContext`, if any.
-        kind: Kind of the function.
+        is_async: Whether it is a coroutine function or an asynchronous generator.
+        is_generator: Whether it is a generator, plain or asynchronous, which cleans up behind its `yield`.
     """
 
     needs: tuple[Need, ...]
-    context: str | None
-    kind: Kind
+    context: str | None = None
+    is_async: bool = False
+    is_generator: bool = False
 
 
 def is_placeholder(value: object) -> bool:
@@ -106,7 +93,7 @@ def plan_of(what: str, function: Callable[..., Any], *, is_task: bool) -> Plan:
             raise TaskDefinitionError(
                 f"{where} has no default, and a task has no request that could supply it; use Depends(...)"
             )
-    return Plan(tuple(needs), context, _kind(function))
+    return Plan(tuple(needs), context, *_kind(function))
 
 
 def name_of(function: Any) -> str:
@@ -119,7 +106,7 @@ def name_of(function: Any) -> str:
 @lru_cache(maxsize=1024)
 def is_given_to_plain(dependency: object, function: Callable[..., Any]) -> bool:
     """Return whether a plain function, such as a `def` route, has the dependency as a parameter."""
-    if _kind(function).is_async:
+    if _kind(function)[0]:
         return False
     try:
         markers = [
@@ -133,34 +120,32 @@ def is_given_to_plain(dependency: object, function: Callable[..., Any]) -> bool:
 
 
 def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str, where: str) -> Need | None:
-    default = parameter.default
-    if isinstance(default, _DEPENDS) and default.dependency is not None:
-        _refuse_security(default, where)
-        if _depends_of(parameter.annotation) is not None:
-            raise TaskDefinitionError(f"{where} has Depends both in Annotated and as its default")
-        return _checked(parameter, default.dependency, default.use_cache, where)
-    _refuse_marker(default, where)
-    annotation = _resolved(parameter, function, what)
-    _refuse_request(annotation, where)
+    given = parameter.default if isinstance(parameter.default, _DEPENDS) else None
+    _refuse_marker(parameter.default, where)
+    if given is not None and given.dependency is not None:
+        annotation = parameter.annotation  # not resolved, because its names may exist only for type checkers
+    else:
+        annotation = _resolved(parameter, function, what)
+        _refuse_request(annotation, where)
     marker = _depends_of(annotation)
+    if marker is not None and given is not None:
+        raise TaskDefinitionError(f"{where} has Depends both in Annotated and as its default")
+    if marker is None:
+        marker = given
     if marker is None:
         for each in getattr(annotation, "__metadata__", ()):
             _refuse_marker(each, where)
-        if not isinstance(default, _DEPENDS):
-            return None
-        marker = default
-    elif isinstance(default, _DEPENDS):
-        raise TaskDefinitionError(f"{where} has Depends both in Annotated and as its default")
-    _refuse_security(marker, where)
+        return None
+    if isinstance(marker, _SECURITY):
+        raise TaskDefinitionError(
+            f"{where} uses Security(...), which needs a request, and a task has none; "
+            "pass the id of the user as an argument of the task"
+        )
     call = marker.dependency
     if call is None:
         call = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
         if not inspect.isclass(call):
             raise TaskDefinitionError(f"{where}: Depends() alone needs a class as its annotation, got {call!r}")
-    return _checked(parameter, call, marker.use_cache, where)
-
-
-def _checked(parameter: inspect.Parameter, call: Any, use_cache: bool, where: str) -> Need:
     if not callable(call):
         raise TaskDefinitionError(f"{where}: Depends takes a function or a class, got {call!r}")
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -169,7 +154,7 @@ def _checked(parameter: inspect.Parameter, call: Any, use_cache: bool, where: st
         hash(call)
     except TypeError:
         raise TaskDefinitionError(f"{where}: the dependency {call!r} is not hashable") from None
-    return Need(parameter.name, call, use_cache)
+    return Need(parameter.name, call, marker.use_cache)
 
 
 def _resolved(parameter: inspect.Parameter, function: Any, what: str) -> Any:
@@ -208,14 +193,6 @@ def _refuse_marker(marker: Any, where: str) -> None:
         )
 
 
-def _refuse_security(marker: Any, where: str) -> None:
-    if isinstance(marker, _SECURITY):
-        raise TaskDefinitionError(
-            f"{where} uses Security(...), which needs a request, and a task has none; "
-            "pass the id of the user as an argument of the task"
-        )
-
-
 def _refuse_request(annotation: Any, where: str) -> None:
     for each in _parts(annotation):
         if inspect.isclass(each) and issubclass(each, _OF_REQUEST):
@@ -236,21 +213,22 @@ def _parts(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _kind(function: Any) -> Kind:
-    """Return the kind of a dependency. A decorated function has the kind of the inner function, as in a route."""
+def _kind(function: Any) -> tuple[bool, bool]:
+    """Return whether a dependency is asynchronous, and whether it is a generator.
+
+    A decorated function is of the kind of the inner function, as in a route.
+    """
     while isinstance(function, partial):
         function = function.func
     own = _own_kind(function)
-    return own if own is not Kind.CALL else _own_kind(inspect.unwrap(function))
+    return own if any(own) else _own_kind(inspect.unwrap(function))
 
 
-def _own_kind(function: Any) -> Kind:
+def _own_kind(function: Any) -> tuple[bool, bool]:
     if inspect.isclass(function):
-        return Kind.CALL
+        return False, False
     if not inspect.isroutine(function):
         function = type(function).__call__
     if inspect.isasyncgenfunction(function):
-        return Kind.ASYNC_GENERATOR
-    if inspect.isgeneratorfunction(function):
-        return Kind.GENERATOR
-    return Kind.COROUTINE if inspect.iscoroutinefunction(function) else Kind.CALL
+        return True, True
+    return inspect.iscoroutinefunction(function), inspect.isgeneratorfunction(function)
