@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message, MIMEPart
 from email.mime.base import MIMEBase
+from functools import cache
 from typing import Any
 
 import django
@@ -23,23 +24,6 @@ from taskq_core import TaskQError
 
 logger = logging.getLogger("taskq.mail")
 
-_FIELDS = frozenset(
-    {
-        "subject",
-        "body",
-        "from_email",
-        "to",
-        "cc",
-        "bcc",
-        "reply_to",
-        "extra_headers",
-        "attachments",
-        "alternatives",
-        "content_subtype",
-        "encoding",
-        "connection",
-    }
-)
 _SUBTYPES = ("mixed_subtype", "alternative_subtype")
 """Class attributes of Django 5.2's messages that a subclass or instance may override."""
 
@@ -205,7 +189,12 @@ def _extra(message: Any) -> dict[str, Any]:
 def _may_be_extra(name: str) -> bool:
     if name in _SUBTYPES:
         return True
-    return name not in _FIELDS and not name.startswith("_") and not hasattr(EmailMultiAlternatives, name)
+    return not name.startswith("_") and not hasattr(EmailMultiAlternatives, name) and name not in _stock_fields()
+
+
+@cache
+def _stock_fields() -> frozenset[str]:
+    return frozenset(vars(EmailMultiAlternatives())) | {"connection"}
 
 
 def _is_plain(value: object) -> bool:

@@ -17,18 +17,14 @@ from taskq_django.tasks_backend.framework import normalize_json
 REFUSAL = "\0refusal"
 """Key of the error that replaces unreadable arguments. No parameter can have this name."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_PLAIN: dict[Any, Any] = {kind: kind for kind in (str, int, float, bool)} | {
-    kind.__name__: kind for kind in (str, int, float, bool)
-}
 
 
 def _parameter(parameter: inspect.Parameter) -> Parameter:
     """Describe a parameter. It accepts any JSON value."""
     variadic: dict[Any, Any] = {parameter.VAR_POSITIONAL: list[Any], parameter.VAR_KEYWORD: dict[str, Any]}
-    annotation: Any = _PLAIN.get(parameter.annotation, Any) if isinstance(parameter.annotation, type | str) else Any
     return Parameter(
         name=parameter.name,
-        annotation=variadic.get(parameter.kind, annotation),
+        annotation=variadic.get(parameter.kind, Any),
         required=parameter.default is parameter.empty and parameter.kind not in _VARIADIC,
         kind=parameter.kind,
         decode=json.loads,

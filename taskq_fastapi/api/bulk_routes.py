@@ -6,19 +6,15 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core import ConfigurationError
-from taskq_core.inspector import ActionReport, TaskAction, TaskFilter, TaskRef
+from taskq_core.inspector import ActionReport, TaskFilter, TaskRef
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
 from taskq_fastapi.api.parts import Age, Parts, time_left
 from taskq_fastapi.api.task_routes import TaskChange
 
-CHUNK = 100
-"""Maximum number of tasks that are changed before the time limit is checked."""
-CANCEL_CHUNK = 20
-"""The same for cancellations, which need two requests to Redis each."""
-NAMED_MAX = 1_000
-"""Maximum number of named tasks."""
+NAMED_MAX = 200
+"""Maximum number of named tasks, so that a request ends within about a second."""
 
 
 class BulkFilter(BaseModel):
@@ -66,13 +62,15 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/tasks/actions", tags=["tasks"])
     async def act_on_tasks(body: BulkAction, audit: AuditDep, shown: ShownDep) -> models.Acted:
-        """Apply one action to many tasks. If that takes longer than a second, the answer has `next`.
+        """Apply one action to many tasks. If a filter takes longer than a second, the answer has `next`.
 
         Tasks that do not allow the action are skipped and counted. The action applies only to tasks that existed at the
         first request, and once to each.
         """
         if (body.tasks is None) == (body.filter is None):
             raise ConfigurationError("give either tasks or filter")
+        if body.tasks is not None and body.cursor is not None:
+            raise ConfigurationError("cursor continues an action with a filter, not one with tasks")
         if body.filter is not None:
             return await by_filter(body, body.filter, audit, shown)
         assert body.tasks is not None
@@ -92,19 +90,11 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
         return models.acted_of(part.report, scanned=part.scanned, following=part.next, names=False)
 
     async def by_name(body: BulkAction, named: list[models.TaskAddress], audit: Audit) -> models.Acted:
-        start, has_time, report = _offset(body.cursor, len(named)), time_left(), ActionReport()
-        most = CANCEL_CHUNK if body.action is TaskAction.CANCEL else CHUNK
         refs = [TaskRef(each.queue, each.id, each.state) for each in named]
         with audit.action(f"{body.action.value}_tasks", **body.options) as outcome:
-            await inspector.act_on((), body.action, **body.options)  # checks the options even if no task is left
-            at = start
-            while at < len(refs) and report.failure is None and (at == start or has_time()):
-                chunk = await inspector.act_on(refs[at : at + most], body.action, **body.options)
-                report.add(chunk)
-                at += most if chunk.failure is None else 0
+            report = await inspector.act_on(refs, body.action, **body.options)
             outcome |= {**_outcome(report), "tasks": [(each.queue, each.id) for each in report.done]}
-        following = str(at) if at < len(refs) else None
-        return models.acted_of(report, scanned=min(at, len(refs)) - start, following=following, names=True)
+        return models.acted_of(report, scanned=len(refs) - report.untouched, following=None, names=True)
 
 
 def _outcome(report: ActionReport) -> dict[str, object]:
@@ -113,11 +103,3 @@ def _outcome(report: ActionReport) -> dict[str, object]:
         "skipped": sum(report.skipped.values()),
         "failure": None if report.failure is None else type(report.failure).__name__,
     }
-
-
-def _offset(cursor: str | None, most: int) -> int:
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 6 and int(cursor) <= most):
-        raise ConfigurationError(f"cursor must be `next` of the previous answer, got {cursor[:80]!r}")
-    return int(cursor)

@@ -172,22 +172,14 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         await inspector.act_on((), body.action, **body.options)  # refuses options that do not belong to the action
         received_by = None
         with audit.action(body.action.value, queue=queue, task_id=task_id, **body.options):
-            match body.action:
-                case TaskAction.RUN:
-                    await inspector.run_task(queue, task_id)
-                case TaskAction.RETRY:
-                    await inspector.retry_task(queue, task_id, at=body.at, after=body.after)
-                case TaskAction.ARCHIVE:
-                    await inspector.archive_task(queue, task_id)
-                case TaskAction.DELETE:
-                    await inspector.delete_task(queue, task_id)
-                case TaskAction.CANCEL:
-                    # `cancel_task` takes no queue. This raises if the task is not in the queue of the path.
-                    await inspector.task(queue, task_id)
-                    received_by = await inspector.cancel_task(task_id)
-                case TaskAction.MOVE:
-                    assert body.to_queue is not None
-                    await inspector.move_task(queue, task_id, body.to_queue)
+            if body.action is TaskAction.CANCEL:
+                # `cancel_task` takes no queue. This raises if the task is not in the queue of the path.
+                await inspector.task(queue, task_id)
+                received_by = await inspector.cancel_task(task_id)
+            else:
+                change = getattr(inspector, f"{body.action}_task")
+                options = {name: value for name, value in body.options.items() if value is not None}
+                await change(queue, task_id, **options)
         return Changed(action=body.action, received_by=received_by)
 
     @router.patch("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
