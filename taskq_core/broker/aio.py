@@ -13,7 +13,8 @@ from taskq_core.broker.exchange import Attempts
 from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.pipelines import ClusterPipeline, Pipeline
-from taskq_core.broker.tracking import Changed, TrackingPipeline
+from taskq_core.broker.stream import Changed
+from taskq_core.broker.tracking import TrackingPipeline
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.service.user_code import cancellations
 

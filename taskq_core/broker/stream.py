@@ -13,6 +13,11 @@ from typing import Any
 import hiredis
 from redis.exceptions import ResponseError
 
+Changed = Callable[[list[str] | None], object]
+"""Called with the names of keys that were read on a connection and have changed, or with None if all may have changed,
+because the connection has ended or the database was emptied. See `taskq_core.broker.tracking`."""
+_INCOMPLETE = object()
+"""Result of the parser while a reply is incomplete. It cannot be `False`, which is a value in RESP3."""
 _yield_processor: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
@@ -21,11 +26,15 @@ class ReplyStream(asyncio.Protocol):
 
     Args:
         transport: A connected transport. This object becomes its protocol.
+        changed: Receives the messages about changed keys.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, changed: Changed | None = None) -> None:
         self._transport = transport
-        self._reader = hiredis.Reader(protocolError=ConnectionError, replyError=ResponseError)
+        self._changed = changed
+        self._reader = hiredis.Reader(
+            protocolError=ConnectionError, replyError=ResponseError, notEnoughData=_INCOMPLETE
+        )
         self._replies: list[Any] = []
         self._expected = 0
         self._waiter: asyncio.Future[list[Any]] | None = None
@@ -82,30 +91,39 @@ class ReplyStream(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes, and wake the caller once all its replies are complete."""
-        reader = self._reader
-        replies = self._replies
+        """Parse received bytes, report changed keys, and wake the caller once all its replies are complete."""
+        reader, replies = self._reader, self._replies
+        messages: list[Any] = []
         try:
             reader.feed(data)
-            while len(replies) < self._expected:
-                reply = reader.gets()
-                if reply is False:  # the reply is incomplete (RESP2 has no booleans)
-                    return
-                replies.append(reply)
+            while (reply := reader.gets()) is not _INCOMPLETE:
+                (messages if isinstance(reply, hiredis.PushNotification) else replies).append(reply)
         except ConnectionError as error:
             self._fail(error)
             self._transport.abort()
             return
-        if self._waiter is None or reader.has_data():
+        if messages:
+            self._report(messages)
+        missing = self._expected - len(replies)
+        if missing < 0 or (not missing and self._changed is None and reader.has_data()):
             # Replies no longer match the requests of this connection.
             self._transport.abort()
             self._fail(ConnectionError("the server sent an unexpected reply"))
-        elif not self._waiter.done():
+        elif not missing and self._waiter is not None and not self._waiter.done():
+            self._replies, self._expected = [], 0
             self._waiter.set_result(replies)
 
+    def _report(self, messages: list[Any]) -> None:
+        changes = [message[1] for message in messages if message[0] == b"invalidate"]
+        if changes and self._changed is not None:
+            are_all = None in changes
+            self._changed(None if are_all else [name.decode(errors="replace") for names in changes for name in names])
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the current exchange."""
+        """Fail the current exchange, and report that all keys may have changed."""
         self._fail(exc or ConnectionError("the server closed the connection"))
+        if self._changed is not None:
+            self._changed(None)
 
     def abort(self) -> None:
         """Close the connection at once."""
