@@ -73,22 +73,8 @@ def whole_or_damaged(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
         counts = yield from ask(views.count_tasks(keys.queue(name)))
     except BrokerReplyError as error:
         now_s = yield from ask(diagnosis.read_time())
-        counts, problem = _no_counts(now_s), str(error)
+        counts, problem = QueueCounts(now_ns=int(now_s * 1e9)), str(error)
     return _queue_info(name, counts, problem)
-
-
-def _no_counts(now_s: float) -> QueueCounts:
-    return QueueCounts(
-        now_ns=int(now_s * 1e9),
-        sizes=dict.fromkeys(TaskState, 0),
-        is_paused=False,
-        processed=0,
-        failed=0,
-        processed_today=0,
-        failed_today=0,
-        latency_s=None,
-        groups=0,
-    )
 
 
 def _queue_info(name: str, counts: QueueCounts, problem: str = "") -> QueueInfo:

@@ -100,8 +100,7 @@ def read_members(
 def _read_members(reply: Any) -> list[tuple[str, bytes]] | None:
     if not reply[0]:
         return None
-    pairs = iter(reply[1:])
-    return [(replies.name(task_id), message) for task_id, message in zip(pairs, pairs, strict=True)]
+    return [(replies.name(task_id), message) for task_id, message in replies.pairs(reply[1:])]
 
 
 def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask | None) -> Operation[StoreCode]:

@@ -16,12 +16,7 @@ _MOMENT = "0.01"  # Redis 6.2 reads one millisecond as 0, and waits without a li
 
 def read_config(name: str) -> Operation[dict[str, str]]:
     """Read the configuration parameters of one server that match a pattern."""
-
-    def read(reply: Any) -> dict[str, str]:
-        words = iter(reply)
-        return {replies.text(key): replies.text(value) for key, value in zip(words, words, strict=True)}
-
-    return command("read_config", ("CONFIG", "GET", name), read, keys=())
+    return command("read_config", ("CONFIG", "GET", name), replies.texts, keys=())
 
 
 def read_time() -> Operation[float]:
@@ -76,12 +71,7 @@ def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
 
     The answer has the error text of each refused command, by command.
     """
-
-    def read(reply: Any) -> dict[str, str]:
-        words = iter(reply)
-        return {replies.text(command): replies.text(answer) for command, answer in zip(words, words, strict=True)}
-
-    return script("try_commands", (absent_key,), (channel,), read)
+    return script("try_commands", (absent_key,), (channel,), replies.texts)
 
 
 def whoami() -> Operation[str]:

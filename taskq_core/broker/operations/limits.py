@@ -145,9 +145,8 @@ def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
     """Read the values of limits: declared ones by "d:<kind>:<name>", overrides by "o:<kind>:<name>"."""
 
     def read(reply: Any) -> dict[str, str]:
-        words = iter(reply)
-        found = {replies.shown(name): replies.shown(value) for name, value in zip(words, words, strict=True)}
-        return {name: value for name, value in found.items() if name[:2] in ("d:", "o:")}
+        found = replies.shown_fields(reply)
+        return {name: replies.shown(value) for name, value in found.items() if name[:2] in ("d:", "o:")}
 
     return command("read_limits", ("HGETALL", queue.limits), read)
 

@@ -44,12 +44,7 @@ def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
 
 def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
     """Store the record of a worker process for `kept_s` seconds, and read the records of the others on its host."""
-
-    def read(reply: Any) -> dict[str, bytes]:
-        words = iter(reply)
-        return {replies.shown(peer): data for peer, data in zip(words, words, strict=True)}
-
-    return script("list_peers", (queue.peers(place),), (token, record, kept_s), read)
+    return script("list_peers", (queue.peers(place),), (token, record, kept_s), replies.shown_fields)
 
 
 def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
@@ -77,12 +72,7 @@ def read_events(history_key: str, *, skip: int, count: int) -> Operation[list[by
 
 def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
     """Read the schedules that were added or paused at run time: all fields of the hash."""
-
-    def read(reply: Any) -> dict[str, bytes]:
-        words = iter(reply)
-        return {replies.shown(field): value for field, value in zip(words, words, strict=True)}
-
-    return command("read_schedules", ("HGETALL", schedules_key), read)
+    return command("read_schedules", ("HGETALL", schedules_key), replies.shown_fields)
 
 
 def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bool = False) -> Operation[int]:

@@ -21,8 +21,7 @@ def list_waiting(key: str, first: int, last: int) -> Operation[list[tuple[str, i
     """
 
     def read(reply: Any) -> list[tuple[str, int]]:
-        words = iter(reply)
-        return [(replies.name(task_id), int(float(score))) for task_id, score in zip(words, words, strict=True)]
+        return [(replies.name(task_id), int(float(score))) for task_id, score in replies.pairs(reply)]
 
     return command("list_waiting", ("ZRANGE", key, first, last, "WITHSCORES"), read)
 

@@ -1,5 +1,6 @@
 """Read replies of Redis."""
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -26,6 +27,22 @@ def names(reply: Any) -> list[str]:
 def shown(raw: bytes) -> str:
     """Read a text for display. Bytes that are not UTF-8 are replaced."""
     return raw.decode("utf-8", "replace")
+
+
+def pairs(reply: Any) -> Iterable[tuple[Any, Any]]:
+    """Read the pairs of a flat list, such as the fields and values of a hash."""
+    words = iter(reply)
+    return zip(words, words, strict=True)
+
+
+def shown_fields(reply: Any) -> dict[str, Any]:
+    """Read the fields of a hash with names for display, and their values as bytes."""
+    return {shown(field): value for field, value in pairs(reply)}
+
+
+def texts(reply: Any) -> dict[str, str]:
+    """Read a flat list of names and texts."""
+    return {text(each): text(value) for each, value in pairs(reply)}
 
 
 def flags(reply: Any) -> list[bool]:

@@ -205,23 +205,21 @@ def settle(
 
     A repeat after a lost reply answers NOT_OWNED for the tasks that the first call settled.
     """
-    args: list[Argument] = [NOW, owner, *housekeeping(queue, archive)]
-    runs = _runs_argument([each.run for each in settlements])
     if all(each.outcome is Outcome.DONE and each.is_young and not each.unique_key for each in settlements):
-        args += (1, runs, *[each.task_id for each in settlements])
-    else:
-        args += (7, runs)
-        for each in settlements:
-            args += (
-                ("b" if each.is_dead_letter else "o" if each.is_oversized else each.outcome.value)
-                + ("+" if each.is_young else ""),
-                each.task_id,
-                each.message,
-                each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,
-                each.unique_key,
-                each.result or each.cursor,
-                each.record,
-            )
+        return settle_done(queue, [(each.task_id, each.run) for each in settlements], owner=owner)
+    args: list[Argument] = [NOW, owner, *housekeeping(queue, archive), 7]
+    args.append(_runs_argument([each.run for each in settlements]))
+    for each in settlements:
+        args += (
+            ("b" if each.is_dead_letter else "o" if each.is_oversized else each.outcome.value)
+            + ("+" if each.is_young else ""),
+            each.task_id,
+            each.message,
+            each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,
+            each.unique_key,
+            each.result or each.cursor,
+            each.record,
+        )
     return script("settle", _settle_keys(queue), args, replies.text)
 
 

@@ -1,6 +1,6 @@
 """Record and read samples of a queue over time, and the outcomes of its runs by task type."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskq_core.broker.operations import replies
@@ -71,8 +71,5 @@ def read_totals(queue: QueueKeys) -> Operation[dict[str, TypeCounters]]:
 
 
 def _tallies(reply: Any, decode: Callable[[bytes], TypeCounters | None]) -> dict[str, TypeCounters]:
-    pairs: Sequence[tuple[bytes, bytes]] = (
-        list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
-    )
-    found = {replies.shown(name): decode(text) for name, text in pairs}
+    found = {name: decode(text) for name, text in replies.shown_fields(reply).items()}
     return {name: each for name, each in found.items() if each is not None}

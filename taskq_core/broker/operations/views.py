@@ -1,7 +1,7 @@
 """Read tasks and counts of queues, and withdraw a task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -199,14 +199,14 @@ class QueueCounts:
     """
 
     now_ns: int
-    sizes: dict[TaskState, int]
-    is_paused: bool
-    processed: int
-    failed: int
-    processed_today: int
-    failed_today: int
-    latency_s: float | None
-    groups: int
+    sizes: dict[TaskState, int] = field(default_factory=lambda: dict.fromkeys(TaskState, 0))
+    is_paused: bool = False
+    processed: int = 0
+    failed: int = 0
+    processed_today: int = 0
+    failed_today: int = 0
+    latency_s: float | None = None
+    groups: int = 0
     limited: int = 0
 
 
@@ -348,9 +348,7 @@ def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operatio
     """Count the members of some groups. The answer is the next cursor ("0" at both ends), and the sizes by name."""
 
     def read(reply: Any) -> tuple[str, dict[str, int]]:
-        words = iter(reply[1:])
-        sizes = {replies.name(name): int(size) for name, size in zip(words, words, strict=True)}
-        return replies.text(reply[0]), sizes
+        return replies.text(reply[0]), {replies.name(name): int(size) for name, size in replies.pairs(reply[1:])}
 
     return script("count_groups", (queue.groups,), (cursor, queue.group_prefix, count), read)
 

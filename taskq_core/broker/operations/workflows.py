@@ -1,8 +1,8 @@
 """Workflows: store them, start their steps, and read their state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,6 +11,8 @@ from taskq_core.broker.operations.new_tasks import ReceiptSlot, StoreCode
 from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command, script
 from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S
 from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
 
 BUILDING_S = 3_600
 """Seconds in which all parts of a workflow must be stored. An incomplete workflow is deleted afterwards."""
@@ -46,15 +48,25 @@ def create_workflow(
 
     The answer is False if the first parts were deleted.
     """
-    begin = "" if roots is None else _begin(roots)
-    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
+    head: list[Argument] = [BUILDING_S, "" if roots is None else _begin(roots), "", "", ""]
+    return _store_part(queue, workflow_id, head, entries, slot, replies.boolean, confirm=confirm, deadline_at=6)
+
+
+def _store_part(
+    queue: QueueKeys,
+    workflow_id: str,
+    head: Sequence[Argument],
+    entries: Sequence[tuple[str, str, Argument]],
+    slot: ReceiptSlot,
+    read: Callable[[Any], T],
+    **options: Any,
+) -> Operation[T]:
     slot.call += 1
-    args.append(slot.call)
+    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, *head, slot.call]
     for entry in entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
-    keys += (queue.receipt(slot.token),)
-    return script("create_workflow", keys, args, replies.boolean, confirm=confirm, deadline_at=6)
+    return script("create_workflow", (*keys, queue.receipt(slot.token)), args, read, **options)
 
 
 def _begin(roots: Sequence[int]) -> str:
@@ -94,16 +106,12 @@ def deliver_workflow(
     As in `deliver`, nothing is stored after `claim_ends_ms`. The answer is a `StoreCode`.
     """
     part = msgspec.msgpack.decode(packed, type=WorkflowPart)
-    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
-    slot.call += 1
-    args += (receipt, claim_ends_ms, part.count, slot.call)
-    for entry in part.entries:
-        args += entry
-    keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
-    keys += (queue.receipt(slot.token),)
-    return script(
-        "create_workflow", keys, args, lambda reply: _DELIVERED[int(reply)], name="deliver_workflow", confirm=confirm
-    )
+    head: list[Argument] = [DELIVERED_KEPT_S, _begin(part.roots), receipt, claim_ends_ms, part.count]
+
+    def read(reply: Any) -> str:
+        return _DELIVERED[int(reply)]
+
+    return _store_part(queue, workflow_id, head, part.entries, slot, read, name="deliver_workflow", confirm=confirm)
 
 
 _DELIVERED = {1: StoreCode.STORED, 2: StoreCode.STORED_BEFORE, 3: StoreCode.TOO_LATE}
