@@ -1,8 +1,8 @@
-"""Measure how many bytes of Redis a task takes, by its state and the size of its payload.
+"""Measure how many bytes of Redis's memory a task takes, by its state and the size of its payload.
 
-The script starts an empty Redis for each kind, measures the memory before and after it adds the tasks, and divides the
-difference by their number. It prints the table of docs/how-to/set-up-redis.md. The load of the machine does not matter,
-because the script measures no time.
+For each state and size, the script starts an empty Redis, measures its memory before and after it adds tasks, and
+divides the difference by their number. It prints the table of docs/how-to/set-up-redis.md. The load of the machine does
+not matter, because the script measures no time.
 
     python scripts/bytes_per_task.py --count 2000
 """
@@ -27,7 +27,7 @@ DAY_S = 86_400
 
 
 def application(url: str) -> TaskQ:
-    """Return an application whose tasks succeed, fail and give up."""
+    """Return an application with three tasks: one succeeds, one is retried, and one is archived."""
     taskq = TaskQ(url, defaults={"retention": DAY_S})
 
     @taskq.task(name="work:done")
@@ -49,13 +49,13 @@ Fill = Callable[[TaskQ, str, int], Awaitable[None]]
 
 
 async def enqueue(taskq: TaskQ, name: str, data: str, count: int, **options: object) -> None:
-    """Enqueue so many tasks."""
+    """Enqueue `count` tasks with the same data."""
     task = taskq.tasks[name].using(**options)  # type: ignore[arg-type]  # each is an option
     await taskq.async_client.enqueue_many([task.s(data=data) for _ in range(count)])
 
 
 async def run(taskq: TaskQ) -> None:
-    """Run what is pending."""
+    """Run all pending tasks."""
     await Worker(taskq, WorkerConfig(burst=True, concurrency=20)).arun()
 
 
@@ -114,10 +114,10 @@ KINDS: Mapping[str, Fill] = {
 
 
 async def measure(fill: Fill, size: int, count: int) -> int:
-    """Return the bytes that one task of a kind takes."""
+    """Return the bytes that one task takes, if `fill` adds tasks and their payload has `size` bytes."""
     with RedisServer() as server:
         taskq = application(server.unix_url)
-        await fill(taskq, "x" * 20, 1)  # names of queues, scripts, a worker's own keys
+        await fill(taskq, "x" * 20, 1)  # creates what exists once: the queue, the scripts, the keys of workers
         before = await used(server, taskq)
         await fill(taskq, "x" * (size - len('{"data":""}')), count)
         after = await used(server, taskq)
@@ -127,9 +127,9 @@ async def measure(fill: Fill, size: int, count: int) -> int:
 async def used(server: RedisServer, taskq: TaskQ) -> int:
     """Return the bytes that Redis uses for data.
 
-    Connections have buffers, so the application disconnects first. Redis built with jemalloc counts the memory of its
-    Lua interpreter since 8.0, with garbage of scripts that grows and shrinks by hundreds of KiB. `SCRIPT FLUSH` starts
-    a new interpreter.
+    Before it measures, it removes two other parts of the memory. The application disconnects, because connections have
+    buffers. `SCRIPT FLUSH` starts a new Lua interpreter, because Redis 8.0 and later with jemalloc count its memory,
+    whose garbage grows and shrinks by hundreds of KiB.
     """
     await taskq.aclose()
     while server.client.info("clients")["connected_clients"] > 1:  # noqa: ASYNC110 - the server notices soon
@@ -139,7 +139,7 @@ async def used(server: RedisServer, taskq: TaskQ) -> int:
 
 
 async def table(count: int) -> list[str]:
-    """Return the lines of the table."""
+    """Measure all kinds and sizes. Return the lines of a Markdown table."""
     lines = ["| state | " + " | ".join(SIZES) + " |", "|---|" + "---|" * len(SIZES)]
     for name, fill in KINDS.items():
         cells = [f"{await measure(fill, size, count):,}" for size in SIZES.values()]
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, metavar="N", help="tasks of each kind (default: 2000)")
     options = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # tasks fail on purpose
+    logging.disable(logging.CRITICAL)  # the failures of tasks are intended
     print("\n".join(asyncio.run(table(options.count))))
 
 

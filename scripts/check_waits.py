@@ -1,8 +1,9 @@
-"""List what waits for wall time in the default suite; end with 1 if there is anything.
+"""List the calls in the default test suite that wait for real time. Exit with 1 if there are any.
 
-It looks for `time.sleep(...)`, for `asyncio.sleep(n)` with a positive constant, and for timeouts below 30 seconds: they
-make a test slow, or let it fail on a busy machine. Use the fixture `clock` instead, or move the test to
-`tests/processes`. Functions whose name starts with `until` may poll: they return as soon as their condition holds.
+The script looks for `time.sleep(...)`, for `asyncio.sleep(n)` with a positive constant, and for timeouts below 30
+seconds. Such calls make a test slow, or let it fail on a busy machine. Use the fixture `clock` instead, or move the
+test to `tests/processes`. Functions whose names begin with `until` may sleep, because they return as soon as their
+condition is true.
 """
 
 import ast
@@ -13,10 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = ("tests/conformance", "tests/taskq_core", "tests/taskq_django", "tests/taskq_fastapi", "tests/taskq_sqlalchemy")
 LEAST_TIMEOUT_S = 30
-"""A machine that is busy may need as long for anything."""
+"""Shortest allowed timeout. On a busy machine, any step may take nearly as long."""
 TIMEOUTS = ("timeout", "within")
 OPTIONS = ("aggregator", "django_task", "take", "using", "TaskOptions")
-"""Calls whose timeout is an option of a task: nothing waits for it here."""
+"""Functions whose argument `timeout` is an option of a task, so the test does not wait for it."""
 
 
 def constant(node: ast.expr | None) -> float | None:
@@ -27,7 +28,7 @@ def constant(node: ast.expr | None) -> float | None:
 
 
 def waits(call: ast.Call) -> Iterator[str]:
-    """Yield what is wrong with a call. A timeout of zero is fine: it does not wait."""
+    """Yield the problems of a call. A timeout of zero is allowed, because it does not wait."""
     name = ast.unparse(call.func)
     first = call.args[0] if call.args else None
     is_option = name.rpartition(".")[2] in OPTIONS
@@ -45,7 +46,7 @@ def waits(call: ast.Call) -> Iterator[str]:
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls of a file, except those in functions named `until`."""
+    """Yield the calls of a file, except those in functions whose names begin with `until`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.lstrip("_").startswith("until"):
             continue

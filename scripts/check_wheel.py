@@ -1,12 +1,14 @@
-"""Build the wheel and the sdist, look into them, install the wheel into clean environments and use it there.
+"""Build the wheel and the sdist, check their contents, install the wheel into a clean environment, and use it there.
 
-Both are built twice, and once more from the sdist: the same source gives the same bytes. The modules of each extra are
-imported with nothing visible but what that extra requires. Then all extras together are used from end to end: on the
-oldest supported Python with every direct dependency in the oldest version that `pyproject.toml` allows, so
-that a lower bound that does not work shows here; on the others in the newest.
+1. Build both twice, and once more from the sdist. All builds must have the same bytes.
+2. Import the modules of each extra while only the packages that this extra requires are visible.
+3. Use all extras together from end to end. On the oldest supported Python, each direct dependency has the oldest
+   version that `pyproject.toml` allows, so that a lower bound which is too low fails here. On other Pythons, each has
+   its newest version.
 
-    python scripts/check_wheel.py                           all of that
-    python scripts/check_wheel.py --tests tests/taskq_core  on the oldest Python: these tests, with the oldest versions
+    python scripts/check_wheel.py                           run all these checks
+    python scripts/check_wheel.py --tests tests/taskq_core  run these tests with the oldest versions (oldest Python
+    only)
 """
 
 import argparse
@@ -26,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_sqlalchemy")
 EXTRAS = "django,fastapi,dashboard,dash,sqlalchemy,otel,embedded,exporter"
 KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".tcss", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
-"""Endings of files that belong into the wheel."""
+"""Suffixes of the files that belong in the wheel."""
 
 ALONE = Path(__file__).with_name("import_alone.py")
 SMOKE = Path(__file__).with_name("smoke.py")
@@ -40,7 +42,7 @@ SDIST = (
     "pyproject.toml",
     "PKG-INFO",
 )
-"""Other files in the sdist."""
+"""Files outside of the packages that belong in the sdist."""
 IMPORTS = {
     "": "taskq_core, taskq_core.cli.command, taskq_core.worker, taskq_core.inspector, taskq_core.scheduler",
     "django": "taskq_django, taskq_django.testing, taskq_django.mail",
@@ -54,11 +56,11 @@ IMPORTS = {
     "migrate": "taskq_core.migrate",
     "testing": "taskq_core.testing, fakeredis",
 }
-"""Modules to import with what the core, or one extra, requires."""
+"""Modules to import with only the requirements of an extra, by extra. "": only the requirements of the core."""
 
 
 def main() -> int:
-    """Check the wheel; return 1 and say what is wrong if anything is."""
+    """Run the checks. Print the problems, and return 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", nargs=argparse.REMAINDER, help="arguments of pytest")
     options = parser.parse_args()
@@ -71,9 +73,9 @@ def main() -> int:
         wheel, sdist = build(python, ROOT, folder / "first")
         problems = [
             *unknown_extras(),
-            *look_into(wheel),
-            *look_into_sdist(sdist),
-            *not_the_same(python, wheel, sdist, folder),
+            *check_contents(wheel),
+            *check_sdist_contents(sdist),
+            *check_builds(python, wheel, sdist, folder),
         ]
         if problems:
             print("\n".join(problems))
@@ -83,14 +85,15 @@ def main() -> int:
         if is_newest:
             for extra, modules in IMPORTS.items():
                 call(python, "-W", "error::ImportWarning", ALONE, extra, modules, cwd=folder)
-        call(python, SMOKE, cwd=folder)  # from another folder, so that nothing comes from the source tree
+        call(python, SMOKE, cwd=folder)  # in another folder, so that Python imports nothing from the source tree
     return 0
 
 
 def run_tests(arguments: list[str]) -> int:
-    """Run tests from the source tree with each direct dependency in its oldest allowed version; return pytest's status.
+    """Run tests from the source tree with the oldest allowed version of each direct dependency. Return pytest's status.
 
-    Warnings that these old versions raise about their own newer dependencies are shown but do not fail the tests.
+    These old versions may raise warnings about newer versions of their own dependencies. Such warnings are shown, but
+    they do not fail the tests.
     """
     if not bounds():
         print("the oldest versions are those of the oldest supported Python: run this with it", file=sys.stderr)
@@ -104,37 +107,37 @@ def run_tests(arguments: list[str]) -> int:
 
 
 def unknown_extras() -> list[str]:
-    """Return which extras of the project are not tried here, and the other way round."""
+    """Return the extras of `pyproject.toml` that are missing in `IMPORTS`, and the other way round."""
     extras = set(pyproject()["project"]["optional-dependencies"]) - {"all", "django-tasks"}
     known = set(IMPORTS) - {""}
     return [f"IMPORTS and the extras of pyproject.toml differ: {name}" for name in sorted(extras ^ known)]
 
 
 def build(python: Path, source: Path, folder: Path) -> tuple[Path, Path]:
-    """Build wheel and sdist of a source tree into a folder, and return both."""
+    """Build the wheel and the sdist of a source tree into a folder. Return the paths of both."""
     call(python, "-m", "hatchling", "build", "-d", folder, cwd=source)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
 
 
-def not_the_same(python: Path, wheel: Path, sdist: Path, folder: Path) -> list[str]:
-    """Return what differs when it is built again, and built from the sdist."""
+def check_builds(python: Path, wheel: Path, sdist: Path, folder: Path) -> list[str]:
+    """Build again, and from the sdist. Return the problems: files whose bytes differ from the first build."""
     again = build(python, ROOT, folder / "second")
     with tarfile.open(sdist) as archive:
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # missing in Python 3.11.3 and older
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and older have no filter
         archive.extractall(folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
     from_sdist = build(python, unpacked, folder / "third")
     return [
-        f"built {how} it has other bytes: {other.name}"
+        f"{other.name} has different bytes when it is built {how}"
         for how, others in (("again", again), ("from the sdist", from_sdist))
         for one, other in zip((wheel, sdist), others, strict=True)
         if one.read_bytes() != other.read_bytes()
     ]
 
 
-def look_into(wheel: Path) -> list[str]:
-    """Return what is missing in the wheel, and what is in it but should not be."""
+def check_contents(wheel: Path) -> list[str]:
+    """Return the problems of a wheel: missing files, and files that do not belong in it."""
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
         info = {name.rpartition("/")[2] for name in archive.namelist() if ".dist-info/" in name}
@@ -146,7 +149,7 @@ def look_into(wheel: Path) -> list[str]:
         check=False,
     ).stdout.splitlines()
     source = {name for name in files if Path(name).suffix in KEPT or name.endswith("py.typed")}
-    if not source:  # not a git checkout
+    if not source:  # the source tree is not a git checkout
         source = {str(p.relative_to(ROOT)) for each in PACKAGES for p in (ROOT / each).rglob("*") if p.suffix in KEPT}
     needed = {f"{package}/py.typed" for package in PACKAGES} | {
         "taskq_core/broker/lua/enqueue.lua",
@@ -159,8 +162,8 @@ def look_into(wheel: Path) -> list[str]:
     return problems
 
 
-def look_into_sdist(sdist: Path) -> list[str]:
-    """Return what is missing in the sdist, and what is in it but should not be."""
+def check_sdist_contents(sdist: Path) -> list[str]:
+    """Return the problems of an sdist: missing files, and files that do not belong in it."""
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     problems = [f"missing in the sdist: {name}" for name in SDIST if name not in inside]
@@ -170,18 +173,18 @@ def look_into_sdist(sdist: Path) -> list[str]:
 
 
 def make_environment(folder: Path) -> Path:
-    """Make a virtual environment with this Python and return its interpreter."""
+    """Create a virtual environment with this Python. Return the path of its interpreter."""
     venv.EnvBuilder(with_pip=False).create(folder)
     return folder / "bin" / "python"
 
 
 def install(python: Path, *arguments: object) -> None:
-    """Install packages as wheels, with this Python's pip."""
+    """Install packages, wheels only, into an environment with the pip of this Python."""
     call(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:", *arguments)
 
 
 def bounds() -> list[str]:
-    """Return the lower bounds of direct dependencies as exact requirements, on the oldest supported Python only."""
+    """Return requirements for the oldest version of each direct dependency. [] unless this Python is the oldest one."""
     project = pyproject()["project"]
     oldest = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
     if sys.version_info[:2] != oldest:
@@ -193,17 +196,17 @@ def bounds() -> list[str]:
 
 
 def lower_bounds(requirements: list[str]) -> list[str]:
-    """Return requirements of the oldest versions that they allow."""
+    """Return requirements for exactly the oldest version that each of these requirements allows."""
     return [re.sub(">=", "==", requirement, count=1) for requirement in requirements]
 
 
 def pyproject() -> dict[str, Any]:
-    """Return what `pyproject.toml` says."""
+    """Return the content of `pyproject.toml`."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def call(*command: object, cwd: Path = ROOT) -> None:
-    """Run a command; end this program with its status and output if it fails."""
+    """Run a command and print its output. If it fails, exit with its status."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(part) for part in command],

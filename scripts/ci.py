@@ -1,7 +1,7 @@
-"""Run what CI checks without running taskq, and say how long each step took.
+"""Run the static checks of CI, and print how long each step took.
 
-The steps run side by side, each one's output in one piece. Nothing stops at the first failure: all that is wrong shows
-in one run.
+Several steps run at the same time. The output of a step is printed at its end. A failed step does not stop the others,
+so one run shows all problems.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_sqlalchemy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One check: a command that ends with 0 if all is well."""
+    """One check: a command that exits with 0 if it finds no problem."""
 
     name: str
     command: tuple[str, ...]
@@ -49,7 +49,7 @@ STEPS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a step went."""
+    """The exit status and the duration of a step."""
 
     name: str
     status: int
@@ -68,7 +68,7 @@ def run(step: Step) -> Outcome:
 
 
 def main() -> int:
-    """Run the steps asked for; return 1 if one failed."""
+    """Run the steps that the command line names. Return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [step.name for step in STEPS]
     parser.add_argument("--only", action="append", choices=names, help="run this step only; may be repeated")

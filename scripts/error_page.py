@@ -1,4 +1,4 @@
-"""Copy the explanations of `taskq explain` into the page of errors (`--write`), or check that the page is current."""
+"""Copy the explanations of `taskq explain` into docs/reference/errors.md (`--write`), or check that they match."""
 
 import argparse
 import sys
@@ -11,13 +11,13 @@ BEGIN, END = "<!-- explanations: begin -->", "<!-- explanations: end -->"
 
 
 def page(old: str) -> str:
-    """Return the page with the current explanations."""
+    """Return the text of the page with the current explanations."""
     head, _, rest = old.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{read_text()}\n{END}{rest.partition(END)[2]}"
 
 
 def main() -> int:
-    """Return 1 if the page is out of date and was not to be written."""
+    """Write or check the page. Return 1 if it is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the page")
     options = parser.parse_args()

@@ -19,7 +19,7 @@ OLDEST_RUNTIME = (6, 31, 0)
 
 
 def stamp(code: str) -> str:
-    """Return generated code with the oldest runtime as its version, and stubs that pass the strict type check."""
+    """Change generated code: set its version to the oldest runtime, and make stubs pass the strict type check."""
     major, minor, patch = OLDEST_RUNTIME
     code = re.sub(r"(?m)^# Protobuf Python Version: .*$", f"# Protobuf Python Version: {major}.{minor}.{patch}", code)
     code = re.sub(

@@ -1,7 +1,7 @@
-"""`import_alone.py EXTRA MODULES`: import modules of taskq with nothing installed but what one extra requires.
+"""`import_alone.py EXTRA MODULES`: import modules of taskq while only the packages that one extra requires are visible.
 
-It hides every other package of the environment, so that a requirement that is missing in an extra shows. EXTRA is ""
-for the core alone.
+The script hides every other package of the environment, so an import fails if a requirement is missing in the extra.
+EXTRA is "" for the requirements of the core alone.
 """
 
 import sys
@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 
 def required(extra: str) -> set[str]:
-    """Return the names of the packages that taskq with this extra requires, directly or not."""
+    """Return the names of all packages that taskq with this extra requires, directly and indirectly."""
     found: set[tuple[str, str]] = set()
     open_ends = [("taskq-asynq", ""), ("taskq-asynq", extra)]
     while open_ends:
@@ -32,7 +32,7 @@ def required(extra: str) -> set[str]:
 
 
 def modules_of(files: Iterable[PurePath]) -> set[str]:
-    """Return the names of the modules among the files of a package."""
+    """Return the names of the modules that the files of a package contain."""
     found = set()
     for path in files:
         if path.suffix in (".py", ".so"):
@@ -42,7 +42,7 @@ def modules_of(files: Iterable[PurePath]) -> set[str]:
 
 
 class Hider(MetaPathFinder):
-    """Refuses to import modules of packages other than those given."""
+    """An import hook that rejects modules of all packages except the given ones."""
 
     def __init__(self, shown: set[str]) -> None:
         self._hidden: set[str] = set()

@@ -23,12 +23,12 @@ ROOMS = {
     "taskq_core.testing": None,
     "taskq_core.workflow": None,
 }
-"""Modules with what they promise; None for all of `__all__`."""
+"""Public modules, each with its public names. None: all names of its `__all__`."""
 _SPOKEN = ("__init__", "__call__", "__len__", "__getitem__")
 
 
 def describe_all() -> dict[str, Any]:
-    """Return the public API, by room and name."""
+    """Return the public API by module and name."""
     found: dict[str, Any] = {}
     for room, names in ROOMS.items():
         module = importlib.import_module(room)
@@ -37,7 +37,7 @@ def describe_all() -> dict[str, Any]:
 
 
 def describe(thing: Any) -> Any:
-    """Return what is promised of one exported name."""
+    """Return the public parts of a class or function: bases and members, or the signature."""
     if inspect.isclass(thing):
         members: dict[str, Any] = {}
         ours = [each for each in reversed(thing.__mro__) if each.__module__.partition(".")[0] == "taskq_core"]

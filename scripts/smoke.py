@@ -36,7 +36,7 @@ def core(folder: str) -> None:
 
 
 def django() -> None:
-    """Set up a site with the app: checks, migrations, templates."""
+    """Set up a Django site with the app, and run its checks, migrations and templates."""
     import django
     from django.conf import settings
     from django.core.management import call_command
@@ -81,7 +81,7 @@ def django() -> None:
 
 
 def fastapi() -> None:
-    """Make an app with routes, run a task with a dependency, and enqueue after a commit."""
+    """Create an app with routes, run a task with a dependency, and enqueue a task in a transaction."""
     from fastapi import Depends, FastAPI
     from sqlalchemy import create_engine
     from sqlalchemy.orm import Session
@@ -110,12 +110,12 @@ def fastapi() -> None:
         if enqueue_after_commit(session).enqueue(seven.s()).is_sent:
             raise SystemExit("a task was sent before the commit")
         session.begin()
-        session.rollback()  # and is dropped
+        session.rollback()  # also drops the task, which was not sent yet
     engine.dispose()
 
 
 async def dashboard() -> None:
-    """Ask the web dashboard for a page and its files, with nothing of a test client."""
+    """Request pages and files of the web dashboard without a test client, whose packages are not installed."""
     from taskq_fastapi.dashboard import taskq_dashboard
     from taskq_fastapi.dashboard.assets import Assets
     from taskq_fastapi.dashboard.serving import local_app
@@ -131,7 +131,7 @@ async def dashboard() -> None:
 
 
 async def terminal() -> None:
-    """Draw the terminal dashboard once, with its style sheet, over a Redis that is not there."""
+    """Draw the terminal dashboard once, with its style sheet, for a Redis that does not run."""
     from taskq_core.cli.terminal.app import DashApp
 
     app = DashApp(TaskQ("unix:///nowhere/at/all.sock", enqueue_timeout=0.1))
@@ -160,7 +160,8 @@ async def _status(app: Any, path: str) -> int:
 
 def smoke() -> None:
     """Run all checks, and print the versions that they used."""
-    with tempfile.TemporaryDirectory(prefix="taskq-", ignore_cleanup_errors=True) as folder:  # the server still closes
+    # Ignore cleanup errors, because the private Redis may still write into the folder while it stops.
+    with tempfile.TemporaryDirectory(prefix="taskq-", ignore_cleanup_errors=True) as folder:
         core(str(Path(folder) / "data"))
     try:
         main(["--version"], stdout=io.StringIO())

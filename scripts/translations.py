@@ -1,9 +1,9 @@
-"""Keep the translations of what the admin and the web dashboard show: look for new texts, and compile.
+"""Update the translation catalogs of the admin and the web dashboard from the texts in the code.
 
-    python scripts/translations.py            say what is missing or behind
-    python scripts/translations.py --write    bring new texts into the catalogs, drop old ones, compile
+    python scripts/translations.py            list missing translations and outdated files
+    python scripts/translations.py --write    add new texts to the catalogs, remove old texts, and compile the catalogs
 
-New texts get an empty translation, which a person fills in.
+A new text gets an empty translation. Fill it in, and run the script again.
 """
 
 import argparse
@@ -42,11 +42,11 @@ _PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What marks texts in Python.
+    """The functions that mark texts for translation in Python code.
 
     Attributes:
-        module: The module whose functions do.
-        functions: What those functions take first, by name.
+        module: The module that contains the functions.
+        functions: The first parameters of each function, by its name.
     """
 
     module: str
@@ -55,14 +55,14 @@ class Marks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """Texts that are translated together.
+    """Texts that have a common catalog (a domain of gettext).
 
     Attributes:
-        name: Name of the catalog, as gettext calls it.
-        folder: The folder with `locale`, which holds the catalogs.
-        sources: Packages and files where the texts are, each with what marks them there.
-        words: Values of enums that pages show, by their context.
-        is_jinja: Whether templates are Jinja's, or Django's.
+        name: Name of the domain and of its catalog files.
+        folder: The folder whose subfolder `locale` contains the catalogs.
+        sources: Packages and files that contain the texts, each with the functions that mark texts in it.
+        words: Values of enums that pages show, by the context of their translation.
+        is_jinja: True for Jinja templates, False for Django templates.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Domain:
     is_jinja: bool
 
     def catalog_path(self, language: str) -> Path:
-        """Return the path of a language's catalog. The compiled catalog has the same path with the ending mo."""
+        """Return the path of a language's catalog. The compiled catalog has the same path with the suffix `.mo`."""
         return self.folder / "locale" / language / "LC_MESSAGES" / f"{self.name}.po"
 
 
@@ -106,11 +106,11 @@ _TAG = re.compile(r"{%\s*translate\s+\"([^\"]+)\"")
 _BLOCK = re.compile(r"{%\s*blocktranslate[^%]*%}(.*?)(?:{%\s*plural\s*%}(.*?))?{%\s*endblocktranslate\s*%}", re.DOTALL)
 
 Text = tuple[str, str, str]
-"""Context, text and plural, "" for what there is not."""
+"""Context, text and plural form of a text. "": without context or plural form."""
 
 
 def texts(domain: Domain) -> list[Text]:
-    """Return every text of a domain that is marked for translation, each once, in the order of the files."""
+    """Return all texts of a domain that are marked for translation, without duplicates, in the order of the files."""
     found: dict[Text, None] = {}
     for place, marks in domain.sources:
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
@@ -135,7 +135,8 @@ def _of_python(marks: Marks, source: str) -> Iterator[Text]:
             expected = marks.functions.get(names.get(node.func.id, ""), ())
             parts = dict(zip(expected, node.args, strict=False))
             values = {name: part.value for name, part in parts.items() if isinstance(part, ast.Constant)}
-            if values and len(values) == len(expected):  # texts in variables are marked elsewhere
+            # Only literals. A text in a variable is marked where the variable gets its value.
+            if values and len(values) == len(expected):
                 yield str(values.get("context", "")), str(values["id"]), str(values.get("plural", ""))
 
 
@@ -158,7 +159,7 @@ def _as_format(parts: tuple[str, str]) -> tuple[str, str]:
 
 
 def updated(domain: Domain, language: str) -> Catalog:
-    """Return the catalog of a domain in a language with the texts of today: new ones untranslated, old ones dropped."""
+    """Return a catalog with the texts in the code: new texts have no translation, and old texts are removed."""
     path = domain.catalog_path(language)
     with path.open("rb") as file:
         old = read_po(file, locale=language)
@@ -180,7 +181,7 @@ def _flags(text: str) -> list[str]:
 
 
 def problems(domain: Domain, language: str) -> list[str]:
-    """Return what is missing in the catalog of a domain in a language, does not fit its text, or is not compiled."""
+    """Return the problems of a catalog: missing and invalid translations, and an outdated catalog or compiled file."""
     path = domain.catalog_path(language)
     catalog = updated(domain, language)
     found = []
@@ -193,21 +194,21 @@ def problems(domain: Domain, language: str) -> list[str]:
         else:
             found += [f"{language}: {message.id!r}: {error}" for error in message.check(catalog)]
     with path.open("rb") as written, path.with_suffix(".mo").open("rb") as compiled:
-        if _meant(read_po(written, locale=language)) != _meant(catalog):
-            found.append(f"{path.relative_to(ROOT)} is behind the code")
-        if not _tells(GNUTranslations(compiled), catalog):
-            found.append(f"{path.with_suffix('.mo').relative_to(ROOT)} is behind the catalog")
+        if _translations(read_po(written, locale=language)) != _translations(catalog):
+            found.append(f"{path.relative_to(ROOT)} is out of date")
+        if not _matches(GNUTranslations(compiled), catalog):
+            found.append(f"{path.with_suffix('.mo').relative_to(ROOT)} does not match its catalog")
     return found
 
 
-def _meant(catalog: Catalog) -> dict[tuple[str, str, str], Sequence[str]]:
-    """Return what a catalog says of each text. Not its bytes, for they change with the release of what wrote them."""
+def _translations(catalog: Catalog) -> dict[tuple[str, str, str], Sequence[str]]:
+    """Return the translations of a catalog by text. Files cannot be compared, because their bytes depend on babel."""
     return {_parts(message): _strings(message) for message in catalog if message.id}
 
 
-def _tells(compiled: GNUTranslations, catalog: Catalog) -> bool:
-    """Whether gettext says of each text what the catalog does, in its first form."""
-    forms = {parts: strings[0] for parts, strings in _meant(catalog).items()}
+def _matches(compiled: GNUTranslations, catalog: Catalog) -> bool:
+    """Return whether a compiled catalog has the same translations as a catalog. Compare the singular forms."""
+    forms = {parts: strings[0] for parts, strings in _translations(catalog).items()}
     return all(
         form == (compiled.npgettext(context, text, plural, 1) if context else compiled.ngettext(text, plural, 1))
         if plural
@@ -226,7 +227,7 @@ def _strings(message: Message) -> list[str]:
 
 
 def as_po(catalog: Catalog) -> bytes:
-    """Return a catalog as a file: without places, which change with every line."""
+    """Return the bytes of a catalog file. It has no line numbers of texts, because they change with every edit."""
     file = BytesIO()
     write_po(file, catalog, width=110, no_location=True, omit_header=False, ignore_obsolete=True)
     kept = [line for line in file.getvalue().decode().splitlines(keepends=True) if not re.match(rf'"({_UNKEPT})', line)]
@@ -234,16 +235,16 @@ def as_po(catalog: Catalog) -> bytes:
 
 
 def as_mo(catalog: Catalog) -> bytes:
-    """Return what gettext reads."""
+    """Return the bytes of the compiled file that gettext reads."""
     again = read_po(BytesIO(as_po(catalog)), locale=catalog.locale)
-    again.creation_date = again.revision_date = datetime(2000, 1, 1, tzinfo=UTC)  # the same texts give the same bytes
+    again.creation_date = again.revision_date = datetime(2000, 1, 1, tzinfo=UTC)  # so that equal texts give equal bytes
     file = BytesIO()
     write_mo(file, again)
     return file.getvalue()
 
 
 def main() -> int:
-    """Return 1 if something is missing or behind."""
+    """Update or check the catalogs. Return 1 if there are problems."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="bring the catalogs up to date and compile them")
     options = parser.parse_args()
@@ -253,7 +254,8 @@ def main() -> int:
             path.write_bytes(as_po(catalog))
             path.with_suffix(".mo").write_bytes(as_mo(catalog))
     wrong = [problem for each in product(DOMAINS, LANGUAGES) for problem in problems(*each)]
-    print("\n".join(wrong) or "all is translated and compiled")
+    print("\n".join(wrong) or "all texts are translated, and all catalogs are compiled")
+
     return 1 if wrong else 0
 
 

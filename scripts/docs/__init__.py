@@ -1,1 +1,1 @@
-"""The site of the documentation: what `make docs` builds from the pages in docs/ and from the code."""
+"""Build the documentation site from the pages in docs/ and from the code (`make docs`)."""

@@ -1,8 +1,8 @@
-"""Build the site of the documentation, and check it.
+"""Build the documentation site and check it.
 
-    python -m scripts.docs                 into build/site; open build/site/index.html
-    python -m scripts.docs --to FOLDER     into FOLDER/site
-    python -m scripts.docs --check-only    look at the links of a site that was built
+    python -m scripts.docs                 build into build/site; open build/site/index.html
+    python -m scripts.docs --to FOLDER     build into FOLDER/site
+    python -m scripts.docs --check-only    only check the links of a site that exists
 
 The script collects the pages and the generated API pages in FOLDER/docs. Sphinx turns them into HTML and treats each
 warning as an error. Then the script checks every link, anchor and picture in the HTML. The build fails on a broken link
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def build(stage: Path, site: Path) -> int:
-    """Put the pages together and run Sphinx; return its status."""
+    """Collect the pages and run Sphinx. Return its exit status."""
     for folder in (stage, site):
         shutil.rmtree(folder, ignore_errors=True)
     staging.stage(ROOT, stage)
@@ -31,7 +31,7 @@ def build(stage: Path, site: Path) -> int:
 
 
 def main() -> int:
-    """Build and check; return 0 if all is well."""
+    """Build and check the site. Return 0 if there is no problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=ROOT / "build", metavar="FOLDER", help="where to build")
     parser.add_argument("--check-only", action="store_true", help="only look at the links of a site that is there")

@@ -1,4 +1,4 @@
-"""Follow every link, anchor and picture of a built site, and refuse what it would load from elsewhere."""
+"""Check a built site: every link, anchor and picture must exist, and no page may load anything from another site."""
 
 from collections import defaultdict
 from html.parser import HTMLParser
@@ -7,12 +7,12 @@ from urllib.parse import unquote, urlsplit
 
 _LOADED = {"script": "src", "img": "src", "source": "srcset", "iframe": "src", "video": "src", "object": "data"}
 _ENTRANCES = ("index.html", "search.html")
-"""Pages that are reached without a link: the first page, and the page that the search form opens."""
+"""Pages that need no link to them: the first page, and the page that the search form opens."""
 _LOADED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "manifest"}
 
 
 class _Page(HTMLParser):
-    """Collect the links, loaded resources and anchors of a page."""
+    """Collects the links, the loaded resources and the anchors of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class _Page(HTMLParser):
         self.loads: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a tag refers to."""
+        """Record the links, resources and anchors of a tag."""
         given = {name: value or "" for name, value in attrs}
         self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
         if tag in ("a", "area") and "href" in given:
@@ -33,7 +33,7 @@ class _Page(HTMLParser):
 
 
 def check(site: Path) -> list[str]:
-    """Return what is wrong with a built site, one line each."""
+    """Return the problems of a built site, one line each."""
     pages = {path.resolve(): _read(path) for path in sorted(site.rglob("*.html"))}
     if not pages:
         return [f"there is no page in {site}"]
@@ -49,7 +49,7 @@ def check(site: Path) -> list[str]:
                 reached[linked] += 1
         for target in page.loads:
             if urlsplit(target).scheme in ("http", "https") or target.startswith("//"):
-                problems[f"{name}: {target}: is loaded from elsewhere"] = None
+                problems[f"{name}: {target}: is loaded from another site"] = None
             elif problem := _follow(target, path, pages)[0]:
                 problems[f"{name}: {target}: {problem}"] = None
     for path in pages:
@@ -65,7 +65,7 @@ def _read(path: Path) -> _Page:
 
 
 def _follow(target: str, path: Path, pages: dict[Path, _Page]) -> tuple[str, Path | None]:
-    """Return what is wrong with a link, and the page it leads to."""
+    """Return the problem of a link ("" for none), and the file to which it leads (None for another site)."""
     parts = urlsplit(target)
     if parts.scheme in ("http", "https", "mailto", "data", "javascript") or parts.netloc:
         return "", None
@@ -73,7 +73,7 @@ def _follow(target: str, path: Path, pages: dict[Path, _Page]) -> tuple[str, Pat
     if linked.is_dir():
         linked /= "index.html"
     if not linked.exists():
-        return "there is no such file", None
+        return "the file does not exist", None
     if parts.fragment and linked in pages and unquote(parts.fragment) not in pages[linked].anchors:
-        return "there is no such anchor", None
+        return "the anchor does not exist", None
     return "", linked

@@ -1,4 +1,4 @@
-"""The page of the JSON API, made from the description that the API gives of itself."""
+"""Generate the page about the JSON API from the API's OpenAPI document."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def _record(name: str, schema: dict[str, Any]) -> list[str]:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a type in words, with a link to a record."""
+    """Return a type as text. The name of a record is a link to its section."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"

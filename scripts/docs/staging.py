@@ -1,7 +1,7 @@
-"""Put together what Sphinx reads: the pages of docs/, pages made from the code, and the navigation.
+"""Collect the input of Sphinx: the pages of docs/, pages generated from the code, and the navigation.
 
-docs/README.md is the index of the documentation, which a test keeps whole; the navigation is made of it, so a page that
-is in the one is in the other.
+The navigation is generated from docs/README.md, the index of the documentation. A test checks that the index contains
+every page.
 """
 
 import re
@@ -14,15 +14,15 @@ _FENCE = re.compile(r"^(```|~~~)")
 _LINK = re.compile(r"(?P<text>\[(?:[^\[\]]|\[[^\[\]]*\])*\])\((?P<target>[^()\s]+)\)")
 _PAGE = re.compile(r"\[[^\]]+\]\((?P<target>[^)#:]+\.md)\)")
 _ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-"""Pages of the repository that are part of the site, and their names there."""
+"""Pages outside of docs/ that are part of the site: file in the repository, and its name in the site."""
 
 
 def stage(root: Path, folder: Path) -> None:
-    """Write all that Sphinx reads.
+    """Write all input of Sphinx.
 
     Args:
         root: The repository.
-        folder: Where to write; it is made anew. The pages are in `pages` below it.
+        folder: An empty folder. The pages are written to its subfolder `pages`.
     """
     docs, pages = root / "docs", folder / "pages"
     shutil.copytree(docs / "images", pages / "images", ignore=shutil.ignore_patterns("*.json"))
@@ -65,7 +65,7 @@ def navigation(index: str) -> dict[str, list[str]]:
     """Return the pages that the index names, by section. Subsections replace the section that contains them.
 
     Raises:
-        ValueError: A section has no pages, or a page is named in two.
+        ValueError: A section has no pages, or two sections contain the same page.
     """
     sections: dict[str, list[str]] = {}
     place: list[str] = []
@@ -118,5 +118,5 @@ def _link(match: re.Match[str], path: Path, root: Path) -> str:
     elif linked.is_relative_to(root) and linked.relative_to(root).as_posix() in _ROOT_PAGES:
         inside = _ROOT_PAGES[linked.relative_to(root).as_posix()]
     else:
-        return match["text"][1:-1]  # a file of the repository, which the site does not have
+        return match["text"][1:-1]  # a link to a file that is not part of the site: keep only its text
     return f"{match['text']}({'../' * len(here.parts)}{inside}{hash_}{anchor})"
