@@ -1,4 +1,4 @@
-"""Measurements of taskq, each beside what Redis itself can do with the same scripts.
+"""Measure the speed of taskq, and compare it with the speed of Redis itself when it runs the same scripts.
 
-`make bench` runs them all. Figures belong to the machine they were taken on.
+`make bench` runs all measurements. Compare figures only with figures of the same machine.
 """

@@ -23,13 +23,13 @@ from benchmarks.session import DURABILITY, Session, adopt_orphans, say
 
 
 def main() -> int:
-    """Run what was asked for; 1 if something could not be measured."""
+    """Run the measurements that the command line selects. Return 1 if one could not be made."""
     options = _options()
     adopt_orphans()
     command = f"python -m benchmarks {shlex.join(sys.argv[1:])}".rstrip()
     transport = options.transport or ("tcp" if options.peers else "unix")
     session = Session(transport=transport, durability=options.durability, runs=options.runs)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # workers are ended on the way out
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that SIGTERM also ends the workers
     kept: list[Results] = []
 
     def keep(results: Results) -> None:

@@ -1,7 +1,7 @@
-"""What taskq aims at, by which rows it is judged, and the table that says whether it is there.
+"""The performance aims of taskq, the rows that decide whether they are met, and the table of the results.
 
-An aim holds on a machine as the one it was set for: two shared cores, with Redis on one of them. On another one the
-table says what that machine does.
+The aims were set for a machine with two shared cores, with Redis on one of them. On another machine, the table only
+shows the speed of that machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from benchmarks.measure import Measure
 from benchmarks.results import Results, Row, shown
 
 GO_DRAIN_PER_S = 12_800
-"""Of Go Asynq at concurrency 50, measured earlier: see `peers.reference`."""
+"""Tasks per second of Go Asynq at concurrency 50, measured earlier: see `peers.reference`."""
 _IDEAL_IO_PER_S = 100_000
 _COUNTED = "counted"
 
@@ -22,12 +22,14 @@ class Aim:
 
     Args:
         what: Description of the measurement.
-        rows: Titles of the rows that decide whether the aim is met; `--only` takes the first.
-        unit: Of the value.
-        least: Smallest value with which it is met.
-        most: Largest value with which it is met. Without either it is only counted.
-        value: Computes the value from the medians by title. Without it, the value is the median of the first row.
-        is_optional: Left out of the table where it was not measured.
+        rows: Titles of the rows that decide whether the aim is met. The table's command selects the first with
+            `--only`.
+        unit: Unit of the value.
+        least: Smallest value that meets the aim.
+        most: Largest value that meets the aim. Without `least` and `most`, the table only shows the value.
+        value: Computes the value from the medians of the rows, by title. None: the value is the median of the first
+            row.
+        is_optional: True to omit the line from the table if the value was not measured.
     """
 
     what: str
@@ -40,7 +42,7 @@ class Aim:
 
     @property
     def words(self) -> str:
-        """Return what is aimed at."""
+        """Return the aim as text, such as "at least 10,000 tasks/s"."""
         if self.least is not None:
             return f"at least {self._said(self.least)}"
         return _COUNTED if self.most is None else f"at most {self._said(self.most)}"
@@ -51,17 +53,17 @@ class Aim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of an aim."""
+    """The result of a run for one aim."""
 
     aim: Aim
     value: float | None
-    """None: not measured."""
+    """The measured value, None if it was not measured."""
     row: Row | None
-    """The row whose figure it is, None where it is made of several."""
+    """The row whose median is the value, None if the value was computed from several rows."""
 
     @property
     def is_met(self) -> bool | None:
-        """Whether it is met; None where that cannot be said."""
+        """Whether the aim is met. None if the value was not measured, or if the aim has no bound."""
         if self.value is None or self.aim.words == _COUNTED:
             return None
         return (self.aim.least is None or self.value >= self.aim.least) and (
@@ -70,7 +72,7 @@ class Verdict:
 
     @property
     def share(self) -> float | None:
-        """How far it is, in percent: at 100 the aim is just met, and more is better."""
+        """The value relative to the aim, in percent: at 100 the aim is just met, and more is better."""
         if self.value is None or self.is_met is None:
             return None
         if self.aim.least is not None:
@@ -80,11 +82,11 @@ class Verdict:
 
 
 def rows_of_aims(tasks: int, *, large: bool = False) -> list[Measure]:
-    """Return the rows that aims need and nothing else has.
+    """Return the rows that only the aims need.
 
     Args:
-        tasks: Of the larger measurements.
-        large: Also with ten million tasks pending.
+        tasks: Number of tasks of the larger measurements.
+        large: True to also measure with ten million pending tasks.
     """
     rate, few, many = "tasks_per_s", 2 * tasks, 20 * tasks
     rows = []
@@ -184,7 +186,7 @@ def _percent(part: str, whole: str) -> Callable[[Mapping[str, float]], float]:
 
 
 def aims(tasks: int) -> list[Aim]:
-    """Return the aims, in the order of the table; `tasks` as for `rows_of_aims`."""
+    """Return the aims in the order of the table. `tasks` as for `rows_of_aims`."""
     many = 20 * tasks
     one, two = "processes: one of 50 coroutines", "processes: two of 50 coroutines"
     drain, io = "drain: coroutine, concurrency 50", "waiting 10 ms: coroutine, concurrency 1,000"
@@ -321,12 +323,12 @@ def aims(tasks: int) -> list[Aim]:
 
 
 def titles(tasks: int) -> set[str]:
-    """Return the titles of all rows that aims are judged by."""
+    """Return the titles of all rows that decide whether aims are met."""
     return {title for aim in aims(tasks) for title in aim.rows}
 
 
 def verdicts(results: Results, peers: Results | None = None) -> list[Verdict]:
-    """Return what became of each aim in a run; `peers` is a run of `--peers`, for the aim that needs one."""
+    """Return the results of a run for all aims. `peers` is a run with `--peers`, which one of the aims needs."""
     rows = {row.title: row for row in results.rows}
     medians = {title: row.median for title, row in rows.items()}
     found = []
@@ -342,7 +344,7 @@ def verdicts(results: Results, peers: Results | None = None) -> list[Verdict]:
 
 
 def _beside_peers(peers: Results | None) -> Verdict:
-    """Return the verdict on draining beside the fastest task queue in Python, of a run of `--peers`."""
+    """Compare the drain rate of taskq with that of the fastest other task queue in Python, from a `--peers` run."""
     rows = (
         [] if peers is None else [row for row in peers.rows if row.measure == "drain 50" and row.source == "measured"]
     )

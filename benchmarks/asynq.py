@@ -1,6 +1,6 @@
-"""A producer that enqueues as Go Asynq's client does: the same keys, fields and commands, and nothing of our own.
+"""A producer that enqueues as Go Asynq's client does: with the same keys, fields and commands.
 
-Such a task comes without a token for waiting workers, and Redis holds of it what Asynq would hold.
+It writes no fields of taskq and pushes no token for waiting workers.
 """
 
 import time
@@ -29,10 +29,10 @@ return 1
 
 
 class GoProducer:
-    """Enqueues into the default queue.
+    """Enqueues tasks to the default queue.
 
     Args:
-        client: Of redis-py; a `pipeline` of it may be given to single calls.
+        client: A client of redis-py. Its methods also accept a `pipeline` of the client.
     """
 
     def __init__(self, client: "Redis") -> None:
@@ -42,12 +42,12 @@ class GoProducer:
         client.sadd("asynq:queues", QUEUE)
 
     def enqueue(self, task_id: str, message: bytes, *, pipeline: Any = None) -> None:
-        """Store a task that may start now."""
+        """Enqueue a task that is due now."""
         client = self._client if pipeline is None else pipeline
         now_ns = str(time.time_ns())
         client.evalsha(self._enqueue, 2, f"{PREFIX}t:{task_id}", f"{PREFIX}pending", message, task_id, now_ns)
 
     def schedule(self, task_id: str, message: bytes, start_s: int, *, pipeline: Any = None) -> None:
-        """Store a task that may start at a second."""
+        """Enqueue a task that is due at a given Unix second."""
         client = self._client if pipeline is None else pipeline
         client.evalsha(self._schedule, 2, f"{PREFIX}t:{task_id}", f"{PREFIX}scheduled", message, start_s, task_id)

@@ -1,8 +1,9 @@
-"""How long a full queue keeps Redis from answering: `python -m benchmarks.bounds`.
+"""Measure how long single calls block Redis if a queue is very full: `python -m benchmarks.bounds`.
 
-Fills a queue of a private Redis (a million archived tasks, a million pending, a hundred thousand active whose worker is
-gone, a hundred thousand scheduled and due), lets a worker with all its services work in it while people look at it and
-act on it, and prints the longest calls by the server's own slow log. During a call, Redis answers no other client.
+The script fills a queue of a private Redis: with a million archived tasks, a million pending tasks, a hundred thousand
+active tasks of a worker that died, and a hundred thousand scheduled tasks that are due. Then a worker with all its
+services works on the queue, while an operator lists and changes tasks. At the end, the script prints the longest calls
+from Redis's slow log. During a call, Redis answers no other client.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def fill(
 ) -> None:
     """Store tasks that end at once when they run, in a list, a sorted set, or both.
 
-    Their scores are of a quarter of an hour, from an hour ago if it is not said from when.
+    Scores are times within a quarter of an hour, which begins at `score` (Unix seconds; default: one hour ago).
     """
     message = encode_message(
         build_message(type=TASK, payload=b"{}", id="@" * 20, queue=queue.name, retry=1, timeout=1800)
@@ -73,7 +74,7 @@ def fill(
 
 
 def longest_calls(server: RedisServer) -> dict[str, float]:
-    """Milliseconds of the longest call of each script and command since the log was emptied."""
+    """Return the milliseconds of the longest call of each script and command since the slow log was reset."""
     names = {script.sha: script.name for script in all_scripts()}
     found: dict[str, float] = {}
     for entry in server.client.slowlog_get(100_000):
@@ -81,7 +82,7 @@ def longest_calls(server: RedisServer) -> dict[str, float]:
         name = words[0].decode().lower()
         if name == "evalsha":
             name = names.get(words[1].decode(), "evalsha")
-        elif name == "eval":  # the first call, which brings the text along
+        elif name == "eval":  # the first call of a script, which sends its text
             text = b" ".join(words[1:]).decode(errors="replace")
             name = next((script.name for script in all_scripts() if script.text.startswith(text[:100])), "eval")
         found[name] = max(found.get(name, 0.0), entry["duration"] / 1000)
@@ -89,7 +90,7 @@ def longest_calls(server: RedisServer) -> dict[str, float]:
 
 
 def people(app: TaskQ, scale: float) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What people do with a full queue, one thing after another."""
+    """Yield the actions of an operator on the full queue, each with its name."""
     inspector = Inspector(app)
     states = (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED)
     yield "queue_infos", inspector.queue_infos
@@ -120,7 +121,7 @@ def people(app: TaskQ, scale: float) -> Iterator[tuple[str, Callable[[], object]
 
 
 def measure(scale: float) -> dict[str, Any]:
-    """Fill, work, and return the figures."""
+    """Fill the queue, run the worker and the operator's actions, and return the figures."""
     counts = {
         TaskState.ARCHIVED: int(1_000_000 * scale),
         TaskState.PENDING: int(1_000_000 * scale),
@@ -145,7 +146,7 @@ def measure(scale: float) -> dict[str, Any]:
             fill(server.client, queue, state, counts[state], listed=listed, sorted_set=sorted_set)
         server.client.config_set("slowlog-max-len", "100000")
         server.client.config_set("slowlog-log-slower-than", "1000")
-        with contextlib.suppress(PermissionError):  # so that other work on this machine does not count
+        with contextlib.suppress(PermissionError):  # so that other processes do not delay Redis
             os.sched_setscheduler(server.pid, os.SCHED_RR, os.sched_param(10))
         server.client.slowlog_reset()
         config = WorkerConfig(concurrency=50, recover_every=0.1, clean_every=0.1, reconcile_every=1)
@@ -160,7 +161,7 @@ def measure(scale: float) -> dict[str, Any]:
                 refusals.append(f"{name}: {error}")
         until = time.monotonic() + 600
         while server.client.zcard(queue.lease) > 1000 and time.monotonic() < until:
-            time.sleep(0.5)  # until the recoverer has taken back what the lost worker had
+            time.sleep(0.5)  # until the recoverer has returned the tasks of the lost worker to the queue
         report = app_report(app)
         left = {state.value: Inspector(app).count("default", state) for state in counts}
         worker.stop()
@@ -177,14 +178,14 @@ def measure(scale: float) -> dict[str, Any]:
 
 
 def app_report(app: TaskQ) -> int:
-    """Go over the whole queue as a worker does, and return how many tasks were looked at."""
+    """Reconcile the whole queue as a worker does, and return the number of tasks that were read."""
     return Inspector(app).reconcile("default").scanned
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bounds", description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="fill so much of what is said above (default 1)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the numbers of tasks above (default 1)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     report = measure(options.scale)

@@ -25,7 +25,7 @@ def _compute() -> int:
 
 @taskq.task(name="bench:compute")
 def compute(number: int) -> None:
-    """About ten milliseconds of Python."""
+    """Compute for about ten milliseconds."""
     _compute()
 
 
@@ -41,9 +41,9 @@ def drain_computing(
     """Run CPU-bound tasks on all cores with a worker, and measure how many cores it uses.
 
     Args:
-        url: Redis.
-        processes: Of the worker.
-        concurrency: Of each of them.
+        url: URL of Redis.
+        processes: Number of processes of the worker.
+        concurrency: Concurrency of each process.
         count: Number of tasks.
         is_apart: Whether each task runs in a separate process.
     """

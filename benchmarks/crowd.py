@@ -1,8 +1,8 @@
-"""Many workers that wait for one queue: `python -m benchmarks.crowd URL COUNT CONCURRENCY` runs some in one process.
+"""Measure with many workers of one queue. `python -m benchmarks.crowd URL COUNT CONCURRENCY` runs COUNT workers.
 
-Each is a whole worker, with its services, its connections and its heartbeat's thread. Those of one process share its
-interpreter and its event loop: two hundred processes of 50 MB would not fit into the memory of most machines. A
-separate process would add only memory and a wake-up by the kernel to each worker.
+Each is a complete worker with its services, its connections and its heartbeat thread. Many workers share one process
+and its event loop, because two hundred processes of 50 MB would not fit into the memory of most machines. A separate
+process for each worker would only add memory and a wake-up by the kernel.
 """
 
 import asyncio
@@ -31,25 +31,25 @@ from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 Figures = dict[str, float]
 TASK = "bench:stamp"
 _SETTLE_S = 2.0
-"""Seconds in which the first looks of all services are over."""
+"""Seconds after which all services have done their first pass."""
 _SETTLE_A_WORKER_S = 0.01
-"""Seconds more of that for each worker."""
+"""Seconds to add to `_SETTLE_S` for each worker."""
 _LAST_S = 60.0
-"""Longest wait for the last task, and for the answer to an enqueue."""
+"""Maximum seconds to wait for the last task, and for the response to an enqueue."""
 _START_S = 120
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _WARM = 20
-"""Tasks at the steady rate that do not count."""
+"""Number of first tasks that are not measured."""
 
 
 class Crowd:
-    """Processes of workers, from the block's beginning to its end.
+    """Runs workers in several processes during a `with` block.
 
     Args:
-        url: Redis.
-        workers: How many in all.
-        processes: Among how many they are shared out.
-        concurrency: Of each worker.
+        url: URL of Redis.
+        workers: Number of workers in all processes.
+        processes: Number of processes.
+        concurrency: Concurrency of each worker.
     """
 
     def __init__(self, url: str, *, workers: int, processes: int, concurrency: int = 10) -> None:
@@ -78,11 +78,11 @@ class Crowd:
         self._end()
 
     def settle(self, workers: int) -> None:
-        """Wait until so many workers have looked at everything once."""
+        """Wait until the services of this many workers have done their first pass."""
         time.sleep(_SETTLE_S + workers * _SETTLE_A_WORKER_S)
 
     def stop(self) -> list[float]:
-        """Stop all, and return the seconds from the call to the start of each task that told when it was sent."""
+        """Stop all workers. Return the seconds from the enqueue to the start of each task that has its enqueue time."""
         for process in self._started:
             process.terminate()
         delays: list[float] = []
@@ -103,14 +103,14 @@ class Crowd:
 def latency_among(
     url: str, *, per_s: int, seconds: int, workers: int = 1, processes: int = 1, producer: str = "taskq"
 ) -> Figures:
-    """Time from before the enqueue to the start of the function at a steady rate, while all workers wait.
+    """Measure the time from the enqueue to the start of the function, at a steady rate, while many workers are idle.
 
     Args:
-        url: Redis.
-        per_s: Tasks a second.
-        seconds: How long.
-        workers: How many wait.
-        processes: Among how many processes they are shared out.
+        url: URL of Redis.
+        per_s: Tasks per second.
+        seconds: Duration.
+        workers: Number of workers.
+        processes: Number of processes that run the workers.
         producer: `taskq` for `.adelay()`, `go` for the commands of Go Asynq's client.
     """
     send = {"taskq": _send, "go": _send_as_go}[producer]
@@ -126,9 +126,9 @@ def latency_among(
 
 
 def crowd_commands(url: str, *, per_s: int, seconds: int, workers: int, processes: int) -> Figures:
-    """Count the commands that Redis runs for a task, with its enqueue, without the commands of idle workers.
+    """Count the requests and commands that Redis runs per task, including its enqueue, less those of idle workers.
 
-    Requests are what clients send; commands are those and what scripts call.
+    Requests come from clients. Commands are requests and the commands that scripts call.
     """
     with Redis.from_url(url) as client, Crowd(url, workers=workers, processes=processes) as crowd:
         crowd.settle(workers)
@@ -170,7 +170,7 @@ def _spread(delays: Sequence[float]) -> Figures:
 
 
 def _send(url: str, count: int, per_s: int) -> None:
-    """Enqueue at a steady rate from a coroutine."""
+    """Enqueue tasks at a steady rate from a coroutine."""
     taskq = TaskQ(url, enqueue_timeout=_LAST_S)
     stamp = taskq.remote(TASK)
 
@@ -187,7 +187,7 @@ def _send(url: str, count: int, per_s: int) -> None:
 
 
 def _send_as_go(url: str, count: int, per_s: int) -> None:
-    """Enqueue at a steady rate as Go does, from a process of Python."""
+    """Enqueue tasks at a steady rate with the commands of Go Asynq's client."""
     template = MessageTemplate(TASK, "default", retry=25, timeout=1800)
     with Redis.from_url(url) as client:
         producer = GoProducer(client)
@@ -225,7 +225,8 @@ async def _work(url: str, count: int, concurrency: int) -> None:
 
     workers: list[Worker] = []
     living: list[asyncio.Task[int]] = []
-    for _ in range(count):  # one after the other: all at once ask for more connections than a server takes in one go
+    # Start the workers one after the other. All at once would open more connections than Redis accepts at a time.
+    for _ in range(count):
         started = Started()
         workers.append(Worker(taskq, WorkerConfig(concurrency=concurrency), listener=started))
         living.append(asyncio.create_task(workers[-1].arun()))
@@ -245,7 +246,7 @@ async def _work(url: str, count: int, concurrency: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Let Linux end this process with the one that started it: a measurement that takes too long is killed."""
+    """Let Linux kill this process when its parent ends, because a measurement that takes too long is killed."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
@@ -256,5 +257,5 @@ def _die_with_parent() -> None:
 if __name__ == "__main__":
     _die_with_parent()
     gc.collect()
-    gc.freeze()  # as a worker that has a process for itself does
+    gc.freeze()  # as a worker does in its own process
     _run(_work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

@@ -1,7 +1,7 @@
-"""Measurements of workers as users start them: processes of `taskq worker`, seen from outside.
+"""Measure workers as users start them: processes of `taskq worker`, measured from outside.
 
-They need direct access to the server and the placement, so they run in the harness instead of a separate process. A
-ledger proves that each task ran.
+These measurements need the server and the placement, so they run in the process of the harness. A ledger proves that
+each task ran once.
 """
 
 import sys
@@ -23,11 +23,11 @@ from tests.redis_server import RedisServer
 _PATIENCE_S = 60.0
 _LOOK_S = 0.001
 _SETTLE_S = 16.0
-"""Seconds in which the first looks of all services are over: that for damage, every five minutes, begins after ten."""
+"""Seconds after which all services have done their first pass. The search for damage begins after ten seconds."""
 
 
 def drain_by(server: RedisServer, placement: Placement, *, processes: int, count: int) -> Found:
-    """So many processes of 50 coroutines empty a queue, from when the last of them has begun."""
+    """Drain a queue with several processes of 50 coroutines. Measure once all of them have started."""
     peer = next(peer for peer in PEERS if peer.name == "taskq")
     usual = next(each for each in peer.settings if each.group == "50")
     setting = replace(usual, copies=processes, enqueues=False)

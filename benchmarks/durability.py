@@ -1,9 +1,9 @@
-"""What Redis keeps of acknowledged enqueues, by its settings and by fault: `python -m benchmarks.durability`.
+"""Count the acknowledged tasks that Redis loses, by its settings and by the fault: `python -m benchmarks.durability`.
 
-For each setting tasks are enqueued one after another, the fault comes right after the last acknowledgement, and what is
-there afterwards is compared with what was acknowledged. A power loss is imitated: the server is killed, and its
-append-only file cut back to the size it had a second before, as `appendfsync everysec` promises no more than that. What
-a disk keeps of a file that was synced (`appendfsync always`) cannot be tried without cutting its power.
+For each setting, the script enqueues tasks one after another, causes the fault right after the last acknowledgement,
+and compares the tasks in Redis with the acknowledged tasks. A power loss is simulated: the script kills the server and
+cuts its append-only file to the size that it had a second before, because `appendfsync everysec` promises no more. What
+a disk keeps of a synced file (`appendfsync always`) cannot be tested without cutting its power.
 """
 
 import argparse
@@ -26,21 +26,21 @@ ALWAYS: dict[str, Any] = {"appendonly": True, "options": {"appendfsync": "always
 EVERYSEC: dict[str, Any] = {"appendonly": True, "options": {"appendfsync": "everysec"}}
 SNAPSHOTS: dict[str, Any] = {"options": {"save": "3600 1 300 100 60 10000"}}
 POWER_S = 1.0
-"""Seconds of writes that a power loss takes along."""
+"""Seconds of writes that a simulated power loss destroys."""
 PATIENCE_S = 60.0
 
 Row = dict[str, Any]
 
 
 def ids_in(server: RedisServer) -> set[str]:
-    """Ids of the pending tasks, each of which has its hash."""
+    """Return the ids of the pending tasks whose messages also exist."""
     listed: list[Any] = server.client.lrange("asynq:{default}:pending", 0, -1)
     ids = {each.decode() for each in listed}
     return {each for each in ids if server.client.hexists(f"asynq:{{default}}:t:{each}", "msg")}
 
 
 def enqueue(url: str, count: int, *, tick: Callable[[], object] = lambda: None, **options: Any) -> tuple[Row, set[str]]:
-    """Enqueue tasks one after another; return the rate, and the ids that were acknowledged."""
+    """Enqueue tasks one after another. Return the figures, and the ids that were acknowledged."""
     acknowledged, unconfirmed = set(), 0
     with closing(TaskQ(url, enqueue_timeout=0.2 if options else 5.0)) as app:
         task = app.remote("t", **options)
@@ -56,7 +56,7 @@ def enqueue(url: str, count: int, *, tick: Callable[[], object] = lambda: None, 
 
 
 def killed(settings: dict[str, Any], count: int) -> Row:
-    """SIGKILL, then a new start on the same data."""
+    """Kill Redis (SIGKILL) and start it again with the same data. Count the lost tasks."""
     with RedisServer(**settings) as server:
         row, acknowledged = enqueue(server.url, count)
         server.kill()
@@ -65,7 +65,7 @@ def killed(settings: dict[str, Any], count: int) -> Row:
 
 
 def power_lost(settings: dict[str, Any], count: int) -> Row:
-    """SIGKILL, the last second of the append-only file gone, then a new start."""
+    """Kill Redis (SIGKILL), cut the last second off its append-only file, and start it again. Count the lost tasks."""
     with RedisServer(**settings) as server:
 
         def file() -> Path:
@@ -82,7 +82,7 @@ def power_lost(settings: dict[str, Any], count: int) -> Row:
         watching.start()
         begun = time.monotonic()
         row, acknowledged = enqueue(server.url, count)
-        while time.monotonic() < begun + 2 * POWER_S:  # a fast machine is done before a second has passed
+        while time.monotonic() < begun + 2 * POWER_S:  # a fast machine needs less than a second for `count` tasks
             more, further = enqueue(server.url, count)
             acknowledged |= further
             row["acknowledged"] += more["acknowledged"]
@@ -101,7 +101,7 @@ def power_lost(settings: dict[str, Any], count: int) -> Row:
 
 @contextmanager
 def pair(**options: str) -> Iterator[tuple[RedisServer, Relay, RedisServer]]:
-    """A primary, the relay to it, and a replica behind the relay that has its first copy."""
+    """Yield a primary, a relay, and a replica that is connected through the relay and has made its first copy."""
     with (
         RedisServer(tcp=True, appendonly=True, options=options) as primary,
         Relay(("127.0.0.1", primary.port)) as relay,
@@ -115,7 +115,7 @@ def pair(**options: str) -> Iterator[tuple[RedisServer, Relay, RedisServer]]:
 
 
 def failed_over(count: int, **options: Any) -> Row:
-    """The replica gets nothing of the second half; then the primary is killed and the replica takes over."""
+    """Fail over to a replica that has not received the second half of the tasks. Count the lost tasks."""
     with pair() as (primary, relay, replica):
         half = count // 2
         asked = 0
@@ -126,7 +126,7 @@ def failed_over(count: int, **options: Any) -> Row:
             if asked == half:
                 relay.swallow("replies")
 
-        # Each enqueue that no replica confirms waits for its timeout, so few of them have to do.
+        # Each enqueue that no replica confirms waits for its whole timeout, so the second half has only 20 tasks then.
         row, acknowledged = enqueue(primary.url, half + (20 if options else half), tick=lag, **options)
         primary.kill()
         replica.command("REPLICAOF", "NO", "ONE")
@@ -134,7 +134,10 @@ def failed_over(count: int, **options: Any) -> Row:
 
 
 def exposed() -> Row:
-    """A primary that is cut off with `min-replicas-to-write 1` and `min-replicas-max-lag 1` goes on acknowledging."""
+    """Measure how long a primary acknowledges enqueues after it lost its replica, although one replica is required.
+
+    Redis runs with `min-replicas-to-write 1` and `min-replicas-max-lag 1`.
+    """
     with pair(**{"min-replicas-to-write": "1", "min-replicas-max-lag": "1"}) as (primary, relay, _):
         with closing(TaskQ(primary.unix_url, enqueue_timeout=0.2)) as app:
             app.remote("t").delay()
@@ -152,13 +155,13 @@ def exposed() -> Row:
 
 
 def replicated_rate(count: int) -> Row:
-    """What waiting for a replica costs while it keeps up."""
+    """Measure the rate of enqueues that wait for the confirmation of a healthy replica."""
     with pair() as (primary, _, _replica):
         return enqueue(primary.url, count, replicated=True)[0]
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.durability", description=__doc__)
     parser.add_argument("--tasks", type=int, default=5000, help="enqueues before each fault (default 5000)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

@@ -1,4 +1,4 @@
-"""Measurements of enqueueing beside redis-py itself, and of the memory of a client that streams."""
+"""Measure enqueues in comparison with redis-py alone, and the memory of a client that enqueues from a generator."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ from taskq_core.broker.operations.new_tasks import ReceiptSlot
 
 Figures = dict[str, float]
 SLICES = 10
-"""Pieces in which a measurement and what is beside it take turns, so that a slow spell meets both."""
+"""Number of slices in which taskq and redis-py take turns, so that a slow period of the machine affects both."""
 
 
 def _bare_calls(count: int) -> list[tuple[Any, ...]]:
@@ -27,10 +27,10 @@ def _bare_calls(count: int) -> list[tuple[Any, ...]]:
 
 
 def beside_bare(url: str, *, count: int) -> Figures:
-    """Blocking `.delay()`, and redis-py's `evalsha` of the same script with keys and arguments of the same sizes."""
+    """Measure blocking `.delay()`, and `evalsha` of redis-py for the same script with arguments of the same size."""
     taskq = app(url)
     task = taskq.tasks["bench:plain"]
-    task.delay(0, "warm")  # loads the script
+    task.delay(0, "warm")  # so that Redis has loaded the script
     words = iter(_bare_calls(count))
 
     with redis.Redis.from_url(url) as client:
@@ -58,7 +58,7 @@ def beside_bare(url: str, *, count: int) -> Figures:
 
 
 def beside_bare_async(url: str, *, count: int) -> Figures:
-    """`.adelay()` of one coroutine, and `evalsha` of redis-py's asyncio client; as `beside_bare`."""
+    """Measure `.adelay()` of one coroutine, and `evalsha` of redis-py's asyncio client. As `beside_bare`."""
     taskq = app(url)
     task = taskq.tasks["bench:coroutine"]
     words = iter(_bare_calls(count))
@@ -103,7 +103,7 @@ def _compared(count: int, spent: dict[str, float]) -> Figures:
 
 
 def streamed(url: str, *, count: int) -> Figures:
-    """Peak memory of a client that enqueues so many tasks out of a generator and keeps what it is given back."""
+    """Measure the peak memory of a client that enqueues tasks from a generator and keeps the result."""
     taskq = app(url)
     taskq.client.enqueue_many(calls(taskq, "bench:plain", 200))
     gc.collect()
@@ -118,9 +118,9 @@ def streamed(url: str, *, count: int) -> Figures:
 
 
 def peak_mb() -> float:
-    """Most resident memory of this process so far.
+    """Return the peak resident memory of this process.
 
-    Not what `getrusage` says: that counts what the process that started this one had.
+    `getrusage` is not usable, because its value includes the memory of the parent process before the fork.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024

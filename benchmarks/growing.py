@@ -20,9 +20,9 @@ _PIPELINE = 500
 
 
 def drain_among(url: str, *, count: int, pending: int) -> Figures:
-    """Drain the first so many tasks of a queue in which so many are pending in all when that begins.
+    """Measure the drain of the first `count` tasks of a queue in which `pending` tasks are pending at the start.
 
-    From the start of the first to that of the last, with 50 coroutines at a time.
+    The time is from the start of the first task to the start of the last one. The worker runs 50 coroutines at a time.
     """
     taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
     ran, began, ended = 0, 0.0, 0.0
@@ -54,9 +54,9 @@ def _cpu_s(client: "redis.Redis") -> float:
 
 
 def due_among(url: str, *, others: int, per_s: int, seconds: int) -> Figures:
-    """How long after their second scheduled tasks start, while others are scheduled for the days after.
+    """Measure how late scheduled tasks start, while `others` tasks are scheduled for later days.
 
-    Some every second, for some seconds; the worker's loop is this process.
+    `per_s` tasks are due in each second, for some seconds. The worker runs in this process.
     """
     taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
     late: list[float] = []
@@ -89,11 +89,11 @@ def due_among(url: str, *, others: int, per_s: int, seconds: int) -> Figures:
 
 
 def waiting_memory(url: str, *, count: int, state: str) -> Figures:
-    """Bytes of Redis that a waiting task takes: as our client stores it, and with the same id and message as Go's does.
+    """Measure the bytes of Redis that a waiting task takes, stored by taskq and stored as Go Asynq's client does.
 
     Args:
-        url: Redis.
-        count: Tasks of each kind, one kind after the other on an empty database.
+        url: URL of Redis.
+        count: Number of tasks. taskq and Go's client store the same ids and messages, one after the other.
         state: `pending` or `scheduled`.
     """
     taskq = app(url)
@@ -101,7 +101,7 @@ def waiting_memory(url: str, *, count: int, state: str) -> Figures:
     if state == "scheduled":
         task = task.using(run_after=timedelta(days=1))
     with redis.Redis.from_url(url) as client:
-        taskq.client.enqueue_many(calls(taskq, "bench:plain", 200))  # scripts and connections are there from now on
+        taskq.client.enqueue_many(calls(taskq, "bench:plain", 200))  # loads the scripts and opens the connections
         producer = GoProducer(client)
         client.flushdb()
         before = _used(client)
@@ -128,13 +128,13 @@ def waiting_memory(url: str, *, count: int, state: str) -> Figures:
 
 
 def _used(client: "redis.Redis") -> int:
-    """Return what Redis has allocated, less the buffers of its clients."""
+    """Return the bytes that Redis has allocated, without the buffers of its clients."""
     memory = client.info("memory")
     return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
 
 
 def _stored(client: "redis.Redis", state: str) -> Iterator[tuple[str, bytes, int]]:
-    """Yield id, message and start of all tasks of a state."""
+    """Yield the id, the message and the start time of all tasks in a state."""
     listed: Any
     if state == "pending":
         listed = [(task_id, 0) for task_id in client.lrange(f"{PREFIX}pending", 0, -1)]

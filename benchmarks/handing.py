@@ -1,7 +1,7 @@
-"""Measure how long bare clients take to hand data to another process: lower bounds for the time to a task's start.
+"""Measure how fast simple clients pass data to another process: lower bounds of the time from enqueue to start.
 
-One measurement passes a list element with redis-py, the client that taskq uses. The other sends taskq's scripts over
-blocking sockets, without an event loop, decoding or outcomes.
+One measurement passes list elements with redis-py, the client library of taskq. The other sends taskq's scripts over
+blocking sockets, without an event loop, without decoding, and without settling tasks.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ _END = b"end"
 
 
 def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
-    """Time from before an RPUSH to the answer of a BLPOP in another process, at a steady rate: both redis-py's own.
+    """Measure the time from an RPUSH to the response of a BLPOP in another process, at a steady rate, with redis-py.
 
-    No task, no script, no outcome; but the same wake-ups of the same processes on the same CPUs.
+    There are no tasks, scripts and outcomes, but the same processes wake up on the same CPUs.
 
     Args:
-        url: Redis.
-        per_s: Elements a second.
-        seconds: How long.
+        url: URL of Redis.
+        per_s: Elements per second.
+        seconds: Duration.
     """
     with _taker("taker", url) as process:
 
@@ -52,15 +52,15 @@ def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
 
 
 def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
-    """Time from before an enqueue to the answer of a dequeue in another process, by taskq's own scripts.
+    """Measure the time from an enqueue to the response of a dequeue in another process, with taskq's scripts.
 
-    The consumer sends its dequeue right behind its wait for a token, as a worker does. Messages are made in advance.
-    They are not decoded or settled.
+    As a worker does, the consumer sends its dequeue right after its wait for a token, without reading the response
+    first. Messages are encoded in advance. They are not decoded or settled.
 
     Args:
-        url: Redis.
-        per_s: Tasks a second.
-        seconds: How long.
+        url: URL of Redis.
+        per_s: Tasks per second.
+        seconds: Duration.
     """
     count = per_s * seconds
     calls = batches(count, 1)
@@ -82,7 +82,7 @@ def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
 
 
 def _taker(name: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a function of this module in a process of its own, and wait until it waits."""
+    """Start a function of this module in a separate process, and return once it waits for data."""
     code = f"from benchmarks.handing import {name}; import sys; {name}(*sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
     if _answer(process) != "ready\n":
@@ -103,7 +103,7 @@ def _figures(delays: list[float], count: int) -> Figures:
 
 
 def script_taker(url: str, count: str) -> None:
-    """The other process of `scripts_latency`: prints a line when it waits, and in the end when it took each task."""
+    """Run the other process of `scripts_latency`. Print a line when it waits, and at the end the times of all tasks."""
     pipe = Pipe(url)
     ask = runs.dequeue(QUEUE, owner="raw", call=0, limit=2, lease_s=30)
     pipe.load(ask)
@@ -125,7 +125,7 @@ def script_taker(url: str, count: str) -> None:
 
 
 def taker(url: str) -> None:
-    """Run the other process. It prints a line when it waits, and the delays when it is stopped."""
+    """Run the other process of `bare_latency`. Print a line when it waits, and the delays when it is stopped."""
 
     async def main() -> list[float]:
         delays: list[float] = []
@@ -135,7 +135,7 @@ def taker(url: str) -> None:
             while True:
                 answer = await client.blpop(LIST, 0)
                 now_ns = time.time_ns()
-                assert answer is not None  # it waits without an end
+                assert answer is not None  # the BLPOP has no timeout
                 sent_ns = answer[1]
                 if sent_ns == _END:
                     return delays

@@ -1,7 +1,7 @@
-"""How long the inspector keeps Redis busy: the longest single call of each piece of work on very many tasks.
+"""Measure how long the inspector blocks Redis: the longest single call of each operation on very many tasks.
 
-What counts is the processor time of Redis's main thread in one call, which is what other clients wait for. It is read
-from `/proc`, so that a machine which has other work to do as well changes nothing; elsewhere the clock has to do.
+The measured value is the CPU time of Redis's main thread during one call, because other clients wait for that long. It
+is read from `/proc`, so that other processes do not change it. On systems without `/proc`, the elapsed time is used.
 """
 
 import json
@@ -27,7 +27,7 @@ end
 
 
 class Meter:
-    """Measures the calls of a blocking runner, each by itself.
+    """Measures each single call of a blocking runner.
 
     Args:
         taskq: The application whose calls are measured.
@@ -56,7 +56,7 @@ class Meter:
 
 
 def longest_calls(url: str, *, count: int) -> dict[str, float]:
-    """Archive so many tasks, do to them what an inspector can, and return the longest call of each in milliseconds."""
+    """Archive `count` tasks and run each operation of an inspector on them. Return its longest call in milliseconds."""
     client = redis.Redis.from_url(url)
     taskq = TaskQ(url, enqueue_timeout=60)
     meter = Meter(taskq, client.info("server")["process_id"])
@@ -86,7 +86,7 @@ def longest_calls(url: str, *, count: int) -> dict[str, float]:
 
 
 def fill(client: "redis.Redis", count: int) -> None:
-    """Put tasks into the archive of the default queue, quickly."""
+    """Write tasks directly into the archive of the default queue."""
     payload = json.dumps({"to": "somebody@example.com", "order": 123_456}).encode()
     message = build_message(type="email:deliver", id="0" * 36, queue="default", payload=payload, error_msg="ValueError")
     now_s = int(client.time()[0])

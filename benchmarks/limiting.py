@@ -1,4 +1,4 @@
-"""Measurements of limits, beside those in `scenarios`: how many start a second, and how soon one starts that may."""
+"""Measure limited tasks: the number of starts per second, and the delay of a task that may start."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ SLOW_PER_S = 20
 
 
 def limited(url: str, *, count: int) -> Figures:
-    """So many tasks, limited to 1,000 a second: the time to enqueue and to run them, and the most in one second."""
+    """Run tasks with a limit of 1,000 per second. Measure the times to enqueue and run them, and the most in 1 s."""
     taskq = TaskQ(url)
     started_in: Counter[int] = Counter()
 
@@ -47,10 +47,10 @@ def limited(url: str, *, count: int) -> Figures:
 
 
 def allowed(url: str, *, count: int) -> Figures:
-    """How long after it may start a task starts that has waited for a limit, in milliseconds.
+    """Measure how many milliseconds after its earliest allowed start a task starts that had to wait for a limit.
 
-    At 20 a second a task may start a twentieth of a second after the one before; with `concurrency=1` when the
-    function of the one before returns.
+    At 20 per second, a task may start a twentieth of a second after the previous task. With `concurrency=1`, it may
+    start when the function of the previous task has returned.
     """
     taskq = TaskQ(url)
     rated: list[float] = []

@@ -1,4 +1,4 @@
-"""A row of `python -m benchmarks`, before it is measured."""
+"""Describe a row of `python -m benchmarks`: what to measure, and how to show it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ _UNITS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A row: one figure of a function.
+    """A row of the table: one of the figures that a measuring function returns.
 
     Args:
-        title: Of the row.
-        function: Its name.
-        arguments: Rows of the same function with the same arguments come of one call.
-        figure: Name of the figure.
+        title: Title of the row.
+        function: Name of the measuring function.
+        arguments: Arguments of the function. Rows with the same function and arguments share one call.
+        figure: Name of the figure in the function's result.
         limit: Title of the row to compare with, for example the raw limit.
-        placement: Where it runs; "" where the others do.
-        is_share: Whether it is a share of something that cannot be passed, so that more is better.
+        placement: Name of the placement on CPUs. "": the placement of the run.
+        is_share: Whether the figure is a share of an upper bound, so that more is better.
     """
 
     title: str
@@ -41,7 +41,7 @@ class Measure:
 
     @property
     def unit(self) -> str:
-        """Unit of its figure."""
+        """Unit of the figure."""
         if self.figure in ("tasks_per_s", "steps_per_s", "bare_per_s", "rate"):
             return "tasks/s"
         return next(unit for ending, unit in _UNITS.items() if self.figure.endswith(ending))

@@ -1,6 +1,6 @@
-"""What else the machine did during a measurement: CPU stolen by its host, CPU of foreign processes, load.
+"""Measure what else the machine did during a measurement: CPU stolen by its host, CPU of other processes, and load.
 
-Read from `/proc`, so on Linux alone; elsewhere nothing is known, and the results say so.
+The values are read from `/proc`. On other systems than Linux they are unknown, and the results say so.
 """
 
 import os
@@ -15,7 +15,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Shares of one CPU's time, in percent, and the load average of the last minute."""
+    """CPU time used by others, in percent of one CPU, and the load average of the last minute."""
 
     steal_percent: float
     foreign_percent: float
@@ -24,7 +24,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuTimes:
-    """Seconds since the machine started, all CPUs together."""
+    """CPU seconds since the machine started, of all CPUs together."""
 
     busy_s: float
     steal_s: float
@@ -34,7 +34,7 @@ class CpuTimes:
         """Read the text of `/proc/stat`.
 
         Raises:
-            ValueError: It has no line of all CPUs.
+            ValueError: The text has no line for all CPUs.
         """
         for line in stat.splitlines():
             name, *words = line.split()
@@ -45,7 +45,7 @@ class CpuTimes:
 
 
 def spent_s(pid: int | str) -> float:
-    """CPU seconds of a process and of those of its children that it has waited for; 0 if it is gone."""
+    """Return the CPU seconds of a process and of its reaped children, 0 if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -54,12 +54,12 @@ def spent_s(pid: int | str) -> float:
 
 
 class NoiseMeter:
-    """Record the system's CPU counters, and later the CPU time that foreign processes used in between.
+    """Measures the CPU time that foreign processes use between its creation and `read`.
 
     This process, its reaped children and the given processes do not count as foreign.
 
     Args:
-        elapsed_s: The current time of the clock, in seconds.
+        elapsed_s: Current monotonic time in seconds.
         pids: Running processes that do not count as foreign.
     """
 
@@ -70,7 +70,7 @@ class NoiseMeter:
         self._ours_before_s = self._ours_s()
 
     def read(self, elapsed_s: float) -> Noise | None:
-        """Return what came in between; None where nothing can be known."""
+        """Return the noise since the meter was created, None if the system does not report it."""
         after = self._times()
         if self._before is None or after is None:
             return None

@@ -1,7 +1,7 @@
-"""How long the server takes for pages of the web dashboard with very many tasks behind them.
+"""Measure how long the server takes for pages of the web dashboard if there are very many tasks.
 
-The requests are made in the process of the app, without a network but with the client's own work, so the figures are
-a little too large rather than too small. Each is the median of 20 requests of its kind, each read anew from Redis.
+The requests are made in the process of the app, without a network. The time includes the work of the HTTP client, so
+the figures are slightly too large. Each figure is the median of 20 requests, and each request reads from Redis.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _REQUESTS = 20
 
 
 def dashboard_pages(url: str, *, count: int) -> dict[str, float]:
-    """Archive so many tasks and return how long each page takes in milliseconds, and the bytes of the first."""
+    """Archive `count` tasks. Return the milliseconds that each page takes, and the size of the first page in bytes."""
     with redis.Redis.from_url(url) as client:
         fill(client, count)
     return asyncio.run(_measured(url))

@@ -1,7 +1,7 @@
-"""Which CPU does what. Figures are compared only within one placement.
+"""Assign the processes of a measurement to CPUs. Compare figures only within one placement.
 
-Who talks to Redis one by one is bound by how quickly an idle CPU wakes up, so the same calls are several times as
-quick with both on one CPU as on two; a drain is the other way round.
+The placement matters: sequential calls are several times as fast if the client and Redis share one CPU, because each
+call otherwise waits for an idle CPU to wake up. A drain is faster on two CPUs.
 """
 
 import os
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """CPUs of the processes of a measurement; none: the kernel chooses."""
+    """The CPUs on which the processes of a measurement run. Empty: the kernel chooses."""
 
     name: str
     words: str
     redis: tuple[int, ...] = ()
     workers: tuple[int, ...] = ()
-    """Of workers and of clients."""
+    """CPUs of workers and clients."""
 
 
 def placements(cpus: list[int] | None = None) -> dict[str, Placement]:
-    """Return the placements of this machine, or of one with these CPUs, by name."""
+    """Return the placements by name, for the given CPUs or those of this machine."""
     if cpus is None:
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cpus) < 2:

@@ -1,6 +1,7 @@
-"""What `python -m benchmarks` measures: taskq beside the raw limit of the same Redis.
+"""List what `python -m benchmarks` measures: taskq in comparison with the raw limit of the same Redis.
 
-Each row is a function of `scenarios` or a module beside it, which runs in a separate process, or of `deployed`.
+Each row comes from a function. Functions of `scenarios` and of its `ROOMS` run in a separate process, functions of
+`deployed` in this process.
 """
 
 import json
@@ -21,11 +22,11 @@ _MOST_S = 1200
 
 
 def plan(tasks: int, *, large: bool = False) -> list[Measure]:
-    """Return what is measured.
+    """Return all rows to measure.
 
     Args:
-        tasks: Of the larger measurements.
-        large: Also with ten million tasks pending.
+        tasks: Number of tasks of the larger measurements.
+        large: True to also measure with ten million pending tasks.
     """
     rate = "tasks_per_s"
     rows = [
@@ -147,10 +148,10 @@ def cases(measures: Sequence[Measure], placement: str, *, only: str = "", titles
     Rows of the same function with the same arguments on the same CPUs belong to one case.
 
     Args:
-        measures: All there are.
-        placement: Used for measures without a placement.
-        only: Rows whose titles contain this text.
-        titles: Of the cases of rows with these titles; of all if there are none.
+        measures: All rows.
+        placement: Placement of rows that name none.
+        only: Select the rows whose titles contain this text.
+        titles: Select the rows with these titles. Empty: all rows.
     """
     measured = {_key(each) for each in measures if each.title in titles}
     wanted = [each for each in measures if only in each.title and (not titles or _key(each) in measured)]
@@ -163,7 +164,7 @@ def cases(measures: Sequence[Measure], placement: str, *, only: str = "", titles
 
 
 def _key(measure: Measure) -> str:
-    """Return the key that identifies a case."""
+    """Return the key that rows of the same case have in common."""
     return json.dumps([measure.function, measure.arguments, measure.placement], sort_keys=True)
 
 

@@ -1,7 +1,7 @@
 """Draw results as SVG.
 
-A picture is a row of bars: the median, the lowest and the highest run as a whisker. It has a light and a dark face, of
-which the reader's browser takes one. Bars of what was measured earlier are hollow and say so.
+A picture has one bar for each row: the bar shows the median, and a whisker shows the lowest and the highest run. The
+browser of the reader chooses light or dark colors. Bars of figures that were measured earlier are hollow and labeled.
 """
 
 import math
@@ -15,7 +15,7 @@ from benchmarks.results import Results, Row, shown
 EARLIER = "measured earlier, not in this run"
 OURS = "taskq"
 NOISY_PERCENT = 10.0
-"""Of a CPU, by foreign processes; beyond that page and pictures say that the machine was not quiet."""
+"""CPU use of foreign processes, in percent of one CPU, above which the page and the pictures mention the noise."""
 
 _WIDTH, _LABELS, _FIGURES, _EDGE = 960, 410, 96, 20
 _LABELS_OF_OURS = 560
@@ -38,10 +38,10 @@ class Picture:
     """A picture of one or several measures with the same unit.
 
     Args:
-        name: Of the file.
-        measures: Rows of these are drawn.
-        is_logarithmic: The axis grows by factors, for figures that are far apart.
-        is_ours: All rows are of taskq. They are labelled by their titles and keep their order.
+        name: Name of the file, without its suffix.
+        measures: Measures whose rows are drawn.
+        is_logarithmic: Whether the axis is logarithmic, for figures that are far apart.
+        is_ours: Whether all rows are of taskq. They are labeled with their titles and keep their order.
     """
 
     name: str
@@ -128,7 +128,7 @@ PICTURES_OF_AIMS: Sequence[Picture] = (
 
 
 def of_aims(results: Results, found: Sequence[Verdict]) -> Results:
-    """Return results whose rows say how far each aim is, in percent of it; beyond ten times it does not matter."""
+    """Return results whose rows are the values in percent of the aims, at most 1000."""
     rows = []
     for each in found:
         if each.share is None:
@@ -153,7 +153,7 @@ def of_aims(results: Results, found: Sequence[Verdict]) -> Results:
 
 
 def rows_of(results: Results, picture: Picture) -> list[Row]:
-    """Return the rows of a picture, the best one first; ours in the order that the picture names them."""
+    """Return the rows of a picture, the best one first. If all rows are of taskq, keep the order of the measures."""
     rows = [row for row in results.rows if row.measure in picture.measures]
     if picture.is_ours:
         return sorted(rows, key=lambda row: picture.measures.index(row.measure))
@@ -237,7 +237,7 @@ def _bar(row: Row, scale: "_Scale", top: int, *, is_ours: bool = False) -> list[
 
 
 class _Scale:
-    """From figures to places on the axis."""
+    """The axis of a picture: converts figures to positions."""
 
     def __init__(self, rows: Sequence[Row], *, is_logarithmic: bool, labels: int = _LABELS) -> None:
         self._is_logarithmic = is_logarithmic
@@ -260,7 +260,7 @@ class _Scale:
         return self.labels + share * (_WIDTH - self.labels - _FIGURES)
 
     def ticks(self) -> list[float]:
-        """Return the figures that the axis names."""
+        """Return the figures at which the axis has a label."""
         if self._is_logarithmic:
             exponents = range(round(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             return [10.0**exponent for exponent in exponents]
@@ -276,16 +276,16 @@ def _said(results: Results) -> str:
 
 
 def detail_of(row: Row) -> str:
-    """Return what a row says beside the name of its system."""
+    """Return the text of a row after the name of its system: its setting."""
     if row.source != "measured":
         return f"polls every 10 ms; {EARLIER}" if "poll" in row.title else EARLIER
-    if row.measure.startswith("enqueue"):  # not a matter of how workers are set up
+    if row.measure.startswith("enqueue"):  # the setting of workers does not affect it
         return row.title.removeprefix("enqueue, ").removeprefix("one after another, ")
     return row.setting
 
 
 def is_noisy(results: Results) -> bool:
-    """Return whether foreign processes had so much of the machine that figures say little."""
+    """Return whether foreign processes used so much CPU that the figures are not reliable."""
     return (results.noise.get("foreign_percent_median") or 0.0) > NOISY_PERCENT
 
 

@@ -1,7 +1,8 @@
-"""Put results on the pages on performance: `python -m benchmarks.publishing FILE.json` writes pictures and tables.
+"""Write results into the docs pages about performance: `python -m benchmarks.publishing FILE.json`.
 
-The results are kept in `benchmarks/published`, so that the pictures can be drawn again. The page of figures has one
-part for the comparison with other task queues and one for the aims; the short page has the best figures.
+The script writes pictures and tables. It stores the results in `benchmarks/published`, so that the pictures can be
+drawn again. The page of figures has one part for the comparison with other task queues and one for the aims. The short
+page has the best figures.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def table(results: Results, picture: Picture) -> str:
 
 
 def conditions(results: Results) -> str:
-    """Return where and how it was measured, one sentence a line."""
+    """Return the conditions of the measurement: machine, versions and setting, one sentence per line."""
     machine, versions, noise = results.machine, results.versions, results.noise
     others = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in ("redis", "python"))
     durability = results.conditions["durability"]
@@ -88,7 +89,8 @@ def summary(results: Results, pictures: Iterable[Picture]) -> str:
     """Return one row for each picture: the best figure of taskq, Go Asynq, Celery and the best other queue."""
     lines = ["| | taskq | Go Asynq | Celery | best of the others |", "|---|---|---|---|---|"]
     for picture in pictures:
-        best = {row.system: row for row in reversed(rows_of(results, picture))}  # rows_of has the best one first
+        # Reversed, so that the best row of a system, which `rows_of` returns first, replaces its other rows.
+        best = {row.system: row for row in reversed(rows_of(results, picture))}
         named = [
             f"{shown(best[name].median, best[name].unit)} {best[name].unit}" if name in best else "" for name in SYSTEMS
         ]
@@ -116,7 +118,7 @@ def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE, s
 def publish_aims(
     results: Results, peers: Results | None, *, pictures: Path = PICTURES_OF_OURS, page: Path = PAGE
 ) -> list[str]:
-    """As `publish`, for a run of `--aims`; `peers` is the run beside other task queues that the page shows.
+    """As `publish`, for a run with `--aims`. `peers` are the published results of a run with `--peers`.
 
     Raises:
         ValueError: The page has no marks.
@@ -137,7 +139,7 @@ def publish_aims(
 
 
 def rows_table(results: Results) -> str:
-    """Return all rows of a run of our own as a table of Markdown."""
+    """Return all rows of a run of taskq alone as a Markdown table."""
     lines = ["| row | unit | median | lowest to highest | of the row beside it | where |", "|---|---|---|---|---|---|"]
     for row in results.rows:
         spread = f"{shown(row.lowest, row.unit)} to {shown(row.highest, row.unit)}"
@@ -169,16 +171,16 @@ def _write_part(page: Path, name: str, text: str) -> None:
 
 
 def replace(results: Results) -> None:
-    """Replace the results on the page, and print the pictures that it shows."""
+    """Replace the results on the pages, and print the names of the pictures."""
     results.write(RESULTS)
     for name in publish(results):
         print(f"{PICTURES.relative_to(ROOT)}/{name}.svg")
-    if AIMS.exists():  # one of them is judged by what was just measured
+    if AIMS.exists():  # one aim compares taskq with the new results
         publish_aims(Results.read(AIMS), results)
 
 
 def replace_aims(results: Results) -> None:
-    """As `replace`, for a run of `--aims`."""
+    """As `replace`, for a run with `--aims`."""
     results.write(AIMS)
     for name in publish_aims(results, Results.read(RESULTS) if RESULTS.exists() else None):
         print(f"{PICTURES_OF_OURS.relative_to(ROOT)}/{name}.svg")

@@ -1,6 +1,6 @@
-"""What Redis itself can do: the same scripts and keys, sent by a bare client that keeps the pipe full.
+"""Measure the raw limit of Redis: a minimal client sends the same scripts and keys, without waiting for each response.
 
-No task is decoded or run, no error handled: the rates are bounds that no worker on the same Redis can pass.
+It decodes and runs no tasks and handles no errors. So no worker on the same Redis can be faster.
 """
 
 import socket
@@ -21,7 +21,7 @@ QUEUE = Keys().queue("default")
 
 
 class Pipe:
-    """A socket and a parser."""
+    """A minimal Redis client: a socket and a parser of replies."""
 
     def __init__(self, url: str) -> None:
         where = urlsplit(url)
@@ -38,7 +38,7 @@ class Pipe:
         self._socket.sendall(pack(operation.command()))
 
     def load(self, operation: operation_ops.Operation[Any]) -> None:
-        """Let the server know the script."""
+        """Load a script into Redis."""
         assert operation.script is not None
         self._socket.sendall(pack(("SCRIPT", "LOAD", operation.script.text)))
         self.receive()
@@ -63,7 +63,7 @@ def batches(count: int, size: int) -> list[list[NewTask]]:
 
 
 def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
-    """Enqueue prepared messages, two calls on the way at any time."""
+    """Enqueue prepared messages. Two calls are always in flight."""
     pipe = Pipe(url)
     lane = ReceiptSlot("raw")
     calls = [new_tasks.enqueue(QUEUE, tasks, lane) for tasks in batches(count, batch)]
@@ -80,7 +80,7 @@ def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
 
 
 def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
-    """Dequeue and settle, two lanes with half of the tasks each on the way at any time."""
+    """Dequeue and settle tasks. Two calls, each with half of the active tasks, are always in flight."""
     raw_enqueue(url, count=count, batch=200)
     share = max(1, min(200, concurrency // 2))
     lanes = [(Pipe(url), f"-{number}") for number in range(2)]

@@ -2,11 +2,12 @@
 
 Run `python -m benchmarks.recovery`. It starts a private Redis and real worker processes. For each setting it prints:
 
-- killed: a worker is killed (SIGKILL) amid 200 tasks of 0.1 to 0.4 s and another one is started at once. Seconds from
-  the kill until that one runs its first task, until the tasks that ran at the kill were taken back (they go behind
-  the waiting tasks), and until all tasks are done. Then how many ran at the kill, and how many started twice.
-- paused: one of two workers is stopped (SIGSTOP) for some seconds while it runs ten long tasks. Tasks that started
-  twice.
+- killed: a worker is killed (SIGKILL) while it runs some of 200 tasks of 0.1 to 0.4 s, and another worker is started at
+  once. The figures are the seconds from the kill until the new worker runs its first task, until the interrupted tasks
+  are back in the queue (behind the waiting tasks), and until all tasks are done; then the number of interrupted tasks,
+  and of tasks that started twice.
+- paused: one of two workers is stopped (SIGSTOP) for some seconds while it runs ten long tasks. The figure is the
+  number of tasks that started twice.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from tests.redis_server import RedisServer
 CONCURRENCY = 10
 TASKS = 200
 KILL_AFTER = 60
-"""Tasks that have started before the kill."""
+"""Number of tasks that must have started before the kill."""
 PAUSES_S = (10.0, 40.0)
 STARTS = "bench:starts"
 ENDS = "bench:ends"
@@ -42,7 +43,7 @@ ENDS = "bench:ends"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How workers are configured, in seconds, and whether they may prove that another one has ended."""
+    """Configuration of workers: times in seconds, and whether a worker may prove that another worker has ended."""
 
     lease: int
     lease_grace: int
@@ -74,14 +75,14 @@ notes: redis.Redis
 
 @app.task(name="nap")
 async def nap(seconds: float) -> None:
-    """Take some time."""
+    """Sleep."""
     notes.rpush(STARTS, current_task().id)
     await asyncio.sleep(seconds)
     notes.rpush(ENDS, current_task().id)
 
 
 def main() -> int:
-    """Measure, or be one of the workers."""
+    """Measure, or run as one of the workers."""
     if sys.argv[1:2] == ["worker"]:
         return _work(json.loads(sys.argv[2]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
@@ -181,7 +182,7 @@ def _worker(server: RedisServer, setting: Setting) -> Iterator[subprocess.Popen[
 
 def _work(given: dict[str, Any]) -> int:
     global notes
-    logging.basicConfig(level=logging.CRITICAL)  # a worker that goes on after a pause finds that Redis has not answered
+    logging.basicConfig(level=logging.CRITICAL)  # a worker that continues after a pause logs that Redis did not answer
     notes = redis.from_url(given["url"])
     if not given["proves"]:
         takeover.place = lambda: ""  # type: ignore[attr-defined]  # as on another host

@@ -1,6 +1,6 @@
-"""Results of measurements: one JSON document, described by `results.schema.json`.
+"""The results of measurements: one JSON document, described by `results.schema.json`.
 
-Own measurements and those of peers have the same form.
+Results of taskq alone and results of the comparison with other task queues have the same format.
 """
 
 import json
@@ -29,7 +29,7 @@ DIGITS = {
     "a task": 2,
     "x": 2,
 }
-"""Decimals that a figure of a unit is shown with."""
+"""Number of decimals to show, by unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +49,20 @@ class Row:
     lowest: float
     highest: float
     tasks: int | None = None
-    """Of a run."""
+    """Number of tasks of a run."""
     ledger: dict[str, int] | None = None
-    """How often tasks ran, all runs together."""
+    """How often tasks ran; sums over all runs. See `Account`."""
     noise: dict[str, float] | None = None
-    """Medians over the runs."""
+    """Medians over all runs. See `Noise`."""
     limit: float | None = None
-    """Median of the raw limit that this row has beside it."""
+    """Median of the row with the raw limit for this row."""
     source: str = "measured"
-    """Or `reference`: measured earlier, not in this run."""
+    """`measured`, or `reference` for a figure that was measured earlier, not in this run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absent:
-    """What could not be measured, and why."""
+    """A case that could not be measured, and the reason."""
 
     system: str
     what: str
@@ -71,7 +71,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The results of a run of the harness, with its machine."""
+    """The results of a run of the harness, with a description of the machine."""
 
     taken: str
     command: str
@@ -90,7 +90,7 @@ class Results:
         """Read a file.
 
         Raises:
-            ValueError: It is of another schema.
+            ValueError: The file has another version of the schema.
         """
         document = json.loads(path.read_text(encoding="utf-8"))
         if document.get("schema") != SCHEMA:
@@ -100,7 +100,7 @@ class Results:
         return cls(rows=rows, absent=absent, **document)
 
     def write(self, path: Path) -> None:
-        """Write a file, and the folders above it."""
+        """Write the results to a file. Create missing folders."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
@@ -123,23 +123,23 @@ class Results:
 
 
 def shown(value: float, unit: str) -> str:
-    """Return a figure as people read it."""
+    """Format a figure with the decimals of its unit."""
     return f"{value:,.{DIGITS.get(unit, 2)}f}"
 
 
 def summary(runs: list[float]) -> dict[str, Any]:
-    """Return the fields of a row that its runs make up."""
+    """Return the fields of a `Row` that summarize its runs."""
     return {"runs": runs, "median": statistics.median(runs), "lowest": min(runs), "highest": max(runs)}
 
 
 def noise_of(noises: Iterable[Noise | None]) -> dict[str, float] | None:
-    """Return the medians of what else went on; None if nothing is known."""
+    """Return the medians of the noise of several runs, None if it is unknown."""
     known = [asdict(noise) for noise in noises if noise is not None]
     return {name: statistics.median(noise[name] for noise in known) for name in known[0]} if known else None
 
 
 def ledger_of(accounts: Iterable[Account | None]) -> dict[str, int] | None:
-    """Add accounts up; None if there are none."""
+    """Return the sums of several accounts, None without any."""
     known = [asdict(account) for account in accounts if account is not None]
     return {name: sum(account[name] for account in known) for name in known[0]} if known else None
 

@@ -22,11 +22,11 @@ from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 Figures = dict[str, float]
 PATIENCE_S = 60.0
-"""Seconds an enqueue may take: a machine that is busy with other things as well slows a measurement, and ends none."""
+"""Maximum seconds of an enqueue. It is long, so that a busy machine slows a measurement down but does not fail it."""
 
 
 def app(url: str) -> TaskQ:
-    """Return the queue application all scenarios use."""
+    """Return the queue application of all scenarios."""
     taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
 
     @taskq.task(name="bench:coroutine", headers={"tenant": "acme"})
@@ -57,7 +57,7 @@ def _rate(count: int, call: Callable[[], object]) -> float:
 
 
 def enqueue_single(url: str, *, count: int, telemetry: str = "none", by_hand: bool = False) -> Figures:
-    """Blocking `.delay()`, one after another; `by_hand` as for `drain`."""
+    """Measure blocking `.delay()`, one call after another. `by_hand` as for `drain`."""
     write: Callable[[], object] = int
     if by_hand:
         write = _send_by_hand(telemetry)
@@ -78,7 +78,7 @@ def enqueue_single(url: str, *, count: int, telemetry: str = "none", by_hand: bo
 
 
 def enqueue_async(url: str, *, count: int, callers: int) -> Figures:
-    """`.adelay()` from a number of coroutines at once."""
+    """Measure `.adelay()` from several coroutines at the same time."""
     taskq = app(url)
     task = taskq.tasks["bench:coroutine"]
 
@@ -99,7 +99,7 @@ def enqueue_async(url: str, *, count: int, callers: int) -> Figures:
 
 
 def enqueue_bulk(url: str, *, count: int) -> Figures:
-    """`client.enqueue_many()` of a generator."""
+    """Measure `client.enqueue_many()` with a generator."""
     taskq = app(url)
     taskq.client.enqueue_many(calls(taskq, "bench:plain", 200))
     return {"tasks_per_s": _rate(count, lambda: taskq.client.enqueue_many(calls(taskq, "bench:plain", count)))}
@@ -118,16 +118,16 @@ class _Started(WorkerListener):
 def drain(
     url: str, *, kind: str, concurrency: int, count: int, telemetry: str = "none", by_hand: bool = False
 ) -> Figures:
-    """A worker in one process empties a queue of tasks that do nothing.
+    """Measure how fast a worker in one process drains a queue of tasks that do nothing.
 
     Args:
-        url: Redis.
+        url: URL of Redis.
         kind: "coroutine" or "plain".
-        concurrency: Of the worker.
+        concurrency: Concurrency of the worker.
         count: Number of tasks.
-        telemetry: What `_configure` sets up.
-        by_hand: The tasks write the same span and records themselves, and taskq none: what OpenTelemetry alone costs
-            in a worker, whose caches a loop of nothing but spans does not share. Their messages carry no trace.
+        telemetry: The telemetry to set up; see `_configure`.
+        by_hand: True to measure the cost of OpenTelemetry itself inside a worker: the tasks create the same spans and
+            records as taskq would, and taskq creates none. The messages contain no trace.
     """
     taskq = app(url)
     if by_hand:
@@ -151,7 +151,7 @@ def drain(
 
 
 def _instrument_by_hand(taskq: TaskQ, telemetry: str) -> None:
-    """Register a coroutine that writes what a run writes, with providers that taskq does not see."""
+    """Register a task that creates the spans and records of a run itself. taskq does not see its providers."""
     from opentelemetry import context
     from opentelemetry.trace import SpanKind, set_span_in_context
 
@@ -181,7 +181,7 @@ def _instrument_by_hand(taskq: TaskQ, telemetry: str) -> None:
 
 
 def _send_by_hand(telemetry: str) -> Callable[[], object]:
-    """Return a function that writes what an enqueue writes, with providers that taskq does not see."""
+    """Return a function that enqueues and creates the spans and records itself. taskq does not see its providers."""
     from opentelemetry import propagate
     from opentelemetry.trace import SpanKind, set_span_in_context
 
@@ -215,7 +215,7 @@ def _send_by_hand(telemetry: str) -> Callable[[], object]:
 
 
 def _flush_spans() -> None:
-    """Export what enqueueing wrote, so that it is not counted as the worker's."""
+    """Export the spans of the enqueues now, so that the time of the worker does not include it."""
     from opentelemetry import trace
 
     flush = getattr(trace.get_tracer_provider(), "force_flush", None)
@@ -230,10 +230,10 @@ def _count(taskq: TaskQ) -> Any:
 
 
 def _configure(telemetry: str) -> None:
-    """Set up an SDK for this process.
+    """Set up the OpenTelemetry SDK in this process.
 
-    `none` sets up nothing, `spans` traces, `metrics` traces and metrics, `unsampled` both, within a request that is not
-    sampled.
+    `none`: no SDK. `spans`: traces. `metrics`: traces and metrics. `unsampled`: traces and metrics, inside a request
+    that is not sampled.
     """
     if telemetry == "none":
         return
@@ -250,7 +250,7 @@ def _configure(telemetry: str) -> None:
 
 
 def _providers(telemetry: str) -> tuple[Any, Any]:
-    """Return an SDK whose exporters throw away: the cost measured is that of making spans and records."""
+    """Return providers whose exporters discard all data, so that only the creation of spans and records is measured."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
@@ -266,7 +266,7 @@ def _providers(telemetry: str) -> tuple[Any, Any]:
 
 
 def bare_telemetry(url: str, *, count: int) -> Figures:
-    """What OpenTelemetry alone costs in a loop of nothing else: CPU of a span with eight attributes, of a record."""
+    """Measure the CPU time of OpenTelemetry itself in a loop: of a span with eight attributes, and of a record."""
     _configure("metrics")
     from opentelemetry import metrics, trace
     from opentelemetry.trace import SpanKind
@@ -296,7 +296,7 @@ def bare_telemetry(url: str, *, count: int) -> Figures:
 
 
 def latency(url: str, *, per_s: int, seconds: int, concurrency: int) -> Figures:
-    """Time from the call of `.adelay()` to the start of the function, at a steady rate, worker in another process."""
+    """Measure the time from `.adelay()` to the start of the function in a worker process, at a steady rate."""
     import subprocess
 
     code = "from benchmarks.scenarios import latency_worker; import sys; latency_worker(sys.argv[1], int(sys.argv[2]))"
@@ -329,7 +329,7 @@ def latency(url: str, *, per_s: int, seconds: int, concurrency: int) -> Figures:
 
 
 def due(url: str, *, tasks: int) -> Figures:
-    """How long after its second a scheduled task starts, one task a second; the worker's loop is this process."""
+    """Measure how late a scheduled task starts. One task is due in each second. The worker runs in this process."""
     taskq = TaskQ(url)
     late: list[float] = []
     worker: Worker
@@ -349,7 +349,7 @@ def due(url: str, *, tasks: int) -> Figures:
 
 
 def latency_worker(url: str, concurrency: int) -> None:
-    """The worker of `latency`: prints a line when it has started, the delays when it is stopped."""
+    """Run the worker of `latency`. Print a line when it has started, and the delays when it is stopped."""
     taskq = TaskQ(url)
     delays: list[float] = []
 
@@ -367,7 +367,7 @@ def latency_worker(url: str, concurrency: int) -> None:
 
 
 def idle(url: str, *, seconds: int) -> Figures:
-    """Measure the requests to Redis a second and the CPU time of an idle worker."""
+    """Measure the requests per second and the CPU time of an idle worker."""
     import threading
 
     taskq = app(url)
@@ -382,7 +382,7 @@ def idle(url: str, *, seconds: int) -> Figures:
     worker = Worker(taskq, WorkerConfig(concurrency=10))
 
     def watch() -> None:
-        time.sleep(16)  # the first looks of all services are over, that for damage too
+        time.sleep(16)  # until all services have done their first pass, even the search for damage
         sent, run = counted("total_reads_processed"), counted("total_commands_processed")
         cpu, started = time.process_time(), time.perf_counter()
         time.sleep(seconds)
@@ -410,7 +410,7 @@ ROOMS = (
     *("raw", "enqueueing", "growing", "waiting", "handing", "crowd", "workflows", "limiting", "computing"),
     *("inspecting", "django_site.measuring", "pages"),
 )
-"""Modules with further measurements. Imports of web frameworks come last, or they would count as a client's memory."""
+"""Modules with further measurements. Those that import web frameworks come last, because the imports take memory."""
 
 
 def _function(name: str) -> Callable[..., Figures]:

@@ -1,4 +1,4 @@
-"""A run of the harness: its Redis, its rounds, its noise. Own measurements and those of peers are cases of it."""
+"""Run measurements in rounds, each on a new Redis. Measurements of taskq and of other queues are cases of a run."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ _CHILD_SUBREAPER = 36
 
 
 class CaseError(Exception):
-    """A measurement did not come off; the text says why."""
+    """A measurement failed. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A row that a case has a figure for."""
+    """Describes a figure of a case: the row of the results that it becomes."""
 
     name: str
     measure: str
@@ -52,7 +52,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Something that is run once a round, on an empty Redis."""
+    """A measurement that runs once per round, on an empty Redis."""
 
     system: str
     setting: str
@@ -64,12 +64,12 @@ class Case:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """Runs cases in turn.
+    """A run of the harness: runs all cases in each round.
 
     Args:
-        transport: `unix` or `tcp`, for everybody.
-        durability: A key of `DURABILITY`, for everybody.
-        runs: Rounds.
+        transport: `unix` or `tcp`, for all systems.
+        durability: A key of `DURABILITY`, for all systems.
+        runs: Number of rounds.
     """
 
     transport: str
@@ -79,13 +79,13 @@ class Session:
     absent: list[Absent] = field(default_factory=list)
     redis_version: str = ""
     made: int = 0
-    """Rounds that are whole."""
+    """Number of complete rounds."""
 
     def once(self, case: Case) -> tuple[Found, Noise | None]:
-        """Run a case on a Redis that is started for it.
+        """Start a Redis, and run a case on it once.
 
         Raises:
-            CaseError: It did not come off.
+            CaseError: The measurement failed.
         """
         placement = placements()[case.placement]
         with RedisServer(tcp=self.transport == "tcp", **DURABILITY[self.durability]) as server:
@@ -150,7 +150,7 @@ class Session:
         versions: Mapping[str, str],
         conditions: Mapping[str, Any],
     ) -> Results:
-        """Put together what was found."""
+        """Return the results of the run."""
         noises = [noise for runs in self.found.values() for _, noise in runs if noise is not None]
         whole: dict[str, float | None] = {}
         for name in ("steal_percent", "foreign_percent", "load"):
@@ -177,11 +177,11 @@ class Session:
 
 
 def adopt_orphans() -> None:
-    """Let what workers leave behind become this process's, so that it can be waited for and is not foreign."""
+    """Become the parent of orphaned processes of workers, so that they can be reaped and do not count as foreign."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1)
 
 
 def say(text: str) -> None:
-    """Tell how far it is, beside the output."""
+    """Print a line about the progress to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Measurements of tasks that wait, as for another server: a worker's slots should be full all the time."""
+"""Measure tasks that wait, as for another server. The slots of a worker should be full all the time."""
 
 import asyncio
 import time
@@ -14,14 +14,14 @@ IO_S = 0.01
 
 
 def io_drain(url: str, *, kind: str, concurrency: int, count: int) -> Figures:
-    """A worker in one process empties a queue of tasks that wait for 10 ms each.
+    """Measure how fast a worker in one process drains a queue of tasks that wait for 10 ms each.
 
-    From the start of the first to the end of the last; each must have run once.
+    The time is from the start of the first task to the end of the last one. Each task must have run once.
 
     Args:
-        url: Redis.
-        kind: `coroutine` or `plain`, which holds a thread.
-        concurrency: Of the worker.
+        url: URL of Redis.
+        kind: `coroutine` or `plain`, which occupies a thread.
+        concurrency: Concurrency of the worker.
         count: Number of tasks.
     """
     taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)

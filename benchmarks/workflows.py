@@ -1,4 +1,4 @@
-"""Measurements of workflows, beside those in `scenarios`: a chain, a group and a chord on one worker."""
+"""Measure workflows on one worker: a chain, a group and a chord."""
 
 import asyncio
 import time
@@ -13,19 +13,19 @@ Figures = dict[str, float]
 
 
 def workflow_chain(url: str, *, count: int) -> Figures:
-    """A chain of so many steps that each hand on a number: the time to enqueue it, and of a step after another."""
+    """Run a chain of `count` steps that pass on a number. Measure the time to enqueue it, and the time per step."""
     taskq, add, _ = _app(url)
     return _figures(taskq, chain(add.s(0), *(add.s() for _ in range(count - 1))), count, lambda result: result == count)
 
 
 def workflow_group(url: str, *, count: int) -> Figures:
-    """A group of so many members out of a generator."""
+    """Run a group of `count` members from a generator."""
     taskq, add, _ = _app(url)
     return _figures(taskq, group(add.s(number) for number in range(count)), count, lambda result: len(result) == count)
 
 
 def workflow_chord(url: str, *, count: int) -> Figures:
-    """A group of so many members, and what adds up their results."""
+    """Run a chord: a group of `count` members, and a callback that adds up their results."""
     taskq, add, total = _app(url)
     workflow = chord((add.s(number) for number in range(count)), total.s())
     return _figures(taskq, workflow, count + 1, lambda result: result == count * (count + 1) // 2)

@@ -1,1 +1,1 @@
-"""A small Django site, for measuring what taskq adds to one. `BENCH_SITE=plain` leaves taskq out."""
+"""A small Django site, for measuring the cost of taskq. `BENCH_SITE=plain` runs it without taskq."""

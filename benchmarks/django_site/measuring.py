@@ -1,6 +1,6 @@
-"""What `.delay()` adds to a request of Django, and how long `manage.py runworker` takes to start.
+"""Measure what `.delay()` adds to the time of a Django request, and how long `manage.py runworker` takes to start.
 
-Requests are made in this process, through the whole of Django's handler and middleware but without a web server.
+Requests are made in this process. They pass through Django's handler and middleware, but not through a web server.
 """
 
 import gc
@@ -23,9 +23,10 @@ _SET_UP = "import django; django.setup(); print('ready', flush=True)"
 
 
 def view_cost(url: str, *, count: int) -> Figures:
-    """Microseconds that a view takes longer when it enqueues: medians of requests made in turn.
+    """Return by how many microseconds a view is slower if it enqueues, including the wait for Redis's response.
 
-    Also in a transaction, whose commit sends the task. The wait for Redis's answer is part of it.
+    The figures are differences of medians. Requests with and without an enqueue take turns. One figure is for a view
+    in a transaction, whose commit sends the task.
     """
     os.environ |= {"DJANGO_SETTINGS_MODULE": SETTINGS, "TASKQ_URL": url}
     from django.core.wsgi import get_wsgi_application
@@ -61,9 +62,9 @@ def _get(application: Callable[..., Iterable[bytes]], path: str) -> None:
 
 
 def start_up(url: str, *, times: int) -> Figures:
-    """Seconds from the start of a process until Django is set up, and until `runworker` takes tasks; in turn.
+    """Measure the seconds from the start of a process until Django is set up, and until `runworker` takes tasks.
 
-    Django is set up with the site's apps alone, and with taskq among them.
+    The set-up is measured with and without taskq among the installed apps. The measurements take turns.
     """
     set_up, work = [sys.executable, "-c", _SET_UP], [sys.executable, "-m", "django", "runworker"]
     programs: dict[str, tuple[list[str], Mapping[str, str]]] = {

@@ -1,4 +1,4 @@
-"""A task, as an app has them."""
+"""The task of the site's app."""
 
 from taskq_django import task
 

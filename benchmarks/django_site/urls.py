@@ -8,12 +8,12 @@ from benchmarks.django_site.tasks import note
 
 
 def plain(request: HttpRequest) -> HttpResponse:
-    """Answer."""
+    """Return a response without an enqueue."""
     return HttpResponse("ok")
 
 
 def delaying(request: HttpRequest) -> HttpResponse:
-    """Enqueue and answer."""
+    """Enqueue a task and return a response."""
     note.delay(7, "some text")
     return HttpResponse("ok")
 

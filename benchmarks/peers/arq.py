@@ -1,7 +1,7 @@
-"""arq. Setting after https://arq-docs.helpmanual.io/: `max_jobs`, `keep_result=0` if results are not read.
+"""Adapter for arq. The settings follow https://arq-docs.helpmanual.io/: `max_jobs`, `keep_result=0` without results.
 
-`poll_delay` and `queue_read_limit` are those of the setting that is measured. It has no bulk call; 50 coroutines
-enqueue at once. `python -m benchmarks.peers.arq` is a worker.
+`poll_delay` and `queue_read_limit` come from the measured setting. arq has no bulk enqueue, so 50 coroutines enqueue at
+the same time. `python -m benchmarks.peers.arq` runs a worker.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ async def io(context: object, number: int, text: str) -> None:
 
 
 class WorkerSettings:
-    """What arq calls a worker."""
+    """The configuration of arq's worker."""
 
     functions = (noop, io)
     redis_settings = _redis()
@@ -53,17 +53,17 @@ async def connect() -> None:
 
 
 async def close() -> None:
-    """Close them."""
+    """Close the connections."""
     await pool.aclose()
 
 
 async def aenqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     await pool.enqueue_job(kind, number, TEXT)
 
 
 async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many from 50 coroutines."""
+    """Enqueue many tasks from 50 coroutines."""
     left = iter(numbers)
 
     async def caller() -> None:

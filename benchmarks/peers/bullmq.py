@@ -1,7 +1,7 @@
-"""BullMQ for Python. Setting after https://docs.bullmq.io/python/introduction and .../guide/workers/concurrency.
+"""Adapter for BullMQ in Python. The settings follow https://docs.bullmq.io/python/introduction and /guide/workers.
 
-Finished jobs are removed (`removeOnComplete`), as https://docs.bullmq.io/guide/going-to-production advises.
-`python -m benchmarks.peers.bullmq` is a worker.
+Finished jobs are removed (`removeOnComplete`), as https://docs.bullmq.io/guide/going-to-production recommends.
+`python -m benchmarks.peers.bullmq` runs a worker.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ async def connect() -> None:
 
 
 async def close() -> None:
-    """Close them."""
+    """Close the connections."""
     await queue.close()
 
 
 async def aenqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     await queue.add(kind, {"number": number, "text": TEXT}, _OPTIONS)
 
 
 async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many in bulk calls."""
+    """Enqueue many tasks in bulk calls."""
     left = iter(numbers)
     while some := list(islice(left, _BATCH)):
         jobs = [{"name": kind, "data": {"number": number, "text": TEXT}, "opts": _OPTIONS} for number in some]

@@ -20,14 +20,14 @@ from benchmarks.session import CaseError, Found
 from tests.redis_server import RedisServer
 
 _PATIENCE_S = 30.0
-"""How long nothing may happen before a measurement is given up."""
+"""Seconds without progress after which a measurement fails."""
 _LOOK_S = 0.01
 _AFTERWARDS_S = 0.1
-"""How long workers go on after the last task, for tasks that come twice."""
+"""Seconds for which workers continue after the last task, so that the ledger shows tasks that run twice."""
 _SETTLE_S = 1.0
 _IDLE_S = 4.0
 _WARM = 20
-"""Tasks at the steady rate that do not count."""
+"""Number of first tasks at the steady rate that are not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,9 @@ class Runner:
     """Runs measurements of one peer in one setting.
 
     Args:
-        single_s: How long tasks are enqueued one after another.
-        per_s: The steady rate, tasks a second.
-        steady_s: How long it lasts.
+        single_s: Seconds for which tasks are enqueued one after another.
+        per_s: The steady rate in tasks per second.
+        steady_s: Seconds for which tasks are enqueued at the steady rate.
     """
 
     peer: Peer
@@ -49,7 +49,7 @@ class Runner:
     steady_s: float = 2.0
 
     def drain(self, server: RedisServer, placement: Placement, *, count: int, kind: str = "noop") -> Found:
-        """Enqueue tasks, one after another as well where the setting says so, and let workers empty the queue."""
+        """Enqueue tasks and let workers drain the queue. If the setting says so, also measure single enqueues."""
         singles = self.setting.enqueues and kind == "noop"
         order: dict[str, Any] = {"first": 0, "kind": kind, "bulk": max(2, count)}
         if singles:
@@ -76,7 +76,7 @@ class Runner:
         return Found(figures=figures, account=account, tasks=total)
 
     def idle(self, server: RedisServer, placement: Placement) -> Found:
-        """Start a worker, leave it alone, then enqueue at a steady rate."""
+        """Start a worker and measure it while it is idle. Then measure latencies at a steady rate of enqueues."""
         with tempfile.TemporaryDirectory(prefix="taskq-bench-") as folder:
             ledger = Ledger.create(Path(folder) / "ledger", int(self.per_s * self.steady_s) + 10)
             self._produce(server, placement, ledger, {"first": 0, "kind": "noop", "bulk": 1})
@@ -105,7 +105,8 @@ class Runner:
             **self.setting.environment,
             "BENCH_URL": server.url,
             "BENCH_LEDGER": ledger.path,
-            "PYTHONDONTWRITEBYTECODE": "",  # installed packages have byte code, and what is run from its source gets it
+            # Let Python write byte code for programs that run from their source. Installed packages have it already.
+            "PYTHONDONTWRITEBYTECODE": "",
             "BENCH_SETTING": json.dumps(dict(self.setting.values)),
         }
 
@@ -144,7 +145,7 @@ class Runner:
         """Wait until the ledger reaches the count. Give up when it stops changing.
 
         Raises:
-            CaseError: A worker has ended, or nothing happens any more.
+            CaseError: A worker has ended, or no more tasks run.
         """
         seen, until = 0, time.monotonic() + _PATIENCE_S
         while not is_done():
@@ -159,12 +160,12 @@ class Runner:
 
 
 def left_alone(server: RedisServer, workers: Workers, seconds: float) -> dict[str, float]:
-    """Return what workers do in so many seconds with nothing to do, and their memory."""
+    """Measure the requests, CPU time and memory of idle workers during some seconds."""
     before, cpu_before_s, started = server.client.info("stats"), workers.busy_s(), time.perf_counter()
     time.sleep(seconds)
     elapsed_s, cpu_s = time.perf_counter() - started, workers.busy_s() - cpu_before_s
     after = server.client.info("stats")
-    commands = after["total_commands_processed"] - before["total_commands_processed"] - 1  # the first look
+    commands = after["total_commands_processed"] - before["total_commands_processed"] - 1  # without the first INFO
     requests = after["total_reads_processed"] - before["total_reads_processed"] - 1
     return {
         "idle_commands": commands / elapsed_s,

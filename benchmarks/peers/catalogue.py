@@ -1,7 +1,7 @@
-"""Who is measured, in which settings, and how their workers are started. Imports no peer.
+"""The catalogue of peers (other task queues): their settings, and how to start their workers. Imports no peer.
 
-A setting is named in the words of the results: `recommended` is what the peer's pages start with, `best` what was the
-quickest of what was tried; where both are the same it has neither word.
+A setting has the name that the results show. `recommended`: as the peer's documentation recommends. `best`: the fastest
+setting that was tried. If both are the same, the name contains neither word.
 """
 
 from collections.abc import Sequence
@@ -147,7 +147,7 @@ PEERS: Sequence[Peer] = (
                 command="-m {adapter}",
                 values={"concurrency": 50},
                 measures=frozenset({DRAIN, IDLE}),
-                fewest=1000,  # it reads 250 each half second
+                fewest=1000,  # a worker reads 250 tasks each half second
             ),
         ),
     ),
@@ -170,7 +170,8 @@ PEERS: Sequence[Peer] = (
     ),
     Peer(
         name="saq",
-        packages=("saq[redis,hiredis]", "uvloop", "typing_extensions"),  # the last is imported without being asked for
+        # saq imports typing_extensions, but does not require it.
+        packages=("saq[redis,hiredis]", "uvloop", "typing_extensions"),
         distribution="saq",
         page="https://saq-py.readthedocs.io/en/latest/",
         settings=(

@@ -1,6 +1,6 @@
-"""Celery. Setting after https://docs.celeryq.dev/en/stable/userguide/optimizing.html: many short tasks, large prefetch.
+"""Adapter for Celery. Settings for many short tasks: https://docs.celeryq.dev/en/stable/userguide/optimizing.html.
 
-It has no bulk call that reaches Redis as one request; `enqueue_many` keeps one producer, the fastest way that we found.
+Celery has no bulk enqueue in one request to Redis. `enqueue_many` uses one producer, the fastest way that we found.
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ TASKS = {"noop": app.task(ran, name="noop"), "io": app.task(slept, name="io")}
 
 
 def enqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     TASKS[kind].delay(number, TEXT)
 
 
 def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many with one producer."""
+    """Enqueue many tasks with one producer."""
     task = TASKS[kind]
     with app.producer_or_acquire() as producer:
         for number in numbers:

@@ -1,4 +1,4 @@
-"""Workflows and a rate limit on Celery, run by its own interpreter.
+"""Measure workflows and a rate limit on Celery. Run by the interpreter of Celery's environment.
 
 `python -m benchmarks.peers.celery_workflows KIND COUNT` starts a worker as
 https://docs.celeryq.dev/en/stable/userguide/optimizing.html recommends for many short tasks: a process for each core, a
@@ -33,19 +33,19 @@ app.conf.update(
 
 @app.task(name="bench:add")  # type: ignore[untyped-decorator]  # Celery is not installed here
 def add(number: int) -> int:
-    """Return the next number."""
+    """Return the number plus one."""
     return number + 1
 
 
 @app.task(name="bench:total")  # type: ignore[untyped-decorator]  # Celery is not installed here
 def total(numbers: list[int]) -> int:
-    """Return their sum."""
+    """Return the sum of the numbers."""
     return sum(numbers)
 
 
 @app.task(name="bench:limited", rate_limit="1000/s", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is not installed here
 def limited(number: int) -> None:
-    """Note the second in which it began."""
+    """Record the second in which the task began."""
     redis_client().hincrby("bench:limited", str(int(time.time())), 1)
 
 
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def start(kind: str, count: int) -> Any:
-    """Enqueue it."""
+    """Enqueue the workflow."""
     if kind == "chain":
         return chain(add.s(0), *(add.s() for _ in range(count - 1))).apply_async()
     if kind == "group":
@@ -90,12 +90,12 @@ def start(kind: str, count: int) -> Any:
 
 
 def wait(kind: str, count: int, result: Any) -> None:
-    """Wait for its end, and see that it is right."""
+    """Wait for the end of the workflow, and check its result."""
     if kind == "limited":
         while sum(map(int, redis_client().hvals("bench:limited"))) < count:
             time.sleep(0.01)
         return
-    # Ends are looked for where results are stored: `get` of a result with so many parents takes longer than the tasks.
+    # Poll the stored results in Redis, because `get` of a result with so many parents takes longer than the tasks.
     if kind == "group":
         while redis_client().dbsize() < count:
             time.sleep(0.01)
@@ -108,7 +108,7 @@ def wait(kind: str, count: int, result: Any) -> None:
 
 @functools.cache
 def redis_client() -> Any:
-    """Return a client of the same Redis, one for each process."""
+    """Return this process's client of the same Redis."""
     return redis.Redis.from_url(URL)
 
 

@@ -1,4 +1,4 @@
-"""taskq beside its peers: which cases there are, how many tasks each gets, and what is put beside them."""
+"""Compare taskq with its peers: choose the cases and their numbers of tasks, and add figures measured earlier."""
 
 import argparse
 import platform
@@ -25,7 +25,7 @@ _IDEAL_IO_PER_S = 5_000
 
 
 def compare(options: argparse.Namespace, session: Session, command: str, keep: Callable[[Results], None]) -> None:
-    """Measure the peers that were asked for, and hand over the results so far after each round."""
+    """Measure the selected peers. After each round, pass the results so far to a callback."""
     started_s = time.monotonic()
     versions = {"python": platform.python_version()}
     cases: list[Case] = []
@@ -62,7 +62,7 @@ def compare(options: argparse.Namespace, session: Session, command: str, keep: C
 
 
 def _cases(peer: Peer, runner: Runner, options: argparse.Namespace, session: Session) -> list[Case]:
-    """Return a setting's cases that were asked for; the number of tasks comes from a trial."""
+    """Return the selected cases of a setting. A trial determines the number of tasks."""
     setting = runner.setting
     placement = options.placement or setting.placement
 

@@ -1,6 +1,6 @@
-"""dramatiq. Setting after https://dramatiq.io/guide.html and https://dramatiq.io/advanced.html (prefetch).
+"""Adapter for dramatiq. The settings follow https://dramatiq.io/guide.html and https://dramatiq.io/advanced.html.
 
-Its middleware is the default one without Prometheus, which would open a port. It has no bulk call.
+It has the default middleware except Prometheus, which would open a port. dramatiq has no bulk enqueue.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,12 +30,12 @@ TASKS = {name: dramatiq.actor(function, actor_name=name) for name, function in F
 
 
 def enqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     TASKS[kind].send(number, TEXT)
 
 
 def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many, one after another."""
+    """Enqueue many tasks, one after another."""
     send = TASKS[kind].send
     for number in numbers:
         send(number, TEXT)

@@ -1,6 +1,6 @@
-"""An environment for each peer below `.venv/peers`: a virtual environment, or a folder of npm packages.
+"""Create an environment for each peer in `.venv/peers`: a virtual environment, or a folder of npm packages.
 
-They are created on first use. Each run updates them to the newest versions, unless it is asked to keep them.
+Environments are created at the first use. Each run updates them to the newest versions, unless `--keep` is given.
 """
 
 import json
@@ -22,25 +22,25 @@ _INSTALL_S = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Where a peer lives."""
+    """The environment in which a peer is installed."""
 
     program: str
-    """Its Python, or Node."""
+    """Path of its Python, or of Node."""
     variables: Mapping[str, str]
     version: str
 
 
 def environment_of(peer: Peer, *, keep: bool = False) -> Environment:
-    """Return a peer's environment, made or brought up to date.
+    """Return a peer's environment. Create or update it first.
 
     Args:
-        peer: Whose.
+        peer: The peer.
         keep: Use the existing environment without updates.
 
     Raises:
-        CaseError: It cannot be installed; the text has the installer's last words.
+        CaseError: The peer cannot be installed. The text contains the last output of the installer.
     """
-    if not peer.packages:  # this project itself
+    if not peer.packages:  # taskq itself, which runs in this environment
         return Environment(program=sys.executable, variables={}, version=_version(Path(sys.executable), peer))
     folder = FOLDER / peer.name
     if peer.node:
@@ -69,7 +69,7 @@ def _node(peer: Peer, folder: Path, *, keep: bool) -> Environment:
 
 
 def _version(python: Path, peer: Peer) -> str:
-    """Return its version, and that of its Python where that is not this one's."""
+    """Return the version of the peer, and of its Python if that differs from this one."""
     code = "import sys, platform, importlib.metadata as m; print(m.version(sys.argv[1]), platform.python_version())"
     version, _, its_python = _output([str(python), "-c", code, peer.distribution]).partition(" ")
     return version if its_python == platform.python_version() else f"{version} on Python {its_python}"

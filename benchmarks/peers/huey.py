@@ -1,6 +1,6 @@
-"""huey. Setting after https://huey.readthedocs.io/en/latest/guide.html and .../consumer.html: threads, blocking reads.
+"""Adapter for huey: threads, blocking reads. The settings follow https://huey.readthedocs.io/en/latest/guide.html.
 
-Results are off, as its page on performance advises if results are not read. It has no bulk call.
+Results are off, as its page on performance recommends if results are not read. huey has no bulk enqueue.
 """
 
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ TASKS = {"noop": huey.task(name="noop")(ran), "io": huey.task(name="io")(slept)}
 
 
 def enqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     TASKS[kind](number, TEXT)
 
 
 def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many, one after another."""
+    """Enqueue many tasks, one after another."""
     task = TASKS[kind]
     for number in numbers:
         task(number, TEXT)

@@ -1,8 +1,8 @@
-"""What ran, when and how often: a file that every process of a measurement has in its memory.
+"""A ledger of runs: which tasks ran, when, and how often. It is a file that all processes of a measurement map.
 
-A task writes its number's start, end, process and one more run. The file outlives workers that are killed. Two runs of
-one number that write in the same few nanoseconds may count as one. Used by the interpreters of the peers, so it needs
-nothing but Python.
+Each task has a number. A run writes the start, the end and the process of its task, and increases the number of runs.
+The file survives workers that are killed. Two runs of one task that write within a few nanoseconds may count as one.
+The interpreters of the peers use this module, so it needs only the standard library.
 """
 
 import mmap
@@ -14,24 +14,24 @@ from time import time_ns
 
 _BYTES_A_TASK = 8 + 8 + 4 + 1
 MOST_RUNS = 255
-"""A number that ran more often counts as this many runs."""
+"""Maximum number of runs of a task that the ledger counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """How often tasks ran that should have run once."""
+    """How often tasks ran that should have run exactly once."""
 
     expected: int
     once: int
     lost: int
     repeated: int
-    """Tasks that ran more than once."""
+    """Number of tasks that ran more than once."""
     runs: int
-    """All runs together."""
+    """Number of runs of all tasks."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether each ran once."""
+        """Whether each task ran exactly once."""
         return self.once == self.expected
 
 
@@ -39,7 +39,7 @@ class Ledger:
     """A ledger for task numbers from 0 to below its capacity.
 
     Args:
-        path: The file; `create` makes it.
+        path: The file, which `create` creates.
         process_id: Identifies the process that ran a task; for a peer that forks for each task, the parent process.
     """
 
@@ -63,29 +63,29 @@ class Ledger:
         return cls(path)
 
     def ran(self, number: int) -> None:
-        """Note a task that does nothing else."""
+        """Record the run of a task that does nothing else."""
         self.starts[number] = self.ends[number] = time_ns()
         self.processes[number] = self._process_id()
         if self.runs[number] < MOST_RUNS:
             self.runs[number] += 1
 
     def began(self, number: int) -> None:
-        """Note the start of a task; `ended` follows."""
+        """Record the start of a task. `ended` must follow."""
         self.starts[number] = time_ns()
 
     def ended(self, number: int) -> None:
-        """Note its end."""
+        """Record the end of a task."""
         self.ends[number] = time_ns()
         self.processes[number] = self._process_id()
         if self.runs[number] < MOST_RUNS:
             self.runs[number] += 1
 
     def seen(self, count: int) -> int:
-        """Return how many of the first so many have run at least once."""
+        """Return how many of the first `count` tasks have run at least once."""
         return count - bytes(self.runs[:count]).count(0)
 
     def account(self, count: int) -> Account:
-        """Return how often the first `count` tasks ran. Runs beyond them count as repeated: they were not enqueued."""
+        """Return how often the first `count` tasks ran. Count runs of other tasks, which were not enqueued, as repeated."""
         runs = bytes(self.runs)
         asked = runs[:count]
         beyond = len(runs) - count - runs[count:].count(0)
@@ -93,7 +93,7 @@ class Ledger:
         return Account(expected=count, once=once, lost=lost, repeated=count - once - lost + beyond, runs=sum(runs))
 
     def rate(self, count: int) -> float:
-        """Tasks a second of the first so many, from the first start in the process that began last to the last end."""
+        """Return the tasks per second of the first `count` tasks, from the time at which all processes have started."""
         begun: dict[int, int] = {}
         for process, start in zip(self.processes[:count], self.starts[:count], strict=True):
             if start and start < begun.get(process, start + 1):
@@ -103,7 +103,7 @@ class Ledger:
         return ran / max(1e-9, (max(self.ends[:count]) - since) / 1e9)
 
     def close(self) -> None:
-        """Let go of the memory; the file stays."""
+        """Unmap the file, without deleting it."""
         for view in (self.starts, self.ends, self.processes, self.runs):
             view.release()
         self._memory.close()

@@ -1,4 +1,4 @@
-"""Workers of a measurement: started on their CPUs, weighed, and ended with all that they started."""
+"""Run the workers of a measurement: start them on given CPUs, measure their CPU time and memory, and kill them."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ _REAP_S = 10.0
 
 
 class Workers:
-    """Run processes until the block ends. Each command leads a separate session.
+    """Runs processes during a `with` block. Each command starts a separate session, which contains its child processes.
 
     Args:
-        commands: What to start.
-        variables: Added to this process's environment.
-        cpus: Where they may run; everywhere if there are none.
-        log: A file for all they say.
+        commands: The commands to start.
+        variables: Environment variables to add to those of this process.
+        cpus: CPUs on which the processes may run. Empty: all CPUs.
+        log: File for the output of all processes.
     """
 
     def __init__(
@@ -64,27 +64,27 @@ class Workers:
 
     @property
     def is_alive(self) -> bool:
-        """Return whether all of them still run."""
+        """Return whether all processes still run."""
         return all(process.poll() is None for process in self._started)
 
     def last_words(self) -> str:
-        """Return the end of what they said."""
+        """Return the last output of the processes."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return " | ".join(lines[-4:])[-600:]
 
     def cpu_s(self) -> float:
-        """CPU seconds of all processes of the sessions."""
+        """Return the CPU seconds of all processes of the sessions."""
         return sum(map(spent_s, self._pids()))
 
     def busy_s(self) -> float:
-        """Return the CPU seconds of all running threads, more precise than `cpu_s`, or `cpu_s` except on Linux."""
+        """Return the CPU seconds of all running threads, which are more precise than `cpu_s`. Not on Linux: `cpu_s`."""
         spent_ns = 0
         for pid in self._pids():
             for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
                 try:
                     spent_ns += int(task.read_text().split()[0])
                 except OSError:
-                    continue  # it has just ended
+                    continue  # the process has just ended
         return spent_ns / 1e9 or self.cpu_s()
 
     def rss_mb(self) -> float:
@@ -94,7 +94,7 @@ class Workers:
             try:
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
         return pages * _PAGE / 2**20
 
     def own_mb(self) -> float:
@@ -104,7 +104,7 @@ class Workers:
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except OSError:
-                continue  # it has just ended, or belongs to another user
+                continue  # the process has just ended, or belongs to another user
             kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
         return kilobytes / 2**10
 
@@ -118,13 +118,13 @@ class Workers:
                 try:
                     words = (folder / "stat").read_text().rpartition(")")[2].split()
                 except OSError:
-                    continue  # it has just ended
+                    continue  # the process has just ended
                 if words[3] in sessions:
                     found.append(folder.name)
         return found
 
     def _end(self) -> None:
-        """Kill the sessions, and wait for those of their processes that have become ours."""
+        """Kill all processes of the sessions. Reap those that have become children of this process."""
         left = {int(pid) for pid in self._pids()} if self._started else set()
         for pid in left | {process.pid for process in self._started if process.poll() is None}:
             with suppress(ProcessLookupError):
@@ -139,7 +139,7 @@ class Workers:
 
 
 def _is_gone(pid: int) -> bool:
-    """Reap a process if it is our child. Return whether it is gone or belongs to another parent."""
+    """Reap a process if it is a child of this process. Return whether it has ended or has another parent."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:

@@ -1,14 +1,15 @@
-"""Enqueue in the way of one peer: `python -m benchmarks.peers.produce PEER JSON`, run by the peer's interpreter.
+"""Enqueue tasks of one peer: `python -m benchmarks.peers.produce PEER JSON`, run by the peer's interpreter.
 
-The JSON says what is enqueued, one after another, each part with numbers that go on from the last:
+The JSON object names the parts to run, in this order. The numbers of the tasks continue from part to part:
 
-- `first`: the first number; `kind`: `noop` or `io`
-- `single_s`, `single_most`: one after another for so many seconds, blocking and from one coroutine, as the peer can
-- `bulk`: so many in the peer's quickest way
-- `per_s`, `seconds`: at a steady rate
+- `first`: number of the first task. `kind`: `noop` or `io`
+- `single_s`, `single_most`: enqueue one task after another for `single_s` seconds: blocking, and from one coroutine if
+  the peer supports it
+- `bulk`: enqueue this many tasks in the fastest way of the peer
+- `per_s`, `seconds`: enqueue at a steady rate
 
-It prints one JSON object: what was asked for as `[count, seconds]`, `next`, the number after the last, and for the
-steady rate `sent`, the time before each call in nanoseconds.
+It prints one JSON object: `[count, seconds]` for each part; `next`, the number after the last task; and for the steady
+rate `sent`, the time before each call in nanoseconds.
 """
 
 import asyncio
@@ -21,11 +22,11 @@ from collections.abc import Callable
 from typing import Any
 
 _WARM = 100
-"""Tasks enqueued in bulk before the timed tasks. They open the connections and load the scripts."""
+"""Number of tasks that are enqueued in bulk before the measured ones. They open connections and load scripts."""
 
 
 def main() -> None:
-    """Do what was asked for."""
+    """Run the parts that the JSON object names."""
     peer = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}")
     order: dict[str, Any] = json.loads(sys.argv[2])
     number = int(order["first"])
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def _single(peer: Any, kind: str, number: int, order: dict[str, Any], made: dict[str, Any]) -> int:
-    peer.enqueue(kind, number)  # connects, and loads what is loaded once
+    peer.enqueue(kind, number)  # opens the connection, and loads what the peer loads once
     number += 1
     first = number
     gc.collect()
@@ -82,7 +83,7 @@ def _steady(peer: Any, kind: str, number: int, order: dict[str, Any], made: dict
 
 
 async def _with_coroutines(peer: Any, kind: str, number: int, order: dict[str, Any], made: dict[str, Any]) -> None:
-    """The parts of a peer that enqueues from coroutines."""
+    """Run the parts for a peer that enqueues from coroutines."""
     await peer.connect()
     if "single_s" in order:
         await peer.aenqueue(kind, number)

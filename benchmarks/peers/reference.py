@@ -1,7 +1,7 @@
-"""Go Asynq, which cannot be built from Python or npm packages: measured earlier, not in this run.
+"""Fixed figures of Go Asynq. They were measured earlier, because it cannot be installed from Python or npm packages.
 
-Two shared cores, Redis 8.0, no persistence, tasks that do nothing, one worker process unless it says otherwise. These
-figures are fixed; results and pictures mark them as what they are.
+The conditions were: two shared cores, Redis 8.0 without persistence, tasks that do nothing, and one worker process
+unless the row names another number. Results and pictures mark these figures as measured earlier.
 """
 
 from benchmarks.results import Row

@@ -1,6 +1,6 @@
-"""RQ. Setting after https://python-rq.org/docs/ (`enqueue_many`) and its page on workers (`SimpleWorker`).
+"""Adapter for RQ. The settings follow https://python-rq.org/docs/ (`enqueue_many`, and `SimpleWorker` for workers).
 
-Results are kept for 500 s by default and for no time here.
+Results are not stored. RQ's default is 500 s.
 """
 
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ _BATCH = 500
 
 
 def enqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     queue.enqueue(TASKS[kind], number, TEXT, result_ttl=0)
 
 
 def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many in pipelines."""
+    """Enqueue many tasks in pipelines."""
     left = iter(numbers)
     while some := list(islice(left, _BATCH)):
         queue.enqueue_many([Queue.prepare_data(TASKS[kind], (number, TEXT), result_ttl=0) for number in some])

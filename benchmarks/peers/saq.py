@@ -1,6 +1,6 @@
-"""saq. Setting after https://saq-py.readthedocs.io/en/latest/: `concurrency` of the worker's settings, no results kept.
+"""Adapter for saq. The settings follow https://saq-py.readthedocs.io/en/latest/: `concurrency`, and no stored results.
 
-It has no bulk call; 50 coroutines enqueue at once, of which the queue lets `max_concurrent_ops` through.
+saq has no bulk enqueue, so 50 coroutines enqueue at the same time. The queue limits them to `max_concurrent_ops`.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from saq.queue.redis import RedisQueue
 from benchmarks.peers.tasks import CONCURRENCY, SETTING, TEXT, URL, ran, slept, waited
 
 _CALLERS = 50
-queue = RedisQueue(Redis.from_url(URL), name="bench")  # as `Queue.from_url`, which takes no unix socket
+queue = RedisQueue(Redis.from_url(URL), name="bench")  # what `Queue.from_url` does, which accepts no unix socket
 
 
 async def noop(context: Any, *, number: int, text: str) -> None:
@@ -32,7 +32,7 @@ def plain_noop(context: Any, *, number: int, text: str) -> None:
 
 
 def plain_io(context: Any, *, number: int, text: str) -> None:
-    """Hold a thread for 10 ms."""
+    """Block a thread for 10 ms."""
     slept(number, text)
 
 
@@ -46,17 +46,17 @@ async def connect() -> None:
 
 
 async def close() -> None:
-    """Close them."""
+    """Close the connections."""
     await queue.disconnect()
 
 
 async def aenqueue(kind: str, number: int) -> None:
-    """Enqueue one, whose result is not kept."""
+    """Enqueue one task, whose result is not stored."""
     await queue.enqueue(kind, number=number, text=TEXT, ttl=-1)
 
 
 async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many from 50 coroutines."""
+    """Enqueue many tasks from 50 coroutines."""
     left = iter(numbers)
 
     async def caller() -> None:

@@ -13,38 +13,38 @@ class Setting:
 
     name: str
     group: str
-    """Rows of one group are drawn in one picture: `10`, `50` or `two`."""
+    """Name of the picture that contains the rows of this setting: `10`, `50` or `two`."""
     command: str
-    """Arguments of the worker; `{adapter}` is the module."""
+    """Command of the worker. `{adapter}` stands for the module of the adapter."""
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Read by the adapter."""
+    """Values that the adapter reads; see `tasks.SETTING`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     copies: int = 1
-    """How often the command is started."""
+    """Number of processes that run the command."""
     measures: frozenset[str] = frozenset({DRAIN})
     enqueues: bool = False
-    """Whether enqueueing is measured with it: once for a peer."""
+    """Whether enqueues are measured in this setting. True for one setting of each peer."""
     fewest: int = 100
-    """Tasks of a drain at least. Where workers poll, more than they take with one look."""
+    """Minimum number of tasks of a drain. If workers poll, it must be more than they read at once."""
 
     @property
     def placement(self) -> str:
-        """Two processes get all CPUs, one a CPU apart from Redis."""
+        """Name of the placement: two processes may use all CPUs, one process runs on another CPU than Redis."""
         return "spread" if self.group == "two" else "apart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A task queue."""
+    """A task queue that is compared with taskq, or taskq itself."""
 
     name: str
-    """Of its adapter, environment and rows."""
+    """Name of its adapter, its environment and its rows."""
     packages: tuple[str, ...]
-    """The packages to install; empty for this project."""
+    """The packages to install. Empty for taskq, which is not installed."""
     distribution: str
     """The package whose version is reported."""
     page: str
-    """Where the setting comes from."""
+    """Web page on which the settings are based."""
     settings: tuple[Setting, ...]
     node: bool = False
 
@@ -55,7 +55,7 @@ ALL = frozenset({DRAIN, IO, IDLE})
 def other(
     name: str, command: str, kind: str, concurrency: int = 50, environment: Mapping[str, str] | None = None
 ) -> Setting:
-    """Return a setting in which tasks are functions of the other kind than usual."""
+    """Return a setting whose tasks are of the other kind: plain functions instead of coroutines, or the reverse."""
     return Setting(
         name=name,
         group="50",
@@ -78,7 +78,10 @@ def usual(
     measures: frozenset[str] = ALL,
     enqueues: bool = True,
 ) -> tuple[Setting, ...]:
-    """Return concurrency 50, 10, and two processes of 50, with `{concurrency}` and `{processes}` in the command."""
+    """Return the three usual settings: concurrency 50, concurrency 10, and two processes of 50.
+
+    `command` contains `{concurrency}` and `{processes}`.
+    """
     some, tail = dict(values or {}), f", {word}" if word else ""
     shared: dict[str, Any] = {"environment": environment or {}}
 

@@ -1,6 +1,6 @@
-"""streaQ. Setting after https://streaq.readthedocs.io/en/latest/worker.html: `concurrency`, `prefetch`, `enqueue_many`.
+"""Adapter for streaQ. The settings follow https://streaq.readthedocs.io/en/latest/worker.html.
 
-Results are not kept (`ttl=0`), and payloads are JSON instead of pickle, which is as quick for these arguments.
+Results are not stored (`ttl=0`). Payloads are JSON instead of pickle, which is as fast for these arguments.
 """
 
 import json
@@ -39,21 +39,21 @@ async def connect() -> None:
 
 
 async def close() -> None:
-    """Close them."""
+    """Close the connections."""
     await _open.aclose()
 
 
 async def aenqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     await TASKS[kind].enqueue(number, TEXT)
 
 
 async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many in pipelines."""
+    """Enqueue many tasks in pipelines."""
     left = iter(numbers)
     while some := list(islice(left, _BATCH)):
         await worker.enqueue_many([TASKS[kind].enqueue(number, TEXT) for number in some])
 
 
-if __name__ == "__main__":  # as `streaq run` does, without a line of log for each task
+if __name__ == "__main__":  # as `streaq run`, but without a log line for each task
     worker.run_sync()

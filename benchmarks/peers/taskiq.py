@@ -1,7 +1,7 @@
-"""taskiq. Setting after https://taskiq-python.github.io/guide/cli.html and the README of taskiq-redis.
+"""Adapter for taskiq. The settings follow https://taskiq-python.github.io/guide/cli.html and taskiq-redis's README.
 
-`RedisStreamBroker`, which acknowledges, or `ListQueueBroker`, which loses tasks with its worker. It has no bulk call;
-50 coroutines enqueue at once.
+The broker is `RedisStreamBroker`, which acknowledges tasks, or `ListQueueBroker`, which loses the tasks of a worker
+that dies. taskiq has no bulk enqueue, so 50 coroutines enqueue at the same time.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ async def connect() -> None:
 
 
 async def close() -> None:
-    """Close them."""
+    """Close the connections."""
     await broker.shutdown()
 
 
 async def aenqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     await TASKS[kind].kiq(number, TEXT)
 
 
 async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many from 50 coroutines."""
+    """Enqueue many tasks from 50 coroutines."""
     left = iter(numbers)
 
     async def caller() -> None:

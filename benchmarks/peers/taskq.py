@@ -1,11 +1,11 @@
-"""taskq itself under the measurements of its peers. Setting after docs/how-to/run-a-worker.md: `--concurrency`."""
+"""Adapter for taskq itself. The settings follow docs/how-to/run-a-worker.md: `--concurrency`."""
 
 from collections.abc import Iterable
 
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
 from taskq_core import Signature, TaskQ
 
-app = TaskQ(URL, enqueue_timeout=60)  # a machine that is busy slows a measurement, and ends none
+app = TaskQ(URL, enqueue_timeout=60)  # long, so that a busy machine does not make a measurement fail
 
 
 async def noop(number: int, text: str) -> None:
@@ -20,25 +20,25 @@ else:
 
 
 def enqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     TASKS[kind].delay(number, TEXT)
 
 
 def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
-    """Enqueue many out of a generator."""
+    """Enqueue many tasks from a generator."""
     task = TASKS[kind]
     app.client.enqueue_many(Signature(task, (number, TEXT), {}) for number in numbers)
 
 
 async def connect() -> None:
-    """Connections are opened by the first call."""
+    """Do nothing, because the first call opens the connections."""
 
 
 async def close() -> None:
-    """Close them."""
+    """Close the connections."""
     await app.aclose()
 
 
 async def aenqueue(kind: str, number: int) -> None:
-    """Enqueue one."""
+    """Enqueue one task."""
     await TASKS[kind].adelay(number, TEXT)

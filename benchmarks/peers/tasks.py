@@ -14,7 +14,7 @@ IO_S = 0.01
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:1/0")
 SETTING: dict[str, Any] = json.loads(os.environ.get("BENCH_SETTING", "{}"))
-"""Values of the setting that is measured, as the catalogue has them."""
+"""`Setting.values` of the setting that is measured."""
 CONCURRENCY = int(SETTING.get("concurrency", 10))
 
 _path = os.environ.get("BENCH_LEDGER")
@@ -22,7 +22,7 @@ LEDGER = Ledger(_path, os.getppid if SETTING.get("forks") else os.getpid) if _pa
 
 
 def ran(number: int, text: str) -> None:
-    """Do nothing, and say so."""
+    """Do nothing except record the run in the ledger."""
     assert LEDGER is not None
     LEDGER.ran(number)
 
@@ -36,7 +36,7 @@ async def waited(number: int, text: str) -> None:
 
 
 def slept(number: int, text: str) -> None:
-    """Hold a thread for 10 ms, as a call to another server would."""
+    """Block a thread for 10 ms, as a call to another server would."""
     assert LEDGER is not None
     LEDGER.began(number)
     time.sleep(IO_S)

@@ -1,6 +1,6 @@
-"""Workflows and a rate limit beside Celery's, the one peer that has both.
+"""Compare workflows and a rate limit with Celery, the only peer that supports both.
 
-taskq works in one process with 50 tasks at a time, Celery with a process for each core.
+taskq uses one process with 50 tasks at a time. Celery uses a process for each core.
 """
 
 import json
@@ -22,7 +22,8 @@ _KINDS = (
     ("chord", "workflow_chord", "chord of {:,}", 5),
     ("limited", "limited", "{:,} tasks limited to 1,000 a second", 5),
 )
-"""Of Celery, of `scenarios`, title, and which part of `--tasks` it is."""
+"""Kind on Celery, function of `scenarios`, title, and divisor of `--tasks` for the number of tasks."""
+
 WITH_WORKFLOWS: Mapping[str, str] = {"taskq": "one process, 50 at a time", "celery": "a process for each core"}
 _MOST_S = 1800
 
