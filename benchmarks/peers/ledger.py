@@ -85,7 +85,7 @@ class Ledger:
         return count - bytes(self.runs[:count]).count(0)
 
     def account(self, count: int) -> Account:
-        """Return how often the first `count` tasks ran. Count runs of other tasks, which were not enqueued, as repeated."""
+        """Return how often the first `count` tasks ran. Runs of tasks that were not enqueued count as repeated."""
         runs = bytes(self.runs)
         asked = runs[:count]
         beyond = len(runs) - count - runs[count:].count(0)

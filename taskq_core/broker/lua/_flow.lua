@@ -204,7 +204,8 @@ local function workflows(own, now)
   -- put: store a step's task in this queue, unless a task with this id exists.
   function flow.put(task_prefix_, id, step, message, start)
     local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
-    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false) -- dequeue applies the limits
+    -- dequeue applies the limits
+    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false)
     if code == '1' then
       redis.call('HSET', task_prefix_ .. 't:' .. id, 'taskq_step', step)
       redis.call('ZADD', steps, whole(now.s), step)
@@ -639,7 +640,8 @@ local function workflows(own, now)
       end
     end
     redis.call('ZREM', steps, step)
-    local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)') -- a header: name, tag, length, value
+    -- a header: name, tag, length, value
+    local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)')
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
       redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))
       if run then

@@ -73,7 +73,7 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
     end
     if not message then
       if message == false then -- nil would be a key of another type
-        drop(id, key, lock) -- a hash without a message would only block the id
+        drop(id, key, lock) -- delete a hash without a message, because no new task with this id could be stored
       end
       reply[3] = reply[3] + 1
       return nil

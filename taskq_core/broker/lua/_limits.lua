@@ -1,4 +1,4 @@
--- limiter: return the functions that apply limits: tasks in sequence, concurrent tasks, and tasks per period of time. They
+-- limiter: return the functions that apply limits (sequences, concurrency limits and rate limits). They
 -- are created at the first use, so a call without limited tasks costs nothing. All keys begin with `prefix` and are in one
 -- cluster slot. A taskq-only key of another type is overwritten. The caller has made a write that Redis allows over
 -- maxmemory, so that Redis also allows the writes here. Needs `_clock` and `_place`.

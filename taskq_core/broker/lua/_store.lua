@@ -94,7 +94,8 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
   if lock ~= '' then
     local lock_s, till, conflict, names = string.match(lock_word, '^(-?%d+)(%l?)(%l?)(.*)$')
     local ttl_s = tonumber(lock_s) + (scheduled and math.floor((start_s * 1000 - now.ms) / 1000) or 0)
-    ttl_s = math.max(1, math.min(ttl_s, 10000000000)) -- within the range that SET accepts, so that it cannot fail half-way
+    -- within the range that SET accepts, so that it cannot fail half-way
+    ttl_s = math.max(1, math.min(ttl_s, 10000000000))
     if till ~= '' and tonumber(lock_s) == 0 then
       ttl_s = 0
     end

@@ -91,16 +91,17 @@ local function carry_out(id)
   end
   if action == 'run' then
     redis.call('HSET', key, 'state', 'pending')
-    redis.call('HDEL', key, 'pending_since') -- of another time, if there is one
+    redis.call('HDEL', key, 'pending_since') -- remove the time at which the task became pending before
     leave_group(key, fields[3], 'pending')
     join(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, id, band_of(fields[6], false))
     if fields[7] then
-      redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), fields[7]) -- its workflow may go on
+      -- list the step as started again, so that its end is reported to its workflow
+      redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), fields[7])
     end
     follow(fields[8], fields[2], id, 'pending')
   elseif action == 'archive' or action == 'cancel' then
     redis.call('ZADD', KEYS[4], whole(now_s), id)
-    if action == 'cancel' then -- a field behind a message replaces the same field inside it: field 7, 16 bytes
+    if action == 'cancel' then -- append field 7 (error, 16 bytes), which replaces the same field inside the message
       redis.call('HSET', key, 'msg', redis.call('HGET', key, 'msg') .. '\58\16context canceled')
     end
     redis.call('HSET', key, 'state', 'archived')

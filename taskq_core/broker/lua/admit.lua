@@ -4,7 +4,7 @@
   KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
   KEYS[2]  zset    slots by time at which their holders are checked (Unix ms)
   KEYS[3]  string  token of the worker that leads
-  KEYS[4]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[4]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[5]  hash    limits of the queue
   KEYS[6]  zset    workers that admit tasks, by their last call (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
@@ -23,7 +23,7 @@
 local now_s, now_ns, now_ms = clock(ARGV[1])
 if redis.call('EXISTS', KEYS[5]) == 1 then
   local limits = limiter(ARGV[4], now_s, now_ns, now_ms)
-  redis.call('DEL', KEYS[4]) -- Redis allows DEL over maxmemory, and then the later writes
+  redis.call('DEL', KEYS[4]) -- Redis accepts a DEL over maxmemory, and then also the writes below
   limits.own('ZADD', KEYS[6], whole(now_s), ARGV[2])
   for _, gone in ipairs(redis.call('ZRANGE', KEYS[6], '-inf', whole(now_s - 60), 'BYSCORE', 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[6], gone)

@@ -1,12 +1,12 @@
 --[[
-  adopt: read the marks of periodic entries when a scheduler starts. An entry without a mark gets one with the
-  current time.
+  adopt: read the marks of schedule entries when a scheduler starts. An entry without a mark gets one with the current
+  time. A mark says which firing of the entry was handled last.
 
   KEYS[1..]  string  mark of an entry: "<last firing handled>:<last firing enqueued, or empty>" (Unix s);
                      all in one cluster slot. A value of another form or type is replaced
   ARGV[1]    int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]    int     seconds a mark is kept from now
-  ARGV[3]    int     seconds: a mark further in the future comes from a wrong clock and is set to now
+  ARGV[3]    int     seconds: a mark that is further in the future comes from a wrong clock and is set to now
   ARGV[4]    int     number of marks
 
   At most 100 entries per call.
@@ -20,7 +20,8 @@ for i = 1, tonumber(ARGV[4]) do
   local mark = redis.pcall('GET', KEYS[i])
   local digits = type(mark) == 'string' and string.match(mark, '^(%d+):%d*$') or nil
   local at = tonumber(digits)
-  if not at or at > now_s + tonumber(ARGV[3]) or whole(at) ~= digits then -- tick compares text
+  if not at or at > now_s + tonumber(ARGV[3]) or whole(at) ~= digits then
+    -- `whole`, because `tick` compares marks as text
     mark = whole(now_s) .. ':'
     fresh[i] = true
   end

@@ -1,5 +1,5 @@
 --[[
-  announce: publish the periodic entries of a scheduler, so that tools can show them.
+  announce: publish the schedule entries of a scheduler, so that tools can show them.
 
   KEYS[1]  list    SchedulerEntry bytes, the last entry first
   ARGV[1]  int     seconds until the list expires

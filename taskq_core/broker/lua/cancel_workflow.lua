@@ -16,7 +16,8 @@
 ]]
 -- include _engine
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms }) -- starts no step, so it needs no keys
+-- without the keys to start a step, because a cancellation starts none
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
 check('SCARD', KEYS[2])
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local state = redis.call('HGET', KEYS[1], 'state')

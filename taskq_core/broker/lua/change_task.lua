@@ -47,7 +47,7 @@ local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
 if not state or not fields[2] then
   return ''
 elseif not moves and not rewrites then
-  return 'ok' -- an earlier call made the change
+  return 'ok' -- the earlier request of a repeated call has made the change
 elseif fields[4] then
   return 'moving'
 elseif state == 'active' or state == 'completed' then
@@ -55,7 +55,7 @@ elseif state == 'active' or state == 'completed' then
 elseif not moves and state == 'aggregating' then
   local score = fields[3] and redis.pcall('ZSCORE', ARGV[2] .. 'g:' .. fields[3], id)
   if type(score) ~= 'string' then
-    return state -- its group is being turned into one task
+    return state -- the task is in an aggregation set, whose members are being combined into one task
   end
 end
 local old, new, lock = ARGV[7], ARGV[8], fields[5]

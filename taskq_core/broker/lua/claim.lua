@@ -10,7 +10,7 @@
   ARGV[4]  string  task id
   ARGV[5]  string  its limits, see `_limits`; ignored if the task already has limits
 
-  A task that may not run now is taken off the active list and waits. It has not used an attempt.
+  A task whose limits do not allow it to run now leaves the active list and waits. This uses no attempt.
 
   returns  1  the worker may run it   2  it waits for a limit   0  this worker no longer owns the run
 ]]
@@ -20,14 +20,15 @@
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 local score = redis.call('ZSCORE', KEYS[2], ARGV[4])
-redis.call('LLEN', KEYS[1]) -- fails for a key of another type before anything is written
+redis.call('LLEN', KEYS[1]) -- raises an error for a key of another type, before the first write
 local fields = redis.pcall('HMGET', KEYS[3], 'taskq_owner', 'taskq_limit', 'taskq_unique', 'unique_key')
 if not score or fields[1] ~= ARGV[2] .. ':' .. score then
   return 0
 elseif fields[2] then
-  return 1 -- dequeue has applied its limits
+  return 1 -- the task already has limits, which `dequeue` has applied
 end
-redis.call('LREM', KEYS[1], 1, ARGV[4]) -- first: Redis allows LREM over maxmemory
+-- first, because Redis accepts an LREM over maxmemory, and then also the writes below
+redis.call('LREM', KEYS[1], 1, ARGV[4])
 redis.call('HSET', KEYS[3], 'taskq_limit', ARGV[5])
 local limits = limiter(ARGV[3], clock(ARGV[1]))
 if limits.hand_out(ARGV[4], KEYS[3], ARGV[5]) then
@@ -35,5 +36,6 @@ if limits.hand_out(ARGV[4], KEYS[3], ARGV[5]) then
   return 1
 end
 redis.call('ZREM', KEYS[2], ARGV[4])
-follow(fields[3], fields[4], ARGV[4], 'scheduled') -- takes back a lock that was released at the start
+-- takes the unique lock again, if it was released when the task became active
+follow(fields[3], fields[4], ARGV[4], 'scheduled')
 return 2

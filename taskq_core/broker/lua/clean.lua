@@ -17,7 +17,7 @@ local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
 -- include _trim
 local now_s = clock(ARGV[1])
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[3])
-redis.call('ZCARD', KEYS[2]) -- fails for a key of another type before anything is written
+redis.call('ZCARD', KEYS[2]) -- raises an error for a key of another type, before the first write
 for _, id in ipairs(ids) do
   forget(KEYS[1], ARGV[2] .. id, id)
 end

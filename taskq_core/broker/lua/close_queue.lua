@@ -15,7 +15,8 @@
   ARGV[1]  string  prefix of group keys
   ARGV[2]  int     1 to remove unfinished tasks too, 0 to remove the queue only if it has none
 
-  Workers and tools find an empty queue afterwards. Tasks that are enqueued later are not affected.
+  After the call, workers and tools find an empty queue. `discard` then deletes the renamed structures. Tasks that are
+  enqueued after the call are not affected.
 
   returns  number of active tasks; number of unfinished tasks (neither active nor completed, in at most 1000 groups;
            with ARGV[2] 0 running workflows are added); number of all tasks (after a removal, without groups); and

@@ -3,7 +3,7 @@
 
   KEYS[1]  set     names of groups with members
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
-  KEYS[3]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[3]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  int     maximum number of sets to make
@@ -20,7 +20,7 @@
 -- include _clock
 local now_s = clock(ARGV[1])
 local prefix, left = ARGV[2] .. 'g:', tonumber(ARGV[3])
-redis.call('SCARD', KEYS[1]) -- fails for keys of another type before anything is written
+redis.call('SCARD', KEYS[1]) -- raises an error for keys of another type, before the first write
 local sets = {}
 for i = 4, #ARGV, 6 do
   sets[#sets + 1] = prefix .. ARGV[i] .. ':' .. ARGV[i + 1]
@@ -49,13 +49,13 @@ for position, set in ipairs(sets) do
   elseif type(size) == 'table' then
     code = 'x'
   elseif size == 0 then
-    redis.call('SREM', KEYS[1], ARGV[i]) -- the next member adds the name again
+    redis.call('SREM', KEYS[1], ARGV[i]) -- the next member of the group adds its name again
   elseif left <= 0 then
     code = '2'
   elseif is_due(group, size, tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), most) then
     code = '1'
     left = left - 1
-    redis.call('DEL', KEYS[3]) -- Redis allows DEL over maxmemory, and then the later writes
+    redis.call('DEL', KEYS[3]) -- Redis accepts a DEL over maxmemory, and then also the writes below
     if most == 0 or most >= size then
       redis.call('RENAME', group, set)
       redis.call('SREM', KEYS[1], ARGV[i])

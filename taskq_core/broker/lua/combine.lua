@@ -10,7 +10,7 @@
   KEYS[7]  set     names of groups with members
   KEYS[8]  list    wake tokens
   KEYS[9]  string  receipt: result of this call, for a repeat
-  KEYS[10] any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[10] any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -22,7 +22,7 @@
 
   The set is renamed in the same step, so neither Go nor taskq can return its members to their group after the task was
   stored. This call deletes the first members, and `sweep` the others. A set whose deadline has passed is refused,
-  because its members may be on their way back to the group, from which they are collected again.
+  because its members may already be returning to their group, which is then collected again.
 
   returns  1  stored   0  id taken   d  unique lock held by another task
            g  the set was deleted or has changed since the caller read it, or its deadline has passed
@@ -56,7 +56,7 @@ if not score or tonumber(score) <= now_s or size == 0 or size ~= tonumber(ARGV[5
   return 'g'
 end
 
-redis.call('DEL', KEYS[10]) -- Redis allows DEL over maxmemory, and then the later writes
+redis.call('DEL', KEYS[10]) -- Redis accepts a DEL over maxmemory, and then also the writes below
 local keys = { prefix = ARGV[2], done = ARGV[3], scheduled = KEYS[6], groups = KEYS[7] }
 if ARGV[7] then
   local now = { s = now_s, ns = now_ns, ms = now_ms }

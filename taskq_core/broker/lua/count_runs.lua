@@ -3,7 +3,7 @@
 
   KEYS[1]  hash    counters of the hour: numbers as text, by task type
   KEYS[2]  string  number of the last call of this worker
-  KEYS[3]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[3]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[4]  hash    totals: "<Unix hour of the last run>|<numbers as text>" by task type
   ARGV[1]  int     number of this call; a repeat, and a call that arrives after a later one, adds nothing
   ARGV[2]  int     seconds until KEYS[2] expires
@@ -49,7 +49,7 @@ local function room(key)
   return left
 end
 
-local left = {} -- free places by key, read at the first new type
+local left = {} -- how many more types each hash may hold, by key; read at the first new type
 
 local function sum(key, head, name, more)
   local stored = redis.call('HGET', key, name)
@@ -67,7 +67,7 @@ local function sum(key, head, name, more)
   for word in string.gmatch(more, '%d+') do
     sums[#sums + 1] = string.format('%.0f', tonumber(word) + tonumber(next_word() or 0))
   end
-  for word in next_word do -- additional numbers of a later release
+  for word in next_word do -- numbers that a later release of taskq appended
     sums[#sums + 1] = word
   end
   redis.call('HSET', key, name, head .. table.concat(sums, ' '))

@@ -37,12 +37,13 @@ local is_known = receipt ~= '' and redis.call('ZSCORE', KEYS[8], receipt)
 if receipt ~= '' and now_ms >= tonumber(ARGV[7]) then
   return 3
 elseif is_known then
-  redis.call('ZADD', KEYS[8], whole(now_s), receipt) -- a caller that waits for replicas waits for this write
+  -- a write for a caller that waits until replicas have received its last write
+  redis.call('ZADD', KEYS[8], whole(now_s), receipt)
   return 2
 end
 local before = made_before(KEYS[9], ARGV[9])
 if before then
-  redis.pcall('EXPIRE', KEYS[9], 120) -- a caller that waits for replicas waits for what this connection wrote
+  redis.pcall('EXPIRE', KEYS[9], 120) -- a write for a caller that waits until replicas have received its last write
   return type(before) == 'table' and before or (receipt == '' and 1 or 2)
 end
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -62,7 +63,7 @@ if receipt ~= '' then
   if #old > 0 then
     redis.call('ZREM', KEYS[8], unpack(old))
   end
-elseif not redis.call('HGET', KEYS[1], 'state') then -- its earlier parts have expired
+elseif not redis.call('HGET', KEYS[1], 'state') then -- the earlier parts of the workflow have expired
   redis.call('DEL', KEYS[1])
   return 0
 end

@@ -40,7 +40,7 @@
 -- include _wake
 -- include _batch
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local pending = redis.call('LLEN', KEYS[1]) -- fails for keys of another type before anything is written
+local pending = redis.call('LLEN', KEYS[1]) -- raises an error for keys of another type, before the first write
 check('ZCARD', KEYS[2], KEYS[4])
 check('LLEN', KEYS[3])
 check('SCARD', KEYS[5])
@@ -52,7 +52,7 @@ if now_ms >= tonumber(ARGV[2]) then
 end
 local before = made_before(KEYS[6], ARGV[6])
 if before then
-  redis.pcall('EXPIRE', KEYS[6], 120) -- a caller that waits for replicas waits for what this connection wrote
+  redis.pcall('EXPIRE', KEYS[6], 120) -- a write for a caller that waits until replicas have received its last write
   return before
 end
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }

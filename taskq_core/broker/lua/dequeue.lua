@@ -43,7 +43,7 @@ local late = lateness(ARGV[12], now_ms)
 if late then
   return late
 end
-local last = redis.pcall('GET', KEYS[6]) -- a key of another type is not a record, and is overwritten
+local last = redis.pcall('GET', KEYS[6]) -- a key of another type is not a record of a call, so it is overwritten
 if type(last) == 'string' then
   local number = string.match(last, '^%d+')
   if number == ARGV[3] then
@@ -66,14 +66,14 @@ if type(last) == 'string' then
   end
 end
 if ARGV[4] == '0' then
-  redis.call('DEL', KEYS[6]) -- Redis allows DEL over maxmemory, and then the later writes
+  redis.call('DEL', KEYS[6]) -- Redis accepts a DEL over maxmemory, and then also the writes below
   redis.call('SET', KEYS[6], ARGV[3] .. ':', 'EX', whole(math.max(120, tonumber(ARGV[6]))))
   return reply
 end
 if redis.call('LLEN', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then
   return reply -- return early, because idle workers call this often
 end
-redis.call('LLEN', KEYS[2]) -- fails for a key of another type before anything is written
+redis.call('LLEN', KEYS[2]) -- raises an error for a key of another type, before the first write
 redis.call('ZCARD', KEYS[3])
 local tokens = redis.call('LLEN', KEYS[5])
 

@@ -26,7 +26,7 @@ local unique_prefix = ARGV[1] .. 'unique:'
 -- include _unique
 -- include _lock
 local keys = { done = ARGV[3] }
-redis.call('LLEN', KEYS[1]) -- fails for keys of another type before anything is written
+redis.call('LLEN', KEYS[1]) -- raises an error for keys of another type, before the first write
 redis.call('SCARD', KEYS[6])
 for _, number in ipairs({ 2, 3, 4, 5, 7, 8, 9 }) do
   redis.call('ZCARD', KEYS[number])
@@ -52,7 +52,7 @@ local function drain(set, key_prefix)
   while left > 0 do
     local popped = redis.pcall('ZPOPMIN', set)
     if not popped[1] then
-      return true -- empty, or of another type and no group
+      return true -- the group is empty, or its key has another type and is not a group
     end
     delete(key_prefix .. popped[1], popped[1])
   end

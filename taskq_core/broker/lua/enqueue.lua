@@ -60,16 +60,18 @@ if before then
   if ARGV[5] == '8' then
     redis.call('EXPIRE', KEYS[4], 120)
   else
-    redis.pcall('EXPIRE', KEYS[4], 120) -- a read-only replica refuses it, and still proves that the tasks are stored
+    -- pcall: a read-only replica refuses this write, but its receipt proves that the tasks are stored
+    redis.pcall('EXPIRE', KEYS[4], 120)
   end
   return before
 end
-local pending = redis.call('LLEN', KEYS[1]) -- fails for a key of another type before anything is written
+local pending = redis.call('LLEN', KEYS[1]) -- raises an error for a key of another type, before the first write
 redis.call('LLEN', KEYS[3])
 local stride = tonumber(ARGV[5])
 local last, room = #ARGV, nil
 if (last - 5) % stride == 1 then
-  pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799') -- tasks that wait for a limit count too
+  -- tasks that wait for a limit count too
+  pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
   room = tonumber(ARGV[last]) - pending
   last = last - 1
 end
@@ -90,7 +92,8 @@ if stride > 2 then
   for i = 11, last, stride do
     if not has_priority and string.find(ARGV[i - 3], 'p%d:%d;') then
       has_priority = true
-      redis.call('LINDEX', KEYS[1], -1) -- fails before anything is written if the user may not read the list
+      -- raises an error, before the first write, if the Redis user may not read the list
+      redis.call('LINDEX', KEYS[1], -1)
     end
     local group = ARGV[i]
     if group ~= '' and not known[group] then
@@ -102,7 +105,7 @@ end
 
 local task_prefix = ARGV[4] .. 't:'
 local codes, ready, holders = {}, new_batch(), {}
-local stored = 0 -- pending, or waiting for a limit
+local stored = 0 -- number of tasks stored as pending, or as waiting for a limit
 for i = 6, last, stride do
   local id = ARGV[i]
   local code, is_ready, band, counts, holder = nil, false, 0, false, nil
@@ -143,7 +146,8 @@ if room and string.find(codes, 'f', 1, true) then
   codes = codes .. ':' .. whole(pending + stored)
   if not is_stored and not string.find(codes, 'u', 1, true) then
     codes = named and codes .. named(holders) or codes
-    redis.pcall('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120) -- so that a duplicate request stores nothing
+    -- the receipt, so that a delayed duplicate of this request stores nothing
+    redis.pcall('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120)
     return codes
   end
 end

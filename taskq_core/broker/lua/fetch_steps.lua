@@ -24,7 +24,7 @@ for at = 3, #ARGV do
       end
       bytes = bytes + #message
     else
-      redis.call('ZREM', KEYS[5], member) -- the step was cancelled or sent earlier, or is too large
+      redis.call('ZREM', KEYS[5], member) -- remove the step, because it was cancelled, was sent earlier or is too large
       if problem then
         flow.ended(node, 'f', nil, problem)
       end

@@ -25,7 +25,7 @@
 -- include _batch
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local due = {} -- fails for keys of another type before anything is written. No writes if nothing is due
+local due = {} -- raises an error for keys of another type, before the first write. No write follows if nothing is due
 for source = 1, 2 do
   due[source] = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[5])
 end
@@ -56,7 +56,7 @@ for source = 1, 2 do
     redis.call('ZREM', KEYS[source], id)
     if not fields[1] then
       if fields[1] == false then
-        redis.call('DEL', key) -- a hash without a message would only block the id
+        redis.call('DEL', key) -- delete a hash without a message, because no new task with this id could be stored
       end
       dropped = dropped + 1
     elseif group then
@@ -71,7 +71,7 @@ for source = 1, 2 do
       moved = moved + 1
     else
       local band = fields[3] and band_of(fields[3], source == 2) or 0
-      if band == 0 and fields[3] then -- a retry without priority is no longer an urgent task
+      if band == 0 and fields[3] then -- the task was urgent in its first run, but its retries have no priority
         redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
       end
       ready.add(id, band)

@@ -1,5 +1,5 @@
 --[[
-  limits_move: find out whether tasks wait for a rate limit, which lets them start as time passes. Reads only.
+  limits_move: return whether tasks wait for a rate limit, so that some of them may start as time passes. Reads only.
 
   KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
   ARGV[1]  string  prefix of the keys of limits

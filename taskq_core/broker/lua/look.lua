@@ -37,6 +37,7 @@ elseif state ~= 'pending' and state ~= 'aggregating' then
   score = redis.call('ZSCORE', ARGV[2] .. state, ARGV[1]) or ''
 end
 if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
-  redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3]) -- pcall: refused over maxmemory; the caller also polls
+  -- pcall: Redis may refuse it over maxmemory. The caller also polls, so it does not need the message
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3])
 end
 return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '' }

@@ -12,6 +12,7 @@ if not state or state == 'building' then
   return false
 end
 if ARGV[1] == '1' and state == 'running' then
-  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- pcall: refused over maxmemory; the caller also polls
+  -- pcall: Redis may refuse it over maxmemory. The caller also polls, so it does not need the message
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1')
 end
 return redis.call('HMGET', KEYS[1], unpack(ARGV, 2))

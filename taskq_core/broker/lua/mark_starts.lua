@@ -1,8 +1,8 @@
 --[[
-  mark_starts: record that a worker starts runs. It is called before a run after which no attempt would be left.
+  mark_starts: record that a worker starts runs. The worker calls it only before the last attempt of a task.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  string  prefix of task keys

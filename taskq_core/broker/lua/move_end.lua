@@ -48,7 +48,8 @@ for i = 5, #ARGV, 2 do
       release(fields[4] or lock_of(fields[6] or ''), id)
       announce(keys, fields[5], id)
       if fields[7] then
-        redis.call('ZREM', string.sub(KEYS[8], 1, -5) .. 'wf-steps', fields[7]) -- the other queue now lists this step
+        -- remove the step from this queue's started steps, because the other queue now lists it
+        redis.call('ZREM', string.sub(KEYS[8], 1, -5) .. 'wf-steps', fields[7])
       end
     else
       local score = string.match(fields[1], '^%x+:%x+:([^:]*):')

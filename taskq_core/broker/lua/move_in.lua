@@ -60,7 +60,7 @@ while i <= #ARGV do
   elseif lock ~= '' and is_taken(lock, id, ARGV[3] .. 't:') then
     code = 'd'
   else
-    for word = i + 6, i + 5 + words, 200 do -- Lua limits the number of arguments
+    for word = i + 6, i + 5 + words, 200 do -- in parts, because Lua limits the number of arguments of a call
       redis.call('HSET', key, unpack(ARGV, word, math.min(word + 199, i + 5 + words)))
     end
     if field.state == 'pending' then

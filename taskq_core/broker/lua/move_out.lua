@@ -38,7 +38,7 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
-redis.call('SCARD', KEYS[6]) -- fails for keys of another type before anything is written
+redis.call('SCARD', KEYS[6]) -- raises an error for keys of another type, before the first write
 redis.call('ZCARD', KEYS[7])
 
 local target_of_all = ARGV[4]
@@ -62,14 +62,14 @@ local function set_out(id, key)
     return 'lost'
   elseif field.taskq_moving then
     if not redis.call('ZSCORE', KEYS[7], id) then
-      return target_of_all == '' and '' or 'moving' -- its queue is being removed
+      return target_of_all == '' and '' or 'moving' -- the queue is being removed
     end
     token, score, target = string.match(field.taskq_moving, '^(%x+):%x+:([^:]*):(.*)$')
     if not token or (target_of_all ~= '' and target ~= target_of_all) then
       return 'moving'
     end
   elseif target_of_all == '' then
-    redis.call('ZREM', KEYS[7], id) -- its move has ended
+    redis.call('ZREM', KEYS[7], id) -- the move of this task has ended
     return ''
   elseif state == 'active' or (ARGV[5] ~= '' and state ~= ARGV[5]) then
     return state or ''
@@ -89,7 +89,7 @@ local function set_out(id, key)
       hash[#hash + 1] = '1'
     end
     if score == limits.far and field.taskq_line then
-      score = whole(now_s) -- it waited for a limit, so it is due at once in the other queue
+      score = whole(now_s) -- the task waited for a limit of this queue, so it is due at once in the other queue
     end
   end
   redis.call('HSET', key, 'taskq_moving', token .. ':' .. ARGV[3] .. ':' .. score .. ':' .. target)

@@ -23,7 +23,7 @@ local now_s = clock(ARGV[1])
 if ARGV[2] ~= '' and not lead(KEYS[1], ARGV[2], ARGV[3]) then
   return { 0 }
 elseif redis.call('EXISTS', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]) == 0 then
-  return { 1, 0, {}, {}, {}, {} } -- no workflow is running, which is the usual case
+  return { 1, 0, {}, {}, {}, {} } -- return early if no workflow is running, which is the usual case
 end
 return {
   1,

@@ -42,7 +42,7 @@ if ARGV[5] == '1' then
     cursor = page[1]
     for at = 1, #page[2], 2 do
       local k = tonumber(page[2][at])
-      if k and not known[k] then -- a scan may return a member twice
+      if k and not known[k] then -- skip a repetition, because HSCAN may return a member twice
         known[k] = true
         wanted[#wanted + 1] = k
       end

@@ -43,7 +43,8 @@ for _, set in ipairs(sets) do
     redis.call('ZREM', KEYS[1], set)
     dropped = dropped + 1
   elseif type(waiting) ~= 'number' then
-    redis.call('ZADD', KEYS[1], whole(now_s + 60), set) -- its members are kept, and others get their turn
+    -- try this set again in a minute, so that other sets are not delayed
+    redis.call('ZADD', KEYS[1], whole(now_s + 60), set)
     put_off = put_off + 1
   elseif waiting == 0 then
     redis.call('RENAME', set, prefix .. name)

@@ -1,5 +1,5 @@
 --[[
-  record_firing: add a firing to the history of a periodic entry, and remove the oldest firings beyond a maximum.
+  record_firing: add a firing to the history of a schedule entry, and remove the oldest firings beyond a maximum.
 
   KEYS[1]  zset    SchedulerEnqueueEvent bytes by time (Unix s)
   ARGV[1]  int     time of the firing (Unix s)
@@ -7,7 +7,8 @@
   ARGV[3]  int     maximum number of events
   ARGV[4]  int     seconds until the history expires, '' for no expiry
 
-  The removal comes first: Redis allows it over maxmemory, and then also allows this script's later writes.
+  Old firings are removed first, because Redis accepts a removal over maxmemory, and then also this script's later
+  writes.
 
   returns  1  the firing is new   0  it was already in the history
 ]]

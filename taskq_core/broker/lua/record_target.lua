@@ -11,7 +11,7 @@
 
   returns  ids of the workflows among them that were cancelled
 ]]
-redis.call('SCARD', KEYS[1]) -- fails for a key of another type before anything is written
+redis.call('SCARD', KEYS[1]) -- raises an error for a key of another type, before the first write
 local cancelled = {}
 for at = 3, #ARGV do
   local state, id = redis.pcall('HGET', ARGV[at], 'state'), string.sub(ARGV[at], #ARGV[1] + 4)
@@ -19,7 +19,7 @@ for at = 3, #ARGV do
     redis.pcall('SADD', ARGV[at] .. ':q', ARGV[2])
     redis.call('SADD', KEYS[1], ARGV[2])
   elseif redis.call('EXISTS', ARGV[1] .. 'wf-cancelled:' .. id) == 1 then
-    state = 'cancelled' -- it was cancelled and then deleted
+    state = 'cancelled' -- the workflow was cancelled and then deleted
   end
   if state == 'cancelled' then
     cancelled[#cancelled + 1] = id

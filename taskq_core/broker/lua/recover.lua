@@ -48,14 +48,15 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _flow
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
-local length = redis.call('LLEN', KEYS[1]) -- fails for keys of another type before anything is written
+local length = redis.call('LLEN', KEYS[1]) -- raises an error for keys of another type, before the first write
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
 local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
 local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
-local kept_place = { r = 'retry', n = 'retry', a = 'archive' } -- what a failed task keeps of a sequence limit
+-- which place in a sequence the task keeps, by verdict; see `let_go` in `_limits`
+local kept_place = { r = 'retry', n = 'retry', a = 'archive' }
 local gone = ARGV[9]
 for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
@@ -102,8 +103,8 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
       redis.call('ZADD', KEYS[5], whole(now_s), id)
       release(fields[5], id)
       announce(keys, fields[2], id)
-    elseif fields[1] ~= nil then -- nil would be a key of another type, which taskq did not write
-      redis.call('DEL', key) -- a hash without a message would only block the id
+    elseif fields[1] ~= nil then -- nil: a key of another type, which taskq did not write and does not delete
+      redis.call('DEL', key) -- delete a hash without a message, because no new task with this id could be stored
       release(fields[5], id)
     end
   end

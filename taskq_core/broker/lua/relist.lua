@@ -6,7 +6,7 @@
   KEYS[2]  set     names of groups with members
   KEYS[3]  zset    aggregation sets of a queue that is being removed
   KEYS[4]  set     names of groups of a queue that is being removed
-  KEYS[5]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[5]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[6..] zset   the aggregation sets (at most 50)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
@@ -20,13 +20,13 @@
 -- include _clock
 -- include _orphan
 local now_s = clock(ARGV[1])
-redis.call('ZCARD', KEYS[1]) -- fails for keys of another type before anything is written
+redis.call('ZCARD', KEYS[1]) -- raises an error for keys of another type, before the first write
 redis.call('SCARD', KEYS[2])
 local codes = {}
 for i = 6, 5 + tonumber(ARGV[4]) do
   local code = is_orphan(ARGV[2], KEYS[1], KEYS[2], { KEYS[3], KEYS[4] }, KEYS[i]) and '1' or '0'
   if code == '1' and ARGV[3] == '1' then
-    redis.call('DEL', KEYS[5]) -- Redis allows DEL over maxmemory, and then the later writes
+    redis.call('DEL', KEYS[5]) -- Redis accepts a DEL over maxmemory, and then also the writes below
     redis.call('ZADD', KEYS[1], whole(now_s), KEYS[i])
   end
   codes[#codes + 1] = code

@@ -1,7 +1,7 @@
 --[[
   relock: free unique locks whose holder may not hold them, and give tasks back their lost locks.
 
-  KEYS[1]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[1]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
   ARGV[1]  string  prefix of the queue's keys
   ARGV[2]  int     1 to repair, 0 only to report
@@ -32,7 +32,7 @@ for i = 2, 1 + tonumber(ARGV[4]) do
     if lock then
       wrong = lock
       if ARGV[2] == '1' then
-        redis.call('DEL', KEYS[1]) -- Redis allows DEL over maxmemory, and then the later writes
+        redis.call('DEL', KEYS[1]) -- Redis accepts a DEL over maxmemory, and then also the writes below
         redis.call('SET', lock, id)
       end
     end

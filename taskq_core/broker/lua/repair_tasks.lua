@@ -15,7 +15,7 @@
   KEYS[11] zset    quarantine: id by time (Unix s)
   KEYS[12] zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
   KEYS[13] zset    moving: id of a task that is being moved to another queue, by time (Unix s)
-  KEYS[14] any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[14] any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -47,8 +47,8 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local prefix, lease_s, longest_s = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
-local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) -- keys of another type are refused here,
-redis.call('ZCARD', KEYS[3]) -- before the first write
+local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) -- these calls raise an error for keys of
+redis.call('ZCARD', KEYS[3]) -- another type, before the first write
 local sets = { scheduled = KEYS[4], retry = KEYS[5], archived = KEYS[6], completed = KEYS[7] }
 for _, set in pairs(sets) do
   redis.call('ZCARD', set)
@@ -99,7 +99,7 @@ local function is_leaving(id, state)
       return true
     end
   end
-  return redis.call('ZCARD', KEYS[9]) > 200 or redis.call('ZCARD', KEYS[12]) > 200 -- too many to search
+  return redis.call('ZCARD', KEYS[9]) > 200 or redis.call('ZCARD', KEYS[12]) > 200 -- more sets than one call may search
 end
 
 -- facts: read everything that the diagnosis of a task needs.
@@ -129,7 +129,7 @@ local function facts(id, group)
   for name, set in pairs(sets) do
     task.score[name] = score_in(set, id)
   end
-  task.members = {} -- keys of groups and aggregation sets that contain it, those of its own group first
+  task.members = {} -- keys of groups and aggregation sets that contain the task, those of its own group first
   if task.named then
     find_in_group(task.members, task.named, id)
   end
@@ -183,7 +183,7 @@ local function diagnose(task, unreadable, kept_s)
   local fenced = held and task.owner and string.match(task.owner, ':(%d+)$') == held
   if unreadable ~= '' and unreadable == task.message then
     if task.lease then
-      return '', listed, 'active' -- its worker or the recoverer moves it to quarantine
+      return '', listed, 'active' -- no damage: the task's worker or the recoverer moves it to quarantine
     end
     return 'unreadable', listed, 'quarantine'
   end
@@ -253,7 +253,7 @@ local function enlist_active(task)
   end
   if not task.lease then
     local token, score = string.match(task.owner or '', '^(.*):(%d+)$')
-    if score and score == task.far then -- its worker may be alive, and continues with the new lease
+    if score and score == task.far then -- the task's worker may be alive. It continues with the new lease
       score = whole(now_s + lease_s)
       redis.call('HSET', task.key, 'taskq_owner', token .. ':' .. score)
       redis.call('ZADD', KEYS[3], score, task.id)
@@ -319,7 +319,7 @@ for i = 8, #ARGV, 6 do
     end
     if kind ~= '' and diagnosis == expected then
       code = '1'
-      redis.call('DEL', KEYS[14]) -- Redis allows DEL over maxmemory, and then the later writes
+      redis.call('DEL', KEYS[14]) -- Redis accepts a DEL over maxmemory, and then also the writes below
       unlist(task, truth)
       if not task.strange and truth ~= 'active' and truth ~= 'pending' and truth ~= 'scheduled' then
         limits.let_go(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
@@ -329,7 +329,8 @@ for i = 8, #ARGV, 6 do
           release(task.lock, id)
         end
         if task.stub then
-          redis.call('DEL', task.key) -- a hash without a message would only block the id
+          -- delete a hash without a message, because no new task with this id could be stored
+          redis.call('DEL', task.key)
         end
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'quarantine' then
@@ -341,7 +342,7 @@ for i = 8, #ARGV, 6 do
         redis.call('ZADD', KEYS[11], whole(now_s), id)
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'moving' then
-        redis.call('ZADD', KEYS[13], whole(now_s), id) -- `finish_moves` finds it there
+        redis.call('ZADD', KEYS[13], whole(now_s), id) -- where `finish_moves` finds the task
       else
         enlist(task, truth, ARGV[i + 4], ARGV[i + 5])
       end

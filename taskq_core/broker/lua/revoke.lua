@@ -1,5 +1,5 @@
 --[[
-  revoke: delete a waiting task. Return the state of any other task, without changing the task.
+  revoke: delete a waiting task. If the task is in another state, only return the state.
 
   KEYS[1]  hash    the task
   KEYS[2]  list    pending tasks
@@ -32,7 +32,7 @@ elseif state == 'scheduled' then
 elseif state == 'retry' then
   removed = redis.call('ZREM', KEYS[4], ARGV[1])
 elseif state == 'aggregating' and fields[3] then
-  redis.call('SCARD', KEYS[5]) -- fails for a key of another type before anything is written
+  redis.call('SCARD', KEYS[5]) -- raises an error for a key of another type, before the first write
   local group = ARGV[2] .. 'g:' .. fields[3]
   removed = redis.call('ZREM', group, ARGV[1])
   if removed == 1 and redis.call('ZCARD', group) == 0 then

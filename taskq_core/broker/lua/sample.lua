@@ -1,7 +1,7 @@
 --[[
-  sample: record the figures of a queue in each list of samples whose interval has passed.
+  sample: add a sample of a queue's figures to each of its lists of samples whose interval has passed.
 
-  KEYS[1]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[1]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[2..] list   per resolution: its samples, the newest first
   ARGV     per resolution: seconds between two samples, maximum number of samples, seconds until the list expires, the
            sample (its bytes 2 to 5 are its Unix second)

@@ -17,7 +17,7 @@
            message, result, pending_since (Unix ns), "<size> <limit>" of a result that was too large to store (each ''
            if missing)
 ]]
-local function is_after(one, other) -- by bytes, as Redis orders; Lua's own comparison depends on the locale
+local function is_after(one, other) -- compares bytes, as Redis does. Lua's own comparison depends on the locale
   for i = 1, math.min(#one, #other) do
     local a, b = string.byte(one, i), string.byte(other, i)
     if a ~= b then

@@ -1,7 +1,7 @@
 --[[
   set_aside: rename keys of a queue that have the wrong type, so that taskq can use the names and no data is lost.
 
-  KEYS[1]    a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[1]    a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[2..]  per key: the key, and its new name
   ARGV[1..]  string  per key: the type it must have
 

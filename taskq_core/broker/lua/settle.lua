@@ -40,7 +40,7 @@
 -- include _ends
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local stride = tonumber(ARGV[8])
-if stride == 7 then -- fails for keys of another type before anything is written
+if stride == 7 then -- raises an error for keys of another type, before the first write
   check('LLEN', KEYS[3], KEYS[7])
   check('ZCARD', KEYS[4], KEYS[5], KEYS[6])
 end
@@ -66,7 +66,7 @@ if mine == looked_at and mine > 2 then
 end
 if ends then
   leave_together(KEYS[1], ends, mine)
-  if stride == 1 and is_plain then -- no task has a waiting client, is a step or has a limit
+  if stride == 1 and is_plain then -- none of the tasks has a waiting client, is a step or has a limit
     delete_done(KEYS[2], ARGV[3], task_keys, ids, before, mine, now_s, tonumber(ARGV[5]))
     return string.rep('1', mine) .. string.rep('2', total - mine)
   end
@@ -131,7 +131,7 @@ for position = looked_at, 1, -1 do
   local key = task_keys[position]
   if key then
     local i, id, fields = 3 + position * 7, ids[before + position], marks[position] or nothing
-    local is_first = fields == nothing -- no extra fields, so no attempt was recorded yet
+    local is_first = fields == nothing -- the hash has only the four usual fields, so no attempt was recorded yet
     codes[position] = '1'
     gone[#gone + 1] = id
     if fields[3] or fields[4] then
@@ -154,7 +154,7 @@ for position = looked_at, 1, -1 do
     end
     local waits = fields[4] and end_limits(id, key, outcome)
     if outcome == 'q' then
-      follow(rule, lock, id, 'pending') -- also if it waits for a limit
+      follow(rule, lock, id, 'pending') -- the rule's state is pending even if the task now waits for a limit
     end
     if outcome == 'd' then
       ended[#ended + 1] = key
@@ -163,7 +163,7 @@ for position = looked_at, 1, -1 do
       announce(keys, fields[2], id)
     elseif outcome == 'c' then
       local until_s = whole(now_s + tonumber(ARGV[i + 3]))
-      if is_oversized then -- the empty result replaces one that the task wrote during the run
+      if is_oversized then -- the empty result replaces a result that the task wrote during the run
         keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', '', 'taskq_oversized', ARGV[i + 5], record(key, ARGV[i + 6], is_first))
       elseif ARGV[i + 5] == '' then
         keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', record(key, ARGV[i + 6], is_first))

@@ -24,7 +24,7 @@ local late = lateness(ARGV[12], now_ms)
 if late then
   return late
 end
-local last = redis.pcall('GET', KEYS[6]) -- a key of another type is not a record, and is overwritten
+local last = redis.pcall('GET', KEYS[6]) -- a key of another type is not a record of a call, so it is overwritten
 local number = type(last) == 'string' and tonumber(string.match(last, '^%d+'))
 if number and number >= tonumber(ARGV[3]) then
   return false
@@ -47,7 +47,8 @@ if not ends then
     return false
   end
 end
-local pending, tokens = redis.call('LLEN', KEYS[1]), redis.call('LLEN', KEYS[5]) -- keys of another type are refused here
+-- these calls raise an error for keys of another type
+local pending, tokens = redis.call('LLEN', KEYS[1]), redis.call('LLEN', KEYS[5])
 
 if ends then
   leave_together(KEYS[2], ends, size)

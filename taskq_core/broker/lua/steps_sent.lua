@@ -8,7 +8,7 @@
 
   returns  number of recorded steps
 ]]
-redis.call('ZCARD', KEYS[1]) -- fails for a key of another type before anything is written
+redis.call('ZCARD', KEYS[1]) -- raises an error for a key of another type, before the first write
 local noted = 0
 for at = 2, #ARGV, 2 do
   local workflow_id, node = string.match(ARGV[at], '^s (%S+) (%S+)$')

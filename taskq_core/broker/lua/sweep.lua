@@ -2,7 +2,7 @@
   sweep: delete members of the oldest combined set, that is, an aggregation set whose combined task was stored.
 
   KEYS[1]  zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
-  KEYS[2]  any     a key that never exists: its DEL allows the later writes over maxmemory
+  KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   ARGV[1]  string  prefix of the keys of combined sets
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -21,11 +21,11 @@ end
 local set, deleted = ARGV[1] .. id, 0
 local size = redis.pcall('ZCARD', set)
 if type(size) == 'number' then
-  redis.call('DEL', KEYS[2]) -- Redis allows DEL over maxmemory, and then the later writes
+  redis.call('DEL', KEYS[2]) -- Redis accepts a DEL over maxmemory, and then also the writes below
   deleted = sweep({ prefix = ARGV[2], done = ARGV[3] }, set)
   size = size - deleted
 end
-if size == 0 or type(size) == 'table' then -- a table: the key has another type
+if size == 0 or type(size) == 'table' then -- a table is the error for a key of another type
   redis.call('ZREM', KEYS[1], id)
 end
 return { deleted, redis.call('ZCARD', KEYS[1]) }

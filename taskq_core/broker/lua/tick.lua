@@ -1,8 +1,8 @@
 --[[
-  tick: process firings of periodic entries: store their tasks and advance the mark of each entry, in one step.
+  tick: process firings of schedule entries: store their tasks and advance the mark of each entry, in one step.
 
-  A firing names the firing before it, and is processed only if the mark of its entry is that one. So a scheduler that
-  goes on with old data after its lease has ended neither repeats nor skips a firing.
+  Each firing is passed with the firing before it, and is processed only if the entry's mark is the firing before it. So
+  a scheduler that continues with old data after its lease has ended neither repeats nor skips a firing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
@@ -62,7 +62,8 @@ for i = 7, #ARGV, 11 do
     redis.call('ZCARD', ARGV[4] .. 'g:' .. ARGV[i + 8])
   end
   if string.find(ARGV[i + 5], 'p%d:%d;') then
-    redis.call('LINDEX', KEYS[1], -1) -- fails before anything is written if the user may not read the list
+    -- raises an error, before the first write, if the Redis user may not read the list
+    redis.call('LINDEX', KEYS[1], -1)
   end
 end
 

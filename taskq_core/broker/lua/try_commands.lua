@@ -42,9 +42,9 @@ for _, probe in ipairs(probes) do
     refused[#refused + 1] = words[1]
     refused[#refused + 1] = said
     if words[1] == 'EXISTS' or words[1] == 'DEL' then
-      return refused -- keys made by the other commands could not be deleted
+      return refused -- stop, because keys that the other commands create could not be deleted
     end
   end
-  redis.pcall('DEL', key) -- it is deleted before another client can see it
+  redis.pcall('DEL', key) -- before another client can see the key, because a script is atomic
 end
 return refused
