@@ -22,7 +22,8 @@ def create_app() -> FastAPI:
 
     app = FastAPI(title="Photo studio", lifespan=taskq_lifespan(taskq))
     app.include_router(router)
-    # The studio has no users who could log in; an app that has gives `dependencies=[Depends(...)]` instead.
+    # The example has no users, so its task routes are open. In your app, restrict them with
+    # `dependencies=[Depends(...)]`.
     app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
     if trace_process("studio-api"):
         FastAPIInstrumentor.instrument_app(app, exclude_spans=["receive", "send"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def main() -> None:
     """Run a command."""
-    # The project is a package, so its parent folder is what Python must look in, from wherever this file is started.
+    # Let Python import the package `example_project` from its parent folder, whatever the working directory is.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 

@@ -1,4 +1,4 @@
-"""Settings of the studio, for the Django site, the FastAPI app and the worker alike.
+"""Settings of the studio. The Django site, the FastAPI app and the worker use them.
 
 The defaults work on a laptop. Other machines set environment variables: `DJANGO_SECRET_KEY`, `DJANGO_DEBUG`,
 `DJANGO_ALLOWED_HOSTS`, `STUDIO_DATA`, `STUDIO_SMTP` and `TASKQ_URL`.
@@ -12,7 +12,8 @@ BASE_DIR = Path(__file__).resolve().parent
 DATA_DIR = Path(os.environ.get("STUDIO_DATA", BASE_DIR))  # the database and the photos
 
 DEBUG = os.environ.get("DJANGO_DEBUG", "1") == "1"
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or ("for-development-only" * 3 if DEBUG else "")  # empty: refused
+# Without DEBUG the variable is required, because Django refuses an empty key.
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or ("for-development-only" * 3 if DEBUG else "")
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 
 INSTALLED_APPS = [
@@ -33,8 +34,8 @@ TASKQ = {
     "URL": "embedded://",  # a private redis-server for development; elsewhere set TASKQ_URL=redis://...
     "QUEUES": {"critical": 6, "default": 3, "low": 1},
     "CONCURRENCY": 10,
-    "DEFAULTS": {"retention": timedelta(hours=24)},  # results can be read and seen in the admin for a day
-    "SCHEDULE": {  # beside what upkeep/tasks.py says itself
+    "DEFAULTS": {"retention": timedelta(hours=24)},  # stores results for a day, for the site and the admin
+    "SCHEDULE": {  # in addition to the schedules in upkeep/tasks.py
         "cleanup:old_data": {"task": "cleanup:old_data", "cron": "0 * * * *", "kwargs": {"retention_days": 30}},
     },
 }
@@ -71,7 +72,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "db.sqlite3",
-        # Several processes write: they wait for each other instead of failing.
+        # Several processes write to the database. With these options they wait for each other instead of failing.
         "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
     },
 }
@@ -81,14 +82,14 @@ BACKUP_DIR = DATA_DIR / "backups"
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 STATIC_URL = "static/"
-WHITENOISE_USE_FINDERS = True  # gunicorn serves them directly from the apps
+WHITENOISE_USE_FINDERS = True  # gunicorn serves static files directly from the apps, without `collectstatic`
 STORAGES = {
-    # A task that runs twice writes its file twice, rather than a second one beside it.
+    # A task that runs twice overwrites its file. Django's default storage would add a second file with another name.
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"allow_overwrite": True}},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
-# Mail goes to STUDIO_SMTP=host:port, or into the worker's log.
+# The worker sends mail to the server STUDIO_SMTP=host:port. Without the variable, it prints mail to its output.
 EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if 'STUDIO_SMTP' in os.environ else 'console'}.EmailBackend"
 EMAIL_HOST, _, EMAIL_PORT = os.environ.get("STUDIO_SMTP", "localhost:25").rpartition(":")
 EMAIL_TIMEOUT = 10

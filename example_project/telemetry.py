@@ -1,4 +1,4 @@
-"""Traces of the studio's processes. Each asks for them once, at its start."""
+"""Set up traces in the studio's processes. Each process calls `trace_process` once, at its start."""
 
 import os
 
@@ -12,7 +12,7 @@ def trace_process(service_name: str) -> bool:
         service_name: Name of the process in the traces.
 
     Returns:
-        False if the variable is not set, in which case nothing is traced.
+        False if the variable is not set. Then the process exports no traces.
     """
     if "OTEL_EXPORTER_OTLP_ENDPOINT" not in os.environ:
         return False

@@ -1,6 +1,6 @@
 """Run the demo: `python -m example_project.demo`.
 
-On a terminal it stays up afterwards until Ctrl-C. Exit status 0: everything happened; 1: something did not.
+On a terminal, all processes then keep running until Ctrl-C. The exit status is 0 if everything worked, otherwise 1.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> int:
     """Run the demo and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m example_project.demo", description="Run the demo.")
     parser.add_argument(
-        "--trace-svg", type=Path, metavar="FILE", help="draw the trace of the last photo there, and end"
+        "--trace-svg", type=Path, metavar="FILE", help="draw the trace of the last photo into this file, and exit"
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
@@ -60,15 +60,15 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def run(folder: Path, *, stays: bool, trace_svg: Path | None = None) -> None:
-    """Start everything, make the visits, and check and show what came of them.
+    """Start all processes, visit the sites, and check and print the results.
 
     Args:
-        folder: Where Redis, the database and the photos are kept.
-        stays: Stay up afterwards until Ctrl-C.
-        trace_svg: Where to draw the trace of a request, None for nowhere.
+        folder: Folder for the data of Redis, the database and the photos.
+        stays: True to keep all processes running until Ctrl-C.
+        trace_svg: File for a drawing of a request's trace, None for no drawing.
 
     Raises:
-        DemoError: Something did not happen.
+        DemoError: A check failed, or a process ended.
     """
     password = secrets.token_urlsafe(9)
     with redis_server(folder / "redis") as url, Receiver() as receiver, MailServer() as mail:
@@ -106,7 +106,7 @@ def run(folder: Path, *, stays: bool, trace_svg: Path | None = None) -> None:
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
-    """Keep the private redis-server running; the URL for all processes. At the end, wait until it is gone."""
+    """Run the private redis-server during the block, and yield its URL. At the end, wait until it has stopped."""
     say("Redis", "a private redis-server on a unix socket")
     server = open_embedded(folder)
     try:
@@ -115,7 +115,7 @@ def redis_server(folder: Path) -> Iterator[str]:
         server.close()
         deadline = time.monotonic() + 10
         while _answers(server.socket_path) and time.monotonic() < deadline:
-            time.sleep(0.02)  # between two looks: it stops when its last user has gone
+            time.sleep(0.02)  # the server stops once its last client has disconnected
 
 
 def _answers(path: Path) -> bool:
@@ -143,7 +143,7 @@ def start(processes: Processes) -> tuple[str, str]:
 
 
 def say(what: str, where: str) -> None:
-    """Print one line about a process."""
+    """Print a line about a process."""
     print(f"{what:<12} {where}", flush=True)
 
 
@@ -186,26 +186,28 @@ def show(visit: Visit, results: dict[str, Any], traces: Traces) -> None:
 
 
 def stay(processes: Processes, site_url: str, api_url: str, password: str) -> None:
-    """Stay up until Ctrl-C, or until a process ends."""
+    """Keep all processes running until Ctrl-C, or until one of them ends."""
     who = ("--username", ADMIN, "--email", "admin@example.com")
     processes.run("manage.py createsuperuser", MANAGE, "createsuperuser", "--noinput", *who)
-    print("\nEverything stays up until Ctrl-C.")
+    print("\nAll processes keep running until Ctrl-C.")
     say("Django site", f"{site_url}/")
     say("Admin", f"{site_url}/admin/ (user {ADMIN}, password {password})")
     say("FastAPI app", f"{api_url}/docs")
-    heard: list[int] = []
+    received: list[int] = []
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, hear)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         processes.wait_for_an_end()
     except KeyboardInterrupt:
         print("\nStopping.")
     except DemoError:
-        if not heard:  # an interrupt that came inside a callback of the interpreter is swallowed there
+        # After Ctrl-C the other processes end too. Python drops a KeyboardInterrupt that is raised inside some
+        # callbacks.
+        if not received:
             raise
         print("\nStopping.")
     finally:

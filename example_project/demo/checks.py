@@ -1,4 +1,4 @@
-"""What must be true at the end: every task done, its work seen in the world, and one trace for every request."""
+"""Check the results of the demo: every task is done, its effects are visible, and every request has one trace."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,18 +29,18 @@ TRACE_TIMEOUT_S = 10.0
 
 
 def check_enqueued(visits: Sequence[Visit]) -> None:
-    """Check that each request reported the expected tasks, and that all tasks differ."""
+    """Check that each request enqueued the expected tasks, and that all tasks have different ids."""
     for visit in visits:
-        told = [task.name for task in visit.tasks]
-        if Counter(told) != Counter(EXPECTED_TASKS[visit.path]):
-            raise DemoError(f"{visit} enqueued {told}, expected {EXPECTED_TASKS[visit.path]}")
+        names = [task.name for task in visit.tasks]
+        if Counter(names) != Counter(EXPECTED_TASKS[visit.path]):
+            raise DemoError(f"{visit} enqueued {names}, expected {EXPECTED_TASKS[visit.path]}")
     ids = [task.id for visit in visits for task in visit.tasks]
     if len(set(ids)) != len(ids):
-        raise DemoError(f"task ids were told more than once: {ids}")
+        raise DemoError(f"several requests reported the same task id: {ids}")
 
 
 def check_mail(messages: Sequence[EmailMessage]) -> None:
-    """Both customers got their welcome, once."""
+    """Check that each of the two customers received exactly one welcome mail."""
     received = sorted((message["To"], message["Subject"]) for message in messages)
     expected = [(to, "Welcome to the studio") for to in ("ada@example.com", "bob@example.com")]
     if received != expected:
@@ -48,7 +48,7 @@ def check_mail(messages: Sequence[EmailMessage]) -> None:
 
 
 def check_results(visits: Sequence[Visit], results: Mapping[str, Any], media: Path) -> None:
-    """Tasks returned what they did, and the files are there and are what was asked for."""
+    """Check the results of all tasks, and the files that they wrote."""
     for visit in visits:
         for task in visit.tasks:
             result = results[task.id]
@@ -82,7 +82,7 @@ def trace_of(visit: Visit, traces: Traces) -> str:
     """Wait until the whole trace of a request has arrived, and return its id.
 
     Raises:
-        DemoError: For one of its tasks, the spans do not lead from the request over sending to processing.
+        DemoError: Of one of the request's tasks, a span is missing: of the request, of the enqueue or of the run.
     """
     trace_ids = {_trace_of_task(visit, task, traces) for task in visit.tasks}
     if len(trace_ids) != 1:
@@ -91,13 +91,13 @@ def trace_of(visit: Visit, traces: Traces) -> str:
 
 
 def _trace_of_task(visit: Visit, task: EnqueuedTask, traces: Traces) -> str:
-    def look(arrived: Traces) -> str | None:
+    def find_trace(arrived: Traces) -> str | None:
         process = arrived.find("consumer", {TASK_ID: task.id})
         if process is None or _missing(visit, task, process, arrived):
             return None
         return process.trace_id
 
-    trace_id = traces.wait_for(look, TRACE_TIMEOUT_S)
+    trace_id = traces.wait_for(find_trace, TRACE_TIMEOUT_S)
     if trace_id is not None:
         return trace_id
     process = traces.find("consumer", {TASK_ID: task.id})
@@ -106,22 +106,23 @@ def _trace_of_task(visit: Visit, task: EnqueuedTask, traces: Traces) -> str:
 
 
 def _missing(visit: Visit, task: EnqueuedTask, process: Span, traces: Traces) -> str:
-    """Return what is missing between a request and the run of its task; "" if all is there."""
+    """Return which span is missing between a request and the run of its task, "" if none is."""
     if process.service != WORKER or process.name != f"process {task.queue}":
         return f"a span 'process {task.queue}' of {WORKER}"
     above = traces.ancestors(process)
-    enqueue = f"{'create' if len(visit.tasks) > 1 else 'send'} {task.queue}"  # of several at once each is created
+    # In a bulk enqueue, each task has a span `create`. A single enqueue has a span `send`.
+    enqueue = f"{'create' if len(visit.tasks) > 1 else 'send'} {task.queue}"
     if not any(span.kind == "producer" and span.name == enqueue for span in above):
         return f"a span {enqueue!r} above the run (trace {process.trace_id})"
     request = above[-1]
     if request.parent_id or (request.kind, request.service, _path(request)) != ("server", visit.service, visit.path):
         return f"the request's span at the top (trace {process.trace_id})"
     if not any(span.kind == "internal" for span in traces.children(process)):
-        return "a span of the task's own"
+        return "a span that the task's code creates"
     return ""
 
 
 def _path(request: Span) -> str:
-    """Return the path of a request's span, in the old or the new words of OpenTelemetry's conventions."""
-    about = request.attributes
-    return about.get("url.path") or urlsplit(about.get("http.url", "")).path
+    """Return the URL path in a request's span, from the new or the old attribute of OpenTelemetry's conventions."""
+    attributes = request.attributes
+    return attributes.get("url.path") or urlsplit(attributes.get("http.url", "")).path

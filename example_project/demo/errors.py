@@ -1,5 +1,5 @@
-"""What ends the demo."""
+"""The error of the demo."""
 
 
 class DemoError(Exception):
-    """Something did not happen. The message names what is missing."""
+    """A check of the demo failed, or a process ended. The message names the problem."""

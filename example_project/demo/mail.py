@@ -1,4 +1,4 @@
-"""A mail server that keeps what it is given."""
+"""A mail server that stores received messages in memory."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
 class MailServer:
-    """Run an SMTP server in a thread, on a free port of this machine. A context manager.
+    """Runs an SMTP server in a thread, on a free port of this machine, during a `with` block.
 
     Attributes:
         address: `host:port`.
@@ -25,7 +25,7 @@ class MailServer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mail-server", daemon=True)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        """Take a message; called by aiosmtpd."""
+        """Store a message. aiosmtpd calls this method."""
         assert isinstance(envelope.content, bytes)
         self.messages.append(message_from_bytes(envelope.content, policy=policy.default))
         return "250 OK"

@@ -28,48 +28,48 @@ class Span:
     trace_id: str
     id: str
     parent_id: str
-    """"" for a root."""
+    """Id of the parent span, "" for a root span."""
     name: str
     kind: str
     """server, producer, consumer, client or internal."""
     service: str
-    """Name of the process."""
+    """Name of the process that exported the span."""
     attributes: Mapping[str, str]
-    """Those that are text."""
+    """Attributes whose values are text."""
     start_ns: int
     end_ns: int
     has_failed: bool
 
     @property
     def duration_ms(self) -> float:
-        """How long it took."""
+        """Duration in milliseconds."""
         return (self.end_ns - self.start_ns) / 1e6
 
 
 class Traces:
-    """All spans that have arrived."""
+    """Stores all received spans."""
 
     def __init__(self) -> None:
         self._spans: dict[str, Span] = {}
         self._arrival = threading.Condition()
 
     def add(self, request: ExportTraceServiceRequest) -> None:
-        """Take in what one process exported."""
+        """Add the spans of one export request."""
         with self._arrival:
             for span in _read(request):
                 self._spans[span.id] = span
             self._arrival.notify_all()
 
-    def wait_for(self, look: Callable[[Self], T | None], timeout_s: float) -> T | None:
-        """Call `look` whenever spans arrive, until it finds something; None if the time is over first."""
+    def wait_for(self, find: Callable[[Self], T | None], timeout_s: float) -> T | None:
+        """Call `find` each time spans arrive, until it returns a value. Return the value, or None after the timeout."""
         deadline = time.monotonic() + timeout_s
         with self._arrival:
-            while (found := look(self)) is None and (left := deadline - time.monotonic()) > 0:
+            while (found := find(self)) is None and (left := deadline - time.monotonic()) > 0:
                 self._arrival.wait(left)
             return found
 
     def find(self, kind: str, attributes: Mapping[str, str]) -> Span | None:
-        """Return a span of this kind with these attributes among its own."""
+        """Return a span of this kind that has these attributes, None if there is none."""
         spans = (span for span in self._spans.values() if span.kind == kind)
         return next((span for span in spans if attributes.items() <= span.attributes.items()), None)
 
@@ -87,7 +87,7 @@ class Traces:
         return sorted(below, key=lambda s: s.start_ns)
 
     def tree(self, trace_id: str) -> Iterator[tuple[int, Span]]:
-        """Yield the spans of a trace with their depth, each before those below it."""
+        """Yield the spans of a trace as (depth, span), each span before its children."""
 
         def walk(span: Span, depth: int) -> Iterator[tuple[int, Span]]:
             yield depth, span
@@ -102,7 +102,7 @@ class Traces:
 
 def _read(request: ExportTraceServiceRequest) -> Iterator[Span]:
     for resource in request.resource_spans:
-        about = _texts(resource.resource.attributes)
+        resource_attributes = _texts(resource.resource.attributes)
         for scope in resource.scope_spans:
             for span in scope.spans:
                 yield Span(
@@ -111,7 +111,7 @@ def _read(request: ExportTraceServiceRequest) -> Iterator[Span]:
                     parent_id=span.parent_span_id.hex(),
                     name=span.name,
                     kind=trace_pb2.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
-                    service=about.get("service.name", ""),
+                    service=resource_attributes.get("service.name", ""),
                     attributes=_texts(span.attributes),
                     start_ns=span.start_time_unix_nano,
                     end_ns=span.end_time_unix_nano,
@@ -124,11 +124,11 @@ def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
 
 
 class Receiver:
-    """An OTLP/HTTP receiver on a free port of this machine; a context manager.
+    """Runs an OTLP/HTTP receiver on a free port of this machine during a `with` block.
 
     Attributes:
         traces: The received traces.
-        url: What `OTEL_EXPORTER_OTLP_ENDPOINT` has to be.
+        url: The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     """
 
     def __init__(self) -> None:
@@ -136,12 +136,12 @@ class Receiver:
         traces = self.traces
 
         class Handler(BaseHTTPRequestHandler):
-            """Takes exports of traces; what else is sent is refused."""
+            """Accepts exports of traces, and rejects all other requests."""
 
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                """Take one export."""
+                """Handle an export request."""
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
@@ -155,7 +155,7 @@ class Receiver:
                 self.wfile.write(answer)
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Print nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The processes of the demo: started, watched, and stopped whatever happens."""
+"""Start, watch and stop the processes of the demo."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from example_project.demo.errors import DemoError
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPPING_S = 10.0
-HEARING_S = 2.0
-"""Ctrl-C reaches every process of a terminal; one may have ended so many seconds before this one hears of it."""
+INTERRUPT_DELAY_S = 2.0
+"""Ctrl-C interrupts all processes of a terminal. Another process may end this many seconds before this one notices."""
 
 
 class Process:
-    """Run one Python program. Read its output as it arrives, and keep the last lines."""
+    """A Python program that runs in a child process. A thread reads its output and stores the last lines."""
 
     def __init__(
         self, name: str, *arguments: str, environment: Mapping[str, str], an_end: threading.Event | None = None
@@ -55,13 +55,13 @@ class Process:
         self._an_end.set()
 
     def tail(self) -> str:
-        """Return the last lines it printed, indented."""
+        """Return the last lines that the process printed, indented."""
         with self._news:
             lines = list(self._lines)[-20:] or ["(nothing)"]
         return "\n".join(f"    {line}" for line in lines)
 
     def wait_for(self, pattern: str, timeout_s: float) -> str:
-        """Wait until it prints a line with this pattern, and return the pattern's first group."""
+        """Wait until the process prints a line that matches a pattern. Return the first group of the match."""
         deadline = time.monotonic() + timeout_s
         with self._news:
             while True:
@@ -76,7 +76,7 @@ class Process:
         raise self._ended()
 
     def check(self) -> None:
-        """Raise `DemoError` if it has ended."""
+        """Raise `DemoError` if the process has ended."""
         if self._popen.poll() is not None:
             raise self._ended()
 
@@ -86,7 +86,7 @@ class Process:
         return DemoError(f"{self.name} ended with status {self._popen.returncode}; it printed:\n{self.tail()}")
 
     def finish(self, timeout_s: float) -> None:
-        """Wait for it to end by itself, with success."""
+        """Wait until the process ends. Raise `DemoError` if it fails or does not end in time."""
         try:
             status = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -95,12 +95,12 @@ class Process:
             raise self._ended()
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Send SIGTERM, if the process still runs."""
         if self._popen.poll() is None:
             self._popen.terminate()
 
     def reap(self) -> None:
-        """Wait until it is gone; what does not stop in time is killed."""
+        """Wait until the process has ended. Kill it if it does not end in time."""
         try:
             self._popen.wait(STOPPING_S)
         except subprocess.TimeoutExpired:
@@ -112,7 +112,7 @@ class Process:
 
 
 class Processes:
-    """All of them; a context manager that stops them at its end."""
+    """All processes of the demo. A context manager that stops them at its end."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -126,7 +126,7 @@ class Processes:
         return process
 
     def run(self, name: str, *arguments: str, timeout_s: float = 60) -> None:
-        """Run one to its end."""
+        """Run a process to its end. Raise `DemoError` if it fails."""
         process = Process(name, *arguments, environment=self._environment)
         try:
             process.finish(timeout_s)
@@ -135,18 +135,18 @@ class Processes:
             process.reap()
 
     def check(self) -> None:
-        """Raise `DemoError` if one of them has ended."""
+        """Raise `DemoError` if a process has ended."""
         for process in self._running:
             process.check()
 
     def wait_for_an_end(self) -> None:
-        """Wait until one of them has ended, and raise `DemoError`."""
+        """Wait until a process has ended, and raise `DemoError`."""
         self._an_end.wait()
-        time.sleep(HEARING_S)
+        time.sleep(INTERRUPT_DELAY_S)
         self.check()
 
     def tails(self) -> str:
-        """Return the last lines that each printed."""
+        """Return the last lines of the output of each process."""
         return "\n".join(f"  {process.name} printed last:\n{process.tail()}" for process in self._running)
 
     def __enter__(self) -> Self:
@@ -160,9 +160,9 @@ class Processes:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without what would change the example.
+    """Return the environment of this process without variables that would change the example.
 
-    `OTEL_PROPAGATORS` stays: it says in which headers a trace travels.
+    `OTEL_PROPAGATORS` is kept. It names the headers that propagate a trace.
     """
     ours = ("DJANGO_", "OTEL_", "STUDIO_", "TASKQ_")
     return {

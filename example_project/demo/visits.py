@@ -26,7 +26,7 @@ class EnqueuedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One request and what it enqueued."""
+    """One request to a site, and the tasks that it enqueued."""
 
     service: str
     """Name of the process that answered."""
@@ -34,7 +34,7 @@ class Visit:
     status: int
     tasks: tuple[EnqueuedTask, ...]
     answer: Mapping[str, Any] = field(default_factory=dict)
-    """The API's answer."""
+    """The response of the API."""
 
     def __str__(self) -> str:
         return f"POST {self.path} on the {'Django site' if self.service == SITE else 'FastAPI app'}"
@@ -47,8 +47,8 @@ class Browser:
         self._http = httpx.Client(base_url=url, timeout=30)
 
     def submit(self, path: str, data: dict[str, Any], files: dict[str, tuple[str, bytes]] | None = None) -> Visit:
-        """Submit a form, and read from the page that follows which tasks were enqueued."""
-        self._get("/")  # brings the form and its CSRF cookie
+        """Submit a form. Read the enqueued tasks from the page to which the site redirects."""
+        self._get("/")  # sets the CSRF cookie of the form
         token = self._http.cookies["csrftoken"]
         answer = self._http.post(path, data={**data, "csrfmiddlewaretoken": token}, files=files)
         if answer.status_code != 302:
@@ -59,7 +59,7 @@ class Browser:
         return Visit(service=SITE, path=path, status=answer.status_code, tasks=tasks)
 
     def photo_ids(self) -> list[str]:
-        """Return the photos that the page offers for processing."""
+        """Return the ids of the photos that the page offers for processing."""
         return re.findall(r'name="photos" value="(\d+)"', self._get("/"))
 
     def _get(self, path: str) -> str:
@@ -74,7 +74,7 @@ class Browser:
 
 
 def post(url: str, path: str, data: dict[str, Any] | None = None) -> Visit:
-    """Call the API."""
+    """Send a request to the API."""
     answer = httpx.post(url + path, json=data, timeout=60)
     if answer.status_code not in (200, 202):
         raise DemoError(f"POST {path} answered {answer.status_code}, expected 200 or 202:\n{answer.text[:500]}")
@@ -87,7 +87,7 @@ def post(url: str, path: str, data: dict[str, Any] | None = None) -> Visit:
 
 
 def photo(kind: str) -> bytes:
-    """Return a picture of a landscape as a JPEG or PNG file."""
+    """Return the bytes of a JPEG or PNG picture of a landscape."""
     image = Image.merge("RGB", [Image.radial_gradient("L").resize(PHOTO_SIZE)] * 3)
     draw = ImageDraw.Draw(image)
     width, height = PHOTO_SIZE
@@ -103,7 +103,7 @@ def photo(kind: str) -> bytes:
 
 
 def make_visits(site_url: str, api_url: str) -> list[Visit]:
-    """Visit both sites and return what was done, in order."""
+    """Visit both sites, and return the requests in their order."""
     browser = Browser(site_url)
     try:
         visits = [

@@ -21,12 +21,12 @@ def waterfall(title: str, spans: Sequence[tuple[int, Span]]) -> str:
     """Return an SVG of a trace.
 
     Args:
-        title: What began it.
-        spans: The spans with their depth, each before those below it; at least one.
+        title: The request that began the trace.
+        spans: The spans as (depth, span), each span before its children. At least one.
     """
     begun = min(span.start_ns for _, span in spans)
     whole = max(span.end_ns for _, span in spans) - begun
-    width = _WIDTH - _NAMES - 2 * _EDGE - 70  # the durations are to the right of the bars
+    width = _WIDTH - _NAMES - 2 * _EDGE - 70  # 70 for the durations, which are to the right of the bars
     services = list(dict.fromkeys(span.service for _, span in spans))
     height = _HEAD + _ROW * len(spans) + _FOOT
     parts = [

@@ -1,1 +1,1 @@
-"""Customers, their photos, and the work done on them in the background."""
+"""The app with customers and photos, and with the tasks that process photos in the background."""

@@ -5,7 +5,7 @@ from example_project.studio.models import Customer, Photo
 
 @admin.register(Customer)
 class CustomerAdmin(admin.ModelAdmin):
-    """Customers."""
+    """The admin of customers."""
 
     list_display = ("name", "email", "joined_at")
     search_fields = ("name", "email")
@@ -13,7 +13,7 @@ class CustomerAdmin(admin.ModelAdmin):
 
 @admin.register(Photo)
 class PhotoAdmin(admin.ModelAdmin):
-    """Photos."""
+    """The admin of photos."""
 
     list_display = ("title", "image", "uploaded_at")
     search_fields = ("title",)

@@ -1,4 +1,4 @@
-"""The studio's API, the twin of `views` for programs."""
+"""The studio's JSON API, which offers programs what `views` offers people."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -37,20 +37,20 @@ def email_address(text: str) -> str:
 
 
 class Signup(BaseModel):
-    """A new customer."""
+    """Request body: a new customer."""
 
     name: str = Field(min_length=1, max_length=100)
     email: Annotated[str, Field(max_length=254), AfterValidator(email_address)]
 
 
 class Resize(BaseModel):
-    """How large a photo is wanted."""
+    """Request body: the new width of a photo."""
 
     width: int = Field(ge=16, le=4096)
 
 
 class FinishedReport(BaseModel):
-    """A task that is done, and what it found."""
+    """Response body: a finished report task and its report."""
 
     id: str
     queue: str
@@ -59,7 +59,7 @@ class FinishedReport(BaseModel):
 
 @router.post("/signup", status_code=202)
 async def signup(new: Signup, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
-    """Add a customer and welcome them by mail."""
+    """Add a customer, and enqueue the welcome mail."""
     customer, is_new = await Customer.objects.aget_or_create(email=new.email, defaults={"name": new.name})
     if not is_new:
         raise HTTPException(409, "this address has signed up already")
@@ -71,7 +71,7 @@ async def signup(new: Signup, client: ClientDep, accepted: AcceptedDep) -> TaskA
 
 @router.post("/photos/{photo_id}/resize", status_code=202)
 async def resize(photo_id: int, wanted: Resize, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
-    """Make a photo smaller."""
+    """Enqueue a task that makes a smaller copy of a photo."""
     photo = await Photo.objects.filter(id=photo_id).afirst()
     if photo is None:
         raise HTTPException(404, "no such photo")
@@ -80,7 +80,7 @@ async def resize(photo_id: int, wanted: Resize, client: ClientDep, accepted: Acc
 
 @router.post("/reports")
 async def report(client: ClientDep) -> FinishedReport:
-    """Have a report made, and wait for it."""
+    """Enqueue a report, and wait for its result."""
     handle = await client.enqueue(build_report.s())
     try:
         found = await handle.aresult(timeout=30)

@@ -2,6 +2,6 @@ from django.apps import AppConfig
 
 
 class StudioConfig(AppConfig):
-    """The studio."""
+    """Configuration of the app `studio`."""
 
     name = "example_project.studio"

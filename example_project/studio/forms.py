@@ -4,7 +4,7 @@ from example_project.studio.models import Customer, Photo
 
 
 class SignupForm(forms.ModelForm):
-    """A new customer."""
+    """Form for a new customer."""
 
     class Meta:  # noqa: D106 - Django's own form
         model = Customer
@@ -12,7 +12,7 @@ class SignupForm(forms.ModelForm):
 
 
 class UploadForm(forms.ModelForm):
-    """A new photo. Django opens the file with Pillow and refuses a file that is not an image."""
+    """Form for a new photo. Django opens the file with Pillow and refuses a file that is not an image."""
 
     class Meta:  # noqa: D106 - Django's own form
         model = Photo
@@ -20,6 +20,6 @@ class UploadForm(forms.ModelForm):
 
 
 class BatchForm(forms.Form):
-    """The photos to be processed."""
+    """Form for selecting photos to process."""
 
     photos = forms.ModelMultipleChoiceField(Photo.objects.all(), widget=forms.CheckboxSelectMultiple)

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Customer(models.Model):
-    """Somebody who signed up."""
+    """A customer who has signed up."""
 
     name = models.CharField(max_length=100)
     email = models.EmailField(unique=True)
@@ -17,12 +17,12 @@ class Customer(models.Model):
 
 
 def original_path(photo: "Photo", filename: str) -> str:
-    """Return the path of an uploaded file: under a unique name, so that no upload replaces another."""
+    """Return the path for an uploaded file. Its name is unique, so that no upload replaces another."""
     return f"originals/{uuid4().hex}{PurePosixPath(filename).suffix.lower()}"
 
 
 class Photo(models.Model):
-    """An uploaded picture. What tasks make of it is stored beside it, see `tasks`."""
+    """An uploaded picture. `tasks` stores processed copies in other files."""
 
     title = models.CharField(max_length=100)
     image = models.ImageField(upload_to=original_path, validators=[FileExtensionValidator(["jpg", "jpeg", "png"])])

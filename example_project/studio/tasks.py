@@ -1,7 +1,7 @@
 """Define the background tasks of the studio. The Django site and the FastAPI app enqueue them; `runworker` runs them.
 
-Every task may run twice (after a crash, for example), so each writes its result under a name that depends only on what
-it was asked for.
+A task may run twice, for example after a crash. So each task writes its result to a file whose name depends only on the
+task's arguments.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ enable_depends(taskq)
 
 
 def mail_server() -> Iterator[BaseEmailBackend]:
-    """Give a connection to the mail server, which is closed when the task has ended."""
+    """Yield a connection to the mail server. It is closed when the task has ended."""
     connection = get_connection()
     try:
         yield connection
@@ -42,14 +42,14 @@ def mail_server() -> Iterator[BaseEmailBackend]:
 
 @task(name="email:deliver", queue="critical", max_retry=5, timeout=30)
 def send_email(to: str, subject: str, body: str, server: BaseEmailBackend = Depends(mail_server)) -> None:  # noqa: B008
-    """Send a mail over SMTP. While the mail server is away, the task is tried again."""
+    """Send a mail over SMTP. If the mail server cannot be reached, the task is retried."""
     with tracer.start_as_current_span("smtp.send"):
         EmailMessage(subject, body, to=[to], connection=server).send()
 
 
 @task(name="image:resize", timeout=60)
 def resize_image(path: str, width: int) -> str:
-    """Make an image at most `width` pixels wide, and return where it is stored."""
+    """Store a copy of an image that is at most `width` pixels wide. Return its path."""
     with opened(path) as image:
         with tracer.start_as_current_span("image.resize", attributes={"image.width": width}):
             image.thumbnail((width, image.height))
@@ -58,7 +58,7 @@ def resize_image(path: str, width: int) -> str:
 
 @task(name="image:watermark", timeout=60)
 def watermark_image(path: str, text: str) -> str:
-    """Write a text across the lower edge of an image, and return where the new one is stored."""
+    """Store a copy of an image with a text across its lower edge. Return its path."""
     with opened(path) as image:
         with tracer.start_as_current_span("image.watermark"):
             size = max(12, image.height // 16)
@@ -70,14 +70,14 @@ def watermark_image(path: str, text: str) -> str:
 
 @task(name="image:compress", queue="low", timeout=60)
 def compress_image(path: str, quality: int) -> str:
-    """Make an image a smaller file (a JPEG of this quality, 1 to 95), and return where it is stored."""
+    """Store a copy of an image as a JPEG of this quality (1 to 95). Return its path."""
     with opened(path) as image:
         return store(image, path, f"q{quality}", suffix=".jpg", quality=quality)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How the studio is doing."""
+    """Numbers of customers and photos."""
 
     customers: int
     photos: int
@@ -86,7 +86,7 @@ class Report:
 
 @task(name="report:studio", timeout=60)
 async def build_report() -> Report:
-    """Count what the database holds."""
+    """Count the customers and photos in the database."""
     with tracer.start_as_current_span("report.query"):
         by_day = Photo.objects.order_by().annotate(day=TruncDate("uploaded_at")).values("day").annotate(n=Count("id"))
         return Report(
@@ -110,7 +110,7 @@ def opened(path: str) -> Iterator[Image.Image]:
 
 
 def store(image: Image.Image, path: str, variant: str, *, suffix: str | None = None, quality: int = 90) -> str:
-    """Store what was made of an image, named after it and the variant, and return where."""
+    """Store a processed image under the name of the original and the variant. Return its path."""
     original = PurePosixPath(path)
     suffix = suffix or original.suffix
     kind = "PNG" if suffix == ".png" else "JPEG"

@@ -1,4 +1,4 @@
-"""The studio's pages. A view answers at once; what takes time is enqueued, and its task id shown."""
+"""The studio's pages. A view enqueues slow work and responds at once. The page then shows the ids of the tasks."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -29,12 +29,12 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def signup(request: HttpRequest) -> HttpResponse:
-    """Add a customer and welcome them by mail: sent once the customer is really in the database."""
+    """Add a customer and enqueue the welcome mail. The task is sent at the commit, when the customer is stored."""
     form = SignupForm(request.POST)
     if not form.is_valid():
         return page(request, signup_form=form)
     handles = []
-    # The refusal of a second mail comes with the commit, and leaves the customer where they are.
+    # The task is sent at the commit, so a refused second mail raises its error there, and the customer stays stored.
     with suppress(TaskIdConflictError), transaction.atomic():
         customer = form.save()
         handles.append(welcome(customer).delay())
@@ -43,7 +43,7 @@ def signup(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def upload(request: HttpRequest) -> HttpResponse:
-    """Store a photo and make a small copy of it."""
+    """Store a photo, and enqueue a task that makes a small copy of it."""
     form = UploadForm(request.POST, request.FILES)
     if not form.is_valid():
         return page(request, upload_form=form)
@@ -55,7 +55,7 @@ def upload(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def process(request: HttpRequest) -> HttpResponse:
-    """Do everything with all chosen photos: however many, one bulk call enqueues it."""
+    """Enqueue all operations on all selected photos, in one bulk call."""
     form = BatchForm(request.POST)
     if not form.is_valid():
         return page(request, batch_form=form)
@@ -74,19 +74,19 @@ def operations(photos: Iterable[Photo]) -> Iterator[Signature[str]]:
 
 @require_POST
 def report(request: HttpRequest) -> HttpResponse:
-    """Have a report made."""
+    """Enqueue a report."""
     return enqueued(request, [build_report.delay()])
 
 
 def enqueued(request: HttpRequest, handles: Iterable[TaskHandle[Any]]) -> HttpResponse:
-    """Go back to the page, which then shows the tasks."""
+    """Redirect to the page, which then shows the tasks."""
     for handle in handles:
         messages.success(request, f"{handle.name} {handle.id}", extra_tags=handle.queue)
     return redirect("studio:home")
 
 
 def page(request: HttpRequest, **forms: BaseForm) -> HttpResponse:
-    """Show the page, with the forms as they were filled in."""
+    """Render the page with the given forms, and empty forms for the others."""
     context = {
         "signup_form": SignupForm(),
         "upload_form": UploadForm(),

@@ -1,4 +1,4 @@
-"""Send the welcome mail, at most once in 24 hours to each customer, however often it is requested."""
+"""Send the welcome mail to each customer at most once in 24 hours, even if it is requested more often."""
 
 from datetime import timedelta
 
@@ -10,10 +10,11 @@ ONE_IN = timedelta(hours=24)
 
 
 def welcome(customer: Customer) -> Signature[None]:
-    """Return the call that sends a customer's welcome.
+    """Return the call that sends the welcome mail to a customer.
 
-    The task has the customer in its id and is kept for 24 hours after the mail was sent: so long another one under this
-    id is refused. Until the mail is sent the unique lock keeps out equal ones under any other id too.
+    The id of the task contains the customer. The task is stored for 24 hours after the mail was sent. During this time,
+    another task with this id is refused. Until the mail is sent, the unique lock also refuses an equal task with
+    another id.
     """
     body = f"Hello {customer.name}, your pictures await you."
     call = send_email.s(customer.email, "Welcome to the studio", body)
@@ -23,7 +24,7 @@ def welcome(customer: Customer) -> Signature[None]:
 def welcome_again(customer: Customer) -> TaskHandle[None] | None:
     """Send the welcome mail again to a customer who did not receive it.
 
-    Return None if a mail waits, was sent within 24 hours, or failed for good and is in the archive.
+    Return None if the mail is still waiting, was sent within 24 hours, or has failed and its task is archived.
     """
     try:
         return welcome(customer).delay()

@@ -2,6 +2,6 @@ from django.apps import AppConfig
 
 
 class UpkeepConfig(AppConfig):
-    """Periodic work."""
+    """Configuration of the app `upkeep`."""
 
     name = "example_project.upkeep"

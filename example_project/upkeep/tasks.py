@@ -32,10 +32,10 @@ DELETED_AT_ONCE = 500
 @periodic("0 2 * * *", id="backup:database", window=timedelta(hours=12))
 @task(name="backup:database", queue="low", timeout=600, max_retry=3)
 def backup_database() -> str:
-    """Copy the database into a file named after the day, and return its name. A second run of a day replaces it.
+    """Copy the database into a file named after the day, and return its name. A second run on a day replaces the file.
 
-    SQLite copies page by page beside readers and writers, so the studio goes on. The window lets a night that found no
-    worker be made up for until two in the afternoon.
+    SQLite copies page by page, so the site can read and write meanwhile. If no scheduler runs at two in the morning,
+    the `window` lets a scheduler catch up on the backup until two in the afternoon.
     """
     if connection.vendor != "sqlite":
         raise SkipRetry(f"knows how to copy SQLite only, not {connection.vendor}")
@@ -50,7 +50,7 @@ def backup_database() -> str:
             (verdict,) = copy.execute("PRAGMA quick_check").fetchone()
         if verdict != "ok":
             raise RuntimeError(f"the copy of the database is damaged: {verdict}")
-        unfinished.replace(backup)  # a name in the folder is always a whole backup
+        unfinished.replace(backup)  # so that a file with this name is always a complete backup
     finally:
         unfinished.unlink(missing_ok=True)
     for old in sorted(folder.glob("studio-*.sqlite3"))[:-BACKUPS_KEPT]:
@@ -60,7 +60,7 @@ def backup_database() -> str:
 
 @task(name="cleanup:old_data", queue="low", timeout=300)
 def cleanup_old_data(retention_days: int) -> dict[str, int]:
-    """Delete checks of health older than so many days, and sessions that have ended. Return how many of each."""
+    """Delete health checks that are older than `retention_days`, and expired sessions. Return their numbers."""
     if retention_days < 1:
         raise SkipRetry("must keep at least one day")
     old_checks = HealthCheck.objects.filter(checked_at__lt=timezone.now() - timedelta(days=retention_days))
@@ -69,7 +69,7 @@ def cleanup_old_data(retention_days: int) -> dict[str, int]:
 
 
 def delete_in_parts(rows: QuerySet) -> int:
-    """Delete rows some at a time, so that no visitor waits long for the database."""
+    """Delete rows in small batches, so that no visitor waits long for the database. Return their number."""
     deleted = 0
     while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:DELETED_AT_ONCE]):
         count, _ = rows.model.objects.filter(pk__in=keys).delete()
@@ -80,7 +80,7 @@ def delete_in_parts(rows: QuerySet) -> int:
 @periodic("*/5 * * * *", id="health:check", catch_up="skip")
 @task(name="health:check", queue="critical", timeout=30, max_retry=0)
 def check_health() -> dict[str, bool]:
-    """Look at the database, Redis and the storage, and note what was found. A part that is ill fails the task."""
+    """Check the database, Redis and the storage, and store the results. The task fails if a part is not healthy."""
     checks = [look_at("database", use_database), look_at("redis", use_redis), look_at("storage", use_storage)]
     if any(check.part == "database" and check.is_healthy for check in checks):
         HealthCheck.objects.bulk_create(checks)
@@ -91,12 +91,12 @@ def check_health() -> dict[str, bool]:
 
 
 def look_at(part: str, use: Callable[[], None]) -> HealthCheck:
-    """Use a part of the system, and return how that went."""
+    """Call `use`, which uses a part of the system, and return the result of the check."""
     started = time.monotonic()
     problem = ""
     try:
         use()
-    except Exception as error:  # whatever it is, it is what was looked for
+    except Exception as error:  # any error means that the part is not healthy
         problem = f"{type(error).__name__}: {error}"[:200]
     took_ms = round((time.monotonic() - started) * 1000, 3)
     return HealthCheck(part=part, is_healthy=not problem, problem=problem, took_ms=took_ms)

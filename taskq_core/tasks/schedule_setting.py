@@ -51,7 +51,7 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
             raise unknown("key", str(key), (*_LINE_KEYS, *OPTION_NAMES))
     specs = [given[key] for key in ("spec", "cron") if key in given]
     if len(specs) != 1:
-        raise ConfigurationError("give 'spec' or 'cron', not both; they have the same meaning")
+        raise ConfigurationError("give exactly one of 'spec' and 'cron'; they have the same meaning")
     name, tz, remote = given.get("task"), given.get("tz"), given.get("remote", False)
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"'task' must be the name of a task, got {name!r}")

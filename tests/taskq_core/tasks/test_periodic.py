@@ -245,8 +245,8 @@ class TestSetting:
         ("given", "problem"),
         [
             ("@daily", "must be a dict with 'task' and 'spec', got str"),
-            ({"task": "work"}, "give 'spec' or 'cron', not both"),
-            ({"task": "work", "spec": "@daily", "cron": "@daily"}, "give 'spec' or 'cron', not both"),
+            ({"task": "work"}, "give exactly one of 'spec' and 'cron'"),
+            ({"task": "work", "spec": "@daily", "cron": "@daily"}, "give exactly one of 'spec' and 'cron'"),
             ({"spec": "@daily"}, "'task' must be the name of a task, got None"),
             ({"task": "work", "spec": "@dayly"}, "unknown descriptor"),
             ({"task": "work", "spec": "@daily", "tz": "Mars"}, "no time zone 'Mars'"),
