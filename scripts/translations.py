@@ -81,6 +81,7 @@ _OURS = Marks(
     "taskq_core.settings.language",
     _PARTS | {name.replace("gettext", "marked"): parts for name, parts in _PARTS.items()},
 )
+_VIEWS = ROOT / "taskq_core" / "views"
 _STATES: Mapping[str, Sequence[StrEnum]] = {
     "task state": tuple(TaskState),
     "workflow state": (*WorkflowState, *StepState),
@@ -89,7 +90,7 @@ _STATES: Mapping[str, Sequence[StrEnum]] = {
 ADMIN = Domain(
     name="django",
     folder=ROOT / "taskq_django",
-    sources=((ROOT / "taskq_django", _DJANGOS), (ROOT / "taskq_core" / "views" / "labels.py", _OURS)),
+    sources=((ROOT / "taskq_django", _DJANGOS), *((_VIEWS / name, _OURS) for name in ("labels.py", "times.py"))),
     words=_STATES,
     is_jinja=False,
 )

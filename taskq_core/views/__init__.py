@@ -15,7 +15,7 @@ from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import StoreRow
 from taskq_core.views.sync import Dashboard
 from taskq_core.views.tasks import TaskRecord, TaskSelection, is_orphaned, selection_of
-from taskq_core.views.times import TimeKind, times_of
+from taskq_core.views.times import attempt_text, times_of
 from taskq_core.views.traces import trace_url
 from taskq_core.views.types import TypeRuns, TypesOverview
 from taskq_core.views.workers import WorkersOverview
@@ -52,7 +52,6 @@ __all__ = [
     "TaskFilter",
     "TaskRecord",
     "TaskSelection",
-    "TimeKind",
     "TypeRuns",
     "TypesOverview",
     "WorkersOverview",
@@ -63,6 +62,7 @@ __all__ = [
     "WorkflowSearch",
     "WorkflowsPage",
     "as_text",
+    "attempt_text",
     "bars",
     "blank_arguments",
     "call_of",

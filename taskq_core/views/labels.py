@@ -1,4 +1,4 @@
-"""Texts that the admin, the web dashboard and the terminal share: outcomes of actions, times, and durations.
+"""Texts that the admin, the web dashboard and the terminal share: questions and outcomes of actions, and durations.
 
 Texts are in the current language (`taskq_core.settings.language`). The catalogs of the admin and of the web dashboard
 both contain them, so do not add texts that only one of the two shows.
@@ -11,7 +11,6 @@ from datetime import timedelta
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.inspector import Skip, TaskAction
 from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked
-from taskq_core.views.times import TimeKind
 from taskq_core.views.workflows import MemberRow
 from taskq_core.workflow import StepInfo
 
@@ -76,20 +75,6 @@ _REASONS = {
         "no worker received the request for %(count)s", "no worker received the request for %(count)s"
     ),
 }
-_TIMES = {
-    TimeKind.ATTEMPT_FAILED: marked("attempt %(number)s failed"),
-    TimeKind.ATTEMPT_SUCCEEDED: marked("attempt %(number)s succeeded"),
-    TimeKind.FAILED: marked("failed"),
-    TimeKind.STARTED: marked("started"),
-    TimeKind.COMPLETED: marked("completed"),
-    TimeKind.ARCHIVED: marked("archived"),
-    TimeKind.STARTS: marked("starts"),
-    TimeKind.NEXT_ATTEMPT: marked("next attempt"),
-    TimeKind.LEASE_ENDS: marked("lease ends, unless its worker extends it"),
-    TimeKind.START_BY: marked("expires, unless a worker has started it"),
-    TimeKind.DEADLINE: marked("deadline"),
-    TimeKind.DELETED: marked("deleted"),
-}
 
 
 def question(action: TaskAction, whom: str, count: int) -> str:
@@ -102,11 +87,6 @@ def step_state(step: StepInfo | MemberRow) -> str:
     if step.retried:
         return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
     return pgettext("workflow state", step.state.value)
-
-
-def time_text(kind: TimeKind, attempt: int | None) -> str:
-    """Return the text for a time of a task."""
-    return gettext(_TIMES[kind], number=attempt)
 
 
 def not_stored(result: OversizedResult) -> str:

@@ -10,9 +10,10 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.handles.attempts import Attempt
 from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
-from taskq_core.views import TimeKind, labels, times_of, trace_url, workflow_of
+from taskq_core.views import attempt_text, labels, times_of, trace_url, workflow_of
 from taskq_django.admin.columns import column
 from taskq_django.admin.formats import SHOWN_BYTES, block, in_active_language, render, span, state_name
 from taskq_django.admin.live import MixinBase
@@ -73,7 +74,7 @@ class TaskFields(MixinBase):
         attempts = [
             {
                 "record": each,
-                "text": _time_text(TimeKind.ATTEMPT_FAILED if each.error else TimeKind.ATTEMPT_SUCCEEDED, each.number),
+                "text": _attempt_text(each),
                 "took": span(each.ended_at - each.started_at) if each.started_at and each.ended_at else "",
             }
             for each in reversed(task.record.attempts)
@@ -101,7 +102,8 @@ class TaskFields(MixinBase):
     def timeline(self, task: Task) -> SafeString | str:
         """Return the times of the task in order. Future times have another style."""
         now = utc_datetime(SYSTEM_CLOCK.time())
-        times = [(each.at, each.at > now, _time_text(each.kind, each.attempt)) for each in times_of(task.record)]
+        with in_active_language():
+            times = [(at, at > now, text) for at, text in times_of(task.record)]
         return render("timeline.html", times=times) if times else ""
 
     @admin.display(description=_("trace"))
@@ -123,6 +125,6 @@ class TaskFields(MixinBase):
         return render("headers.html", headers=headers) if headers else ""
 
 
-def _time_text(kind: TimeKind, number: int | None) -> str:
+def _attempt_text(attempt: Attempt) -> str:
     with in_active_language():
-        return labels.time_text(kind, number)
+        return attempt_text(attempt.number, failed=bool(attempt.error))

@@ -20,7 +20,6 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
-from taskq_core.views.labels import time_text
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import result_of, whole
@@ -70,7 +69,7 @@ async def show(view: View) -> Shown:
         progress_message=_progress_message(view, task),
         error=str(shown.value(name, "error", task.last_error)),
         attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],
-        times=[(time_text(each.kind, each.attempt), each.at, each.at > now) for each in times_of(task)],
+        times=[(text, at, at > now) for at, text in times_of(task)],
         headers=sorted(headers.items()) if isinstance(headers, dict) else [("", str(headers))],
         workflow=workflow_of(task),
         trace=trace_id(task.headers),
