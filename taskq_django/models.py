@@ -5,6 +5,7 @@ lists them, and so that `migrate` creates the permissions to view them and to ac
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -222,24 +223,8 @@ class PeriodicTask(models.Model):
     @property
     def row(self) -> ScheduleRow:
         """The row as the core's record."""
-        return ScheduleRow(
-            key=str(self.pk or 0),
-            name=self.name,
-            task=self.task,
-            is_remote=self.is_remote,
-            cron=self.cron,
-            interval=self.interval,
-            time_zone=self.time_zone,
-            kwargs=self.kwargs,
-            queue=self.queue,
-            options=self.options,
-            is_enabled=self.enabled,
-            catch_up=self.catch_up,
-            window=self.catch_up_window,
-            start=_aware(self.start_at),
-            expire=_aware(self.expire_at),
-            created=_aware(self.created_at) or timezone.now(),
-        )
+        values = {each.name: getattr(self, each.name) for each in fields(ScheduleRow)}
+        return ScheduleRow(**values | {name: _aware(values[name]) for name in _MOMENTS})
 
     @property
     def entry(self) -> Any:
@@ -278,7 +263,7 @@ class PeriodicTask(models.Model):
         if "interval" in self.unreadable and not self.cron:
             found.pop("cron", None)
         if found:
-            raise ValidationError({_FIELDS.get(name, name): text for name, text in found.items()})
+            raise ValidationError(found)
 
 
 def _aware(moment: datetime | None) -> datetime | None:
@@ -290,5 +275,4 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 _YEARS = (2, 9998)
 """First and last year of a moment that every time zone can show."""
-_FIELDS = {"window": "catch_up_window", "start": "start_at", "expire": "expire_at"}
-"""Fields whose names differ from those of the core's record."""
+_MOMENTS = ("start_at", "expire_at", "created_at")

@@ -30,8 +30,8 @@ LONGEST_INTERVAL = timedelta(days=36_500)
 class ScheduleRow:
     """One row of the table, not checked yet."""
 
-    key: str
-    """Identifies the row. Another row never gets the same key."""
+    id: int | None
+    """Identifies the row. Another row never gets the same id. None: the row is not stored yet."""
     name: str
     """Name for display, unique in its table."""
     task: str
@@ -40,7 +40,7 @@ class ScheduleRow:
     cron: str = ""
     """Cron line that says when the row fires. A row has either this or `interval`."""
     interval: timedelta | None = None
-    """Time between two firings, whole seconds, at least one. Counted from `start`, or else from `created`."""
+    """Time between two firings, whole seconds, at least one. Counted from `start_at`, or else from `created_at`."""
     time_zone: str = ""
     """IANA name of the time zone of the cron line. "": the setting `TIME_ZONE`."""
     kwargs: Any = field(default_factory=dict)
@@ -49,22 +49,22 @@ class ScheduleRow:
     """Queue of its tasks, "" for the queue of the task."""
     options: Any = field(default_factory=dict)
     """Further task options, as decoded JSON."""
-    is_enabled: bool = True
+    enabled: bool = True
     catch_up: str = CatchUp.ONE
-    window: timedelta = timedelta(seconds=DEFAULT_WINDOW_S)
-    start: datetime | None = None
-    expire: datetime | None = None
-    created: datetime = field(default_factory=lambda: utc_datetime(SYSTEM_CLOCK.time()))
+    catch_up_window: timedelta = timedelta(seconds=DEFAULT_WINDOW_S)
+    start_at: datetime | None = None
+    expire_at: datetime | None = None
+    created_at: datetime = field(default_factory=lambda: utc_datetime(SYSTEM_CLOCK.time()))
 
     @property
     def entry_id(self) -> str:
         """Id of the row's entry. A renamed or recreated row gets another id, and so a new history."""
-        return f"{self.name}#{self.key}"
+        return f"{self.name}#{self.id or 0}"
 
     @property
     def run_key(self) -> str:
         """Name under which the runs of the row are counted, unique over all rows of all tables."""
-        return f"{self.key}-{int(self.created.timestamp() * 1_000_000)}"
+        return f"{self.id or 0}-{int(self.created_at.timestamp() * 1_000_000)}"
 
     @property
     def spec(self) -> str:
@@ -95,19 +95,19 @@ def entry_of(
     task = _task_of(row, tasks, remote)
     options = _options_of(row)
     schedule = parse_schedule(row.spec, zone=row.time_zone or "UTC")
-    is_counted = isinstance(schedule, Every) and row.start is None
+    is_counted = isinstance(schedule, Every) and row.start_at is None
     entry = PeriodicTask(
         row.spec,
         Signature(task, (), fit(task, row.kwargs)),
         id=row.entry_id,
         tz=row.time_zone or None,
         catch_up=row.catch_up,
-        window=row.window,
-        start=row.created if is_counted else row.start,
-        expire=row.expire,
+        window=row.catch_up_window,
+        start=row.created_at if is_counted else row.start_at,
+        expire=row.expire_at,
         **options,
     )
-    entry.is_paused, entry.run_key = not row.is_enabled, row.run_key
+    entry.is_paused, entry.run_key = not row.enabled, row.run_key
     return entry
 
 
@@ -148,13 +148,13 @@ def problems(
     if "queue" not in found:
         check("options", lambda: _options_of(row))
     check("catch_up", lambda: member(CatchUp, "catch_up", row.catch_up))
-    check("window", lambda: seconds("window", row.window))
-    check("expire", lambda: check_bounds(row.start, row.expire))
+    check("catch_up_window", lambda: seconds("catch_up_window", row.catch_up_window))
+    check("expire_at", lambda: check_bounds(row.start_at, row.expire_at))
     if not found and now is not None:
         entry = entry_of(row, tasks, remote)
         if not entry.upcoming(now, 1, zone=zone):
-            where = "cron" if row.expire is None else "expire"
-            found[where] = "it never fires" + ("" if row.expire is None else " before it expires")
+            where = "cron" if row.expire_at is None else "expire_at"
+            found[where] = "it never fires" + ("" if row.expire_at is None else " before it expires")
     return found
 
 

@@ -26,7 +26,7 @@ def app() -> TaskQ:
 
 def row(**given: Any) -> ScheduleRow:
     line = {} if "interval" in given else {"cron": "0 9 * * *"}
-    standard = {"key": "7", "name": "sales", "task": "report", "kwargs": {"kind": "a"}, "created": NOW, **line}
+    standard = {"id": 7, "name": "sales", "task": "report", "kwargs": {"kind": "a"}, "created_at": NOW, **line}
     return ScheduleRow(**{**standard, **given})
 
 
@@ -67,9 +67,9 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
         ({"options": {"queue": "low"}, "queue": "low"}, "options", "in its own field"),
         ({"options": [1]}, "options", "must be a JSON object"),
         ({"catch_up": "some"}, "catch_up", "'skip', 'one' or 'all'"),
-        ({"window": timedelta(-1)}, "window", "must be 0 or more seconds"),
-        ({"start": NOW, "expire": NOW}, "expire", "start must be before expire"),
-        ({"expire": NOW + timedelta(hours=1)}, "expire", "it never fires before it expires"),
+        ({"catch_up_window": timedelta(-1)}, "catch_up_window", "must be 0 or more seconds"),
+        ({"start_at": NOW, "expire_at": NOW}, "expire_at", "start must be before expire"),
+        ({"expire_at": NOW + timedelta(hours=1)}, "expire_at", "it never fires before it expires"),
     ],
 )
 def test_a_mistake_is_told_beside_its_field(app: TaskQ, given: dict[str, Any], field: str, problem: str) -> None:
@@ -103,11 +103,11 @@ def test_an_entry_in_full(app: TaskQ) -> None:
         queue="low",
         options={"max_retry": 2, "timeout": 60},
         kwargs={"kind": "a", "day": "2030-01-31"},
-        is_enabled=False,
+        enabled=False,
         catch_up="all",
-        window=timedelta(hours=2),
-        start=NOW,
-        expire=NOW + timedelta(days=9),
+        catch_up_window=timedelta(hours=2),
+        start_at=NOW,
+        expire_at=NOW + timedelta(days=9),
     )
 
     assert told(app, given) == {}
@@ -117,7 +117,7 @@ def test_an_entry_in_full(app: TaskQ) -> None:
     assert entry.payload == b'{"kind":"a","day":"2030-01-31"}', "text where the task takes a date"
     assert entry.option_strings == ('Queue("low")', "MaxRetry(2)", "Timeout(1m0s)")
     assert (entry.catch_up, entry.window_s, entry.is_paused) == (CatchUp.ALL, 7200, True)
-    assert (entry.start, entry.expire) == (given.start, given.expire)
+    assert (entry.start, entry.expire) == (given.start_at, given.expire_at)
     assert entry.upcoming(NOW, 1) == [datetime(2030, 5, 2, 7, tzinfo=UTC)]
 
 
@@ -134,7 +134,7 @@ def test_an_interval_is_counted_from_the_start_or_from_when_the_row_was_made(app
     later = NOW + timedelta(hours=1)
 
     made = entry_of(row(**line), app.tasks, app.remote)
-    started = entry_of(row(**line, start=later + timedelta(seconds=5)), app.tasks, app.remote)
+    started = entry_of(row(**line, start_at=later + timedelta(seconds=5)), app.tasks, app.remote)
 
     assert made.upcoming(later, 2) == [later + timedelta(seconds=90), later + timedelta(seconds=180)]
     assert started.upcoming(NOW, 1) == [later + timedelta(seconds=5)]
@@ -142,16 +142,16 @@ def test_an_interval_is_counted_from_the_start_or_from_when_the_row_was_made(app
 
 def test_rows_of_two_tables_are_counted_apart(app: TaskQ) -> None:
     """They may be of two projects that share a queue, and have the same number."""
-    first, second = row(), row(created=NOW + timedelta(seconds=1))
+    first, second = row(), row(created_at=NOW + timedelta(seconds=1))
 
     assert first.run_key != second.run_key
     assert entry_of(first, app.tasks, app.remote).run_key == first.run_key
 
 
 def test_what_is_over_may_stay_as_it_is(app: TaskQ) -> None:
-    over = row(expire=NOW - timedelta(days=1))
+    over = row(expire_at=NOW - timedelta(days=1))
 
-    assert list(told(app, over)) == ["expire"]
+    assert list(told(app, over)) == ["expire_at"]
     assert problems(over, app.tasks, app.remote, zone="UTC") == {}
 
 
