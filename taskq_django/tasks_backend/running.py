@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from asgiref.sync import sync_to_async
+
 from taskq_core import Discard, PayloadError, Snooze, Task, TaskContext, TaskHandle, TaskInfo, TaskQError
 from taskq_core.codec import References
 from taskq_core.handles.attempts import class_path, origin_of, traceback_text
@@ -119,9 +121,9 @@ class BackendTask(Task[..., Any]):
         """Run a coroutine function on the worker's event loop."""
         run = _Run(self, context, arguments)
         if context.retried:
-            run.remember(await _alook(self, context))
+            run.remember(await sync_to_async(_look, thread_sensitive=True)(self, context))
         if run.announcement is not None:
-            await run.announcement.atell()
+            await sync_to_async(run.announcement.tell, thread_sensitive=True)()
         await atell(task_started, run.sender, run.result)
         with run:
             run.check()
@@ -193,35 +195,21 @@ class _Run:
             self.announcement.outcome = self.result
 
 
-def handle_of(queue: str, task_id: str, name: str) -> TaskHandle[Any]:
-    """Return the handle of a task."""
-    return TaskHandle(taskq.runtime.source, id=task_id, queue=queue, name=name, is_kept=True)
-
-
 def _look(task: BackendTask, context: TaskContext) -> TaskInfo | None:
-    try:
-        return handle_of(context.queue, context.id, task.name).refresh()
-    except TaskQError as error:
-        _log_unread(context, error)
-        return None
-
-
-async def _alook(task: BackendTask, context: TaskContext) -> TaskInfo | None:
-    try:
-        return await handle_of(context.queue, context.id, task.name).arefresh()
-    except TaskQError as error:
-        _log_unread(context, error)
-        return None
-
-
-def _log_unread(context: TaskContext, error: TaskQError) -> None:
-    """Log that earlier attempts cannot be read. The run continues; its result has only their number."""
-    logger.warning(
-        "cannot read the earlier attempts of task %s: %s",
-        context.name,
-        error,
-        extra={"queue": context.queue, "task_id": context.id},
+    """Read the earlier attempts of a task. If that fails, the run continues, and its result has only their number."""
+    handle: TaskHandle[Any] = TaskHandle(
+        taskq.runtime.source, id=context.id, queue=context.queue, name=task.name, is_kept=True
     )
+    try:
+        return handle.refresh()
+    except TaskQError as error:
+        logger.warning(
+            "cannot read the earlier attempts of task %s: %s",
+            context.name,
+            error,
+            extra={"queue": context.queue, "task_id": context.id},
+        )
+        return None
 
 
 class RunObserver(Announcer):

@@ -77,21 +77,11 @@ class Announcement:
         if error is not None:
             _open.pop(self.result.id, None)
 
-    def _take(self) -> bool:
-        is_first = _open.pop(self.result.id, None) is not None
-        if is_first:
-            self._enqueued()
-        return is_first
-
     def tell(self) -> None:
         """Send `task_enqueued`, unless it was sent before."""
-        if self._take():
+        if _open.pop(self.result.id, None) is not None:
+            self._enqueued()
             tell(task_enqueued, self._sender, self.result)
-
-    async def atell(self) -> None:
-        """Send `task_enqueued` from a coroutine, unless it was sent before."""
-        if self._take():
-            await atell(task_enqueued, self._sender, self.result)
 
 
 class Announcer(Observer):
@@ -109,11 +99,8 @@ class Announcer(Observer):
                 announcement.tell()
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """As `enqueued`, from a coroutine."""
-        for handle in handles:
-            announcement = _open.get(handle.id)
-            if announcement is not None:
-                await announcement.atell()
+        """As `enqueued`, in a thread, because most receivers block."""
+        await sync_to_async(self.enqueued, thread_sensitive=True)(handles)
 
 
 _open: "weakref.WeakValueDictionary[str, Announcement]" = weakref.WeakValueDictionary()

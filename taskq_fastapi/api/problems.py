@@ -131,6 +131,11 @@ def kinds() -> list[Problem]:
     ]
 
 
+def status_of(error: TaskQError) -> int:
+    """Return the HTTP status for an error of taskq, 500 for one that no request can cause."""
+    return next((status for kind, status, *_ in _KINDS if isinstance(error, kind)), 500)
+
+
 def of_error(error: TaskQError) -> Response:
     """Return the response for an error of taskq."""
     kind = next((each[1:] for each in _KINDS if isinstance(error, each[0])), None)

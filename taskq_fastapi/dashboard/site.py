@@ -11,16 +11,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from taskq_core import BrokerError, ConfigurationError, TaskQError
-from taskq_core.errors import (
-    EntryNotFoundError,
-    QueueNotFoundError,
-    TaskNotFoundError,
-    WorkerNotFoundError,
-    WorkflowNotFoundError,
-)
 from taskq_core.settings.language import gettext, marked, pgettext, pmarked, translated_with
 from taskq_fastapi.api.access import Audit, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
+from taskq_fastapi.api.problems import status_of
 from taskq_fastapi.closed import refusal
 from taskq_fastapi.dashboard import flash, forgery, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
@@ -66,14 +60,6 @@ STATUS = (
     pmarked("HTTP status", "Internal Server Error"),
 )
 """English titles of error pages, by HTTP status."""
-_NOT_FOUND = (
-    NotFoundError,
-    QueueNotFoundError,
-    TaskNotFoundError,
-    EntryNotFoundError,
-    WorkerNotFoundError,
-    WorkflowNotFoundError,
-)
 
 
 class Site:
@@ -137,12 +123,12 @@ class Site:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
         except (BadRequestError, ConfigurationError) as error:  # such as an invalid cursor
             return self._error(view, 400, error_text(error))
-        except _NOT_FOUND as error:
-            return self._error(view, 404, error_text(error))
         except BrokerError as error:
             logger.warning("a request to the dashboard failed: %s", error)
             return self._away(view, error)
         except TaskQError as error:
+            if isinstance(error, NotFoundError) or status_of(error) == 404:
+                return self._error(view, 404, error_text(error))
             logger.warning("a request to the dashboard failed: %s", error, exc_info=True)
             return self._error(view, 500, error_text(error))
 
@@ -151,8 +137,8 @@ class Site:
     async def _read(self, view: View) -> Response:
         page, action = PAGES.get(view.path), ACTIONS.get(view.path)
         if page is not None:
-            if page.needs_operator:
-                self._check_operator(view)
+            if page.needs_operator and view.user.role is not Role.OPERATOR:
+                raise HTTPException(403, gettext("only operators may see this"))
             if "text/event-stream" in view.request.headers.get("accept", ""):
                 return self._stream(view, page)
             shown = await page.show(view)
@@ -270,10 +256,6 @@ class Site:
         if self.services.read_only:
             reason = gettext("this dashboard is read-only")
         raise HTTPException(403, reason)
-
-    def _check_operator(self, view: View) -> None:
-        if view.user.role is not Role.OPERATOR:
-            raise HTTPException(403, gettext("only operators may see this"))
 
     # --- answers ------------------------------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ def test_a_context_that_cannot_read_the_past_still_counts(
     """Redis may fail just then: the run goes on with the number of its attempt."""
     result = parcels.deliver.using(max_retry=5).enqueue(2)
 
-    def blind(*_: Any) -> Any:
+    def blind(*_: Any, **__: Any) -> Any:
         from taskq_core import BrokerUnavailableError
 
         class Blind:
@@ -209,7 +209,7 @@ def test_a_context_that_cannot_read_the_past_still_counts(
 
         return Blind()
 
-    monkeypatch.setattr(running, "handle_of", blind)
+    monkeypatch.setattr(running, "TaskHandle", blind)
     drain(raises=False, advance=60)
     monkeypatch.undo()
 
