@@ -100,7 +100,8 @@ class Announcer(Observer):
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """As `enqueued`, in a thread, because most receivers block."""
-        await sync_to_async(self.enqueued, thread_sensitive=True)(handles)
+        if _open:
+            await sync_to_async(self.enqueued, thread_sensitive=True)(handles)
 
 
 _open: "weakref.WeakValueDictionary[str, Announcement]" = weakref.WeakValueDictionary()
