@@ -9,18 +9,11 @@ from taskq_core.cli.base import FAILED, Command, confirm, yes_option
 from taskq_core.cli.render import Output
 from taskq_core.cli.session import Session
 from taskq_core.cli.table import Column
-from taskq_core.doctor import (
-    Facts,
-    Finding,
-    Level,
-    Repair,
-    Repairer,
-    diagnose,
-    for_a_person,
-    plan,
-    read_facts,
-    unreachable,
-)
+from taskq_core.doctor.facts import Facts
+from taskq_core.doctor.findings import Finding, Level
+from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
+from taskq_core.doctor.rules import diagnose, unreachable
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 
 SHOWN_MAX = 100

@@ -7,7 +7,7 @@ import click
 from taskq_core.cli.base import FAILED, Command
 from taskq_core.cli.render import Output
 from taskq_core.cli.session import Session
-from taskq_core.doctor import probe_port, probe_queues
+from taskq_core.doctor.probing import probe_port, probe_queues
 
 TIMEOUT_S = 5.0
 

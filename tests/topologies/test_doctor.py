@@ -4,7 +4,9 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations import operation, views
-from taskq_core.doctor import Level, Repairer, plan, read_facts
+from taskq_core.doctor.findings import Level
+from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.repair import Repairer, plan
 from taskq_core.wire import QueueKeys
 from tests.redis_server import start_cluster
 from tests.taskq_core.doctor.test_doctor import SAFE, examine, of, one, server

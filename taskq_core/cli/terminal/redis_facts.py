@@ -14,7 +14,9 @@ from taskq_core.cli.stats import store_facts
 from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.frames import TextScreen
 from taskq_core.cli.terminal.state import DashState
-from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
+from taskq_core.doctor.findings import Finding, Level
+from taskq_core.doctor.reading import read_nodes
+from taskq_core.doctor.rules import diagnose_nodes
 from taskq_core.views import StoreRow
 
 FINDINGS_S = 60.0

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
+from taskq_core.doctor.findings import Finding, Level
+from taskq_core.doctor.reading import read_nodes
+from taskq_core.doctor.rules import diagnose_nodes
 from taskq_core.settings.language import marked
 from taskq_fastapi.dashboard.people import Role
 from taskq_fastapi.dashboard.registry import page

@@ -7,7 +7,9 @@ from collections import Counter
 import pytest
 
 from taskq_core import EnqueueError, TaskQ
-from taskq_core.doctor import diagnose, plan, read_facts
+from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.repair import plan
+from taskq_core.doctor.rules import diagnose
 from taskq_core.errors import BrokerFullError
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer

@@ -165,7 +165,7 @@ def test_a_broker_that_goes_away_while_it_is_repaired(
 ) -> None:
     """The output lists the repairs made before the failure, and states that the broker is unavailable."""
     from taskq_core import BrokerUnavailableError
-    from taskq_core.doctor import Repairer
+    from taskq_core.doctor.repair import Repairer
 
     def lose(self: Repairer, queue: object) -> None:
         raise BrokerUnavailableError("no answer from there")

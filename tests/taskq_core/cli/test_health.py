@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.doctor import within
+from taskq_core.doctor.probing import within
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_core.worker.listener import WorkerListener

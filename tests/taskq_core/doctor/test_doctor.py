@@ -13,7 +13,10 @@ import pytest
 from taskq_core import BrokerUnavailableError, TaskQ
 from taskq_core.broker.operations import limits, services
 from taskq_core.clock import SystemClock
-from taskq_core.doctor import Facts, Finding, Level, NodeFacts, diagnose, read_facts, unreachable
+from taskq_core.doctor.facts import Facts, NodeFacts
+from taskq_core.doctor.findings import Finding, Level
+from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.rules import diagnose, unreachable
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig

@@ -13,8 +13,11 @@ from taskq_core import TaskQ
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import actions, diagnosis, new_tasks, services, views
 from taskq_core.broker.operations import repair as repair_ops
-from taskq_core.doctor import Facts, Repair, Repairer, diagnose, for_a_person, plan, read_facts
+from taskq_core.doctor.facts import Facts
 from taskq_core.doctor.keys import KeyKind
+from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
+from taskq_core.doctor.rules import diagnose
 from taskq_core.wire import QueueKeys, ServerInfo
 from taskq_core.wire.samples import QueueSample
 from taskq_core.wire.tallies import TypeCounters
