@@ -121,7 +121,7 @@ class AsyncClient:
         return result
 
     async def _send_batches(self, prepared: AsyncIterator[Batch], result: BulkResult) -> None:
-        """Send batches. Prepare each one while the previous one is being sent."""
+        """Send batches one after the other. Prepare each batch while the previous one is being sent."""
         in_flight: asyncio.Task[None] | None = None
         waits: dict[str, Wait] = {}
         try:
@@ -162,7 +162,7 @@ class AsyncClient:
             yield batch
 
     def _start(self, plan: SendPlan[None]) -> "asyncio.Task[None]":
-        """Execute a plan in a separate asyncio task, which continues if the caller is cancelled."""
+        """Execute a request plan in a separate asyncio task, which continues if the caller is cancelled."""
         sending = asyncio.get_running_loop().create_task(self._run(plan))
         self._sending.add(sending)
         sending.add_done_callback(self._forget_sending)
@@ -191,7 +191,7 @@ class AsyncClient:
         return await self._run(self._sender.run(operation))
 
     async def register(self, queue: QueueKeys) -> None:
-        """Add a queue to the set of known queues, if that was not done recently."""
+        """Add a queue to the set of known queues, unless this client has done so recently."""
         await self._run(self._sender.register(queue))
 
     def follow(self, queue: str, task_id: str) -> TaskFollower:

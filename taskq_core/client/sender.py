@@ -117,7 +117,7 @@ class Sender:
         return answer
 
     def register(self, queue: QueueKeys) -> SendPlan[None]:
-        """Add a queue to the set of known queues, if that was not done recently."""
+        """Add a queue to the set of known queues, unless this client has done so recently."""
         if self.preparer.is_unregistered(queue):
             with self.circuit.call():
                 yield from self._register(queue, time.monotonic() + self.timeout_s)

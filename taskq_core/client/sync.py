@@ -255,7 +255,7 @@ class Client:
         return self._source.runner.run(operation, patience_s=left_s)
 
     def _finish(self, sent: "_InFlight") -> None:
-        """Execute the rest of a plan whose first request was already sent."""
+        """Execute the rest of a request plan whose first request was already sent."""
 
         def answer(request: tuple[Operation[Any] | None, float]) -> Any:
             if request is sent.request:
@@ -271,12 +271,12 @@ class Client:
         return run_plan(self._sender.run(operation), self._answer)
 
     def register(self, queue: QueueKeys) -> None:
-        """Add a queue to the set of known queues, if that was not done recently."""
+        """Add a queue to the set of known queues, unless this client has done so recently."""
         run_plan(self._sender.register(queue), self._answer)
 
 
 class _InFlight:
-    """A plan whose first request was sent, but whose response was not yet read."""
+    """A request plan whose first request was sent, but whose response was not read yet."""
 
     def __init__(self, plan: SendPlan[None], runner: SyncRunner) -> None:
         self.plan = plan
@@ -285,5 +285,5 @@ class _InFlight:
         try:
             self.pending = runner.begin(self.request[0])
         except BrokerError as error:
-            plan.throw(error)  # the plan handles the error or raises its own
+            plan.throw(error)  # lets the request plan handle the error, or raise another one
             raise

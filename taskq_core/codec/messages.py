@@ -86,7 +86,7 @@ def describe_unwritable(exc: Exception, value: object) -> str:
 
 def type_name(hint: Any) -> str:
     """Return an annotation as source code without module names, such as `list[Order] | None`."""
-    if hasattr(hint, "__metadata__"):  # Annotated
+    if hasattr(hint, "__metadata__"):  # `Annotated[type, ...]`: omit the metadata
         return type_name(hint.__origin__)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " | ".join(map(type_name, typing.get_args(hint)))

@@ -101,5 +101,5 @@ def read_progress(data: bytes) -> Progress | None:
 
 
 def _number(value: float) -> float:
-    """Return a whole number as an integer, because JSON may have stored it with a decimal point."""
+    """Convert a float that is a whole number to an integer. JSON may have stored the integer with a decimal point."""
     return int(value) if value.is_integer() else value

@@ -73,7 +73,7 @@ class References(Protocol):
 
 
 class Reference:
-    """A key that stands for its object. Each kind has its own subclass."""
+    """A key in place of its object, which is loaded later. Each kind has a separate subclass."""
 
     __slots__ = ("key", "plain")
     kind: ClassVar[Kind]

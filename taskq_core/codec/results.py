@@ -96,7 +96,7 @@ def _read(data: bytes, type_: Any) -> tuple[object, str]:
         return _decoder(type_).decode(data), ""
     except msgspec.ValidationError as exc:
         return None, describe(exc, type_, split_path(str(exc))[1] or "")
-    except TypeError as exc:  # msgspec does not support the type
+    except TypeError as exc:  # msgspec does not support the type `type_`
         return None, f"cannot be read as {type_name(type_)} ({type(exc).__name__})"
     except Exception as exc:
         return None, describe_unreadable(exc)

@@ -133,7 +133,7 @@ def _local_names(function: Any) -> dict[str, Any]:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
             names[name] = cell.cell_contents
-        except ValueError:  # the enclosing function has not assigned the name yet
+        except ValueError:  # a closure variable that the enclosing function has not assigned yet
             continue
     names |= {each.__name__: each for each in getattr(function, "__type_params__", ())}
     return names
@@ -162,7 +162,7 @@ def _custom_types(info: object, seen: set[int]) -> Iterator[type]:
         for each in info:
             yield from _custom_types(each, seen)
     elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen:
-        seen.add(id(info))  # records may contain themselves
+        seen.add(id(info))  # skip known types, because a record may contain itself
         for name in info.__struct_fields__:
             yield from _custom_types(getattr(info, name), seen)
 
@@ -172,7 +172,7 @@ def payload_struct(task: str, known: Mapping[str, Parameter], forbid: bool) -> t
 
     A field that is UNSET is not written to the payload.
     """
-    # A class named "_" does not mangle the names of parameters that start with two underscores.
+    # The class is named "_", because Python does not mangle names that start with two underscores in such a class.
     bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
     for is_named in (True, False):
         fields = [

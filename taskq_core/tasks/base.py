@@ -17,7 +17,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Enqueuer(Protocol):
-    """The interface of a queue application that its tasks use."""
+    """The part of a queue application that its tasks use, for example to enqueue themselves."""
 
     @property
     def references(self) -> References | None:
@@ -26,26 +26,26 @@ class Enqueuer(Protocol):
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
-        """Options of every task that does not set its own."""
+        """Options that apply to each task that does not set them."""
         ...
 
     def enqueue(self, call: Any) -> TaskHandle[Any]:
-        """Enqueue, blocking."""
+        """Enqueue a call and return its handle. Blocks."""
         ...
 
     async def aenqueue(self, call: Any) -> TaskHandle[Any]:
-        """Enqueue from a coroutine."""
+        """Enqueue a call from a coroutine and return its handle."""
         ...
 
     def check_queue(self, name: str, queue: str) -> None:
         """Warn if the setting `QUEUES` is set and does not contain the queue of a task."""
 
     def enqueue_workflow(self, workflow: Any) -> WorkflowHandle:
-        """Enqueue a workflow, blocking."""
+        """Enqueue a workflow and return its handle. Blocks."""
         ...
 
     async def aenqueue_workflow(self, workflow: Any) -> WorkflowHandle:
-        """Enqueue a workflow from a coroutine."""
+        """Enqueue a workflow from a coroutine and return its handle."""
         ...
 
 

@@ -125,7 +125,7 @@ class Signature(PartialSignature[R_co]):
 
 
 class PartialCanvas:
-    """A part of a workflow whose missing arguments come from the result before it. Immutable: methods return copies.
+    """A part of a workflow. Arguments that are missing come from the previous result. Immutable: methods return copies.
 
     At run time `chain`, `group` and `step` always return a `Canvas`. Type checkers see this class, which has no
     `delay`, if required arguments are missing.
@@ -152,15 +152,15 @@ class PartialCanvas:
         return changed
 
     def on_success(self, *calls: "Part") -> Self:
-        """Return a copy that runs `calls` after it succeeds, each with its result as first argument."""
+        """Return a copy that runs `calls` after this part succeeds, each with the part's result as first argument."""
         return self._with("success", calls)
 
     def on_error(self, *calls: "Part") -> Self:
-        """Return a copy that runs `calls` once if one of its steps fails, each with a `StepFailure` as argument."""
+        """Return a copy that runs `calls` once if a step of this part fails, each with a `StepFailure` as argument."""
         return self._with("error", calls)
 
     def on_complete(self, *calls: "Part") -> Self:
-        """Return a copy that runs `calls` once it has succeeded or failed.
+        """Return a copy that runs `calls` once this part has succeeded or failed.
 
         Each call gets the result as first argument, None after a failure. A call whose function accepts no further
         argument does not get the result.
@@ -172,7 +172,7 @@ class PartialCanvas:
         return self._about(name=check_name("name of a workflow", name))
 
     def at_home(self, queue: str) -> Self:
-        """Return a copy with another home queue, which stores its state. The default is the queue of its first step."""
+        """Return a copy with another home queue, which stores the workflow's state. Default: the first step's queue."""
         return self._about(queue=validate_queue_name(queue))
 
     def kept(self, duration: Duration) -> Self:
@@ -256,7 +256,7 @@ class Single(Canvas):
 
     @property
     def enqueuer(self) -> Any:
-        """The queue application of its task."""
+        """The queue application of the step's task."""
         return self.call.task.enqueuer
 
 

@@ -1,4 +1,4 @@
-"""Functions that users register: checks, names, parameters and types of results."""
+"""Inspect functions that users register: check them, and read their names, parameters and result types."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""Limits of tasks: how many run at once, in which order, and how often.
+"""Limits of tasks: how many run at the same time, in which order, and how often they start.
 
 Each limit has a name. A limit with a key has a separate slot for each value of the key. A task message carries its
 limits as text, one line for each limit; the Lua scripts read it (see `lua/_limits.lua`). A limit applies to one queue,
@@ -98,7 +98,7 @@ class RateLimit:
 
     @property
     def spec(self) -> str:
-        """The limit in the format of the scripts; see `rate_spec`."""
+        """The limit in the format of the Lua scripts; see `rate_spec`."""
         return rate_spec(self.rate, self.burst, self.window)
 
 
@@ -123,7 +123,7 @@ class Concurrency:
 
     @property
     def spec(self) -> str:
-        """The limit in the format of the scripts."""
+        """The limit in the format of the Lua scripts."""
         return str(self.limit)
 
 
@@ -152,7 +152,7 @@ class TaskSequence:
 
     @property
     def spec(self) -> str:
-        """The option `on_failure` in the format of the scripts."""
+        """The option `on_failure` in the format of the Lua scripts."""
         return str(self.on_failure)
 
 
@@ -226,7 +226,7 @@ def parse_rate(rate: Any) -> tuple[int, int]:
 
 
 def rate_spec(rate: str, burst: int | None, window: RateWindow | str) -> str:
-    """Return a rate limit in the format of the scripts, such as "b/100/60000/1" or "w/100/60000"."""
+    """Return a rate limit in the format of the Lua scripts, such as "b/100/60000/1" or "w/100/60000"."""
     tokens, period_ms = parse_rate(rate)
     if window == RateWindow.FIXED:
         return f"w/{tokens}/{period_ms}"
@@ -234,7 +234,7 @@ def rate_spec(rate: str, burst: int | None, window: RateWindow | str) -> str:
 
 
 def shown_spec(spec: str) -> str:
-    """Return a limit for display, such as "100/m, 1 at once", from the format of the scripts."""
+    """Convert a limit from the format of the Lua scripts to text for display, such as "100/m, 1 at once"."""
     way, _, rest = spec.partition("/")
     if way not in ("b", "w"):
         return spec
@@ -247,7 +247,7 @@ def shown_spec(spec: str) -> str:
 
 
 class Limits:
-    """The limits of one task, bound to its name and its parameters.
+    """The limits of one task, with their keys and costs bound to the task's parameters.
 
     Args:
         task: Name of the task.
@@ -283,7 +283,7 @@ class Limits:
 
     @property
     def specs(self) -> dict[str, str]:
-        """The limits in the format of the scripts, by kind and name, such as "r:shop.charge"."""
+        """The limits in the format of the Lua scripts, by kind and name, such as "r:shop.charge"."""
         return {name: limit.spec for name, limit, *_ in self._bound}
 
     def _reader(self, what: str, source: Any, defaults: Mapping[str, Any] | None) -> "_ArgumentReader | None":

@@ -27,7 +27,7 @@ _EVERYWHERE = ("everywhere", "")
 
 
 class Middleware:
-    """Base class that changes nothing. Override the methods that you need.
+    """Base class of middleware. Its methods change nothing: override those that you need.
 
     `around` wraps plain functions, in the thread that runs them. `aaround` wraps coroutines, in their asyncio task.
     Both also wrap handlers, including the handler of unknown types. Their errors count as errors of the task.

@@ -15,7 +15,7 @@ logger = logging.getLogger("taskq.observer")
 
 
 class Observer:
-    """Base class that receives no notifications. Override the methods that you need.
+    """Base class of observers. It ignores all notifications: override the methods that you need.
 
     `wants_enqueued` and `wants_ended` are called for every task, so they must be fast.
     """

@@ -68,7 +68,7 @@ class OnExpiry(StrEnum):
 
 
 class DeadLetterTask(Protocol):
-    """The attributes of a task that `dead_letter` uses."""
+    """The attributes that the option `dead_letter` needs of a task."""
 
     @property
     def name(self) -> str:

@@ -290,7 +290,7 @@ class Registry(Enqueuer):
         return function
 
     def add_schedule_hook(self, hook: ScheduleHook) -> None:
-        """Call a hook before and after each enqueue of a periodic task.
+        """Add a hook, which schedulers call before and after each enqueue of a periodic task.
 
         Raises:
             ConfigurationError: `hook` is not a `ScheduleHook`.
@@ -342,7 +342,7 @@ class Registry(Enqueuer):
         return self.find_task(name) or self.handlers.find(name)
 
     def on_error(self, function: E) -> E:
-        """Call a function after every failed run: `(error, context)`.
+        """Register a function `(error, context)` that workers call after every failed run. Also usable as a decorator.
 
         Workers call the function after the run has ended and its outcome is decided (`context.outcome`). They call it
         for every error of a task or middleware, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`, but
@@ -359,7 +359,7 @@ class Registry(Enqueuer):
         return function
 
     def on_archived(self, function: A) -> A:
-        """Call a function for every task that a worker archives: `(task)`, a `TaskInfo`.
+        """Register a function that workers call with the `TaskInfo` of every task that they archive.
 
         The function is called for every reason of archiving: the task failed after its last retry, was cancelled or
         expired, or its worker was lost when no attempt was left. Any worker of this application that serves the queue

@@ -36,7 +36,7 @@ _rng = random.SystemRandom()
 
 
 def asynq_default(retried: int, error: BaseException, context: object = None) -> float:
-    """Return Asynq's own delay: `n**4 + 15 + rand{0..29} * (n + 1)` seconds for n failures before this one."""
+    """Return Asynq's default delay: `n**4 + 15 + rand{0..29} * (n + 1)` seconds for n failures before this one."""
     return default_retry_delay(retried, _rng).total_seconds()
 
 
@@ -125,11 +125,11 @@ def _takes_third(policy: Callable[..., Any]) -> bool:
     """Return whether to pass the context: the policy requires a third argument, or its third parameter is `context`."""
     try:
         return _takes_context(policy)
-    except TypeError:  # the policy is not hashable
+    except TypeError:  # the policy is not hashable, so its signature is not cached
         return _takes_context.__wrapped__(policy)
 
 
-@lru_cache(maxsize=1024)  # each `using` with options checks the policy of its task
+@lru_cache(maxsize=1024)  # cached, because each `using` with options checks the policy of its task
 def _takes_context(policy: Callable[..., Any]) -> bool:
     if inspect.iscoroutinefunction(policy):
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")

@@ -49,15 +49,15 @@ class StepFailure(TypedDict):
     step: str
     """Name of the step."""
     task: str
-    """Name of its task."""
+    """Name of the step's task."""
     task_id: str
-    """Id of its task."""
+    """Id of the step's task."""
     error: str
     """Text of the step's last error, as stored with the task."""
 
 
 def policy(value: OnFailure | str) -> OnFailure:
-    """Return a value of `on_failure` as its enum member.
+    """Convert a value of the option `on_failure` to its enum member.
 
     Raises:
         ConfigurationError: The value is not a valid `on_failure`.
@@ -81,7 +81,7 @@ def check_name(what: str, name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The callbacks of a part of a workflow."""
+    """The parts of a workflow to run after another part: on success, on failure, and in both cases."""
 
     success: tuple[Any, ...] = ()
     error: tuple[Any, ...] = ()

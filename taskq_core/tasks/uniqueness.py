@@ -91,7 +91,7 @@ class Unique:
 
     @property
     def rule(self) -> str:
-        """The states, the effect of a conflict and the compared arguments, in the format of the scripts."""
+        """The states, the effect of a conflict and the compared arguments, in the format of the Lua scripts."""
         names = "" if self.args is None else ":" + ",".join(self.args)
         return _UNTIL[UniqueStates(self.states)] + _CONFLICT[OnConflict(self.on_conflict)] + names
 

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Delivered:
-    """Outcome of one delivery.
+    """Outcome of one call of `Delivery.deliver`.
 
     Attributes:
         claimed: Number of claimed rows.
@@ -144,7 +144,7 @@ class Delivery:
                 delivered.existing[row.receipt] = holder
             elif code == StoreCode.FULL:
                 put_off.append(row.receipt)
-            elif code != StoreCode.TOO_LATE:  # too late: another sender has claimed the row
+            elif code != StoreCode.TOO_LATE:  # after TOO_LATE the row stays, because another sender has claimed it
                 is_locked = code == StoreCode.DUPLICATE
                 delivered.refused[row.receipt] = StoreCode.DUPLICATE if is_locked else StoreCode.ID_CONFLICT
                 taken = "its unique lock" if is_locked else "its id"
