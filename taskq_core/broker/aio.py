@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.exchange import Attempts
-from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate
+from taskq_core.broker.failures import CLIENT_ERRORS, translate
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.pipelines import ClusterPipeline, Pipeline
+from taskq_core.broker.pipelines import ClusterPipeline, Pipeline, connect
 from taskq_core.broker.stream import Changed
 from taskq_core.broker.tracking import TrackingPipeline
 from taskq_core.errors import BrokerError, BrokerUnavailableError
-from taskq_core.service.user_code import cancellations
 
 T = TypeVar("T")
 
@@ -188,24 +187,7 @@ class Subscription:
 
     async def open(self) -> None:
         """Connect and subscribe. Messages that are published after it returns are not missed."""
-        connection = None
-        cancelled = cancellations()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
-                connection = await self._endpoint.async_connection()
-                await connection.connect()
-                await connection.send_packed_command([pack(("SUBSCRIBE", *self._channels))], check_health=False)
-                for _ in self._channels:
-                    await connection.read_response()
-                if cancellations() > cancelled:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
-                    raise asyncio.CancelledError
-        except BaseException as error:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
-            if isinstance(error, CLIENT_ERRORS):
-                raise translate(error, self._endpoint.address) from error
-            raise
-        self._connection = connection
+        self._connection = await connect(self._endpoint, CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S, self._channels)
 
     async def next(self) -> str:
         """Wait for the next message. A cancelled wait closes the connection."""

@@ -23,6 +23,29 @@ from taskq_core.service.user_code import cancellations
 T = TypeVar("T")
 
 
+async def connect(endpoint: Endpoint, timeout_s: float, channels: Sequence[str] = ()) -> Any:
+    """Return an open connection of redis-py that has subscribed to the channels."""
+    connection = None
+    cancelled = cancellations()
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = await endpoint.async_connection()
+            await connection.connect()
+            if channels:
+                await connection.send_packed_command([pack(("SUBSCRIBE", *channels))], check_health=False)
+            for _ in channels:
+                await connection.read_response()
+            if cancellations() > cancelled:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
+                raise asyncio.CancelledError
+    except BaseException as error:
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        if isinstance(error, CLIENT_ERRORS):
+            raise translate_connecting(error, endpoint.address) from error
+        raise
+    return connection
+
+
 class Pipeline:
     """One connection that one caller uses at a time.
 
@@ -130,21 +153,8 @@ class Pipeline:
         if self.is_connected:
             return
         await self.close()
-        connection = None
-        cancelled = cancellations()
-        try:
-            async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
-                connection = await self._endpoint.async_connection()
-                takeovers = self._endpoint.takeovers
-                await connection.connect()
-                if cancellations() > cancelled:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
-                    raise asyncio.CancelledError
-        except BaseException as error:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
-            if isinstance(error, CLIENT_ERRORS):
-                raise translate_connecting(error, self._endpoint.address) from error
-            raise
+        takeovers = self._endpoint.takeovers
+        connection = await connect(self._endpoint, min(timeout_s, CONNECT_TIMEOUT_S))
         self._connection, self._takeovers = connection, takeovers
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
         if hasattr(transport, "set_protocol"):  # fakeredis has no transport; uvloop has another class

@@ -9,8 +9,9 @@ import socket
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -62,18 +63,24 @@ class SyncRunner:
 
         `may_have_happened` of these errors is True if Redis may have carried out one of the attempts.
         """
-        return self._finish(operation, None, patience_s)
+        return self._finish(operation, None, patience_s=patience_s)
 
-    def begin(self, operation: Operation[T]) -> "Pending[T]":
-        """Send one operation without waiting for its answer, which `Pending.finish` reads."""
+    def begin(self, operation: Operation[T]) -> Callable[..., T]:
+        """Send one operation without waiting for its answer.
+
+        Returns:
+            A function that waits for the answer and returns it. It has the parameter `patience_s` and repeats and
+            raises as `run`.
+        """
+        unsent = partial(self._finish, operation, None)
         if self.endpoint.is_cluster:
-            return Pending(self, operation, None)
+            return unsent
         self._check_open()
         until = time.monotonic() + self._timeout_s
         try:
             connection = self._take(until)
         except BrokerUnavailableError:
-            return Pending(self, operation, None)  # finish() tries again within its `patience_s`
+            return unsent  # it tries again within its `patience_s`
         plan = exchange(self.endpoint, (operation,), connection.left_s)
         connection.until = until
         try:
@@ -83,11 +90,11 @@ class SyncRunner:
             connection.send(write)
         except BrokerError:
             connection.close()
-            return Pending(self, operation, None)
+            return unsent
         connection.plan, connection.unread = plan, write
-        return Pending(self, operation, connection)
+        return partial(self._finish, operation, connection)
 
-    def _finish(self, operation: Operation[T], sent: "_Connection | None", patience_s: float | None) -> T:
+    def _finish(self, operation: Operation[T], sent: "_Connection | None", *, patience_s: float | None = None) -> T:
         attempts = Attempts(operation, patience_s, time.monotonic)
         while True:
             until = time.monotonic() + attempts.limit_s(self._timeout_s)
@@ -287,21 +294,6 @@ class _Connection:
 def _left_s(until: float) -> float:
     """Return the seconds until a time of the monotonic clock, at least 1 ms."""
     return max(0.001, until - time.monotonic())
-
-
-class Pending(Generic[T]):
-    """An operation that was sent and not yet answered."""
-
-    __slots__ = ("_operation", "_runner", "_sent")
-
-    def __init__(self, runner: SyncRunner, operation: Operation[T], sent: _Connection | None) -> None:
-        self._runner = runner
-        self._operation = operation
-        self._sent = sent
-
-    def finish(self, *, patience_s: float | None = None) -> T:
-        """Wait for the answer and return it. Repeats and raises as `SyncRunner.run`."""
-        return self._runner._finish(self._operation, self._sent, patience_s)
 
 
 class SyncSubscription:

@@ -259,7 +259,7 @@ class Client:
 
         def answer(request: tuple[Operation[Any] | None, float]) -> Any:
             if request is sent.request:
-                return sent.pending.finish(patience_s=self._sender.timeout_s)
+                return sent.finish(patience_s=self._sender.timeout_s)
             return self._answer(request)
 
         run_plan(sent.plan, answer, sent.request)
@@ -283,7 +283,7 @@ class _InFlight:
         self.request = next(plan)
         assert self.request[0] is not None
         try:
-            self.pending = runner.begin(self.request[0])
+            self.finish = runner.begin(self.request[0])
         except BrokerError as error:
             plan.throw(error)  # lets the request plan handle the error, or raise another one
             raise

@@ -1,6 +1,6 @@
 """List, add, pause, resume and remove schedules while schedulers run."""
 
-import dataclasses
+import contextlib
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import diagnosis, presence
@@ -29,60 +29,45 @@ _STEP = 500
 def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
     """Return the periodic entries of all schedulers that are alive, by id."""
     runtime = RuntimeSchedules.of((yield from ask(presence.read_schedules(keys.schedules))))
-    entries = {each.id: each for entry_id, data in runtime.added.items() for each in _stored(entry_id, data)}
+    added = {}
+    for entry_id, data in runtime.added.items():
+        with contextlib.suppress(TaskQError, ValueError):
+            added[entry_id] = read_stored(entry_id, data)
+    entries = dict(added)
     for key in (yield from alive(keys.schedulers)):
         skip = 0
         while True:
             page = yield from ask(presence.read_entries(key, skip=skip, count=_STEP))
             for data in page:
-                try:
+                with contextlib.suppress(WireFormatError):
                     entry = SchedulerEntry.decode(data)
-                except WireFormatError:
-                    continue
-                added = entries.get(entry.id)
-                if added is not None and added.is_removable and not _is_of(entry, added):
-                    continue  # changed since the scheduler announced it
-                entries[entry.id] = PeriodicEntryInfo(
-                    id=entry.id,
-                    spec=entry.spec,
-                    name=entry.task_type,
-                    payload=entry.task_payload,
-                    options=tuple(entry.enqueue_options),
-                    next_run_at=moment_of(entry.next_enqueue_time_ns),
-                    previous_run_at=moment_of(entry.prev_enqueue_time_ns),
-                    is_removable=entry.id in runtime.added,
-                )
+                    if entry.id not in added or _is_of(entry, added[entry.id]):  # else changed since it was announced
+                        entries[entry.id] = entry
             skip += len(page)
             if len(page) < _STEP:
                 break
-    for entry_id in runtime.paused & entries.keys():
-        entries[entry_id] = dataclasses.replace(entries[entry_id], is_paused=True, next_run_at=None)
-    return [entries[each] for each in sorted(entries)]
+    return [_info(entries[each], runtime) for each in sorted(entries)]
 
 
-def _is_of(entry: SchedulerEntry, added: PeriodicEntryInfo) -> bool:
+def _is_of(entry: SchedulerEntry, added: SchedulerEntry) -> bool:
     """Return whether a scheduler announced the current version of an added schedule. Its spec may have a time zone."""
-    same_call = (entry.task_type, entry.task_payload) == (added.name, added.payload)
+    same_call = (entry.task_type, entry.task_payload) == (added.task_type, added.task_payload)
     return same_call and entry.spec.endswith(added.spec)
 
 
-def _stored(entry_id: str, data: bytes) -> list[PeriodicEntryInfo]:
-    try:
-        spec, name, payload, options = read_stored(data)
-    except (TaskQError, ValueError):
-        return []
-    return [
-        PeriodicEntryInfo(
-            id=entry_id,
-            spec=spec,
-            name=name,
-            payload=payload,
-            options=options,
-            next_run_at=None,
-            previous_run_at=None,
-            is_removable=True,
-        )
-    ]
+def _info(entry: SchedulerEntry, runtime: RuntimeSchedules) -> PeriodicEntryInfo:
+    is_paused = entry.id in runtime.paused
+    return PeriodicEntryInfo(
+        id=entry.id,
+        spec=entry.spec,
+        name=entry.task_type,
+        payload=entry.task_payload,
+        options=tuple(entry.enqueue_options),
+        next_run_at=None if is_paused else moment_of(entry.next_enqueue_time_ns),
+        previous_run_at=moment_of(entry.prev_enqueue_time_ns),
+        is_paused=is_paused,
+        is_removable=entry.id in runtime.added,
+    )
 
 
 def scheduler_events(

@@ -19,7 +19,7 @@ from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.options import TaskOptions, call_options
 from taskq_core.tasks.periodic import PeriodicTask, option_strings
 from taskq_core.tasks.schedule_table import fit
-from taskq_core.wire import validate_task_type
+from taskq_core.wire import SchedulerEntry, validate_task_type
 
 if TYPE_CHECKING:
     from taskq_core.app import TaskQ
@@ -157,14 +157,20 @@ def _plain(name: str, value: object) -> object:
     raise ConfigurationError(f"a stored schedule cannot have the option {name}={value!r}: give text or a number")
 
 
-def read_stored(data: bytes) -> tuple[str, str, bytes, tuple[str, ...]]:
-    """Return the spec, task name, payload and options (as Asynq writes them) of a stored schedule.
+def read_stored(entry_id: str, data: bytes) -> SchedulerEntry:
+    """Return a stored schedule in the form in which schedulers announce it.
 
     Raises:
         TaskQError, ValueError: The stored schedule is not usable.
     """
     stored = msgspec.json.decode(data, type=_Stored)
-    return stored.spec, stored.task, stored.payload, option_strings(stored.options)
+    return SchedulerEntry(
+        id=entry_id,
+        spec=stored.spec,
+        task_type=stored.task,
+        task_payload=stored.payload,
+        enqueue_options=option_strings(stored.options),
+    )
 
 
 def named_schedule(

@@ -262,7 +262,7 @@ class TestLostReplies:
         relay.drop_replies(1)
         pending = runner.begin(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
 
-        assert pending.finish(patience_s=30) == "1"
+        assert pending(patience_s=30) == "1"
         runner.close()
 
         assert redis_server.client.llen(QUEUE.pending) == 1
@@ -277,7 +277,7 @@ def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> N
         assert runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"run-{number}", b"m")], lane)) == "1"
 
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
-        assert runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane)).finish() == "1"
+        assert runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane))() == "1"
 
 
 def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
@@ -305,12 +305,12 @@ class TestBegin:
             for number, lane in enumerate(lanes)
         ]
 
-        assert [pending.finish() for pending in reversed(flying)] == ["1", "1", "1"]
+        assert [pending() for pending in reversed(flying)] == ["1", "1", "1"]
 
     def test_a_forgotten_script(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         redis_server.client.script_flush()
 
-        assert runner.begin(views.count_tasks(QUEUE)).finish().processed == 0
+        assert runner.begin(views.count_tasks(QUEUE))().processed == 0
 
     def test_nobody_there_is_found_out_at_the_end(self, tmp_path: Path) -> None:
         """So one timeout covers both attempts, and a server that starts in between is used."""
@@ -319,7 +319,7 @@ class TestBegin:
         pending = runner.begin(views.ping())
 
         with pytest.raises(BrokerUnavailableError) as refused:
-            pending.finish(patience_s=0.01)
+            pending(patience_s=0.01)
         assert not refused.value.may_have_happened
 
 
@@ -375,7 +375,7 @@ class TestConnections:
         runner = runner_of(redis_server.unix_url, max_idle=2)
         flying = [runner.begin(views.ping()) for _ in range(6)]
         for pending in flying:
-            pending.finish()
+            pending()
 
         wait_for_clients(redis_server, 3)  # two idle ones and the server's own
         runner.close()
@@ -408,7 +408,7 @@ class TestClosed:
             with pytest.raises(BrokerUnavailableError, match=r"^the client of unix://.* is closed$") as refused:
                 call()
             assert not refused.value.may_have_happened
-        assert flying.finish() is True
+        assert flying() is True
         wait_for_clients(redis_server, 1)
 
     def test_a_close_between_two_attempts_keeps_the_doubt_about_the_first(
