@@ -1,5 +1,6 @@
 """A real redis-server, and queue applications on it."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -26,5 +27,7 @@ def server(redis_server: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def taskq(server: RedisServer) -> TaskQ:
-    return TaskQ(server.url, enqueue_timeout=30)
+def taskq(server: RedisServer) -> Iterator[TaskQ]:
+    app = TaskQ(server.url, enqueue_timeout=30)
+    yield app
+    app.close()

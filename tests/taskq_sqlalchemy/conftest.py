@@ -16,5 +16,7 @@ def server(redis_server: RedisServer) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def taskq(server: RedisServer) -> TaskQ:
-    return TaskQ(server.url, enqueue_timeout=30)
+def taskq(server: RedisServer) -> Iterator[TaskQ]:
+    app = TaskQ(server.url, enqueue_timeout=30)
+    yield app
+    app.close()

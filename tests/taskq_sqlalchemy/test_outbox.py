@@ -61,8 +61,10 @@ async def test_coroutines_write_rows_of_their_own_without_a_session(
 
     assert table.figures().waiting == 4
     assert handle.is_late
-    assert (await note_of(TaskQ(server.url, outbox=outbox)).adelay(6)).is_sent
+    reachable = TaskQ(server.url, outbox=outbox)
+    assert (await note_of(reachable).adelay(6)).is_sent
     assert (table.figures().waiting, len(pending(server))) == (4, 1)
+    reachable.close()
 
 
 async def test_the_status_routes_see_a_task_that_waits_in_the_outbox(
@@ -91,7 +93,8 @@ async def test_a_plain_engine_serves_asynchronous_sessions(server: RedisServer, 
     plain = create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=QueuePool, pool_size=1, max_overflow=0)
     Base.metadata.create_all(plain)
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
-    note = note_of(TaskQ(server.url, outbox=SQLAlchemyOutbox(plain, OutboxTask)))
+    taskq = TaskQ(server.url, outbox=SQLAlchemyOutbox(plain, OutboxTask))
+    note = note_of(taskq)
 
     with Session(plain) as session, session.begin():
         session.execute(text("select 1"))
@@ -100,6 +103,7 @@ async def test_a_plain_engine_serves_asynchronous_sessions(server: RedisServer, 
         second = enqueue_after_commit(asynchronous).enqueue(note.s(2))
 
     assert sorted(pending(server)) == sorted([first.id, second.id])
+    taskq.close()
     plain.dispose()
     await engine.dispose()
 
@@ -109,7 +113,8 @@ async def test_only_a_row_outside_of_a_session_blocks_the_event_loop(
 ) -> None:
     monkeypatch.setattr(taskq_core.warnings, "_warned_of_blocking", False)
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
-    note = note_of(TaskQ(server.url, outbox=outbox))
+    taskq = TaskQ(server.url, outbox=outbox)
+    note = note_of(taskq)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -119,6 +124,7 @@ async def test_only_a_row_outside_of_a_session_blocks_the_event_loop(
     with pytest.warns(BlockingEnqueueWarning):
         note.delay(3)
 
+    taskq.close()
     await engine.dispose()
 
 

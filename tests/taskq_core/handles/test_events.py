@@ -348,7 +348,9 @@ async def test_a_task_that_does_not_end_in_time(app: Application, clock: Clock) 
 
 @rows("timeout", [-1, "soon", float("nan")])
 def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeout: Any) -> None:
-    handle = TaskQ(redis_server.url, enqueue_timeout=30).remote("t").delay()
+    app = TaskQ(redis_server.url, enqueue_timeout=30)
+    handle = app.remote("t").delay()
+    app.close()
 
     with pytest.raises(ConfigurationError, match="timeout must be"):
         handle.events(timeout=timeout)
