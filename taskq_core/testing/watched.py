@@ -52,8 +52,8 @@ class WatchedRunner(SyncRunner):
         super().__init__(endpoint)
         self._watcher = watcher
 
-    def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
-        answer = super()._finish(operation, sent_on, patience_s)
+    def _finish(self, operation: Operation[T], sent: Any, *, patience_s: float | None = None) -> T:
+        answer = super()._finish(operation, sent, patience_s=patience_s)
         drive(_report(self._watcher, operation, answer, on_loop=False))
         return answer
 
