@@ -35,6 +35,9 @@ from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.transaction import CommitHook, ImmediateHook
 
+MOST_SOUGHT = 1000
+"""Maximum number of task names that are remembered as unknown. Handlers of other tasks would search at each run."""
+
 
 class DjangoTaskQ(TaskQ):
     """A `TaskQ` that takes its settings from Django.
@@ -60,6 +63,7 @@ class DjangoTaskQ(TaskQ):
         self._is_current = False
         self._takes_for_committed = False
         self._checked: Runtime | None = None
+        self._sought: set[str] = set()
         self._eager: Store | None = None
         self.bridge = DjangoBridge()
         self.conflicts: list[TaskDefinitionError] = []
@@ -74,6 +78,7 @@ class DjangoTaskQ(TaskQ):
         """Read the settings again at the next use."""
         with self._reading:
             self._is_current = False
+            self._sought.clear()
             self.close()
 
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
@@ -175,7 +180,11 @@ class DjangoTaskQ(TaskQ):
         setting `AUTODISCOVER` names. The search never imports a module.
         """
         task = super().find_task(name)
-        return self.find_elsewhere(name) if task is None and self.find_elsewhere is not None else task
+        if task is None and name not in self._sought and self.find_elsewhere is not None:
+            task = self.find_elsewhere(name)
+            if task is None and len(self._sought) < MOST_SOUGHT:
+                self._sought.add(name)
+        return task
 
     def registered_form(self, task: object) -> object:
         """Return the registered form of a task of `django.tasks`, and anything else unchanged."""
