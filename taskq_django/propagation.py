@@ -99,9 +99,10 @@ class PropagateMiddleware(Middleware):
 
     def _in_force(self, context: TaskContext) -> ExitStack:
         """Activate the usable values of the headers. The returned stack restores the previous ones when it closes."""
-        headers, settings, stack = context.headers, self._settings(), ExitStack()
+        headers, stack = context.headers, ExitStack()
         if _HEADERS.isdisjoint(headers):
             return stack
+        settings = self._settings()
         if (
             settings.language
             and (language := readable(headers.get(LANGUAGE)))
