@@ -42,13 +42,13 @@ _REFUSED = {
 
 
 class Calls:
-    """Translates the calls of one file."""
+    """Translates the Celery calls of one file, such as `send.apply_async(...)`."""
 
     def __init__(self, file: File) -> None:
         self._file = file
 
     def rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
-        """Return a call of taskq for a call of Celery.
+        """Return the taskq call that does the same as a Celery call.
 
         Args:
             old: The call in the original file.
@@ -217,7 +217,7 @@ class Calls:
 
 
 def is_canvas(origin: str) -> bool:
-    """Whether a name is `chain`, `group` or `chord` of Celery."""
+    """Return whether a name is Celery's `chain`, `group` or `chord`."""
     module, _, name = origin.rpartition(".")
     return module in ("celery", "celery.canvas") and name in CANVAS
 
@@ -268,7 +268,7 @@ def _by_name(value: cst.BaseExpression | None) -> list[str]:
 
 
 def _is_immutable(node: cst.BaseExpression) -> bool:
-    """Whether a signature is immutable: made by `si`, with or without options."""
+    """Return whether a signature was made by `si`, so that it does not take a result."""
     while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
         if node.func.attr.value == "si":
             return True

@@ -70,7 +70,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> "Target":
-        """Return the target that `django` or `module:name` names.
+        """Convert an option of the command, `django` or `module:name`, to a target.
 
         Raises:
             ConfigurationError: The text is neither `django` nor `module:name`.
@@ -104,12 +104,12 @@ class Change:
 
     @property
     def is_change(self) -> bool:
-        """Whether the text changes."""
+        """Whether the new text differs from the old text."""
         return self.new != self.old
 
     @property
     def marks(self) -> list[tuple[int, str]]:
-        """The comments in the new text that say what was not translated, as (line, text)."""
+        """The comments in the new text about code that was not translated, as (line, text)."""
         lines = enumerate(self.new.splitlines(), 1)
         return [(number, line.strip().removeprefix(MARK)) for number, line in lines if line.lstrip().startswith(MARK)]
 
@@ -134,7 +134,7 @@ class Change:
 
 @dataclass(slots=True, kw_only=True)
 class Migration:
-    """The changes of all files that were read."""
+    """The result of a migration: the changes of all files that were read."""
 
     changes: list[Change]
 

@@ -73,7 +73,7 @@ class Edits:
 
 
 class Rewriter(cst.CSTTransformer):
-    """Rewrites one file."""
+    """Rewrites the syntax tree of one file: calls, tasks, settings and imports of Celery."""
 
     def __init__(self, file: File, edits: Edits) -> None:
         super().__init__()
@@ -125,13 +125,13 @@ class Rewriter(cst.CSTTransformer):
     # --- statements and their marks -----------------------------------------------------------------------------------
 
     def on_visit(self, node: Node) -> bool:
-        """Collect the marks of a statement."""
+        """Collect the comments ("marks") for a statement before its parts are rewritten."""
         if hasattr(node, "leading_lines"):
             self._pending.append(list(self._file.marks.get(node, ())))
         return super().on_visit(node)
 
     def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # may return sentinels
-        """Write the marks of a statement above it."""
+        """Write the comments for a statement above it, and insert new statements after it."""
         new = super().on_leave(original_node, updated_node)
         if not hasattr(original_node, "leading_lines"):
             return new  # type: ignore[return-value]  # no node is flattened here
@@ -259,7 +259,7 @@ class Rewriter(cst.CSTTransformer):
 
 
 class _MarkImports(cst.CSTTransformer):
-    """Writes marks above the remaining imports from Celery for which taskq has a replacement."""
+    """Writes a comment above each remaining import from Celery for which taskq has a replacement."""
 
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine

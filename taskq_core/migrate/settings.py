@@ -102,7 +102,7 @@ class Setting:
 
 @dataclass(slots=True)
 class Configured:
-    """taskq settings as source code, by lowercase name."""
+    """The taskq settings that were translated, as source code by lowercase name."""
 
     values: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, str] = field(default_factory=dict)
@@ -260,7 +260,7 @@ class Settings:
             raise CannotTranslateError(f"{name} has no equivalent")
 
     def _text(self, setting: Setting, value: cst.BaseExpression) -> str:
-        """Return the source code of a value. Durations become seconds.
+        """Return the source code for the value of a setting. Durations become seconds.
 
         Raises:
             CannotTranslateError: The value uses names of another file.

@@ -77,7 +77,7 @@ class Task:
 
 
 class Project:
-    """The tasks and apps of all files."""
+    """The Celery tasks and apps that the files of a project define."""
 
     def __init__(self) -> None:
         self.apps: set[str] = set()
@@ -95,7 +95,7 @@ class Project:
         return next((task for task in found if ends_with(task.place, dotted)), None)
 
     def named(self, name: str) -> Task | None:
-        """Return the task with this name in Celery."""
+        """Return the task that Celery calls by this name."""
         return next((task for task in self.tasks if name in task.names), None)
 
     def is_app(self, dotted: str) -> bool:
@@ -108,7 +108,12 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Kind of an expression: `task`, `left` (a task that is not rewritten), `signature`, `canvas` or `handle`."""
+    """What an expression refers to.
+
+    Attributes:
+        kind: `task`, `left` (a task that is not rewritten), `signature`, `canvas` or `handle`.
+        tasks: The tasks that it refers to.
+    """
 
     kind: str
     tasks: tuple[Task, ...] = ()
@@ -197,7 +202,7 @@ class File:
 
     @cached_property
     def imports(self) -> dict[str, str]:
-        """The dotted name of each imported name."""
+        """The dotted names of imported objects, by the name under which the file uses them."""
         found = {}
         for scope in {scope for scope in self._scopes.values() if scope is not None}:
             for each in scope.assignments:
@@ -234,7 +239,7 @@ class File:
     # --- expressions --------------------------------------------------------------------------------------------------
 
     def meaning(self, node: cst.BaseExpression) -> Meaning | None:
-        """Return the kind of an expression, None if it is unrelated to tasks."""
+        """Return what an expression refers to, None if it is unrelated to tasks."""
         dotted = self.dotted(node) if isinstance(node, cst.Name | cst.Attribute) else None
         task = self.project.at(dotted) if dotted else None
         if task is not None:

@@ -80,7 +80,7 @@ def check(task: Task) -> None:
 
 
 def task_options(task: Task, add_import: AddImport, *, is_strict: bool = False) -> list[str]:
-    """Return the arguments of the new decorator.
+    """Translate the options of a task. Return the arguments of taskq's decorator, as source code.
 
     Args:
         task: The task.
@@ -257,7 +257,7 @@ def untyped_dates(task: Task) -> list[str]:
 
 
 class _Body(cst.CSTTransformer):
-    """Translates the uses of `self` in a bound task."""
+    """Translates the uses of `self` in the body of a bound task, such as `self.retry()`."""
 
     def __init__(self, me: str, add_import: AddImport) -> None:
         super().__init__()

@@ -87,5 +87,5 @@ def _backoff(failures: int) -> float:
 
 
 def jittered(seconds: float) -> float:
-    """Vary a time by up to 20 %, so that workers that started together do not act at the same time for long."""
+    """Vary a time randomly by up to 20 %, so that workers that started together do not act at the same time."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret

@@ -56,7 +56,7 @@ def readable(error: BaseException) -> BaseException:
         try:
             kind: Any = type(error)  # typed as Any, because mypy considers exception classes unhashable
             stand_in: BaseException = namesake(kind, Exception)(text_of(error))
-        except BaseException:  # raised by code of its metaclass
+        except BaseException:  # the reads above may run code of the exception's metaclass, which may raise anything
             stand_in = RuntimeError(describe(error))
         return stand_in.with_traceback(_TRACEBACK.__get__(error))
     return error
