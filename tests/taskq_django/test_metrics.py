@@ -21,7 +21,9 @@ def is_prometheus(request: HttpRequest) -> bool:
 
 
 def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: RequestFactory) -> None:
-    TaskQ(redis.unix_url, enqueue_timeout=30).remote("plain").delay()
+    app = TaskQ(redis.unix_url, enqueue_timeout=30)
+    app.remote("plain").delay()
+    app.close()
     view = metrics_view(allow=is_prometheus, config=ExporterConfig(timeout=60))
 
     told = view(rf.get("/metrics", headers={"Authorization": "Bearer let-me-in"}))

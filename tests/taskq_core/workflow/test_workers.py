@@ -333,6 +333,7 @@ def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_serve
     redis_server.client.hset(gone.workflow_notes, "0 taskq:{default}:wf:id", "d=1")
     redis_server.client.zadd(gone.steps, steps)
     runner.run(new_tasks.register_queue(app.runtime.keys.queues, ("gone",)))
+    runner.close()
 
     Inspector(app).remove_queue("gone")
 
