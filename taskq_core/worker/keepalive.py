@@ -88,12 +88,12 @@ class Keepalive:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * self._every_s):
                 await self._has_ended.wait()
-        self._runner.close()
 
     def _run_and_report(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._run()
         finally:
+            self._runner.close()
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no coroutine waits
                 loop.call_soon_threadsafe(self._has_ended.set)
 
