@@ -15,6 +15,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.exporter.config import ExporterConfig
 from taskq_core.exporter.exporter import Exporter
 from taskq_core.service.port import Answer, Port, Request, names_this_machine, text
+from taskq_core.service.signals import signal_handlers
 
 logger = logging.getLogger("taskq.exporter")
 
@@ -90,14 +91,12 @@ async def _serve(app: TaskQ, config: ExporterConfig, ready: Callable[[str], None
         words = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"cannot listen on {config.host!r}, port {config.port}: {words}") from None
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        ready(f"http://{host}:{port.port}/metrics")
-        await stop.wait()
-    finally:
-        await port.close()
-        await exporter.close()
-        await app.aclose()
+    with signal_handlers(dict.fromkeys((signal.SIGTERM, signal.SIGINT), stop.set)):
+        try:
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            ready(f"http://{host}:{port.port}/metrics")
+            await stop.wait()
+        finally:
+            await port.close()
+            await exporter.close()
+            await app.aclose()

@@ -20,8 +20,6 @@ import logging
 import os
 import signal
 import socket
-import sys
-import threading
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,6 +41,7 @@ from taskq_core.scheduler.poller import Poller, RuntimeFollower
 from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import Service, serve
+from taskq_core.service.signals import signal_handlers
 from taskq_core.settings import Settings
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import Reading, gauges, names
@@ -105,16 +104,8 @@ class Scheduler:
             return runner.run(self._run_with_signals())
 
     async def _run_with_signals(self) -> int:
-        if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        with signal_handlers(dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._stopping.set)):
             return await self.arun()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        try:
-            return await self.arun()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
     def stop(self) -> None:
         """Stop the scheduler, from any thread. Another scheduler takes over within seconds."""

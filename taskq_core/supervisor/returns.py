@@ -11,6 +11,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import services
 from taskq_core.errors import BrokerError
+from taskq_core.service.loop import serve
 from taskq_core.supervisor.child import Child
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import hand_back
@@ -19,9 +20,7 @@ from taskq_core.worker.executor import STUCK_S
 logger = logging.getLogger("taskq.supervisor")
 
 SECOND_PASS_S = 1.0
-"""Seconds until the second check of a dead process: one of its requests may still arrive."""
-_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 5.0
+"""Seconds until the second check of a dead process."""
 
 
 class Returns:
@@ -42,37 +41,23 @@ class Returns:
             child: The process.
             patience_s: Maximum time for retries while Redis does not answer. Then the leases expire.
         """
-        passes, failures, until = 0, 0, time.monotonic() + patience_s
-        while passes < 2:
-            try:
-                count = await self._return_once(child)
-                if passes == 0:
-                    await self._remove_presence(child)
-            except BrokerError as error:
-                failures += 1
-                if time.monotonic() > until:
-                    logger.error(
-                        "tasks of process %d (pid %d) cannot be returned, and wait for their leases to expire: %s",
-                        child.place,
-                        child.pid,
-                        error,
-                    )
-                    return
-                if failures == 1:
-                    logger.warning("tasks of a process cannot be returned yet: %s; trying again", error)
-                await asyncio.sleep(min(_PAUSE_S * failures, _LONGEST_PAUSE_S))
-                continue
-            if count:
-                logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
-            passes += 1
-            if child.ends_in_order:  # its last request has already arrived
-                return
-            if passes < 2:
-                await asyncio.sleep(SECOND_PASS_S)
+        until = time.monotonic() + patience_s
+        passes_left = 1 if child.ends_in_order else 2  # a request of a process that was killed may still arrive
 
-    async def _return_once(self, child: Child) -> int:
-        runner, queues = await self._runner_and_queues(child)
-        return await hand_back.hand_back(runner, queues, str(child.identity["token"]), self._app, overran=child.overran)
+        async def work() -> float:
+            nonlocal passes_left
+            runner, queues = await self._runner_and_queues(child)
+            token = str(child.identity["token"])
+            if count := await hand_back.hand_back(runner, queues, token, self._app, overran=child.overran):
+                logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
+            await self._remove_presence(child)
+            passes_left -= 1
+            return SECOND_PASS_S if passes_left else 0.0
+
+        name = f"returning the tasks of process {child.place} (pid {child.pid})"
+        await serve(name, work, is_needed=lambda: passes_left > 0 and time.monotonic() < until)
+        if passes_left:
+            logger.error("%s failed; they wait for their leases to expire", name)
 
     async def list_overrun(self, child: Child) -> list[tuple[str, str]]:
         """Return queue and id of the overdue tasks of a process; nothing while Redis does not answer."""

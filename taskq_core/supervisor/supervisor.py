@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -16,18 +15,21 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.loop import Signal
+from taskq_core.service.signals import signal_handlers
 from taskq_core.supervisor import channel, orphans
 from taskq_core.supervisor.child import Child, Place, Stage, ending_of
 from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES, TICK_S, SupervisorConfig
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
 from taskq_core.wire.ids import new_token
+from taskq_core.worker.context import Background
 from taskq_core.worker.liveness import hold
 from taskq_core.worker.process import has_terminal
 
@@ -70,7 +72,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._rolling: deque[Place] = deque()
         self._rolled: Place | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._has_worked = self._has_reported_ready = self._has_warned_memory = False
         self._is_paused = self._is_rolling_from_pause = self._is_stopping = self._is_aborting = False
         self._status = 0
@@ -100,40 +102,31 @@ class Supervisor:
 
     async def _live(self) -> int:
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
+        self._wake = Signal()
         handlers: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._on_stop,
             signal.SIGINT: self._on_stop,
             signal.SIGTSTP: self._on_pause,
+            signal.SIGHUP: self._on_hang_up,
             signal.SIGCHLD: self._wake.set,
         }
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-            handlers[signal.SIGHUP] = self._on_hang_up
         try:
             config = self.config
             self._health_server = await open_health_server("worker", self, config.health_host, config.health_port)
         except OSError:
             return 1
-        for number, handler in handlers.items():
-            self._loop.add_signal_handler(number, handler)
         try:
-            while not self._is_over:
-                self._check()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S):
-                        await self._wake.wait()
-                self._wake.clear()
-            if self._background:
-                await asyncio.wait(self._background, timeout=HAND_BACK_S)
+            with signal_handlers(handlers):
+                while not self._is_over:
+                    self._check()
+                    await self._wake.wait_for(TICK_S)
+                    self._wake.clear()
+                await self._background.close(HAND_BACK_S)
         finally:
-            for number in handlers:
-                self._loop.remove_signal_handler(number)
             for child in self._children:  # only after an error in this loop
                 child.kill(time.monotonic())
                 self._loop.remove_reader(child.socket)
-            for task in self._background:
-                task.cancel()
-            await asyncio.gather(*self._background, return_exceptions=True)
+            await self._background.close(0.0)
             if self._health_server is not None:
                 await self._health_server.close()
             await self._returns.close()
@@ -257,7 +250,7 @@ class Supervisor:
             why = f"it has sent no message for {silent_s:.0f} s"
         elif child.stage is not Stage.LOADING and silent_s > SILENT_S and now - child.overdue_checked_at > SILENT_S:
             child.overdue_checked_at = now
-            self._in_background(self._check_overdue(child))
+            self._background.start(self._check_overdue(child))
         if why:
             self._kill(child, why)
 
@@ -284,16 +277,6 @@ class Supervisor:
             child.overran = overran
             ids = ", ".join(task_id for _, task_id in overran)
             self._kill(child, f"it is blocked by an overdue task: {ids}")
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="taskq supervisor")
-        self._background.add(task)
-        task.add_done_callback(self._on_background_end)
-
-    def _on_background_end(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a background task of the supervisor failed: %s", error, exc_info=error)
 
     def _fill(self, place: Place, now: float) -> None:
         """Start a process for an empty place, or a successor."""
@@ -454,7 +437,7 @@ class Supervisor:
         is_needed = child in (place.current, place.successor)
         if child.identity:
             patience_s = self.config.span("silence")  # its leases expire within this time
-            self._in_background(self._returns.return_tasks(child, patience_s=patience_s))
+            self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return
         lived_s = 0.0 if child.working_since is None else now - child.working_since

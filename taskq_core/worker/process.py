@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskq_core.service.blocking import DaemonThreads
+from taskq_core.service.signals import signal_handlers
 from taskq_core.service.user_code import unlisted
 from taskq_core.telemetry import flush_at_end
 
@@ -86,7 +87,6 @@ def _is_interrupted_by_user() -> bool:
 async def _run_with_signals(worker: "Worker", *, has_supervisor: bool) -> int:
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         return await worker.arun()
-    loop = asyncio.get_running_loop()
     is_signalled = False
 
     def on_signal() -> None:
@@ -100,18 +100,12 @@ async def _run_with_signals(worker: "Worker", *, has_supervisor: bool) -> int:
         signal.SIGTERM: on_signal,
         signal.SIGINT: on_signal,
         signal.SIGTSTP: worker.pause,
+        signal.SIGHUP: _do_nothing if has_supervisor else worker.stop,
     }
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        handlers[signal.SIGHUP] = _do_nothing if has_supervisor else worker.stop
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
-    if has_supervisor:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # the supervisor has blocked it
-    try:
+    with signal_handlers(handlers):
+        if has_supervisor:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # the supervisor has blocked it
         return await worker.arun()
-    finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)
 
 
 def _do_nothing() -> None:

@@ -681,7 +681,7 @@ SCHEDULER_SUPERVISOR_AND_SETTINGS = (
     Mutant(
         name="the supervisor does not give back the tasks of a process that died",
         file="taskq_core/supervisor/supervisor.py",
-        old="            self._in_background(self._returns.return_tasks(child, patience_s=patience_s))\n",
+        old="            self._background.start(self._returns.return_tasks(child, patience_s=patience_s))\n",
         new="            del patience_s\n",
         tests=("tests/processes/supervisor/test_supervisor.py",),
     ),
