@@ -4,25 +4,32 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.services import resign
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError
 from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service
 from taskq_core.service.user_code import abandon, unlisted
 from taskq_core.telemetry import WorkerMetrics
+from taskq_core.wire.samples import QueueSample
 from taskq_core.worker.config import WorkerConfig
-from taskq_core.worker.listener import GuardedListener, WorkerListener
+from taskq_core.worker.fleet import Fleet
+from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.run import Run
+
+if TYPE_CHECKING:
+    from taskq_core.worker.dead_letters import DeadLetters
 
 logger = logging.getLogger("taskq.worker")
 
 
 class Background:
-    """Runs coroutines in the background and logs their broker errors."""
+    """Runs coroutines in the background and logs their errors."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,6 +54,8 @@ async def _guarded(work: Awaitable[None]) -> None:
         await work
     except BrokerError as error:
         logger.error("%s", error)
+    except Exception:
+        logger.exception("a background task failed")
 
 
 class WorkerContext:
@@ -66,7 +75,13 @@ class WorkerContext:
     Attributes:
         queues: Key names of the queues that the worker serves.
         redis_clock: Redis's time.
+        caps: Maximum numbers of concurrent tasks of queues, by the queue's name.
         running: Runs by queue and id, from their start until their settlement is confirmed.
+        fleet: Reads how busy the workers of queues are.
+        samples: Last stored sample of each queue that this worker leads, and its monotonic time.
+        dead_letters: Handles archived tasks, by the queue's name.
+        reconciling: Held during a pass of a reconciler.
+        pipelines: Reserved connections.
         background: Runs coroutines in the background.
         lock_s: Minimum seconds for which a starting task holds its unique lock.
     """
@@ -89,14 +104,24 @@ class WorkerContext:
         self.token = token
         self.clock = clock
         self.redis_clock = RedisClock(clock)
-        self.listener = GuardedListener(listener or WorkerListener())
+        self.listener = listener or WorkerListener()
         self.stopping = stopping or asyncio.Event()
         self.on_exhausted = on_exhausted
         self.keys = app.runtime.keys
         self.queues = tuple(self.keys.queue(name) for name in config.queues)
+        self.caps = {
+            name: limit
+            for name, limit in app.settings.limits.items()
+            if name in config.queues and (limit.concurrency is not None or limit.worker_concurrency is not None)
+        }
         self.metrics = WorkerMetrics(server=app.runtime.tracing.server)
         self.background = Background()
         self.running: dict[tuple[str, str], Run] = {}
+        self.fleet = Fleet(self.keys, runner, clock)
+        self.samples: dict[str, tuple[QueueSample, float]] = {}
+        self.dead_letters: dict[str, DeadLetters] = {}
+        self.reconciling = asyncio.Lock()
+        self.pipelines: list[Pipeline] = []
         self._callers: list[Caller] = []
         self.lease_s = int(config.span("lease"))
         self.grace_s = config.span("lease_grace")
@@ -108,6 +133,12 @@ class WorkerContext:
     def leader_ms(self) -> int:
         """Milliseconds after which another worker takes over a service from a silent leader."""
         return int(self.leader_s * 1000)
+
+    def new_pipeline(self) -> Pipeline:
+        """Return a reserved connection, which the worker closes when it ends."""
+        pipeline = self.runner.new_pipeline()
+        self.pipelines.append(pipeline)
+        return pipeline
 
     def new_caller(self, size: int, *, name: str, on_exhausted: Callable[[str], object] | None = None) -> Caller:
         """Return a `Caller` for user functions, which the worker closes when it ends."""

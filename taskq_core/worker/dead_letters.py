@@ -47,6 +47,7 @@ class DeadLetters(QueueService):
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
+        context.dead_letters[queue.name] = self
         self._every_s = context.config.span("dead_letters_every")
         self._again_in_s = max(1, round(6 * self._every_s))
         self._call = context.new_caller(AT_ONCE, name="a handler of archived tasks")

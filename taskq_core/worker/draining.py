@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.app import TaskQ
@@ -29,10 +30,11 @@ ENDING_S = 2.0
 """Seconds that each part of a stopping worker gets to end."""
 
 
+@dataclass(eq=False)
 class Drain:
     """Ends the runs of a worker.
 
-    Args:
+    Attributes:
         context: The worker.
         fetcher: Has stopped taking tasks.
         executor: Interrupts runs.
@@ -41,38 +43,27 @@ class Drain:
         aborting: Set when running tasks get no more time.
     """
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        fetcher: Fetcher,
-        executor: Executor,
-        settler: Settler,
-        services: Services,
-        aborting: asyncio.Event,
-    ) -> None:
-        self._context = context
-        self._clock = context.clock
-        self._fetcher = fetcher
-        self._executor = executor
-        self._settler = settler
-        self._services = services
-        self._aborting = aborting
-        self._loop = asyncio.get_running_loop()
+    context: WorkerContext
+    fetcher: Fetcher
+    executor: Executor
+    settler: Settler
+    services: Services
+    aborting: asyncio.Event
 
     @property
     def _runs(self) -> list[Run]:
-        return list(self._context.running.values())
+        return list(self.context.running.values())
 
     async def run(self) -> None:
         """Wait for running tasks, interrupt the rest, and requeue tasks that still run."""
-        config = self._context.config
-        await self._fetcher.wait_until_answered(CALLED_OFF_S)
-        aggregators = list(self._services.of(Aggregator))
+        config = self.context.config
+        await self.fetcher.wait_until_answered(CALLED_OFF_S)
+        aggregators = list(self.services.of(Aggregator))
         for aggregator in aggregators:
             aggregator.is_stopping = True
         await self._wait_for_tasks(config.span("shutdown_grace"))
         for run in self._runs:
-            self._executor.end(run, Ending.SHUTDOWN)
+            self.executor.end(run, Ending.SHUTDOWN)
         interrupt_grace_s = config.span("interrupt_grace")
         await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
         await self._wait_for_end(interrupt_grace_s)
@@ -81,44 +72,46 @@ class Drain:
             if run.settlement is not None:
                 continue
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
-                self._settler.add(run)  # requeueing would only repeat the hang
+                self.settler.add(run)  # requeueing would only repeat the hang
                 continue
             logger.warning("task %s did not end when interrupted; it returns to its queue", run.name, extra=run.facts)
             run.settlement = requeued(run)
-            self._settler.requeue(run)
+            self.settler.requeue(run)
         await self._wait_for_end(ENDING_S)
 
     async def _wait_for_tasks(self, seconds: float) -> None:
         """Wait for running tasks until the timeout or an abort, and log the names of the tasks."""
-        until = self._loop.time() + seconds
-        while not self._aborting.is_set() and not self._is_quiet and (left_s := until - self._loop.time()) > 0:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not self.aborting.is_set() and not self._is_quiet and (left_s := until - loop.time()) > 0:
             if runs := self._runs:
-                text = runs_text(runs, self._clock.monotonic())
+                text = runs_text(runs, self.context.clock.monotonic())
                 logger.info("stopping: waiting up to %.0fs for %d running tasks: %s", left_s, len(runs), text)
-            await self._wait_for_end(min(left_s, WAITING_LOG_S), self._aborting)
+            await self._wait_for_end(min(left_s, WAITING_LOG_S), self.aborting)
         if runs := self._runs:
-            text = runs_text(runs, self._clock.monotonic())
+            text = runs_text(runs, self.context.clock.monotonic())
             logger.warning("stopping: %d tasks still run and go back to their queue: %s", len(runs), text)
 
     async def _wait_for_end(self, seconds: float, event: asyncio.Event | None = None) -> None:
         """Wait until nothing runs or waits to be settled, the timeout is over, or the event is set."""
-        until = self._loop.time() + seconds
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         while (  # noqa: ASYNC110 - it waits for several things at once, and only while the worker stops
-            not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set())
+            not self._is_quiet and loop.time() < until and not (event is not None and event.is_set())
         ):
-            await asyncio.sleep(min(0.02, max(0.0, until - self._loop.time())))
+            await asyncio.sleep(min(0.02, max(0.0, until - loop.time())))
 
     @property
     def _is_quiet(self) -> bool:
         """True if nothing runs or waits to be settled, and the fetcher will bring no further tasks."""
-        if self._context.running or any(aggregator.is_busy for aggregator in self._services.of(Aggregator)):
+        if self.context.running or any(aggregator.is_busy for aggregator in self.services.of(Aggregator)):
             return False
-        return self._fetcher.is_empty or self._fetcher.is_failing
+        return self.fetcher.is_empty or self.fetcher.is_failing
 
     def has_finished(self) -> bool:
         """Return whether no work is left, and no service can bring tasks."""
-        is_idle = all(each.is_idle for each in self._services.all)
-        return is_idle and self._is_quiet and self._fetcher.is_empty and not self._settler.count
+        is_idle = all(each.is_idle for each in self.services.all)
+        return is_idle and self._is_quiet and self.fetcher.is_empty and not self.settler.count
 
 
 async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:

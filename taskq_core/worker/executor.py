@@ -22,6 +22,7 @@ from taskq_core.handles.expiry import check_expiry
 from taskq_core.service.user_code import readable
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.deadlines import Deadlines
+from taskq_core.worker.listener import call_guarded
 from taskq_core.worker.processes import TaskProcesses
 from taskq_core.worker.progress import ProgressWriter
 from taskq_core.worker.run import Ending, Run, RunTask
@@ -99,7 +100,7 @@ class Executor:
             if self._tracing.is_active and run.start_span(self._tracing).is_malformed:
                 self._context.metrics.malformed_trace(run.queue.name)
             if self._listener is not None:
-                self._listener.task_started(run.context)
+                call_guarded(self._listener.task_started, run.context)
             ignored = run.decode()
             if ignored:
                 self.ignored_fields += ignored

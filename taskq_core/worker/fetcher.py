@@ -120,7 +120,7 @@ class Fetcher:
             ended_in: Name of the queue in which runs have ended, if any.
         """
         self.free += slots
-        if ended_in in self._starts.caps:  # the queue has a cap, so another of its tasks may start now
+        if ended_in in self._context.caps:  # the queue has a cap, so another of its tasks may start now
             self.wake()
         else:
             self.notify()
@@ -321,7 +321,7 @@ class Fetcher:
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
         """Prepare a dequeue, unless this worker already runs as many tasks of the queue as it may."""
         most = None
-        if self._starts.caps:
+        if self._context.caps:
             left, most = self._starts.room(queue)
             if left is not None:
                 limit = min(limit, left - self._asked[queue])
@@ -339,11 +339,6 @@ class Fetcher:
     def _running(self) -> int:
         """Number of tasks that run and are not being settled."""
         return self._concurrency - self.free - self._in_turns
-
-    def _learn(self, answer_s: float) -> None:
-        """Update the usual time that Redis takes to answer while no task runs."""
-        usual_s = self._usual_answer_s
-        self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
 
     async def _exchange(self, turn: Turn, batches: list[SettleBatch], carried: int) -> bool:
         """Exchange once with Redis. Return True if a dequeue returned as many tasks as requested."""
@@ -382,7 +377,8 @@ class Fetcher:
         finally:
             self._in_turns -= slots
         if is_waiting:
-            self._learn(self._clock.monotonic() - sent_at)
+            answer_s, usual_s = self._clock.monotonic() - sent_at, self._usual_answer_s
+            self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
         if spans is not None:
             spans.settled(batches, answers, started_ns)
         failure: BrokerError | None = None

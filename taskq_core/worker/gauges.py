@@ -39,7 +39,6 @@ class WorkerGauges(WorkerService):
         super().__init__(context)
         self._pulse = pulse
         self._scheduler = scheduler
-        self._samples: dict[str, tuple[QueueSample, float]] = {}
         self.relays: Sequence[Relay] = ()
         """Relays of the worker, whose outboxes are published."""
 
@@ -57,10 +56,6 @@ class WorkerGauges(WorkerService):
         gauges.refresh()
         return REFRESH_S
 
-    def keep_sample(self, queue: str, sample: QueueSample) -> None:
-        """Publish a sample of a queue from now on."""
-        self._samples[queue] = (sample, self._context.clock.monotonic())
-
     def read(self) -> Iterable[Reading]:
         """Return the current values. Callable from any thread."""
         pulse = self._pulse()
@@ -70,7 +65,7 @@ class WorkerGauges(WorkerService):
         if self._scheduler is not None:
             yield from self._scheduler.readings()
         now = self._context.clock.monotonic()
-        for queue, (sample, at) in list(self._samples.items()):
+        for queue, (sample, at) in list(self._context.samples.items()):
             if now - at <= KEPT_S:
                 yield from _readings(queue, sample)
         for relay in self.relays:

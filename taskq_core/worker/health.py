@@ -6,7 +6,7 @@ fetching succeed and it is not stopping. A PING is not enough: a Redis that refu
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
@@ -55,35 +55,30 @@ def queue_health(queue: QueueKeys, probed: Probed) -> dict[str, Any]:
     return {"ok": False, "problem": "; ".join(strange)} if strange else {"ok": True, "pending": probed.pending}
 
 
+@dataclass(eq=False)
 class Health(Service):
     """Decides whether a worker is ready.
 
-    Args:
+    Attributes:
         queues: Key names of the queues it serves.
         pulse: Returns the state of the worker.
         clock: Source of monotonic time.
         runner: Sends operations.
         scheduler: Decides whether the scheduler inside the worker is ready, if it has one. The report includes the
             result but does not depend on it, because other schedulers can take over.
+        found: Health of each queue at the last check, in the form of the response.
+        checked_at: Monotonic time of the last check.
     """
 
     name = "health"
 
-    def __init__(
-        self,
-        queues: Sequence[QueueKeys],
-        pulse: Callable[[], Pulse],
-        clock: Clock,
-        runner: AsyncRunner,
-        scheduler: ReadinessCheck | None = None,
-    ) -> None:
-        self.queues = queues
-        self.pulse = pulse
-        self.clock = clock
-        self.runner = runner
-        self.scheduler = scheduler
-        self.found: dict[str, dict[str, Any]] = {}
-        self.checked_at: float | None = None
+    queues: Sequence[QueueKeys]
+    pulse: Callable[[], Pulse]
+    clock: Clock
+    runner: AsyncRunner
+    scheduler: ReadinessCheck | None = None
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    checked_at: float | None = None
 
     async def check(self) -> None:
         """Run a script on every queue and store the results."""

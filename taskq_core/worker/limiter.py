@@ -10,7 +10,6 @@ import asyncio
 import logging
 
 from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
-from taskq_core.broker.pipelines import Pipeline
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
@@ -29,21 +28,14 @@ REST_S = 0.02
 
 
 class Limiter(QueueService):
-    """Admits tasks of one queue.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: The leadership of the queue.
-        pipeline: A reserved connection to wait for tokens on.
-    """
+    """Admits tasks of one queue."""
 
     name = "limiter"
 
-    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership, pipeline: Pipeline) -> None:
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self.leader_keys = (queue.leader("limiter"),)
-        self._pipeline = pipeline
+        self._pipeline = context.new_pipeline()  # to wait for tokens on
         self._leader_s = context.leader_s
         self._check_every_s = context.config.span("reconcile_every")
         self._next_check = self._clock.monotonic() + self._check_every_s

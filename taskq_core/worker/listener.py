@@ -28,27 +28,9 @@ class WorkerListener:
         """Handle the end of a task: completed, retried, archived, snoozed, discarded, requeued or lost."""
 
 
-class GuardedListener(WorkerListener):
-    """Calls another listener and logs its errors, so that they do not affect tasks."""
-
-    def __init__(self, listener: WorkerListener) -> None:
-        self._listener = listener
-        self.per_task = listener.per_task
-
-    def started(self, worker: Any) -> None:
-        """Call the listener."""
-        self._call(self._listener.started, worker)
-
-    def task_started(self, context: TaskContext) -> None:
-        """Call the listener."""
-        self._call(self._listener.task_started, context)
-
-    def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
-        """Call the listener."""
-        self._call(self._listener.task_ended, context, outcome, duration_s, error)
-
-    def _call(self, method: Callable[..., None], *arguments: object) -> None:
-        try:
-            method(*arguments)
-        except BaseException:
-            logger.exception("the worker's listener failed")
+def call_guarded(method: Callable[..., None], *arguments: object) -> None:
+    """Call a listener's method and log its error, so that it does not affect tasks."""
+    try:
+        method(*arguments)
+    except BaseException:
+        logger.exception("the worker's listener failed")

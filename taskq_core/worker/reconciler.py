@@ -10,7 +10,6 @@ has lost some of them.
 It also completes interrupted moves to other queues, for example of an inspector whose process died.
 """
 
-import asyncio
 import logging
 from collections import Counter
 from typing import Any
@@ -24,7 +23,8 @@ from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.context import WorkerContext, WorkerService
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.leadership import Leadership, QueueService
 
 logger = logging.getLogger("taskq.worker")
 
@@ -38,22 +38,14 @@ LOGGED_MAX = 20
 """Maximum number of findings of one pass that are logged individually."""
 
 
-class Reconciler(WorkerService):
-    """Repairs one queue.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        turn: Held during a pass. All reconcilers of a worker share it.
-    """
+class Reconciler(QueueService):
+    """Repairs one queue."""
 
     name = "reconciler"
 
-    def __init__(self, context: WorkerContext, queue: QueueKeys, turn: asyncio.Lock) -> None:
-        super().__init__(context)
-        self._queue = queue
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
+        super().__init__(context, queue, leadership)
         self._every_s = context.config.span("reconcile_every")
-        self._turn = turn
         self._is_new = True
         self._led_at = 0.0
         self.repairs: Counter[FindingKind] = Counter()
@@ -66,7 +58,7 @@ class Reconciler(WorkerService):
         if self._is_new:
             self._is_new = False
             return jittered(min(FIRST_S, self._every_s))
-        async with self._turn:
+        async with self._context.reconciling:
             if not await self._lead():
                 return jittered(self._every_s / 2)
             plan = reconcile(self._queue, repair=True, look_again_s=min(LOOK_AGAIN_S, self._every_s))

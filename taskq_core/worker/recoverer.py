@@ -19,7 +19,8 @@ from taskq_core.service.loop import jittered
 from taskq_core.tasks.retry import delay_after
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
 from taskq_core.wire.durations import NS_PER_S
-from taskq_core.worker.context import WorkerContext, WorkerService
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.leadership import Leadership, QueueService
 from taskq_core.worker.outcome import counts_as_failure
 from taskq_core.worker.run import Ending
 
@@ -108,23 +109,13 @@ def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: 
     return delay_after(options.policy, message.retried, error, context)
 
 
-class Recoverer(WorkerService):
-    """Takes back lost tasks of one queue.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        needs_dead_letter: Returns whether a task needs a dead letter if it is archived.
-    """
+class Recoverer(QueueService):
+    """Takes back lost tasks of one queue."""
 
     name = "recoverer"
 
-    def __init__(
-        self, context: WorkerContext, queue: QueueKeys, needs_dead_letter: Callable[[TaskMessage], bool]
-    ) -> None:
-        super().__init__(context)
-        self._queue = queue
-        self._needs_dead_letter = needs_dead_letter
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
+        super().__init__(context, queue, leadership)
         self._every_s = context.config.span("recover_every")
         self._grace_s = math.ceil(context.grace_s)
         self._archive = context.app.settings.archive.limits(queue.name)
@@ -134,11 +125,12 @@ class Recoverer(WorkerService):
         if not await self._runner.run(count_keys((self._queue.lease,))):
             return jittered(self._every_s)  # no task is active
         while True:
+            needs_dead_letter = self._context.dead_letters[self._queue.name].expects
             expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
             if not expired.tasks:
                 break
             recoveries = [
-                decide(self._app, self._queue, task, expired.now_ns // NS_PER_S, self._needs_dead_letter)
+                decide(self._app, self._queue, task, expired.now_ns // NS_PER_S, needs_dead_letter)
                 for task in expired.tasks
             ]
             codes = await self._runner.run(

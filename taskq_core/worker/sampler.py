@@ -6,15 +6,13 @@ from Redis's clock, and nothing is written per task. While no worker serves a qu
 
 import logging
 import math
-from collections.abc import Callable, Mapping
 
-from taskq_core.broker.operations.presence import keys_of_index, list_alive, read_server
 from taskq_core.broker.operations.samples import sample
 from taskq_core.broker.operations.views import count_tasks, estimate_memory, has_queue
-from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.service.loop import jittered
 from taskq_core.telemetry import gauges
-from taskq_core.wire import QueueKeys, ServerInfo, TaskState
+from taskq_core.wire import QueueKeys, TaskState
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 from taskq_core.worker.context import WorkerContext
@@ -24,8 +22,6 @@ logger = logging.getLogger("taskq.worker")
 
 MEMORY_EVERY_S = 60
 """Seconds between two estimates of a queue's memory. Samples in between repeat the last estimate."""
-WORKERS_MOST = 1000
-"""Maximum number of workers whose load is read."""
 _MEMORY_SAMPLES = 5
 READ_S = 1.0
 """Maximum wait for the leader to read the queue, in seconds."""
@@ -33,69 +29,13 @@ SOON_S = 0.5
 """Seconds until the next try while the queue is not registered."""
 
 
-class Fleet:
-    """Reads how busy the workers of each queue are, at most every ten seconds.
-
-    Args:
-        context: The worker.
-    """
-
-    def __init__(self, context: WorkerContext) -> None:
-        self._keys = context.keys
-        self._runner = context.runner
-        self._clock = context.clock
-        self._read_at: float | None = None
-        self._by_queue: Mapping[str, tuple[int, int]] = {}
-
-    async def of(self, queue: str) -> tuple[int, int]:
-        """Return how many tasks the workers of a queue run, and how many they can run."""
-        now = self._clock.monotonic()
-        if self._read_at is None or now - self._read_at >= SAMPLE_S * 0.9:
-            self._read_at = now
-            self._by_queue = await self._read()
-        return self._by_queue.get(queue, (0, 0))
-
-    async def _read(self) -> Mapping[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
-        members = await self._runner.run(list_alive(self._keys.servers, skip=0, count=WORKERS_MOST))
-        for key in keys_of_index(self._keys.servers, members):
-            data = await self._runner.run(read_server(key))
-            try:
-                info = ServerInfo.decode(data) if data else None
-            except WireFormatError:
-                continue
-            if info is None:
-                continue
-            for name in info.queues:
-                busy, slots = found.get(name, (0, 0))
-                found[name] = (busy + info.active_worker_count, slots + info.concurrency)
-        return found
-
-
 class Sampler(QueueService):
-    """Stores samples of one queue while this worker leads it.
-
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: The leadership of the queue.
-        fleet: Reads how busy the workers are.
-        on_sample: Called with each sample of the finest resolution.
-    """
+    """Stores samples of one queue while this worker leads it."""
 
     name = "sampler"
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        queue: QueueKeys,
-        leadership: Leadership,
-        fleet: Fleet,
-        on_sample: Callable[[str, QueueSample], None] = lambda queue, sample: None,
-    ) -> None:
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
-        self._fleet = fleet
-        self._on_sample = on_sample
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
         self._last_s = 0
         self._steps: dict[Level, int] = {}
@@ -110,13 +50,12 @@ class Sampler(QueueService):
             return 0.0
         if self._leadership.unchanged_since == math.inf:
             await self._changes.wait_for(READ_S)  # the leader is about to read the queue, and then notices changes
-        clock = self._context.clock
-        sampled_at = clock.monotonic()
+        sampled_at = self._clock.monotonic()
         await self.sample()
         if not self._last_s:
             return jittered(SOON_S)  # this worker is about to register the queue
         # While nothing changes, one sample a minute is enough. A change ends the rest at once.
-        while self._is_at_rest(sampled_at) and clock.monotonic() - sampled_at < REST_S - SAMPLE_S:
+        while self._is_at_rest(sampled_at) and self._clock.monotonic() - sampled_at < REST_S - SAMPLE_S:
             self._changes.clear()
             await self._changes.wait_for(SAMPLE_S)
         return SAMPLE_S - self._context.redis_clock.time() % SAMPLE_S + jittered(0.1)
@@ -137,7 +76,7 @@ class Sampler(QueueService):
             has_queue(self._context.keys.queues, queue.name)
         ):
             return
-        busy, slots = await self._fleet.of(queue.name)
+        busy, slots = await self._context.fleet.of(queue.name)
         sizes = counts.sizes
         memory_kib = await self._memory(now_s)
         samples = {
@@ -160,7 +99,7 @@ class Sampler(QueueService):
             )
             for level, longest in self._longest_ms.items()
         }
-        self._on_sample(queue.name, samples[LEVELS[0]])
+        self._context.samples[queue.name] = (samples[LEVELS[0]], self._clock.monotonic())
         samples = {level: each for level, each in samples.items() if self._steps.get(level) != now_s // level.step_s}
         codes = await self._runner.run(sample(queue, samples))
         self._last_s = now_s

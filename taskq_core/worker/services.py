@@ -1,18 +1,17 @@
 """Create and run the background services of a worker.
 
-To add a service, write a subclass of `service.loop.Service` and add a line here.
+To add a service of each queue, write a subclass of `QueueService` and add it to `OF_QUEUE`.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from taskq_core.broker.operations.limits import declare_limits
 from taskq_core.broker.operations.new_tasks import register_queue
 from taskq_core.broker.operations.services import notify
-from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, serve
 from taskq_core.service.user_code import unlisted
@@ -25,11 +24,11 @@ from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
 from taskq_core.worker.gauges import WorkerGauges
 from taskq_core.worker.janitor import Janitor
-from taskq_core.worker.leadership import Leadership
+from taskq_core.worker.leadership import Leadership, QueueService
 from taskq_core.worker.limiter import Limiter
 from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.recoverer import Recoverer
-from taskq_core.worker.sampler import Fleet, Sampler
+from taskq_core.worker.sampler import Sampler
 from taskq_core.worker.starts import Starts
 from taskq_core.worker.waker import Waker, Watcher
 from taskq_core.worker.warnings import WorkerWarnings
@@ -38,23 +37,41 @@ logger = logging.getLogger("taskq.worker")
 
 S = TypeVar("S", bound=Service)
 
+OF_QUEUE: tuple[type[QueueService], ...] = (
+    DeadLetters,
+    Aggregator,
+    Forwarder,
+    Reconciler,
+    Recoverer,
+    Janitor,
+    Sampler,
+    Limiter,
+    Watcher,
+)
+"""Services of each queue, beside its leadership."""
+
 
 class Services:
     """The services of one worker.
 
     Args:
         context: The worker.
+        after: Events to wait for before the first attempt to lead a queue.
     """
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, after: Sequence[asyncio.Event]) -> None:
         self._context = context
         self.all: list[Service] = []
-        self.pipelines: list[Pipeline] = []
-        """Reserved connections. They are closed last."""
         self._feeds: list[ChangeFeed] = []
         # Queues share connections, except on a cluster, where a node that hangs must not delay queues on other nodes.
         is_cluster = context.runner.endpoint.is_cluster
         self._groups = [(queue,) for queue in context.queues] if is_cluster else [context.queues]
+        self.leaderships: dict[str, Leadership] = {}
+        """The leadership of each queue, by name."""
+        for group in self._groups:
+            feed = ChangeFeed(context.runner)
+            self._feeds.append(feed)
+            self.leaderships |= {queue.name: Leadership(context, queue, feed, after=after) for queue in group}
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, *services: Service) -> None:
@@ -65,62 +82,19 @@ class Services:
         """Return the services of a class."""
         return (each for each in self.all if isinstance(each, kind))
 
-    def new_pipeline(self) -> Pipeline:
-        """Return a reserved connection."""
-        pipeline = self._context.runner.new_pipeline()
-        self.pipelines.append(pipeline)
-        return pipeline
-
-    def new_leaderships(self, after: Sequence[asyncio.Event]) -> dict[str, Leadership]:
-        """Return a leadership for each queue, by name.
-
-        Args:
-            after: Events to wait for before the first attempt to lead.
-        """
-        leaderships: dict[str, Leadership] = {}
-        for group in self._groups:
-            feed = ChangeFeed(self._context.runner)
-            self._feeds.append(feed)
-            leaderships |= {queue.name: Leadership(self._context, queue, feed, after=after) for queue in group}
-        return leaderships
-
-    def add_of_queues(
-        self,
-        fetcher: Fetcher,
-        starts: Starts,
-        leaderships: Mapping[str, Leadership],
-        dead_letters: Mapping[str, DeadLetters],
-        gauges: WorkerGauges,
-    ) -> None:
-        """Add the services of each queue."""
+    def add_standard(self, fetcher: Fetcher, gauges: WorkerGauges) -> None:
+        """Add the services of each queue, and those that need nothing but the context."""
         context = self._context
-        fleet = Fleet(context)
-        turn = asyncio.Lock()
-        asks_ahead = _asks_ahead(context, starts)
         for group in self._groups:
-            self.add(Waker(context, group, self.new_pipeline(), fetcher, leaderships, asks_ahead=asks_ahead))
+            self.add(Waker(context, group, fetcher, self.leaderships))
         for queue in context.queues:
-            leadership, dead_letter_service = leaderships[queue.name], dead_letters[queue.name]
-            self.add(
-                leadership,
-                dead_letter_service,
-                Aggregator(context, queue, leadership),
-                Forwarder(context, queue, leadership),
-                Reconciler(context, queue, turn),
-                Recoverer(context, queue, dead_letter_service.expects),
-                Janitor(context, queue, leadership),
-                Sampler(context, queue, leadership, fleet, gauges.keep_sample),
-                Limiter(context, queue, leadership, self.new_pipeline()),
-                Watcher(context, queue, leadership, self.new_pipeline(), starts.room(queue.name)[1]),
-            )
-        self.add(WorkerWarnings(context, fleet), gauges)
-
-    def add_relays(self, gauges: WorkerGauges) -> None:
-        """Add a relay for each outbox of the application."""
-        if self._context.app.outbox_tables:
+            leadership = self.leaderships[queue.name]
+            self.add(leadership, *(kind(context, queue, leadership) for kind in OF_QUEUE))
+        self.add(WorkerWarnings(context), gauges)
+        if context.app.outbox_tables:
             from taskq_core.worker.relay import Relay  # imported here because few workers have an outbox
 
-            gauges.relays = [Relay(self._context, table) for table in self._context.app.outbox_tables]
+            gauges.relays = [Relay(context, table) for table in context.app.outbox_tables]
             self.add(*gauges.relays)
 
     async def register_queues(self, starts: Starts) -> None:
@@ -171,18 +145,7 @@ class Services:
 
     async def disconnect(self) -> None:
         """Close the reserved connections."""
-        for pipeline in self.pipelines:
+        for pipeline in self._context.pipelines:
             await pipeline.close()
         for feed in self._feeds:
             await feed.close()
-
-
-def _asks_ahead(context: WorkerContext, starts: Starts) -> bool:
-    """Return whether the worker may send dequeues behind the wait for a token.
-
-    It may not if queues have caps: the end of a task lets another one start, but puts no token. In burst mode, a
-    dequeue in progress would always count as work. A cluster may redirect the wait to another node. The connections of
-    an in-memory store cannot break.
-    """
-    endpoint = context.runner.endpoint
-    return not (starts.caps or context.config.burst or endpoint.is_cluster or endpoint.is_memory)

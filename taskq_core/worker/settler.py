@@ -6,7 +6,7 @@ loses at most `concurrency` outcomes.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
@@ -19,8 +19,8 @@ from taskq_core.telemetry import Outcome, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
-from taskq_core.worker.dead_letters import DeadLetters
 from taskq_core.worker.dispatcher import Dispatcher
+from taskq_core.worker.listener import call_guarded
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, run_outcome, settle, state_after
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.run import Ending, Run
@@ -59,7 +59,6 @@ class Settler:
     Args:
         context: The worker.
         counters: Counts settled runs.
-        dead_letters: Handles archived tasks, by the name of their queue.
         dispatcher: Dispatches workflow steps to other queues.
 
     Attributes:
@@ -74,7 +73,6 @@ class Settler:
         context: WorkerContext,
         *,
         counters: RunCounters,
-        dead_letters: Mapping[str, DeadLetters],
         dispatcher: Dispatcher,
     ) -> None:
         app = context.app
@@ -94,7 +92,6 @@ class Settler:
         self._reporter = ErrorReporter(context)
         self._is_observed = app.observer.wants_ended
         self._counters = counters
-        self._dead_letters = dead_letters
         self._dispatcher = dispatcher
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.notify: Callable[[], None] = lambda: None
@@ -139,7 +136,7 @@ class Settler:
             self._lose(run, duration_s)
             return
         if settlement.outcome is Ended.ARCHIVE:
-            settlement.is_dead_letter = self._dead_letters[run.queue.name].expects(run.message)
+            settlement.is_dead_letter = self._context.dead_letters[run.queue.name].expects(run.message)
         elif isinstance(run.error, UnknownTaskError) and run.failure is None:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement
@@ -236,7 +233,7 @@ class Settler:
             )
         self._log.ended(run, outcome, duration_s)
         if self._listener is not None and run.context is not None:
-            self._listener.task_ended(run.context, outcome.value, duration_s, error)
+            call_guarded(self._listener.task_ended, run.context, outcome.value, duration_s, error)
 
     def take(self, most: int = BATCH_MAX) -> list[SettleBatch]:
         """Take waiting outcomes, as one batch per queue with at most `most` runs and about `BATCH_BYTES`."""

@@ -39,7 +39,6 @@ class Starts:
         start: Starts a run at a monotonic time.
 
     Attributes:
-        caps: Maximum numbers of concurrent tasks, by the queue's name.
         limits: Limits of tasks, by the task's name.
     """
 
@@ -54,11 +53,6 @@ class Starts:
             logger, logging.ERROR, "%d tasks in queue %s name a unique lock of another queue; they run without a lock"
         )
         app = context.app
-        self.caps = {
-            name: limit
-            for name, limit in app.settings.limits.items()
-            if name in context.config.queues and (limit.concurrency is not None or limit.worker_concurrency is not None)
-        }
         self.limits = {name: task.limits for name, task in app.tasks.items() if task.limits is not None}
 
     def receive(
@@ -140,7 +134,7 @@ class Starts:
 
     def room(self, queue: str) -> tuple[int | None, int | None]:
         """Return how many more tasks of a queue may run here, and how many may be active overall. None: no limit."""
-        cap = self.caps.get(queue)
+        cap = self._context.caps.get(queue)
         if cap is None:
             return None, None
         left = None

@@ -12,7 +12,6 @@ from typing import Any
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
 from taskq_core.broker.operations.services import Notified, count_keys, notify, wait_for_wake, watch_pending
 from taskq_core.broker.operations.views import ping
-from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
@@ -47,10 +46,8 @@ class Waker(WorkerService):
     Args:
         context: The worker.
         queues: Queues whose tokens one connection waits for. On a cluster one queue.
-        pipeline: A reserved connection.
         fetcher: Prepares the dequeues, and is woken by tokens.
         leaderships: Leaderships of the queues, by name. They know whether a worker watches for tasks without tokens.
-        asks_ahead: Whether to send dequeues behind the wait. False: the fetcher's pipelines send them.
     """
 
     name = "waker"
@@ -59,21 +56,18 @@ class Waker(WorkerService):
         self,
         context: WorkerContext,
         queues: Sequence[QueueKeys],
-        pipeline: Pipeline,
         fetcher: Fetcher,
         leaderships: Mapping[str, Leadership],
-        *,
-        asks_ahead: bool,
     ) -> None:
         super().__init__(context)
         self._leaderships = leaderships
         self._queues = {queue.wake: queue for queue in queues}
-        self._pipeline = pipeline
+        pipeline = self._pipeline = context.new_pipeline()
         self._fetcher = fetcher
         self._safety_net_s = context.config.span("safety_net")
         self._longest_s = min(context.lease_s / 4, REQUEST_LIFETIME_S / 2)
         self._turns: dict[str, Turn] = {}
-        if asks_ahead:
+        if _asks_ahead(context):
             self._turns = {queue.name: Turn(context, pipeline, "-ahead", is_ahead=True) for queue in queues}
         self._in_doubt: list[Turn] = []
         self._is_waiting = self._is_called_off = False
@@ -172,16 +166,19 @@ class Waker(WorkerService):
                     self._fetcher.give_up(self._in_doubt.pop())
 
 
-class Watcher(QueueService):
-    """Puts wake tokens for tasks that were enqueued without one, while this worker leads the queue.
+def _asks_ahead(context: WorkerContext) -> bool:
+    """Return whether to send dequeues behind the wait for a token. If not, the fetcher's pipelines send them.
 
-    Args:
-        context: The worker.
-        queue: Key names of the queue.
-        leadership: The leadership of the queue.
-        pipeline: A reserved connection to wait on, if no changes are reported.
-        max_active: Maximum number of active tasks of the queue, or None.
+    Queues with caps do not allow it: the end of a task lets another one start, but puts no token. In burst mode, a
+    dequeue in progress would always count as work. A cluster may redirect the wait to another node. The connections of
+    an in-memory store cannot break.
     """
+    endpoint = context.runner.endpoint
+    return not (context.caps or context.config.burst or endpoint.is_cluster or endpoint.is_memory)
+
+
+class Watcher(QueueService):
+    """Puts wake tokens for tasks that were enqueued without one, while this worker leads the queue."""
 
     name = "watcher"
     SHORTEST_S = 0.001
@@ -193,20 +190,14 @@ class Watcher(QueueService):
     HELD_S = 0.25
     """Seconds between two checks while no task of the queue may start: it is paused or at its cap."""
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        queue: QueueKeys,
-        leadership: Leadership,
-        pipeline: Pipeline,
-        max_active: int | None = None,
-    ) -> None:
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self._feed = leadership.feed
-        self._pipeline = pipeline
+        self._pipeline = context.new_pipeline()  # to wait on, if no changes are reported
         self._feed.watch((queue.pending,), self._changes.set)
         self._watch_s = 2 * context.leader_s
-        self._max_active = max_active
+        cap = context.caps.get(queue.name)
+        self._max_active = None if cap is None else cap.concurrency
         self._pause_s = self.SHORTEST_S
 
     async def work(self) -> float:

@@ -11,7 +11,6 @@ from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.settings import nearest_hint
 from taskq_core.worker.context import WorkerContext, WorkerService
-from taskq_core.worker.sampler import Fleet
 
 logger = logging.getLogger("taskq.worker")
 
@@ -22,19 +21,13 @@ AGAIN_S = 3600.0
 
 
 class WorkerWarnings(WorkerService):
-    """Checks Redis, the other workers and the schedulers for problems, and logs them.
-
-    Args:
-        context: The worker.
-        fleet: The running workers.
-    """
+    """Checks Redis, the other workers and the schedulers for problems, and logs them."""
 
     name = "warnings"
 
-    def __init__(self, context: WorkerContext, fleet: Fleet) -> None:
+    def __init__(self, context: WorkerContext) -> None:
         super().__init__(context)
         self._config = context.config
-        self._fleet = fleet
         self._warned: set[str] = set()
         self._has_checked = False
 
@@ -77,7 +70,7 @@ class WorkerWarnings(WorkerService):
 
     async def _check_queues(self, served: Collection[str]) -> None:
         for queue, names in self._app.task_queues().items():
-            if queue in served or (await self._fleet.of(queue))[1]:
+            if queue in served or (await self._context.fleet.of(queue))[1]:
                 continue
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             hint = nearest_hint(queue, served)

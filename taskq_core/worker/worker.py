@@ -40,7 +40,6 @@ from taskq_core.wire.ids import worker_token
 from taskq_core.worker.burst import Burst
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.dead_letters import DeadLetters
 from taskq_core.worker.dispatcher import Dispatcher
 from taskq_core.worker.draining import ENDING_S, Drain, close_idle, to_the_end
 from taskq_core.worker.executor import Executor
@@ -49,7 +48,7 @@ from taskq_core.worker.forwarder import Forwarder
 from taskq_core.worker.gauges import WorkerGauges
 from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.keepalive import Keepalive
-from taskq_core.worker.listener import WorkerListener
+from taskq_core.worker.listener import WorkerListener, call_guarded
 from taskq_core.worker.liveness import hold
 from taskq_core.worker.loop_watch import LoopWatch
 from taskq_core.worker.process import run_as_process
@@ -359,7 +358,7 @@ class Worker:
         self._services.start()
         try:
             await self._services.register_queues(self._starts)
-            self._context.listener.started(self)
+            call_guarded(self._context.listener.started, self)
             await self._stopping.wait()
             await self._end_runs()
         except asyncio.CancelledError:  # the caller cancels this worker: end it now
@@ -383,13 +382,10 @@ class Worker:
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
         takeovers = new_takeovers(context, self._socket_name, supervisor=self.supervisor)
         # A takeover releases the leases of a dead worker, which would last for seconds otherwise.
-        after = [each.has_checked for each in takeovers]
-        services = self._services = Services(context)
-        leaderships = services.new_leaderships(after)
-        dead_letters = {queue.name: DeadLetters(context, queue, leaderships[queue.name]) for queue in context.queues}
-        dispatcher = Dispatcher(context, leaderships)
+        services = self._services = Services(context, after=[each.has_checked for each in takeovers])
+        dispatcher = Dispatcher(context, services.leaderships)
         counters = self._counters = RunCounters(context)
-        settler = self._settler = Settler(context, counters=counters, dead_letters=dead_letters, dispatcher=dispatcher)
+        settler = self._settler = Settler(context, counters=counters, dispatcher=dispatcher)
         self._executor = Executor(context, settler, state=state, socket_name=self._socket_name)
         self._starts = Starts(context, settler, self._executor.start)
         self._fetcher = Fetcher(context, settler, self._starts)
@@ -406,10 +402,10 @@ class Worker:
         services.add(
             Subscriber(context, {keys.cancel: self._executor.cancel, keys.control: self._control}),
             *takeovers,
+            dispatcher,
+            counters,
         )
-        services.add_of_queues(self._fetcher, self._starts, leaderships, dead_letters, self._gauges)
-        services.add_relays(self._gauges)
-        services.add(dispatcher, counters)
+        services.add_standard(self._fetcher, self._gauges)
         if self._scheduler is not None:
             services.add(*self._scheduler.services())
         if self._health is not None and (self.is_watched or self._health_server is not None):
@@ -429,7 +425,7 @@ class Worker:
         concurrency = self.config.concurrency
         count = 1 if concurrency < 6 else 3
         serve, share = self._fetcher.serve, -(-concurrency // count)
-        return [serve(self._services.new_pipeline(), number, share) for number in range(count)]
+        return [serve(self._context.new_pipeline(), number, share) for number in range(count)]
 
     def describe(self) -> ServerInfo:
         """Return the worker's presence in the form that tools read."""

@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import json
 import logging
+import math
 import os
 import queue
 import runpy
@@ -35,6 +36,7 @@ from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.logs import LineFormatter
 from taskq_core.tasks.task import Task
 from taskq_core.wire import TaskMessage, decode_message
+from taskq_core.worker.run import Run
 from taskq_core.worker.task_process import frames, signals
 from taskq_core.worker.task_process.failures import encode_failure
 
@@ -148,20 +150,18 @@ class TaskProcess:
     def _call(self, facts: Mapping[str, Any], data: bytes, sender: "_ProgressSender") -> tuple[bytes, bytes]:
         message = decode_message(data)
         app, task = self._find(facts["module"], facts["name"])
-        kwargs = task.codec.decode(message.payload)
         sender.max_result_bytes = task.options.max_result_bytes
         context = _context(facts, message, sender)
-        call: Any = partial(task.body, context, **kwargs) if task.takes_context else partial(task.body, **kwargs)
-        if app.middleware.wraps_runs:
-            for middleware in reversed(app.middleware.of_run(facts["queue"], task.name, facts["name"])):
-                call = partial(middleware.around, context, call)
+        queue = app.runtime.keys.queue(facts["queue"])
+        run = Run(queue, message.id, message, lease_until=math.inf, task=task, context=context)
+        run.decode()
         headers: Mapping[str, str] = message.headers
         if facts["traceparent"] is not None:  # the span that the worker has opened for this run
             headers = {**headers, "traceparent": facts["traceparent"]}
         token = current.set(context)
         try:
             with app.runtime.tracing.continued(headers):
-                result = call()
+                result = run.bound(app.middleware)()
         finally:
             current.reset(token)
         if not message.retention or result is None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from taskq_core import TaskContext, TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.service.loop import Signal
 from taskq_core.wire import QueueKeys, ServerInfo, TaskMessage, decode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from taskq_core.worker.context import WorkerContext
@@ -112,6 +114,11 @@ def context_of(
     """What parts of a worker are made with that run without one."""
     runner = runner or AsyncRunner(app.runtime.endpoint)
     return WorkerContext(app, WorkerConfig(**config), runner, token=token, clock=clock)
+
+
+def unled() -> Any:
+    """Return a stand-in for the leadership of a queue, for services that ask it nothing."""
+    return SimpleNamespace(signal=Signal)
 
 
 class Runner:

@@ -14,7 +14,7 @@ from taskq_core.broker.operations.services import notify, watch_pending
 from taskq_core.service.loop import Signal
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker
-from taskq_core.worker.sampler import Fleet, Sampler
+from taskq_core.worker.sampler import Sampler
 from taskq_core.worker.waker import Watcher
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -180,7 +180,7 @@ async def test_how_often_a_queue_is_noted(
     """In ten minutes."""
     clock = Passing()
     context = context_of(app, clock=clock)
-    sampler = Sampler(context, context.queues[0], leadership, Fleet(context))
+    sampler = Sampler(context, context.queues[0], leadership)
     samples: list[float] = []
 
     async def sample() -> None:

@@ -17,7 +17,7 @@ from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker.reconciler import AGAIN_S, FIRST_S, Reconciler
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, context_of, push_raw, state_of, until
+from tests.taskq_core.worker.conftest import Ends, Runner, context_of, push_raw, state_of, unled, until
 
 pytestmark = pytest.mark.redis
 
@@ -42,7 +42,7 @@ class TestService:
         """The lease lasts until the next pass is due, even if the worker that took it is gone."""
         runner = AsyncRunner(app.runtime.endpoint)
         services = [
-            Reconciler(context_of(app, runner, token=f"w{number}", reconcile_every=300), queue, asyncio.Lock())
+            Reconciler(context_of(app, runner, token=f"w{number}", reconcile_every=300), queue, unled())
             for number in range(3)
         ]
 
@@ -69,7 +69,7 @@ class TestService:
         app.client.enqueue_many(app.remote("a:b").s() for _ in range(120))
         redis_server.client.delete(queue.pending)
         runner = AsyncRunner(app.runtime.endpoint)
-        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, asyncio.Lock())
+        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, unled())
 
         pauses = [await service.work() for _ in range(4)][1:]
 
@@ -82,7 +82,7 @@ class TestService:
     async def test_a_long_pass_keeps_its_lease(self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer) -> None:
         """Each read of the clock advances it far beyond the lease."""
         runner = AsyncRunner(app.runtime.endpoint)
-        service = Reconciler(context_of(app, runner, clock=Hasty()), queue, asyncio.Lock())
+        service = Reconciler(context_of(app, runner, clock=Hasty()), queue, unled())
         await service.work()
         redis_server.client.config_resetstat()
 
@@ -96,7 +96,6 @@ class TestService:
     async def test_a_worker_goes_over_one_queue_at_a_time(self, app: TaskQ, redis_server: RedisServer) -> None:
         """Each pass goes through all keys of the server: many queues must not make a storm of it."""
         inner = AsyncRunner(app.runtime.endpoint)
-        turn = asyncio.Lock()
         sent: list[str] = []
 
         class Noting:
@@ -105,9 +104,8 @@ class TestService:
                 return await inner.run(operation)
 
         runner: Any = Noting()
-        services = [
-            Reconciler(context_of(app, runner), app.runtime.keys.queue(f"q{number}"), turn) for number in range(4)
-        ]
+        context = context_of(app, runner)
+        services = [Reconciler(context, app.runtime.keys.queue(f"q{number}"), unled()) for number in range(4)]
         for each in services:
             await each.work()  # the first look comes later
 
@@ -236,7 +234,7 @@ class TestMovesThatWereCutOff:
         handle = app.client.enqueue(app.remote("t").s())
         await runner.run(move_out(queue, [handle.id], token="aa", target="low"))
         mark = redis_server.client.hget(queue.task(handle.id), "taskq_moving")
-        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, asyncio.Lock())
+        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, unled())
 
         for _ in range(2):
             await service.work()
@@ -254,7 +252,7 @@ class TestMovesThatWereCutOff:
         await runner.run(move_out(queue, [handle.id], token="aa", target="low"))
         raw.zadd(queue.moving, {handle.id: 1_600_000_000})
         raw.set(app.runtime.keys.queue("low").pending, "x")
-        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, asyncio.Lock())
+        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, unled())
 
         pauses = [await service.work() for _ in range(2)]
 

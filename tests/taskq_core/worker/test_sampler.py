@@ -12,9 +12,9 @@ from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import Keys, QueueKeys, ServerInfo
 from taskq_core.wire.samples import LEVELS, SAMPLE_S, QueueSample
-from taskq_core.worker.sampler import Fleet, Sampler
+from taskq_core.worker.sampler import Sampler
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, context_of, until
+from tests.taskq_core.worker.conftest import Runner, context_of, unled, until
 
 BEGUN_S = 1_999_998_005
 """When `Hurried` begins: five seconds after a full hour."""
@@ -45,12 +45,7 @@ async def hurried(app: TaskQ) -> AsyncIterator[Hurried]:
 
 def sampler_of(app: TaskQ, hurried: Hurried, queue: QueueKeys) -> Sampler:
     context = context_of(app, hurried)
-    return Sampler(context, queue, next_to_nothing(), Fleet(context))
-
-
-def next_to_nothing() -> Any:
-    """Return a fake leadership that is never used."""
-    return type("Leadership", (), {"signal": lambda self: None})()
+    return Sampler(context, queue, unled())
 
 
 def samples(server: RedisServer, queue: QueueKeys, number: int = 0) -> list[QueueSample]:
@@ -113,10 +108,9 @@ async def test_workers_are_asked_once_for_all_queues_of_a_worker(
     keys = app.runtime.keys
     redis_server.client.sadd(keys.queues, "a", "b", "c")
     context = context_of(app, hurried)
-    fleet = Fleet(context)
 
     for name in ("a", "b", "c"):
-        await Sampler(context, keys.queue(name), next_to_nothing(), fleet).sample()
+        await Sampler(context, keys.queue(name), unled()).sample()
 
     assert hurried.asked.count("list_alive") == 1
     assert hurried.asked.count("sample") == 3

@@ -196,7 +196,6 @@ def settler_of(app: TaskQ, **config: Any) -> tuple[Settler, list[int]]:
     settler = Settler(
         context,
         counters=RunCounters(context),
-        dead_letters={},
         dispatcher=Dispatcher(context, {}),
     )
     settler.release = lambda slots, ended_in=None: released.append(slots)

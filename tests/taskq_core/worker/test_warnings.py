@@ -10,7 +10,6 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.presence import list_alive
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
-from taskq_core.worker.sampler import Fleet
 from taskq_core.worker.warnings import AGAIN_S, SETTLED_S, WorkerWarnings
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, context_of, until
@@ -36,7 +35,7 @@ def told(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
 def adviser_of(app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, **config: Any) -> WorkerWarnings:
     context = context_of(app, runner, clock=clock, **config)
     context.redis_clock = RedisClock(SYSTEM_CLOCK)
-    return WorkerWarnings(context, Fleet(context))
+    return WorkerWarnings(context)
 
 
 async def test_a_worker_warns_of_a_redis_that_drops_keys(
@@ -103,7 +102,7 @@ async def test_periodic_tasks_without_a_scheduler_anywhere_are_told_of(
 
 
 async def _serves(app: TaskQ, runner: AsyncRunner, queue: str) -> bool:
-    return (await Fleet(context_of(app, runner)).of(queue))[1] > 0
+    return (await context_of(app, runner).fleet.of(queue))[1] > 0
 
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(5.0, "5.0 s ahead of"), (-3.0, "3.0 s behind")])
