@@ -41,13 +41,13 @@ class Aim:
     is_optional: bool = False
 
     @property
-    def words(self) -> str:
+    def bound(self) -> str:
         """Return the aim as text, such as "at least 10,000 tasks/s"."""
         if self.least is not None:
-            return f"at least {self._said(self.least)}"
-        return _COUNTED if self.most is None else f"at most {self._said(self.most)}"
+            return f"at least {self._with_unit(self.least)}"
+        return _COUNTED if self.most is None else f"at most {self._with_unit(self.most)}"
 
-    def _said(self, bound: float) -> str:
+    def _with_unit(self, bound: float) -> str:
         return f"{bound:,.10g} {self.unit}".replace(" x", "x")
 
 
@@ -64,7 +64,7 @@ class Verdict:
     @property
     def is_met(self) -> bool | None:
         """Whether the aim is met. None if the value was not measured, or if the aim has no bound."""
-        if self.value is None or self.aim.words == _COUNTED:
+        if self.value is None or self.aim.bound == _COUNTED:
             return None
         return (self.aim.least is None or self.value >= self.aim.least) and (
             self.aim.most is None or self.value <= self.aim.most
@@ -370,5 +370,5 @@ def table(found: Sequence[Verdict]) -> str:
                 measured += f" ({shown(row.lowest, aim.unit)} to {shown(row.highest, aim.unit)})"
         met = {True: "yes", False: "**no**", None: ""}[each.is_met]
         command = f'`python -m benchmarks --only "{aim.rows[0]}"`' if aim.rows else "`python -m benchmarks --peers`"
-        lines.append(f"| {aim.what} | {aim.words} | {measured} | {met} | {command} |")
+        lines.append(f"| {aim.what} | {aim.bound} | {measured} | {met} | {command} |")
     return "\n".join(lines) + "\n"

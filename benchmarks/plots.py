@@ -138,7 +138,7 @@ def of_aims(results: Results, found: Sequence[Verdict]) -> Results:
             Row(
                 system=OURS if each.is_met else _MISSED,
                 measure=_AIMED,
-                setting=each.aim.words,
+                setting=each.aim.bound,
                 title=each.aim.what,
                 unit="%",
                 higher_is_better=True,

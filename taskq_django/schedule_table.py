@@ -67,13 +67,13 @@ class DatabaseSchedule:
         self._looked_at: float | None = None
         self._troubles: dict[int, str] = {}
 
-    def read(self, seen: object) -> tuple[object, list[Entry]] | None:
+    def read(self, last_version: object) -> tuple[object, list[Entry]] | None:
         """Return the entries of all usable rows, unless nothing has changed. As `ScheduleTable.read`."""
         alias = schedule_alias()
         if alias is None or not self._find_table(alias):
-            return None if seen == 0 else (0, [])
+            return None if last_version == 0 else (0, [])
         try:
-            return _reached(partial(self._read, alias, seen))
+            return _reached(partial(self._read, alias, last_version))
         except Exception:
             self._is_there = False  # it may have been deleted
             raise

@@ -53,12 +53,12 @@ def view_cost(url: str, *, count: int) -> Figures:
 def _get(application: Callable[..., Iterable[bytes]], path: str) -> None:
     environ: dict[str, Any] = {"PATH_INFO": path}
     setup_testing_defaults(environ)
-    said: list[str] = []
-    answer: Any = application(environ, lambda status, headers, trouble=None: said.append(status))
+    statuses: list[str] = []
+    answer: Any = application(environ, lambda status, headers, trouble=None: statuses.append(status))
     body = b"".join(answer)
     answer.close()
-    if said != ["200 OK"] or body != b"ok":
-        raise SystemExit(f"{path} answers {said}")
+    if statuses != ["200 OK"] or body != b"ok":
+        raise SystemExit(f"{path} answers {statuses}")
 
 
 def start_up(url: str, *, times: int) -> Figures:

@@ -23,12 +23,12 @@ class Process:
     """A Python program that runs in a child process. A thread reads its output and stores the last lines."""
 
     def __init__(
-        self, name: str, *arguments: str, environment: Mapping[str, str], an_end: threading.Event | None = None
+        self, name: str, *arguments: str, environment: Mapping[str, str], any_ended: threading.Event | None = None
     ) -> None:
         self.name = name
-        self._an_end = an_end or threading.Event()
+        self._any_ended = any_ended or threading.Event()
         self._lines: deque[str] = deque(maxlen=200)
-        self._news = threading.Condition()
+        self._output_changed = threading.Condition()
         self._has_ended = False
         self._popen = subprocess.Popen(
             [sys.executable, *arguments],
@@ -46,24 +46,24 @@ class Process:
     def _read(self) -> None:
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
-            with self._news:
+            with self._output_changed:
                 self._lines.append(line.rstrip())
-                self._news.notify_all()
-        with self._news:
+                self._output_changed.notify_all()
+        with self._output_changed:
             self._has_ended = True
-            self._news.notify_all()
-        self._an_end.set()
+            self._output_changed.notify_all()
+        self._any_ended.set()
 
     def tail(self) -> str:
         """Return the last lines that the process printed, indented."""
-        with self._news:
+        with self._output_changed:
             lines = list(self._lines)[-20:] or ["(nothing)"]
         return "\n".join(f"    {line}" for line in lines)
 
     def wait_for(self, pattern: str, timeout_s: float) -> str:
         """Wait until the process prints a line that matches a pattern. Return the first group of the match."""
         deadline = time.monotonic() + timeout_s
-        with self._news:
+        with self._output_changed:
             while True:
                 for line in self._lines:
                     if match := re.search(pattern, line):
@@ -72,7 +72,7 @@ class Process:
                     break
                 if (left := deadline - time.monotonic()) <= 0:
                     raise DemoError(f"{self.name} was not ready after {timeout_s:.0f} s; it printed:\n{self.tail()}")
-                self._news.wait(left)
+                self._output_changed.wait(left)
         raise self._ended()
 
     def check(self) -> None:
@@ -117,11 +117,11 @@ class Processes:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._running: list[Process] = []
-        self._an_end = threading.Event()
+        self._any_ended = threading.Event()
 
     def start(self, name: str, *arguments: str) -> Process:
         """Start a process that runs until the demo ends."""
-        process = Process(name, *arguments, environment=self._environment, an_end=self._an_end)
+        process = Process(name, *arguments, environment=self._environment, any_ended=self._any_ended)
         self._running.append(process)
         return process
 
@@ -141,7 +141,7 @@ class Processes:
 
     def wait_for_an_end(self) -> None:
         """Wait until a process has ended, and raise `DemoError`."""
-        self._an_end.wait()
+        self._any_ended.wait()
         time.sleep(INTERRUPT_DELAY_S)
         self.check()
 

@@ -78,12 +78,12 @@ def post(url: str, path: str, data: dict[str, Any] | None = None) -> Visit:
     answer = httpx.post(url + path, json=data, timeout=60)
     if answer.status_code not in (200, 202):
         raise DemoError(f"POST {path} answered {answer.status_code}, expected 200 or 202:\n{answer.text[:500]}")
-    told = answer.json()
-    status = httpx.get(f"{url}/tasks/status/{told['queue']}/{told['id']}", timeout=60)
+    body = answer.json()
+    status = httpx.get(f"{url}/tasks/status/{body['queue']}/{body['id']}", timeout=60)
     if status.status_code != 200:
         raise DemoError(f"GET {status.url.path} answered {status.status_code}, expected 200:\n{status.text[:500]}")
-    task = EnqueuedTask(name=status.json()["name"], id=told["id"], queue=told["queue"])
-    return Visit(service=API, path=path, status=answer.status_code, tasks=(task,), answer=told)
+    task = EnqueuedTask(name=status.json()["name"], id=body["id"], queue=body["queue"])
+    return Visit(service=API, path=path, status=answer.status_code, tasks=(task,), answer=body)
 
 
 def photo(kind: str) -> bytes:

@@ -70,12 +70,12 @@ async def signup(new: Signup, client: ClientDep, accepted: AcceptedDep) -> TaskA
 
 
 @router.post("/photos/{photo_id}/resize", status_code=202)
-async def resize(photo_id: int, wanted: Resize, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
+async def resize(photo_id: int, new: Resize, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
     """Enqueue a task that makes a smaller copy of a photo."""
     photo = await Photo.objects.filter(id=photo_id).afirst()
     if photo is None:
         raise HTTPException(404, "no such photo")
-    return accepted(await client.enqueue(resize_image.s(photo.image.name, width=wanted.width)))
+    return accepted(await client.enqueue(resize_image.s(photo.image.name, width=new.width)))
 
 
 @router.post("/reports")

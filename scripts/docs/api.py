@@ -112,10 +112,10 @@ def _thing(name: str, thing: Any, slugs: _Slugs, *, promised: Mapping[str, Any])
 
 def _members(thing: Any, promised: Mapping[str, Any]) -> dict[str, Any]:
     bases = thing.mro()
-    told = {each.path for base in bases if base.name in promised for each in (base, *base.mro())}
+    documented = {each.path for base in bases if base.name in promised for each in (base, *base.mro())}
     members = dict(thing.members)
     for base in bases:
-        if base.path not in told:
+        if base.path not in documented:
             members |= {name: base.members[name] for name in base.members if name not in members}
     return members
 

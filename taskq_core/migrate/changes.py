@@ -194,9 +194,9 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
     is_django = any(_IMPORTS_DJANGO.search(data) for data in texts.values())
     files: dict[Path, File] = {}
     _parse((each for each in changes if _MAKES_TASKS.search(texts[each.path])), texts, files, project)
-    for look in (find_apps, find_tasks):
+    for find in (find_apps, find_tasks):
         for file in files.values():
-            look(file)
+            find(file)
     tasks = re.compile("|".join({rf"\b{task.node.name.value}\b" for task in project.tasks}).encode() or rb"(?!)")
     others = (each for each in changes if each.path not in files and not each.error)
     used = (each for each in others if _USES_TASKS.search(texts[each.path]) and tasks.search(texts[each.path]))

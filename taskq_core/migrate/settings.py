@@ -196,9 +196,9 @@ def _routes(value: cst.BaseExpression) -> dict[str, str] | None:
     """Return queues by task name or pattern; None if a route has other options than a queue."""
     found: dict[str, str] = {}
     for name, route in entries(value) or [(..., value)]:
-        said = dict(entries(route) or ())
-        queue = constant(said.get("queue"))
-        if not isinstance(name, str) or said.keys() != {"queue"} or not isinstance(queue, str):
+        options = dict(entries(route) or ())
+        queue = constant(options.get("queue"))
+        if not isinstance(name, str) or options.keys() != {"queue"} or not isinstance(queue, str):
             return None
         found[name] = queue
     return found

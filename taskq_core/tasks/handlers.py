@@ -280,8 +280,8 @@ def refuse_other(
     if known is None or (origin(known) == origin(new) and not is_redefined()):
         return
     places = " and ".join(filter(None, (place(known), place(new))))
-    seen = f"; see {places}" if places else ""
-    raise TaskDefinitionError(f"{what} is already used by {origin(known)}; {origin(new)} needs {remedy}{seen}")
+    hint = f"; see {places}" if places else ""
+    raise TaskDefinitionError(f"{what} is already used by {origin(known)}; {origin(new)} needs {remedy}{hint}")
 
 
 class Definitions:

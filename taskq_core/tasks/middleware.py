@@ -110,11 +110,11 @@ class MiddlewareStack:
         self._changed()
 
     def _changed(self) -> None:
-        self._seeing, self._wrapping = self._only(_sees_calls), self._only(_wraps_runs)
-        self.sees_calls, self.wraps_runs = bool(self._seeing), bool(self._wrapping)
+        self._for_calls, self._for_runs = self._only(_sees_calls), self._only(_wraps_runs)
+        self.sees_calls, self.wraps_runs = bool(self._for_calls), bool(self._for_runs)
 
-    def _only(self, wanted: Callable[[Middleware], bool]) -> dict[tuple[str, str], tuple[Middleware, ...]]:
-        return {scope: found for scope, each in self._by_scope.items() if (found := tuple(filter(wanted, each)))}
+    def _only(self, is_included: Callable[[Middleware], bool]) -> dict[tuple[str, str], tuple[Middleware, ...]]:
+        return {scope: found for scope, each in self._by_scope.items() if (found := tuple(filter(is_included, each)))}
 
     # --- for clients and workers --------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class MiddlewareStack:
         Middleware of the application runs first and may change the queue. Then the middleware of that queue runs.
         """
         for kind in _KINDS:
-            for middleware in self._seeing.get(_scope(kind, call), ()):
+            for middleware in self._for_calls.get(_scope(kind, call), ()):
                 call = _checked(middleware, middleware.enqueue(call))
         return call
 
@@ -137,7 +137,7 @@ class MiddlewareStack:
                 call it on the event loop.
         """
         for kind in _KINDS:
-            for middleware in self._seeing.get(_scope(kind, call), ()):
+            for middleware in self._for_calls.get(_scope(kind, call), ()):
                 if blocking is not None and type(middleware).aenqueue is Middleware.aenqueue:
                     call = _checked(middleware, await blocking(middleware.enqueue, call))
                 else:
@@ -156,7 +156,7 @@ class MiddlewareStack:
         scopes = [_EVERYWHERE, ("queue", queue), ("task", handler)]
         if name != handler:
             scopes.append(("task", name))
-        return tuple(each for scope in scopes for each in self._wrapping.get(scope, ()))
+        return tuple(each for scope in scopes for each in self._for_runs.get(scope, ()))
 
 
 def _scope(kind: str, call: Signature[Any]) -> tuple[str, str]:

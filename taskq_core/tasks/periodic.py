@@ -328,11 +328,11 @@ class ScheduleTable(Protocol):
     every_s: float
     """Seconds between two reads of the table."""
 
-    def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
+    def read(self, last_version: object) -> tuple[object, list[PeriodicTask]] | None:
         """Return the version of the table and its entries. Return None if the table is unchanged since the last read.
 
         Args:
-            seen: The version that the last read returned, None for the first read.
+            last_version: The version that the last read returned, None for the first read.
         """
         ...
 
@@ -415,8 +415,8 @@ class Timetable:
         if not callable(function):
             raise ConfigurationError(f"a provider must be a function, got {function!r}")
         every_s = seconds("every", every, allow_zero=False)
-        asked = function if is_coroutine_function(function) else _listed(function)
-        self.providers.append(Provider(self.guard(asked), every_s))
+        provider = function if is_coroutine_function(function) else _listed(function)
+        self.providers.append(Provider(self.guard(provider), every_s))
         self.version += 1
 
     def add_hook(self, hook: object) -> None:

@@ -55,10 +55,10 @@ class Table:
         if self.trouble is not None:
             raise self.trouble
 
-    def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
+    def read(self, last_version: object) -> tuple[object, list[PeriodicTask]] | None:
         self._answer("read")
         self.reads += 1
-        return None if seen == self.version else (self.version, self.entries)
+        return None if last_version == self.version else (self.version, self.entries)
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
         self._answer("written")
