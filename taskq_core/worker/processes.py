@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from taskq_core.broker.connection import Address
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.errors import TaskProcessError
 from taskq_core.telemetry import launched
@@ -67,6 +68,7 @@ class TaskProcesses:
     ) -> None:
         self._app = context.app
         self._worker = context.token
+        self._redis_clock = context.redis_clock
         self._deadlines = deadlines
         self._progress = progress
         self._name = name
@@ -169,7 +171,7 @@ class TaskProcesses:
             "name": run.name,
             "queue": run.queue.name,
             "worker": self._worker,
-            "deadline_s": self._deadlines.unix_s(run),
+            "clock_ahead_s": self._redis_clock.time() - SYSTEM_CLOCK.time(),
             "traceparent": None if run.span is None else run.span.traceparent,
         }
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from taskq_core.app import TaskQ, applications
 from taskq_core.broker.connection import Address
-from taskq_core.clock import utc_datetime
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec import encode_result_within
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import IterationError, TaskInterrupted, UnknownTaskError
@@ -36,7 +36,8 @@ from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.logs import LineFormatter
 from taskq_core.tasks.task import Task
 from taskq_core.wire import TaskMessage, decode_message
-from taskq_core.worker.run import Run
+from taskq_core.worker.deadlines import LATEST_S
+from taskq_core.worker.run import Run, ends_at
 from taskq_core.worker.task_process import frames, signals
 from taskq_core.worker.task_process.failures import encode_failure
 
@@ -276,13 +277,15 @@ class _ProgressSender:
 
 
 def _context(facts: Mapping[str, Any], message: TaskMessage, sender: _ProgressSender) -> TaskContext:
+    ahead_s = facts["clock_ahead_s"]  # Redis's clock minus the clock of this machine
+    ends_s = ends_at(message, SYSTEM_CLOCK.time(), clock_ahead_s=ahead_s) + ahead_s
     return TaskContext(
         id=message.id,
         name=facts["name"],
         queue=facts["queue"],
         retried=message.retried,
         max_retry=message.retry,
-        deadline=utc_datetime(facts["deadline_s"]),
+        deadline=utc_datetime(min(ends_s, LATEST_S)),
         headers=dict(message.headers),
         worker=facts["worker"],
         _open_buffer=lambda: sender,

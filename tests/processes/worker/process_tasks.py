@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def about(context: TaskContext, text: str) -> dict[str, Any]:
         "same": current_task() is context,
         "attempt": context.attempt,
         "worker": context.worker,
-        "deadline": context.deadline is not None,
+        "deadline": timedelta(0) < context.deadline - datetime.now(UTC) < timedelta(hours=1),
         "marked": os.environ.get("MARKED") == f"default {os.getpid()}",
         "trace": f"{current.trace_id:032x}",
     }
