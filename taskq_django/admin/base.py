@@ -109,6 +109,11 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         """Return all rows, for Django's own views."""
         return self.get_rows(request)
 
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        """Return the rows that a search finds. The rows decide where to search; `search_fields` shows the form."""
+        text = search_term.strip() if self.get_search_fields(request) else ""
+        return (queryset.matching(text) if text else queryset), False
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the change list class of the base class, extended to read from Redis."""
         return type("RedisList", (RedisChangeList, super().get_changelist(request, **kwargs)), {})

@@ -33,13 +33,11 @@ from taskq_django.admin.formats import (
     size,
     state_name,
 )
-from taskq_django.admin.rows import ListRows
+from taskq_django.admin.rows import ListRows, once, row_of
 from taskq_django.app import taskq
 from taskq_django.models import Queue
 
 DAYS_VAR = "days"
-_READ = "taskq_queues"
-"""Attribute of a request that caches the queues read for it."""
 DELETABLE = tuple(state for state in STATES if state is not TaskState.ACTIVE)
 
 
@@ -189,7 +187,7 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     """The pages of queues, as a mixin for a `ModelAdmin`: a list, and a page for each queue with its history."""
 
     list_display = ("name", "status", "tasks", "latency", "memory", "processed_today", "failed_today", "error_rate")
-    search_fields = ("name",)  # shows the search form; get_search_results searches
+    search_fields = ("name",)
     search_help_text = _("Part of the name of a queue.")
     actions = ("pause", "resume", "empty", "delete_selected")
     fieldsets = (
@@ -213,27 +211,15 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         """Return the queues. A page reads them once; an action reads them again, because it changes them."""
         if request.method != "GET":
             return self.dashboard().queues()
-        if not hasattr(request, _READ):
-            setattr(request, _READ, self.dashboard().queues())
-        found: QueuesOverview = getattr(request, _READ)
-        return found
+        return once(request, "overview", self.dashboard().queues)
 
     def get_rows(self, request: HttpRequest) -> ListRows:
         """Return all queues."""
         links = Links(request, self.admin_site)
-        found = self.overview(request)
-        largest = max((row.size for row in found.queues), default=0)
-        rows = []
-        for record in found.queues:
-            queue: Any = Queue(name=record.name)
-            queue.record, queue.links, queue.largest = record, links, largest
-            rows.append(queue)
-        return ListRows(Queue, rows)
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the queues whose name contains a text."""
-        text = search_term.strip().lower()
-        return (queryset.only_if(lambda queue: text in queue.name.lower()) if text else queryset), False
+        found = self.overview(request).queues
+        largest = max((row.size for row in found), default=0)
+        rows = [row_of(Queue, record.name, record, links=links, largest=largest) for record in found]
+        return ListRows(Queue, rows, lambda record, text: text in record.name.lower())
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
         """Return one queue with its history, None if it does not exist."""

@@ -6,17 +6,37 @@ that, and its subclasses read the rows. Other lookups raise `FieldError`, which 
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.core.exceptions import FieldError
 from django.db import models
 from django.db.models import Q
+from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from taskq_core import ConfigurationError
+from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.formats import number
+
+T = TypeVar("T")
+
+
+def once(request: HttpRequest, name: str, read: Callable[[], T]) -> T:
+    """Return a value that is read once per request."""
+    stored: dict[str, Any] = vars(request).setdefault("taskq_rows", {})
+    if name not in stored:
+        stored[name] = read()
+    found: T = stored[name]
+    return found
+
+
+def row_of(model: type[models.Model], key: str, record: Any, **attributes: Any) -> Any:
+    """Return a row: an instance of the model with a record of the core and further attributes."""
+    row: Any = model(pk=key)
+    vars(row).update(attributes, record=record)
+    return row
 
 
 class RowsQuery:
@@ -83,6 +103,10 @@ class Rows(ABC):
     def _clone(self) -> "Rows":
         return self
 
+    def matching(self, text: str) -> "Rows":
+        """Return the rows that a search for a text finds."""
+        raise NotImplementedError
+
     def order_by(self, *fields: str) -> "Rows":
         """Return the rows sorted by columns. By default they have one order only."""
         return self
@@ -114,11 +138,25 @@ class ListRows(Rows):
 
     Each may have a `record`. The `ordering` of a column is the name of its attribute, or `sizes__pending` for the value
     of a key in a mapping. Sequences are sorted by their length. None comes first.
+
+    Args:
+        model: Model of the rows.
+        rows: The rows.
+        is_match: Returns whether a search for a text, in lower case, finds a record.
     """
 
-    def __init__(self, model: type[models.Model], rows: Iterable[Any]) -> None:
+    def __init__(
+        self, model: type[models.Model], rows: Iterable[Any], is_match: Callable[[Any, str], bool] | None = None
+    ) -> None:
         super().__init__(model)
         self._rows: list[Any] = list(rows)
+        self._is_match = is_match
+
+    def matching(self, text: str) -> "ListRows":
+        """Return the rows whose record matches a text."""
+        assert self._is_match is not None
+        is_match = self._is_match
+        return self.only_if(lambda row: is_match(row.record, text.lower()))
 
     def read(self, start: int, stop: int) -> Sequence[Any]:
         """Return the rows from index `start` to `stop`."""
@@ -135,7 +173,7 @@ class ListRows(Rows):
 
     def only_if(self, matches: Any) -> "ListRows":
         """Return the rows for which a function returns True, for filters and searches."""
-        return ListRows(self.model, (row for row in self._rows if matches(row)))
+        return ListRows(self.model, (row for row in self._rows if matches(row)), self._is_match)
 
     def order_by(self, *fields: str) -> "ListRows":
         """Return the rows sorted by values of their records, `-` for descending."""
@@ -144,7 +182,7 @@ class ListRows(Rows):
             name = field.removeprefix("-")
             if name != "pk":  # the change list adds it to break ties; the rows are in that order already
                 rows.sort(key=lambda row: _sort_key(row.record, name), reverse=field.startswith("-"))
-        return ListRows(self.model, rows)
+        return ListRows(self.model, rows, self._is_match)
 
 
 def _sort_key(record: Any, path: str) -> tuple[bool, Any]:
@@ -189,17 +227,14 @@ class FilteredRows(Rows):
     Args:
         model: Model of the rows.
         wanted: Filter of the core's dashboard, a `TaskFilter` or a `WorkflowFilter`.
-        cursor: Cursor at which a search continues, from `next_cursor`; None at the start.
-        searches: Cache of the searches of this request, shared by all rows that are derived from these.
+        request: Request of the user. Its address has the cursor at which a search continues, from `next_cursor`.
     """
 
-    def __init__(
-        self, model: type[models.Model], wanted: Any, *, cursor: str | None, searches: dict[object, Any]
-    ) -> None:
+    def __init__(self, model: type[models.Model], wanted: Any, request: HttpRequest) -> None:
         super().__init__(model)
         self.wanted = wanted
-        self._searches = searches
-        before, colon, place = (cursor or "").partition(":")
+        self._searches: dict[object, Any] = once(request, "searches", dict)
+        before, colon, place = request.GET.get(CURSOR_VAR, "").partition(":")
         is_ours = bool(colon) and before.isascii() and before.isdecimal() and len(before) <= 12
         self._before = int(before) if is_ours else 0
         self._place = place if is_ours else None
@@ -207,6 +242,10 @@ class FilteredRows(Rows):
     def narrow(self, **wanted: Any) -> Self:
         """Return the rows that also match these fields of the filter."""
         return self._changed(wanted=replace(self.wanted, **wanted))
+
+    def matching(self, text: str) -> Self:
+        """Return the rows that contain a text."""
+        return self.narrow(text=text)
 
     def _changed(self, **attributes: Any) -> Self:
         changed = copy.copy(self)

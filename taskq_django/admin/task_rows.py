@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -14,7 +15,7 @@ from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, total_of
 from taskq_core.views import Dashboard, FoundTasks, TaskFilter, TaskRecord, TaskSelection, selection_of
 from taskq_core.wire.ids import worker_token
 from taskq_django.admin.formats import key_of, number, parts_of
-from taskq_django.admin.rows import FilteredRows
+from taskq_django.admin.rows import FilteredRows, row_of
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
@@ -79,14 +80,12 @@ class TaskRows(FilteredRows):
     """Tasks, except those in groups.
 
     Args:
+        request: As in `FilteredRows`.
         count_queues: Returns the queues, which it reads once per request.
-        cursor, searches: As in `FilteredRows`.
     """
 
-    def __init__(
-        self, count_queues: Callable[[], Sequence[QueueInfo]], *, cursor: str | None, searches: dict[object, Any]
-    ) -> None:
-        super().__init__(Task, TaskFilter(), cursor=cursor, searches=searches)
+    def __init__(self, request: HttpRequest, count_queues: Callable[[], Sequence[QueueInfo]]) -> None:
+        super().__init__(Task, TaskFilter(), request)
         self._count_queues = count_queues
         self._inspector = Inspector(taskq)
         self._order: tuple[str, ...] = ()
@@ -130,8 +129,7 @@ class TaskRows(FilteredRows):
         return rows
 
     def _row(self, record: TaskRecord) -> Task:
-        task = Task(id=key_of(record.queue, record.id))
-        task.record = record
+        task: Task = row_of(Task, key_of(record.queue, record.id), record)
         return task
 
     def _whole(self, record: TaskRecord) -> TaskRecord:

@@ -19,9 +19,9 @@ from taskq_core.inspector import Inspector, QueueInfo, UnreadableTask
 from taskq_core.views import is_editable, signature_of, summary_of
 from taskq_django.admin.actions import as_code, form_field
 from taskq_django.admin.base import BaseAdmin
-from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.filters import AgeFilter, QueueFilter, StateFilter, TypeFilter
 from taskq_django.admin.formats import key_of, render
+from taskq_django.admin.rows import once
 from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_columns import TaskColumns
 from taskq_django.admin.task_fields import TaskFields
@@ -105,28 +105,18 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
 
     form = TaskForm
     list_filter = (QueueFilter, StateFilter, TypeFilter, AgeFilter)
-    search_fields = ("id",)  # shows the search form; get_search_results searches
+    search_fields = ("id",)
     search_help_text = gettext_lazy("The id of a task, or part of its id, its arguments or its last error.")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def queue_infos(self, request: HttpRequest) -> Sequence[QueueInfo]:
         """Return the queues. They are read once per request."""
-        infos: Sequence[QueueInfo] | None = getattr(request, "taskq_queue_infos", None)
-        if infos is None:
-            infos = Inspector(taskq).queue_infos()
-            request.taskq_queue_infos = infos  # type: ignore[attr-defined]  # cached for this request
-        return infos
+        return once(request, "queues", Inspector(taskq).queue_infos)
 
     def get_rows(self, request: HttpRequest) -> TaskRows:
         """Return all tasks, except those in groups."""
-        searches = vars(request).setdefault("taskq_searches", {})
-        return TaskRows(partial(self.queue_infos, request), cursor=request.GET.get(CURSOR_VAR), searches=searches)
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the tasks that contain a text."""
-        text = search_term.strip()
-        return (queryset.narrow(text=text) if text else queryset), False
+        return TaskRows(request, partial(self.queue_infos, request))
 
     # --- the page of one task -----------------------------------------------------------------------------------------
 

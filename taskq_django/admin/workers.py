@@ -13,14 +13,14 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop, ngettext, ngettext_lazy, override, pgettext, pgettext_lazy
 
 from taskq_core.errors import WorkerNotFoundError
-from taskq_core.inspector import Inspector, WorkerAction
+from taskq_core.inspector import Inspector, WorkerAction, WorkerProcess
 from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.views import Dashboard
 from taskq_django.admin.actions import AdminForm, confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.columns import column
 from taskq_django.admin.formats import Links, moment, number, render, span
-from taskq_django.admin.rows import ListRows, Rows
+from taskq_django.admin.rows import ListRows, Rows, row_of
 from taskq_django.app import taskq
 from taskq_django.models import Worker
 
@@ -43,7 +43,7 @@ class WorkerAdminMixin(RedisAdminMixin):
 
     list_display = ("host", "pid", "status", "uptime", "busy", "processed", "failed", "queues", "running")
     actions = ("quiet", "resume", "scale", "stop")
-    search_fields = ("host",)  # shows the search form; get_search_results searches
+    search_fields = ("host",)
     search_help_text = _("Part of the host or of the name of a queue, a status, or a process id.")
     fieldsets = (
         (None, {"fields": ("host", "pid", "id", "status", "started_at", "uptime")}),
@@ -55,23 +55,8 @@ class WorkerAdminMixin(RedisAdminMixin):
     def get_rows(self, request: HttpRequest) -> ListRows:
         """Return all running workers."""
         links = Links(request, self.admin_site)
-        rows = []
-        for record in Dashboard(Inspector(taskq)).workers().workers:
-            worker: Any = Worker(id=record.id)
-            worker.record, worker.links = record, links
-            rows.append(worker)
-        return ListRows(Worker, rows)
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the workers whose host or queue contains a text, or whose process id or status is the text."""
-        text = search_term.strip().lower()
-
-        def matches(worker: Any) -> bool:
-            record = worker.record
-            parts = [record.host, *record.queues]
-            return any(text in part.lower() for part in parts) or text in (str(record.pid), record.status)
-
-        return (queryset.only_if(matches) if text else queryset), False
+        found = Dashboard(Inspector(taskq)).workers().workers
+        return ListRows(Worker, [row_of(Worker, record.id, record, links=links) for record in found], _is_match)
 
     # --- columns and lines --------------------------------------------------------------------------------------------
 
@@ -212,6 +197,12 @@ class WorkerAdminMixin(RedisAdminMixin):
             "The request was sent to %(count)d worker.", "The request was sent to %(count)d workers.", len(reached)
         )
         self.message_user(request, text % {"count": len(reached)}, messages.SUCCESS)
+
+
+def _is_match(worker: WorkerProcess, text: str) -> bool:
+    """Return whether host or queue of a worker contain a text, or its process id or status is the text."""
+    parts = [worker.host, *worker.queues]
+    return any(text in part.lower() for part in parts) or text in (str(worker.pid), worker.status)
 
 
 @admin.register(Worker)

@@ -24,10 +24,9 @@ from taskq_core.views import (
 from taskq_core.workflow import WorkflowHandle, WorkflowState
 from taskq_django.admin.actions import Deadline, SkippedError, row_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
-from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.filters import WorkflowQueueFilter, WorkflowStateFilter
 from taskq_django.admin.formats import Links, key_of, parts_of
-from taskq_django.admin.rows import FilteredRows
+from taskq_django.admin.rows import FilteredRows, once, row_of
 from taskq_django.admin.workflow_fields import MEMBERS_SHOWN, WorkflowColumns, members_page
 from taskq_django.app import taskq
 from taskq_django.models import Workflow
@@ -62,20 +61,15 @@ class WorkflowRows(FilteredRows):
     """Workflows.
 
     Args:
+        request: As in `FilteredRows`.
         count_workflows: Returns the number of workflows of each queue, which it reads once per request.
         links: Links to other pages.
-        cursor, searches: As in `FilteredRows`.
     """
 
     def __init__(
-        self,
-        count_workflows: Callable[[], Sequence[WorkflowCounts]],
-        links: Links,
-        *,
-        cursor: str | None,
-        searches: dict[object, Any],
+        self, request: HttpRequest, count_workflows: Callable[[], Sequence[WorkflowCounts]], links: Links
     ) -> None:
-        super().__init__(Workflow, WorkflowFilter(), cursor=cursor, searches=searches)
+        super().__init__(Workflow, WorkflowFilter(), request)
         self._count_workflows = count_workflows
         self._links = links
         self._dashboard = Dashboard(Inspector(taskq))
@@ -98,9 +92,7 @@ class WorkflowRows(FilteredRows):
         ]
 
     def _row(self, record: WorkflowRow) -> Any:
-        row: Any = Workflow(id=key_of(record.queue, record.id))
-        row.record, row.links = record, self._links
-        return row
+        return row_of(Workflow, key_of(record.queue, record.id), record, links=self._links)
 
     def pick(self, keys: Sequence[str]) -> Sequence[Any]:
         """Read workflows by their keys. The filter does not apply."""
@@ -131,7 +123,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
 
     list_display = ("title", "state", "progress", "home", "started", "ended")
     list_filter = (WorkflowStateFilter, WorkflowQueueFilter)
-    search_fields = ("id",)  # shows the search form; get_search_results searches
+    search_fields = ("id",)
     search_help_text = gettext_lazy("Part of the name or the id of a workflow.")
     actions: Any = ("cancel_workflows", "retry_workflows")
     fieldsets = (
@@ -144,28 +136,14 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def workflow_counts(self, request: HttpRequest) -> Sequence[WorkflowCounts]:
-        """Return the number of workflows of each home queue. The numbers are read once per request."""
-        found: Sequence[WorkflowCounts] | None = getattr(request, "taskq_workflow_counts", None)
-        if found is None:
-            inspector = Inspector(taskq)
-            counts = Dashboard(inspector).workflow_counts(inspector.queues())
-            found = [each for each in counts if each.running or each.ended]
-            request.taskq_workflow_counts = found  # type: ignore[attr-defined]  # cached for this request
-        return found
+        """Return the number of workflows of each home queue that has some. The numbers are read once per request."""
+        inspector = Inspector(taskq)
+        read = lambda: Dashboard(inspector).workflow_counts(inspector.queues())  # noqa: E731 - read only if not stored
+        return [each for each in once(request, "workflows", read) if each.running or each.ended]
 
     def get_rows(self, request: HttpRequest) -> WorkflowRows:
         """Return all workflows."""
-        return WorkflowRows(
-            partial(self.workflow_counts, request),
-            Links(request, self.admin_site),
-            cursor=request.GET.get(CURSOR_VAR),
-            searches=vars(request).setdefault("taskq_workflow_searches", {}),
-        )
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the workflows whose name or id contains a text."""
-        text = search_term.strip()
-        return (queryset.narrow(text=text) if text else queryset), False
+        return WorkflowRows(request, partial(self.workflow_counts, request), Links(request, self.admin_site))
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
         """Return one workflow with its steps, and the step that is selected in the address."""
