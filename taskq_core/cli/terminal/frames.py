@@ -1,6 +1,7 @@
 """Bases of screens: a list of records in pages, and a long text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rich.text import Text
@@ -20,6 +21,33 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[R]):
+    """The page of a list, as its screen shows it.
+
+    Attributes:
+        heading: The title.
+        columns: The columns of the table.
+        records: The records.
+        key: Returns the key of a record.
+        next: Where the next page begins, None if this is the last one.
+        facts: The lines above the table.
+        choices: The values that can be selected, with labels.
+        below: The line below the table.
+        empty: The text instead of an empty table.
+    """
+
+    heading: str
+    columns: Sequence[Column]
+    records: Sequence[R]
+    key: Callable[[R], str]
+    next: Any = None
+    facts: Text | None = None
+    choices: Sequence[tuple[Any, Text]] = ()
+    below: str = ""
+    empty: str = ""
+
+
 class ListScreen(DashScreen[T], Generic[T, R]):
     """A screen with a table of records, and optionally with pages, a choice such as of a state, and a filter.
 
@@ -29,11 +57,10 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         text: The filter; "" without one.
         choice: The selected value of `choices`.
         table: The table.
+        page: The visible page, None before the first read.
         places: Start of the shown page and of each page before: a number of records or a cursor; 0 is the first page.
     """
 
-    EMPTY: ClassVar[str] = ""
-    """The text instead of an empty table."""
     OPENS: ClassVar[bool] = True
     """Whether Enter opens a record."""
     FILTER: ClassVar[str] = ""
@@ -59,48 +86,21 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         self.choice = choice
         self.places: list[Any] = [0]
         self.table = Records(self.palette, opens=self.OPENS, id="table")
+        self.page: Page[R] | None = None
 
     # --- defined by each screen ---------------------------------------------------------------------------------------
 
-    def columns(self, found: T) -> Sequence[Column]:
-        """Return the columns of the table."""
-        raise NotImplementedError
-
-    def records(self, found: T) -> Sequence[R]:
-        """Return the records in the data of a read."""
-        raise NotImplementedError
-
-    def key(self, record: R) -> str:
-        """Return the key of a record."""
+    def page_of(self, found: T) -> Page[R]:
+        """Return the page that shows the data of a read."""
         raise NotImplementedError
 
     def open(self, record: R) -> None:
         """Open a record."""
         raise NotImplementedError
 
-    def next_place(self, found: T) -> Any:
-        """Return where the next page begins, None if this is the last one."""
+    def panel(self) -> Text | None:
+        """Return details of the selected record, for the space below the table."""
         return None
-
-    def facts(self, found: T) -> Text | None:
-        """Return the lines above the table."""
-        return None
-
-    def choices(self, found: T) -> Sequence[tuple[Any, Text]]:
-        """Return the values that can be selected, with labels."""
-        return ()
-
-    def below(self, found: T) -> str:
-        """Return the line below the table."""
-        return ""
-
-    def panel(self, found: T) -> Text | None:
-        """Return details below the table, of the selected record."""
-        return None
-
-    def nothing(self, found: T) -> str:
-        """Return the text instead of an empty table."""
-        return self.EMPTY
 
     def filtered(self, text: str) -> None:
         """Prepare to read with a filter.
@@ -121,23 +121,28 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         yield Static(id="panel")
         yield Input(placeholder=self.FILTER, id="filter")
 
+    @property
+    def heading(self) -> str:
+        """The title. Before the first read, it is the name of the screen."""
+        return self.TOP if self.page is None else self.page.heading
+
     def draw(self, found: T) -> None:
         """Show the data of a read."""
-        records = self.records(found)
-        if not records and isinstance(self.place, int) and self.place:  # the records of this page no longer exist
+        page = self.page = self.page_of(found)
+        if not page.records and isinstance(self.place, int) and self.place:  # the records of this page no longer exist
             self.places.pop()
             self.reload()
             return
-        self.show("#facts", self.facts(found))
+        self.show("#facts", page.facts)
         labels = [
             clickable(label, f"screen.choose_number({number})", is_on=choice == self.choice)
-            for number, (choice, label) in enumerate(self.choices(found))
+            for number, (choice, label) in enumerate(page.choices)
         ]
         self.show("#choices", Text("  ").join(labels))
-        self.table.fill(self.columns(found), records, self.key)
-        self.show("#empty", None if records else shown(self.nothing(found)))
-        self.show("#pages", shown(self.below(found)))
-        self.show("#panel", self.panel(found))
+        self.table.fill(page.columns, page.records, page.key)
+        self.show("#empty", None if page.records else shown(page.empty))
+        self.show("#pages", shown(page.below))
+        self.show("#panel", self.panel())
 
     def show(self, selector: str, text: Text | None) -> None:
         """Show a text in a widget; hide the widget if the text is empty."""
@@ -154,7 +159,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     def on_data_table_row_highlighted(self) -> None:
         """Show the details of the selected record, and the actions that fit it."""
         if self.found is not None and self.has_parts:
-            self.show("#panel", self.panel(self.found))
+            self.show("#panel", self.panel())
             self.refresh_bindings()
 
     def on_data_table_row_selected(self, event: Records.RowSelected) -> None:
@@ -182,8 +187,8 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     def action_page(self, by: int) -> None:
         """Show the next or previous page."""
-        place = None if self.found is None else self.next_place(self.found)
-        if by > 0 and place is not None:
+        place = None if self.page is None else self.page.next
+        if by > 0 and place not in (None, self.place):  # it is that place while the next page is being read
             self.places.append(place)
         elif by < 0 and len(self.places) > 1:
             self.places.pop()
@@ -203,14 +208,14 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     def action_choose(self, by: int) -> None:
         """Select the next or previous value of `choices`."""
-        choices = [] if self.found is None else [choice for choice, _ in self.choices(self.found)]
+        choices = [] if self.page is None else [choice for choice, _ in self.page.choices]
         if self.choice in choices:
             self.action_choose_number((choices.index(self.choice) + by) % len(choices))
 
     def action_choose_number(self, number: int) -> None:
         """Select a value of `choices` by its number."""
-        if self.found is not None:
-            self.choice = self.choices(self.found)[number][0]
+        if self.page is not None:
+            self.choice = self.page.choices[number][0]
             self.filtered(self.text)
             self.begin()
 
@@ -219,8 +224,8 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         if action == "filter" and not self.FILTER:
             return False
         if action == "page" and len(self.places) == 1:
-            return self.found is not None and self.next_place(self.found) is not None
-        if action == "choose" and (self.found is None or not self.choices(self.found)):
+            return self.page is not None and self.page.next is not None
+        if action == "choose" and (self.page is None or not self.page.choices):
             return False
         return super().check_action(action, parameters)
 

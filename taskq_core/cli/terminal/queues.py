@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from taskq_core.cli.render import shown_rate, shown_size, shown_span
 from taskq_core.cli.table import Column
 from taskq_core.cli.terminal.figures import bar, count_of, per_second, short, shown, sparkline, state_label
-from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.frames import ListScreen, Page
 from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.inspector import QueueInfo, QueueStatus
 from taskq_core.inspector.records import GROUPS_COUNTED
@@ -47,7 +47,6 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
     """All queues."""
 
     TOP = "queues"
-    EMPTY = "There is no queue yet. The first task creates one."
     HELP = (
         "Each queue with its tasks by state as a bar, the age of its oldest pending task, the runs per second of the "
         "last 20 minutes, and the share of today's runs (UTC) that failed. Below: details of the selected queue."
@@ -59,13 +58,6 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
         Binding("s", "sort", "Sort", tooltip="by name, tasks, wait, failed or status"),
     ]
 
-    @property
-    def heading(self) -> str:
-        """The number of queues."""
-        if self.found is None:
-            return "reading…"
-        return f"{count_of(len(self.found.overview.queues), 'queue')}, by {self.shared.queue_order}"
-
     async def read(self) -> Found:
         """Read all queues and their charts."""
         overview = await self.shared.dashboard.queues()
@@ -73,23 +65,25 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
         series = await self.shared.dashboard.samples(names, span=SPAN, points=POINTS)
         return Found(overview, {each.name: _rates(each) for each in series})
 
-    def records(self, found: Found) -> Sequence[QueueInfo]:
+    def page_of(self, found: Found) -> Page[QueueInfo]:
         """Return the queues in the chosen order."""
-        return self._sorted(found.overview)
+        return Page(
+            heading=f"{count_of(len(found.overview.queues), 'queue')}, by {self.shared.queue_order}",
+            columns=self._columns(found),
+            records=self._sorted(found.overview),
+            key=lambda row: row.name,
+            facts=self._facts(found.overview),
+            empty="There is no queue yet. The first task creates one.",
+        )
 
     def _sorted(self, overview: QueuesOverview) -> list[QueueInfo]:
         return sorted(sorted(overview.queues, key=lambda row: row.name), key=SORTS[self.shared.queue_order])
-
-    def key(self, record: QueueInfo) -> str:
-        """Return the name of a queue."""
-        return record.name
 
     def open(self, record: QueueInfo) -> None:
         """Show the tasks of a queue."""
         self.go("tasks", record.name)
 
-    def columns(self, found: Found) -> Sequence[Column]:
-        """Return the columns of the table."""
+    def _columns(self, found: Found) -> Sequence[Column]:
         palette = self.palette
         largest = max((each.size for each in found.overview.queues), default=0)
 
@@ -122,9 +116,9 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
             Column("Memory", lambda row: "-" if row.memory is None else shown_size(row.memory), right=True, drop=5),
         ]
 
-    def facts(self, found: Found) -> Text:
+    def _facts(self, overview: QueuesOverview) -> Text:
         """Return the legend, with the tasks of all queues by state."""
-        overview, more = found.overview, "+" if any(map(_more, found.overview.queues)) else ""
+        more = "+" if any(map(_more, overview.queues)) else ""
         text = Text(end="")
         for state in STATES:
             text.append("■ ", self.palette[state.value]).append(f"{state_label(state, self.size.width)} ")
@@ -133,7 +127,7 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
         failed = shown_rate(overview.error_rate)
         return text.append(f"today {short(overview.processed_today)} ran, {failed} failed", self.palette["quiet"])
 
-    def panel(self, found: Found) -> Text | None:
+    def panel(self) -> Text | None:
         """Return the details of the selected queue."""
         row = self.chosen
         if row is None or self.size.height < 18:

@@ -9,9 +9,8 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 
 from taskq_core.cli.cron import EVENTS, entry_columns
-from taskq_core.cli.table import Column
 from taskq_core.cli.terminal.figures import count_of, shown
-from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.frames import ListScreen, Page
 from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.cli.terminal.state import DashState
 from taskq_core.inspector import PeriodicEntryInfo, SchedulerEvent
@@ -27,7 +26,6 @@ class SchedulesScreen(ListScreen[Sequence[PeriodicEntryInfo], PeriodicEntryInfo]
     """The schedules of all running schedulers."""
 
     TOP = "schedules"
-    EMPTY = "No scheduler runs, or none has a schedule."
     HELP = (
         "The schedules of running schedulers of any language, the next one first. A paused schedule enqueues nothing "
         "until it is resumed. Go schedulers do not support pausing."
@@ -37,27 +35,20 @@ class SchedulesScreen(ListScreen[Sequence[PeriodicEntryInfo], PeriodicEntryInfo]
         Binding("p", "change_pause", "Pause or resume", tooltip="the schedule"),
     ]
 
-    @property
-    def heading(self) -> str:
-        """The number of schedules."""
-        return "reading…" if self.found is None else count_of(len(self.found), "schedule")
-
     async def read(self) -> Sequence[PeriodicEntryInfo]:
         """Read the schedules."""
         found = await self.shared.inspector.scheduler_entries()
         return sorted(found, key=lambda entry: (entry.next_run_at or _NEVER, entry.id))
 
-    def columns(self, found: Sequence[PeriodicEntryInfo]) -> Sequence[Column]:
-        """Return the columns of the table."""
-        return entry_columns(self.shared.now(), hide=not self.shared.config.payloads)
-
-    def records(self, found: Sequence[PeriodicEntryInfo]) -> Sequence[PeriodicEntryInfo]:
+    def page_of(self, found: Sequence[PeriodicEntryInfo]) -> Page[PeriodicEntryInfo]:
         """Return the schedules."""
-        return found
-
-    def key(self, record: PeriodicEntryInfo) -> str:
-        """Return the id of a schedule."""
-        return record.id
+        return Page(
+            heading=count_of(len(found), "schedule"),
+            columns=entry_columns(self.shared.now(), hide=not self.shared.config.payloads),
+            records=found,
+            key=lambda each: each.id,
+            empty="No scheduler runs, or none has a schedule.",
+        )
 
     def open(self, record: PeriodicEntryInfo) -> None:
         """Show the history of a schedule."""
@@ -93,18 +84,12 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
     """One schedule, and the tasks that it has enqueued."""
 
     TOP = "schedules"
-    EMPTY = "This schedule has not enqueued a task yet."
     HELP = "When the schedule is due, what it enqueues, and the tasks it has enqueued, the latest first."
     BINDINGS: ClassVar[list[BindingType]] = [_RUN]
 
     def __init__(self, shared: DashState, entry_id: str) -> None:
         super().__init__(shared)
         self.entry_id = entry_id
-
-    @property
-    def heading(self) -> str:
-        """The id."""
-        return f"schedule {self.entry_id}"
 
     async def read(self) -> Found:
         """Read the schedule and a page of its history."""
@@ -113,36 +98,33 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         entries = await self.shared.inspector.scheduler_entries()
         return Found(next((entry for entry in entries if entry.id == self.entry_id), None), events)
 
-    def columns(self, found: Found) -> Sequence[Column]:
-        """Return the columns of the table."""
-        return EVENTS
+    def page_of(self, found: Found) -> Page[SchedulerEvent]:
+        """Return the tasks that the schedule has enqueued, below its facts."""
+        is_full = found.events and len(found.events) >= self.table.fits
+        return Page(
+            heading=f"schedule {self.entry_id}",
+            columns=EVENTS,
+            records=found.events,
+            key=lambda each: f"{each.task_id}\0{each.enqueued_at}",
+            next=self.place + len(found.events) if is_full else None,
+            facts=self._facts(found.entry),
+            empty="This schedule has not enqueued a task yet.",
+        )
 
-    def records(self, found: Found) -> Sequence[SchedulerEvent]:
-        """Return the tasks that the schedule has enqueued."""
-        return found.events
-
-    def key(self, record: SchedulerEvent) -> str:
-        """Return the id of a task, and when it was enqueued."""
-        return f"{record.task_id}\0{record.enqueued_at}"
-
-    def open(self, record: SchedulerEvent) -> None:
-        """Show a task of the history."""
-        self.change(self._open(record.task_id))
-
-    def next_place(self, found: Found) -> Any:
-        """Return where the next page begins."""
-        return self.place + len(found.events) if found.events and len(found.events) >= self.table.fits else None
-
-    def facts(self, found: Found) -> Text:
+    def _facts(self, entry: PeriodicEntryInfo | None) -> Text:
         """Return the columns of the list of schedules as lines."""
-        if found.entry is None:
+        if entry is None:
             return shown("No running scheduler has this schedule any more.", self.palette["warn"])
         text = Text(end="")
         for column in entry_columns(self.shared.now(), hide=not self.shared.config.payloads):
             assert column.cell is not None
             text.append(f"{column.title:<10}", self.palette["quiet"])
-            text.append_text(shown(column.cell(found.entry))).append("\n")
+            text.append_text(shown(column.cell(entry))).append("\n")
         return text.append("\nEnqueued, the latest first", f"bold {self.palette['quiet']}")
+
+    def open(self, record: SchedulerEvent) -> None:
+        """Show a task of the history."""
+        self.change(self._open(record.task_id))
 
     async def _open(self, task_id: str) -> None:
         """Show a task. The history does not contain its queue."""

@@ -210,8 +210,8 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
     def redraw(self) -> None:
         """Show the data of the last read again."""
         if self.found is not None and self.has_parts:
-            self.show_state()
             self.draw(self.found)
+            self.show_state()
             self.refresh_bindings()
 
     # --- going and changing -------------------------------------------------------------------------------------------

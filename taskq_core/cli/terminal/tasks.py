@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -14,7 +14,7 @@ from taskq_core.cli.task import task_columns
 from taskq_core.cli.terminal.actions import act_on, act_on_all
 from taskq_core.cli.terminal.figures import count_of, short, shown, state_label
 from taskq_core.cli.terminal.filtering import HINT, wanted_of
-from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.frames import ListScreen, Page
 from taskq_core.cli.terminal.queues import pause_or_resume
 from taskq_core.cli.terminal.state import DashState
 from taskq_core.inspector import (
@@ -102,12 +102,6 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         self._wanted = wanted_of("", queue=queue, state=state, in_payload=shared.config.payloads)
 
     @property
-    def heading(self) -> str:
-        """The queue and group."""
-        whose = "all queues" if self.queue is None else f"queue {self.queue}"
-        return f"{whose}, group {self.group}" if self.group else whose
-
-    @property
     def is_live(self) -> bool:
         """Whether the list has no filter. A search reads many tasks, so it is repeated only on request."""
         return not self._wanted.looks_inside
@@ -143,16 +137,30 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         tasks = await dashboard.tasks(infos, self._wanted, skip=self.place, count=count)
         return Found(infos=infos, tasks=tasks, total=total_of(infos, self.choice), now=now, workers=workers)
 
-    def records(self, found: Found) -> Sequence[TaskRecord | GroupInfo]:
-        """Return the tasks, or the groups."""
-        return found.tasks if found.groups is None else found.groups.groups
+    def page_of(self, found: Found) -> Page[TaskRecord | GroupInfo]:
+        """Return the tasks, or the groups; the choices are the states, with the number of tasks in each."""
+        whose = "all queues" if self.queue is None else f"queue {self.queue}"
+        states: Sequence[TaskState | None] = STATES if self.queue is not None else (None, *LISTED_STATES)
+        next_place: int | str | None
+        if found.groups is not None:
+            next_place = found.groups.cursor
+        elif found.search is not None:
+            next_place = found.search.cursor
+        else:
+            next_place = self.next_number(found.total)
+        return Page(
+            heading=f"{whose}, group {self.group}" if self.group else whose,
+            columns=self._columns(found),
+            records=found.tasks if found.groups is None else found.groups.groups,
+            key=_key,
+            next=next_place,
+            facts=self._facts(found),
+            choices=() if self.group else [(state, self._label(state, found.infos)) for state in states],
+            below=self._below(found, has_more=next_place is not None),
+            empty=self._empty(found),
+        )
 
-    def key(self, record: TaskRecord | GroupInfo) -> str:
-        """Return the name of a group, or queue, state and id of a task."""
-        return record.name if isinstance(record, GroupInfo) else f"{record.queue}\0{record.state}\0{record.id}"
-
-    def columns(self, found: Found) -> Sequence[Column]:
-        """Return the columns of the table."""
+    def _columns(self, found: Found) -> Sequence[Column]:
         if found.groups is not None:
             return _GROUPS
         columns = task_columns(self.queue, self.choice, found.now, hide=not self.shared.config.payloads)
@@ -184,7 +192,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             Column("Deadline", deadline, least=8, drop=3),
         ]
 
-    def facts(self, found: Found) -> Text:
+    def _facts(self, found: Found) -> Text:
         """Return the state of the queue, or the number of all tasks."""
         quiet = self.palette["quiet"]
         if self.queue is None:
@@ -197,13 +205,6 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             f"{wait}   today {short(row.processed_today)} ran, {shown_rate(row.error_rate)} failed", quiet
         )
 
-    def choices(self, found: Found) -> Sequence[tuple[Any, Text]]:
-        """Return the states, with the number of tasks in each."""
-        if self.group:
-            return ()
-        states = (None, *LISTED_STATES) if self.queue is None else STATES
-        return [(state, self._label(state, found.infos)) for state in states]
-
     def _label(self, state: TaskState | None, infos: Sequence[QueueInfo]) -> Text:
         if state is None:
             return Text.assemble("all ", (short(total_of(infos, None)), "bold"))
@@ -213,7 +214,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         count = f"{short(size)}{'+' if is_cut else ''}"
         return Text.assemble((state_label(state, self.size.width), colour), " ", (count, "bold"))
 
-    def nothing(self, found: Found) -> str:
+    def _empty(self, found: Found) -> str:
         """Return why the list is empty."""
         if self.queue is not None and found.infos[0].problem:
             return f"The queue cannot be counted: {found.infos[0].problem}. Run taskq doctor to find the reason."
@@ -223,18 +224,12 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             return "No task on this page matches the filter."
         return f"No task is {self.choice}." if self.choice is not None else "There is no task."
 
-    def next_place(self, found: Found) -> Any:
-        """Return where the next page begins."""
-        if found.groups is not None:
-            return found.groups.cursor
-        return self.next_number(found.total) if found.search is None else found.search.cursor
-
-    def below(self, found: Found) -> str:
+    def _below(self, found: Found, *, has_more: bool) -> str:
         """Return the number of marks, the page, or what the filter has found."""
         every = "all that match" if found.search is not None else f"all {count_of(found.total, 'task')}"
         marked = every if self.is_all else f"{len(self.marked):,}"
         marks = f"{marked} marked   " if self.is_all or self.marked else ""
-        more = "; n continues" if self.next_place(found) is not None else ""
+        more = "; n continues" if has_more else ""
         if found.search is not None:
             search = found.search
             scanned = f"{len(search.tasks):,} found in {search.scanned:,} of {search.total:,}"
@@ -333,6 +328,10 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         if action == "change_tasks" and self.choice not in (None, *ALLOWED_STATES[TaskAction(str(parameters[0]))]):
             return False
         return super().check_action(action, parameters)
+
+
+def _key(record: TaskRecord | GroupInfo) -> str:
+    return record.name if isinstance(record, GroupInfo) else f"{record.queue}\0{record.state}\0{record.id}"
 
 
 def ref_of(task: TaskRecord) -> TaskRef:

@@ -1,6 +1,5 @@
 """Running workers of any language, and the tasks that they run."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -12,7 +11,7 @@ from taskq_core.cli.server import worker_queues
 from taskq_core.cli.table import Column
 from taskq_core.cli.terminal.actions import act_on
 from taskq_core.cli.terminal.figures import count_of
-from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.frames import ListScreen, Page
 from taskq_core.cli.terminal.records import Records
 from taskq_core.inspector import RunningTask, TaskAction, TaskRef, WorkerProcess
 from taskq_core.views import WorkersOverview
@@ -35,7 +34,6 @@ class WorkersScreen(ListScreen[WorkersOverview, Run]):
     """Workers, and below them the running tasks."""
 
     TOP = "workers"
-    EMPTY = "No task runs."
     HELP = (
         "Running worker processes, as of their last heartbeats, with their queues and weights, their busy slots, and "
         "the tasks that they run. Tab switches between the tables."
@@ -52,14 +50,6 @@ class WorkersScreen(ListScreen[WorkersOverview, Run]):
         yield Static("Running tasks", classes="caption")
         yield from super().body()
 
-    @property
-    def heading(self) -> str:
-        """The number of workers and busy slots."""
-        if self.found is None:
-            return "reading…"
-        found = self.found
-        return f"{count_of(len(found.workers), 'worker')}, {found.running:,} of {found.concurrency:,} slots busy"
-
     async def read(self) -> WorkersOverview:
         """Read the workers."""
         return await self.shared.dashboard.workers()
@@ -70,30 +60,29 @@ class WorkersScreen(ListScreen[WorkersOverview, Run]):
         self.query_one("#no-worker").display = not found.workers
         super().draw(found)
 
-    def columns(self, found: WorkersOverview) -> Sequence[Column]:
-        """Return the columns of the running tasks."""
-        now = found.as_of
-        return [
-            Column("Runs", lambda pair: pair[1].name, style="bold"),
-            Column("For", lambda pair: shown_span(pair[1].running_for), right=True),
-            Column("Queue", lambda pair: pair[1].queue, least=6),
-            Column("Id", lambda pair: pair[1].task_id, least=8),
-            Column("Worker", lambda pair: f"{pair[0].host}:{pair[0].pid}", least=8, drop=2),
-            Column(
-                "Deadline",
-                lambda pair: "overdue" if pair[1].is_overdue else shown_distance(pair[1].deadline, now),
-                least=8,
-                drop=1,
-            ),
-        ]
-
-    def records(self, found: WorkersOverview) -> Sequence[Run]:
+    def page_of(self, found: WorkersOverview) -> Page[Run]:
         """Return the running tasks, each with its worker."""
-        return [(each, run) for each in found.workers for run in each.running][:RUNNING_MAX]
-
-    def key(self, record: Run) -> str:
-        """Return queue and id of a running task."""
-        return f"{record[1].queue}\0{record[1].task_id}"
+        now = found.as_of
+        workers = count_of(len(found.workers), "worker")
+        return Page(
+            heading=f"{workers}, {found.running:,} of {found.concurrency:,} slots busy",
+            columns=[
+                Column("Runs", lambda pair: pair[1].name, style="bold"),
+                Column("For", lambda pair: shown_span(pair[1].running_for), right=True),
+                Column("Queue", lambda pair: pair[1].queue, least=6),
+                Column("Id", lambda pair: pair[1].task_id, least=8),
+                Column("Worker", lambda pair: f"{pair[0].host}:{pair[0].pid}", least=8, drop=2),
+                Column(
+                    "Deadline",
+                    lambda pair: "overdue" if pair[1].is_overdue else shown_distance(pair[1].deadline, now),
+                    least=8,
+                    drop=1,
+                ),
+            ],
+            records=[(each, run) for each in found.workers for run in each.running][:RUNNING_MAX],
+            key=lambda pair: f"{pair[1].queue}\0{pair[1].task_id}",
+            empty="No task runs.",
+        )
 
     def open(self, record: Run) -> None:
         """Show a running task."""

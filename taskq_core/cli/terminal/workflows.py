@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment, shown_size
 from taskq_core.cli.table import Column
 from taskq_core.cli.terminal.figures import count_of, shown, shown_lines
-from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.frames import ListScreen, Page
 from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.cli.terminal.state import DashState
 from taskq_core.cli.workflow import member_columns, workflow_columns
@@ -25,7 +25,7 @@ from taskq_core.views import (
     has_task,
 )
 from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_text
-from taskq_core.workflow import StepInfo, WorkflowState
+from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
 MEMBERS_MAX = 500
 """Most members on a page."""
@@ -65,14 +65,6 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
     )
     BINDINGS: ClassVar[list[BindingType]] = [*CHANGE_KEYS]
 
-    @property
-    def heading(self) -> str:
-        """The number of workflows."""
-        if self.found is None:
-            return "reading…"
-        running, ended = self.found.sizes
-        return f"{count_of(running, 'workflow')} running, {ended:,} ended"
-
     async def read(self) -> Found:
         """Read a page of workflows."""
         dashboard = self.shared.dashboard
@@ -86,43 +78,32 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         found = await dashboard.search_workflows(counts, wanted, cursor=self.place or None, scan=WORKFLOW_SCAN_MAX)
         return Found(rows=found.rows, total=total, sizes=sizes, next=found.cursor)
 
-    def columns(self, found: Found) -> Sequence[Column]:
-        """Return the columns of the table."""
-        now = self.shared.now()
-        queue = Column("Queue", lambda row: row.queue, least=6, drop=3)
-        return [*workflow_columns(lambda time: shown_distance(time, now)), queue]
-
-    def records(self, found: Found) -> Sequence[WorkflowRow]:
-        """Return the workflows of the page."""
-        return found.rows
-
-    def key(self, record: WorkflowRow) -> str:
-        """Return queue and id of a workflow."""
-        return f"{record.queue}\0{record.id}"
+    def page_of(self, found: Found) -> Page[WorkflowRow]:
+        """Return the workflows; the choices are the states."""
+        now, (running, ended) = self.shared.now(), found.sizes
+        states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
+        if WorkflowFilter(state=self.choice, text=self.text).looks_inside:
+            more = "; n continues" if found.next is not None else ""
+            below = f"{f'filter: {self.text}   ' if self.text else ''}{len(found.rows):,} found{more}"
+        else:
+            below = self.page_text(found.total)
+        return Page(
+            heading=f"{count_of(running, 'workflow')} running, {ended:,} ended",
+            columns=[
+                *workflow_columns(lambda time: shown_distance(time, now)),
+                Column("Queue", lambda row: row.queue, least=6, drop=3),
+            ],
+            records=found.rows,
+            key=lambda row: f"{row.queue}\0{row.id}",
+            next=found.next,
+            choices=[(None, Text("all")), *states],
+            below=below,
+            empty="No workflow on this page matches." if self.choice or self.text else "There is no workflow.",
+        )
 
     def open(self, record: WorkflowRow) -> None:
         """Show a workflow."""
         self.go("workflow", record.queue, record.id)
-
-    def choices(self, found: Found) -> Sequence[tuple[Any, Text]]:
-        """Return the states."""
-        states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
-        return [(None, Text("all")), *states]
-
-    def nothing(self, found: Found) -> str:
-        """Return why the list is empty."""
-        return "No workflow on this page matches." if self.choice or self.text else "There is no workflow."
-
-    def next_place(self, found: Found) -> Any:
-        """Return where the next page begins."""
-        return found.next
-
-    def below(self, found: Found) -> str:
-        """Return the page, or what the filter has found."""
-        if not WorkflowFilter(state=self.choice, text=self.text).looks_inside:
-            return self.page_text(found.total)
-        more = "; n continues" if found.next is not None else ""
-        return f"{f'filter: {self.text}   ' if self.text else ''}{len(found.rows):,} found{more}"
 
     def action_change_cancel(self) -> None:
         """Cancel the selected workflow."""
@@ -149,59 +130,46 @@ class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):
         super().__init__(shared)
         self.queue, self.workflow_id = queue, workflow_id
 
-    @property
-    def heading(self) -> str:
-        """The title."""
-        name = "" if self.found is None else self.found.graph.info.name
-        return f"workflow {name or self.workflow_id} of queue {self.queue}"
-
     async def read(self) -> WorkflowDetail:
         """Read the workflow."""
         return await self.shared.dashboard.workflow(self.queue, self.workflow_id)
 
-    def columns(self, found: WorkflowDetail) -> Sequence[Column]:
-        """Return the columns of the table."""
+    def page_of(self, found: WorkflowDetail) -> Page[StepInfo]:
+        """Return the steps."""
         now, palette = self.shared.now(), self.palette
-        return [
-            Column("Step", lambda step: step.name, least=16, style="bold"),
-            Column("State", lambda step: shown(step_text(step), palette.of(step.state.value)), least=16),
-            Column("After", after_text, drop=2, style="quiet"),
-            Column("Task", lambda step: step.task, drop=4),
-            Column("Queue", lambda step: step.queue, least=6, drop=5),
-            Column("Ended", lambda step: shown_distance(step.ended_at, now), least=8, drop=3),
-            Column("Error", lambda step: first_line(step.error), drop=1, style="bad"),
-        ]
+        info, steps = found.graph.info, found.graph.steps
+        end, count = self.place + STEPS_MAX, len(steps)
+        return Page(
+            heading=f"workflow {info.name or self.workflow_id} of queue {self.queue}",
+            columns=[
+                Column("Step", lambda step: step.name, least=16, style="bold"),
+                Column("State", lambda step: shown(step_text(step), palette.of(step.state.value)), least=16),
+                Column("After", after_text, drop=2, style="quiet"),
+                Column("Task", lambda step: step.task, drop=4),
+                Column("Queue", lambda step: step.queue, least=6, drop=5),
+                Column("Ended", lambda step: shown_distance(step.ended_at, now), least=8, drop=3),
+                Column("Error", lambda step: first_line(step.error), drop=1, style="bad"),
+            ],
+            records=steps[self.place : end],
+            key=lambda step: step.name,
+            next=end if end < count else None,
+            facts=self._facts(info),
+            below=f"{count:,} steps, from {self.place + 1:,}   n next, p back" if count > STEPS_MAX else "",
+        )
 
-    def records(self, found: WorkflowDetail) -> Sequence[StepInfo]:
-        """Return the steps of the page."""
-        return found.graph.steps[self.place : self.place + STEPS_MAX]
-
-    def key(self, record: StepInfo) -> str:
-        """Return the name of a step."""
-        return record.name
-
-    def open(self, record: StepInfo) -> None:
-        """Show a step."""
-        self.go("step", self.queue, self.workflow_id, record.name)
-
-    def next_place(self, found: WorkflowDetail) -> Any:
-        """Return where the next page begins."""
-        return self.place + STEPS_MAX if self.place + STEPS_MAX < len(found.graph.steps) else None
-
-    def below(self, found: WorkflowDetail) -> str:
-        """Return the shown steps, if there are several pages."""
-        count = len(found.graph.steps)
-        return f"{count:,} steps, from {self.place + 1:,}   n next, p back" if count > STEPS_MAX else ""
-
-    def facts(self, found: WorkflowDetail) -> Text:
+    def _facts(self, info: WorkflowInfo) -> Text:
         """Return the state of the workflow."""
-        info, now, quiet = found.graph.info, self.shared.now(), self.palette["quiet"]
+        now, quiet = self.shared.now(), self.palette["quiet"]
         text = Text.assemble(shown(info.name or info.id, "bold"), "  ", end="")
         text.append(info.state.value, self.palette.of(info.state.value))
         counts = ", ".join(f"{count:,} {state}" for state, count in info.counts.items() if count)
         text.append(f"   {info.ended:,} of {info.total:,} steps ended{f' ({counts})' if counts else ''}\n", quiet)
         text.append_text(shown(f"id {info.id}   began {shown_moment(info.created_at, now=now)}", quiet))
         return text.append(f"   ended {shown_moment(info.ended_at, now=now)}" if info.ended_at else "", quiet)
+
+    def open(self, record: StepInfo) -> None:
+        """Show a step."""
+        self.go("step", self.queue, self.workflow_id, record.name)
 
     def action_task(self) -> None:
         """Show the task of the selected step, or the members of a group."""
@@ -234,11 +202,6 @@ class StepScreen(ListScreen[StepDetail, MemberRow]):
         super().__init__(shared, False)
         self.queue, self.workflow_id, self.step = queue, workflow_id, step
 
-    @property
-    def heading(self) -> str:
-        """The title."""
-        return f"step {self.step} of workflow {self.workflow_id}"
-
     async def read(self) -> StepDetail:
         """Read the step and a page of its members."""
         return await self.shared.dashboard.workflow_step(
@@ -255,47 +218,34 @@ class StepScreen(ListScreen[StepDetail, MemberRow]):
         super().draw(found)
         self.table.display = found.step.members is not None
 
-    def columns(self, found: StepDetail) -> Sequence[Column]:
-        """Return the columns of the table."""
-        return member_columns(hide=not self.shared.config.payloads)
-
-    def records(self, found: StepDetail) -> Sequence[MemberRow]:
-        """Return the members of the page."""
-        return found.members
-
-    def key(self, record: MemberRow) -> str:
-        """Return the number of a member."""
-        return str(record.number)
+    def page_of(self, found: StepDetail) -> Page[MemberRow]:
+        """Return the members of a group, below the state and the result of the step."""
+        step, below, empty = found.step, "", ""
+        choices: Sequence[tuple[bool, Text]] = ()
+        if step.members is not None:
+            failed = Text(f"failed {step.failed:,}", self.palette["bad" if step.failed else "quiet"])
+            choices = ((False, Text(f"members {step.members:,}")), (True, failed))
+            below = self.page_text(step.members) if step.members else ""
+            empty = "No member has failed." if self.choice else "It has no members yet."
+        if self.choice:
+            below = f"{len(found.members):,} of {count_of(step.failed, 'failed member')}"
+        return Page(
+            heading=f"step {self.step} of workflow {self.workflow_id}",
+            columns=member_columns(hide=not self.shared.config.payloads),
+            records=found.members,
+            key=lambda member: str(member.number),
+            next=None if self.choice else self.next_number(step.members or 0),
+            facts=self._facts(found),
+            choices=choices,
+            below=below,
+            empty=empty,
+        )
 
     def open(self, record: MemberRow) -> None:
         """Show the task of a member."""
         show_task(self, record)
 
-    def choices(self, found: StepDetail) -> Sequence[tuple[Any, Text]]:
-        """Return all members and failed members, for a group."""
-        step = found.step
-        if step.members is None:
-            return ()
-        failed = Text(f"failed {step.failed:,}", self.palette["bad" if step.failed else "quiet"])
-        return [(False, Text(f"members {step.members:,}")), (True, failed)]
-
-    def nothing(self, found: StepDetail) -> str:
-        """Return why the list is empty."""
-        if found.step.members is None:
-            return ""
-        return "No member has failed." if self.choice else "It has no members yet."
-
-    def next_place(self, found: StepDetail) -> Any:
-        """Return where the next page begins."""
-        return None if self.choice else self.next_number(found.step.members or 0)
-
-    def below(self, found: StepDetail) -> str:
-        """Return the page of the members."""
-        if self.choice:
-            return f"{len(found.members):,} of {count_of(found.step.failed, 'failed member')}"
-        return self.page_text(found.step.members) if found.step.members else ""
-
-    def facts(self, found: StepDetail) -> Text:
+    def _facts(self, found: StepDetail) -> Text:
         """Return the state and the result of the step."""
         step, quiet = found.step, self.palette["quiet"]
         text = Text.assemble(shown(step.name, "bold"), "  ", end="")
