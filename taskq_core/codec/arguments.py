@@ -69,15 +69,10 @@ class ArgumentsCodec:
         references: References | None = None,
     ) -> None:
         self.name, self.strict, self._injected = name, strict, injected
-        self._known = read_signature(function, name, injected, references)
-        self.known: Mapping[str, Parameter] = MappingProxyType(self._known)
-        self._referring = tuple(each.name for each in self._known.values() if each.holds_references)
-        self.has_references = bool(self._referring)
-        self.parameters: tuple[str, ...] = tuple(self._known)
-        self._read_kinds()
-        self._optional = tuple(each.name for each in self._known.values() if not each.required)
-        exact, lenient = (payload_struct(name, self._known, forbid) for forbid in (True, False))
-        self._has_warned = False
+        known = read_signature(function, name, injected, references)
+        self._set_parameters(known)
+        self._optional = tuple(each.name for each in known.values() if not each.required)
+        exact, lenient = (payload_struct(name, known, forbid) for forbid in (True, False))
         self._struct: Any = exact
         self._decode_exact = msgspec.json.Decoder(exact, dec_hook=build).decode
         self._decode_lenient = msgspec.json.Decoder(lenient, dec_hook=build).decode
@@ -147,11 +142,11 @@ class ArgumentsCodec:
         plain, problem = value, ""
         try:
             if name in self._referring:
-                plain = refer(self._known[name].annotation, value)
+                plain = refer(self.known[name].annotation, value)
         except RefusedError as exc:
             problem = str(exc)
         if not problem:
-            plain, problem, loss = check_value(self._known[name].annotation, self._known[name].decode, plain)
+            plain, problem, loss = check_value(self.known[name].annotation, self.known[name].decode, plain)
             if loss and not self._has_warned:
                 self._has_warned = True
                 warn_caller(
@@ -238,7 +233,7 @@ class ArgumentsCodec:
             parameter, problem = self._explain(exc)
         if fields is None:  # outside of `except`, because the error's context would contain values of the payload
             raise PayloadError(self.name, parameter, problem)
-        unknown = [field for field in fields if field not in self._known]
+        unknown = [field for field in fields if field not in self.known]
         if unknown and self.strict:
             raise PayloadError(self.name, "", f"unknown field {unknown[0][:80]!r}")
         return self._as_keywords(arguments), len(unknown)
@@ -254,9 +249,9 @@ class ArgumentsCodec:
             got = re.fullmatch(r"Expected `object`, got `(\w+)`", head)
             return "", f"expected a JSON object, got {got[1]}" if got else "not readable"
         name = re.match(r"\.(\w+)", at)
-        if name is None or name[1] not in self._known:
+        if name is None or name[1] not in self.known:
             return "", "not readable"
-        return name[1], describe(exc, self._known[name[1]].annotation, at[name.end() :])
+        return name[1], describe(exc, self.known[name[1]].annotation, at[name.end() :])
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Slow path of `encode`: check each argument on its own. Objects that are passed by key become references."""
@@ -267,11 +262,17 @@ class ArgumentsCodec:
         }
         return encode_ordered(self._struct(**plain))
 
-    def _read_kinds(self) -> None:
-        """Set the names of the positional parameters, of `*args` and of `**kwargs`."""
+    def _set_parameters(self, known: Mapping[str, Parameter]) -> None:
+        """Store the parameters whose values are in the payload."""
 
         def named(kind: Any) -> list[str]:
-            return [each.name for each in self.known.values() if each.kind is kind]
+            return [each.name for each in known.values() if each.kind is kind]
+
+        self.known: Mapping[str, Parameter] = MappingProxyType(known)
+        self.parameters: tuple[str, ...] = tuple(known)
+        self._referring = tuple(each.name for each in known.values() if each.holds_references)
+        self.has_references = bool(self._referring)
+        self._has_warned: bool = False
 
         kinds = inspect.Parameter
         self._only_positional = len(named(kinds.POSITIONAL_ONLY))
@@ -310,7 +311,7 @@ class ArgumentsCodec:
             TaskArgumentsError: An argument is missing, unknown or given twice. The text is the same as Python's.
         """
         if len(args) > len(self._positional) and self.rest is None:
-            least, most = sum(self._known[each].required for each in self._positional), len(self._positional)
+            least, most = sum(self.known[each].required for each in self._positional), len(self._positional)
             takes = f"{most}" if least == most else f"from {least} to {most}"
             plural = "argument" if most == 1 else "arguments"
             given = f"{len(args)} {'was' if len(args) == 1 else 'were'} given"
@@ -320,7 +321,7 @@ class ArgumentsCodec:
             values[self.rest] = list(args[len(self._positional) :])
         further: dict[str, object] = {}
         for name, value in kwargs.items():
-            if name not in self._known or name in (self.rest, self.named_rest):
+            if name not in self.known or name in (self.rest, self.named_rest):
                 if self.named_rest is None or name in self._injected or not isinstance(name, str):
                     raise TaskArgumentsError(self.name, "", self._describe_unexpected(name))
                 further[name] = value
@@ -333,7 +334,7 @@ class ArgumentsCodec:
         for kind, keyword_only in (("positional", False), ("keyword-only", True)):
             missing = [
                 each.name
-                for each in self._known.values()
+                for each in self.known.values()
                 if each.required
                 and (each.kind is inspect.Parameter.KEYWORD_ONLY) is keyword_only
                 and values.get(each.name, UNSET) is UNSET

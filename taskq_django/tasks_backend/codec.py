@@ -45,11 +45,8 @@ class JsonArgumentsCodec(ArgumentsCodec):
     def __init__(self, function: Any, *, name: str, injected: frozenset[str], strict: bool = False) -> None:
         parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in injected]
         self.name, self.strict = name, strict
-        self.has_references = False
-        self.parameters = tuple(each.name for each in parameters)
-        self.known = {each.name: _parameter(each) for each in parameters}
+        self._set_parameters({each.name: _parameter(each) for each in parameters})
         self._signature = inspect.Signature(parameters)
-        self._read_kinds()
         self._needed = tuple(
             each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC
         )

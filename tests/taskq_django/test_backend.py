@@ -97,6 +97,15 @@ def test_a_call_waits_and_a_worker_runs_it(name: str) -> None:
     assert (result.task, result.args, result.kwargs, result.errors) == (task, [7], {}, [])
 
 
+def test_a_workflow_passes_a_result_to_a_task_of_the_framework() -> None:
+    label = taskq.tasks[parcels.label.module_path]
+    workflow = (greet.s("Ada") | label.s(7, note="x").using(retention=600)).delay()
+
+    drain()
+
+    assert workflow.result(0) == {"args": ["hello Ada", 7], "kwargs": {"note": "x"}}
+
+
 def test_a_return_value_that_was_too_large(settings: Any) -> None:
     """The task is successful. Its value is refused as that of a task without one is: by a `ValueError`."""
     settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"max_result_bytes": 10}}
