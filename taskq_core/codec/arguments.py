@@ -59,6 +59,8 @@ class ArgumentsCodec:
             has no JSON form.
     """
 
+    _has_warned = False
+
     def __init__(
         self,
         function: Callable[..., object],
@@ -272,7 +274,6 @@ class ArgumentsCodec:
         self.parameters: tuple[str, ...] = tuple(known)
         self._referring = tuple(each.name for each in known.values() if each.holds_references)
         self.has_references = bool(self._referring)
-        self._has_warned: bool = False
 
         kinds = inspect.Parameter
         self._only_positional = len(named(kinds.POSITIONAL_ONLY))
