@@ -326,6 +326,13 @@ def hears_cancels(server: RedisServer) -> bool:
     return bool(server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
 
+def hears_requests(server: RedisServer, *, workers: int = 1) -> bool:
+    """Return whether so many workers have subscribed and are shown. Requests reach a worker from then on."""
+    subscribed = server.client.pubsub_numsub("taskq:control")[0][1]
+    shown: Any = server.client.keys("asynq:servers:*")
+    return bool(subscribed == len(shown) == workers)
+
+
 def status_of_worker(server: RedisServer) -> str:
     """Return the status in the only worker's presence record, or "" without one."""
     keys: Any = server.client.keys("asynq:servers:*")

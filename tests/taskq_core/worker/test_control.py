@@ -9,7 +9,7 @@ from taskq_core.errors import WorkerNotFoundError
 from taskq_core.inspector import AsyncInspector
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, hears_cancels, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, hears_cancels, hears_requests, until
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def test_a_worker_is_quieted_and_resumed(
 
     worker = await start(concurrency=2)
     running = await hold.adelay()
-    await until(lambda: worker.running_count == 1 and hears_cancels(redis_server))
+    await until(lambda: worker.running_count == 1 and hears_requests(redis_server))
 
     (asked,) = await inspector.control_workers("quiet", [worker.id])
     assert asked.id == worker.id
@@ -65,7 +65,7 @@ async def test_a_worker_runs_another_number_of_tasks_at_a_time(
     worker = await start(concurrency=1)
     for _ in range(12):
         await hold.adelay()
-    await until(lambda: worker.running_count == 1 and hears_cancels(redis_server))
+    await until(lambda: worker.running_count == 1 and hears_requests(redis_server))
     await inspector.control_workers("scale", concurrency=8)
     await until(lambda: worker.running_count == 8)
     assert worker.describe().concurrency == 8
@@ -93,7 +93,7 @@ async def test_a_worker_that_is_asked_to_stop_ends_gracefully_and_no_other(
         return "done"
 
     first, second = await start(), await start()
-    await until(lambda: redis_server.client.pubsub_numsub("taskq:control")[0][1] == 2)
+    await until(lambda: hears_requests(redis_server, workers=2))
     for _ in range(3):
         redis_server.client.publish("taskq:control", b'{"workers":"x"}')
         redis_server.client.publish("taskq:control", b"\xff")

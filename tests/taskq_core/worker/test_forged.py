@@ -9,7 +9,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from tests.conformance.stores import dump
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, status_of_worker, until
 
 pytestmark = pytest.mark.redis
 
@@ -86,6 +86,7 @@ async def test_forged_fields_reach_no_key_outside_the_queue(
     worker = await start(listener=ends, aggregate_every=0.05, dispatch_every=0.05, reconcile_every=0.05)
     await until(lambda: {task_id for task_id, _ in ends.ends} >= {*ids, "g", "h", "next"})
     await until(lambda: not redis_server.client.exists(queue.active, queue.aggregation_sets, queue.workflow_notes))
+    await until(lambda: status_of_worker(redis_server) == "active")
     assert len(await AsyncInspector(app).servers()) == 1
     await start.stop(worker)
 
