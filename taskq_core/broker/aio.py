@@ -1,4 +1,4 @@
-"""The asyncio runner: sends operations and reads their answers.
+"""The asyncio runner: sends operations to Redis and reads the answers.
 
 It keeps idle pipelines per event loop. Each call borrows one.
 """
@@ -22,7 +22,7 @@ T = TypeVar("T")
 IDLE_S = 10.0
 """Seconds after which an unused connection is closed, at the next use of another one."""
 OPEN_AFTER_S = 0.1
-"""Seconds for which a call waits for one of the preferred connections before it opens another."""
+"""Seconds for which a call waits for one of the preferred connections before it opens an additional connection."""
 FOLLOW_EVERY_S = 1.0
 """Seconds between two requests to the Sentinels."""
 
@@ -33,7 +33,7 @@ class _Pool:
     __slots__ = ("free", "idle", "preferred")
 
     def __init__(self, max_connections: int, preferred: int | None) -> None:
-        self.idle: deque[tuple[Pipeline, float]] = deque()  # with the monotonic time of the last use
+        self.idle: deque[tuple[Pipeline, float]] = deque()  # connections, each with the monotonic time of its last use
         self.free = asyncio.Semaphore(max_connections)
         self.preferred = None if preferred is None else asyncio.Semaphore(preferred)
 
@@ -72,7 +72,7 @@ class AsyncRunner:
                 return await self._attempt(operation, attempts.limit_s(self._timeout_s))
             except BrokerError as error:
                 pause_s = attempts.pause_s(error)
-            await self._close_idle(self._pools.get(loop))  # they lead to the same server and have likely failed too
+            await self._close_idle(self._pools.get(loop))  # the other idle connections likely failed too
             await asyncio.sleep(pause_s)
 
     async def _attempt(self, operation: Operation[T], timeout_s: float) -> T:
@@ -99,9 +99,9 @@ class AsyncRunner:
             try:
                 return await pipeline.run(operation, timeout_s=timeout_s)
             finally:
-                if pipeline.is_connected and self._pools.get(loop) is pool:  # not after `aclose`
+                if pipeline.is_connected and self._pools.get(loop) is pool:  # False after `aclose`
                     pool.idle.append((pipeline, loop.time()))
-                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # the least recently used one
+                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # [0] is the least recently used
                         await pool.idle.popleft()[0].close()
                 else:
                     await pipeline.close()
@@ -132,7 +132,7 @@ class AsyncRunner:
         return TrackingPipeline(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        for other in [each for each in self._pools if each.is_closed()]:  # closed without running our generator
+        for other in [each for each in self._pools if each.is_closed()]:  # `_close_with` did not run for them
             self._pools.pop(other, None)
             self._closers.pop(other, None)
         pool = self._pools[loop] = _Pool(self._max_connections, self._preferred)
@@ -169,7 +169,7 @@ class AsyncRunner:
 async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
     """Acquire a semaphore. Return False if that takes longer than `patience_s`."""
     if not semaphore.locked():
-        return await semaphore.acquire()  # at once
+        return await semaphore.acquire()  # does not wait, so it needs no timeout
     try:
         async with asyncio.timeout(patience_s):
             return await semaphore.acquire()

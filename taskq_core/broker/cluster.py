@@ -1,4 +1,4 @@
-"""Find the node of a Redis Cluster that serves a request, and follow its redirections. Without I/O.
+"""Find the node of a Redis Cluster that serves a request, and follow redirections to other nodes. Without I/O.
 
 A cluster spreads its keys over 16 384 slots, and each primary serves some of them. A `SlotMap` records which node
 serves which slot. `cluster_exchange` reads it from a node before the first request and after a node failed, and
@@ -25,7 +25,7 @@ from taskq_core.wire.slots import SLOTS, key_slot
 Server = tuple[str, int]
 
 REDIRECTIONS_MAX = 5
-"""Redirections that one request follows before it fails."""
+"""Maximum number of redirections that one request follows. Another redirection makes the request fail."""
 
 ASKING = ("ASKING",)
 """Command to send before a request that was redirected while its slot moves. It applies to the next command only."""
@@ -49,7 +49,7 @@ def absent_key(operation: Operation[Any]) -> tuple[str, ...]:
 
 
 class SlotMap:
-    """The node that serves each slot.
+    """Maps each cluster slot to the node that serves it.
 
     Args:
         seeds: Nodes to ask before the first map is known.
@@ -72,14 +72,14 @@ class SlotMap:
         return self._primaries
 
     def owner(self, slot: int | None) -> Server | None:
-        """Return the node that serves a slot, None if it is unknown. Without a slot, return the primaries in turn."""
+        """Return the node that serves a slot, None if unknown. Calls without a slot return the primaries in turn."""
         owners, primaries = self._owners, self._primaries
         if not owners or not primaries:
             return None
         return primaries[next(self._turn) % len(primaries)] if slot is None else owners[slot]
 
     def sources(self) -> list[Server]:
-        """Return the nodes that can be asked for the map. Each call starts the list with the next node."""
+        """Return the nodes that can be asked for the map. Each call starts with another node, to spread the load."""
         servers = list(dict.fromkeys((*self._primaries, *self._seeds)))
         start = next(self._turn) % len(servers)
         return servers[start:] + servers[:start]
@@ -111,7 +111,7 @@ class SlotMap:
 
 
 def _host(reply: Any) -> str:
-    """Decode a host. The result is "" if the node does not know its own address: the address is that of the request."""
+    """Decode a host. "" if the node does not know its own address: the caller then uses the address that it asked."""
     host = reply.decode() if isinstance(reply, bytes) else str(reply or "")
     return "" if host == "?" else host
 

@@ -158,7 +158,7 @@ def parse_url(url: str) -> Address:
     if "@" in query:
         raise _refuse("an @ follows a ?; write ? in a user or password as %3F, and @ in an option as %40")
     if kind == "embedded" or rest.startswith("/"):
-        credentials, location = "", rest  # a path, which may contain an @
+        credentials, location = "", rest  # `rest` is a path, in which an @ is a normal character
     else:
         credentials, _, location = rest.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -236,7 +236,7 @@ _COMMON: dict[str, Any] = {
 
 _OF_KIND: dict[Any, dict[str, Any]] = {
     redis: _COMMON | {"retry": Retry(NoBackoff(), 0)},
-    # The asyncio runner has a timeout for each exchange, so the connection needs none.
+    # The asyncio runner sets a timeout for each round trip, so the connection needs none.
     redis.asyncio: _COMMON | {"retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None},
 }
 """Options of all connections, by the package of redis-py that makes the connection."""
@@ -245,7 +245,7 @@ _TAKEN_OVER = frozenset(
     {
         *("host", "port", "path", "db", "username", "password", "credential_provider", "client_name"),
         *("socket_keepalive_options", "socket_type"),
-        *("server", "version", "server_type", "lua_modules", "client_class"),  # fakeredis's
+        *("server", "version", "server_type", "lua_modules", "client_class"),  # options of fakeredis
     }
 )
 """Options of a redis-py client that an endpoint uses for its own connections. Timeouts, retries and options of the

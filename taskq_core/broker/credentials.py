@@ -1,4 +1,4 @@
-"""Passwords in a file, which is read for every connection.
+"""Read the password of a user from a file each time a connection is opened.
 
 When a secrets agent or Kubernetes changes the file, open connections keep working and new ones use the new password.
 No restart is needed.

@@ -1,4 +1,4 @@
-"""Logic that both runners share: deadlines, missing scripts, confirmations and repeats. Without I/O.
+"""Logic that both runners share: deadlines, loading of missing scripts, confirmations and retries. Without I/O.
 
 `exchange` is a generator that yields a `Write`, receives one reply per command, and returns one answer per operation.
 `run_plan` and `arun_plan` execute it. A failed write is raised at its `yield` as a `BrokerError`. `Attempts` decides
@@ -106,7 +106,7 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
     if deadline_ms is None:
         try:
             (reply,) = yield Write([TIME])
-        except BrokerError as error:  # the operation was not sent
+        except BrokerError as error:  # the operation itself was not sent, so nothing changed
             raise translate_connecting(error, endpoint.address) from error
         if isinstance(reply, Exception):
             raise translate(reply, endpoint.address) from reply

@@ -31,11 +31,11 @@ _REFUSALS = (
     "MISCONF",
     "UNBLOCKED",
 )
-_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")  # the error text of Redis 6.2
+_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")  # Redis 6.2 writes this
 
 _NOT_ALLOWED_IN_SCRIPT = (
     "ACL failure in script",
-    "The user executing the script can't",  # before Redis 7
+    "The user executing the script can't",  # text of Redis versions before 7
 )
 
 
@@ -46,7 +46,7 @@ _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
 class LateError(BrokerUnavailableError):
     """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 
-    code = BrokerUnavailableError.code  # callers do not distinguish it
+    code = BrokerUnavailableError.code  # users do not need to distinguish the two errors
 
 
 class RedirectedError(BrokerReplyError):
@@ -69,7 +69,7 @@ class RedirectedError(BrokerReplyError):
 
 def _redirected(error: BaseException, address: str) -> RedirectedError | None:
     text = str(error)
-    is_redirection = isinstance(error, exceptions.AskError)  # MovedError is one too
+    is_redirection = isinstance(error, exceptions.AskError)  # MovedError is a subclass
     if not is_redirection and not text.startswith(("MOVED ", "ASK ")):
         return None
     found = _MOVED_OR_ASK.match(text)
@@ -121,7 +121,7 @@ def translate(error: BaseException, address: str) -> BrokerError:
 def translate_connecting(error: BaseException, address: str) -> BrokerError:
     """Return taskq's error for an error raised while connecting, when nothing was sent yet."""
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__cause__, exceptions.AuthenticationError):
-        error = error.__cause__  # redis-py wraps it in its asyncio connections
+        error = error.__cause__  # redis-py's asyncio connections wrap the authentication error
     translated = translate(error, address)
     if isinstance(translated, BrokerUnavailableError):
         return BrokerUnavailableError.unchanged(str(translated).replace("no answer from", "cannot reach", 1))
@@ -130,7 +130,7 @@ def translate_connecting(error: BaseException, address: str) -> BrokerError:
 
 def pack(command: Sequence[Argument]) -> bytes:
     """Return the bytes of a command in Redis's protocol. Ids from Redis may contain bytes that are not valid UTF-8."""
-    words: Any = tuple(command)  # hiredis accepts any number of words, but its type hints do not
+    words: Any = tuple(command)  # Any: hiredis accepts a tuple of any length, but its type hints do not
     try:
         packed: bytes = hiredis.pack_command(words)
     except UnicodeEncodeError:

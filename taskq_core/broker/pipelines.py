@@ -35,7 +35,8 @@ async def connect(endpoint: Endpoint, timeout_s: float, channels: Sequence[str] 
                 await connection.send_packed_command([pack(("SUBSCRIBE", *channels))], check_health=False)
             for _ in channels:
                 await connection.read_response()
-            if cancellations() > cancelled:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
+            # On Python 3.11, `asyncio.wait_for`, which redis-py uses, can swallow a cancellation.
+            if cancellations() > cancelled:
                 raise asyncio.CancelledError
     except BaseException as error:
         if connection is not None:
@@ -101,7 +102,7 @@ class Pipeline:
         """
         clock = asyncio.get_running_loop().time
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        until = clock() + timeout_s  # for both connecting and waiting
+        until = clock() + timeout_s  # limits connecting and the round trip together
         await self._connect_if_needed(timeout_s)
 
         async def send(write: Write) -> list[Any]:
@@ -133,7 +134,8 @@ class Pipeline:
                 return await self._stream.exchange(packed, count, max(0.0, timeout_s), spin_s=write.spin_s)
             if self._connection is None:
                 raise ConnectionError("the connection is closed")
-            async with asyncio.timeout(timeout_s):  # one by one, because fakeredis may mix up the order of replies
+            # Send commands one by one, because fakeredis may reply in another order.
+            async with asyncio.timeout(timeout_s):
                 return [await self._send_alone(pack(command)) for command in write.commands]
         except CLIENT_ERRORS as error:
             await self.close()
@@ -157,7 +159,7 @@ class Pipeline:
         connection = await connect(self._endpoint, min(timeout_s, CONNECT_TIMEOUT_S))
         self._connection, self._takeovers = connection, takeovers
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
-        if hasattr(transport, "set_protocol"):  # fakeredis has no transport; uvloop has another class
+        if hasattr(transport, "set_protocol"):  # duck typing: fakeredis has no transport, and uvloop's is another class
             self._stream = self._stream_on(transport)
 
     def _stream_on(self, transport: Any) -> ReplyStream:

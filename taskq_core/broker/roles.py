@@ -103,7 +103,7 @@ class _Names:
 
     @property
     def fleet(self) -> list[str]:
-        """Keys outside of queues that list the queues, workers and schedulers."""
+        """Keys, not part of any queue, that list the queues, workers and schedulers."""
         keys = self.keys
         history = keys.scheduler_history("*")
         return [keys.queues, f"{keys.servers}*", f"{keys.workers}*", f"{keys.schedulers}*", keys.schedules, history]
@@ -175,7 +175,7 @@ _EXTRA = {
     Role.OPERATOR: "acl|whoami cluster|info info scan script|exists",
     Role.WORKER: "client|tracking info scan",
 }
-"""Further commands without a key, by role."""
+"""Commands without a key that a role may use, in addition to `CONNECTION`."""
 
 
 def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
@@ -244,7 +244,7 @@ def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 
 def _scheduling(names: _Names) -> Iterator[Grant]:
-    """Yield the rights on the other keys of a scheduler: marks of entries, leader lease, entries for tools, history."""
+    """Yield the rights to process schedules: marks of entries, leader lease, published entries, history of firings."""
     keys = names.keys
     yield Grant("get set", names.own("tick:*"))
     yield Grant("hgetall", [keys.schedules], "%R~")

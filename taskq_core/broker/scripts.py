@@ -1,4 +1,4 @@
-"""The Lua scripts in `lua/`, which are all read when the first one is needed.
+"""Load the Lua scripts in `lua/`. The first use of any script reads all files.
 
 So a process that has no file descriptors left later can still extend its leases, and a process whose package is
 replaced while it runs never mixes scripts of two releases.

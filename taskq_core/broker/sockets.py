@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 _RECEIVED_AT_ONCE = 1 << 16
 """Maximum bytes of one receive call."""
 _LEAST_S = 0.001
-"""Minimum timeout in seconds, so that a reply that is just arriving is still read."""
+"""Minimum timeout in seconds, so that a reply that arrives at the deadline is still read."""
 
 
 class SocketStream:
@@ -58,7 +58,7 @@ class SocketStream:
             return not self._reader.has_data()
         except OSError:
             return False
-        return False  # an unexpected reply, or the end of the connection
+        return False  # readable: the server sent an unexpected reply, or closed the connection
 
     def send(self, packed: bytes, until: float) -> None:
         """Send commands.
@@ -100,7 +100,7 @@ class SocketStream:
         reader = self._reader
         least_s = _LEAST_S
         reply = reader.gets()
-        while reply is False:  # the reply is incomplete (RESP2 has no booleans)
+        while reply is False:  # False: the reply is incomplete; RESP2 has no booleans
             if not self._arrivals.poll(_milliseconds(max(least_s, until - time.monotonic()))):
                 raise TimeoutError("no answer in time")
             least_s = 0.0

@@ -17,7 +17,7 @@ Changed = Callable[[list[str] | None], object]
 """Called with the names of keys that were read on a connection and have changed, or with None if all may have changed,
 because the connection has ended or the database was emptied. See `taskq_core.broker.tracking`."""
 _INCOMPLETE = object()
-"""Result of the parser while a reply is incomplete. It cannot be `False`, which is a value in RESP3."""
+"""Value that the parser returns while a reply is incomplete. hiredis's default, `False`, is a valid reply in RESP3."""
 _yield_processor: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
@@ -49,8 +49,8 @@ class ReplyStream(asyncio.Protocol):
     async def exchange(self, packed: bytes, count: int, timeout_s: float, *, spin_s: float = 0.0) -> list[Any]:
         """Write commands and return their `count` replies; an error reply is an exception in the list.
 
-        For `spin_s` seconds the loop polls without sleeping. Other callbacks run, and each iteration yields the
-        processor to other processes.
+        For the first `spin_s` seconds, the event loop polls the socket without sleeping, which reduces latency. Other
+        callbacks still run, and each iteration yields the processor to other processes.
 
         Raises:
             ConnectionError: The connection ended.

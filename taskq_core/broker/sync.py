@@ -1,4 +1,4 @@
-"""The blocking runner: sends operations and reads their answers.
+"""The blocking runner: sends operations to Redis and reads the answers.
 
 Threads may share it: each call uses a connection that no other call uses at the same time. After a fork, the child
 opens new connections and does not touch those of its parent. A connection is closed after any error.
@@ -80,7 +80,7 @@ class SyncRunner:
         try:
             connection = self._take(until)
         except BrokerUnavailableError:
-            return unsent  # it tries again within its `patience_s`
+            return unsent  # the caller sends the operation by calling it
         plan = exchange(self.endpoint, (operation,), connection.left_s)
         connection.until = until
         try:
@@ -152,7 +152,7 @@ class SyncRunner:
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread took it
+            except IndexError:  # another thread took the last connection
                 break
             if connection.is_usable:
                 return connection
@@ -305,7 +305,7 @@ class SyncSubscription:
         try:
             connection = endpoint.connection(timeout_s=timeout_s)
             connection.send_packed_command([pack(("SUBSCRIBE", channel))], check_health=False)
-            connection.read_response()  # the confirmation: from here on nothing is missed
+            connection.read_response()  # Redis confirmed: all later messages arrive
         except BaseException as error:
             if connection is not None:
                 connection.disconnect()

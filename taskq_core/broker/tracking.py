@@ -1,4 +1,4 @@
-"""Receive changes of keys instead of polling.
+"""Receive messages from Redis about changed keys, instead of polling the keys.
 
 Redis watches a key that was read on a `TrackingPipeline` until it next changes. Then Redis sends one message, and the
 key must be read again to receive the next change. Redis calls this tracking (`CLIENT TRACKING`).
@@ -47,7 +47,7 @@ class TrackingPipeline(Pipeline):
             return
         try:
             replies = await self._stream.exchange(_BEGIN, 2, timeout_s)
-        except CLIENT_ERRORS as error:  # a proxy may close the connection on an unknown command
+        except CLIENT_ERRORS as error:  # for example a proxy that does not know CLIENT TRACKING
             self._tries_left -= 1
             await self.close()
             raise translate_connecting(error, self._endpoint.address) from error

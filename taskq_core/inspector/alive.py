@@ -11,12 +11,13 @@ from taskq_core.wire import Keys, ServerInfo
 
 _STEP = 500
 _OVERLAP = 50
-"""Members that are read again with the next page, because a heartbeat between two pages moves members to the end."""
+"""Number of members that each page repeats from the previous page. A heartbeat between two pages moves members to the
+end of the index, and the members after them up."""
 
 
 def alive(index: str) -> RequestPlan[list[str]]:
     """Return the keys that an index lists and that have not expired."""
-    members: dict[str, None] = {}  # an ordered set, because a heartbeat may move a member to the next page
+    members: dict[str, None] = {}  # an ordered set, because a member may be on two pages
     skip = 0
     while True:
         page = yield from ask(presence.list_alive(index, skip=skip, count=_STEP))
@@ -52,5 +53,5 @@ def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> RequestPlan[list[Que
         if unserved:
             unserved -= {name for server in (yield from server_infos(keys)) for name in server.queues}
     except (BrokerAuthenticationError, BrokerReplyError):
-        unserved = set()  # the ACL of this user does not allow the commands
+        unserved = set()  # this user may not read the workers, so show every queue as served
     return [replace(info, is_served=info.name not in unserved) for info in infos]

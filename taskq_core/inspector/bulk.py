@@ -40,7 +40,7 @@ def check_state(what: str, state: TaskState, allowed: Sequence[TaskState]) -> No
 def run_all(
     app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
-    """Run all tasks of a state now. Like `run_task`.
+    """Run all tasks of a state now. Each task is changed as by `run_task`.
 
     Only tasks that were in the state at the start are run, in chunks of 100, each once. A task that leaves the
     state before its turn is skipped.

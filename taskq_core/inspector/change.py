@@ -59,7 +59,7 @@ def delete_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
 def retry_task(
     app: TaskQ, queue: str, task_id: str, *, at: datetime | None = None, after: Duration | None = None
 ) -> RequestPlan[None]:
-    """Make a task wait until a new time.
+    """Schedule a task to run at a new time.
 
     A scheduled task and a task that waits for a retry keep their state. An archived task will be retried. A pending
     task, a task in a group and a completed task become scheduled. The lifetime of the unique lock does not change.
@@ -147,7 +147,7 @@ def reschedule_task(
     after: Duration | None = None,
     payload: bytes | None = None,
 ) -> RequestPlan[None]:
-    """Make a task wait until a new time and replace its payload, in one atomic step. It keeps its id.
+    """Schedule a task to run at a new time and replace its payload, in one atomic step. It keeps its id.
 
     This is `retry_task` and `update_payload` combined: no reader sees only one of the changes, and no worker takes
     the task in between. A completed task is refused.

@@ -41,11 +41,11 @@ def control_workers(
     if not chosen:
         return []
     receivers = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
-    return chosen if receivers or is_cluster else []  # a cluster counts the subscribers of one node only
+    return chosen if receivers or is_cluster else []  # a cluster counts only the subscribers of one node
 
 
 def _named(name: str, running: Sequence[WorkerProcess]) -> list[WorkerProcess]:
-    """Return the worker of an id or of `<host>:<pid>`, or all workers of a host."""
+    """Return the workers that a name selects: the one with this id or `<host>:<pid>`, or all workers of a host."""
     found = [each for each in running if name in (each.id, f"{each.host}:{each.pid}", each.host)]
     if not found:
         raise WorkerNotFoundError(name, hint(name, [f"{each.host}:{each.pid}" for each in running]))

@@ -53,13 +53,13 @@ def queue_infos(keys: Keys) -> RequestPlan[list[QueueInfo]]:
 
 
 def _counted(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
-    """Return a queue without reading whether workers serve it."""
+    """Return the state and counts of a queue, without reading whether workers serve it."""
     queue = yield from known_queue(keys, name)
     return _queue_info(name, (yield from ask(views.count_tasks(queue))))
 
 
 def _all_counted(keys: Keys) -> RequestPlan[list[QueueInfo]]:
-    """Return all queues without reading whether workers serve them."""
+    """Return the state and counts of all queues, without reading whether workers serve them."""
     infos = []
     for name in (yield from queues(keys)):
         infos.append((yield from whole_or_damaged(keys, name)))  # noqa: PERF401 - a comprehension cannot yield
@@ -67,7 +67,10 @@ def _all_counted(keys: Keys) -> RequestPlan[list[QueueInfo]]:
 
 
 def whole_or_damaged(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
-    """Return the state of a queue. `problem` says why it cannot be counted. Does not check that the queue exists."""
+    """Return the state and counts of a queue, or a record with `problem` if it cannot be counted.
+
+    The queue need not exist.
+    """
     problem = ""
     try:
         counts = yield from ask(views.count_tasks(keys.queue(name)))
@@ -352,16 +355,16 @@ def tasks(
 
 
 def _listed(state: TaskState | None) -> Sequence[TaskState]:
-    """Return the states of a list: one, or all of `LISTED_STATES`. Tasks in groups are not listed."""
+    """Return the states whose tasks a list shows: the given state, or all of `LISTED_STATES` if it is None."""
     return LISTED_STATES if state is None else (state,) if state in LISTED_STATES else ()
 
 
 def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:
-    """Return the number of listed tasks of queues in a state. None: in all states."""
+    """Return the number of listed tasks of queues in a state, or in all listed states if `state` is None."""
     return sum(info.sizes[each] for info in infos for each in _listed(state))
 
 
 def check_page(page: int, page_size: int) -> None:
-    """Check the number and the size of a page."""
+    """Check that the number and the size of a page are valid."""
     check_whole("page", page, least=1, most=10**9)
     check_whole("page_size", page_size, least=1, most=PAGE_SIZE_MAX)

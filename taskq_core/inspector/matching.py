@@ -33,11 +33,11 @@ _SCAN = 1_000
 """Maximum number of tasks that an action reads before it calls `has_time`."""
 _SCAN_BYTES = 16 * 1024 * 1024
 _CANCEL_CHUNK = 20
-"""Maximum number of cancelled tasks before a call of `has_time`. Each task needs two requests to Redis."""
+"""Maximum number of tasks to cancel between two calls of `has_time`. Each task needs two requests to Redis."""
 _ID_CHARS = 256
 """Maximum length of a searched text that is looked up as a task id."""
 _ONLY_ID = "id"
-"""`_Place.inner` of a call that failed while it changed the tasks whose id is the searched text."""
+"""Value of `_Place.inner` in a cursor: the searched text is a task id, and the next call changes only tasks with it."""
 
 
 def always() -> bool:
@@ -94,16 +94,19 @@ class TaskFilter:
 
     @property
     def looks_inside(self) -> bool:
-        """Whether tasks have to be read to know which of them match."""
+        """Whether the filter has fields that can be checked only by reading tasks."""
         texts = (self.name_part, self.error, self.payload, self.text)
         return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
 
     def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
-        """Return the queues that match."""
+        """Return the queues that match the filter's `queue`, all of them if it is None."""
         return [info for info in infos if self.queue in (None, info.name)]
 
     def fits(self, task: TaskInfo | UnreadableTask, at_s: int | None, now_s: float) -> bool:
-        """Return whether a task of the right queue and state matches. `at_s` is the time of its state, if known."""
+        """Return whether a task matches. The caller has checked queue and state.
+
+        `at_s` is the time of its state (when it ended, or is due) in Unix seconds, if known.
+        """
         before_s = _moment("older_than", self.older_than, now_s)
         after_s = _moment("newer_than", self.newer_than, now_s)
         if before_s is not None and (at_s is None or at_s >= before_s):
@@ -258,7 +261,7 @@ def find_tasks(
     state = known_state(state)
     check_whole("limit", limit, least=1, most=LIMIT_MAX)
     check_whole("scan", scan, least=1, most=SCAN_MAX)
-    place_of(state, cursor)  # check the cursor before any request
+    place_of(state, cursor)  # raises an error for an invalid cursor before any request
     queue_keys = yield from known_queue(keys, queue)
     now_s = 0.0
     if older_than is not None or newer_than is not None:
@@ -309,7 +312,7 @@ def act_on_matching(
     if wanted.state is None:
         raise ConfigurationError("an action on all matching tasks needs their state")
     check_state(action, wanted.state, ALLOWED_STATES[action])
-    # Check the arguments with an empty list of tasks.
+    # A call without tasks checks the arguments.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
         place = yield from _first_place(action, at, after)
@@ -344,7 +347,7 @@ def _act_on_exact(
     done: MatchingReport,
 ) -> RequestPlan[MatchingReport]:
     """Apply an action to the tasks whose id is the searched text."""
-    if exact is None:  # a previous call has deleted or moved them
+    if exact is None:  # a previous call deleted or moved all tasks with this id
         return done
     refs = [
         TaskRef(task.queue, task.id, task.state)
@@ -390,7 +393,7 @@ def _act_on_queue(
         except BrokerError as error:
             if not done.scanned:
                 raise
-            done.report.failure = error  # return the report, which has the tasks that were changed before
+            done.report.failure = error  # not raised: the caller needs the report of the tasks changed so far
             return False
         done.scanned += found.scanned
         refs = [TaskRef(place.queue, task.id, state) for task in found.tasks]
@@ -402,7 +405,7 @@ def _act_on_queue(
             return True
         place.inner = found.cursor
         if views.is_list(state) and action is not TaskAction.CANCEL:
-            # The tasks behind the changed ones have moved up.
+            # The changed tasks left the list, so the positions of the later tasks have decreased.
             place.inner = str(max(0, int(found.cursor) - len(part.done)))
         if not has_time():
             return False
@@ -451,7 +454,7 @@ class _Place:
             raise ConfigurationError(f"the start of a retry must be a valid date, got {self.at_s} s") from None
 
     def includes(self, task: TaskInfo | UnreadableTask) -> bool:
-        """Return whether a task was in the state when the first call began, and has not been changed since."""
+        """Return whether no previous call rescheduled this task, and it has not failed since the first call began."""
         if isinstance(task, UnreadableTask):
             return True
         if self.at_s is not None and task.next_run_at == self.start:

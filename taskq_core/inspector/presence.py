@@ -54,7 +54,7 @@ def moment_of(ns: int | None) -> datetime | None:
     try:
         return None if ns is None else datetime_of_ns(ns)
     except WireFormatError:
-        return None  # a worker in another language may write a time outside the calendar
+        return None  # a worker in another language may write a time that Python cannot represent
 
 
 def _running(task: WorkerInfo, now: datetime) -> RunningTask:
@@ -123,14 +123,14 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         return 0
     try:
         infos = yield from server_infos(keys)
-    except BrokerAuthenticationError:  # the ACL of this user does not allow the command
+    except BrokerAuthenticationError:  # this user may not read the workers
         return receivers
-    # Redis counts the subscribers of all its databases, so limit the number to the workers of these queues.
+    # Redis counts the subscribers of all its databases, so the number is at most that of the workers of these queues.
     return min(receivers, sum(not running.isdisjoint(info.queues) for info in infos))
 
 
 def cluster_nodes(app: TaskQ, queue: str) -> RequestPlan[list[str]]:
-    """Return host:port of the nodes that store a queue, the primary first. Empty without a cluster.
+    """Return host:port of the nodes that store a queue, the primary first. The list is empty without a cluster.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -143,11 +143,11 @@ def cluster_nodes(app: TaskQ, queue: str) -> RequestPlan[list[str]]:
 
 
 def key_slot(keys: Keys, name: str) -> int:
-    """Return the slot that holds a queue."""
+    """Return the cluster slot of the keys of a queue."""
     validate_queue_name(name)
     return slot_of(keys.queue(name).pending)
 
 
 def redis_info(_keys: Keys) -> RequestPlan[Mapping[str, str | int]]:
-    """Return the result of `INFO`, with numbers as `int`. On a cluster, it is that of one node."""
+    """Return the result of Redis's `INFO`, with numbers as `int`. A cluster returns the result of one node."""
     return (yield from ask(presence.server_info()))

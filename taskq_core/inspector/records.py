@@ -45,16 +45,16 @@ def error_rate(failed: int, processed: int) -> float | None:
 
 
 class QueueStatus(StrEnum):
-    """The most important fact about a queue."""
+    """Summary of the state of a queue for lists: the most severe condition that applies."""
 
     RUNNING = "running"
-    """Workers take its tasks."""
+    """Workers serve the queue and take its tasks."""
     NO_WORKER = "no worker"
-    """No running worker serves it, so its tasks wait."""
+    """No running worker serves the queue, so its tasks wait."""
     PAUSED = "paused"
-    """Workers do not take its tasks."""
+    """A user paused the queue, so workers take no tasks from it."""
     DAMAGED = "damaged"
-    """It cannot be counted."""
+    """The tasks of the queue cannot be counted, because its data in Redis is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class QueueInfo:
 
     @property
     def status(self) -> QueueStatus:
-        """Whether it runs, has no worker, is paused, or cannot be counted."""
+        """Whether the queue runs, has no worker, is paused, or cannot be counted."""
         if self.problem:
             return QueueStatus.DAMAGED
         if self.is_paused:
@@ -250,12 +250,12 @@ class RunningTask:
 
     @property
     def running_for(self) -> timedelta | None:
-        """How long it has been running. None if the worker does not report the start."""
+        """How long the task has been running. None if the worker does not report the start."""
         return _age(self.started_at, self.as_of)
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the deadline has passed."""
+        """Whether the task still runs although its deadline has passed."""
         return self.deadline is not None and self.deadline < self.as_of
 
 
@@ -309,12 +309,12 @@ class WorkerProcess:
 
     @property
     def uptime(self) -> timedelta | None:
-        """Time since its start. None if it does not report it."""
+        """Time since the start of the worker. None if it does not report its start."""
         return _age(self.started_at, self.as_of)
 
     @property
     def weights(self) -> Sequence[QueueWeight]:
-        """The queues that it serves, the largest weight first."""
+        """The queues that the worker serves, the largest weight first."""
         total = 0 if self.strict_priority else sum(self.queues.values())
         largest_first = sorted(self.queues.items(), key=lambda item: (-item[1], item[0]))
         return tuple(

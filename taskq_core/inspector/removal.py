@@ -57,7 +57,7 @@ def remove_queue(keys: Keys, queue: str, *, force: bool = False, progress: Progr
 def remove_queue_part(
     keys: Keys, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
 ) -> RequestPlan[QueueRemoval]:
-    """Remove a queue in several calls. Like `remove_queue`, but tasks enqueued between two calls are not deleted.
+    """Remove a queue in several calls. As `remove_queue`, but tasks enqueued between two calls are not deleted.
 
     Args:
         queue: Name of the queue.
@@ -106,16 +106,19 @@ def _remove(
         return QueueRemoval(deleted=deleted, next=following)
     yield from ask(actions.forget_queue(keys.queues, queue))
     if (yield from ask(views.count_tasks(queue_keys))).sizes != dict.fromkeys(TaskState, 0):
-        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued at the very end
+        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued just now
     return QueueRemoval(deleted=deleted, next=None)
 
 
 def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> RequestPlan[tuple[bool, str | None]]:
-    """Delete the remaining keys. Return whether all are deleted, and else the cursor to continue, if there is one."""
+    """Delete the remaining keys. Return whether all are deleted, and the cursor to continue with.
+
+    The cursor is None if there is nothing to continue.
+    """
     while True:
         page = yield from ask(actions.purge(queue, at, own=phase == _PURGE_OWN))
         if page is None:
-            return False, None  # tasks were enqueued during the removal; they form a new queue of this name
+            return False, None  # tasks were enqueued during the removal; the queue exists again, with these tasks
         at = page
         if at == "0":
             if phase == _PURGE_OWN:

@@ -41,7 +41,7 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
             for data in page:
                 with contextlib.suppress(WireFormatError):
                     entry = SchedulerEntry.decode(data)
-                    if entry.id not in added or _is_of(entry, added[entry.id]):  # else changed since it was announced
+                    if entry.id not in added or _is_of(entry, added[entry.id]):  # not the version before a change
                         entries[entry.id] = entry
             skip += len(page)
             if len(page) < _STEP:

@@ -21,7 +21,8 @@ from taskq_core.wire import QueueKeys, TaskState
 SCAN_STEP = 100
 """Maximum number of tasks that one script call reads."""
 Fits = Callable[[TaskInfo | UnreadableTask, int | None], bool]
-"""Returns whether a task matches. The second argument is the time of its state in Unix seconds, if it has one."""
+"""Returns whether a task matches. The second argument is the time of its state (when it ended, or is due) in Unix
+seconds, if it has one."""
 
 
 def scan_state(

@@ -48,21 +48,21 @@ class Skip(StrEnum):
     CHANGED = "changed"
     """The task is no longer in the state in which it was selected."""
     STATE = "state"
-    """Its state does not allow the action."""
+    """The state of the task does not allow the action."""
     LOST = "lost"
     """The task is missing from the list of its state; `reconcile` repairs this."""
     MOVING = "moving"
     """The task is being moved to another queue."""
     ID_TAKEN = "id_taken"
-    """The target queue has a task with its id."""
+    """The target queue already has a task with this id."""
     LOCK_TAKEN = "lock_taken"
-    """Another task holds its unique lock in the target queue."""
+    """Another task in the target queue holds the unique lock of the task."""
     SAME_QUEUE = "same_queue"
     """The task is already in the target queue."""
     UNREADABLE = "unreadable"
     """The task cannot be read."""
     UNHEARD = "unheard"
-    """No worker received the request."""
+    """No running worker received the request to cancel the task."""
 
 
 _MOVE_SKIPS = {StoreCode.ID_CONFLICT.value: Skip.ID_TAKEN, StoreCode.DUPLICATE.value: Skip.LOCK_TAKEN}
@@ -73,7 +73,7 @@ _ACTIONS = {
     TaskAction.DELETE: Action.DELETE,
 }
 RETRY_MINUTES_MAX = 60 * 24 * 365 * 10
-"""Most minutes by which a form postpones a task: 10 years."""
+"""Maximum number of minutes by which a user can postpone a task in a form: 10 years."""
 ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
     TaskAction.RUN: STATES[Action.RUN],
     TaskAction.RETRY: STATES[Action.DELETE],
@@ -131,7 +131,7 @@ class ActionReport:
             self.skipped[Skip.STATE, answer] += 1
 
     def add(self, part: "ActionReport") -> None:
-        """Add the outcome for further tasks."""
+        """Add the outcome of the action on other tasks."""
         self.done += part.done
         self.skipped += part.skipped
         self.failure, self.untouched = part.failure, part.untouched

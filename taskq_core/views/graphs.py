@@ -13,12 +13,12 @@ STEPS_MAX = 300
 EDGES_MAX = 3_000
 """Maximum number of edges in a drawing."""
 SPOTS_MAX = 5_000
-"""Maximum number of boxes and lanes in a drawing."""
+"""Maximum number of step boxes and lanes (see `_Spot`) in a drawing."""
 BOX_WIDTH, BOX_HEIGHT = 180, 46
 _GAP_X, _GAP_Y, _EDGE = 56, 16, 4
 _COLUMN = BOX_WIDTH + _GAP_X
 _LANE = 6
-"""Height of a lane, in which lines pass a layer."""
+"""Height of a lane: the space that a layer reserves for edges that pass it."""
 _LABEL = 22
 """Maximum number of characters of a name in a box."""
 _SWEEPS = 4
@@ -81,7 +81,7 @@ class GraphDrawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Spot:
-    """A place in a layer: a step, or a lane in which lines to a step in a later layer pass.
+    """A place in a layer of the drawing: the box of a step, or a lane for the edges to a step in a later layer.
 
     Attributes:
         step: The step. None: a lane.
@@ -95,7 +95,7 @@ class _Spot:
 
     @property
     def height(self) -> int:
-        """Height of the place in its layer."""
+        """Height of the place, in units of the drawing."""
         return _LANE if self.step is None else BOX_HEIGHT
 
 
@@ -117,7 +117,7 @@ def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
     boxes: dict[str, StepBox] = {}
     lanes: dict[tuple[int, str], int] = {}
     for number, layer in enumerate(layers):
-        y, row = _EDGE + (most - heights[number]) // 2, 0  # center small layers
+        y, row = _EDGE + (most - heights[number]) // 2, 0  # center each layer vertically
         for spot in layer.values():
             if spot.step is None:
                 lanes[number, spot.target] = y + _LANE // 2
@@ -128,7 +128,7 @@ def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
     edges = []
     for step in steps:
         drawn: set[tuple[int, str]] = set()
-        for name in sorted(step.after, key=depth.__getitem__):  # the longest edge first, because others join it
+        for name in sorted(step.after, key=depth.__getitem__):  # longest edge first, so that shorter ones join it
             when = step.after[name]
             path = _path(boxes[name], boxes[step.name], when, lanes, drawn)
             edges.append(StepEdge(source=name, target=step.name, when=when, path=path))
@@ -149,7 +149,7 @@ def _depths(steps: Sequence[StepInfo]) -> dict[str, int]:
 
 
 def _spots(steps: Sequence[StepInfo], depth: dict[str, int]) -> list[dict[str, _Spot]]:
-    """Return the places of each layer by key. All lines to the same step share one lane in a layer."""
+    """Return the boxes and lanes of each layer, by key. All edges to the same step share one lane in a layer."""
     layers: list[dict[str, _Spot]] = [{} for _ in range(max(depth.values(), default=-1) + 1)]
     for step in steps:
         here = depth[step.name]
@@ -195,7 +195,7 @@ def _box(step: StepInfo, layer: int, row: int, y: int) -> StepBox:
 def _path(
     source: StepBox, target: StepBox, when: str, lanes: dict[tuple[int, str], int], drawn: set[tuple[int, str]]
 ) -> str:
-    """Return the line between two steps. It ends where it joins a line to the same step that is already drawn."""
+    """Return the SVG path of an edge. It ends where it joins an edge to the same step that is already in `drawn`."""
     x, y = source.x + BOX_WIDTH, source.y + BOX_HEIGHT // 2
     path = f"M{x} {y}"
     for layer in range(source.layer + 1, target.layer):

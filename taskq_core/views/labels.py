@@ -15,7 +15,7 @@ from taskq_core.views.workflows import MemberRow
 from taskq_core.workflow import StepInfo
 
 Skipped = Counter[tuple[Skip, str]]
-"""Number of skipped tasks by reason and, for some reasons, state."""
+"""Number of tasks that an action skipped, by reason and state (`ActionReport.skipped`)."""
 
 BUTTONS = {
     TaskAction.RUN: marked("Run now"),
@@ -78,7 +78,7 @@ _REASONS = {
 
 
 def question(action: TaskAction, whom: str, count: int) -> str:
-    """Return the question before an action on tasks. `whom` describes the tasks."""
+    """Return the question that a user must confirm before an action on tasks. `whom` describes the tasks."""
     return ngettext(*_QUESTIONS[action], count, whom=whom)
 
 

@@ -18,7 +18,7 @@ def signature_of(task: Task[Any, Any]) -> str:
     try:
         signature = inspect.signature(task.function, eval_str=True)
     except (NameError, TypeError, AttributeError, SyntaxError):
-        signature = inspect.signature(task.function)  # some names exist only for type checkers
+        signature = inspect.signature(task.function)  # annotations can use names that only type checkers import
     known = [each for name, each in signature.parameters.items() if name in task.codec.known]
     return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
 
@@ -29,7 +29,7 @@ def summary_of(task: Task[Any, Any]) -> str:
 
 
 def blank_arguments(task: Task[Any, Any]) -> str:
-    """Return the required arguments of a task as JSON with null values, to fill in."""
+    """Return a JSON object with the required arguments of a task, all null, for a form in which users fill them in."""
     return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
 
 

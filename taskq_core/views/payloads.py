@@ -16,9 +16,9 @@ from taskq_core.wire import TaskState
 EDITED_BYTES = 64 * 1024
 """Maximum number of bytes of a payload that can be edited."""
 LAID_OUT_BYTES = 256 * 1024
-"""Maximum number of bytes of indented JSON. Deeply nested JSON grows up to a thousand times when it is indented."""
+"""Maximum number of bytes of an indented payload. Indenting can make deeply nested JSON a thousand times longer."""
 JSON_DEPTH_MAX = 64
-"""Most levels of nesting of JSON that forms accept, and that the JSON API shows as JSON."""
+"""Maximum number of nesting levels of JSON that forms accept, and that the JSON API shows as JSON."""
 EDITABLE_STATES = (
     *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
 )
@@ -45,7 +45,7 @@ def as_text(payload: bytes) -> str:
 
 
 def digest(payload: bytes) -> str:
-    """Return a hash of a payload, to notice that it has changed since a form showed it."""
+    """Return a hash of a payload, by which a form detects that the payload has changed since the form was shown."""
     return hashlib.sha256(payload).hexdigest()
 
 
@@ -65,7 +65,7 @@ def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> b
         return task.payload
     payload = text.encode("utf-8", "replace")
     if known is None and not _is_json(task.payload):
-        return payload  # a task of another program, in its own format
+        return payload  # the task belongs to another program, which uses another format than JSON
     payload = compact_json(payload, task.name)
     if known is not None:
         known.codec.decode(payload)
@@ -80,7 +80,7 @@ def compact_json(data: bytes, task: str) -> bytes:
     """
     try:
         data = msgspec.json.format(data, indent=-1)
-        msgspec.json.decode(data, type=msgspec.Raw)  # which takes numbers of any size
+        msgspec.json.decode(data, type=msgspec.Raw)  # Raw: accept numbers of any size
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PayloadError(task, "", f"this is not JSON: {error}") from None
     return data

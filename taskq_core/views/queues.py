@@ -14,7 +14,7 @@ from taskq_core.inspector.look import HISTORY_DAYS, queue_infos, read_history, r
 from taskq_core.wire import Keys, TaskState
 
 DAYS_CHOICES = (7, 30, HISTORY_DAYS)
-"""Numbers of days that a chart of daily counters offers. Counters are stored for the longest."""
+"""Periods, in days, that users can choose for the chart of daily counters. The longest is how long they are stored."""
 TYPES_SAMPLE = 200
 """Maximum number of tasks of each state that are read for the counts by type."""
 _MEMORY_SAMPLES = 20
@@ -93,7 +93,7 @@ class QueueDetail:
 
 
 def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
-    """Return the overview of queues that an inspector has read, without their memory."""
+    """Return the overview of queues that an inspector has read. Their memory is not read."""
     return QueuesOverview(queues=tuple(infos))
 
 

@@ -26,7 +26,7 @@ _AT_REST = (
     *("active", "pending", "aggregating", "scheduled", "retry", "archived", "completed"),
     *("processed", "failed", "is_paused"),
 )
-"""Fields that are equal in two samples if nothing happened in between."""
+"""Fields of `QueueSample`. A queue was idle between two samples if all these fields are equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ def read_samples(
         try:
             stored = yield from ask(sample_ops.read_samples(keys.queue(name), level, count=count))
         except BrokerReplyError:
-            stored = []  # a key of another type, which `taskq doctor` reports
+            stored = []  # the key has a wrong type, which `taskq doctor` reports
         samples = [each for each in _samples(stored, level) if begin <= each.at <= end]
         series.append(QueueSeries(name=name, step=step, begin=begin, end=end, samples=_merged(samples, step, merged)))
     return tuple(series)
@@ -159,7 +159,7 @@ def _samples(stored: Sequence[QueueSample], level: Level) -> list[Sample]:
     before: QueueSample | None = None
     for each in stored:
         if before is not None and each.at_s <= before.at_s:
-            continue  # written while Redis's clock was changed
+            continue  # times not in order: Redis's clock was set back
         found.append(_sample(each, before, level))
         before = each
     return found
@@ -192,7 +192,7 @@ def _sample(each: QueueSample, before: QueueSample | None, level: Level) -> Samp
 
 
 def _longest_step(each: QueueSample, before: QueueSample | None, level: Level) -> int:
-    """Return the maximum seconds between two samples without a gap. A queue at rest is sampled less often."""
+    """Return the longest pause in seconds between two samples that is not a gap. Idle queues have longer pauses."""
     longest = _GAP_STEPS * level.step_s
     is_at_rest = before is not None and all(getattr(before, name) == getattr(each, name) for name in _AT_REST)
     return max(longest, REST_S + 2 * SAMPLE_S) if is_at_rest else longest

@@ -16,12 +16,12 @@ from taskq_core.wire import Keys
 T = TypeVar("T")
 
 PLACES_MAX = 100
-"""Maximum number of queues whose place in a cluster is read."""
+"""Maximum number of queues whose cluster slot and nodes are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlace:
-    """The place of a queue in a cluster.
+    """The cluster slot of a queue, and the nodes that store it.
 
     Attributes:
         name: Name of the queue.

@@ -112,7 +112,7 @@ def search_tasks(
     scan: int = SCAN_MAX,
     limit: int = SCAN_MAX,
 ) -> RequestPlan[FoundTasks]:
-    """Search tasks by reading inside them.
+    """Search tasks by reading their contents, such as payloads and errors.
 
     A text that is the full id of a task in these queues finds only tasks with that id, at any age.
 
@@ -220,7 +220,7 @@ def selection_of(search: FoundTasks, states: Sequence[TaskState]) -> TaskSelecti
 
 
 def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:
-    """Yield the queues and states that have tasks, in the order of lists."""
+    """Yield each combination of state and queue that has tasks, in display order."""
     for each in LISTED_STATES if state is None else (state,):
         yield from ((each, info) for info in infos if info.sizes[each])
 
@@ -230,7 +230,10 @@ def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:
 
 
 def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> tuple[int, str | None]:
-    """Return the part at which a search continues, and the position in it. An empty part is skipped."""
+    """Return the number of the part (see `_parts`) at which a search continues, and the cursor within this part.
+
+    If this part has no tasks any more, the search continues at the next one.
+    """
     if cursor is None:
         return 0, None
     wrong = ConfigurationError(f"cursor must come from a search of tasks, got {cursor[:80]!r}")

@@ -36,7 +36,7 @@ def times_of(task: TaskRecord) -> Sequence[tuple[datetime, str]]:
         (task.expires_at, gettext("deleted")),
     ]
     times = [(at, text) for at, text in known if at is not None]
-    return sorted(times, key=lambda each: each[0].replace(microsecond=0))  # most times have whole seconds only
+    return sorted(times, key=lambda each: each[0].replace(microsecond=0))  # most times are whole seconds
 
 
 _WAITING = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)

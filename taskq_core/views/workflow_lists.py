@@ -106,11 +106,11 @@ class WorkflowFilter:
 
     @property
     def looks_inside(self) -> bool:
-        """Whether workflows have to be read to know which of them match."""
+        """Whether the filter has fields that can be checked only by reading workflows."""
         return bool(self.text) or self.state not in (None, WorkflowState.RUNNING)
 
     def of(self, counts: Iterable[WorkflowCounts]) -> list[WorkflowCounts]:
-        """Return the queues that match."""
+        """Return the counts of the queues that match the filter's `queue`, all of them if it is None."""
         return [each for each in counts if self.queue in (None, each.queue)]
 
     def size(self, counts: Iterable[WorkflowCounts]) -> int:
@@ -118,7 +118,7 @@ class WorkflowFilter:
         return sum(size for _, _, size in _parts(self.of(counts), self.state))
 
     def fits(self, row: WorkflowRow) -> bool:
-        """Return whether a workflow of a matching queue matches."""
+        """Return whether a workflow matches. The caller has checked its queue."""
         if self.state not in (None, row.state):
             return False
         text = self.text.casefold()
@@ -242,7 +242,7 @@ def search_workflows(
 
 
 def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Iterator[tuple[str, str, int]]:
-    """Yield the lists to read that are not empty: kind, queue, and number of workflows."""
+    """Yield the lists of running or ended workflows that are not empty: kind, queue, and number of workflows."""
     counts = list(counts)
     if state in (None, WorkflowState.RUNNING, WorkflowState.DAMAGED):
         yield from ((_RUNNING, each.queue, each.running) for each in counts if each.running)
@@ -263,7 +263,7 @@ def _place(parts: Sequence[tuple[str, str, int]], cursor: str | None) -> tuple[i
         here = (each == _ENDED, queue)
         if here == wanted and int(skip) < size:
             return number, int(skip)
-        if here > wanted:  # the list of the cursor is empty now, or was read to its end
+        if here > wanted:  # continue with the next list: the cursor's list is empty, or was read to its end
             return number, 0
     return len(parts), 0
 

@@ -180,9 +180,9 @@ def read_step(
 def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredMember) -> MemberRow:
     if stored.end:
         state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
-    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group ended while this was read
+    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group ended while its members were read
         state = StepState.STARTED
-    elif group.state is StepState.STARTED and stored.queue == queue.name:  # earlier members are enqueued first
+    elif group.state is StepState.STARTED and stored.queue == queue.name:  # enqueued after the members before it
         state = StepState.WAITING
     else:
         state = group.state

@@ -15,7 +15,7 @@ EXPIRES: Final = "taskq-expires"
 wait. ` discard` follows if the expired task is dropped instead of archived."""
 
 PRIORITY: Final = "taskq-priority"
-"""Header: priority bands of a task and of its retries, `<0 to 9>:<0 to 9>`."""
+"""Header: priority band of a task and priority band of its retries, as `<0 to 9>:<0 to 9>`."""
 DEAD_LETTER: Final = "taskq-dead-letter"
 """Header: JSON of queue and name of a task that is enqueued when this one is archived."""
 ENQUEUED: Final = "taskq-enqueued"
@@ -51,7 +51,7 @@ def read_expiry(headers: Mapping[str, str]) -> Expiry | None:
 
 
 def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str:
-    """Return the mark of a relative expiry; "" for an absolute one, which is already in the message.
+    """Return the mark by which scripts read a relative expiry; "" for an absolute one, which the message contains.
 
     Args:
         expiry: The expiry in the task's header.
@@ -72,11 +72,11 @@ def read_enqueued_ms(headers: Mapping[str, str]) -> int | None:
 
 
 def read_priority(headers: Mapping[str, str]) -> tuple[int, int]:
-    """Return the priority bands of a task and of its retries; 0 for a band that is missing or not valid."""
+    """Return the priority band of a task and that of its retries; 0 for a band that is missing or not valid."""
     found = _BANDS.match(headers.get(PRIORITY, ""))
     return (0, 0) if found is None else (int(found[1]), int(found[2]))
 
 
 def priority_mark(band: int, retry_band: int) -> str:
-    """Return the mark of a priority, "" for the default priority."""
+    """Return the mark by which scripts read a task's priority, "" for the default priority."""
     return f"p{band}:{retry_band};" if band or retry_band else ""

@@ -25,17 +25,18 @@ from taskq_core.errors import ConfigurationError, WireFormatError
 from taskq_core.wire import parse_duration
 from taskq_core.wire.durations import NS_PER_S
 
-if TYPE_CHECKING:  # its import starts another process, and most programs have no cron line
+if TYPE_CHECKING:  # importing croniter starts another process, and most programs have no cron line
     from croniter import croniter
 
 SEARCH_YEARS = 5
-"""Number of calendar years after the start in which a next firing is searched, as in Go."""
+"""Number of calendar years in which the next firing is searched, as in Go."""
 
 _DAY_S = 86_400
 _STEADY_S = 2 * _DAY_S
-"""Seconds in which a time zone changes its UTC offset at most once. Since 1970 changes were at least six days apart."""
+"""Seconds in which a time zone changes its UTC offset at most once. Since 1970, all changes were at least six days
+apart."""
 _LAST_S = int(datetime(MAXYEAR - 2 * SEARCH_YEARS, 1, 1, tzinfo=UTC).timestamp())
-"""End of all searches (Unix s), so that no search reaches the end of Python's calendar."""
+"""Unix second at which every search ends, some years before the end of Python's calendar."""
 _PREFIXES = ("CRON_TZ=", "TZ=")
 _DESCRIPTORS = {
     "@yearly": "0 0 1 1 *",
@@ -61,7 +62,10 @@ class Schedule(Protocol):
         ...
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return a time up to the limit, from which `next_after` finds the same later firings as from the start."""
+        """Return a time that is not after the limit, and from which `next_after` finds the firings after the limit.
+
+        Callers use it to skip firings that are in the past. The result is the start if that is after the limit.
+        """
         ...
 
 
@@ -77,7 +81,7 @@ class Every:
         return moment_s + self.interval_s
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return the last firing that is not after the limit, or the start."""
+        """Return the last firing that is not after the limit, or the start if there is none."""
         return start_s + max(0, limit_s - start_s) // self.interval_s * self.interval_s
 
 
@@ -113,13 +117,13 @@ class Bounded:
         return self.start_s + ((moment_s - self.start_s) // interval_s + 1) * interval_s
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return the time from which to search firings after the limit. Only intervals without a start depend on it."""
+        """Return the time from which to search firings after the limit. See `Schedule.anchor`."""
         return self.inner.anchor(start_s, limit_s) if self.start_s is None else max(start_s, limit_s)
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a cron line: its name, its bounds, and names for its numbers."""
+    """One of the six fields of a cron line, such as the month: its name, bounds, and names for its numbers (`jan`)."""
 
     name: str
     least: int
@@ -190,10 +194,10 @@ class Cron:
     text: str
     zone: tzinfo
     walk: "croniter" = field(compare=False, repr=False)
-    """Finds matching local times without a zone. Threads share it, so only copies of it are advanced."""
+    """Finds local times, without a zone, that match the line. Threads share it, so each search advances a copy."""
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return the later one of limit and start: the firings of a cron line do not depend on its start."""
+        """Return the later of limit and start, because the firings of a cron line do not depend on its start."""
         return max(start_s, limit_s)
 
     def next_after(self, moment_s: int) -> int | None:
@@ -220,7 +224,7 @@ class Cron:
                 return None
             elif found_s <= start_s + _STEADY_S or self.zone is UTC:
                 return found_s
-            else:  # far away: a day before, no change of the UTC offset can make local time as late as the match
+            else:  # continue a day before the match: whatever the UTC offset is by then, it cannot be passed
                 start_s = local_s - _DAY_S
 
     def _first_match(self, local_s: int, limit_s: int) -> int:
@@ -237,7 +241,7 @@ class Cron:
         low, high = start_s, start_s + _STEADY_S
         if self.zone is UTC or self._offset(high) == offset_s:
             return None
-        while high - low > 1:  # the offset changes after `low`, at `high` at the latest
+        while high - low > 1:  # bisect: the offset changes after `low`, at `high` at the latest
             middle = (low + high) // 2
             low, high = (middle, high) if self._offset(middle) == offset_s else (low, middle)
         return high
@@ -284,7 +288,7 @@ def _parse(spec: str, zone: str) -> Schedule:
         if rest.startswith("@every "):
             return _every(rest.removeprefix("@every "))
         return _cron(rest, zone, tz)
-    except ValueError as error:  # a ConfigurationError is one
+    except ValueError as error:  # also catches ConfigurationError, a subclass
         raise ConfigurationError(f"schedule {spec[:120]!r}: {error}") from None
 
 
@@ -321,8 +325,8 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
             read.append(each.read(word))
         except ValueError as error:
             raise ValueError(f"{each.name}: {error}") from None
-    either_day = not read[-3][1] and not read[-1][1]  # both restricted: one of them has to match
-    if either_day and "*" in (read[-3][0], read[-1][0]):  # one of them allows every day, for example 1-31
+    either_day = not read[-3][1] and not read[-1][1]  # as in cron: two restricted day fields mean that either may match
+    if either_day and "*" in (read[-3][0], read[-1][0]):  # a field allows every day without a star, for example 1-31
         read[-3] = read[-1] = ("*", True)
     _refuse_impossible(days=read[-3][0], months=read[-2][0], days_of_week=read[-1][0])
     return Cron(
@@ -330,7 +334,7 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
         zone=tz,
         walk=croniter(
             " ".join(numbers for numbers, _ in read),
-            start_time=0,  # without it, croniter reads the clock
+            start_time=0,  # without a start, croniter would read the clock
             day_or=either_day,
             max_years_between_matches=SEARCH_YEARS,
             second_at_beginning=True,

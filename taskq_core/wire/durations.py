@@ -24,7 +24,7 @@ _UNITS_NS = {
     "h": 3_600 * NS_PER_S,
 }
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
-# Enough digits for the whole range and every unit. Python refuses to convert thousands of digits.
+# Maximum number of digits to convert: enough for every valid duration. Python refuses to convert thousands of digits.
 _DIGITS = 20
 
 

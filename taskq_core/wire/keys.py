@@ -55,12 +55,14 @@ class QueueKeys:
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
         self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks with a priority, in order
-        self.letters = own + "letters"  # sorted set: id of an archived task that a handler has to receive, by due time
+        self.letters = (
+            own + "letters"
+        )  # sorted set: archived task for the dead-letter handler, by due time
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by time of quarantine (s)
         self.moving = own + "moving"  # sorted set: id of a task that is being moved, by start of the move (s)
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue, by its expiry (s)
         self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox, by time of delivery (s)
-        self.runs = own + "runs"  # hash: runs of periodic entries that their provider has not received yet
+        self.runs = own + "runs"  # hash: runs of periodic entries that were not reported to their provider yet
         self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by time (s)
         self.steps = own + "wf-steps"  # sorted set: started steps of workflows, by start (s)
         self.workflows_out = own + "wf-out"  # sorted set: steps to start in other queues, by time (ms)
@@ -206,7 +208,7 @@ class Keys:
         try:
             return self._queues[name]
         except KeyError:
-            if len(self._queues) >= _CACHED_QUEUES:  # keeps memory small if there are very many names
+            if len(self._queues) >= _CACHED_QUEUES:  # limits the memory of programs that use very many queue names
                 self._queues.clear()
             keys = self._queues[name] = QueueKeys(self.prefix, name)
             return keys

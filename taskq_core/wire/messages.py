@@ -41,7 +41,7 @@ _RETRY, _TIMEOUT, _DEADLINE, _RETENTION = b"\x28", b"\x40", b"\x48", b"\x60"
 
 def varint(number: int) -> bytes:
     """Return a number in protobuf's varint encoding."""
-    number &= 0xFFFF_FFFF_FFFF_FFFF  # a negative number is written as its 64-bit complement
+    number &= 0xFFFF_FFFF_FFFF_FFFF  # protobuf writes a negative number as its 64-bit two's complement
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -51,7 +51,7 @@ def varint(number: int) -> bytes:
 
 
 class _Heads(dict[int, bytes]):
-    """The encoded tag and length that precede a text, by the length of the text.
+    """Cache of the encoded tag and length that precede a text in a message, by the length of the text.
 
     A lookup is three times as fast as encoding. Lengths up to `SMALL`, which most texts have, are cached.
     """
@@ -116,7 +116,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 
 
 class MessageTemplate:
-    """The part of a message that all tasks of one kind share, encoded once.
+    """Encodes messages of tasks. The fields that all of them share are encoded once, when the template is created.
 
     Args:
         type: Task type.
@@ -222,7 +222,7 @@ def build_message(
     """
     try:
         return TaskMessage(payload=payload or b"", headers=dict(headers), **fields)  # type: ignore[arg-type]  # protobuf checks
-    except (TypeError, ValueError) as exc:  # a UnicodeError is a ValueError
+    except (TypeError, ValueError) as exc:  # ValueError includes UnicodeError
         raise WireFormatError(
             f"not a task message: {type(exc).__name__} in one of {sorted(fields)} or a header"
         ) from None
@@ -236,7 +236,7 @@ def decode_message(data: bytes) -> TaskMessage:
     """
     try:
         return TaskMessage.FromString(data)
-    except (DecodeError, UnicodeDecodeError):  # the second is the pure Python runtime's, for invalid UTF-8
+    except (DecodeError, UnicodeDecodeError):  # protobuf's pure Python runtime raises UnicodeDecodeError
         raise WireFormatError(f"{len(data)} bytes are not a task message") from None
 
 

@@ -87,7 +87,7 @@ def parse_option(text: str) -> Option | None:
     try:
         kind = OptionKind(name)
         return Option(kind, _parse_value(kind, argument))
-    except (ValueError, OverflowError, RecursionError):  # WireFormatError and JSON's error are ValueErrors
+    except (ValueError, OverflowError, RecursionError):  # ValueError includes WireFormatError and JSON's error
         return None
 
 
@@ -112,7 +112,7 @@ def _format_time(moment: datetime) -> str:
 
 
 def _parse_time(argument: str) -> datetime:
-    """Parse a time such as `Tue Nov 24 23:27:03 UTC 2026`. Like Go, take a zone of unknown offset for UTC."""
+    """Parse a time such as `Tue Nov 24 23:27:03 UTC 2026`. Like Go, read a zone with an unknown offset as UTC."""
     _, month, day, clock, zone, year = argument.split()
     offset = _OFFSET.fullmatch(zone)
     tz = UTC

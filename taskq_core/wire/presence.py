@@ -59,7 +59,7 @@ class _Record:
         """
         try:
             stored = cls._message.FromString(data)
-        except (DecodeError, UnicodeDecodeError):  # the second is the pure Python runtime's, for invalid UTF-8
+        except (DecodeError, UnicodeDecodeError):  # protobuf's pure Python runtime raises UnicodeDecodeError
             raise WireFormatError(f"{len(data)} bytes are not a {cls._message.__name__}") from None
         read: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # a dataclass
@@ -95,9 +95,9 @@ class ServerInfo(_Record):
     active_worker_count: int = 0
     """Number of running tasks."""
     processed: int | None = None
-    """Runs since its start. None for Go servers, which do not report it."""
+    """Runs since the start of the server. None for Go servers, which do not report them."""
     failed: int | None = None
-    """Failed runs since its start. None for Go servers, which do not report it."""
+    """Failed runs since the start of the server. None for Go servers, which do not report them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +132,9 @@ class SchedulerEntry(_Record):
     enqueue_options: tuple[str, ...] = field(default_factory=tuple)
     """Option strings, see `taskq_core.wire.options`."""
     next_enqueue_time_ns: int | None = None
-    """Unix nanoseconds; None if it never fires again."""
+    """Unix nanoseconds; None if the entry never fires again."""
     prev_enqueue_time_ns: int | None = None
-    """Unix nanoseconds; None if it has not fired yet."""
+    """Unix nanoseconds; None if the entry has not fired yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,8 @@ def unquote(quoted: str) -> str:
     """
     try:
         if quoted.startswith('"'):
-            text = str(ast.literal_eval(quoted))  # all escapes that Go writes mean the same in Python
-            text.encode()  # fails for half of a character
+            text = str(ast.literal_eval(quoted))  # every escape that Go writes has the same meaning in Python
+            text.encode()  # raises a ValueError for a lone surrogate
             return text
     except (SyntaxError, ValueError):
         pass

@@ -34,7 +34,7 @@ def default_retry_delay(retried: int, rng: random.Random) -> timedelta:
 
 
 class QueueOrder:
-    """Decides in which order a worker tries its queues.
+    """Decides in which order a worker tries its queues, by their weights.
 
     With `strict`, the queue with the highest weight always comes first. Otherwise each call of `next` returns a random
     order: the probability to come first is proportional to a queue's weight, and so on for the remaining queues. Every

@@ -18,11 +18,11 @@ _LATEST_S = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One resolution at which samples are kept.
+    """One resolution at which Redis stores samples of a queue.
 
     Attributes:
         step_s: Seconds from one sample to the next.
-        most: Maximum number of samples that are kept.
+        most: Maximum number of samples that are stored.
     """
 
     step_s: int
@@ -30,7 +30,7 @@ class Level:
 
     @property
     def span_s(self) -> int:
-        """Seconds that all kept samples cover together."""
+        """Seconds that the stored samples of this resolution cover together."""
         return self.step_s * self.most
 
 
@@ -44,12 +44,12 @@ LEVELS = (
 SAMPLE_S = LEVELS[0].step_s
 """Seconds from one sample to the next at the finest resolution."""
 REST_S = LEVELS[1].step_s
-"""Approximate seconds from one sample to the next while nothing changes in a queue."""
+"""Approximate seconds from one sample to the next while a queue is idle and its figures do not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSample:
-    """The figures of a queue at one moment. All numbers are integers of at least 0."""
+    """Numbers of tasks, runs and workers of a queue at one moment. All are integers of at least 0."""
 
     at_s: int
     """Unix second, by Redis's clock."""
@@ -61,13 +61,14 @@ class QueueSample:
     archived: int = 0
     completed: int = 0
     latency_ms: int | None = None
-    """Longest time, since the previous sample, for which the next task to run had been pending; None if no task was."""
+    """Highest latency of the queue since the previous sample: how long its next task had been pending. None if no task
+    was pending."""
     processed: int = 0
-    """Over the queue's life, failures included."""
+    """Number of runs since the queue was created, including failed runs."""
     failed: int = 0
-    """Over the queue's life."""
+    """Number of failed runs since the queue was created."""
     memory_kib: int | None = None
-    """None if it is unknown."""
+    """Memory of the queue in KiB, None if unknown."""
     busy: int = 0
     """Running tasks, of any queue, of the workers that serve this queue."""
     slots: int = 0

@@ -9,16 +9,16 @@ from typing import Self
 
 HOUR_S = 3600
 HOURS_KEPT = 26
-"""Number of hours for which counters are kept, including the current hour."""
+"""Number of hours for which hourly counters are stored, including the current hour."""
 TOTALS_KEPT_S = 90 * 24 * HOUR_S
-"""Seconds for which totals are kept after the last run in a queue."""
+"""Seconds for which the total counters of a queue are stored after its last run."""
 TYPE_KEPT_HOURS = 30 * 24
-"""Hours after the last run of a type after which its totals may be removed in favor of another type."""
+"""Hours after the last run of a task type after which another type may replace its totals (see `TYPES_MOST`)."""
 TYPES_MOST = 200
 """Maximum number of task types with counters, per hour and in total. Further types are counted as `OTHER_TYPES`."""
 OTHER_TYPES = "_other"
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-"""Upper bounds of the buckets of durations, in seconds. One more bucket counts longer durations."""
+"""Upper bounds, in seconds, of the buckets that count runs by duration. One more bucket counts all longer runs."""
 _NUMBERS = 4 + len(BOUNDS_S) + 1
 
 

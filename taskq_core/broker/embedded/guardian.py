@@ -37,7 +37,7 @@ SETTINGS = {
     "daemonize": "no",
     "appendonly": "yes",
     "appendfsync": "everysec",
-    "save": "",  # the append-only file is the data; snapshots would only add work
+    "save": "",  # no snapshots: the append-only file already stores the data
     "maxmemory-policy": "noeviction",
 }
 """The server's settings besides its socket."""
@@ -106,7 +106,8 @@ def guard(*, folder: str, program: str, data: str, socket: str) -> None:
     guardian_lock = open_lock(Path(folder) / "guardian.lock")
     if not try_lock(guardian_lock):
         return
-    if os.fork():  # the opener waits for the parent, so that it has no zombie later; the child keeps the lock
+    # The child keeps the lock and becomes the guardian. The opener waits for this parent, which leaves no zombie.
+    if os.fork():
         os._exit(0)
     # If the opener ignores or blocks signals, the server would inherit this and not receive SIGTERM.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -133,7 +134,7 @@ def _wait_for_orphan(server_lock: int, socket_path: str) -> bool:
     while not try_lock(server_lock):
         if time.monotonic() > deadline:
             return False
-        if sys.platform != "linux":  # on Linux, the kernel has sent SIGTERM to it
+        if sys.platform != "linux":  # on Linux, the kernel sent SIGTERM to the server when its guardian died
             with contextlib.suppress(OSError):
                 ask(socket_path, "SHUTDOWN")
         time.sleep(LOOK_INTERVAL_S)
@@ -156,7 +157,7 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
             stdout=output,
             stderr=output,
             cwd=data,
-            env=os.environ | {"LC_ALL": "C"},  # Redis 7 and newer refuse a locale that is not installed
+            env=os.environ | {"LC_ALL": "C"},  # Redis 7 and newer do not start with a locale that is not installed
             pass_fds=[server_lock],
             preexec_fn=_die_with(os.getpid()),
         )
@@ -166,7 +167,7 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
                 return True
             time.sleep(LOOK_INTERVAL_S)
         was_killed = server.returncode < 0
-        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S  # True: it cannot start
+        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S  # True: the server cannot start
     finally:
         server.terminate()
         try:

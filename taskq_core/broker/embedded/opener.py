@@ -31,7 +31,7 @@ _GUARDIANS_TRIED = 5
 
 
 class EmbeddedRedis:
-    """A share in the embedded server of a folder; a context manager.
+    """A share in the embedded server of a folder, which keeps the server running. It is a context manager.
 
     The server runs as long as any process has a share. A share lasts until `close` or until the process ends, even if
     the object is not referenced any more. It is thread-safe.

@@ -20,7 +20,7 @@ from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskState
 
 MOVE_S = 60
-"""Seconds in which a task that left its queue must be stored in the other one. Later the move starts again."""
+"""Seconds in which a task that left its queue must be stored in the target queue. Afterwards the move starts again."""
 MOVE_RECEIPT_S = 2_592_000
 """Seconds for which the receipt of a moved task is stored if its move is never finished: 30 days."""
 
@@ -307,7 +307,7 @@ def move_end(queue: QueueKeys, *, token: str, gone: Sequence[Departure], back: S
 
 
 def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: int) -> Operation[int]:
-    """Let the receipts of ended moves expire at a Unix second."""
+    """Set the Unix second at which the receipts of ended moves expire."""
     words: list[Argument] = ["ZADD", queue.moved, "XX"]
     for task in tasks:
         words += (until_s, f"{task.move}:{task.task_id}")
@@ -315,6 +315,6 @@ def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: i
 
 
 def list_moving(queue: QueueKeys, *, before_s: int, skip: int, count: int) -> Operation[list[str]]:
-    """Read the ids of tasks whose move was started or resumed by a Unix second, the oldest first."""
+    """Read the ids of tasks whose move was started or resumed at or before a Unix second, the oldest first."""
     words = ("ZRANGE", queue.moving, "-inf", before_s, "BYSCORE", "LIMIT", skip, count)
     return command("list_moving", words, replies.names)

@@ -1,4 +1,4 @@
-"""Turn groups of tasks into one task each: take a set, read it, store the combined task, delete the members.
+"""Combine groups of tasks into one task each: move members to a set, read it, store the combined task, delete the set.
 
 A set contains the members of a group that are being combined. Its name consists of the group and an id that the caller
 chooses. After its deadline, its members return to the group.
@@ -128,7 +128,7 @@ def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask 
     )
     args: list[Argument] = [NOW, queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
-        rule = task.unique_rule  # a duplicate is refused, whatever the rule: the members must not be lost
+        rule = task.unique_rule  # replaced by "refuse a duplicate", because other rules would lose the members
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
     return script("combine", keys, args, lambda reply: StoreCode(replies.text(reply)))
 
@@ -172,7 +172,7 @@ def reclaim(
 
 
 def give_back(queue: QueueKeys, group: str, set_id: str) -> Operation[None]:
-    """Let the deadline of a set pass now, so that the next reclaim (Go has one too) returns its members."""
+    """End the deadline of a set now, so that the next `reclaim` of a taskq or Go worker returns its members."""
     key = queue.aggregation_set(group, set_id)
     return command("give_back", ("ZADD", queue.aggregation_sets, "XX", 0, key), replies.nothing)
 

@@ -27,7 +27,7 @@ def take_dead_letters(queue: QueueKeys, *, claim_s: int, limit: int) -> Operatio
 
 
 def end_dead_letter(queue: QueueKeys, task_id: str, *, until_s: str, again_in_s: int | None = None) -> Operation[bool]:
-    """Record that a task was handled, or when to try again.
+    """Record that the handler of an archived task succeeded, or when the handler is to be called again.
 
     The answer is False if another caller has claimed the task since.
     """

@@ -11,7 +11,7 @@ from taskq_core.broker.scripts import Script
 SURVEY_MAX = 500
 """Approximate number of keys that one call of `survey` reads."""
 _NOTHING = "return 1"
-_MOMENT = "0.01"  # Redis 6.2 reads one millisecond as 0, and waits without a limit
+_MOMENT = "0.01"  # Seconds. Redis 6.2 rounds a timeout of 1 ms to 0, which means no timeout.
 
 
 def read_config(name: str) -> Operation[dict[str, str]]:
@@ -62,7 +62,7 @@ def try_watch(key: str) -> Operation[None]:
 
 
 def try_write(absent_key: str) -> Operation[None]:
-    """Try a write without an effect: delete a key that does not exist."""
+    """Delete a key that does not exist, to check whether Redis accepts writes."""
     return command("try_write", ("DEL", absent_key), replies.nothing)
 
 

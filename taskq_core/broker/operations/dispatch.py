@@ -10,22 +10,22 @@ from taskq_core.broker.operations.workflows import step_keys
 from taskq_core.wire import QueueKeys
 
 DISPATCH_MAX = 100
-"""Maximum number of items of each kind that one pass of a dispatcher reads."""
+"""Maximum number of steps, ends of steps and abandoned workflows, each, that one pass of a dispatcher reads."""
 SWEEP_MAX = 200
-"""Maximum number of started steps that one call checks."""
+"""Maximum number of started steps that one `sweep_steps` checks."""
 PUT_S = 60
-"""Seconds in which a fetched step must be stored. Later, another dispatcher may have stored it already."""
+"""Seconds in which a fetched step must be stored in its queue. Later, another dispatcher may already have stored it."""
 STEP_RECEIPT_S = 3_600
 """Seconds for which the receipt of a step from another queue is stored."""
 
 
 @dataclass(slots=True)
 class DueSteps:
-    """Work of the dispatcher of a queue.
+    """Steps, and ends of steps, that the dispatcher of a queue has to send to other queues.
 
     Attributes:
         leads: Whether this worker leads.
-        steps: Number of started steps.
+        steps: Number of started steps of all workflows in this queue.
         ends: Ends of steps whose workflow has another home queue, by field.
         out: Steps to start in other queues.
         queues: Other queues that steps were sent to, while workflows run.

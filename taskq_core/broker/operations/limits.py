@@ -86,7 +86,7 @@ class LimitsChecked:
 def check_limits(
     queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200
 ) -> Operation[LimitsChecked]:
-    """Release permits whose task has ended, drop ids without a task from lines, and reschedule tasks in no line.
+    """Release permits of ended tasks, remove deleted tasks from waiting lines, and reschedule tasks without a line.
 
     One call handles one page. `cursor` scans the holders and the lines ("0" at the start and at the end), and `skip` is
     the offset among the waiting tasks. None skips that part.
@@ -108,7 +108,7 @@ def check_limits(
 
 
 def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
-    """Wait until a slot becomes due earlier than `admit` reported. The answer is False after `timeout_s`."""
+    """Wait for the signal that a limit can admit a task earlier than `admit` reported. False after `timeout_s`."""
     return command(
         "wait_for_limits",
         ("BLPOP", queue.limit_wake, f"{timeout_s:.3f}"),
@@ -184,5 +184,5 @@ def count_limited(queue: QueueKeys) -> Operation[int]:
 
 
 def _slots_pattern(queue: QueueKeys) -> str:
-    """Return the glob pattern of the keys that list the tasks in limit slots and the tasks that wait for one."""
+    """Return the glob pattern of the keys that list the holders of limits and the tasks that wait for limits."""
     return escape_pattern(queue.limits_prefix) + "[hw]:*"

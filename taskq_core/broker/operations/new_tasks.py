@@ -51,13 +51,13 @@ class Codes(str):
     limit: int
 
     def __new__(cls, codes: str, holders: Sequence[str] = (), pending: int = 0, limit: int = 0) -> "Codes":
-        """Return codes with their holders and numbers."""
+        """Return the codes with the ids of lock holders and the numbers of a full queue."""
         self = super().__new__(cls, codes)
         self.holders, self.pending, self.limit = tuple(holders), pending, limit
         return self
 
     def each(self) -> Iterator[tuple[str, str]]:
-        """Yield each code with the id of the task that holds the lock, "" without one or if it is unknown."""
+        """Yield each code with the id of the task that holds the lock, "" if no task holds it or the id is unknown."""
         holders = iter(self.holders)
         return ((code, next(holders, "") if code in NAMES_HOLDER else "") for code in self)
 
@@ -141,7 +141,7 @@ class NewTask:
 
 
 class ReceiptSlot:
-    """Numbers the enqueue calls of one caller, which makes one call at a time.
+    """Numbers the enqueue calls of one caller, so that Redis recognizes a repeated call. One call at a time.
 
     A repeat has the number of the first attempt, finds its receipt, and changes nothing.
     """

@@ -77,7 +77,7 @@ class Operation(Generic[T]):
 
     @property
     def takes_deadline(self) -> bool:
-        """Whether the runner sets the deadline before the next attempt."""
+        """Whether the runner must set the deadline of this operation before it sends the operation."""
         return self.deadline_at is not None and not self.in_doubt
 
     def command(self, *more_keys: str) -> tuple[Argument, ...]:

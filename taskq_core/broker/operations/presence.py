@@ -22,7 +22,7 @@ def list_alive(index_key: str, *, skip: int, count: int) -> Operation[list[str]]
 
 
 def keys_of_index(index_key: str, members: Iterable[str]) -> list[str]:
-    """Return the members of an index that are keys of its servers or schedulers.
+    """Return the members of an index that are valid keys of servers or schedulers, and drop all others.
 
     Any client that may write to the index can add any name. Without this check, tools would read and show that key.
     """
@@ -35,7 +35,7 @@ def read_server(server_key: str) -> Operation[bytes | None]:
 
 
 def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
-    """Read the records of up to 1000 worker processes; in a cluster, all of one slot.
+    """Read the records of up to 1000 worker processes. In a cluster, their keys must all have the same slot.
 
     Each is a serialized `ServerInfo`, None if it has expired.
     """
@@ -43,7 +43,7 @@ def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
 
 
 def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
-    """Store the record of a worker process for `kept_s` seconds, and read the records of the others on its host."""
+    """Store the record of a worker process for `kept_s` seconds, and read those of the other processes on its host."""
     return script("list_peers", (queue.peers(place),), (token, record, kept_s), replies.shown_fields)
 
 

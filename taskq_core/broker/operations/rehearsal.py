@@ -27,7 +27,7 @@ def list_waiting(key: str, first: int, last: int) -> Operation[list[tuple[str, i
 
 
 def bring_forward(key: str, task_id: str, *, by_s: int) -> Operation[bool]:
-    """Bring the start of a waiting task forward by `by_s` seconds. The answer is False if the task does not wait there.
+    """Move the start of a waiting task `by_s` seconds earlier. The answer is False if the task does not wait in `key`.
 
     Runners do not repeat it, because a second attempt would bring the start forward again.
     """

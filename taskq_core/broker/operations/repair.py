@@ -20,7 +20,7 @@ LEASE_S = 30
 LONGEST_LEASE_S = 3600
 """Longest lease that a worker may take, in seconds."""
 ENDLESS_LEASE_S = 2 * LONGEST_LEASE_S
-"""A lease that ends more than so many seconds from now is damaged: no worker writes one, even if clocks differ."""
+"""Seconds from now after which the end of a lease is damage: no worker writes such a lease, even if clocks differ."""
 
 
 def structures(queue: QueueKeys) -> dict[str, str]:
@@ -142,7 +142,7 @@ class Place(StrEnum):
     LISTED = "1"
     NOT_LISTED = "0"
     IN_A_LIST = "?"
-    """Its state belongs to a list, which was not searched."""
+    """Unknown: the state is stored in a list, and the scan does not search lists."""
 
 
 @dataclass(slots=True)
@@ -264,9 +264,9 @@ class RepairedTask:
         diagnosis: The whole diagnosis as text, to pass as `Suspect.diagnosis`; "" if nothing is wrong.
         kind: Kind of damage.
         state: Stored state word.
-        places: Structures that list the task, for example "pending,retry" or "pending*2".
+        places: Structures that list the task, for example "pending,retry", or "pending*2" if one lists it twice.
         belongs: Where the task belongs: a state, "drop" or "quarantine".
-        repaired: Whether this call moved it there.
+        repaired: Whether this call moved the task to the place named by `belongs`.
         was_looked_at: False if this call had no time for the task; send it again.
     """
 

@@ -1,4 +1,4 @@
-"""Record and read samples of a queue over time, and the outcomes of its runs by task type."""
+"""Record and read samples of a queue over time, and counters of its successful and failed runs by task type."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -28,7 +28,7 @@ HISTORY_MAX = 1000
 
 @dataclass(slots=True)
 class Mark:
-    """Progress of an entry, in Unix seconds.
+    """How far the firings of an entry have been processed, in Unix seconds.
 
     Attributes:
         at_s: The last firing that was processed, or when the entry began.
@@ -127,7 +127,7 @@ class Ran:
 
 
 def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]:
-    """Read runs that were not reported yet. Entries without runs are left out. At most `RUNS_MAX` names."""
+    """Read the runs of entries that were not reported to their provider yet, for at most `RUNS_MAX` run keys."""
 
     def read(reply: Any) -> list[Ran]:
         found = []
@@ -141,13 +141,13 @@ def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]
 
 
 def acknowledge_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
-    """Delete runs that were reported. The answer is the number of deleted entries. At most `RUNS_MAX`."""
+    """Delete at most `RUNS_MAX` runs that were reported to their provider. The answer is the number of deleted runs."""
     args = [word for each in runs for word in (each.run_key, f"{each.count}:{each.last_s}")]
     return script("acknowledge_runs", (queue.runs,), tuple(args), replies.integer)
 
 
 def announce(scheduler_key: str, entries: Sequence[bytes], *, ttl_s: int) -> Operation[None]:
-    """Write the entries of a scheduler for tools to show, at most `ENTRIES_SHOWN`."""
+    """Publish the entries of a scheduler for tools that show schedules, at most `ENTRIES_SHOWN`."""
     return script("announce", (scheduler_key,), (ttl_s, *entries), replies.nothing)
 
 

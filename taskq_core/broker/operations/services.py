@@ -257,7 +257,7 @@ def first_score(key: str) -> Operation[float | None]:
     def read(reply: Any) -> float | None:
         if not reply:
             return None
-        return float(reply[0][1] if isinstance(reply[0], list) else reply[1])  # RESP3 has pairs, RESP2 a flat list
+        return float(reply[0][1] if isinstance(reply[0], list) else reply[1])  # RESP3 answers pairs, RESP2 a flat list
 
     return command("first_score", ("ZRANGE", key, 0, 0, "WITHSCORES"), read)
 

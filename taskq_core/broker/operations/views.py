@@ -58,7 +58,7 @@ def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
 
 
 def is_list(state: TaskState) -> bool:
-    """Return whether the structure of a state is a list and not a sorted set."""
+    """Return whether Redis stores the tasks of a state in a list, and not in a sorted set."""
     return state in (TaskState.PENDING, TaskState.ACTIVE)
 
 
@@ -104,7 +104,7 @@ def look(
 
 
 def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
-    """Read which of some queues, at most 500, have a task with this id. Not for a cluster.
+    """Find the queues, among at most 500 given ones, that have a task with this id. Not for a cluster.
 
     Queues whose keys the user may not read are ignored, unless that holds for all of them.
     """
@@ -127,7 +127,7 @@ def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
 
 
 LISTED_WORDS = 10
-"""Number of parts per task in the answer of a listing."""
+"""Number of reply elements per task in the answer of `list_tasks`."""
 
 
 def _listed(

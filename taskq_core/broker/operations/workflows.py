@@ -17,13 +17,13 @@ T = TypeVar("T")
 BUILDING_S = 3_600
 """Seconds in which all parts of a workflow must be stored. An incomplete workflow is deleted afterwards."""
 OPENING_S = 60
-"""Seconds without a call after which a caller that adds members to a group counts as dead."""
+"""Seconds after which a caller that has stopped adding members to an open group counts as dead."""
 FIELDS_MAX = 1_000
 """Maximum number of fields of a workflow that one call reads."""
 
 
 def step_keys(queue: QueueKeys) -> tuple[str, ...]:
-    """Return the keys of a queue that starting a step of a workflow may touch."""
+    """Return the keys of a queue that a script may read or write when it starts a step of a workflow."""
     return (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflows_out)
 
 
