@@ -31,7 +31,10 @@ class ProgressBuffer(Keeper, Protocol):
         ...
 
     def write_result(self, data: bytes | OversizedResult) -> None:
-        """Buffer bytes as the intermediate result, to store them soon. Of an oversized result, store only the size."""
+        """Buffer bytes as the intermediate result; the worker stores them soon.
+
+        Of an oversized result, store only the size.
+        """
         ...
 
     def store_progress(self, progress: bytes) -> None:
@@ -97,7 +100,7 @@ class TaskContext:
         if fill is None:
             raise AttributeError(name)
         fill(self)
-        self._fill = None  # set last, because another thread may call `fill` at the same time
+        self._fill = None  # cleared last: until all attributes are set, another thread must still find `fill`
         return object.__getattribute__(self, name)
 
     @property

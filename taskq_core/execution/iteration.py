@@ -38,7 +38,7 @@ _CHECKPOINT = "checkpoint"
 
 
 class Keeper(Protocol):
-    """Stores the cursors and the progress of one run, and tells when the run must end. Workers implement it.
+    """Stores the cursors and the progress of one run, and reports when the run must end. Workers implement it.
 
     The methods of this base class do nothing. They are used for functions that are called directly.
     """
@@ -50,7 +50,7 @@ class Keeper(Protocol):
 
     @property
     def is_beside_loop(self) -> bool:
-        """True if the code runs on an event loop and must not block."""
+        """True if the task's code runs on an event loop, so that this object must not block."""
         return False
 
     def check(self) -> None:
@@ -58,7 +58,7 @@ class Keeper(Protocol):
         return
 
     def read_cursor(self) -> bytes:
-        """Read the cursors from Redis and return them, b"" without any."""
+        """Return the cursors that earlier runs stored in Redis, b"" if there are none."""
         return b""
 
     async def aread_cursor(self) -> bytes:
@@ -66,15 +66,18 @@ class Keeper(Protocol):
         return b""
 
     def keep(self, cursor: bytes) -> None:
-        """Buffer cursors, to store them soon and at the end of the run. Never waits."""
+        """Buffer cursors. The worker stores them soon, and at the end of the run. Never waits."""
         return
 
     def store(self, cursor: bytes) -> None:
-        """Store cursors and wait until they are stored. Raise `TaskInterrupted` if another worker took the task."""
+        """Store cursors in Redis, and wait for the reply.
+
+        Raise `TaskInterrupted` if another worker has taken the task.
+        """
         return
 
     async def astore(self, cursor: bytes) -> None:
-        """Store cursors and wait until they are stored. As `store`, for coroutines."""
+        """Store cursors in Redis. As `store`, for coroutines."""
         return
 
     def report(self, done: int, total: int | None) -> None:
@@ -83,11 +86,11 @@ class Keeper(Protocol):
 
 
 class _Nobody(Keeper):
-    """Stores nothing."""
+    """The keeper for functions that are called directly, without a worker. It stores nothing."""
 
 
 NOBODY = _Nobody()
-"""The keeper of functions that are called directly."""
+"""The shared keeper of all functions that are called directly."""
 
 
 class Interruption:
@@ -99,7 +102,7 @@ class Interruption:
         self.count = 0
 
     def is_due(self, handed: int) -> bool:
-        """Return whether to interrupt a run that has received `handed` items."""
+        """Return whether to interrupt a run that has received `handed` items. Count the interruption."""
         if handed < self.items or self.left <= 0:
             return False
         self.left -= 1
@@ -112,7 +115,7 @@ _interruption: Interruption | None = None
 
 @contextmanager
 def interrupting(interruption: Interruption) -> Iterator[Interruption]:
-    """Apply an interruption to all runs of this process while the block runs."""
+    """Apply an interruption to all task runs of this process while the `with` block runs."""
     global _interruption
     before, _interruption = _interruption, interruption
     try:
@@ -122,7 +125,7 @@ def interrupting(interruption: Interruption) -> Iterator[Interruption]:
 
 
 class _Place:
-    """The position of one loop: its cursor, the number of items it has processed, and whether it has ended."""
+    """The position of one `iterate` loop: its cursor, its number of processed items, and whether it has ended."""
 
     __slots__ = ("children", "cursor", "done", "has_ended", "key")
 
@@ -137,7 +140,7 @@ class _Place:
 
 
 class Loops:
-    """All loops of one run.
+    """The positions of all `iterate` loops of one run of a task, and the value of `checkpoint`.
 
     Args:
         keeper: Stores their cursors.
@@ -148,10 +151,10 @@ class Loops:
         self._stored: dict[str, Any] | None = None
         self._top = _Place("", None)
         self.handed = 0
-        """Number of items and checkpoints of this run so far."""
+        """Number of items and checkpoints that this run has processed so far."""
 
     def load(self) -> None:
-        """Read the cursors of earlier runs, once."""
+        """Read the cursors of earlier runs from Redis, unless they were read before."""
         if self._stored is None:
             self._stored = _decode(self.keeper.read_cursor())
 
@@ -168,12 +171,14 @@ class Loops:
 
     def set_checkpoint(self, cursor: object) -> None:
         """Store the cursor of `checkpoint`, and end the run here if the worker stops."""
-        if self._stored is None:  # the cursors of loops are in the same object
+        # read first: the same JSON object holds the cursors of loops, which must not be overwritten
+        if self._stored is None:
             if self.keeper.is_beside_loop:
                 raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
             self.load()
         try:
-            plain = msgspec.json.decode(encode_result(cursor))  # the value that the next run will get
+            # decoded again, so that `cursor()` returns the same value in this run and in the next
+            plain = msgspec.json.decode(encode_result(cursor))
         except ResultValueError as error:
             raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None
         self.keeper.keep(self._with(_CHECKPOINT, plain))
@@ -190,7 +195,7 @@ class Loops:
             raise TaskPaused(is_stopping=False)
 
     def enter(self, name: str | None) -> _Place:
-        """Return the stored position of a loop that begins now. A loop without a name is identified by its number."""
+        """Return the stored position of a loop that begins now. A loop without a name is identified by its order."""
         inside = _inside.get()
         around = self._top if inside is None or inside[0] is not self else inside[1]
         if name is None:
@@ -201,14 +206,14 @@ class Loops:
         return _Place(key, self._stored.get(key))
 
     def advance(self, place: _Place, cursor: object, count: int) -> bytes:
-        """Record that the body of a loop has processed `count` items up to a cursor. Return all cursors."""
+        """Record that the body of a loop has processed `count` items up to a cursor. Return all cursors, encoded."""
         self.handed += 1
         self._forget_inside(place)
         place.cursor, place.done = cursor, place.done + count
         return self._with(place.key, (cursor, place.done, False))
 
     def end(self, place: _Place) -> bytes:
-        """Record that a loop has ended. Return all cursors."""
+        """Record that a loop has ended. Return all cursors, encoded."""
         self._forget_inside(place)
         place.has_ended = True
         return self._with(place.key, (None, place.done, True))
@@ -375,7 +380,7 @@ class Iteration(Generic[T]):
             self._loops.keeper.report(walk.place.done, self._total)
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
-        """Record that the body has processed an item. Return all cursors, and whether they must be stored now."""
+        """Record that the loop body has processed an item. Return all cursors, and whether they must be stored now."""
         count = 1 if self._batch_size is None else len(item)
         data = self._loops.advance(walk.place, cursor, count)
         if walk.is_outermost:
@@ -388,7 +393,7 @@ class Iteration(Generic[T]):
 
 
 class _Walk:
-    """The execution of one loop in one run."""
+    """One execution of an `iterate` loop in a run. Knows which loop encloses it."""
 
     __slots__ = ("_around", "_entry", "_loops", "is_outermost", "place", "unstored", "until")
 
@@ -403,17 +408,20 @@ class _Walk:
         self.unstored = 0
 
     def begin(self, name: str | None, most_s: float | None) -> None:
-        """Find the loop's start position in the cursors of earlier runs, which were read before."""
+        """Find the start position of the loop in the loaded cursors of earlier runs.
+
+        Start the time limit of the loop.
+        """
         self.until = math.inf if most_s is None else time.monotonic() + most_s
         self.place = self._loops.enter(name)
         self._entry = (self._loops, self.place)
 
     def enter(self) -> None:
-        """Record that the body begins. Loops that begin from now on are inside this one."""
+        """Make this loop the current one while its body runs. Loops that begin in the body are nested in it."""
         _inside.set(self._entry)
 
     def leave(self) -> None:
-        """Record that the body has ended."""
+        """Make the enclosing loop the current one again, because the body has ended."""
         if self._entry is not None and _inside.get() is self._entry:
             _inside.set(self._around)
 

@@ -56,7 +56,7 @@ class Lifespan:
         """Run all functions up to their `yield`.
 
         Args:
-            stopping: Ends the wait. It is also set here if the functions end before `close` is called.
+            stopping: Setting it ends the wait. `open` also sets it if the functions end before `close` is called.
 
         Returns:
             False if `stopping` was set before all functions yielded. All resources are then closed again.

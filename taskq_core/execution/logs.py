@@ -100,7 +100,8 @@ class JsonFormatter(logging.Formatter):
 def _json(line: Mapping[str, Any]) -> str:
     try:
         return json.dumps(line, default=_text, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):  # NaN, a key that is not text, a value that contains itself
+    # values without a JSON form: NaN, a key that is not text, a value that contains itself
+    except (ValueError, TypeError, RecursionError):
         return json.dumps(
             {name: value if isinstance(value, str | int) else _text(value) for name, value in line.items()}
         )
@@ -120,17 +121,17 @@ class LineFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and the lines of a traceback."""
+        """Return the record's line, followed by the indented lines of its traceback."""
         first, *more = super().format(record).split("\n")
         return "\n".join([first, *[f"  {_plain(line)}" for line in more]])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line."""
+        """Return the record's own line, without a traceback."""
         return _plain(super().formatMessage(record))
 
 
 def _plain(line: str) -> str:
-    """Return a line with line breaks and control characters escaped."""
+    """Return a text with its line breaks and control characters escaped."""
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

@@ -19,13 +19,13 @@ request_id: ContextVar[str] = ContextVar("taskq_request_id", default="")
 
 
 def add_propagated(headers: MutableMapping[str, str], propagated: Mapping[str, str]) -> None:
-    """Add propagated headers to the headers of a task, within the size limit. The enqueue time is always added."""
+    """Add propagated headers to a task's own headers, as far as the size limit allows. Always add the enqueue time."""
     for name, value in propagated.items():
         if name == ENQUEUED or headers_size(headers) + headers_size({name: value}) <= USER_HEADERS_LIMIT:
             headers[name] = value
 
 
 def readable(value: object) -> str:
-    """Return a value as text for a header; "" if it is None, too long, or contains unprintable characters."""
+    """Convert a propagated value to header text; "" if it is None, too long, or has unprintable characters."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
     return text if 0 < len(text) <= LONGEST and text.isprintable() else ""

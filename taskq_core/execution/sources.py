@@ -19,7 +19,7 @@ AsyncPairs = AsyncGenerator[tuple[Any, Any], None]
 
 
 class Source(Protocol):
-    """Items that can be iterated from any stored cursor."""
+    """A source of items for `context.iterate`, which can start after any stored cursor."""
 
     def pairs(self, cursor: Any) -> Pairs:
         """Yield each item after a cursor, with the cursor after that item."""
@@ -91,7 +91,7 @@ def _advice(items: object) -> str:
 
 
 def _position(cursor: Any, what: str) -> int:
-    """Check that a cursor is a number of items or bytes, and return it. Return 0 for the start."""
+    """Check that a stored cursor is a non-negative number, and return it. Return 0 for None, the start."""
     if cursor is None:
         return 0
     if type(cursor) is not int or cursor < 0:
@@ -103,7 +103,7 @@ def _position(cursor: Any, what: str) -> int:
 
 
 class _Blocking:
-    """Base class of sources that do not wait. Coroutines use the same code as plain functions."""
+    """Base class of sources that never wait, so coroutines can use the code for plain functions."""
 
     total: int | None = None
 
@@ -200,7 +200,7 @@ def _seekable(file: Any) -> Any:
 
 
 class _MadeSource:
-    """Items from a function that takes a cursor. A second function returns the cursor of an item."""
+    """The items that a user's function returns for a cursor. A second function returns the cursor of each item."""
 
     total = None
 
@@ -213,7 +213,7 @@ class _MadeSource:
         if not isinstance(made, Iterable):
             problem = "iterate over it with `async for`" if _is_asynchronous(made) else "it must return an iterable"
             if isawaitable(made) and hasattr(made, "close"):
-                made.close()  # Python warns of a coroutine that is never awaited
+                made.close()  # else Python would warn of a coroutine that is never awaited
             raise IterationError(f"the function given to iterate() returned {_named(made)}; {problem}")
         for item in made:
             yield item, self._cursor(item)

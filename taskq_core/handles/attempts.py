@@ -55,7 +55,7 @@ def record_attempt(
         error = origin_of(error)
         record |= {"error": class_path(error), "traceback": traceback_text(error)}
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes a JSON escape
+    return text.encode("utf-8", "backslashreplace")  # UTF-8 cannot encode a lone surrogate: write it as a JSON escape
 
 
 _HEAD_OF_LINE = re.compile(
@@ -64,7 +64,7 @@ _HEAD_OF_LINE = re.compile(
 
 
 def read_last_attempt(beginning: bytes) -> Attempt | None:
-    """Parse the beginning of an attempt's line. Return the attempt without its error, or None if it is not valid."""
+    """Read one recorded attempt from the start of its JSON line. Leave out the error. Return None for invalid data."""
     found = _HEAD_OF_LINE.match(beginning)
     if found is None:
         return None
@@ -129,7 +129,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def _format(error: BaseException, stack: TracebackType | None) -> str:
-    """Format an error as `traceback` does. Texts of stacks are cached, because many errors have the same stack."""
+    """Format an error as `traceback` does. Cache the text of its stack, because many errors have the same stack."""
     has_cause = error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__)
     if stack is None or has_cause or isinstance(error, BaseExceptionGroup):
         return "".join(traceback.TracebackException(type(error), error, stack).format())
@@ -137,7 +137,8 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
     each: TracebackType | None = stack
     while each is not None:
         code = each.tb_frame.f_code
-        where.append((code, code.co_filename, each.tb_lasti))  # the code objects of two files may be equal
+        # with the file name, because equal functions in two files have equal code objects
+        where.append((code, code.co_filename, each.tb_lasti))
         each = each.tb_next
     key = tuple(where)
     shown = _stacks.get(key)

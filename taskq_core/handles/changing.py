@@ -35,7 +35,7 @@ _ATTEMPTS = 5
 
 
 def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
-    """Return the error for a change that a script refused with `answer`. `doing` names the change, as "cancelled"."""
+    """Return the error for a change that a script refused with `answer`. `doing` names the change: "cancelled"."""
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
     if answer == Refusal.MOVING:
@@ -56,7 +56,7 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
 
 
 def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retry") -> str:
-    """Return the start of a task in the form of `actions.act`."""
+    """Check `at` or `after`, and return the new start of a task in the format that `actions.act` expects."""
     if (at is None) == (after is None):
         raise ConfigurationError(f"{what} needs either at= or after=")
     if at is None:
@@ -175,7 +175,7 @@ def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> R
 
 
 def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:
-    """Return the requested outcome of an active task after its cancellation."""
+    """Return what the worker must do with a running task after it has cancelled the run: retry, discard or archive."""
     if not isinstance(retry, bool) or not (keep is None or isinstance(keep, bool)):
         raise ConfigurationError(f"retry must be True or False, and keep may be None too, got {retry!r} and {keep!r}")
     if retry:

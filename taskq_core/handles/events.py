@@ -21,7 +21,7 @@ from taskq_core.settings import Duration, seconds
 from taskq_core.wire import TaskState
 
 LAST_CHANCE_S = 2.0
-"""Seconds that each read may take, even if the loop has less time left."""
+"""Minimum timeout in seconds of each read of the task, even if the loop's own timeout ends earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,8 @@ def event_of(stored: StoredTask | None) -> TaskEvent:
         return TaskEvent(id="gone", task=None)
     info = task_info(stored)
     digest = hashlib.blake2b(digest_size=9)
-    score = None if info.state is TaskState.ACTIVE else stored.score  # each heartbeat changes the score of active tasks
+    # ignored: each heartbeat changes the score of an active task
+    score = None if info.state is TaskState.ACTIVE else stored.score
     for part in (info.state.value, score, stored.started_ms):
         digest.update(f"{part}\n".encode())
     for data in (stored.message, stored.result or stored.oversized, stored.progress):
@@ -125,7 +126,7 @@ class TaskEvents:
 
 
 class _Loop:
-    """The state of one loop over the events of a task: its last event, and the time that is left."""
+    """The state of one `for` loop over the events of a task: the last event, and the end of the loop's timeout."""
 
     def __init__(self, events: TaskEvents) -> None:
         self._events = events
@@ -138,11 +139,11 @@ class _Loop:
         """True once the last read event is final."""
 
     def patience_s(self) -> float:
-        """Return the maximum seconds of the next read. A read just before the end of the loop gets some more time."""
+        """Return the timeout in seconds of the next read: what is left of the loop's, but at least `LAST_CHANCE_S`."""
         return min(self._events.source.timeout_s, max(LAST_CHANCE_S, self._ends_at - time.monotonic()))
 
     def event(self, stored: StoredTask | None) -> TaskEvent | None:
-        """Return the event of a read, None if nothing has changed."""
+        """Return the event for a task as just read. Return None if the task has not changed since the last event."""
         self._unavailable = None
         if stored is None and self._last_event is None and self._events.may_wait_in_outbox():
             return None
@@ -156,7 +157,7 @@ class _Loop:
         return event
 
     def note_unavailable(self, error: BrokerError) -> None:
-        """Record that Redis did not answer. The loop reads again while it has time."""
+        """Record that Redis did not answer. The loop reads again until its timeout is over."""
         self._unavailable = error
 
     def pause_s(self) -> float:

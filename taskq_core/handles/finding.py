@@ -44,6 +44,6 @@ def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool
         stored = yield from ask(views.look(keys.queue(name), task_id))
         if stored is not None:
             info = task_info(stored)
-            is_itself = info.queue == name and info.id == task_id  # a message may name others
+            is_itself = info.queue == name and info.id == task_id  # a damaged message may contain another queue or id
             return info if is_itself else replace(info, queue=name, id=task_id)
     return None

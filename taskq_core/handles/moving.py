@@ -112,7 +112,8 @@ def _arrive(
             is_sent = True
             arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
-            back = [task for task in tasks if task.move == token]  # not the tasks whose move an earlier caller began
+            # only tasks whose move began here: earlier moves may have arrived
+            back = [task for task in tasks if task.move == token]
             if back and not (is_sent and error.may_have_happened):
                 yield from ask(actions.move_end(queue, token=token, gone=(), back=back))
             raise
@@ -131,7 +132,7 @@ def _arrive(
 
 
 def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
-    """Record the new queue of workflow steps in their workflows, because only Go workers may serve that queue."""
+    """Record in the workflows where their steps move, so that the dispatcher and cancellations find them there."""
     by_home: dict[QueueKeys, set[str]] = {}
     for task in tasks:
         key = task.fields.get(b"taskq_step", b"").decode("utf-8", "surrogateescape").split(" ", 3)[3:]
@@ -155,7 +156,7 @@ def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[De
         lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
         fields[b"unique_key"] = lock.encode()
     else:
-        fields.pop(b"unique_key", None)  # the key is not a lock of this queue
+        fields.pop(b"unique_key", None)  # a foreign unique key, for which the other queue has no lock
     changed.unique_key = lock
     fields[b"msg"] = encode_message(changed)
     return replace(task, fields=fields), lock if task.lock_ms is not None else ""

@@ -50,7 +50,7 @@ class HandleSource:
         self.send_through(runner, async_runner)
 
     def send_through(self, runner: SyncRunner, async_runner: AsyncRunner) -> None:
-        """Send through these runners from now on."""
+        """Replace both runners. All further requests of handles go through the new ones."""
         self.runner, self.async_runner = runner, async_runner
         self._hub = EndHub(async_runner)
 
@@ -114,19 +114,22 @@ class BlockingFollower:
         self._subscription: SyncSubscription | None = None
 
     def read(self, patience_s: float) -> StoredTask | None:
-        """Return the task as stored in Redis, None if it does not exist. Before the first wait this writes nothing."""
+        """Return the task as stored in Redis, None if it does not exist.
+
+        After a `wait`, also ask workers for messages.
+        """
         look = views.look(self._queue, self._task_id, publish_changes=self._has_waited)
         return self._runner.run(look, patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until the next read: the timeout, or less if a message names the task or may have been missed."""
+        """Wait until the task should be read again: at most the timeout, and less after a message about the task."""
         is_first, self._has_waited = not self._has_waited, True
         if self._subscription is None:
-            if not is_first:  # Redis may close each connection at once
+            if not is_first:  # do not reconnect in a busy loop if Redis closes each connection at once
                 time.sleep(timeout_s)
             with contextlib.suppress(BrokerUnavailableError):
                 self._subscription = self._runner.subscribe(self._queue.done)
-            return  # earlier messages were missed
+            return  # read the task now, because messages before the subscription were missed
         until = time.monotonic() + timeout_s
         try:
             while (left_s := until - time.monotonic()) > 0:

@@ -145,7 +145,8 @@ class TaskFollower:
             BrokerError: Redis does not answer.
         """
         if self._shared is None:
-            return await self._look(patience_s, publish_changes=False)  # this read writes nothing to Redis
+            # before the first wait, do not ask workers for messages
+            return await self._look(patience_s, publish_changes=False)
         readings, changed = self._shared
         reading, is_own = readings.take(self._number, lambda: self._look(patience_s, publish_changes=True))
         number = self._number = readings.number
@@ -213,7 +214,7 @@ class _Channel:
                 subscription = await self._runner.subscribe(self._name)
                 self.is_open = True
                 for each in self.tasks.values():
-                    each.note_change()  # earlier messages were missed
+                    each.note_change()  # messages before the subscription were missed
                 pause_s = FIRST_LOOK_S
                 try:
                     while True:

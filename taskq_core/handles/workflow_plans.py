@@ -38,8 +38,9 @@ from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGra
 from taskq_core.wire import Keys, QueueKeys, decode_message
 
 STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
-"""When a node runs after a predecessor: after a success; after success or failure, and the workflow can still succeed;
-after success or failure, and the workflow fails after a failure; after a failure only."""
+"""Conditions under which a node runs after a predecessor. STOP: the predecessor succeeded. CONTINUE: it succeeded or
+failed, and the workflow can still succeed after its failure. ALWAYS: it succeeded or failed, and its failure fails the
+workflow. FAILED: it failed."""
 _STATES = {
     b"w": StepState.WAITING,
     b"h": StepState.WAITING,
@@ -84,7 +85,7 @@ def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
     """Raise WorkflowDamagedError if a stored field cannot be read."""
     try:
         yield
-    except (ResultError, BrokerError):  # some are a ValueError or an OSError too
+    except (ResultError, BrokerError):  # pass through: some of these are also a ValueError or an OSError
         raise
     except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
         raise WorkflowDamagedError(queue.name, workflow_id, f"its data in Redis is damaged: {error}") from None
@@ -138,7 +139,7 @@ def ask_fields(
 
 
 def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any) -> RequestPlan[Any]:
-    """Read the result of a workflow, `NOT_YET` while it runs. Its end is then published."""
+    """Return the result of a workflow. While it runs, return `NOT_YET` and ask workers to publish its end."""
     fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], publish_end=True)
     with damage_named(queue, workflow_id):
         state = read_state(fields[0])
@@ -165,7 +166,7 @@ def _ask_failure(queue: QueueKeys, workflow_id: str, spec: Spec) -> RequestPlan[
 
 
 def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> RequestPlan[bytes]:
-    """Read the results of a tree of nodes, as JSON."""
+    """Return the results of a tree of nodes as one JSON value of the same shape."""
     if isinstance(tree, dict | list):
         parts: list[bytes] = []
         for branch in tree.values() if isinstance(tree, dict) else tree:

@@ -1,4 +1,7 @@
-"""Show the leader's entries to tools, as Asynq's schedulers do. Only the leader writes, so each entry is shown once."""
+"""Publish the schedule entries in Redis for tools, as Asynq's schedulers do. Only the leading scheduler writes them.
+
+Tools therefore show each entry once, with any number of schedulers.
+"""
 
 import math
 
@@ -9,15 +12,15 @@ from taskq_core.scheduler.leader import Leader
 from taskq_core.service.loop import Service
 
 LOOK_S = 1.0
-"""Seconds between two checks of the leadership and of the set of entries."""
+"""Seconds between two checks whether this scheduler leads, and whether its schedule entries have changed."""
 
 
 class Announcer(Service):
-    """Writes the entries while this scheduler leads, and deletes them when another scheduler takes over.
+    """Writes the schedule entries to Redis while this scheduler leads, and deletes them when another takes over.
 
     Args:
         context: The scheduler.
-        key: Redis key of the entries.
+        key: Redis key of the published entries.
         leader: Reports whether this scheduler leads now.
     """
 
@@ -32,11 +35,11 @@ class Announcer(Service):
         self._redis_clock = context.redis_clock
         self._every_s = context.config.span("heartbeat")
         self._leader = leader
-        self._shown = ""  # digest of the entries in Redis, "" while there are none
+        self._shown = ""  # digest of the entries that this scheduler published, "" if none
         self._written_at = -math.inf
 
     async def work(self) -> float:
-        """Write or delete the entries if needed. Return the seconds until the next call."""
+        """Write or delete the published entries if needed. Return the seconds until the next call."""
         if not self._leader.leads:
             await self.withdraw()
         elif self._shown != self._book.digest or self._clock.monotonic() - self._written_at >= self._every_s:
@@ -49,13 +52,14 @@ class Announcer(Service):
         digest = self._book.digest
         shown = [each for each in self._book.entries.values() if not each.task.is_paused][:ENTRIES_SHOWN]
         entries = [each.describe(now_s).encode() for each in shown]
-        self._shown = digest  # set before the write: a write without an answer may leave entries to delete
+        # set before the write: after a write without an answer, `withdraw` must delete what may have arrived
+        self._shown = digest
         await self._runner.run(services.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
         await self._runner.run(schedules.announce(self._key, entries, ttl_s=ttl_s))
         self._written_at = self._clock.monotonic()
 
     async def withdraw(self) -> None:
-        """Delete the entries from Redis, if this scheduler wrote any."""
+        """Delete the published entries from Redis, if this scheduler wrote any."""
         if self._shown:
             await self._runner.run(services.unindex_presence(self._keys.schedulers, self._key))
             await self._runner.run(schedules.withdraw_entries(self._key))

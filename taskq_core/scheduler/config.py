@@ -1,4 +1,4 @@
-"""Configuration of a scheduler."""
+"""The configuration record of a scheduler."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ class SchedulerConfig:
     leader_lease: Duration = 8.0
     """Seconds after which another scheduler takes over from a silent leader. At least 1."""
     heartbeat: Duration = 10.0
-    """Seconds between two writes of the leader's entries for tools. They expire after twice this time. At least 1."""
+    """Seconds between two writes of the entries that tools show. They expire after twice this time. At least 1."""
     refresh: Duration = 60.0
-    """Seconds between two reads of all marks by the leader. A mark is the last firing of an entry that was handled."""
+    """Seconds between two reads of all marks by the leader. A mark records the last handled firing of an entry."""
     health_host: str = "127.0.0.1"
     """Address of the health endpoints of a scheduler that runs without a worker."""
     health_port: int | None = None

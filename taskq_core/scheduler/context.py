@@ -12,19 +12,19 @@ from taskq_core.wire import Keys
 
 @dataclass(frozen=True, slots=True)
 class SchedulerContext:
-    """Application, entries, connections and clocks of one scheduler."""
+    """The application, schedule entries, connections and clocks that the parts of one scheduler share."""
 
     app: TaskQ
     config: SchedulerConfig
     book: EntryBook
-    """The entries."""
+    """The schedule entries of all sources."""
     runner: AsyncRunner
-    """Sends operations."""
+    """Sends operations to Redis."""
     clock: Clock
     redis_clock: RedisClock
-    """Redis's time."""
+    """Estimates the current time of Redis's clock."""
 
     @property
     def keys(self) -> Keys:
-        """Key names."""
+        """Key names of the installation."""
         return self.app.runtime.keys

@@ -1,10 +1,10 @@
-"""Choose which firings of an entry to enqueue now: the catch-up policy. Pure functions."""
+"""The catch-up policy: choose which due firings of a schedule entry to enqueue now. Pure functions."""
 
 from taskq_core.tasks.periodic import CatchUp
 from taskq_core.wire.cron import Schedule
 
 ON_TIME_S = 60
-"""Seconds after which a firing counts as missed. A change of leader or a failover of Redis takes less."""
+"""Seconds after its time at which a firing counts as missed. A new leader or a Redis failover takes less."""
 
 
 def due_firings(
@@ -37,7 +37,7 @@ def due_firings(
 
 
 def next_firing(schedule: Schedule, mark_s: int, now_s: int) -> int | None:
-    """Return the first firing after now, Unix s, or None if the schedule has ended."""
+    """Return the time of the first firing after now, in Unix seconds. Return None if the schedule has ended."""
     return schedule.next_after(schedule.anchor(mark_s, max(mark_s, now_s)))
 
 
@@ -51,7 +51,7 @@ def _firings(schedule: Schedule, after_s: int, until_s: int, limit: int) -> list
 
 
 def _last_firing(schedule: Schedule, mark_s: int, after_s: int, until_s: int) -> int | None:
-    """Return the last firing of a span. Search backwards in growing steps, so that a long span costs little."""
+    """Return the last firing in a time span. Search backwards in growing steps, so that a long span costs little."""
     step_s = ON_TIME_S
     while after_s < until_s:
         from_s = max(after_s, until_s - step_s)

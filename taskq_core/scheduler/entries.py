@@ -1,4 +1,4 @@
-"""Hold the entries of a running scheduler, and the last firing of each that was handled."""
+"""The schedule entries of a running scheduler, each with its mark: its last firing that was handled."""
 
 import hashlib
 import logging
@@ -41,12 +41,12 @@ class Entry:
         return self.is_held or self.task.is_paused
 
     def move(self, mark: Mark) -> None:
-        """Set the mark and compute the next firing."""
+        """Set the mark of the entry, and compute its next firing after the mark."""
         self.mark = mark
         self.next_s = self.schedule.next_after(mark.at_s)
 
     def due(self, now_s: int, limit: int) -> list[int]:
-        """Return the firings to enqueue now."""
+        """Return the times of the firings to enqueue now, at most `limit`, as the catch-up policy chooses."""
         if self.mark is None or self.next_s is None or self.next_s > now_s:
             return []
         firings = due_firings(
@@ -57,7 +57,7 @@ class Entry:
             window_s=self.task.window_s,
             limit=limit,
         )
-        if not firings:  # the policy skips all due firings; the next enqueued firing moves the mark
+        if not firings:  # The catch-up policy skips all due firings. The mark stays until a later firing is enqueued.
             self.next_s = next_firing(self.schedule, self.mark.at_s, now_s)
         return firings
 
@@ -77,7 +77,7 @@ class Entry:
 
 
 class EntryBook:
-    """Merges the entries of all sources, by id.
+    """Merges the schedule entries of all sources (code, providers, tables, run time) by id.
 
     Args:
         keys: Key names.
@@ -93,7 +93,7 @@ class EntryBook:
         self.by_queue: dict[QueueKeys, list[Entry]] = {}
         """The entries, grouped by the queue of their tasks."""
         self.digest = ""
-        """Digest of the set of entries: equal on schedulers with equal entries."""
+        """Digest of all entries. Schedulers with the same digest compete for one leader lease."""
 
     def replace(self, source: int, tasks: Iterable[PeriodicTask]) -> None:
         """Replace the entries of a source. If two sources use the same id, the source with the smaller number wins.
@@ -113,7 +113,7 @@ class EntryBook:
         self._merge()
 
     def hold(self, ids: frozenset[str]) -> None:
-        """Pause exactly these entries, and resume all others."""
+        """Pause the entries with these ids at run time, and resume all others."""
         self._held = ids
         for each in self.entries.values():
             each.is_held = each.task.id in ids

@@ -1,4 +1,4 @@
-"""Read a table of periodic tasks, and write back how often its entries ran.
+"""Read a database table of periodic tasks, and write back how often each of its entries ran.
 
 Redis counts the runs of an entry in the same script that stores its task. The leader copies these counts to the table.
 If the leader dies in between, the next leader copies them. The table stores the last run that was recorded, so a leader
@@ -35,12 +35,12 @@ FINISH_S = 2.0
 
 
 class Follower(Service):
-    """Follows one table.
+    """Keeps the schedule entries of one database table up to date, and writes their runs back to the table.
 
     Args:
         context: The scheduler.
         table: The table.
-        source: Number of the table in the book.
+        source: Number of the table as a source of the entry book.
         leader: Reports whether this scheduler leads now.
     """
 
@@ -54,13 +54,15 @@ class Follower(Service):
         self._clock = context.clock
         self._source = source
         self._leader = leader
-        self._call = Caller(2, name="a table of periodic tasks")  # the second thread serves while one call hangs
+        # two threads, so that one can work while a call hangs in the other
+        self._call = Caller(2, name="a table of periodic tasks")
         self._version: object = None
         self._entries: list[PeriodicTask] = []
-        self._unrecorded: set[QueueKeys] = set()  # queues that may have runs which the table has not recorded
+        # queues whose counts of runs in Redis may not have been copied to the table
+        self._unrecorded: set[QueueKeys] = set()
         self._must_store_next = False
         self._led = False
-        self._problems: set[str] = set()  # operations that fail now and were logged
+        self._problems: set[str] = set()  # operations ("read", "write") whose current failure was logged
         self._woken = Signal()
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
@@ -77,7 +79,10 @@ class Follower(Service):
             self._must_store_next = True
 
     async def work(self) -> float:
-        """Read the table, write back runs and next firings, and wait. Return 0 for the next call at once."""
+        """Read the table, write back runs and next firings, and wait for the next change.
+
+        Return 0: call again at once.
+        """
         self._woken.clear()
         begun = self._clock.monotonic()
         is_read = await self._read()
@@ -90,7 +95,7 @@ class Follower(Service):
         return 0.0
 
     async def _read(self) -> bool:
-        """Read changes of the table. Return whether the read succeeded."""
+        """Read the table if it has changed, and replace its entries in the book. Return whether the read succeeded."""
         try:
             answer = await self._call(self._table.read, self._version, timeout_s=CALL_S)
             if answer is not None:
@@ -107,14 +112,14 @@ class Follower(Service):
         return True
 
     def _follow_lead(self) -> None:
-        """Schedule all writes when this scheduler has become the leader: the previous leader may have skipped some."""
+        """After becoming the leader, schedule all writes to the table: the previous leader may have missed some."""
         led, self._led = self._led, self._leader.leads
         if self._led and not led:
             self._unrecorded.update(self._book.by_queue)
             self._must_store_next = True
 
     async def _record_runs(self) -> None:
-        """Record runs in the table, for each queue that may have some. Queues that failed are tried again later."""
+        """Copy the counts of runs from Redis to the table, queue by queue. Try queues that failed again later."""
         run_keys = [each.run_key for each in self._entries if each.run_key]
         batches = [run_keys[start : start + RUNS_MAX] for start in range(0, len(run_keys), RUNS_MAX)]
         queues, self._unrecorded = self._unrecorded, set()
@@ -150,7 +155,7 @@ class Follower(Service):
                 self._report("write", "")
 
     def _report(self, what: str, problem: str) -> None:
-        """Log a problem when it begins and when it ends."""
+        """Log a problem with the table once when it begins, and once when it ends."""
         if problem and what not in self._problems:
             self._problems.add(what)
             logger.error("the table of periodic tasks %s", problem)
@@ -159,7 +164,7 @@ class Follower(Service):
             logger.warning("the table of periodic tasks can be %s again", "read" if what == "read" else "written")
 
     async def finish(self) -> None:
-        """Record the last runs if the table answers quickly, and close the threads."""
+        """Copy the last counts of runs to the table, for at most `FINISH_S`, and close the threads."""
         self._unwatch()
         try:
             async with asyncio.timeout(FINISH_S):

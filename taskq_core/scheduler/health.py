@@ -1,7 +1,7 @@
 """Decide whether a scheduler is ready, for `/readyz`.
 
 Ready means that Redis answered recently about the leader's lease, whether this scheduler leads or waits. If it leads,
-every queue must also have completed a turn recently.
+the ticker of every queue must also have completed a turn (one check for due firings) recently.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def _problem(turn: TurnState) -> str:
 
 
 def _status(state: SchedulerState, problems: dict[str, str]) -> tuple[str, str]:
-    """Return the status word, and the reason if the scheduler is not ready ("" if it is)."""
+    """Return the status for the response, and why the scheduler is not ready ("" if it is ready)."""
     if state.status == "closed":
         return "draining", "no more periodic tasks are enqueued"
     if state.status == "new":

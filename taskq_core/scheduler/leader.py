@@ -1,4 +1,4 @@
-"""Hold the leader's lease of a set of entries, and run a ticker for each of their queues.
+"""Elect the leading scheduler by a lease, and run a ticker for each queue with schedule entries.
 
 Any number of schedulers may run. For each set of entries, one of them leads. It holds a lease, which it renews four
 times per lease time. The others try to take it. The lease only saves work: `ticker` guarantees that each firing is
@@ -27,13 +27,13 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.scheduler")
 
 ENDING_S = 2.0
-"""Seconds that tickers get to finish their turns, and again to end after cancellation: they may be in a hook."""
+"""Seconds that tickers get to finish their turns, and again after their cancellation, because a hook may hang."""
 IDLE_S = 1.0
-"""Seconds between two checks for entries while there are none."""
+"""Seconds between two checks for schedule entries while there are none."""
 
 
 class Leader(Service):
-    """Takes and renews the lease of a set of entries, and runs their tickers.
+    """Takes and renews the leader lease for a set of schedule entries, and runs the tickers of their queues.
 
     Args:
         context: The scheduler.
@@ -99,7 +99,7 @@ class Leader(Service):
         return jittered(self._lease_s / 4)
 
     async def _follow_book(self) -> None:
-        """Resign the lease of the previous set of entries if the set has changed."""
+        """Resign the current lease if the set of entries has changed, because each set has a separate lease."""
         key = self._keys.scheduler_leader(self._book.digest) if self._book.entries else ""
         if key != self._key:
             await self.resign()
@@ -126,7 +126,10 @@ class Leader(Service):
     # --- tickers ------------------------------------------------------------------------------------------------------
 
     def _run_tickers(self) -> None:
-        """Start a ticker for each queue with entries but no running ticker. Other queues' tickers end by themselves."""
+        """Start a ticker for each queue that has entries and no running ticker.
+
+        Tickers without entries end by themselves.
+        """
         for queue in [queue for queue, running in self._running.items() if running.done()]:
             del self._running[queue], self._tickers[queue]
         for queue in self._book.by_queue:
@@ -141,7 +144,7 @@ class Leader(Service):
         return self.leads and queue in self._book.by_queue and not self._tickers[queue].is_ending
 
     async def finish(self) -> None:
-        """End the tickers. Cancel waiting tickers at once. Let the others finish their turn and report its results."""
+        """End the tickers. Cancel tickers that wait; let the others finish their turn and report its results."""
         for queue, ticker in self._tickers.items():
             ticker.is_ending = True
             if not ticker.is_busy:

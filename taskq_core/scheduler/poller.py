@@ -1,4 +1,4 @@
-"""Poll providers for periodic tasks, and read the schedules that are added and paused at run time."""
+"""Call the application's providers of periodic tasks, and read the schedules that are added or paused at run time."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from taskq_core.tasks.periodic import PeriodicTask, Provider
 logger = logging.getLogger("taskq.scheduler")
 
 AFTER_FAILURE_S = 30.0
-"""Maximum seconds until the next call of a provider that failed."""
+"""Maximum seconds until a provider function that failed is called again."""
 RUNTIME_EVERY_S = 2.0
 """Seconds between two reads of the schedules that change at run time."""
 SLOW_S = 30.0
@@ -25,12 +25,12 @@ SLOW_S = 30.0
 
 
 class Poller(Service):
-    """Calls one provider periodically. While it fails, its last entries stay in force.
+    """Calls one provider function periodically for schedule entries. While it fails, its last entries stay in force.
 
     Args:
         provider: The provider, with its interval.
         book: Receives the entries.
-        source: Number of the provider in the book.
+        source: Number of the provider as a source of the entry book.
     """
 
     name = "provider"
@@ -63,7 +63,7 @@ class Poller(Service):
         )
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Let the thread that calls the provider end."""
         self._call.close()
 
 
@@ -76,11 +76,11 @@ def _checked(provided: Any) -> list[PeriodicTask]:
 
 
 class RuntimeFollower(Service):
-    """Reads the schedules that are added, paused and removed at run time. While Redis is down, the last state applies.
+    """Reads the schedules that tools add, pause and remove at run time. While Redis is down, the last state applies.
 
     Args:
         context: The scheduler.
-        source: Number of this source in the book.
+        source: Number of the run-time schedules as a source of the entry book.
     """
 
     name = "runtime schedules"

@@ -32,7 +32,7 @@ _ENTRY, _PAUSED = "entry:", "paused:"
 
 
 class _Stored(msgspec.Struct, omit_defaults=True):
-    """A schedule as stored in JSON. The payload is Base64 there."""
+    """An added schedule in its stored JSON form, with the payload in Base64."""
 
     spec: str
     task: str
@@ -47,7 +47,7 @@ class _Stored(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSchedules:
-    """Content of the hash.
+    """The parsed content of the hash with the run-time schedules.
 
     Attributes:
         added: The added schedules, as JSON by id.
@@ -59,12 +59,12 @@ class RuntimeSchedules:
 
     @classmethod
     def of(cls, hash_fields: Mapping[str, bytes]) -> "RuntimeSchedules":
-        """Parse the fields of the hash."""
+        """Parse the fields of the Redis hash."""
         added = {name.removeprefix(_ENTRY): data for name, data in hash_fields.items() if name.startswith(_ENTRY)}
         return cls(added, frozenset(name.removeprefix(_PAUSED) for name in hash_fields if name.startswith(_PAUSED)))
 
     def entries(self, app: "TaskQ") -> list[PeriodicTask]:
-        """Return the schedules that were added. An unusable one is logged and skipped."""
+        """Return the added schedules as entries. Log and skip unusable ones."""
         found = []
         for entry_id, data in sorted(self.added.items()):
             try:
@@ -75,12 +75,12 @@ class RuntimeSchedules:
 
 
 def entry_field(entry_id: str) -> str:
-    """Return the field of an added schedule."""
+    """Return the hash field that holds an added schedule."""
     return _ENTRY + entry_id
 
 
 def paused_field(entry_id: str) -> str:
-    """Return the field that marks a schedule as paused."""
+    """Return the hash field that marks a schedule as paused."""
     return _PAUSED + entry_id
 
 
@@ -90,7 +90,7 @@ def declares(app: "TaskQ", entry_id: str) -> bool:
 
 
 def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
-    """Return the stored form of a schedule.
+    """Encode a schedule for the hash.
 
     Raises:
         ConfigurationError: An option cannot be stored, or the time zone is unknown.
@@ -114,7 +114,7 @@ def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
 
 
 def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
-    """Return a stored schedule. Options that are not stored come from the task, if the application has it.
+    """Decode a stored schedule. Options that it does not contain come from the task, if the application has it.
 
     Raises:
         TaskQError, ValueError, TypeError: The stored schedule is not usable.
@@ -137,12 +137,13 @@ def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
 
 
 def _own_options(options: TaskOptions) -> dict[str, Any]:
-    """Return the options that a scheduler without the task's code needs to enqueue it as this application does."""
+    """Return the options to store, so that a scheduler without the task's code enqueues it as this application does."""
     default = TaskOptions()
     found: dict[str, Any] = {"queue": options.queue}
     for name, value in call_options(options).items():
         if value != getattr(default, name):
-            with contextlib.suppress(ConfigurationError):  # such as limits, which other programs cannot apply
+            # an option that cannot be stored, such as a limit, which other programs cannot apply
+            with contextlib.suppress(ConfigurationError):
                 found[name] = _plain(name, value)
     return found
 
@@ -158,7 +159,7 @@ def _plain(name: str, value: object) -> object:
 
 
 def read_stored(entry_id: str, data: bytes) -> SchedulerEntry:
-    """Return a stored schedule in the form in which schedulers announce it.
+    """Decode a stored schedule into the form in which the announcer shows entries to tools.
 
     Raises:
         TaskQError, ValueError: The stored schedule is not usable.

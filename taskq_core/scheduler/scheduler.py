@@ -53,11 +53,11 @@ START_PATIENCE_S = 5.0
 PROVIDERS_S = 5.0
 """Seconds to wait for the first answers of providers and tables before the scheduler leads without them."""
 HOOK_THREADS = 8
-"""Maximum number of concurrent plain hooks. Each of these threads may hold separate database connections."""
+"""Maximum number of hooks that run at once in threads. Each thread may hold its own database connections."""
 GAUGES_S = 5.0
 """Seconds between two checks for a configured OpenTelemetry SDK that exports gauges."""
 OWN_ENTRIES = 0
-"""Number of the application as a source of entries. Providers, tables and the runtime hash have larger numbers."""
+"""Source number of the application's own entries. Smaller numbers win: providers, tables and run time have larger."""
 
 
 class Scheduler:
@@ -192,11 +192,14 @@ class Scheduler:
         self._status = "active"
 
     def services(self) -> list[Service]:
-        """Return the services to run."""
+        """Return the services to run after `open`; a worker runs them among its own."""
         return [self._leader, self._announcer, *self._pollers, *self._followers, self._runtime]
 
     async def close(self) -> None:
-        """End the tickers, resign the lease and delete the entries shown to tools. Called after the services ended."""
+        """End the tickers, resign the lease and delete the entries shown to tools.
+
+        Call it after the services have ended.
+        """
         self._status = "closed"
         await self._leader.finish()
         try:
@@ -231,7 +234,7 @@ class Scheduler:
 
     @property
     def entry_count(self) -> int:
-        """Number of entries."""
+        """Number of schedule entries."""
         return len(self._book.entries)
 
     def _prepare(self) -> float:
@@ -245,7 +248,7 @@ class Scheduler:
         return 0.0
 
     def _read_entries(self) -> None:
-        """Read the application's entries, if the timetable or the settings have changed."""
+        """Read the application's schedule entries again, if its timetable or settings have changed."""
         version = (self.app.timetable.version, self.app.settings)
         if self._read_version is None or self._read_version[0] != version[0] or self._read_version[1] is not version[1]:
             is_first, self._read_version = self._read_version is None, version

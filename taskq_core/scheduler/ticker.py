@@ -1,8 +1,8 @@
-"""Enqueue the due firings of one queue's entries.
+"""Enqueue the due firings of the schedule entries of one queue.
 
-Marks ensure that each firing is enqueued exactly once. One script stores the task and moves the entry's mark, and it
-refuses a firing unless the mark is at the firing before it. So when a leader that was frozen past its lease wakes up,
-the script refuses its firings, and it reads the marks again.
+Each entry has a mark in Redis: its last handled firing. Marks ensure that each firing is enqueued exactly once. One
+script stores the task and moves the mark. It refuses a firing unless the mark is at the firing before it. So when a
+leader that was frozen past its lease continues, the script refuses its firings, and the leader reads the marks again.
 
 ::
 
@@ -41,17 +41,17 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.scheduler")
 
 AFTER_S = 0.002
-"""Seconds to wait past a firing's second of Redis's clock, because the clocks are compared over a network."""
+"""Seconds to wait after the second of a firing, because this process knows Redis's clock only approximately."""
 PATIENCE_S = 5.0
-"""Seconds in which a batch without an answer is sent again. Redis recognizes the repetition."""
+"""Seconds for which a batch of firings without an answer is sent again. Redis recognizes the repetition."""
 HOOK_S = 5.0
-"""Seconds a hook may take."""
+"""Timeout of a hook in seconds."""
 MIDDLEWARE_S = 5.0
-"""Seconds a middleware may take for a call before the firing is put off. Other due firings of the queue wait for it."""
+"""Seconds after which a firing is put off whose middleware hangs. Other due firings of the queue wait as long."""
 PUT_OFF_S = 5.0
 """Seconds until a firing that was put off is tried again. Other firings of the queue do not wait for it."""
 HISTORIES_AT_ONCE = 16
-"""Maximum number of histories that are written at the same time."""
+"""Maximum number of firing histories that are written concurrently."""
 
 _TICK_IDS = uuid.UUID("ce8714d3-7d56-5a42-a1bd-e7cfeb76a8fd")
 
@@ -87,7 +87,7 @@ _OUTCOMES = {
 
 
 class Ticker:
-    """Enqueues the due firings of one queue's entries.
+    """Enqueues the due firings of the schedule entries of one queue.
 
     Args:
         context: The scheduler.
@@ -118,19 +118,19 @@ class Ticker:
         self._receipts = ReceiptSlot(new_token())
         self._adopted_at = -math.inf
         self.is_busy = False
-        """True during a turn."""
+        """True while `work` checks for due firings."""
         self.is_ending = False
         """Set to True to prevent further turns."""
         self._ended_at = context.clock.monotonic()
         self._problem = ""
 
     def forget(self) -> None:
-        """Read all marks again at the next turn: another leader may have moved them."""
+        """Read all marks again in the next turn, because another leader may have moved them."""
         self._adopted_at = -math.inf
 
     @property
     def state(self) -> TurnState:
-        """Age and error of the last turn."""
+        """Age and error of the last turn (call of `work`)."""
         return TurnState(self._clock.monotonic() - self._ended_at, self._problem)
 
     async def work(self) -> float:
@@ -156,7 +156,7 @@ class Ticker:
     # --- marks --------------------------------------------------------------------------------------------------------
 
     async def _adopt(self, entries: Sequence[Entry]) -> None:
-        """Read the marks that are not known, and every `refresh` seconds all of them."""
+        """Read the unknown marks of entries from Redis, and every `refresh` seconds all marks."""
         now = self._clock.monotonic()
         is_stale = now - self._adopted_at >= self._refresh_s
         wanted = entries if is_stale else [each for each in entries if each.mark is None]
@@ -180,7 +180,7 @@ class Ticker:
         candidates = [each for each in entries if each.put_off_until <= now]
         chosen: list[tuple[Entry, int, int]] = []
         size = 0
-        # Entries furthest behind come last: catching up one entry must not delay the firings of the others.
+        # Entries that are furthest behind come last, so that catching up one entry does not delay the others.
         for entry in sorted(candidates, key=lambda each: each.next_s or 0, reverse=True):
             if len(chosen) >= TICK_MAX or size >= BATCH_BYTES:
                 break
@@ -194,7 +194,8 @@ class Ticker:
                     size += len(entry.task.payload)
                     before_s = at_s
         if chosen:
-            # Concurrently: in sequence, one slow hook or middleware would delay up to a hundred firings.
+            # Prepare firings concurrently: in sequence, one slow hook or middleware would delay up to a hundred
+            # firings.
             batch = await asyncio.gather(*(self._prepare(*each) for each in chosen))
             held_up = [each for each in batch if isinstance(each.error, HangError)]
             if held_up:
@@ -215,7 +216,7 @@ class Ticker:
         try:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._apply_middleware, call, timeout_s=MIDDLEWARE_S)
-            # In an empty context: each firing begins a trace, whatever span this code runs in.
+            # Prepare it in an empty context, so that each firing begins a new trace.
             prepared = Context().run(self._preparer.prepare, call, task_id=task_id)
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
@@ -253,7 +254,8 @@ class Ticker:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
-            self._receipts = ReceiptSlot(new_token())  # the previous call may still arrive and write its receipt late
+            # a new slot, because the failed call may still reach Redis and write its receipt
+            self._receipts = ReceiptSlot(new_token())
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
                 for each in batch
@@ -266,7 +268,7 @@ class Ticker:
         settled: list[_Settled] = []
         for each, code in zip(batch, answer.codes, strict=True):
             if code == TickCode.SUPERSEDED:
-                each.entry.mark = None  # the next turn reads it from Redis
+                each.entry.mark = None  # another scheduler moved the mark: the next turn reads it from Redis
             elif code != TickCode.EARLY and each.is_paused:
                 self._skip_paused(each)
             elif code != TickCode.EARLY:
@@ -296,7 +298,7 @@ class Ticker:
 
     @staticmethod
     def _skip_paused(candidate: _Candidate) -> None:
-        """Move the mark past a firing of a paused entry, without calling hooks."""
+        """Set the entry's mark to a firing that was skipped because the entry is paused. Call no hooks."""
         entry = candidate.entry
         if entry.mark is not None:
             entry.move(Mark(candidate.tick.at_s, entry.mark.enqueued_s))

@@ -97,7 +97,10 @@ class AsyncWorkflowClient:
         return handle
 
     async def _read(self, graph: Graph, streams: list[Node]) -> None:
-        """Pass all calls to the enqueue middleware, and read the members of groups that are not streamed."""
+        """Apply the enqueue middleware to all calls.
+
+        Read the members of all groups that are not streamed into lists.
+        """
         for node in graph.nodes:
             if node.call is not None:
                 node.call = await self._preparer.middleware.aoutgoing(node.call)
@@ -122,7 +125,8 @@ class AsyncWorkflowClient:
         has_begun = False
         with outgoing.span:
             try:
-                batch = await anext(batches, None)  # errors of the first members are raised before anything is written
+                # encode the first batch before any write, so that its errors leave nothing behind
+                batch = await anext(batches, None)
                 for queue in outgoing.queues.values():
                     await self._client.register(queue)
                 await self._check_worker(outgoing)
@@ -138,7 +142,7 @@ class AsyncWorkflowClient:
 
     async def _stream(self, outgoing: Outgoing, batch: Batch | None, others: AsyncIterator[Batch]) -> None:
         try:
-            while batch is not None and await self._client.run(outgoing.batch(*batch)):  # False: it has ended
+            while batch is not None and await self._client.run(outgoing.batch(*batch)):  # False: the workflow has ended
                 batch = await anext(others, None)
         except BaseException as error:
             problem = f"the client that added members failed: {type(error).__name__}"
@@ -149,7 +153,7 @@ class AsyncWorkflowClient:
     async def _check_worker(self, outgoing: Outgoing) -> None:
         operation = self._worker_check.operation(outgoing)
         if operation is not None:
-            with suppress(BrokerAuthenticationError):  # a user without this right gets no warning
+            with suppress(BrokerAuthenticationError):  # a Redis user who may not list workers gets no warning
                 self._worker_check.warn(outgoing, await self._client.run(operation))
 
     # --- members that a running member adds ---------------------------------------------------------------------------

@@ -25,13 +25,13 @@ Dispatch = Generator[Operation[Any], Any, set[str]]
 
 
 def dispatch(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[QueueKeys], Operation[Any]]) -> Dispatch:
-    """Dispatch the outcomes and steps that wait in a queue.
+    """Send the outcomes that wait in a queue to their workflows, and the steps to the queues of their tasks.
 
     Args:
         keys: Key names of the installation.
         queue: The queue.
         due: The outcomes and steps to dispatch.
-        register: Returns the operation that adds a queue to the list of queues.
+        register: Returns the operation that adds a queue to the list of known queues.
     """
     more: set[str] = yield from _dispatch_ends(keys, queue, due)
     more |= yield from _dispatch_steps(keys, queue, due, register)
@@ -60,7 +60,7 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
                 if field.startswith(b"run "):
                     continue
                 node, _, key_bytes = field.partition(b" ")
-                if run := due.ends.get(b"run " + field):  # the next steps link to this run
+                if run := due.ends.get(b"run " + field):  # traceparent of the run, to which the next steps link
                     ends.append((key_bytes, b"run", run))
                 ends.append((key_bytes, node, value))
             if (yield operations.record_ends(home, ends)):
@@ -94,7 +94,7 @@ class Sweep:
         self._next = 0
 
     def look(self, queue: QueueKeys, due: DueSteps) -> Dispatch:
-        """Check the oldest started steps, and the next part of the others."""
+        """Check the oldest started steps of the queue, and the next page of the others."""
         if self._next >= due.steps:
             self._next = 0
         more = False

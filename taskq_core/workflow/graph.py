@@ -29,7 +29,7 @@ NAME_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An argument that is replaced by the result of a node, or by several results as a list or dict.
+    """An argument placeholder. Before the call, the result of a node replaces it, or several results as list or dict.
 
     Attributes:
         tree: A node number, nested lists of numbers for groups, or the last steps of a `Workflow` by name.
@@ -40,14 +40,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An argument that is replaced by the first failure among some nodes, in their order."""
+    """An argument placeholder. Before the call, the failure of the first failed node in the given order replaces it."""
 
     nodes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The predecessors of a node, and the results that it takes from them.
+    """The predecessors of a node, and the results that the node receives from them as arguments.
 
     Attributes:
         parents: The condition under which the node runs after each predecessor, by number: `STOP`, `CONTINUE`,
@@ -63,10 +63,10 @@ class Before:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A step, or a group of steps.
+    """A node of a workflow graph: one step, or a group of steps.
 
     Attributes:
-        number: Its place in the workflow.
+        number: Index of the node in the workflow.
         name: Its name.
         before: Its predecessors.
         call: The call of a step; None for a group.
@@ -132,14 +132,14 @@ class Graph:
 
 
 def leaves(tree: Any) -> list[int]:
-    """Return the nodes of a tree, in order."""
+    """Return the node numbers in a tree of nested lists and dicts, in order."""
     if isinstance(tree, int):
         return [tree]
     return [each for branch in (tree.values() if isinstance(tree, dict) else tree) for each in leaves(branch)]
 
 
 def build(workflow: Whole) -> Graph:
-    """Return the nodes and edges of a workflow.
+    """Convert a workflow into a graph of nodes and edges, and check it.
 
     Raises:
         WorkflowDefinitionError: The workflow has unknown steps, cycles, too many nodes, a name twice, or invalid
@@ -319,7 +319,7 @@ def _in_order(steps: dict[str, Single]) -> Iterator[str]:
     ready: list[tuple[int, str]] = []
     while sorter.is_active():
         for name in sorter.get_ready():
-            heappush(ready, (places[name], name))  # in the order in which they were added
+            heappush(ready, (places[name], name))  # among steps that are ready, keep the order in which they were added
         _, name = heappop(ready)
         sorter.done(name)
         yield name

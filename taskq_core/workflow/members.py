@@ -18,7 +18,7 @@ T = TypeVar("T")
 MEMBERS_AT_ONCE = 100
 """Maximum size of a group that is stored together with the workflow. Members of larger groups are streamed."""
 HELD_MAX = 10_000
-"""Maximum number of members of a group that does not begin at once."""
+"""Maximum number of members of a group that waits for earlier steps, because such a group is stored as a whole."""
 Batch = tuple[Node, int, list[bytes]]
 """A batch of members: the group, the number of the first member, and the stored forms of the members."""
 
@@ -39,16 +39,16 @@ def members_of(node: Node) -> Iterator[Any]:
 
 
 def is_streamed(node: Node) -> bool:
-    """Whether the members of a group are sent after the workflow has begun."""
+    """Return whether the members of a group are sent in batches after the workflow has begun."""
     is_small = isinstance(node.members, Sequence) and len(node.members) <= MEMBERS_AT_ONCE
     return node.is_group and not node.before.parents and not is_small
 
 
 class Filler:
-    """Collects members of a group into batches that one call sends.
+    """Collects encoded members of a group into batches. Each batch is sent by one script call.
 
     Attributes:
-        members: The members of the next batch.
+        members: The encoded members of the next batch.
     """
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Filler:
         self._bytes = 0
 
     def add(self, packed: bytes) -> bool:
-        """Add a member, and return whether the batch is now full."""
+        """Add an encoded member to the batch, and return whether the batch is now full."""
         self.members.append(packed)
         self._bytes += len(packed)
         return len(self.members) >= BATCH_MAX or self._bytes >= BATCH_BYTES
 
     def take(self) -> tuple[int, list[bytes]]:
-        """Return the batch, with the number of its first member, and begin the next one."""
+        """Return the index of the batch's first member in the group, and the batch. Begin the next batch."""
         first, members = self._first, self.members
         self._first += len(members)
         self.members, self._bytes = [], 0
@@ -75,7 +75,8 @@ class Growing:
 
     Args:
         preparer: Makes keys, headers and spans.
-        context: The run that adds the members. It counts them, so that the next attempt gives them the same ids.
+        context: Context of the run that adds the members. It counts them, so that the next attempt gives the same
+            members the same ids.
 
     Raises:
         WorkflowError: The task is not a member of a group.
@@ -93,7 +94,7 @@ class Growing:
         self._context = context
 
     def pack(self, call: Any) -> bytes:
-        """Return the stored form of a member."""
+        """Encode a new member for storage in Redis, and count it."""
         if not isinstance(call, Signature):
             raise WorkflowDefinitionError(self._node.name, f"a member must be a signature, got {call!r:.200}")
         number = getattr(self._context, "grown", 0)
@@ -101,7 +102,7 @@ class Growing:
         return self._outgoing.pack(self._node, call, f"{self._context.id}-{number}")
 
     def operation(self, filler: "Filler") -> Operation[int | None]:
-        """Return the operation that adds a batch of members."""
+        """Return the operation that adds the collected batch to the group."""
         outgoing = self._outgoing
         return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, filler.take()[1])
 

@@ -52,7 +52,7 @@ class Outgoing:
 
     Attributes:
         queues: The queues of its steps, by name.
-        confirm: The strongest confirmation by replicas that a step requires.
+        confirm: The strongest confirmation by Redis replicas that any step requires.
     """
 
     def __init__(
@@ -179,7 +179,10 @@ class Outgoing:
         ]
 
     def _parts(self) -> list[list[Entry]]:
-        """Return the entries in parts of limited size. Drop them here, because streaming may take long."""
+        """Split the stored fields into parts of limited size.
+
+        Free them here, because streaming members may take long.
+        """
         entries, self._entries = self._entries, []
         parts: list[list[Entry]] = [[]]
         size = 0
@@ -197,11 +200,11 @@ class Outgoing:
         return [node.number for node in self.graph.nodes if not node.before.parents]
 
     def opened(self, problem: str = "") -> Operation[int]:
-        """Return the operation that closes the groups; with a problem, the groups fail."""
+        """Return the operation that closes the streamed groups to new members. With a problem, the groups fail."""
         return close_groups(self.home, self.id, problem=problem)
 
     def batch(self, node: Node, first: int, members: Sequence[bytes]) -> Operation[bool]:
-        """Return the operation that adds members to a group."""
+        """Return the operation that adds a batch of members to a streamed group."""
         return add_members(self.home, self.id, node.number, first=first, members=members)
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ class Outgoing:
         return f"{self.id}.{node.name}" if member is None else f"{self.id}.{node.name}.{member}"
 
     def pack_member(self, node: Node, member: Any, number: int) -> bytes:
-        """Return the stored form of a member of a group.
+        """Encode a member of a group for storage in Redis.
 
         Raises:
             WorkflowDefinitionError: The object cannot be a member. The error names the group and the member.
@@ -223,7 +226,7 @@ class Outgoing:
         return self.pack(node, member, self.task_id(node, number))
 
     def pack(self, node: Node, call: Signature[Any], task_id: str) -> bytes:
-        """Return the stored form of a step: id, queue, start, and the pieces of its message."""
+        """Encode a step for storage in Redis: its task id, queue, start time, and the pieces of its message."""
         plan, is_kept, headers = self._plan(node, call.task)
         head, tail = plan.template.around_payload(task_id, headers)
         pieces = [_piece(b"H", head), _piece(b"T", tail), *self._payload(node, call)]
@@ -275,7 +278,7 @@ class Outgoing:
         return [*pieces, _piece(b"L", b"}" if is_named else b"]")]
 
     def _trace(self) -> None:
-        """Start a separate span `send` for each step and group, whose trace its run continues."""
+        """Start a span `send` for each step and group. The later run of the step continues the trace of this span."""
         tracing, graph = self._preparer.tracing, self.graph
         if not tracing.is_active or len(graph.nodes) == 1:
             return
@@ -287,7 +290,10 @@ class Outgoing:
             span.end()
 
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
-        """Return (from a cache) the plan of a task as a step, whether it is kept after success, and its headers."""
+        """Return the enqueue plan of a step's task, whether the task is stored after success, and its headers.
+
+        Cached.
+        """
         parents = [self._traces[each] for each in node.before.parents if each in self._traces]
         key = (id(task), node.number if node.number in self._traces else -1)
         known = self._plans.get(key)
@@ -304,11 +310,11 @@ class Outgoing:
             if parents:
                 is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.before.parents)
                 sends = [each.get("traceparent", "") for each in parents] if is_join else []
-                own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step fills in the run
+                own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step replaces NO_RUN
             trace = self._traces.get(node.number) or self.span.trace_headers()
             headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
             self.queues[plan.queue.name] = plan.queue
-            if len(self._plans) >= 1000:  # each streamed member may have different options
+            if len(self._plans) >= 1000:  # bounds the cache: each streamed member may have different options
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]

@@ -94,7 +94,10 @@ class WorkflowClient:
         return handle
 
     def _read(self, graph: Graph, streams: list[Node]) -> None:
-        """Pass all calls to the enqueue middleware, and read the members of groups that are not streamed."""
+        """Apply the enqueue middleware to all calls.
+
+        Read the members of all groups that are not streamed into lists.
+        """
         for node in graph.nodes:
             if node.call is not None:
                 node.call = self._preparer.middleware.outgoing(node.call)
@@ -119,7 +122,8 @@ class WorkflowClient:
         has_begun = False
         with outgoing.span:
             try:
-                batch = next(batches, None)  # errors of the first members are raised before anything is written
+                # encode the first batch before any write, so that its errors leave nothing behind
+                batch = next(batches, None)
                 for queue in outgoing.queues.values():
                     self._client.register(queue)
                 self._check_worker(outgoing)
@@ -135,7 +139,7 @@ class WorkflowClient:
 
     def _stream(self, outgoing: Outgoing, batch: Batch | None, others: Iterator[Batch]) -> None:
         try:
-            while batch is not None and self._client.run(outgoing.batch(*batch)):  # False: it has ended
+            while batch is not None and self._client.run(outgoing.batch(*batch)):  # False: the workflow has ended
                 batch = next(others, None)
         except BaseException as error:
             problem = f"the client that added members failed: {type(error).__name__}"
@@ -146,7 +150,7 @@ class WorkflowClient:
     def _check_worker(self, outgoing: Outgoing) -> None:
         operation = self._worker_check.operation(outgoing)
         if operation is not None:
-            with suppress(BrokerAuthenticationError):  # a user without this right gets no warning
+            with suppress(BrokerAuthenticationError):  # a Redis user who may not list workers gets no warning
                 self._worker_check.warn(outgoing, self._client.run(operation))
 
     # --- members that a running member adds ---------------------------------------------------------------------------

@@ -17,13 +17,13 @@ LOOK_EVERY_S = 60.0
 
 
 class WorkerCheck:
-    """Decides when a client checks for a worker, and warns."""
+    """Decides when a client checks whether a taskq worker serves a workflow's home queue, and warns if none does."""
 
     def __init__(self) -> None:
         self._look_at: dict[str, float] = {}  # monotonic second of the next check, by home queue
 
     def operation(self, outgoing: Outgoing) -> Operation[bool] | None:
-        """Return the operation that checks for a worker, None if no check is needed now."""
+        """Return the operation that checks for a worker of the home queue, None if no check is due."""
         home, now = outgoing.home, time.monotonic()
         if self._look_at.get(home.name, now) > now:
             return None
@@ -34,7 +34,7 @@ class WorkerCheck:
         return has_worker(home)
 
     def warn(self, outgoing: Outgoing, has_worker: bool) -> None:
-        """Warn the caller unless there is a worker."""
+        """Warn the caller unless a worker serves the home queue."""
         if not has_worker:
             warn_caller(
                 f"no taskq worker serves queue {outgoing.home.name!r}, the home queue of this workflow, and Go workers "
