@@ -79,7 +79,8 @@ class Aggregator(QueueService):
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
-        self._combiner = Combiner(context, AT_ONCE)  # per queue, so that a hanging function blocks no other queue
+        # one thread pool per queue, so that a hanging aggregator function blocks no other queue
+        self._combiner = Combiner(context, AT_ONCE)
         self._aggregators = context.app.aggregators
         mark = self._aggregators.fingerprint(queue.name)
         self.service = f"aggregator-{mark}" if mark else "aggregator"
@@ -97,13 +98,13 @@ class Aggregator(QueueService):
         self.combined = 0
         """Number of sets that were combined into a task."""
         self.reclaimed = 0
-        """Number of expired sets that were returned to their groups, including sets of other workers."""
+        """Number of sets that were returned to their groups after their deadline, including sets of other workers."""
         self.failed = 0
         """Number of sets whose combination failed. Their members go back to their group."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether all groups were checked, or another worker leads."""
+        """Whether no group may be due: this worker has checked all groups, or another worker leads."""
         return self._has_checked
 
     @property
@@ -112,7 +113,10 @@ class Aggregator(QueueService):
         return self._is_taking or bool(self._running)
 
     async def work(self) -> float:
-        """Reclaim, delete and collect due groups. Return the seconds until the next call."""
+        """Return expired sets to their groups, and combine due groups into tasks.
+
+        Return the seconds until the next call.
+        """
         if await self._may_have_work() and await self._reclaim_expired():
             await self._collect_due()
         self._has_checked = True
@@ -130,7 +134,7 @@ class Aggregator(QueueService):
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no further set, give back the sets in progress, and wait for that at most `timeout_s`."""
+        """Stop taking sets. Return the sets in progress to their groups, and wait for that at most `timeout_s`."""
         self.is_stopping = True
         for each in self._running:
             each.cancel()
@@ -140,7 +144,10 @@ class Aggregator(QueueService):
     # --- expired sets -------------------------------------------------------------------------------------------------
 
     async def _reclaim_expired(self) -> bool:
-        """Reclaim expired sets and delete members of combined sets. Return whether this worker leads."""
+        """Return expired sets to their groups, and delete members of combined sets.
+
+        Return whether this worker leads.
+        """
         while True:
             found = await self._runner.run(
                 reclaim(
@@ -177,7 +184,10 @@ class Aggregator(QueueService):
             _, sets = await self._runner.run(sweep(self._queue))
 
     async def _sweep_rest(self, size: int) -> None:
-        """Delete the members that a combine left of a set of this size. If that fails, the next check deletes them."""
+        """Delete the members that the script left of a combined set of this size.
+
+        After a failure, the next check does it.
+        """
         if size > GATHER_MAX:
             with contextlib.suppress(BrokerError):
                 await self._sweep(1)
@@ -185,7 +195,7 @@ class Aggregator(QueueService):
     # --- due groups ---------------------------------------------------------------------------------------------------
 
     async def _collect_due(self) -> None:
-        """Collect all due groups, page by page."""
+        """Take the members of all due groups into sets, page by page."""
         if not self._aggregators.of_queue(self._queue.name):
             return
         cursor = 0
@@ -197,7 +207,7 @@ class Aggregator(QueueService):
                 return
 
     async def _collect(self, names: Sequence[str]) -> None:
-        """Collect the due groups among these, as slots become free."""
+        """Take the members of the due groups among these into sets, as slots for combining become free."""
         checks = [check for name in names if (check := self._check(name)) is not None]
         while checks:
             while len(self._running) >= AT_ONCE:
@@ -209,7 +219,8 @@ class Aggregator(QueueService):
                 [check.what for check in checks],
                 limit=AT_ONCE - len(self._running),
             )
-            self._is_taking = True  # their tasks have left the group, and this worker has not received them
+            # busy: during the request, tasks may have left their group for a set that this worker does not know yet
+            self._is_taking = True
             try:
                 codes = await self._runner.run(operation, patience_s=PATIENCE_S)
             finally:
@@ -218,7 +229,7 @@ class Aggregator(QueueService):
             for check, code in zip(checks, codes, strict=True):
                 if code == CollectCode.TAKEN:
                     self._start(check)
-                    if check.what.max_size:  # there may be more
+                    if check.what.max_size:  # the group may have more members than one set holds
                         again.append(replace(check, what=replace(check.what, set_id=new_task_id())))
                 elif code == CollectCode.SEND_AGAIN:
                     again.append(check)
@@ -248,7 +259,7 @@ class Aggregator(QueueService):
         )
 
     def _log_once(self, level: int, text: str, group: str) -> None:
-        """Log a problem with a group, once per queue: every check finds it again."""
+        """Log a problem with a group only once per queue, because every check finds it again."""
         if text not in self._logged:
             self._logged.add(text)
             logger.log(level, f"{text} (once per queue)", group, self._queue.name)  # noqa: G004 - no data in it
@@ -363,7 +374,7 @@ class Aggregator(QueueService):
             raise
         if error is None and code is StoreCode.GONE:
             self._log_returned(group)
-            return  # the span is not ended, and so not exported: the task was not stored
+            return  # the span is never ended, and so not exported, because the task was not stored
         preparer.record_sent(prepared, error, started)
         if error is not None:
             raise error

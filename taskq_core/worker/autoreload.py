@@ -40,7 +40,7 @@ LOADED_SINCE = "_TASKQ_AUTORELOAD_SINCE"
 CHILD = "_TASKQ_AUTORELOAD_CHILD"
 """Environment variable that marks a process as a child of `taskq worker --reload`."""
 _NAP_S = 0.1
-"""Maximum seconds until the waiting parent notices a signal."""
+"""Seconds between two checks of the waiting parent process for a signal."""
 _STOPPED = (0, RELOAD, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 """Exit statuses of a child that was stopped: in normal work, by a code change, or while it started."""
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -87,7 +87,7 @@ def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoRet
     try:
         worker = make_worker()
     except TaskQError:
-        raise  # the command shows it in one line
+        raise  # the command line shows this error in one line, without a traceback
     except Exception as error:
         sys.stderr.write(project_traceback(error, Path.cwd()))
         sys.exit(1)
@@ -123,7 +123,8 @@ def project_traceback(error: Exception, folder: Path) -> str:
 def _supervise(reloading: Reloading) -> int:
     with _Child() as child:
         while True:
-            watch = reloading.watch(math.inf)  # before the start, so that a change during the start counts
+            # created before the child starts, so that it notices changes during the start
+            watch = reloading.watch(math.inf)
             since = {reloading.child: "true", LOADED_SINCE: repr(SYSTEM_CLOCK.time())}
             status = child.run(reloading.command, {**os.environ, **since})
             if child.is_stop_requested and status in _STOPPED:
@@ -171,7 +172,8 @@ class _Child:
             self._process = None
 
     def wait_to_stop(self, timeout_s: float) -> bool:
-        # No Event: the code that the signal interrupts may hold its lock.
+        # Polls instead of waiting for an Event: a signal handler that sets an Event may interrupt code that holds its
+        # lock.
         until = time.monotonic() + timeout_s
         while not self.is_stop_requested and (left := until - time.monotonic()) > 0:
             time.sleep(min(_NAP_S, left))
@@ -230,7 +232,8 @@ class FileWatch:
         for path, when in now.items():
             if self._known.setdefault(path, when) != when:
                 self._known[path] = when
-                must_restart = not self.is_handled(path) or must_restart  # call it for every changed file
+                # call `is_handled` for every changed file, even after the first unhandled one
+                must_restart = not self.is_handled(path) or must_restart
         return must_restart
 
 
@@ -258,7 +261,7 @@ class FolderWatch(FileWatch):
                     path = Path(folder, name)
                     try:
                         found[path] = path.stat().st_mtime
-                    except OSError:  # deleted, or a broken link
+                    except OSError:  # the file was deleted, or is a broken link
                         continue
         return found
 

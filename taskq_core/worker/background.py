@@ -85,7 +85,7 @@ class BackgroundWorker:
         """
         self._is_stopping = True
         self._forward_stop()
-        if self._thread.ident is not None:  # it was started
+        if self._thread.ident is not None:  # the thread was started, so it can be joined
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -109,7 +109,7 @@ class BackgroundWorker:
             try:
                 if self._live_once():
                     return
-            except BaseException as error:  # any error: this thread has to start a new worker
+            except BaseException as error:  # whatever the error, this thread must go on and start a new worker
                 self._failure = f"the worker failed with {type(error).__name__}"
                 logger.exception("the worker failed")
             pause_s = self._pause.after(time.monotonic() - started)
@@ -120,7 +120,7 @@ class BackgroundWorker:
                 time.sleep(_CHECK_S)
 
     def _live_once(self) -> bool:
-        """Run one worker. Return False if a new worker has to follow."""
+        """Run one worker until it ends. Return False if a new worker must be started after it."""
         try:
             self._worker = worker = self._make()
         except TaskQError as error:
@@ -129,7 +129,7 @@ class BackgroundWorker:
             return True
         worker.is_watched = True
         self._next_at = None
-        self._forward_stop()  # a stop may have come while the worker was created
+        self._forward_stop()  # a stop may have been requested while the worker was created
         self._failure = "the worker could not start, or gave up"
         with asyncio.Runner() as runner:
             return complete(runner.get_loop(), worker.arun()) == 0

@@ -14,7 +14,7 @@ LONGEST_PAUSE_S = 0.05
 
 
 class Burst(WorkerService):
-    """Stops a burst worker that has finished.
+    """Stops a burst worker as soon as it has no work left.
 
     Args:
         context: The worker.
@@ -49,7 +49,8 @@ class Burst(WorkerService):
         if await self._has_finished():
             if self._when_idle is not None and await self._when_idle():
                 self._pause_s = FIRST_PAUSE_S
-            elif self._when_idle is None or await self._has_finished():  # no work arrived during the call
+            # stop only if no work arrived during the call of `when_idle`
+            elif self._when_idle is None or await self._has_finished():
                 self._context.stopping.set()
         return self._pause_s
 
@@ -71,7 +72,8 @@ class Burst(WorkerService):
         """
         run = self._runner.run
         for queue in self._context.queues:
-            for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: a task forwarded later is pending below
+            # first, because a task that is forwarded after this check is found as pending below
+            for state in (TaskState.SCHEDULED, TaskState.RETRY):
                 page = await run(views.list_tasks(queue, state, skip=0, count=1))
                 if any(
                     task.score is not None and task.score <= self._context.redis_clock.time() for task in page.tasks

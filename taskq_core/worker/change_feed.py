@@ -1,4 +1,4 @@
-"""Read keys of queues on one connection, on which Redis reports their changes.
+"""Read keys of queues on one connection, on which Redis then reports changes of these keys (client-side caching).
 
 After each read, Redis reports the next change of the key by any client, including Go's client and `redis-cli`.
 """
@@ -12,7 +12,7 @@ from taskq_core.broker.operations.operation import Operation
 
 
 class ChangeFeed:
-    """Reads keys, and calls back when they change.
+    """Reads keys of queues, and calls back when another client changes them.
 
     Args:
         runner: Opens the connection on first use.
@@ -25,7 +25,7 @@ class ChangeFeed:
 
     @property
     def is_tracking(self) -> bool:
-        """Whether Redis reports changes. In a cluster, for example, it does not."""
+        """Whether Redis reports changes of read keys to this connection. In a cluster, for example, it does not."""
         return self._pipeline.is_tracking
 
     def watch(self, keys: Sequence[str], changed: Callable[[], object]) -> None:
@@ -38,7 +38,7 @@ class ChangeFeed:
                 changed()
 
     async def exchange(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        """Send operations in one write and return their answers, like `Pipeline.exchange`."""
+        """Send operations to Redis in one write and return the replies, as `Pipeline.exchange` does."""
         async with self._turn:
             return await self._pipeline.exchange(operations)
 

@@ -15,7 +15,7 @@ from taskq_core.worker.context import WorkerContext
 logger = logging.getLogger("taskq.worker")
 
 OBSERVER_S = 30.0
-"""Timeout of an observer of enqueued tasks, in seconds."""
+"""Timeout in seconds of the application's observer of enqueued tasks."""
 
 
 class Combiner:
@@ -54,7 +54,7 @@ class Combiner:
             return _signature(await self._call(call, timeout_s=aggregation.timeout_s))
 
     async def notify_enqueued(self, handle: TaskHandle[Any], queue: QueueKeys) -> None:
-        """Call the application's observer with the combined task, which was stored."""
+        """Call the application's observer of enqueued tasks with the combined task, after it was stored."""
         notify = self._app.timetable.guard(self._app.observer.notify_enqueued)
         try:
             await self._call(notify, (handle,), timeout_s=OBSERVER_S)

@@ -1,4 +1,4 @@
-"""Objects that the parts of one worker share, in one record instead of long parameter lists."""
+"""The record of objects that the parts of one worker share: configuration, connections, clocks and running tasks."""
 
 import asyncio
 import logging
@@ -35,14 +35,14 @@ class Background:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Start a coroutine as a background task, and return that."""
+        """Start a coroutine as a background asyncio task, and return the asyncio task."""
         task = unlisted(asyncio.get_running_loop().create_task(_guarded(work)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` for the running coroutines, then cancel them."""
+        """Wait at most `timeout_s` for the running coroutines, then cancel the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
@@ -160,7 +160,7 @@ class WorkerService(Service):
     """
 
     leader_keys: Sequence[str] = ()
-    """Keys of the leases that the service may hold."""
+    """Redis keys of the leader leases that the service may hold."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -169,6 +169,6 @@ class WorkerService(Service):
         self._clock = context.clock
 
     async def resign(self) -> None:
-        """Give up the leases, so that another worker can act at once."""
+        """Give up the leader leases of this service, so that another worker can take over at once."""
         for key in self.leader_keys:
             await self._runner.run(resign(key, owner=self._context.token))

@@ -28,11 +28,12 @@ class CountedLog:
         self._field = field
         self._level = level
         self._message = message
-        self._counts: dict[str, int] = {}  # events since the last line, of subjects with a line in the last minute
+        # events since the last log line, by subject; only subjects with a line in the last minute
+        self._counts: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def add(self, count: int, subject: str) -> None:
-        """Count `count` events. Call this on the event loop."""
+        """Count `count` events of a subject, and log the first of them. Call this on the event loop."""
         if subject not in self._counts and len(self._counts) >= SUBJECTS_MAX:
             subject = OTHERS
         if subject in self._counts:

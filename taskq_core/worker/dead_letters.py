@@ -55,11 +55,11 @@ class DeadLetters(QueueService):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the last check found no dead letter, and none was announced since."""
+        """Whether the last check found no dead letter, and `expects` has announced none since."""
         return self._has_checked
 
     def expects(self, message: TaskMessage) -> bool:
-        """Return whether a task that is being archived needs a dead letter. If so, check for it soon."""
+        """Return whether a task that is being archived needs a dead letter. If so, make `work` check for it soon."""
         if not needs_dead_letter(self._app, message):
             return False
         self._has_checked = False
@@ -89,7 +89,7 @@ class DeadLetters(QueueService):
             return True
         if self._leadership.leads:
             return self._leadership.has(Topic.DEAD_LETTERS)
-        # The leader's program may have other handlers, or none. So this worker checks too.
+        # The leading worker may run a program with other handlers, or none. So this worker checks too.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
     async def _rest(self) -> None:
@@ -121,7 +121,8 @@ class DeadLetters(QueueService):
                 await self._call(function, task, timeout_s=LONGEST_S)
             wanted = read_dead_letter(task.headers)
             if wanted is not None:
-                with contextlib.suppress(TaskIdConflictError):  # it was enqueued before
+                # an earlier, interrupted attempt has already enqueued the dead-letter task
+                with contextlib.suppress(TaskIdConflictError):
                     await self._app.aenqueue(self._replacement(task, *wanted))
 
     def _replacement(self, task: TaskInfo, queue: str, name: str) -> Signature[Any]:

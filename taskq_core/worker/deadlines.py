@@ -12,7 +12,7 @@ LATEST_S = 253_402_300_799
 
 
 class Deadlines:
-    """Computes when runs must end, and calls back at that time.
+    """Computes when runs must end by their timeout and deadline, and calls back at that time.
 
     Args:
         context: The worker.
@@ -41,7 +41,7 @@ class Deadlines:
             self._arm(run.ends_by)
 
     def hold(self, run: Run) -> None:
-        """Suspend the timeout of a run, but not its deadline: the process of the task is about to start."""
+        """Suspend the timeout of a run, but not its deadline, while the process for the task starts."""
         if run.ending is None:
             deadline_s = run.message.deadline
             now = self._clock.monotonic()
@@ -53,7 +53,7 @@ class Deadlines:
             self.begin(run, self._clock.monotonic())
 
     def shorten(self, run: Run, seconds: float) -> None:
-        """Call back for a run after at most `seconds`."""
+        """Let the callback for a run come after at most `seconds`, even if the run has more time."""
         run.ends_by = min(run.ends_by, self._clock.monotonic() + seconds)
         if run.ends_by < self._timer_at:
             self._arm(run.ends_by)
@@ -73,7 +73,7 @@ class Deadlines:
         now = self._clock.monotonic()
         upcoming = math.inf
         for run in list(self._context.running.values()):
-            if run.settlement is None and run.error is None:  # otherwise it has ended, and is about to be settled
+            if run.settlement is None and run.error is None:  # else the run has ended, and is about to be settled
                 if run.ends_by <= now:
                     self._overdue(run, now)
                 if run.ends_by > now:

@@ -44,7 +44,7 @@ class Dispatcher(WorkerService):
         self._leads = self._has_checked = False
 
     def call(self, queue: str) -> None:
-        """Dispatch the steps of a queue at once."""
+        """Dispatch the waiting workflow steps of a queue at once, in the background."""
         self._urgent.add(queue)
         self._called.set()
 
@@ -54,9 +54,10 @@ class Dispatcher(WorkerService):
         return self._has_checked and not self._urgent and self._in_progress is None
 
     async def work(self) -> float:
-        """Dispatch all due steps, and wait until the next check. Return 0 for the next call at once."""
+        """Dispatch all due workflow steps, and wait until the next check. Return 0: call again at once."""
         while self._urgent:
-            name = self._in_progress = self._urgent.pop()  # before the read: a later call means more steps
+            # removed before the read, because a `call` during the read announces further steps
+            name = self._in_progress = self._urgent.pop()
             try:
                 self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="")
             except BaseException:
@@ -73,7 +74,8 @@ class Dispatcher(WorkerService):
             self._urgent |= await self._dispatch_due(
                 queue, owner=self._context.token, sweep=self._sweeps[name], others=others
             )
-        for name in others - self._queues.keys():  # possibly served by Go workers only
+        # other queues with steps: perhaps only Go workers serve them, which do not dispatch
+        for name in others - self._queues.keys():
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)
         self._has_checked = True

@@ -23,7 +23,7 @@ from taskq_core.worker.settler import Settler
 logger = logging.getLogger("taskq.worker")
 
 CALLED_OFF_S = 0.5
-"""Seconds that a stopping worker first waits until its dequeues ahead are called off."""
+"""Seconds that a stopping worker first waits until its dequeues behind a token wait (`waker`) are called off."""
 WAITING_LOG_S = 5.0
 """Seconds between two log lines about the tasks that a stopping worker waits for."""
 ENDING_S = 2.0
@@ -36,7 +36,7 @@ class Drain:
 
     Attributes:
         context: The worker.
-        fetcher: Has stopped taking tasks.
+        fetcher: The fetcher, which no longer takes tasks.
         executor: Interrupts runs.
         settler: Settles runs.
         services: The background services.
@@ -68,7 +68,7 @@ class Drain:
         await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
         await self._wait_for_end(interrupt_grace_s)
         for run in self._runs:
-            # If its function runs in a thread, that ends with this process, which ends next.
+            # If the function runs in a thread, the thread ends with this process, which exits next.
             if run.settlement is not None:
                 continue
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
@@ -132,7 +132,7 @@ async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
 
 
 async def close_idle(app: TaskQ) -> None:
-    """Close resources that runs left open, such as database connections. Use a new thread: the loop's may all hang."""
+    """Close resources that runs left open, such as database connections. Use a new thread, as pool threads may hang."""
     call = Caller(1, name="the bridge")
     with contextlib.suppress(TimeoutError):
         await call(app.bridge.close_idle, timeout_s=ENDING_S)

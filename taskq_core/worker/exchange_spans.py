@@ -1,4 +1,4 @@
-"""Write spans of a worker's exchanges with Redis, if the setting `TRACE["OPT_IN"]` enables them."""
+"""Record spans of a worker's requests to Redis, if the setting `TRACE["OPT_IN"]` enables them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from taskq_core.worker.settler import SettleBatch
 
 
 class ExchangeSpans:
-    """Writes spans of settled and of received tasks.
+    """Records the spans `settle <queue>` and `receive <queue>` of a worker's requests to Redis.
 
     Args:
-        tracing: Writes the spans.
+        tracing: Records the spans.
     """
 
     def __init__(self, tracing: Tracing) -> None:
@@ -26,7 +26,7 @@ class ExchangeSpans:
 
     @classmethod
     def wanted(cls, tracing: Tracing) -> "ExchangeSpans | None":
-        """Return an instance, or None if the settings enable neither kind of span."""
+        """Create an instance. Return None if the settings enable neither kind of span."""
         spans = cls(tracing)
         return spans if spans._has_settle or spans._has_receive else None
 
@@ -36,13 +36,13 @@ class ExchangeSpans:
         return int(SYSTEM_CLOCK.time() * 1e9)
 
     def settled(self, batches: Sequence[SettleBatch], answers: Sequence[Any], started_ns: int) -> None:
-        """Write spans of settle batches that Redis answered, with codes or with an error."""
+        """Record a span for each settle batch that Redis answered, with codes or with an error."""
         if self._has_settle:
             for batch, answer in zip(batches, answers, strict=False):
                 self._write_settle(batch, answer if isinstance(answer, BrokerError) else None, started_ns)
 
     def unanswered(self, batches: Sequence[SettleBatch], error: BaseException, started_ns: int) -> None:
-        """Write spans of settle batches whose exchange failed."""
+        """Record a span for each settle batch whose request failed."""
         if self._has_settle:
             for batch in batches:
                 self._write_settle(batch, error, started_ns)
@@ -54,7 +54,7 @@ class ExchangeSpans:
         )
 
     def received(self, queue: QueueKeys, runs: Sequence[Run], started_ns: int) -> None:
-        """Write a span of tasks that were received and started."""
+        """Record a span for tasks that a dequeue returned and the worker started."""
         if self._has_receive and runs:
             spans = [run.span for run in runs if run.span is not None]
             self._tracing.note_exchange(OptIn.RECEIVE, queue.name, spans, count=len(runs), started_ns=started_ns)

@@ -74,23 +74,25 @@ class Executor:
         if context.config.task_processes:
             self._processes = TaskProcesses(context, self._deadlines, self._progress, socket_name)
         self.abandoned = 0
-        """Functions that still run although their runs are settled."""
+        """Number of abandoned functions: they still run, although their runs are settled."""
         self.ignored_fields = 0
-        """Unknown payload fields that were ignored."""
+        """Number of unknown payload fields that were ignored."""
 
     # --- start --------------------------------------------------------------------------------------------------------
 
     def start(self, run: Run, now: float) -> None:
-        """Start a run at a monotonic second. It ends through `ended`, also when it cannot start."""
+        """Start a run at a monotonic second. Its end is reported to the settler, even if the run cannot start."""
         message = run.message
         run.started = now
         known = self._context.running.setdefault(run.key, run)
-        if known is not run:  # this worker lost the task and took it again, while its function still runs
+        # this worker lost the task's lease and fetched the task again, while the earlier run's function still runs
+        if known is not run:
             self.end(known, Ending.LEASE_LOST)
             self._context.running[run.key] = run
         task = run.task = self._app.find_handler(run.name)
         self._deadlines.begin(run, now)
-        has_headers = not self._middleware.wraps_runs or bool(message.headers)  # middleware may read them first
+        # middleware reads the headers of each run; without headers, that must not fill the context
+        has_headers = not self._middleware.wraps_runs or bool(message.headers)
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
         try:
             if run.error is not None:
@@ -108,9 +110,10 @@ class Executor:
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
-        except BaseException as error:  # any error belongs to this run: the caller must go on
+        except BaseException as error:  # whatever the error, it fails only this run, and the caller goes on
             run.error = readable(error)
-            self._loop.call_soon(self._finish, run)  # later, so that no run ends inside the caller
+            # on the next loop cycle, so that the run does not end inside the caller
+            self._loop.call_soon(self._finish, run)
             return
         if task.is_coroutine or (task.runs_in_process and self._processes is not None):
             self._start_coroutine(run)
@@ -118,7 +121,7 @@ class Executor:
             self._threads.submit(run)
 
     def _fill(self, run: Run, context: TaskContext) -> None:
-        """Fill the context when the function first reads it."""
+        """Set the attributes of the context when the function first reads one of them."""
         message = run.message
         context.id = message.id
         context.name = run.name
@@ -138,7 +141,7 @@ class Executor:
     if sys.version_info >= (3, 12):
 
         def _start_coroutine(self, run: Run) -> None:
-            # Eagerly: a coroutine that never waits needs no turn of the loop.
+            # Eager: a coroutine that never waits then ends without a cycle of the loop.
             run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop, eager_start=True)
 
     else:
@@ -165,14 +168,15 @@ class Executor:
                 run.result = await task.body(**run.kwargs)
         except BaseException as raised:
             if issubclass(type(raised), MemoryError):
-                traceback.clear_frames(raised.__traceback__)  # frees the memory, as for a plain function
+                # frees the locals of the failed function, as for a plain function
+                traceback.clear_frames(raised.__traceback__)
             error = run.error = readable(raised)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)
         self._finish(run)
 
     def _call(self, run: Run) -> object:
-        """Run a plain function, in its thread."""
+        """Run a plain function in a thread of the pool."""
         task, context = run.task, run.context
         assert task is not None
         current.set(context)
@@ -196,7 +200,7 @@ class Executor:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether no further function can be abandoned, so that the process should be replaced."""
+        """Whether the limit of abandoned functions is reached, so that the process should be replaced."""
         return self.abandoned >= self._most_abandoned
 
     def _abandon(self, run: Run) -> bool:
@@ -213,7 +217,7 @@ class Executor:
             stack = run.thread.stack()
             if not self._threads.abandon(run):
                 return False
-        elif run.coroutine is None:  # the function has ended, but its progress is still being written
+        elif run.coroutine is None:  # the function has ended, and only its progress is still being written
             return False
         run.is_abandoned = True
         self.abandoned += 1
@@ -243,7 +247,8 @@ class Executor:
                 self._deadlines.shorten(run, STUCK_S)
             run.ending = ending
         if run.coroutine is not None:
-            # Later: a coroutine that is cancelled before its first step would not run, and so not report its end.
+            # On the next loop cycle: a coroutine that is cancelled before its first step would not run, nor report its
+            # end.
             self._loop.call_soon(run.coroutine.end)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
@@ -252,12 +257,12 @@ class Executor:
         """Cancel the runs of a task in all queues of this worker."""
         for queue in self._context.queues:
             run = self._context.running.get((queue.name, task_id))
-            if run is not None and not run.is_cancelling:  # repeated messages cause only one request
+            if run is not None and not run.is_cancelling:  # a repeated cancel message causes no second request to Redis
                 run.is_cancelling = True
                 self._context.background.start(self._cancel(run))
 
     async def _cancel(self, run: Run) -> None:
-        """Read from Redis what becomes of a cancelled task, and interrupt its run.
+        """Read from Redis what to do with a cancelled task (archive, discard or retry), and interrupt its run.
 
         If Redis does not answer, the task is archived.
         """
@@ -268,12 +273,15 @@ class Executor:
             self.end(run, Ending.CANCELLED)
 
     def _overdue(self, run: Run, now: float) -> None:
-        """Interrupt a run whose time is over, and abandon a run that still runs after an interruption."""
+        """Interrupt a run that has reached its timeout or deadline.
+
+        Abandon a run that continues after an interruption.
+        """
         if run.ending is None:
             self.end(run, Ending.TIMEOUT)
             run.ends_by = now + STUCK_S
             return
-        self.end(run, run.ending, again=True)  # it may have caught the first interruption
+        self.end(run, run.ending, again=True)  # the function may have caught the first interruption
         is_abandoned = self._abandon(run)
         if not run.is_stuck:
             run.is_stuck = True

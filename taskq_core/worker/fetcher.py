@@ -1,7 +1,9 @@
-"""Fetch tasks for free slots, and send outcomes with the same requests.
+"""Fetch tasks for free slots, and send the outcomes of ended runs to Redis in the same round trips.
 
-A `turn` is one exchange with Redis on one pipeline: it sends waiting outcomes, and then a dequeue for the free slots,
-including slots freed by the outcomes. Both go in one write on one connection, or as one script (`fused_exchange`).
+A turn is one fetch cycle on one pipeline: a round trip that settles the runs that have ended, and dequeues tasks for
+the free slots, including the slots of these runs. Both go in one write on one connection, or as one script
+(`fused_exchange`).
+
 Redis settles before it hands out tasks, so this worker never has more than `concurrency` tasks. If Redis refuses to
 settle but hands out tasks, it has at most twice as many, because it takes no tasks for outcomes that are sent again.
 With several pipelines, Redis works on one turn while Python runs the tasks of another.
@@ -36,11 +38,11 @@ from taskq_core.worker.turn import Turn
 logger = logging.getLogger("taskq.worker")
 
 SPIN_S = 0.0005
-"""If Redis usually answers within this time (s) and no task runs, poll for the answer instead of sleeping."""
+"""Usual response time of Redis in seconds, below which an idle worker polls for the reply instead of sleeping."""
 AHEAD_QUEUES = 4
-"""Maximum number of turns ahead. Each costs a script call at every token, even if the token is of another queue."""
+"""Maximum number of turns ahead. Each costs a script call at every wake token, even a token of another queue."""
 AHEAD_TASKS = 2
-"""Maximum tasks of one turn ahead. At least 2: a queue with more tasks is recognized by a full answer."""
+"""Maximum tasks of one turn ahead. At least 2, so that a full reply shows that the queue may have more tasks."""
 IDLE_S = 30.0
 """Seconds after which an unused connection is closed. It is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
@@ -48,7 +50,7 @@ LONGEST_PAUSE_S = 2.0
 
 
 class Fetcher:
-    """Takes tasks for free slots.
+    """Takes tasks from the queues for the free slots of the worker, over several pipelines.
 
     Args:
         context: The worker.
@@ -75,19 +77,20 @@ class Fetcher:
         self._all_answered = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        self._is_probing = True  # one pipeline asks first; the others join only if it finds enough tasks
-        self._probing: set[Turn] = set()  # turns of probes in progress
+        # True: the next turn probes alone; other pipelines join only if it gets all requested tasks
+        self._is_probing = True
+        self._probing: set[Turn] = set()  # turns that probe the queues now
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
-        self._in_turns = 0  # slots requested and outcomes carried by turns in progress
-        self._covered = 0  # requested slots that outcomes of the same turn free
+        self._in_turns = 0  # sum over the turns in progress: requested slots, and outcomes that they send
+        self._covered = 0  # requested slots that become free only by outcomes of the same turn
         self._usual_answer_s = math.inf
         self.free = config.concurrency
         """Slots without a task that no pipeline has requested tasks for."""
         self.ahead = 0
         """Free slots that are reserved for turns ahead."""
         self.in_doubt_count = 0
-        """Number of turns ahead without an answer. They may still bring tasks."""
+        """Number of turns ahead that Redis has not answered. They may still bring tasks."""
         self.may_have_pending = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True
@@ -95,14 +98,14 @@ class Fetcher:
         self.is_closing = False
         """Set to True to end the pipelines once all outcomes are sent."""
         self.dropped = 0
-        """Number of listed ids without a message."""
+        """Number of task ids that were dropped from a pending list, because they had no message."""
         self.last_answer: float | None = None
         """Monotonic time of the last answer to a dequeue."""
         self.turns = 0
-        """Number of exchanges."""
+        """Number of round trips to Redis so far."""
 
     def notify(self) -> None:
-        """Wake one idle pipeline. If more work is left than it takes, it wakes the next."""
+        """Wake one idle pipeline. If it leaves work for others, it wakes the next pipeline."""
         if self._is_waking:
             return
         while self._asleep:
@@ -113,7 +116,7 @@ class Fetcher:
                 return
 
     def release(self, slots: int, ended_in: str | None = None) -> None:
-        """Return slots, and wake a pipeline to use them.
+        """Free the slots of ended runs, and wake a pipeline to fill them.
 
         Args:
             slots: Number of slots. A run whose error handlers still run returns its slot later.
@@ -134,13 +137,13 @@ class Fetcher:
         self.wake()
 
     def wake(self) -> None:
-        """Query the queues again, because one may have pending tasks: wake a pipeline."""
+        """Make a pipeline query the queues again, because one of them may have pending tasks."""
         self._wakes += 1
         self.may_have_pending = True
         self.notify()
 
     def probe(self) -> None:
-        """Probe the queues with one pipeline. The others join when it gets as many tasks as it asked for."""
+        """Query the queues with one pipeline. The others join if it gets as many tasks as it requested."""
         self._is_probing = True
         self.wake()
 
@@ -180,7 +183,7 @@ class Fetcher:
 
     @property
     def left(self) -> int:
-        """Slots that a further turn may request tasks for."""
+        """Number of slots for which a further turn may request tasks."""
         return self.free + self._covered - self.ahead
 
     @property
@@ -188,7 +191,7 @@ class Fetcher:
         return self._settler.count > 0 or (self.is_fetching and self.may_have_pending and self.left > 0)
 
     async def serve(self, pipeline: Pipeline, number: int, share: int) -> None:
-        """Take turns on one pipeline until closing.
+        """Run fetch cycles (turns) on one pipeline until the fetcher closes.
 
         Args:
             pipeline: A reserved connection.
@@ -206,11 +209,11 @@ class Fetcher:
                 if not await self._serve_once(turn):
                     self.notify()
                     return
-            except MemoryError:  # a task used all memory, so not even logging is possible
+            except MemoryError:  # a task used all memory: do not log, which needs memory, but go on
                 has_failed = True
 
     async def _serve_once(self, turn: Turn) -> bool:
-        """Take a turn, or wait until there is work. Return False once the pipeline is to end."""
+        """Run one fetch cycle (turn), or wait until there is work. Return False when the pipeline must end."""
         if not self._has_work and turn.in_doubt is None:
             if self.is_closing:
                 return False
@@ -225,15 +228,16 @@ class Fetcher:
             finally:
                 self._probing.discard(turn)
             self._failures = 0
-            await asyncio.sleep(0)  # lets quick functions end, so that their outcomes share one exchange
+            await asyncio.sleep(0)  # lets the started quick functions end, so that one round trip settles all of them
         except BrokerError as error:
             self._failures += 1
-            self.notify()  # other pipelines may still be connected
+            self.notify()  # let another pipeline try, whose connection may still work
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
-            if self.is_closing and turn.in_doubt is not None and turn.is_off:  # calling it off is tried once only
+            # a closing worker tries only once to call off the dequeue
+            if self.is_closing and turn.in_doubt is not None and turn.is_off:
                 self._forget(turn)
         except Exception:
             self._failures += 1
@@ -267,7 +271,7 @@ class Fetcher:
         turn.in_doubt = None
 
     def _keep_slots(self, turn: Turn, count: int) -> None:
-        """Reserve free slots for a turn. A negative count releases them."""
+        """Reserve `count` free slots for a turn. A negative count releases them."""
         assert turn.queue is not None
         self._asked[turn.queue.name] += count
         if turn.is_ahead:
@@ -298,11 +302,12 @@ class Fetcher:
                     asked += 1
             if not batches and turn.in_doubt is None:
                 if asked < len(queues) and self.left > 0 and self.is_fetching:
-                    continue  # this worker already runs as many tasks of that queue as it may
+                    continue  # nothing was requested: this queue is at its cap on this worker
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
-            # Redis may answer a repeated dequeue even if these outcomes never arrive.
+            # A repeated dequeue may hand out tasks although these outcomes are not settled, so it cannot use their
+            # slots.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered
             try:
@@ -312,14 +317,14 @@ class Fetcher:
             finally:
                 self._covered -= covered
             if is_full:
-                return  # there may be more tasks, but the slots are taken: the next turn asks again
+                return  # the queue may have more tasks, but the slots are taken: the next turn requests them
             if asked >= len(queues):
                 if queues and wakes == self._wakes:
                     self.may_have_pending = False
                 return
 
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
-        """Prepare a dequeue, unless this worker already runs as many tasks of the queue as it may."""
+        """Prepare a dequeue in the turn, unless the queue is at its cap on this worker."""
         most = None
         if self._context.caps:
             left, most = self._starts.room(queue)
@@ -331,7 +336,7 @@ class Fetcher:
         self._keep_slots(turn, limit)
 
     def has_room(self, queue: str) -> bool:
-        """Return whether this worker may run another task of a queue."""
+        """Return whether the queue's cap allows this worker to run another of its tasks."""
         left = self._starts.room(queue)[0]
         return left is None or left > self._asked[queue]
 
@@ -341,13 +346,17 @@ class Fetcher:
         return self._concurrency - self.free - self._in_turns
 
     async def _exchange(self, turn: Turn, batches: list[SettleBatch], carried: int) -> bool:
-        """Exchange once with Redis. Return True if a dequeue returned as many tasks as requested."""
+        """Make one round trip: settle the batches and dequeue.
+
+        Return True if the dequeue returned all requested tasks.
+        """
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
         joined = None
         is_repeat = turn.is_repeat and turn.in_doubt is not None
         turn.is_off = is_repeat and not self.is_fetching
         if is_repeat:
-            # The first request may still arrive, and its tasks would be lost. `call_off` makes Redis refuse its number.
+            # The first request may still reach Redis, and nobody would read its tasks. `call_off` makes Redis refuse
+            # it.
             operations.append(turn.call_off())
         elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)
@@ -393,24 +402,27 @@ class Fetcher:
             is_full, refused = self._read(turn, answers[-1], sent_at)
             failure = refused or failure
             if is_repeat and refused is None:
-                self.wake()  # the repeat only recovered earlier tasks, and requested no new ones
+                self.wake()  # the repeated dequeue only returned tasks of the first one, so query the queues again
         if failure is not None:
             raise failure
         return is_full
 
     def _read(self, turn: Turn, answer: Any, sent_at: float) -> tuple[bool, BrokerError | None]:
-        """Read the answer to a dequeue.
+        """Handle the reply to a dequeue, and start its tasks.
 
         Return whether it brought all requested tasks. Also return an error if the dequeue must be repeated.
         """
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
             assert turn.queue is not None
-            logger.error("tasks cannot be fetched from queue %s: %s", turn.queue.name, answer)  # other queues may work
+            # go on: other queues may work
+            logger.error("tasks cannot be fetched from queue %s: %s", turn.queue.name, answer)
         elif isinstance(answer, BrokerError):
-            if not turn.is_repeat:  # an earlier attempt may have handed out tasks, which only a repeat returns
-                self._forget(turn)  # Redis refused the request as a whole, and handed out nothing
-                self.may_have_pending = True  # a probe or another pipeline assumed that this queue was queried
+            # a repeat stays in doubt: the first attempt may have handed out tasks, which only a repeat returns
+            if not turn.is_repeat:
+                self._forget(turn)  # a refused first attempt handed out nothing
+                # query the queue again: a probe or another pipeline has counted it as queried
+                self.may_have_pending = True
             return False, answer
         else:
             return self._accept(turn, answer, sent_at), None
@@ -419,7 +431,7 @@ class Fetcher:
     # --- turns ahead --------------------------------------------------------------------------------------------------
 
     def ask_ahead(self, turns: Mapping[str, Turn]) -> list[Turn]:
-        """Prepare dequeues that Redis runs when a token arrives, for some of these queues, in their order.
+        """Prepare turns ahead for some of these queues, as dequeues that Redis runs when a wake token arrives.
 
         Return an empty list while a task runs here: it might block this loop, and new tasks would wait for it while
         other workers are idle. Each dequeue requests at most `AHEAD_TASKS` tasks, because if this process hangs, they
@@ -440,23 +452,27 @@ class Fetcher:
         return asked
 
     def answered_ahead(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
-        """Read the answer to a dequeue ahead. Return the error if Redis refused it."""
+        """Handle the reply to a turn ahead, and start its tasks. Return the error if Redis refused the dequeue."""
         self._end_doubt()
         if self._spans is not None:
-            turn.started_ns = self._spans.now_ns()  # the span does not include the wait
+            # the span begins now, so that it does not include the wait for the token
+            turn.started_ns = self._spans.now_ns()
         is_full, refused = self._read(turn, answer, sent_at)
         if is_full:
             self.wake()  # there may be more tasks
-        self.notify()  # a pipeline has to send the tasks that return to their queue
+        self.notify()  # wake a pipeline to settle the tasks that must return to their queue
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
-        """Release the slots of a dequeue ahead without an answer. It stays in doubt until `called_off` or `give_up`."""
+        """Release the slots of a turn ahead that got no reply.
+
+        Its dequeue stays in doubt until `called_off` or `give_up`.
+        """
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
     def called_off(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
-        """Read the answer to calling off a dequeue. Return the error if that must be repeated.
+        """Handle the reply to the request that calls off a dequeue. Return the error if the request must be repeated.
 
         Other turns may use its slots now, so the tasks that it handed out go back to the head of their queue.
         """
@@ -474,7 +490,10 @@ class Fetcher:
             self._all_answered.set()
 
     def give_up(self, turn: Turn) -> None:
-        """Abandon a dequeue that cannot be called off. Tasks that it handed out are recovered when their lease ends."""
+        """Abandon a dequeue that cannot be called off.
+
+        If it handed out tasks, they are recovered when their leases end.
+        """
         self._end_doubt()
         turn.in_doubt = None
 
@@ -495,5 +514,6 @@ class Fetcher:
         if self._spans is not None:
             self._spans.received(queue, runs, turn.started_ns)
         is_full = len(answer.tasks) + answer.dropped >= asked
-        self.may_have_pending = self.may_have_pending or is_full  # a probe has set it to False in advance
+        # a probe sets it to False in advance, so a full reply must set it again
+        self.may_have_pending = self.may_have_pending or is_full
         return is_full

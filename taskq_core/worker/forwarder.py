@@ -29,7 +29,7 @@ class Forwarder(QueueService):
         self.leader_keys = (queue.leader("forwarder"),)
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d due ids in queue %s had no task and were dropped")
         self.moved = 0
-        """Number of tasks moved."""
+        """Number of due tasks that were moved to pending."""
 
     async def work(self) -> float:
         """Wait until a task is due and move all due tasks. Return the seconds until the next call."""
@@ -37,7 +37,8 @@ class Forwarder(QueueService):
         due_s, moved = self._leadership.due_s, self.moved
         if not await self.move():
             return jittered(self._context.leader_s / 3)
-        if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():  # else our clock was ahead
+        # else this process's estimate of Redis's clock was ahead, and the task is not due yet
+        if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():
             self._leadership.look_again()
         return 0.0
 

@@ -1,4 +1,4 @@
-"""Settle runs and dequeue tasks with one script where that is possible.
+"""Settle runs and dequeue tasks by one script call where that is possible.
 
 A worker of quick tasks settles a batch and dequeues the next one in each turn. One script for both costs Redis less
 than two scripts. But the fused script only settles tasks that need no further notification. For any other batch it does
@@ -18,20 +18,23 @@ from taskq_core.worker.settler import SettleBatch
 RUNS_MIN = 2
 """Minimum number of outcomes in a fused exchange. With fewer, two scripts cost little."""
 APART_MAX = 256
-"""Maximum number of turns until the next try after a refusal."""
+"""Maximum number of turns with two scripts after the fused script refused a batch."""
 
 
 class FusedExchange:
-    """Fuses outcomes with a dequeue from the same queue."""
+    """Fuses a settle batch with a dequeue from the same queue into one script call."""
 
     def __init__(self) -> None:
-        self._apart = 0  # turns until the next try
+        self._apart = 0  # turns with two scripts until the next try of the fused script
         self._refusals = 0  # in a row
 
     def join(
         self, batches: Sequence[SettleBatch], queue: QueueKeys, asked: Operation[Dequeued]
     ) -> Operation[Dequeued | None] | None:
-        """Return one operation for all of it, or None to send two operations. `asked` was never sent before."""
+        """Return one operation for the batch and the dequeue `asked`, or None to send two.
+
+        `asked` must be new, not a repeat.
+        """
         if len(batches) != 1:
             return None
         batch = batches[0]
@@ -43,13 +46,13 @@ class FusedExchange:
         return settle_and_dequeue([(run.task_id, run.number) for run in batch.runs], asked)
 
     def part(self, batch: SettleBatch, answer: Dequeued | BrokerError | None) -> list[Any] | None:
-        """Return the answers that separate scripts would return, or None if they have to be sent now."""
+        """Return the replies that two scripts would return. None: the fused script did nothing, so send the two now."""
         if isinstance(answer, Dequeued):
             self._refusals = 0
             return [SettleCode.SETTLED * len(batch.runs), answer]
         self._refusals += 1
         self._apart = min(2**self._refusals, APART_MAX)
-        if isinstance(answer, BrokerError):  # it may have settled some runs before it failed
+        if isinstance(answer, BrokerError):  # the script may have settled some runs before it failed
             for run in batch.runs:
                 run.repeated = True
         return None
