@@ -86,19 +86,19 @@ def connection_options() -> list[SharedOption]:
 
 
 class _Shared(click.Command):
-    """Base of commands and groups: it adds aliases, and shared options with a section in the help."""
+    """Base class of commands and groups. It adds aliases, and options that all commands share."""
 
     def __init__(self, *args: Any, aliases: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.aliases = tuple(aliases)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the parameters of this command and the shared ones."""
+        """Return the parameters of this command and the shared options."""
         root = ctx.find_root().command
         return [*super().get_params(ctx), *(root.shared if isinstance(root, Root) else ())]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, the shared ones last."""
+        """Write the options to the help, the shared ones last, in their own section."""
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
@@ -111,7 +111,7 @@ class _Shared(click.Command):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog with its line breaks, `%(prog)s` replaced."""
+        """Write the text at the end of the help. Keep its line breaks, and replace `%(prog)s` by the program's name."""
         if self.epilog:
             formatter.write("\n" + self.epilog.replace("%(prog)s", ctx.command_path))
 
@@ -126,7 +126,7 @@ class Command(_Shared):
 
 
 class Group(_Shared, click.Group):
-    """Commands under a noun. An error about a mistyped command names the nearest one.
+    """A group of commands about one kind of object. The error for a mistyped command suggests the most similar one.
 
     Args:
         aliases: Further names of the noun.
@@ -153,19 +153,19 @@ class Group(_Shared, click.Group):
         return (command.name if command is not None else resolved), command, rest
 
     def _near(self, name: str) -> str:
-        import difflib  # not at the top: a worker does not need it
+        import difflib  # imported late, to start workers faster
 
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         return f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(self.commands)}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, then the options."""
+        """Write the commands to the help, then the options."""
         self.format_commands(ctx, formatter)
         super().format_options(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with their aliases."""
+        """Write the commands to the help, with their aliases."""
         rows = []
         for name, command in self.commands.items():
             if not command.hidden:
@@ -233,12 +233,12 @@ def write_failure_text(error: OSError) -> str:
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail again
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's flush at exit fails again
     return "" if error.errno == errno.EPIPE else f"cannot write the output: {error.strerror}"
 
 
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""Errors of a closed pipe, a full disk and a closed terminal."""
+"""Errors of writes to a closed pipe, a full disk and a closed terminal."""
 
 
 def _report(text: str, status: int) -> int:
@@ -275,7 +275,7 @@ _HINTS: Mapping[type[TaskQError], str] = {
 }
 
 Answer = tuple[str, Mapping[str, Any]]
-"""The result of an action: a sentence, and further fields of the JSON document."""
+"""The result of an action on one name: a sentence for text output, and additional fields for JSON output."""
 
 
 def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[str], str | Answer]) -> int:

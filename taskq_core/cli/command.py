@@ -107,7 +107,7 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
 
 
 def _open_devnull(mode: str) -> Any:
-    return open(os.devnull, mode, encoding="utf-8")  # stays open until the process ends
+    return open(os.devnull, mode, encoding="utf-8")  # not closed, because the process writes to it until it ends
 
 
 def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
     sys.stderr = sys.stderr or _open_devnull("w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # do not fail for a character that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # escape characters that the terminal cannot encode
     session = Session(stdout=stdout)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:

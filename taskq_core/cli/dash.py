@@ -51,7 +51,7 @@ def dash(
         raise ConfigurationError(_NO_TERMINAL)
     colour = session.given.get("color", "auto")
     if colour == "never":
-        os.environ["NO_COLOR"] = "1"  # read by the library that draws
+        os.environ["NO_COLOR"] = "1"  # textual reads this variable
     elif colour == "always":
         os.environ.pop("NO_COLOR", None)
     config = program.DashConfig(

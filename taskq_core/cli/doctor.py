@@ -17,7 +17,7 @@ from taskq_core.doctor.rules import diagnose, unreachable
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 
 SHOWN_MAX = 100
-"""Most repairs of one kind that a table shows. JSON has all."""
+"""Maximum number of repairs of one kind in a table. The JSON output contains all repairs."""
 _COLUMNS = (Column("QUEUE"), Column("KIND"), Column("TASK OR KEY", whole=True), Column("DETAIL"))
 _HEADINGS = {
     "planned": ("to be repaired", "no repair is needed"),

@@ -102,7 +102,10 @@ def enqueue(
 
 
 def _over_own(app: TaskQ, name: str, payload: bytes, given: Mapping[str, Any]) -> Any:
-    """Return the given options over those of the task, if the application has it, and check its payload."""
+    """Merge the options of the command line over those of the task. Check the payload.
+
+    If the application does not have the task, return the given options unchanged.
+    """
     known = app.tasks.get(name)
     if known is None:
         return given

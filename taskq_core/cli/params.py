@@ -35,7 +35,7 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in new
 
 
 class MomentType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """A moment in RFC 3339, with its time zone."""
+    """A date and time in RFC 3339, with a time zone."""
 
     name = "time"
 
@@ -90,10 +90,10 @@ class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
         """Return the queues with this prefix; none if Redis cannot be reached."""
         session = ctx.find_root().obj
         if session is None or session.given.get("ask_password"):
-            return []  # a prompt would disturb the input line
+            return []  # reading the queues would ask for the password, in the middle of the user's input line
         try:
             queues = session.inspector.queues()
-        except Exception:  # code that --app imports may raise anything, and a traceback would disturb the input line
+        except Exception:  # the code of --app may raise anything, and a traceback would garble the user's input line
             return []
         return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
 

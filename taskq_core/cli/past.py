@@ -1,4 +1,4 @@
-"""`taskq queue history` and `taskq queue types`: the figures of past days, of recent samples, and of task types."""
+"""`taskq queue history` and `taskq queue types`: runs per day, recent samples of queues, and runs per task type."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from taskq_core.cli.table import Column
 from taskq_core.views import Dashboard, error_rate
 
 SAMPLES_MAX = 60
-"""Most samples of a queue that are shown."""
+"""Maximum number of samples of a queue in the output."""
 
 
 def _time(moment: datetime) -> str:

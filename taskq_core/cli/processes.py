@@ -9,15 +9,15 @@ from taskq_core.supervisor import Limits, SupervisorConfig, process_count
 from taskq_core.worker import WorkerConfig
 
 ENDING_MARGIN_S = 15.0
-"""Seconds that a process gets to end, besides the grace of its tasks, before the supervisor kills it."""
+"""Seconds that a process has to end after the grace period of its tasks, before the supervisor kills it."""
 
 
 def supervisor_config(
     settings: Settings, options: Mapping[str, Any], config: WorkerConfig, *, has_lifespans: bool = False
 ) -> SupervisorConfig | None:
-    """Return the configuration of a supervisor, None for one process that is never replaced.
+    """Return the configuration of the supervisor. None if there is a single process that is never replaced.
 
-    `auto` always has a supervisor, also with one core, so that SIGHUP has the same effect on every machine.
+    `--processes auto` always has a supervisor, even with one core, so that SIGHUP has the same effect on all machines.
 
     Args:
         settings: The settings of the queue application.
@@ -77,7 +77,7 @@ def refuse_processes(options: Mapping[str, Any], flag: str) -> None:
 
 
 def processes_text(config: WorkerConfig, supervision: SupervisorConfig | None) -> list[str]:
-    """Return the lines of the banner about processes."""
+    """Return the lines of a worker's banner about its processes."""
     if supervision is None:
         return [f"  concurrency  {config.concurrency}"]
     memory = None if supervision.max_memory is None else f"beyond {supervision.max_memory / 1e6:.0f} MB"

@@ -38,9 +38,9 @@ STYLES = {
     "damaged": "red",
     "red": "bold red",
 }
-"""Color of a cell with exactly this word."""
+"""Color of a table cell, by its exact text."""
 LISTED_CHARS = 120
-"""Most characters of a payload or result in a table."""
+"""Maximum number of characters of a payload or result in a table."""
 
 
 class Output:
@@ -71,7 +71,7 @@ class Output:
         encoding = (getattr(self.stdout, "encoding", None) or "utf-8").lower()
         text = json.dumps(document, indent=2, ensure_ascii=not encoding.startswith("utf"))
         if not text.isprintable():
-            # JSON escapes only the control characters of ASCII.
+            # `json.dumps` escapes only ASCII control characters. Other ones could also change the terminal.
             text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
         # Use one call, because Django's stdout adds a line break after each call.
         self.stdout.write(text + "\n")
@@ -157,7 +157,7 @@ class Output:
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a progress bar, if standard error is a terminal.
+        """Show a progress bar during a `with` block, if standard error is a terminal.
 
         Yields a function that takes the number of finished tasks and of all tasks.
         """
@@ -185,7 +185,7 @@ def _console(file: TextIO, colour: Colour) -> Console:
         highlight=False,
         no_color={"never": True, "always": False}.get(colour),
         force_terminal=True if colour == "always" else None,
-        color_system="standard" if colour == "always" else "auto",  # auto would turn colors off if TERM is dumb
+        color_system="standard" if colour == "always" else "auto",  # "auto" shows no colors if TERM=dumb
     )
 
 

@@ -24,7 +24,7 @@ from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
-if TYPE_CHECKING:  # not imported at run time, to start faster
+if TYPE_CHECKING:  # not imported at run time, so that workers start faster
     from taskq_core.scheduler import SchedulerConfig
 
 logger = logging.getLogger("taskq.worker")
@@ -49,7 +49,7 @@ class Output(Protocol):
 
 
 def epilog(target: str = "") -> str:
-    """Return the help below the options. `target` comes after the command's name in the examples."""
+    """Return the text at the end of the help. `target` follows the command's name in its examples."""
     modules = (
         f"""
   %(prog)s {target}shop.tasks shop.reports
@@ -87,11 +87,11 @@ exit status:
 
 
 def check_tasks(app: TaskQ, hint: str = "") -> None:
-    """Check that a worker has something to do.
+    """Check that the application has tasks or other work for a worker.
 
     Args:
         app: The queue application.
-        hint: How to name the modules with tasks; "" for the hint of `taskq worker`.
+        hint: Text for the error that says how to name the modules with tasks; "" for that of `taskq worker`.
 
     Raises:
         ConfigurationError: The application has no tasks, no handlers, no periodic tasks and no outbox.
@@ -157,7 +157,7 @@ class StatusWriter(WorkerListener):
     """Writes status lines of a worker: a line when the worker is ready, and those of its supervisor.
 
     Args:
-        stdout: Receives the line.
+        stdout: Receives the lines.
     """
 
     def __init__(self, stdout: Output) -> None:
@@ -173,7 +173,7 @@ class StatusWriter(WorkerListener):
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # the pipe is closed, or a character cannot be encoded; the worker continues
+            pass  # continue without status lines: the pipe is closed, or a character cannot be encoded
 
 
 def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Worker:
@@ -220,7 +220,7 @@ def run(
     config = worker_config(app.settings, options)
     if member is not None:
         limits = recycling(app.settings, options)
-        worker = Worker(app, replace(config, health_port=None))  # the supervisor serves health for all
+        worker = Worker(app, replace(config, health_port=None))  # the supervisor serves the checks
         return member.run(worker, Limits.drawn(limits.tasks, limits.memory))
     supervision = supervisor_config(app.settings, options, config, has_lifespans=bool(app.lifespans))
     if supervision is None:
@@ -247,7 +247,7 @@ def _retire(worker: Worker, problem: str) -> None:
 
 
 def _replace_process(command: Sequence[str]) -> None:
-    """Replace this process by a new one with the same pid. This ends the threads of abandoned functions."""
+    """Replace this process by a new one with the same pid. This ends threads whose functions never returned."""
     flush()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # the pipe is closed, or the stream is None
@@ -256,7 +256,7 @@ def _replace_process(command: Sequence[str]) -> None:
 
 
 def _discard(line: str) -> None:
-    """Write nothing, at verbosity 0."""
+    """Ignore a status line. Used at verbosity 0."""
 
 
 def queues_text(queues: Mapping[str, int]) -> str:
@@ -294,7 +294,7 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    process = "[%(process)d] " if VARIABLE in os.environ else ""  # one of several processes
+    process = "[%(process)d] " if VARIABLE in os.environ else ""  # set in each of several processes
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
     target.addHandler(handler)

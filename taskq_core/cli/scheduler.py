@@ -76,7 +76,7 @@ class StatusWriter(SchedulerListener):
         self._write("ready")
 
     def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
-        """Write which entry was due, and the outcome."""
+        """Write which entry was due, and whether its task was enqueued."""
         if self._per_firing:
             problem = "" if error is None else f"  {type(error).__name__}"
             self._write(clean(f"{outcome.value:<9}  {firing.entry.id}  {firing.task_id}{problem}"))
@@ -86,7 +86,7 @@ class StatusWriter(SchedulerListener):
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # the reader has closed the pipe; continue
+            pass  # continue without status lines: the pipe is closed, or a character cannot be encoded
 
 
 def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Output) -> int:

@@ -1,4 +1,4 @@
-"""Columns of tables, which the commands and the terminal dashboard share, and how they fit the width of a terminal."""
+"""Define the columns of tables, and fit them to the width of a terminal. For commands and the terminal dashboard."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def fitted(columns: Sequence[Column], natural: Sequence[int], room: int, *, is_l
     while over > 0:
         index = max(shown, key=lambda index: widths[index] - least[index])
         if widths[index] <= least[index]:
-            break  # still too wide: the terminal breaks the lines, or the user scrolls
+            break  # no column can be cut further, so the lines stay wider than the terminal
         widths[index] -= 1
         over -= 1
     growing = next((index for index in shown if columns[index].width), None)

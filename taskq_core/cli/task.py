@@ -21,7 +21,7 @@ from taskq_core.wire import TaskState
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
 
 SCAN_STEP = 10_000
-"""Most tasks that one search reads between two updates of the progress bar."""
+"""Maximum number of tasks that a search reads between two updates of the progress bar."""
 
 queue_option = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the task")
 group_option = click.option("-g", "--group", metavar="NAME", help="group; only with state aggregating")
@@ -34,7 +34,7 @@ def ids_argument(command: Any) -> Any:
 
 
 def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of tasks; a queue or state that all have in common is left out.
+    """Return the columns of a list of tasks. The column of a queue or state that all tasks share is omitted.
 
     Args:
         queue: The queue of all tasks, None for several.
@@ -94,7 +94,7 @@ def _lease(task: TaskInfo, now: datetime) -> str:
     if task.lease_expires_at is None:
         return "none"
     if task.lease_expires_at <= now:
-        return "orphaned"  # no worker extends the lease any more, so the recoverer will take the task back
+        return "orphaned"  # its worker is lost; the recoverer will requeue the task
     return f"{shown_span(task.lease_expires_at - now)} left"
 
 
@@ -190,7 +190,7 @@ def find_tasks(
 def _find(
     session: Session, queue: str, state: TaskState, *, limit: int, scan: int, cursor: str | None, **wanted: Any
 ) -> FoundTasks:
-    """Search in steps, with a progress bar."""
+    """Search tasks in several calls, with a progress bar."""
     tasks: list[TaskInfo | UnreadableTask] = []
     scanned = 0
     with session.output.progress("searching") as progress:

@@ -118,7 +118,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
     if reload:
         refuse_processes(options, "--reload")
-        session.name_app(target)  # only the child process imports the application, because its code may be half edited
+        session.name_app(target)  # the child process imports it: code that is being edited may fail
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())
     app = session.named_app(target)
@@ -131,7 +131,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
 
 def _command_of_several(session: Session) -> list[str]:
-    """Return the command line of another worker process.
+    """Return the command line that starts a further worker process for the same options.
 
     Raises:
         ConfigurationError: The command line has an option that only works for one process.
@@ -150,7 +150,7 @@ def _command() -> list[str]:
 
 
 def _reloading() -> Reloading:
-    """Return the reload rules: the same command line, when a Python file below this folder changes."""
+    """Return the reload rules: start this command line again when a Python file below the working directory changes."""
     folder = Path.cwd()
     return Reloading(watch=lambda loaded_since: FolderWatch(folder, loaded_since), command=_command())
 

@@ -26,7 +26,7 @@ def _progress(row: WorkflowRow) -> str:
 
 
 def workflow_columns(time: Callable[[datetime | None], str]) -> list[Column]:
-    """Return the columns of a list of workflows; `time` writes a time."""
+    """Return the columns of a list of workflows. `time` formats times."""
     return [
         Column("Id", lambda row: row.id, whole=True, least=8),
         Column("Name", lambda row: row.name or "-", style="bold"),

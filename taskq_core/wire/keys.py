@@ -55,9 +55,7 @@ class QueueKeys:
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
         self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks with a priority, in order
-        self.letters = (
-            own + "letters"
-        )  # sorted set: archived task for the dead-letter handler, by due time
+        self.letters = own + "letters"  # sorted set: archived task for the dead-letter handler, by due time
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by time of quarantine (s)
         self.moving = own + "moving"  # sorted set: id of a task that is being moved, by start of the move (s)
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue, by its expiry (s)

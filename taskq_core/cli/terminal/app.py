@@ -66,7 +66,7 @@ class DashApp(App[None]):
 
     @property
     def front(self) -> DashScreen[Any] | None:
-        """The visible screen, also if a dialog is over it."""
+        """The screen that is shown. If a dialog is open, it is the screen under the dialog."""
         return front(self)
 
     def on_mount(self) -> None:
@@ -79,7 +79,7 @@ class DashApp(App[None]):
         await self.shared.taskq.runtime.async_runner.aclose()
 
     async def _refresh(self) -> None:
-        """Read the visible screen again and again. The next read starts after the previous one has ended."""
+        """Read the data of the visible screen periodically. A read starts only after the previous one has ended."""
         while True:
             await asyncio.sleep(self.shared.config.refresh.total_seconds())
             screen = self.front
@@ -93,13 +93,13 @@ class DashApp(App[None]):
         self.push_screen(_SCREENS[message.name](self.shared, *message.arguments))
 
     def action_top(self, name: str) -> None:
-        """Show the screen of a digit key."""
+        """Show the screen that belongs to a digit key."""
         while len(self.screen_stack) > 2:
             self.pop_screen()
         self.switch_screen(_SCREENS[name](self.shared))
 
     def action_go_back(self) -> None:
-        """Go back to the previous screen; from the first one, quit. A change in progress needs a second key press."""
+        """Go back to the previous screen, or quit on the first one. During a change, only the second press quits."""
         screen = self.screen
         if isinstance(screen, DashScreen) and not screen.leaves():
             return
@@ -112,7 +112,7 @@ class DashApp(App[None]):
             self.exit()
 
     def action_reload(self) -> None:
-        """Read the visible screen again."""
+        """Read the data of the visible screen again."""
         if self.front is not None:
             self.front.reload()
 

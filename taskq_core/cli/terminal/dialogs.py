@@ -16,7 +16,7 @@ from taskq_core.errors import ConfigurationError
 
 T = TypeVar("T")
 NAMES_MAX = 5
-"""Most objects that a dialog lists."""
+"""Maximum number of object names that a dialog lists."""
 
 
 class Dialog(ModalScreen[T | None]):
@@ -65,11 +65,11 @@ class Confirm(Dialog[bool]):
                 yield Button("Cancel (n)", id="no")
 
     def on_mount(self) -> None:
-        """Focus the harmless button."""
+        """Focus the button that changes nothing."""
         self.query_one("#no" if self._is_destructive else "#yes").focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Answer."""
+        """Close the dialog with the answer of the pressed button."""
         self.dismiss(event.button.id == "yes")
 
 
@@ -99,7 +99,7 @@ class Ask(Dialog[Any]):
             yield Static(shown_lines(self._hint), classes="quiet", id="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Answer, if the input is valid."""
+        """Close the dialog with the parsed input. If the input is not valid, show why."""
         try:
             value = self._parse(event.value.strip())
         except ConfigurationError as error:

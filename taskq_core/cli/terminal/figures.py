@@ -39,7 +39,7 @@ _TONES = {
     **dict.fromkeys(("cancelled", "paused", "no worker", "stopped"), "warn"),
     **dict.fromkeys(("failed", "damaged", "orphaned", "overdue"), "bad"),
 }
-"""The color of each word for a state."""
+"""Name of the color in `_COLOURS` for words that describe a state."""
 
 
 class Palette:
@@ -53,16 +53,16 @@ class Palette:
         return self.colours[name]
 
     def style(self, name: str) -> str:
-        """Return a style: the color of this name, or a style of the library such as bold."""
+        """Return the color with this name, or the name itself if it is another style of textual, such as `bold`."""
         return self.colours.get(name, name)
 
     def of(self, word: str) -> str:
-        """Return the color of a state, "" for other words."""
+        """Return the color for a word that describes a state, "" for other words."""
         return self.colours[_TONES[word]] if word in _TONES else ""
 
 
 def count_of(number: int, word: str) -> str:
-    """Return a number of things, as "1 queue" or "2 queues"."""
+    """Return a number with its noun, such as "1 queue" or "2 queues"."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
@@ -114,7 +114,7 @@ def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[
     cells = [max(1, int(whole * count / total)) for _, count in there]
     while sum(cells) > whole:
         cells[cells.index(max(cells))] -= 1
-    while sum(cells) < whole:  # the state that lacks most of its share gets the next cell
+    while sum(cells) < whole:  # the state that is furthest below its share gets the next cell
         lacks = [whole * count / total - given for (_, count), given in zip(there, cells, strict=True)]
         cells[lacks.index(max(lacks))] += 1
     return [(state, given) for (state, _), given in zip(there, cells, strict=True)]
@@ -144,7 +144,7 @@ _FEW_LETTERS = {
     TaskState.COMPLETED: "compl",
 }
 ROOMY = 104
-"""Least width of a terminal that shows full names of states in one line."""
+"""Minimum width of a terminal that shows the full names of all states in one line."""
 
 
 def state_label(state: TaskState, width: int) -> str:

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[R]):
-    """The page of a list, as its screen shows it.
+    """The content of a list screen for one page of records.
 
     Attributes:
         heading: The title.
@@ -49,9 +49,9 @@ class Page(Generic[R]):
 
 
 class ListScreen(DashScreen[T], Generic[T, R]):
-    """A screen with a table of records, and optionally with pages, a choice such as of a state, and a filter.
+    """A screen with a table of records. It can have pages, a choice (for example of a state), and a filter.
 
-    `T` is the type of a read, `R` that of a record.
+    `T` is the type of the data that `read` returns, `R` that of a record.
 
     Attributes:
         text: The filter; "" without one.
@@ -91,7 +91,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     # --- defined by each screen ---------------------------------------------------------------------------------------
 
     def page_of(self, found: T) -> Page[R]:
-        """Return the page that shows the data of a read."""
+        """Return the page that shows the data that `read` returned."""
         raise NotImplementedError
 
     def open(self, record: R) -> None:
@@ -103,7 +103,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         return None
 
     def filtered(self, text: str) -> None:
-        """Prepare to read with a filter.
+        """Parse the filter that the user entered. The next `read` uses it.
 
         Raises:
             ConfigurationError: The filter is invalid.
@@ -129,7 +129,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     def draw(self, found: T) -> None:
         """Show the data of a read."""
         page = self.page = self.page_of(found)
-        if not page.records and isinstance(self.place, int) and self.place:  # the records of this page no longer exist
+        if not page.records and isinstance(self.place, int) and self.place:  # the list has become shorter
             self.places.pop()
             self.reload()
             return
@@ -152,7 +152,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     @property
     def chosen(self) -> R | None:
-        """The selected record."""
+        """The record in the selected line of the table, None without one."""
         found: R | None = self.table.chosen
         return found
 
@@ -172,23 +172,23 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     @property
     def place(self) -> Any:
-        """Where the page begins."""
+        """The position of the page in the list: the number of records before it, or a cursor."""
         return self.places[-1]
 
     def next_number(self, total: int) -> int | None:
-        """Return where the next page of a list with this number of records begins."""
+        """Return the number of records before the next page, None on the last page. `total` counts the whole list."""
         after: int = self.place + self.table.fits
         return after if after < total else None
 
     def page_text(self, total: int) -> str:
-        """Return "page X of Y" for a list with this number of records."""
+        """Return "page X of Y" for a list with `total` records."""
         count = self.table.fits
         return f"page {self.place // count + 1:,} of {max(1, -(-total // count)):,}   n next, p back"
 
     def action_page(self, by: int) -> None:
         """Show the next or previous page."""
         place = None if self.page is None else self.page.next
-        if by > 0 and place not in (None, self.place):  # it is that place while the next page is being read
+        if by > 0 and place not in (None, self.place):  # equal while the next page is still being read
             self.places.append(place)
         elif by < 0 and len(self.places) > 1:
             self.places.pop()
@@ -202,7 +202,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         self.reload()
 
     def on_records_refit(self) -> None:
-        """Read as many records as fit."""
+        """Read the page again, with as many records as now fit."""
         if front(self.app) is self:
             self.reload()
 
@@ -220,7 +220,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
             self.begin()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable the filter, the pages and the choice of a list without them."""
+        """Disable the keys for the filter, the pages and the choice on a screen that does not have them."""
         if action == "filter" and not self.FILTER:
             return False
         if action == "page" and len(self.places) == 1:
@@ -259,7 +259,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         self.table.focus()
 
     def leaves(self) -> bool:
-        """Close or clear the filter before the screen is left."""
+        """Return whether the screen may be left. If a filter is open or set, close or clear it instead."""
         if self._field.has_class("-open"):
             self._close_filter()
         elif self.text:
@@ -278,7 +278,7 @@ class TextScreen(DashScreen[T]):
     ]
 
     def text(self, found: T) -> Text:
-        """Return the text of a read."""
+        """Return the text that shows the data that `read` returned."""
         raise NotImplementedError
 
     def body(self) -> ComposeResult:

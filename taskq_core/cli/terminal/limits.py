@@ -66,7 +66,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
             except QueueNotFoundError:
                 if self.queue is not None:
                     raise
-                # It was deleted while all queues were read.
+                # The queue was deleted after the names of all queues were read.
             except BrokerReplyError:
                 damaged.append(queue)
         found.sort(key=lambda each: (not each.limit.waiting, each.queue, each.limit.kind, each.limit.name))
@@ -88,7 +88,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
         )
 
     def open(self, record: QueueLimit) -> None:
-        """Show the waiting tasks."""
+        """Show the scheduled tasks of the queue. They include the tasks that wait for the limit."""
         self.go("tasks", record.queue, TaskState.SCHEDULED)
 
 

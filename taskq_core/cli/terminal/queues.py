@@ -21,9 +21,9 @@ from taskq_core.wire import TaskState
 SPAN = timedelta(minutes=20)
 """Period of the chart of a queue."""
 POINTS = 20
-"""Points of the chart."""
+"""Maximum number of points in the chart of a queue."""
 SERIES_MAX = 100
-"""Most queues with a chart: one call each."""
+"""Maximum number of queues with a chart. Each chart needs a call to Redis."""
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
 SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
     "name": lambda row: row.name,
@@ -190,7 +190,7 @@ def failed_share(row: QueueInfo, bad: str) -> Text:
 
 
 def _more(row: QueueInfo) -> str:
-    """Return "+" for a queue with more groups than are counted."""
+    """Return "+" to append to the size of a queue that has more groups than are counted, else ""."""
     return "+" if row.groups > GROUPS_COUNTED else ""
 
 

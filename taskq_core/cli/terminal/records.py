@@ -14,7 +14,7 @@ from taskq_core.cli.terminal.figures import Palette, short, shown
 
 
 class Records(DataTable[Text], inherit_bindings=False):
-    """A table of records. Two records with the same key are shown once."""
+    """A table of records. If several records have the same key, only one of them is shown."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select_cursor", "Open", tooltip="the selected line"),
@@ -50,7 +50,7 @@ class Records(DataTable[Text], inherit_bindings=False):
         return max(1, self._fitted if self.has_class("-empty") else self.size.height - self.header_height)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable opening if it shows nothing."""
+        """Disable the Enter key if records of this table cannot be opened."""
         if action == "select_cursor" and not self._opens:
             return False
         return super().check_action(action, parameters)
@@ -63,7 +63,7 @@ class Records(DataTable[Text], inherit_bindings=False):
         self._fill()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Fit the new size."""
+        """Fit the columns to the new width, and report if another number of rows fits."""
         self._fill()
         if self._fitted not in (0, self.fits):
             self.post_message(self.Refit())

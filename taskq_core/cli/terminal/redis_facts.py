@@ -55,7 +55,7 @@ class RedisScreen(TextScreen[Found]):
         return "reading…" if self.found is None else f"{self.found.row.kind} {self.found.row.version}"
 
     async def read(self) -> Found:
-        """Read the facts, and once a minute the findings."""
+        """Read the facts about Redis, and every `FINDINGS_S` seconds the findings of the doctor."""
         row = await self.shared.dashboard.store()
         if time.monotonic() > self._findings_until:
             self._findings = await asyncio.to_thread(_diagnosed, self.shared.taskq)
@@ -83,7 +83,7 @@ class RedisScreen(TextScreen[Found]):
         return text
 
     def action_all(self) -> None:
-        """Show all of INFO, or the most important facts."""
+        """Switch between the most important facts and all fields of INFO."""
         self._shows_all = not self._shows_all
         self.redraw()
 

@@ -112,7 +112,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         )
 
     def _facts(self, entry: PeriodicEntryInfo | None) -> Text:
-        """Return the columns of the list of schedules as lines."""
+        """Return the facts of this schedule, one line for each column of the list of schedules."""
         if entry is None:
             return shown("No running scheduler has this schedule any more.", self.palette["warn"])
         text = Text(end="")
@@ -123,11 +123,11 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         return text.append("\nEnqueued, the latest first", f"bold {self.palette['quiet']}")
 
     def open(self, record: SchedulerEvent) -> None:
-        """Show a task of the history."""
+        """Show the task that a line of the history names."""
         self.change(self._open(record.task_id))
 
     async def _open(self, task_id: str) -> None:
-        """Show a task. The history does not contain its queue."""
+        """Find the queue of a task, which the history does not contain, and show the task."""
         infos = await self.shared.inspector.queue_infos()
         found = await self.shared.dashboard.search_tasks(infos, TaskFilter(text=task_id), scan=1)
         task = next((each for each in found.tasks if each.id == task_id), None)

@@ -23,13 +23,13 @@ T = TypeVar("T")
 Level = Literal["success", "warning", "error"]
 
 MIN_WIDTH, MIN_HEIGHT = 40, 10
-"""A smaller terminal shows one line that says so."""
+"""Minimum size of the terminal in cells. A smaller one shows only a line that says that it is too small."""
 TOPS = ("queues", "tasks", "workers", "schedules", "workflows", "types", "redis", "limits")
-"""The screens of the digit keys."""
+"""The names of the screens of the digit keys, from key 1 on."""
 
 
 def front(app: App[Any]) -> "DashScreen[Any] | None":
-    """Return the visible screen, also if a dialog is over it."""
+    """Return the screen that is shown. If a dialog is open, it is the screen under the dialog."""
     return next((screen for screen in reversed(app.screen_stack) if isinstance(screen, DashScreen)), None)
 
 
@@ -40,14 +40,14 @@ class Links(Static):
 
 
 def clickable(label: Text, action: str, *, is_on: bool) -> Text:
-    """Return a text that runs an action when it is clicked, marked if it is on."""
+    """Return a text that runs an action when it is clicked. It is highlighted if `is_on`."""
     label = label.copy()
     label.stylize(Style(meta={"@click": action}, reverse=is_on, bold=is_on))
     return label
 
 
 class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
-    """A screen whose data is read from Redis again and again. The attribute `HELP` describes the screen.
+    """Base class of the screens. It reads the data of the screen periodically. `HELP` is the text that describes it.
 
     Attributes:
         found: The last read, None before the first.
@@ -96,7 +96,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
 
     @property
     def is_live(self) -> bool:
-        """Whether the screen is read again and again. Otherwise it is read only when the user asks for it."""
+        """Whether the data of the screen is read periodically. Otherwise it is read only on the user's request."""
         return True
 
     # --- the frame ----------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
 
     @property
     def has_parts(self) -> bool:
-        """Whether the widgets exist. A closing dashboard removes them before the screen."""
+        """Whether the widgets of the screen exist. Textual removes them before the screen when the dashboard closes."""
         return self.app.is_running and bool(self.query("#notice"))
 
     def show_state(self) -> None:
@@ -171,7 +171,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
             self.refresh_bindings()
 
     def say(self, text: str, level: Level = "success") -> None:
-        """Show a message until the next one, on the visible screen."""
+        """Show a message on the visible screen, until the next message replaces it."""
         screen = front(self.app)
         if screen is not None and screen is not self:
             screen.say(text, level)
@@ -184,7 +184,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def reload(self) -> Worker[None]:
-        """Read the screen at once. A read in progress, of any screen, is abandoned."""
+        """Read the data of this screen at once. Cancel the read in progress, which may be that of another screen."""
         return self.app.run_worker(self._load, group="reading", exclusive=True)
 
     async def _load(self) -> None:
@@ -197,7 +197,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
                 self.show_state()
         except TaskQError as error:
             self.shared.answered()
-            self._is_gone = True  # the record does not exist any more; the last read stays, in gray
+            self._is_gone = True  # the record was deleted, so show the last read in gray
             if self.has_parts:
                 self.show_state()
                 self.say(failure_text(error), "error")
@@ -228,7 +228,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         return True
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable changes if they are not possible."""
+        """Disable the keys for changes if the user may not make changes."""
         if action.startswith("change_") and not self.shared.may_change:
             return False
         return super().check_action(action, parameters)

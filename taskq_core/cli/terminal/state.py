@@ -41,7 +41,7 @@ class DashConfig:
 
 
 class DashState:
-    """The connection to Redis, whether it answers, and what the user may do.
+    """The state that all screens share: the connection to Redis, whether Redis answers, and what the user may do.
 
     Args:
         taskq: The queue application.
@@ -86,7 +86,7 @@ class DashState:
         return utc_datetime(SYSTEM_CLOCK.time())
 
     async def check_rights(self) -> None:
-        """Find out whether changes are possible, unless it is known.
+        """Ask Redis whether this user may make changes, unless the answer is known.
 
         Raises:
             BrokerError: Redis does not answer.
@@ -95,7 +95,7 @@ class DashState:
             self.refusal = await self.inspector.run_plan(read_refusal)
 
     def forget_rights(self) -> None:
-        """Find out again whether changes are possible: the user's rights have changed, or another server answers."""
+        """Let `check_rights` ask again: the rights of the user may have changed, or another server answers."""
         if not self.config.read_only:
             self.refusal = None
 

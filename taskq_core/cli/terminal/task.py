@@ -20,11 +20,11 @@ from taskq_core.views import TaskRecord, as_text, trace_url, workflow_of
 from taskq_core.views.labels import not_stored
 
 SHOWN_BYTES = 64 * 1024
-"""Most bytes of a payload or result that are shown."""
+"""Maximum number of bytes of a payload or result on the screen."""
 LINES_MAX = 2000
-"""Most lines of a payload or result that are shown. Drawing is slow."""
+"""Maximum number of lines of a payload or result on the screen. More lines would be slow to draw."""
 MESSAGE_BYTES = 4096
-"""Most bytes of an unreadable message that are shown."""
+"""Maximum number of bytes of an unreadable message on the screen."""
 
 
 class TaskScreen(TextScreen[TaskRecord]):
@@ -85,7 +85,7 @@ class TaskScreen(TextScreen[TaskRecord]):
             self.section(text, "Result")
             text.append(not_stored(found.oversized_result), self.palette["bad"]).append("\n")
         self._octets(text, "Payload", found.payload)
-        # The keys of limits contain arguments.
+        # The header of limits contains arguments of the task, so it is hidden with the payload.
         headers = {name: value for name, value in sorted(found.headers.items()) if not self._hide or name != LIMITS}
         if headers:
             self.section(text, "Headers")
@@ -124,7 +124,7 @@ class TaskScreen(TextScreen[TaskRecord]):
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def action_copy(self) -> None:
-        """Copy the id, if the terminal allows it."""
+        """Copy the id of the task to the clipboard, if the terminal allows it."""
         self.app.copy_to_clipboard(self.task_id)
         self.say("The id is on the clipboard, if this terminal allows it.")
 
@@ -142,7 +142,7 @@ class TaskScreen(TextScreen[TaskRecord]):
     async def _act(self, action: TaskAction, ref: TaskRef) -> None:
         report = await act_on(self, [ref], action)
         is_gone = report is not None and report.done and action in (TaskAction.DELETE, TaskAction.MOVE)
-        if is_gone and self.app.screen is self:  # the task is not in this queue any more
+        if is_gone and self.app.screen is self:  # go back, because this screen has no task to show
             said = str(self.query_one("#notice").render())
             self.app.pop_screen()
             self.say(said)

@@ -33,7 +33,7 @@ from taskq_core.views import STATES, FoundTasks, TaskRecord, WorkersOverview, is
 from taskq_core.wire import TaskState
 
 SCAN = 5_000
-"""Most tasks that one page of a filter reads."""
+"""Maximum number of tasks that a search with a filter reads for one page."""
 MARKED_MAX = 10_000
 _GROUPS = (Column("Group", lambda group: group.name), Column("Tasks", lambda group: f"{group.size:,}", right=True))
 
@@ -103,7 +103,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
 
     @property
     def is_live(self) -> bool:
-        """Whether the list has no filter. A search reads many tasks, so it is repeated only on request."""
+        """Whether the list is read periodically. A search reads many tasks, so it is repeated only on request."""
         return not self._wanted.looks_inside
 
     # --- reading and drawing ------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return Found(infos=infos, tasks=tasks, total=total_of(infos, self.choice), now=now, workers=workers)
 
     def page_of(self, found: Found) -> Page[TaskRecord | GroupInfo]:
-        """Return the tasks, or the groups; the choices are the states, with the number of tasks in each."""
+        """Return a page of tasks or groups. Its choices are the states, each with its number of tasks."""
         whose = "all queues" if self.queue is None else f"queue {self.queue}"
         states: Sequence[TaskState | None] = STATES if self.queue is not None else (None, *LISTED_STATES)
         next_place: int | str | None
@@ -193,7 +193,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         ]
 
     def _facts(self, found: Found) -> Text:
-        """Return the state of the queue, or the number of all tasks."""
+        """Return the line above the table: the state of the queue or, for all queues, the number of their tasks."""
         quiet = self.palette["quiet"]
         if self.queue is None:
             total = sum(info.size for info in found.infos)
@@ -215,7 +215,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return Text.assemble((state_label(state, self.size.width), colour), " ", (count, "bold"))
 
     def _empty(self, found: Found) -> str:
-        """Return why the list is empty."""
+        """Return the text that an empty list shows instead of tasks."""
         if self.queue is not None and found.infos[0].problem:
             return f"The queue cannot be counted: {found.infos[0].problem}. Run taskq doctor to find the reason."
         if found.groups is not None:
@@ -225,7 +225,10 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return f"No task is {self.choice}." if self.choice is not None else "There is no task."
 
     def _below(self, found: Found, *, has_more: bool) -> str:
-        """Return the number of marks, the page, or what the filter has found."""
+        """Return the line below the table.
+
+        It has the number of marked tasks, and then the number of the page or the progress of the filter's search.
+        """
         every = "all that match" if found.search is not None else f"all {count_of(found.total, 'task')}"
         marked = every if self.is_all else f"{len(self.marked):,}"
         marks = f"{marked} marked   " if self.is_all or self.marked else ""
@@ -239,7 +242,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return f"{marks}{self.page_text(found.total)}   {count_of(found.total, 'task')}"
 
     def filtered(self, text: str) -> None:
-        """Prepare to read with a filter."""
+        """Parse the filter that the user entered, and unmark all tasks."""
         payloads = self.shared.config.payloads
         self._wanted = wanted_of(text, queue=self.queue, state=self.choice, in_payload=payloads)
         self._unmark()
@@ -255,7 +258,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
 
     @property
     def meant(self) -> list[TaskRef]:
-        """The marked tasks, or else the selected one."""
+        """The tasks that an action applies to: the marked ones, or the selected one if none is marked."""
         if self.marked or self.chosen is None or isinstance(self.chosen, GroupInfo):
             return sorted(self.marked, key=lambda ref: (ref.queue, str(ref.state), ref.id))
         return [ref_of(self.chosen)]
@@ -291,7 +294,8 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             self.say("Choose a state first, with left and right.", "warning")
             return
         if self.found is not None and any(task.id == self._wanted.text for task in self.found.tasks):
-            self.action_mark_page()  # if the task with this id is deleted meanwhile, other tasks would match the text
+            # Mark this task instead of all matches: once it is deleted, the filter would match its id in other tasks.
+            self.action_mark_page()
             return
         was_all = self.is_all
         self._unmark()

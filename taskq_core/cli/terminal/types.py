@@ -25,11 +25,11 @@ class TypesScreen(ListScreen[TypesOverview, TypeRuns]):
         super().__init__(shared, HOURS[0])
 
     async def read(self) -> TypesOverview:
-        """Read the counters: a call for each hour and queue."""
+        """Read the counters of the types. Each hour of each queue needs a call to Redis."""
         return await self.shared.dashboard.types(await self.shared.inspector.queues(), hours=self.choice)
 
     def page_of(self, found: TypesOverview) -> Page[TypeRuns]:
-        """Return the types; the choices are the periods."""
+        """Return a page of all types. Its choices are the numbers of hours."""
         return Page(
             heading=f"task types, since {found.since:%H:%MZ}",
             columns=TYPES,

@@ -18,7 +18,7 @@ from taskq_core.views import WorkersOverview
 from taskq_core.wire import TaskState
 
 RUNNING_MAX = 500
-"""Most running tasks that are listed."""
+"""Maximum number of running tasks in the list."""
 _WORKERS = (
     Column("Worker", lambda row: f"{row.host}:{row.pid}", style="bold"),
     Column("Status", lambda row: row.status, least=7),

@@ -28,9 +28,9 @@ from taskq_core.views.messages import cancel_question, cancelled, retried, retry
 from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
 MEMBERS_MAX = 500
-"""Most members on a page."""
+"""Maximum number of group members on a page."""
 STEPS_MAX = 500
-"""Most steps on a page."""
+"""Maximum number of steps on a page."""
 CHANGE_KEYS = (
     Binding("r", "change_retry", "Retry", tooltip="the failed steps of the workflow"),
     Binding("c", "change_cancel", "Cancel", tooltip="the workflow"),
@@ -79,7 +79,7 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         return Found(rows=found.rows, total=total, sizes=sizes, next=found.cursor)
 
     def page_of(self, found: Found) -> Page[WorkflowRow]:
-        """Return the workflows; the choices are the states."""
+        """Return a page of workflows. Its choices are the states."""
         now, (running, ended) = self.shared.now(), found.sizes
         states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
         if WorkflowFilter(state=self.choice, text=self.text).looks_inside:
