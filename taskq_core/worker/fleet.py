@@ -30,7 +30,7 @@ class Fleet:
         self._by_queue: Mapping[str, tuple[int, int]] = {}
 
     async def of(self, queue: str) -> tuple[int, int]:
-        """Return how many tasks the workers of a queue run, and how many they can run."""
+        """Return how many tasks the running workers of a queue run now, and how many they can run at once."""
         now = self._clock.monotonic()
         if self._read_at is None or now - self._read_at >= SAMPLE_S * 0.9:
             self._read_at = now

@@ -43,21 +43,21 @@ class WorkerGauges(WorkerService):
         """Relays of the worker, whose outboxes are published."""
 
     def open(self) -> None:
-        """Start publishing."""
+        """Add the gauges of this worker to those of the process."""
         gauges.add(self.read)
 
     def close(self) -> None:
-        """Stop publishing."""
+        """Remove the gauges of this worker from those of the process."""
         gauges.remove(self.read)
 
     async def work(self) -> float:
-        """Use an SDK that was configured since the last call. Return the seconds until the next call."""
+        """Check for an OpenTelemetry SDK that was configured later. Return the seconds until the next call."""
         self._context.metrics.flush()
         gauges.refresh()
         return REFRESH_S
 
     def read(self) -> Iterable[Reading]:
-        """Return the current values. Callable from any thread."""
+        """Return the current values of all gauges. Callable from any thread."""
         pulse = self._pulse()
         yield Reading(names.WORKER_SLOTS, pulse.concurrency, {})
         yield Reading(names.WORKER_BUSY, pulse.running, {})

@@ -29,7 +29,7 @@ logger = logging.getLogger("taskq.worker")
 async def list_overrun(
     runner: AsyncRunner, queues: Sequence[QueueKeys], token: str, *, grace_s: float
 ) -> list[tuple[str, str]]:
-    """Return queue and id of the tasks that a worker still holds `grace_s` after the end of their time.
+    """Return queue and id of the tasks that a worker still holds `grace_s` after their timeout or deadline.
 
     This is for a process that does not answer because one of its tasks blocks all of it.
 
@@ -45,7 +45,7 @@ async def list_overrun(
 
 
 def _ends_s(task: ExpiredTask) -> float:
-    """Return the Unix time at which a task had to end, or infinity if it is not known."""
+    """Return the Unix time by which a task has to end, or infinity if it is not known."""
     if task.started_s is None:
         return math.inf
     try:
@@ -79,7 +79,7 @@ async def hand_back(
         queues: Key names of the queues it served.
         token: Token of the worker, whose process has ended.
         app: The queue application. Its tasks decide whether a loss counts as a failure.
-        overran: Queue and id of tasks that did not end when their time was over.
+        overran: Queue and id of the tasks that ran past their timeout or deadline. They count as timed out.
 
     Raises:
         BrokerError: Redis refused or was not reached. Some tasks may have been taken back.

@@ -29,7 +29,7 @@ STALE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """State of a worker.
+    """The state of a worker that decides whether it is ready.
 
     Attributes:
         status: `new`, `active`, `stopped` or `closed`.
@@ -81,7 +81,7 @@ class Health(Service):
     checked_at: float | None = None
 
     async def check(self) -> None:
-        """Run a script on every queue and store the results."""
+        """Run a script on every queue of the worker, and store the health of each."""
         found: dict[str, dict[str, Any]] = {}
         until = asyncio.get_running_loop().time() + CHECK_S
         for queue in self.queues:
@@ -94,7 +94,7 @@ class Health(Service):
         self.checked_at = self.clock.monotonic()
 
     def problem(self) -> tuple[str, str]:
-        """Return the status word, and the reason if the worker is not ready ("" if it is)."""
+        """Return the status for the response, and why the worker is not ready ("" if it is ready)."""
         pulse = self.pulse()
         if pulse.status != "active":
             words = {"new": "starting", "stopped": "draining", "closed": "draining"}

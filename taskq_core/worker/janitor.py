@@ -13,7 +13,7 @@ from taskq_core.worker.leadership import Leadership, QueueService, Topic
 BATCH = 100
 """Maximum number of tasks of each kind that one script call deletes."""
 RAREST = 8
-"""Maximum pause while nothing expires, as a multiple of the usual pause."""
+"""Maximum pause between two calls while nothing expires, as a multiple of the usual pause."""
 
 
 class Janitor(QueueService):
@@ -36,7 +36,7 @@ class Janitor(QueueService):
         return jittered(self._rest_s)
 
     async def _clean(self) -> int:
-        """Delete expired data and return the number of deleted items."""
+        """Delete expired data by one script call, and return the number of deleted items."""
         deleted = 0
         while True:
             completed, archived = await self._runner.run(clean(self._queue, limit=BATCH, archive=self._archive))

@@ -101,7 +101,8 @@ class Keepalive:
         pause_s = 0.0
         while not self._rest(pause_s):
             started = self._clock.monotonic()
-            with contextlib.suppress(MemoryError):  # a task used all memory, so not even logging is possible
+            # a task used all memory: even the log call may fail, and this thread must go on
+            with contextlib.suppress(MemoryError):
                 self._beat_or_log()
             pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
         try:
@@ -110,7 +111,10 @@ class Keepalive:
             logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
 
     def _rest(self, pause_s: float) -> bool:
-        """Wait for the next beat, and check the event loop in between. Return True if the thread has to end."""
+        """Wait until the next beat is due, and check the event loop while waiting.
+
+        Return True if the thread has to end.
+        """
         ends_at = self._clock.monotonic() + pause_s
         while (left_s := ends_at - self._clock.monotonic()) > 0:
             if self._clock.wait(self._stop, min(left_s, self._check_loop())):
@@ -121,7 +125,7 @@ class Keepalive:
         try:
             try:
                 if self._failures:
-                    self._give_up(again=False)  # lapsed leases must not wait until this beat fails
+                    self._give_up(again=False)  # give up expired leases now, not only when the running beat fails
                 self.beat()
             finally:
                 self._give_up()
@@ -134,7 +138,7 @@ class Keepalive:
             logger.exception("heartbeat failed")
 
     def beat(self) -> None:
-        """Extend leases, then write presence."""
+        """Extend the leases of running tasks, then write the worker's presence."""
         runs = [run for run in self._running() if run.settlement is None]
         self._extend(runs)
         info = self._describe()
@@ -144,12 +148,13 @@ class Keepalive:
         is_kept = not runs and shown == self._shown
         if not is_kept or not self._runner.run(services.keep_presence(server, ttl_s=self._presence_s)):
             if is_kept:
-                self._index_at = -math.inf  # Redis has lost the presence, and perhaps the indexes
+                self._index_at = -math.inf  # Redis has lost the presence, and perhaps the indexes: write both again
             self._runner.run(
                 services.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
             )
             self._shown = shown
-        if (now := self._clock.monotonic()) >= self._index_at:  # last, because Redis refuses this write above maxmemory
+        # last, because Redis refuses this write above maxmemory, which must not prevent the others
+        if (now := self._clock.monotonic()) >= self._index_at:
             expiry_s = int(self._redis_clock.time()) + self._presence_s + self._indexed_s
             self._runner.run(services.index_presence(self._keys.servers, server, expiry_s=expiry_s))
             self._runner.run(services.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
@@ -161,11 +166,13 @@ class Keepalive:
             host=server.host,
             pid=server.pid,
             server_id=server.server_id,
-            task_id=run.task_id.encode(errors="replace").decode(),  # ids from Redis may not be UTF-8
+            # an id in Redis may contain bytes that are not UTF-8
+            task_id=run.task_id.encode(errors="replace").decode(),
             task_type=run.name,
             queue=run.queue.name,
             start_time_ns=int((run.started + offset) * 1e9),
-            deadline_ns=int(min(run.ends_by + offset, LATEST_S) * 1e9),  # another client may have written any number
+            # another client may have written a deadline that is too large for the format
+            deadline_ns=int(min(run.ends_by + offset, LATEST_S) * 1e9),
         ).encode()
 
     def _extend(self, runs: list[Run]) -> None:
@@ -194,7 +201,8 @@ class Keepalive:
                     break
             finally:
                 if self._failing:
-                    self._give_up(again=False)  # the next queue may be slow, too
+                    # give up expired leases between queues, because the next queue may be slow, too
+                    self._give_up(again=False)
         if failure is not None:
             raise failure
 
@@ -220,7 +228,7 @@ class Keepalive:
     def _give_up(self, *, again: bool = True) -> None:
         """Give up leases that could not be extended, one heartbeat before other workers may recover their tasks.
 
-        The thread may notice it later, if a queue takes long to answer or to fail.
+        It may happen later than that, if a queue takes long to answer or to fail.
 
         Args:
             again: Whether to include leases that were given up before and whose functions still run.

@@ -31,7 +31,7 @@ from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.context import WorkerContext, WorkerService
 
 SERVICE = LOOKOUT
-"""Name of the lease."""
+"""Name of the leader lease in Redis."""
 AFTER_S = 0.002
 """Seconds to wait past each second of Redis's clock before a check, because clocks are compared over a network."""
 RENEW_AT = 0.8
@@ -83,8 +83,8 @@ class Leadership(WorkerService):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        feed: Connection to read on. Queues may share it.
-        after: Events to wait for before the first attempt to lead.
+        feed: Connection on which the leader reads the queue's keys. Queues may share it.
+        after: Events to wait for before the first attempt to take the lease.
     """
 
     name = "leadership"
@@ -97,7 +97,7 @@ class Leadership(WorkerService):
         self.leader_keys = (queue.leader(SERVICE),)
         self._after = after
         self.feed = feed
-        """The connection that it reads on."""
+        """The connection on which the leader reads the queue's keys."""
         self._leader_s = context.leader_s
         self._topics = {topic: topic.keys(queue) for topic in Topic}
         self._others = tuple(key for keys in self._topics.values() for key in keys)
@@ -121,7 +121,7 @@ class Leadership(WorkerService):
 
     @property
     def leads(self) -> bool:
-        """Whether this worker leads."""
+        """Whether this worker leads the queue."""
         return self._clock.monotonic() < self._led_until
 
     @property
@@ -132,21 +132,21 @@ class Leadership(WorkerService):
 
     @property
     def is_led(self) -> bool:
-        """Whether any worker leads, as far as this worker knows."""
+        """Whether any worker leads the queue, as far as this worker knows."""
         return self.leads or self._clock.monotonic() < self._other_leads_until
 
     def has(self, topic: Topic) -> bool:
-        """Return whether this worker leads and there may be work of this kind."""
+        """Return whether this worker leads the queue, and the queue may have work of this kind."""
         return topic in self._found and self.leads
 
     def signal(self, signal: Signal | None = None) -> Signal:
-        """Return a signal that is set whenever the leader, the next due task or the topics with work change."""
+        """Return a new signal that is set whenever the leader, the next due time or the kinds of work change."""
         signal = signal or Signal()
         self._signals.append(signal)
         return signal
 
     def look_again(self) -> None:
-        """Read the queue again. A service calls this after it has moved due tasks."""
+        """Make the leader read the queue again. A service calls this after it has moved due tasks."""
         self.due_s = None
         self._on_change()
 
@@ -168,7 +168,7 @@ class Leadership(WorkerService):
             self._step_down()
             return 0.0
         except BrokerError:
-            self._has_changed = True  # the interrupted read has to be repeated
+            self._has_changed = True  # repeat the read that failed
             raise
         await self._rest()
         return 0.0
@@ -178,7 +178,7 @@ class Leadership(WorkerService):
         if self._led_until > -math.inf:
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
-        if self.has_checked:  # a worker that has just started tries at once
+        if self.has_checked:  # a worker that has just started skips this check, and tries to take the lease at once
             left_ms = await self._runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
                 self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
@@ -194,7 +194,7 @@ class Leadership(WorkerService):
             return False
         self._led_until = sent_at + self._leader_s
         self._read_at_s = -math.inf
-        self._has_changed = True  # Redis reports only changes after a read, so everything is read again
+        self._has_changed = True  # Redis reports only changes that follow a read, so a new leader reads all keys
         self._notify()
         return True
 
@@ -223,7 +223,7 @@ class Leadership(WorkerService):
 
     async def _read(self) -> None:
         self._read_at_s = self._clock.monotonic()
-        self._has_changed = False  # before the read: a change during it causes another read
+        self._has_changed = False  # reset before the read, so that a change during the read causes another one
         due_s: float | None = None
         found: set[Topic] = set()
         is_quiet = not self._found and self.due_s is None
@@ -233,7 +233,8 @@ class Leadership(WorkerService):
             due_s = _first(answers[: len(self._dated)])
             found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
         if self.feed.is_tracking:
-            await self._ask(count_keys(self._watched))  # ignore the counts: the read makes Redis report changes
+            # the counts are not used: reading the keys makes Redis report their next change
+            await self._ask(count_keys(self._watched))
         self._learn(due_s, found)
 
     async def _ask(self, *requests: Operation[Any]) -> list[Any]:
@@ -247,7 +248,8 @@ class Leadership(WorkerService):
         is_renewal = sent_at >= self._renew_at
         if is_renewal:
             if self.due_s is not None:
-                operations.append(read_time())  # the clock may have been set, and a due second is awaited
+                # read the time again, because Redis's clock may have been set while services wait for a due second
+                operations.append(read_time())
             operations.append(
                 renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
             )
@@ -291,11 +293,11 @@ def _first(scores: Iterable[Any]) -> float | None:
 
 
 class _NoLeaderError(Exception):
-    """Another worker holds the lease."""
+    """Raised when another worker holds the leader lease of the queue."""
 
 
 class QueueService(WorkerService):
-    """A service of one queue.
+    """Base class of worker services that work on one queue.
 
     Args:
         context: The worker.

@@ -1,4 +1,4 @@
-"""Admit tasks that wait for a limit as soon as the limit allows.
+"""Start tasks that wait for a rate or concurrency limit as soon as the limit allows: move them to pending.
 
 The script that frees a slot of a limit gives it to the next task. The limiter handles the other cases: new tokens of a
 rate limit, and holders that vanished without a report, such as Go workers. The worker that leads the queue acts if the
@@ -20,22 +20,22 @@ logger = logging.getLogger("taskq.worker")
 SHORTEST_S = 0.002
 """Minimum seconds between two calls."""
 CHECK_COUNT = 200
-"""Approximate number of holders and of waiting tasks that one call of a check examines."""
+"""Approximate number of limit holders, and of waiting tasks, that one script call checks."""
 REPORT_EVERY_S = 20.0
 """Seconds between two reports of a worker that it supports limits. A report is valid for a minute."""
 REST_S = 0.02
-"""Seconds between two calls of a check."""
+"""Seconds between two pages of a check of limit holders and waiting tasks."""
 
 
 class Limiter(QueueService):
-    """Admits tasks of one queue."""
+    """Moves tasks of one queue that wait for a limit to pending, as soon as the limit allows them to start."""
 
     name = "limiter"
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self.leader_keys = (queue.leader("limiter"),)
-        self._pipeline = context.new_pipeline()  # to wait for tokens on
+        self._pipeline = context.new_pipeline()  # waits for the limiter's wake tokens
         self._leader_s = context.leader_s
         self._check_every_s = context.config.span("reconcile_every")
         self._next_check = self._clock.monotonic() + self._check_every_s
@@ -45,7 +45,10 @@ class Limiter(QueueService):
         self._report_at = self._clock.monotonic()
 
     async def work(self) -> float:
-        """Admit the tasks that may start, then sleep until the next one may. Return the seconds until the next call."""
+        """Move the tasks that may start to pending, and sleep until the next one may.
+
+        Return the seconds until the next call.
+        """
         if not self._leadership.has(Topic.LIMITS):
             self._forget_token()
             await self._stand_by()
@@ -68,18 +71,18 @@ class Limiter(QueueService):
         )
 
     async def _stand_by(self) -> None:
-        """Wait for a change, and report from time to time that this worker supports limits if the queue has some."""
+        """Wait until the queue may have limits. From time to time, report that this worker supports limits."""
         self._changes.clear()
         if not self._leadership.leads and self._clock.monotonic() >= self._report_at:
             self._report_at = self._clock.monotonic() + jittered(REPORT_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._leadership.has(Topic.LIMITS):  # `_admit` may have created them
+        if self._leadership.has(Topic.LIMITS):  # `_admit` may have created the first limits of the queue
             return
         await self._changes.wait_for(max(0.0, self._report_at - self._clock.monotonic()) or REPORT_EVERY_S)
 
     async def _check(self) -> float:
-        """Check one page of holders and waiting tasks if it is time. Return the seconds until the next page."""
+        """Check one page of limit holders and waiting tasks, if one is due. Return the seconds until the next page."""
         now = self._clock.monotonic()
         if self._checking is None:
             if now < self._next_check:
@@ -108,7 +111,7 @@ class Limiter(QueueService):
         return REST_S
 
     async def _wait(self, seconds: float) -> None:
-        """Wait for a token, at most `seconds`. The server-side wait lasts longer, because its timeout is not exact."""
+        """Wait at most `seconds` for a wake token. The wait in Redis is longer, because its timeout is not exact."""
         if self._token is None:
             self._token = asyncio.ensure_future(
                 self._pipeline.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
@@ -123,7 +126,7 @@ class Limiter(QueueService):
             token.result()
 
     def _forget_token(self) -> None:
-        """Stop waiting for tokens, and leave them to the current leader."""
+        """Stop waiting for wake tokens, and leave them to the worker that leads now."""
         if self._token is not None:
             self._token.cancel()
             self._token = None

@@ -66,12 +66,11 @@ class LoopWatch:
 
     def _warn(self, runs: list[Run], blocked_s: float, now: float) -> None:
         frame = sys._current_frames().get(self._thread_id)
-        if frame is None or self._callback_sent_at is None:  # the loop has just continued
+        if frame is None or self._callback_sent_at is None:  # the loop has responded in the meantime
             return
         name, held_by = _holder(frame, runs)
-        if (
-            not name or now - self._warned_at.get(name, -math.inf) < AGAIN_S
-        ):  # without a task: the machine is overloaded
+        # without such a task, the machine is overloaded, so do not warn
+        if not name or now - self._warned_at.get(name, -math.inf) < AGAIN_S:
             return
         self._warned_at[name] = now
         where = f"{held_by.f_code.co_filename}:{held_by.f_lineno}"
@@ -86,7 +85,7 @@ class LoopWatch:
 
 
 def _holder(frame: FrameType, runs: Iterable[Run]) -> tuple[str, FrameType]:
-    """Return the name of the task whose coroutine is in a stack, with its frame. Return "" if the stack has none."""
+    """Find the task whose coroutine is in a stack. Return its name and frame, or "" if the stack has no task."""
     names: dict[CodeType, str] = {}
     for run in runs:
         function = run.task.function if isinstance(run.task, Task) else None

@@ -51,7 +51,7 @@ YOUNG_S = 1.0
 PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
 """Minimum and maximum delay of a task that goes back for a worker with its handler."""
 COUNTED_MAX_S = 300
-"""Maximum seconds between two refusals of a task that count as time in which it was offered."""
+"""Maximum seconds between two refusals of an unknown task that count towards `unknown_task_timeout`."""
 _WAITED = re.compile(r" \(waiting for a worker that has it: (\d{1,9}) s so far\)$")
 
 
@@ -91,7 +91,7 @@ def settle(
             settlement = _put_back(run, error, now_s=int(now_s), timeout_s=unknown_timeout_s, worker=worker)
         if settlement is None:
             settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
-    except BaseException as problem:  # encoding the result runs user code
+    except BaseException as problem:  # encoding the result runs user code, which may raise anything
         unsettled = _unsettled(error, problem)
         settlement = _settle(run, None, unsettled, now_s=now_s, duration_s=duration_s, worker=worker)
     return _with_lock_and_cursor(run, settlement)
@@ -128,7 +128,7 @@ def _settle(
         pause = _pause(error)
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
             return Settlement(run.task_id, Outcome.REQUEUE, run.number, is_young=is_young)
-        if pause is not None:  # behind other tasks, which wait for its slot
+        if pause is not None:  # put it behind the pending tasks, because they wait for its slot
             message = encode_message(run.message)
             return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
@@ -156,7 +156,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
     The last error in the message contains how long the task has waited. So every worker can read it, and Go's tools
     show it. An error of another kind resets the wait.
     """
-    text = clean_text(text_of(error), 1024)  # short enough to keep the text after it
+    text = clean_text(text_of(error), 1024)  # cut, so that the text about the wait still fits after it
     waited_s = _waited_s(run.message, clean_text(str(UnknownTaskError(error.name)), 1024), now_s)
     if (waited_s or 0) >= timeout_s:
         return None
@@ -169,7 +169,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
     wait_s = min(max(waited_s or 0, PUT_BACK_MIN_S), PUT_BACK_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     delay_ms = _milliseconds(wait_s)
     settlement = Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, delay_ms=delay_ms)
-    if waited_s is None:  # once only: further records would displace those of real attempts
+    if waited_s is None:  # recorded once: further records would displace those of real attempts
         settlement.record = _record(run, error, now_s, 0.0, worker)
     return settlement
 
@@ -197,7 +197,7 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
     if not message.retention:
         return Settlement(run.task_id, Outcome.DONE, run.number)
     data: bytes | OversizedResult = b""
-    if isinstance(result, OversizedResult):  # encoded by the task's process
+    if isinstance(result, OversizedResult):  # the result was too large already when the task's process encoded it
         data = result
     elif result is not None:
         assert run.task is not None
@@ -231,7 +231,7 @@ def warn_oversized(run: Run, result: OversizedResult) -> None:
 
 
 def _record(run: Run, error: BaseException | None, now_s: float, duration_s: float, worker: str) -> bytes:
-    """Return the stored record of the attempt."""
+    """Return the record of this attempt that is stored with the task."""
     return record_attempt(
         run.message.retried + 1, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error
     )
@@ -244,15 +244,15 @@ def _snoozed_or_discarded(run: Run, error: BaseException | None) -> Settlement:
         return Settlement(
             run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=encode_message(run.message), delay_ms=delay_ms
         )
-    return Settlement(run.task_id, Outcome.DONE, run.number)  # Discard
+    return Settlement(run.task_id, Outcome.DONE, run.number)  # only Discard remains
 
 
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
-    """Return the failure, or None when the task requested a snooze or a discard."""
+    """Return the failure that a run's error means, or None if the function requested a snooze or a discard."""
     if run.ending is Ending.TIMEOUT:
         cause = error if isinstance(error, Exception) else TimeoutError("the time of the task is over")
         if cause is not error:
-            cause.__cause__ = error  # its traceback shows where the function was
+            cause.__cause__ = error  # its traceback shows where the function was interrupted
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
         # Unlike Asynq, a cancelled task does not run again on its own. Its handler may still raise a control exception
@@ -292,7 +292,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     if isinstance(error, UnknownTaskError):
         return _Failure(str(error), error, is_final=error.name == run.name)
     text = describe(error)
-    if isinstance(error, asyncio.CancelledError):  # otherwise it looks as if an operator or the worker had cancelled it
+    # say so, because a bare CancelledError looks as if an operator or the worker had cancelled the run
+    if isinstance(error, asyncio.CancelledError):
         text += " (not cancelled by the worker)"
     return _Failure(text, error, is_final=_is_final(run, error))
 

@@ -60,7 +60,7 @@ def run_as_process(worker: "Worker", *, has_supervisor: bool = False) -> int:
 
 
 def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine of the worker to its end, and return its result.
+    """Run a coroutine of the worker until it completes, and return its result.
 
     Code of a task may stop the loop early: with `loop.stop()`, or with `SystemExit` or `KeyboardInterrupt` in an
     asyncio task or callback. Log this and continue. Ctrl-C without a signal handler ends the loop.
@@ -104,12 +104,13 @@ async def _run_with_signals(worker: "Worker", *, has_supervisor: bool) -> int:
     }
     with signal_handlers(handlers):
         if has_supervisor:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # the supervisor has blocked it
+            # the supervisor blocked SIGHUP until this handler exists
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         return await worker.arun()
 
 
 def _do_nothing() -> None:
-    """Do nothing. The signal is handled and not ignored, because processes of tasks would inherit the latter."""
+    """Do nothing. A handler is used instead of SIG_IGN, because task processes would inherit an ignored signal."""
 
 
 def has_terminal() -> bool:
@@ -155,7 +156,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if left:
             complete(loop, asyncio.wait(left, timeout=CLOSING_S))
-        with contextlib.suppress(TimeoutError):  # an abandoned generator of a task may not end, either
+        with contextlib.suppress(TimeoutError):  # an asynchronous generator of an abandoned task may not end, either
             complete(loop, asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
     finally:
         loop.close()

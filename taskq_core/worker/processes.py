@@ -56,7 +56,8 @@ class TaskProcesses:
         context: The worker.
         deadlines: Computes when runs must end.
         progress: Writes the progress of runs.
-        name: Socket that the processes inherit; see `liveness.hold`.
+        name: Socket that proves that the worker or one of its processes lives. Processes inherit it; see
+            `liveness.hold`.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class TaskProcesses:
             process = await self._start(run) if idle is None else idle
             try:
                 return await self._call(process, run)
-            except _NotStartedError:  # the idle process had ended
+            except _NotStartedError:  # the idle process had ended before it got the task: try another one
                 if idle is None:
                     raise self._died(run, process) from None
 
@@ -120,7 +121,7 @@ class TaskProcesses:
                         is_whole = True
                         raise decode_failure(data)
         except TimeoutError:
-            if not import_limit.expired():  # the function raised it
+            if not import_limit.expired():  # this TimeoutError comes from the function, not from the import limit
                 raise
             problem = f"it did not import {facts['module']} within {BOOT_S:g} s"
             raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
@@ -224,7 +225,7 @@ class TaskProcesses:
         """End all processes. Kill busy ones, and give idle ones time to end by themselves."""
         waiting, self._idle = self._idle, []
         for process in self._all.difference(waiting):
-            process.kill()  # its task was given back
+            process.kill()  # a busy process: its task was returned to the queue
         for process in waiting:
             process.hang_up()
         await asyncio.gather(*(process.end(CLOSE_S) for process in self._all), *self._leaving)
@@ -238,15 +239,15 @@ def _oversized(data: bytes) -> OversizedResult:
 
 
 class _EndedError(Exception):
-    """A process has ended."""
+    """Raised when a task process has ended."""
 
 
 class _NotStartedError(Exception):
-    """A process ended before it began the task."""
+    """Raised when a task process ended before it began the task, so that another process may run the task."""
 
 
 class _Process:
-    """One process, and the connection to it."""
+    """One task process, and the worker's connection to it."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -278,7 +279,7 @@ class _Process:
                         env=launched(os.environ, [each for each in sys.path if each]),
                         pass_fds=descriptors,
                         stdin=subprocess.DEVNULL,
-                        start_new_session=True,  # so a terminal's signals reach only the worker
+                        start_new_session=True,  # so that signals of a terminal reach only the worker
                     )
             except OSError:
                 ours.close()
@@ -292,7 +293,7 @@ class _Process:
             await self._writer.drain()
 
     async def next_frame(self) -> tuple[bytes, bytes]:
-        """Return the next frame.
+        """Return the next frame from the process.
 
         Raises:
             _EndedError: The process has ended.
@@ -322,7 +323,7 @@ class _Process:
 
     async def interrupt(self) -> None:
         """End the process: interrupt its function, and kill it if that is not enough. Cannot be cancelled."""
-        with contextlib.suppress(OSError, RuntimeError):  # as above
+        with contextlib.suppress(OSError, RuntimeError):  # see `send`
             self._writer.write(frames.encode(frames.INTERRUPT))
         until = self._loop.time() + INTERRUPT_S
         has_answered = False
@@ -334,14 +335,14 @@ class _Process:
             try:
                 has_answered = has_answered or await self._answers()
                 await asyncio.sleep(_POLL_S)
-            except asyncio.CancelledError:  # a second request to end: kill it now
+            except asyncio.CancelledError:  # a second request to end the process: kill it now
                 self.kill()
         self.hang_up()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
     async def _answers(self) -> bool:
-        """Return whether the function has ended."""
+        """Wait for the process's reply for a while. Return whether the function has ended."""
         try:
             async with asyncio.timeout(_POLL_S):
                 kind, _ = await self.next_frame()
@@ -368,4 +369,5 @@ class _Process:
         """Kill the process and its children, except children with a separate session."""
         if self.process.poll() is None:
             with contextlib.suppress(OSError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # it leads its session, and so its process group
+                # the process leads its session, so its id is also that of its process group
+                os.killpg(self.process.pid, signal.SIGKILL)

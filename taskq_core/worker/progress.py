@@ -100,17 +100,17 @@ class RunBuffer:
         self._put(written_fields(data))
 
     def store_progress(self, progress: bytes) -> None:
-        """Store progress that the function reports itself."""
+        """Buffer progress that the task's function reports itself."""
         self._reports_itself = True
         self._put({PROGRESS_FIELD: progress})
 
     def report(self, done: int, total: int | None) -> None:
-        """Store the progress of a loop, unless the function reports its own."""
+        """Buffer the progress of an `iterate` loop, unless the function reports its own."""
         if not self._reports_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
-        """Set the cursors for the settlement, and store them soon."""
+        """Buffer cursors: they are written soon, and again with the settlement of the run."""
         self.cursor = cursor
         self._put({CURSOR_FIELD: cursor})
 
@@ -154,8 +154,8 @@ class RunBuffer:
     # --- on the event loop --------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        """Write waiting values now, or set a timer for it."""
-        if self._busy is not None or not self._waiting:  # the current write calls this again when it ends
+        """Write the buffered values now, or start a timer that does it when the next write is allowed."""
+        if self._busy is not None or not self._waiting:  # the write in progress calls this method again when it ends
             return
         pause_s = self._next_at - self._writer.clock.monotonic()
         if pause_s <= 0 or self._has_ended or self._waiters or RESULT_FIELD in self._waiting:
@@ -175,12 +175,13 @@ class RunBuffer:
         while True:
             try:
                 return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=CHECK_S)
-            except BrokerUnavailableError:  # never start from the beginning while Redis is down
+            # keep trying: without its cursor, the function would start from the beginning
+            except BrokerUnavailableError:
                 self.check()
                 await asyncio.sleep(CHECK_S)
 
     async def _flush(self, cursor: bytes) -> None:
-        """Write cursors now, and return when they are stored, however long Redis is down."""
+        """Write cursors now, and return when they are stored. While Redis is down, keep trying."""
         stored: bool | None = None
         while not stored:
             with self._lock:
@@ -192,7 +193,7 @@ class RunBuffer:
                 await asyncio.wait((waiter,), timeout=CHECK_S)
                 self.check()
             stored = waiter.result()
-            if stored is False:  # another worker has the task
+            if stored is False:  # refused: another worker has taken the task
                 raise TaskInterrupted
 
     async def _write(self) -> None:
@@ -228,12 +229,12 @@ class RunBuffer:
                 self._plan()
 
     def finish(self) -> bool:
-        """Write the remaining values of an ended run. Return whether it has to wait for that.
+        """Write the remaining values of an ended run. Return whether its settlement has to wait for these writes.
 
         If so, the writer calls `ended` after the last write.
         """
         with self._lock:
-            self._waiting.pop(CURSOR_FIELD, None)  # it is part of the settlement
+            self._waiting.pop(CURSOR_FIELD, None)  # not written separately, because the settlement contains the cursor
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True
@@ -246,7 +247,7 @@ class ProgressWriter:
 
     Args:
         context: The worker.
-        ended: Called with each run that was held back, when it may be settled.
+        ended: Called with each run whose settlement had to wait, after its last write.
     """
 
     def __init__(self, context: WorkerContext, ended: Callable[[Run], None]) -> None:

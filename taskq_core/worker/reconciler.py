@@ -33,13 +33,13 @@ FIRST_S = 10.0
 REST = 4.0
 """Pause after each call of a pass, as a multiple of the call's duration."""
 AGAIN_S = 1.0
-"""Seconds from a pass that reported only a part of its findings to the next one."""
+"""Seconds until the next pass after a pass that stopped early, because it had too many findings."""
 LOGGED_MAX = 20
 """Maximum number of findings of one pass that are logged individually."""
 
 
 class Reconciler(QueueService):
-    """Repairs one queue."""
+    """Finds and repairs damage in one queue, in regular passes."""
 
     name = "reconciler"
 
@@ -76,11 +76,12 @@ class Reconciler(QueueService):
 
     async def _send(self, operation: Operation[Any]) -> Any:
         if self._context.clock.monotonic() - self._led_at > self._every_s / 3:
-            await self._lead()  # renewed for a large queue; a second concurrent pass does no harm
+            # renew the lease, because a large queue takes long; without it, a second concurrent pass does no harm
+            await self._lead()
         return await self._runner.run(operation)
 
     async def _finish_moves(self) -> None:
-        """Complete interrupted moves. A failure waits for the next regular pass."""
+        """Complete interrupted moves to other queues. After a failure, the next regular pass tries again."""
         name = self._queue.name
         try:
             moved = await arun_plan(finish(self._context.keys, self._queue, idle_s=MOVE_S), self._send)

@@ -1,4 +1,4 @@
-"""Return tasks of silent workers to the queue.
+"""Recover the tasks of workers that no longer extend their leases.
 
 Every few seconds the recoverer lists leases that expired longer ago than the grace. It moves each task to `retry`, or
 to `archived` when no attempt is left. A task that cannot be read is set aside with its bytes. An id without a task is
@@ -33,7 +33,7 @@ LOST_TEXT = "asynq: task lease expired"
 NOT_STARTED_TEXT = f"{LOST_TEXT}: the worker was lost before the run started; no attempt is used"
 """Error text of a task whose last run was lost before it started."""
 OVERRUN_TEXT = Ending.TIMEOUT.value
-"""Error text of a task that ran past the end of its time."""
+"""Error text of a task that ran past its timeout or deadline."""
 
 
 def decide(
@@ -45,7 +45,7 @@ def decide(
     *,
     is_overrun: bool = False,
 ) -> Recovery:
-    """Decide what happens to a task whose worker was lost.
+    """Decide whether a task whose worker was lost is retried, archived, quarantined or dropped.
 
     Args:
         app: The queue application. The options of its tasks apply.
@@ -53,7 +53,7 @@ def decide(
         task: The task, as listed.
         now_s: Unix second by Redis's clock.
         needs_dead_letter: Returns whether the task needs a dead letter if it is archived.
-        is_overrun: Whether the worker was killed because this task did not end when its time was over.
+        is_overrun: Whether the worker was killed because this task ran past its timeout or deadline.
     """
     if not task.message:
         return Recovery(task, Verdict.DROP)
@@ -123,7 +123,7 @@ class Recoverer(QueueService):
     async def work(self) -> float:
         """Take back lost tasks. Return the seconds until the next call."""
         if not await self._runner.run(count_keys((self._queue.lease,))):
-            return jittered(self._every_s)  # no task is active
+            return jittered(self._every_s)  # no active task, so no lease can have expired
         while True:
             needs_dead_letter = self._context.dead_letters[self._queue.name].expects
             expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))

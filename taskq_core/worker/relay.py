@@ -37,12 +37,12 @@ class Relay(WorkerService):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has sent all waiting rows, found another worker acting, or failed."""
+        """Whether nothing can be done now: all waiting rows are sent, another worker acts, or the last try failed."""
         return self._has_checked
 
     @property
     def table_name(self) -> str:
-        """Name of the database."""
+        """Name of the database that contains the table."""
         return self._table.name
 
     @property
@@ -51,7 +51,7 @@ class Relay(WorkerService):
         return self._figures if self._context.clock.monotonic() - self._figures_at <= 3 * COUNT_EVERY_S else None
 
     async def work(self) -> float:
-        """Send waiting rows. Return the seconds until the next call."""
+        """Send waiting outbox rows to Redis. Return the seconds until the next call."""
         try:
             return await self._send_all()
         finally:
@@ -66,7 +66,7 @@ class Relay(WorkerService):
                 raise delivered.failure
             await self._count()
             if not delivered.stored and not delivered.refused:
-                return context.config.span("relay_every")  # no row waits, or Redis has no room for the rows
+                return context.config.span("relay_every")  # no row waits, or Redis has no memory for the rows
         return jittered(context.leader_s / 3)
 
     async def _count(self) -> None:

@@ -1,4 +1,4 @@
-"""Call error handlers for failed runs, and the adapter's observer for the runs it wants.
+"""Call the application's error handlers for failed runs, and the adapter's observer for the runs that it selects.
 
 The outcome of such a run is sent to Redis at the same time. Only its slot stays in use until all handlers have
 returned. So a worker never has more failures to report than slots, and a hanging handler neither loses nor delays an
@@ -62,7 +62,7 @@ class ErrorReporter:
     ) -> None:
         current.set(context)
         if run.span is not None:
-            run.span.attach()  # the span has ended, but spans and logs of handlers still belong to its trace
+            run.span.attach()  # current again, so that spans and logs of handlers belong to the trace of the run
         try:
             if ended is not None:
                 try:

@@ -25,7 +25,7 @@ logger = logging.getLogger("taskq.worker")
 
 
 class Ending(Enum):
-    """Why a run has to end before its function returns."""
+    """The reason why a run has to end before its function returns."""
 
     TIMEOUT = "context deadline exceeded"
     CANCELLED = "context canceled"
@@ -46,7 +46,8 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     elif message.deadline > 0:
         ends = math.inf
     else:
-        ends = started + DEFAULT_TIMEOUT_S  # another client wrote neither, and an unlimited run might hang unnoticed
+        # another client wrote neither timeout nor deadline, and an unlimited run might hang unnoticed
+        ends = started + DEFAULT_TIMEOUT_S
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 
 
@@ -73,7 +74,7 @@ class Run:
         thread: The thread that runs a plain function.
         is_interrupted: True once an exception was raised in the thread.
         settlement: Its outcome for Redis. Set when the function has ended, or when the run is abandoned or given back.
-        repeated: True if the settlement was sent before and its answer is unknown.
+        repeated: True if the settlement was sent before and its reply is unknown.
         was_sent: True if the settlement was sent before, with any answer or none.
         duration_s: Seconds from its start to its end; set with the settlement.
         error: Exception of the function.
@@ -128,7 +129,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Queue and id, as fields of a log record."""
+        """Queue and id of the task, as fields of a log record."""
         return {"queue": self.queue.name, "task_id": self.task_id}
 
     def start_span(self, tracing: Tracing) -> ConsumerSpan:
@@ -172,7 +173,10 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Name of its task or handler. A handler runs any number of types, so statistics are not kept by type."""
+        """Name of the task or handler, for statistics.
+
+        Not the message's type, because a handler may run any number of types.
+        """
         return self.name if self.task is None else self.task.name
 
 
@@ -189,11 +193,11 @@ class RunTask(asyncio.Task[None]):
             super().__init__(work, loop=loop, context=self._own)
 
         def get_context(self) -> contextvars.Context:
-            """Return the context in which the coroutine runs."""
+            """Return the `contextvars` context in which the coroutine runs."""
             return self._own
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel it, unless the caller is code of another run."""
+        """Cancel the coroutine, unless the caller is code of another run."""
         caller, own = current.get(None), self.get_context().get(current)
         if caller is None or caller is own:
             return super().cancel(msg)
@@ -202,5 +206,5 @@ class RunTask(asyncio.Task[None]):
         return False
 
     def end(self) -> None:
-        """Cancel it for the worker, from the context of any run."""
+        """Cancel the coroutine on behalf of the worker, from the context of any run."""
         super().cancel()

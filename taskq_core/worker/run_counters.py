@@ -25,7 +25,7 @@ HAND_IN_S = 10.0
 
 
 class RunCounters(WorkerService):
-    """Counts of one worker. Used on its event loop only.
+    """Counts the outcomes of runs of one worker by queue and task type. Used on its event loop only.
 
     Args:
         context: The worker.
@@ -44,7 +44,7 @@ class RunCounters(WorkerService):
         """Number of failed runs."""
 
     def add(self, queue: QueueKeys, runs: Sequence[Run]) -> None:
-        """Count settled runs of a queue."""
+        """Add settled runs of a queue to the counts in memory."""
         types = self._counted.get(queue)
         if types is None:
             types = self._counted[queue] = {}
@@ -55,7 +55,8 @@ class RunCounters(WorkerService):
             counted = types.get(run.name) or self._new(types, run.name)
             if outcome is not Outcome.COMPLETED:
                 is_archived = outcome is Outcome.ARCHIVED
-                is_failure = is_archived or outcome is Outcome.RETRIED  # as the queue's own counter defines it
+                # the same rule as that of the queue's counter `failed`
+                is_failure = is_archived or outcome is Outcome.RETRIED
                 counted.failed += is_failure
                 self.failed += is_failure
                 counted.archived += is_archived
@@ -71,7 +72,7 @@ class RunCounters(WorkerService):
         return types.setdefault(name, TypeCounters.empty())
 
     async def work(self) -> float:
-        """Add the counts to Redis. Return the seconds until the next call."""
+        """Add the new counts to Redis. Return the seconds until the next call."""
         await self.hand_in()
         return jittered(HAND_IN_S)
 

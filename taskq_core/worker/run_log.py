@@ -55,10 +55,10 @@ class RunLog:
         except Exception:
             if not self._has_failed and logging.raiseExceptions:
                 self._has_failed = True
-                traceback.print_exc()  # as `logging` does for a failing handler
+                traceback.print_exc()  # print the error, as `logging` does for a failing handler
 
     def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        if outcome is Outcome.LOST:  # logged where the loss is detected
+        if outcome is Outcome.LOST:  # no line here: the code that detects the loss logs it
             return
         message, error = run.message, run.failure
         level, what = logging.INFO, _ENDS.get(outcome, "task completed")
@@ -66,7 +66,8 @@ class RunLog:
             level, what = self._level(outcome), _ENDS.get(outcome, "task failed")
             if outcome is Outcome.SNOOZED:
                 what = "task failed, without using an attempt"
-        elif isinstance(run.error, UnknownTaskError):  # the settler logs it, once a minute for each type
+        # no line here: the settler logs unknown tasks, once a minute for each type
+        elif isinstance(run.error, UnknownTaskError):
             return
         if not logger.isEnabledFor(level):
             return

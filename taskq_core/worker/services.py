@@ -83,7 +83,7 @@ class Services:
         return (each for each in self.all if isinstance(each, kind))
 
     def add_standard(self, fetcher: Fetcher, gauges: WorkerGauges) -> None:
-        """Add the services of each queue, and those that need nothing but the context."""
+        """Add the standard services: those of each queue, and those that need nothing but the worker's context."""
         context = self._context
         for group in self._groups:
             self.add(Waker(context, group, fetcher, self.leaderships))
@@ -120,7 +120,7 @@ class Services:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def return_tokens(self, timeout_s: float) -> None:
-        """Put a wake token in each queue with pending tasks: this worker may have taken one while it stopped."""
+        """Put a wake token in each queue with pending tasks, because this worker may have taken one while stopping."""
 
         async def put(queue: QueueKeys) -> None:
             await self._context.runner.run(notify(queue))
@@ -132,7 +132,7 @@ class Services:
         await self._run_each([service.resign() for service in self.all], timeout_s)
 
     async def _run_each(self, requests: Iterable[Awaitable[object]], timeout_s: float) -> None:
-        """Run requests of a stopping worker within `timeout_s`. An error of one does not affect the others."""
+        """Run the last requests of a stopping worker within `timeout_s`. An error of one does not affect the others."""
 
         async def limited(request: Awaitable[object]) -> None:
             try:

@@ -29,7 +29,7 @@ from taskq_core.worker.run_log import RunLog
 
 logger = logging.getLogger("taskq.worker")
 
-_COMPLETED = Outcome.COMPLETED.value  # looked up once for speed
+_COMPLETED = Outcome.COMPLETED.value  # a constant, because each access to an enum member's value is slow
 PLAIN_DONE = Settlement("", Ended.DONE, run=0)
 """Shared settlement of runs that just succeeded and were not sent before: no data to store, no lock to release."""
 
@@ -102,7 +102,7 @@ class Settler:
     def add(self, run: Run) -> None:
         """Decide the outcome of a run whose function has ended, and send it with the next batch."""
         if run.settlement is not None:
-            return  # it was given back while its function still ran
+            return  # the run was requeued while its function still ran
         duration_s = run.duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
@@ -127,7 +127,8 @@ class Settler:
                 worker=self._context.token,
                 unknown_timeout_s=self._unknown_timeout_s,
             )
-        except BaseException as problem:  # user code failed, and the slot must become free
+        # user code failed; the run must be settled anyway, so that its slot becomes free
+        except BaseException as problem:
             logger.error(
                 "the outcome of task %s cannot be stored; the task runs again when its lease ends",
                 run.name,
@@ -179,7 +180,7 @@ class Settler:
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
         self._report_end(run, Outcome.LOST, "active", duration_s)
-        run.failure = None  # error handlers get a LeaseLostError instead
+        run.failure = None  # `_report_lost` gives error handlers a LeaseLostError instead
         self._report_lost(run)
         self._finish((run,))
 
@@ -191,8 +192,8 @@ class Settler:
             self.release(1, None)
 
     def _report_lost(self, run: Run) -> None:
-        """Report a run that another worker has taken, unless its own failure was reported."""
-        if run.failure is None and run.context is not None:  # otherwise it never began
+        """Report a run whose task another worker has taken to error handlers, unless its own failure was reported."""
+        if run.failure is None and run.context is not None:  # else the function never began
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)
@@ -206,7 +207,7 @@ class Settler:
         self.notify()
 
     def _send_again(self, run: Run) -> None:
-        """Settle a run again with a later batch.
+        """Send the settlement of a run again with a later batch, because Redis refused or did not answer it.
 
         Its slot stays in use. Otherwise each refusal would let in another task, without end.
         """
@@ -218,7 +219,7 @@ class Settler:
         """Write span, metrics and log of an ended run, with the same error that error handlers receive."""
         error = run.failure or run.error
         if isinstance(error, TaskPaused):
-            error = None  # a pause is not an error
+            error = None  # a paused run (`TaskPaused`) did not fail
         if run.span is not None:
             run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
         if self._metrics.is_active:
@@ -236,7 +237,7 @@ class Settler:
             call_guarded(self._listener.task_ended, run.context, outcome.value, duration_s, error)
 
     def take(self, most: int = BATCH_MAX) -> list[SettleBatch]:
-        """Take waiting outcomes, as one batch per queue with at most `most` runs and about `BATCH_BYTES`."""
+        """Return waiting outcomes as batches, one per queue, each with at most `most` runs and about `BATCH_BYTES`."""
         if self._metrics.is_active:
             self._metrics.flush()
         batches = []
@@ -262,7 +263,7 @@ class Settler:
         return batches
 
     def settled(self, batch: SettleBatch, codes: str) -> None:
-        """Handle the answer to a batch."""
+        """Handle Redis's reply to a settle batch."""
         if codes.count(SettleCode.SETTLED) == len(batch.runs):
             self._counters.add(batch.queue, batch.runs)
             self._finish(batch.runs)
@@ -319,9 +320,9 @@ class Settler:
         for run in runs:
             # Break the reference cycles, so that no garbage collection is needed.
             run.context = run.error = run.failure = run.coroutine = None
-            if running.get(run.key) is run:  # a lost task may run here again
+            if running.get(run.key) is run:  # the same task may already run here again, after its lease was lost
                 del running[run.key]
-            if run.is_reported:  # its slot becomes free when all error handlers have returned
+            if run.is_reported:  # error handlers still run: its slot becomes free when all have returned
                 run.is_over = True
                 slots -= 1
         self.release(slots, runs[0].queue.name if runs else None)
@@ -335,7 +336,7 @@ def _settlement(run: Run) -> Settlement:
 
 
 def _fitting(runs: Sequence[Run], most: int) -> int:
-    """Return the number of runs that fit in one batch."""
+    """Return the number of waiting runs that fit in one batch by size."""
     size = 0
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None

@@ -47,7 +47,8 @@ class Starts:
         self._settler = settler
         self._start_now = start
         self._batch: list[Run] = []
-        self._waiting: set[Run] = set()  # being claimed or marked; two runs may be of the same task
+        # runs that are being claimed or marked; a set of runs, because two may be of the same task
+        self._waiting: set[Run] = set()
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
         self._log_foreign = CountedLog(
             logger, logging.ERROR, "%d tasks in queue %s name a unique lock of another queue; they run without a lock"
@@ -70,7 +71,7 @@ class Starts:
         """
         if answer.dropped:
             self._log_dropped.add(answer.dropped, queue.name)
-        foreign_locks = 0  # a message may name a lock that is not a valid one
+        foreign_locks = 0  # messages whose unique key is not a lock of this queue
         waits = iter(answer.waits_s) if answer.waits_s else None
         runs: list[Run] = []
         for task_id, data in answer.tasks:
@@ -88,7 +89,8 @@ class Starts:
             runs.append(run)
             if wait_s is not None:
                 self._context.metrics.waited(queue.name, run.name, wait_s)
-            if now >= lease_until:  # this process or its loop was suspended
+            # the leases ended before the tasks could start: this process or its loop was suspended
+            if now >= lease_until:
                 self._settler.return_unstarted(run, now, "arrived after its lease had ended")
             elif not is_wanted:
                 self._settler.return_unstarted(run, now, "arrived after its request was cancelled")
@@ -117,7 +119,7 @@ class Starts:
         try:
             await context.runner.run(run_ops.quarantine(queue, task_id, owner=context.token, run=number))
         finally:
-            # After a failure, the recoverer quarantines it when its lease ends.
+            # If the request failed, the recoverer quarantines the task when its lease ends.
             self._settler.release(1, queue.name)
 
     def flush_logs(self) -> None:
@@ -129,7 +131,7 @@ class Starts:
 
     @property
     def specs(self) -> Mapping[str, str]:
-        """Stored form of each limit of this worker's tasks, by name."""
+        """The limits of this worker's tasks in their stored form, by name of the limit."""
         return {name: spec for limits in self.limits.values() for name, spec in limits.specs.items()}
 
     def room(self, queue: str) -> tuple[int | None, int | None]:
@@ -163,7 +165,8 @@ class Starts:
             if code == ClaimCode.RUN:
                 self._start(run, context.clock.monotonic())
             else:
-                self._settler.release(1, run.queue.name)  # it waits for its limit, or its lease ends
+                # not started here: the task now waits for its limit, or its lease has ended
+                self._settler.release(1, run.queue.name)
 
     def _limit_of(self, run: Run) -> str | None:
         """Return the limits of a task in header form, or None if its arguments are wrong. The run then fails."""
@@ -188,7 +191,7 @@ class Starts:
         if message.retried < message.retry:
             self._start_now(run, now)
             return
-        if not self._batch:  # collects all runs of one dequeue, which arrive in one turn of the loop
+        if not self._batch:  # mark all runs of one dequeue together: they arrive in the same cycle of the loop
             asyncio.get_running_loop().call_soon(self._mark_batch)
         self._batch.append(run)
         self._waiting.add(run)
@@ -203,7 +206,7 @@ class Starts:
                 self._context.background.start(self._mark(queue, runs[first : first + BATCH_MAX]))
 
     async def _mark(self, queue: QueueKeys, runs: list[Run]) -> None:
-        """Start runs once they are marked. Give back runs whose lease has ended.
+        """Mark the runs as started in Redis, then start them. Give back runs whose lease has ended.
 
         Raises:
             BrokerError: Redis did not answer before a lease ended. The runs are given back.

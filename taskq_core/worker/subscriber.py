@@ -14,7 +14,7 @@ logger = logging.getLogger("taskq.worker")
 
 
 class Subscriber(WorkerService):
-    """Listens on channels, on one connection.
+    """Receives messages of several Redis channels on one connection.
 
     Args:
         context: The worker.
@@ -62,7 +62,7 @@ class PrimaryFollower(WorkerService):
         self._changed = changed
 
     async def work(self) -> float:
-        """Ask once. Return the seconds until the next call."""
+        """Ask the Sentinels once. Return the seconds until the next call."""
         takeovers = self._runner.endpoint.takeovers
         pause_s = await self._runner.follow_primary()
         if self._runner.endpoint.takeovers != takeovers:

@@ -26,7 +26,7 @@ SECOND_PASS_S = 1.0
 SUPERVISOR_S = 60.0
 """Seconds for which a dead worker is left to its supervisor, which knows more about the cause of death."""
 KEPT_S = 60
-"""Seconds for which a record is kept beyond lease and grace."""
+"""Seconds for which a worker's record is stored beyond its lease and the grace."""
 LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
 """Services of a queue that the dead worker may have led. Their leases are released at once."""
 

@@ -160,7 +160,7 @@ class TaskThreads:
                 if self.is_closed:
                     return None
             self._idle.append(thread)
-            if self._inbox or self.is_closed:  # it came after the check: do not sleep
+            if self._inbox or self.is_closed:  # a run or the end came after the check above: do not sleep
                 try:
                     self._idle.remove(thread)
                     continue
@@ -182,14 +182,14 @@ class TaskThreads:
             self._is_signalled = True
             try:
                 self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: running tasks were given back
+            except RuntimeError:  # the loop is closed: the worker has returned running tasks to their queue
                 return
-            except MemoryError:  # try again: an unreported end would hold its lease forever
+            except MemoryError:  # try again: if the end of the run is never reported, its lease is extended forever
                 self._is_signalled = False
                 sleep(0.01)
 
     def _drain(self) -> None:
-        self._is_signalled = False  # first, so that a thread that ends now signals again
+        self._is_signalled = False  # reset before the reading, so that a run that ends now signals again
         while self._outbox:
             self._ended(self._outbox.popleft())
 
@@ -210,7 +210,7 @@ class _TaskThread(threading.Thread):
             if run is None:
                 return
             self._perform(run)
-            if self._is_abandoned:  # no other task would use the resources that this thread has open
+            if self._is_abandoned:  # close the resources of this abandoned thread, because no other task will use them
                 self._threads_.close_thread()
             self._threads_._finished(run)
             if self._is_abandoned:
@@ -252,14 +252,16 @@ class _TaskThread(threading.Thread):
                 run.thread = self
                 with self._lock:
                     self._current = run
-                    if run.ending is not None:  # it was ended before this thread could be interrupted
+                    if run.ending is not None:  # the run had to end before this thread could be interrupted
                         raise TaskInterrupted
                 run.result = self._threads_.perform(run)
             except BaseException as raised:
                 if issubclass(type(raised), MemoryError):
-                    traceback.clear_frames(raised.__traceback__)  # frees its memory, which storing the outcome needs
+                    # frees the locals of the failed function: storing the outcome needs memory
+                    traceback.clear_frames(raised.__traceback__)
                 run.error = readable(raised)
-        except TaskInterrupted as error:  # delivered in the except block above; it must not end this thread
+        # an interruption that arrived in the except block above must not end this thread
+        except TaskInterrupted as error:
             run.error = error
         while True:
             try:
@@ -269,5 +271,5 @@ class _TaskThread(threading.Thread):
                         assert self.ident is not None
                         clear_in_thread(self.ident)
                 return
-            except TaskInterrupted:  # delivered here, after the function had ended
+            except TaskInterrupted:  # an interruption that arrived only here, after the function had ended
                 continue

@@ -1,4 +1,4 @@
-"""Hold one dequeue on one pipeline, until it is answered or called off."""
+"""The state of one pipeline's current dequeue, until Redis answers it or the worker calls it off."""
 
 from dataclasses import dataclass
 
@@ -11,22 +11,22 @@ from taskq_core.worker.context import WorkerContext
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """The dequeues of one pipeline, one after the other.
+    """The current dequeue of one pipeline. The object is used again for the next dequeue.
 
     Attributes:
         context: The worker.
         pipeline: A reserved connection.
         name: Name of the pipeline, unique within the worker.
         share: Maximum number of tasks per dequeue.
-        is_ahead: Whether its dequeues follow a wait for a token.
+        is_ahead: Whether its dequeues follow a wait for a wake token in the same write.
         call: Number of the last dequeue.
-        queue: Its queue.
-        asked: Number of tasks it requested.
-        in_doubt: The dequeue, until it is answered or called off.
-        is_repeat: Whether it was sent before, without an answer.
-        is_off: Whether it was called off, so that its tasks go back to their queue.
-        started_ns: Unix time of the exchange, for spans.
-        used_at: Monotonic time of the last exchange.
+        queue: Queue of the dequeue.
+        asked: Number of tasks that the dequeue requested.
+        in_doubt: The dequeue until it is answered or called off, then None. Until then, Redis may hand out its tasks.
+        is_repeat: Whether the dequeue was sent before, without a reply.
+        is_off: Whether the dequeue was called off, so that its tasks go back to their queue.
+        started_ns: Unix time in ns at which the last round trip began, for spans.
+        used_at: Monotonic time of the last round trip.
     """
 
     context: WorkerContext
@@ -44,7 +44,7 @@ class Turn:
     used_at: float = 0.0
 
     def ask(self, queue: QueueKeys, limit: int, *, call: int, max_active: int | None) -> None:
-        """Prepare a dequeue."""
+        """Prepare a new dequeue from a queue. It is sent with the next round trip."""
         context = self.context
         self.call = call
         self.queue = queue

@@ -21,7 +21,7 @@ from taskq_core.worker.leadership import Leadership, QueueService
 from taskq_core.worker.turn import Turn
 
 FULL_S = 0.05
-"""Seconds until the next check by a worker that already runs as many tasks of its queues as it may."""
+"""Seconds until the next check of a worker that is at the caps of all its queues."""
 
 
 class Waker(WorkerService):
@@ -77,7 +77,7 @@ class Waker(WorkerService):
         try:
             return await self._work()
         except BrokerError:
-            # A token may have been lost, and the fetcher's pipelines may still reach Redis.
+            # A token may have been lost, so let the fetcher query the queues; its pipelines may still reach Redis.
             self._fetcher.probe()
             raise
 
@@ -85,7 +85,7 @@ class Waker(WorkerService):
         await self._call_off_unanswered()
         await self._fetcher.wait_until_idle()
         if self._turns and not self._pipeline.is_connected:
-            await self._pipeline.run(ping())  # connect first, so that the next write can be called off
+            await self._pipeline.run(ping())  # connect now: a write on an open connection can be called off
             return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
         if not keys:  # this worker is at the caps of all its queues; leave the tokens to other workers
@@ -193,7 +193,7 @@ class Watcher(QueueService):
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self._feed = leadership.feed
-        self._pipeline = context.new_pipeline()  # to wait on, if no changes are reported
+        self._pipeline = context.new_pipeline()  # waits for pending tasks, if Redis does not report changes
         self._feed.watch((queue.pending,), self._changes.set)
         self._watch_s = 2 * context.leader_s
         cap = context.caps.get(queue.name)
@@ -201,12 +201,12 @@ class Watcher(QueueService):
         self._pause_s = self.SHORTEST_S
 
     async def work(self) -> float:
-        """Put a token if tasks are pending, and wait for the next task. Return the seconds until the next call."""
+        """Put a wake token if tasks are pending, and wait for the next task. Return the seconds until the next call."""
         self._changes.clear()
         if not self._leadership.leads:
             await self._changes.wait_for(self._watch_s)
             return 0.0
-        # The same write reads the list, so that Redis reports its next change.
+        # The same write reads the pending list, so that Redis reports its next change.
         questions = (count_keys((self._queue.pending,)), notify(self._queue, max_active=self._max_active))
         answers = await self._feed.exchange(questions)
         failure = next((each for each in answers if isinstance(each, BrokerError)), None)

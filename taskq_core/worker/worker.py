@@ -111,9 +111,9 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping, self._aborting = asyncio.Event(), asyncio.Event()
         self.is_retiring = False
-        self._is_built = False  # until `_build`, which a failed start does not reach
+        self._is_built = False  # False until `_build`, which a failed start does not reach
         if self.config.with_scheduler:
-            from taskq_core.scheduler import Scheduler  # imported here to save memory in workers without one
+            from taskq_core.scheduler import Scheduler  # imported here to save memory in workers without a scheduler
 
             self._scheduler = Scheduler(app, clock=clock)
         self._health_server: HealthServer | None = None
@@ -172,7 +172,7 @@ class Worker:
 
     async def _retire(self) -> None:
         self.pause()
-        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue in progress may bring tasks
+        await asyncio.sleep(RETIRE_LOOK_S)  # wait, because a dequeue in progress may still bring tasks
         while not self.is_stopping and any(run.is_abandoned or not run.is_stuck for run in self.runs):  # noqa: ASYNC110 - several things
             await asyncio.sleep(RETIRE_LOOK_S)
         if not self.is_stopping:
@@ -284,7 +284,8 @@ class Worker:
             raise RuntimeError(f"a worker runs once; this one is {self.status}")
         self._loop = asyncio.get_running_loop()
         endpoint = self.app.runtime.endpoint
-        preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS  # a dead node must not delay others
+        # in a cluster, requests to a dead node would hold the few preferred connections
+        preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS
         runner = AsyncRunner(endpoint, max_connections=CONNECTIONS, preferred=preferred)
         self._context = WorkerContext(
             self.app,
@@ -361,7 +362,7 @@ class Worker:
             call_guarded(self._context.listener.started, self)
             await self._stopping.wait()
             await self._end_runs()
-        except asyncio.CancelledError:  # the caller cancels this worker: end it now
+        except asyncio.CancelledError:  # the caller has cancelled this coroutine: end the worker now
             self._aborting.set()
             await to_the_end(self._end_runs())
             raise
@@ -374,7 +375,7 @@ class Worker:
                 await to_the_end(self._close(pipelines))
             finally:
                 self._starts.flush_logs()
-                self._keepalive.request_stop()  # otherwise its thread would go on to show a worker that has ended
+                self._keepalive.request_stop()  # else its thread would go on to write the presence of an ended worker
                 logger.info("stopped: %d tasks ended here", self.ended_count)
 
     def _build(self, state: Mapping[str, Any]) -> None:
@@ -419,9 +420,9 @@ class Worker:
         self._is_built = True
 
     def _fetch_pipelines(self) -> list[Coroutine[Any, Any, None]]:
-        # Several pipelines overlap Redis's work with Python's. With two, each side still sleeps between turns of
-        # the other, and waking costs more than a batch. With few slots, smaller batches would cost more. Three
-        # pipelines drained fastest at 10, 12, 20, 50 and 200 slots.
+        # Several pipelines let Redis and Python work at the same time. With two, each side still sleeps between replies
+        # of the other, and waking it costs more than a batch. With few slots, more pipelines would make batches too
+        # small. Three pipelines drained queues fastest at 10, 12, 20, 50 and 200 slots.
         concurrency = self.config.concurrency
         count = 1 if concurrency < 6 else 3
         serve, share = self._fetcher.serve, -(-concurrency // count)
@@ -459,7 +460,7 @@ class Worker:
     # --- end ----------------------------------------------------------------------------------------------------------
 
     async def forward(self) -> None:
-        """Move due tasks to pending now, instead of just after the next second."""
+        """Move due tasks of all queues to pending now, instead of just after the next second of Redis's clock."""
         for forwarder in self._services.of(Forwarder):
             await forwarder.move()
 

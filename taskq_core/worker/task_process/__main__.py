@@ -57,7 +57,7 @@ _NO_ITERATION = (
 
 
 class TaskProcess:
-    """The state of this process.
+    """The state of this task process, and the loop that serves the worker.
 
     Args:
         connection: Socket to the worker.
@@ -121,7 +121,7 @@ class TaskProcess:
                     self._interrupt()
                 else:
                     self._inbox.put((kind, content))
-        if self._is_running:  # the worker has ended, so the outcome has no receiver
+        if self._is_running:  # the worker has ended, so nobody would receive the outcome of the running task
             os._exit(1)
         self._inbox.put(None)
 
@@ -157,7 +157,7 @@ class TaskProcess:
         run = Run(queue, message.id, message, lease_until=math.inf, task=task, context=context)
         run.decode()
         headers: Mapping[str, str] = message.headers
-        if facts["traceparent"] is not None:  # the span that the worker has opened for this run
+        if facts["traceparent"] is not None:  # continue the span that the worker has started for this run
             headers = {**headers, "traceparent": facts["traceparent"]}
         token = current.set(context)
         try:
@@ -209,7 +209,7 @@ class _ProgressSender:
         self._process = process
         self._number = number
         self._name = name
-        self.max_result_bytes = 0  # set when the task is found
+        self.max_result_bytes = 0  # set to the task's limit when its module is imported
         self._lock = threading.Lock()
         self._progress: bytes | None = None
         self._next_at = 0.0
@@ -322,7 +322,7 @@ def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # the worker ended before the call
+    if os.getppid() != parent:  # the worker ended before the call of prctl, so no signal will come
         os._exit(1)
 
 
@@ -332,7 +332,7 @@ def main() -> None:
     _die_with(parent)
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(True)
-    for each in (descriptor, *names):  # children of tasks must not hold the worker's name
+    for each in (descriptor, *names):  # not inherited: child processes of tasks must not hold the worker's socket name
         os.set_inheritable(each, False)
     process = TaskProcess(connection)
     signals.handle(process.on_signal)

@@ -40,11 +40,12 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         after: Any = error.after
         facts["after"] = after.total_seconds() if isinstance(after, timedelta) else after
         if facts["after"] is not None and not isinstance(facts["after"], int | float):
-            facts["after"] = text_of(after)[:80]  # not a duration: the worker reports this
+            # `after` is not a duration: send its text, and the worker reports the mistake
+            facts["after"] = text_of(after)[:80]
     if isinstance(error, SkipRetry):
         facts["reason"] = text_of(error.reason)
     if isinstance(error, BaseExceptionGroup) and deepest:
-        # The group's traceback contains theirs.
+        # without tracebacks of members, because that of the group contains them
         members = error.exceptions[:_MEMBERS_MOST]
         facts["members"] = [{**_facts(each, deepest - 1), "traceback": ""} for each in members]
         facts["message"] = text_of(error.message)
@@ -52,7 +53,8 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         facts["cause"] = _facts(error.__cause__, deepest - 1)
     elif error.__context__ is not None and deepest:
         facts["context"] = _facts(error.__context__, deepest - 1)
-        facts["is_context_hidden"] = error.__suppress_context__  # `from None`: still decides, but is not shown
+        # set by `raise ... from None`: the context still decides about retries, but is not shown
+        facts["is_context_hidden"] = error.__suppress_context__
     return facts
 
 
@@ -112,7 +114,7 @@ def _plain(facts: dict[str, Any]) -> BaseException:
 
 
 def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ...]) -> BaseException | None:
-    """Return an exception of a subclass, or None if the class cannot be subclassed or instantiated."""
+    """Return an instance of a new subclass of the exception's class, or None if that is not possible."""
     module, qualname, text = facts["module"], facts["qualname"], facts["text"]
     names = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text, "__init__": _init}
     try:
@@ -125,7 +127,7 @@ def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ..
 
 
 def _init(self: BaseException, *args: object) -> None:
-    """Replace a constructor that needs other arguments."""
+    """Replace the constructor of the exception's class, which may need other arguments."""
 
 
 def _known_class(module: str, qualname: str) -> type[BaseException] | None:

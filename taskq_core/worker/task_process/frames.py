@@ -38,7 +38,7 @@ FAILURE = b"F"
 
 
 def encode(kind: bytes, data: bytes = b"") -> bytes:
-    """Return a frame."""
+    """Return the bytes of a frame."""
     return _HEAD.pack(kind, len(data)) + data
 
 
