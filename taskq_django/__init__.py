@@ -1,4 +1,4 @@
-"""taskq for Django: configured by the setting `TASKQ`, enqueues when the transaction commits, shows tasks in the admin.
+"""taskq for Django. The setting `TASKQ` configures it. It enqueues at the commit, and shows tasks in the admin.
 
 Put `"taskq_django"` into `INSTALLED_APPS`, write tasks in the `tasks.py` of your apps, and run a worker with
 `python manage.py runworker`::
@@ -23,7 +23,7 @@ __all__ = ["TaskQBackend", "aggregator", "async_client", "client", "periodic", "
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first access, because it needs Django's task framework, which Django 5.2 does not have.
+    # Names imported on first access, because they need Django's task framework, which Django 5.2 does not have.
     if name == "TaskQBackend":
         from taskq_django.tasks_backend.backend import TaskQBackend
 

@@ -36,7 +36,8 @@ from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.transaction import CommitHook, ImmediateHook
 
 MOST_SOUGHT = 1000
-"""Maximum number of task names that are remembered as unknown. Handlers of other tasks would search at each run."""
+"""Maximum number of unknown task names that are cached, so that a handler of unknown tasks does not search again at
+each run."""
 
 
 class DjangoTaskQ(TaskQ):
@@ -100,7 +101,7 @@ class DjangoTaskQ(TaskQ):
             if not self._is_current:
                 settings = read_settings()
                 if settings.eager and settings.enqueue is EnqueueMode.OUTBOX:
-                    # Tasks of an outbox are also sent at the commit.
+                    # EAGER uses no outbox. As with an outbox, tasks are sent at the commit.
                     settings = replace(settings, enqueue=EnqueueMode.ON_COMMIT)
                 self.configure(settings, transaction=self._transaction_hook(settings))
                 self._set_eager(settings)
@@ -120,18 +121,18 @@ class DjangoTaskQ(TaskQ):
     @property
     def is_diverted(self) -> bool:
         """Whether `EAGER` or a test replaces Redis."""
-        _ = self.settings  # reading them applies EAGER
+        _ = self.settings  # reading the settings applies a change of EAGER
         return self._diverted is not None
 
     def _set_eager(self, settings: Settings) -> None:
-        """Start or stop running tasks at once. A test's replacement of Redis stays."""
+        """Apply the setting `EAGER`: start or stop running tasks at once. If a test has replaced Redis, do nothing."""
         eager = self._eager
         if eager is not None and self._diverted is eager:
             if settings.eager and eager.propagates == settings.eager_propagates:
                 return
             self.divert(None)
         if settings.eager and self._diverted is None:
-            from taskq_core.testing.captured import StandingEager  # only here, because it imports the whole worker
+            from taskq_core.testing.captured import StandingEager  # slow: it imports the worker
 
             self._eager = StandingEager(self).store
             self.divert(self._eager)
@@ -248,7 +249,7 @@ class DjangoTaskQ(TaskQ):
 
 def are_tests_running() -> bool:
     """Return whether Django's test runner or pytest-django has set up this process for tests."""
-    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # Django records it there
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # Django's test runner sets this
     return hasattr(state, "saved_data")
 
 
@@ -269,7 +270,7 @@ aggregator = taskq.aggregator
 
 
 class _Current:
-    """Forwards to the client of the current settings, so that a module can import it before they change."""
+    """Forwards to the client of the current settings, so that an imported client follows changes of the settings."""
 
     def __init__(self, name: str) -> None:
         self._name = name

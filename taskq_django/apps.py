@@ -63,8 +63,8 @@ def follow_periodic_tasks() -> None:
 
 def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in _SETTINGS:
-        from taskq_django.test_cases import watch  # only here: only tests change settings
+        from taskq_django.test_cases import watch  # only tests change settings
 
-        watch()  # before `override_settings` enters its block, in which `EAGER` may be read
+        watch()  # at once: code in the block of `override_settings` may read `EAGER`
         connect_django_tasks()
         taskq.reload()

@@ -30,16 +30,16 @@ class _Watch(FileWatch):
 
     def __init__(self, loaded_since: float = math.inf) -> None:
         self._reloader = autoreload.StatReloader()
-        autoreload.autoreload_started.send(sender=self._reloader)  # lets apps name further files
+        autoreload.autoreload_started.send(sender=self._reloader)  # receivers in apps add files to watch
         super().__init__(loaded_since)
 
     def files(self) -> dict[Path, float] | None:
         """Return Django's files with their times, or None if they cannot be listed at the moment."""
         try:
             return dict(self._reloader.snapshot_files())
-        except (RuntimeError, KeyError):  # another thread imports modules while they are listed
+        except (RuntimeError, KeyError):  # another thread imported a module during the listing
             return None
-        except OSError:  # a folder went away while it was searched
+        except OSError:  # a folder was deleted during the listing
             return None
 
     def is_handled(self, path: Path) -> bool:

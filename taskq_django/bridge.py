@@ -17,10 +17,13 @@ T = TypeVar("T")
 
 
 class DjangoBridge(Bridge):
-    """Runs all blocking code under one blocking caller in that caller's thread, by asgiref's rules."""
+    """Runs blocking functions of coroutines in the thread of their outermost blocking caller, by asgiref's rules.
+
+    So they use the database connections, and the open transaction, of that caller.
+    """
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine until it ends. Its blocking parts run in this thread."""
+        """Run a coroutine until it ends. Blocking functions that it passes to `arun` run in this thread."""
         if asyncio._get_running_loop() is not None:
             return super().run(coroutine)
 
@@ -38,5 +41,5 @@ class DjangoBridge(Bridge):
         close_idle_connections()
 
     async def arun(self, function: Callable[[], T]) -> T:
-        """Run a blocking function in the thread of the blocking code around this coroutine."""
+        """Run a blocking function in the thread of the blocking caller of this coroutine."""
         return await sync_to_async(function, thread_sensitive=True)()

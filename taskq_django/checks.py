@@ -86,7 +86,7 @@ def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     try:
         settings, tasks = taskq.settings, taskq.task_queues()
     except ConfigurationError:
-        return []  # another check reports it
+        return []  # another check reports the invalid settings
     queues = settings.queues
     return [
         Warning(
@@ -220,7 +220,7 @@ def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
 
 
 def _missing(alias: str, model: str, text: str, number: str) -> list[CheckMessage]:
-    """Report a missing table, unless `migrate` runs, which creates it and would be prevented by an error."""
+    """Report a missing table, but not to `migrate`, which creates the table and which an error would prevent."""
     hint = (
         f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep taskq_django.{model} out of "
         "that database."

@@ -49,7 +49,7 @@ def start_with_server() -> "BackgroundWorker | None":
     Invalid settings start no worker. The system checks report them and prevent the server from starting.
     """
     if not is_serving(sys.argv, os.environ) or multiprocessing.parent_process() is not None:
-        return None  # a child process of the server has the same command line and may set up Django again
+        return None  # a child process of the server: same command line, but serves no requests
     try:
         settings = taskq.settings
         check_dev_worker(settings)
@@ -71,6 +71,6 @@ def is_serving(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
     """
     if len(arguments) < 2 or arguments[1] != COMMAND or {"-h", "--help", "--version"} & set(arguments):
         return False
-    # argparse also accepts a shortened option.
+    # Recognize abbreviations such as `--noreloa`, because argparse accepts them.
     has_no_reloader = any(word.startswith("--nor") and "--noreload".startswith(word) for word in arguments)
     return has_no_reloader or environ.get(DJANGO_AUTORELOAD_ENV) == "true"

@@ -18,7 +18,7 @@ def autodiscover() -> None:
     True imports the module `tasks` of every installed app. A list names other modules of the apps. A name with a dot is
     imported directly. Modules of the setting `INCLUDE` are also imported.
     """
-    with suppress(ConfigurationError):  # a system check reports it
+    with suppress(ConfigurationError):  # a system check reports the error
         taskq.import_tasks()
     names = _wanted_names()
     if not names:
@@ -41,5 +41,5 @@ def _wanted_names() -> tuple[str, ...]:
     try:
         wanted = taskq.settings.autodiscover
     except ConfigurationError:
-        return ()  # a system check reports it; raising here would keep the check from running
+        return ()  # a system check reports the invalid settings; an error here would keep checks from running
     return wanted if isinstance(wanted, tuple) else ("tasks",) * wanted

@@ -72,7 +72,7 @@ class QuerysetSource:
         found = list(rows[: self._chunk])
         last = key
         for row in found:
-            if row.pk != last:  # a join may give a row several times
+            if row.pk != last:  # skip duplicates: a join may return a row several times
                 last = row.pk
                 pairs.append((row, self._kind.to_json(row.pk)))
         return pairs, last if len(found) == self._chunk else None

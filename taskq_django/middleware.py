@@ -1,4 +1,4 @@
-"""Database connections of tasks.
+"""Give each task working database connections, and close them when they are broken, expired or idle.
 
 A plain function uses the connections of the thread that runs it. Before and after each task, as around a
 request, Django closes connections past `CONN_MAX_AGE` and connections that broke. After a timeout, all connections of
@@ -44,7 +44,7 @@ class DatabaseMiddleware(Middleware):
     only_in_workers = True
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
-        """Run a plain function with the connections of its thread."""
+        """Run a plain task function, which uses the database connections of its thread."""
         try:
             try:
                 _enter_thread()
@@ -52,12 +52,12 @@ class DatabaseMiddleware(Middleware):
             finally:
                 _leave_thread()
         except BaseException as error:
-            if was_interrupted(error) and not isinstance(error, TaskPaused):  # it pauses between two exchanges
+            if was_interrupted(error) and not isinstance(error, TaskPaused):  # a pause interrupts no query
                 discard_connections()
             raise
 
     async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
-        """Run a coroutine with a separate thread, and so with separate connections."""
+        """Run a coroutine. Its blocking calls run in a separate thread, and so with separate connections."""
         async with ThreadSensitiveContext() as own:
             thread = _OwnThread()
             SyncToAsync.context_to_thread_executor[own] = thread
@@ -69,7 +69,7 @@ class DatabaseMiddleware(Middleware):
             finally:
                 if thread.is_used:
                     await _finish(sync_to_async(thread.leave, thread_sensitive=True)())
-                SyncToAsync.context_to_thread_executor.pop(own, None)  # asgiref would wait for its end
+                SyncToAsync.context_to_thread_executor.pop(own, None)  # else asgiref waits until the thread ends
                 thread.shutdown(wait=False)
 
 
@@ -89,7 +89,7 @@ def _enter_thread() -> None:
 
 
 def _leave_thread() -> bool:
-    """Close connections that must not stay open, and return whether one of this thread does."""
+    """Close connections that must not stay open. Return whether a connection of this thread stays open."""
     close_old_connections()
     left = [each for each in connections.all(initialized_only=True) if each.connection is not None]
     with _lock:
@@ -99,10 +99,10 @@ def _leave_thread() -> bool:
 
 def close_idle_connections() -> None:
     """Close the connections that tasks have left open in threads of workers, except those in use."""
-    with _lock:  # a task that starts now waits, then opens its connection again
+    with _lock:  # a task that starts meanwhile waits here, and then opens its connection again
         for connection in _idle_connections:
             connection.inc_thread_sharing()
-            with contextlib.suppress(Error):  # it was broken already
+            with contextlib.suppress(Error):  # the connection was already broken
                 connection.close()
             connection.dec_thread_sharing()
         _idle_connections.clear()
@@ -111,7 +111,7 @@ def close_idle_connections() -> None:
 
 
 class _OwnThread(Executor):
-    """The thread of one coroutine's blocking calls, taken or started at the first of them.
+    """Executor with one thread for the blocking calls of one coroutine. The first call takes an idle or a new thread.
 
     Attributes:
         is_kept: Whether its connections may serve another coroutine.
@@ -123,11 +123,11 @@ class _OwnThread(Executor):
 
     @property
     def is_used(self) -> bool:
-        """Whether anything was called."""
+        """Whether the coroutine has made a blocking call."""
         return self._threads is not None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call a function after those before it."""
+        """Call a function in the thread, after all functions that were submitted before it."""
         if self._threads is None:
             with _lock:
                 self._threads = _idle_threads.pop() if _idle_threads else DaemonThreads(1)
@@ -135,7 +135,7 @@ class _OwnThread(Executor):
         return self._threads.submit(fn, *args, **kwargs)
 
     def leave(self) -> None:
-        """Close connections that must not stay open. The last call of the coroutine."""
+        """Close connections that must not stay open. Must be the last call in the thread for this coroutine."""
         is_kept, self.is_kept = self.is_kept, False
         if not is_kept or any(each.in_atomic_block for each in connections.all(initialized_only=True)):
             connections.close_all()
@@ -175,7 +175,7 @@ def on_healthy_connections(function: F) -> F:
 
 
 def was_interrupted(error: BaseException | None) -> bool:
-    """Return whether a function was interrupted, even if it raised another exception because of it."""
+    """Return whether a function was interrupted, even if the interruption made it raise another exception."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, TaskInterrupted) or not isinstance(error, Exception):
@@ -193,14 +193,14 @@ def discard_connections() -> None:
         with contextlib.suppress(Exception):
             connection.close()
         with contextlib.suppress(Exception):
-            if connection.connection is not None:  # inside atomic, close() may only take note
+            if connection.connection is not None:  # inside `atomic`, Django's close() may postpone the closing
                 connection.connection.close()
         with contextlib.suppress(AttributeError):
             del connections[connection.alias]
 
 
 async def _finish(closing: Awaitable[None]) -> None:
-    """Wait for the end of closing, cancelled or not, so that connections are free once the task has ended."""
+    """Wait until the connections are closed, even if cancelled, so that none is in use after the end of the task."""
     task = asyncio.ensure_future(closing)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

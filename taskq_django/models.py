@@ -258,7 +258,7 @@ class PeriodicTask(models.Model):
             if value is not None and not _YEARS[0] <= value.year <= _YEARS[1]:
                 facts = {"first": _YEARS[0], "last": _YEARS[1]}
                 found[name] = gettext("Give a year from %(first)d to %(last)d.") % facts
-        for name in self.unreadable:  # reported already
+        for name in self.unreadable:  # the form has already reported them
             found.pop(name, None)
         if "interval" in self.unreadable and not self.cron:
             found.pop("cron", None)

@@ -65,7 +65,7 @@ class DatabaseTable:
                 chosen = _fitting(ordered.select_for_update(skip_locked=True), most, most_bytes)
                 claimed = self._rows.filter(pk__in=chosen).update(claim=claim, claimed_until=ends) if chosen else 0
         else:
-            # The single UPDATE takes only rows that are still free, so it needs no transaction.
+            # The UPDATE repeats the condition that rows are free, so no transaction is needed.
             chosen = _fitting(ordered, most, most_bytes)
             claimed = waiting.filter(pk__in=chosen).update(claim=claim, claimed_until=ends) if chosen else 0
         if not claimed:
@@ -106,7 +106,7 @@ class RelayedTable(DatabaseTable):
 
 
 def _fitting(rows: "QuerySet[OutboxTask]", most: int, most_bytes: int) -> list[int]:
-    """Return the keys of the first rows, until their number or their total size reaches its maximum."""
+    """Return the keys of the first rows, up to a maximum number and a maximum total size."""
     chosen: list[int] = []
     total = 0
     for key, size in rows.values_list("pk", "size")[:most]:
@@ -125,7 +125,7 @@ class DatabaseOutbox:
         return is_open(writing_alias())
 
     async def ain_transaction(self) -> bool:
-        """As `in_transaction`, for the blocking code around this coroutine."""
+        """As `in_transaction`, for the transaction of the blocking caller of this coroutine."""
         return await sync_to_async(self.in_transaction, thread_sensitive=True)()
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
@@ -139,7 +139,7 @@ class DatabaseOutbox:
             committed(table)
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """As `keep`, in the thread of the blocking code around this coroutine, which has the transaction."""
+        """As `keep`, in the thread of the blocking caller of this coroutine, which has the transaction."""
         await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:

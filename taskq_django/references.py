@@ -95,7 +95,8 @@ class ModelKind:
             except (ValidationError, TypeError, ValueError, ArithmeticError, RefusedError):
                 pass
             else:
-                # `to_python` takes "5", 5.7 and True for an int; text has several forms, such as a UUID's.
+                # Refuse what `to_python` only converts, such as "5", 5.7 or True to an int. Text may change: a UUID has
+                # several spellings.
                 if type(again) is type(value) and (again == value or isinstance(value, str)):
                     return key
         raise RefusedError(f"expected the primary key of a {self.label}, got {_JSON_TYPES[type(value)]}")
@@ -117,7 +118,7 @@ def _to_json(field: Any, value: Any) -> object:
 def _known(value: object) -> object:
     """Return text that is marked as safe, and bytes as PostgreSQL returns them, as types that have a JSON form."""
     if type(value) is not str and isinstance(value, str) and not isinstance(value, Enum):
-        return str.__str__(value)  # `str` would return the marked text itself
+        return str.__str__(value)  # `str(value)` would return the marked text unchanged
     return bytes(value) if isinstance(value, memoryview) else value
 
 

@@ -38,7 +38,7 @@ _DEFINING = tuple(
     for each in PeriodicTask._meta.concrete_fields
     if each.name not in (*PeriodicTask.SCHEDULER_FIELDS, "description")
 )
-"""Columns that define the entry of a row."""
+"""Columns that a scheduler reads to make the entry of a row. A change of any of them changes the entry."""
 _WHEN = ("enabled", "cron", "interval", "time_zone", "start_at", "expire_at")
 """Fields that decide when a row fires."""
 
@@ -75,7 +75,7 @@ class DatabaseSchedule:
         try:
             return _reached(partial(self._read, alias, last_version))
         except Exception:
-            self._is_there = False  # it may have been deleted
+            self._is_there = False  # the table may have been deleted, so look for it again
             raise
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
@@ -119,7 +119,7 @@ class DatabaseSchedule:
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, parameters)
             found = cursor.fetchall()
-        version = hash(repr(found)) or 1  # compared in this process only; 0 means no table
+        version = hash(repr(found)) or 1  # valid only in this process; 0 means no table
         return None if version == seen else (version, self._entries(rows))
 
     def _entries(self, rows: Any) -> list[Entry]:

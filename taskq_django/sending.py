@@ -26,7 +26,7 @@ Tasks = Mapping[str, Task[Any, Any]]
 
 
 class SignalObserver(Observer):
-    """Sends `task_enqueued` and the signals about the ends of runs, if they have receivers.
+    """Sends the signal `task_enqueued` and the signals about the ends of runs, if they have receivers.
 
     Attributes:
         framework: The observer of tasks of `django.tasks`, which has signals of its own.

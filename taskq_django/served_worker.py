@@ -38,7 +38,7 @@ def start(settings: Settings) -> BackgroundWorker:
 def make_worker() -> Worker:
     """Return a worker with the project's settings that logs the end of each task."""
     settings = taskq.settings
-    _ = taskq.runtime  # raises here, once, if two tasks have one name
+    _ = taskq.runtime  # raises an error now if two tasks have the same name
     config = WorkerConfig.from_settings(settings)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=INTERRUPTED_S)
     set_up_log(1, "taskq")
@@ -65,7 +65,7 @@ def _end_with_process(worker: BackgroundWorker, timeout_s: float) -> None:
     # `atexit` is too late: the thread pools of asyncio and asgiref, which tasks need to finish, are closed before it.
     threading._register_atexit(worker.stop, timeout_s)  # type: ignore[attr-defined]  # not public; in 3.9 to 3.14
     if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread may handle signals
+        return  # only the main thread may set signal handlers
     before: Any = signal.getsignal(signal.SIGINT)
     if not callable(before):
         return  # SIGINT is ignored, as in background jobs of a shell

@@ -25,10 +25,10 @@ class _Choice:
     by_default = False
     in_block: bool | None = None
     waiting_before: tuple[SendAtLastCommit, ...] = ()
-    """Hooks that waited before the block began. The block does not call them."""
+    """Commit hooks that were registered before the block began. The block does not call them."""
 
 
-_choice = _Choice()  # of the whole process: the threads of a live server belong to the test, too
+_choice = _Choice()  # not per thread, because it also applies to the threads of a live server
 
 
 def are_committed() -> bool:
@@ -85,7 +85,7 @@ _all_open = transaction.open_transactions
 
 
 def _open_transactions() -> list[BaseDatabaseWrapper]:
-    """Return the connections inside `atomic`, in place of `transaction.open_transactions`.
+    """Return the connections inside `atomic`. Replaces `transaction.open_transactions` in tests.
 
     Connections that only a `TestCase` holds open are left out if the code under test opened others, or if they count as
     committed. Otherwise one of them is returned: that of the default database, whose hooks `captureOnCommitCallbacks`
@@ -115,7 +115,7 @@ def _exit(self: Atomic, *error: Any) -> None:
 
 
 def _call_waiting(connection: BaseDatabaseWrapper) -> None:
-    """Run our hooks that wait for the commit. The test itself runs the hooks of other libraries."""
+    """Run taskq's hooks that wait for the commit of a connection. Hooks of other libraries are left to the test."""
     entries: list[Any] = connection.run_on_commit
     ours = [
         entry for entry in entries if isinstance(entry[1], SendAtLastCommit) and entry[1] not in _choice.waiting_before

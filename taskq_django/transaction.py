@@ -70,7 +70,7 @@ def after_commit(waiting_for: Sequence[BaseDatabaseWrapper], send: Callable[[], 
         robust: Log an error of `send`. If false, raise it.
     """
     hook: Any = SendAtLastCommit(len(waiting_for), send)
-    hook.__qualname__ = "taskq's sending of a task"  # Django's log names a failed hook by this
+    hook.__qualname__ = "taskq's sending of a task"  # the name in Django's log if the hook fails
     for connection in waiting_for:
         connection.on_commit(hook, robust=robust)
 

@@ -27,7 +27,7 @@ SHOWN = 20
 """Maximum number of rows that a confirmation page lists."""
 CONFIRMED_VAR, MARKS_VAR = "post", "marks"
 ACTED_MAX = 1_000
-"""Maximum number of rows that one request handles one by one."""
+"""Maximum number of rows that an action on single rows handles in one request."""
 LONGEST_S = 20.0
 """Seconds after which an action stops and reports its progress, before a web server ends the request."""
 
@@ -55,7 +55,7 @@ def form_field(modeladmin: Any, request: HttpRequest, name: str, column: "models
     """Return the form field that a `ModelAdmin` creates for a model field."""
     column.set_attributes_from_name(name)
     column.model = modeladmin.model
-    # Omit the validators of the model field's type: the form field has the same ones and would repeat their errors.
+    # Pass only the validators given to the model field. Those of its type would repeat the errors of the form field.
     given = column._validators  # type: ignore[attr-defined]  # the stubs omit it
     return modeladmin.formfield_for_dbfield(column, request, validators=given)
 
@@ -159,7 +159,7 @@ def _marks(rows: Any) -> list[str]:
 
 
 def _shown_marks(request: HttpRequest) -> dict[str, str]:
-    """Return the mark of each selected row when it was shown, by key."""
+    """Return the mark (`Task.mark`) that each selected row had when the page was loaded, by key."""
     marks = (each.partition(":") for each in request.POST.getlist(MARKS_VAR))
     return {key: mark for mark, _colon, key in marks}
 
@@ -199,7 +199,7 @@ class Deadline:
         return SYSTEM_CLOCK.monotonic() > self._end
 
     def progress(self, done: int, total: int) -> None:
-        """Raise `TimeoutError` if the deadline has passed and `done` is less than `total`. A progress callback."""
+        """Raise `TimeoutError` if the deadline has passed before the end of the work. Used as a progress callback."""
         self.has_begun = True
         if done < total and self.is_over:
             raise TimeoutError
@@ -244,7 +244,7 @@ def act_on_each(
             mark = getattr(row, "mark", None)
             if shown_marks and shown_marks.get(row.pk, mark) != mark:
                 raise SkippedError(gettext_lazy("it has changed since the page was loaded"))
-            with override(None):  # as Django does, log in the language of the code
+            with override(None):  # write log entries untranslated, as Django does
                 entry, count = act(row, deadline)
             log(request, row, entry, flag=flag)
             done.append(count)
@@ -255,7 +255,7 @@ def act_on_each(
         except SkippedError as error:
             skipped[str(error)] += 1
         except BrokerError as error:
-            if not isinstance(error, BrokerReplyError):  # such an error means that only this row is damaged
+            if not isinstance(error, BrokerReplyError):  # a BrokerReplyError concerns only this row
                 if error.may_have_happened or deadline.has_begun:
                     log(request, row, "Redis did not answer. The action may have been carried out in part.")
                 raise

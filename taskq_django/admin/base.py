@@ -36,7 +36,7 @@ from taskq_django.admin.rows import Rows
 if TYPE_CHECKING:
     BaseAdmin = admin.ModelAdmin[Any]
 else:
-    BaseAdmin = admin.ModelAdmin  # Django's own class takes no parameter
+    BaseAdmin = admin.ModelAdmin  # only the stubs' class is generic
 
 
 class FrameMixin(LiveMixin):
@@ -46,7 +46,7 @@ class FrameMixin(LiveMixin):
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         """Draw one of taskq's own pages in the layout of the admin site."""
-        request.current_app = self.admin_site.name  # for the links on the page
+        request.current_app = self.admin_site.name  # `{% url %}` in the template needs it
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -93,7 +93,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     """
 
     trouble_template = "admin/taskq_django/trouble.html"
-    show_facets = admin.ShowFacets.NEVER  # Django counts facets in a database; these filters show their own counts
+    show_facets = admin.ShowFacets.NEVER  # Django would count rows in a database; taskq's filters show counts
     list_per_page = 50
     actions: Any = ()
     unreadable_fieldsets: Any = ()
@@ -152,7 +152,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
         """Return the actions that the user may use, except Django's own deletion, which needs a database."""
-        given = {} if action_location is None else {"action_location": action_location}  # since Django 6.1
+        given = {} if action_location is None else {"action_location": action_location}  # a parameter since Django 6.1
         actions = super().get_actions(request, **given)
         return {name: each for name, each in actions.items() if _function_of(each) is not delete_selected}
 
@@ -204,7 +204,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
             try:
                 return view(request, *args, **kwargs)
             except (BrokerError, ConfigurationError) as error:
-                # The status is 200, because the site itself works and shows the reason.
+                # The status is 200, because Django works and only Redis or the settings have the problem.
                 title = capfirst(self.opts.verbose_name_plural)
                 return self.render_page(request, self.trouble_template, {"title": title, "trouble": str(error)})
 
@@ -247,5 +247,5 @@ class RedisAdminMixin(FrameMixin, MixinBase):
 
 
 def _function_of(action: Any) -> Any:
-    """Return the function of an action. Before Django 6.1, an action is a tuple."""
+    """Return the function of an action. Before Django 6.1, an action is a tuple that starts with its function."""
     return action[0] if isinstance(action, tuple) else action.func

@@ -34,14 +34,14 @@ def code_rows() -> list[PeriodicTask]:
     try:
         entries = taskq.periodic_tasks()
     except TaskQError:
-        entries = []  # the system check taskq.E003 reports it
+        entries = []  # the system check taskq.E003 reports the error
     inspector = Inspector(taskq)
     shown: dict[str, PeriodicEntryInfo] = {}
     paused: frozenset[str] = frozenset()
     try:
         shown = {each.id: each for each in inspector.scheduler_entries()}
         schedules = inspector.run_plan(lambda keys: ask(presence.read_schedules(keys.schedules)))
-        paused = RuntimeSchedules.of(schedules).paused  # also if no scheduler runs
+        paused = RuntimeSchedules.of(schedules).paused  # known even if no scheduler runs
     except (BrokerError, ConfigurationError):
         pass
     rows = [_row(entry, shown.pop(entry.id, None), is_paused=entry.id in paused) for entry in entries]
@@ -84,11 +84,14 @@ def _arguments(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload) if payload else {}
     except msgspec.DecodeError:
-        return {}  # the payload of a task of another program may not be JSON
+        return {}  # not JSON: the task belongs to another program
 
 
 class Listed(list[Any]):
-    """Rows of a page of the list. Its length is the number of rows with actions."""
+    """Rows of a page of the list: rows of the database, then rows of the code.
+
+    Its length is only the number of rows of the database, because Django offers actions for that number of rows.
+    """
 
     def __init__(self, rows: Any, code: Any) -> None:
         super().__init__([*rows, *code])

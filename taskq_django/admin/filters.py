@@ -30,17 +30,17 @@ class RowFilter(SimpleListFilter):
     field: ClassVar[str]
 
     def value(self) -> str | None:
-        """Return the choice."""
+        """Return the chosen value, None without a choice."""
         selected = super().value()
         return selected if any(selected == value for value, _title in self.lookup_choices) else None
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return the rows that match the choice."""
+        """Return the rows that match the chosen value, or all rows if nothing is chosen."""
         value = self.value()
         return queryset if value is None else queryset.narrow(**self.narrowed(value))
 
     def narrowed(self, value: str) -> dict[str, Any]:
-        """Return the fields of the rows' filter for a choice."""
+        """Return the fields that a choice sets in the filter of the rows."""
         return {self.field: value}
 
 
@@ -88,7 +88,7 @@ class TypeFilter(RowFilter):
 
 
 class AgeFilter(RowFilter):
-    """Tasks by the time since they came into their state."""
+    """Tasks by age: the time since they entered their state."""
 
     title = _("age")
     parameter_name = "age"
@@ -106,7 +106,7 @@ class AgeFilter(RowFilter):
         return [(value, title) for value, (title, _narrowed) in self.choices_by_value.items()]
 
     def narrowed(self, value: str) -> dict[str, Any]:
-        """Return the bound of the age."""
+        """Return the bound of the chosen age range, as a field of the filter."""
         return self.choices_by_value[value][1]
 
 

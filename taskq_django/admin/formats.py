@@ -67,7 +67,7 @@ def per_cent(rate: float | None) -> str:
 
 
 def _with_tenths(value: float) -> str:
-    return formats.number_format(round(value, 1), 1)  # number_format itself truncates instead of rounding
+    return formats.number_format(round(value, 1), 1)  # round first, because number_format truncates
 
 
 def size(value: int | None) -> SafeString | str:
@@ -105,7 +105,7 @@ def in_zone(value: datetime, zone: tzinfo | None = None) -> datetime:
     """Return an aware time in a time zone, by default the user's. Return it unchanged at the limits of `datetime`."""
     try:
         return value.astimezone(zone or timezone.get_current_timezone())
-    except OverflowError:  # the year would be 0 or 10000
+    except OverflowError:  # in that zone, the year would be 0 or 10000
         return value
 
 

@@ -21,7 +21,7 @@ else:
 
 SEARCH = Script("taskq_django/search.js", defer=True)
 LIVE_HEADER = "X-TaskQ-Live"
-"""Header of the script's requests. Messages in their responses are not shown, so they must not be consumed."""
+"""Header of the refreshing script's requests. The script shows no messages, so its requests must not consume them."""
 
 
 class LiveMixin(MixinBase):

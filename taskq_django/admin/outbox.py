@@ -43,14 +43,14 @@ class OutboxList(BaseChangeList):
         try:
             is_used = taskq.settings.enqueue is EnqueueMode.OUTBOX
         except ConfigurationError:
-            is_used = True  # a system check reports the setting
+            is_used = True  # a system check reports the invalid settings
         if not is_used:
             notes.append(_("Rows are not sent, because ENQUEUE in the setting TASKQ is not “outbox”."))
         self.search_help_text = " ".join(note for note in notes if note)
 
 
 def _figures_of_other(alias: str) -> str:
-    """Return the figures of a database that is not listed, "" if no rows wait in it."""
+    """Return the figures of the outbox in a database that the list does not show, "" if no rows wait in it."""
     try:
         text = _figures(alias) if DatabaseTable(alias).figures().waiting else ""
     except DatabaseError as error:

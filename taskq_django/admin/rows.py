@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def once(request: HttpRequest, name: str, read: Callable[[], T]) -> T:
-    """Return a value that is read once per request."""
+    """Return a value that `read` returns. Read it at most once per request, and cache it under `name`."""
     stored: dict[str, Any] = vars(request).setdefault("taskq_rows", {})
     if name not in stored:
         stored[name] = read()
@@ -134,7 +134,7 @@ class Rows(ABC):
 
 
 class ListRows(Rows):
-    """Rows that are all read at once: queues and workers.
+    """A short list of rows that one call reads completely: queues and workers.
 
     Each may have a `record`. The `ordering` of a column is the name of its attribute, or `sizes__pending` for the value
     of a key in a mapping. Sequences are sorted by their length. None comes first.
@@ -180,7 +180,7 @@ class ListRows(Rows):
         rows = list(self._rows)
         for field in reversed(fields):
             name = field.removeprefix("-")
-            if name != "pk":  # the change list adds it to break ties; the rows are in that order already
+            if name != "pk":  # the change list appends "pk" to break ties, but the rows are already sorted by it
                 rows.sort(key=lambda row: _sort_key(row.record, name), reverse=field.startswith("-"))
         return ListRows(self.model, rows, self._is_match)
 
@@ -262,13 +262,13 @@ class FilteredRows(Rows):
         if self.wanted not in self._searches:
             try:
                 self._searches[self.wanted] = self.run_search(self._place)
-            except ConfigurationError:  # the cursor in the address was edited by hand
+            except ConfigurationError:  # the cursor in the address is not valid, so start again
                 self._searches[self.wanted] = self.run_search(None)
         return self._searches[self.wanted]
 
     @property
     def next_cursor(self) -> str | None:  # type: ignore[override]  # computed here
-        """Number of rows searched so far, and the cursor at which the search continues. None at its end."""
+        """Value of `CURSOR_VAR` for the next page: number of rows searched so far, and cursor. None at the end."""
         cursor = self.search.cursor if self.wanted.looks_inside else None
         return None if cursor is None else f"{self.progress[0]}:{cursor}"
 

@@ -156,7 +156,7 @@ class TaskActions(RedisAdminMixin):
         named: dict[str, Task] = {}
         is_complete = True
         if isinstance(rows, PickedRows):
-            named = {row.pk: row for row in rows}  # read them first, because the action may delete or move them
+            named = {row.pk: row for row in rows}  # for the log: read them before the action deletes or moves them
             refs = [_ref(key, shown_marks.get(key)) for key in rows.keys]
         else:
             selection = rows.select(ALLOWED_STATES[action])
@@ -182,7 +182,7 @@ class TaskActions(RedisAdminMixin):
         keys = [key_of(task.queue, task.id) for task in report.done]
         if not keys:
             return
-        with override(None):  # as Django does, log in the language of the code
+        with override(None):  # write log entries untranslated, as Django does
             start = options.get("at") or timezone.now() + options.get("after", timedelta())
             text = _(LOGGED[action]) % {"start": start, "to_queue": options.get("to_queue")}
         LogEntry.objects.log_actions(

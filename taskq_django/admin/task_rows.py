@@ -140,9 +140,9 @@ class TaskRows(FilteredRows):
             return record
 
     def _is_sorted_by_default(self) -> bool:
-        """Return whether all tasks are read to sort them.
+        """Return whether the default order needs all tasks to be read and sorted here.
 
-        Tasks of one queue and state are sorted in Redis already, except completed tasks.
+        Redis already sorts the tasks of one queue and state, except completed tasks.
         """
         one_list = self.wanted.state not in (None, TaskState.COMPLETED) and len(self.wanted.of(self.infos)) == 1
         return self._total <= SORTED_MAX and not one_list and len(self._sorted()) == self._total

@@ -168,7 +168,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
                 count=MEMBERS_MAX if only_failed else MEMBERS_SHOWN,
                 only_failed=only_failed,
             )
-        except WorkflowError:  # the workflow was deleted in the meantime
+        except WorkflowError:  # the workflow was deleted after it was read
             return None
 
     # --- actions ------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     )
     def cancel_workflows(self, row: Any, deadline: Deadline) -> tuple[str, int]:
         """Cancel a workflow."""
-        is_cancelled = _handle(row).cancel()  # on a cancelled workflow, it cancels steps that are still running
+        is_cancelled = _handle(row).cancel()  # also asks running steps to stop, even if already cancelled
         if not is_cancelled or row.record.state is not WorkflowState.RUNNING:
             raise SkippedError(gettext_lazy("it has ended already"))
         return _("Cancelled."), 1

@@ -49,7 +49,7 @@ class EmailBackend(BaseEmailBackend):
         password: str | None = None,
         **options: Any,
     ) -> None:
-        options.pop("_ignore_unknown_kwargs", None)  # Django 6.1 passes it to mailers of its old functions
+        options.pop("_ignore_unknown_kwargs", None)  # internal option that Django 6.1 passes
         super().__init__()
         self.alias = alias
         self.fail_silently = fail_silently

@@ -52,11 +52,11 @@ def mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
     """Yield each mailer that is an `EmailBackend`: the setting that names it, its class and its arguments."""
     configured = getattr(django_settings, "MAILERS", None) if hasattr(django_mail, "mailers") else None
     if configured is None:
-        lazy: Any = django_settings  # the stubs do not know its methods
+        lazy: Any = django_settings  # Any: the stubs omit `is_overridden`
         if not lazy.is_overridden("EMAIL_BACKEND"):
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Django 6.1 has warned of the old setting already
+            warnings.simplefilter("ignore")  # Django 6.1 has already warned that EMAIL_BACKEND is deprecated
             kind = _ours(django_settings.EMAIL_BACKEND)
         if kind is not None:
             yield "EMAIL_BACKEND", kind, {}
@@ -71,5 +71,5 @@ def _ours(path: str) -> type[EmailBackend] | None:
     try:
         found = import_string(path)
     except ImportError:
-        return None  # Django reports it when it sends
+        return None  # Django reports the import error when it sends mail
     return found if isinstance(found, type) and issubclass(found, EmailBackend) else None

@@ -25,11 +25,11 @@ from taskq_core import TaskQError
 logger = logging.getLogger("taskq.mail")
 
 _SUBTYPES = ("mixed_subtype", "alternative_subtype")
-"""Class attributes of Django 5.2's messages that a subclass or instance may override."""
+"""Attributes of Django 5.2's messages that set MIME subtypes, and that a subclass or instance may override."""
 
 
 class MailContentError(TaskQError, ValueError):
-    """A message has content that cannot be stored as JSON. Nothing was enqueued. The error names the part only."""
+    """A message has content that cannot be stored as JSON. Nothing was enqueued. The error names only the part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ def to_record(message: EmailMessage) -> Mail:
     Raises:
         MailContentError: The message has content that cannot be stored as JSON.
     """
-    given: Any = message  # its attributes may have any type
+    given: Any = message  # Any: callers may set its attributes to values of any type
     kind = type(message)
     if kind.message not in (EmailMessage.message, EmailMultiAlternatives.message):
         raise MailContentError(
@@ -118,7 +118,7 @@ def to_message(mail: Mail) -> EmailMessage:
 
 
 def _attachment(attachment: Any) -> MailPart:
-    if isinstance(attachment, Message):  # MIMEBase, or a MIMEPart from Django 6.0 on
+    if isinstance(attachment, Message):  # base class of MIMEBase and, since Django 6.0, of MIMEPart
         return MailPart(data=attachment.as_bytes())
     filename, content, mimetype = (*attachment, None, None)[:3]
     return _part("attachment", (filename, content, mimetype))
@@ -141,7 +141,7 @@ def _part(what: str, part: tuple[Any, Any, Any]) -> MailPart:
 
 
 def _text(what: str, value: object) -> str:
-    if isinstance(value, bytes):  # as Django does it when it renders
+    if isinstance(value, bytes):  # decode as Django does when it renders a message
         value = value.decode("utf-8", "surrogateescape")
     if not isinstance(value, str | Promise):
         raise MailContentError(f"the {what} of an e-mail must be text or bytes, got {type(value).__qualname__}")

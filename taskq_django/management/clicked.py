@@ -60,7 +60,7 @@ class ClickCommand(BaseCommand):
     """A management command that runs a command of click. `call_command` also takes its options as keywords."""
 
     failure = "some items failed; see above"
-    """The error of a command that only returns a status."""
+    """The text of the `CommandError` for a command that fails with an exit status instead of an exception."""
 
     def make_click_command(self) -> click.Command:
         """Return the command of click."""

@@ -75,7 +75,7 @@ class TaskQBackend(BaseTaskBackend):
         """
         run_after: object = task.run_after
         if isinstance(run_after, timedelta):
-            replace(task, run_after=None)  # runs this check for the copy, because the framework's takes no timedelta
+            replace(task, run_after=None)  # validates a copy without it: the framework's check refuses a timedelta
             return
         if run_after is not None and not isinstance(run_after, datetime):
             raise InvalidTask(f"run_after must be a datetime or a timedelta, got {run_after!r}.")
@@ -147,8 +147,8 @@ class TaskQBackend(BaseTaskBackend):
     def _result(self, announcement: Announcement, handle: TaskHandle[Any]) -> AnyResult:
         """Return the result of a call. If the task ran at once, the result has its outcome."""
         result = announcement.result
-        handle.note = announcement  # keeps it alive until the commit
-        if handle.existing:  # the option `unique` returned the task that was there before
+        handle.note = announcement  # a reference, so that the announcement lives until the commit
+        if handle.existing:  # because of the option `unique`, it is the handle of an earlier task
             object.__setattr__(result, "id", handle.id)
         if taskq.is_diverted and handle.is_sent:
             with suppress(TaskNotFoundError):
@@ -178,7 +178,7 @@ class TaskQBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(result_id) from None
 
     def _read(self, info: TaskInfo | None) -> AnyResult:
-        assert info is not None  # as a task that was found just now has
+        assert info is not None  # the caller has just found the task
         task = taskq.find_task(info.name)
         if not isinstance(task, BackendTask):
             raise TaskResultDoesNotExist(info.id)
@@ -193,6 +193,6 @@ class TaskQBackend(BaseTaskBackend):
 
 def _start(task: AnyTask) -> datetime | timedelta | None:
     start: datetime | timedelta | None = task.run_after
-    if isinstance(start, datetime) and timezone.is_naive(start):  # USE_TZ is off
+    if isinstance(start, datetime) and timezone.is_naive(start):  # `USE_TZ` is False
         return timezone.make_aware(start)
     return start

@@ -75,7 +75,7 @@ class JsonArgumentsCodec(ArgumentsCodec):
             problem = "is nested too deeply or contains itself"
         except ValueError:
             problem = "NaN and infinity have no JSON form"
-        raise TaskArgumentsError(self.name, "", problem)  # outside `except`, whose error would contain the values
+        raise TaskArgumentsError(self.name, "", problem)  # raised outside `except`: the context would show the values
 
     def decode(self, payload: bytes) -> dict[str, object]:
         """Return the arguments by name.
@@ -117,6 +117,6 @@ class JsonArgumentsCodec(ArgumentsCodec):
             found = json.loads(payload or b"{}")
         except RecursionError:
             return {}, "nested too deeply"
-        except ValueError:  # a UnicodeDecodeError is one
+        except ValueError:  # includes UnicodeDecodeError
             return {}, "not valid JSON"
         return (found, "") if isinstance(found, dict) else ({}, "expected a JSON object")

@@ -14,11 +14,11 @@ from django.utils import timezone
 from taskq_django.tasks_backend.framework import AnyTask
 
 HEADER = "django-task"
-"""Name of the header."""
+"""Name of the header that stores the facts."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the header stores of a call.
+    """The facts about a call that the header stores.
 
     Attributes:
         backend: Alias of the backend.

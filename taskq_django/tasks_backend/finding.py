@@ -32,7 +32,7 @@ def _register(task: AnyTask) -> None:
     """Register a task of another backend, as a copy for the first `TaskQBackend` in `TASKS`."""
     backends = framework.backends()
     for alias in backends:
-        with suppress(ImproperlyConfigured):  # another backend is misconfigured, which a system check reports
+        with suppress(ImproperlyConfigured):  # this backend is misconfigured, which a system check reports
             backend = backends[alias]
             if isinstance(backend, TaskQBackend):
                 backend.adopt(task)

@@ -37,7 +37,7 @@ else:
     BaseTaskBackend = import_module(f"{PACKAGE}.backends.base").BaseTaskBackend
     Task, TaskContext, TaskError = _base.Task, _base.TaskContext, _base.TaskError
     TaskResult, TaskResultStatus = _base.TaskResult, _base.TaskResultStatus
-    # The backport names them as Python's own errors are named.
+    # In the package `django-tasks`, the name of this class ends with "Error".
     InvalidTask = getattr(_exceptions, "InvalidTask", None) or _exceptions.InvalidTaskError
     TaskResultDoesNotExist = _exceptions.TaskResultDoesNotExist
     task_enqueued, task_finished, task_started = _signals.task_enqueued, _signals.task_finished, _signals.task_started

@@ -32,7 +32,7 @@ STATUSES: Mapping[TaskState, TaskResultStatus] = {
 UNKNOWN_WORKER = ""
 """Worker id of an attempt without a stored record: an old attempt, or one of a worker in Go."""
 NO_CLASS = "taskq_core.errors.TaskFailedError"
-"""Class of an error with only a stored text. Workers in Go store no class."""
+"""Name of the error class shown for an error that is stored without a class, as by workers in Go."""
 
 
 class StoredTaskError(TaskError):
@@ -119,7 +119,7 @@ def called(task: AnyTask, facts: Facts) -> AnyTask:
         return task
     try:
         return replace(task, **changes)
-    except (InvalidTask, ValueError):  # an older version of the project had another queue or backend
+    except (InvalidTask, ValueError):  # the project has since removed the queue or backend
         return task
 
 
@@ -129,7 +129,7 @@ def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> Any
     try:
         args, kwargs = codec.split(codec.decode(info.payload), facts.positional)
     except PayloadError:
-        args, kwargs = [], {}  # it cannot run either, and its error says so
+        args, kwargs = [], {}  # a run of this task fails for the same reason, and its error describes it
     result = new_result(called(task, facts), info.id, args, kwargs)
     set_status(result, info, facts)
     if info.state is TaskState.COMPLETED:
@@ -181,5 +181,5 @@ def put(result: AnyResult, **values: Any) -> None:
 def _value(data: bytes) -> Any:
     try:
         return json.loads(data or b"null")
-    except ValueError:  # a result of another program may not be JSON
+    except ValueError:  # not JSON, so another program wrote the result
         return data.decode("utf-8", "replace")

@@ -134,7 +134,7 @@ class BackendTask(Task[..., Any]):
 
 
 class _Run:
-    """One run, with the result that its function and the receivers of signals get.
+    """One run of a task, with its `TaskResult`, which the function and the receivers of signals get.
 
     As a context manager it ends the run, unless `RunObserver` reports its end later.
     """
@@ -182,7 +182,7 @@ class _Run:
         _running[self._key] = self.result
 
     def __exit__(self, kind: object, error: BaseException | None, stack: object) -> None:
-        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # not a failure; no signal is sent
+        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # not a failure, so no signal ends it
             _running.pop(self._key, None)
 
     def succeed(self, value: object) -> None:

@@ -33,7 +33,7 @@ async def atell(signal: Signal, sender: Any, result: AnyResult) -> None:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Log a `SystemExit` of a receiver, which Django lets through."""
+    """Log and ignore a `SystemExit` that a receiver raises. Django catches only subclasses of `Exception`."""
     try:
         yield
     except SystemExit:
@@ -41,17 +41,14 @@ def _contained() -> Iterator[None]:
 
 
 def tell_of_failure(signal: Signal, sender: Any, result: AnyResult, error: BaseException) -> None:
-    """Send a signal while an error is being handled, so that receivers such as Django's log find it.
-
-    They read it from `sys.exc_info()`.
-    """
+    """Send a signal inside an `except` block, so that receivers such as Django's log can read `sys.exc_info()`."""
     stack = error.__traceback__
     try:
         raise error
     except BaseException as raised:
         if raised is not error:
-            raise  # the thread was interrupted here
-        error.__traceback__ = stack  # removes this function
+            raise  # a new exception: the thread was interrupted at this line
+        error.__traceback__ = stack  # remove this function from the traceback
         tell(signal, sender, result)
 
 

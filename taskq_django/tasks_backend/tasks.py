@@ -24,7 +24,7 @@ class TaskQTask(AnyTask):
     """
 
     run_after: datetime | timedelta | None = None  # type: ignore[assignment]  # the framework's takes no timedelta
-    """Not before this moment, or this time after each enqueue."""
+    """Earliest start: a datetime, or a duration after each enqueue."""
     max_retry: int | None = None
     retry_delay: RetryDelay = field(default=None, hash=False)
     retry_on: _Errors | None = None

@@ -12,12 +12,12 @@ from taskq_core.testing.records import TaskLike
 from taskq_django.test_cases import is_inside
 from taskq_django.testing import blocks
 
-__unittest = True  # an assertion that fails is shown where the test makes it
+__unittest = True  # unittest then hides this module's lines in the traceback of a failed assertion
 
 if TYPE_CHECKING:
     _Base = unittest.TestCase
 else:
-    _Base = object  # a user's own base class with tests and without a test case must not be collected
+    _Base = object  # not a TestCase, so that unittest does not collect a user's own mixins
 
 
 class TaskQTestMixin(_Base):
