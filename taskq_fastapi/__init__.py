@@ -1,4 +1,4 @@
-"""taskq for FastAPI: a lifespan that opens the queue, and dependencies that give routes its client.
+"""taskq for FastAPI: a lifespan that opens the queue application, and dependencies that give routes its client.
 
 ::
 

@@ -19,7 +19,7 @@ DEFAULT_NAME = "default"
 STATE_KEY = "taskq_applications"
 """Attribute of `app.state` and key of the lifespan state for the queue applications by name."""
 WORKERS_KEY = "taskq_workers"
-"""The same for the workers in this process, by the name of their queue application."""
+"""Attribute of `app.state` and key of the lifespan state for the workers in this process, by the same names."""
 
 _MISSING = (
     "this request has no queue application: create the app with FastAPI(lifespan=taskq_lifespan(taskq)). "
@@ -30,7 +30,7 @@ _MISSING = (
 
 @contextmanager
 def registered(app: Starlette, key: str, values: Mapping[str, object]) -> Iterator[None]:
-    """Store values by name on an app during a `with` block, in addition to those of an outer block."""
+    """Add values by name to an attribute of `app.state` for a `with` block. Values of an outer block stay visible."""
     before: dict[str, object] | None = getattr(app.state, key, None)
     setattr(app.state, key, {**(before or {}), **values})
     try:

@@ -23,7 +23,7 @@ def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool
 
 
 def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, open_for: str) -> list[Any]:
-    """Return the dependencies of a router. Without any, return a dependency that refuses every request.
+    """Return the dependencies of a router. If it is closed, return a dependency that refuses every request.
 
     Args:
         router: Name of the function that makes the router.

@@ -124,10 +124,10 @@ class TaskDependencies:
             checked.add(call)
 
     def find(self, call: Callable[..., Any], what: str = "") -> tuple[Callable[..., Any], Plan]:
-        """Return a dependency or its override, and how to call it.
+        """Return the function of a dependency, or that of its override, with the plan for calling it.
 
         Raises:
-            TaskDefinitionError: It does not work in a task.
+            TaskDefinitionError: The dependency does not work in a task.
         """
         call = self.dependency_overrides.get(call, call)
         if call not in self._plans:
@@ -137,7 +137,7 @@ class TaskDependencies:
 
 
 def _context(function: Callable[..., Any], args: tuple[Any, ...]) -> TaskContext:
-    """Return the context of this run. A task that is called like a function gets the given or a local one."""
+    """Return the context of this run. For a task that is called like a function: its argument, or a local context."""
     context = current.get() or next((each for each in args[:1] if isinstance(each, TaskContext)), None)
     return context or TaskContext(id="local", name=function_name(function), queue="", local=True)
 
@@ -205,7 +205,7 @@ class Resolver:
         raise _noted(error)
 
     def _values(self, plan: Plan, stack: ExitStack) -> dict[str, Any]:
-        """Return the values for a plan. The stack receives the cleanups."""
+        """Return the values of the parameters in a plan, by name. `stack` receives the cleanups of dependencies."""
         return {need.name: self._value(need, stack) for need in plan.needs} | self._context_of(plan)
 
     def _value(self, need: Need, stack: ExitStack) -> Any:
@@ -246,7 +246,7 @@ def _noted(error: BaseException | None) -> BaseException:
 
 
 class _InThread:
-    """A plain context manager that is entered and left in threads.
+    """Wraps a plain context manager as an asynchronous one. It is entered and left in threads.
 
     Leaving does not wait for a free thread of the pool: all of them may wait for what this context manager releases.
     """

@@ -14,7 +14,7 @@ from taskq_fastapi.applications import workers
 
 
 def health_router(*, show_details: bool = False) -> APIRouter:
-    """Return a router with `/livez` and `/readyz`, which everybody may call.
+    """Return a router with `/livez` and `/readyz`, which anyone may call.
 
     `/readyz` answers 200 while every worker of `taskq_lifespan(..., worker=...)` takes tasks and Redis executes its
     requests. Otherwise it answers 503, also while a dead worker is not replaced yet. Without a worker in the process

@@ -26,7 +26,7 @@ AppT = TypeVar("AppT", bound=Starlette)
 _logger = logging.getLogger("taskq.fastapi")
 
 ENDING_S = 10.0
-"""Seconds after its grace periods until the app ends without waiting for its worker."""
+"""Seconds after a worker's grace periods until the app ends without waiting for the worker any longer."""
 
 
 def taskq_lifespan(
@@ -102,7 +102,7 @@ def _by_name(taskq: Any) -> dict[str, TaskQ]:
 
 
 def _configs(taskqs: Mapping[str, TaskQ], worker: Any) -> dict[str, WorkerConfig | None]:
-    """Return the configurations of the workers by the name of their queue application. None: that of the settings."""
+    """Return the configuration of each worker, by the name of its queue application. None: that of the settings."""
     by_name = worker if isinstance(worker, Mapping) else dict.fromkeys(taskqs, worker)
     for name, each in by_name.items():
         if name not in taskqs:
@@ -149,7 +149,7 @@ async def _stop(
 async def _open(taskq: TaskQ) -> None:
     runtime = taskq.runtime
     try:
-        await asyncio.to_thread(runtime.endpoint.open)  # starting an embedded server blocks
+        await asyncio.to_thread(runtime.endpoint.open)  # in a thread: starting an embedded server blocks
         await runtime.async_runner.run(ping())
     except (BrokerAuthenticationError, EmbeddedRedisError):
         raise

@@ -44,7 +44,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to call a function.
+    """How to call a task or a dependency: which parameters get values, and of which kind the function is.
 
     Attributes:
         needs: Parameters whose values come from dependencies, in the order of the signature.
@@ -123,7 +123,7 @@ def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str,
     given = parameter.default if isinstance(parameter.default, _DEPENDS) else None
     _refuse_marker(parameter.default, where)
     if given is not None and given.dependency is not None:
-        annotation = parameter.annotation  # not resolved, because its names may exist only for type checkers
+        annotation = parameter.annotation  # unresolved: its names may exist only for type checkers
     else:
         annotation = _resolved(parameter, function, what)
         _refuse_request(annotation, where)
@@ -159,16 +159,16 @@ def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str,
 
 def _resolved(parameter: inspect.Parameter, function: Any, what: str) -> Any:
     annotation = resolve_annotation(parameter, _written(function), what)
-    while hasattr(annotation, "__value__") and not isinstance(annotation, type):  # `type SessionDep = Annotated[...]`
+    while hasattr(annotation, "__value__") and not isinstance(annotation, type):  # alias from a `type` statement
         annotation = annotation.__value__
     return annotation
 
 
 def _written(function: Any) -> Any:
-    """Return the function whose module defines the names in a signature."""
+    """Return the function whose module defines the names in the annotations of a dependency's signature."""
     while isinstance(function, partial):
         function = function.func
-    function = inspect.unwrap(function)  # `inspect.signature` shows the signature of the inner function
+    function = inspect.unwrap(function)  # `inspect.signature` does this, too
     if inspect.isclass(function):
         return function.__init__ if "__init__" in vars(function) else function.__new__
     return function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__

@@ -35,7 +35,7 @@ from taskq_fastapi.streams import Event, StateUnavailableError, Streams
 logger = logging.getLogger("taskq.fastapi")
 
 FIRST_LOOK_S = 0.1
-"""Seconds from a change to the next read of a streamed task; doubled after each read, up to `poll_every`."""
+"""Seconds between a change of a streamed task and the next read. Each read doubles the pause, up to `poll_every`."""
 _OPEN_FOR = "see every task whose id they know"
 _NOT_FOUND = "there is no such task: it has ended and is not stored, or was deleted, or never existed"
 _AWAY = "the queue does not answer"
@@ -174,7 +174,7 @@ async def _events(
     first: TaskStatus | None,
     poll_s: float,
 ) -> AsyncIterator[str]:
-    """Yield the events of a task. `first` is the status that was just read."""
+    """Yield the events of a task's stream. `first` is the status that was just read, None if the read failed."""
     pause_s = FIRST_LOOK_S
 
     async def read() -> Event:

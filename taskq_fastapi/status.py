@@ -132,10 +132,10 @@ class AcceptedDependency:
 
 
 def _path(request: Request, route: str, handle: TaskHandle[Any]) -> str | None:
-    """Return the path of a route of the app or of its outer app. None if neither has the route."""
+    """Return the path of the named route in the app or in the app that it is mounted in. None if neither has it."""
     scope = request.scope
     if "/" in handle.queue:
-        return None  # no route matches such a queue
+        return None  # the path parameter of the route accepts no slash
     values = {"queue": quote(handle.queue, safe=""), "task_id": quote(handle.id, safe="")}
     outermost = scope.get("app_root_path", scope.get("root_path", ""))
     for root, router in ((scope.get("root_path", ""), request.app.router), (outermost, scope.get("router"))):

@@ -43,7 +43,7 @@ class Event:
 
 
 class StateUnavailableError(Exception):
-    """The state cannot be read at present.
+    """The state that a stream reports cannot be read at the moment, for example because Redis does not answer.
 
     Args:
         data: The data of the event `trouble`.
@@ -92,7 +92,7 @@ class Streams:
                 whether the state has changed, and the seconds until the stream ends.
             last_event_id: Id of the last event that the client has received.
         """
-        if not self.has_room:  # other streams have begun since the request was accepted
+        if not self.has_room:  # others have opened since the request was checked
             yield f"retry: {FULL_MS}\n\n"
             return
         self._count += 1

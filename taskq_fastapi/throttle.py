@@ -28,16 +28,16 @@ ADDRESSES_MAX = 10_000
 SWEEP_S = 1.0
 """Minimum seconds between two sweeps for expired counts."""
 LOCK_PERIODS = 60
-"""Maximum number of periods that an address waits after many logins at the same time were refused."""
+"""Maximum number of rate limit periods that an address has to wait after many refused logins at the same time."""
 LOCK_S = 3600.0
-"""Maximum seconds that it waits, unless a single period is longer."""
+"""Maximum seconds that an address has to wait, unless a single period is longer."""
 LOG_EVERY_S = 60.0
 """Minimum seconds between two log lines about one address."""
 _SHARED = "others"
 _PROMPTING_SCHEMES = ("basic", "digest", "negotiate")
 """Schemes for which a browser prompts its user, so the first request of the browser has no credentials."""
 _LET_IN = "taskq.let_in"
-"""Key of the scope of a request whose user is authenticated."""
+"""Key in the ASGI scope that marks a request whose user is authenticated."""
 
 
 class TooManyError(HTTPException):
@@ -54,7 +54,7 @@ class TooManyError(HTTPException):
 
 
 class OwnRefusal(HTTPException):
-    """A refusal that does not depend on the user, so it does not count as a refused login."""
+    """A 403 response to a forged request. It does not depend on the user, so it does not count as a refused login."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(403, detail)
@@ -128,7 +128,7 @@ class LoginLimiter:
             self._full_at = {each: at for each, at in self._full_at.items() if at > now}
         name = self._counted_as(address)
         full_at = max(now, self._full_at.get(name, now)) + self._each_s
-        # Addresses that share a count wait only for the next token, because other addresses used the earlier ones.
+        # Addresses that share a count wait at most one period, because other addresses may have caused the refusals.
         self._full_at[name] = min(full_at, now + (self._period_s if name == _SHARED else self._lock_s))
 
     def _counted_as(self, address: str) -> str:

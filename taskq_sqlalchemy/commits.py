@@ -89,7 +89,7 @@ class AfterCommit:
 
     @contextmanager
     def _joining(self, app: TaskQ) -> Iterator[TransactionHook | None]:
-        """Yield the hook that postpones the send, None if the application's outbox writes a row to the session."""
+        """Yield the hook that sends after the commit. None if the outbox instead writes the task to the session."""
         outbox = app.outbox if app.settings.enqueue is EnqueueMode.OUTBOX else None
         if not isinstance(outbox, SQLAlchemyOutbox):
             yield self._hook
@@ -120,7 +120,7 @@ def enqueue_after_commit(*sessions: Any) -> AfterCommit:
 
 def _plain_session(session: Any) -> Session:
     found = session
-    if callable(getattr(found, "registry", None)):  # a registry: the session of this thread or task
+    if callable(getattr(found, "registry", None)):  # a `scoped_session`: get its session of this thread or task
         found = found.registry()
     found = getattr(found, "sync_session", found)
     if not isinstance(found, Session):
@@ -145,7 +145,10 @@ def _app_of(part: Whole) -> TaskQ:
 
 
 def _send(sendings: Sequence[SendAtLastCommit]) -> None:
-    """Count the commit for each sending. Log failures, because the commit cannot be undone."""
+    """Report the commit of one session to each sending, which sends once all its sessions have committed.
+
+    Errors are only logged, because the commit cannot be undone.
+    """
     for sending in sendings:
         try:
             sending()
@@ -169,15 +172,15 @@ class _Hook:
         return True
 
     async def adefer(self, send: Callable[[], None]) -> bool:
-        """As `defer`."""
+        """As `defer`, from a coroutine."""
         return self.defer(send)
 
 
 class _Waiting:
-    """What waits for the commits of one session, by the identity of a transaction; under None for the next one.
+    """The calls that wait for commits of one session, by the id of their transaction (None: the next transaction).
 
-    Neither the session nor a transaction, which knows it, is held: a session that is dropped without an end has to go,
-    and with it its connection.
+    It has no reference to the session or a transaction, so that a session that is dropped without an end is freed
+    together with its connection.
     """
 
     def __init__(self) -> None:
@@ -195,7 +198,7 @@ class _Waiting:
     def committed(self, session: Session) -> None:
         """Handle the commit of the innermost transaction."""
         savepoint = session.get_nested_transaction()
-        if savepoint is not None:  # calls that waited for the savepoint now wait for the transaction around it
+        if savepoint is not None:  # its calls now wait for the transaction around the savepoint
             waiting = self._sendings.pop(_key(savepoint), [])
             if waiting:
                 self._sendings.setdefault(_key(savepoint.parent), []).extend(waiting)
@@ -217,7 +220,7 @@ class _Waiting:
         if not ready:
             return
         if in_greenlet():
-            await_only(asyncio.to_thread(_send, ready))  # all in one call, which no cancellation cuts short
+            await_only(asyncio.to_thread(_send, ready))  # one call, so that a cancellation cannot split it
         else:
             _send(ready)
 

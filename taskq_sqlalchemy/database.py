@@ -42,7 +42,7 @@ class AsyncDatabase:
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Call a function in a new transaction, commit it, and return the function's result."""
-        with self._lock:  # makes `close` wait for calls that use the loop
+        with self._lock:  # `close` must not stop the loop before the call is submitted
             loop, engine = self._open()
             future = asyncio.run_coroutine_threadsafe(_call(engine, work), loop)
         return future.result()

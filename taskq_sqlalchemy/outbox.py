@@ -117,7 +117,7 @@ class SQLAlchemyTable:
         size_before = func.sum(locked.c.size).over(order_by=locked.c.id) - locked.c.size
         sized = select(locked.c.id, size_before.label("size_before")).subquery()
         fitting = select(sized.c.id).where(sized.c.size_before < most_bytes)
-        # One statement: a transaction of SQLite that reads before it writes fails if another one writes in between.
+        # A single statement, because a SQLite transaction that reads first fails if another one writes before it does.
         statement = (
             update(self._table)
             .where(c.id.in_(fitting))
@@ -133,7 +133,7 @@ class SQLAlchemyTable:
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
-        """Give up the claim on rows; they can be claimed again after so many seconds."""
+        """Give up the claim on rows. Other senders can claim them after `seconds`."""
         until = UnixNow() + seconds if seconds > 0 else None
         of_claim = self._columns.receipt.in_(receipts), self._columns.claim == claim
         statement = update(self._table).where(*of_claim).values(claim="", claimed_until_s=until)
@@ -146,7 +146,7 @@ class SQLAlchemyTable:
         return None if row is None else OutboxRow.from_columns(row, 0.0).info()
 
     def figures(self) -> OutboxFigures:
-        """Count the waiting rows."""
+        """Return the number of waiting rows and the age of the oldest."""
         statement = select(func.count(), UnixNow() - func.min(self._columns.created_s)).select_from(self._table)
         waiting, oldest_s = self._database.run(lambda connection: connection.execute(statement).one())
         return OutboxFigures(waiting=waiting, oldest_s=None if oldest_s is None else max(0.0, oldest_s))
@@ -189,15 +189,15 @@ class SQLAlchemyOutbox:
             self._joined.reset(token)
 
     def in_transaction(self) -> bool:
-        """Whether rows go to a session that has not committed yet."""
+        """Return whether `keep` would add rows to a session, inside `joined`, so that they wait for its commit."""
         return self._joined.get() is not None
 
     async def ain_transaction(self) -> bool:
-        """As `in_transaction`."""
+        """As `in_transaction`, from a coroutine."""
         return self.in_transaction()
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Add rows to the session, or write them at once; call `committed` after the commit."""
+        """Add rows to the session of `joined`, or write them at once without one. Call `committed` after the commit."""
         joined = self._joined.get()
         if joined is None:
             warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
@@ -209,7 +209,7 @@ class SQLAlchemyOutbox:
         hook.defer(partial(committed, self._table))
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """As `keep`, in a thread if it writes now."""
+        """As `keep`, from a coroutine. Rows that are written at once are written in a thread."""
         if self.in_transaction():
             self.keep(rows, committed)
         else:
@@ -224,7 +224,7 @@ class SQLAlchemyOutbox:
         return await asyncio.to_thread(self.find, task_id)
 
     def tables(self) -> list[SQLAlchemyTable]:
-        """Return the one table, for the relay of workers."""
+        """Return the table of the outbox as a list, for the worker service that sends its rows (the relay)."""
         return [self._table]
 
     def close(self) -> None:
@@ -233,7 +233,7 @@ class SQLAlchemyOutbox:
 
 
 def _name_of(url: URL) -> str:
-    """Return a name for logs, metrics and the lease of the relay: databases that share a Redis need different ones."""
+    """Return the name of a database for logs, metrics and the relay's lease. It differs between databases."""
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "memory").absolute())
     host = url.host or str(url.query.get("host", "localhost"))

@@ -77,7 +77,7 @@ def taskq_router(
         tuple(trusted_origins),
         LoginLimiter(failed_logins),
     )
-    # `_let_in` runs last, when the dependencies of the app have authenticated the caller.
+    # `_let_in` comes last, so that it runs only after the app's dependencies have authenticated the caller.
     router = APIRouter(dependencies=[*dependencies, Depends(_let_in)], route_class=route_class, responses=RESPONSES)
     inspector = AsyncInspector(taskq)
     parts = Parts(

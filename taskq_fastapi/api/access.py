@@ -21,7 +21,7 @@ Redact = Callable[[str, str, Any], Any]
 """Called with the name of a task, the kind of a value (`payload`, `result`, `headers`, `error`, `traceback`,
 `progress`) and the value; returns the value to show."""
 Allowed = bool | Callable[..., bool | Awaitable[bool]]
-"""A permission of all callers, or a FastAPI dependency that returns it for a request."""
+"""Whether callers have a permission: a bool for all callers, or a FastAPI dependency that decides for each request."""
 Who = Callable[..., str | Awaitable[str]]
 """A FastAPI dependency that returns the name of the caller."""
 LISTED_BYTES = 16 * 1024
@@ -31,7 +31,7 @@ REDACTION_FAILED = "[not shown: the redaction failed]"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The visible parts of tasks for one request.
+    """Decides which parts of tasks the caller of one request may see, and redacts them.
 
     Attributes:
         payloads: Whether payloads, results and tracebacks are visible.
@@ -43,7 +43,7 @@ class Shown:
 
     @property
     def may_ask_payloads(self) -> bool:
-        """Whether payloads may be searched, edited and compared, which reveals their contents."""
+        """Whether the caller may search, edit and compare payloads, which reveals their contents."""
         return self.payloads and self.redact is None
 
     def check_may_ask(self, what: str) -> None:
@@ -105,7 +105,7 @@ def _no_constant(word: str) -> Any:
 
 
 class Audit:
-    """Logs the actions of a caller to `taskq.audit`, without payloads.
+    """Writes the actions of one caller to the audit log (logger `taskq.audit`), without payloads.
 
     Args:
         who: Name of the caller.
@@ -116,7 +116,7 @@ class Audit:
 
     @contextmanager
     def action(self, action: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """Log an action with its facts and outcome, also if it fails. The block adds facts to the yielded dict."""
+        """Log an action with its facts and outcome, even if it fails. The caller can add facts to the yielded dict."""
         outcome: dict[str, Any] = {}
         ended = "cut off"
         try:

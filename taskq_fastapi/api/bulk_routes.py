@@ -80,7 +80,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
         if wanted.payload:
             shown.check_may_ask("a search in payloads")
         facts = {**wanted.model_dump(exclude={"payload", "text"}, exclude_defaults=True), "state": wanted.state.value}
-        facts |= {name: "given" for name in ("payload", "text") if getattr(wanted, name)}  # may contain payloads
+        facts |= {name: "given" for name in ("payload", "text") if getattr(wanted, name)}  # may quote payloads
         tasks = TaskFilter(**wanted.model_dump(exclude_none=True), in_payload=shown.may_ask_payloads)
         with audit.action(f"{body.action.value}_all", **facts, **body.options) as outcome:
             part = await inspector.act_on_matching(

@@ -89,7 +89,7 @@ def fields_of(record: object) -> dict[str, Any]:
 
 
 def model_of(record: type, name: str = "", *, is_partial: bool = False, **replaced: Any) -> type[Record]:
-    """Return the response model of a record. Further calls return the same model. A field `cursor` is named `next`.
+    """Return the response model of a record class. It is created once. A field `cursor` of the record is named `next`.
 
     Args:
         record: A dataclass.
@@ -122,7 +122,7 @@ def list_of(model: Any) -> Any:
 
 
 def wrapper(name: str, doc: str, **types_of_fields: Any) -> type[Record]:
-    """Return the model of an answer with the given fields."""
+    """Return the model of a response that has these fields."""
     fields: dict[str, Any] = {each: (kind, ...) for each, kind in types_of_fields.items()}
     return create_model(name, __base__=Record, __doc__=doc, **fields)
 
@@ -268,7 +268,7 @@ class Acted(BaseModel):
 
 
 def acted_of(report: ActionReport, *, scanned: int, following: str | None, names: bool) -> Acted:
-    """Return the response for an action on tasks. `names` adds the changed tasks."""
+    """Return the response for an action on tasks. `names` adds the queue and id of each changed task."""
     return Acted(
         done=len(report.done),
         done_tasks=[TaskAddress(queue=text(each.queue), id=text(each.id)) for each in report.done] if names else [],

@@ -33,14 +33,14 @@ CursorQuery = Annotated[str | None, Query(description="`next` of the previous an
 
 
 def whole(value: object) -> object:
-    """Check for a number as JSON defines an integer: accept 5 and 5.0, but neither true nor "5"."""
+    """Check that a value is a number, before pydantic converts it: accept 5 and 5.0, but neither true nor "5"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a whole number")
     return value
 
 
 Age = Annotated[int, Field(ge=0, le=AGE_MAX), BeforeValidator(whole)]
-"""An age in seconds in the body of a request. The bounds come first, so that the schema contains them."""
+"""An age in seconds in the body of a request. `Field` comes first, because only then the schema contains the bounds."""
 Concurrency = Annotated[int, Field(ge=1, le=CONCURRENCY_MAX), BeforeValidator(whole)]
 """A concurrency in the body of a request."""
 

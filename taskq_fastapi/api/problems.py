@@ -42,7 +42,7 @@ MEDIA_TYPE = "application/problem+json"
 BODY_MAX = 1024 * 1024
 """Maximum number of bytes in the body of a request."""
 PAYLOAD_BODY_MAX = 24 * 1024 * 1024
-"""The same where the body contains a payload, which may have 16 MiB, in base64."""
+"""Maximum number of bytes in a body that contains a payload: 16 MiB in base64."""
 _URN = "urn:taskq:problem:"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -91,7 +91,7 @@ _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (BrokerFullError, 503, "redis-full", "Redis has no memory left"),
     (BrokerError, 503, "redis-refused", "Redis refused the request"),
 )
-"""Kinds of errors. A subclass comes before its base class."""
+"""Exception class, HTTP status, name and title of each kind of error. A subclass comes before its base class."""
 _STATUSES = {
     400: ("malformed-request", "The request cannot be read"),
     401: ("not-authenticated", "The caller is not authenticated"),
@@ -118,7 +118,7 @@ def _response(status: int) -> dict[str, Any]:
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {status: _response(status) for status in _STATUSES if status != 500}
-"""Problems of all routes for the OpenAPI description. The route `/problems` adds their schema to it."""
+"""Error responses that the OpenAPI description lists for all routes. The route `/problems` adds their schema."""
 
 
 def kinds() -> list[Problem]:
@@ -223,7 +223,7 @@ def problem_route(
                     response = of_error(error)
                 except Exception:
                     if not is_let_in(request):
-                        limiter.refuse(request, 403)  # a dependency refused the request with an error of the app
+                        limiter.refuse(request, 403)  # a dependency of the app raised an error of its own
                     raise
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"

@@ -110,4 +110,4 @@ async def _one(inspector: AsyncInspector, entry_id: str, shown: Shown) -> dict[s
     for entry in await inspector.scheduler_entries():
         if entry.id == entry_id:
             return models.schedule_of(entry, shown)
-    raise EntryNotFoundError(entry_id)  # another request has just removed it
+    raise EntryNotFoundError(entry_id)  # another request has just removed the schedule

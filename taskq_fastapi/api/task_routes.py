@@ -80,7 +80,7 @@ class TaskChange(StartChange):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of the inspector."""
+        """The options of the action, as keyword arguments for the inspector."""
         return {"at": self.at, "after": self.after, "to_queue": self.to_queue}
 
 
@@ -169,11 +169,11 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
     @router.post("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"])
     async def change_task(queue: QueuePath, task_id: TaskIdPath, body: TaskChange, audit: AuditDep) -> Changed:
         """Run a task now, retry it later, archive, delete, cancel or move it."""
-        await inspector.act_on((), body.action, **body.options)  # refuses options that do not belong to the action
+        await inspector.act_on((), body.action, **body.options)  # without tasks, this only checks the options
         received_by = None
         with audit.action(body.action.value, queue=queue, task_id=task_id, **body.options):
             if body.action is TaskAction.CANCEL:
-                # `cancel_task` takes no queue. This raises if the task is not in the queue of the path.
+                # `cancel_task` takes no queue, so check here that the task is in the queue of the path.
                 await inspector.task(queue, task_id)
                 received_by = await inspector.cancel_task(task_id)
             else:

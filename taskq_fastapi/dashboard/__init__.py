@@ -102,7 +102,7 @@ def taskq_dashboard(
         return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
     app.router.route_class = _guarded(limiter)
-    # One route for all paths, so that the dependencies run before every response.
+    # One route serves all paths, so that the app's dependencies also run before files and error pages.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app
 
@@ -123,7 +123,7 @@ def _guarded(limiter: LoginLimiter) -> type[APIRoute]:
                         return secured(PlainTextResponse(text, error.status_code, headers=error.headers))
                     try:
                         return await handle(request)
-                    except HTTPException as error:  # raised by a dependency
+                    except HTTPException as error:  # a dependency of the app refused the request
                         limiter.refuse(request, error.status_code, error.headers)
                         raise
 

@@ -32,7 +32,7 @@ class Asset:
 
 
 class Assets:
-    """The static files, which are read once.
+    """The static files of the dashboard. They are read into memory once.
 
     Attributes:
         paths: Addresses of the files by name.

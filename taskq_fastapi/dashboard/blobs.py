@@ -20,7 +20,7 @@ SHOWN_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """The visible text of bytes.
+    """The visible text of a payload or result.
 
     Attributes:
         text: The text, or "".
@@ -32,18 +32,18 @@ class Blob:
 
 
 NO_BLOB = Blob("")
-"""The text of no bytes."""
+"""The visible text of an empty payload or result."""
 
 
 def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
-    """Return the text of bytes in a list: the beginning, in one line."""
+    """Return the text of a payload or result for a list: its beginning, in one line."""
     blob = _read(shown, name, what, data, most=LISTED_BYTES, indent=None)
     text = " ".join(blob.text.split()) if "\n" in blob.text else blob.text
     return Blob(text if len(text) <= LISTED_CHARS else f"{text[: LISTED_CHARS - 1]}…", blob.note)
 
 
 def whole(shown: Shown, name: str, what: str, data: bytes, *, size: int | None = None) -> Blob:
-    """Return the text of bytes on their own page. JSON is indented. `size` is their number if not all were read."""
+    """Return the text of a payload or result for its page, with JSON indented. `size` counts also bytes not read."""
     return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2, size=size)
 
 

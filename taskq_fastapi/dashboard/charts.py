@@ -22,7 +22,7 @@ HOVER_WIDTH = 1000 / HOVERS
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A value of samples that a chart shows.
+    """A value, such as runs per second, that a chart shows over time.
 
     Attributes:
         key: Name of the measure in addresses and ids.

@@ -14,7 +14,8 @@ from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.view import Shown, View
 
 ASK = "ask"
-"""Name of the field of a form that only requests the question. The values of such a form are too long for a URL."""
+"""Name of the field of a form that only requests the confirmation page. It is sent by POST, because the selected tasks
+do not fit in a URL."""
 
 
 Show = Callable[[View], Awaitable[Shown | Response]]

@@ -62,7 +62,7 @@ def serve(
 
 
 def local_app(taskq: TaskQ, *, read_only: bool) -> ASGIApp:
-    """Return the open dashboard for this machine."""
+    """Return a dashboard without a login that answers only requests from this machine."""
     return LocalOnly(_app(taskq, read_only=read_only, login=None))
 
 

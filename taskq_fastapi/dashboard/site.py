@@ -44,7 +44,7 @@ HEADERS = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # no-referrer would also hide the origin of our own forms
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send no origin with our forms
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -54,7 +54,7 @@ STATUS = (
     pmarked("HTTP status", "Not Found"),
     pmarked("HTTP status", "Method Not Allowed"),
     pmarked("HTTP status", "Content Too Large"),
-    pmarked("HTTP status", "Request Entity Too Large"),  # the same before Python 3.13
+    pmarked("HTTP status", "Request Entity Too Large"),  # name of status 413 before Python 3.13
     pmarked("HTTP status", "Unsupported Media Type"),
     pmarked("HTTP status", "Too Many Requests"),
     pmarked("HTTP status", "Internal Server Error"),
@@ -121,7 +121,7 @@ class Site:
             raise HTTPException(405, gettext("this method is not allowed"), headers={"Allow": "GET, HEAD, POST"})
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
-        except (BadRequestError, ConfigurationError) as error:  # such as an invalid cursor
+        except (BadRequestError, ConfigurationError) as error:  # a value in the request, such as a cursor
             return self._error(view, 400, error_text(error))
         except BrokerError as error:
             logger.warning("a request to the dashboard failed: %s", error)
@@ -166,7 +166,7 @@ class Site:
 
     def _stream(self, view: View, page: Page) -> Response:
         if not page.is_live or not view.preferences.interval:
-            return Response(status_code=204)  # an EventSource does not reconnect after 204
+            return Response(status_code=204)  # 204 stops the browser's EventSource from reconnecting
         if not self._streams.has_room:
             return PlainTextResponse(gettext("too many pages are open"), 503, headers={"Retry-After": "10"})
 
@@ -177,7 +177,8 @@ class Site:
 
         async def current() -> Event:
             again = View(self.services, view.request, view.path, view.user, is_stream=True)
-            with translated_with(catalogue(view.language)):  # the language of the request no longer applies here
+            # The stream runs after the request, whose language no longer applies.
+            with translated_with(catalogue(view.language)):
                 try:
                     shown = await page.show(again)
                     if isinstance(shown, Response):
@@ -196,7 +197,8 @@ class Site:
             return last
 
         async def wait(_is_changed: bool, left_s: float) -> bool:
-            await asyncio.sleep(min(next_update - loop.time(), QUIET_S, left_s))  # QUIET_S: keep-alive comments are due
+            # Return at least every QUIET_S seconds, so that keep-alive comments are sent.
+            await asyncio.sleep(min(next_update - loop.time(), QUIET_S, left_s))
             return not await view.request.is_disconnected()
 
         last_event_id = view.request.headers.get("last-event-id")

@@ -24,7 +24,7 @@ def roughly(value: datetime | None) -> str:
 
 
 def in_utc(value: str) -> datetime | None:
-    """Return the time in a form field, which is in UTC. None if it is not valid."""
+    """Parse the value of a time field in a form. The field has no time zone and means UTC. None if it is not valid."""
     try:
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
     except ValueError:

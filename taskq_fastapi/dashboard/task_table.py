@@ -33,12 +33,12 @@ COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
 
 
 def mark_of(task: TaskRecord) -> str:
-    """Return the form value for a task and its last known state."""
+    """Return the value by which a form names a task and its state when the page was shown."""
     return f"{task.state}/{quote(task.queue.encode('utf-8', 'surrogateescape'), safe='')}/{task.id}"
 
 
 def ref_of(mark: str) -> TaskRef:
-    """Return the task of a form value.
+    """Return the task that a form value from `mark_of` names.
 
     Raises:
         BadRequestError: The form value is not valid.
@@ -102,7 +102,7 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
     if task.state is TaskState.ACTIVE:
         status = status_of(task, now)
         if status == ORPHANED:
-            actions = []  # no worker would receive the request
+            actions = []  # the task's worker is lost, so nothing would receive a cancellation
     if not isinstance(task, TaskInfo):
         return Row(task=task, mark=mark_of(task), error=task.problem, status=status, actions=actions)
     return Row(

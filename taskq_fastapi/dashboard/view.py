@@ -40,11 +40,11 @@ def own_link(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """The content of a page.
+    """The content of a page, which `rendering` turns into HTML.
 
     Attributes:
-        template: Name of its template.
-        title: Its title.
+        template: Name of the template.
+        title: Title of the page.
         context: Variables of the template besides `view`.
         status: The HTTP status.
     """

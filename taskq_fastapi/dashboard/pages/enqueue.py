@@ -56,7 +56,7 @@ async def show(view: View) -> Shown:
 
 
 async def _fields_of_task(view: View, task: AnyTask) -> dict[str, str]:
-    """Return the form fields that repeat another task."""
+    """Return the values of the form fields that enqueue a copy of the task named in the address."""
     found = await view.inspector.task(view.query.need("like_queue"), view.query.get("like"))
     if not isinstance(found, TaskInfo) or found.name != task.name:
         raise BadRequestError(gettext("the task to copy has another type"))

@@ -16,7 +16,7 @@ async def show(view: View) -> Shown:
     """Show facts about the server and its problems."""
     row = await view.dashboard.store()
     findings = await asyncio.to_thread(_findings, view)
-    info = row.info if view.user.role is Role.OPERATOR else {}  # contains paths, addresses and hosts of the server
+    info = row.info if view.user.role is Role.OPERATOR else {}  # INFO contains paths and addresses of the server
     return view.page("redis.html", title=row.kind or "Redis", row=row, info=info, findings=findings)
 
 

@@ -25,5 +25,5 @@ async def show(view: View) -> Shown:
 async def save(view: View, form: Form) -> Done:
     """Save the preferences in a cookie."""
     view.new_preferences = preferences.chosen(form)
-    with translated_with(catalogue(language_by(view.new_preferences, view.request))):  # the language of the next page
+    with translated_with(catalogue(language_by(view.new_preferences, view.request))):  # in the chosen language
         return Done(text=gettext("Saved in this browser."))

@@ -88,7 +88,7 @@ def _progress_message(view: View, task: TaskInfo) -> str:
 
 
 def _cannot_reach_worker(task: TaskRecord, action: TaskAction) -> bool:
-    """Return whether the action is a cancellation that no worker would receive."""
+    """Return whether the action is a cancellation that no worker would receive, because the task's worker is lost."""
     return action is TaskAction.CANCEL and is_orphaned(task, utc_datetime(SYSTEM_CLOCK.time()))
 
 

@@ -31,7 +31,7 @@ SELECTED_MAX = 200
 _TEMPLATES = {TaskAction.RETRY: "question_retry.html", TaskAction.MOVE: "question_move.html"}
 _OPTIONS = ("minutes", "at", "to_queue")
 _NOT_AUDITED = ("payload", "text")
-"""Fields of a filter whose values may contain payloads. The audit log says only that they are given."""
+"""Fields of a filter whose values may be parts of payloads. The audit log contains only that they were given."""
 
 
 def action_of(form: Form) -> TaskAction:
@@ -118,7 +118,10 @@ async def act_on_selected(view: View, form: Form) -> Done:
 
 
 def _next_page(form: Form, task: TaskRef, to_queue: str) -> str | None:
-    """Return the link to show after a task was deleted or moved from its own page."""
+    """Return the page to show after a task was deleted or moved from its own page, which no longer exists.
+
+    None if the action was started from another page, which is shown again.
+    """
     if not (own_link(form.get("back")) or "").startswith("./task?"):
         return None
     if to_queue:
@@ -214,7 +217,7 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
 
 
 async def _total(view: View, wanted: TaskFilter, state: TaskState) -> int:
-    """Return the number of tasks to read."""
+    """Return the number of tasks that an action on all matching tasks has to read, for its progress."""
     if wanted.group is not None and wanted.queue is not None:
         return await view.inspector.count(wanted.queue, state, group=wanted.group)
     if wanted.queue is not None:

@@ -51,7 +51,7 @@ async def show(view: View) -> Shown:
         paging = view.paging(total_of(wanted.of(infos), wanted.state))
         tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
     filter_fields = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
-    # If the task with the searched id is deleted meanwhile, an action on all matching tasks would search for the text.
+    # A search by id offers no action on all matches: once that task is deleted, the id would be searched as text.
     is_bulk = wanted.state is not None and not any(task.id == wanted.text for task in tasks)
     listed = await listing(
         view, tasks, state=None, now=now, paging=paging, filter_fields=filter_fields, is_bulk=is_bulk
