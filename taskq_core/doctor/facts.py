@@ -11,7 +11,7 @@ from taskq_core.repair.reconcile import Finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """One server: the only one, or a primary of a cluster.
+    """Facts about one Redis server: the only one, or a primary of a cluster.
 
     Attributes:
         address: Its address, without a password.
@@ -32,7 +32,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A right that this user lacks: a command, key pattern or channel, and the answer of the server."""
+    """A right that this Redis user lacks: a command, key pattern or channel, and the server's error."""
 
     action: str
     answer: str
@@ -68,17 +68,17 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFacts:
-    """One queue.
+    """Facts about one queue.
 
     Attributes:
         name: Its name.
         counts: Its tasks by state, and whether it is paused; None if they cannot be counted.
-        is_served: True if a running worker, of any language, serves the queue.
+        is_served: True if a running worker (taskq or Go) serves the queue.
         quarantined: Tasks in quarantine because they cannot be read.
         quarantined_ids: Ids of the first 100 of them.
         is_half_removed: True if a removal was started and not finished.
-        unlimited: Workers that serve the queue without keeping its limits, as `host:pid`.
-        has_keeper: True if a worker that keeps limits serves the queue, or if that is unknown.
+        unlimited: Workers that serve the queue without enforcing its limits, as `host:pid`.
+        has_keeper: True if a worker that enforces limits serves the queue, or if that is unknown.
         workflows: Running workflows with this home queue.
         has_taskq_worker: True if a taskq worker serves the queue, or if that is unknown.
         damage: Damaged tasks; None if the tasks were not checked.

@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The finding of one check.
+    """One finding of the doctor: the result of one check of a server, queue or key.
 
     Attributes:
         level: Its severity.

@@ -23,7 +23,7 @@ ANY = -1
 
 
 class KeyKind(StrEnum):
-    """Problem of a key.
+    """Kind of problem of a Redis key.
 
     A failover of one node of a cluster can lose the entry of a queue in the list of queues, and `doctor --fix` adds
     it again. Nothing that taskq, Go or Redis does produces the other kinds, so they are only reported.
@@ -149,7 +149,7 @@ class Surveyor:
         ]
 
     def note(self, found: Surveyed) -> None:
-        """Check some keys."""
+        """Check the keys of one step of the scan, and add damaged ones to the census."""
         for head in found.heads:
             name = self._queue_of(head + "t:")
             if name is not None:
@@ -158,7 +158,7 @@ class Surveyor:
             self._note_key(each)
 
     def finish(self, registered: Collection[str]) -> Census:
-        """Return the census. `registered` are the names in the list of queues."""
+        """Add queues that are missing in `registered`, the list of queues, and return the census."""
         self.census.damage += [
             KeyDamage(
                 kind=KeyKind.UNREGISTERED_QUEUE,
@@ -215,7 +215,8 @@ def _check(
         wrong = KeyKind.NO_NUMBER, "the counter is not a number"
     elif lives_s == STAYS and each.ttl_ms >= 0:
         wrong = KeyKind.EXPIRING, "the key expires and should not"
-    elif lives_s > 0 and each.ttl_ms < 0 and not (is_lock and each.about[:1] in ("0", "2")):  # see reconcile
+    # except locks that `reconcile` releases (0), or whose lock rule needs no expiry (2); see `survey.lua`
+    elif lives_s > 0 and each.ttl_ms < 0 and not (is_lock and each.about[:1] in ("0", "2")):
         wrong = KeyKind.ENDLESS, f"the key never expires and should within {lives_s} s"
     if wrong is not None:
         yield KeyDamage(kind=wrong[0], queue=queue, key=each.key, detail=wrong[1])

@@ -62,7 +62,7 @@ def check_persistence(node: NodeFacts, info: Info) -> Findings:
 
 
 def check_saving(node: NodeFacts, info: Info) -> Findings:
-    """Check that the last writes to disk succeeded."""
+    """Check that the server's last writes to disk (snapshot and append-only file) succeeded."""
     failed = [
         what
         for what, name in (
@@ -102,7 +102,7 @@ def check_eviction(node: NodeFacts, info: Info) -> Findings:
 
 
 def check_memory(node: NodeFacts, info: Info) -> Findings:
-    """Check that memory is left."""
+    """Check that the server uses less memory than `maxmemory` allows."""
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     share = used / limit if limit else 0.0
     if share < MEMORY_YELLOW:
@@ -198,7 +198,7 @@ NODE_RULES: tuple[Callable[[NodeFacts, Info], Findings], ...] = (
 
 
 def check_node(node: NodeFacts) -> Findings:
-    """Check one server by all rules. A user who may not ask for INFO learns of the clock alone."""
+    """Check one server by all rules. If this Redis user may not run INFO, check only the clock."""
     if node.info is None:
         yield yellow(
             "version",

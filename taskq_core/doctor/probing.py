@@ -29,7 +29,7 @@ REQUEST_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitness:
-    """The result of a probe.
+    """The result of a health probe.
 
     Attributes:
         reason: Why the application cannot work, "" if it can. It never contains a password.
@@ -47,7 +47,7 @@ class Fitness:
         return not self.reason
 
     def document(self) -> dict[str, Any]:
-        """Return the result in the form of the body of `/readyz`."""
+        """Return the result as a dict in the format of the response body of `/readyz`."""
         document: dict[str, Any] = {"status": "ready" if self.is_ready else "unready"}
         if self.reason:
             document["reason"] = self.reason

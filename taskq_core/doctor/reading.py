@@ -92,7 +92,7 @@ class _Reader:
             unlisted = {each.queue for each in census.damage if each.kind is KeyKind.UNREGISTERED_QUEUE}
             names = sorted({*names, *unlisted, *census.removed})
         queues: list[QueueFacts] = []
-        sizes: dict[str, int] = {}  # of the queues whose tasks can be checked
+        sizes: dict[str, int] = {}  # number of tasks by queue, for the queues whose tasks can be checked
         for name in names:
             strange = self._strange(self._keys.queue(name))
             wrong_types += strange
@@ -118,7 +118,8 @@ class _Reader:
 
     def _unscheduled(self) -> list[str]:
         """Return the ids of the application's periodic tasks if no running scheduler has any of them."""
-        with suppress(TaskQError):  # SCHEDULE is invalid, which workers report, or a right is missing
+        # the setting SCHEDULE is invalid, which workers report, or this user may not read schedulers
+        with suppress(TaskQError):
             ids = [entry.id for entry in self._app.periodic_tasks()]
             if ids and {entry.id for entry in self._inspector.scheduler_entries()}.isdisjoint(ids):
                 return ids
@@ -147,7 +148,8 @@ class _Reader:
         try:
             runner.run(diagnosis.read_time(), patience_s=patience_s)
         except BrokerAuthenticationError as error:
-            if "permission" not in str(error):  # the password is right, and the user has few rights
+            # other errors mean a wrong password; this one means that the user lacks a right
+            if "permission" not in str(error):
                 raise
 
     def _node(self, runner: SyncRunner) -> NodeFacts:
@@ -191,7 +193,7 @@ class _Reader:
                 ):
                     self._try(refused, action, partial(runner.run, operation))
         if "'eval'" in refused.get("EVALSHA", ""):
-            del refused["EVALSHA"]  # allowed: the server refused the EVAL that followed
+            del refused["EVALSHA"]  # EVALSHA itself is allowed: the server refused the EVAL that followed
         can_run_scripts = not {"EVAL", "EVALSHA"} & refused.keys()
         own = _pattern(queue.own_prefix, queue.name)
         # Try each key pattern separately, so that the finding names the missing one.
@@ -277,7 +279,7 @@ class _Reader:
                     self._look(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
                 )
             workflows = self._look(diagnosis.count_members(keys.workflows_running)) or 0
-        except BrokerReplyError:  # a key of the wrong type, which is reported separately
+        except BrokerReplyError:  # the queue has a key of the wrong type, which is reported separately
             self._is_complete = False
             counts, quarantined, workflows = None, 0, 0
         keepers = self._look(limits.list_keepers(keys)) if self._look(limits.has_limits(keys)) else None
@@ -359,13 +361,13 @@ def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:
     except BrokerAuthenticationError:
         return None
     except BrokerReplyError as error:
-        if "unknown command" in str(error):  # renamed or removed by a managed service
+        if "unknown command" in str(error):  # a managed service may have renamed or removed the command
             return None
         raise
 
 
 def _action(command: str, answer: str, *, keys: str = "", channels: str = "") -> str:
-    """Return what was refused: a key pattern, a channel pattern, or else the command."""
+    """Return what a server's error refuses: a key pattern, a channel pattern, or else the command."""
     if keys and re.search(r"\bkeys?\b", answer):
         return f"keys {keys}"
     if channels and re.search(r"\bchannels?\b", answer):

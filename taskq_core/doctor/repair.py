@@ -72,7 +72,7 @@ def plan(facts: Facts) -> list[Repair]:
 
 
 def for_a_person(facts: Facts) -> list[Repair]:
-    """Return the problems that need a decision, each with advice."""
+    """Return the problems that cannot be repaired automatically, because a person must decide. Each has advice."""
     left: list[Repair] = []
 
     def leave(queue: str, kind: str, subject: str, detail: str) -> None:
@@ -151,7 +151,7 @@ class Repairer:
         return self.repairs
 
     def _try(self, name: str, kind: str, act: Callable[[QueueKeys], None]) -> None:
-        """Repair a queue. Record an error that concerns only this queue."""
+        """Run one repair of a queue. If Redis refuses it, record the error and go on with other queues."""
         try:
             act(self._keys.queue(name))
         except (BrokerAuthenticationError, BrokerFullError, BrokerReplyError) as error:

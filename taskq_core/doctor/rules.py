@@ -16,7 +16,7 @@ from taskq_core.errors import BrokerAuthenticationError, BrokerError
 from taskq_core.wire import TaskState
 
 NOT_NEEDED = ("SCRIPT|EXISTS",)
-"""Commands that only tools use, not taskq."""
+"""Commands that only tools use, not clients and workers. A missing right to one is a yellow finding, not a red one."""
 _LATER = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 
 
@@ -193,11 +193,11 @@ def _is_complete(facts: Facts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One check.
+    """One check of the doctor.
 
     Attributes:
         check: Name of the check.
-        find: Yields the problems.
+        find: Yields a finding for each problem.
         fine: The green finding if there are none; "" for no such finding.
         is_known: Whether the facts suffice for a green finding.
     """

@@ -45,7 +45,7 @@ _COMPRESSED_FROM = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposition:
-    """The answer to a scrape: the body, and its headers."""
+    """The HTTP response to a scrape: the body, and its headers."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -58,7 +58,7 @@ class _Page(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics."""
+        """Return the metrics of this scrape to the Prometheus client library."""
         return iter(self._metrics)
 
 
@@ -111,7 +111,7 @@ class Exporter:
             registry.register(_Page(list(self._series.families(reading))))
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the header is invalid
+        except (TypeError, ValueError):  # the scraper's `Accept` header is invalid: answer in the text format
             encode, content_type = choose_encoder("")
         body = encode(registry)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -133,10 +133,10 @@ class Exporter:
             async with asyncio.timeout(patience_s):
                 return await asyncio.shield(self._running)
         except TimeoutError:
-            return None  # the reading continues, for the next scrape
+            return None  # the reading of Redis continues in the background, for the next scrape
 
     async def close(self) -> None:
-        """Cancel a running reading."""
+        """Cancel a running reading of Redis."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -154,7 +154,7 @@ class Exporter:
             if was_up:
                 words = str(error) or f"no answer within {self._config.timeout_s:g} s"
                 logger.warning("queues cannot be read; scrapes return taskq_up 0: %s", words)
-        finally:  # also if the event loop of the caller is closed
+        finally:  # also after a cancellation, when the caller's event loop closes
             self._last, self._last_at = found, self._clock.monotonic()
             self._duration_s = self._last_at - began
             self._failures += found is None
@@ -214,7 +214,7 @@ class Exporter:
         self._refused = set(refused)
 
     async def _send(self, operation: Operation[Any]) -> Any:
-        """Send an operation, at most three times: a connection that Redis closed does not mean that Redis is down."""
+        """Send an operation, at most three times, because a closed connection does not mean that Redis is down."""
         for _ in range(_TRIES - 1):
             try:
                 return await self._app.runtime.async_runner.run(operation)
@@ -237,7 +237,7 @@ class Exporter:
 
 
 async def _all(works: Iterable[Callable[[], Awaitable[R]]]) -> list[R]:
-    """Return the results of some work in order, running several at a time. The first error cancels the rest."""
+    """Run coroutines, several at a time, and return their results in order. The first error cancels the rest."""
     turns = asyncio.Semaphore(_PARALLEL)
 
     async def one(work: Callable[[], Awaitable[R]]) -> R:

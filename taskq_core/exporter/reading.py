@@ -69,7 +69,7 @@ def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
     types: Mapping[str, TypeCounters] = {}
     refused: dict[str, str] = {}
     if not info.problem:
-        # An error here does not concern the queue: MEMORY USAGE is missing, or the totals have a wrong type.
+        # An error here does not affect other figures: MEMORY USAGE is missing, or the totals have a wrong type.
         try:
             memory = yield from ask(views.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
         except BrokerAuthenticationError as error:

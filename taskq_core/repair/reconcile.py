@@ -119,7 +119,7 @@ class ReconcileReport:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A request of a pass to wait before the next operation."""
+    """An item of a pass's request plan: the caller must wait before the next operation."""
 
     seconds: float
 
@@ -175,7 +175,8 @@ class _Pass:
         probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
-            harmless = {self._queue.paused, self._queue.processed, self._queue.failed}  # these keys contain no ids
+            # these keys contain no task ids, so tasks can be checked without them
+            harmless = {self._queue.paused, self._queue.processed, self._queue.failed}
             if probed.strange.keys() - harmless:
                 return self.report(is_complete=False)
         self._seen = BloomFilter(probed.pending + probed.active)
@@ -188,9 +189,11 @@ class _Pass:
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
-        yield from self._relist()  # before the tasks: a task in an unlisted set counts as damaged
+        yield from self._relist()  # before the check of suspects, because a task in an unlisted set counts as damaged
         yield from self._look_again()
-        yield from self._relock()  # after the tasks: damaged ones are now deleted or repaired
+        # after the check of suspects, when damaged tasks are deleted or repaired, so that their locks are judged
+        # correctly
+        yield from self._relock()
         return self.report(is_complete=not is_full)
 
     def report(self, *, is_complete: bool) -> ReconcileReport:
@@ -218,10 +221,10 @@ class _Pass:
                 )
                 ids = page.ids
                 overlaps = last is None or last in ids
-                if last in ids:  # tasks that were added in the meantime have shifted the list
+                if last in ids:  # this page repeats ids of the last one, because new tasks have shifted the list
                     ids = ids[ids.index(last) + 1 :]
                 twice = [each for each in ids if self._seen.add(each)]
-                # Without an overlap, so many tasks were added that this page repeats ids of earlier pages.
+                # Without a common id, more than a page of tasks was added, so repeated ids are not suspect.
                 yield from self._suspect([*page.doubtful, *(twice if overlaps else ())])
                 if overlaps and ids:
                     last = ids[-1]
@@ -289,7 +292,8 @@ class _Pass:
                 self._scanned += 1
                 suspect = self._decide(task, began_ns)
                 if suspect is not None:
-                    self._suspects[task.task_id] = suspect  # it has more facts than a suspect from a list
+                    # replaces a suspect with this id from a list, which has fewer facts
+                    self._suspects[task.task_id] = suspect
             yield from self._suspect(())
             if self._progress is not None:
                 self._progress(self._scanned, max(self._scanned, self._listed))
@@ -303,7 +307,7 @@ class _Pass:
 
     def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
         """Return the task as a suspect, or None if nothing looks wrong."""
-        is_ours = "}:" not in task.task_id  # else the key may belong to a queue with a longer name
+        is_ours = "}:" not in task.task_id  # False: the key may belong to another queue, whose name contains `}:`
         if task.state is None:
             key = self._queue.task(task.task_id)
             if is_ours:
@@ -368,7 +372,8 @@ class _Pass:
         if self._repair:
             yield Pause(self._look_again_s)
             kinds = repair_ops.structures(self._queue)
-            strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}  # any type pauses
+            # not `paused`: workers only test whether the key exists, so any type pauses the queue
+            strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}
             moved = yield repair_ops.set_aside(self._queue, strange, at_ns=probed.now_ns)
             again = yield repair_ops.probe(self._queue)
         for key, kind in {**{key: probed.strange[key] for key in moved}, **again.strange}.items():

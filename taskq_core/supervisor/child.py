@@ -65,14 +65,16 @@ class Child:
         self.place = place
         ours, theirs = socket.socketpair()
         with theirs:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # until it has its own handler
+            # blocked until the process has its own SIGHUP handler, because the default action would kill it
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own command line
                     command,
                     env={**environment, channel.VARIABLE: str(theirs.fileno())},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # signals of a terminal reach only the supervisor, which forwards them
+                    # so that signals of a terminal reach only the supervisor, which forwards them
+                    start_new_session=True,
                 )
             except OSError:
                 ours.close()
@@ -98,7 +100,7 @@ class Child:
         self.overran: list[tuple[str, str]] = []
 
     def receive(self) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-        """Return the new messages, as kinds with fields, and whether more may follow."""
+        """Return the new messages of the process, as kinds with fields, and whether more may follow."""
         try:
             data = self.socket.recv(65_536)
         except BlockingIOError:
@@ -111,31 +113,34 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Id of the process."""
         return self.process.pid
 
     def send(self, kind: str) -> None:
-        """Send a message, unless it has ended."""
+        """Send a message to the process, unless it has ended."""
         with contextlib.suppress(OSError):
             self.socket.send(channel.encode(kind, {}))
 
     def stop(self, kill_at: float, *, at_once: bool = False) -> None:
-        """Ask it to stop, and set the time at which it is killed."""
+        """Ask the process to stop, and set the time at which it is killed."""
         self.end_requested = True
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         if self.stage is Stage.LOADING:
-            self._signal(signal.SIGTERM)  # it reads no messages yet, and runs no task
+            self._signal(signal.SIGTERM)  # while it loads, the process reads no messages and runs no task
         self.send(channel.ABORT if at_once else channel.STOP)
         self.stage = Stage.STOPPING
 
     def retire(self) -> None:
-        """Ask it to finish its tasks and end, because a successor works. Its tasks have timeouts, so it needs none."""
+        """Ask the process to finish its tasks and end, because a successor works.
+
+        Task timeouts limit how long it takes.
+        """
         self.end_requested = True
         self.send(channel.RETIRE)
         self.stage = Stage.RETIRING
 
     def kill(self, now: float) -> None:
-        """Kill it."""
+        """Kill the process."""
         self.killed_at = now
         self._signal(signal.SIGKILL)
 
@@ -145,11 +150,11 @@ class Child:
 
     @property
     def ends_in_order(self) -> bool:
-        """Whether it ended in order, and not in the middle of its work."""
+        """Whether the process exited with status 0, after it was asked to end or announced its end."""
         return self.process.returncode == 0 and (self.has_closed or self.end_requested)
 
     def store_report(self, fields: Mapping[str, Any]) -> None:
-        """Store a report."""
+        """Store a report of the process: health, tasks, memory."""
         self.health = (bool(fields["is_ready"]), dict(fields["body"]))
         self.tasks, self.memory = int(fields["tasks"]), int(fields["memory"])
 
@@ -162,11 +167,11 @@ class Child:
             self.kill_at += seconds
 
     def is_healthy(self, now: float) -> bool:
-        """Return whether it recently reported that it works."""
+        """Return whether the process recently reported that it is healthy."""
         return self.stage is Stage.WORKING and self.health[0] and now - self.last_message_at < STALE_S
 
     def document(self, now: float) -> dict[str, Any]:
-        """Return its state for the health endpoint."""
+        """Return the state of the process for the health endpoint."""
         _, body = self.health
         return {
             "place": self.place,

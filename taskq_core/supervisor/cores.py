@@ -17,7 +17,7 @@ def usable_cores() -> int:
     """Return the number of usable cores, at least 1."""
     try:
         cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not on macOS, nor on Windows
+    except (AttributeError, OSError):  # macOS and Windows lack this function
         cores = os.cpu_count() or 1
     return max(1, min([cores, *_granted()]))
 
@@ -44,7 +44,7 @@ def _granted_by(group: Path) -> Iterator[int]:
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             quota, period = " ".join((group / name).read_text() for name in names).split()
-            if quota != "max" and int(quota) > 0:  # version 1 writes -1 for "unlimited"
+            if quota != "max" and int(quota) > 0:  # cgroups version 1 uses -1 for "unlimited", version 2 "max"
                 yield math.ceil(int(quota) / int(period))
         except (OSError, ValueError):
             continue

@@ -112,7 +112,10 @@ class Member:
     # --- messages to the supervisor -----------------------------------------------------------------------------------
 
     def _request_replacement(self, problem: str) -> None:
-        """Request a replacement, because only the end of the process stops abandoned functions. It works until then."""
+        """Request a replacement of this process, because only its end stops abandoned functions.
+
+        It works until then.
+        """
         self._replace_reason = problem
 
     def _send_reports(self, worker: Worker, limits: Limits) -> None:
@@ -122,9 +125,9 @@ class Member:
             is_ready = pause_s < REPORT_EVERY_S and self._is_ready(worker)
             try:
                 self._report(worker, limits)
-            except Exception:  # without reports, the supervisor would kill the process
+            except Exception:  # go on: without further reports, the supervisor would kill the process
                 logger.exception("a report to the supervisor failed")
-            if is_ready:  # after the report, so that the supervisor knows its health first
+            if is_ready:  # sent after the report, so that the supervisor knows the process's health first
                 pause_s = REPORT_EVERY_S
                 self._channel.send(channel.READY)
 
@@ -138,11 +141,13 @@ class Member:
 
     def _report(self, worker: Worker, limits: Limits) -> None:
         patience_s = worker.config.span("lease") + worker.config.span("lease_grace") + _WATCHDOG_MARGIN_S
-        with contextlib.suppress(RuntimeError, ValueError, AttributeError, OSError):  # standard error is closed
+        # the watchdog needs standard error, which may be closed
+        with contextlib.suppress(RuntimeError, ValueError, AttributeError, OSError):
             faulthandler.dump_traceback_later(patience_s, exit=True)
         memory = resident_memory()
         tasks = worker.ended_count
-        reason = self._replace_reason or limits.reached(tasks, memory)  # repeated: the supervisor may have to wait
+        # sent in each report, because the supervisor may not be able to replace the process at once
+        reason = self._replace_reason or limits.reached(tasks, memory)
         is_healthy, body = worker.report()
         self._channel.send_update(
             channel.REPORT, is_ready=is_healthy, body=body, tasks=tasks, memory=memory, wish=reason

@@ -19,8 +19,9 @@ def reap(own: Collection[int]) -> None:
     """Wait for each ended child process, except our own, which the supervisor waits for."""
     if sys.platform != "linux" or not is_first_process():
         return
-    with contextlib.suppress(ChildProcessError):  # this process has no children
+    with contextlib.suppress(ChildProcessError):  # raised if this process has no children
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if ended.si_pid in own:  # it hides others until the supervisor has waited for it
+            # stop: this child of ours hides other ended children until the supervisor has waited for it
+            if ended.si_pid in own:
                 return
             os.waitpid(ended.si_pid, os.WNOHANG)

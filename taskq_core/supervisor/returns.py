@@ -24,7 +24,7 @@ SECOND_PASS_S = 1.0
 
 
 class Returns:
-    """Returns the tasks of processes.
+    """Returns the tasks of ended worker processes to their queues.
 
     Args:
         app: The queue application.
@@ -42,7 +42,8 @@ class Returns:
             patience_s: Maximum time for retries while Redis does not answer. Then the leases expire.
         """
         until = time.monotonic() + patience_s
-        passes_left = 1 if child.ends_in_order else 2  # a request of a process that was killed may still arrive
+        # the last request of a killed process may still reach Redis, so check it twice
+        passes_left = 1 if child.ends_in_order else 2
 
         async def work() -> float:
             nonlocal passes_left
@@ -65,13 +66,14 @@ class Returns:
             runner, queues = await self._runner_and_queues(child)
             return await hand_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
-            return []  # checked again; in the end, the silence of the process counts
+            return []  # the supervisor asks again; at last, the process is killed for its silence
 
     async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
         runtime = self._app.runtime
         if self._runner is None:
             await asyncio.to_thread(runtime.endpoint.open)
-            self._runner = self._runner or AsyncRunner(runtime.endpoint)  # another task may have opened it
+            # another asyncio task may have opened the connection
+            self._runner = self._runner or AsyncRunner(runtime.endpoint)
         return self._runner, [runtime.keys.queue(name) for name in child.identity["queues"]]
 
     async def _remove_presence(self, child: Child) -> None:

@@ -66,7 +66,8 @@ class Supervisor:
         self.config = config
         self._command = list(command)
         self._write_line = write_line
-        self._name = f"supervisor-{new_token()}"  # containers that share a network namespace may have the same PIDs
+        # a random name, because containers that share a network namespace may have the same PIDs
+        self._name = f"supervisor-{new_token()}"
         self._environment = {**launched(os.environ), channel.NAME_VARIABLE: self._name}
         self._places = [Place(number + 1) for number in range(config.processes)]
         self._children: list[Child] = []
@@ -92,7 +93,8 @@ class Supervisor:
         Returns:
             0 if it was stopped, or the work is done in burst mode; 1 if no process ever worked.
         """
-        name = hold(self._name)  # other workers then leave tasks of dead processes to it
+        # while the supervisor holds this name, other workers leave the tasks of its dead processes to it
+        name = hold(self._name)
         try:
             return asyncio.run(self._live())
         finally:
@@ -123,7 +125,7 @@ class Supervisor:
                     self._wake.clear()
                 await self._background.close(HAND_BACK_S)
         finally:
-            for child in self._children:  # only after an error in this loop
+            for child in self._children:  # processes are left only after an error in the loop above
                 child.kill(time.monotonic())
                 self._loop.remove_reader(child.socket)
             await self._background.close(0.0)
@@ -160,7 +162,7 @@ class Supervisor:
         logger.info("no new tasks are taken")
         self._is_paused = True
         if self._rolled is not None:
-            self._rolled.replace_reason = ""  # no successor starts
+            self._rolled.replace_reason = ""  # cancel the rolling restart: no successor must start
         self._rolled = None
         self._rolling.clear()
         for place in self._places:
@@ -168,7 +170,7 @@ class Supervisor:
                 self._cancel_successor(place)
             if place.current is not None and place.current.stage in (Stage.LOADING, Stage.STARTING):
                 place.current.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
-                place.current = None  # it would take tasks before it reads the message
+                place.current = None  # stopped and not paused: it would take tasks before it reads the message
         for child in self._children:
             child.send(channel.PAUSE)
         self._wake.set()
@@ -192,7 +194,7 @@ class Supervisor:
         self._is_rolling_from_pause, self._is_paused = self._is_rolling_from_pause or self._is_paused, False
         for place in self._places:
             if place.successor is not None:
-                self._cancel_successor(place)  # it may run older code
+                self._cancel_successor(place)  # this successor may run older code
         self._rolled = None
         self._rolling = deque(self._places)
         self._wake.set()
@@ -261,7 +263,7 @@ class Supervisor:
         child.kill(time.monotonic())
 
     def _abandon(self, child: Child, now: float) -> None:
-        """Stop tracking a killed process that does not end. Its code does not run any more."""
+        """Stop tracking a killed process that does not end. The kernel no longer runs its code."""
         logger.error(
             "process %d (pid %d) has not ended %.0f s after it was killed; continuing without it. A disk may hang",
             child.place,
@@ -288,7 +290,7 @@ class Supervisor:
             place.successor = self._start(place, now)
 
     def _empty(self, place: Place) -> None:
-        """While paused, let a process end that must be replaced, without a successor."""
+        """While task fetching is paused, let a process that must be replaced end without a successor."""
         child = place.current
         if child is not None and place.replace_reason:
             logger.info(
@@ -429,14 +431,14 @@ class Supervisor:
         self._remove(child, now)
 
     def _remove(self, child: Child, now: float) -> None:
-        """Return the tasks of an ended process, and decide what follows."""
+        """Return the tasks of an ended process, and decide whether and when a new one starts."""
         self._children.remove(child)
         self._loop.remove_reader(child.socket)
         child.socket.close()
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.identity:
-            patience_s = self.config.span("silence")  # its leases expire within this time
+            patience_s = self.config.span("silence")  # retry no longer than this: afterwards, the leases have expired
             self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return
@@ -451,7 +453,7 @@ class Supervisor:
                 place.replace_reason = ""
                 self._rolling.clear()
                 self._rolled = None
-                if self._is_rolling_from_pause:  # the remaining old processes are paused
+                if self._is_rolling_from_pause:  # the remaining old processes are still paused, so stay paused
                     self._on_pause()
                 return
         else:

@@ -18,4 +18,4 @@ from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
 
-__all__ = ["TelemetryHandle", "configure", "flush_at_end"]  # for users; other rooms import more
+__all__ = ["TelemetryHandle", "configure", "flush_at_end"]  # names for users; other packages of taskq import more

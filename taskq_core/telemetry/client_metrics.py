@@ -56,7 +56,7 @@ class ClientMetrics:
             instruments[names.CLIENT_OPERATION_DURATION].record(duration_s, message)
 
     def baggage_cut(self, queue: str, count: int) -> None:
-        """Count the trace headers and baggage that did not fit into the headers of tasks."""
+        """Count trace headers and baggage that were left out, because a task's headers have a size limit."""
         instruments = self._current()
         if instruments is not None:
             instruments[names.BAGGAGE_CUT].add(count, {names.QUEUE: queue})
@@ -71,7 +71,8 @@ class ClientMetrics:
         instruments = self._meters.current()
         if instruments is not None and instruments is not self._has_zero:
             self._has_zero = instruments
-            instruments[names.CIRCUIT_OPENED].add(0)  # so that the first opening is visible as an increase
+            # export a zero first, so that the first opening of the circuit breaker is visible as an increase
+            instruments[names.CIRCUIT_OPENED].add(0)
         return instruments
 
     def _labels(self, queue: str, task_type: str, error_type: str | None) -> tuple[Labels, Labels]:

@@ -166,7 +166,7 @@ def flush_at_end(share: float = 1.0) -> None:
 
 
 def _providers() -> list[Any]:
-    """Return the current SDK providers of traces, metrics and logs."""
+    """Return the SDK's current providers of traces, metrics and logs, as far as they are configured."""
     found = (switch.tracer_provider(), switch.meter_provider(), _logs.get_logger_provider())
     return [each for each in found if is_sdk(each)]
 
@@ -270,12 +270,15 @@ def _load(signal: str, name: str, variable: str) -> Callable[[], Any]:
 
 
 def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
-    """Run calls concurrently, and wait at most `timeout_s` for them, even if their own timeouts are longer."""
+    """Run functions concurrently in threads.
+
+    Wait at most `timeout_s` for them, even if their own timeouts are longer.
+    """
     answers: list[bool] = []
 
     def run(call: Callable[[], object]) -> None:
         try:
-            answers.append(call() is not False)  # shutdown returns None
+            answers.append(call() is not False)  # `shutdown` returns None, which means success
         except Exception:
             _logger.warning("OpenTelemetry could not send all pending telemetry", exc_info=True)
 
@@ -286,7 +289,7 @@ def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
         try:
             thread.start()
             threads.append(thread)
-        except RuntimeError:  # some Python versions start no thread when the process ends
+        except RuntimeError:  # some Python versions refuse to start a thread while the interpreter exits
             run(call)
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

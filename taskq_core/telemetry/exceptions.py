@@ -42,7 +42,10 @@ def type_name(error: BaseException) -> str:
 
 
 def _cut_middle(text: str, limit: int) -> str:
-    """Cut the middle of a traceback. Its beginning shows the start of the call, and its end the exception."""
+    """Shorten a traceback by its middle.
+
+    Keep the beginning, with the outermost calls, and the end, with the exception.
+    """
     if len(text) <= limit:
         return text
     mark = "\n[...]\n"

@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Reading(NamedTuple):
-    """One value of a gauge."""
+    """One value of a gauge, with its labels."""
 
     name: str
     value: float
@@ -45,19 +45,19 @@ class GaugeBoard:
         self._has_complained = False
 
     def add(self, source: Source) -> None:
-        """Read this source from now on."""
+        """Add a source of gauge values. Each export calls it."""
         with self._lock:
             self._sources += (source,)
         self.refresh()
 
     def remove(self, source: Source) -> None:
-        """Stop reading a source."""
+        """Remove a source, so that exports no longer call it."""
         with self._lock:
             self._sources = tuple(each for each in self._sources if each != source)
 
     @property
     def is_active(self) -> bool:
-        """Whether there is an SDK."""
+        """Whether an OpenTelemetry SDK exports the gauges now."""
         return self._meters.current() is not None
 
     def refresh(self) -> None:
@@ -81,4 +81,4 @@ class GaugeBoard:
 
 
 gauges = GaugeBoard()
-"""The board of this process."""
+"""The gauges of this process, to which workers and schedulers add sources."""

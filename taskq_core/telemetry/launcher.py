@@ -13,7 +13,7 @@ _FOLDER = ("opentelemetry", "instrumentation", "auto_instrumentation")
 
 
 def launched(environ: Mapping[str, str], path: Sequence[str] = ()) -> dict[str, str]:
-    """Return the environment for a child process.
+    """Return the environment for a child process, which instruments it like this process.
 
     Args:
         environ: The environment without the launcher.

@@ -69,7 +69,7 @@ NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.REQUEUED, Outcome.LOST))
 
 
 class Instruments(dict[names.Metric, Any]):
-    """The instruments of one meter by metric. Each is created at its first use."""
+    """The OpenTelemetry instruments of one meter, by metric. Each instrument is created at its first use."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Instruments(dict[names.Metric, Any]):
         return self.setdefault(metric, made)
 
     def observe(self, metric: names.Metric, read: Callable[[], Iterable[Observation]]) -> None:
-        """Create a gauge. Each export calls `read` for its values."""
+        """Create an observable gauge. Each export calls `read` for its current values."""
         self[metric] = self._meter.create_observable_gauge(metric, [lambda _: read()], metric.unit, metric.description)
 
 
@@ -98,11 +98,14 @@ class Meters:
 
     def __init__(self, provider: MeterProvider | None) -> None:
         self._fixed = provider
-        # One attribute for both, so that a thread never sees one provider with the instruments of another.
+        # One attribute holds both, so that no thread combines a provider with the instruments of another one.
         self._current: tuple[MeterProvider | None, Instruments | None] = (None, None)
 
     def current(self) -> Instruments | None:
-        """Return the instruments, None without an SDK. The object is the same until the provider changes."""
+        """Return the instruments of the current meter provider, None without an SDK.
+
+        They change only with the provider.
+        """
         provider = self._fixed or switch.meter_provider()
         known, instruments = self._current
         if provider is not known:
@@ -113,7 +116,7 @@ class Meters:
 
 
 class Series(Generic[V]):
-    """Values by labels, at most `limit` of them. Further labels share the values of `_other`.
+    """Values by sets of labels, at most `limit` values. Further sets of labels share the value of `_other`.
 
     Args:
         limit: Maximum number of values.

@@ -59,7 +59,7 @@ class Metric(str):
     description: str
 
     def __new__(cls, name: str, kind: str, unit: str, description: str) -> Self:
-        """Return the name with its attributes."""
+        """Return a metric: its name as a string, with the properties of its instrument as attributes."""
         metric = super().__new__(cls, name)
         metric.kind, metric.unit, metric.description = kind, unit, description
         return metric

@@ -72,7 +72,7 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
         context = context_api.get_current()
     if not context:
         return {}
-    written: dict[object, object] = {}  # a propagator of the project may write numbers
+    written: dict[object, object] = {}  # typed as objects, because a propagator of the user's project may write numbers
     try:
         get_global_textmap().inject(written, context, default_setter)
     except Exception:
@@ -81,7 +81,8 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
     headers = {str(name): str(value) for name, value in written.items()}
     text = headers.pop(BAGGAGE, "")
     if baggage and text:
-        headers[BAGGAGE] = text  # after the trace, which is added first
+        # last, because `fit` adds the headers in this order, and leaves out those that exceed the size limit
+        headers[BAGGAGE] = text
     return headers
 
 
@@ -148,7 +149,7 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
 
 
 def sender_of(context: Context) -> SpanContext:
-    """Return the span of a context; an invalid span if the context has none."""
+    """Return the span context in an OpenTelemetry context. Without a span, it is not valid."""
     return get_current_span(context).get_span_context()
 
 
@@ -165,7 +166,7 @@ def trace_id(headers: Mapping[str, str]) -> str | None:
 
 
 def is_malformed(headers: Mapping[str, str], sender: SpanContext) -> bool:
-    """Whether headers contain a W3C trace or baggage that could not be read, because it is truncated or too large.
+    """Return whether headers contain a W3C trace or baggage that could not be read, as it is truncated or too large.
 
     Args:
         headers: Headers of a message.

@@ -29,14 +29,15 @@ def instrumentation_version() -> str:
 
 
 def _quick(getter: Callable[[], P], variable: str, env: str) -> Callable[[], P | None]:
-    """Return a fast function that returns the current provider or None.
+    """Return a fast function that returns the current OpenTelemetry provider, or None if none is configured.
 
     While no provider is configured, OpenTelemetry's getters read the environment, which takes 1 us. Because each task
     calls the function, it reads OpenTelemetry's module variable instead. If that variable does not exist in a later
     version, OpenTelemetry's getter is returned.
     """
     home: dict[str, P | None] = getattr(getter, "__globals__", {})
-    if variable not in home or env in os.environ:  # the getter loads the provider named in the environment
+    # use OpenTelemetry's getter, which loads the provider that the environment names
+    if variable not in home or env in os.environ:
         return getter
     return lambda: home[variable]
 
@@ -46,7 +47,7 @@ _global_meter_provider = _quick(metrics.get_meter_provider, "_METER_PROVIDER", "
 
 
 class Switch:
-    """Selects the providers of this process: the global ones, others, or none. Any thread may change the selection.
+    """Selects the OpenTelemetry providers of this process: the global ones, others, or none. Thread-safe.
 
     OpenTelemetry's launcher changes it through `taskq_core.telemetry.instrumentor`.
 
@@ -69,7 +70,7 @@ class Switch:
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
-        """Use these providers; None selects the global provider."""
+        """Use these OpenTelemetry providers; None selects the global provider."""
         self.tracer_provider = (lambda: tracer_provider) if tracer_provider else _global_tracer_provider
         self.meter_provider = (lambda: meter_provider) if meter_provider else _global_meter_provider
 
@@ -79,11 +80,11 @@ class Switch:
 
 
 switch = Switch()
-"""The switch of this process."""
+"""The selection of OpenTelemetry providers for this process."""
 
 
 def is_sdk(provider: object) -> bool:
-    """Whether a provider records anything. The providers of the API itself (proxy, no-op) and None do not."""
+    """Return whether a provider records anything. None and the providers of the API itself (proxy, no-op) do not."""
     return provider is not None and not type(provider).__module__.startswith(
         ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
     )
@@ -94,7 +95,7 @@ def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
     if provider is None or not is_sdk(provider):
         return None
     tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
-    return None if isinstance(tracer, trace.NoOpTracer) else tracer  # an SDK switched off by OTEL_SDK_DISABLED
+    return None if isinstance(tracer, trace.NoOpTracer) else tracer  # OTEL_SDK_DISABLED has switched the SDK off
 
 
 def meter_of(provider: metrics.MeterProvider | None) -> metrics.Meter | None:

@@ -56,7 +56,7 @@ class Recording:
         self.opt_in = members(OptIn, "opt_in", opt_in)
         self.creates_spans = create_spans
         self._fixed_provider = tracer_provider
-        # One attribute for all, so that a thread never sees one provider with the tracer of another.
+        # One attribute holds all three, so that no thread combines a provider with the tracer of another one.
         self._current: tuple[TracerProvider | None, Tracer | None, Sampling] = (None, None, Sampling(None))
         self._known: dict[tuple[int, str, str, str | None], dict[str, AttributeValue]] = {}
         self._complained = False
@@ -70,7 +70,7 @@ class Recording:
         return current[1]
 
     def drops(self, span: SpanContext) -> bool:
-        """Whether the children of this span are certainly not sampled."""
+        """Return whether the SDK certainly samples no child of this span, so that none needs to be started."""
         return self._current[2].drops(span)
 
     def start(
@@ -84,7 +84,7 @@ class Recording:
         links: Sequence[Link] = (),
         start_time_ns: int | None = None,
     ) -> Span | None:
-        """Start the span `<operation> <queue>`. Return None without an SDK, or if it fails."""
+        """Start the span `<operation> <queue>`. Return None without an SDK, or if the SDK raises an error."""
         tracer = self.tracer()
         if tracer is None:
             return None
@@ -105,7 +105,8 @@ class Recording:
         body_size: int | None = None,
     ) -> dict[str, AttributeValue]:
         """Return the attributes of a span. The caller may add to them."""
-        key = (os.getpid(), operation, queue, task_type)  # the process is part of the client's id
+        # with the process id, because the attribute `client.id` contains it, and a fork changes it
+        key = (os.getpid(), operation, queue, task_type)
         known = self._known.get(key)
         if known is None:
             known = {
@@ -136,7 +137,7 @@ class Recording:
         attributes: Mapping[str, AttributeValue] | None = None,
         links: Sequence[Link] = (),
     ) -> None:
-        """End a span, with its error if there is one. Never raises."""
+        """End a span, and record the error of its operation if there is one. Never raises."""
         try:
             for link in links:
                 span.add_link(link.context, link.attributes)
@@ -149,7 +150,7 @@ class Recording:
             self.complain(exc)
 
     def complain(self, error: Exception) -> None:
-        """Log an error of OpenTelemetry, but only the first one."""
+        """Log the first error that OpenTelemetry raises. Ignore all later ones, which would fill the log."""
         if not self._complained:
             self._complained = True
             _logger.warning("OpenTelemetry failed; tasks go on without the span (logged once)", exc_info=error)

@@ -29,10 +29,10 @@ class Redaction:
         return error if self._messages is True else self._stand_in(error, _DEEPEST, {})
 
     def _stand_in(self, error: BaseException, deepest: int, made: dict[int, BaseException]) -> BaseException:
-        known = made.get(id(error))  # usually a cause, which is also the context
+        known = made.get(id(error))  # redacted before: `__cause__` and `__context__` are usually the same exception
         if known is not None:
             return known
-        kind: Any = type(error)  # mypy denies that exception classes are hashable
+        kind: Any = type(error)  # typed as Any, because mypy takes exception classes for unhashable
         stand_in: BaseException
         if isinstance(error, BaseExceptionGroup) and deepest:
             members: list[Any] = [self._stand_in(each, deepest - 1, made) for each in error.exceptions[:_DEEPEST]]
@@ -56,5 +56,5 @@ class Redaction:
         try:
             message = self._messages(text)
             return message if isinstance(message, str) else _FAILED
-        except Exception:  # the message must not be shown, and the outcome of the task must not be lost
+        except Exception:  # the user's function failed: hide the message, and do not fail the settlement of the task
             return _FAILED

@@ -24,9 +24,9 @@ class Sampling:
     def __init__(self, provider: TracerProvider | None) -> None:
         sampler = getattr(provider, "sampler", None)
         try:
-            # The specification fixes this text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
+            # The specification defines this text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
             description = str(sampler.get_description()) if sampler is not None else ""
-        except Exception:  # raised by a sampler of the project
+        except Exception:  # a sampler of the user's project may raise anything
             description = ""
         # The description of the root sampler may contain other samplers. ParentBased's own part follows it.
         own = description.rpartition("remoteParentSampled:")[2] if description.startswith(_PREFIX) else ""
@@ -34,7 +34,7 @@ class Sampling:
         self._local = _LOCAL in own
 
     def drops(self, parent: SpanContext) -> bool:
-        """Whether a child of this parent is certainly not sampled."""
+        """Return whether the sampler certainly drops each child of this parent span."""
         if parent.trace_flags & TraceFlags.SAMPLED or not parent.is_valid:
             return False
         return self._remote if parent.is_remote else self._local

@@ -22,7 +22,7 @@ _STEERS = (Retry, Snooze, Discard)
 
 
 class TaskSpan:
-    """A span with its context.
+    """Base class of a task's spans: an OpenTelemetry span, if one is recorded, and its context.
 
     Attributes:
         span: The OpenTelemetry span, None if nothing is recorded.
@@ -128,7 +128,7 @@ class BatchSpan(TaskSpan):
 
     @property
     def has_spans(self) -> bool:
-        """Whether each task has its own span and trace headers."""
+        """Whether each task of the bulk enqueue has its own span and trace headers."""
         return self.span is not None and self._recording.creates_spans
 
     def create(self, task_type: str, task_id: str, body_size: int) -> Mapping[str, str]:

@@ -28,7 +28,7 @@ _NO_TRACE = set_span_in_context(INVALID_SPAN, Context())
 
 @dataclass(slots=True, kw_only=True)
 class _Runs:
-    """Runs with the same labels.
+    """Counts runs with the same labels until the next `flush`.
 
     Attributes:
         counters: The counters of these runs, with their labels.
@@ -69,7 +69,7 @@ class WorkerMetrics:
         self._touched: list[_Runs] = []
         self._expected: tuple[Sequence[str], Sequence[str]] = ((), ())
         self._instruments: Instruments | None = None
-        self.is_active = False  # an attribute, because each run reads it and a property would be slower
+        self.is_active = False  # a plain attribute, because each run reads it, and a property would be slower
         self._refresh()
 
     def expect(self, queues: Sequence[str], repair_kinds: Sequence[str]) -> None:
@@ -139,7 +139,7 @@ class WorkerMetrics:
         """Add the runs since the last call to the counters, and check for an SDK. Call it regularly, and at the end."""
         self._refresh()
         touched = self._touched
-        while touched:  # one by one, so that an error loses the counts of one series only
+        while touched:  # removed one by one, so that an error of the SDK loses the counts of one series only
             runs = touched.pop()
             count, runs.pending = runs.pending, 0
             if self._instruments is not None:

@@ -201,10 +201,10 @@ class Captured:
         self._remember(tasks)
 
     async def begun(self, *, on_loop: bool) -> None:
-        """Do nothing: steps of a workflow wait for `run`."""
+        """Do nothing: started workflow steps wait until the test calls `run`."""
 
     def changed(self, task: NewTask, task_id: str) -> None:
-        """Record that an existing task was changed instead of storing a new one (`Unique`)."""
+        """Record that an enqueue changed an existing task instead of storing a new one (`Unique`)."""
         new = enqueued_task(task, self._app.tasks)
         is_moved = task.moves_start or new.run_after is not None or new.run_at is not None
         for position, known in enumerate(self.enqueued):
@@ -243,7 +243,7 @@ class Eager(Captured):
         await self._run_at_once(self._runnable(tasks), on_loop)
 
     async def begun(self, *, on_loop: bool) -> None:
-        """Run the steps of workflows that were started, and the steps after them."""
+        """Run workflow steps that were started, and the steps that follow them."""
         await self._run_at_once(self._steps(), on_loop)
 
     async def _run_at_once(self, tasks: Iterator[tuple[QueueKeys, str]], on_loop: bool) -> None:
@@ -279,7 +279,10 @@ class Eager(Captured):
                 yield keys.queue(message.queue), task.task_id
 
     def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
-        """Yield each attempt of a task. An interrupted task is run again, as in a worker."""
+        """Yield each attempt of a task, to be run by the caller.
+
+        An interrupted task gets another one, as in a worker.
+        """
         left = MOST_ATTEMPTS if self._retries else 1
         while left:
             start_now(self._store.runner, queue, task_id)
@@ -320,10 +323,10 @@ class StandingEager(Eager):
         return self._store
 
     def _remember(self, tasks: Sequence[NewTask]) -> None:
-        """Record nothing."""
+        """Record nothing, because the process may run for long."""
 
     def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
-        """Yield the only attempt. A failure is final, because nothing would retry the task."""
+        """Yield the only attempt of a task. A failure is final, because nothing would retry the task later."""
         for run in super()._attempts(queue, task_id):
             run.message.retry = run.message.retried
             yield run

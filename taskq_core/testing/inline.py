@@ -95,7 +95,8 @@ class InlineWorker:
         """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
         key = (queue.name, task_id)
         self._forward(queue)
-        with self._lock:  # a thread that takes a task for another thread leaves it here
+        # `_taken` holds tasks that a thread dequeued but did not ask for; other threads take them from there
+        with self._lock:
             while key not in self._taken:
                 runs = self._dequeue(queue)
                 if not runs:
@@ -106,7 +107,8 @@ class InlineWorker:
     def _forward(self, queue: QueueKeys) -> None:
         while self._runner.run(services.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
-        self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))  # those that the rate allows
+        # make tasks pending that waited for a limit which now allows them
+        self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))
 
     def dispatch(self, queues: Iterable[QueueKeys]) -> None:
         """Move steps and outcomes of workflows between queues, until nothing is left."""
@@ -157,12 +159,13 @@ class InlineWorker:
         try:
             call = self._prepare(run, on_loop)
             if on_loop and _task(run).is_coroutine:
-                run.result = await asyncio.create_task(self._acall(run, call))  # the asyncio task has its own context
+                # in a separate asyncio task, because that has its own context
+                run.result = await asyncio.create_task(self._acall(run, call))
             else:
                 run.result = await self._plain(partial(contextvars.copy_context().run, self._call, run, call), on_loop)
         except (Exception, SystemExit, TaskPaused) as error:
             run.error = readable(error)
-        except BaseException:  # the test ends here, for example by Ctrl-C
+        except BaseException:  # the test is interrupted, for example by Ctrl-C
             self.give_back((run,))
             raise
         ended = self._settle(run)
@@ -303,7 +306,7 @@ class _InlineBuffer(Keeper):
 
 @contextlib.contextmanager
 def _harmless(run: Run) -> Iterator[None]:
-    """Log errors of an error handler in the block, as a worker does."""
+    """Log an error that an error handler raises in the `with` block, as a worker does."""
     try:
         yield
     except Exception:

@@ -49,11 +49,11 @@ class PassingTime:
         return True
 
     def finish(self) -> None:
-        """Advance by the rest of the time. Nothing becomes due in it."""
+        """Advance by the rest of the time, in which nothing becomes due."""
         self._pass(self._left_s)
 
     def _waits_s(self, queue: QueueKeys) -> Iterator[int]:
-        """Yield the whole seconds until tasks and groups of a queue are due, at least those of the first one."""
+        """Yield the whole seconds until the first task of each state, and each group, of a queue is due."""
         now_s = math.floor(self._runner.run(views.count_tasks(queue)).now_ns / 1e9)
         for state in STATES:
             for _, start_s in self._list(rehearsal.waiting_key(queue, state), 0, 0):

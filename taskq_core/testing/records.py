@@ -28,7 +28,7 @@ class ForeignTask(Protocol):
 
 
 TaskLike = BaseTask[Any] | Signature[Any] | ForeignTask | str
-"""A task in an assertion: a task object, the name of a task, or a signature, which stands for one call."""
+"""A task in an assertion: a task object, the name of a task, or a signature, which means one exact call."""
 
 SHOWN = 20
 """Maximum number of tasks that a failed assertion lists."""
@@ -222,7 +222,8 @@ class Call:
         expected = {**(self._defaults() if self._is_whole else actual), **self._arguments}
         if expected == actual:
             return True
-        names = enqueued.arguments.keys() | self._arguments.keys()  # a default may have no JSON form
+        # compare only arguments that either side has: a default value may have no JSON form
+        names = enqueued.arguments.keys() | self._arguments.keys()
         return expected.keys() == actual.keys() and self._encode(expected, names) == self._encode(actual, names)
 
     def _defaults(self) -> dict[str, object]:
@@ -262,7 +263,7 @@ def failures(runs: Iterable[TaskRun]) -> list[Exception]:
 
 
 def raise_failures(runs: Iterable[TaskRun]) -> None:
-    """Raise the exception of the first task whose last run failed. Notes on it name the task and the other failures."""
+    """Raise the exception of the first task whose last run failed. Its notes name the task and the other failures."""
     errors = failures(runs)
     if not errors:
         return

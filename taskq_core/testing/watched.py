@@ -1,4 +1,4 @@
-"""Runners that report every task they have stored."""
+"""Runners of operations that report each task which an operation has stored."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
@@ -19,18 +19,18 @@ BEGINNINGS = ("create_workflow", "add_members", "close_groups", "retry_steps")
 
 
 class Watcher(Protocol):
-    """Receives the reports. Its methods are called in the code that enqueues, before the enqueue returns."""
+    """Receives the reports of a watched runner, in the code that enqueues and before the enqueue returns."""
 
     def changed(self, task: NewTask, task_id: str) -> None:
-        """Handle that the task with this id was changed instead of storing a new one."""
+        """React to an enqueue that changed the existing task with this id instead of storing `task`."""
         ...
 
     async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
-        """Handle that tasks were stored, from a coroutine or from blocking code."""
+        """React to stored tasks. `on_loop` is True if a coroutine enqueued them, False for blocking code."""
         ...
 
     async def begun(self, *, on_loop: bool) -> None:
-        """Handle that steps of a workflow may have been started."""
+        """React to an operation that may have started workflow steps."""
         ...
 
 
@@ -85,7 +85,7 @@ class WatchedStore(Store):
     __slots__ = ()
 
     def close(self) -> None:
-        """Reject all operations from now on, because handles and clients may still be used after the test."""
+        """Reject all further operations, because code may still use handles and clients after the test."""
         self.runner.close()
         assert isinstance(self.async_runner, WatchedAsyncRunner)
         self.async_runner.is_closed = True
