@@ -431,7 +431,8 @@ class TestTheSetting:
             call_command(*command)
 
         assert str(caught.value) == (
-            f"TASKQ['EAGER'] is set: each task runs where it is enqueued, and a {what} would never receive one [configuration]"
+            f"TASKQ['EAGER'] is set: each task runs where it is enqueued, and a {what} would never receive one "
+            "[configuration]"
         )
 
     def test_a_deployment_is_warned(self, capsys: pytest.CaptureFixture[str]) -> None:
