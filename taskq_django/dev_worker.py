@@ -31,7 +31,7 @@ def check_dev_worker(settings: Settings) -> None:
     """Check that the other settings allow `DEV_WORKER`.
 
     Raises:
-        ConfigurationError: It is set without `DEBUG`, or together with `EAGER`.
+        ConfigurationError: `DEV_WORKER` is set without `DEBUG`, or together with `EAGER`.
     """
     if not settings.dev_worker:
         return

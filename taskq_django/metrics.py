@@ -29,7 +29,7 @@ def metrics_view(
     Every process of the site returns the same metrics.
 
     Args:
-        allow: Return whether a request may see the metrics. Other requests are answered 403, and all are without it.
+        allow: Returns whether a request may see the metrics. Otherwise the view answers 403. None: always 403.
         config: Maximum number of labels and of seconds for Redis. The address in it has no effect here.
     """
     exporter: list[Exporter] = []

@@ -31,7 +31,7 @@ def check_request_id(source: object) -> None:
     """Check that the function that `PROPAGATE["REQUEST_ID"]` names can be imported.
 
     Raises:
-        ConfigurationError: It cannot be imported, or is not a function.
+        ConfigurationError: The name cannot be imported, or does not name a function.
     """
     if isinstance(source, str):
         try:

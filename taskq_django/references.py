@@ -51,7 +51,7 @@ class ModelKind:
         """Return the primary key of a JSON value.
 
         Raises:
-            RefusedError: It is not a key.
+            RefusedError: The value is not a primary key of the model.
         """
         if not self._is_composite:
             return self._read(self._fields[0], value)

@@ -78,7 +78,7 @@ class AfterCommit:
         """Enqueue a workflow when the sessions have committed.
 
         Raises:
-            WorkflowDefinitionError, PayloadTooLargeError: It cannot be.
+            WorkflowDefinitionError, PayloadTooLargeError: The workflow is not valid, or is too large.
             ConfigurationError: The queue application has an outbox, and there are several sessions.
         """
         if not isinstance(workflow, Signature | Canvas):
@@ -114,7 +114,7 @@ def enqueue_after_commit(*sessions: Any) -> AfterCommit:
         ConfigurationError: No session is passed, or an argument is not a session.
     """
     if not sessions:
-        raise ConfigurationError("enqueue_after_commit takes a session")
+        raise ConfigurationError("enqueue_after_commit takes a session, got none")
     return AfterCommit(tuple({id(found): found for found in map(_plain_session, sessions)}.values()))
 
 
@@ -155,7 +155,7 @@ def _send(sendings: Sequence[SendAtLastCommit]) -> None:
         except EnqueueError as error:
             logger.error("a task was not enqueued after the commit, and is lost; an outbox would keep it: %s", error)
         except Exception:
-            logger.exception("after the commit a task was not enqueued")
+            logger.exception("a task was not enqueued after the commit, and is lost")
 
 
 class _Hook:
@@ -241,4 +241,4 @@ def _waiting_in(session: Session) -> _Waiting:
 
 def _tell_forgotten(waiting: _Waiting) -> None:
     if waiting.count:
-        logger.warning("%d enqueues waited for a commit that never came: their session is gone", waiting.count)
+        logger.warning("%d calls were not enqueued: their session was dropped without a commit", waiting.count)

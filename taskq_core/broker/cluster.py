@@ -144,7 +144,8 @@ def cluster_exchange(
 ) -> Generator[list[NodeRequest], Outcomes, list[Any]]:
     """Send operations to the nodes of their keys, and return one answer for each.
 
-    The generator yields requests to send, at most one per node, and receives their outcomes.
+    The generator yields requests to send, at most one per node. It receives a list with the answers to each request, or
+    its error.
     """
     if not slots.is_known:
         yield from learn_slots(slots, address, left_s)

@@ -69,8 +69,8 @@ class SyncRunner:
         """Send one operation without waiting for its answer.
 
         Returns:
-            A function that waits for the answer and returns it. It has the parameter `patience_s` and repeats and
-            raises as `run`.
+            A function that waits for the answer and returns it. It has the parameter `patience_s`, sends the operation
+            again, and raises errors as `run` does.
         """
         unsent = partial(self._finish, operation, None)
         if self.endpoint.is_cluster:

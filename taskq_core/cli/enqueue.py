@@ -29,7 +29,7 @@ def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
     """Return the payload from one of the two options.
 
     Raises:
-        click.UsageError: Neither is given, or both are.
+        click.UsageError: None of the two options is given, or both are.
     """
     if (text is None) is (file is None):
         raise click.UsageError("give either --payload or --payload-file", click.get_current_context())

@@ -69,7 +69,7 @@ def refuse_processes(options: Mapping[str, Any], flag: str) -> None:
     """Refuse options for several processes together with an option for a single process.
 
     Raises:
-        ConfigurationError: One is given.
+        ConfigurationError: One of these options is given.
     """
     for name in ("processes", "max_tasks", "max_memory"):
         if options.get(name) not in (None, "1"):

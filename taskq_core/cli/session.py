@@ -231,8 +231,8 @@ def load_module(name: str, attribute: str = "") -> ModuleType:
     """Import a module. The working directory is searched first.
 
     Args:
-        name: Its dotted name.
-        attribute: Attribute that the caller needs from it, for the error message.
+        name: Dotted name of the module.
+        attribute: Attribute that the caller needs from the module, for the error message.
 
     Raises:
         ConfigurationError: The module does not exist.

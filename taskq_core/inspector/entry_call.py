@@ -28,7 +28,7 @@ _DURATIONS = (OptionKind.TIMEOUT, OptionKind.UNIQUE, OptionKind.PROCESS_IN, Opti
 def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
     """Return the call that an entry enqueues when it is due.
 
-    For an entry that the application declares, this is the declared call with all its options. For other entries, the
+    For an entry that the application declares, return the declared call with all its options. For other entries, the
     options come from the report of the scheduler, and then from the task if the application has it. Schedulers report
     only options that Asynq has.
 

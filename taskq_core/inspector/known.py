@@ -52,7 +52,7 @@ def check_text(what: str, value: object) -> None:
     try:
         value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{what} must be text, got half of a character at position {error.start}") from None
+        raise ConfigurationError(f"{what} must be text, got a lone surrogate at position {error.start}") from None
 
 
 def hint(name: str, existing: Iterable[str], *, most: int = _NAMED) -> str:

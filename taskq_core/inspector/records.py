@@ -120,10 +120,10 @@ class UnreadableTask:
 
     Attributes:
         id: Id under which it is listed.
-        queue: Queue it is in.
-        state: State it is listed in.
-        problem: Why it cannot be read.
-        message: Its bytes, b"" if there are none.
+        queue: Queue of the task.
+        state: State under which the task is listed.
+        problem: Why the task cannot be read.
+        message: Bytes of the stored message, b"" if there are none.
     """
 
     id: str

@@ -115,7 +115,7 @@ def all_ids(
 ) -> RequestPlan[list[str]]:
     """Return the ids of the tasks of a state. The oldest tasks, or the tasks that are due first, come first.
 
-    Pages of a list overlap a little, so that none is missed if tasks are removed between two pages.
+    Pages of a list overlap by some ids, so that no id is missed if tasks are removed between two pages.
 
     Args:
         queue: The queue.

@@ -58,7 +58,7 @@ def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> b
         known: The registered task with its name, if any.
 
     Raises:
-        PayloadError: It does not fit the task, or is not JSON although the old payload is.
+        PayloadError: The payload does not fit the task, or is not JSON although the old payload is.
     """
     text = text.replace("\r\n", "\n")
     if text == as_text(task.payload):
@@ -76,7 +76,7 @@ def compact_json(data: bytes, task: str) -> bytes:
     """Return JSON without spaces between its parts; numbers keep their digits.
 
     Raises:
-        PayloadError: It is not JSON.
+        PayloadError: The data is not JSON.
     """
     try:
         data = msgspec.json.format(data, indent=-1)
@@ -92,7 +92,7 @@ def check_json(value: Any) -> None:
     Such values are objects of other types, numbers that are not finite, lone surrogates, and deep nesting.
 
     Raises:
-        ValueError: It is such a value. It may also raise TypeError or RecursionError.
+        ValueError: A response cannot contain the value. TypeError and RecursionError have the same meaning.
     """
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     if any(depth > JSON_DEPTH_MAX for depth, _level in enumerate(json_levels(value), 1)):

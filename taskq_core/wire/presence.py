@@ -55,7 +55,7 @@ class _Record:
         """Return the record that the stored bytes contain.
 
         Raises:
-            WireFormatError: The bytes are not such a record.
+            WireFormatError: The bytes are not a record of this class.
         """
         try:
             stored = cls._message.FromString(data)

@@ -28,7 +28,7 @@ def unquote(quoted: str) -> str:
     """Return the text that Go or `quote` has written in double quotes.
 
     Raises:
-        WireFormatError: It is not such a text.
+        WireFormatError: The text is not in double quotes, or an escape is wrong.
     """
     try:
         if quoted.startswith('"'):

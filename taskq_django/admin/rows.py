@@ -115,7 +115,7 @@ class Rows(ABC):
         """Return the rows with these keys (`pk__in`), or all rows without a condition.
 
         Raises:
-            FieldError: There is another condition.
+            FieldError: A condition other than `pk__in` is given.
         """
         given = [each for each in conditions if each]
         if not given and not lookups:

@@ -49,7 +49,7 @@ class TaskQBackend(BaseTaskBackend):
         """The checked `DEFAULTS` in `OPTIONS`. The system check and every enqueue read them.
 
         Raises:
-            ConfigurationError: They are not valid.
+            ConfigurationError: `DEFAULTS` is not valid.
         """
         try:
             return read_defaults(self.options)
@@ -71,7 +71,7 @@ class TaskQBackend(BaseTaskBackend):
         """Check that a task can run, and register it for workers.
 
         Raises:
-            InvalidTask: It cannot run.
+            InvalidTask: The task cannot run on this backend.
         """
         run_after: object = task.run_after
         if isinstance(run_after, timedelta):

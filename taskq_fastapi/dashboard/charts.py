@@ -107,7 +107,7 @@ class Hover:
     """An invisible column of a chart whose tooltip shows the values at its time.
 
     Attributes:
-        x: Its left edge.
+        x: Left edge of the column.
         text: The tooltip.
     """
 

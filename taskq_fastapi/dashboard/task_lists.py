@@ -28,8 +28,8 @@ class TaskList:
     """A table of tasks.
 
     Attributes:
-        rows: Its rows.
-        columns: Its columns between type and actions.
+        rows: The rows of the table.
+        columns: The columns between type and actions.
         paging: The page of the list. None: the list has no pages.
         selected: Actions for selected tasks. Tasks whose state does not allow an action are skipped and counted.
         all: Form fields that select the whole list.

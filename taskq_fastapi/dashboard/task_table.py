@@ -56,7 +56,7 @@ class Row:
 
     Attributes:
         task: The task.
-        mark: The form value for the task.
+        mark: The value by which a form names the task, see `mark_of`.
         name: Name of the task, "" if it is unreadable.
         error: First line of the last error, or why the task cannot be read.
         payload: Visible text of the payload.

@@ -445,7 +445,7 @@ def test_a_session_that_goes_without_a_commit_is_told(
 
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool's
     engine.dispose()
-    assert caplog.messages == ["1 enqueues waited for a commit that never came: their session is gone"]
+    assert caplog.messages == ["1 calls were not enqueued: their session was dropped without a commit"]
 
 
 @pytest.mark.parametrize(

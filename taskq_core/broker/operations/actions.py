@@ -140,7 +140,7 @@ class Closed:
 
     Attributes:
         active: Number of running tasks.
-        counting: Number of tasks that keep the queue from being removed without `force`.
+        counting: Number of tasks that prevent the removal of the queue without `force`.
         total: Number of tasks that do not run. After an interrupted removal: the number that it set aside.
         is_closed: True if the tasks were set aside. False if tasks run or count, or if `is_interrupted`.
         is_interrupted: True if an earlier removal did not finish. Its tasks must be discarded first.

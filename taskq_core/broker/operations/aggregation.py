@@ -56,9 +56,9 @@ class GroupCheck:
         group: Name of the group.
         set_id: Id of the set that takes its members.
         timeout_s: Seconds from now until the members return to the group.
-        grace_s: The group is due when no task has joined it for so many seconds.
-        max_delay_s: The group is due when its oldest member has waited for so many seconds. 0: no limit.
-        max_size: The group is due when it has so many members, and a set takes no more of them. 0: no limit.
+        grace_s: Seconds without a new task after which the group is due.
+        max_delay_s: Seconds for which the oldest member waits until the group is due. 0: no limit.
+        max_size: Number of members at which the group is due, and maximum number of members of a set. 0: no limit.
     """
 
     group: str
@@ -148,7 +148,7 @@ class Reclaimed:
         sets: Number of sets that were renamed back to their group.
         moved: Number of members that were moved one by one, because their group has other members.
         dropped: Number of listed names without a set.
-        put_off: Number of sets that could not return, because the key of their group has another type.
+        put_off: Number of sets whose members could not return, because the key of their group has a wrong type.
         to_sweep: Number of combined sets whose members must still be deleted.
     """
 

@@ -94,9 +94,9 @@ class SurveyedKey:
     """A key as the survey found it.
 
     Attributes:
-        key: Its name.
-        kind: Its type.
-        ttl_ms: Milliseconds until it expires, -1 if it never does.
+        key: Name of the key.
+        kind: Type of the key.
+        ttl_ms: Milliseconds until the key expires, -1 if it never does.
         about: Further facts about locks and counters, see `survey.lua`.
     """
 

@@ -72,7 +72,7 @@ class LimitsChecked:
 
     Attributes:
         cursor: Cursor of the next page.
-        looked: Number of waiting tasks read.
+        looked: Number of waiting tasks that this call has read.
         freed: Number of permits that were released.
         lost: Number of waiting tasks that were in no line and were rescheduled.
     """

@@ -158,8 +158,8 @@ def enqueue(
 ) -> Operation[Codes]:
     """Store tasks of one queue: at most `BATCH_MAX`, about `BATCH_BYTES` in total, with the same `confirm`.
 
-    With `max_pending`, tasks are refused (`FULL`) while so many are pending. If Redis is over its memory limit, it
-    refuses all of them.
+    While the queue has `max_pending` or more pending tasks, new ones are refused (`FULL`). If Redis is over its memory
+    limit, it refuses all of them.
     """
     slot.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token))

@@ -34,7 +34,7 @@ class Confirmation:
 
     Attributes:
         replicas: Number of replicas.
-        fsynced: Whether the write must be in the append-only file on disk, of the primary and of so many replicas.
+        fsynced: Whether the primary and that number of replicas must have the write in the append-only file on disk.
     """
 
     replicas: int

@@ -90,7 +90,7 @@ def dequeue(
             returned before, and if it arrives later, it returns none.
         lease_s: Length of the leases in seconds.
         lane: Name of the connection on which a repeat is recognized.
-        max_active: No task is returned while so many tasks of the queue are active on all workers.
+        max_active: Maximum number of active tasks of the queue on all workers. At this number, no task is returned.
         max_bytes: Bytes of messages after which no further task is returned.
         with_waits: Also read how long each task was pending.
         lock_s: Least seconds for which the tasks hold their unique locks, by default twice the lease. A lock that is

@@ -198,7 +198,7 @@ def lead(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
 def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Operation[bool]:
     """Renew the leader lease that this worker held just before. The answer is False if it has expired or changed hands.
 
-    The lease of another worker is then extended too, which does no harm.
+    If the lease now belongs to another worker, the call extends that worker's lease, which does no harm.
     """
     key = queue.leader(service)
     return command(

@@ -190,12 +190,12 @@ class QueueCounts:
     Attributes:
         now_ns: Redis's time, Unix ns.
         sizes: Tasks by state.
-        is_paused: True while workers take nothing.
-        processed, failed: Over the queue's life.
-        processed_today, failed_today: Since midnight UTC.
+        is_paused: True while workers take no tasks of the queue, because a user has paused it.
+        processed, failed: Number of runs and of failed runs since the queue was created.
+        processed_today, failed_today: The same numbers since midnight UTC.
         latency_s: Seconds the next task to run has been pending, None if unknown.
-        groups: Groups with members.
-        limited: Scheduled tasks that wait for a limit.
+        groups: Number of groups that have members.
+        limited: Number of scheduled tasks that wait for a limit.
     """
 
     now_ns: int

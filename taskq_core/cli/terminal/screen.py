@@ -50,7 +50,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
     """Base class of the screens. It reads the data of the screen periodically. `HELP` is the text that describes it.
 
     Attributes:
-        found: The last read, None before the first.
+        found: The data of the last read, None before the first read.
     """
 
     TOP: ClassVar[str] = ""

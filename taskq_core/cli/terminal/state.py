@@ -52,8 +52,8 @@ class DashState:
         dashboard: Reads the records that screens show.
         palette: The colors.
         away_since: Time since when Redis does not answer, None while it does.
-        is_refused: True if Redis answers with a refusal.
-        trouble: The last error of Redis.
+        is_refused: True if Redis answers, but refuses the request.
+        trouble: Text of the last error of Redis.
         read_at: Time of the last successful read.
         refusal: Why changes are not possible, "" if they are; None while unknown.
         queue_order: How the list of queues is sorted.

@@ -45,7 +45,7 @@ class Found:
     Attributes:
         infos: The figures of one queue, or of all.
         now: The time of Redis's clock.
-        total: Number of tasks or groups in the list, or to search.
+        total: Number of tasks or groups in the list. With a filter: number of tasks to search.
         tasks: The tasks of the page.
         workers: The running tasks, for state active.
         groups: The groups of the page, if groups are listed.

@@ -78,8 +78,8 @@ async def test_a_list_goes_by_queue_and_state(ask: Ask, redis_server: RedisServe
         ({"text": None}, "text must be a string"),
         ({"error": None}, "error must be a string"),
         ({"payload": None}, "payload must be bytes or a string"),
-        ({"payload": "\ud800"}, "payload must be text, got half of a character"),
-        ({"queue": "\ud800"}, "queue must be text, got half of a character"),
+        ({"payload": "\ud800"}, "payload must be text, got a lone surrogate"),
+        ({"queue": "\ud800"}, "queue must be text, got a lone surrogate"),
     ],
 )
 async def test_a_filter_that_is_not_valid_is_refused(
