@@ -148,14 +148,14 @@ class Surveyor:
             if not any(each != o and each.startswith(o) for o in prefixes)
         ]
 
-    def note(self, found: Surveyed) -> None:
+    def check(self, found: Surveyed) -> None:
         """Check the keys of one step of the scan, and add damaged ones to the census."""
         for head in found.heads:
             name = self._queue_of(head + "t:")
             if name is not None:
                 self.census.with_tasks.add(name[0].name)
         for each in found.keys:
-            self._note_key(each)
+            self._check_key(each)
 
     def finish(self, registered: Collection[str]) -> Census:
         """Add queues that are missing in `registered`, the list of queues, and return the census."""
@@ -179,7 +179,7 @@ class Surveyor:
                 return self._keys.queue(name), rest, is_own
         return None
 
-    def _note_key(self, each: SurveyedKey) -> None:
+    def _check_key(self, each: SurveyedKey) -> None:
         found = self._queue_of(each.key)
         if found is None:
             for prefix, forms in ((self._own_prefix, _GLOBAL_OURS), (self._prefix, _GLOBAL)):

@@ -336,7 +336,7 @@ class _Reader:
                         if found is None:
                             self._is_complete = False
                             return None
-                        surveyor.note(found)
+                        surveyor.check(found)
                         cursor = found.cursor
         # The queues are listed last, because a new queue is listed before its first task is stored.
         return surveyor.finish(self._queues(wrong_types))

@@ -102,7 +102,7 @@ class TaskEvents:
                 try:
                     event = state.event(follower.read(state.patience_s()))
                 except BrokerUnavailableError as error:
-                    state.note_unavailable(error)
+                    state.record_unavailable(error)
                 if event is not None:
                     yield event
                 if state.has_ended:
@@ -117,7 +117,7 @@ class TaskEvents:
                 try:
                     event = state.event(await follower.read(state.patience_s()))
                 except BrokerUnavailableError as error:
-                    state.note_unavailable(error)
+                    state.record_unavailable(error)
                 if event is not None:
                     yield event
                 if state.has_ended:
@@ -156,7 +156,7 @@ class _Loop:
         self._last_event, self._state = event.id, event.state
         return event
 
-    def note_unavailable(self, error: BrokerError) -> None:
+    def record_unavailable(self, error: BrokerError) -> None:
         """Record that Redis did not answer. The loop reads again until its timeout is over."""
         self._unavailable = error
 

@@ -108,7 +108,7 @@ def _arrive(
         is_sent = False
         try:
             yield from ask(new_tasks.register_queue(keys.queues, (target.name,)))
-            yield from _note_steps(keys, target, [task for task, _ in ready])
+            yield from _record_steps(keys, target, [task for task, _ in ready])
             is_sent = True
             arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
@@ -131,7 +131,7 @@ def _arrive(
     return codes
 
 
-def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
+def _record_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
     """Record in the workflows where their steps move, so that the dispatcher and cancellations find them there."""
     by_home: dict[QueueKeys, set[str]] = {}
     for task in tasks:
@@ -156,7 +156,7 @@ def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[De
         lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
         fields[b"unique_key"] = lock.encode()
     else:
-        fields.pop(b"unique_key", None)  # a foreign unique key, for which the other queue has no lock
+        fields.pop(b"unique_key", None)  # the unique key is not a lock of this queue, so no lock moves
     changed.unique_key = lock
     fields[b"msg"] = encode_message(changed)
     return replace(task, fields=fields), lock if task.lock_ms is not None else ""

@@ -83,7 +83,7 @@ class SharedReadings:
         """Return whether a message about the task has arrived since the read with this number started."""
         return number <= self._outdated
 
-    def note_change(self) -> None:
+    def record_change(self) -> None:
         """Wake the followers, because the task changed. Earlier reads may be outdated."""
         self._outdated = self.number
         for event in self.events:
@@ -95,10 +95,10 @@ class SharedReadings:
             return self._reading, False
         self.number += 1
         self._reading = asyncio.get_running_loop().create_task(read())
-        self._reading.add_done_callback(self._note_end)
+        self._reading.add_done_callback(self._handle_end)
         return self._reading, True
 
-    def _note_end(self, reading: Reading) -> None:
+    def _handle_end(self, reading: Reading) -> None:
         if reading.cancelled() or reading.exception() is not None or reading.result() == self._last:
             return
         self._last = reading.result()
@@ -214,13 +214,13 @@ class _Channel:
                 subscription = await self._runner.subscribe(self._name)
                 self.is_open = True
                 for each in self.tasks.values():
-                    each.note_change()  # messages before the subscription were missed
+                    each.record_change()  # messages before the subscription were missed
                 pause_s = FIRST_LOOK_S
                 try:
                     while True:
                         readings = self.tasks.get(await subscription.next())
                         if readings is not None:
-                            readings.note_change()
+                            readings.record_change()
                 finally:
                     self.is_open = False
                     await subscription.close()

@@ -239,7 +239,7 @@ class _Pass:
             try:
                 page = yield repair_ops.check_listed(self._queue, key, kind, state, group=group, cursor=cursor)
             except BrokerReplyError as error:
-                self._note_strange(key, "zset", "", f"{_shown(key)} cannot be read as a set of tasks: {error}")
+                self._record_wrong_type(key, "zset", "", f"{_shown(key)} cannot be read as a set of tasks: {error}")
                 return
             twice = [task_id for task_id in page.ids if self._seen.add(task_id)]
             yield from self._suspect([*page.doubtful, *twice], group)
@@ -279,7 +279,7 @@ class _Pass:
             page = yield repair_ops.check_stored(self._queue, cursor=cursor)
             for key in page.locks:
                 if self._is_ours(key):
-                    self._note_strange(key, "string", "", f"{_shown(key)} is not a string")
+                    self._record_wrong_type(key, "string", "", f"{_shown(key)} is not a string")
             for found, keys in (
                 (self._orphans, page.sets),
                 (self._unheld, page.unheld),
@@ -311,7 +311,7 @@ class _Pass:
         if task.state is None:
             key = self._queue.task(task.task_id)
             if is_ours:
-                self._note_strange(key, "hash", task.task_id, f"{_shown(key)} is not a hash")
+                self._record_wrong_type(key, "hash", task.task_id, f"{_shown(key)} is not a hash")
             return None
         message = TaskMessage()
         if task.message:
@@ -380,7 +380,7 @@ class _Pass:
             self._add_strange("", f"{_shown(key)} is a {kind}", moved.get(key))
         return again
 
-    def _note_strange(self, key: str, kind: str, task_id: str, detail: str) -> None:
+    def _record_wrong_type(self, key: str, kind: str, task_id: str, detail: str) -> None:
         if len(self._strange) < FINDINGS_MAX:
             finding = Finding(kind=FindingKind.WRONG_TYPE, task_id=task_id, detail=detail, repaired=False)
             self._strange[key] = (kind, finding)

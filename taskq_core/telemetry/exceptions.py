@@ -13,7 +13,7 @@ STACKTRACE_LIMIT = 16 * 1024
 """Maximum length of a traceback in a span, in characters. Longer ones are cut in the middle."""
 
 
-def note_error(span: Span, error: BaseException | None, error_type: str | None) -> None:
+def record_error(span: Span, error: BaseException | None, error_type: str | None) -> None:
     """Record a failure in a span: an event for the exception, the attribute `error.type`, and the status.
 
     Args:

@@ -11,7 +11,7 @@ from opentelemetry.util.types import AttributeValue
 
 from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names
-from taskq_core.telemetry.exceptions import note_error
+from taskq_core.telemetry.exceptions import record_error
 from taskq_core.telemetry.providers import switch, tracer_of
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.telemetry.sampling import Sampling
@@ -144,7 +144,7 @@ class Recording:
             if attributes:
                 span.set_attributes(attributes)
             if error is not None or error_type is not None:
-                note_error(span, error and self._redaction.shown(error), error_type)
+                record_error(span, error and self._redaction.shown(error), error_type)
             span.end()
         except Exception as exc:
             self.complain(exc)

@@ -157,7 +157,7 @@ class Tracing(Recording):
             parent = trace.set_span_in_context(span, parent)
         return ConsumerSpan(self, span, parent, is_malformed=is_malformed)
 
-    def note_exchange(
+    def record_request(
         self,
         operation: OptIn,
         queue: str,

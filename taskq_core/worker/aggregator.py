@@ -66,14 +66,14 @@ WITHOUT_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A group to check, and its aggregator."""
+    """A group that may be due, with the aggregator that combines it."""
 
     aggregation: Aggregation
     what: GroupCheck
 
 
 class Aggregator(QueueService):
-    """Combines the groups of one queue into tasks."""
+    """Combines the groups of one queue into tasks, while this worker leads the queue's aggregation."""
 
     name = "aggregator"
 
@@ -315,7 +315,7 @@ class Aggregator(QueueService):
         await self._store(check, size, result, tasks)
 
     async def _read(self, group: str, set_id: str) -> tuple[list[GroupedTask], int] | None:
-        """Return the tasks of a set and the number of its members, or None if the set was deleted."""
+        """Return the readable tasks of a set, and the number of its members. Return None if the set was deleted."""
         tasks: list[GroupedTask] = []
         unreadable: list[str] = []
         size = missing = 0
@@ -348,7 +348,10 @@ class Aggregator(QueueService):
         return tasks, size - len(unreadable)
 
     async def _store(self, check: _Check, size: int, result: Signature[Any], tasks: Sequence[GroupedTask]) -> None:
-        """Store the combined task in the members' queue. It continues the first member's trace, and links to all."""
+        """Store the combined task in the members' queue.
+
+        It continues the trace of the first member, and links to all.
+        """
         preparer = self._app.runtime.preparer
         group, set_id = check.what.group, check.what.set_id
         if result.task.options.aggregate == group:

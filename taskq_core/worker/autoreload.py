@@ -49,7 +49,7 @@ _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloading:
-    """How to watch a project and start its worker.
+    """How autoreload watches a project's files and starts its worker.
 
     Attributes:
         watch: Creates a watch. The argument is the Unix time at which this process began to load code, or infinity if
@@ -65,7 +65,7 @@ class Reloading:
 
     @property
     def is_child(self) -> bool:
-        """Whether this process is the child."""
+        """Whether this process is the child, which runs the worker."""
         return os.environ.get(self.child) == "true"
 
 
@@ -197,7 +197,7 @@ def _wait_for_change(child: _Child, watch: "FileWatch", timeout_s: float) -> boo
 
 
 class FileWatch:
-    """Checks files for changes.
+    """Base class of watches, which check files for changes.
 
     Args:
         loaded_since: When this process began to load code, in Unix seconds. The process may have read an older version

@@ -136,7 +136,7 @@ class BackgroundWorker:
 
 
 class Pause:
-    """Computes the pause before a new worker starts.
+    """Computes the pause before a new worker replaces one that failed.
 
     Attributes:
         count: Number of failed workers.

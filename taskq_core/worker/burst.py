@@ -1,4 +1,4 @@
-"""Stop a burst worker once no work is left and no service can bring more."""
+"""Stop a worker in burst mode once no task is left and no service can bring more."""
 
 from collections.abc import Awaitable, Callable
 

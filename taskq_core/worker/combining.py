@@ -36,7 +36,7 @@ class Combiner:
     async def combine(
         self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]
     ) -> Signature[Any]:
-        """Call the function with the tasks, and return its result as the middleware leaves it.
+        """Call the aggregator's function with the tasks of a group. Return the combined task, changed by middleware.
 
         Raises:
             TimeoutError: The function did not end in time.

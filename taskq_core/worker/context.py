@@ -29,7 +29,7 @@ logger = logging.getLogger("taskq.worker")
 
 
 class Background:
-    """Runs coroutines in the background and logs their errors."""
+    """Runs coroutines as asyncio tasks that nobody awaits, and logs their errors."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,7 +131,7 @@ class WorkerContext:
 
     @property
     def leader_ms(self) -> int:
-        """Milliseconds after which another worker takes over a service from a silent leader."""
+        """Lifetime of a leader lease in milliseconds, after which another worker takes over from a silent leader."""
         return int(self.leader_s * 1000)
 
     def new_pipeline(self) -> Pipeline:
@@ -153,7 +153,7 @@ class WorkerContext:
 
 
 class WorkerService(Service):
-    """A background service of a worker.
+    """Base class of the background services of a worker.
 
     Args:
         context: The worker.

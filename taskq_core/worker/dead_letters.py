@@ -41,7 +41,7 @@ SOON_S = 0.05
 
 
 class DeadLetters(QueueService):
-    """Handles the archived tasks of one queue."""
+    """Calls handlers for the archived tasks of one queue, and enqueues their dead-letter tasks."""
 
     name = "dead letters"
 
@@ -68,7 +68,7 @@ class DeadLetters(QueueService):
         return True
 
     async def work(self) -> float:
-        """Handle a few archived tasks, or wait until the next check. Return 0 for the next call at once."""
+        """Handle a few archived tasks, or wait until the next check. Return 0: call again at once."""
         self._changes.clear()
         if self._is_expected:
             self._is_expected = False
@@ -126,7 +126,7 @@ class DeadLetters(QueueService):
                     await self._app.aenqueue(self._replacement(task, *wanted))
 
     def _replacement(self, task: TaskInfo, queue: str, name: str) -> Signature[Any]:
-        """Return the dead-letter task of an archived task. It has no dead-letter task itself."""
+        """Return the dead-letter task to enqueue for an archived task. It has no dead-letter task itself."""
         arguments = dead_letter_arguments(task)
         options: Any = {"queue": queue, "task_id": dead_letter_id(task), "dead_letter": None}
         known = self._app.find_task(name)

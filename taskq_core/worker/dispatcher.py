@@ -50,7 +50,7 @@ class Dispatcher(WorkerService):
 
     @property
     def is_idle(self) -> bool:
-        """Whether all queues were checked and no transfer is known or in progress."""
+        """Whether all queues were checked, and no transfer of steps is due or in progress."""
         return self._has_checked and not self._urgent and self._in_progress is None
 
     async def work(self) -> float:

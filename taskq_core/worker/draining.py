@@ -32,7 +32,7 @@ ENDING_S = 2.0
 
 @dataclass(eq=False)
 class Drain:
-    """Ends the runs of a worker.
+    """Ends the runs of a worker that stops.
 
     Attributes:
         context: The worker.
@@ -109,7 +109,7 @@ class Drain:
         return self.fetcher.is_empty or self.fetcher.is_failing
 
     def has_finished(self) -> bool:
-        """Return whether no work is left, and no service can bring tasks."""
+        """Return whether a burst worker has finished: nothing runs, and no service can bring tasks."""
         is_idle = all(each.is_idle for each in self.services.all)
         return is_idle and self._is_quiet and self.fetcher.is_empty and not self.settler.count
 

@@ -49,7 +49,7 @@ class ExchangeSpans:
 
     def _write_settle(self, batch: SettleBatch, error: BaseException | None, started_ns: int) -> None:
         spans = [run.span for run in batch.runs if run.span is not None]
-        self._tracing.note_exchange(
+        self._tracing.record_request(
             OptIn.SETTLE, batch.queue.name, spans, count=len(batch.runs), started_ns=started_ns, error=error
         )
 
@@ -57,4 +57,4 @@ class ExchangeSpans:
         """Record a span for tasks that a dequeue returned and the worker started."""
         if self._has_receive and runs:
             spans = [run.span for run in runs if run.span is not None]
-            self._tracing.note_exchange(OptIn.RECEIVE, queue.name, spans, count=len(runs), started_ns=started_ns)
+            self._tracing.record_request(OptIn.RECEIVE, queue.name, spans, count=len(runs), started_ns=started_ns)

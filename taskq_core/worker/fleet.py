@@ -14,7 +14,7 @@ WORKERS_MOST = 1000
 
 
 class Fleet:
-    """Reads how busy the workers of each queue are, at most every ten seconds.
+    """Reads the load of each queue's workers from their presence in Redis, at most every ten seconds.
 
     Args:
         keys: Key names.

@@ -20,7 +20,7 @@ BATCH = 100
 
 
 class Forwarder(QueueService):
-    """Moves due tasks of one queue."""
+    """Moves due tasks of one queue (scheduled tasks and retries) to pending."""
 
     name = "forwarder"
 

@@ -22,7 +22,7 @@ LONGEST_S = 30.0
 
 
 class ErrorReporter:
-    """Calls error handlers with failures, and the application's observer with the outcomes that it wants.
+    """Calls error handlers with failed runs, and the application's observer with the runs that it selects.
 
     Args:
         context: The worker.

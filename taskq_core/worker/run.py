@@ -133,7 +133,7 @@ class Run:
         return {"queue": self.queue.name, "task_id": self.task_id}
 
     def start_span(self, tracing: Tracing) -> ConsumerSpan:
-        """Start the span of this run."""
+        """Start the OpenTelemetry span of this run, and return it."""
         assert self.task is not None
         message = self.message
         self.span = tracing.start_consumer(
@@ -149,7 +149,7 @@ class Run:
         return self.span
 
     def decode(self) -> int:
-        """Decode the arguments. Return the number of payload fields that no parameter took."""
+        """Decode the task's arguments from the payload. Return the number of payload fields without a parameter."""
         task, message = self.task, self.message
         assert task is not None
         ignored = 0

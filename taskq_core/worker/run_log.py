@@ -45,7 +45,7 @@ class RunLog:
 
     @property
     def is_active(self) -> bool:
-        """Whether success is logged."""
+        """Whether successful runs are logged."""
         return logger.isEnabledFor(logging.INFO)
 
     def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:

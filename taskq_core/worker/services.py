@@ -52,7 +52,7 @@ OF_QUEUE: tuple[type[QueueService], ...] = (
 
 
 class Services:
-    """The services of one worker.
+    """Creates, starts and stops the background services of one worker.
 
     Args:
         context: The worker.
@@ -75,11 +75,11 @@ class Services:
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, *services: Service) -> None:
-        """Add services."""
+        """Add services, which `start` starts with the others."""
         self.all += services
 
     def of(self, kind: type[S]) -> Iterator[S]:
-        """Return the services of a class."""
+        """Return the services that are instances of a class."""
         return (each for each in self.all if isinstance(each, kind))
 
     def add_standard(self, fetcher: Fetcher, gauges: WorkerGauges) -> None:

@@ -36,7 +36,7 @@ PLAIN_DONE = Settlement("", Ended.DONE, run=0)
 
 @dataclass(slots=True)
 class SettleBatch:
-    """Settlements of one queue that are being sent.
+    """A batch of settlements of one queue that is being sent to Redis.
 
     Attributes:
         queue: The queue.
@@ -54,7 +54,7 @@ class SettleBatch:
 
 
 class Settler:
-    """Collects outcomes, and handles the answers to their settlements.
+    """Collects the outcomes of ended runs, and handles Redis's replies to their settlements.
 
     Args:
         context: The worker.

@@ -31,7 +31,7 @@ _EXPIRES = EXPIRES.encode()
 
 
 class Starts:
-    """Starts fetched tasks. Used on the event loop only.
+    """Starts fetched tasks: checks their limits, and marks last runs as started. Used on the event loop only.
 
     Args:
         context: The worker.
@@ -146,7 +146,7 @@ class Starts:
         return left, cap.concurrency
 
     async def _claim(self, run: Run) -> None:
-        """Start a run once its limits allow it.
+        """Claim the limits of a task in Redis, and start its run if they allow it now.
 
         Raises:
             BrokerError: Redis did not answer. The task returns to its queue when its lease ends.

@@ -1,4 +1,4 @@
-"""Run plain functions in threads.
+"""Run plain functions of tasks in threads.
 
 The threads are daemons, and take runs from one queue. Ended runs are collected, and the event loop is woken once per
 burst. Waking a thread takes longer than a short function runs. So functions that were quick lately share a thread that
@@ -42,7 +42,7 @@ STACK_LINES = 8
 
 
 class TaskThreads:
-    """Runs plain functions in threads.
+    """A pool of threads that runs plain functions of tasks.
 
     Args:
         size: Maximum number of threads. They start on demand.
@@ -135,7 +135,7 @@ class TaskThreads:
         return thread is not None and thread.interrupt(run, again=again)
 
     def abandon(self, run: Run) -> bool:
-        """Remove the thread of a function from the pool. Return False if the function has just ended."""
+        """Remove the thread of a run's function from the pool. Return False if the function has just ended."""
         thread: _TaskThread | None = run.thread
         if thread is None or not thread.abandon(run):
             return False
@@ -238,7 +238,7 @@ class _TaskThread(threading.Thread):
             return self._is_abandoned
 
     def stack(self) -> str:
-        """Return the current calls of its function, as lines of a traceback."""
+        """Return the current calls of the thread's function, as lines of a traceback."""
         frame = None if self.ident is None else sys._current_frames().get(self.ident)
         if frame is None:
             return ""

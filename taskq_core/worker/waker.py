@@ -1,4 +1,4 @@
-"""Notice new tasks without polling.
+"""Notice new tasks of idle queues without polling.
 
 `Waker` waits for the wake tokens that taskq's enqueue, forward and requeue scripts put, and sends dequeues behind the
 wait. `Watcher` serves producers that put no token, such as Go's. The worker that leads the queue notices changes of the
@@ -114,7 +114,7 @@ class Waker(WorkerService):
         return 0.0
 
     async def _wait(self, keys: tuple[str, ...], turns: list[Turn]) -> list[Any]:
-        """Return the key of a token (None on timeout), and the answers to the dequeues behind the wait.
+        """Wait for a wake token. Return its key (None on timeout), and the replies to the dequeues behind the wait.
 
         Return an empty list if the wait was called off.
         """
@@ -145,7 +145,7 @@ class Waker(WorkerService):
             self._pipeline.abort()
 
     async def _call_off_unanswered(self) -> None:
-        """Call off dequeues without an answer, and return the tasks that they handed out to their queue.
+        """Call off dequeues that got no reply. Tasks that they handed out return to their queue.
 
         A stopping worker tries once. Without an answer, the tasks are recovered when their leases end.
         """
@@ -167,7 +167,7 @@ class Waker(WorkerService):
 
 
 def _asks_ahead(context: WorkerContext) -> bool:
-    """Return whether to send dequeues behind the wait for a token. If not, the fetcher's pipelines send them.
+    """Return whether to send dequeues behind the wait for a wake token. If not, the fetcher's pipelines send them.
 
     Queues with caps do not allow it: the end of a task lets another one start, but puts no token. In burst mode, a
     dequeue in progress would always count as work. A cluster may redirect the wait to another node. The connections of

@@ -32,7 +32,7 @@ class WorkerWarnings(WorkerService):
         self._has_checked = False
 
     async def work(self) -> float:
-        """Check once, and return the seconds until the next check.
+        """Check for problems once, and return the seconds until the next check.
 
         The first check reports queues that neither this worker nor the setting `QUEUES` names. Later checks, when all
         workers and schedulers of a deployment have started, report every queue that no worker serves, and periodic

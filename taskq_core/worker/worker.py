@@ -1,4 +1,4 @@
-"""Run a worker: its services, its states, its end.
+"""The worker: it starts the services and the fetcher, reacts to signals and operators, and ends gracefully.
 
 ::
 
@@ -77,7 +77,7 @@ RETIRE_LOOK_S = 0.05
 
 
 class Worker:
-    """Runs the tasks of a queue application.
+    """Fetches and runs the tasks of a queue application.
 
     Args:
         app: The queue application.
@@ -266,7 +266,10 @@ class Worker:
         return sum((each.repairs for each in self._services.of(Reconciler)), Counter[FindingKind]())
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether it is ready, and the body of the health response. Thread-safe. Set `is_watched` to use it."""
+        """Return whether the worker is ready, and the body of the health response. Thread-safe.
+
+        Set `is_watched` first.
+        """
         if self._health is None:
             return False, {"status": "starting", "reason": "no task is taken yet"}
         return self._health.report()

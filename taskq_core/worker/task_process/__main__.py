@@ -273,7 +273,7 @@ class _ProgressSender:
         raise IterationError(_NO_ITERATION)
 
     def report(self, done: int, total: int | None) -> None:
-        """Do nothing: loops that report progress need a cursor, which fails."""
+        """Do nothing: it is never called, because `iterate` loops need cursors, which task processes do not support."""
 
 
 def _context(facts: Mapping[str, Any], message: TaskMessage, sender: _ProgressSender) -> TaskContext:

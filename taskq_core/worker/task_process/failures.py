@@ -21,7 +21,7 @@ _MEMBERS_MOST = 10
 
 
 def encode_failure(error: BaseException) -> bytes:
-    """Return an exception as JSON."""
+    """Encode an exception as JSON for the worker."""
     return json.dumps(_facts(readable(error), _DEEPEST)).encode()
 
 

@@ -1,4 +1,4 @@
-"""Encode and decode frames between a worker and a task process: a kind, a length, bytes. Pure.
+"""Encode and decode frames (kind, length, content) between a worker and a task process. Pure functions.
 
 A worker sends `BOOT` once, and `TASK` and `MESSAGE` for each task. The process answers `BOOT` with `READY`. It imports
 the module of the task, and answers the task with `STARTED`, any number of `PROGRESS`, `WRITTEN` and
