@@ -49,7 +49,7 @@ class WrongType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """Damaged tasks of a queue.
+    """The damaged tasks of a queue that a check has found.
 
     Attributes:
         findings: The problems, at most about 1000.
@@ -61,7 +61,7 @@ class Damage:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Number of findings by kind, the most frequent first."""
+        """Number of damaged tasks by kind of damage, the most frequent first."""
         kinds = Counter(finding.kind.value.replace("_", " ") for finding in self.findings)
         return dict(kinds.most_common())
 

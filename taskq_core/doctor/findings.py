@@ -7,7 +7,7 @@ from functools import partial
 
 
 class Level(StrEnum):
-    """Severity of a finding."""
+    """Severity of a finding: green, yellow or red."""
 
     RED = "red"
     YELLOW = "yellow"

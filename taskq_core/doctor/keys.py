@@ -43,7 +43,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDamage:
-    """One damaged key.
+    """One Redis key with a problem.
 
     Attributes:
         kind: The problem.
@@ -126,7 +126,7 @@ class Census:
 
 
 class Surveyor:
-    """Checks scanned keys one by one, and collects the damage.
+    """Checks the scanned Redis keys one by one, and collects damaged ones in a census.
 
     Args:
         keys: Key names of the installation.

@@ -43,7 +43,7 @@ class Fitness:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the application can work."""
+        """Whether tasks can be enqueued and run."""
         return not self.reason
 
     def document(self) -> dict[str, Any]:

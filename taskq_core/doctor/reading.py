@@ -49,7 +49,7 @@ _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
 def read_facts(
     app: TaskQ, *, clock: Clock = SYSTEM_CLOCK, is_thorough: bool = True, progress: Progress = lambda done, total: None
 ) -> Facts:
-    """Read all facts.
+    """Read all facts about the Redis of an application and its queues, for the rules.
 
     Args:
         app: The queue application whose Redis is checked.
@@ -134,7 +134,7 @@ class _Reader:
     # --- servers ------------------------------------------------------------------------------------------------------
 
     def nodes(self) -> list[NodeFacts]:
-        """Read the facts about the servers."""
+        """Read the facts about each Redis server."""
         nodes = []
         for runner in self._runner.nodes():
             with closing(runner):
@@ -325,7 +325,7 @@ class _Reader:
         return Damage(findings=report.findings, moving=run_plan(count_moving(queue), self._runner.run))
 
     def _census(self, wrong_types: Sequence[WrongType]) -> Census | None:
-        """Check all keys; None if this user may not read them."""
+        """Check all keys of taskq and Asynq. Return None if this Redis user may not read them."""
         surveyor = Surveyor(self._keys)
         for runner in self._runner.nodes():
             with closing(runner):

@@ -28,7 +28,7 @@ REMOVAL_CUT_OFF = "removal_cut_off"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """One planned or finished repair.
+    """One repair of a damaged task, key or queue, planned or finished.
 
     Attributes:
         queue: Name of the queue, or "".

@@ -135,7 +135,7 @@ def _span(value: int) -> timedelta:
 
 
 def task_info(stored: StoredTask) -> TaskInfo:
-    """Convert a task read from Redis to its record.
+    """Convert a task as read from Redis to a `TaskInfo`.
 
     Raises:
         WireFormatError: The message of the task cannot be decoded.

@@ -71,7 +71,7 @@ class Leader(Service):
 
     @property
     def leads(self) -> bool:
-        """True while this scheduler holds the lease by its own clock."""
+        """True while this scheduler holds the leader lease, by its own clock."""
         return self._has_lease and self._clock.monotonic() - self._asked_at < self._lease_s
 
     @property

@@ -36,7 +36,7 @@ STOP, ABORT, PAUSE, RETIRE = "stop", "abort", "pause", "retire"
 
 
 def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
-    """Return a message as a line."""
+    """Encode a message as a line of JSON."""
     return json.dumps({"word": kind, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -84,7 +84,7 @@ class Channel:
                 self._flush(0.0)
 
     def _flush(self, within_s: float) -> None:
-        """Send as much as the socket accepts."""
+        """Send as many waiting bytes as the socket accepts within the time."""
         until = time.monotonic() + within_s
         while self._unsent:
             try:
@@ -94,14 +94,14 @@ class Channel:
                 left_s = until - time.monotonic()
                 if left_s <= 0:
                     return
-                room = select.poll()  # select() is limited to small descriptors
+                room = select.poll()  # poll, because select.select accepts no file descriptor above 1023
                 room.register(self._socket, select.POLLOUT)
                 room.poll(left_s * 1000)
             except OSError:  # the supervisor has ended
                 self._unsent = b""
 
     def receive(self) -> Iterator[str]:
-        """Yield the kinds of messages until the supervisor ends."""
+        """Yield the kind of each message from the supervisor, until the supervisor ends."""
         rest = b""
         while True:
             try:

@@ -17,7 +17,7 @@ STALE_S = 10.0
 
 
 class Stage(StrEnum):
-    """Stage in the life of a process."""
+    """Stage in the life of a worker process."""
 
     LOADING = "loading"
     """It imports its code, and does not read messages yet."""
@@ -213,7 +213,7 @@ class Place:
 
 
 def ending_of(status: int, *, is_in_order: bool = True) -> str:
-    """Return a description of the end of a process."""
+    """Describe how a process ended: its exit status or the signal that killed it."""
     if status == 0 and not is_in_order:
         return "ended with status 0 in the middle of its work, for example by os._exit"
     if status >= 0:

@@ -33,17 +33,17 @@ class SupervisorConfig:
     max_memory: int | None = None
     """Memory in bytes above which a process is replaced. None: no limit."""
     ending: Duration = 45.0
-    """Seconds after which a process that was asked to stop is killed."""
+    """Seconds after which the supervisor kills a process that it asked to stop."""
     aborting: Duration = 15.0
-    """Seconds after which a process that was asked to stop at once is killed."""
+    """Seconds after which the supervisor kills a process that it asked to stop at once."""
     silence: Duration = 60.0
-    """Seconds without messages after which a process is killed. Its leases expire earlier."""
+    """Seconds without messages after which the supervisor kills a process. Its leases expire earlier."""
     loading: Duration = 300.0
     """Maximum seconds for importing the code. After that, the process is killed."""
     starting: Duration = 300.0
     """Maximum seconds from the import until it takes tasks, because a lifespan may hang. After that, it is killed."""
     burst: bool = False
-    """Whether a process that ends by itself is finished, and not replaced."""
+    """Burst mode: a process that ends by itself has finished its work, and is not replaced."""
     health_host: str = "127.0.0.1"
     """Address of the health endpoint for all processes."""
     health_port: int | None = None
@@ -90,7 +90,7 @@ class Pause:
         return longest * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
 
     def forget(self) -> None:
-        """Forget the deaths, because the next process runs new code."""
+        """Forget earlier deaths, because the next process runs new code, which may not die."""
         self.deaths = 0
 
 

@@ -176,7 +176,7 @@ class Supervisor:
         self._wake.set()
 
     def _cancel_successor(self, place: Place) -> None:
-        """Stop a successor that does not work yet."""
+        """Stop the successor of a process before it takes tasks."""
         assert place.successor is not None
         place.successor.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
         place.successor = None
@@ -235,7 +235,7 @@ class Supervisor:
                 self._fill(place, now)
 
     def _check_child(self, child: Child, now: float) -> None:
-        """Kill a process that does not end, start or send messages."""
+        """Kill a process that does not end, start or send messages within the configured time."""
         if child.killed_at is not None:
             if now - child.killed_at > UNKILLABLE_S:
                 self._abandon(child, now)
@@ -281,7 +281,7 @@ class Supervisor:
             self._kill(child, f"it is blocked by an overdue task: {ids}")
 
     def _fill(self, place: Place, now: float) -> None:
-        """Start a process for an empty place, or a successor."""
+        """Start a process in a place without one, or the successor of a process that must be replaced."""
         if place.is_done or now < place.next_at or place.successor is not None:
             return
         if place.current is None:

@@ -73,7 +73,7 @@ class WorkerMetrics:
         self._refresh()
 
     def expect(self, queues: Sequence[str], repair_kinds: Sequence[str]) -> None:
-        """Report zero for counters that should stay at zero, so that their first event is visible as an increase."""
+        """Export zero for counters that should stay at zero, so that their first event is visible as an increase."""
         self._expected = (queues, repair_kinds)
         self._report_zeros()
 

@@ -197,7 +197,7 @@ class Captured:
     # --- for the store ------------------------------------------------------------------------------------------------
 
     async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
-        """Record tasks that were stored."""
+        """Record tasks that an enqueue has stored."""
         self._remember(tasks)
 
     async def begun(self, *, on_loop: bool) -> None:
@@ -221,7 +221,7 @@ def _times(count: int) -> str:
 
 
 class Eager(Captured):
-    """Runs each task inside the call that enqueues it.
+    """Captures tasks, and runs each one inside the call that enqueues it.
 
     Args:
         app: The queue application.
@@ -238,7 +238,7 @@ class Eager(Captured):
         self._retries = retries
 
     async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
-        """Record tasks that were stored, and run them."""
+        """Record tasks that an enqueue has stored, and run them."""
         self._remember(tasks)
         await self._run_at_once(self._runnable(tasks), on_loop)
 

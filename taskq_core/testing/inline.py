@@ -62,7 +62,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class InlineWorker:
-    """Takes tasks from a store and runs them in the calling code.
+    """Takes tasks from a store, and runs them in the thread or event loop of the caller.
 
     Args:
         app: The queue application.
@@ -148,7 +148,7 @@ class InlineWorker:
     # --- run ----------------------------------------------------------------------------------------------------------
 
     async def run(self, run: Run, *, on_loop: bool) -> TaskRun:
-        """Run a task.
+        """Run a task that was taken, and settle it.
 
         Args:
             run: The task.
@@ -256,7 +256,7 @@ class InlineWorker:
 
 
 class _InlineBuffer(Keeper):
-    """Stores progress, cursors and results of a run at once."""
+    """The progress buffer of an inline run. It stores progress, cursors and results at once, without buffering."""
 
     def __init__(self, run: Run, runner: SyncRunner, owner: str) -> None:
         self._run = run

@@ -23,7 +23,7 @@ class ForeignTask(Protocol):
 
     @property
     def module_path(self) -> str:
-        """Module and name of its function."""
+        """Module and name of the task's function."""
         ...
 
 
@@ -138,7 +138,7 @@ def enqueued_task(new: NewTask, tasks: Mapping[str, Task[Any, Any]]) -> Enqueued
 
 
 def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> dict[str, object]:
-    """Return the arguments of a task as far as they can be decoded."""
+    """Return the arguments of an enqueued task by name, as far as they can be decoded."""
     if task is not None:
         try:
             return task.codec.decode(message.payload)

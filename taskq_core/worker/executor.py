@@ -36,7 +36,7 @@ STUCK_S = 10.0
 
 
 class Executor:
-    """Runs tasks.
+    """Runs the functions of tasks, on the event loop, in threads or in processes.
 
     Args:
         context: The worker.
@@ -236,7 +236,7 @@ class Executor:
         return True
 
     def end(self, run: Run, ending: Ending, *, again: bool = False) -> None:
-        """Interrupt the function of a run. The first reason counts, except that a lost lease replaces it.
+        """Interrupt the function of a run. The run keeps its first reason to end, but a lost lease replaces that.
 
         Interrupt a plain function only once, unless `again`: it may be cleaning up.
         """

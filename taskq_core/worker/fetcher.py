@@ -86,9 +86,9 @@ class Fetcher:
         self._covered = 0  # requested slots that become free only by outcomes of the same turn
         self._usual_answer_s = math.inf
         self.free = config.concurrency
-        """Slots without a task that no pipeline has requested tasks for."""
+        """Number of free slots for which no pipeline has requested a task."""
         self.ahead = 0
-        """Free slots that are reserved for turns ahead."""
+        """Number of free slots that are reserved for turns ahead."""
         self.in_doubt_count = 0
         """Number of turns ahead that Redis has not answered. They may still bring tasks."""
         self.may_have_pending = True
@@ -100,7 +100,7 @@ class Fetcher:
         self.dropped = 0
         """Number of task ids that were dropped from a pending list, because they had no message."""
         self.last_answer: float | None = None
-        """Monotonic time of the last answer to a dequeue."""
+        """Monotonic time of Redis's last reply to a dequeue, None before the first one."""
         self.turns = 0
         """Number of round trips to Redis so far."""
 
@@ -280,7 +280,7 @@ class Fetcher:
             self.free -= count
 
     async def _take_turn(self, turn: Turn) -> None:
-        """Send waiting outcomes and query the queues in order, until all slots are filled or all queues are queried."""
+        """Send waiting outcomes, and dequeue from the queues in order until all slots are filled or all are queried."""
         queues: Sequence[str] = ()
         if turn.in_doubt is None and self.is_fetching and self.may_have_pending:
             queues = self._order.next()
@@ -342,7 +342,7 @@ class Fetcher:
 
     @property
     def _running(self) -> int:
-        """Number of tasks that run and are not being settled."""
+        """Number of running tasks, without those that are being settled."""
         return self._concurrency - self.free - self._in_turns
 
     async def _exchange(self, turn: Turn, batches: list[SettleBatch], carried: int) -> bool:

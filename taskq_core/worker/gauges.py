@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REFRESH_S = 5.0
 """Seconds between two checks for a configured OpenTelemetry SDK."""
 KEPT_S = 3.5 * SAMPLE_S
-"""Seconds for which a sample is published."""
+"""Age in seconds up to which a sample of a queue is published."""
 
 
 class WorkerGauges(WorkerService):

@@ -72,7 +72,7 @@ async def hand_back(
     *,
     overran: Collection[tuple[str, str]] = (),
 ) -> int:
-    """Take back all tasks that a worker holds, and return their number.
+    """Return all tasks that an ended worker holds to their queues, and return the number of tasks.
 
     Args:
         runner: Sends operations.

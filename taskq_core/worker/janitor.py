@@ -17,7 +17,7 @@ RAREST = 8
 
 
 class Janitor(QueueService):
-    """Deletes expired data of one queue."""
+    """Deletes expired tasks and workflows of one queue."""
 
     name = "janitor"
 

@@ -17,7 +17,7 @@ COUNT_EVERY_S = 30.0
 
 
 class Relay(WorkerService):
-    """Sends the rows of one table.
+    """Sends the waiting rows of one outbox table.
 
     Args:
         context: The worker.
@@ -47,7 +47,7 @@ class Relay(WorkerService):
 
     @property
     def figures(self) -> OutboxFigures | None:
-        """Number and age of waiting rows. None unless this relay leads and exports metrics. Thread-safe."""
+        """Number and age of waiting outbox rows. None unless this relay leads and exports metrics. Thread-safe."""
         return self._figures if self._context.clock.monotonic() - self._figures_at <= 3 * COUNT_EVERY_S else None
 
     async def work(self) -> float:

@@ -1,4 +1,4 @@
-"""Store samples of queues for charts.
+"""Store samples of queues (sizes, counters and memory) for charts.
 
 The worker that leads a queue stores a sample every ten seconds, and every minute while nothing changes there. Times are
 from Redis's clock, and nothing is written per task. While no worker serves a queue, charts have a gap.
