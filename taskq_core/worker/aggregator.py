@@ -128,7 +128,8 @@ class Aggregator(QueueService):
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
-        # The leader reclaims sets, but its program may have other aggregators, or none. So this worker checks too.
+        # The worker that leads the queue's services may run a program with other aggregators, or none. So check here
+        # too.
         if not self._aggregators.of_queue(self._queue.name):
             return False
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0

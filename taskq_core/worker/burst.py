@@ -58,7 +58,7 @@ class Burst(WorkerService):
         turns = self._fetcher.turns
         if not self._is_out_of_work or await self._is_work_left():
             return False
-        # A task that ended during the checks may have unblocked others, which an earlier check has missed.
+        # A turn of the fetcher during the checks may have settled a task and so unblocked others, which a check missed.
         return self._is_out_of_work and self._fetcher.turns == turns
 
     @property

@@ -101,7 +101,8 @@ class DeadLetters(QueueService):
         facts = {"queue": self._queue.name, "task_id": task_id}
         try:
             stored = await self._runner.run(look(self._queue, task_id))
-            if stored is not None and stored.state is TaskState.ARCHIVED:  # otherwise it was run again, or deleted
+            # else the task was run again or deleted since
+            if stored is not None and stored.state is TaskState.ARCHIVED:
                 # The message may contain another queue or id, but handlers must act on this task.
                 task = replace(task_info(stored), queue=self._queue.name, id=task_id)
                 await contained(partial(self._call_handlers, task))

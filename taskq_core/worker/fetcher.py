@@ -291,8 +291,8 @@ class Fetcher:
         asked = 0
         is_full = False
         while True:
-            # Idle pipelines share outcomes that arrive together. One script that settles all of them would delay other
-            # tasks that could start earlier.
+            # If other pipelines are idle, leave them a share of the outcomes. One script that settles all of them would
+            # delay the next tasks.
             batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
             carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
@@ -306,7 +306,7 @@ class Fetcher:
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
-            # A repeated dequeue may hand out tasks although these outcomes are not settled, so it cannot use their
+            # A repeated dequeue may return tasks even if these outcomes never reach Redis, so it cannot count on their
             # slots.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered

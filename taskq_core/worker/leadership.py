@@ -287,7 +287,7 @@ class Leadership(WorkerService):
 
 
 def _first(scores: Iterable[Any]) -> float | None:
-    # A key of a wrong type counts as due. The forward script reports it, until the reconciler moves it aside.
+    # A key of a wrong type counts as due, so that the forwarder reports it until the reconciler moves it aside.
     known = [0.0 if isinstance(each, BrokerReplyError) else each for each in scores]
     return min((each for each in known if each is not None), default=None)
 

@@ -303,8 +303,8 @@ class _Process:
             if data is None:
                 if self.process.poll() is None:
                     continue
-                # If the loop was blocked for that long, it may not have received the process's last bytes yet. It
-                # receives them during the first of these calls, which may time out first. Then the second one has them.
+                # Read twice: if the loop was blocked for longer than the timeout, the first read may time out although
+                # the last bytes of the process are ready. The second read returns them.
                 data = await self._read(_POLL_S) or await self._read(_POLL_S)
             if not data:
                 raise _EndedError
