@@ -35,7 +35,7 @@ from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.transaction import CommitHook, ImmediateHook
 
-MOST_SOUGHT = 1000
+UNKNOWN_NAMES_MAX = 1000
 """Maximum number of unknown task names that are cached, so that a handler of unknown tasks does not search again at
 each run."""
 
@@ -183,7 +183,7 @@ class DjangoTaskQ(TaskQ):
         task = super().find_task(name)
         if task is None and name not in self._sought and self.find_elsewhere is not None:
             task = self.find_elsewhere(name)
-            if task is None and len(self._sought) < MOST_SOUGHT:
+            if task is None and len(self._sought) < UNKNOWN_NAMES_MAX:
                 self._sought.add(name)
         return task
 

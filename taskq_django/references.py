@@ -1,4 +1,4 @@
-"""Accept model instances as arguments: the payload holds primary keys, and the run gets fresh instances.
+"""Accept model instances as task arguments: the payload stores primary keys, and each run reads the rows again.
 
 The core (`taskq_core.codec.references`) defines the rules. This module converts instances to keys and reads rows by
 key, with one query per model. Rows are read from the database that the router writes the model to, because a replica

@@ -1,4 +1,4 @@
-"""Django signals about tasks, in the processes that enqueue them and in workers.
+"""Django signals about tasks. They are sent in the processes that enqueue tasks and in workers.
 
 The sender is the registered task. For a task type that is not registered in this process it is
 `taskq_core.RemoteTask`, or `taskq_core.RawTask` if a handler runs it. All signals have the arguments `task_id`, `name`

@@ -235,10 +235,10 @@ def _waiting_in(session: Session) -> _Waiting:
         waiting = session.info[_KEY] = _Waiting()
         event.listen(session, "after_commit", waiting.committed)
         event.listen(session, "after_transaction_end", waiting.ended)
-        weakref.finalize(session, _tell_forgotten, waiting).atexit = False
+        weakref.finalize(session, _warn_if_lost, waiting).atexit = False
     return waiting
 
 
-def _tell_forgotten(waiting: _Waiting) -> None:
+def _warn_if_lost(waiting: _Waiting) -> None:
     if waiting.count:
         logger.warning("%d calls were not enqueued: their session was dropped without a commit", waiting.count)

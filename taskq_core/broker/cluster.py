@@ -136,7 +136,7 @@ class NodeRequest:
 
 
 Outcomes = list[list[Any] | BrokerError]
-"""For each `NodeRequest` its answers, or the error of the whole request."""
+"""For each `NodeRequest`, the answers to its operations, or the error with which the whole request failed."""
 
 
 def cluster_exchange(

@@ -184,7 +184,7 @@ class Pipeline:
 
 
 class ClusterPipeline(Pipeline):
-    """One connection to each node of a cluster that was used.
+    """A pipeline for a cluster: it opens one connection to each node that receives a request.
 
     Requests of one exchange to different nodes are sent concurrently.
     """

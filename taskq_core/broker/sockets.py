@@ -22,7 +22,7 @@ _LEAST_S = 0.001
 
 
 class SocketStream:
-    """A connection that one caller uses at a time. The creator of the socket closes it.
+    """Writes commands to a socket and parses the replies. One caller uses it at a time; the socket's creator closes it.
 
     Args:
         connected: A connected socket. It becomes non-blocking, because `poll` waits for the remaining time.

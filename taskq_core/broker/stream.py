@@ -22,7 +22,7 @@ _yield_processor: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class ReplyStream(asyncio.Protocol):
-    """A connection that one caller uses at a time.
+    """Writes commands to a transport and parses the replies. One caller uses it at a time.
 
     Args:
         transport: A connected transport. This object becomes its protocol.

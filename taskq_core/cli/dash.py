@@ -1,4 +1,4 @@
-"""`taskq dash`: the terminal dashboard. It needs the extra `dash`, which is imported only here."""
+"""`taskq dash`: the terminal dashboard. It needs the packages of the extra `dash`, which no other command imports."""
 
 import os
 import sys

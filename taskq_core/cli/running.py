@@ -294,7 +294,7 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    process = "[%(process)d] " if VARIABLE in os.environ else ""  # set in each of several processes
+    process = "[%(process)d] " if VARIABLE in os.environ else ""  # True in each of several processes
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
     target.addHandler(handler)

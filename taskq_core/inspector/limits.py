@@ -15,7 +15,7 @@ _KINDS = {"s": "sequence", "c": "concurrency", "r": "rate"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitInfo:
-    """A limit of a queue. Its numbers are totals of all values of its key.
+    """A limit of a queue. If the limit has a key, the numbers of tasks are totals over all values of the key.
 
     Attributes:
         kind: `rate`, `concurrency` or `sequence`.

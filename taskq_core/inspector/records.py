@@ -176,7 +176,7 @@ class FoundTasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DailyStats:
-    """Counters of one queue, or of several added up, for one day.
+    """Number of runs on one day, of one queue or of several queues together.
 
     Attributes:
         day: The UTC day.

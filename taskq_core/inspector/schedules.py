@@ -129,7 +129,7 @@ def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> R
     if is_new or replace:
         return
     stored = yield from ask(presence.read_schedules(keys.schedules))
-    if stored.get(field) != data:  # if equal, this write was repeated because its answer was lost
+    if stored.get(field) != data:  # equal if a lost answer made the runner repeat this write
         raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 

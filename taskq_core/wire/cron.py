@@ -224,7 +224,7 @@ class Cron:
                 return None
             elif found_s <= start_s + _STEADY_S or self.zone is UTC:
                 return found_s
-            else:  # continue a day before the match: whatever the UTC offset is by then, it cannot be passed
+            else:  # the offset may change until then: search again from a day before, too early for any offset
                 start_s = local_s - _DAY_S
 
     def _first_match(self, local_s: int, limit_s: int) -> int:

@@ -46,7 +46,7 @@ class _Record:
             stored[_OPTIONAL.get(name, name)] = value if name == each.name else to_timestamp(value)
         try:
             return self._message(**stored).SerializeToString(deterministic=True)
-        except (TypeError, ValueError) as exc:  # a UnicodeError is a ValueError
+        except (TypeError, ValueError) as exc:  # ValueError includes UnicodeError
             problem = f"a field has a wrong type or is out of range ({type(exc).__name__})"
             raise WireFormatError(f"not a {self._message.__name__}: {problem}") from None
 

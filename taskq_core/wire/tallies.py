@@ -24,7 +24,7 @@ _NUMBERS = 4 + len(BOUNDS_S) + 1
 
 @dataclass(slots=True)
 class TypeCounters:
-    """Counters of the runs of one task type.
+    """Number of runs of one task type, by outcome and by duration.
 
     Attributes:
         processed: Runs that used an attempt.

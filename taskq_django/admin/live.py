@@ -25,7 +25,7 @@ LIVE_HEADER = "X-TaskQ-Live"
 
 
 class LiveMixin(MixinBase):
-    """Refreshes the list and elements with `data-taskq-live` while the page is visible.
+    """Adds a script to admin pages that refreshes the list and elements with `data-taskq-live`.
 
     The page is not refreshed in a background tab, or while a row or text is selected or a field has the focus. After a
     failed request, the interval doubles up to a minute.

@@ -40,7 +40,7 @@ def row_of(model: type[models.Model], key: str, record: Any, **attributes: Any) 
 
 
 class RowsQuery:
-    """The attributes of a query set's `query` that the admin reads. There is nothing to join, and no default order."""
+    """Stands in for the `query` of a query set: it has the attributes that the admin reads."""
 
     select_related = True
     order_by: tuple[str, ...] = ()

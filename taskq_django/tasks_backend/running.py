@@ -31,7 +31,13 @@ from taskq_django.tasks_backend.framework import (
 )
 from taskq_django.tasks_backend.options import DEFAULTS
 from taskq_django.tasks_backend.results import UNKNOWN_WORKER, StoredTaskError, called, new_result, put, set_status
-from taskq_django.tasks_backend.signalling import Announcer, announcement_of, atell, tell, tell_of_failure
+from taskq_django.tasks_backend.signalling import (
+    Announcer,
+    announcement_of,
+    asend_signal,
+    send_failure_signal,
+    send_signal,
+)
 from taskq_django.tasks_backend.tasks import options_of
 
 logger = logging.getLogger("taskq.django")
@@ -106,30 +112,30 @@ class BackendTask(Task[..., Any]):
         """Run a plain function in the worker's thread."""
         run = _Run(self, context, arguments)
         if context.retried:
-            run.remember(_look(self, context))
+            run.remember(_read_attempts(self, context))
         if run.announcement is not None:
-            run.announcement.tell()
-        tell(task_started, run.sender, run.result)
+            run.announcement.send()
+        send_signal(task_started, run.sender, run.result)
         with run:
             run.check()
             value = normalize_json(self.function(*run.args, **run.kwargs))
             run.succeed(value)
-            tell(task_finished, run.sender, run.result)
+            send_signal(task_finished, run.sender, run.result)
         return value
 
     async def _arun(self, context: TaskContext, /, **arguments: object) -> object:
         """Run a coroutine function on the worker's event loop."""
         run = _Run(self, context, arguments)
         if context.retried:
-            run.remember(await sync_to_async(_look, thread_sensitive=True)(self, context))
+            run.remember(await sync_to_async(_read_attempts, thread_sensitive=True)(self, context))
         if run.announcement is not None:
-            await sync_to_async(run.announcement.tell, thread_sensitive=True)()
-        await atell(task_started, run.sender, run.result)
+            await sync_to_async(run.announcement.send, thread_sensitive=True)()
+        await asend_signal(task_started, run.sender, run.result)
         with run:
             run.check()
             value = normalize_json(await self.function(*run.args, **run.kwargs))
             run.succeed(value)
-            await atell(task_finished, run.sender, run.result)
+            await asend_signal(task_finished, run.sender, run.result)
         return value
 
 
@@ -195,7 +201,7 @@ class _Run:
             self.announcement.outcome = self.result
 
 
-def _look(task: BackendTask, context: TaskContext) -> TaskInfo | None:
+def _read_attempts(task: BackendTask, context: TaskContext) -> TaskInfo | None:
     """Read the earlier attempts of a task. If that fails, the run continues, and its result has only their number."""
     handle: TaskHandle[Any] = TaskHandle(
         taskq.runtime.source, id=context.id, queue=context.queue, name=task.name, is_kept=True
@@ -227,7 +233,7 @@ class RunObserver(Announcer):
         origin = origin_of(error)
         known.errors.append(StoredTaskError(exception_class_path=class_path(origin), traceback=traceback_text(origin)))
         put(known, status=TaskResultStatus.FAILED, finished_at=datetime.now(UTC))
-        tell_of_failure(task_finished, type(known.task.get_backend()), known, origin)
+        send_failure_signal(task_finished, type(known.task.get_backend()), known, origin)
 
 
 taskq.observer.framework = RunObserver()

@@ -16,19 +16,19 @@ from taskq_django.tasks_backend.framework import AnyResult, task_enqueued
 logger = logging.getLogger("taskq.django")
 
 
-def tell(signal: Signal, sender: Any, result: AnyResult) -> None:
+def send_signal(signal: Signal, sender: Any, result: AnyResult) -> None:
     """Send a signal. Django logs the exceptions of receivers."""
     with _contained():
         signal.send_robust(sender=sender, task_result=result)
 
 
-async def atell(signal: Signal, sender: Any, result: AnyResult) -> None:
+async def asend_signal(signal: Signal, sender: Any, result: AnyResult) -> None:
     """Send a signal from a coroutine.
 
     It is sent in a thread, because most receivers block. `asend_robust` would run them in asyncio tasks, where a
     `SystemExit` ends the event loop.
     """
-    await sync_to_async(tell, thread_sensitive=True)(signal, sender, result)
+    await sync_to_async(send_signal, thread_sensitive=True)(signal, sender, result)
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def _contained() -> Iterator[None]:
         logger.exception("a receiver of a task signal raised SystemExit, which is ignored")
 
 
-def tell_of_failure(signal: Signal, sender: Any, result: AnyResult, error: BaseException) -> None:
+def send_failure_signal(signal: Signal, sender: Any, result: AnyResult, error: BaseException) -> None:
     """Send a signal inside an `except` block, so that receivers such as Django's log can read `sys.exc_info()`."""
     stack = error.__traceback__
     try:
@@ -49,7 +49,7 @@ def tell_of_failure(signal: Signal, sender: Any, result: AnyResult, error: BaseE
         if raised is not error:
             raise  # a new exception: the thread was interrupted at this line
         error.__traceback__ = stack  # remove this function from the traceback
-        tell(signal, sender, result)
+        send_signal(signal, sender, result)
 
 
 class Announcement:
@@ -74,11 +74,11 @@ class Announcement:
         if error is not None:
             _open.pop(self.result.id, None)
 
-    def tell(self) -> None:
+    def send(self) -> None:
         """Send `task_enqueued`, unless it was sent before."""
         if _open.pop(self.result.id, None) is not None:
             self._enqueued()
-            tell(task_enqueued, self._sender, self.result)
+            send_signal(task_enqueued, self._sender, self.result)
 
 
 class Announcer(Observer):
@@ -93,7 +93,7 @@ class Announcer(Observer):
         for handle in handles:
             announcement = _open.get(handle.id)
             if announcement is not None:
-                announcement.tell()
+                announcement.send()
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """As `enqueued`, in a thread, because most receivers block."""

@@ -59,7 +59,7 @@ STATUS = (
     pmarked("HTTP status", "Too Many Requests"),
     pmarked("HTTP status", "Internal Server Error"),
 )
-"""English titles of error pages, by HTTP status."""
+"""Titles of error pages that are translated: the English phrases of HTTP statuses."""
 
 
 class Site:

@@ -52,7 +52,7 @@ class Liveness(StrEnum):
 
 
 def ask(socket_path: str, command: str) -> bytes:
-    """Send an inline command, and return its reply without line breaks.
+    """Send a command to the server at a socket, and return the reply without line breaks.
 
     Raises:
         OSError: No server listens, or the reply does not arrive within 2 s.

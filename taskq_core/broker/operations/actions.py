@@ -169,7 +169,7 @@ def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
 
 
 def is_half_removed(queue: QueueKeys) -> Operation[bool]:
-    """Return whether a removal has set tasks aside and not deleted them yet."""
+    """Return whether a removal of the queue has set tasks aside and has not deleted all of them yet."""
     keys = _set_aside(queue)
     return command("is_half_removed", ("EXISTS", *keys), lambda reply: int(reply) > 0, keys=keys)
 
@@ -201,7 +201,7 @@ def forget_queue(queues_key: str, name: str) -> Operation[int]:
 
 @dataclass(slots=True)
 class Departure:
-    """Result of `move_out` for one task.
+    """Result of `move_out` for one task, with the stored data that `move_in` needs if the task left its queue.
 
     Attributes:
         task_id: Id of the task.

@@ -35,13 +35,13 @@ def count_members(key: str) -> Operation[int]:
 
 
 def try_evalsha() -> Operation[None]:
-    """Run a script that does nothing by its SHA-1, as all scripts are run."""
+    """Run a script that does nothing by its SHA-1, to check the right to run scripts."""
     sha = hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()
     return Operation("try_evalsha", Script("nothing", sha, (_NOTHING,)), (), (), replies.nothing)
 
 
 def try_eval() -> Operation[None]:
-    """Run a script that does nothing by its text, as for a server that does not have the script yet."""
+    """Run a script that does nothing by its text, to check the right to load scripts into a server."""
     return command("try_eval", ("EVAL", _NOTHING, 0), replies.nothing, keys=())
 
 
@@ -91,7 +91,7 @@ def cluster_info() -> Operation[dict[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class SurveyedKey:
-    """A key as the survey found it.
+    """A key that the survey found, with its type and expiry.
 
     Attributes:
         key: Name of the key.

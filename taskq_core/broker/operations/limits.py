@@ -118,7 +118,7 @@ def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
 
 
 def limits_move(queue: QueueKeys) -> Operation[bool]:
-    """Return whether tasks wait for a rate limit, which admits them as time passes."""
+    """Return whether tasks wait for a rate limit, which admits them without any further event."""
     return script("limits_move", (queue.limits_due,), (queue.limits_prefix,), replies.boolean)
 
 

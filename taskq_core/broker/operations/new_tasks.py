@@ -19,16 +19,16 @@ class StoreCode(StrEnum):
 
     STORED = "1"
     STORED_BEFORE = "s"
-    """An earlier delivery of its outbox row has stored it."""
+    """An earlier delivery of the same outbox row has already stored the task."""
     ID_CONFLICT = "0"
     DUPLICATE = "d"
     FULL = "f"
     EXISTING = "x"
     CHANGED = "u"
     TOO_LATE = "l"
-    """The claim on its outbox row has ended."""
+    """The sender's claim on the outbox row has ended, so the task was not stored."""
     GONE = "g"
-    """The aggregation set that it combines does not exist any more, or has changed."""
+    """The aggregation set that the task combines does not exist any more, or has changed. The task was not stored."""
 
 
 HELD = frozenset((StoreCode.EXISTING, StoreCode.CHANGED))

@@ -191,9 +191,9 @@ class Settlement:
 CURSOR_FIELD = "taskq_cursor"
 """Field of a task: the position at which the next run continues."""
 PROGRESS_FIELD = "taskq_progress"
-"""Field of a task: its progress."""
+"""Field of a task: the progress that it last reported."""
 RESULT_FIELD = "result"
-"""Field of a task: its result. Go reads it too."""
+"""Field of a task: its result, as in Asynq, so that Go programs can read it."""
 OVERSIZED_FIELD = "taskq_oversized"
 """Field of a task: size and limit of a result that was not stored. It is valid only while the result is empty."""
 
@@ -262,7 +262,7 @@ def extend_leases(
 
 
 def mark_starts(queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str) -> Operation[list[bool]]:
-    """Mark the start of runs that may be the last of their task, at most 200.
+    """Mark that runs have started. Only for runs that may be the last of their task; at most 200.
 
     If the worker is lost, a task is archived only if its last run is marked. The answer has True for each run that may
     start, False if its lease has ended.

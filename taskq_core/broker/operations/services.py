@@ -335,7 +335,7 @@ def ask_cancel(queue: QueueKeys, task_id: str, outcome: CancelOutcome) -> Operat
 
 
 def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelOutcome]:
-    """Read what happens to a running task after its cancellation."""
+    """Read what a caller has requested for a running task after its cancellation (`CancelOutcome`)."""
 
     def read(reply: Any) -> CancelOutcome:
         stored, started = (b"" if each is None else each for each in reply)

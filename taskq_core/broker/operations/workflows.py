@@ -208,7 +208,7 @@ class StoredWorkflow:
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkflows:
-    """Some workflows of a queue, and the numbers of all of them.
+    """Some workflows of a home queue, and the numbers of all its running and ended workflows.
 
     Attributes:
         running: Number of running workflows.

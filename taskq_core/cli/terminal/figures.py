@@ -67,7 +67,7 @@ def count_of(number: int, word: str) -> str:
 
 
 def shown(text: str, style: str | Style = "") -> Text:
-    """Return foreign text as one line, with control characters escaped and without markup."""
+    """Return text from Redis as one line. Control characters are escaped, and markup has no effect."""
     return Text(clean(text), style=style, no_wrap=True, end="")
 
 
@@ -99,7 +99,7 @@ def per_second(rate: float | None) -> str:
 
 
 def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[TaskState, int]]:
-    """Return the width of each state in a bar, at least one cell each if there is room.
+    """Return the width of each state in a bar, in cells. Each state has at least one cell if there is room.
 
     Args:
         sizes: Tasks by state.

@@ -123,7 +123,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     @property
     def heading(self) -> str:
-        """The title. Before the first read, it is the name of the screen."""
+        """The title of the page. Before the first read, it is the name of the screen."""
         return self.TOP if self.page is None else self.page.heading
 
     def draw(self, found: T) -> None:

@@ -25,7 +25,7 @@ class QueueLimit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The data of one read of this screen.
+    """The data that `read` of this screen returns.
 
     Attributes:
         limits: The limits; those with waiting tasks first.

@@ -37,7 +37,12 @@ SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The data of one read of this screen: figures, and runs per second by queue, the oldest first; None for a gap."""
+    """The data that `read` of this screen returns.
+
+    Attributes:
+        overview: State and counts of all queues.
+        rates: Runs per second by queue, the oldest value first. None: the value is missing.
+    """
 
     overview: QueuesOverview
     rates: Mapping[str, list[float | None]]

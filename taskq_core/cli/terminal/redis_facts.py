@@ -25,7 +25,7 @@ FINDINGS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The data of one read of this screen: facts, and the doctor's findings."""
+    """The data that `read` of this screen returns: facts, and the doctor's findings."""
 
     row: StoreRow
     findings: Sequence[Finding]

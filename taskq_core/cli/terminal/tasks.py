@@ -40,7 +40,7 @@ _GROUPS = (Column("Group", lambda group: group.name), Column("Tasks", lambda gro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The data of one read of this screen.
+    """The data that `read` of this screen returns.
 
     Attributes:
         infos: The figures of one queue, or of all.
