@@ -46,7 +46,7 @@ class FusedExchange:
         return settle_and_dequeue([(run.task_id, run.number) for run in batch.runs], asked)
 
     def part(self, batch: SettleBatch, answer: Dequeued | BrokerError | None) -> list[Any] | None:
-        """Return the replies that two scripts would return. None: the fused script did nothing, so send the two now."""
+        """Return the replies as of two scripts. None: the fused script refused or failed, so send the two now."""
         if isinstance(answer, Dequeued):
             self._refusals = 0
             return [SettleCode.SETTLED * len(batch.runs), answer]

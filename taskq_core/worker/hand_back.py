@@ -72,7 +72,7 @@ async def hand_back(
     *,
     overran: Collection[tuple[str, str]] = (),
 ) -> int:
-    """Return all tasks that an ended worker holds to their queues, and return the number of tasks.
+    """Take back all tasks that an ended worker holds: retry or archive them. Return the number of tasks.
 
     Args:
         runner: Sends operations.

@@ -140,7 +140,7 @@ class Leadership(WorkerService):
         return topic in self._found and self.leads
 
     def signal(self, signal: Signal | None = None) -> Signal:
-        """Return a new signal that is set whenever the leader, the next due time or the kinds of work change."""
+        """Return a signal (a new one by default) that is set when the leader, the next due time or the work changes."""
         signal = signal or Signal()
         self._signals.append(signal)
         return signal
