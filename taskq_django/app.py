@@ -106,7 +106,7 @@ class DjangoTaskQ(TaskQ):
                 self.configure(settings, transaction=self._transaction_hook(settings))
                 self._set_eager(settings)
                 if settings.eager or self._takes_for_committed:
-                    from taskq_django.test_cases import take_for_committed  # not at the top: only tests need it
+                    from taskq_django.test_cases import take_for_committed  # imported late, because only tests need it
 
                     self._takes_for_committed = settings.eager
                     take_for_committed(settings.eager)
@@ -139,7 +139,7 @@ class DjangoTaskQ(TaskQ):
 
     def waiting_note(self) -> str:
         """Return a sentence about tasks of this thread that wait for a commit, for errors of tests. "" if none wait."""
-        from taskq_django.test_cases import waiting_note  # not at the top: only tests need it
+        from taskq_django.test_cases import waiting_note  # imported late, because only tests need it
 
         return waiting_note()
 
@@ -234,7 +234,7 @@ class DjangoTaskQ(TaskQ):
             raise self.conflicts[0]
         self._follow_settings()
         if are_tests_running():
-            from taskq_django.test_cases import watch  # not at the top: only tests need it
+            from taskq_django.test_cases import watch  # imported late, because only tests need it
 
             watch()
             if self._diverted is None and not self._settings.redis_in_tests:

@@ -27,7 +27,7 @@ class TaskQConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
-        for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # not above: they need the settings
+        for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # late: they need the settings
             import_module(module)
         let_tasks_iterate()
         connect_outbox()
@@ -39,7 +39,7 @@ class TaskQConfig(AppConfig):
 
 def connect_outbox() -> None:
     """Give the queue application its outbox in the project's databases."""
-    from taskq_django.outbox import DatabaseOutbox  # models can only be imported once the apps are loaded
+    from taskq_django.outbox import DatabaseOutbox  # needs loaded apps, because it imports models
 
     taskq.outbox = DatabaseOutbox()
 
@@ -55,7 +55,7 @@ def connect_django_tasks() -> None:
 
 def follow_periodic_tasks() -> None:
     """Add the table of periodic tasks to the sources of this project's schedulers."""
-    from taskq_django.schedule_table import DatabaseSchedule  # models can only be imported once the apps are loaded
+    from taskq_django.schedule_table import DatabaseSchedule  # needs loaded apps, because it imports models
 
     if not any(isinstance(each, DatabaseSchedule) for each in taskq.timetable.tables):
         taskq.timetable.tables.append(DatabaseSchedule())

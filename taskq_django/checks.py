@@ -133,7 +133,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     try:
         settings = read_settings()
     except ConfigurationError:
-        return []  # E001 reports it
+        return []  # the system check taskq.E001 reports the error
     is_embedded = isinstance(settings.url, str) and settings.url.startswith("embedded://")
     return [
         Warning(f"TASKQ[{key!r}] {problem}", hint=hint, id=number)
@@ -169,13 +169,13 @@ def check_tables(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Report missing tables, and an unused outbox that still has rows."""
-    from taskq_django.outbox import outbox_aliases  # models can only be imported once the apps are loaded
+    from taskq_django.outbox import outbox_aliases  # needs loaded apps, because it imports models
     from taskq_django.schedule_table import has_table, schedule_alias
 
     try:
         uses_outbox = read_settings().enqueue is EnqueueMode.OUTBOX
     except ConfigurationError:
-        return []  # E001 reports it
+        return []  # the system check taskq.E001 reports the error
     found: list[CheckMessage] = []
     for alias in databases or ():
         try:

@@ -57,7 +57,7 @@ def start_with_server() -> "BackgroundWorker | None":
         return None
     if not settings.dev_worker:
         return None
-    from taskq_django.served_worker import start  # only here, because it imports the whole worker
+    from taskq_django.served_worker import start  # imported late, because it loads the whole worker
 
     return start(settings)
 

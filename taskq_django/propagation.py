@@ -88,12 +88,12 @@ class PropagateMiddleware(Middleware):
         self._settings = settings
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
-        """Run a plain function in its language and time zone, with its request id."""
+        """Run a plain function in the language and time zone of the enqueuing code, with its request id."""
         with self._in_force(context):
             return call()
 
     async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
-        """Run a coroutine in its language and time zone, with its request id."""
+        """Run a coroutine in the language and time zone of the enqueuing code, with its request id."""
         with self._in_force(context):
             return await call()
 

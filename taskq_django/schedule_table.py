@@ -142,7 +142,7 @@ def _reached(function: Callable[[], T]) -> T:
     call = on_healthy_connections(function)
     try:
         return call()
-    except (OperationalError, InterfaceError):  # the connection was closed then
+    except (OperationalError, InterfaceError):  # the database closed the connection after the check
         return call()
 
 
@@ -174,7 +174,7 @@ def _next(row: PeriodicTask) -> datetime | None:
     try:
         found = row.upcoming(1)
     except (TaskQError, ValueError, TypeError):
-        return None  # the scheduler's log and the admin report it
+        return None  # the scheduler's log and the admin report the error
     return _stored(found[0]) if found else None
 
 

@@ -29,7 +29,7 @@ class SignalObserver(Observer):
     """Sends the signal `task_enqueued` and the signals about the ends of runs, if they have receivers.
 
     Attributes:
-        framework: The observer of tasks of `django.tasks`, which has signals of its own.
+        framework: The observer of tasks of `django.tasks`, which sends the framework's signals.
     """
 
     def __init__(self, tasks: Tasks) -> None:
@@ -79,13 +79,13 @@ class SignalMiddleware(Middleware):
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Send `task_started`, and run a plain function."""
-        if task_started.receivers and current.get() is context:  # not for an aggregator
+        if task_started.receivers and current.get() is context:  # False in an aggregator, which sends no signals
             _send(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return call()
 
     async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
         """Send `task_started`, and run a coroutine."""
-        if task_started.receivers and current.get() is context:  # not for an aggregator
+        if task_started.receivers and current.get() is context:  # False in an aggregator, which sends no signals
             await _asend(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return await call()
 

@@ -13,7 +13,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.session import Session
 
 PLACEHOLDER = "#SHA-256-OF-THE-PASSWORD"
-"""Printed if no password hash is given. Redis refuses this rule, so nobody can use it as a password by mistake."""
+"""Rule that is printed if no password hash is given. Redis refuses it, so it cannot become a password by mistake."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 

@@ -309,7 +309,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, text, messages.SUCCESS)
-            with override(None):  # as Django does, log in the language of the code
+            with override(None):  # write log entries untranslated, as Django does
                 self.log_change(request, obj, _("Paused.") if obj.enabled else _("Resumed."))
         return HttpResponseRedirect(self.address("change", str(obj.pk)))
 

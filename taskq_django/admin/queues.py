@@ -58,7 +58,7 @@ class QueueColumns:
 
     @admin.display(description=_("status"), ordering="status")
     def status(self, queue: Any) -> SafeString | str:
-        """Return whether workers run its tasks, or that the queue is damaged."""
+        """Return whether workers run the tasks of the queue, or that the queue is damaged."""
         record = queue.record
         name = pgettext("queue status", record.status.value)
         if record.status is QueueStatus.RUNNING:

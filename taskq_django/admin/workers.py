@@ -97,14 +97,14 @@ class WorkerAdminMixin(RedisAdminMixin):
 
     @admin.display(description=_("running now"), empty_value="-")
     def running(self, worker: Any) -> SafeString | str:
-        """Return its running tasks, the longest first."""
+        """Return the running tasks of the worker, the longest running first."""
         tasks = self._tasks(worker)
         more = max(0, len(tasks) - SHOWN)
         return render("worker_running.html", tasks=tasks[:SHOWN], more=more) if tasks else ""
 
     @admin.display(description=_("running now"))
     def all_running(self, worker: Any) -> SafeString:
-        """Return all its running tasks with their times, the longest first."""
+        """Return all running tasks of the worker with their times, the longest running first."""
         return render("worker_tasks.html", tasks=self._tasks(worker))
 
     def _tasks(self, worker: Any) -> list[tuple[Any, SafeString | str, SafeString | str]]:
@@ -191,7 +191,7 @@ class WorkerAdminMixin(RedisAdminMixin):
             self.message_user(request, _now("No worker received the request."), messages.ERROR)
             return
         for worker in found:
-            with override(None):  # as Django does, log in the language of the code
+            with override(None):  # write log entries untranslated, as Django does
                 self.log_change(request, worker, _now(entry))
         text = ngettext(
             "The request was sent to %(count)d worker.", "The request was sent to %(count)d workers.", len(reached)

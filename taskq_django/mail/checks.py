@@ -27,7 +27,7 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
     try:
         settings = taskq.settings
     except ConfigurationError:
-        return []  # E001 reports it
+        return []  # the system check taskq.E001 reports the error
     for where, kind, options in mailers():
         try:
             mailer = kind(**options)

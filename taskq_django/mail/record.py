@@ -38,7 +38,7 @@ class MailPart:
 
     filename: str | None = None
     mimetype: str | None = None
-    """None: `data` is a whole MIME part, with its own headers."""
+    """MIME type of `data`. None: `data` is a whole MIME part, including headers."""
     text: str | None = field(default=None, repr=False)
     data: bytes | None = field(default=None, repr=False)
 

@@ -37,7 +37,7 @@ def check_backend(backend: Any) -> list[CheckMessage]:
     try:
         settings = taskq.settings
     except ConfigurationError:
-        return found  # E001 reports it
+        return found  # the system check taskq.E001 reports the error
     retention = {**DEFAULTS, **settings.defaults, **own_defaults}["retention"]
     if seconds("retention", retention) == 0:
         found.append(

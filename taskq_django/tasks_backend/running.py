@@ -73,7 +73,7 @@ class BackendTask(Task[..., Any]):
 
     @property
     def json_codec(self) -> JsonArgumentsCodec:
-        """The codec with its own type."""
+        """The codec of the task's arguments, typed as `JsonArgumentsCodec`."""
         return cast("JsonArgumentsCodec", self.codec)
 
     @property

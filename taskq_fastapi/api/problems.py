@@ -132,7 +132,7 @@ def kinds() -> list[Problem]:
 
 
 def status_of(error: TaskQError) -> int:
-    """Return the HTTP status for an error of taskq, 500 for one that no request can cause."""
+    """Return the HTTP status for an error of taskq. It is 500 for errors that no request can cause."""
     return next((status for kind, status, *_ in _KINDS if isinstance(error, kind)), 500)
 
 

@@ -102,7 +102,7 @@ class PayloadText(BaseModel):
     value: Any = Field(description="JSON, or a text.", examples=[{"to": "b@example.com"}])
 
     def octets(self) -> bytes:
-        """Return its bytes.
+        """Return the bytes of the payload.
 
         Raises:
             ConfigurationError: The value does not have this format.

@@ -52,7 +52,7 @@ def _settings() -> Settings | None:
     try:
         return taskq.settings
     except ConfigurationError:
-        return None  # a system check reports it
+        return None  # a system check reports the error
 
 
 @click.pass_obj
