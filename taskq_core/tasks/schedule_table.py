@@ -218,7 +218,7 @@ def _check_zone(row: ScheduleRow) -> None:
     if row.time_zone:
         time_zone(row.time_zone)
         if row.cron.startswith(("CRON_TZ=", "TZ=")):
-            raise ConfigurationError("the cron line names a time zone itself")
+            raise ConfigurationError("the cron line names a time zone, too; remove one of the two")
 
 
 def _interval_spec(interval: timedelta | None) -> str:

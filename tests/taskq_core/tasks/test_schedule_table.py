@@ -53,7 +53,7 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
         ({"interval": timedelta(milliseconds=1500)}, "interval", "must be whole seconds"),
         ({"interval": timedelta(days=40_000)}, "interval", "from 1 second to 100 years"),
         ({"time_zone": "Europe/Berln"}, "time_zone", "no time zone 'Europe/Berln'"),
-        ({"time_zone": "UTC", "cron": "CRON_TZ=Asia/Tokyo @daily"}, "time_zone", "names a time zone itself"),
+        ({"time_zone": "UTC", "cron": "CRON_TZ=Asia/Tokyo @daily"}, "time_zone", "names a time zone, too; remove one"),
         ({"kwargs": {}}, "kwargs", "missing 1 required positional argument: 'kind'"),
         ({"kwargs": {"kind": 5}}, "kwargs", "parameter 'kind': expected str, got int"),
         ({"kwargs": {"kind": "a", "dayss": 1}}, "kwargs", "unexpected keyword argument 'dayss'; did you mean 'days'?"),
