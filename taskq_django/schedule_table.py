@@ -68,7 +68,7 @@ class DatabaseSchedule:
         self._troubles: dict[int, str] = {}
 
     def read(self, last_version: object) -> tuple[object, list[Entry]] | None:
-        """Return the entries of all usable rows, unless nothing has changed. As `ScheduleTable.read`."""
+        """Return the version of the table and the entries of all usable rows, or None if nothing has changed."""
         alias = schedule_alias()
         if alias is None or not self._find_table(alias):
             return None if last_version == 0 else (0, [])

@@ -160,7 +160,10 @@ def enable_depends(taskq: TaskQ) -> TaskDependencies:
     if known is None:
         known = taskq.injector = TaskDependencies()
     if not isinstance(known, TaskDependencies):
-        raise ConfigurationError(f"the tasks of this queue application already get values from {type(known).__name__}")
+        raise ConfigurationError(
+            f"the dependencies of this queue application's tasks already come from {type(known).__name__}; "
+            "an application can use only one such provider"
+        )
     return known
 
 

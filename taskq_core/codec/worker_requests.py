@@ -44,7 +44,7 @@ class WorkerRequest:
             check_whole("concurrency", self.concurrency, least=1, most=CONCURRENCY_MAX)
         elif self.concurrency is not None:
             raise ConfigurationError(
-                f"a concurrency is only possible with 'scale'; {str(self.action)!r} got {self.concurrency}"
+                f"concurrency can be given only for the action 'scale', got {self.concurrency} for {str(self.action)!r}"
             )
 
     def encode(self, workers: Sequence[str]) -> bytes:

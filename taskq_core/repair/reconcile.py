@@ -159,7 +159,7 @@ class _Pass:
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
         self._strange: dict[str, tuple[str, Finding]] = {}  # right type and finding, by key of a wrong type
-        self._orphans: dict[str, None] = {}  # aggregation sets that are not listed
+        self._orphans: dict[str, None] = {}  # aggregation sets that the index of aggregation sets lacks
         self._unheld: dict[str, None] = {}  # unique locks that no task may hold
         self._unlocked: dict[str, None] = {}  # keys of tasks that lost a unique lock
         self._listed = 0

@@ -1,4 +1,4 @@
-"""Create the instruments of the metrics in `names`, and limit the number of sets of labels.
+"""Create the instruments of the metrics in `names`, and limit the number of label sets.
 
 Without an SDK nothing is measured. If an SDK is configured later, a client uses it at the next call, and a worker
 within seconds. At most `MAX_SERIES` sets of labels are kept. Further sets are counted as `_other`, so that many

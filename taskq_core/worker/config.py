@@ -98,5 +98,5 @@ class WorkerConfig:
         return cls(**{**{name: getattr(settings, name) for name in names}, **overrides})
 
     def span(self, name: str) -> float:
-        """Return a duration of this record in seconds."""
+        """Return the setting `name` of this configuration, which is a duration, in seconds."""
         return seconds(name, getattr(self, name))

@@ -33,7 +33,7 @@ class CountedLog:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def add(self, count: int, subject: str) -> None:
-        """Count `count` events of a subject, and log the first of them. Call this on the event loop."""
+        """Count `count` events of a subject. Log the first event of a subject at once. Call this on the event loop."""
         if subject not in self._counts and len(self._counts) >= SUBJECTS_MAX:
             subject = OTHERS
         if subject in self._counts:

@@ -802,7 +802,7 @@ def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None
         enable_depends(FastAPI())  # type: ignore[arg-type]
     other = TaskQ()
     other.injector = object()  # type: ignore[assignment]
-    with pytest.raises(ConfigurationError, match="already get values from object"):
+    with pytest.raises(ConfigurationError, match="already come from object"):
         enable_depends(other)
 
 

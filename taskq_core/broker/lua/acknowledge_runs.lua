@@ -1,5 +1,5 @@
 --[[
-  acknowledge_runs: delete the counted runs of schedule entries after their database table has recorded them.
+  acknowledge_runs: delete the run counters of schedule entries after the database table has recorded their values.
 
   KEYS[1]    hash  runs, see take_runs
   ARGV[1..]        per entry: name, value that take_runs returned. An entry whose value has changed since then is kept

@@ -1,6 +1,6 @@
 --[[
-  put_steps: store steps that the dispatcher of another home queue sends, or run them again. A repeated call changes
-  nothing.
+  put_steps: store the steps of workflows whose home is another queue, or make stored steps pending again. The
+  dispatcher of the home queue sends them. A repeated call changes nothing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled

@@ -35,7 +35,7 @@ MESSAGE_BYTES = 4096
 
 
 async def read(view: View, form: Form) -> TaskRecord:
-    """Return the task that an address or a form names."""
+    """Return the task that the URL or the form of a request names."""
     queue, task_id = form.need("queue"), form.need("id")
     return await view.inspector.task(queue, task_id)
 

@@ -382,7 +382,7 @@ class TestChanges:
         (entry,) = await until(looker.entries)
 
         assert entry.spec == "@every 1h"
-        assert "a provided periodic task is skipped, because its id one is already in use" in caplog.text
+        assert "a periodic task from a provider is skipped, because its id one is already in use" in caplog.text
 
 
 class TestHooks:
