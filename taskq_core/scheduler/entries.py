@@ -123,7 +123,9 @@ class EntryBook:
         for _, given in sorted(self._sources.items()):
             for task in given.values():
                 if task.id in wanted:
-                    logger.error("a periodic task from a provider is skipped, because its id %s is already in use", task.id)
+                    logger.error(
+                        "a periodic task from a provider is skipped, because its id %s is already in use", task.id
+                    )
                 wanted.setdefault(task.id, task)
         entries: dict[str, Entry] = {}
         for task in wanted.values():
