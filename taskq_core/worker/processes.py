@@ -99,16 +99,22 @@ class TaskProcesses:
     async def _call(self, process: "_Process", run: Run) -> object:
         is_whole = has_started = False
         facts = self._facts(run)
+        module = facts["module"]
         try:
-            await process.send(frames.TASK, json.dumps({**facts, "number": process.runs}).encode())
-            await process.send(frames.MESSAGE, encode_message(run.message))
             async with asyncio.timeout(BOOT_S) as import_limit:
+                if module in process.modules:  # nothing to import, so the time of the task begins now
+                    import_limit.reschedule(None)
+                    self._deadlines.begin_again(run)
+                await process.send(frames.TASK, json.dumps({**facts, "number": process.runs}).encode())
+                await process.send(frames.MESSAGE, encode_message(run.message))
                 while True:
                     kind, data = await process.next_frame()
                     if kind == frames.STARTED:
                         has_started = True
-                        import_limit.reschedule(None)
-                        self._deadlines.begin_again(run)
+                        if module not in process.modules:
+                            process.modules.add(module)
+                            import_limit.reschedule(None)
+                            self._deadlines.begin_again(run)
                     elif kind in (frames.PROGRESS, frames.WRITTEN, frames.WRITTEN_OVERSIZED):
                         self._store_written(process, run, kind, data)
                     elif kind == frames.RESULT:
@@ -123,7 +129,7 @@ class TaskProcesses:
         except TimeoutError:
             if not import_limit.expired():  # this TimeoutError comes from the function, not from the import limit
                 raise
-            problem = f"it did not import {facts['module']} within {BOOT_S:g} s"
+            problem = f"it did not import {module} within {BOOT_S:g} s"
             raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
         except _EndedError:
             await process.end()
@@ -259,6 +265,8 @@ class _Process:
         self._inbox: deque[tuple[bytes, bytes]] = deque()
         self._loop = asyncio.get_running_loop()
         self.runs = 0
+        self.modules: set[str] = set()
+        """Modules of tasks that the process has imported."""
 
     @classmethod
     async def start(cls, name: socket.socket | None) -> "_Process":

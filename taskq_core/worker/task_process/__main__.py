@@ -67,7 +67,7 @@ class TaskProcess:
         self._connection = connection
         self._inbox: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self._sending = threading.Lock()
-        self._is_running = self._is_interrupt_requested = False
+        self._is_running = self._is_interrupt_requested = self._was_interrupted = False
         self._boot: dict[str, Any] = {}
         self._has_loaded_script = False
 
@@ -98,6 +98,7 @@ class TaskProcess:
         self._is_interrupt_requested = False
         if not self._is_running:
             raise SystemExit(0)
+        self._was_interrupted = True
         raise TaskInterrupted
 
     def _interrupt(self) -> None:
@@ -128,7 +129,10 @@ class TaskProcess:
     # --- a task -------------------------------------------------------------------------------------------------------
 
     def _run(self, facts: Mapping[str, Any], data: bytes) -> None:
+        self._was_interrupted = False
         started = self._guarded(partial(self._load, facts["module"]))
+        if self._was_interrupted and started[0] == frames.STARTED:  # the module has caught the interruption
+            started = frames.FAILURE, encode_failure(TaskInterrupted())
         self.send(*started)
         if started[0] == frames.FAILURE:
             return

@@ -18,6 +18,7 @@ from taskq_core import (
     OversizedResult,
     ResultTooLargeError,
     Settings,
+    TaskFailedError,
     TaskProcessError,
     TaskQ,
 )
@@ -325,6 +326,36 @@ async def test_a_process_that_was_killed_while_idle_is_replaced_unnoticed(start:
     second = await (await tasks.who.adelay()).aresult(PATIENCE_S)
 
     assert second["pid"] != first["pid"]
+
+
+async def test_a_kept_process_that_does_not_answer_is_killed_when_the_time_is_over(start: Runner) -> None:
+    """It has imported the task's module, so the time of a further task begins at once."""
+    await start(concurrency=1)
+    pid = (await (await tasks.who.adelay()).aresult(PATIENCE_S))["pid"]
+    os.kill(pid, signal.SIGSTOP)
+
+    with pytest.raises(TaskFailedError, match=r"TimeoutError|deadline exceeded"):
+        await (await tasks.who.using(timeout=1).adelay()).aresult(PATIENCE_S)
+
+    await until(lambda: not is_alive(pid))
+
+
+async def test_a_task_that_is_cancelled_during_its_import_does_not_start(
+    start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also if the module catches the interruption."""
+    there, started = tmp_path / "there", tmp_path / "started"
+    monkeypatch.setenv("SLOW_IMPORT", str(there))
+    monkeypatch.setenv("STUBBORN_IMPORT", "1")
+    await start(concurrency=1)
+    handle = await slow_tasks.late.adelay(started=str(started), until=str(there))
+    await until(lambda: (tmp_path / "there.awaited").exists() and hears_cancels(redis_server))
+
+    await handle.acancel()
+    await until(there.exists, "the module has caught it")
+    await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
+
+    assert not started.exists()
 
 
 @pytest.mark.parametrize("returns", [False, True])
