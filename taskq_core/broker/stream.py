@@ -96,7 +96,11 @@ class ReplyStream(asyncio.Protocol):
         messages: list[Any] = []
         try:
             reader.feed(data)
-            while (reply := reader.gets()) is not _INCOMPLETE:
+            # Without tracking, the parser stops at the last expected reply, so that `has_data` shows any further bytes.
+            while self._changed is not None or len(replies) < self._expected:
+                reply = reader.gets()
+                if reply is _INCOMPLETE:
+                    break
                 (messages if isinstance(reply, hiredis.PushNotification) else replies).append(reply)
         except ConnectionError as error:
             self._fail(error)

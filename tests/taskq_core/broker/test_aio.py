@@ -21,6 +21,7 @@ from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerReplicationError,
@@ -39,6 +40,36 @@ QUEUE = Keys().queue("default")
 
 def runner_of(url: Any, **options: Any) -> AsyncRunner:
     return AsyncRunner(Endpoint(url, embedded_folder=Path("unused")), **{"timeout_s": 30, **options})
+
+
+class Transport:
+    """A transport that sends nothing."""
+
+    is_closed = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+    def write(self, data: bytes) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def abort(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("surplus", [b"+", b"*1\r\n", b"*2\r\n+a\r\n", b"+a\r\n"])
+async def test_a_reply_that_nobody_asked_for_closes_the_connection(surplus: bytes) -> None:
+    """Also if only its beginning has arrived: the rest must not become the reply of another call."""
+    transport: Any = Transport()
+    stream = ReplyStream(transport)
+    answer = asyncio.create_task(stream.exchange(b"PING", 1, 30))
+    await asyncio.sleep(0)
+
+    stream.data_received(b"+OK\r\n" + surplus)
+
+    with pytest.raises(ConnectionError, match="unexpected reply"):
+        await answer
+    assert not stream.is_open
 
 
 @pytest.fixture
