@@ -27,7 +27,7 @@ from taskq_core.broker.operations.operation import BATCH_BYTES
 from taskq_core.broker.operations.schedules import ADOPT_MAX, MARK_KEPT_S, TICK_MAX, Mark, Tick, TickCode
 from taskq_core.client.preparer import Prepared
 from taskq_core.clock import utc_datetime
-from taskq_core.errors import BrokerError, ConfigurationError, EnqueueError
+from taskq_core.errors import BrokerError, BrokerUnavailableError, ConfigurationError, EnqueueError
 from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.entries import Entry
 from taskq_core.scheduler.health import TurnState
@@ -294,7 +294,11 @@ class Ticker:
             failures = [answer for answer in answers if isinstance(answer, BaseException)]
             if failures:
                 logger.warning("writing histories of periodic tasks failed: %s", failures[0])
-                return
+            for failure in failures:
+                if not isinstance(failure, BrokerError):
+                    raise failure
+                if isinstance(failure, BrokerUnavailableError):
+                    return
 
     @staticmethod
     def _skip_paused(candidate: _Candidate) -> None:

@@ -277,6 +277,18 @@ class TestShown:
         assert looker.history("entry") == [event], "it outlives the scheduler, unlike upstream"
         assert looker.raw.ttl("asynq:scheduler_history:entry") > 89 * 86_400, "and expires 90 days later"
 
+    async def test_a_damaged_history_costs_only_itself(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.task(name="work")
+        def work() -> None: ...
+
+        names = [f"entry-{number:02}" for number in range(40)]
+        looker.raw.set(looker.keys.scheduler_history(names[0]), "damaged")
+        for name in names:
+            looker.set_mark(app.schedule("@every 1h", work, id=name), looker.now_s() - HOUR)
+        await start()
+
+        await until(lambda: all(looker.history(name) for name in names[1:]))
+
 
 class TestChanges:
     async def test_entries_come_and_go_while_it_runs(
