@@ -11,7 +11,6 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import services
 from taskq_core.errors import BrokerError
-from taskq_core.service.loop import serve
 from taskq_core.supervisor.child import Child
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import hand_back
@@ -21,6 +20,10 @@ logger = logging.getLogger("taskq.supervisor")
 
 SECOND_PASS_S = 1.0
 """Seconds until the second check of a dead process."""
+_PAUSE_S = 0.5
+"""Pause in seconds after the first failed attempt; it grows by as much with each further one."""
+_LONGEST_PAUSE_S = 5.0
+"""Longest pause in seconds between two attempts."""
 
 
 class Returns:
@@ -41,24 +44,30 @@ class Returns:
             child: The process.
             patience_s: Maximum time for retries while Redis does not answer. Then the leases expire.
         """
-        until = time.monotonic() + patience_s
-        # the last request of a killed process may still reach Redis, so check it twice
-        passes_left = 1 if child.ends_in_order else 2
+        failures, until = 0, time.monotonic() + patience_s
+        # the last request of a killed process may still reach Redis, so look twice
+        pauses = [0.0] if child.ends_in_order else [0.0, SECOND_PASS_S]
+        while pauses:
+            await asyncio.sleep(pauses[0])
+            try:
+                await self._return_once(child)
+                pauses.pop(0)
+            except BrokerError as error:
+                failures += 1
+                name = f"process {child.place} (pid {child.pid})"
+                if time.monotonic() > until:
+                    logger.error("tasks of %s cannot be returned, and wait for their leases to expire: %s", name, error)
+                    return
+                if failures == 1:
+                    logger.warning("tasks of %s cannot be returned yet: %s; trying again", name, error)
+                pauses[0] = min(_PAUSE_S * failures, _LONGEST_PAUSE_S)
 
-        async def work() -> float:
-            nonlocal passes_left
-            runner, queues = await self._runner_and_queues(child)
-            token = str(child.identity["token"])
-            if count := await hand_back.hand_back(runner, queues, token, self._app, overran=child.overran):
-                logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
-            await self._remove_presence(child)
-            passes_left -= 1
-            return SECOND_PASS_S if passes_left else 0.0
-
-        name = f"returning the tasks of process {child.place} (pid {child.pid})"
-        await serve(name, work, is_needed=lambda: passes_left > 0 and time.monotonic() < until)
-        if passes_left:
-            logger.error("%s failed; they wait for their leases to expire", name)
+    async def _return_once(self, child: Child) -> None:
+        runner, queues = await self._runner_and_queues(child)
+        token = str(child.identity["token"])
+        if count := await hand_back.hand_back(runner, queues, token, self._app, overran=child.overran):
+            logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
+        await self._remove_presence(child)
 
     async def list_overrun(self, child: Child) -> list[tuple[str, str]]:
         """Return queue and id of the overdue tasks of a process; nothing while Redis does not answer."""
