@@ -1,9 +1,12 @@
 """Quote and unquote text as Go does, for option strings."""
 
 import ast
+import re
 
 from taskq_core.errors import WireFormatError
 
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\(?:[abfnrtv\\"]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}))*"')
+"""Matches text in double quotes with Go's escapes. Each of them has the same meaning in Python."""
 _SHORT = {
     "\a": r"\a",
     "\b": r"\b",
@@ -31,8 +34,8 @@ def unquote(quoted: str) -> str:
         WireFormatError: The text is not in double quotes, or an escape is wrong.
     """
     try:
-        if quoted.startswith('"'):
-            text = str(ast.literal_eval(quoted))  # every escape that Go writes has the same meaning in Python
+        if _QUOTED.fullmatch(quoted):
+            text = str(ast.literal_eval(quoted))
             text.encode()  # raises a ValueError for a lone surrogate
             return text
     except (SyntaxError, ValueError):
