@@ -16,7 +16,7 @@ from collections.abc import Mapping, MutableMapping
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
-from opentelemetry.propagators.textmap import default_getter, default_setter
+from opentelemetry.propagators.textmap import Setter, default_getter
 from opentelemetry.trace import SpanContext, get_current_span
 
 from taskq_core.errors import ConfigurationError
@@ -61,6 +61,16 @@ def check_headers(headers: Mapping[str, str]) -> int:
     return size
 
 
+class _TextSetter(Setter[MutableMapping[str, str]]):
+    """Stores values as text, because a propagator of the user's project may write numbers."""
+
+    def set(self, carrier: MutableMapping[str, str], key: str, value: str) -> None:
+        carrier[str(key)] = str(value)
+
+
+_SETTER = _TextSetter()
+
+
 def trace_headers(context: Context | None = None, *, baggage: bool = True) -> dict[str, str]:
     """Return the headers that the global propagator writes for a context.
 
@@ -72,13 +82,12 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
         context = context_api.get_current()
     if not context:
         return {}
-    written: dict[object, object] = {}  # typed as objects, because a propagator of the user's project may write numbers
+    headers: dict[str, str] = {}
     try:
-        get_global_textmap().inject(written, context, default_setter)
+        get_global_textmap().inject(headers, context, _SETTER)
     except Exception:
         # For example, baggage contains a lone surrogate, which cannot be encoded. The task must not fail because of it.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
-    headers = {str(name): str(value) for name, value in written.items()}
     text = headers.pop(BAGGAGE, "")
     if baggage and text:
         # last, because `fit` adds the headers in this order, and leaves out those that exceed the size limit

@@ -161,13 +161,14 @@ def test_unreadable_headers_carry_nothing(subtests: pytest.Subtests) -> None:
 class OwnFormat(TextMapPropagator):
     """A custom propagator, which fails on request."""
 
-    def __init__(self, *, fails: bool = False) -> None:
+    def __init__(self, *, fails: bool = False, value: object = 7) -> None:
         self.fails = fails
+        self.value = value
 
     def inject(self, carrier: MutableMapping[str, object], context: object = None, setter: object = None) -> None:
         if self.fails:
             raise RuntimeError("no")
-        setter.set(carrier, "x-own", 7)  # type: ignore[attr-defined] # kept loose: only the call matters
+        setter.set(carrier, "x-own", self.value)  # type: ignore[attr-defined] # kept loose: only the call matters
 
     def extract(self, carrier: Mapping[str, str], context: Context | None = None, getter: object = None) -> Context:
         if self.fails:
@@ -201,6 +202,18 @@ def test_a_failing_propagator_costs_the_trace_only(clean_globals: None, caplog: 
     assert headers == {"own": "x"}
     assert context == {}
     assert len(logged_here(caplog)) == 2
+
+
+class Unwritable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_value_without_a_text_costs_the_trace_only(clean_globals: None, caplog: pytest.LogCaptureFixture) -> None:
+    propagate.set_global_textmap(OwnFormat(value=Unwritable()))
+
+    assert propagation.trace_headers(traced()) == {}
+    assert "could not be written" in caplog.text
 
 
 def test_baggage_that_cannot_be_encoded_keeps_the_trace() -> None:
