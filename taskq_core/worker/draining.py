@@ -30,7 +30,7 @@ ENDING_S = 2.0
 """Seconds that each part of a stopping worker gets to end."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Drain:
     """Ends the runs of a worker that stops.
 

@@ -51,7 +51,7 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Run:
     """State of one run. Changed on the event loop only, except `thread` and `is_interrupted`.
 

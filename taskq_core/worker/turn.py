@@ -9,7 +9,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Turn:
     """The current dequeue of one pipeline. The object is used again for the next dequeue.
 
