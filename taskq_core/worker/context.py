@@ -33,16 +33,20 @@ class Background:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Start a coroutine as a background asyncio task, and return the asyncio task."""
-        task = unlisted(asyncio.get_running_loop().create_task(_guarded(work)))
+        task = asyncio.get_running_loop().create_task(_guarded(work))
+        if not self._is_closed:  # later tasks stay in asyncio's list, so that the end of the loop cancels them
+            unlisted(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` for the running coroutines, then cancel the rest."""
+        self._is_closed = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
