@@ -46,7 +46,7 @@ class Repair:
 
 
 def plan(facts: Facts) -> list[Repair]:
-    """Return the repairs that `Repairer` would make, in order. It covers at most about 1000 damaged tasks of each queue."""
+    """Return the repairs that `Repairer` would make, in order: at most about 1000 damaged tasks of each queue."""
     repairs = [
         Repair(queue=each.queue, kind=each.kind, subject=each.key, detail=each.detail)
         for each in (facts.census.damage if facts.census is not None else ())
