@@ -597,7 +597,7 @@ def test_what_a_process_held_is_given_back_once_redis_is_there_again(
     victim = pid_of(redis_server, "w")
     redis_server.client.config_set("maxclients", 1)
     os.kill(victim, signal.SIGKILL)
-    workers.wait_for("returning the tasks of process")
+    workers.wait_for("cannot be returned yet")
 
     redis_server.client.config_set("maxclients", 10_000)
     redis_server.client.set("go", 1)
