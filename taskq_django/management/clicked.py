@@ -27,6 +27,8 @@ class Parser(CommandParser):
     ) -> argparse.Namespace:
         """Return Django's options, and the other arguments as `words`."""
         words, ours = _parted(sys.argv[2:] if args is None else args)
+        if "--help" in words:  # before Django's system checks, which may fail
+            self.click_command.main(words, self.prog, obj=Session(taskq))
         parsed = super().parse_args(ours, namespace)
         parsed.words = words
         return parsed
@@ -61,6 +63,8 @@ class ClickCommand(BaseCommand):
 
     failure = "some items failed; see above"
     """The text of the `CommandError` for a command that fails with an exit status instead of an exception."""
+    aborted = "stopped"
+    """The text of the `CommandError` if the user presses Ctrl-C."""
 
     def make_click_command(self) -> click.Command:
         """Return the command of click."""
@@ -88,6 +92,11 @@ class ClickCommand(BaseCommand):
         elif options["force_color"]:
             session.given["color"] = "always"
         given = {name: options[name] for name in self.stealth_options if name in options}
+        for name, value in given.items():
+            if not isinstance(value, str | int | None):
+                raise CommandError(
+                    f"the option {name} must be text, a whole number, True, False or None, got {value!r}"
+                )
         try:
             status = self.click_command.main(
                 list(words), self.prog, standalone_mode=False, obj=session, default_map=given
@@ -99,7 +108,7 @@ class ClickCommand(BaseCommand):
         except click.ClickException as error:
             raise CommandError(usage_text(error), returncode=error.exit_code) from None
         except click.Abort:
-            raise CommandError("stopped; the remaining items were not changed") from None
+            raise CommandError(self.aborted) from None
         except TaskQError as error:
             raise CommandError(failure_text(error)) from error
         except OSError as error:

@@ -61,6 +61,21 @@ def test_options_may_be_keywords(redis: RedisServer) -> None:
     assert "concurrency  3\n" in stdout.getvalue()
     with pytest.raises(TypeError, match="Unknown option"):
         call_command("runworker", concurency=3)
+    with pytest.raises(CommandError, match=r"queues must be text, .*, got \['default', 'low'\]"):
+        call_command("runworker", burst=True, queues=["default", "low"])
+
+
+@pytest.mark.parametrize("command", [("runworker",), ("runscheduler",), ("taskq",), ("taskq", "worker")])
+def test_the_help_needs_no_valid_settings(
+    settings: Any, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    settings.TASKQ = {"URL": "nonsense"}
+
+    with pytest.raises(SystemExit) as caught:
+        call_command(*command, "--help", skip_checks=False)
+
+    assert caught.value.code == 0
+    assert "--queues" in capsys.readouterr().out or command != ("runworker",)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -140,7 +155,8 @@ def test_bad_settings_are_told_by_the_system_check(settings: Any) -> None:
 def test_the_help_teaches(command: tuple[str, ...], capsys: pytest.CaptureFixture[str], settings: Any) -> None:
     settings.TASKQ = {"QUEUES": {"critical": 6, "low": 1}}
 
-    call_command(*command, "--help")
+    with pytest.raises(SystemExit):
+        call_command(*command, "--help")
 
     told = capsys.readouterr().out
     assert f"{' '.join(command)} --queues critical=6,default=3,low=1 --concurrency 20" in told
@@ -241,8 +257,9 @@ def test_options_of_django_may_stand_anywhere(redis: RedisServer) -> None:
 
 
 def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
-    taskq("--help")
-    taskq("queue", "--help")
+    for words in (["--help"], ["queue", "--help"]):
+        with pytest.raises(SystemExit):
+            taskq(*words)
     load_command_class("taskq_django", "taskq").print_help("manage.py", "taskq")
 
     told = capsys.readouterr().out

@@ -12,6 +12,7 @@ class Command(ClickCommand):
     """Work with the task queue."""
 
     help = "Run workers, and manage queues and tasks."
+    aborted = "stopped; the remaining items were not changed"
 
     def make_click_command(self) -> click.Command:
         """Return the root command."""
