@@ -58,6 +58,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         choice: The selected value of `choices`.
         table: The table.
         page: The visible page, None before the first read.
+        page_place: The place of the visible page, which differs from `place` while another page is being read.
         places: Start of the shown page and of each page before: a number of records or a cursor; 0 is the first page.
     """
 
@@ -87,6 +88,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         self.places: list[Any] = [0]
         self.table = Records(self.palette, opens=self.OPENS, id="table")
         self.page: Page[R] | None = None
+        self.page_place: Any = None
 
     # --- defined by each screen ---------------------------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     def draw(self, found: T) -> None:
         """Show the data of a read."""
         page = self.page = self.page_of(found)
+        self.page_place = self.place
         if not page.records and isinstance(self.place, int) and self.place:  # the list has become shorter
             self.places.pop()
             self.reload()
@@ -187,8 +190,8 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     def action_page(self, by: int) -> None:
         """Show the next or previous page."""
-        place = None if self.page is None else self.page.next
-        if by > 0 and place not in (None, self.place):  # equal while the next page is still being read
+        place = None if self.page is None or self.page_place != self.place else self.page.next
+        if by > 0 and place is not None:
             self.places.append(place)
         elif by < 0 and len(self.places) > 1:
             self.places.pop()
