@@ -6,7 +6,8 @@ the function it follows the framework's rules: it passes the context, returns JS
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -112,7 +113,8 @@ class BackendTask(Task[..., Any]):
         """Run a plain function in the worker's thread."""
         run = _Run(self, context, arguments)
         if context.retried:
-            run.remember(_read_attempts(self, context))
+            with _reading_attempts(self, context) as handle:
+                run.remember(handle.refresh())
         if run.announcement is not None:
             run.announcement.send()
         send_signal(task_started, run.sender, run.result)
@@ -127,7 +129,8 @@ class BackendTask(Task[..., Any]):
         """Run a coroutine function on the worker's event loop."""
         run = _Run(self, context, arguments)
         if context.retried:
-            run.remember(await sync_to_async(_read_attempts, thread_sensitive=True)(self, context))
+            with _reading_attempts(self, context) as handle:
+                run.remember(await handle.arefresh())
         if run.announcement is not None:
             await sync_to_async(run.announcement.send, thread_sensitive=True)()
         await asend_signal(task_started, run.sender, run.result)
@@ -201,13 +204,17 @@ class _Run:
             self.announcement.outcome = self.result
 
 
-def _read_attempts(task: BackendTask, context: TaskContext) -> TaskInfo | None:
-    """Read the earlier attempts of a task. If that fails, the run continues, and its result has only their number."""
+@contextmanager
+def _reading_attempts(task: BackendTask, context: TaskContext) -> Iterator[TaskHandle[Any]]:
+    """Yield a handle to read the earlier attempts of a task.
+
+    If the read fails, the run continues, and its result has only the number of the attempts.
+    """
     handle: TaskHandle[Any] = TaskHandle(
         taskq.runtime.source, id=context.id, queue=context.queue, name=task.name, is_kept=True
     )
     try:
-        return handle.refresh()
+        yield handle
     except TaskQError as error:
         logger.warning(
             "cannot read the earlier attempts of task %s: %s",
@@ -215,7 +222,6 @@ def _read_attempts(task: BackendTask, context: TaskContext) -> TaskInfo | None:
             error,
             extra={"queue": context.queue, "task_id": context.id},
         )
-        return None
 
 
 class RunObserver(Announcer):
