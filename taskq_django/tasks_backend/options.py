@@ -82,5 +82,7 @@ def queues_of_tasks(setting: object) -> dict[str, int]:
     for params in setting.values() if isinstance(setting, Mapping) else ():
         if isinstance(params, Mapping) and params.get("BACKEND") in PATHS:
             for name in params.get("QUEUES", ["default"]) or ["default"]:
-                found |= {f"{name}{band.suffix}": band.weight for band in BANDS}
+                for band in BANDS:
+                    queue = f"{name}{band.suffix}"
+                    found[queue] = max(band.weight, found.get(queue, 0))
     return found
