@@ -40,8 +40,9 @@ def language_by(wanted: preferences.Preferences, request: Request) -> str:
 
 def accepted(header: str) -> str:
     """Return the first known language in `Accept-Language`, or English. Browsers send the preferred language first."""
-    tags = [part.partition(";")[0].strip().lower() for part in header[:HEADER_MAX].split(",")]
-    return next((found for tag in tags if (found := _fitting(tag))), ENGLISH)
+    parts = [part.replace(" ", "").lower().split(";") for part in header[:HEADER_MAX].split(",")]
+    wanted = [tag for tag, *weight in parts if weight not in (["q=0"], ["q=0.0"])]
+    return next((found for tag in wanted if (found := _fitting(tag))), ENGLISH)
 
 
 def _fitting(tag: str) -> str | None:

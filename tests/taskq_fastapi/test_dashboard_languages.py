@@ -74,6 +74,7 @@ DATA = {
         ("zh-Hans-HK", "zh-Hans"),
         ("*", "en"),
         ("fr, *;q=0.1", "en"),
+        ("en; q=0, zh", "zh-Hans"),
         (";;;,=,q=1;", "en"),
         ("de," * 10_000 + "zh", "en"),
     ],
