@@ -94,7 +94,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
         with audit.action(f"{body.action.value}_tasks", **body.options) as outcome:
             report = await inspector.act_on(refs, body.action, **body.options)
             outcome |= {**_outcome(report), "tasks": [(each.queue, each.id) for each in report.done]}
-        return models.acted_of(report, scanned=len(refs) - report.untouched, following=None, names=True)
+        return models.acted_of(report, scanned=len(set(refs)) - report.untouched, following=None, names=True)
 
 
 def _outcome(report: ActionReport) -> dict[str, object]:
