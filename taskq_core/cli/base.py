@@ -156,7 +156,7 @@ class Group(_Shared, click.Group):
         import difflib  # imported late, to start workers faster
 
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         return f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(self.commands)}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
