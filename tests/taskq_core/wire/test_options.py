@@ -75,6 +75,7 @@ def test_an_option_survives_printing_and_reading(option: Option, text: str) -> N
         'Queue("a",1)',
         'Queue("a" "b")',
         'Queue("\\q")',
+        'Queue("\\xff")',
         'Queue("a",' + "-" * 200_000 + "1)",
         "Deadline(Tue Feb 30 00:00:00 UTC 2033)",
         "Deadline(Tue Feb  1 24:00:00 UTC 2033)",
