@@ -25,8 +25,8 @@ class TestChecking:
 
             async def is_told() -> bool:
                 await health.check()
-                assert health.found["default"].problem
-                return "READONLY" in health.found["default"].problem
+                assert health.found["default"]["problem"]
+                return "READONLY" in health.found["default"]["problem"]
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("taskq_core.worker.health.CHECK_S", 1.0)  # no answer in that time is another problem
