@@ -163,7 +163,8 @@ def _detailed(url: Any, changes: Mapping[str, Any]) -> Address:
     address = parse_url(url) if isinstance(url, str) else url
     if not isinstance(address, Address):
         raise ConfigurationError(
-            "the application uses its own redis-py client; give the address with --url to change the user or database"
+            "the application uses its own redis-py client, whose user and database cannot be changed; "
+            "give another address with --url"
         )
     if address.kind == "embedded":
         raise ConfigurationError(

@@ -192,7 +192,7 @@ class Scheduler:
         self._status = "active"
 
     def services(self) -> list[Service]:
-        """Return the services to run after `open`; a worker runs them among its own."""
+        """Return the services to run after `open`; a worker runs them together with its own services."""
         return [self._leader, self._announcer, *self._pollers, *self._followers, self._runtime]
 
     async def close(self) -> None:

@@ -49,7 +49,7 @@ class RunLog:
         return logger.isEnabledFor(logging.INFO)
 
     def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        """Log the end of a run once its outcome is decided. Never raises: a filter of the project may fail."""
+        """Log the end of a run once its outcome is decided. Never raises, even if a logging filter of the user does."""
         try:
             self._ended(run, outcome, duration_s)
         except Exception:

@@ -314,7 +314,7 @@ class Outgoing:
             trace = self._traces.get(node.number) or self.span.trace_headers()
             headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
             self.queues[plan.queue.name] = plan.queue
-            if len(self._plans) >= 1000:  # bounds the cache: each streamed member may have different options
+            if len(self._plans) >= 1000:  # the cache stays small, also if each member of a group has different options
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]

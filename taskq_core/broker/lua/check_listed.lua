@@ -1,5 +1,6 @@
 --[[
-  check_listed: read a page of ids from one structure, and report the ids that contradict their task. Reads only.
+  check_listed: read a page of task ids from one list or set, and report the ids whose task is missing or has another
+  state. Reads only.
 
   KEYS[1]  list or zset
   KEYS[2]  zset    leases: id by expiry (Unix s)

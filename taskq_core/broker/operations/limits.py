@@ -24,7 +24,7 @@ class ClaimCode(StrEnum):
 
 
 def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int) -> Operation[ClaimCode]:
-    """Take a permit for a task that `owner` has fetched. Without a permit, the task is moved to the waiting ones."""
+    """Take a permit for a task that `owner` has fetched. Without one, the task joins those that wait for a permit."""
     args = (NOW, run_owner(owner, run), queue.prefix, task_id, limit)
     keys = (queue.active, queue.lease, queue.task(task_id))
     return script("claim", keys, args, lambda reply: ClaimCode(str(int(reply))))

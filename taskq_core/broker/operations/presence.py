@@ -54,7 +54,7 @@ def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:
-    """Read the running tasks of a worker process, at most its concurrency. Each is a serialized `WorkerInfo`."""
+    """Read the running tasks of a worker process, each as a serialized `WorkerInfo`; at most its concurrency."""
     return command("read_running", ("HVALS", workers_key), list)
 
 
