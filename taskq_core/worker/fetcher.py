@@ -26,7 +26,6 @@ from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError, BrokerReplyError
-from taskq_core.service.user_code import is_cancelled
 from taskq_core.wire import QueueOrder
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.exchange_spans import ExchangeSpans
@@ -248,20 +247,15 @@ class Fetcher:
 
     async def _sleep(self, turn: Turn) -> bool:
         """Wait until `notify` wakes this pipeline. Return False once its connection was unused for `IDLE_S`."""
-        loop = asyncio.get_running_loop()
         left_s = turn.used_at + IDLE_S - self._clock.monotonic() if turn.pipeline.is_connected else math.inf
-        waiter: asyncio.Future[None] = loop.create_future()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asleep.append(waiter)
-        timer = loop.call_later(max(0.0, left_s), waiter.cancel) if left_s < math.inf else None
         try:
-            await waiter
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
+            async with asyncio.timeout(None if left_s == math.inf else left_s):
+                await waiter
+        except TimeoutError:
             return False
         finally:
-            if timer is not None:
-                timer.cancel()
             if waiter.done() and not waiter.cancelled():
                 self._is_waking = False
         return True
@@ -306,8 +300,7 @@ class Fetcher:
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
-            # A repeated dequeue may return tasks even if these outcomes never reach Redis, so it cannot count on their
-            # slots.
+            # A repeated dequeue may return tasks even if these outcomes are lost, so it cannot count on their slots.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered
             try:
@@ -346,17 +339,13 @@ class Fetcher:
         return self._concurrency - self.free - self._in_turns
 
     async def _exchange(self, turn: Turn, batches: list[SettleBatch], carried: int) -> bool:
-        """Make one round trip: settle the batches and dequeue.
-
-        Return True if the dequeue returned all requested tasks.
-        """
+        """Settle the batches and dequeue in one round trip. Return whether the dequeue returned all requested tasks."""
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
         joined = None
         is_repeat = turn.is_repeat and turn.in_doubt is not None
         turn.is_off = is_repeat and not self.is_fetching
         if is_repeat:
-            # The first request may still reach Redis, and nobody would read its tasks. `call_off` makes Redis refuse
-            # it.
+            # The first request may still arrive, and nobody would read its tasks: `call_off` makes Redis refuse it.
             operations.append(turn.call_off())
         elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)
@@ -390,13 +379,7 @@ class Fetcher:
             self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
         if spans is not None:
             spans.settled(batches, answers, started_ns)
-        failure: BrokerError | None = None
-        for batch, answer in zip(batches, answers, strict=False):
-            if isinstance(answer, BrokerError):
-                failure = answer
-                self._settler.unanswered(batch)
-            else:
-                self._settler.settled(batch, answer)
+        failure = self._settler.answered(batches, answers)
         is_full = False
         if turn.in_doubt is not None:
             is_full, refused = self._read(turn, answers[-1], sent_at)
@@ -464,10 +447,7 @@ class Fetcher:
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
-        """Release the slots of a turn ahead that got no reply.
-
-        Its dequeue stays in doubt until `called_off` or `give_up`.
-        """
+        """Release the slots of a turn ahead that got no reply. It stays in doubt until `called_off` or `give_up`."""
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
@@ -490,10 +470,7 @@ class Fetcher:
             self._all_answered.set()
 
     def give_up(self, turn: Turn) -> None:
-        """Abandon a dequeue that cannot be called off.
-
-        If it handed out tasks, they are recovered when their leases end.
-        """
+        """Abandon a dequeue that cannot be called off. The leases of tasks that it handed out will end."""
         self._end_doubt()
         turn.in_doubt = None
 

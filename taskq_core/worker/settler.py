@@ -8,12 +8,13 @@ loses at most `concurrency` outcomes.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Outcome as Ended
 from taskq_core.broker.operations.runs import SettleCode, Settlement, settle_done
 from taskq_core.broker.operations.runs import settle as settle_operation
-from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
+from taskq_core.errors import BrokerError, Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.service.user_code import readable
 from taskq_core.telemetry import Outcome, type_name
 from taskq_core.wire import QueueKeys
@@ -261,6 +262,17 @@ class Settler:
             slots = count if is_plain else sum([not (run.is_reported or run.was_sent) for run in runs])
             batches.append(SettleBatch(queue, runs, operation, slots, is_plain))
         return batches
+
+    def answered(self, batches: Sequence[SettleBatch], answers: Sequence[Any]) -> BrokerError | None:
+        """Handle the replies to batches. Return an error if a batch must be sent again."""
+        failure = None
+        for batch, answer in zip(batches, answers, strict=False):  # a dequeue may have a further reply
+            if isinstance(answer, BrokerError):
+                failure = answer
+                self.unanswered(batch)
+            else:
+                self.settled(batch, answer)
+        return failure
 
     def settled(self, batch: SettleBatch, codes: str) -> None:
         """Handle Redis's reply to a settle batch."""

@@ -150,5 +150,5 @@ async def test_requests_that_make_no_sense_are_refused(start: Runner, inspector:
         await inspector.control_workers("halt")
     with pytest.raises(ConfigurationError, match="concurrency must be between 1 and 100000, got 0"):
         await inspector.control_workers("scale", concurrency=0)
-    with pytest.raises(ConfigurationError, match="'stop' got 3"):
+    with pytest.raises(ConfigurationError, match="only for the action 'scale', got 3 for 'stop'"):
         await inspector.control_workers("stop", concurrency=3)
