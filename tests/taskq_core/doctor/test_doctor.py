@@ -185,7 +185,7 @@ def test_keys_that_were_evicted_before_are_yellow() -> None:
     assert "keys were dropped" in found.message
 
 
-@rows(("share", "level"), [(0.97, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
+@rows(("share", "level"), [(0.995, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
 def test_memory_near_its_limit(share: float, level: Level) -> None:
     with server() as started:
         for number in range(1000):  # small values: Redis shrinks the buffer of a connection after large ones
