@@ -118,6 +118,11 @@ def translate(error: BaseException, address: str) -> BrokerError:
     return BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
 
 
+def is_unanswered(answer: object) -> bool:
+    """Return whether this is the error of a lost connection, after which Redis may have carried out the operation."""
+    return isinstance(answer, BrokerUnavailableError) and answer.may_have_happened
+
+
 def translate_connecting(error: BaseException, address: str) -> BrokerError:
     """Return taskq's error for an error raised while connecting, when nothing was sent yet."""
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__cause__, exceptions.AuthenticationError):

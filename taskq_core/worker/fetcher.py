@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from taskq_core.broker.failures import is_unanswered
 from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.broker.pipelines import Pipeline
@@ -401,7 +402,8 @@ class Fetcher:
             # go on: other queues may work
             logger.error("tasks cannot be fetched from queue %s: %s", turn.queue.name, answer)
         elif isinstance(answer, BrokerError):
-            # a repeat stays in doubt: the first attempt may have handed out tasks, which only a repeat returns
+            # a dequeue stays in doubt if an attempt may have handed out tasks, which only a repeat returns
+            turn.is_repeat = turn.is_repeat or is_unanswered(answer)
             if not turn.is_repeat:
                 self._forget(turn)  # a refused first attempt handed out nothing
                 # query the queue again: a probe or another pipeline has counted it as queried

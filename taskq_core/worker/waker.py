@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from taskq_core.broker.failures import is_unanswered
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
 from taskq_core.broker.operations.services import Notified, count_keys, notify, wait_for_wake, watch_pending
 from taskq_core.broker.operations.views import ping
@@ -96,10 +97,15 @@ class Waker(WorkerService):
         if not results:
             return 0.0
         key, *answers = results
-        refused = [
-            self._fetcher.answered_ahead(turn, answer, sent_at) for turn, answer in zip(turns, answers, strict=True)
-        ]
-        failure = next((error for error in (key, *refused) if isinstance(error, BrokerError)), None)
+        failure = key if isinstance(key, BrokerError) else None
+        for turn, answer in zip(turns, answers, strict=True):
+            if is_unanswered(answer):
+                self._fetcher.unanswered_ahead(turn)
+                self._in_doubt.append(turn)
+                failure = failure or answer
+            else:
+                refused = self._fetcher.answered_ahead(turn, answer, sent_at)
+                failure = failure or refused
         if failure is not None:
             raise failure
         asked = [turn.queue.wake for turn in turns if turn.queue is not None]

@@ -9,7 +9,8 @@ import pytest
 
 from taskq_core import TaskQ, current_task
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.broker.scripts import load
+from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
 from taskq_core.worker.leadership import SERVICE
@@ -55,6 +56,48 @@ async def has_asked(worker: Worker, server: RedisServer) -> None:
     """Wait until a worker waits with its slots kept for what it has asked for."""
     await until(lambda: worker._fetcher.ahead > 0)
     await until(lambda: waiting(server))
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_a_dequeue_that_is_lost_after_its_script_was_sent_again_is_not_forgotten(
+    app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    """Redis has forgotten its scripts, runs the dequeue sent with its text, and the connection breaks."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    worker = await start(concurrency=2, **PATIENT)
+    if is_busy:  # no dequeue waits for a token, so one of the fetcher's is lost
+        await hold.adelay()
+        await until(lambda: worker.running_count == 1)
+        await until(lambda: worker._fetcher.is_idle)
+    else:
+        await has_asked(worker, redis_server)
+    lost: list[str] = []
+    send, dequeue = Pipeline._send, load("dequeue").text
+
+    async def lose(pipeline: Pipeline, write: Any, timeout_s: float) -> list[Any]:
+        replies = await send(pipeline, write, timeout_s)
+        if not lost and ("EVAL", dequeue) in [each[:2] for each in write.commands]:
+            lost.append("dequeue")
+            await pipeline.close()
+            raise BrokerUnavailableError("no answer")
+        return replies
+
+    monkeypatch.setattr(Pipeline, "_send", lose)
+    redis_server.client.script_flush()
+    handle = await work.adelay()
+
+    assert await handle.aresult(PATIENCE_S) == "ran"
+    assert lost
+    release.set()
 
 
 @pytest.mark.usefixtures("unwatched")
