@@ -69,7 +69,7 @@ class Traces:
             return found
 
     def find(self, kind: str, attributes: Mapping[str, str]) -> Span | None:
-        """Return a span of this kind that has these attributes, None if there is none."""
+        """Return a span of this kind with these attributes, or None."""
         spans = (span for span in self._spans.values() if span.kind == kind)
         return next((span for span in spans if attributes.items() <= span.attributes.items()), None)
 

@@ -31,7 +31,7 @@ def build(stage: Path, site: Path) -> int:
 
 
 def main() -> int:
-    """Build and check the site. Return 0 if there is no problem."""
+    """Build and check the site. Return 0 on success."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=ROOT / "build", metavar="FOLDER", help="where to build")
     parser.add_argument("--check-only", action="store_true", help="only look at the links of a site that is there")

@@ -139,7 +139,7 @@ class _Loop:
         """True once the last read event is final."""
 
     def patience_s(self) -> float:
-        """Return the timeout in seconds of the next read: what is left of the loop's, but at least `LAST_CHANCE_S`."""
+        """Return the timeout in seconds of the next read: the time left for the loop, but at least `LAST_CHANCE_S`."""
         return min(self._events.source.timeout_s, max(LAST_CHANCE_S, self._ends_at - time.monotonic()))
 
     def event(self, stored: StoredTask | None) -> TaskEvent | None:

@@ -108,7 +108,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an expression refers to.
+    """The object that an expression refers to.
 
     Attributes:
         kind: `task`, `left` (a task that is not rewritten), `signature`, `canvas` or `handle`.

@@ -75,7 +75,7 @@ class Returns:
             runner, queues = await self._runner_and_queues(child)
             return await hand_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
-            return []  # the supervisor asks again; at last, the process is killed for its silence
+            return []  # the supervisor asks again, and finally kills the process for its silence
 
     async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
         runtime = self._app.runtime

@@ -166,7 +166,7 @@ def flush_at_end(share: float = 1.0) -> None:
 
 
 def _providers() -> list[Any]:
-    """Return the SDK's current providers of traces, metrics and logs, as far as they are configured."""
+    """Return the providers of traces, metrics and logs that the SDK is configured with."""
     found = (switch.tracer_provider(), switch.meter_provider(), _logs.get_logger_provider())
     return [each for each in found if is_sdk(each)]
 

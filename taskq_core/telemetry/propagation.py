@@ -175,7 +175,7 @@ def trace_id(headers: Mapping[str, str]) -> str | None:
 
 
 def is_malformed(headers: Mapping[str, str], sender: SpanContext) -> bool:
-    """Return whether headers contain a W3C trace or baggage that could not be read, as it is truncated or too large.
+    """Return whether headers contain a W3C trace or baggage that is unreadable because it is truncated or too large.
 
     Args:
         headers: Headers of a message.

@@ -8,7 +8,7 @@ from taskq_core.errors import WireFormatError
 _QUOTED = re.compile(
     r'"(?:[^"\\\n]|\\(?:[abfnrtv\\"]|x[0-7][0-9a-fA-F]|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[01][0-7]{2}))*"'
 )
-"""Matches text in double quotes with Go's escapes that have the same meaning in Python: none of bytes above 127."""
+"""Matches text in double quotes with Go's escapes that Python reads alike. It excludes escapes of bytes above 127."""
 _SHORT = {
     "\a": r"\a",
     "\b": r"\b",

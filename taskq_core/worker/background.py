@@ -136,7 +136,7 @@ class BackgroundWorker:
 
 
 class Pause:
-    """Computes the pause before a new worker replaces one that failed.
+    """Computes the pause before a new worker replaces a failed one.
 
     Attributes:
         count: Number of failed workers.

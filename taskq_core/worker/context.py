@@ -29,7 +29,7 @@ logger = logging.getLogger("taskq.worker")
 
 
 class Background:
-    """Runs coroutines as asyncio tasks that nobody awaits, and logs their errors."""
+    """Runs coroutines as asyncio tasks in the background, and logs their errors."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

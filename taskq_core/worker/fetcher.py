@@ -346,7 +346,7 @@ class Fetcher:
         is_repeat = turn.is_repeat and turn.in_doubt is not None
         turn.is_off = is_repeat and not self.is_fetching
         if is_repeat:
-            # The first request may still arrive, and nobody would read its tasks: `call_off` makes Redis refuse it.
+            # The first request may still arrive, and its tasks would be lost: `call_off` makes Redis refuse it.
             operations.append(turn.call_off())
         elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)

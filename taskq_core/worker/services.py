@@ -83,7 +83,7 @@ class Services:
         return (each for each in self.all if isinstance(each, kind))
 
     def add_standard(self, fetcher: Fetcher, gauges: WorkerGauges) -> None:
-        """Add the standard services: those of each queue, and those that need nothing but the worker's context."""
+        """Add the services of each queue, and the services that need only the context of the worker."""
         context = self._context
         for group in self._groups:
             self.add(Waker(context, group, fetcher, self.leaderships))

@@ -223,7 +223,7 @@ def problem_route(
                     response = of_error(error)
                 except Exception:
                     if not is_let_in(request):
-                        limiter.refuse(request, 403)  # a dependency of the app raised an error of its own
+                        limiter.refuse(request, 403)  # a dependency of the app raised an error
                     raise
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"

@@ -8,7 +8,7 @@
   ARGV[3]  int     maximum number of tasks to list; of a worker: approximate number of leases to scan
   ARGV[4]  int     grace period after the expiry (s); '' to list the tasks of a worker
   ARGV[5]  string  token of the worker
-  ARGV[6]  string  cursor: '0' to begin, then the one that the previous call returned
+  ARGV[6]  string  cursor: '0' to begin, then the cursor that the previous call returned
 
   A complete scan lists each task that the worker holds during the whole scan at least once.
 

@@ -162,7 +162,7 @@ class Delivery:
         if not over:
             return
         if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
-            # Another sender has claimed some of these rows meanwhile and needs the receipts. They expire after 30 days.
+            # Another sender has claimed some of these rows and needs the receipts. They expire after 30 days.
             return
         stored = set(delivered.stored)
         by_queue: dict[str, list[str]] = {}
