@@ -50,11 +50,12 @@ def describe(thing: Any) -> Any:
 
 
 def _definition(thing: Any) -> ast.AST:
-    source = Path(inspect.getfile(inspect.unwrap(thing))).read_text()
+    file = Path(inspect.getfile(inspect.unwrap(thing)))
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.parse(source).body:
-        if isinstance(node, kinds) and node.name == thing.__name__:
-            return node
+    for path in file.parent.glob("*.py") if file.name == "__init__.py" else [file]:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, kinds) and node.name == thing.__name__:
+                return node
     raise LookupError(f"{thing!r} is not defined at the top of its module")
 
 
