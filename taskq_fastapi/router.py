@@ -15,6 +15,7 @@ answer. A client that reconnects with the id of `end` gets 204, which tells it n
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from taskq_core.views.status import status_of
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
-from taskq_fastapi.status import TaskStatus, events_route, status_of_none, status_route
+from taskq_fastapi.status import GONE, TaskStatus, events_route, status_of_none, status_route
 from taskq_fastapi.streams import Event, StateUnavailableError, Streams
 
 logger = logging.getLogger("taskq.fastapi")
@@ -40,6 +41,11 @@ _OPEN_FOR = "see every task whose id they know"
 _NOT_FOUND = "there is no such task: it has ended and is not stored, or was deleted, or never existed"
 _AWAY = "the queue does not answer"
 _DAMAGED = "the task cannot be read"
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    403: {"description": "The caller may not see the task."},
+    404: {"description": _NOT_FOUND},
+    503: {"description": _AWAY},
+}
 
 Shown = Callable[[TaskInfo], dict[str, Any]]
 """Returns the visible fields of the status of a task."""
@@ -79,78 +85,86 @@ def task_router(
     shown = partial(status_of, show_results=show_results, show_errors=show_errors)
     poll_s = seconds("poll_every", poll_every, allow_zero=False)
     streams = Streams(most=max_streams, life_s=seconds("stream_for", stream_for, allow_zero=False))
-    router = APIRouter(tags=["tasks"], dependencies=let_in)
-    ask = client_dep(name)
-    errors: dict[int | str, dict[str, Any]] = {
-        403: {"description": "The caller may not see the task."},
-        404: {"description": _NOT_FOUND},
-        503: {"description": _AWAY},
-    }
+    router = APIRouter(tags=["tasks"], dependencies=let_in, responses=_ERRORS)
+    requested = Depends(_requested_task(name, shown))
+    _add_status_route(router, name, requested)
+    _add_events_route(router, name, requested, streams, poll_s)
+    return router
 
-    @router.get("/status/{queue}/{task_id:path}", name=status_route(name), responses=errors)
-    async def task_status(
-        queue: QueueParam, task_id: TaskIdParam, response: Response, client: Annotated[AsyncClient, Depends(ask)]
-    ) -> TaskStatus:
+
+@dataclass(frozen=True, slots=True)
+class _RequestedTask:
+    """The task that the path of a request names."""
+
+    queue: str
+    task_id: str
+    follower: TaskFollower
+    shown: Shown
+
+    async def read_status(self) -> TaskStatus:
+        info = await self.follower.look()
+        return status_of_none(self.queue, self.task_id) if info is None else TaskStatus(**self.shown(info))
+
+
+def _requested_task(name: str, shown: Shown) -> Callable[..., Awaitable[_RequestedTask]]:
+    """Return the dependency on the task that the path of a request names."""
+
+    async def requested_task(
+        queue: QueueParam, task_id: TaskIdParam, client: Annotated[AsyncClient, Depends(client_dep(name))]
+    ) -> _RequestedTask:
+        try:
+            return _RequestedTask(queue, task_id, client.follow(queue, task_id), shown)
+        except ConfigurationError:
+            raise HTTPException(404, _NOT_FOUND) from None
+
+    return requested_task
+
+
+def _add_status_route(router: APIRouter, name: str, requested: Any) -> None:
+    @router.get("/status/{queue}/{task_id:path}", name=status_route(name))
+    async def task_status(task: Annotated[_RequestedTask, requested], response: Response) -> TaskStatus:
         """Return the status of a task."""
-        async with _followed(client, queue, task_id) as follower:
-            try:
-                info = await follower.look()
-            except (BrokerError, WireFormatError) as error:
-                logger.warning("a request for the status of a task failed: %s", error)
-                raise HTTPException(503, _detail(error), headers={"Retry-After": "1"}) from None
-        if info is None:
+        try:
+            status = await task.read_status()
+        except (BrokerError, WireFormatError) as error:
+            logger.warning("a request for the status of a task failed: %s", error)
+            raise HTTPException(503, _detail(error), headers={"Retry-After": "1"}) from None
+        if status.state == GONE:
             raise HTTPException(404, _NOT_FOUND)
-        status = TaskStatus(**shown(info))
         response.headers["Cache-Control"] = "no-store"
         if not status.is_final:
             response.headers["Retry-After"] = "1"
         return status
 
-    stream_of_events = {"description": "Events: status, end, trouble.", "content": {"text/event-stream": {}}}
 
+def _add_events_route(router: APIRouter, name: str, requested: Any, streams: Streams, poll_s: float) -> None:
     @router.get(
         "/events/{queue}/{task_id:path}",
         name=events_route(name),
         response_class=StreamingResponse,
         responses={
-            **errors,
-            200: stream_of_events,
+            200: {"description": "Events: status, end, trouble.", "content": {"text/event-stream": {}}},
             204: {"description": "The client has received `end`."},
         },
     )
     async def task_events(
-        queue: QueueParam,
-        task_id: TaskIdParam,
-        client: Annotated[AsyncClient, Depends(ask)],
+        task: Annotated[_RequestedTask, requested],
         last_event_id: Annotated[str | None, Header(max_length=100)] = None,
     ) -> Response:
         """Stream the status of a task until it has ended."""
-        follower, status = _followed(client, queue, task_id), None
+        status = None
         try:
-            status = _status_of(await follower.look(), queue, task_id, shown)
+            status = await task.read_status()
         except (BrokerError, WireFormatError):
             pass  # the stream reports the outage, and continues when Redis is back
         else:
             if status.is_final and last_event_id == _event(status).tag:
                 return Response(status_code=204)
-            if status.name is None and last_event_id is None:
+            if status.state == GONE and last_event_id is None:
                 raise HTTPException(404, _NOT_FOUND)
         if not streams.has_room:
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
-
-        async def current() -> TaskStatus:
-            return _status_of(await follower.look(), queue, task_id, shown)
-
-        return streams.response(_events(streams, follower, current, last_event_id, status, poll_s))
-
-    return router
-
-
-def _followed(client: AsyncClient, queue: str, task_id: str) -> TaskFollower:
-    try:
-        return client.follow(queue, task_id)
-    except ConfigurationError:
-        raise HTTPException(404, _NOT_FOUND) from None
+        return streams.response(_events(streams, task, last_event_id, status, poll_s))
 
 
 def _detail(error: Exception) -> str:
@@ -158,21 +172,12 @@ def _detail(error: Exception) -> str:
     return _DAMAGED if isinstance(error, WireFormatError) else _AWAY
 
 
-def _status_of(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> TaskStatus:
-    return status_of_none(queue, task_id) if info is None else TaskStatus(**shown(info))
-
-
 def _event(status: TaskStatus) -> Event:
     return Event("end" if status.is_final else "status", status.model_dump_json(), is_last=status.is_final)
 
 
 async def _events(
-    streams: Streams,
-    follower: TaskFollower,
-    current: Callable[[], Awaitable[TaskStatus]],
-    last_event_id: str | None,
-    first: TaskStatus | None,
-    poll_s: float,
+    streams: Streams, task: _RequestedTask, last_event_id: str | None, first: TaskStatus | None, poll_s: float
 ) -> AsyncIterator[str]:
     """Yield the events of a task's stream. `first` is the status that was just read, None if the read failed."""
     pause_s = FIRST_LOOK_S
@@ -180,7 +185,7 @@ async def _events(
     async def read() -> Event:
         nonlocal first
         try:
-            status, first = first or await current(), None
+            status, first = first or await task.read_status(), None
         except (BrokerError, WireFormatError) as error:
             raise StateUnavailableError(json.dumps({"detail": _detail(error)})) from error
         return _event(status)
@@ -188,9 +193,9 @@ async def _events(
     async def wait(is_changed: bool, left_s: float) -> bool:
         nonlocal pause_s
         pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, poll_s)
-        await follower.wait(min(pause_s, left_s))
+        await task.follower.wait(min(pause_s, left_s))
         return True
 
-    async with follower:
+    async with task.follower:
         async for event in streams.events(read, wait, last_event_id=last_event_id):
             yield event

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from taskq_core import PeriodicTask, TaskQ
 from taskq_core.errors import EntryNotFoundError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.scheduler.runtime_schedules import named_schedule
@@ -31,6 +32,11 @@ class NewSchedule(BaseModel):
     )
     remote: bool = Field(default=False, description="Whether the code of the task is in another program.")
     replace: bool = Field(default=False, description="Replace a schedule that was added before under this id.")
+
+    def entry(self, taskq: TaskQ) -> PeriodicTask:
+        """Return the schedule entry. Raise an error if the task does not accept the arguments or options."""
+        arguments = self.model_dump(include={"kwargs", "tz", "remote", "options"})
+        return named_schedule(taskq, self.id, self.spec, self.task, **arguments)
 
 
 class ScheduleChange(BaseModel):
@@ -74,17 +80,7 @@ def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
     async def add_schedule(body: NewSchedule, audit: AuditDep, shown: ShownDep) -> Any:
         """Add a schedule. Running schedulers load it within two seconds. It is stored in Redis until it is removed."""
         with audit.action("add_schedule", id=body.id, task=body.task, spec=body.spec):
-            entry = named_schedule(
-                parts.taskq,
-                body.id,
-                body.spec,
-                body.task,
-                kwargs=body.kwargs,
-                tz=body.tz,
-                remote=body.remote,
-                options=body.options,
-            )
-            await inspector.add_schedule(entry, replace=body.replace)
+            await inspector.add_schedule(body.entry(parts.taskq), replace=body.replace)
         return await _one(inspector, body.id, shown)
 
     @router.post("/schedules/actions", tags=["schedules"], response_model=models.Schedule)
