@@ -12,6 +12,7 @@ from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.inspector.alive import with_workers
+from taskq_core.inspector.cursors import RedisCursor, read_cursor, write_cursor
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import (
     LISTED_STATES,
@@ -177,7 +178,7 @@ def groups_page(keys: Keys, queue: str, *, limit: int = 100, cursor: str | None 
         ConfigurationError: The limit is out of bounds, or the cursor is not valid.
     """
     check_whole("limit", limit, least=1, most=PAGE_SIZE_MAX)
-    at = "0" if cursor is None else _scan_cursor(cursor)
+    (at,) = ("0",) if cursor is None else read_cursor(cursor, tuple[RedisCursor])
     queue_keys = yield from known_queue(keys, queue)
     total = yield from ask(views.count_group_names(queue_keys))
     sizes: dict[str, int] = {}
@@ -186,14 +187,7 @@ def groups_page(keys: Keys, queue: str, *, limit: int = 100, cursor: str | None 
         sizes |= page
         if at == "0" or len(sizes) >= limit:
             found = tuple(GroupInfo(name=each, size=size) for each, size in sorted(sizes.items()))
-            return GroupPage(groups=found, total=total, cursor=None if at == "0" else at)
-
-
-def _scan_cursor(cursor: str) -> str:
-    check_text("cursor", cursor)
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 20 and int(cursor) < 2**64):
-        raise ConfigurationError(f"cursor must come from the previous page, got {cursor[:80]!r}")
-    return cursor
+            return GroupPage(groups=found, total=total, cursor=None if at == "0" else write_cursor((at,)))
 
 
 def count(keys: Keys, queue: str, state: TaskState, *, group: str | None = None) -> RequestPlan[int]:

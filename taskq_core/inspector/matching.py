@@ -8,19 +8,24 @@ for the new time.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import diagnosis, views
+from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError
 from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.bulk import CHUNK, check_state
+from taskq_core.inspector.cursors import read_cursor, write_cursor
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.look import read_task
 from taskq_core.inspector.records import LISTED_STATES, FoundTasks, QueueInfo, UnreadableTask
-from taskq_core.inspector.search import place_of, scan_state
+from taskq_core.inspector.search import SearchPlace, scan_state
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
 from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.wire import Keys, TaskState
@@ -36,8 +41,6 @@ _CANCEL_CHUNK = 20
 """Maximum number of tasks to cancel between two calls of `has_time`. Each task needs two requests to Redis."""
 _ID_CHARS = 256
 """Maximum length of a searched text that is looked up as a task id."""
-_ONLY_ID = "id"
-"""Value of `_Place.inner` in a cursor: the searched text is a task id, and the next call changes only tasks with it."""
 
 
 def always() -> bool:
@@ -261,7 +264,10 @@ def find_tasks(
     state = known_state(state)
     check_whole("limit", limit, least=1, most=LIMIT_MAX)
     check_whole("scan", scan, least=1, most=SCAN_MAX)
-    place_of(state, cursor)  # raises an error for an invalid cursor before any request
+    place = SearchPlace(state, queue) if cursor is None else read_cursor(cursor, SearchPlace)
+    if place[:2] != (state, queue):
+        got = f"one of tasks of {place.queue!r} that are {place.state}"
+        raise ConfigurationError(f"cursor must come from a search of this queue and state, got {got}")
     queue_keys = yield from known_queue(keys, queue)
     now_s = 0.0
     if older_than is not None or newer_than is not None:
@@ -270,7 +276,9 @@ def find_tasks(
     def fits(task: TaskInfo | UnreadableTask, at_s: int | None) -> bool:
         return wanted.fits(task, at_s, now_s)
 
-    return (yield from scan_state(queue_keys, state, fits, group=group, limit=limit, scan=scan, cursor=cursor))
+    return (
+        yield from scan_state(queue_keys, state, fits, group=group, limit=limit, scan=scan, position=place.position)
+    )
 
 
 def act_on_matching(
@@ -317,22 +325,24 @@ def act_on_matching(
     if cursor is None:
         place = yield from _first_place(action, at, after)
     else:
-        place = _Place.of(cursor, action)
+        place = read_cursor(cursor, _Place)
         if wanted.queue is not None and place.queue not in ("", wanted.queue):
             raise ConfigurationError(f"cursor must come from the previous call, got one of queue {place.queue!r}")
+        if (action is TaskAction.RETRY) != (place.at_s is not None):
+            raise ConfigurationError("cursor must come from the previous call, got one of another action")
     names = yield from _names(keys, wanted)
     sources = [name for name in names if name != to_queue or wanted.queue is not None]
     if not place.queue:
         exact = yield from tasks_with_id(keys, names, wanted)
-        if exact is not None or place.inner == _ONLY_ID:
+        if exact is not None or place.is_id_only:
             return (yield from _act_on_exact(app, exact, sources, action, to_queue, place, done))
     names = [name for name in sources if name >= place.queue]
     for number, name in enumerate(names):
         if name != place.queue:
-            place.queue, place.inner = name, None
+            place.queue, place.position = name, SCAN_START
         is_over = number > 0 and not has_time()
         if is_over or not (yield from _act_on_queue(app, wanted, action, to_queue, place, done, has_time)):
-            done.next = str(place)
+            done.next = write_cursor(place)
             break
     return done
 
@@ -358,8 +368,8 @@ def _act_on_exact(
     done.report.add((yield from act_on(app, refs, action, at=place.start, to_queue=to_queue)))
     if done.report.failure is not None:
         # A later call must not search the text in other tasks, even if no task has this id any more.
-        place.inner = _ONLY_ID
-        done.next = str(place)
+        place.is_id_only = True
+        done.next = write_cursor(place)
     return done
 
 
@@ -387,7 +397,7 @@ def _act_on_queue(
                 group=wanted.group,
                 limit=_CANCEL_CHUNK if action is TaskAction.CANCEL else CHUNK,
                 scan=_SCAN,
-                cursor=place.inner,
+                position=place.position,
                 max_bytes=_SCAN_BYTES,
             )
         except BrokerError as error:
@@ -403,10 +413,10 @@ def _act_on_queue(
             return False
         if found.cursor is None:
             return True
-        place.inner = found.cursor
+        place.position = read_cursor(found.cursor, SearchPlace).position
         if views.is_list(state) and action is not TaskAction.CANCEL:
             # The changed tasks left the list, so the positions of the later tasks have decreased.
-            place.inner = str(max(0, int(found.cursor) - len(part.done)))
+            place.position = ScanPlace(max(0, place.position.skip - len(part.done)))
         if not has_time():
             return False
 
@@ -421,7 +431,7 @@ def _names(keys: Keys, wanted: TaskFilter) -> RequestPlan[list[str]]:
 
 def _first_place(action: TaskAction, at: datetime | None, after: Duration | None) -> "RequestPlan[_Place]":
     now_s = yield from ask(diagnosis.read_time())
-    place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
+    place = _Place(began_s=int(now_s))
     if action is TaskAction.RETRY:
         start = start_of(at, after)
         value = int(start[1:])
@@ -436,14 +446,16 @@ class _Place:
     Attributes:
         began_s: Unix second at which the first call began, by Redis's clock.
         at_s: Unix second of the new start for a retry, the same for all calls. None for other actions.
-        queue: Name of the queue.
-        inner: Cursor of the search in this queue. `_ONLY_ID` without a queue.
+        queue: Name of the queue. "" before the first one.
+        position: Position in the tasks of this queue.
+        is_id_only: True if the searched text is a task id. Then the next call changes only tasks with it.
     """
 
-    began_s: int
-    at_s: int | None
-    queue: str
-    inner: str | None
+    began_s: Annotated[int, msgspec.Meta(ge=0, lt=2**33)]
+    at_s: int | None = None
+    queue: str = ""
+    position: ScanPlace = SCAN_START
+    is_id_only: bool = False
 
     @property
     def start(self) -> datetime | None:
@@ -460,23 +472,3 @@ class _Place:
         if self.at_s is not None and task.next_run_at == self.start:
             return False
         return task.last_failed_at is None or task.last_failed_at <= utc_datetime(self.began_s)
-
-    def __str__(self) -> str:
-        at = "" if self.at_s is None else str(self.at_s)
-        return f"{self.began_s}/{at}/{self.queue.encode('utf-8', 'surrogateescape').hex()}/{self.inner or ''}"
-
-    @classmethod
-    def of(cls, cursor: str, action: TaskAction) -> "_Place":
-        check_text("cursor", cursor)
-        wrong = ConfigurationError(f"cursor must come from the previous call, got {cursor[:80]!r}")
-        parts = cursor.split("/", 3)
-        if len(parts) != 4 or (action is TaskAction.RETRY) != bool(parts[1]):
-            raise wrong
-        try:
-            began_s, at_s = int(parts[0]), int(parts[1]) if parts[1] else None
-            queue = bytes.fromhex(parts[2]).decode("utf-8", "surrogateescape")
-        except ValueError:
-            raise wrong from None
-        if not 0 <= began_s < 2**33 or (at_s is not None and not -(2**40) < at_s < 2**40):
-            raise wrong
-        return cls(began_s, at_s, queue, parts[3] or None)

@@ -5,19 +5,24 @@ Its tasks are then deleted in chunks, with their unique locks. Finally two scans
 for Asynq's names and one for taskq's. The next call continues an interrupted removal.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from taskq_core.broker.operations import actions, new_tasks, views
 from taskq_core.broker.plans import Progress, RequestPlan, ask
-from taskq_core.errors import ConfigurationError, QueueNotEmptyError
-from taskq_core.inspector.known import check_text, known_queue
+from taskq_core.errors import QueueNotEmptyError
+from taskq_core.inspector.cursors import RedisCursor, read_cursor, write_cursor
+from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.matching import always
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
-_CLOSE, _DISCARD, _PURGE, _PURGE_OWN = "close", "discard", "purge", "purge-own"
-_CURSOR = re.compile(f"({_CLOSE}|{_DISCARD}|{_PURGE}|{_PURGE_OWN})/([0-9]{{1,20}})")
+
+class _Place(NamedTuple):
+    """The place at which a removal continues: a step, and the cursor of the scan in a purge."""
+
+    step: Literal["close", "discard", "purge", "purge-own"] = "close"
+    at: RedisCursor = "0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +87,12 @@ def _remove(
     has_time: Callable[[], bool] = always,
     progress: Progress | None = None,
 ) -> RequestPlan[QueueRemoval]:
-    phase, at = _place(cursor)
+    step, at = _Place() if cursor is None else read_cursor(cursor, _Place)
     queue_keys = yield from known_queue(keys, queue)
     deleted = 0
-    while phase in (_CLOSE, _DISCARD):
+    while step in ("close", "discard"):
         is_closed, expected = True, deleted
-        if phase == _CLOSE:
+        if step == "close":
             closed = yield from ask(actions.close_queue(queue_keys, force=force))
             if not (closed.is_closed or closed.is_interrupted):
                 raise QueueNotEmptyError(queue, closed.active, closed.counting)
@@ -99,9 +104,9 @@ def _remove(
             if progress is not None and some:
                 progress(deleted, max(deleted, expected))
             if not is_empty and not has_time():
-                return QueueRemoval(deleted=deleted, next=f"{_DISCARD if is_closed else _CLOSE}/0")
-        phase = _PURGE if is_closed else _CLOSE
-    is_purged, following = yield from _purge(queue_keys, phase, at, has_time)
+                return QueueRemoval(deleted=deleted, next=write_cursor(_Place("discard" if is_closed else "close")))
+        step = "purge" if is_closed else "close"
+    is_purged, following = yield from _purge(queue_keys, _Place(step, at), has_time)
     if not is_purged:
         return QueueRemoval(deleted=deleted, next=following)
     yield from ask(actions.forget_queue(keys.queues, queue))
@@ -110,29 +115,20 @@ def _remove(
     return QueueRemoval(deleted=deleted, next=None)
 
 
-def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> RequestPlan[tuple[bool, str | None]]:
+def _purge(queue: QueueKeys, place: _Place, has_time: Callable[[], bool]) -> RequestPlan[tuple[bool, str | None]]:
     """Delete the remaining keys. Return whether all are deleted, and the cursor to continue with.
 
     The cursor is None if there is nothing to continue.
     """
+    step, at = place
     while True:
-        page = yield from ask(actions.purge(queue, at, own=phase == _PURGE_OWN))
+        page = yield from ask(actions.purge(queue, at, own=step == "purge-own"))
         if page is None:
             return False, None  # tasks were enqueued during the removal; the queue exists again, with these tasks
         at = page
         if at == "0":
-            if phase == _PURGE_OWN:
+            if step == "purge-own":
                 return True, None
-            phase = _PURGE_OWN
+            step = "purge-own"
         if not has_time():
-            return False, f"{phase}/{at}"
-
-
-def _place(cursor: str | None) -> tuple[str, str]:
-    if cursor is None:
-        return _CLOSE, "0"
-    check_text("cursor", cursor)
-    found = _CURSOR.fullmatch(cursor)
-    if found is None or int(found[2]) >= 2**64:
-        raise ConfigurationError(f"cursor must come from the previous call, got {cursor[:80]!r}")
-    return found[1], found[2] if found[1] in (_PURGE, _PURGE_OWN) else "0"
+            return False, write_cursor(_Place(step, at))

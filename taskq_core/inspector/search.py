@@ -1,19 +1,19 @@
 """Read the tasks of one state, in several bounded calls.
 
-The cursor is a position. For states in a sorted set (all but pending and active) it is the time and id of the last task
-that was read, so a task that stays is read once. Pending and active tasks are in a list, newest first: new tasks shift
-the others, so some are read twice. A task is missed only if tasks before it are deleted, archived or moved.
+For states in a sorted set (all but pending and active) the position is the time and id of the last task that was read,
+so a task that stays is read once. Pending and active tasks are in a list, newest first: new tasks shift the others, so
+some are read twice. A task is missed only if tasks before it are deleted, archived or moved.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 from taskq_core.broker.operations import views
-from taskq_core.broker.operations.views import ScanPlace
+from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector.known import check_text
+from taskq_core.inspector.cursors import write_cursor
 from taskq_core.inspector.look import read_task
 from taskq_core.inspector.records import FoundTasks, UnreadableTask
 from taskq_core.wire import QueueKeys, TaskState
@@ -25,6 +25,14 @@ Fits = Callable[[TaskInfo | UnreadableTask, int | None], bool]
 seconds, if it has one."""
 
 
+class SearchPlace(NamedTuple):
+    """The place at which a search continues: a queue, a state, and the position in its tasks."""
+
+    state: TaskState
+    queue: str
+    position: ScanPlace = SCAN_START
+
+
 def scan_state(
     queue: QueueKeys,
     state: TaskState,
@@ -33,69 +41,33 @@ def scan_state(
     group: str | None,
     limit: int,
     scan: int,
-    cursor: str | None,
+    position: ScanPlace,
     max_bytes: float = math.inf,
 ) -> RequestPlan[FoundTasks]:
-    """Read tasks of one state from a cursor on and return matching ones. End after `max_bytes` of task data."""
-    place = place_of(state, cursor)
+    """Read tasks of one state after a position and return matching ones. End after `max_bytes` of task data.
+
+    The cursor of the answer is that of a `SearchPlace`.
+    """
     found: list[TaskInfo | UnreadableTask] = []
     scanned, read_bytes = 0, 0
     while True:
-        step = views.scan_tasks(queue, state, place, count=min(SCAN_STEP, scan - scanned), group=group)
+        step = views.scan_tasks(queue, state, position, count=min(SCAN_STEP, scan - scanned), group=group)
         answer = yield from ask(step)
-        for number, stored in enumerate(answer.tasks):
-            place, scanned = answer.places[number], scanned + 1
+        is_end = answer.is_end
+        for number, stored in enumerate(answer.tasks, start=1):
+            position, scanned = answer.places[number - 1], scanned + 1
             read_bytes += len(stored.message) + len(stored.result)
             task = read_task(queue.name, stored)
             if fits(task, _at_s(task, stored.score)):
                 found.append(task)
                 if len(found) == limit:
-                    is_end = answer.is_end and number == len(answer.tasks) - 1
-                    return _found(found, scanned, read_bytes, answer.size, state, None if is_end else place)
-        if answer.is_end or scanned >= scan or read_bytes >= max_bytes:
-            return _found(found, scanned, read_bytes, answer.size, state, None if answer.is_end else place)
-
-
-def _found(
-    tasks: Sequence[TaskInfo | UnreadableTask],
-    scanned: int,
-    read_bytes: int,
-    total: int,
-    state: TaskState,
-    place: ScanPlace | None,
-) -> FoundTasks:
-    cursor = None
-    if place is not None:
-        cursor = f"{place.skip}" if views.is_list(state) else f"{place.score}:{place.task_id}"
-    return FoundTasks(tasks=tuple(tasks), scanned=scanned, total=total, cursor=cursor, read_bytes=read_bytes)
-
-
-def place_of(state: TaskState, cursor: str | None) -> ScanPlace:
-    """Return the position that a cursor names.
-
-    Raises:
-        ConfigurationError: The cursor is not valid.
-    """
-    if cursor is None:
-        return ScanPlace()
-    check_text("cursor", cursor)
-    wrong = ConfigurationError(f"cursor must come from a search of tasks that are {state}, got {cursor[:80]!r}")
-    if views.is_list(state):
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 16):
-            raise wrong
-        return ScanPlace(int(cursor))
-    score, colon, task_id = cursor.partition(":")
-    if not colon or not _is_score(score):
-        raise wrong
-    return ScanPlace(0, score, task_id)
-
-
-def _is_score(text: str) -> bool:
-    try:
-        number = float(text)
-    except ValueError:
-        return False
-    return text == text.strip() and "_" not in text and not math.isnan(number)
+                    is_end = is_end and number == len(answer.tasks)
+                    break
+        if is_end or len(found) == limit or scanned >= scan or read_bytes >= max_bytes:
+            cursor = None if is_end else write_cursor(SearchPlace(state, queue.name, position))
+            return FoundTasks(
+                tasks=tuple(found), scanned=scanned, total=answer.size, cursor=cursor, read_bytes=read_bytes
+            )
 
 
 def _at_s(task: TaskInfo | UnreadableTask, score: int | None) -> int | None:

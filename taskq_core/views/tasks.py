@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from taskq_core.broker.operations import views
+from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
@@ -23,9 +24,10 @@ from taskq_core.inspector import (
     UnreadableTask,
     total_of,
 )
+from taskq_core.inspector.cursors import read_cursor, write_cursor
 from taskq_core.inspector.look import list_tasks
 from taskq_core.inspector.matching import tasks_with_id
-from taskq_core.inspector.search import all_ids, scan_state
+from taskq_core.inspector.search import SearchPlace, all_ids, scan_state
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
 
@@ -139,7 +141,7 @@ def search_tasks(
     after: str | None = None
     scanned, left_bytes = 0, SCAN_BYTES
     parts = list(_parts(chosen, wanted.state))
-    first, place = _place(parts, cursor)
+    first, position = (0, SCAN_START) if cursor is None else _place(parts, read_cursor(cursor, SearchPlace))
     for number, (state, info) in enumerate(parts[first:], start=first):
         now_s = info.as_of.timestamp()
 
@@ -154,20 +156,21 @@ def search_tasks(
             group=wanted.group,
             limit=limit - len(found),
             scan=scan - scanned,
-            cursor=place,
+            position=position,
             max_bytes=left_bytes,
         )
-        place = None
+        position = SCAN_START
         left_bytes -= part.read_bytes
         found += part.tasks
         scanned += part.scanned
         if wanted.group is not None:
             total = part.total
         if part.cursor is not None:
-            after = _cursor(state, info, part.cursor)
+            after = part.cursor
             break
         if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
-            after = _cursor(*parts[number + 1], "")
+            state, info = parts[number + 1]
+            after = write_cursor(SearchPlace(state, info.name))
             break
     read_bytes = SCAN_BYTES - left_bytes
     return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after, read_bytes=read_bytes)
@@ -225,31 +228,14 @@ def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tupl
         yield from ((each, info) for info in infos if info.sizes[each])
 
 
-def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:
-    return f"{state}/{info.name.encode().hex()}/{place}"
-
-
-def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> tuple[int, str | None]:
-    """Return the number of the part (see `_parts`) at which a search continues, and the cursor within this part.
+def _place(parts: Sequence[tuple[TaskState, QueueInfo]], place: SearchPlace) -> tuple[int, ScanPlace]:
+    """Return the number of the part (see `_parts`) at which a search continues, and the position within this part.
 
     If this part has no tasks any more, the search continues at the next one.
     """
-    if cursor is None:
-        return 0, None
-    wrong = ConfigurationError(f"cursor must come from a search of tasks, got {cursor[:80]!r}")
-    word, _, rest = cursor.partition("/")
-    name, slash, place = rest.partition("/")
-    try:
-        state, queue = TaskState(word), bytes.fromhex(name).decode()
-        order = STATES.index(state)
-    except ValueError:
-        raise wrong from None
-    if not slash:
-        raise wrong
-    for number, (each, info) in enumerate(parts):
-        at = (STATES.index(each), info.name)
-        if at == (order, queue):
-            return number, place or None
-        if at > (order, queue):
-            return number, None
-    return len(parts), None
+    wanted = (STATES.index(place.state), place.queue)
+    for number, (state, info) in enumerate(parts):
+        at = (STATES.index(state), info.name)
+        if at >= wanted:
+            return number, place.position if at == wanted else SCAN_START
+    return len(parts), SCAN_START

@@ -7,6 +7,9 @@ most `WORKFLOW_SCAN_MAX` in each call, and returns a cursor to continue.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.workflows import StoredWorkflow, StoredWorkflows
@@ -14,6 +17,7 @@ from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.workflow_plans import read_state, read_time
 from taskq_core.handles.workflow_records import WorkflowState
+from taskq_core.inspector.cursors import read_cursor, write_cursor
 from taskq_core.inspector.known import known_queue
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, QueueKeys
@@ -225,11 +229,12 @@ def search_workflows(
     total = sum(size for _, _, size in parts)
     rows: list[WorkflowRow] = []
     scanned = 0
-    number, skip = _place(parts, cursor)
+    number, skip = (0, 0) if cursor is None else _place(parts, read_cursor(cursor, _Place))
     while number < len(parts):
         which, name, size = parts[number]
         if scanned >= scan:
-            return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=f"{which}:{skip}:{name}")
+            following = write_cursor(_Place(which, name, skip))
+            return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=following)
         count = min(_STEP, scan - scanned, size - skip)
         queue = keys.queue(name)
         found = yield from ask(workflows.list_workflows(queue, which=which, skip=skip, count=count))
@@ -250,19 +255,21 @@ def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Ite
         yield from ((_ENDED, each.queue, each.ended) for each in counts if each.ended)
 
 
-def _place(parts: Sequence[tuple[str, str, int]], cursor: str | None) -> tuple[int, int]:
-    """Return the list at which a search continues, and the number of workflows in it to skip."""
-    if cursor is None:
-        return 0, 0
-    which, _, rest = cursor.partition(":")
-    skip, _, name = rest.partition(":")
-    if which not in (_RUNNING, _ENDED) or not (skip.isascii() and skip.isdecimal() and len(skip) <= 12):
-        raise ConfigurationError(f"{cursor!r:.200} is not a cursor of a search for workflows")
-    wanted = (which == _ENDED, name)
-    for number, (each, queue, size) in enumerate(parts):
-        here = (each == _ENDED, queue)
-        if here == wanted and int(skip) < size:
-            return number, int(skip)
+class _Place(NamedTuple):
+    """The place at which a search continues: a list, and the number of its workflows to skip."""
+
+    which: str
+    queue: str
+    skip: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+def _place(parts: Sequence[tuple[str, str, int]], place: _Place) -> tuple[int, int]:
+    """Return the number of the list at which a search continues, and the number of workflows in it to skip."""
+    wanted = (place.which == _ENDED, place.queue)
+    for number, (which, queue, size) in enumerate(parts):
+        here = (which == _ENDED, queue)
+        if here == wanted and place.skip < size:
+            return number, place.skip
         if here > wanted:  # continue with the next list: the cursor's list is empty, or was read to its end
             return number, 0
     return len(parts), 0

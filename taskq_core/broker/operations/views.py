@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.limits import WAITING_SCORE_S
@@ -279,13 +281,15 @@ def count_state(queue: QueueKeys, state: TaskState, *, group: str | None = None)
     return command("count_state", ("LLEN" if is_list(state) else "ZCARD", key), replies.integer)
 
 
-@dataclass(slots=True)
-class ScanPlace:
+class ScanPlace(NamedTuple):
     """Position of a scan: number of tasks read of a list, or score and id of the last task read of a sorted set."""
 
-    skip: int = 0
-    score: str = ""
+    skip: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
+    score: Annotated[str, msgspec.Meta(pattern="^[-+.0-9einf]*$")] = ""
     task_id: str = ""
+
+
+SCAN_START = ScanPlace()
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
 from taskq_core.inspector import Inspector, MatchingReport, TaskAction, TaskFilter
+from taskq_core.inspector.cursors import write_cursor
 from taskq_core.inspector.matching import act_on_matching
 from taskq_core.views import Dashboard
 from tests.redis_server import RedisServer
@@ -94,11 +95,15 @@ async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enq
         (TaskFilter(state=TaskState.PENDING), TaskAction.MOVE, {}, "to_queue"),
         (TaskFilter(state=TaskState.PENDING), TaskAction.RETRY, {}, "needs either at= or after="),
         (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"after": 1}, "at and after belong to retry"),
-        (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "1/2//"}, "cursor must come from"),
+        (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": write_cursor([])}, "cursor must come from"),
         (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "x"}, "cursor must come from"),
         (
             TaskFilter(queue="default", state=TaskState.PENDING),
-            *(TaskAction.DELETE, {"cursor": "1//6c6f77/"}, "got one of queue 'low'"),
+            *(TaskAction.DELETE, {"cursor": write_cursor({"began_s": 1, "queue": "low"})}, "got one of queue 'low'"),
+        ),
+        (
+            TaskFilter(state=TaskState.PENDING),
+            *(TaskAction.DELETE, {"cursor": write_cursor({"began_s": 1, "at_s": 2})}, "got one of another action"),
         ),
         (TaskFilter(state=TaskState.PENDING), TaskAction.RETRY, {"after": 1e14}, "at most 100 years"),
         (TaskFilter(state=TaskState.PENDING, older_than=datetime(2020, 1, 1)), TaskAction.DELETE, {}, "time zone"),  # noqa: DTZ001

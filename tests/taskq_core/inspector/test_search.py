@@ -7,6 +7,7 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskState
 from taskq_core.inspector import FoundTasks, UnreadableTask
+from taskq_core.inspector.cursors import write_cursor
 from taskq_core.wire import build_message, encode_message
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -185,9 +186,10 @@ async def test_what_cannot_be_read_is_found_too(ask: Ask, redis_server: RedisSer
         (TaskState.AGGREGATING, {}, "needs the name of its group"),
         (TaskState.ARCHIVED, {"older_than": datetime(2033, 1, 1)}, "older_than must have a time zone"),  # noqa: DTZ001
         (TaskState.ARCHIVED, {"newer_than": -1}, "newer_than must be 0 or more"),
-        (TaskState.ARCHIVED, {"cursor": "12"}, "cursor must come from a search of tasks that are archived"),
-        (TaskState.ARCHIVED, {"cursor": "nan:x"}, "cursor must come from"),
-        (TaskState.PENDING, {"cursor": "1:x"}, "cursor must come from a search of tasks that are pending"),
+        (TaskState.ARCHIVED, {"cursor": "12"}, "cursor must come from the previous call, got '12'"),
+        (TaskState.ARCHIVED, {"cursor": write_cursor(["archived", "default", [0, "(5", "x"]])}, "previous call"),
+        (TaskState.PENDING, {"cursor": write_cursor(["archived", "default"])}, "'default' that are archived"),
+        (TaskState.PENDING, {"cursor": write_cursor(["pending", "low"])}, "one of tasks of 'low' that are pending"),
     ],
 )
 async def test_a_search_that_makes_no_sense_is_refused(

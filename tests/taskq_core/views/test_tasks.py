@@ -1,5 +1,6 @@
 """Tasks, as an operator lists, searches and selects them."""
 
+import base64
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.inspector import ALLOWED_STATES, Inspector, QueueInfo, TaskAction, TaskRef
+from taskq_core.inspector.cursors import write_cursor
 from taskq_core.views import Dashboard, TaskFilter
 from taskq_core.views.tasks import SELECTED_MAX
 from taskq_core.wire import build_message, encode_message
@@ -208,12 +210,15 @@ async def test_a_search_goes_on_after_a_queue_that_has_emptied(ask: Ask, redis_s
 
 @rows(
     "cursor",
-    ["", "x", "archived", "archived/zz/", "nowhere/64/", "archived/64656661756c74/x", "a/b/c"],
+    [
+        *("", "x", "ü", base64.b64encode(b"[" * 99_999).decode()),
+        *(write_cursor("archived"), write_cursor(["nowhere", "default"]), write_cursor(["archived", "default", [-1]])),
+    ],
 )
 async def test_a_foreign_cursor_is_refused(ask: Ask, redis_server: RedisServer, infos: Any, cursor: str) -> None:
     store(redis_server, "a1")
 
-    with pytest.raises(ConfigurationError, match="cursor must come from a search"):
+    with pytest.raises(ConfigurationError, match="cursor must come from the previous call"):
         await ask("search_tasks", infos(), TaskFilter(text="nothing"), cursor=cursor)
 
 
