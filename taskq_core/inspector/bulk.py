@@ -5,36 +5,13 @@ returns, the next call changes it. Each script call handles at most `CHUNK` task
 memory each.
 """
 
-from collections.abc import Sequence
-
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import actions
-from taskq_core.broker.operations.actions import OK, Action
-from taskq_core.broker.plans import Progress, RequestPlan, ask
-from taskq_core.errors import ConfigurationError
+from taskq_core.broker.plans import Progress, RequestPlan
 from taskq_core.inspector.known import check_group, known_queue, known_state
+from taskq_core.inspector.move import check_target
 from taskq_core.inspector.search import all_ids
+from taskq_core.inspector.selection import CHUNK, ActionReport, TaskAction, TaskRef, act_on_chunk, check_state
 from taskq_core.wire import TaskState
-
-CHUNK = 100
-"""Maximum number of tasks that one script call handles."""
-
-_WAITING = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
-STATES = {
-    Action.RUN: (*_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED),
-    Action.ARCHIVE: (TaskState.PENDING, *_WAITING, TaskState.COMPLETED),
-    Action.DELETE: (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED),
-}
-"""States that allow each action."""
-MOVABLE = STATES[Action.DELETE]
-"""States whose tasks can be moved to another queue."""
-
-
-def check_state(what: str, state: TaskState, allowed: Sequence[TaskState]) -> None:
-    """Check that a state allows an action."""
-    if state not in allowed:
-        names = ", ".join(allowed)
-        raise ConfigurationError(f"{what} takes tasks that are {names}; got state {str(state)!r}")
 
 
 def run_all(
@@ -59,37 +36,62 @@ def run_all(
         QueueNotFoundError: No queue has this name.
         ConfigurationError: Tasks of this state cannot be run, or `group` does not fit the state.
     """
-    return (yield from _act_on_all(app, queue, state, Action.RUN, group, progress))
+    return (yield from _act_on_all(app, queue, state, TaskAction.RUN, group, progress))
 
 
 def archive_all(
     app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
     """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise as `run_all`."""
-    return (yield from _act_on_all(app, queue, state, Action.ARCHIVE, group, progress))
+    return (yield from _act_on_all(app, queue, state, TaskAction.ARCHIVE, group, progress))
 
 
 def delete_all(
     app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
     """Delete all tasks of a state except active, and release their unique locks. Otherwise as `run_all`."""
-    return (yield from _act_on_all(app, queue, state, Action.DELETE, group, progress))
+    return (yield from _act_on_all(app, queue, state, TaskAction.DELETE, group, progress))
+
+
+def move_all(
+    app: TaskQ,
+    queue: str,
+    state: TaskState,
+    to_queue: str,
+    *,
+    group: str | None = None,
+    progress: Progress | None = None,
+) -> RequestPlan[int]:
+    """Move all tasks of a state to another queue, each as by `move_task`. Active tasks cannot be moved.
+
+    Returns:
+        The number of moved tasks. A task stays in its queue if the other queue has its id or its unique lock, or if
+        it cannot be read.
+    """
+    check_target(queue, to_queue)
+    return (yield from _act_on_all(app, queue, state, TaskAction.MOVE, group, progress, to_queue))
 
 
 def _act_on_all(
-    app: TaskQ, queue: str, state: TaskState, action: Action, group: str | None, progress: Progress | None
+    app: TaskQ,
+    queue: str,
+    state: TaskState,
+    action: TaskAction,
+    group: str | None,
+    progress: Progress | None,
+    to_queue: str | None = None,
 ) -> RequestPlan[int]:
     state = known_state(state)
-    check_state(f"{action}_all", state, STATES[action])
+    check_state(f"{action}_all", action, state)
     check_group(state, group)
     queue_keys = yield from known_queue(app.runtime.keys, queue)
-    archive = app.runtime.settings.archive.limits(queue)
     ids = yield from all_ids(queue_keys, state, group)
     done = 0
     for start in range(0, len(ids), CHUNK):
-        chunk = ids[start : start + CHUNK]
-        answers = yield from ask(actions.act(queue_keys, action, chunk, state=state, archive=archive))
-        done += answers.count(OK)
+        chunk = [TaskRef(queue, task_id, state) for task_id in ids[start : start + CHUNK]]
+        report = ActionReport()
+        yield from act_on_chunk(app, chunk, action, report, to_queue=to_queue, repeatable=True)
+        done += len(report.done)
         if progress is not None:
             progress(start + len(chunk), len(ids))
     return done

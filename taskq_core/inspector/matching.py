@@ -20,13 +20,12 @@ from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError
 from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector.bulk import CHUNK, check_state
 from taskq_core.inspector.cursors import read_cursor, write_cursor
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.look import read_task
 from taskq_core.inspector.records import LISTED_STATES, FoundTasks, QueueInfo, UnreadableTask
 from taskq_core.inspector.search import SearchPlace, scan_state
-from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
+from taskq_core.inspector.selection import CHUNK, ActionReport, TaskAction, TaskRef, act_on, check_state
 from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.wire import Keys, TaskState
 
@@ -319,7 +318,7 @@ def act_on_matching(
     wanted = wanted.check()
     if wanted.state is None:
         raise ConfigurationError("an action on all matching tasks needs their state")
-    check_state(action, wanted.state, ALLOWED_STATES[action])
+    check_state(action, action, wanted.state)
     # A call without tasks checks the arguments.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:

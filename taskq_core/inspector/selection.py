@@ -6,7 +6,7 @@ failure.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -19,7 +19,6 @@ from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
 from taskq_core.handles.changing import start_of
 from taskq_core.handles.moving import move
-from taskq_core.inspector.bulk import CHUNK, MOVABLE, STATES
 from taskq_core.inspector.known import check_text
 from taskq_core.settings import Duration
 from taskq_core.wire import Keys, TaskState, validate_queue_name
@@ -72,15 +71,19 @@ _ACTIONS = {
     TaskAction.ARCHIVE: Action.ARCHIVE,
     TaskAction.DELETE: Action.DELETE,
 }
+CHUNK = 100
+"""Maximum number of tasks that one script call handles."""
 RETRY_MINUTES_MAX = 60 * 24 * 365 * 10
 """Maximum number of minutes by which a user can postpone a task in a form: 10 years."""
+_WAITING = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
+_NOT_ACTIVE = (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED)
 ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
-    TaskAction.RUN: STATES[Action.RUN],
-    TaskAction.RETRY: STATES[Action.DELETE],
-    TaskAction.ARCHIVE: STATES[Action.ARCHIVE],
-    TaskAction.DELETE: STATES[Action.DELETE],
+    TaskAction.RUN: (*_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED),
+    TaskAction.RETRY: _NOT_ACTIVE,
+    TaskAction.ARCHIVE: (TaskState.PENDING, *_WAITING, TaskState.COMPLETED),
+    TaskAction.DELETE: _NOT_ACTIVE,
     TaskAction.CANCEL: (TaskState.ACTIVE,),
-    TaskAction.MOVE: MOVABLE,
+    TaskAction.MOVE: _NOT_ACTIVE,
 }
 """States that allow each action."""
 
@@ -141,6 +144,13 @@ class ActionReport:
         self.skipped[reason, ""] += 1
 
 
+def check_state(what: str, action: TaskAction, state: TaskState) -> None:
+    """Check that a state allows an action."""
+    if state not in ALLOWED_STATES[action]:
+        names = ", ".join(ALLOWED_STATES[action])
+        raise ConfigurationError(f"{what} takes tasks that are {names}; got state {str(state)!r}")
+
+
 def act_on(
     app: TaskQ,
     tasks: Iterable[TaskRef],
@@ -179,45 +189,61 @@ def act_on(
         start_time = start_of(at, after)
     elif at is not None or after is not None:
         raise ConfigurationError(f"at and after belong to {TaskAction.RETRY}, got action={action!s}")
-    keys, archive = app.runtime.keys, app.runtime.settings.archive
     groups = _grouped(tasks)
     report = ActionReport()
-    total = sum(map(len, groups.values()))
-    for (name, state), group in groups.items():
-        queue = keys.queue(name)
+    total = sum(map(len, groups))
+    for group in groups:
         for start in range(0, len(group), CHUNK):
             chunk = group[start : start + CHUNK]
             try:
-                if action is TaskAction.CANCEL:
-                    yield from _cancel(keys, chunk, report)
-                elif action is TaskAction.MOVE:
-                    assert to_queue is not None
-                    yield from _move(keys, chunk, to_queue, report)
-                else:
-                    operation = actions.act(
-                        queue,
-                        _ACTIONS[action],
-                        [task.id for task in chunk],
-                        state=state,
-                        start=start_time,
-                        archive=archive.limits(name),
-                        repeatable=False,
-                    )
-                    for task, answer in zip(chunk, (yield from ask(operation)), strict=True):
-                        report.record(task, answer)
+                yield from act_on_chunk(app, chunk, action, report, start=start_time, to_queue=to_queue)
             except BrokerError as error:
                 report.failure, report.untouched = error, total - len(report.done) - sum(report.skipped.values())
                 return report
     return report
 
 
-def _grouped(tasks: Iterable[TaskRef]) -> dict[tuple[str, TaskState | None], list[TaskRef]]:
+def _grouped(tasks: Iterable[TaskRef]) -> Collection[Sequence[TaskRef]]:
+    """Return tasks by queue and state, each once."""
     groups: dict[tuple[str, TaskState | None], list[TaskRef]] = {}
     for task in dict.fromkeys(tasks):
         check_text("queue", task.queue)
         check_text("task_id", task.id)
         groups.setdefault((task.queue, task.state), []).append(task)
-    return groups
+    return groups.values()
+
+
+def act_on_chunk(
+    app: TaskQ,
+    tasks: Sequence[TaskRef],
+    action: TaskAction,
+    report: ActionReport,
+    *,
+    start: str = "",
+    to_queue: str | None = None,
+    repeatable: bool = False,
+) -> RequestPlan[None]:
+    """Apply one action to at most `CHUNK` tasks of one queue and state, and add the outcome to a report.
+
+    With `repeatable`, the request is repeated after a lost answer. The tasks that it has changed then count as skipped.
+    """
+    keys, name = app.runtime.keys, tasks[0].queue
+    if action is TaskAction.CANCEL:
+        yield from _cancel(keys, tasks, report)
+    elif to_queue is not None:
+        yield from _move(keys, tasks, to_queue, report)
+    else:
+        operation = actions.act(
+            keys.queue(name),
+            _ACTIONS[action],
+            [task.id for task in tasks],
+            state=tasks[0].state,
+            start=start,
+            archive=app.runtime.settings.archive.limits(name),
+            repeatable=repeatable,
+        )
+        for task, answer in zip(tasks, (yield from ask(operation)), strict=True):
+            report.record(task, answer)
 
 
 def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> RequestPlan[None]:

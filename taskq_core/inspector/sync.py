@@ -110,7 +110,7 @@ class Inspector:
     run_all = _with_app(bulk.run_all)
     archive_all = _with_app(bulk.archive_all)
     delete_all = _with_app(bulk.delete_all)
-    move_all = _with_keys(move.move_all)
+    move_all = _with_app(bulk.move_all)
     finish_moves = _with_keys(move.finish_moves)
 
     # workers, schedules, the store

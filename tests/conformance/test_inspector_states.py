@@ -23,7 +23,7 @@ from taskq_core.errors import (
     TaskQError,
     TaskStateError,
 )
-from taskq_core.inspector import bulk, change, look, move, presence, removal, schedules, search
+from taskq_core.inspector import bulk, change, look, presence, removal, schedules, search
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import TaskState, build_message, decode_message, encode_message
 from tests.clock import at_time
@@ -320,7 +320,7 @@ def test_tasks_move_between_queues_of_any_slot(broker: Broker, to: str) -> None:
 
     moved = run_plan(
         broker,
-        move.move_all(broker.keys, "default", TaskState.PENDING, to, group=None, progress=None),
+        bulk.move_all(app_of(broker), "default", TaskState.PENDING, to),
         NOW_NS,
     )
 

@@ -10,7 +10,8 @@ from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import ConfigurationError
-from taskq_core.inspector import change, move, removal
+from taskq_core.handles.moving import move
+from taskq_core.inspector import change, removal
 from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import (
     Expiry,
@@ -228,7 +229,7 @@ def test_a_lock_moves_along_to_another_queue(broker: Broker, rule: str) -> None:
     broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     enqueue(broker, task(broker, "a", RULES[rule]))
 
-    run_plan(broker, move.move_all(broker.keys, "default", TaskState.PENDING, "low", group=None, progress=None), NOW_NS)
+    run_plan(broker, move(broker.keys, broker.queue, broker.keys.queue("low"), ["a"], state=None), NOW_NS)
 
     lock = broker.keys.queue("low").unique("t", b"one")
     assert locks(broker) == {lock.encode(): b"a"}
@@ -601,7 +602,7 @@ class TestForeignLocks:
 
         run_plan(
             one_server,
-            move.move_all(one_server.keys, "default", TaskState.PENDING, "low", group=None, progress=None),
+            move(one_server.keys, one_server.queue, one_server.keys.queue("low"), ["a"], state=None),
             NOW_NS,
         )
 

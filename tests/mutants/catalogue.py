@@ -453,9 +453,9 @@ OPERATORS = (
     ),
     Mutant(
         name="an action on all tasks of a state changes tasks that have left the state",
-        file="taskq_core/inspector/bulk.py",
-        old="actions.act(queue_keys, action, chunk, state=state, archive=archive)",
-        new="actions.act(queue_keys, action, chunk, archive=archive)",
+        file="taskq_core/inspector/selection.py",
+        old="            state=tasks[0].state,\n",
+        new="",
         tests=(f"{_OF_INSPECTOR}/test_bulk.py",),
     ),
     Mutant(

@@ -8,7 +8,7 @@ from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
-from taskq_core.inspector.bulk import CHUNK
+from taskq_core.inspector.selection import CHUNK
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
