@@ -229,13 +229,12 @@ def inspect_tasks(session: Session, queue: str, names: tuple[str, ...], more_nam
 
 
 def _show_attempts(out: Output, attempts: Sequence[Attempt]) -> None:
-    """Write a line for each stored attempt, and the traceback of the last error."""
+    """Write a line for each stored attempt, and the traceback of its error."""
     for each in attempts:
         worker = f" by worker {each.worker}" if each.worker else ""
         out.line(f"attempt {each.number}{worker}, {shown_moment(each.ended_at)}: {each.error or 'succeeded'}")
-    last = next((each for each in reversed(attempts) if each.error), None)
-    for line in last.traceback.splitlines() if last is not None else ():
-        out.line(f"  {line}")
+        for line in each.traceback.splitlines():
+            out.line(f"  {line}")
 
 
 def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]:
