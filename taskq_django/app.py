@@ -130,12 +130,12 @@ class DjangoTaskQ(TaskQ):
         if eager is not None and self._diverted is eager:
             if settings.eager and eager.propagates == settings.eager_propagates:
                 return
-            self.divert(None)
+            self._divert(None)
         if settings.eager and self._diverted is None:
             from taskq_core.testing.captured import StandingEager  # slow: it imports the worker
 
             self._eager = StandingEager(self).store
-            self.divert(self._eager)
+            self._divert(self._eager)
 
     def waiting_note(self) -> str:
         """Return a sentence about tasks of this thread that wait for a commit, for errors of tests. "" if none wait."""
@@ -145,6 +145,11 @@ class DjangoTaskQ(TaskQ):
 
     def divert(self, store: Store | None) -> Store | None:
         """Send all tasks to another store, or with None to the Redis of the settings again. As `TaskQ.divert`."""
+        if store is None:
+            self._is_current = False  # read the settings at the next use, because `EAGER` may have to be applied now
+        return self._divert(store)
+
+    def _divert(self, store: Store | None) -> Store | None:
         self._checked = None
         return super().divert(store)
 
