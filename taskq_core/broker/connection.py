@@ -228,8 +228,8 @@ _COMMON: dict[str, Any] = {
     "health_check_interval": 0,
     "decode_responses": False,
     "protocol": 2,
-    # The default value, passed explicitly: otherwise redis-py parses the metadata of its package for each connection,
-    # for which Python imports all of `email`.
+    # The default value, passed explicitly: otherwise redis-py reads the metadata of its package for each connection,
+    # and Python imports the package `email` for that.
     "driver_info": redis.DriverInfo(lib_version=redis.__version__),
 }
 

@@ -203,7 +203,7 @@ def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 
 def _enqueueing(names: _Names, with_lists: bool) -> Iterator[Grant]:
-    """Yield the rights to store new tasks."""
+    """Return the rights to store new tasks."""
     yield Grant("sadd", [names.keys.queues], "%W~")
     yield Grant("llen lpush lrem", names.each("pending"), "%W~")
     yield Grant("llen lpush", names.each("wake"), "%W~")
@@ -225,7 +225,7 @@ def _enqueueing(names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 
 def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
-    """Yield the rights to start workflows, and to read, await and cancel tasks and workflows by their ids."""
+    """Return the rights to start workflows, and to read, await and cancel tasks and workflows by their ids."""
     yield Grant("zscore", names.each("lease", "archived", "completed"), "%R~")
     yield Grant("zrem", [*names.each("scheduled", "retry"), *names.each("group_prefix", suffix="*")], "%W~")
     yield Grant("srem", names.each("groups"), "%W~")
@@ -244,7 +244,7 @@ def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 
 def _scheduling(names: _Names) -> Iterator[Grant]:
-    """Yield the rights to process schedules: marks of entries, leader lease, published entries, history of firings."""
+    """Return the rights of schedulers: keys of last runs, the leader, published entries and histories."""
     keys = names.keys
     yield Grant("get set", names.own("tick:*"))
     yield Grant("hgetall", [keys.schedules], "%R~")

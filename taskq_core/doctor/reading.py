@@ -338,7 +338,7 @@ class _Reader:
                             return None
                         surveyor.check(found)
                         cursor = found.cursor
-        # The queues are listed last, because a new queue is listed before its first task is stored.
+        # The list of queues is read last. A queue enters it before its first task, so none is missing.
         return surveyor.finish(self._queues(wrong_types))
 
 

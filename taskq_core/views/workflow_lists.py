@@ -81,7 +81,7 @@ class WorkflowsPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowCounts:
-    """Number of workflows of a home queue.
+    """Numbers of the workflows whose state is stored with one queue, their home queue.
 
     Attributes:
         queue: Name of the queue.

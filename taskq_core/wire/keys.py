@@ -128,7 +128,7 @@ class QueueKeys:
         return f"{self.own_prefix}wf-cancelled:{workflow_id}"
 
     def receipt(self, connection: str) -> str:
-        """String, expiring: result of the last enqueue call of a connection, which a repeated call returns."""
+        """String, expiring: result of the last enqueue call of a connection. A repeat of the call returns it."""
         return f"{self.own_prefix}rcpt:{connection}"
 
     def unconfirmed(self, task_id: str) -> str:
@@ -136,7 +136,7 @@ class QueueKeys:
         return f"{self.own_prefix}unconfirmed:{task_id}"
 
     def call(self, worker: str) -> str:
-        """String, expiring: tasks of the last dequeue call of a worker, which a repeated call returns."""
+        """String, expiring: tasks of the last dequeue call of a worker. A repeat of the call returns them."""
         return f"{self.own_prefix}call:{worker}"
 
     def leader(self, service: str) -> str:

@@ -156,7 +156,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if left:
             complete(loop, asyncio.wait(left, timeout=CLOSING_S))
-        with contextlib.suppress(TimeoutError):  # an asynchronous generator of an abandoned task may not end, either
+        with contextlib.suppress(TimeoutError):  # an abandoned task may contain a generator that never ends
             complete(loop, asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
     finally:
         loop.close()

@@ -110,7 +110,7 @@ class RunBuffer:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
-        """Buffer cursors: they are written soon, and again with the settlement of the run."""
+        """Collect cursors. The worker writes them soon, and again when it settles the run."""
         self.cursor = cursor
         self._put({CURSOR_FIELD: cursor})
 

@@ -163,7 +163,7 @@ class Reclaimed:
 def reclaim(
     queue: QueueKeys, service: str, *, owner: str, leader_ms: int, sets: int = 20, members: int = GATHER_MAX
 ) -> Operation[Reclaimed]:
-    """Return the members of sets past their deadline to their groups, if this worker leads or takes the lead."""
+    """Move the members of sets whose deadline is over back to their groups, unless another worker leads."""
     keys = (queue.aggregation_sets, queue.groups, queue.combined, queue.leader(service))
     args = (NOW, owner, leader_ms, queue.prefix, sets, members)
     return script(

@@ -84,7 +84,7 @@ async def show_step(view: View) -> Shown:
             (
                 each,
                 str(view.shown.value(step.task, "error", each.error)) if each.error else "",
-                # Members do not store their task name, which `redact` needs, so their results are hidden if it is set.
+                # `redact` needs the name of the task, which members do not store. So with `redact`, results are hidden.
                 listed(of_members, step.task, "result", each.result),
             )
             for each in found.members
