@@ -33,8 +33,10 @@ from taskq_core.errors import (
     ResultTooLargeError,
     ResultValueError,
     Retry,
+    SignalTimeoutError,
     SkipRetry,
     Snooze,
+    StepError,
     TaskActiveError,
     TaskArgumentsError,
     TaskCancelledError,
@@ -50,6 +52,7 @@ from taskq_core.errors import (
     TaskProcessError,
     TaskQError,
     TaskStateError,
+    TaskWaiting,
     UnknownTaskError,
     WorkflowCancelledError,
     WorkflowDamagedError,
@@ -63,6 +66,7 @@ from taskq_core.errors import (
 from taskq_core.execution.context import TaskContext, current_task
 from taskq_core.execution.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
 from taskq_core.execution.sources import csv_rows
+from taskq_core.handles.durable import StreamItem
 from taskq_core.handles.events import TaskEvent
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.records import TaskInfo
@@ -148,9 +152,12 @@ __all__ = [
     "Retry",
     "ScheduleHook",
     "Settings",
+    "SignalTimeoutError",
     "Signature",
     "SkipRetry",
     "Snooze",
+    "StepError",
+    "StreamItem",
     "Task",
     "TaskActiveError",
     "TaskArgumentsError",
@@ -178,6 +185,7 @@ __all__ = [
     "TaskSequence",
     "TaskState",
     "TaskStateError",
+    "TaskWaiting",
     "Unique",
     "UniqueStates",
     "UnknownTaskError",

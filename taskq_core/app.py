@@ -342,6 +342,7 @@ class TaskQ(Registry):
             first_state=info.state,
         )
         handle.info, handle.is_late = info, is_late
+        handle.signals = {} if task is None else task.options.signals
         return handle
 
     def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:

@@ -1,15 +1,17 @@
-"""`taskq task cancel`, `run`, `retry`, `update`, `move`, `archive` and `delete`: change tasks one by one."""
+"""`taskq task cancel`, `run`, `retry`, `update`, `move`, `archive`, `delete`, `signal` and `forget-step`."""
 
 from datetime import datetime, timedelta
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
+import msgspec
 
 from taskq_core.cli.base import Answer, each_command
 from taskq_core.cli.enqueue import payload_of, payload_options
 from taskq_core.cli.params import DURATION, MOMENT, QUEUE
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import ids_argument, queue_option, task
+from taskq_core.errors import StepError
 from taskq_core.handles.records import TaskInfo
 
 _at = click.option("--at", type=MOMENT, help="run not before this time")
@@ -112,3 +114,35 @@ def delete(session: Session, task_id: str, queue: str) -> str:
     """Delete tasks, except running ones."""
     session.inspector.delete_task(queue, task_id)
     return f"{task_id} is deleted"
+
+
+def _id_and_name(command: Any) -> Any:
+    one_id = click.argument("names", metavar="ID", callback=lambda _context, _param, value: (value,))
+    return click.argument("name", metavar="NAME")(one_id(command))
+
+
+@each_command(task, "signal", queue_option, _id_and_name, click.argument("value", metavar="[JSON]", default="null"))
+def signal(session: Session, task_id: str, queue: str, name: str, value: str) -> str:
+    """Send a value to a task that waits for it, or will wait for it, such as '{"approved": true}'."""
+    try:
+        decoded = msgspec.json.decode(value)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{value!r} is not JSON: {error}", click.get_current_context()) from None
+    session.inspector.signal_task(queue, task_id, name, decoded)
+    return f"sent signal {name} to {task_id}"
+
+
+@each_command(
+    task,
+    "forget-step",
+    queue_option,
+    _id_and_name,
+    question=lambda names, options: (
+        f"Delete the result of step {options['name']} of task {names[0]}? The next run repeats the step."
+    ),
+)
+def forget_step(session: Session, task_id: str, queue: str, name: str) -> str:
+    """Delete the stored result of a step of a task that does not run. Its next run repeats the step."""
+    if not session.inspector.forget_step(queue, task_id, name):
+        raise StepError(f"task {task_id!r} has no stored result of a step {name!r}; taskq task inspect shows its steps")
+    return f"{task_id} repeats step {name}"

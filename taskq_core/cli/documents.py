@@ -15,6 +15,7 @@ from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import Progress
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
+from taskq_core.handles.waits import TaskWait
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
@@ -27,6 +28,7 @@ from taskq_core.inspector import (
     WorkerProcess,
 )
 from taskq_core.views import MemberRow, QueueSeries, Sample, StepDetail, TypeRuns, TypesOverview, WorkflowRow
+from taskq_core.views.timeline import TimelineEntry
 
 Document = dict[str, Any]
 
@@ -41,7 +43,9 @@ FIELDS: Mapping[type, str] = {
     TypeRuns: "name processed failed archived total_s=total median_s=median p95_s=p95 p99_s=p99",
     TaskInfo: "id name queue state payload headers max_retry retried last_error last_failed_at timeout_s=timeout "
     "deadline retention_s=retention group next_run_at waits_for_limit lease_expires_at completed_at archived_at "
-    "expires_at result oversized_result",
+    "expires_at result oversized_result wait",
+    TaskWait: "kind name number until",
+    TimelineEntry: "kind name started_at ended_at duration_s=duration until has_timed_out workflow_id result",
     OversizedResult: "size limit",
     UnreadableTask: "id queue state problem message",
     Progress: "done total message at",

@@ -16,6 +16,8 @@ from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
+from taskq_core.views import Dashboard, TimelineEntry
+from taskq_core.views.labels import wait_text
 from taskq_core.wire import TaskState
 
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
@@ -66,7 +68,11 @@ def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, h
         case TaskState.SCHEDULED:
             add(
                 "Starts",
-                lambda task: "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now),
+                lambda task: (
+                    "waits for a limit"
+                    if task.waits_for_limit
+                    else wait_text(task.wait, shown_span) or shown_distance(task.next_run_at, now)
+                ),
             )
         case TaskState.RETRY:
             add("Next retry", lambda task: shown_distance(task.next_run_at, now), least=8)
@@ -216,16 +222,38 @@ def inspect_tasks(session: Session, queue: str, names: tuple[str, ...], more_nam
     out = session.output
     if not (names or more_names):
         raise click.UsageError("give the id of at least one task", click.get_current_context())
-    found = [session.inspector.task(queue, each) for each in (*names, *more_names)]
+    found = [
+        (session.inspector.task(queue, each), Dashboard(session.inspector).timeline(queue, each))
+        for each in (*names, *more_names)
+    ]
     if out.as_json:
-        out.json({"tasks": [document(each, INSPECTED if isinstance(each, TaskInfo) else "") for each in found]})
+        documents = []
+        for each, timeline in found:
+            more = {"timeline": [document(entry) for entry in timeline]} if isinstance(each, TaskInfo) else {}
+            documents.append(document(each, INSPECTED if more else "") | more)
+        out.json({"tasks": documents})
         return
-    for number, each in enumerate(found):
+    for number, (each, timeline) in enumerate(found):
         if number:
             out.line()
         out.pairs(_described(each, _now()))
         if isinstance(each, TaskInfo):
+            for entry in timeline:
+                out.line(_entry_line(entry))
             _show_attempts(out, each.attempts)
+
+
+def _entry_line(entry: TimelineEntry) -> str:
+    """Return the line for an entry of a timeline."""
+    at = entry.started_at or entry.ended_at
+    what = entry.kind if entry.name == entry.kind else f"{entry.kind} {entry.name}"
+    line = f"{what}, {shown_moment(at)}"
+    if entry.workflow_id:
+        line += f", workflow {entry.workflow_id}"
+    if entry.ended_at is None:
+        return f"{line}: waiting" + (f" until {shown_moment(entry.until)}" if entry.until else "")
+    line += f", {shown_span(entry.duration)}" if entry.duration is not None else ""
+    return f"{line}: timed out" if entry.has_timed_out else f"{line}: {shown_bytes(entry.result)}".removesuffix(": ")
 
 
 def _show_attempts(out: Output, attempts: Sequence[Attempt]) -> None:
@@ -268,10 +296,11 @@ def task_facts(task: TaskInfo, now: datetime, *, hide: bool = False) -> dict[str
         "retried": f"{task.retried}/{task.max_retry}",
         "priority": str(task.priority or ""),
         "group": task.group,
-        "next run": shown_moment(task.next_run_at, now=now),
+        "next run": shown_moment(task.next_run_at, now=now) if task.wait is None else "",
         "start by": shown_moment(task.start_by, now=now) if task.state is not TaskState.ACTIVE else "",
         "started": shown_moment(task.started_at, now=now) if task.state is TaskState.ACTIVE else "",
         "waits for": f"the limit {task.limit}" if task.limit else "a limit" if task.waits_for_limit else "",
+        "wait": wait_text(task.wait, shown_span),
         "lease": _lease(task, now) if task.state is TaskState.ACTIVE else "",
         "worker": task.worker,
         "timeout": shown_span(task.timeout),

@@ -21,5 +21,12 @@ The caller checks size limits.
 from taskq_core.codec.arguments import ArgumentsCodec, Later
 from taskq_core.codec.messages import RefusedError
 from taskq_core.codec.references import KeysToLoad, Kind, LoadedObjects, References
-from taskq_core.codec.results import decode_payload, decode_result, encode_result, encode_result_within
+from taskq_core.codec.results import (
+    decode_payload,
+    decode_result,
+    encode_result,
+    encode_result_within,
+    result_type,
+)
 from taskq_core.codec.signature import Parameter
+from taskq_core.codec.steps import EMITTED_BYTES, check_step_name, decode_signal, decode_value, encode_value

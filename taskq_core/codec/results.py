@@ -1,6 +1,7 @@
 """Encode the return value of a task. Decode a result, or the payload of any task, as the type that the caller wants."""
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -73,6 +74,15 @@ def decode_result(data: bytes, type_: Any) -> object:
     if problem:
         raise ResultValueError(f"result: {problem}")
     return value
+
+
+def result_type(function: Callable[..., Any]) -> Any:
+    """Return the return annotation of a function. Return `Any` without one, or if its names cannot be resolved."""
+    try:
+        annotation = inspect.signature(function, eval_str=True).return_annotation
+    except (NameError, TypeError, ValueError, AttributeError, SyntaxError):
+        return Any
+    return Any if annotation is inspect.Signature.empty else annotation
 
 
 def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:

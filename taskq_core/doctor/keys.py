@@ -88,6 +88,8 @@ _OF_A_QUEUE_OURS: Sequence[Form] = (
     (r"tally:\d+", "hash", HOURS_KEPT * HOUR_S),
     ("totals", "hash", TOTALS_KEPT_S),
     ("wf-cancelled:.*", "string", 30 * DAY_S),
+    ("steps:.*", "hash", 36_600 * DAY_S),
+    ("stream:.*", "stream", 90 * DAY_S),
     ("lim:keepers", "zset", 60),
     (r"(wf:[^:]+(:[hgfx]\d+)?|lim:r:.*)", "hash", ANY),
 )

@@ -53,6 +53,8 @@
     |   `-- WorkflowTimeoutError     the workflow did not end in time (also a TimeoutError)
     |-- ResultValueError             a result has no JSON form, or a stored one has the wrong type (also a ValueError)
     |-- IterationError               another run could not continue the iteration of a task (also a ValueError)
+    |-- StepError                    a step of a task, or a signal, cannot be stored or read (also a ValueError)
+    |   `-- SignalTimeoutError       a task received no signal in time (also a TimeoutError)
     |-- ProgressError                reported progress is not a number or not text (also a ValueError)
     |-- SemaphoreFullError           all places of a semaphore are held
     |-- LeaseLostError               the worker no longer holds the lease of the task
@@ -70,6 +72,8 @@
                                      was cancelled, its lease is lost, or the worker stops
     `-- TaskPaused                   raised between two items of `context.iterate`, and by `context.checkpoint`:
                                      another run of the task continues there
+        `-- TaskWaiting              raised by `context.sleep`, `receive` and `call`: another run continues after the
+                                     wait
 
 An error has its data as attributes, its text is a sentence, and it can be pickled. No error contains a password or the
 value of a task's argument, except that `MissingReferenceError` contains the keys of missing objects. Each error has a

@@ -125,7 +125,7 @@ class TaskStateError(TaskQError):
         queue: Queue of the task.
         task_id: Id of the task.
         state: State of the task. "moving": it is being moved to another queue. "lost": its record names a state, but
-            the queue's list of that state does not contain the task.
+            the queue's list of that state does not contain the task. "answered": it no longer waits for this value.
         reason: The reason, as the rest of a sentence.
     """
 

@@ -76,6 +76,25 @@ class IterationError(TaskQError, ValueError):
     """
 
 
+class StepError(TaskQError, ValueError):
+    """A step of a task cannot be stored or continued, or a signal cannot be sent. The message never contains values."""
+
+
+class SignalTimeoutError(StepError, TimeoutError):
+    """The task received no signal in time. `context.receive` raises it inside the task.
+
+    Attributes:
+        name: Name of the signal.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no signal {self.name!r} has arrived within its timeout"
+
+
 class ProgressError(TaskQError, ValueError):
     """The progress that a task reports is not valid. The message names the value and the expected values."""
 
@@ -212,3 +231,20 @@ class TaskPaused(TaskInterrupted):
     def __init__(self, is_stopping: bool = True) -> None:
         super().__init__(is_stopping)
         self.is_stopping = is_stopping
+
+
+class TaskWaiting(TaskPaused):
+    """Raised by `context.sleep`, `receive` and `call` to end this run of the task.
+
+    Do not suppress it. The task is scheduled at the end of its wait, uses no attempt, and another run continues it.
+
+    Attributes:
+        wait: What the task waits for, as in the record of its steps.
+        until_ms: End of the wait, Unix ms. 0 without a time limit.
+        emitted: Number of values that the task has emitted outside its steps.
+    """
+
+    def __init__(self, wait: str, until_ms: int, emitted: int = 0) -> None:
+        super().__init__(is_stopping=False)
+        self.args = (wait, until_ms, emitted)
+        self.wait, self.until_ms, self.emitted = wait, until_ms, emitted

@@ -13,6 +13,9 @@ from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import IterationError, NoCurrentTaskError
 from taskq_core.execution.iteration import NOBODY, Iteration, Keeper, LoopOptions, Loops
 from taskq_core.execution.sources import source_of
+from taskq_core.execution.step_record import Steps
+from taskq_core.execution.step_store import StepStore
+from taskq_core.execution.steps import StepContext
 
 T = TypeVar("T")
 FromCursor = Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]]
@@ -30,6 +33,11 @@ class ProgressBuffer(Keeper, Protocol):
         """Maximum bytes of a result that the task may store."""
         ...
 
+    @property
+    def steps(self) -> StepStore:
+        """Stores the steps of the task."""
+        ...
+
     def write_result(self, data: bytes | OversizedResult) -> None:
         """Buffer bytes as the intermediate result; the worker stores them soon.
 
@@ -43,7 +51,7 @@ class ProgressBuffer(Keeper, Protocol):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class TaskContext:
+class TaskContext(StepContext):
     """Data and methods of the running task.
 
     Annotate the first parameter of a task with `TaskContext` to receive it, or call `current_task()` anywhere in the
@@ -80,6 +88,7 @@ class TaskContext:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _open_buffer: Callable[[], ProgressBuffer] | None = field(default=None, repr=False)
     _loops: Loops | None = field(default=None, repr=False)
+    _steps: Steps | None = field(default=None, repr=False)
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 
     @classmethod
@@ -234,6 +243,11 @@ class TaskContext:
         loops = self._all_loops
         await loops.aload()
         return loops.checkpoint
+
+    def _open_steps(self) -> Steps | None:
+        if self._steps is None and self._open_buffer is not None:
+            self._steps = Steps(self._open_buffer().steps, self.id)
+        return self._steps
 
     @property
     def _all_loops(self) -> Loops:

@@ -3,9 +3,10 @@
 Handles and inspectors execute these plans. If a change is refused, nothing was written.
 """
 
+from contextlib import suppress
 from datetime import datetime
 
-from taskq_core.broker.operations import actions, services, views
+from taskq_core.broker.operations import actions, services, steps, views
 from taskq_core.broker.operations.actions import OK, Action, Refusal
 from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.services import CancelOutcome
@@ -19,7 +20,9 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskStateError,
     WireFormatError,
+    WorkflowNotFoundError,
 )
+from taskq_core.handles import workflow_plans
 from taskq_core.handles.moving import move
 from taskq_core.settings import ArchiveLimits, Duration, seconds
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
@@ -41,6 +44,9 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
     if answer == Refusal.MOVING:
         problem = "the task is being moved to another queue; finish_moves completes the move"
         return TaskStateError(queue, task_id, "moving", problem)
+    if answer == Refusal.STEPS:
+        problem = "the task has stored steps or signals, which stay in its queue"
+        return TaskStateError(queue, task_id, "steps", problem)
     if answer == Refusal.LOST:
         problem = "the task is missing in the list of its state; run reconcile to repair it"
         return TaskStateError(queue, task_id, "lost", problem)
@@ -185,9 +191,29 @@ def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:
     return CancelOutcome.DISCARD if keep is False else CancelOutcome.ARCHIVE
 
 
-def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None) -> RequestPlan[bool]:
+def cancel(
+    keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None, children: bool = False
+) -> RequestPlan[bool]:
     """Cancel a task and return whether that was possible. See `TaskHandle.cancel`."""
     wish = wish_of(retry=retry, keep=keep)
+    workflows = set((yield from ask_children(queue, task_id)) if children else ())
+    is_cancelled = yield from _cancel(keys, queue, task_id, wish, keep)
+    if children and is_cancelled:  # again: a running task may have enqueued more in the meantime
+        workflows.update((yield from ask_children(queue, task_id)))
+    for workflow_id in workflows if is_cancelled else ():
+        with suppress(WorkflowNotFoundError):
+            yield from workflow_plans.ask_cancel(keys, queue.name, workflow_id)
+    return is_cancelled
+
+
+def ask_children(queue: QueueKeys, task_id: str) -> RequestPlan[list[str]]:
+    """Return the ids of the workflows of a task's sub-tasks."""
+    record = yield from ask(steps.read_steps(queue, task_id))
+    return [value.decode().partition(" ")[2] for field, value in record.items() if field.startswith("c:")]
+
+
+def _cancel(keys: Keys, queue: QueueKeys, task_id: str, wish: CancelOutcome, keep: bool | None) -> RequestPlan[bool]:
+    retry = wish is CancelOutcome.RETRY
     if not retry:
         if keep:
             (answer,) = yield from ask(actions.act(queue, Action.CANCEL, (task_id,), archive=_UNTRIMMED))

@@ -1,8 +1,10 @@
 """The handle of an enqueued task: its id, its state and the wait for its outcome."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from taskq_core.broker.operations import views
@@ -15,12 +17,14 @@ from taskq_core.errors import (
     ResultNotKeptError,
     ResultTimeoutError,
     ResultTooLargeError,
+    StepError,
     TaskFailedError,
     TaskNotFoundError,
     TaskNotSentError,
     WorkflowNotSentError,
 )
 from taskq_core.handles import changing
+from taskq_core.handles.durable import TaskStream, signal
 from taskq_core.handles.events import TaskEvents
 from taskq_core.handles.expiry import expired_error
 from taskq_core.handles.records import TaskInfo, task_info
@@ -127,12 +131,14 @@ class TaskHandle(SentLater, Generic[R_co]):
             belongs to the existing task. Set once the task was sent.
         info: The task as of the last `refresh`, or None.
         first_state: State of the task right after its enqueue: pending, scheduled or aggregating.
+        signals: Names and types of the signals that the task declares, empty for any.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
         note: Data that an adapter stores until the send has succeeded or failed.
     """
 
     existing = False
     info: TaskInfo | None = None
+    signals: Mapping[str, Any] = MappingProxyType({})
     _not_sent = TaskNotSentError
 
     def __init__(
@@ -321,7 +327,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             timeout=timeout,
         )
 
-    def cancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
+    def cancel(self, *, retry: bool = False, keep: bool | None = None, children: bool = False) -> bool:
         """Delete a waiting task, or ask the worker of a running task to cancel it.
 
         A running task is archived when its function has ended, whatever the function returns or raises. If it raises
@@ -332,6 +338,7 @@ class TaskHandle(SentLater, Generic[R_co]):
                 task without attempts left is archived. A waiting task is not changed.
             keep: True archives the task, False deletes it, whether it waits or runs. None deletes a waiting task and
                 archives a running one.
+            children: Also cancel the sub-tasks that the task has enqueued with `context.call`.
 
         Returns:
             True if the task was deleted or archived, or its worker was asked to cancel it. False if the task has
@@ -341,15 +348,59 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: `keep` is given together with `retry`.
         """
-        return self._source.run(self._cancel(retry, keep))
+        return self._source.run(self._cancel(retry, keep, children))
 
-    async def acancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
+    async def acancel(self, *, retry: bool = False, keep: bool | None = None, children: bool = False) -> bool:
         """Cancel the task. As `cancel`, for coroutines."""
-        return await self._source.arun(self._cancel(retry, keep))
+        return await self._source.arun(self._cancel(retry, keep, children))
 
-    def _cancel(self, retry: bool, keep: bool | None) -> RequestPlan[bool]:
+    def _cancel(self, retry: bool, keep: bool | None, children: bool) -> RequestPlan[bool]:
         self._check_sent()
-        return (yield from changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep))
+        plan = changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep, children=children)
+        return (yield from plan)
+
+    def signal(self, name: str, value: object = None) -> None:
+        """Send a value to the task, which gets it from `context.receive(name)`. Starts the task if it waits for it.
+
+        Values of one name are received in the order in which they were sent, also those sent before the task waits.
+
+        Args:
+            name: Name of the signal, 1 to 100 characters.
+            value: A value with a JSON form.
+
+        Raises:
+            TaskNotFoundError: There is no such task, or it ended without retention.
+            TaskStateError: The task has ended.
+            StepError: The task does not declare the name, the value does not fit its type or has no JSON form, or the
+                task has received too many signals.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+        """
+        self._source.run(self._signal(name, value))
+
+    async def asignal(self, name: str, value: object = None) -> None:
+        """Send a value to the task. As `signal`, for coroutines."""
+        await self._source.arun(self._signal(name, value))
+
+    def _signal(self, name: str, value: object) -> RequestPlan[None]:
+        self._check_sent()
+        return signal(self._keys, self.id, name, value, declared=self.signals)
+
+    def stream(self, *, after: str = "", value_type: Any = Any) -> TaskStream:
+        """Return an iterable of the values that the task emits, for `for` and `async for`, until the task has ended.
+
+        Args:
+            after: Id of the last item that you have received. "": from the first stored value on.
+            value_type: Type of the values.
+
+        Raises:
+            StepError: `after` is not the id of an item.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            BrokerError: Raised in the loop: Redis does not answer.
+        """
+        self._check_sent()
+        if not re.fullmatch(r"(\d{1,18}-\d{1,18})?", after):
+            raise StepError(f"after must be the id of an item of the stream, got {after!r:.100}")
+        return TaskStream(self._source, self, after=after, type_=value_type)
 
     def reschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None

@@ -8,6 +8,7 @@ from taskq_core.broker.operations.views import StoredTask
 from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.codec.progress import Progress, read_progress
 from taskq_core.handles.attempts import Attempt, read_attempts, read_last_attempt
+from taskq_core.handles.waits import TaskWait, read_wait
 from taskq_core.wire import TaskState, decode_message, read_enqueued_ms, read_expiry, read_priority
 from taskq_core.wire.quoting import unescape_limit_name
 
@@ -50,6 +51,8 @@ class TaskInfo:
         progress: Progress last reported by the task, None if it reported none.
         waits_for_limit: Whether the task waits for a limit. It then has no scheduled time.
         limit: Name of the limit for which the task waits, "" for no limit. Empty in listings.
+        wait: The sleep, the signal or the sub-tasks that a scheduled task with steps waits for; None otherwise.
+            Searches omit it.
     """
 
     id: str
@@ -81,6 +84,7 @@ class TaskInfo:
     waits_for_limit: bool = False
     limit: str = ""
     oversized_result: OversizedResult | None = None
+    wait: TaskWait | None = None
 
     @property
     def is_final(self) -> bool:
@@ -179,4 +183,5 @@ def task_info(stored: StoredTask) -> TaskInfo:
         started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),
         waits_for_limit=waits_for_limit,
         limit=unescape_limit_name(stored.line.partition(":")[2].partition(":")[0]) if stored.line else "",
+        wait=read_wait(stored.wait, when),
     )

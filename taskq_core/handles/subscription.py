@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import views
+from taskq_core.broker.operations.steps import StreamPage, read_stream
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.handles.records import TaskInfo, task_info
@@ -78,6 +79,7 @@ class SharedReadings:
         self._outdated = 0
         self._reading: Reading | None = None
         self._last: StoredTask | None = None
+        self._pages: dict[str, asyncio.Task[StreamPage]] = {}
 
     def is_outdated(self, number: int) -> bool:
         """Return whether a message about the task has arrived since the read with this number started."""
@@ -86,6 +88,7 @@ class SharedReadings:
     def record_change(self) -> None:
         """Wake the followers, because the task changed. Earlier reads may be outdated."""
         self._outdated = self.number
+        self._pages.clear()
         for event in self.events:
             event.set()
 
@@ -98,6 +101,14 @@ class SharedReadings:
         self._reading.add_done_callback(self._handle_end)
         return self._reading, True
 
+    def take_page(self, after: str, read: Callable[[], Coroutine[Any, Any, StreamPage]]) -> asyncio.Task[StreamPage]:
+        """Return a read of the values after a position. All followers at this position share it while it runs."""
+        page = self._pages.get(after)
+        if page is None:
+            page = self._pages[after] = asyncio.get_running_loop().create_task(read())
+            page.add_done_callback(lambda done: self._pages.get(after) is done and self._pages.pop(after))
+        return page
+
     def _handle_end(self, reading: Reading) -> None:
         if reading.cancelled() or reading.exception() is not None or reading.result() == self._last:
             return
@@ -109,6 +120,8 @@ class SharedReadings:
         """Cancel the current read, because the last follower has left."""
         if self._reading is not None:
             self._reading.cancel()
+        for page in self._pages.values():
+            page.cancel()
 
 
 Find = Callable[[str], Awaitable[TaskInfo | None]]
@@ -158,6 +171,23 @@ class TaskFollower:
         finally:
             if not readings.is_outdated(number):
                 changed.clear()
+
+    async def read_stream(self, after: str, count: int) -> StreamPage:
+        """Return the next values that the task emitted after a position.
+
+        Raises:
+            BrokerError: Redis does not answer.
+        """
+        request = read_stream(self._queue, self._task_id, after=after, count=count)
+        if self._shared is None:
+            page = await self._runner.run(request, patience_s=self._patience_s)
+        else:
+            readings = self._shared[0]
+            reading = readings.take_page(after, lambda: self._runner.run(request, patience_s=self._patience_s))
+            page = await asyncio.shield(reading)
+        if not page.state and self._find_in_outbox is not None and await self.look() is not None:
+            return StreamPage("pending", page.values)
+        return page
 
     async def _look(self, patience_s: float, *, publish_changes: bool) -> StoredTask | None:
         look = views.look(self._queue, self._task_id, publish_changes=publish_changes)

@@ -140,6 +140,14 @@ def ask_fields(
 
 def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any) -> RequestPlan[Any]:
     """Return the result of a workflow. While it runs, return `NOT_YET` and ask workers to publish its end."""
+    data = yield from ask_raw_result(queue, workflow_id)
+    if data is NOT_YET:
+        return NOT_YET
+    return decode_result(data, result_type) if data != b"null" else None
+
+
+def ask_raw_result(queue: QueueKeys, workflow_id: str) -> RequestPlan[Any]:
+    """Return the result of a workflow as JSON. While it runs, return `NOT_YET` and ask workers to publish its end."""
     fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], publish_end=True)
     with damage_named(queue, workflow_id):
         state = read_state(fields[0])
@@ -150,8 +158,7 @@ def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any) -> RequestP
         spec = _spec(fields[1])
         if state is WorkflowState.FAILED:
             raise WorkflowFailedError(queue.name, workflow_id, (yield from _ask_failure(queue, workflow_id, spec)))
-        data = yield from _ask_tree(queue, workflow_id, spec, spec.exits)
-    return decode_result(data, result_type) if data != b"null" else None
+        return (yield from _ask_tree(queue, workflow_id, spec, spec.exits))
 
 
 def _ask_failure(queue: QueueKeys, workflow_id: str, spec: Spec) -> RequestPlan[str]:

@@ -7,16 +7,19 @@ A refused change has changed nothing. A change is not repeated if Redis does not
 from datetime import datetime
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import actions
+from taskq_core.broker.operations import actions, steps
 from taskq_core.broker.operations.actions import OK, Action
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
     QueueNotPausedError,
     QueuePausedError,
+    TaskActiveError,
+    TaskNotFoundError,
 )
-from taskq_core.handles import changing
+from taskq_core.handles import changing, durable
 from taskq_core.handles.changing import check_payload, refusal, start_of
 from taskq_core.inspector.known import check_text, known_queue
+from taskq_core.inspector.look import task
 from taskq_core.settings import Duration
 from taskq_core.wire import Keys
 
@@ -170,6 +173,62 @@ def reschedule_task(
     check_text("task_id", task_id)
     queue_keys = yield from known_queue(keys, queue)
     yield from changing.reschedule(queue_keys, task_id, at=at, after=after, payload=payload)
+
+
+def signal_task(
+    app: TaskQ, queue: str, task_id: str, name: str, value: object = None, *, number: int = 0
+) -> RequestPlan[None]:
+    """Send a value to a task, which gets it from `context.receive(name)`. Starts the task if it waits for it.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        name: Name of the signal, 1 to 100 characters.
+        value: A value with a JSON form, at most 1 MiB.
+        number: `TaskInfo.wait.number`, to answer only this wait: a second answer is refused, and is not kept for a
+            later wait. 0 sends the value in any case.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskStateError: The task has ended, or does not wait for the value with this number.
+        StepError: The name or the value is not valid, or does not fit the signals that the application's task declares,
+            or the task has received too many signals.
+    """
+    found = yield from task(app.runtime.keys, queue, task_id)
+    known = app.tasks.get(getattr(found, "name", ""))
+    declared = {} if known is None else known.options.signals
+    queue_keys = app.runtime.keys.queue(queue)
+    yield from durable.signal(queue_keys, task_id, name, value, declared=declared, number=number)
+
+
+def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[bool]:
+    """Delete the stored result of a step or of sub-tasks, or a signal, so that the next run of the task repeats it.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        name: Name of the step, with its number if it has one, such as "fetch#2". For a signal always with the number.
+
+    Returns:
+        Whether the step had a stored result.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskActiveError: The task runs.
+    """
+    check_text("task_id", task_id)
+    check_text("name", name)
+    queue_keys = yield from known_queue(keys, queue)
+    answer = yield from ask(steps.forget_step(queue_keys, task_id, name))
+    if answer == "missing":
+        raise TaskNotFoundError(queue, task_id)
+    if answer == "active":
+        raise TaskActiveError(
+            queue, task_id, "active", "the steps of a running task cannot be deleted; cancel it first"
+        )
+    return answer is True
 
 
 def pause(keys: Keys, queue: str) -> RequestPlan[None]:

@@ -52,6 +52,8 @@ class Skip(StrEnum):
     """The task is missing from the list of its state; `reconcile` repairs this."""
     MOVING = "moving"
     """The task is being moved to another queue."""
+    STEPS = "steps"
+    """The task has stored steps or signals, which stay in its queue."""
     ID_TAKEN = "id_taken"
     """The target queue already has a task with this id."""
     LOCK_TAKEN = "lock_taken"
@@ -126,7 +128,7 @@ class ActionReport:
             self.done.append(task)
         elif answer == Refusal.NOT_FOUND:
             self.skipped[Skip.GONE, ""] += 1
-        elif answer in (Refusal.LOST, Refusal.MOVING):
+        elif answer in (Refusal.LOST, Refusal.MOVING, Refusal.STEPS):
             self.skipped[Skip(answer), ""] += 1
         elif task.state is not None and answer != task.state:
             self.skipped[Skip.CHANGED, answer] += 1

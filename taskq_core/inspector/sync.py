@@ -103,6 +103,8 @@ class Inspector:
     reschedule_task = _with_keys(change.reschedule_task)
     move_task = _with_keys(move.move_task)
     cancel_task = _with_keys(presence.cancel_task)
+    signal_task = _with_app(change.signal_task)
+    forget_step = _with_keys(change.forget_step)
 
     # many tasks
     act_on = _with_app(act_on)

@@ -163,12 +163,3 @@ def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
             f"and positional, got {parameter.name!r}"
         )
     return parameter.name
-
-
-def result_type(function: Callable[..., Any]) -> Any:
-    """Return the return annotation of a function. Return `Any` without one, or if its names cannot be resolved."""
-    try:
-        annotation = inspect.signature(function, eval_str=True).return_annotation
-    except (NameError, TypeError, AttributeError, SyntaxError):
-        return Any
-    return Any if annotation is inspect.Signature.empty else annotation

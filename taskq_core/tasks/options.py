@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Protocol, TypedDict
 
+from taskq_core.codec import check_step_name
 from taskq_core.codec.oversized import LARGEST_RESULT, RESULT_MAX
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Duration, Relation, check_flag, check_whole, member, seconds, unknown
@@ -122,6 +123,7 @@ class TaskOptionsDict(CallOptionsDict, HandlerOptionsDict, total=False):
     """Keyword options of `@taskq.task(...)`."""
 
     on_missing: OnMissing | str
+    signals: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,9 @@ class TaskOptions:
     on_missing: OnMissing | str = OnMissing.FAIL
     """What happens to a run if an object that its arguments refer to no longer exists, such as a deleted row: `fail`
     archives the task at once with `MissingReferenceError`, `discard` drops it."""
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    """Names and types of the signals that the task receives. A handle refuses other names, and values that do not fit.
+    Empty: every signal is sent, and `context.receive` checks its type."""
     timeout: Duration | None = None
     """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
     ended 10 seconds after the timeout keeps running beside the next task. With `executor="process"` it is killed."""
@@ -214,6 +219,10 @@ class TaskOptions:
         if self.trace is not None:
             set_(self, "trace", member(Relation, "trace", self.trace))
         set_(self, "on_missing", member(OnMissing, "on_missing", self.on_missing))
+        if not isinstance(self.signals, Mapping):
+            raise ConfigurationError(f"signals must be a mapping of names to types, got {self.signals!r:.200}")
+        for name in self.signals:
+            check_step_name("name of a signal", name)
         set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
         _check_dead_letter(self.dead_letter)
         check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)

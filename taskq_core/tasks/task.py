@@ -10,14 +10,14 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from taskq_core.codec import ArgumentsCodec, LoadedObjects, References
+from taskq_core.codec import ArgumentsCodec, LoadedObjects, References, result_type
 from taskq_core.errors import ConfigurationError, Discard, MissingReferenceError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.settings import unknown
 from taskq_core.tasks.base import BaseTask, Enqueuer
 from taskq_core.tasks.canvas import Group, PartialSignature, Signature, group
-from taskq_core.tasks.functions import context_parameter, parameters, qualified_name, result_type
+from taskq_core.tasks.functions import context_parameter, parameters, qualified_name
 from taskq_core.tasks.injection import Injection
 from taskq_core.tasks.options import OnMissing, TaskOptions
 

@@ -55,6 +55,8 @@ class Outcome(StrEnum):
     ARCHIVED = "archived"
     SNOOZED = "snoozed"
     """The task will run again; the run used no attempt."""
+    WAITING = "waiting"
+    """The task waits for a time, a signal or sub-tasks, and another run continues it."""
     DISCARDED = "discarded"
     EXPIRED = "expired"
     """The task was not started in time, and is archived or dropped."""
@@ -64,7 +66,7 @@ class Outcome(StrEnum):
     """The lease expired, so another worker decides about the task."""
 
 
-NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.REQUEUED, Outcome.LOST))
+NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.WAITING, Outcome.REQUEUED, Outcome.LOST))
 """Outcomes of runs that used no attempt in this worker. They are not counted as processed."""
 
 

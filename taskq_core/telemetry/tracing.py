@@ -51,6 +51,27 @@ class Tracing(Recording):
         finally:
             context_api.detach(token)
 
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Record the span `step <name>` of a step of a running task, as a child of the current span."""
+        parent = context_api.get_current()
+        span = None
+        if self.tracer() is not None and not self._drops(parent):
+            span = self.start(names.STEP, name, SpanKind.INTERNAL, parent, {names.STEP_NAME: name})
+        if span is None:
+            yield
+            return
+        token = context_api.attach(trace.set_span_in_context(span, parent))
+        try:
+            yield
+        except BaseException as error:
+            self.finish(span, error)
+            raise
+        else:
+            self.finish(span)
+        finally:
+            context_api.detach(token)
+
     def links(self, tasks: Iterable[Mapping[str, str]]) -> list[Link]:
         """Return links to the spans in the headers of some tasks, without duplicates. Return none without an SDK."""
         if self.tracer() is None:

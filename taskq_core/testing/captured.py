@@ -20,7 +20,7 @@ from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.client.runtime import Store
 from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.settings import Duration, EnqueueMode, seconds
-from taskq_core.testing.inline import InlineWorker, drive
+from taskq_core.testing.inline import InlineWorker
 from taskq_core.testing.passing import PassingTime, start_now
 from taskq_core.testing.records import (
     Call,
@@ -32,6 +32,7 @@ from taskq_core.testing.records import (
     failures,
     raise_failures,
 )
+from taskq_core.testing.steps import drive
 from taskq_core.testing.watched import watched_store
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.run import Run
@@ -200,6 +201,9 @@ class Captured:
         """Record tasks that an enqueue has stored."""
         self._remember(tasks)
 
+    async def signalled(self, queue_name: str, task_id: str, *, on_loop: bool) -> None:
+        """Do nothing: the task waits until the test calls `run`."""
+
     async def begun(self, *, on_loop: bool) -> None:
         """Do nothing: started workflow steps wait until the test calls `run`."""
 
@@ -246,11 +250,17 @@ class Eager(Captured):
         """Run workflow steps that were started, and the steps that follow them."""
         await self._run_at_once(self._steps(), on_loop)
 
-    async def _run_at_once(self, tasks: Iterator[tuple[QueueKeys, str]], on_loop: bool) -> None:
+    async def signalled(self, queue_name: str, task_id: str, *, on_loop: bool) -> None:
+        """Continue a task that got a signal, if it waits for nothing else."""
+        await self._run_at_once(iter([(self._app.runtime.keys.queue(queue_name), task_id)]), on_loop, is_waiting=True)
+
+    async def _run_at_once(
+        self, tasks: Iterator[tuple[QueueKeys, str]], on_loop: bool, *, is_waiting: bool = False
+    ) -> None:
         last: dict[str, TaskRun] = {}
         with _one_deeper():
             for queue, task_id in tasks:
-                for run in self._attempts(queue, task_id):
+                for run in self._attempts(queue, task_id, is_waiting=is_waiting):
                     last[task_id] = await self._inline.run(run, on_loop=on_loop)
                     self._note(last[task_id])
         if self._store.propagates:
@@ -278,19 +288,25 @@ class Eager(Captured):
             if self._inline.can_run(message.type):
                 yield keys.queue(message.queue), task.task_id
 
-    def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
+    def _attempts(self, queue: QueueKeys, task_id: str, *, is_waiting: bool = False) -> Iterator[Run]:
         """Yield each attempt of a task, to be run by the caller.
 
-        An interrupted task gets another one, as in a worker.
+        An interrupted task gets another one, as in a worker. A sleep is skipped. A task that waits for a signal, or for
+        sub-tasks, runs on only if that has happened.
         """
         left = MOST_ATTEMPTS if self._retries else 1
         while left:
-            start_now(self._store.runner, queue, task_id)
+            if not is_waiting:
+                start_now(self._store.runner, queue, task_id)
             run = self._inline.claim(queue, task_id)
             if run is None:
                 return
             yield run
-            if run.settlement is None or run.settlement.outcome is not run_ops.Outcome.REQUEUE:
+            settlement = run.settlement
+            is_waiting = (
+                settlement is not None and settlement.outcome is run_ops.Outcome.WAIT and not settlement.is_sleep
+            )
+            if settlement is None or settlement.outcome not in (run_ops.Outcome.REQUEUE, run_ops.Outcome.WAIT):
                 left -= 1
 
 
@@ -325,9 +341,9 @@ class StandingEager(Eager):
     def _remember(self, tasks: Sequence[NewTask]) -> None:
         """Record nothing, because the process may run for long."""
 
-    def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
+    def _attempts(self, queue: QueueKeys, task_id: str, *, is_waiting: bool = False) -> Iterator[Run]:
         """Yield the only attempt of a task. A failure is final, because nothing would retry the task later."""
-        for run in super()._attempts(queue, task_id):
+        for run in super()._attempts(queue, task_id, is_waiting=is_waiting):
             run.message.retry = run.message.retried
             yield run
 

@@ -13,7 +13,7 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,16 +27,17 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import TaskPaused, WireFormatError
+from taskq_core.errors import TaskPaused, TaskWaiting, WireFormatError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.iteration import Keeper
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.task import Task
 from taskq_core.testing.records import TaskRun, task_run
+from taskq_core.testing.steps import InlineSteps
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
-from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
+from taskq_core.worker.outcome import pause_of, requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Run, ends_at
 from taskq_core.workflow.dispatch import dispatch
@@ -50,15 +51,6 @@ LATEST_S = 253_402_300_799
 
 
 T = TypeVar("T")
-
-
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits, from blocking code. Return its result."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # what the coroutine returns
-    raise AssertionError("the coroutine waits, but it was called from blocking code")
 
 
 class InlineWorker:
@@ -218,7 +210,8 @@ class InlineWorker:
 
     def _buffer_of(self, run: Run) -> "_InlineBuffer":
         if run.buffer is None:
-            run.buffer = _InlineBuffer(run, self._runner, self._owner)
+            steps = InlineSteps(self._app, run, self._runner, self._owner)
+            run.buffer = _InlineBuffer(run, steps, self._runner, self._owner)
         assert isinstance(run.buffer, _InlineBuffer)
         return run.buffer
 
@@ -237,6 +230,8 @@ class InlineWorker:
         return await call()
 
     def _settle(self, run: Run) -> TaskRun:
+        if isinstance(pause_of(run.error), TaskWaiting) and run.buffer.cursor:
+            run.buffer.store(run.buffer.cursor)  # other settlements contain the cursor
         settlement = run.settlement = settle(
             run,
             run.result,
@@ -258,8 +253,9 @@ class InlineWorker:
 class _InlineBuffer(Keeper):
     """The progress buffer of an inline run. It stores progress, cursors and results at once, without buffering."""
 
-    def __init__(self, run: Run, runner: SyncRunner, owner: str) -> None:
+    def __init__(self, run: Run, steps: InlineSteps, runner: SyncRunner, owner: str) -> None:
         self._run = run
+        self.steps = steps
         self._runner = runner
         self._owner = owner
         self._reports_itself = False

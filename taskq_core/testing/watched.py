@@ -10,7 +10,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.runtime import Store
 from taskq_core.errors import BrokerUnavailableError
-from taskq_core.testing.inline import drive
+from taskq_core.testing.steps import drive
 
 T = TypeVar("T")
 
@@ -33,6 +33,10 @@ class Watcher(Protocol):
         """React to an operation that may have started workflow steps."""
         ...
 
+    async def signalled(self, queue_name: str, task_id: str, *, on_loop: bool) -> None:
+        """React to a signal that was sent to a task."""
+        ...
+
 
 async def _report(watcher: Watcher, operation: Operation[Any], answer: Any, *, on_loop: bool) -> None:
     if operation.tasks:
@@ -43,6 +47,10 @@ async def _report(watcher: Watcher, operation: Operation[Any], answer: Any, *, o
         await watcher.stored(stored, on_loop=on_loop)
     elif operation.name in BEGINNINGS:
         await watcher.begun(on_loop=on_loop)
+    elif operation.name == "signal" and answer == "ok":
+        task_id = str(operation.args[1])
+        queue_name = operation.keys[0].removesuffix(f"}}:t:{task_id}").partition(":{")[2]
+        await watcher.signalled(queue_name, task_id, on_loop=on_loop)
 
 
 class WatchedRunner(SyncRunner):

@@ -15,6 +15,7 @@ from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import StoreRow
 from taskq_core.views.sync import Dashboard
 from taskq_core.views.tasks import TaskRecord, TaskSelection, is_orphaned, selection_of
+from taskq_core.views.timeline import TimelineEntry
 from taskq_core.views.times import attempt_text, times_of
 from taskq_core.views.traces import trace_url
 from taskq_core.views.types import TypeRuns, TypesOverview
@@ -52,6 +53,7 @@ __all__ = [
     "TaskFilter",
     "TaskRecord",
     "TaskSelection",
+    "TimelineEntry",
     "TypeRuns",
     "TypesOverview",
     "WorkersOverview",

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
+from taskq_core.handles.waits import TaskWait
 from taskq_core.inspector import Skip, TaskAction
 from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked
 from taskq_core.views.workflows import MemberRow
@@ -44,6 +46,18 @@ WORKER_STATUS = (
     pmarked("worker status", "stopped"),
     pmarked("worker status", "closed"),
 )
+SIGNALS = {
+    "approve": (marked("Approve"), {"approved": True}),
+    "reject": (marked("Reject"), {"approved": False}),
+    "send_signal": (marked("Send a signal"), None),
+}
+"""The buttons for a task that waits for a signal: their English labels, and the values that they send."""
+STEP_KINDS = (
+    pmarked("step of a task", "step"),
+    pmarked("step of a task", "sleep"),
+    pmarked("step of a task", "signal"),
+    pmarked("step of a task", "sub-tasks"),
+)
 _DONE = {
     TaskAction.RUN: nmarked("%(count)s task runs now.", "%(count)s tasks run now."),
     TaskAction.RETRY: nmarked("%(count)s task was put off.", "%(count)s tasks were put off."),
@@ -63,6 +77,7 @@ _REASONS = {
     ),
     Skip.LOST: nmarked("%(count)s is damaged", "%(count)s are damaged"),
     Skip.MOVING: nmarked("%(count)s is on its way to another queue", "%(count)s are on their way to another queue"),
+    Skip.STEPS: nmarked("%(count)s has stored steps", "%(count)s have stored steps"),
     Skip.ID_TAKEN: nmarked(
         "the id of %(count)s is taken in the other queue", "the ids of %(count)s are taken in the other queue"
     ),
@@ -133,3 +148,17 @@ def span(value: timedelta, with_tenths: Callable[[float], str] = "{:.1f}".format
     if minutes:
         return gettext("%(minutes)s min %(seconds)s s", minutes=f"{sign}{minutes}", seconds=left)
     return gettext("%(seconds)s s", seconds=f"{sign}{left}")
+
+
+def wait_text(wait: TaskWait | None, show: Callable[[timedelta], str] = span) -> str:
+    """Return the text for what a task waits for, "" for None. `show` formats the time until the end of the wait."""
+    if wait is None:
+        return ""
+    if wait.kind == "sub-tasks":
+        return gettext("waiting for its sub-tasks")
+    if wait.until is None:
+        return gettext("waiting for %(name)s", name=wait.name)
+    left = show(max(timedelta(), wait.until - utc_datetime(SYSTEM_CLOCK.time())))
+    if wait.kind == "sleep":
+        return gettext("sleeping, %(left)s left", left=left)
+    return gettext("waiting for %(name)s, %(left)s left", name=wait.name, left=left)

@@ -12,6 +12,7 @@ from taskq_core.views.queues import read_queue, read_queues
 from taskq_core.views.samples import read_samples
 from taskq_core.views.store import read_store
 from taskq_core.views.tasks import read_tasks, search_tasks, select_tasks
+from taskq_core.views.timeline import read_timeline
 from taskq_core.views.types import read_types
 from taskq_core.views.workers import read_workers
 from taskq_core.views.workflow_lists import count_workflows, list_workflows, read_workflows, search_workflows
@@ -59,6 +60,7 @@ class Dashboard:
     list_workflows = _reads(list_workflows)
     search_workflows = _reads(search_workflows)
     store = _reads(read_store)
+    timeline = _reads(read_timeline)
     tasks = _reads(read_tasks)
     search_tasks = _reads(search_tasks)
     select_tasks = _reads(select_tasks)

@@ -29,7 +29,9 @@ def times_of(task: TaskRecord) -> Sequence[tuple[datetime, str]]:
         *past,
         (task.started_at if task.state is TaskState.ACTIVE else None, gettext("started")),
         (task.archived_at, gettext("archived")),
-        (task.next_run_at, gettext("next attempt") if task.state is TaskState.RETRY else gettext("starts")),
+        (task.next_run_at, gettext("next attempt") if task.state is TaskState.RETRY else gettext("starts"))
+        if task.wait is None
+        else (task.wait.until, gettext("wait ends")),
         (task.lease_expires_at, gettext("lease ends, unless its worker extends it")),
         (task.start_by if task.state in _WAITING else None, gettext("expires, unless a worker has started it")),
         (task.deadline, gettext("deadline")),

@@ -127,6 +127,14 @@ class QueueKeys:
         """String, expiring: present if workers must drop steps of this workflow, which has another home queue."""
         return f"{self.own_prefix}wf-cancelled:{workflow_id}"
 
+    def steps_of(self, task_id: str) -> str:
+        """Hash, expiring: results of the steps of a task and signals that it received, see `_steps.lua`."""
+        return f"{self.own_prefix}steps:{task_id}"
+
+    def stream_of(self, task_id: str) -> str:
+        """Stream, expiring: values that a task emits while it runs."""
+        return f"{self.own_prefix}stream:{task_id}"
+
     def receipt(self, connection: str) -> str:
         """String, expiring: result of the last enqueue call of a connection. A repeat of the call returns it."""
         return f"{self.own_prefix}rcpt:{connection}"

@@ -24,6 +24,7 @@ from taskq_core.errors import (
     TaskCancelledError,
     TaskExpiredError,
     TaskPaused,
+    TaskWaiting,
     UnknownTaskError,
 )
 from taskq_core.handles.attempts import record_attempt
@@ -34,6 +35,7 @@ from taskq_core.tasks.retry import asynq_default, delay_after, delay_s, is_delay
 from taskq_core.telemetry import FIRST_RUN, RUN
 from taskq_core.telemetry import Outcome as RunOutcome
 from taskq_core.wire import (
+    EXPIRES,
     TaskMessage,
     archived_message,
     clean_text,
@@ -113,7 +115,11 @@ def requeued(run: Run) -> Settlement:
 def _with_lock_and_cursor(run: Run, settlement: Settlement) -> Settlement:
     settlement.unique_key = run.message.unique_key
     buffer = run.buffer
-    if buffer is not None and buffer.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
+    if (
+        buffer is not None
+        and buffer.cursor
+        and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE, Outcome.WAIT)
+    ):
         settlement.cursor = buffer.cursor
     return settlement
 
@@ -125,7 +131,19 @@ def _settle(
     if run.span is not None and WORKFLOW in run.message.headers and run.span.traceparent is not None:
         run.message.headers[RUN] = run.span.traceparent
     if error is not None and run.ending in (None, Ending.SHUTDOWN):
-        pause = _pause(error)
+        pause = pause_of(error)
+        if isinstance(pause, TaskWaiting):
+            _store_first_run_trace(run)
+            run.message.headers.pop(EXPIRES, None)  # it has started in time
+            return Settlement(
+                run.task_id,
+                Outcome.WAIT,
+                run.number,
+                message=encode_message(run.message),
+                delay_ms=pause.until_ms,
+                cursor=f"{pause.emitted} {pause.wait}".encode(),
+                is_young=is_young,
+            )
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
             return Settlement(run.task_id, Outcome.REQUEUE, run.number, is_young=is_young)
         if pause is not None:  # put it behind the pending tasks, because they wait for its slot
@@ -185,10 +203,11 @@ def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
     return int(found[1]) + min(max(0, now_s - message.last_failed_at), COUNTED_MAX_S)
 
 
-def _pause(error: BaseException) -> TaskPaused | None:
+def pause_of(error: BaseException | None) -> TaskPaused | None:
     """Return the `TaskPaused` that ended the run, even if a task group has wrapped it, or None."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        pauses = [pause_of(each) for each in error.exceptions]
+        return None if None in pauses else pauses[0]
     return error if isinstance(error, TaskPaused) else None
 
 
@@ -385,6 +404,7 @@ _STATES = {
     Outcome.RETRY_UNCOUNTED: "retry",
     Outcome.ARCHIVE: "archived",
     Outcome.REQUEUE: "pending",
+    Outcome.WAIT: "scheduled",
 }
 _RUN_OUTCOMES = {
     Outcome.DONE: RunOutcome.COMPLETED,
@@ -393,6 +413,7 @@ _RUN_OUTCOMES = {
     Outcome.RETRY_UNCOUNTED: RunOutcome.SNOOZED,
     Outcome.ARCHIVE: RunOutcome.ARCHIVED,
     Outcome.REQUEUE: RunOutcome.REQUEUED,
+    Outcome.WAIT: RunOutcome.WAITING,
 }
 
 

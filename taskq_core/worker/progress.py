@@ -23,10 +23,11 @@ from taskq_core.broker.operations.runs import (
 )
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
+from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted, TaskWaiting
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.outcome import warn_oversized
+from taskq_core.worker.outcome import pause_of, warn_oversized
 from taskq_core.worker.run import Run
+from taskq_core.worker.step_store import RunSteps
 
 logger = logging.getLogger("taskq.worker")
 
@@ -67,6 +68,7 @@ class RunBuffer:
         self._next_at = 0.0
         self._has_ended = False
         self._reports_itself = self._has_warned = False
+        self._steps: RunSteps | None = None
         self.cursor: bytes | None = None
 
     # --- for the function, from any thread ----------------------------------------------------------------------------
@@ -91,6 +93,14 @@ class RunBuffer:
         """Maximum bytes of the task's result."""
         assert self._run.task is not None
         return self._run.task.options.max_result_bytes
+
+    @property
+    def steps(self) -> RunSteps:
+        """Stores the steps of the run."""
+        with self._lock:
+            if self._steps is None:
+                self._steps = RunSteps(self._run, self._writer)
+            return self._steps
 
     def write_result(self, data: bytes | OversizedResult) -> None:
         """Store bytes as the result soon, or the size and limit of a result that is too large."""
@@ -233,8 +243,23 @@ class RunBuffer:
 
         If so, the writer calls `ended` after the last write.
         """
+        steps = self._steps
+        if steps is not None:
+            steps.close()
+            if steps.is_sending:
+                self._writer.start(self._finish_after(steps))
+                return True
+        return self._finish()
+
+    async def _finish_after(self, steps: RunSteps) -> None:
+        await steps.drain()
+        if not self._finish():
+            self._writer.ended(self._run)
+
+    def _finish(self) -> bool:
         with self._lock:
-            self._waiting.pop(CURSOR_FIELD, None)  # not written separately, because the settlement contains the cursor
+            if not isinstance(pause_of(self._run.error), TaskWaiting):  # other settlements contain the cursor
+                self._waiting.pop(CURSOR_FIELD, None)
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True
@@ -251,6 +276,7 @@ class ProgressWriter:
     """
 
     def __init__(self, context: WorkerContext, ended: Callable[[Run], None]) -> None:
+        self.app = context.app
         self.runner = context.runner
         self.clock = context.clock
         self.owner = context.token

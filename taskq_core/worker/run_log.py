@@ -24,6 +24,7 @@ _ENDS = {
     Outcome.DISCARDED: "task discarded",
     Outcome.REQUEUED: "task requeued",
     Outcome.SNOOZED: "task snoozed",
+    Outcome.WAITING: "task waits",
 }
 
 

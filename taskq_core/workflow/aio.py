@@ -1,10 +1,11 @@
 """Enqueue workflows, for coroutines."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from taskq_core.broker.operations.steps import CHILDREN_KEPT_S
 from taskq_core.client import AsyncClient
 from taskq_core.client.bulk import aiterate
 from taskq_core.client.commits import TransactionHook
@@ -17,7 +18,7 @@ from taskq_core.errors import (
 )
 from taskq_core.execution.context import current_task
 from taskq_core.handles.workflow import WorkflowHandle
-from taskq_core.tasks.canvas import Signature, Whole
+from taskq_core.tasks.canvas import Signature, Whole, group
 from taskq_core.workflow.graph import Graph, Node, build
 from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
 from taskq_core.workflow.sending import Outgoing
@@ -95,6 +96,25 @@ class AsyncWorkflowClient:
             return handle
         await self.send(outgoing, handle, self._batches(outgoing))
         return handle
+
+    async def enqueue_children(
+        self, calls: Sequence[Signature[Any]], *, workflow_id: str, queue: str, parent: tuple[str, str]
+    ) -> None:
+        """Enqueue sub-tasks of a task as a group, unless a workflow with this id exists.
+
+        Args:
+            calls: The sub-tasks.
+            workflow_id: Id of the workflow.
+            queue: Queue of the task, which is the home of the workflow.
+            parent: The name that the task waits for, and the task's id.
+        """
+        graph = build(group(calls).at_home(queue).kept(CHILDREN_KEPT_S))
+        await self._read(graph, [])
+        home = self._preparer.keys.queue(queue)
+        span = self._preparer.tracing.start_producer(queue, "workflow", workflow_id)
+        outgoing = Outgoing(self._preparer, graph, workflow_id, home, span, parent=parent)
+        handle = WorkflowHandle(self._preparer.source, id=workflow_id, queue=queue)
+        await self.send(outgoing, handle, self._batches(outgoing))
 
     async def _read(self, graph: Graph, streams: list[Node]) -> None:
         """Apply the enqueue middleware to all calls.

@@ -49,6 +49,7 @@ class Outgoing:
         home: Its home queue.
         span: Its producer span, whose trace all its steps continue.
         streams: The groups whose members are sent after the workflow has begun.
+        parent: For sub-tasks of a task in the home queue: the name that the task waits for, and its id.
 
     Attributes:
         queues: The queues of its steps, by name.
@@ -63,6 +64,7 @@ class Outgoing:
         home: QueueKeys,
         span: ProducerSpan,
         streams: Sequence[Node] = (),
+        parent: tuple[str, str] | None = None,
     ) -> None:
         self.graph = graph
         self.id = workflow_id
@@ -71,6 +73,7 @@ class Outgoing:
         self.queues: dict[str, QueueKeys] = {home.name: home}
         self.confirm: Confirmation | None = None
         self.streams = streams
+        self._parent = parent
         self._preparer = preparer
         self._propagated = preparer.propagated()
         self._plans: dict[tuple[int, int], tuple[BaseTask[Any], Plan, bool, bytes]] = {}
@@ -142,6 +145,8 @@ class Outgoing:
         }
         if self.streams:
             first["streams"] = _numbers(self.streams)
+        if self._parent is not None:
+            first["parent"] = "\n".join(self._parent)
         return [*(("", name, value) for name, value in first.items()), *entries]
 
     def _describe_group(self, node: Node) -> Iterator[Entry]:

@@ -205,6 +205,7 @@ def read_key(raw: Any, key: bytes) -> Any:
         "set": lambda: sorted(raw.smembers(key)),
         "zset": lambda: [(member, int(score)) for member, score in raw.zrange(key, 0, -1, withscores=True)],
         "hash": lambda: dict(raw.hgetall(key)),
+        "stream": lambda: raw.xrange(key),
     }
     return kind, readers[kind]()
 

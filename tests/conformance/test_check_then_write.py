@@ -15,6 +15,7 @@ from taskq_core.broker.operations import (
     runs,
     schedules,
     services,
+    steps,
     views,
 )
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
@@ -34,13 +35,18 @@ LOCK = "asynq:{default}:unique:t:x"
 def prepare(broker: Broker) -> None:
     """Put tasks in every state, so that each script has all its kinds of work to do."""
     queue = broker.queue
-    names = ["done", "complete", "retry", "uncounted", "archive", "requeue", "bad", "gone", "due-retry", "old", "ended"]
+    names = ["done", "complete", "retry", "uncounted", "archive", "requeue", "wait", "sleep", "bad", "gone"]
+    names += ["due-retry", "old", "ended"]
     broker.enqueue(*names)
     broker.dequeue()
     broker.settle(Outcome.RETRY, "due-retry", delay_ms=1)
     broker.settle(Outcome.ARCHIVE, "old")
     broker.raw.zadd(queue.archived, {"old": NOW_S - operation.ARCHIVE.kept_s})
     broker.settle(Outcome.COMPLETE, "ended", seconds=1)
+    for name in ("wait", "sleep"):
+        broker.run(at_time(NOW_NS, steps.load_steps(queue, name, owner="w1", run=1)))
+        broker.run(at_time(NOW_NS, steps.emit(queue, name, [("", b"1")], owner="w1", run=1, call=1, attempt=1)))
+    broker.settle(Outcome.WAIT, "sleep", delay_ms=LATER // 10**6, cursor=b"0 r:go#1")
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("member", start_at_s=NOW_S + 1)
     broker.raw.hset(queue.task("member"), "group", "g")
@@ -83,9 +89,19 @@ def settlements() -> list[Settlement]:
         "uncounted": Outcome.RETRY_UNCOUNTED,
         "archive": Outcome.ARCHIVE,
         "requeue": Outcome.REQUEUE,
+        "wait": Outcome.WAIT,
     }
     return [
-        Settlement(name, end, 1, b"new", unique_key=LOCK if name == "done" else "") for name, end in outcomes.items()
+        Settlement(
+            name,
+            end,
+            1,
+            b"new",
+            unique_key=LOCK if name == "done" else "",
+            delay_ms=LATER // 10**6 if name == "wait" else 0,
+            cursor=b"0 z:sleep" if name == "wait" else b"",
+        )
+        for name, end in outcomes.items()
     ]
 
 
@@ -164,9 +180,31 @@ CASES = {
     ),
     "settle": Case(
         build=lambda q: at_time(NOW_NS, runs.settle(q, settlements(), owner="w1")),
-        refuse="active lease pending completed retry archived wake",
-        tolerate="task(done) task(old) processed failed daily_processed daily_failed held_lock",
+        refuse="active lease pending scheduled completed retry archived wake",
+        tolerate="task(done) task(old) steps_of(wait) stream_of(wait) processed failed daily_processed "
+        "daily_failed held_lock",
     ),
+    "load_steps": Case(
+        build=lambda q: at_time(NOW_NS, steps.load_steps(q, "wait", owner="w1", run=1)),
+        refuse="lease steps_of(wait)",
+        tolerate="stream_of(wait)",
+    ),
+    "store_step": Case(
+        build=lambda q: steps.store_step(q, "wait", "s:x", b"1 1 1", owner="w1", run=1), refuse="lease steps_of(wait)"
+    ),
+    "emit": Case(
+        build=lambda q: at_time(NOW_NS, steps.emit(q, "wait", [("", b"1")], owner="w1", run=1, call=2, attempt=1)),
+        refuse="lease steps_of(wait) stream_of(wait)",
+    ),
+    "signal": Case(
+        build=lambda q: at_time(NOW_NS, steps.signal(q, "sleep", "go", b"1", signal_id="s")),
+        refuse="task(sleep) steps_of(sleep) pending scheduled wake",
+        tolerate="stream_of(sleep)",
+    ),
+    "read_stream": Case(
+        build=lambda q: steps.read_stream(q, "sleep"), refuse="task(sleep) steps_of(sleep) stream_of(sleep)"
+    ),
+    "forget_step": Case(build=lambda q: steps.forget_step(q, "sleep", "go#1"), refuse="task(sleep) steps_of(sleep)"),
     "extend_leases": Case(
         build=lambda q: at_time(NOW_NS, runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90)),
         refuse="lease",

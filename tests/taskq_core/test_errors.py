@@ -12,6 +12,7 @@ from taskq_core import errors
 from tests.rows import rows
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "TaskWaiting": ("r:review#1", 1_700_000_000_000, 2),
     "TaskArgumentsError": ("task", "parameter", "a problem"),
     "PayloadError": ("task", "parameter", "a problem"),
     "MissingReferenceError": ("task", "shop.Order", (1, 2)),

@@ -81,10 +81,12 @@ async def test_the_status_routes_see_a_task_that_waits_in_the_outbox(
     ):
         status = await web.get(f"/status/default/{handle.id}")
         events = await web.get(f"/events/default/{handle.id}")
+        stream = await web.get(f"/stream/default/{handle.id}")
         elsewhere = await web.get(f"/status/other/{handle.id}")
 
     assert status.json()["state"] == "pending"
     assert '"state":"pending"' in events.text
+    assert (stream.status_code, stream.text) == (200, "retry: 2000\n\n")
     assert elsewhere.status_code == 404
 
 

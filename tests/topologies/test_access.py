@@ -27,6 +27,7 @@ from taskq_core import (
     TaskState,
 )
 from taskq_core.broker.operations import runs, views
+from taskq_core.broker.operations.steps import read_stream
 from taskq_core.broker.roles import EVERY_QUEUE, RedisVersion, Role, rules
 from taskq_core.broker.scripts import all_scripts, load
 from taskq_core.broker.sync import SyncRunner
@@ -49,7 +50,7 @@ ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT",
 OUTSIDE = {"try_commands", "beat", "announce", "record_firing"}
 """Scripts that are tested here on keys with other names, and the script that checks all rights."""
 
-ENQUEUES = ("enqueue", "locate", "look", "revoke")
+ENQUEUES = ("enqueue", "locate", "look", "read_stream", "revoke", "signal")
 WORKFLOWS = ("create_workflow", "add_members", "close_groups", "look_at_workflow", "cancel_workflow", "revoke_steps")
 OF_A_PRODUCER = (*ENQUEUES, *WORKFLOWS)
 """Scripts of clients that enqueue tasks and workflows, wait for their results and cancel them."""
@@ -146,7 +147,10 @@ class TestRoles:
     def test_who_only_looks_and_acts_needs_less(self) -> None:
         scripts, sent = asked_by(LOOKS)
 
-        needed = (in_scripts([reached(load(name).text) for name in scripts]) | sent | {"SUBSCRIBE"}) - ANY
+        # an operator may do all that a producer may, and only producers read streams
+        needed = (
+            in_scripts([reached(load(name).text) for name in (*scripts, "read_stream")]) | sent | {"SUBSCRIBE"}
+        ) - ANY
         allowed = commands("operator")
         assert sorted(needed - allowed) == []
         assert sorted(allowed - needed) == []
@@ -385,6 +389,8 @@ class TestRights:
                     *[partial(limited.delay, n=number) for number in (5, 6)],
                     lambda: app.get(known["waiting"].id).result(timeout=0.05),
                     *[partial(lambda handle: app.get(handle.id).refresh(), handle) for handle in known.values()],
+                    *[lambda: app.get(known["scheduled"].id).signal("go")] * 2,
+                    lambda: app.runtime.runner.run(read_stream(app.runtime.keys.queue("default"), "unknown")),
                     *[partial(lambda handle: app.get(handle.id).cancel(), handle) for handle in known.values()],
                     lambda: chain(task.s(), task.s()).delay(),
                     lambda: app.workflow(workflow_id).result(timeout=0.05),
@@ -475,8 +481,9 @@ BY_A_WORKER = {
     "hlen",
     "ltrim",
     "zmscore",
-    "hexists",
     "blmove",
+    "xadd",
+    "xlen",
     "incrby",
     "expireat",
     "zrangestore",

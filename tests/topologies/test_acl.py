@@ -11,8 +11,8 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
-from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskState
-from taskq_core.broker.operations import presence
+from taskq_core import EnqueueError, PeriodicTask, TaskContext, TaskQ, TaskState
+from taskq_core.broker.operations import presence, steps
 from taskq_core.broker.roles import Role
 from taskq_core.cli.command import main
 from taskq_core.errors import BrokerAuthenticationError
@@ -77,8 +77,10 @@ def produce(app: TaskQ, server: RedisServer) -> None:
         app.get(handle.id).refresh()
     with pytest.raises(TimeoutError):
         handles[0].result(timeout=0.05)
+    handles[1].signal("go", 1)
     for handle in [*handles, *known.values()]:
         assert app.get(handle.id).cancel()
+    assert list(handles[1].stream()) == []
     big = group(task.s(n=n) for n in range(300))
     for workflow in (chain(task.s(), app.remote("t", queue="other").s()), big):
         begun = workflow.delay()
@@ -95,10 +97,19 @@ def work(app: TaskQ, server: RedisServer) -> None:
     def add(a: int = 1, b: int = 1) -> int:
         return a + b
 
+    @app.task(name="durable", retention=60)
+    def durable(context: TaskContext) -> Any:
+        context.emit(context.step("add", add, 1, 2))
+        return context.receive("go"), context.call(add.s(1))
+
+    started = durable.delay()
+    started.signal("go", 1)
     handle = chain(add.s(2, 3), add.s(4)).delay()
     add.using(priority=5, rate_limit="9/s").delay()
     assert Worker(app, WorkerConfig(burst=True, with_scheduler=True)).run() == 0
     assert handle.refresh().state is WorkflowState.SUCCEEDED
+    assert started.result(timeout=5) == [1, [2]]
+    assert [each.value for each in started.stream()] == [3]
 
 
 def schedule(app: TaskQ, server: RedisServer) -> None:
@@ -120,6 +131,9 @@ def look(app: TaskQ, server: RedisServer) -> None:
     dashboard = Dashboard(inspector)
     assert dashboard.workflow(Q, workflow).graph.steps
     assert dashboard.store().user in ("viewer", "operator")
+    queue = app.runtime.keys.queue(Q)
+    app.runtime.runner.run(steps.read_steps(queue, "known"))
+    app.runtime.runner.run(steps.read_stream(queue, "known"))
 
 
 def operate(app: TaskQ, server: RedisServer) -> None:
@@ -127,6 +141,8 @@ def operate(app: TaskQ, server: RedisServer) -> None:
     inspector = Inspector(app)
     task = app.remote("t")
     first, second = task.delay().id, task.using(priority=3).delay(n=1).id
+    app.get(first).signal("go")
+    app.runtime.runner.run(steps.forget_step(app.runtime.keys.queue(Q), first, "x"))
     inspector.archive_task(Q, first)
     inspector.run_task(Q, first)
     inspector.delete_task(Q, second)

@@ -11,6 +11,7 @@ import pytest
 
 from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskQError, TaskState
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.steps import read_stream
 from taskq_core.broker.scripts import load
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError
@@ -97,9 +98,11 @@ ACTS: dict[str, Callable[[Inspector, str], Any]] = {
     "add_schedule": lambda i, t: i.add_schedule(PeriodicTask("@daily", TaskQ().remote("t"), id="more")),
     "remove_schedule": lambda i, t: i.remove_schedule("added"),
     "control_workers": lambda i, t: i.control_workers("quiet"),
+    "signal_task": lambda i, t: i.signal_task(Q, t, "go", 1),
 }
 """What an inspector does, by its method; `t` is the id of a scheduled task."""
 ELSEWHERE = {
+    "forget_step": "changes nothing without a stored step",
     "act_on": "as `run_all` and the others: it sends what they send",
     "act_on_matching": "the same",
     "finish_moves": "looks for moves that were cut off, and finds none here",
@@ -140,6 +143,7 @@ def look_at_dashboard(inspector: Inspector, workflow: str) -> None:
         "search_workflows": dashboard.search_workflows(counts, WorkflowFilter(text="x")),
         "store": dashboard.store(),
         "tasks": dashboard.tasks(infos, TaskFilter(queue=Q)),
+        "timeline": dashboard.timeline(Q, "unknown"),
         "search_tasks": dashboard.search_tasks(infos, TaskFilter(text="x")),
         "select_tasks": dashboard.select_tasks(infos, TaskFilter(queue=Q), states=[TaskState.PENDING]),
     }
@@ -166,6 +170,7 @@ def look_at_all(app: TaskQ, workflow: str) -> None:
     look_at_dashboard(inspector, workflow)
     app.workflow(workflow).refresh()
     app.workflow(workflow).graph()
+    app.runtime.runner.run(read_stream(app.runtime.keys.queue("default"), "unknown"))
 
 
 def test_the_page_gives_who_looks_what_looking_asks_and_no_more(

@@ -28,7 +28,9 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
       if count == 4 then
         owner = redis.call('HGET', key, 'taskq_owner')
       else
-        local fields = redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_begun')
+        local fields = redis.pcall(
+          'HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_begun', 'taskq_steps'
+        )
         owner, marks[position] = fields[1], fields
         is_plain = is_plain and count == 5 and fields[5] -- a fifth field that marks the start of the run needs no work
       end

@@ -7,6 +7,7 @@
 -- include _unique
 -- include _store
 -- include _wake
+-- include _steps
 -- include _flow
 
 -- engine: check the types of the keys needed to start a step. Return the workflow functions of a home queue (see `_flow`),

@@ -1,5 +1,5 @@
 -- Workflows: start, skip and finish steps after another step has ended. Needs `_clock`, `_lock`, `_marks`, `_place`,
--- `_store` and `_wake`.
+-- `_steps`, `_store` and `_wake`.
 --
 -- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. A node is a step, or a group of steps, with a
 -- number i. The hash contains for each node:
@@ -28,6 +28,8 @@
 -- The set W:q contains the queues, other than the home queue, that received steps. The outbox wf-out of the home queue
 -- contains work for its dispatcher: "s <id> <node>" to send a step to its queue, "r <id> <i>.<member>" to start further
 -- members of a group. The hash wf-notes of another queue contains the outcomes of steps that ran there.
+--
+-- A workflow of sub-tasks has the field parent: the name that its task in the home queue waits for, and the task's id.
 --
 -- The field taskq_step of a task marks it as a step: "<i> <t|k> <task id> <W>", with "<i>.<member>" for a member of a
 -- group; t: the task is deleted after success, k: the task is kept.
@@ -317,12 +319,27 @@ local function workflows(own, now)
     flow.over(facts[4])
   end
 
+  -- parent_of: return the record, id and wait of the task that waits for the current workflow. Return nothing if that task
+  -- was deleted, even if a later task has its id.
+  local function parent_of()
+    local name, task = string.match(get('parent') or '', '^([^\n]*)\n(.*)$')
+    local begun = task and redis.pcall('HGET', own .. 'steps:' .. task, 'c:' .. name)
+    if type(begun) == 'string' and string.match(begun, ' (.*)$') == id_of() then
+      return own .. 'steps:' .. task, task, name
+    end
+  end
+
   -- over: record that the current workflow has ended, and notify its waiting clients.
   function flow.over(waited)
     redis.call('ZREM', own .. 'wf-running', id_of())
     redis.call('ZADD', own .. 'wf-ended', whole(now.s + kept_s), id_of())
     if waited then
       redis.call('PUBLISH', own .. 'done', id_of())
+    end
+    local record, task, name = parent_of()
+    if record then
+      redis.call('HSET', record, 'e:' .. name, whole(now.ms))
+      resume(prefix, own, now.ns, now.ms, task, 'c:' .. name)
     end
   end
 
@@ -395,6 +412,10 @@ local function workflows(own, now)
       end
     end
     if get('state') ~= 'running' and get('state') ~= 'cancelled' then
+      local record, _, name = parent_of()
+      if record then
+        redis.call('HDEL', record, 'e:' .. name)
+      end
       redis.call('HSET', W, 'state', 'running')
       redis.call('HDEL', W, 'ended')
       redis.call('ZREM', own .. 'wf-ended', id_of())

@@ -11,10 +11,10 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   elseif word.conflict ~= 'r' and word.conflict ~= 'm' then
     return 'd'
   end
-  local fields = redis.pcall('HMGET', key, 'state', 'group', 'taskq_moving', 'msg', 'taskq_permit', 'taskq_limit')
+  local fields = redis.pcall('HMGET', key, 'state', 'group', 'taskq_moving', 'msg', 'taskq_permit', 'taskq_limit', 'taskq_steps')
   local state, from_s = fields[1], start_s
-  if fields[3] or not fields[4] then
-    return 'd'
+  if fields[3] or not fields[4] or fields[7] then
+    return 'd' -- it is being moved, has no message, or has stored steps that belong to its arguments
   elseif fields[5] and (word.conflict == 'm' or start ~= '' or (fields[6] or '') ~= limit) then
     return 'd' -- it waits for a limit or holds a place of one
   elseif state == 'aggregating' then -- it stays in its group, unless it is in an aggregation set

@@ -1,7 +1,12 @@
--- forget: delete one task from `set`, with its hash and with the unique lock that it still holds. Needs `_unique`.
+-- forget: delete one task from `set`, with its hash and with the unique lock that it still holds. Needs `_unique` and
+-- `_forget_steps`.
 local function forget(set, task_key, id)
-  release(redis.pcall('HGET', task_key, 'unique_key'), id)
+  local fields = redis.pcall('HMGET', task_key, 'unique_key', 'taskq_steps')
+  release(fields[1], id)
   redis.call('DEL', task_key)
+  if fields[2] then
+    forget_steps(string.sub(task_key, 1, -#id - 3), id)
+  end
   redis.call('ZREM', set, id)
 end
 

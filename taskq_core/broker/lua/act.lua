@@ -31,6 +31,7 @@
 -- include _clock
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
+-- include _forget_steps
 -- include _trim
 -- include _place
 -- include _wake
@@ -38,6 +39,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _lock
 -- include _withdraw
 -- include _limits
+-- include _steps
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local action, wanted = ARGV[2], ARGV[7]
 local keys = structures(ARGV[3])
@@ -62,7 +64,8 @@ local refused = {
 local function carry_out(id)
   local key = ARGV[3] .. 't:' .. id
   local fields = redis.pcall(
-    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step', 'taskq_unique'
+    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step', 'taskq_unique',
+    'taskq_steps'
   )
   local state = fields[1]
   if not state then
@@ -71,7 +74,10 @@ local function carry_out(id)
     return 'moving'
   elseif refused[action][state] or (wanted ~= '' and state ~= wanted) then
     return state
-  elseif action == 'wait' and (state == 'scheduled' or state == 'retry') then
+  elseif action == 'wait' and fields[9] then
+    redis.call('EXPIRE', string.sub(KEYS[7], 1, -5) .. 'steps:' .. id, kept_until(tonumber(start_s), now_s))
+  end
+  if action == 'wait' and (state == 'scheduled' or state == 'retry') then
     if not redis.call('ZSCORE', keys[state], id) then
       return 'lost'
     end
@@ -117,6 +123,9 @@ local function carry_out(id)
     follow(fields[8], fields[2], id, target)
   else
     redis.call('DEL', key)
+    if fields[9] then
+      forget_steps(ARGV[3], id)
+    end
     release(fields[2] or lock_of(message or ''), id)
     announce(keys, fields[4], id)
   end

@@ -14,6 +14,7 @@
 -- include _clock
 local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
 -- include _unique
+-- include _forget_steps
 -- include _trim
 local now_s = clock(ARGV[1])
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[3])

@@ -9,11 +9,14 @@
   ARGV[5]  string  key of the lease set for active tasks, else ''
   ARGV[6]  int     total bytes of messages and results after which no further task is read
   ARGV[7]  string  '1' to read from the other end
+  ARGV[8]  string  prefix of the queue's taskq-only keys for scheduled tasks, else ''
 
   returns  number of tasks in the state, then per task: id, message, result, score, "<size> <limit>" of a result that was
            too large to store, fence of its worker, time at which the worker received it (Unix ms), progress, time at
-           which it became pending (Unix ns), beginning of the record of its last attempt (each '' if missing)
+           which it became pending (Unix ns), what it waits for, see `_waiting`, beginning of the record of its last
+           attempt (each '' if missing)
 ]]
+-- include _waiting
 local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
 local is_reversed = ARGV[7] == '1'
 local ids, scores, size = {}, {}, 0
@@ -38,7 +41,7 @@ local reply, bytes = { size }, 0
 for i, id in ipairs(ids) do
   local fields = redis.pcall(
     'HMGET', ARGV[4] .. id, 'msg', 'result', 'taskq_oversized', 'taskq_owner', 'taskq_started', 'taskq_progress',
-    'pending_since', 'taskq_attempts'
+    'pending_since', 'taskq_attempts', 'taskq_steps'
   )
   local message, result = fields[1] or '', fields[2] or ''
   reply[#reply + 1] = id
@@ -48,6 +51,7 @@ for i, id in ipairs(ids) do
   for field = 3, 7 do
     reply[#reply + 1] = fields[field] or ''
   end
+  reply[#reply + 1] = ARGV[8] ~= '' and wait_of(ARGV[8], id, fields[9]) or ''
   local attempts = fields[8] or ''
   reply[#reply + 1] = string.sub(string.match(attempts, '^.*\n(.*)') or attempts, 1, 200)
   bytes = bytes + #message + #result

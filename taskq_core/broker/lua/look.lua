@@ -5,12 +5,14 @@
   ARGV[1]  string  task id
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  int     0 to publish nothing, 1 its end, 2 each change; an earlier request for 2 stays in force
+  ARGV[4]  string  prefix of the queue's taskq-only keys
 
   returns  nothing if the task does not exist. Otherwise state, message, result, score in the set of its state, fence of
            its worker, time at which the worker received it (Unix ms), records of its attempts, progress, rule of its
-           unique lock, limit for which it waits, "<size> <limit>" of a result that was too large to store (each '' if
-           missing)
+           unique lock, limit for which it waits, "<size> <limit>" of a result that was too large to store, what it
+           waits for, see `_waiting` (each '' if missing)
 ]]
+-- include _waiting
 local fields = redis.call(
   'HMGET',
   KEYS[1],
@@ -24,20 +26,24 @@ local fields = redis.call(
   'taskq_wait',
   'taskq_unique',
   'taskq_line',
-  'taskq_oversized'
+  'taskq_oversized',
+  'taskq_steps'
 )
 local state = fields[1]
 if not state or not fields[2] then
   return false
 end
-local score = ''
+local score, wait = '', ''
 if state == 'active' then
   score = redis.call('ZSCORE', ARGV[2] .. 'lease', ARGV[1]) or ''
 elseif state ~= 'pending' and state ~= 'aggregating' then
   score = redis.call('ZSCORE', ARGV[2] .. state, ARGV[1]) or ''
 end
+if state == 'scheduled' then
+  wait = wait_of(ARGV[4], ARGV[1], fields[12])
+end
 if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
   -- pcall: Redis may refuse it over maxmemory. The caller also polls, so it does not need the message
   redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3])
 end
-return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '' }
+return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '', wait }

@@ -26,7 +26,8 @@
   returns  now (Unix s), then per task that was read: answer, name of its move, other queue, score ('' none), remaining
            time of its unique lock (ms, '' not held), number of the following values, fields and values of its hash.
            Answers: 'ok'; '' no such task; 'lost' it has no message, or the structure of its state does not contain it;
-           'moving' it is being moved to a third queue, or its queue is being removed; otherwise its state, from which
+           'moving' it is being moved to a third queue, or its queue is being removed; 'steps' its steps are stored in
+           this queue, where signals and sub-tasks of the task arrive; otherwise its state, from which
            it cannot be moved
 ]]
 -- include _clock
@@ -71,6 +72,8 @@ local function set_out(id, key)
   elseif target_of_all == '' then
     redis.call('ZREM', KEYS[7], id) -- the move of this task has ended
     return ''
+  elseif field.taskq_steps then
+    return 'steps'
   elseif state == 'active' or (ARGV[5] ~= '' and state ~= ARGV[5]) then
     return state or ''
   else

@@ -36,6 +36,7 @@
 -- include _count
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
+-- include _forget_steps
 -- include _trim
 -- include _leave_active
 -- include _record
@@ -45,6 +46,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _limits
 -- include _store
 -- include _wake
+-- include _steps
 -- include _flow
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }

@@ -19,7 +19,8 @@
 -- include _limits
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
-local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit')
+-- include _forget_steps
+local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit', 'taskq_steps')
 local state = fields[1]
 if not state then
   return false
@@ -47,6 +48,9 @@ if removed > 0 then
     limits.call_up()
   end
   redis.call('DEL', KEYS[1])
+  if fields[6] then
+    forget_steps(ARGV[2], ARGV[1])
+  end
   if fields[4] then
     redis.call('PUBLISH', ARGV[3], ARGV[1])
   end

@@ -24,6 +24,7 @@
                             r retry after a failure, time = ms until then
                             n retry that counts no failure     a archive   b archive, and add it to the dead letters
                             q requeue as the next task to run
+                            w wait, see `_steps`: time = Unix ms, 0 without a limit; the result argument is "<x> <wait>"
                    followed by '+' if the task is among the youngest active tasks (the search starts at that end)
 
   A run may settle its task only while the fence, the field taskq_owner, is "<token>.<run>:<score in the lease set>". So
@@ -45,18 +46,23 @@ if stride == 7 then -- raises an error for keys of another type, before the firs
   check('ZCARD', KEYS[4], KEYS[5], KEYS[6])
 end
 
-local task_prefix = ARGV[3] .. 't:'
+local task_prefix, own = ARGV[3] .. 't:', string.sub(KEYS[7], 1, -5)
 local total = (#ARGV - 9) / stride
 local looked_at = math.min(total, 1000)
 if looked_at == 0 then
   return ''
 end
-local ids, before = ARGV, 9
+local ids, before, has_waits = ARGV, 9, false
 if stride == 7 then
   ids, before = {}, 0
   for position = 1, looked_at do
     ids[position] = ARGV[4 + position * 7]
+    has_waits = has_waits or string.sub(ARGV[3 + position * 7], 1, 1) == 'w'
   end
+end
+
+if has_waits then
+  check('ZCARD', ARGV[3] .. 'scheduled')
 end
 
 local task_keys, marks, mine, is_plain = owned(KEYS[2], ARGV[2], ARGV[9], task_prefix, ids, before, looked_at)
@@ -81,6 +87,7 @@ end
 
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
+-- include _forget_steps
 -- include _trim
 -- include _wake
 -- include _leave_active
@@ -94,8 +101,9 @@ local function workflows_here()
 -- include _marks
 -- include _place
 -- include _store
+-- include _steps
 -- include _flow
-  return workflows(string.sub(KEYS[7], 1, -5), { s = now_s, ns = now_ns, ms = now_ms })
+  return workflows(own, { s = now_s, ns = now_ns, ms = now_ms })
 end
 
 -- end_limits: free the places that a task holds of its limits. Return true if the task is requeued and has to wait for a
@@ -107,9 +115,37 @@ local function end_limits(id, key, outcome)
   if outcome == 'q' then
     return not limits.back(id, key)
   end
-  local of_sequence = { r = 'retry', n = 'retry', a = 'archive' }
+  local of_sequence = { r = 'retry', n = 'retry', w = 'retry', a = 'archive' }
   limits.let_go(id, key, of_sequence[outcome])
   return false
+end
+
+-- wait: schedule a task until the end of its wait. If what it waits for has happened already, it becomes pending.
+-- Without a limit, it is started after a day, to wait again.
+local function wait(id, key, mark, message, until_ms, what)
+-- include _place
+-- include _steps
+  local emitted, awaited = string.match(what, '^(%d+) (.*)$')
+  local start_ms = until_ms > 0 and until_ms or now_ms + WITHOUT_LIMIT_MS
+  keep(ARGV[3] .. 'scheduled', whole(math.ceil(start_ms / 1000)), id, key, message, 'scheduled')
+  if awaited and begin_wait(own .. 'steps:' .. id, mark, awaited, until_ms, emitted, now_ms) then
+    resume(ARGV[3], own, now_ns, now_ms, id, awaited)
+  end
+end
+
+-- instead_of_waiting: return the outcome of a task that would wait, but was cancelled during its run. The worker has not
+-- heard of it yet, and the request would be lost.
+local function instead_of_waiting(key)
+  local fields = redis.call('HMGET', key, 'taskq_cancel', 'taskq_started')
+  local started, asked = string.match(fields[1] or '', '^(%d*):(%a+)$')
+  local outcomes = { archive = 'a', discard = 'd', retry = 'n' }
+  return started == (fields[2] or '') and outcomes[asked]
+end
+
+-- expire_steps: let the record of a task's steps and its stream expire, because the task has ended.
+local function expire_steps(id, seconds)
+  redis.call('EXPIRE', own .. 'steps:' .. id, seconds)
+  redis.call('EXPIRE', own .. 'stream:' .. id, seconds)
 end
 
 -- delete_ended: delete all tasks that are done. It is called before code that reads other tasks, which must not find them.
@@ -142,12 +178,17 @@ for position = looked_at, 1, -1 do
     local rule = lock ~= '' and redis.call('HGET', key, 'taskq_unique')
     local is_told, is_oversized = outcome == 'b', outcome == 'o'
     outcome = is_told and 'a' or is_oversized and 'c' or outcome
-    if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
+    if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' and outcome ~= 'w' then
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
+    end
+    local message, time = ARGV[i + 2], ARGV[i + 3]
+    local ends = outcome == 'w' and instead_of_waiting(key)
+    if ends then -- field 7 of the message is its error
+      outcome, time, message = ends, 0, ends == 'a' and message .. '\58\16context canceled' or message
     end
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
       flow = flow or workflows_here()
-      outcome = flow.settled(fields[3], outcome, key, ARGV[i + 2], is_oversized and '' or ARGV[i + 5], is_oversized and ARGV[i + 5])
+      outcome = flow.settled(fields[3], outcome, key, message, is_oversized and '' or ARGV[i + 5], is_oversized and ARGV[i + 5])
       if flow.has_ends_to_send then
         codes[position], flow.has_ends_to_send = '3', false
       end
@@ -155,6 +196,9 @@ for position = looked_at, 1, -1 do
     local waits = fields[4] and end_limits(id, key, outcome)
     if outcome == 'q' then
       follow(rule, lock, id, 'pending') -- the rule's state is pending even if the task now waits for a limit
+    end
+    if fields[6] and (outcome == 'd' or outcome == 'c' or outcome == 'a') then
+      expire_steps(id, outcome == 'd' and 60 or outcome == 'a' and ARGV[6] or whole(math.max(60, tonumber(time))))
     end
     if outcome == 'd' then
       ended[#ended + 1] = key
@@ -178,18 +222,22 @@ for position = looked_at, 1, -1 do
       end
       announce(keys, fields[2], id)
     elseif outcome == 'r' or outcome == 'n' then
-      keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry', record(key, ARGV[i + 6], is_first))
+      keep(KEYS[5], whole(due(now_ms, tonumber(time))), id, key, message, 'retry', record(key, ARGV[i + 6], is_first))
       follow(rule, lock, id, 'retry')
       announce_change(keys, fields[2], id)
       if outcome == 'r' then
         processed = processed + 1
         failed = failed + 1
       end
+    elseif outcome == 'w' then
+      wait(id, key, fields[6], message, tonumber(time), ARGV[i + 5])
+      follow(rule, lock, id, 'scheduled')
+      announce_change(keys, fields[2], id)
     elseif outcome == 'a' then
       if is_told then
-        redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'letters', whole(now_s), id)
+        redis.call('ZADD', own .. 'letters', whole(now_s), id)
       end
-      keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived', record(key, ARGV[i + 6], is_first))
+      keep(KEYS[6], whole(now_s), id, key, message, 'archived', record(key, ARGV[i + 6], is_first))
       follow(rule, lock, id, 'archived')
       processed = processed + 1
       failed = failed + 1

@@ -42,6 +42,7 @@ class Refusal(StrEnum):
     NOT_FOUND = ""
     LOST = "lost"
     MOVING = "moving"
+    STEPS = "steps"
     CHANGED = "changed"
     DUPLICATE = "duplicate"
 

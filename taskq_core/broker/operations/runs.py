@@ -140,6 +140,7 @@ class Outcome(StrEnum):
     RETRY_UNCOUNTED = "n"
     ARCHIVE = "a"
     REQUEUE = "q"
+    WAIT = "w"
 
 
 class SettleCode(StrEnum):
@@ -160,9 +161,10 @@ class Settlement:
         task_id: Id of the task.
         outcome: How the run ended.
         run: Number of the run: the `call` of the dequeue that returned it.
-        message: TaskMessage bytes to store (COMPLETE, RETRY, RETRY_UNCOUNTED, ARCHIVE).
+        message: TaskMessage bytes to store (COMPLETE, RETRY, RETRY_UNCOUNTED, ARCHIVE, WAIT).
         seconds: Retention in seconds for COMPLETE.
-        delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
+        delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED; for WAIT the Unix ms of its end, 0
+            without a time limit.
         unique_key: Unique lock of the task, "" for no lock.
         result: Result bytes for COMPLETE, b"" for no result.
         is_oversized: True if `result` holds size and limit of a result that is too large to be stored.
@@ -170,7 +172,7 @@ class Settlement:
         is_dead_letter: Whether a dead-letter handler must receive the task once it is archived.
         is_young: True if the task is among the youngest active tasks, which makes it cheaper to find.
         cursor: Position at which the next run continues, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" keeps the
-            stored one.
+            stored one. For WAIT what the task waits for, see `settle.lua`.
     """
 
     task_id: str
@@ -186,6 +188,11 @@ class Settlement:
     is_dead_letter: bool = False
     cursor: bytes = b""
     is_oversized: bool = False
+
+    @property
+    def is_sleep(self) -> bool:
+        """Whether the task waits for a time, and not for a signal or for sub-tasks."""
+        return self.cursor.partition(b" ")[2].startswith(b"z:")
 
 
 CURSOR_FIELD = "taskq_cursor"

@@ -30,6 +30,7 @@ class StoredTask:
         progress: Progress last reported by the task.
         pending_ms: When it became pending, Unix ms, None if unknown. Only listings have it.
         last_attempt: Beginning of the record of its last attempt. Only listings have it.
+        wait: The wait of a scheduled task, "<end, Unix ms, or '-'> <wait>", see `_steps.lua`. Listings have it.
         unique_rule: Rule of its unique lock, "" without a lock or for a lock as Asynq's.
         oversized: Size and limit of a result that was too large to store, else b"". Listings have it.
         line: Limit for which it waits, as kind:name:key, "" without one; None in a listing.
@@ -49,6 +50,7 @@ class StoredTask:
     oversized: bytes = b""
     pending_ms: int | None = None
     last_attempt: bytes = b""
+    wait: str = ""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -99,9 +101,10 @@ def look(
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
         stored.unique_rule = replies.shown(reply[8])
         stored.line = replies.shown(reply[9]) if stored.score == WAITING_SCORE_S else ""
+        stored.wait = replies.shown(reply[11])
         return stored
 
-    args = (task_id, queue.prefix, 2 if publish_changes else int(publish_end))
+    args = (task_id, queue.prefix, 2 if publish_changes else int(publish_end), queue.own_prefix)
     return script("look", (queue.task(task_id),), args, read)
 
 
@@ -128,7 +131,7 @@ def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
     )
 
 
-LISTED_WORDS = 10
+LISTED_WORDS = 11
 """Number of reply elements per task in the answer of `list_tasks`."""
 
 
@@ -141,12 +144,12 @@ def _listed(
     oversized: bytes,
     *more: bytes,
 ) -> StoredTask:
-    fence, started, progress, since, attempt = more
+    fence, started, progress, since, wait, attempt = more
     stored = StoredTask(replies.shown(task_id), state, message, result, _score(score), oversized=oversized)
     owner = owner_of(fence, score) if state is TaskState.ACTIVE else ""
     if owner:
         stored.owner, stored.started_ms = owner, int(started) if started.isdigit() else None
-    stored.last_attempt, stored.progress = attempt, progress
+    stored.last_attempt, stored.progress, stored.wait = attempt, progress, replies.shown(wait)
     stored.pending_ms = int(since) // 1_000_000 if since.isdigit() and state is TaskState.PENDING else None
     return stored
 
@@ -181,7 +184,9 @@ def list_tasks(
 
     key = key_of(queue, state, group)
     lease = queue.lease if state is TaskState.ACTIVE else ""
-    args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease, max_bytes, int(is_reversed))
+    own = queue.own_prefix if state is TaskState.SCHEDULED else ""
+    kind = "list" if is_list(state) else "zset"
+    args = (kind, skip, count, queue.task_prefix, lease, max_bytes, int(is_reversed), own)
     return script("list_tasks", (key,), args, read)
 
 

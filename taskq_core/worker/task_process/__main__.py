@@ -31,9 +31,10 @@ from taskq_core.broker.connection import Address
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec import encode_result_within
 from taskq_core.codec.oversized import OversizedResult
-from taskq_core.errors import IterationError, TaskInterrupted, UnknownTaskError
+from taskq_core.errors import IterationError, StepError, TaskInterrupted, UnknownTaskError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.logs import LineFormatter
+from taskq_core.execution.step_store import StepStore
 from taskq_core.tasks.task import Task
 from taskq_core.wire import TaskMessage, decode_message
 from taskq_core.worker.deadlines import LATEST_S
@@ -53,6 +54,9 @@ _SET_DEATH_SIGNAL = 1  # prctl(PR_SET_PDEATHSIG, ...)
 _NO_ITERATION = (
     "a task with executor='process' cannot continue in another run: iterate, checkpoint and cursor do not work in a "
     "separate process"
+)
+_NO_STEPS = (
+    "a task with executor='process' has no steps: step, sleep, receive, call and emit do not work in a separate process"
 )
 
 
@@ -257,6 +261,10 @@ class _ProgressSender:
             logger.warning(
                 "task %s has ended, but its thread still reports progress or results; they are dropped", self._name
             )
+
+    @property
+    def steps(self) -> StepStore:
+        raise StepError(_NO_STEPS)
 
     def check(self) -> None:
         """Do nothing: a signal interrupts the function."""

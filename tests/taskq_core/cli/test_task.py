@@ -18,6 +18,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.testing import drain
 from taskq_core.wire import ServerInfo
 from taskq_core.worker import Worker, WorkerConfig
+from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
 
@@ -477,3 +478,44 @@ def test_tasks_are_named_by_arguments_or_by_options(run: Run, app: TaskQ) -> Non
     assert "give the id of at least one task" in run("task", "inspect", "-q", "default", status=2).stderr
     assert "give the name of one task" in nothing.stderr
     assert "give the name of one task" in twice.stderr
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_with_steps_shows_its_wait_and_its_timeline(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    task_id = publish_task(app).delay(photo_id=7).id
+    drain(app)
+
+    shown = run("task", "inspect", "-q", "default", task_id).stdout
+    [document] = run_json("task", "inspect", "-q", "default", task_id)["tasks"]
+    listed = run("task", "list", "-q", "default", "-s", "scheduled").stdout
+
+    assert re.search(r"wait +waiting for review, (7d|6d 23h) left\n", shown)
+    assert re.search(r'step moderate, \S+ \S+Z, \d+ms: {"photo":7}\n', shown)
+    assert re.search(rf"sub-tasks call, \S+ \S+Z, workflow {task_id}\.call\.\w+, \d+ms: \[320\]\n", shown)
+    assert re.search(r"signal review, \S+ \S+Z: waiting until \S+ \S+Z\n", shown)
+    assert re.search(r"waiting for review, (7d|6d 23h) left\n", listed)
+    assert (document["wait"]["kind"], document["wait"]["name"]) == ("signal", "review")
+    assert [each["kind"] for each in document["timeline"]] == ["step", "sub-tasks", "signal"]
+    assert document["timeline"][0]["result"] == '{"photo":7}'
+
+
+def test_signals_are_sent_and_steps_are_forgotten(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    task_id = publish_task(app).delay(photo_id=7).id
+    drain(app)
+    words = ("task", "signal", "-q", "default")
+
+    assert "is not JSON" in run(*words, task_id, "review", "{approved", status=2).stderr
+    assert "name of a signal" in run(*words, task_id, "a:b", status=1).stderr
+    assert "no task 'x'" in run(*words, "x", "review", status=1).stderr
+    assert run(*words, task_id, "review", '{"approved": true}').stdout == f"sent signal review to {task_id}\n"
+    assert run_json(*words, task_id, "review", '{"approved": false}')["ids"] == [{"id": task_id, "ok": True}]
+
+    forget = ("task", "forget-step", "-q", "default", task_id)
+    assert "pass --yes" in run(*forget, "moderate", status=2).stderr
+    assert run(*forget, "moderate", "--yes").stdout == f"{task_id} repeats step moderate\n"
+    assert "has no stored result of a step 'moderate'" in run(*forget, "moderate", "-y", status=1).stderr
+    drain(app)
+    [document] = run_json("task", "inspect", "-q", "default", task_id)["tasks"]
+    assert (document["state"], document["result"]) == ("completed", "[true,false]")

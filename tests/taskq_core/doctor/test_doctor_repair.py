@@ -232,6 +232,12 @@ KEYS: dict[str, KeyCase] = {
     "a leader that never ends": endless(lambda bench: bench.queue.leader("forwarder")),
     "a leader of another type": misplaced(lambda bench: bench.queue.leader("forwarder")),
     "a scheduler's leader that never ends": endless(lambda bench: bench.keys.scheduler_leader("d")),
+    "steps that never end": KeyCase(
+        do=lambda bench: bench.raw.hset(bench.queue.steps_of("x"), "of", "1"), kind=KeyKind.ENDLESS
+    ),
+    "output of another type": KeyCase(
+        do=lambda bench: bench.raw.set(bench.queue.stream_of("x"), "1", ex=60), kind=KeyKind.MISPLACED
+    ),
     "a receipt that never ends": endless(lambda bench: bench.queue.receipt("c"), value="1:1"),
     "samples that never end": KeyCase(
         do=lambda bench: bench.raw.lpush(bench.queue.samples(60), QueueSample(at_s=5).encode()), kind=KeyKind.ENDLESS

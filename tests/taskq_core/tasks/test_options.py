@@ -30,6 +30,7 @@ WORKER_OPTIONS: dict[str, Any] = {
     "trace": "link",
     "on_missing": "discard",
     "max_result_bytes": 10,
+    "signals": {"review": bool},
 }
 BERLIN = timezone(timedelta(hours=1))
 

@@ -1,5 +1,6 @@
 """Test a worker's spans for repeated runs and for its requests to Redis."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from taskq_core import Retry, Snooze, TaskQ
+from taskq_core import Retry, Snooze, TaskContext, TaskQ
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -254,3 +255,29 @@ async def test_a_hook_scrubs_the_messages_of_spans(redis_server: RedisServer, st
     assert span.status.description == "no password ***"
     assert "KeyError: '***'" in str(shown["exception.stacktrace"])
     assert secret not in span.to_json()
+
+
+async def test_each_step_has_a_span_and_the_run_after_a_wait_links_to_the_first(
+    app: TaskQ, start: Runner, named: Named, clock: Clock
+) -> None:
+    @app.task
+    async def publish(context: TaskContext) -> None:
+        await context.astep("moderate", int)
+        await context.asleep(5)
+        await asyncio.to_thread(context.step, "announce", int)
+
+    await start()
+    await publish.adelay()
+    await clock.advance(10)
+    await until(lambda: len(named("process default")) == 2)
+
+    first, second = named("process default")
+    (moderate,), (announce,) = named("step moderate"), named("step announce")
+    assert [each.parent and each.parent.span_id for each in (moderate, announce)] == [
+        each.context and each.context.span_id for each in (first, second)
+    ]
+    assert _of(moderate)["taskq.step.name"] == "moderate"
+    assert first.context
+    assert first.context.span_id in [link.context.span_id for link in second.links]
+    assert _of(first)["messaging.asynq.task.state_after"] == "scheduled"
+    assert (first.status.is_ok, second.status.is_ok) == (True, True)

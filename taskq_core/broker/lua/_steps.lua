@@ -1,0 +1,67 @@
+-- The record of the steps of a task: a hash `<own>steps:<id>`. Its fields:
+--   of            mark of its task, equal to the task's field taskq_steps. A later task with the same id has another mark,
+--                 so it never finds the steps of an earlier one
+--   s:<name>      result of a step, k:<name> results of sub-tasks: "<end, Unix ms> <duration, ms> <JSON>". If sub-tasks
+--                 failed, '!' precedes the JSON
+--   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"        e:<name>  end of the sub-tasks (Unix ms)
+--   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
+--   signals       number of signals, signal_bytes their size, emitted the last call of `emit`
+--   n:<name>      number of these signals      i:<id>  '1' for each signal that arrived, so that a repeat changes nothing
+--   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
+--   waiting       the wait for which the task is scheduled: z:<name> sleep, r:<name>#<k> signal, c:<name> sub-tasks. The
+--                 next run ends this wait, whatever started it
+--   try           "<attempt> <run>", with 'w' as the run after a wait. A run after a wait belongs to the attempt before it.
+--                 Every other run is another attempt, even after an interruption
+--   x             number of values that this attempt emitted outside its steps before it waited
+-- The values that the task emits are in a stream `<own>stream:<id>`. Needs `_clock`.
+
+local STEPS_KEPT_S, WITHOUT_LIMIT_MS = 7776000, 86400000
+
+-- kept_until: return the seconds for which a record is kept, if its task starts then (Unix s).
+local function kept_until(start_s, now_s)
+  return whole(STEPS_KEPT_S + math.max(0, math.min(10000000000, math.ceil(start_s - now_s))))
+end
+
+-- open_record: create the record of a task without one. Return false if the record is lost.
+local function open_record(task_key, record, stream, now_ns, kept_s)
+  local mark = redis.call('HGET', task_key, 'taskq_steps')
+  if not mark then
+    redis.call('DEL', record, stream) -- left by an earlier task with the same id
+    redis.call('HSET', task_key, 'taskq_steps', now_ns)
+    redis.call('HSET', record, 'of', now_ns)
+  elseif redis.call('HGET', record, 'of') ~= mark then
+    return false
+  end
+  redis.call('EXPIRE', record, kept_s or STEPS_KEPT_S)
+  return true
+end
+
+-- resume: make a scheduled task pending if it waits for `wait`. A dequeue applies its limits. Needs `_place` and `_wake`.
+local function resume(prefix, own, now_ns, now_ms, id, wait)
+  local key, record = prefix .. 't:' .. id, own .. 'steps:' .. id
+  local fields = redis.pcall('HMGET', key, 'state', 'taskq_priority', 'taskq_line')
+  if fields[1] ~= 'scheduled' or fields[3] or redis.pcall('HGET', record, 'waiting') ~= wait then
+    return
+  elseif redis.call('ZREM', prefix .. 'scheduled', id) == 1 then
+    redis.call('HDEL', record, 'waiting')
+    redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+    join(prefix .. 'pending', own .. 'wake', prefix .. 't:', now_ms, id, band_of(fields[2], false))
+    wake(own .. 'wake')
+  end
+end
+
+-- begin_wait: record what a task waits for, and until when, 0 without a limit. Return whether it has happened already.
+-- Nothing is recorded if the record is lost or a key of another type. The next run reports that.
+local function begin_wait(record, mark, wait, until_ms, emitted, now_ms)
+  local of_children, name = string.match(wait, '^(c:)(.*)$')
+  local known = redis.pcall('HMGET', record, 'of', 'try', 'u:' .. wait, of_children and 'e:' .. name or wait)
+  if not mark or known[1] ~= mark then
+    return false
+  end
+  local attempt = string.match(known[2] or '', '^%d+') or '1'
+  local since = string.match(known[3] or '', ' (%d+)$') or whole(now_ms)
+  local ends = (until_ms > 0 and whole(until_ms) or '-') .. ' ' .. since
+  redis.call('HSET', record, 'waiting', wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends)
+  redis.call('EXPIRE', record, kept_until(until_ms / 1000, now_ms / 1000))
+  return known[4] ~= false
+end

@@ -1,0 +1,43 @@
+--[[
+  emit: append values of a running task to its stream.
+
+  KEYS[1]  hash    the task
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  KEYS[3]  hash    record of its steps, see `_steps`
+  KEYS[4]  stream  values: field a attempt (from 1), s name of the step ('' none), v JSON
+  KEYS[5]  string  key that never exists
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  "<token of the worker>.<run>"
+  ARGV[3]  string  task id
+  ARGV[4]  int     number of this call in the run. A call with the number of an earlier call, or with a lower one, is a
+                   repeat or arrives late, and appends nothing
+  ARGV[5]  int     approximate maximum number of values in the stream
+  ARGV[6]  string  channel for the ids of changed tasks
+  ARGV[7]  int     attempt
+  ARGV[8..]        for each value: name of the step, JSON
+
+  returns  1  stored   0  this worker no longer owns the run   2  the record of its steps is lost
+]]
+-- include _clock
+-- include _steps
+local _, now_ns = clock(ARGV[1])
+local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
+if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
+  return 0
+end
+redis.call('XLEN', KEYS[4]) -- raises an error for a key of another type, before the first write
+redis.call('DEL', KEYS[5]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
+  return 2
+end
+local run, number = string.match(redis.call('HGET', KEYS[3], 'emitted') or '', '^(%S+) (%d+)$')
+if run == ARGV[2] and tonumber(number) >= tonumber(ARGV[4]) then
+  return 1
+end
+for at = 8, #ARGV, 2 do
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'a', ARGV[7], 's', ARGV[at], 'v', ARGV[at + 1])
+end
+redis.call('HSET', KEYS[3], 'emitted', ARGV[2] .. ' ' .. ARGV[4])
+redis.call('EXPIRE', KEYS[4], STEPS_KEPT_S)
+redis.call('PUBLISH', ARGV[6], ARGV[3])
+return 1

@@ -1,0 +1,27 @@
+--[[
+  forget_step: delete a stored result of a task that does not run, so that its next run repeats the step.
+
+  KEYS[1]  hash    the task
+  KEYS[2]  hash    record of its steps, see `_steps`
+  ARGV[1]  string  name of a step or of sub-tasks, or "<name>#<number>" of a signal
+
+  returns  1  deleted   0  unknown field   missing  unknown task   active  the task runs
+]]
+-- include _clock
+local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps')
+if not fields[1] or fields[1] == 'active' then
+  return fields[1] or 'missing'
+elseif not fields[2] or redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
+  return 0
+end
+local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[1], 'k:' .. ARGV[1])
+local name, number = string.match(ARGV[1], '^(.*)#(%d+)$')
+if name and redis.call('HEXISTS', KEYS[2], 'r:' .. ARGV[1]) == 1 then -- the later signals of this name move up
+  local prefix, last = 'r:' .. name .. '#', tonumber(redis.call('HINCRBY', KEYS[2], 'n:' .. name, -1)) + 1
+  for at = tonumber(number), last - 1 do
+    redis.call('HSET', KEYS[2], prefix .. whole(at), redis.call('HGET', KEYS[2], prefix .. whole(at + 1)) or '0 ')
+  end
+  redis.call('HDEL', KEYS[2], prefix .. whole(last))
+  deleted = deleted + 1
+end
+return math.min(1, deleted)

@@ -1,0 +1,75 @@
+--[[
+  signal: send a value to a task, and start the task if it waits for it.
+
+  KEYS[1]  hash    the task
+  KEYS[2]  hash    record of its steps, see `_steps`
+  KEYS[3]  stream  values that the task emitted
+  KEYS[4]  list    pending tasks
+  KEYS[5]  zset    scheduled: id by start (Unix s)
+  KEYS[6]  list    wake tokens
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  task id
+  ARGV[3]  string  name of the signal
+  ARGV[4]  string  value, JSON
+  ARGV[5]  string  id of the signal: a repeat with the same id changes nothing
+  ARGV[6]  int     maximum number of signals of a task
+  ARGV[7]  int     maximum bytes of all signals of a task
+  ARGV[8]  string  prefix of the queue's keys
+  ARGV[9]  string  prefix of the queue's taskq-only keys
+  ARGV[10] string  channel for the ids of changed tasks
+  ARGV[11] int     deadline of this request by Redis's clock (Unix ms), '' without one
+  ARGV[12] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
+
+  returns  ok      missing  there is no such task      full   the task has the maximum of signals
+           lost    its record is lost      moving   it is being moved to another queue      answered  this wait has its value, or is over
+           otherwise the state of a task that has ended
+]]
+-- include _check
+-- include _clock
+-- include _late
+-- include _place
+-- include _wake
+-- include _steps
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local late = lateness(ARGV[11], now_ms)
+if late then -- another task may have this id now
+  return late
+end
+check('LLEN', KEYS[4], KEYS[6])
+check('ZCARD', KEYS[5])
+local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_moving')
+local state = fields[1]
+if not state then
+  return 'missing'
+elseif fields[4] then
+  return 'moving'
+elseif state == 'completed' or state == 'archived' then
+  return state
+elseif fields[2] and redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
+  return 'lost'
+elseif fields[2] and redis.call('HEXISTS', KEYS[2], 'i:' .. ARGV[5]) == 1 then
+  return 'ok'
+elseif
+  fields[2] and ARGV[12] ~= '0'
+  and tonumber(redis.call('HGET', KEYS[2], 'n:' .. ARGV[3]) or 0) >= tonumber(ARGV[12])
+then
+  return 'answered'
+end
+if fields[2] then
+  local sizes = redis.call('HMGET', KEYS[2], 'signals', 'signal_bytes')
+  if tonumber(sizes[1] or 0) >= tonumber(ARGV[6]) or tonumber(sizes[2] or 0) + #ARGV[4] > tonumber(ARGV[7]) then
+    return 'full'
+  end
+end
+local start_s = state == 'scheduled' and tonumber(redis.call('ZSCORE', KEYS[5], ARGV[2]) or '') or now_s
+open_record(KEYS[1], KEYS[2], KEYS[3], now_ns, kept_until(start_s, now_s))
+local number = redis.call('HINCRBY', KEYS[2], 'n:' .. ARGV[3], 1)
+local wait = 'r:' .. ARGV[3] .. '#' .. number
+redis.call('HSET', KEYS[2], wait, whole(now_ms) .. ' ' .. ARGV[4], 'i:' .. ARGV[5], '1')
+redis.call('HINCRBY', KEYS[2], 'signals', 1)
+redis.call('HINCRBY', KEYS[2], 'signal_bytes', #ARGV[4])
+resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)
+if fields[3] == '2' then
+  redis.call('PUBLISH', ARGV[10], ARGV[2])
+end
+return 'ok'

@@ -1,0 +1,30 @@
+--[[
+  store_step: store the result of a step of a running task, or record that it stopped waiting for a signal.
+
+  KEYS[1]  hash    the task
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  KEYS[3]  hash    record of its steps, see `_steps`
+  KEYS[4]  string  key that never exists
+  ARGV[1]  string  "<token of the worker>.<run>"
+  ARGV[2]  string  task id
+  ARGV[3]  string  field of the record
+  ARGV[4]  string  value
+  ARGV[5]  string  name of the signal for which the task stopped waiting, '' for a step
+
+  returns  the stored value, which is an earlier one if there is one; 0  this worker no longer owns the run
+           1  the record is lost
+]]
+local score = redis.call('ZSCORE', KEYS[2], ARGV[2])
+local fields = redis.pcall('HMGET', KEYS[1], 'taskq_owner', 'taskq_steps')
+if not score or fields[1] ~= ARGV[1] .. ':' .. score then
+  return 0
+elseif not fields[2] or redis.call('HGET', KEYS[3], 'of') ~= fields[2] then
+  return 1
+end
+redis.call('DEL', KEYS[4]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+if redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4]) == 0 then
+  return redis.call('HGET', KEYS[3], ARGV[3])
+elseif ARGV[5] ~= '' then
+  redis.call('HINCRBY', KEYS[3], 'n:' .. ARGV[5], 1)
+end
+return ARGV[4]

@@ -1,0 +1,192 @@
+"""The record of a task's steps: read and write it, send signals, and read what the task emits. See `_steps.lua`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import NOW, Argument, Operation, run_owner, script
+from taskq_core.wire import QueueKeys
+
+SIGNALS_MAX = 1_000
+"""Maximum number of signals of a task."""
+SIGNALS_BYTES = 1 << 20
+"""Maximum bytes of all signals of a task."""
+EMITTED_MAX = 10_000
+"""Approximate number of emitted values that are stored for a task. Older ones are deleted."""
+CHILDREN_KEPT_S = 2_592_000
+"""Seconds for which the results of ended sub-tasks are stored until their task has read them."""
+
+Record = dict[str, bytes]
+"""The fields of the record of a task's steps, see `_steps.lua`."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Answer to a write of a run.
+
+    Attributes:
+        is_lost: True if the record of the steps is lost. False if the worker no longer owns the run.
+    """
+
+    is_lost: bool
+
+
+@dataclass(slots=True)
+class LoadedSteps:
+    """Answer of `load_steps`: Redis's time in Unix ms, and the record."""
+
+    now_ms: int
+    record: Record
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, from 1. A run after a wait belongs to the attempt before it."""
+        return int(self.record["try"].partition(b" ")[0])
+
+
+def _keys(queue: QueueKeys, task_id: str) -> tuple[str, str, str]:
+    return queue.task(task_id), queue.lease, queue.steps_of(task_id)
+
+
+def load_steps(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Operation[LoadedSteps | Refusal]:
+    """Read the record of the steps of a running task. Create it if the task has none."""
+
+    def read(reply: Any) -> LoadedSteps | Refusal:
+        if isinstance(reply, int):
+            return Refusal(is_lost=reply == 1)
+        return LoadedSteps(int(reply[0]), replies.shown_fields(reply[1]))
+
+    keys = (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent)
+    return script("load_steps", keys, (NOW, run_owner(owner, run), task_id), read)
+
+
+def store_step(
+    queue: QueueKeys, task_id: str, field: str, value: bytes, *, owner: str, run: int, missed: str = ""
+) -> Operation[bytes | Refusal]:
+    """Store the result of a step. The answer is the stored value: an earlier one if the step has a result already.
+
+    With `missed`, record that the task has stopped waiting for the signal with this name.
+    """
+
+    def read(reply: Any) -> bytes | Refusal:
+        return Refusal(is_lost=reply == 1) if isinstance(reply, int) else reply
+
+    args = (run_owner(owner, run), task_id, field, value, missed)
+    return script("store_step", (*_keys(queue, task_id), queue.absent), args, read)
+
+
+def signal(
+    queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str, number: int = 0
+) -> Operation[str]:
+    """Send a value to a task, and start the task if it waits for it.
+
+    With `number`, the value answers the wait with this number of the same name, from 1, which may still lie ahead.
+
+    The answer is "ok", "missing" for an unknown task, "full" at the maximum of signals, "lost" if the record of its
+    steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has
+    ended.
+    """
+    keys = (
+        queue.task(task_id),
+        queue.steps_of(task_id),
+        queue.stream_of(task_id),
+        queue.pending,
+        queue.scheduled,
+        queue.wake,
+    )
+    limits = (SIGNALS_MAX, SIGNALS_BYTES)
+    args: list[Argument] = [
+        NOW,
+        task_id,
+        name,
+        value,
+        signal_id,
+        *limits,
+        queue.prefix,
+        queue.own_prefix,
+        queue.done,
+        "",
+        number,
+    ]
+    return script("signal", keys, args, replies.text, deadline_at=len(args) - 2)
+
+
+def emit(
+    queue: QueueKeys,
+    task_id: str,
+    values: Sequence[tuple[str, bytes]],
+    *,
+    owner: str,
+    run: int,
+    call: int,
+    attempt: int,
+) -> Operation[int]:
+    """Append values, each with the name of its step, to the stream of a running task.
+
+    The answer is 1, 0 if the worker no longer owns the run, 2 if the record of the steps is lost. A request appends
+    nothing if its `call` is not above those of earlier requests of this run.
+    """
+    args: list[Argument] = [NOW, run_owner(owner, run), task_id, call, EMITTED_MAX, queue.done, attempt]
+    for each in values:
+        args += each
+    return script("emit", (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent), args, replies.integer)
+
+
+def read_steps(queue: QueueKeys, task_id: str) -> Operation[Record]:
+    """Read the record of the steps of a task. Empty without one."""
+    keys = (queue.task(task_id), queue.steps_of(task_id))
+    return script("read_steps", keys, (), lambda reply: replies.shown_fields(reply) if reply else {})
+
+
+@dataclass(slots=True)
+class EmittedValue:
+    """A value that a task emitted, as stored.
+
+    Attributes:
+        id: Id in the stream.
+        attempt: Number of the attempt, from 1.
+        step: Name of the step that emitted it, "" outside of steps.
+        data: The value as JSON.
+    """
+
+    id: str
+    attempt: int
+    step: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class StreamPage:
+    """Answer of `read_stream`: the state of the task ("" if it does not exist), and the next values."""
+
+    state: str
+    values: list[EmittedValue]
+
+
+def read_stream(queue: QueueKeys, task_id: str, *, after: str = "", count: int = 1_000) -> Operation[StreamPage]:
+    """Read values that a task emitted, oldest first, those after the id `after`."""
+
+    def read(reply: Any) -> StreamPage:
+        values = []
+        for stream_id, fields in reply[1]:
+            found = dict(replies.pairs(fields))
+            values.append(
+                EmittedValue(replies.text(stream_id), int(found[b"a"]), replies.shown(found[b"s"]), found[b"v"])
+            )
+        return StreamPage(replies.text(reply[0]), values)
+
+    keys = (queue.task(task_id), queue.steps_of(task_id), queue.stream_of(task_id))
+    return script("read_stream", keys, (after or "-", count), read)
+
+
+def forget_step(queue: QueueKeys, task_id: str, name: str) -> Operation[bool | str]:
+    """Delete a field of the record, so that the next run of the task repeats the step.
+
+    The answer is whether the field existed, "missing" without such a task, or "active" if the task runs.
+    """
+
+    def read(reply: Any) -> bool | str:
+        return reply == 1 if isinstance(reply, int) else replies.text(reply)
+
+    return script("forget_step", (queue.task(task_id), queue.steps_of(task_id)), (name,), read)

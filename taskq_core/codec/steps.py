@@ -1,0 +1,78 @@
+"""Check and encode what belongs to the steps of a task: names, results, signals and emitted values."""
+
+import re
+from contextlib import suppress
+from typing import Any
+
+from taskq_core.codec.results import decode_result, encode_result
+from taskq_core.errors import ResultValueError, StepError
+
+VALUE_BYTES = 1 << 20
+"""Maximum bytes of the result of one step or of a signal."""
+EMITTED_BYTES = 16_384
+"""Maximum bytes of an emitted value."""
+_NAME = re.compile(r"[^\x00-\x1f\x7f#:]{1,100}")
+
+
+def check_step_name(what: str, name: object) -> str:
+    """Return the name of a step or signal if it is valid: 1 to 100 characters, no control characters, '#' or ':'.
+
+    Raises:
+        StepError: It is not valid.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise StepError(f"{what} must be 1 to 100 characters of text without '#' and ':', got {name!r:.120}")
+    return name
+
+
+def encode_value(what: str, value: object, limit: int = VALUE_BYTES) -> bytes:
+    """Encode the result of a step, a signal or an emitted value as JSON.
+
+    Raises:
+        StepError: It has no JSON form, or has more than `limit` bytes.
+    """
+    try:
+        data = encode_result(value)
+    except ResultValueError as error:
+        raise StepError(f"{what}: {str(error).removeprefix('result: ')}") from None
+    if len(data) > limit:
+        raise StepError(f"{what} must be at most {limit:,} bytes of JSON, got {len(data):,}")
+    return data
+
+
+_APPROVALS = {
+    b"true": b'{"approved":true}',
+    b"false": b'{"approved":false}',
+    b'{"approved":true}': b"true",
+    b'{"approved":false}': b"false",
+}
+"""Values that stand for each other, so that the buttons "Approve" and "Reject" and signed links fit every task."""
+
+
+def decode_signal(name: str, data: bytes, type_: Any, *, way_out: str) -> Any:
+    """Decode the value of a signal as a type. `true` and `{"approved": true}` stand for each other, if only one fits.
+
+    Raises:
+        StepError: It does not fit the type.
+    """
+    what = f"the value of signal {name!r}"
+    try:
+        return decode_value(what, data, type_, way_out=way_out)
+    except StepError:
+        if data not in _APPROVALS:
+            raise
+        with suppress(StepError):
+            return decode_value(what, _APPROVALS[data], type_, way_out=way_out)
+        raise
+
+
+def decode_value(what: str, data: bytes, type_: Any, *, way_out: str) -> Any:
+    """Decode a stored value as a type.
+
+    Raises:
+        StepError: It does not fit the type. The message ends with the `way_out`.
+    """
+    try:
+        return decode_result(data, type_)
+    except ResultValueError as error:
+        raise StepError(f"{what} does not fit: {str(error).removeprefix('result: ')}; {way_out}") from None

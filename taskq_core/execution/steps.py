@@ -1,0 +1,316 @@
+"""Steps of a task: results that survive a crash, waits that free the worker's slot, and output while the task runs.
+
+::
+
+    report = await context.astep("moderate", moderate, photo_id)      the result is stored; a later run returns it
+    answer = await context.areceive("review", Review, timeout=DAY)    ends this run; the next one gets the value
+
+A wait raises `TaskWaiting`, which ends the run. The next run executes the task's function again from its beginning, and
+each step that has a result returns it at once. So the code between the steps must lead to the same steps again.
+
+Everything is stored in one record per task, described in `broker/lua/_steps.lua`. Only the run that owns the task can
+write to it.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, ParamSpec, TypeVar, overload
+
+from taskq_core.codec import (
+    EMITTED_BYTES,
+    check_step_name,
+    decode_result,
+    decode_signal,
+    decode_value,
+    encode_result,
+    encode_value,
+    result_type,
+)
+from taskq_core.errors import SignalTimeoutError, StepError
+from taskq_core.execution.step_record import Steps, current_step, json_of
+from taskq_core.settings import Duration, seconds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D")
+
+_NO_DEFAULT: Any = object()
+
+
+class StepContext:
+    """The methods of `TaskContext` for steps. Each exists for plain functions and, with an `a`, for coroutines."""
+
+    __slots__ = ()
+
+    _steps: Steps | None
+
+    def _open_steps(self) -> Steps | None:
+        """Return the steps of this run, None if the function was called directly. `TaskContext` implements it."""
+        raise NotImplementedError
+
+    def _durable(self, what: str) -> Steps:
+        steps = self._open_steps()
+        if steps is None:
+            raise StepError(f"{what} needs a worker, or the eager or inline mode in tests")
+        return steps
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def step(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function and store its result. A later run of the task returns the stored result instead.
+
+        A name that is used again in the same run gets a number, in the order of the calls. If the function raises, the
+        step has failed, and the next attempt of the task repeats it. If the function was called directly, without a
+        worker, nothing is stored.
+
+        Args:
+            name: Name of the step, 1 to 100 characters.
+            function: Function whose return value has a JSON form. It is decoded by the return annotation, in the first
+                run too.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            StepError: The result has no JSON form, does not fit the annotation, or is too large; or the name is not
+                valid.
+        """
+        steps = self._open_steps()
+        if steps is None:
+            return function(*args, **kwargs)
+        if inspect.iscoroutinefunction(function):
+            raise StepError(f"step {name!r:.120} got a coroutine function; use `await context.astep(...)`")
+        name = steps.numbered("s:", "name of a step", name)
+        data, started_ms = steps.store.wait_for(steps.begin(name))
+        if data is None:
+            value = None
+            try:
+                with steps.store.span(name), _inside(name):
+                    value = encode_value(f"the result of step {name!r}", function(*args, **kwargs))
+            finally:
+                data = steps.store.wait_for(steps.end(name, value, started_ms))
+        else:
+            data = json_of(data)
+        result: R = _result(name, data, function)
+        return result
+
+    @overload
+    async def astep(
+        self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+    @overload
+    async def astep(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def astep(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function or a coroutine function, and store its result. As `step`.
+
+        Steps may run concurrently, for example in `asyncio.gather`. If one of them fails, or the task waits, the run
+        ends after the other steps have ended, because their results are stored.
+        """
+        steps = self._open_steps()
+        if steps is None:
+            result = function(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+        name = steps.numbered("s:", "name of a step", name)
+        data, started_ms = await steps.store.run(steps.begin(name))
+        if data is None:
+            value, has_failed = None, False
+            try:
+                with steps.store.span(name), _inside(name):
+                    result = function(*args, **kwargs)
+                    if inspect.isawaitable(result):
+                        result = await result
+                value = encode_value(f"the result of step {name!r}", result)
+            except Exception:
+                has_failed = True
+                raise
+            finally:
+                data = await steps.store.run(steps.end(name, value, started_ms, has_failed=has_failed))
+        else:
+            data = json_of(data)
+        return _result(name, data, function)
+
+    # --- waits --------------------------------------------------------------------------------------------------------
+
+    def sleep(self, duration: Duration | datetime, *, name: str = "sleep") -> None:
+        """End this run, and continue the task in another run after a time. Uses no attempt.
+
+        The worker's slot is free during the wait. Without a worker, in a direct call, return at once.
+
+        Args:
+            duration: Seconds, a `timedelta`, or a `datetime` with time zone. The first run decides.
+            name: Name of the sleep among those of the task.
+
+        Raises:
+            TaskWaiting: The time is not over. Do not catch it.
+        """
+        steps = self._open_steps()
+        if steps is not None:
+            steps.store.wait_for(steps.sleep(*_checked_sleep(steps, name, duration)))
+
+    async def asleep(self, duration: Duration | datetime, *, name: str = "sleep") -> None:
+        """Continue the task after a time. As `sleep`, for coroutines."""
+        steps = self._open_steps()
+        if steps is not None:
+            await steps.store.run(steps.sleep(*_checked_sleep(steps, name, duration)))
+
+    @overload
+    def receive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
+    @overload
+    def receive(self, name: str, type_: type[R], /, *, timeout: Duration | None, default: D) -> R | D: ...
+    @overload
+    def receive(
+        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = ...
+    ) -> Any: ...
+    def receive(
+        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = _NO_DEFAULT
+    ) -> Any:
+        """Return the next value that was sent to this task with `handle.signal(name, value)`.
+
+        Without a value yet, this run ends, and another one continues when the value arrives. The worker's slot is free
+        during the wait. Values of one name arrive in the order in which they were sent, including those sent before
+        this call.
+
+        Args:
+            name: Name of the signal, 1 to 100 characters.
+            type_: Type of the value.
+            timeout: Maximum time to wait, from the first call on. None: no limit.
+            default: Returned after the timeout.
+
+        Raises:
+            TaskWaiting: No value has arrived. Do not catch it.
+            SignalTimeoutError: The timeout is over, and `default` is not given.
+            StepError: The value does not fit the type.
+        """
+        steps = self._durable("receive")
+        name = _checked_receive(name)
+        return _received(name, steps.store.wait_for(steps.receive(name, timeout)), type_, default)
+
+    @overload
+    async def areceive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
+    @overload
+    async def areceive(self, name: str, type_: type[R], /, *, timeout: Duration | None, default: D) -> R | D: ...
+    @overload
+    async def areceive(
+        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = ...
+    ) -> Any: ...
+    async def areceive(
+        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = _NO_DEFAULT
+    ) -> Any:
+        """Return the next value that was sent to this task. As `receive`, for coroutines."""
+        steps = self._durable("areceive")
+        name = _checked_receive(name)
+        return _received(name, await steps.store.run(steps.receive(name, timeout)), type_, default)
+
+    def call(self, *calls: Any, name: str = "call") -> list[Any]:
+        """Enqueue other tasks, and return their results in the order of the calls, once all have ended.
+
+        This run ends, and another one continues after the last task. During the wait, the worker's slot is free. The
+        tasks are enqueued once, even if the worker crashes. They are the members of a workflow, so they may run in
+        other queues and in Go.
+
+        Args:
+            *calls: Signatures of tasks, `task.s(...)`.
+            name: Name of the calls among those of the task.
+
+        Raises:
+            TaskWaiting: The tasks have not ended. Do not catch it.
+            WorkflowFailedError: A task has failed, after all others have ended. The message contains its error.
+        """
+        steps = self._durable("call")
+        name = steps.numbered("c:", "name of a call", name)
+        return _results(name, steps.store.wait_for(steps.call(name, calls)), calls) if calls else []
+
+    async def acall(self, *calls: Any, name: str = "call") -> list[Any]:
+        """Enqueue other tasks, and return their results. As `call`, for coroutines."""
+        steps = self._durable("acall")
+        name = steps.numbered("c:", "name of a call", name)
+        return _results(name, await steps.store.run(steps.call(name, calls)), calls) if calls else []
+
+    # --- output while the task runs -----------------------------------------------------------------------------------
+
+    def emit(self, value: object) -> None:
+        """Append a value to the output of the task, which `handle.stream()` reads while the task runs.
+
+        Values are sent in batches, at most 50 ms later. An output has at most about 10,000 values; older ones are
+        deleted. It is deleted with the task. If the function was called directly, nothing happens.
+
+        Args:
+            value: A value with a JSON form.
+
+        Raises:
+            StepError: The value has no JSON form, or is too large.
+        """
+        data, steps = encode_value("an emitted value", value, EMITTED_BYTES), self._open_steps()
+        if steps is not None:
+            steps.store.wait_for(steps.emit(data, current_step.get()))
+
+    async def aemit(self, value: object) -> None:
+        """Append a value to the output of the task. As `emit`, for coroutines."""
+        data, steps = encode_value("an emitted value", value, EMITTED_BYTES), self._open_steps()
+        if steps is not None:
+            await steps.store.run(steps.emit(data, current_step.get()))
+
+
+def next_receive(context: StepContext, name: str) -> int:
+    """Return the number of the next `receive` of a name, from 1. For links by which people answer it."""
+    return context._durable("approval_url")._names["r:" + name] + 1
+
+
+@contextmanager
+def _inside(name: str) -> Iterator[None]:
+    token = current_step.set(name)
+    try:
+        yield
+    finally:
+        current_step.reset(token)
+
+
+def _result(name: str, data: bytes, function: Callable[..., Any]) -> Any:
+    way_out = f"to repeat the step, {_forget(name)}"
+    return decode_value(f"the stored result of step {name!r}", data, result_type(function), way_out=way_out)
+
+
+def _forget(name: str) -> str:
+    return f"run `taskq task forget-step --queue <queue> <task id> {name!r}`"
+
+
+def _checked_sleep(steps: Steps, name: str, duration: Any) -> tuple[str, Any]:
+    if isinstance(duration, datetime):
+        if duration.tzinfo is None:
+            raise StepError(f"sleep takes a datetime with a time zone, got {duration!r}")
+    else:
+        seconds("sleep", duration)
+    return steps.numbered("z:", "name of a sleep", name), duration
+
+
+def _checked_receive(name: str) -> str:
+    if current_step.get():
+        raise StepError(f"receive is inside step {current_step.get()!r}; steps cannot be nested")
+    return check_step_name("name of a signal", name)
+
+
+def _received(name: str, received: tuple[str, bytes | None], type_: Any, default: Any) -> Any:
+    numbered, data = received
+    if data is None:
+        if default is _NO_DEFAULT:
+            raise SignalTimeoutError(name)
+        return default
+    return decode_signal(name, data, type_, way_out=f"to delete it, {_forget(numbered)}, and send another one")
+
+
+def _results(name: str, data: bytes, calls: Sequence[Any]) -> list[Any]:
+    values = decode_result(data, list[Any])
+    assert isinstance(values, list)
+    if len(values) != len(calls):
+        problem = f"call {name!r} has stored {len(values)} results, but has {len(calls)} sub-tasks now"
+        raise StepError(f"{problem}; to enqueue them again, give the call another name")
+    return [
+        decode_value(
+            f"result {number} of call {name!r}",
+            encode_result(value),
+            call.task.result_type,
+            way_out="see its task",
+        )
+        for number, (value, call) in enumerate(zip(values, calls, strict=True))
+    ]

@@ -1,0 +1,42 @@
+"""Read the wait of a task from the record of its steps."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+StepKind = Literal["step", "sleep", "signal", "sub-tasks"]
+"""Kind of an entry in the record of a task's steps."""
+_KINDS: dict[str, StepKind] = {"z": "sleep", "r": "signal", "c": "sub-tasks"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWait:
+    """The sleep, the signal or the sub-tasks that a scheduled task waits for.
+
+    Attributes:
+        kind: sleep, signal or sub-tasks.
+        name: Name of the sleep, the signal or the call.
+        number: Number of the value among those of the signal, from 1; 0 for other waits.
+        until: End of the wait at the latest, None without a time limit.
+    """
+
+    kind: StepKind
+    name: str
+    number: int
+    until: datetime | None
+
+
+def read_wait(stored: str, starts_at: datetime | None) -> TaskWait | None:
+    """Return the stored wait of a task, None without one.
+
+    Args:
+        stored: "<end, Unix ms, or '-'> <wait>".
+        starts_at: When the task is started, which ends every wait with a time limit.
+    """
+    end, _, wait = stored.partition(" ")
+    letter, _, rest = wait.partition(":")
+    if letter not in _KINDS:
+        return None
+    name, _, number = rest.partition("#") if letter == "r" else (rest, "", "")
+    until = None if end == "-" else starts_at
+    return TaskWait(kind=_KINDS[letter], name=name, number=int(number or 0), until=until)

@@ -1,0 +1,63 @@
+"""Store the steps of tasks that run without a worker."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from taskq_core.app import TaskQ
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import StepError
+from taskq_core.worker.run import Run
+from taskq_core.worker.step_store import BLOCKING, StepRequests
+
+T = TypeVar("T")
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits, from blocking code. Return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # what the coroutine returns
+    raise AssertionError("the coroutine waits, but it was called from blocking code")
+
+
+class InlineSteps(StepRequests):
+    """Stores the steps of one run at once. Its coroutines never wait.
+
+    Args:
+        app: The queue application.
+        run: The run.
+        runner: Sends operations to the store.
+        owner: Token of the worker.
+    """
+
+    def __init__(self, app: TaskQ, run: Run, runner: SyncRunner, owner: str) -> None:
+        super().__init__(app, run, owner)
+        self._runner = runner
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine from blocking code."""
+        assert self._run.task is not None
+        if self._run.task.is_coroutine and asyncio._get_running_loop() is not None:
+            work.close()
+            raise StepError(BLOCKING)
+        return drive(work)
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine from a coroutine."""
+        return await work
+
+    async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
+        return self._runner.run(operation)
+
+    async def start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
+        """Enqueue sub-tasks as a workflow. In eager mode, they run here."""
+        self._app.workflows.blocking.enqueue_children(
+            calls, workflow_id=workflow_id, queue=self._run.queue.name, parent=(name, self._run.task_id)
+        )
+
+    async def emit(self, step: str, value: bytes, attempt: int) -> None:
+        """Append a value to the output of the task."""
+        await self._append([(step, value)], attempt)

@@ -1,0 +1,115 @@
+"""The page by which a person answers a waiting task through a signed link in an e-mail. Adapters sign the links.
+
+A link names the task and the number of its wait, so that only the first answer counts, whether it comes through a link,
+the admin or the API. Mail scanners follow links, so a GET only shows the page, and only the POST of its form answers.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from html import escape
+from types import MappingProxyType
+from typing import Any, Required, TypedDict
+from urllib.parse import quote
+from uuid import uuid4
+
+from taskq_core.broker.operations.steps import read_steps, signal
+from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.codec import check_step_name, encode_value
+from taskq_core.errors import BrokerError, ConfigurationError
+from taskq_core.execution.context import TaskContext
+from taskq_core.execution.steps import next_receive
+from taskq_core.settings import Duration, seconds
+from taskq_core.settings.language import gettext, marked
+from taskq_core.wire import Keys
+
+logger = logging.getLogger("taskq.audit")
+
+APPROVE_OR_REJECT: Mapping[str, object] = MappingProxyType({marked("Approve"): True, marked("Reject"): False})
+WEEK = timedelta(days=7)
+HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",  # the address of the page is the permission to answer
+}
+_PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><body style="font: 1.1rem system-ui; max-width: 32rem; margin: 15vh auto; padding: 0 1rem">
+<h1>{title}</h1>{body}
+"""
+_ENDED = (410, marked("The task has ended and needs no answer any more."))
+_OUTCOMES: Mapping[str, tuple[int, str]] = {
+    "ok": (200, marked("Your answer is recorded. Thank you.")),
+    "answered": (409, marked("This was answered already, or it is over.")),
+    "expired": (410, marked("This link has expired.")),
+    "invalid": (404, marked("This link is not valid.")),
+    "away": (503, marked("The service does not answer at the moment. Please try again in a minute.")),
+}
+
+Page = tuple[int, str]
+"""The response to a request of a link: the HTTP status and the page."""
+
+
+class LinkOptions(TypedDict, total=False):
+    """Options of a link. `approval_url` of the adapters documents them."""
+
+    question: Required[str]
+    choices: Mapping[str, object]
+    valid_for: Duration
+
+
+def link_content(context: TaskContext, name: str, options: LinkOptions) -> dict[str, Any]:
+    """Return the content of a link, which has a JSON form. It answers the next `receive` of this name.
+
+    Raises:
+        StepError: A value has no JSON form, the name is not valid, or the function was called without a worker.
+        ConfigurationError: `choices` is empty, or the time is not valid.
+    """
+    choices = options.get("choices", APPROVE_OR_REJECT)
+    if not choices:
+        raise ConfigurationError("approval_url needs at least one choice, such as choices={'Approve': True}")
+    return {
+        "queue": context.queue,
+        "id": context.id,
+        "name": check_step_name("name of a signal", name),
+        "number": next_receive(context, name),
+        "until": SYSTEM_CLOCK.time() + seconds("valid_for", options.get("valid_for", WEEK), allow_zero=False),
+        "question": options["question"],
+        "choices": {label: encode_value(f"choice {label!r}", value).decode() for label, value in choices.items()},
+    }
+
+
+def answer(keys: Keys, content: Mapping[str, Any] | None, choice: str | None) -> RequestPlan[Page]:
+    """Answer a task, and return the page for the person.
+
+    Args:
+        keys: Key names.
+        content: The content of the link, None if its signature is not valid.
+        choice: The label of the pressed button in a POST. None: only show the page.
+    """
+    if content is None:
+        return _page("", "invalid")
+    if content["until"] < SYSTEM_CLOCK.time():
+        return _page(content["question"], "expired")
+    queue, task_id, name, number = keys.queue(content["queue"]), content["id"], content["name"], content["number"]
+    value = content["choices"].get(choice)
+    try:
+        if value is not None:
+            send = signal(queue, task_id, name, value.encode(), signal_id=uuid4().hex, number=number)
+            outcome = yield from ask(send)
+            logger.info("link to task %s in queue %s: %s=%r, %s", task_id, queue.name, name, choice, outcome)
+        else:
+            record = yield from ask(read_steps(queue, task_id))
+            outcome = "answered" if int(record.get(f"n:{name}", 0)) >= number else "open"
+    except BrokerError:
+        outcome = "away"
+    return _page(content["question"], outcome, content["choices"])
+
+
+def _page(question: str, outcome: str, choices: Iterable[str] = ()) -> Page:
+    status, text = _OUTCOMES.get(outcome, _ENDED)
+    body = f"<p>{escape(gettext(text))}</p>"
+    if outcome == "open":
+        buttons = (f'<button formaction="?choice={quote(each)}">{escape(gettext(each))}</button>' for each in choices)
+        status, body = 200, f'<form method="post">{" ".join(buttons)}</form>'
+    return status, _PAGE.format(title=escape(question), body=body)

@@ -1,0 +1,178 @@
+"""Server-Sent Events: a state whenever it changes, or the values that a task emits. FastAPI and Django send them.
+
+The id of an event identifies the reported state, or the position of the value. A client that reconnects with this id
+receives only what follows. A stream ends after some time and the client reconnects, so that a stopping server does not
+have to wait for it.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from taskq_core.errors import BrokerError
+from taskq_core.handles.durable import ENDED, PAGE
+from taskq_core.handles.subscription import FIRST_LOOK_S, LAST_LOOK_S, TaskFollower
+
+logger = logging.getLogger("taskq.streams")
+
+HEADERS: Mapping[str, str] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Headers of the response."""
+LAST_ID = "end"
+"""Id of the last event of a task's values."""
+
+RECONNECT_MS = 2_000
+"""Milliseconds after which the client of an ended stream reconnects."""
+FULL_MS = 10_000
+"""Milliseconds after which a client reconnects if too many streams are open."""
+QUIET_S = 15.0
+"""Seconds without an event after which a comment is sent, so that no proxy closes the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A state, a value, or the reason for the end of a stream.
+
+    Attributes:
+        name: Name of the event.
+        data: The state or value in one line.
+        is_last: Whether the stream ends after this event.
+        id: The id of the event. "": a hash of the state.
+    """
+
+    name: str
+    data: str
+    is_last: bool = False
+    id: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The id of the event."""
+        return self.id or hashlib.blake2b(self.data.encode("utf-8", "replace"), digest_size=9).hexdigest()
+
+
+class StateUnavailableError(Exception):
+    """The state that a stream reports cannot be read at the moment, for example because Redis does not answer.
+
+    Args:
+        data: The data of the event `trouble`.
+    """
+
+    def __init__(self, data: str) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+class Streams:
+    """Sends event streams, and bounds how many are open in this process.
+
+    Args:
+        most: Maximum number of open streams.
+        life_s: Seconds after which a stream ends.
+    """
+
+    def __init__(self, *, most: int, life_s: float) -> None:
+        self._most = most
+        self._life_s = life_s
+        self._count = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another stream may be opened."""
+        return self._count < self._most
+
+    async def events(
+        self,
+        read: Callable[[], Awaitable[Sequence[Event]]],
+        wait: Callable[[bool, float], Awaitable[bool]],
+        *,
+        last_event_id: str | None,
+    ) -> AsyncIterator[str]:
+        """Yield the events that the client has not received.
+
+        Args:
+            read: Returns the current state or the next values, or raises `StateUnavailableError`.
+            wait: Waits until the next read, and returns whether the client is still connected. Its arguments are
+                whether there was an event, and the seconds until the stream ends.
+            last_event_id: Id of the last event that the client has received.
+        """
+        if not self.has_room:  # others have opened since the request was checked
+            yield f"retry: {FULL_MS}\n\n"
+            return
+        self._count += 1
+        try:
+            yield f"retry: {RECONNECT_MS}\n\n"
+            loop = asyncio.get_running_loop()
+            ends_at, quiet_until = loop.time() + self._life_s, loop.time() + QUIET_S
+            is_away, is_connected = False, True
+            while is_connected and loop.time() < ends_at:
+                text, is_changed, is_last = "", False, False
+                try:
+                    events = await read()
+                except StateUnavailableError as error:
+                    if not is_away:
+                        logger.warning("an event stream is interrupted: %s", error.__cause__)
+                    text = "" if is_away else f"event: trouble\ndata: {error.data}\n\n"
+                    is_away = True
+                else:
+                    for event in events:
+                        if event.tag != last_event_id or is_away:
+                            text += f"event: {event.name}\nid: {event.tag}\ndata: {event.data}\n\n"
+                        last_event_id, is_last = event.tag, event.is_last
+                    is_changed, is_away = text != "", False
+                if not text and not is_last and loop.time() >= quiet_until:
+                    text = ": keep-alive\n\n"
+                if text:
+                    yield text
+                    quiet_until = loop.time() + QUIET_S
+                if is_last:
+                    return
+                is_connected = await wait(is_changed, max(0.0, ends_at - loop.time()))
+        finally:
+            self._count -= 1
+
+
+async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id: str | None) -> AsyncIterator[str]:
+    """Yield the values that a task emits as events `item`, and `end` when it has ended.
+
+    Args:
+        streams: Bounds the number of streams.
+        follower: Reads the task.
+        last_event_id: Id of the last event that the client has received.
+    """
+    after, pause_s, is_full = start_after(last_event_id), FIRST_LOOK_S, False
+
+    async def read() -> list[Event]:
+        nonlocal after, is_full
+        try:
+            page = await follower.read_stream(after, PAGE)
+        except BrokerError as error:
+            raise StateUnavailableError(json.dumps({"detail": "the queue does not answer"})) from error
+        events = []
+        for each in page.values:
+            facts = json.dumps({"attempt": each.attempt, "step": each.step})
+            events.append(Event("item", f'{facts[:-1]}, "value": {each.data.decode()}}}', id=each.id))
+            after = each.id
+        is_full = len(page.values) >= PAGE
+        if not is_full and page.state in ENDED:
+            events.append(Event("end", json.dumps({"state": page.state or "gone"}), is_last=True, id=LAST_ID))
+        return events
+
+    async def wait(is_changed: bool, left_s: float) -> bool:
+        nonlocal pause_s
+        pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, LAST_LOOK_S)
+        if not is_full:
+            await follower.wait(min(pause_s, left_s))
+        return True
+
+    async with follower:
+        async for text in streams.events(read, wait, last_event_id=last_event_id):
+            yield text
+
+
+def start_after(last_event_id: str | None) -> str:
+    """Return the position after which a client continues, "" for the beginning."""
+    return last_event_id if last_event_id and re.fullmatch(r"\d{1,18}-\d{1,18}", last_event_id) else ""

@@ -1,0 +1,81 @@
+"""Read the timeline of a task: its steps, sleeps, signals and sub-tasks, from the record of its steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from taskq_core.broker.operations.steps import read_steps
+from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.clock import utc_datetime
+from taskq_core.handles.waits import StepKind
+from taskq_core.wire import Keys
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEntry:
+    """A step, a sleep, a signal or a call of sub-tasks of a task.
+
+    Attributes:
+        kind: step, sleep, signal or sub-tasks.
+        name: Name of the step, the sleep, the signal or the call, with a number from its second use on.
+        started_at: When it began. None for a signal that arrived before the task waited for it.
+        ended_at: When it ended or the signal arrived. None while the task waits.
+        until: End of a wait with a time limit, while the task waits.
+        has_timed_out: Whether the task stopped waiting for the signal.
+        workflow_id: Id of the workflow of the sub-tasks, "" for others. It is in the queue of the task.
+        result: Result or value as JSON, b"" without one.
+    """
+
+    kind: StepKind
+    name: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    until: datetime | None = None
+    has_timed_out: bool = False
+    workflow_id: str = ""
+    result: bytes = field(default=b"", repr=False)
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long it took, None while the task waits, and for a signal without a wait."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return max(timedelta(), self.ended_at - self.started_at)
+
+
+def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[TimelineEntry]]:
+    """Return the timeline of a task, the oldest entry first. Empty for a task without steps."""
+    record = yield from ask(read_steps(keys.queue(queue), task_id))
+    waiting = record.get("waiting", b"").decode()
+    found = []
+    for stored, value in record.items():
+        letter, _, name = stored.partition(":")
+        first, _, rest = value.partition(b" ")
+        if letter == "s":
+            took, _, result = rest.partition(b" ")
+            found.append(_entry("step", name, int(first) - int(took), first, result=result))
+        elif letter == "c":
+            end, _, result = record.get(f"k:{name}", b"").partition(b" ")
+            end, result = record.get(f"e:{name}", end), result.partition(b" ")[2].removeprefix(b"!")
+            found.append(_entry("sub-tasks", name, first, end, workflow_id=rest.decode(), result=result))
+        elif letter == "r":
+            since = record.get(f"u:{stored}", b"").partition(b" ")[2]
+            found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))
+        elif letter == "u" and name not in record and name[:2] in ("z:", "r:"):
+            kind: StepKind = "sleep" if name[0] == "z" else "signal"
+            until = _at(first) if name == waiting else None
+            found.append(_entry(kind, name, rest, b"" if kind == "signal" or name == waiting else first, until=until))
+    return sorted(found, key=lambda each: (each.started_at or each.ended_at or _NEVER, each.ended_at or _NEVER))
+
+
+def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes, **more: Any) -> TimelineEntry:
+    name = name.removeprefix("z:").removeprefix("r:")
+    name = name.removesuffix("#1") if kind == "signal" else name
+    return TimelineEntry(kind=kind, name=name, started_at=_at(since), ended_at=_at(ended), **more)
+
+
+def _at(unix_ms: bytes | int) -> datetime | None:
+    return None if unix_ms in (b"", b"-") else utc_datetime(int(unix_ms) / 1000)

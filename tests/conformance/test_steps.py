@@ -1,0 +1,563 @@
+"""The scripts of durable tasks: signals, ends of sub-tasks, late requests and deletions at any moment."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from taskq_core.broker.operations import actions, runs, services, steps, views, workflows
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import CancelOutcome, Recovery, Verdict
+from taskq_core.broker.operations.steps import LoadedSteps, Refusal
+from tests.clock import at_time
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
+
+DAY_S = 86_400
+KEPT_S = 90 * DAY_S
+LATER_S = NOW_S + 7 * DAY_S
+
+
+class Life:
+    """One durable task `t`, driven by hand."""
+
+    def __init__(self, broker: Broker, **options: Any) -> None:
+        self.broker, self.queue, self.raw = broker, broker.queue, broker.raw
+        self.now_ns = NOW_NS
+        self.calls = 0
+        broker.enqueue("t", **options)
+
+    def run(self, operation: Operation[Any]) -> Any:
+        return self.broker.run(operation)
+
+    def start(self) -> None:
+        """Let the worker take the next task, and read the record of its steps."""
+        self.calls += 1
+        assert self.broker.dequeue(call=self.calls, limit=1, now_ns=self.now_ns) == ["t"]
+
+    def load(self, run: int | None = None) -> Any:
+        return self.run(at_time(self.now_ns, steps.load_steps(self.queue, "t", owner="w1", run=run or self.calls)))
+
+    def begin(self) -> dict[str, bytes]:
+        self.start()
+        loaded = self.load()
+        assert isinstance(loaded, LoadedSteps)
+        return loaded.record
+
+    def store(self, field: str, value: bytes, *, run: int | None = None, missed: str = "") -> Any:
+        step = steps.store_step(self.queue, "t", field, value, owner="w1", run=run or self.calls, missed=missed)
+        return self.run(step)
+
+    def wait(self, what: str, until_s: int = LATER_S, *, run: int | None = None, emitted: int = 0) -> str:
+        end = Settlement(
+            "t", Outcome.WAIT, run or self.calls, b"t", delay_ms=until_s * 1000, cursor=f"{emitted} {what}".encode()
+        )
+        return str(self.run(at_time(self.now_ns, runs.settle(self.queue, [end], owner="w1"))))
+
+    def signal(self, name: str = "go", value: bytes = b"1", signal_id: str = "s1") -> str:
+        sent = steps.signal(self.queue, "t", name, value, signal_id=signal_id)
+        return str(self.run(at_time(self.now_ns, sent)))
+
+    def emit(self, call: int, *values: bytes) -> Any:
+        emitted = [("", each) for each in values]
+        operation = steps.emit(self.queue, "t", emitted, owner="w1", run=self.calls, call=call, attempt=1)
+        return self.run(at_time(self.now_ns, operation))
+
+    def emitted(self) -> list[bytes]:
+        return [each.data for each in self.run(steps.read_stream(self.queue, "t")).values]
+
+    @property
+    def record(self) -> dict[str, bytes]:
+        return dict(self.run(steps.read_steps(self.queue, "t")))
+
+    @property
+    def state(self) -> str:
+        return self.broker.fields("t")["state"].decode()
+
+    def forward(self) -> None:
+        self.now_ns = LATER_S * 10**9
+        self.run(at_time(self.now_ns, services.forward(self.queue, owner="w1", leader_ms=1000)))
+
+    def start_children(self, workflow_id: str) -> None:
+        """Store a workflow of one sub-task, `child`, that `t` waits for under the name `call`."""
+        self.store("c:call", f"1 {workflow_id}".encode())
+        entries: Sequence[tuple[str, str, Any]] = [
+            ("", "state", "building"),
+            ("", "queue", self.queue.name),
+            ("", "prefix", self.queue.prefix),
+            ("", "kept_s", 600),
+            ("", "open", 1),
+            ("", "s0", "w"),
+            ("", "p0", 0),
+            ("", "m0", b"child t - default\nH5:childT0:"),
+            ("", "parent", "call\nt"),
+        ]
+        made = workflows.create_workflow(self.queue, workflow_id, entries, ReceiptSlot("c"), roots=[0])
+        assert self.run(at_time(self.now_ns, made))
+
+    def end_child(self) -> None:
+        self.calls += 1
+        taken = self.broker.dequeue("w2", call=self.calls, now_ns=self.now_ns)
+        assert "child" in taken, taken
+        end = Settlement("child", Outcome.DONE, self.calls, b"child")
+        assert self.run(at_time(self.now_ns, runs.settle(self.queue, [end], owner="w2"))) == "1"
+
+
+@pytest.fixture
+def life(broker: Broker) -> Life:
+    return Life(broker)
+
+
+# --- waits and what ends them -----------------------------------------------------------------------------------------
+
+
+@rows("signalled_first", [True, False])
+def test_a_signal_and_the_wait_for_it_in_both_orders(broker: Broker, signalled_first: bool) -> None:
+    life = Life(broker)
+    life.begin()
+    life.raw.delete(life.queue.wake)
+    todo: list[Callable[[], object]] = [lambda: life.wait("r:go#1"), life.signal]
+
+    for each in reversed(todo) if signalled_first else todo:
+        assert each() in ("1", "ok")
+
+    assert (life.state, life.broker.pending()) == ("pending", ["t"])
+    assert life.raw.zcard(life.queue.scheduled) == 0
+    assert life.raw.llen(life.queue.wake) == 1, "a waiting worker is woken"
+    assert life.begin()["r:go#1"].endswith(b" 1")
+    assert "waiting" not in life.record
+
+
+def test_a_signal_with_another_name_does_not_end_a_wait(life: Life) -> None:
+    life.begin()
+    life.wait("r:go#2")
+
+    life.signal("other")
+    life.signal("go", b"1", "a")
+    assert life.state == "scheduled"
+    assert life.raw.zscore(life.queue.scheduled, "t") == LATER_S
+    life.signal("go", b"2", "b")
+
+    assert life.state == "pending"
+
+
+def test_a_repeated_signal_counts_once(life: Life) -> None:
+    assert [life.signal(), life.signal(), life.signal(signal_id="s2")] == ["ok"] * 3
+
+    record = life.begin()
+
+    assert [field for field in record if field.startswith("r:")] == ["r:go#1", "r:go#2"]
+
+
+@rows("state", ["pending", "retry", "archived", "completed", "missing", "active"])
+def test_a_signal_to_a_task_in_another_state(broker: Broker, state: str) -> None:
+    """It changes no state, and the next run gets it."""
+    life = Life(broker)
+    outcomes = {"retry": Outcome.RETRY, "archived": Outcome.ARCHIVE, "completed": Outcome.COMPLETE}
+    if state not in ("pending",):
+        life.start()
+    if state in outcomes:
+        life.broker.settle(outcomes[state], "t", seconds=60)
+    elif state == "missing":
+        life.broker.settle(Outcome.DONE, "t")
+    before = life.broker.dump()
+
+    answer = life.signal()
+
+    assert answer == ("ok" if state in ("pending", "retry", "active") else state)
+    if answer == "ok":
+        assert (life.state, life.record["n:go"]) == (state, b"1")
+    else:
+        assert life.broker.dump() == before
+
+
+def test_signals_have_a_limit(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "SIGNALS_MAX", 2)
+    monkeypatch.setattr(steps, "SIGNALS_BYTES", 10)
+
+    assert life.signal(value=b"x" * 10, signal_id="a") == "ok"
+    before = life.broker.dump()
+    assert life.signal(signal_id="b") == "full"
+    assert life.broker.dump() == before
+    assert life.signal(value=b"x" * 10, signal_id="a") == "ok", "a repeat"
+
+
+def test_a_signal_does_not_pass_the_line_of_a_limit(broker: Broker) -> None:
+    life = Life(broker, limit="c 1 1 x:")
+    life.begin()
+    life.wait("r:go#1")
+    broker.enqueue("other", limit="c 1 1 x:")
+    assert broker.dequeue("w2", call=1) == ["other"]
+    life.signal()
+    life.calls += 1
+    assert broker.dequeue(call=life.calls) == []
+    assert life.state == "scheduled", "it waits in the line now"
+
+    life.signal(signal_id="s2")
+    assert life.state == "scheduled"
+    broker.settle(Outcome.DONE, "other", owner="w2")
+
+    assert life.begin()["n:go"] == b"2"
+
+
+def test_a_wait_frees_the_place_of_a_limit(broker: Broker) -> None:
+    life = Life(broker, limit="c 1 1 x:")
+    broker.enqueue("other", limit="c 1 1 x:")
+    life.begin()
+    life.wait("z:sleep")
+
+    assert broker.dequeue("w2", call=1) == ["other"]
+
+
+def test_a_resumed_task_keeps_its_priority(broker: Broker) -> None:
+    life = Life(broker)
+    life.raw.hset(life.queue.task("t"), "taskq_priority", "5:5")
+    life.begin()
+    life.wait("r:go#1")
+    broker.enqueue("a", "b")
+
+    life.signal()
+
+    assert broker.pending()[0] == "t"
+
+
+def test_a_wait_ends_at_its_time_or_when_a_user_runs_the_task(life: Life) -> None:
+    life.begin()
+    life.wait("z:sleep")
+    life.forward()
+    assert life.begin()["u:z:sleep"] == b"%d %d" % (LATER_S * 1000, NOW_NS // 10**6)
+
+    life.wait("r:go#1", LATER_S + 100)
+    assert life.run(at_time(life.now_ns, actions.act(life.queue, Action.RUN, ["t"]))) == ["ok"]
+    ended = b"%d %d" % (LATER_S * 1000, LATER_S * 1000)
+    assert life.begin()["u:r:go#1"] == ended, "the wait is over"
+
+
+def test_a_signal_after_the_timeout_is_for_the_next_wait(life: Life) -> None:
+    life.begin()
+
+    assert life.store("r:go#1", b"5 ", missed="go") == b"5 "
+    assert life.store("r:go#1", b"6 ", missed="go") == b"5 ", "a repeat"
+    life.signal()
+
+    assert {"r:go#1": b"5 ", "n:go": b"2"}.items() <= life.record.items()
+    assert life.record["r:go#2"].endswith(b" 1")
+
+
+def test_a_signal_that_arrives_before_the_timeout_is_stored_wins(life: Life) -> None:
+    life.begin()
+    life.signal()
+
+    assert life.store("r:go#1", b"5 ", missed="go").endswith(b" 1")
+    assert life.record["n:go"] == b"1"
+
+
+@rows(
+    ("wish", "state", "count"),
+    [(CancelOutcome.ARCHIVE, "archived", 1), (CancelOutcome.DISCARD, "", 0), (CancelOutcome.RETRY, "retry", 1)],
+)
+def test_a_cancellation_that_the_worker_has_not_seen_comes_before_a_wait(
+    broker: Broker, wish: CancelOutcome, state: str, count: int
+) -> None:
+    life = Life(broker)
+    life.begin()
+    assert life.run(services.ask_cancel(life.queue, "t", wish)) is not None
+
+    assert life.wait("r:go#1") == "1"
+
+    fields = life.broker.fields("t")
+    assert fields.get("state", b"").decode() == state
+    assert life.raw.zcard(life.queue.scheduled) == 0
+    if state:
+        assert life.raw.zcard(life.queue.prefix + state) == count
+    if state == "archived":
+        assert fields["msg"].endswith(b"context canceled")
+
+
+@rows("ended_first", [True, False])
+def test_the_end_of_sub_tasks_and_the_wait_for_it_in_both_orders(broker: Broker, ended_first: bool) -> None:
+    life = Life(broker)
+    life.begin()
+    first = life.calls
+    life.start_children("wf1")
+    if ended_first:
+        life.end_child()
+    assert life.wait("c:call", run=first) == "1"
+    if not ended_first:
+        assert life.state == "scheduled"
+        life.end_child()
+
+    assert life.state == "pending"
+    assert "e:call" in life.begin()
+
+
+def test_the_end_of_sub_tasks_does_not_reach_a_later_task_with_the_same_id(life: Life) -> None:
+    life.begin()
+    life.start_children("wf1")
+    life.broker.settle(Outcome.DONE, "t", owner="w1")
+    life.broker.runs["t"] = 1
+    assert life.broker.enqueue("t") == "1"
+    life.calls += 1
+    assert set(life.broker.dequeue(call=life.calls)) == {"t", "child"}
+    life.load()
+    life.store("c:call", b"1 wf2")
+
+    end = Settlement("child", Outcome.DONE, life.calls, b"child")
+    assert life.run(at_time(NOW_NS, runs.settle(life.queue, [end], owner="w1"))) == "1"
+
+    assert "e:call" not in life.record
+    assert life.wait("c:call") == "1"
+    assert life.state == "scheduled"
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_step_is_never_replaced(life: Life) -> None:
+    life.begin()
+
+    assert life.store("s:a", b"1 1 1") == b"1 1 1"
+    assert life.store("s:a", b"2 2 2") == b"1 1 1"
+
+
+@rows("moment", ["waiting", "recovered", "next run", "ended"])
+def test_a_late_request_of_an_earlier_run_changes_nothing(broker: Broker, moment: str) -> None:
+    life = Life(broker)
+    life.begin()
+    life.emit(1, b"1")
+    if moment == "recovered":
+        life.now_ns = (NOW_S + 100) * 10**9
+        expired = life.run(at_time(life.now_ns, services.list_expired(life.queue, grace_s=30))).tasks
+        taken = [Recovery(expired[0], Verdict.RETRY, b"t", 1)]
+        assert life.run(at_time(life.now_ns, services.recover(life.queue, taken, grace_s=30))) == "1"
+    elif moment == "ended":
+        life.broker.settle(Outcome.COMPLETE, "t", seconds=60)
+    else:
+        life.wait("r:go#1")
+    if moment == "next run":
+        life.signal()
+        life.begin()
+    before = life.broker.dump()
+
+    assert life.load(run=1) == Refusal(is_lost=False)
+    assert life.store("s:late", b"1 1 1", run=1) == Refusal(is_lost=False)
+    assert life.store("r:go#9", b"1 ", run=1, missed="go") == Refusal(is_lost=False)
+    late = steps.emit(life.queue, "t", [("", b"2")], owner="w1", run=1, call=2, attempt=1)
+    assert life.run(at_time(life.now_ns, late)) == 0
+    assert life.wait("z:late", run=1) == "0"
+    assert life.broker.dump() == before
+
+
+@rows(("request", "recovered_first"), [(request, first) for request in ("load", "store") for first in (True, False)])
+def test_a_request_of_a_run_and_its_recovery_in_both_orders(
+    broker: Broker, request: str, recovered_first: bool
+) -> None:
+    """The request is carried out or refused as a whole. The next run has what was stored."""
+    life = Life(broker)
+    life.start()
+    if request == "store":
+        life.load()
+    life.now_ns = (NOW_S + 100) * 10**9
+    expired = life.run(at_time(life.now_ns, services.list_expired(life.queue, grace_s=30))).tasks
+    recover = at_time(
+        life.now_ns, services.recover(life.queue, [Recovery(expired[0], Verdict.RETRY, b"t", 1)], grace_s=30)
+    )
+    ask = life.load if request == "load" else lambda: life.store("s:a", b"1 1 1")
+
+    if recovered_first:
+        assert life.run(recover) == "1"
+    answer = ask()
+    if not recovered_first:
+        assert life.run(recover) == "1"
+
+    assert (answer == Refusal(is_lost=False)) is recovered_first
+    assert life.state == "retry"
+    life.forward()
+    assert ("s:a" in life.begin()) is (request == "store" and not recovered_first)
+
+
+@rows(("way", "signalled_first"), [(way, first) for way in ("act", "revoke") for first in (True, False)])
+def test_a_signal_and_a_deletion_in_both_orders(broker: Broker, way: str, signalled_first: bool) -> None:
+    life = Life(broker)
+    life.begin()
+    life.wait("r:go#1")
+    delete = (
+        at_time(NOW_NS, actions.act(life.queue, Action.DELETE, ["t"]))
+        if way == "act"
+        else views.revoke(life.queue, "t")
+    )
+
+    answers = [life.signal()] if signalled_first else []
+    life.run(delete)
+    answers += [] if signalled_first else [life.signal()]
+
+    assert answers == ["ok" if signalled_first else "missing"]
+    left = [key for key in life.broker.dump() if key.endswith(b":t")]
+    assert left == []
+    assert life.broker.pending() == []
+
+
+def test_a_repeated_and_a_late_batch_of_values_are_appended_once(life: Life) -> None:
+    life.begin()
+
+    assert [life.emit(1, b"1", b"2"), life.emit(1, b"1", b"2"), life.emit(2, b"3"), life.emit(1, b"1", b"2")] == [1] * 4
+
+    assert life.emitted() == [b"1", b"2", b"3"]
+
+
+def test_a_late_signal_is_refused_by_its_deadline(life: Life) -> None:
+    sent = at_time(life.now_ns, steps.signal(life.queue, "t", "go", b"1", signal_id="s1"))
+    sent.args = [*sent.args[:-2], NOW_NS // 10**6 - 1, 0]
+    before = life.broker.dump()
+
+    with pytest.raises(Exception, match="whose deadline by its clock has passed"):
+        life.run(sent)
+
+    assert life.broker.dump() == before
+
+
+def test_runs_after_a_wait_belong_to_the_same_attempt_and_others_to_the_next(life: Life) -> None:
+    life.start()
+    attempts = [life.load().attempt, life.load().attempt]  # a repeat
+    life.wait("r:go#1", emitted=3)
+    life.signal()
+    record = life.begin()
+    attempts.append(life.load().attempt)
+    assert record["x"] == b"3"
+
+    life.broker.runs["t"] = life.calls
+    life.broker.settle(Outcome.REQUEUE, "t")
+    life.start()
+    attempts.append(life.load().attempt)
+
+    assert attempts == [1, 1, 1, 2]
+    assert "x" not in life.record, "this run repeats all values"
+
+
+def test_a_later_task_with_the_same_id_finds_nothing(life: Life) -> None:
+    life.begin()
+    life.store("s:a", b"1 1 1")
+    life.emit(1, b"1")
+    life.broker.settle(Outcome.DONE, "t")
+    assert 0 < life.raw.ttl(life.queue.steps_of("t")) <= 60, "readers still get the end of the stream"
+    assert life.emitted() == [b"1"]
+
+    life.broker.enqueue("t")
+    assert (life.record, life.emitted()) == ({}, [])
+    assert life.run(steps.forget_step(life.queue, "t", "a")) is False
+    life.start()
+    assert life.store("s:b", b"1 1 1") == Refusal(is_lost=True), "its record was not read"
+    assert "s:a" not in life.load().record
+
+
+@rows("damage", ["deleted", "another task", "another type"])
+def test_a_lost_record_is_reported_and_stops_no_other_task(broker: Broker, damage: str) -> None:
+    life = Life(broker)
+    life.begin()
+    record = life.queue.steps_of("t")
+    life.raw.delete(record)
+    if damage == "another task":
+        life.raw.hset(record, "of", "1")
+    elif damage == "another type":
+        life.raw.set(record, "x")
+    life.broker.enqueue("n")
+    life.broker.dequeue("w1", call=1 + life.calls)
+    before = life.broker.dump()
+
+    if damage != "another type":
+        assert life.load() == life.store("s:a", b"1 1 1") == Refusal(is_lost=True)
+        assert life.signal() == "lost"
+        assert life.record == {}
+        assert life.broker.dump() == before
+    ends = [
+        Settlement("t", Outcome.WAIT, 1, b"t", delay_ms=LATER_S * 1000, cursor=b"0 z:sleep"),
+        Settlement("n", Outcome.COMPLETE, 2, b"n", seconds=60),
+    ]
+
+    assert life.run(at_time(NOW_NS, runs.settle(life.queue, ends, owner="w1"))) == "11"
+    assert (life.state, life.broker.fields("n")["state"]) == ("scheduled", b"completed")
+
+
+def test_a_record_is_kept_for_longer_than_its_task_waits(life: Life) -> None:
+    """Neither a signal nor another start shortens that."""
+    year_s = 365 * DAY_S
+    life.begin()
+    life.wait("z:sleep", NOW_S + year_s)
+
+    life.signal()
+    assert life.raw.ttl(life.queue.steps_of("t")) > year_s + KEPT_S - 60
+    life.run(at_time(NOW_NS, actions.act(life.queue, Action.WAIT, ["t"], start=f"={NOW_S + 2 * year_s}")))
+
+    assert life.raw.ttl(life.queue.steps_of("t")) > 2 * year_s + KEPT_S - 60
+
+
+@rows("way", ["act", "revoke", "clean", "trim"])
+def test_a_record_is_deleted_with_its_task(broker: Broker, way: str) -> None:
+    life = Life(broker)
+    life.begin()
+    life.emit(1, b"1")
+    if way in ("act", "revoke"):
+        life.wait("z:sleep")
+    elif way == "clean":
+        life.broker.settle(Outcome.COMPLETE, "t", seconds=60)
+    else:
+        life.broker.settle(Outcome.ARCHIVE, "t")
+    assert life.raw.exists(life.queue.steps_of("t"), life.queue.stream_of("t")) == 2
+    ways: dict[str, Callable[[], Operation[Any]]] = {
+        "act": lambda: at_time(NOW_NS, actions.act(life.queue, Action.DELETE, ["t"])),
+        "revoke": lambda: views.revoke(life.queue, "t"),
+        "clean": lambda: at_time((NOW_S + 60) * 10**9, services.clean(life.queue)),
+        "trim": lambda: at_time((NOW_S + KEPT_S) * 10**9, services.clean(life.queue)),
+    }
+
+    life.run(ways[way]())
+
+    assert life.raw.exists(life.queue.task("t"), life.queue.steps_of("t"), life.queue.stream_of("t")) == 0
+
+
+def test_a_task_with_stored_steps_stays_in_its_queue(life: Life) -> None:
+    life.signal()
+    before = life.broker.dump()
+
+    moved = life.run(at_time(NOW_NS, actions.move_out(life.queue, ["t"], token="1", target="other")))
+
+    assert [each.answer for each in moved.tasks] == ["steps"]
+    assert life.broker.dump() == before
+
+
+@rows("conflict", ["r", "m"])
+def test_an_enqueue_with_the_same_lock_does_not_change_a_task_with_steps(broker: Broker, conflict: str) -> None:
+    """Its results belong to its arguments, and its start is the end of its wait."""
+    lock = broker.queue.unique("t", b"")
+    life = Life(broker, unique_key=lock, unique_s=0, unique_rule="wd")
+    life.begin()
+    life.wait("r:go#1")
+    before = broker.dump()
+
+    code = broker.enqueue("v", unique_key=lock, unique_s=0, unique_rule=f"w{conflict}", start_at_s=NOW_S + 5)
+
+    assert code[0] == "d"
+    after = broker.dump()
+    assert {key: value for key, value in after.items() if b"rcpt" not in key} == {
+        key: value for key, value in before.items() if b"rcpt" not in key
+    }
+
+
+def test_over_maxmemory_a_started_task_goes_on(one_server: Broker) -> None:
+    life = Life(one_server)
+    life.begin()
+    assert one_server.store.server is not None
+    one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert life.store("s:a", b"1 1 1") == b"1 1 1"
+        assert life.emit(1, b"1") == 1
+        assert life.wait("r:go#1") == "1"
+        assert life.signal() == "ok"
+        assert life.begin()["s:a"] == b"1 1 1"
+        assert life.signal("go", b"2", "s2") == "ok"
+        assert life.store("r:go#3", b"1 ", missed="go") == b"1 "
+    finally:
+        one_server.store.server.command("CONFIG", "SET", "maxmemory", "0")

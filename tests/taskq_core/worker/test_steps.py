@@ -1,0 +1,457 @@
+"""Tasks with steps, sleeps, signals and sub-tasks: each step runs once after its result was stored."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    ConfigurationError,
+    TaskContext,
+    TaskHandle,
+    TaskInterrupted,
+    TaskQ,
+    TaskState,
+    WorkflowFailedError,
+)
+from taskq_core.errors import StepError, TaskFailedError, TaskNotFoundError, TaskStateError
+from taskq_core.inspector import AsyncInspector
+from tests.clock import Clock
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+pytestmark = pytest.mark.redis
+
+
+def state(handle: TaskHandle[Any]) -> TaskState:
+    return handle.refresh().state
+
+
+@dataclass
+class Review:
+    approved: bool
+    note: str = ""
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_a_step_runs_once_although_the_task_fails_twice(
+    app: TaskQ, start: Runner, clock: Clock, kind: str
+) -> None:
+    calls: list[Any] = []
+
+    def fetch(number: int) -> Review:
+        calls.append(number)
+        return Review(True, f"n{number}")
+
+    async def afetch(number: int) -> Review:
+        return fetch(number)
+
+    @app.task(retention=60, retry_delay=1)
+    def plain(context: TaskContext) -> list[str]:
+        reviews = [context.step("fetch", fetch, number) for number in range(3)]
+        assert all(type(each) is Review for each in reviews)
+        context.step(f"fail{context.attempt}", calls.append, f"attempt {context.attempt}")
+        if context.attempt < 3:
+            raise ValueError("again")
+        return [each.note for each in reviews]
+
+    @app.task(retention=60, retry_delay=1)
+    async def coroutine(context: TaskContext) -> list[str]:
+        reviews = await asyncio.gather(*(context.astep("fetch", afetch, number) for number in range(3)))
+        await context.astep(f"fail{context.attempt}", calls.append, f"attempt {context.attempt}")
+        if context.attempt < 3:
+            raise ValueError("again")
+        return [each.note for each in reviews]
+
+    await start()
+    handle = await (plain if kind == "plain" else coroutine).adelay()
+    await clock.advance(10)
+
+    assert await handle.aresult(timeout=30) == ["n0", "n1", "n2"]
+    assert calls == [0, 1, 2, "attempt 1", "attempt 2", "attempt 3"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_a_sleep_frees_the_slot_and_uses_no_attempt(app: TaskQ, start: Runner, clock: Clock, kind: str) -> None:
+    runs: list[tuple[int, float]] = []
+
+    @app.task(retention=60, max_retry=0)
+    def plain(context: TaskContext) -> str:
+        runs.append((context.attempt, clock.time()))
+        context.sleep(timedelta(minutes=10))
+        context.sleep(60)
+        return "awake"
+
+    @app.task(retention=60, max_retry=0)
+    async def coroutine(context: TaskContext) -> str:
+        runs.append((context.attempt, clock.time()))
+        await context.asleep(timedelta(minutes=10))
+        await context.asleep(60)
+        return "awake"
+
+    worker = await start(concurrency=1)
+    handle = await (plain if kind == "plain" else coroutine).adelay()
+    await until(lambda: worker.running_count == 0 and state(handle) is TaskState.SCHEDULED)
+    await clock.advance(500)
+    assert len(runs) == 1
+    await clock.advance(180)
+
+    assert await handle.aresult(timeout=30) == "awake"
+    assert [attempt for attempt, _ in runs] == [1, 1, 1]
+    assert 600 <= runs[1][1] - runs[0][1] < 620
+    assert 60 <= runs[2][1] - runs[1][1] < 80
+
+
+async def test_a_loop_continues_after_a_wait_inside_it(app: TaskQ, start: Runner, clock: Clock) -> None:
+    items: list[int] = []
+
+    @app.task(retention=60)
+    async def loop(context: TaskContext) -> None:
+        async for number in context.iterate(range(4)):
+            items.append(number)
+            await context.astep("store", int)  # so that the first cursor is written before the others exist
+            if number == 2:
+                await context.asleep(5)
+
+    await start()
+    handle = await loop.adelay()
+    await clock.advance(10)
+
+    await handle.aresult(timeout=30)
+    assert items == [0, 1, 2, 2, 3]
+
+
+async def test_signals_arrive_in_their_order_also_before_the_wait(app: TaskQ, start: Runner, clock: Clock) -> None:
+    @app.task(retention=60)
+    async def collect(context: TaskContext) -> list[str]:
+        return [(await context.areceive("review", Review, timeout=timedelta(days=7))).note for _ in range(3)]
+
+    handle = await collect.adelay()
+    await handle.asignal("review", Review(True, "before the first run"))
+    await start()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await handle.asignal("review", Review(True, "while it waits"))
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await clock.advance(60)
+    assert state(handle) is TaskState.SCHEDULED
+    await handle.asignal("review", Review(False, "later"))
+
+    assert await handle.aresult(timeout=30) == ["before the first run", "while it waits", "later"]
+
+
+async def test_a_signal_that_does_not_come(app: TaskQ, start: Runner, clock: Clock) -> None:
+    outcomes: list[Any] = []
+
+    @app.task(retention=60, max_retry=0)
+    async def wait(context: TaskContext) -> list[Any]:
+        first = await context.areceive("review", Review, timeout=60, default=None)
+        second = await context.areceive("review", Review, timeout=60, default=None)
+        outcomes.append((first, second))
+        await context.areceive("review", Review, timeout=60)
+        return []
+
+    await start()
+    handle = await wait.adelay()
+    await clock.advance(65)
+    await handle.asignal("review", Review(True))  # for the second wait, because the first is over
+    await until(lambda: bool(outcomes))
+    await clock.advance(65)
+
+    assert outcomes[0] == (None, Review(True))
+    with pytest.raises(TaskFailedError, match="SignalTimeoutError: no signal 'review' has arrived"):
+        await handle.aresult(timeout=30)
+    with pytest.raises(TaskStateError, match="has ended and receives no signals"):
+        await handle.asignal("review")
+    handle.id = "unknown"
+    with pytest.raises(TaskNotFoundError):
+        await handle.asignal("review")
+
+
+async def test_sub_tasks_run_once_and_return_typed_results(app: TaskQ, start: Runner, clock: Clock) -> None:
+    widths: list[int] = []
+
+    @app.task
+    def resize(width: int) -> Review:
+        widths.append(width)
+        return Review(True, str(width))
+
+    @app.task(retention=60, retry_delay=1)
+    async def publish(context: TaskContext) -> list[str]:
+        resized = await context.acall(*(resize.s(width) for width in (320, 800)))
+        more = await context.acall(resize.s(1600))
+        if context.attempt == 1:
+            raise ValueError("once")
+        return [each.note for each in (*resized, *more)]
+
+    await start(concurrency=1)
+    handle = await publish.adelay()
+    await clock.advance(5)
+
+    assert await handle.aresult(timeout=30) == ["320", "800", "1600"]
+    assert widths == [320, 800, 1600]
+
+
+async def test_a_failed_sub_task_raises_its_error_after_the_others_have_ended(app: TaskQ, start: Runner) -> None:
+    ended: list[int] = []
+
+    @app.task(max_retry=0)
+    def part(number: int) -> int:
+        ended.append(number)
+        if number == 0:
+            raise ValueError("broken")
+        return number
+
+    @app.task(retention=60, max_retry=0)
+    async def whole(context: TaskContext) -> None:
+        await context.acall(part.s(0), part.s(1))
+
+    await start()
+    handle = await whole.adelay()
+
+    with pytest.raises(TaskFailedError, match="ValueError: broken"):
+        await handle.aresult(timeout=30)
+    assert sorted(ended) == [0, 1]
+
+
+async def test_emitted_values_are_read_while_the_task_runs(app: TaskQ, start: Runner, clock: Clock) -> None:
+    @app.task(retention=60, retry_delay=1)
+    async def describe(context: TaskContext) -> None:
+        await context.aemit({"line": 1})
+        await context.asleep(60)
+        await context.aemit({"line": 2})
+
+        async def inside() -> None:
+            await context.aemit({"line": 3})
+
+        await context.astep("inside", inside)
+        if context.attempt == 1:
+            raise ValueError("once")
+
+    await start()
+    handle = await describe.adelay()
+    found: list[Any] = []
+
+    async def read() -> None:
+        async for item in handle.stream():
+            found.append((item.value["line"], item.attempt, item.step))  # noqa: PERF401 - watched while it grows
+
+    reading = asyncio.create_task(read())
+    await until(lambda: found == [(1, 1, "")])
+    await clock.advance(65)
+    await asyncio.wait_for(reading, 30)
+
+    assert found == [(1, 1, ""), (2, 1, ""), (3, 1, "inside"), (1, 2, ""), (2, 2, "")]
+    assert [item.value["line"] for item in await asyncio.to_thread(lambda: list(handle.stream()))] == [1, 2, 3, 1, 2]
+
+
+async def test_readers_of_one_task_share_a_subscription_and_each_read(
+    app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+
+    @app.task(retention=60)
+    async def count(context: TaskContext) -> None:
+        await context.aemit(0)
+        await go.wait()
+        for number in range(1, 11):
+            await context.aemit(number)
+
+    await start()
+    handle = await count.adelay()
+    found: list[list[int]] = [[] for _ in range(100)]
+
+    async def read(into: list[int]) -> None:
+        async for item in handle.stream(value_type=int):
+            into.append(item.value)  # noqa: PERF401 - watched while it grows
+
+    reads: list[str] = []
+    run = type(app.runtime.async_runner).run
+
+    async def counted(self: Any, operation: Any, **options: Any) -> Any:
+        reads.append(operation.name)
+        return await run(self, operation, **options)
+
+    readers = [asyncio.create_task(read(each)) for each in found]
+    await until(lambda: all(found) and redis_server.client.pubsub_numsub("taskq:{default}:done")[0][1])
+    monkeypatch.setattr(type(app.runtime.async_runner), "run", counted)
+    (channel,) = redis_server.client.pubsub_numsub("taskq:{default}:done")
+    go.set()
+    await asyncio.wait_for(asyncio.gather(*readers), 30)
+
+    assert channel[1] == 1
+    assert all(each == list(range(11)) for each in found)
+    assert reads.count("read_stream") < 50
+
+
+async def test_a_task_that_declares_its_signals_gets_no_others(app: TaskQ) -> None:
+    @app.task(signals={"review": Review})
+    async def publish(context: TaskContext) -> None:
+        await context.areceive("review", Review, timeout=60)
+
+    handle = await publish.adelay()
+    with pytest.raises(StepError, match="unknown signal 'reveiw'; did you mean 'review'"):
+        await handle.asignal("reveiw", Review(True))
+    for each in (handle, await app.aget(handle.id)):
+        with pytest.raises(StepError, match=r"the value of signal 'review' does not fit: .*; nothing was sent"):
+            await each.asignal("review", {"approved": "maybe"})
+    await handle.asignal("review", Review(True))
+    with pytest.raises(ConfigurationError, match="signals"):
+        publish.using(signals={})
+
+
+async def test_children_are_cancelled_on_request(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    @app.task
+    def part(number: int) -> int:
+        return number
+
+    @app.task
+    async def whole(context: TaskContext) -> None:
+        await context.acall(*(part.using(queue="other").s(number) for number in range(3)))
+
+    worker = await start()
+    handle = await whole.adelay()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await start.stop(worker)
+
+    assert await handle.acancel(children=True)
+    (workflow,) = redis_server.client.zrange("taskq:{default}:wf-ended", 0, -1)
+    assert redis_server.client.hget(f"taskq:{{default}}:wf:{workflow.decode()}", "state") == b"cancelled"
+
+
+async def test_what_is_refused_changes_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    problems: list[str] = []
+
+    @app.task(retention=60)
+    async def wrong(context: TaskContext) -> None:
+        async def nested() -> None:
+            await context.asleep(1)
+
+        for work in (
+            lambda: context.astep("a#b", int),
+            lambda: context.astep("object", object),
+            lambda: context.astep("large", lambda: "x" * 2_000_000),
+            lambda: context.astep("nested", nested),
+            lambda: context.areceive("a:b"),
+            lambda: context.aemit(object()),
+        ):
+            with pytest.raises(StepError) as caught:
+                await work()
+            problems.append(str(caught.value))
+
+    await start()
+    handle = await wrong.adelay()
+    await handle.aresult(timeout=30)
+
+    assert problems == [
+        "name of a step must be 1 to 100 characters of text without '#' and ':', got 'a#b'",
+        "the result of step 'object': object has no JSON form",
+        "the result of step 'large' must be at most 1,048,576 bytes of JSON, got 2,000,002",
+        "name of a sleep 'sleep' is inside step 'nested'; steps cannot be nested",
+        "name of a signal must be 1 to 100 characters of text without '#' and ':', got 'a:b'",
+        "an emitted value: object has no JSON form",
+    ]
+
+
+async def test_a_failure_of_sub_tasks_stays_although_they_are_run_again(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """The task has acted on the failure, so a later run must not see a success."""
+    attempts: list[int] = []
+
+    @app.task(max_retry=0)
+    def part() -> int:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ValueError("broken")
+        return 1
+
+    @app.task(retention=60, max_retry=0)
+    async def whole(context: TaskContext) -> str:
+        try:
+            await context.acall(part.s())
+        except WorkflowFailedError as error:
+            await context.astep("refund", int)
+            await context.areceive("go", timeout=600)
+            return str(error)
+        return "success"
+
+    await start()
+    handle = await whole.adelay()
+    await until(lambda: (wait := handle.refresh().wait) is not None and wait.name == "go")
+    (workflow,) = redis_server.client.zrange("taskq:{default}:wf-ended", 0, -1)
+    await app.workflow(workflow.decode(), "default").aretry()
+    await until(lambda: len(attempts) == 2)
+    await handle.asignal("go")
+
+    assert "ValueError: broken" in await handle.aresult(timeout=30)
+
+
+@pytest.mark.parametrize(("type_", "sent", "got"), [(bool, {"approved": True}, True), (Review, False, Review(False))])
+async def test_approvals_fit_a_bool_and_a_class(app: TaskQ, start: Runner, type_: Any, sent: Any, got: Any) -> None:
+    answers: list[Any] = []
+
+    @app.task(retention=60, signals={"review": type_})
+    async def ask(context: TaskContext) -> None:
+        answers.append(await context.areceive("review", type_, timeout=600))
+
+    await start()
+    handle = await ask.adelay()
+    await handle.asignal("review", sent)
+    await handle.aresult(timeout=30)
+
+    assert answers == [got]
+
+
+async def test_a_signal_that_does_not_fit_can_be_deleted(app: TaskQ, start: Runner) -> None:
+    answers: list[Any] = []
+
+    @app.task(retention=60, max_retry=0)
+    async def ask(context: TaskContext) -> None:
+        answers.extend([await context.areceive("number", int, timeout=600) for _ in range(2)])
+
+    worker = await start()
+    handle = await ask.adelay()
+    await handle.asignal("number", "one")
+    await handle.asignal("number", 2)
+    with pytest.raises(TaskFailedError, match=r"to delete it, run `taskq task forget-step --queue <queue> <task id> "):
+        await handle.aresult(timeout=30)
+    inspector = AsyncInspector(app)
+    assert await inspector.forget_step("default", handle.id, "number#1") is True
+    await inspector.run_task("default", handle.id)
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await handle.asignal("number", 3)
+    await until(lambda: bool(answers))
+    await start.stop(worker)
+
+    assert answers == [2, 3]
+
+
+async def test_output_of_code_that_a_task_leaves_behind_ends_with_it(app: TaskQ, start: Runner) -> None:
+    leftover: list[asyncio.Task[None]] = []
+
+    @app.task(retention=60)
+    async def leave(context: TaskContext) -> str:
+        async def produce() -> None:
+            while True:
+                await context.aemit("x" * 1000)
+                await asyncio.sleep(0)
+
+        leftover.append(asyncio.create_task(produce()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return "done"
+
+    await start()
+    handle = await leave.adelay()
+
+    assert await handle.aresult(timeout=30) == "done"
+    with pytest.raises(TaskInterrupted):
+        await leftover[0]
+
+
+async def test_an_unknown_position_of_a_stream_is_refused(app: TaskQ) -> None:
+    handle = await app.remote("note").adelay()
+    with pytest.raises(StepError, match="after must be the id of an item of the stream, got 'x'"):
+        handle.stream(after="x")

@@ -1,0 +1,342 @@
+"""Durable tasks whose steps run concurrently, whose worker stops, or whose sub-tasks cannot be enqueued at once."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskq_core import OnConflict, TaskContext, TaskHandle, TaskQ, TaskState, Unique
+from taskq_core.broker.operations import steps
+from taskq_core.errors import (
+    BrokerUnavailableError,
+    DuplicateTaskError,
+    EnqueueError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskStateError,
+)
+from taskq_core.wire import QueueKeys
+from taskq_core.workflow.aio import AsyncWorkflowClient
+from tests.clock import Clock
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, hears_cancels, until
+
+pytestmark = pytest.mark.redis
+
+
+def queue_of(app: TaskQ) -> QueueKeys:
+    return app.runtime.keys.queue("default")
+
+
+async def some_requests(app: TaskQ) -> None:
+    """Let Redis answer so often that a worker could settle a run meanwhile."""
+    for _ in range(20):
+        await asyncio.to_thread(app.runtime.runner.run, steps.read_steps(queue_of(app), "unknown"))
+
+
+def state(handle: TaskHandle[Any]) -> TaskState:
+    return handle.refresh().state
+
+
+@pytest.mark.parametrize("way", ["gather", "task group"])
+async def test_the_results_of_concurrent_steps_are_stored_when_one_fails(
+    app: TaskQ, start: Runner, clock: Clock, way: str
+) -> None:
+    calls: list[str] = []
+    has_failed = asyncio.Event()
+
+    async def fail(attempt: int) -> str:
+        calls.append("fail")
+        if attempt == 1:
+            has_failed.set()
+            raise ValueError("once")
+        return "second time"
+
+    async def finish() -> str:
+        calls.append("finish")
+        await has_failed.wait()
+        await some_requests(app)
+        return "first time"
+
+    @app.task(retention=60, retry_delay=1)
+    async def both(context: TaskContext) -> list[str]:
+        works = [context.astep("fail", fail, context.attempt), context.astep("finish", finish)]
+        if way == "gather":
+            return list(await asyncio.gather(*works))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in works]
+        return [each.result() for each in tasks]
+
+    await start()
+    handle = await both.adelay()
+    await until(lambda: state(handle) is TaskState.RETRY)
+    await clock.advance(5)
+
+    assert await handle.aresult(timeout=30) == ["second time", "first time"]
+    assert calls == ["fail", "finish", "fail"]
+
+
+@pytest.mark.parametrize("way", ["gather", "task group"])
+async def test_a_run_waits_after_its_concurrent_steps_have_ended(
+    app: TaskQ, start: Runner, clock: Clock, way: str
+) -> None:
+    calls: list[str] = []
+
+    async def finish() -> str:
+        calls.append("begin")
+        await some_requests(app)
+        calls.append("end")
+        return "done"
+
+    @app.task(retention=600, max_retry=0)
+    async def both(context: TaskContext) -> str:
+        works = [context.astep("finish", finish), context.asleep(60), context.areceive("go")]
+        if way == "gather":
+            return str((await asyncio.gather(*works))[0])
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in works]
+        return str(tasks[0].result())
+
+    await start()
+    handle = await both.adelay()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    assert calls == ["begin", "end"]
+    await clock.advance(61)
+    await handle.asignal("go")
+    await clock.advance(61)
+
+    assert await handle.aresult(timeout=30) == "done"
+    assert calls == ["begin", "end"]
+
+
+async def test_output_after_an_interruption_replaces_the_output_before_it(app: TaskQ, start: Runner) -> None:
+    release = asyncio.Event()
+
+    @app.task(retention=60)
+    async def describe(context: TaskContext) -> None:
+        await context.aemit("a")
+        await context.areceive("go")
+        await context.aemit("b")
+        await release.wait()
+
+    worker = await start(shutdown_grace=0)
+    handle = await describe.adelay()
+    await handle.asignal("go")
+    items = aiter(handle.stream())
+    seen = [await anext(items), await anext(items)]
+    await start.stop(worker)
+    assert state(handle) is TaskState.PENDING, "a stop uses no attempt"
+    release.set()
+    await start()
+    seen += [each async for each in items]
+
+    assert [(each.value, each.attempt) for each in seen] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+async def test_what_a_run_did_before_its_end_is_stored(app: TaskQ, start: Runner) -> None:
+    """The step ends, and emits, after the worker has interrupted it."""
+    calls: list[str] = []
+
+    @app.task(retention=60)
+    async def work(context: TaskContext) -> str:
+        async def finish() -> str:
+            calls.append("begin")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await context.aemit("interrupted")
+            return "done"
+
+        result = await context.astep("finish", finish)
+        if len(calls) == 1:
+            calls.append("again")
+            raise asyncio.CancelledError
+        return result
+
+    worker = await start(shutdown_grace=0)
+    handle = await work.adelay()
+    await until(lambda: bool(calls))
+    await start.stop(worker)
+    await start()
+
+    assert await handle.aresult(timeout=30) == "done"
+    assert calls == ["begin", "again"]
+    assert [each.value async for each in handle.stream()] == ["interrupted"]
+
+
+async def test_many_short_values_are_sent_in_bounded_batches(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    emit = steps.emit
+
+    def noted(queue: QueueKeys, task_id: str, values: Any, **more: Any) -> Any:
+        sizes.append(len(values))
+        return emit(queue, task_id, values, **more)
+
+    monkeypatch.setattr(steps, "emit", noted)
+
+    @app.task(retention=60)
+    async def count(context: TaskContext) -> None:
+        for number in range(2_500):
+            await context.aemit(number)
+
+    await start()
+    handle = await count.adelay()
+    values = [each.value async for each in handle.stream()]
+
+    assert values == list(range(2_500))
+    assert max(sizes) <= 1_000
+
+
+async def test_sub_tasks_are_enqueued_once_redis_answers_again(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an attempt, and once, although the first request had reached Redis."""
+    runs: list[int] = []
+    failures = 0
+    enqueue = AsyncWorkflowClient.enqueue_children
+
+    async def unreliable(self: Any, *args: Any, **more: Any) -> None:
+        nonlocal failures
+        await enqueue(self, *args, **more)
+        failures += 1
+        if failures < 3:
+            raise EnqueueError("a workflow", "default", "id", "no answer") from BrokerUnavailableError("no answer")
+
+    monkeypatch.setattr(AsyncWorkflowClient, "enqueue_children", unreliable)
+
+    @app.task
+    def child(number: int) -> int:
+        runs.append(number)
+        return number
+
+    @app.task(retention=60, max_retry=0)
+    async def parent(context: TaskContext) -> list[int]:
+        return await context.acall(child.s(1), child.s(2))
+
+    await start()
+    handle = await parent.adelay()
+
+    assert await handle.aresult(timeout=30) == [1, 2]
+    assert sorted(runs) == [1, 2]
+
+
+async def test_a_later_task_with_the_same_id_gets_its_own_sub_tasks(app: TaskQ, start: Runner) -> None:
+    @app.task
+    def child(number: int) -> int:
+        return number
+
+    @app.task(task_id="same", max_retry=0, retention=0)
+    async def parent(context: TaskContext, number: int) -> None:
+        results.append(await context.acall(child.s(number)))
+
+    results: list[list[int]] = []
+    await start()
+    await parent.adelay(1)
+    await until(lambda: len(results) == 1)
+    await until(lambda: not app.runtime.runner.run(steps.read_steps(queue_of(app), "same")))
+    await parent.adelay(2)
+    await until(lambda: len(results) == 2)
+
+    assert results == [[1], [2]]
+
+
+async def test_steps_and_waits_have_a_maximum(app: TaskQ, start: Runner) -> None:
+    @app.task(max_retry=0, retention=60)
+    async def endless(context: TaskContext) -> None:
+        while True:
+            await context.areceive("never", timeout=0, default=None)
+
+    await start()
+    handle = await endless.adelay()
+
+    with pytest.raises(TaskFailedError, match="a task has at most 1,000 steps and waits"):
+        await handle.aresult(timeout=30)
+
+
+async def test_cancelling_a_task_that_waits_or_runs_a_step(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """A cancelled task does not continue, and leaves nothing behind."""
+    begun = asyncio.Event()
+
+    async def long() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @app.task
+    async def waits(context: TaskContext) -> None:
+        await context.areceive("go")
+
+    @app.task
+    async def works(context: TaskContext) -> None:
+        await context.astep("long", long)
+
+    worker = await start()
+    await until(lambda: hears_cancels(redis_server))
+    waiting, working = await waits.adelay(), await works.adelay()
+    await until(lambda: state(waiting) is TaskState.SCHEDULED)
+    await begun.wait()
+
+    assert await waiting.acancel()
+    assert await working.acancel(keep=False)
+
+    await until(lambda: worker.running_count == 0)
+    await until(lambda: redis_server.client.keys("asynq:{default}:t:*") == [])
+    assert redis_server.client.keys(f"taskq:{{default}}:*:{waiting.id}") == []
+    (record,) = redis_server.client.keys("taskq:{default}:steps:*")
+    assert 0 < redis_server.client.ttl(record) <= 60
+    with pytest.raises(TaskNotFoundError):
+        await waiting.asignal("go")
+
+
+async def test_a_task_with_steps_is_not_moved_or_replaced(app: TaskQ, start: Runner) -> None:
+    seen: list[int] = []
+
+    @app.task(unique=Unique(args=(), on_conflict=OnConflict.REPLACE))
+    async def waits(context: TaskContext, number: int) -> None:
+        await context.areceive("go")
+        seen.append(number)
+
+    await start()
+    handle = await waits.adelay(1)
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+
+    with pytest.raises(TaskStateError, match="the task has stored steps or signals, which stay in its queue"):
+        handle.move("other")
+    with pytest.raises(DuplicateTaskError):
+        await waits.adelay(2)
+    await handle.asignal("go")
+    await until(lambda: seen == [1])
+
+
+async def test_a_task_that_waits_beyond_its_expiry_goes_on(app: TaskQ, start: Runner, clock: Clock) -> None:
+    @app.task(retention=600, expires=60)
+    async def sleeps(context: TaskContext) -> str:
+        await context.asleep(120)
+        return "awake"
+
+    await start()
+    handle = await sleeps.adelay()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await clock.advance(125)
+
+    assert await handle.aresult(timeout=30) == "awake"
+
+
+async def test_a_step_without_a_stored_record_is_an_error(
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
+) -> None:
+    @app.task(max_retry=0, retention=60)
+    async def sleeps(context: TaskContext) -> None:
+        await context.asleep(60)
+
+    await start()
+    handle = await sleeps.adelay()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    redis_server.client.delete(f"taskq:{{default}}:steps:{handle.id}")
+    await clock.advance(65)
+
+    with pytest.raises(TaskFailedError, match="the stored steps of this task are lost"):
+        await handle.aresult(timeout=30)
