@@ -184,7 +184,7 @@ class LimitMachine(RuleBasedStateMachine):
         assert self.ask(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner, archive=ARCHIVE))) == "1"
         if outcome in (Outcome.DONE, Outcome.COMPLETE, Outcome.ARCHIVE):
             self.tasks[task_id].passes = False
-        if outcome not in (Outcome.REQUEUE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED):
+        if outcome not in (Outcome.REQUEUE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.WAIT):
             self.tasks[task_id].is_moved = True  # run again, it joins anew
 
     @rule(verdict=st.sampled_from((Verdict.RETRY, Verdict.ARCHIVE)))

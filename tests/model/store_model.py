@@ -291,7 +291,8 @@ class StoreModel:
             codes[position] = "1"
             task = queue.tasks[end.task_id]
             task.owner = ""
-            task.cursor = "" if end.outcome is Outcome.COMPLETE else end.cursor.decode() or task.cursor
+            if end.outcome is not Outcome.WAIT:
+                task.cursor = "" if end.outcome is Outcome.COMPLETE else end.cursor.decode() or task.cursor
             if end.outcome is Outcome.DONE:
                 self.delete(queue, end.task_id, end.unique_key)
             elif end.outcome is Outcome.REQUEUE:
@@ -309,10 +310,12 @@ class StoreModel:
                 elif end.outcome is Outcome.ARCHIVE:
                     task.state, task.score = "archived", self.now_s
                     archived += 1
+                elif end.outcome is Outcome.WAIT:
+                    task.state, task.score = "scheduled", -(-end.delay_ms // 1000)
                 else:
                     task.state, task.score = "retry", self.due(end.delay_ms)
                 self.follow(queue, end.task_id, task.rule, end.unique_key, task.state)
-            processed += end.outcome not in {Outcome.REQUEUE, Outcome.RETRY_UNCOUNTED}
+            processed += end.outcome not in {Outcome.REQUEUE, Outcome.RETRY_UNCOUNTED, Outcome.WAIT}
             failed += end.outcome in {Outcome.RETRY, Outcome.ARCHIVE}
         if archived:
             self.trim(queue)

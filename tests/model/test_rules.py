@@ -10,6 +10,7 @@ from hypothesis import Phase
 
 from taskq_core import TaskQ
 from taskq_core.broker.sync import SyncRunner
+from tests.model.durable import DurableMachine
 from tests.model.flowing import FlowMachine
 from tests.model.limited import LimitMachine
 from tests.model.test_model import MUTANT_RUNS, explore, mutant
@@ -39,7 +40,11 @@ def test_limits_hold_in_any_order(
 
 LIMIT_MUTANTS = {
     "settle: a place is not given back": ("settle", "limits.let_go(id, key, of_sequence[outcome])", ""),
-    "settle: a retry loses its turn": ("settle", "r = 'retry', n = 'retry', a = 'archive'", "a = 'archive'"),
+    "settle: a retry loses its turn": (
+        "settle",
+        "r = 'retry', n = 'retry', w = 'retry', a = 'archive'",
+        "a = 'archive'",
+    ),
     "recover: a place is not given back": ("recover", "limits.let_go(id, key, kept_place[verdict])", ""),
     "enqueue: one place too many": ("enqueue", "own('ZCARD', holders) >= places", "own('ZCARD', holders) > places"),
     "enqueue: past those who wait": ("enqueue", "waiting > 0 or not take(limit, id)", "not take(limit, id)"),
@@ -137,6 +142,60 @@ def test_a_wrong_order_is_noticed(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
 ) -> None:
     machine = UrgentMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
+
+    with pytest.raises(AssertionError):
+        explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))
+
+
+@pytest.mark.timeout(0)
+def test_durable_tasks_lose_nothing_in_any_order(
+    runner: SyncRunner, redis_server: RedisServer, model_runs: int, request: pytest.FixtureRequest
+) -> None:
+    runs = max(1, model_runs // SHARE)
+    machine = DurableMachine.on(runner, redis_server.client)
+
+    explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
+
+
+DURABLE_MUTANTS = {
+    "store_step: no fence": ("store_step", "not score or fields[1] ~= ARGV[1] .. ':' .. score", "false"),
+    "load_steps: no fence": (
+        "load_steps",
+        "not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score",
+        "false",
+    ),
+    "emit: no fence": (
+        "emit",
+        "not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score",
+        "false",
+    ),
+    "emit: a late batch": ("emit", "tonumber(number) >= tonumber(ARGV[4])", "number == ARGV[4]"),
+    "store_step: a second result": ("store_step", "redis.call('HSETNX', KEYS[3]", "1 - redis.call('HSET', KEYS[3]"),
+    "signal: no wake-up": ("signal", "resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)", ""),
+    "signal: a repeat": ("signal", "redis.call('HEXISTS', KEYS[2], 'i:' .. ARGV[5]) == 1", "false"),
+    "settle: an arrived signal": ("settle", "resume(ARGV[3], own, now_ns, now_ms, id, awaited)", ""),
+    "settle: a cancellation": ("settle", "outcome == 'w' and instead_of_waiting(key)", "false"),
+    "signal: the record of an earlier task": ("signal", "redis.call('DEL', record, stream)", ""),
+    "load_steps: the record of an earlier task": ("load_steps", "redis.call('DEL', record, stream)", ""),
+    "load_steps: a wait without end": ("load_steps", "redis.call('HDEL', KEYS[3], 'waiting')", ""),
+    "load_steps: a repeat counts": ("load_steps", "run ~= ARGV[2]", "true"),
+    "settle: sub-tasks of an earlier task": (
+        "settle",
+        "type(begun) == 'string' and string.match(begun, ' (.*)$') == id_of()",
+        "type(begun) == 'string'",
+    ),
+    "settle: the end of sub-tasks": ("settle", "of_children and 'e:' .. name or wait", "wait"),
+    "revoke: the record stays": ("revoke", "forget_steps(ARGV[2], ARGV[1])", ""),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
+@pytest.mark.parametrize("change", DURABLE_MUTANTS.values(), ids=DURABLE_MUTANTS)
+def test_a_wrong_script_of_durable_tasks_is_noticed(
+    runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
+) -> None:
+    machine = DurableMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
 
     with pytest.raises(AssertionError):
         explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))

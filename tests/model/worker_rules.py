@@ -118,17 +118,19 @@ class WorkerRules(Asking):
         task = self.model.queues[name].tasks.get(task_id)
         lock = lock_named_by(task) if task else ""
         group = names_in(task.message)["group_key"] if task else ""
+        is_wait = outcome is Outcome.WAIT
+        cursor = b"%d" % delay_ms if delay_ms > 1 and outcome not in (Outcome.DONE, Outcome.COMPLETE) else b""
         return Settlement(
             task_id,
             outcome,
             run,
             self.message(name, task_id, retried=1, unique_key=lock, group_key=group),
             seconds=20,
-            delay_ms=delay_ms,
+            delay_ms=delay_ms + self.model.now_s * 1000 * is_wait,
             unique_key=lock,
             result=b"result" if outcome is Outcome.COMPLETE and delay_ms > 1 else b"",
             is_young=delay_ms > 1,
-            cursor=b"%d" % delay_ms if delay_ms > 1 and outcome not in (Outcome.DONE, Outcome.COMPLETE) else b"",
+            cursor=b"0 z:sleep" if is_wait else cursor,
         )
 
     @precondition(lambda self: self.leases)

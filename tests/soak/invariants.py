@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from tests.soak import (
     invariants_bounds,
+    invariants_durable,
     invariants_flows,
     invariants_limits,
     invariants_rules,
@@ -40,6 +41,7 @@ INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
     invariants_rules.in_time,
     invariants_limits.urgent_first,
     invariants_rules.nothing_left_over,
+    invariants_durable.steps_and_signals,
 )
 
 

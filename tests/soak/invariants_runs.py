@@ -26,6 +26,8 @@ def extra_runs(evidence: Evidence) -> Verdict:
         for before, run in itertools.pairwise(task.runs):
             if before.how == "raised" and before.outcome == "retried" and before.lost_at is None:
                 continue
+            if before.outcome == "waiting":
+                continue  # it goes on
             used += 1
             reason = incidents.takes_task(before.pid, before.started, run.started, leases)
             if not reason and (reason := incidents.forgets(before.started, before.ended or run.started)):
@@ -94,13 +96,13 @@ def owners_only(evidence: Evidence) -> Verdict:
 
 
 def bounded_runs(evidence: Evidence) -> Verdict:
-    """8: no task runs more often than its retries allow, not counting runs that were given back."""
-    verdict = Verdict(number=8, title="at most max_retry + 1 runs, and one for each time it was given back")
+    """8: no task runs more often than its retries allow, not counting runs that were given back or waited."""
+    verdict = Verdict(number=8, title="at most max_retry + 1 runs, and one for each time it was given back or waited")
     most = 0
     for task in evidence.history.tasks.values():
         if task.id in evidence.incidents.damaged or task.name not in evidence.max_retry:
             continue
-        given_back = sum(run.outcome == "requeued" for run in task.runs)
+        given_back = sum(run.outcome in ("requeued", "waiting") for run in task.runs)
         forgotten = sum(bool(evidence.incidents.forgets(run.started, run.ended or run.started)) for run in task.runs)
         limit = evidence.max_retry[task.name] + 1 + given_back + forgotten
         most = max(most, len(task.runs))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq_core.tasks.canvas import Signature
-from tests.soak import program, rules
+from tests.soak import durable, program, rules
 from tests.soak.flows import SHORT_S, Shape, Shapes
 
 CANARY = "canary-7d41c6"
@@ -42,6 +42,7 @@ _RULED = {
     "walk": 0.4,
     "ranked": 2,
     "late": 1,
+    "durable": 1.5,
 }
 
 
@@ -188,6 +189,8 @@ class Mixture:
             case "walk":
                 facts["items"] = draw.randint(10, 60)
                 return draw.choice((rules.walk, rules.awalk)).s(slot, facts["items"])
+            case "durable":
+                return durable.durable.s(slot)
             case "ranked":
                 facts["priority"] = options["priority"] = draw.choice((0, 0, 3, 9))
                 return rules.ranked.s(slot)

@@ -6,6 +6,7 @@ from typing import Any
 from taskq_core.wire import QueueKeys
 
 ALWAYS = (
+    "steps",
     *("absent", "call", "lim:due", "lim:check", "lim:keepers", "lim:wake", "leader", "limits", "letters", "moved"),
     *(
         "peers",

@@ -7,6 +7,7 @@ import pytest
 
 from tests.soak import (
     invariants_bounds,
+    invariants_durable,
     invariants_flows,
     invariants_limits,
     invariants_rules,
@@ -25,15 +26,15 @@ SOUND = [*enqueued(1.0, "a", slot=7), *ran(1.2, "a"), *enqueued(2.0, "b", slot=8
 
 
 def test_all_hold_for_what_is_sound() -> None:
-    """The fifteen of the catalogue, what the faults themselves expect, and eleven of workflows and rules of tasks."""
+    """Fifteen of the catalogue, what faults expect, and twelve of workflows, rules and steps of tasks."""
     verdicts = judge(evidence(*SOUND, *RULED, stored=LETTERED))
 
-    assert [verdict.failures for verdict in verdicts] == [[]] * 27
-    assert sorted(verdict.number for verdict in verdicts) == list(range(27))
+    assert [verdict.failures for verdict in verdicts] == [[]] * 28
+    assert sorted(verdict.number for verdict in verdicts) == list(range(28))
 
 
 def test_every_invariant_is_asked_for_by_its_number() -> None:
-    assert len(INVARIANTS) == len({invariant.__name__ for invariant in INVARIANTS}) == 27
+    assert len(INVARIANTS) == len({invariant.__name__ for invariant in INVARIANTS}) == 28
 
 
 def killed(t: float, pid: int = WORKER_A) -> list[dict[str, Any]]:
@@ -76,6 +77,33 @@ def limited(name: str, *starts: float, lasts: float = 0.1, pid: int = WORKER_A, 
     return found
 
 
+def durable(*facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """A durable task in two runs: the first waits. Of each fact the run, 1 or 2, and what it writes."""
+    found = enqueued(7.0, "durable", name="durable")
+    found += ran(8.0, "durable", name="durable", run=70, lasts=1.0, how="interrupted", outcome="waiting")
+    found += ran(12.0, "durable", name="durable", run=71, lasts=1.0)
+    for at, fact in enumerate(facts):
+        run = fact.pop("in_run")
+        started = 8.0 if run == 1 else 12.0
+        found.append(told(started + 0.05 * (1 + at), "durable", "durable", run=69 + run, **fact))
+    return found
+
+
+RIGHT: tuple[dict[str, Any], ...] = (
+    {"in_run": 1, "step": "ask", "ran": "a"},
+    {"in_run": 1, "step": "ask", "has": "a"},
+    {"in_run": 1, "sending": "s"},
+    {"in_run": 1, "sent": "s"},
+    {"in_run": 2, "step": "ask", "has": "a"},
+    {"in_run": 2, "step": "first signal", "has": "s"},
+    {"in_run": 2, "step": "second signal", "has": None},
+)
+
+
+def durable_with(*more: dict[str, Any], without: str = "") -> list[dict[str, Any]]:
+    return durable(*(dict(each) for each in RIGHT if each.get("step") != without), *map(dict, more))
+
+
 def walked(*runs: tuple[int, ...], of: int = 4) -> list[dict[str, Any]]:
     """A task that iterates in several runs, each given back by a worker that was told to end."""
     found = enqueued(7.0, "walk", name="walk", items=of)
@@ -107,6 +135,7 @@ RULED = [
     *limited("rated", 12.0, 12.01, 12.2),
     *limited("ordered", 13.0, 14.0, limit_key="a"),
     *walked((0, 1), (1, 2, 3)),
+    *durable_with(),
     event(8.5, "terminated", place="worker-0", process=WORKER_A, expects="short"),
     event(20.0, "exited", place="worker-0", process=WORKER_A, status=0),
     *lettered("dead:default:bad:1"),
@@ -426,6 +455,31 @@ BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
     ("an item left out", invariants_rules.iterations_go_on, lambda: evidence(*walked((0, 1), (3,)))),
     ("two items doubled", invariants_rules.iterations_go_on, lambda: evidence(*walked((0, 1, 2), (1, 2, 3)))),
     ("an iteration that ends too soon", invariants_rules.iterations_go_on, lambda: evidence(*walked((0, 1, 2)))),
+    (
+        "a step that ran after its result was stored",
+        invariants_durable.steps_and_signals,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "ask", "ran": "b"})),
+    ),
+    (
+        "another result",
+        invariants_durable.steps_and_signals,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "ask", "has": "b"})),
+    ),
+    (
+        "a signal that arrived twice",
+        invariants_durable.steps_and_signals,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "second signal", "has": "s"}, without="second signal")),
+    ),
+    (
+        "a signal that nobody sent",
+        invariants_durable.steps_and_signals,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "second signal", "has": "x"}, without="second signal")),
+    ),
+    (
+        "a signal that was lost",
+        invariants_durable.steps_and_signals,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "first signal", "has": None}, without="first signal")),
+    ),
     ("no letter", invariants_rules.one_letter_each, lambda: evidence(*lettered(), stored=LETTERED)),
     ("two letters", invariants_rules.one_letter_each, lambda: evidence(*lettered("x", "y"), stored=LETTERED)),
     ("a letter of what is not archived", invariants_rules.one_letter_each, lambda: evidence(*lettered("x"))),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taskq_core.worker import Worker, WorkerConfig
-from tests.soak import flows, rules  # noqa: F401 - tasks of theirs
+from tests.soak import durable, flows, rules  # noqa: F401 - tasks of theirs
 from tests.soak.ledger import Ledger
 from tests.soak.program import Outcomes, app, open_books
 

@@ -79,11 +79,12 @@ def test_the_demo_shows_one_trace_for_every_request(tmp_path: Path) -> None:
     status, output, errors = run_demo("--trace-svg", tmp_path / "trace.svg")
 
     assert (status, errors) == (0, "")
-    assert output.endswith("\nAll 13 tasks of 8 requests are done, each in the trace of its request.\n")
+    assert output.endswith("\nAll 14 tasks of 9 requests are done, each in the trace of its request.\n")
     shown = trees(output)
     resize = IMAGE_SPANS["image:resize"]
     site, api = "studio-site", "studio-api"
     batch = shown.pop("POST /photos/process/ on the Django site")
+    publish = shown.pop("POST /photos/2/publish on the FastAPI app")
     assert shown == {
         "POST /signup/ on the Django site": one_task("POST signup/", site, "critical", "smtp.send"),
         "POST /photos/ on the Django site": one_task("POST photos/", site, "default", *resize) * 2,
@@ -100,6 +101,16 @@ def test_the_demo_shows_one_trace_for_every_request(tmp_path: Path) -> None:
     assert sorted(name for depth, name, _ in batch if depth == 2) == ["process default"] * 4 + ["process low"] * 2
     own = [name for spans in IMAGE_SPANS.values() for name in spans] * 2
     assert sorted(name for depth, name, _ in batch if depth == 3) == sorted(own)
+    runs = [(depth, name) for depth, name, _ in publish if depth == 2 or name.startswith("step ")]
+    assert runs == [
+        (2, "process default"),
+        (3, "step ask"),
+        (2, "process default"),
+        (2, "process default"),
+        (3, "step publish"),
+    ]
+    assert sorted(name for depth, name, _ in publish if depth == 5) == sorted(resize * 2)
+    assert "\nThe stream of photo:publish: waiting for the editor, approved\n" in output
     drawn = ElementTree.parse(tmp_path / "trace.svg").iter("{http://www.w3.org/2000/svg}text")
     names = [name for _, name, _ in shown["POST /photos/2/resize on the FastAPI app"]]
     assert [each.text for each in drawn if each.text in names] == names

@@ -16,7 +16,7 @@ from typing import Any
 from opentelemetry import trace
 
 from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskContext, TaskQ, current_task
-from taskq_core.errors import TaskInterrupted
+from taskq_core.errors import StepError, TaskInterrupted
 from taskq_core.tasks.middleware import Middleware
 
 app = TaskQ("redis://localhost:1", defaults={"retention": 600, "max_retry": 0}, enqueue_timeout=60)
@@ -32,6 +32,24 @@ class Marking(Middleware):
 
 
 app.use(Marking())
+
+
+@app.task(executor="process")
+def durable(context: TaskContext) -> list[str]:
+    """Return the errors of the methods for steps."""
+    errors = []
+    for call in (
+        lambda: context.step("step", int),
+        lambda: context.sleep(1),
+        lambda: context.receive("go"),
+        lambda: context.call(who.s()),
+        lambda: context.emit(1),
+    ):
+        try:
+            call()
+        except StepError as error:
+            errors.append(str(error))
+    return errors
 
 
 @app.task(executor="process")

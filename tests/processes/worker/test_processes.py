@@ -532,3 +532,13 @@ async def test_results_over_the_limit_never_reach_the_worker(start: Runner) -> N
         with pytest.raises(ResultTooLargeError):
             await handle.aresult(PATIENCE_S)
         assert (await handle.arefresh()).oversized_result == OversizedResult(size=size, limit=10)
+
+
+async def test_steps_are_refused_in_a_separate_process(app: TaskQ, start: Runner) -> None:
+    await start()
+    handle = await tasks.durable.adelay()
+
+    errors = await handle.aresult(timeout=60)
+
+    assert len(errors) == 5
+    assert {each.partition(":")[0] for each in errors} == {"a task with executor='process' has no steps"}

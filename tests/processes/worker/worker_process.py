@@ -17,10 +17,12 @@ from taskq_core import Concurrency, GroupedTask, Signature, TaskContext, TaskInf
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.processes.worker import harm
+from tests.processes.worker.durable_task import Ledger
 
 app = TaskQ(os.environ.get("URL", "redis://localhost:1"), defaults={"retention": 600, "max_retry": 3})
 notes: redis.Redis
 one_dies = threading.Lock()
+ledger = Ledger(app)
 
 
 def note(name: str, what: str) -> None:
@@ -270,6 +272,7 @@ def main() -> int:
     app.configure(type(app.settings).from_mapping({"URL": settings["url"], "DEFAULTS": dict(app.settings.defaults)}))
     notes = redis.from_url(settings["notes"], client_name="notes")
     notes.ping()
+    ledger.notes = notes
     harm.install(settings["harm"], notes)
     return Worker(app, WorkerConfig(**settings["config"]), listener=Told()).run()
 

@@ -1,0 +1,359 @@
+"""One durable task in the store and in a small model: steps, waits, signals, sub-tasks and output in any order.
+
+Its worker crashes, is stopped, and sends requests of earlier runs. Its id is used again after it was deleted. After
+every rule the store has the state, record and output of the model, so no wake-up, signal or result is lost.
+"""
+
+from typing import Any, ClassVar, Self, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskq_core.broker.operations import actions, new_tasks, runs, services, steps, views, workflows
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import CancelOutcome, Recovery, Verdict
+from taskq_core.broker.operations.steps import LoadedSteps, Refusal
+from taskq_core.broker.scripts import Script
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.wire import Keys
+from tests.clock import at_time
+
+T = TypeVar("T")
+
+START_S = 2_000_000_000
+LEASE_S, GRACE_S = 30, 30
+NAMES = ("go", "ok")
+COMPARED = ("s:", "r:", "n:", "c:", "e:", "x", "waiting", "try")
+
+names = st.sampled_from(NAMES)
+
+
+class DurableMachine(RuleBasedStateMachine):
+    """The task `t`. Made usable by `on`."""
+
+    runner: ClassVar[SyncRunner]
+    client: ClassVar[Any]
+    mutants: ClassVar[dict[str, Script]]
+
+    @classmethod
+    def on(cls, runner: SyncRunner, client: Any, mutants: dict[str, Script] | None = None) -> type[Self]:
+        """Return the machine for a store, with scripts sent instead of those of the same name."""
+        return type("Durable", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.queue = Keys().queue("default")
+        self.now_s, self.call, self.serial = START_S, 0, 0
+        self.state, self.until_s = "", 0
+        self.record: dict[str, bytes] = {}
+        self.ids: list[str] = []
+        self.old_runs: list[int] = []
+        self.output: list[tuple[int, bytes]] = []
+        self.emits = 0
+        self.is_cancelled = False
+        self.children: list[tuple[str, int]] = []
+
+    def ask(self, operation: Operation[T], *, timed: bool = True) -> T:
+        if operation.script is not None:
+            operation.script = self.mutants.get(operation.script.name, operation.script)
+        return self.runner.run(at_time(self.now_s * 10**9, operation) if timed else operation)
+
+    def next(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    @property
+    def attempt(self) -> int:
+        return int(self.record["try"].partition(b" ")[0])
+
+    def forget(self) -> None:
+        """The task is gone."""
+        self.state, self.record, self.ids, self.output = "", {}, [], []
+
+    # --- the task and its runs ----------------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.state)
+    @rule()
+    def enqueue(self) -> None:
+        assert self.ask(new_tasks.enqueue(self.queue, [NewTask("t", b"t")], ReceiptSlot(f"r{self.next()}"))) == "1"
+        self.state = "pending"
+
+    @rule(ends=st.booleans())
+    def run_what_is_pending(self, ends: bool) -> None:
+        """Sub-tasks end at once, or later. The task starts and reads its record, twice if the answer is lost."""
+        self.call += 1
+        dequeue = runs.dequeue(self.queue, owner="w", call=self.call, limit=100, lease_s=LEASE_S)
+        for task_id, _ in self.ask(dequeue).tasks:
+            if task_id == "t":
+                self._start()
+            else:
+                self.children.append((task_id, self.call))
+        while ends and self.children:
+            self.end_a_sub_task()
+
+    @precondition(lambda self: self.children)
+    @rule()
+    def end_a_sub_task(self) -> None:
+        task_id, run = self.children.pop()
+        end = Settlement(task_id, Outcome.DONE, run, b"child")
+        assert self.ask(runs.settle(self.queue, [end], owner="w")) == "1"
+        self._end_child(task_id)
+
+    def _start(self) -> None:
+        assert self.state == "pending"
+        self.state, self.emits, self.is_cancelled = "active", 0, False
+        count, _, before = self.record.get("try", b"0 ").decode().partition(" ")
+        if before != "w":
+            count = str(int(count) + 1)
+            self.record.pop("x", None)
+        self.record["try"] = f"{count} w.{self.call}".encode()
+        self.record.pop("waiting", None)
+        for _ in range(2):
+            loaded = self.ask(steps.load_steps(self.queue, "t", owner="w", run=self.call))
+            assert isinstance(loaded, LoadedSteps)
+            assert compared(loaded.record) == self.record
+
+    def _end_child(self, task_id: str) -> None:
+        begun = b"1 " + task_id.removeprefix("child-").encode()
+        name = next((field[2:] for field, value in self.record.items() if field[:2] == "c:" and value == begun), "")
+        if not name:
+            return  # its task is gone
+        self.record[f"e:{name}"] = b"%d" % (self.now_s * 1000)
+        self._wake(f"c:{name}")
+
+    def _wake(self, wait: str) -> None:
+        if self.state == "scheduled" and self.record.get("waiting") == wait.encode():
+            self.state = "pending"
+            del self.record["waiting"]
+
+    def settle(self, outcome: Outcome, **more: Any) -> None:
+        end = Settlement("t", outcome, self.call_of_run, b"t", **more)
+        assert self.ask(runs.settle(self.queue, [end], owner="w")) == "1"
+        self.old_runs.append(self.call_of_run)
+
+    @property
+    def call_of_run(self) -> int:
+        return int(self.record["try"].rpartition(b".")[2])
+
+    @precondition(lambda self: self.state == "active")
+    @rule(how=st.sampled_from(("done", "failed", "stopped", "lost")))
+    def end_the_run(self, how: str) -> None:
+        if how == "lost":
+            self.now_s += LEASE_S + GRACE_S + 1
+            expired = self.ask(services.list_expired(self.queue, grace_s=GRACE_S)).tasks
+            taken = [Recovery(each, Verdict.RETRY, b"t", 1) for each in expired if each.task_id == "t"]
+            assert self.ask(services.recover(self.queue, taken, grace_s=GRACE_S)) == "1"
+            self.old_runs.append(self.call_of_run)
+            self.state, self.until_s = "retry", self.now_s + 1
+        elif how == "done":
+            self.settle(Outcome.DONE)
+            self.forget()
+        elif how == "failed":
+            self.settle(Outcome.RETRY, delay_ms=1000)
+            self.state, self.until_s = "retry", self.now_s + 1
+        else:
+            self.settle(Outcome.REQUEUE)
+            self.state = "pending"
+
+    @rule(seconds=st.sampled_from((0, 1, 5, 60)))
+    def let_time_pass(self, seconds: int) -> None:
+        if self.state == "active":
+            seconds = min(seconds, 1)
+        self.now_s += seconds
+        self.ask(services.forward(self.queue, owner="f", leader_ms=1000))
+        if self.state in ("scheduled", "retry") and self.until_s <= self.now_s:
+            self.state = "pending"
+
+    # --- what the run does --------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names)
+    def step(self, name: str) -> None:
+        value = b"1 1 %d" % self.next()
+        expected = self.record.setdefault(f"s:{name}", value)
+        for _ in range(2):
+            step = steps.store_step(self.queue, "t", f"s:{name}", value, owner="w", run=self.call_of_run)
+            assert self.ask(step, timed=False) == expected
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names)
+    def stop_waiting_for_a_signal(self, name: str) -> None:
+        number = int(self.record.get(f"n:{name}", 0)) + 1
+        self.record |= {f"r:{name}#{number}": b"5 ", f"n:{name}": b"%d" % number}
+        for _ in range(2):
+            miss = steps.store_step(
+                self.queue, "t", f"r:{name}#{number}", b"5 ", owner="w", run=self.call_of_run, missed=name
+            )
+            assert self.ask(miss, timed=False) == b"5 "
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names)
+    def start_sub_tasks(self, name: str) -> None:
+        """Enqueue one sub-task, and once more after a crash."""
+        begun = b"1 wf%d" % self.next()
+        begun = self.record.setdefault(f"c:{name}", begun)
+        store = steps.store_step(self.queue, "t", f"c:{name}", begun, owner="w", run=self.call_of_run)
+        assert self.ask(store, timed=False) == begun
+        workflow_id = begun.decode().partition(" ")[2]
+        child = f"child-{workflow_id}"
+        entries: list[tuple[str, str, Any]] = [
+            ("", "state", "building"),
+            ("", "queue", self.queue.name),
+            ("", "prefix", self.queue.prefix),
+            ("", "kept_s", 600),
+            ("", "open", 1),
+            ("", "s0", "w"),
+            ("", "p0", 0),
+            ("", "m0", f"{child} t - default\nH5:childT0:".encode()),
+            ("", "parent", f"{name}\nt"),
+        ]
+        made = workflows.create_workflow(self.queue, workflow_id, entries, ReceiptSlot(f"c{self.next()}"), roots=[0])
+        assert self.ask(made)
+
+    @precondition(lambda self: self.state == "active")
+    @rule(kind=st.sampled_from("zrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((1, 50, 5000)))
+    def wait(self, kind: str, name: str, ahead: int, seconds: int) -> None:
+        number = max(1, int(self.record.get(f"n:{name}", 0)) + ahead)
+        wait = {"z": f"z:{name}", "r": f"r:{name}#{number}", "c": f"c:{name}"}[kind]
+        if kind == "c" and f"c:{name}" not in self.record:
+            return
+        until_s, emitted = self.now_s + seconds, self.next()
+        if self.is_cancelled:
+            self.settle(Outcome.WAIT, delay_ms=until_s * 1000, cursor=f"{emitted} {wait}".encode())
+            self.forget()
+            return
+        run = self.call_of_run
+        self.record |= {"waiting": wait.encode(), "x": b"%d" % emitted, "try": b"%d w" % self.attempt}
+        end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=until_s * 1000, cursor=f"{emitted} {wait}".encode())
+        assert self.ask(runs.settle(self.queue, [end], owner="w")) == "1"
+        self.old_runs.append(run)
+        self.state, self.until_s = "scheduled", until_s
+        if (f"e:{name}" if kind == "c" else wait) in self.record:
+            self._wake(wait)
+
+    @precondition(lambda self: self.state == "active")
+    @rule(back=st.integers(0, 1))
+    def emit(self, back: int) -> None:
+        """Send two batches, and one of them again: it is a repeat, or arrives late."""
+        value = b"%d" % self.next()
+        self.output += [(self.attempt, value)] * 2
+        self.emits += 2
+        for call in (self.emits - 1, self.emits, self.emits - back):
+            batch = [("", value)]
+            emitted = steps.emit(
+                self.queue, "t", batch, owner="w", run=self.call_of_run, call=call, attempt=self.attempt
+            )
+            assert self.ask(emitted) == 1
+
+    @precondition(lambda self: self.old_runs)
+    @rule(pick=st.integers(0, 3), kind=st.sampled_from(("load", "step", "miss", "emit", "wait")))
+    def a_request_of_an_earlier_run_arrives(self, pick: int, kind: str) -> None:
+        run = self.old_runs[-1 - pick % len(self.old_runs)]
+        if kind == "load":
+            assert self.ask(steps.load_steps(self.queue, "t", owner="w", run=run)) == Refusal(is_lost=False)
+        elif kind == "emit":
+            late = steps.emit(self.queue, "t", [("", b"late")], owner="w", run=run, call=99, attempt=9)
+            assert self.ask(late) == 0
+        elif kind == "wait":
+            end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=1, cursor=b"0 z:late")
+            assert self.ask(runs.settle(self.queue, [end], owner="w")) == "0"
+        else:
+            missed = "go" if kind == "miss" else ""
+            late_step = steps.store_step(self.queue, "t", "s:late", b"1 1 1", owner="w", run=run, missed=missed)
+            assert self.ask(late_step, timed=False) == Refusal(is_lost=False)
+
+    # --- what others do -----------------------------------------------------------------------------------------------
+
+    @rule(name=names, again=st.booleans())
+    def signal(self, name: str, again: bool) -> None:
+        is_repeat = again and bool(self.ids)
+        signal_id = self.ids[-1] if is_repeat else f"i{self.next()}"
+        value = b"%d" % self.next()
+        answer = self.ask(steps.signal(self.queue, "t", name, value, signal_id=signal_id))
+        assert answer == ("ok" if self.state else "missing")
+        if not self.state or is_repeat:
+            return
+        self.ids.append(signal_id)
+        number = int(self.record.get(f"n:{name}", 0)) + 1
+        self.record |= {f"r:{name}#{number}": b"%d %b" % (self.now_s * 1000, value), f"n:{name}": b"%d" % number}
+        self._wake(f"r:{name}#{number}")
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names, arrives_first=st.booleans())
+    def wait_for_a_signal_that_arrives(self, name: str, arrives_first: bool) -> None:
+        if arrives_first:
+            self.signal(name, again=False)
+        self.wait("r", name, 0 if arrives_first else 1, 5000)
+        if not arrives_first:
+            self.signal(name, again=False)
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names, ends_first=st.booleans())
+    def wait_for_sub_tasks(self, name: str, ends_first: bool) -> None:
+        self.start_sub_tasks(name)
+        if ends_first:
+            self.run_what_is_pending(ends=True)
+        self.wait("c", name, 0, 5000)
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names)
+    def start_anew_with_sub_tasks_of_the_same_name(self, name: str) -> None:
+        """The sub-tasks of the earlier task still run."""
+        self.start_sub_tasks(name)
+        self.run_what_is_pending(ends=False)
+        self.end_the_run("done")
+        self.enqueue()
+        self.run_what_is_pending(ends=False)
+        self.start_sub_tasks(name)
+
+    @precondition(lambda self: self.state in ("scheduled", "retry"))
+    @rule()
+    def run_now(self) -> None:
+        assert self.ask(actions.act(self.queue, Action.RUN, ["t"])) == ["ok"]
+        self.state = "pending"
+
+    @precondition(lambda self: self.state in ("scheduled", "retry", "pending"))
+    @rule(by_client=st.booleans())
+    def delete(self, by_client: bool) -> None:
+        if by_client:
+            assert self.ask(views.revoke(self.queue, "t"), timed=False) == self.state
+        else:
+            assert self.ask(actions.act(self.queue, Action.DELETE, ["t"])) == ["ok"]
+        assert not self.client.exists(self.queue.steps_of("t"), self.queue.stream_of("t")) or not self.record
+        self.forget()
+
+    @precondition(lambda self: self.state == "active")
+    @rule()
+    def cancel(self) -> None:
+        """The worker does not hear of it, as in the moment before it settles a wait."""
+        self.ask(services.ask_cancel(self.queue, "t", CancelOutcome.DISCARD), timed=False)
+        self.is_cancelled = True
+
+    @rule()
+    def flush_scripts(self) -> None:
+        self.client.script_flush()
+
+    # --- what is compared ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_store_equals_the_model(self) -> None:
+        fields = self.client.hgetall(self.queue.task("t"))
+        assert fields.get(b"state", b"").decode() == self.state
+        assert self.client.lrange(self.queue.pending, 0, -1).count(b"t") == (self.state == "pending")
+        for state in ("scheduled", "retry"):
+            expected = self.until_s if self.state == state else None
+            assert self.client.zscore(self.queue.prefix + state, "t") == expected
+        assert self.state != "pending" or self.client.llen(self.queue.wake), "no worker is woken"
+        assert compared(self.ask(steps.read_steps(self.queue, "t"), timed=False)) == self.record
+        if self.state:
+            page = self.ask(steps.read_stream(self.queue, "t"), timed=False)
+            assert [(each.attempt, each.data) for each in page.values] == self.output
+
+
+def compared(record: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the fields of a record that the model has."""
+    return {field: value for field, value in record.items() if field.startswith(COMPARED)}

@@ -1,0 +1,53 @@
+"""Invariants about durable tasks: results and signals. Pure: from evidence to a verdict."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from tests.soak.evidence import Evidence, Verdict
+
+SIGNALS = ("first signal", "second signal")
+
+
+def steps_and_signals(evidence: Evidence) -> Verdict:
+    """27: no run that began after a step's result was known runs the step again; each signal arrives once.
+
+    All runs of a task are handed the same. A signal that was acknowledged before a run began is not missed by this run.
+    """
+    verdict = Verdict(number=27, title="no step ran after its result was stored, and no signal was lost or doubled")
+    by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in evidence.history.events:
+        if event["event"] == "durable":
+            by_task[event["id"]].append(event)
+    waits = received = 0
+    for task_id, events in by_task.items():
+        task = evidence.history.tasks.get(task_id)
+        if task is None or any(evidence.incidents.forgets(run.started, run.ended or math.inf) for run in task.runs):
+            continue
+        began = {(run.pid, run.number): run.started for run in task.runs}
+        waits += sum(run.outcome == "waiting" for run in task.runs)
+        known: dict[str, tuple[float, Any]] = {}
+        for event in events:
+            if "has" in event:
+                _, value = known.setdefault(event["step"], (event["t"], event["has"]))
+                if value != event["has"]:
+                    verdict.fail(f"{task_id} was handed {value} and {event['has']} by {event['step']!r}", task_id)
+        for event in events:
+            first_known, _ = known.get(event.get("step", ""), (math.inf, None))
+            if "ran" in event and began.get((event["pid"], event["run"]), 0.0) > first_known:
+                verdict.fail(f"{task_id} ran {event['step']!r} again after its result was stored", task_id)
+        sending = {event["sending"] for event in events if "sending" in event}
+        got = [known[name][1] for name in SIGNALS if name in known and known[name][1] is not None]
+        received += len(got)
+        if len(set(got)) != len(got) or not set(got) <= sending:
+            verdict.fail(f"{task_id} received {got}, and {sorted(sending)} were sent", task_id)
+        sent = {event["sent"]: event["t"] for event in events if "sent" in event}
+        missed_at, missed = known.get(SIGNALS[1], (math.inf, ""))
+        if missed is None:
+            run = next(e for e in events if e.get("step") == SIGNALS[1] and "has" in e)
+            started = began.get((run["pid"], run["run"]), missed_at)
+            lost = [value for value, at in sent.items() if at < started and value not in got]
+            if lost:
+                verdict.fail(f"{task_id} missed {lost}, which had arrived", task_id)
+    verdict.figures |= {"durable tasks": len(by_task), "waits": waits, "signals received": received}
+    return verdict
