@@ -90,7 +90,10 @@ _STATES: Mapping[str, Sequence[StrEnum]] = {
 ADMIN = Domain(
     name="django",
     folder=ROOT / "taskq_django",
-    sources=((ROOT / "taskq_django", _DJANGOS), *((_VIEWS / name, _OURS) for name in ("labels.py", "times.py"))),
+    sources=(
+        (ROOT / "taskq_django", _DJANGOS),
+        *((_VIEWS / name, _OURS) for name in ("approvals.py", "labels.py", "times.py")),
+    ),
     words=_STATES,
     is_jinja=False,
 )

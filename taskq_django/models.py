@@ -71,22 +71,28 @@ class Task(RedisModel):
 
     Attributes:
         workers: Host and process id of running workers, by the token that tasks store.
+        timeline: Its steps. Only its own page reads them.
     """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
     workers: Mapping[str, str] = MappingProxyType({})
+    timeline: Any = ()
 
     class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
         default_permissions = ("add", "change", "delete", "view")
-        permissions = (("run_task", _("Can run and cancel tasks")),)
+        permissions = (
+            ("run_task", _("Can run and cancel tasks")),
+            ("signal_task", _("Can approve tasks and send them signals")),
+        )
         verbose_name = _("task")
         verbose_name_plural = _("tasks")
 
     @property
     def mark(self) -> str:
-        """State of the task when it was read."""
-        return str(self.record.state)
+        """State of the task when it was read, and the signal that it waited for."""
+        wait = getattr(self.record, "wait", None)
+        return f"{self.record.state} {wait.name}#{wait.number}" if wait else str(self.record.state)
 
 
 class Worker(RedisModel):

@@ -78,6 +78,10 @@ class FrameMixin(LiveMixin):
         """Return whether the user may run (and cancel) the rows of this page."""
         return self.allows(request, "run")
 
+    def has_signal_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may send signals to the rows of this page."""
+        return self.allows(request, "signal")
+
     def redirect_missing(self, request: HttpRequest, key: str) -> HttpResponse:
         """Redirect to the list with a message that a row does not exist any more."""
         text = _("%(name)s “%(key)s” does not exist any more.")

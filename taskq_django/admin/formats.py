@@ -24,6 +24,7 @@ from django.utils.translation import ngettext, pgettext, trans_real
 
 from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.handles.waits import TaskWait
 from taskq_core.settings.language import translated_with
 from taskq_core.views import labels
 from taskq_django.models import Queue, Task, Workflow
@@ -94,6 +95,12 @@ def span(value: timedelta | None) -> str:
         return ""
     with in_active_language():
         return labels.span(value, _with_tenths)
+
+
+def waiting(wait: TaskWait | None) -> str:
+    """Return what a task waits for, "" for None."""
+    with in_active_language():
+        return labels.wait_text(wait, span)
 
 
 def nowrap_span(value: timedelta | None) -> SafeString | str:

@@ -3,10 +3,13 @@
 The inspector performs them in chunks. This module confirms, logs and reports them.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+from django import forms
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.core.exceptions import ValidationError
@@ -15,7 +18,7 @@ from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop, ngettext, override
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext, ngettext_lazy, override
 
 from taskq_core import ConfigurationError, TaskState
 from taskq_core.inspector import (
@@ -28,7 +31,14 @@ from taskq_core.inspector import (
     TaskRef,
 )
 from taskq_core.views import labels
-from taskq_django.admin.actions import AdminForm, confirmed_action, report_more, report_nothing_left
+from taskq_django.admin.actions import (
+    AdminForm,
+    SkippedError,
+    confirmed_action,
+    report_more,
+    report_nothing_left,
+    row_action,
+)
 from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.formats import in_active_language, key_of, parts_of
 from taskq_django.admin.rows import PickedRows
@@ -89,6 +99,48 @@ class MoveForm(AdminForm):
         self.add(modeladmin, request, "to_queue", models.CharField(gettext_lazy("To queue"), choices=choices))
 
 
+class SignalForm(AdminForm):
+    """The value of a signal."""
+
+    columns = {  # noqa: RUF012 - constant, as in Django's own forms
+        "value": models.TextField(gettext_lazy("Value"), default='{"approved": true}', help_text="JSON")
+    }
+
+    def clean_value(self) -> Any:
+        """Decode the value."""
+        try:
+            return msgspec.json.decode(self.cleaned_data["value"])
+        except (ValueError, RecursionError):
+            raise ValidationError(forms.JSONField.default_error_messages["invalid"]) from None
+
+
+def _signal_action(name: str, description: Any) -> Any:
+    """Return an action that answers tasks that wait for a signal: its name in `SIGNALS`, its text in the list."""
+    button, sent = labels.SIGNALS[name]
+
+    def act(self: Any, row: Task, _deadline: object, value: object = sent) -> tuple[str, int]:
+        wait = getattr(row.record, "wait", None)
+        if wait is None or wait.kind != "signal":
+            raise SkippedError(gettext_lazy("it does not wait for a signal"))
+        Inspector(taskq).signal_task(row.record.queue, row.record.id, wait.name, value, number=wait.number)
+        return f"Sent {'a value' if sent is None else json.dumps(sent)} as the signal “{wait.name}”.", 1
+
+    def question(_count: int) -> str:
+        if sent is None:
+            return _("Send a value to each task that waits for a signal?")
+        return _("Send %(value)s to each task that waits for a signal?") % {"value": json.dumps(sent)}
+
+    act.__name__ = name
+    return row_action(
+        report=ngettext_lazy("%(count)d signal was sent.", "%(count)d signals were sent.", "count"),
+        description=description,
+        button=gettext_lazy(button),
+        question=question,
+        permissions=["signal"],
+        form=SignalForm if sent is None else None,
+    )(act)
+
+
 def _task_action(name: str, description: Any, permission: str, **more: Any) -> Any:
     """Return an action on tasks: its name in `ACTIONS`, its text in the list, and the permission that it needs."""
     action = ACTIONS[name]
@@ -115,8 +167,11 @@ def _task_action(name: str, description: Any, permission: str, **more: Any) -> A
 class TaskActions(RedisAdminMixin):
     """The actions on tasks."""
 
-    actions: Any = tuple(ACTIONS)
+    actions: Any = (*ACTIONS, *labels.SIGNALS)
 
+    approve = _signal_action("approve", gettext_lazy("Approve selected %(verbose_name_plural)s"))
+    reject = _signal_action("reject", gettext_lazy("Reject selected %(verbose_name_plural)s"))
+    send_signal = _signal_action("send_signal", gettext_lazy("Send a signal to selected %(verbose_name_plural)s"))
     run_now = _task_action("run_now", gettext_lazy("Run selected %(verbose_name_plural)s now"), "run")
     retry_later = _task_action(
         "retry_later", gettext_lazy("Retry selected %(verbose_name_plural)s later"), "change", form=RetryForm
@@ -146,6 +201,8 @@ class TaskActions(RedisAdminMixin):
 
     def offers(self, action: str, obj: Any) -> bool:
         """Return whether the state of a task allows an action."""
+        if action in labels.SIGNALS:
+            return obj.record.wait is not None and obj.record.wait.kind == "signal"
         return action not in ACTIONS or obj.record.state in ALLOWED_STATES[ACTIONS[action]]
 
     def _act(
@@ -210,4 +267,4 @@ class TaskActions(RedisAdminMixin):
 
 
 def _ref(key: str, mark: str | None) -> TaskRef:
-    return TaskRef(*parts_of(key), next((state for state in TaskState if state == mark), None))
+    return TaskRef(*parts_of(key), next((state for state in TaskState if mark and state == mark.split(" ")[0]), None))

@@ -14,7 +14,7 @@ from taskq_core import TaskInfo, TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.columns import column
 from taskq_django.admin.filters import selected_state
-from taskq_django.admin.formats import nowrap, nowrap_span, per_cent, state_name, when
+from taskq_django.admin.formats import nowrap, nowrap_span, per_cent, state_name, waiting, when
 from taskq_django.admin.live import MixinBase
 from taskq_django.admin.task_rows import duration
 from taskq_django.models import Task
@@ -118,4 +118,4 @@ class TaskColumns(MixinBase):
         """Return the start of a waiting task."""
         if getattr(task.record, "waits_for_limit", False):
             return str(_("waits for a limit"))
-        return when(getattr(task.record, "next_run_at", None))
+        return waiting(getattr(task.record, "wait", None)) or when(getattr(task.record, "next_run_at", None))

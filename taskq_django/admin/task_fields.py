@@ -5,7 +5,8 @@ from typing import Any
 from django.contrib import admin
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.text import Truncator
+from django.utils.translation import gettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from taskq_core import TaskState
@@ -15,11 +16,13 @@ from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
 from taskq_core.views import attempt_text, labels, times_of, trace_url, workflow_of
 from taskq_django.admin.columns import column
-from taskq_django.admin.formats import SHOWN_BYTES, block, in_active_language, render, span, state_name
+from taskq_django.admin.formats import SHOWN_BYTES, block, in_active_language, render, span, state_name, waiting
 from taskq_django.admin.live import MixinBase
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
+RESULT_BYTES = 800
+"""Maximum number of bytes of a step's result on the page."""
 _WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "attempts_used", "group", "workflow")
 
 
@@ -29,6 +32,7 @@ class TaskFields(MixinBase):
     fieldsets = (
         (None, {"fields": (*_WHICH, "buttons")}),
         (_("Error"), {"fields": ("last_error", "attempts")}),
+        (_("Steps"), {"fields": ("steps",)}),
         (_("Data"), {"fields": ("payload", "progress", "result")}),
         (_("Times"), {"fields": ("timeline", "worker", "timeout", "retention")}),
         (_("Trace and headers"), {"fields": ("trace", "headers")}),
@@ -40,7 +44,6 @@ class TaskFields(MixinBase):
     task_name = column(_("name"), "name")
     task_id = column(_("id"), "id")
     task_queue = column(_("queue"), "queue")
-    task_state = column(_("state"), "state", state_name)
     group = column(_("group"), "group")
     last_error = column(_("last error"), "last_error", block)
     payload = column(_("arguments"), "payload", block)
@@ -49,6 +52,23 @@ class TaskFields(MixinBase):
     retention = column(_("retention"), "retention", lambda value: str(value) if value else "")
     problem = column(_("problem"), "problem")
     message = column(_("stored bytes"), "message", lambda message: block(message[:SHOWN_BYTES].hex(" ", -2)))
+
+    @admin.display(description=_("state"))
+    def task_state(self, task: Task) -> str:
+        """Return the state, and what a task with steps waits for."""
+        wait = waiting(getattr(task.record, "wait", None))
+        return f"{state_name(task.record.state)}, {wait}" if wait else state_name(task.record.state)
+
+    @admin.display(description=_("steps"))
+    def steps(self, task: Any) -> SafeString | str:
+        """Return the steps, sleeps, signals and sub-tasks of the task in order."""
+        steps = []
+        for each in task.timeline:
+            linked = task.links.workflow(each.name, task.record.queue, each.workflow_id)
+            text = each.result[:RESULT_BYTES].decode("utf-8", "replace")
+            name = linked if each.workflow_id else each.name
+            steps.append((each, pgettext("step of a task", each.kind), name, Truncator(text).chars(RESULT_BYTES // 4)))
+        return render("steps.html", steps=steps) if steps else ""
 
     @admin.display(description=_("waits for"))
     def waits_for(self, task: Task) -> str:

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from taskq_core import TaskQError
 from taskq_core.inspector import Inspector, QueueInfo, UnreadableTask
-from taskq_core.views import is_editable, signature_of, summary_of
+from taskq_core.views import Dashboard, is_editable, signature_of, summary_of
 from taskq_django.admin.actions import as_code, form_field
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.filters import AgeFilter, QueueFilter, StateFilter, TypeFilter
@@ -117,6 +117,13 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
     def get_rows(self, request: HttpRequest) -> TaskRows:
         """Return all tasks, except those in groups."""
         return TaskRows(request, partial(self.queue_infos, request))
+
+    def read_one(self, request: HttpRequest, key: str) -> Any:
+        """Return a task with its steps."""
+        task = super().read_one(request, key)
+        if task is not None:
+            task.timeline = Dashboard(Inspector(taskq)).timeline(task.record.queue, task.record.id)
+        return task
 
     # --- the page of one task -----------------------------------------------------------------------------------------
 

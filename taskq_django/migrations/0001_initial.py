@@ -35,7 +35,10 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "task",
                 "verbose_name_plural": "tasks",
-                "permissions": (("run_task", "Can run and cancel tasks"),),
+                "permissions": (
+                    ("run_task", "Can run and cancel tasks"),
+                    ("signal_task", "Can approve tasks and send them signals"),
+                ),
                 "managed": False,
                 "default_permissions": ("add", "change", "delete", "view"),
                 "base_manager_name": "objects",

@@ -302,6 +302,7 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
 
     assert {codename for codename in codenames if not codename.endswith("periodictask")} == {
         *("add_task", "change_task", "delete_outboxtask", "delete_queue", "delete_task", "pause_queue", "run_task"),
+        "signal_task",
         *(
             "view_outboxtask",
             "view_queue",

@@ -12,7 +12,9 @@ from django.core.management import call_command
 from django.test import Client
 
 from taskq_core.inspector import Inspector
+from taskq_core.testing import drain
 from taskq_django import taskq
+from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.admin_pages import TASKS, enqueue, fields, key, messages, page_of, payload_of, put, user
@@ -359,3 +361,72 @@ def test_a_form_without_its_fields_changes_nothing(operator: Client, redis: Redi
 
     assert "have changed since this page was opened" in errors(html)
     assert payload_of(redis, handle) == b'{"name":"Grace"}'
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a task that waits for the signal `review`."""
+    monkeypatch.setattr(taskq, "_tasks", {})
+    handle = publish_task(taskq).delay(photo_id=7)
+    drain(taskq)
+    return handle
+
+
+def act(client: Client, handle: Any, action: str, **fields_of_form: str) -> tuple[str, Callable[[], list[str]]]:
+    """Open the confirmation page of an action. Return it, and a function that confirms it and returns the messages."""
+    address = page_of(handle, "act", action)
+    asked = client.get(address).content.decode()
+    data = {**fields(asked, '<form method="post" novalidate'), **fields_of_form}
+    return unescape(asked), lambda: messages(client.post(address, data, follow=True).content.decode())
+
+
+def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, waiting: Any) -> None:
+    client.force_login(user("ann", "view_task", "view_workflow", "signal_task"))
+
+    page = unescape(client.get(page_of(waiting)).content.decode())
+    listed = client.get(TASKS).content.decode()
+    _, approve = act(client, waiting, "approve")
+    asked, reject = act(client, waiting, "reject")
+    approved, rejected = approve(), reject()
+    drain(taskq)
+    again = unescape(client.get(page_of(waiting)).content.decode())
+    invalid, _ = act(client, waiting, "send_signal")
+    refused = client.post(page_of(waiting, "act", "send_signal"), {"post": "yes", "value": "[" * 9999})
+    _, send = act(client, waiting, "send_signal", value='{"approved": false, "note": "blurred"}')
+    sent = send()
+    drain(taskq)
+
+    assert re.search(r"scheduled, waiting for review, (7 d 0|6 d 23) h left", page)
+    assert re.search(r"waiting for review, (7 d 0|6 d 23) h left", listed)
+    lines = re.findall(r'<li class="taskq-(past|ahead)"><strong>([\w-]+)</strong> (?:<a [^>]*>)?(\w+)', page)
+    assert lines == [("past", "step", "moderate"), ("past", "sub-tasks", "call"), ("ahead", "signal", "review")]
+    assert '{"photo":7}' in page
+    assert "/taskq_django/workflow/" in page
+    assert re.findall(r'/act/(\w+)/"', page) == ["approve", "reject", "send_signal"]
+    assert 'Send {"approved": false} to each task that waits for a signal?' in asked
+    assert approved == ["1 signal was sent."]
+    assert rejected == ["1 was skipped: it has changed since the page was loaded."]
+    assert "review#2" in again
+    assert '{"approved": true}</textarea>' in invalid
+    assert errors(refused.content.decode()) == "<li>Enter a valid JSON.</li>"
+    assert sent == ["1 signal was sent."]
+    assert Inspector(taskq).task("default", waiting.id).result == b"[true,false]"
+    assert [(str(entry.user), entry.change_message) for entry in LogEntry.objects.order_by("id")] == [
+        ("ann", 'Sent {"approved": true} as the signal “review”.'),
+        ("ann", "Sent a value as the signal “review”."),
+    ]
+
+
+def test_without_the_permission_nobody_approves(client: Client, waiting: Any) -> None:
+    client.force_login(user("eve", "view_task", "change_task", "run_task"))
+
+    page = client.get(page_of(waiting)).content.decode()
+
+    assert "/act/approve/" not in page
+    assert client.post(page_of(waiting, "act", "approve"), {"post": "yes"}).status_code == 403
+    assert waiting.refresh().state == "scheduled"
+    _, archive = act(client, waiting, "archive_tasks")
+    assert archive() == ["1 task was archived."]

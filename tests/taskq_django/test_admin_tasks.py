@@ -43,7 +43,17 @@ from tests.taskq_django.admin_pages import (
 )
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db]
-ALL_ACTIONS = ["run_now", "retry_later", "archive_tasks", "cancel_tasks", "move_tasks", "delete_selected"]
+ALL_ACTIONS = [
+    "run_now",
+    "retry_later",
+    "archive_tasks",
+    "cancel_tasks",
+    "move_tasks",
+    "delete_selected",
+    "approve",
+    "reject",
+    "send_signal",
+]
 HOSTILE = "</pre><script>alert('x')</script>"
 
 
@@ -609,7 +619,8 @@ def test_redis_that_fails_after_the_action_loses_no_log_entry_and_no_name(
         (("run_task",), ["run_now", "cancel_tasks"]),
         (("change_task",), ["retry_later", "archive_tasks", "move_tasks"]),
         (("delete_task",), ["delete_selected"]),
-        (("run_task", "change_task", "delete_task"), ALL_ACTIONS),
+        (("signal_task",), ["approve", "reject", "send_signal"]),
+        (("run_task", "signal_task", "change_task", "delete_task"), ALL_ACTIONS),
     ],
 )
 def test_each_permission_offers_its_actions_and_no_other_can_be_forged(

@@ -14,6 +14,7 @@ from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
 from tests.browser.admin.people import TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
 from tests.browser.visiting import stop_time
+from tests.publishing import drain_beside_playwright, publish_task
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import hears_cancels, until_blocking
 from tests.taskq_django.admin_pages import payload_of, put, state_of
@@ -33,6 +34,28 @@ def test_scheduled_tasks_are_run_now(page: Page, redis: RedisServer) -> None:
     expect_message(page, "1 task runs now.")
     expect(rows(page)).to_have_count(1)
     assert (state_of(redis, later), state_of(redis, kept)) == ("pending", "scheduled")
+
+
+def test_a_task_that_waits_for_a_signal_is_approved(
+    page: Page, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taskq, "_tasks", {})
+    handle = publish_task(taskq).delay(photo_id=7)
+    drain_beside_playwright(taskq)
+
+    page.goto(page_of(handle))
+    page.get_by_role("button", name="Approve").click()
+    confirm(page, "Approve")
+    expect_message(page, "1 signal was sent.")
+    drain_beside_playwright(taskq)
+    page.goto(TASKS)
+    choose(page, "Send a signal", "photos:publish")
+    page.get_by_label("Value").fill('{"approved": false}')
+    confirm(page, "Send a signal")
+    expect_message(page, "1 signal was sent.")
+
+    drain_beside_playwright(taskq)
+    assert inspector.task("default", handle.id).result == b"[true,false]"
 
 
 @pytest.mark.nightly

@@ -1,0 +1,65 @@
+"""Links by which people answer waiting tasks from an e-mail, without an account.
+
+::
+
+    path("approvals/", include("taskq_django.approvals"))                 # in urls.py
+
+    url = approval_url(context, "review", base_url="https://shop.example.com", question="Publish photo 7?")
+    context.step("ask", send_mail, "Please review", url, None, ["editor@example.com"])
+    if context.receive("review", bool, timeout=timedelta(days=7)): ...
+"""
+
+from typing import Unpack
+
+from django.core import signing
+from django.http import HttpRequest, HttpResponse
+from django.urls import path, reverse
+from django.utils.translation import trans_real
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
+
+from taskq_core import TaskContext
+from taskq_core.settings.language import translated_with
+from taskq_core.views.approvals import HEADERS, LinkOptions, answer, link_content
+from taskq_django.app import taskq
+
+_SALT = "taskq_django.approvals"
+
+
+def approval_url(context: TaskContext, name: str, *, base_url: str, **options: Unpack[LinkOptions]) -> str:
+    """Return a link by which a person answers the next `receive(name)` of this task. The first answer counts.
+
+    Every person who has the link can answer, and can read its content. It is signed with `SECRET_KEY`.
+    A later task with the same id takes the answer too, so do not choose the ids of such tasks yourself.
+
+    Args:
+        context: The context of the running task.
+        name: Name of the signal.
+        base_url: Scheme and host of the site, such as "https://shop.example.com".
+        question: The question on the page.
+        choices: The value that each button sends, by its label. By default, "Approve" sends True and "Reject" False.
+        valid_for: Time after which the link expires, by default a week.
+
+    Raises:
+        StepError: A value has no JSON form, or the name is not valid.
+        ConfigurationError: `choices` is empty, or the time is not valid.
+    """
+    content = link_content(context, name, options)
+    return base_url.rstrip("/") + reverse("taskq-approval", args=[signing.dumps(content, salt=_SALT, compress=True)])
+
+
+@csrf_exempt  # the link itself is the permission to answer
+@require_http_methods(["GET", "HEAD", "POST"])
+def show_approval(request: HttpRequest, token: str) -> HttpResponse:
+    """Show the question of a link, and send the answer in a POST."""
+    try:
+        content = signing.loads(token, salt=_SALT)
+    except signing.BadSignature:
+        content = None
+    runtime, choice = taskq.runtime, request.GET.get("choice") if request.method == "POST" else None
+    with translated_with(trans_real.catalog()):
+        status, page = runtime.source.run(answer(runtime.keys, content, choice))
+    return HttpResponse(page, status=status, headers=dict(HEADERS))
+
+
+urlpatterns = [path("<str:token>", show_approval, name="taskq-approval")]
