@@ -1,4 +1,4 @@
-"""Routes that return the status of one task: once, and as Server-Sent Events until it has ended.
+"""Routes that return the status of one task, once or as Server-Sent Events, and the values that it emits.
 
 ::
 
@@ -6,15 +6,17 @@
 
     GET /tasks/status/{queue}/{task_id}
     GET /tasks/events/{queue}/{task_id}
+    GET /tasks/stream/{queue}/{task_id}
 
-A stream sends the event `status` after each change, `end` when the task has ended, and `trouble` while Redis does not
-answer. A client that reconnects with the id of `end` gets 204, which tells it not to reconnect again. See
-`taskq_fastapi.streams`.
+A stream sends the event `status` after each change or `item` for each value, `end` when the task has ended, and
+`trouble` while Redis does not answer. A client that reconnects with the id of `end` gets 204, which tells it not to
+reconnect again. See `taskq_core.views.event_streams`.
 """
 
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -26,12 +28,13 @@ from taskq_core import AsyncClient, BrokerError, ConfigurationError, TaskInfo
 from taskq_core.errors import WireFormatError
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.settings import Duration, seconds
+from taskq_core.views import event_streams
+from taskq_core.views.event_streams import Event, StateUnavailableError, Streams
 from taskq_core.views.status import status_of
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
-from taskq_fastapi.status import GONE, TaskStatus, events_route, status_of_none, status_route
-from taskq_fastapi.streams import Event, StateUnavailableError, Streams
+from taskq_fastapi.status import GONE, TaskStatus, events_route, status_of_none, status_route, stream_route
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -72,7 +75,7 @@ def task_router(
             403.
         allow_anonymous: Whether everybody who knows the id of a task may see it, without dependencies.
         name: Name of the queue application in `taskq_lifespan`.
-        show_results: Include the result of a task, and its reported progress.
+        show_results: Include the result of a task, its reported progress, and the values that it emits.
         show_errors: Include the text of its error, which may contain internal details.
         poll_every: Maximum time between two reads of a streamed task. Its end is sent at once.
         stream_for: Time after which a stream ends and the client reconnects.
@@ -89,6 +92,8 @@ def task_router(
     requested = Depends(_requested_task(name, shown))
     _add_status_route(router, name, requested)
     _add_events_route(router, name, requested, streams, poll_s)
+    if show_results:
+        _add_stream_route(router, name, requested, streams)
     return router
 
 
@@ -142,10 +147,7 @@ def _add_events_route(router: APIRouter, name: str, requested: Any, streams: Str
         "/events/{queue}/{task_id:path}",
         name=events_route(name),
         response_class=StreamingResponse,
-        responses={
-            200: {"description": "Events: status, end, trouble.", "content": {"text/event-stream": {}}},
-            204: {"description": "The client has received `end`."},
-        },
+        responses=_of_streams("status"),
     )
     async def task_events(
         task: Annotated[_RequestedTask, requested],
@@ -164,7 +166,43 @@ def _add_events_route(router: APIRouter, name: str, requested: Any, streams: Str
                 raise HTTPException(404, _NOT_FOUND)
         if not streams.has_room:
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
-        return streams.response(_events(streams, task, last_event_id, status, poll_s))
+        return streamed(_events(streams, task, last_event_id, status, poll_s))
+
+
+def _add_stream_route(router: APIRouter, name: str, requested: Any, streams: Streams) -> None:
+    @router.get(
+        "/stream/{queue}/{task_id:path}",
+        name=stream_route(name),
+        response_class=StreamingResponse,
+        responses=_of_streams("item"),
+    )
+    async def task_stream(
+        task: Annotated[_RequestedTask, requested],
+        last_event_id: Annotated[str | None, Header(max_length=100)] = None,
+    ) -> Response:
+        """Stream the values that a task emits until it has ended."""
+        if last_event_id == event_streams.LAST_ID:
+            return Response(status_code=204)
+        with suppress(BrokerError):  # the stream reports the outage, and continues when Redis is back
+            page = await task.follower.read_stream(event_streams.start_after(last_event_id), 1)
+            if not (page.state or page.values or last_event_id):
+                raise HTTPException(404, _NOT_FOUND)
+        if not streams.has_room:
+            raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
+        return streamed(event_streams.emitted_events(streams, task.follower, last_event_id))
+
+
+def _of_streams(event: str) -> dict[int | str, dict[str, Any]]:
+    """Return the documented responses of a route that streams events."""
+    return {
+        200: {"description": f"Events: {event}, end, trouble.", "content": {"text/event-stream": {}}},
+        204: {"description": "The client has received `end`."},
+    }
+
+
+def streamed(events: AsyncIterator[str]) -> StreamingResponse:
+    """Return the response that sends events."""
+    return StreamingResponse(events, media_type="text/event-stream", headers=event_streams.HEADERS)
 
 
 def _detail(error: Exception) -> str:
@@ -182,13 +220,13 @@ async def _events(
     """Yield the events of a task's stream. `first` is the status that was just read, None if the read failed."""
     pause_s = FIRST_LOOK_S
 
-    async def read() -> Event:
+    async def read() -> list[Event]:
         nonlocal first
         try:
             status, first = first or await task.read_status(), None
         except (BrokerError, WireFormatError) as error:
             raise StateUnavailableError(json.dumps({"detail": _detail(error)})) from error
-        return _event(status)
+        return [_event(status)]
 
     async def wait(is_changed: bool, left_s: float) -> bool:
         nonlocal pause_s

@@ -45,6 +45,11 @@ class TaskAccepted(BaseModel):
         description="Path of the stream of its status as Server-Sent Events, if the app has such a route.",
         examples=["/tasks/events/default/01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"],
     )
+    stream_url: str | None = Field(
+        default=None,
+        description="Path of the stream of the values that it emits, if the app has such a route.",
+        examples=["/tasks/stream/default/01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"],
+    )
 
 
 class TaskProgress(BaseModel):
@@ -96,6 +101,11 @@ def status_route(name: str) -> str:
     return f"taskq_status_{name}"
 
 
+def stream_route(name: str) -> str:
+    """Return the name of the route of the emitted values of a queue application's tasks."""
+    return f"taskq_stream_{name}"
+
+
 def events_route(name: str) -> str:
     """Return the name of the events route of a queue application."""
     return f"taskq_events_{name}"
@@ -123,6 +133,7 @@ class AcceptedDependency:
                 state=handle.first_state if handle.is_sent else DEFERRED,
                 status_url=_path(request, status_route(self.name), handle),
                 events_url=_path(request, events_route(self.name), handle),
+                stream_url=_path(request, stream_route(self.name), handle),
             )
             if answer.status_url is not None:
                 response.headers["Location"] = answer.status_url

@@ -32,7 +32,7 @@ from taskq_core.inspector import (
     UnreadableTask,
 )
 from taskq_core.inspector import TaskPage as PageOfTasks
-from taskq_core.views import TaskRecord
+from taskq_core.views import TaskRecord, TimelineEntry
 from taskq_core.workflow import StepInfo, WorkflowGraph
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
 from taskq_fastapi.status import TaskProgress
@@ -176,6 +176,8 @@ History = wrapper("History", "Daily counters, the oldest day first.", days=list_
 Samples = wrapper("Samples", "Samples of queues in a period.", queues=list_of(model_of(records.QueueSeries)))
 Limits = wrapper("Limits", "The limits of a queue, by kind and name.", limits=list_of(model_of(LimitInfo)))
 Count = wrapper("Count", "A number of tasks.", count=int)
+SignalSent = wrapper("SignalSent", "A signal that was sent.", signal=Text)
+StepForgotten = wrapper("StepForgotten", "Whether the step had a stored result.", was_stored=bool)
 LimitCleared = wrapper("LimitCleared", "Whether the limit had an override.", was_set=bool)
 WorkersAsked = wrapper("WorkersAsked", "Ids of the workers that received the request.", workers=list_of(Text))
 
@@ -195,12 +197,15 @@ Task = model_of(
     oversized_result=model_of(OversizedResult),
     problem=Text | None,
     message=Octets | None,
+    timeline=list_of(model_of(TimelineEntry, result=Octets)) | None,
 )
 Tasks = model_of(PageOfTasks, tasks=list_of(Task))
 TasksFound = model_of(FoundTasks, "TasksFound", tasks=list_of(Task))
 
 
-def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool = False) -> dict[str, Any]:
+def task_of(
+    record: TaskRecord, shown: Shown, *, is_listed: bool = False, timeline: Sequence[TimelineEntry] | None = None
+) -> dict[str, Any]:
     """Return the visible fields of a task. Payloads and results in lists are limited to `LISTED_BYTES`."""
     most = LISTED_BYTES if is_listed else None
     if isinstance(record, UnreadableTask):
@@ -221,6 +226,9 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool = False) -> dic
             **fields_of(progress),
             "message": text(str(shown.value(name, "progress", text(progress.message)))),
         },
+        "timeline": None
+        if timeline is None
+        else [{**fields_of(each), "result": shown.octets(name, "result", each.result)} for each in timeline],
     }
 
 

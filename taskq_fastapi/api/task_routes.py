@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from taskq_core import ConfigurationError
@@ -25,6 +25,8 @@ from taskq_fastapi.api.parts import (
 
 PAGE_SIZE_MAX = 200
 """Maximum number of tasks on a page. It is small because tasks include their payloads."""
+NamePath = Annotated[str, Path(description="Name of the signal or the step.", examples=["review"])]
+TASK = "/tasks/{queue}/{task_id:taskq_any}"
 LimitQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Maximum number of tasks to return.")]
 
 
@@ -93,6 +95,15 @@ class Changed(BaseModel):
     )
 
 
+class SignalValue(BaseModel):
+    """The value of a signal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    value: Any = Field(default=None, description="Any JSON.", examples=[{"approved": True}])
+    number: int = Field(default=0, ge=0, description="`wait.number` of the task, to answer only this wait.")
+
+
 class PayloadText(BaseModel):
     """A payload in readable form."""
 
@@ -157,16 +168,32 @@ def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
 
 def add_task_routes(router: APIRouter, parts: Parts) -> None:
     """Add the routes that show and change one task. Add them after the lists, whose paths they also match."""
-    inspector = parts.inspector
+    inspector, dashboard = parts.inspector, parts.dashboard
     ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
-    @router.get("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
+    @router.get(TASK, tags=["tasks"], response_model=models.Task)
     async def task(queue: QueuePath, task_id: TaskIdPath, shown: ShownDep) -> Any:
-        """Return one task in full, with its last attempts."""
-        return models.task_of(await inspector.task(queue, task_id), shown)
+        """Return one task in full, with its last attempts and its steps."""
+        record = await inspector.task(queue, task_id)
+        return models.task_of(record, shown, timeline=await dashboard.timeline(queue, task_id))
 
-    @router.post("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"])
+    @router.post(f"{TASK}/signals/{{name:taskq_any}}", tags=["tasks"], response_model=models.SignalSent)
+    async def signal_task(
+        queue: QueuePath, task_id: TaskIdPath, name: NamePath, body: SignalValue, audit: AuditDep
+    ) -> Any:
+        """Send a value to a task that waits for this signal, or will wait for it."""
+        with audit.action("signal", queue=queue, task_id=task_id, name=name):
+            await inspector.signal_task(queue, task_id, name, body.value, number=body.number)
+        return {"signal": name}
+
+    @router.delete(f"{TASK}/steps/{{name:taskq_any}}", tags=["tasks"], response_model=models.StepForgotten)
+    async def forget_step(queue: QueuePath, task_id: TaskIdPath, name: NamePath, audit: AuditDep) -> Any:
+        """Delete the stored result of a step of a task that does not run. Its next run repeats the step."""
+        with audit.action("forget_step", queue=queue, task_id=task_id, name=name):
+            return {"was_stored": await inspector.forget_step(queue, task_id, name)}
+
+    @router.post(TASK, tags=["tasks"])
     async def change_task(queue: QueuePath, task_id: TaskIdPath, body: TaskChange, audit: AuditDep) -> Changed:
         """Run a task now, retry it later, archive, delete, cancel or move it."""
         await inspector.act_on((), body.action, **body.options)  # without tasks, this only checks the options
@@ -182,7 +209,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 await change(queue, task_id, **options)
         return Changed(action=body.action, received_by=received_by)
 
-    @router.patch("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
+    @router.patch(TASK, tags=["tasks"], response_model=models.Task)
     async def update_payload(
         queue: QueuePath, task_id: TaskIdPath, body: PayloadChange, audit: AuditDep, shown: ShownDep
     ) -> Any:

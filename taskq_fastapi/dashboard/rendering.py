@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taskq_core.settings.language import gettext, ngettext, pgettext
 from taskq_core.views import STATES, bars
-from taskq_core.views.labels import step_state
+from taskq_core.views.labels import step_state, wait_text
 from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.assets import Assets
 from taskq_fastapi.dashboard.task_labels import roughly
@@ -51,6 +51,7 @@ class Rendering:
             roughly=roughly,
             word=_word,
             step_state=step_state,
+            wait=wait_text,
         )
         self._environment.globals["ui"] = self._environment.get_template("ui.html").module
 

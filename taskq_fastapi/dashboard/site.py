@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from taskq_core import BrokerError, ConfigurationError, TaskQError
 from taskq_core.settings.language import gettext, marked, pgettext, pmarked, translated_with
+from taskq_core.views.event_streams import QUIET_S, Event, StateUnavailableError, Streams
 from taskq_fastapi.api.access import Audit, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.api.problems import status_of
@@ -26,7 +27,7 @@ from taskq_fastapi.dashboard.refusals import error_text
 from taskq_fastapi.dashboard.registry import ACTIONS, ASK, PAGES, Action, Done, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Services, Shown, View, own_link
-from taskq_fastapi.streams import QUIET_S, Event, StateUnavailableError, Streams
+from taskq_fastapi.router import streamed
 from taskq_fastapi.throttle import LoginLimiter, let_in
 
 logger = logging.getLogger("taskq.fastapi")
@@ -189,12 +190,12 @@ class Site:
                     return Event("gone", json.dumps(error_text(error)), is_last=True)
                 return Event("page", json.dumps(self._rendering.contents(again, shown)))
 
-        async def read() -> Event:
+        async def read() -> list[Event]:
             nonlocal last, next_update
             if last is None or loop.time() >= next_update:
                 last, next_update = None, loop.time() + pause_s
                 last = await current()
-            return last
+            return [last]
 
         async def wait(_is_changed: bool, left_s: float) -> bool:
             # Return at least every QUIET_S seconds, so that keep-alive comments are sent.
@@ -202,7 +203,7 @@ class Site:
             return not await view.request.is_disconnected()
 
         last_event_id = view.request.headers.get("last-event-id")
-        return self._streams.response(self._streams.events(read, wait, last_event_id=last_event_id))
+        return streamed(self._streams.events(read, wait, last_event_id=last_event_id))
 
     # --- acting -------------------------------------------------------------------------------------------------------
 

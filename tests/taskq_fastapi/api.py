@@ -93,6 +93,8 @@ LOOKS = (
 CHANGES: tuple[tuple[str, str, Any], ...] = (
     ("PATCH", "/queues/default", {"paused": True}),
     ("POST", "/tasks/default/1", {"action": "retry", "after": 60}),
+    ("POST", "/tasks/default/1/signals/review", {"value": True}),
+    ("DELETE", "/tasks/default/1/steps/fetch", None),
     ("PATCH", "/tasks/default/1", {"payload": {"value": {"number": 2}}}),
     ("POST", f"/workflows/default/{models.ID}", {"action": "retry"}),
     ("POST", "/tasks/actions", {"action": "run", "filter": {"state": "scheduled"}}),

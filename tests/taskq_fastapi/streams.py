@@ -70,7 +70,7 @@ class Stream:
                     self.status = message["status"]
                     self.answer_headers = {name.decode(): value.decode() for name, value in message["headers"]}
                 else:
-                    self.text += message["body"].decode()
+                    self.text += message.get("body", b"").decode()
                 self._came.notify_all()
 
         try:

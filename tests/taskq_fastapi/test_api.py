@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Annotated, Any
+from unittest.mock import ANY
 from urllib.parse import quote
 
 import pytest
@@ -18,6 +19,7 @@ from taskq_core.testing import adrain
 from taskq_core.workflow import group, step
 from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
 from taskq_fastapi.api import bulk_routes, parts, queue_routes
+from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, populate, requests, send
@@ -720,3 +722,60 @@ async def test_a_damaged_workflow_is_told(taskq: TaskQ, web: HttpClient, server:
     assert (row["state"], row["created_at"]) == ("damaged", None)
     assert (read.status_code, read.json()["title"]) == (409, "The workflow cannot be read")
     assert "'created' must be a time" in read.json()["detail"]
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_waiting_task_is_shown_answered_once_and_a_step_is_forgotten(
+    taskq: TaskQ, web: HttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_id = (await publish_task(taskq).adelay(photo_id=7)).id
+    await adrain(taskq)
+    url = f"/tasks/default/{task_id}"
+
+    task = (await web.get(url)).json()
+    [listed] = (await web.get("/tasks?queue=default&state=scheduled")).json()["tasks"]
+
+    assert (task["wait"]["kind"], task["wait"]["name"], task["wait"]["number"]) == ("signal", "review", 1)
+    assert (listed["wait"], listed["timeline"]) == (task["wait"], None)
+    step, children, review = task["timeline"]
+    assert (step["name"], step["result"]["value"], step["duration"]) == ("moderate", {"photo": 7}, ANY)
+    assert (children["kind"], children["result"]["value"]) == ("sub-tasks", [320])
+    assert (await web.get(f"/workflows/default/{children['workflow_id']}")).status_code == 200
+    assert (review["kind"], review["ended_at"], review["result"]["value"]) == ("signal", None, "")
+
+    assert (await web.delete(f"{url}/steps/moderate")).json() == {"was_stored": True}
+    assert (await web.delete(f"{url}/steps/moderate")).json() == {"was_stored": False}
+    with caplog.at_level("INFO", "taskq.audit"):
+        answers = [
+            await web.post(f"{url}/signals/{name}", json=body)
+            for name, body in (
+                ("review", {"value": {"approved": True}, "number": 1}),
+                ("review", {"value": {"approved": False}, "number": 1}),
+                ("a:b", {}),
+                ("review", {"approved": True}),
+                ("review", {"value": {"approved": False}}),
+            )
+        ]
+    assert [each.status_code for each in answers] == [200, 409, 422, 422, 200]
+    assert f"signal by '127.0.0.1': done queue='default' task_id='{task_id}' name='review'" in caplog.text
+    await adrain(taskq)
+    assert (await web.get(url)).json()["result"]["value"] == [True, False]
+    late = await web.post(f"{url}/signals/review", json={"value": {"approved": True}})
+    assert (late.status_code, late.json()["state"]) == (409, "completed")
+    assert (await web.post("/tasks/default/x/signals/review", json={})).status_code == 404
+
+
+async def test_results_of_steps_are_hidden_where_payloads_are(taskq: TaskQ) -> None:
+    task_id = (await publish_task(taskq).adelay(photo_id=7)).id
+    await adrain(taskq)
+
+    async with requests(api_app(taskq, allow_anonymous=True)) as hidden:
+        task = (await hidden.get(f"/tasks/default/{task_id}")).json()
+    options = {"allow_anonymous": True, "show_payloads": True, "redact": lambda name, what, value: what}
+    async with requests(api_app(taskq, **options)) as redacted:
+        redacted_task = (await redacted.get(f"/tasks/default/{task_id}")).json()
+
+    assert task["timeline"][0]["result"] == {"size": 11, "format": None, "value": None, "omitted": "hidden"}
+    assert redacted_task["timeline"][0]["result"]["value"] == "result"

@@ -249,8 +249,16 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
     notes = [record for record in caplog.records if record.name == "taskq.audit"]
     told: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
     assert [each["action"] for each in told[:-1]] == [
-        *("pause", "retry", "update_payload", "retry_workflow", "run_all", "set_limit"),
-        *("clear_limit", "add_schedule", "pause_schedule", "remove_schedule", "quiet_workers", "remove_queue"),
+        *("pause", "retry", "signal", "forget_step", "update_payload", "retry_workflow", "run_all"),
+        *(
+            "set_limit",
+            "clear_limit",
+            "add_schedule",
+            "pause_schedule",
+            "remove_schedule",
+            "quiet_workers",
+            "remove_queue",
+        ),
     ]
     assert {each["who"] for each in told[:-1]} == {"ann\nforged"}
     assert (told[-1]["who"], told[-1]["outcome"], failed.status_code) == ("bob", "QueueNotFoundError", 404)

@@ -51,6 +51,8 @@ ROUTES = {
     "retry_task": "POST /tasks/{queue}/{task_id}",
     "move_task": "POST /tasks/{queue}/{task_id}",
     "cancel_task": "POST /tasks/{queue}/{task_id}",
+    "signal_task": "POST /tasks/{queue}/{task_id}/signals/{name}",
+    "forget_step": "DELETE /tasks/{queue}/{task_id}/steps/{name}",
     "reschedule_task": "PATCH /tasks/{queue}/{task_id}",
     "limits": "GET /limits",
     "set_limit": "POST /limits",
@@ -72,6 +74,7 @@ ROUTES = {
     "control_workers": "POST /workers/actions",
     "redis_info": "GET /redis",
     # of the dashboard
+    "timeline": "GET /tasks/{queue}/{task_id}",
     "workflows": "GET /workflows",
     "list_workflows": "GET /workflows",
     "workflow_counts": "GET /workflows/search",

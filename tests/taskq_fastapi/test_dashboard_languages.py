@@ -49,6 +49,7 @@ DATA = {
     "schedule-run": "nightly sales",
     "task": "receipt smtplib smtprecipientsrefused",
     "task-edit": "receipt",
+    "task-signal": "approved review true",
     "workflow": STEPS,
     "workflow-cancel": "order",
     "workflow-retry": "order",

@@ -9,9 +9,9 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.views.event_streams import QUIET_S
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.site import STREAM_S
-from taskq_fastapi.streams import QUIET_S
 from tests.clock import Clock
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import dashboard_of, looking

@@ -16,6 +16,7 @@ from taskq_core.testing import adrain
 from taskq_core.wire import decode_message
 from taskq_fastapi.dashboard.pages import task_actions
 from tests.clock import Clock
+from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, token_of, told
@@ -817,3 +818,78 @@ async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ) -> None:
     assert re.search(r"<dt>Waits for</dt><dd>the limit <bdi>[^<]+</bdi></dd>", page.text)
     assert not re.search(r"\b9999\b", "".join(each.text for each in (*lists, page)))
     assert "Waits for" not in status.text
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+async def waiting_task(taskq: TaskQ) -> str:
+    """Return the id of a task that waits for the signal `review`."""
+    handle = await publish_task(taskq).using(task_id="publish-7").adelay(photo_id=7)
+    await adrain(taskq)
+    return handle.id
+
+
+async def test_a_waiting_task_shows_its_steps_and_is_approved_once(
+    taskq: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    await waiting_task(taskq)
+    caplog.set_level(logging.INFO, "taskq.audit")
+
+    async with looking(dashboard_of(taskq)) as web:
+        listed = await web.get("/queue?name=default&state=scheduled")
+        page = await web.get("/task?queue=default&id=publish-7")
+        questions = [each for each in Fields(page.text).links if each.startswith("task-signal?")]
+
+        async def answer(question: str, **fields: str) -> tuple[str, str]:
+            asked = await web.get(f"/{question}")
+            form = Fields(asked.text)
+            done = await web.post(
+                f"/{form.forms[-1]}", data={**form.hidden, **fields}, headers={"sec-fetch-site": "same-origin"}
+            )
+            return text_of(asked), told(await web.get("/" + done.headers["location"])) or text_of(done)
+
+        approved, rejected = await answer(questions[0]), await answer(questions[1])
+        await adrain(taskq)
+        again = await web.get("/task?queue=default&id=publish-7")
+        other = next(each for each in Fields(again.text).links if "do=send_signal" in each)
+        wrong = await answer(other, value="{approved")
+        sent = await answer(other, value='{"approved": false, "note": "blurred"}')
+        await adrain(taskq)
+        ended = await web.get("/task?queue=default&id=publish-7")
+
+    assert re.search(r"waiting for review, (7 d 0|6 d 23) h left", text_of(listed))
+    text = text_of(page)
+    assert re.search(r"scheduled waiting for review, (7 d 0|6 d 23) h left", text)
+    assert re.search(r'step moderate .* \{"photo": 7\} sub-tasks call .* \[320\] signal review .* waits until', text)
+    assert any(each.startswith("workflow?") for each in Fields(page.text).links)
+    assert ["approve" in questions[0], "reject" in questions[1], "send_signal" in questions[2]] == [True] * 3
+    assert 'Send {"approved": true} as the signal “review”?' in approved[0]
+    assert approved[1] == "The signal “review” was sent."
+    assert rejected[1] == "The task does not wait for the signal “review” any more."
+    assert "number=2" in other
+    assert "The value is not JSON" in wrong[1]
+    assert sent[1] == "The signal “review” was sent."
+    assert "[ true, false ]" in text_of(ended)
+    assert "task-signal?" not in ended.text
+    notes = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
+    facts = "queue='default' id='publish-7' name='review' do="
+    assert notes[0] == f"task-signal by 'olga': done {facts}'approve'"
+    assert notes[-1] == f"task-signal by 'olga': done {facts}'send_signal'"
+    assert "blurred" not in caplog.text
+
+
+async def test_viewers_see_the_steps_without_results_and_send_no_signals(taskq: TaskQ) -> None:
+    await waiting_task(taskq)
+    fields = {"queue": "default", "id": "publish-7", "name": "review", "do": "approve"}
+
+    async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+        page = await web.get("/task?queue=default&id=publish-7")
+        asked = await web.get("/task-signal", params=fields)
+        sent = await act(web, "/task-signal", **fields)
+
+    assert re.search(r"step moderate .* hidden sub-tasks call .* hidden signal review", text_of(page))
+    assert "320" not in text_of(page)
+    assert "task-signal?" not in page.text
+    assert (asked.status_code, sent.status_code) == (403, 403)
+    assert await state_of(taskq, "publish-7") == "scheduled"

@@ -16,8 +16,8 @@ from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskIdConfl
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
+from taskq_core.views.event_streams import Event, Streams
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
-from taskq_fastapi.streams import Event, Streams
 from taskq_fastapi.testing import capture
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -98,6 +98,7 @@ def test_an_accepted_task_tells_where_its_status_is(taskq: TaskQ) -> None:
         "state": "scheduled",
         "status_url": "/tasks/status/default/1",
         "events_url": "/tasks/events/default/1",
+        "stream_url": "/tasks/stream/default/1",
     }
     assert answer.headers["location"] == "/tasks/status/default/1"
     assert (status.json()["state"], status.json()["name"]) == ("scheduled", "note")
@@ -181,7 +182,7 @@ def test_it_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
 # --- closed -----------------------------------------------------------------------------------------------------------
 
 
-@rows("path", ["/status/default/1", "/events/default/1", "/events/default/none"])
+@rows("path", ["/status/default/1", "/events/default/1", "/events/default/none", "/stream/default/1"])
 def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture, path: str) -> None:
     """And the log says how it is opened. Dependencies around the router do not open it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
@@ -567,11 +568,81 @@ async def test_200_streams_of_a_task_cost_redis_no_more_than_one(
     assert len(subscriptions) == 1
 
 
+# --- emitted values ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write(taskq: TaskQ, gate: asyncio.Event) -> Any:
+    @taskq.task(name="write")
+    async def write(context: TaskContext, words: list[str]) -> None:
+        await context.astep("first", context.aemit, words[0])
+        await gate.wait()
+        for word in words[1:]:
+            await context.aemit(word)
+
+    return write
+
+
+async def test_emitted_values_are_streamed_and_a_reconnect_gets_only_the_missing_ones(
+    taskq: TaskQ, app: FastAPI, web: HttpClient, write: Any, gate: asyncio.Event
+) -> None:
+    handle = await write.adelay(["a", "b\nb", "c"])
+    path = f"/tasks/stream/default/{handle.id}"
+    draining = asyncio.create_task(adrain(taskq))
+    async with stream(app, path) as events:
+        first = await events.next()
+    gate.set()
+    await draining
+
+    async with stream(app, path, last_event_id=first.id) as events:
+        rest = [await events.next() for _ in range(4)]
+
+    assert (first.kind, first.data) == ("item", {"attempt": 1, "step": "first", "value": "a"})
+    assert [(each.kind, each.data.get("value")) for each in rest[:2]] == [("item", "b\nb"), ("item", "c")]
+    assert (rest[2].kind, rest[2].data, rest[3]) == ("end", {"state": "completed"}, None)
+    assert (await web.get(path, headers={"Last-Event-ID": rest[2].id})).status_code == 204
+    assert (await web.get("/tasks/stream/default/none")).status_code == 404
+    assert '"a"' in (await web.get(path, headers={"Last-Event-ID": "no id of a value"})).text
+
+
+async def test_200_readers_of_emitted_values_share_one_subscription(
+    taskq: TaskQ, server: RedisServer, write: Any, gate: asyncio.Event
+) -> None:
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True))
+    handle = await write.adelay(["a", "b"])
+    async with app.router.lifespan_context(app), AsyncExitStack() as stack:
+        draining = asyncio.create_task(adrain(taskq))
+        path = f"/stream/default/{handle.id}"
+        streams = [await stack.enter_async_context(stream(app, path)) for _ in range(200)]
+        firsts = [await each.next() for each in streams]
+        [(_, subscriptions)] = server.client.pubsub_numsub(taskq.runtime.keys.queue("default").done)
+        gate.set()
+        lasts = [[(await each.next()).kind for _ in range(2)] for each in streams]
+        await draining
+        await asyncio.gather(*(each.next() for each in streams))
+        left = taskq.runtime.source._hub._channels.get(asyncio.get_running_loop())
+
+    assert {each.data["value"] for each in firsts} == {"a"}
+    assert lasts == [["item", "end"]] * 200
+    assert subscriptions == 1
+    assert not left
+
+
+async def test_emitted_values_are_hidden_like_results(taskq: TaskQ, write: Any) -> None:
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True, show_results=False))
+    handle = await write.adelay(["a"])
+
+    with TestClient(app) as web:
+        assert web.get(f"/stream/default/{handle.id}").status_code == 404
+
+
 async def test_one_stream_too_many_ends_at_once_though_it_was_let_in() -> None:
     """Another has begun since it was answered: its client comes back later."""
 
-    async def read() -> Event:
-        return Event("status", "{}")
+    async def read() -> list[Event]:
+        return [Event("status", "{}")]
 
     async def wait(_is_changed: bool, _left_s: float) -> bool:
         return True

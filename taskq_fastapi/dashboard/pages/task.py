@@ -1,7 +1,11 @@
 """Show one task in full, and edit its payload."""
 
+import json
 from typing import Any
 
+import msgspec
+
+from taskq_core.broker.operations.steps import SIGNALS_MAX
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import PayloadError, TaskStateError
 from taskq_core.handles.attempts import Attempt
@@ -20,13 +24,14 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
+from taskq_core.views.labels import SIGNALS
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.blobs import result_of, whole
+from taskq_fastapi.dashboard.blobs import listed, result_of, whole
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.labels import span
-from taskq_fastapi.dashboard.registry import Done, action, page
+from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.task_table import mark_of, status_of
 from taskq_fastapi.dashboard.view import Shown, View, link
 
@@ -72,6 +77,10 @@ async def show(view: View) -> Shown:
         times=[(text, at, at > now) for at, text in times_of(task)],
         headers=sorted(headers.items()) if isinstance(headers, dict) else [("", str(headers))],
         workflow=workflow_of(task),
+        signals=[(do, gettext(label)) for do, (label, _) in SIGNALS.items()],
+        timeline=[
+            (each, listed(shown, name, "result", each.result)) for each in await view.dashboard.timeline(queue, task_id)
+        ],
         trace=trace_id(task.headers),
         trace_link=trace_url(view.services.taskq.settings.trace.url, task.headers),
         is_editable=is_editable(task) and view.shown.may_ask_payloads,
@@ -97,6 +106,38 @@ def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> tuple[Attempt, str
     took = span(attempt.ended_at - attempt.started_at) if attempt.started_at and attempt.ended_at else ""
     traceback = str(view.shown.value(task.name, "traceback", attempt.traceback)) if view.sees_payloads else ""
     return attempt, took, traceback
+
+
+# --- sending a signal -------------------------------------------------------------------------------------------------
+
+
+async def ask_signal(view: View, form: Form) -> Question:
+    """Ask for confirmation before a signal is sent, and for its value if the button has none."""
+    name, (label, value) = form.need("name"), SIGNALS[form.choice("do", SIGNALS) or "send_signal"]
+    text = gettext("Send %(value)s as the signal “%(name)s”?", name=name, value=json.dumps(value))
+    if value is None:
+        text = gettext("Send a value as the signal “%(name)s”?", name=name)
+    return Question(text=text, button=gettext(label), template="question_signal.html" if value is None else None)
+
+
+@action("task-signal", ask=ask_signal, audited=("queue", "id", "name", "do"))
+async def send_signal(view: View, form: Form) -> Done:
+    """Send a signal to a task that still waits for it."""
+    name, (_, value) = form.need("name"), SIGNALS[form.choice("do", SIGNALS) or "send_signal"]
+    if value is None:
+        try:
+            value = msgspec.json.decode(form.get("value"))
+        except (ValueError, RecursionError) as error:
+            raise BadRequestError(gettext("The value is not JSON: %(problem)s", problem=str(error))) from None
+    number = form.number("number", 0, low=0, high=SIGNALS_MAX)
+    try:
+        await view.inspector.signal_task(form.need("queue"), form.need("id"), name, value, number=number)
+    except TaskStateError:
+        view.audited["refused"] = "the task does not wait for it"
+        return Done(
+            level="warning", text=gettext("The task does not wait for the signal “%(name)s” any more.", name=name)
+        )
+    return Done(text=gettext("The signal “%(name)s” was sent.", name=name))
 
 
 # --- editing the payload ----------------------------------------------------------------------------------------------

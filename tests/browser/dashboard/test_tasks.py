@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from taskq_core import TaskQ
+from taskq_core import TaskInfo, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.pages import task_actions
 from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document, stop_time
+from tests.publishing import drain_beside_playwright, publish_task
 
 pytestmark = pytest.mark.redis
 
@@ -335,3 +336,26 @@ def test_a_list_is_used_with_the_keyboard(site: Site, taskq: TaskQ, inspector: I
     page.keyboard.press("Enter")
     expect_told(page, "1 task was archived.")
     assert inspector.task("default", "1").state is TaskState.ARCHIVED
+
+
+@tries("task-signal")
+def test_a_task_that_waits_for_a_signal_is_approved(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    publish_task(taskq).using(task_id="publish-7").delay(photo_id=7)
+    drain_beside_playwright(taskq)
+
+    page.goto(site.at("task?queue=default&id=publish-7"))
+    expect(page.get_by_text("waiting for review")).to_be_visible()
+    page.get_by_role("button", name="Approve").click()
+    confirm(page, "Approve")
+    expect_told(page, "The signal “review” was sent.")
+    drain_beside_playwright(taskq)
+    expect(page.locator("#steps")).to_contain_text("review#2")
+    page.get_by_role("button", name="Send a signal").click()
+    page.get_by_label("Value as JSON").fill('{"approved": false}')
+    confirm(page, "Send a signal")
+    expect_told(page, "The signal “review” was sent.")
+
+    drain_beside_playwright(taskq)
+    done = inspector.task("default", "publish-7")
+    assert isinstance(done, TaskInfo)
+    assert done.result == b"[true,false]"

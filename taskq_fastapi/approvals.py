@@ -1,0 +1,82 @@
+"""Links by which people answer waiting tasks from an e-mail, without an account.
+
+::
+
+    app.include_router(approval_router(secret=SECRET), prefix="/approvals")
+
+    url = approval_url(context, "review", secret=SECRET, base_url=f"{SITE}/approvals", question="Publish photo 7?")
+    await context.astep("ask", send_mail, "editor@example.com", url)
+    if await context.areceive("review", bool, timeout=timedelta(days=7)): ...
+"""
+
+from typing import Unpack
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from itsdangerous import BadData, URLSafeSerializer
+
+from taskq_core import ConfigurationError, TaskContext
+from taskq_core.views.approvals import HEADERS, LinkOptions, answer, link_content
+from taskq_fastapi.applications import DEFAULT_NAME, find
+
+SECRET_MIN = 16
+"""Minimum number of characters of a secret."""
+
+
+def approval_url(context: TaskContext, name: str, *, secret: str, base_url: str, **options: Unpack[LinkOptions]) -> str:
+    """Return a link by which a person answers the next `receive(name)` of this task. The first answer counts.
+
+    Every person who has the link can answer, and can read its content. A later task with the same id takes the answer
+    too, so do not choose the ids of such tasks yourself.
+
+    Args:
+        context: The context of the running task.
+        name: Name of the signal.
+        secret: The secret of `approval_router`.
+        base_url: Address of `approval_router`, such as "https://shop.example.com/approvals".
+        question: The question on the page.
+        choices: The value that each button sends, by its label. By default, "Approve" sends True and "Reject" False.
+        valid_for: Time after which the link expires, by default a week.
+
+    Raises:
+        StepError: A value has no JSON form, or the name is not valid.
+        ConfigurationError: The secret is too short, `choices` is empty, or the time is not valid.
+    """
+    content = link_content(context, name, options)
+    return f"{base_url.rstrip('/')}/{_signer(secret).dumps(content)}"
+
+
+def approval_router(*, secret: str, name: str = DEFAULT_NAME) -> APIRouter:
+    """Return a router with the page of the links that `approval_url` makes.
+
+    Args:
+        secret: The key of the signatures, at least 16 characters.
+        name: Name of the queue application in `taskq_lifespan`.
+
+    Raises:
+        ConfigurationError: The secret is too short.
+    """
+    router, signer = APIRouter(include_in_schema=False), _signer(secret)
+
+    @router.api_route("/{token}", methods=["GET", "HEAD", "POST"])
+    async def show_approval(request: Request, token: str, choice: str | None = None) -> HTMLResponse:
+        """Show the question of a link, and send the answer in a POST."""
+        try:
+            content = signer.loads(token)
+        except BadData:
+            content = None
+        runtime = find(request, name).runtime
+        plan = answer(runtime.keys, content, choice if request.method == "POST" else None)
+        status, page = await runtime.source.arun(plan)
+        return HTMLResponse(page, status, headers=dict(HEADERS))
+
+    return router
+
+
+def _signer(secret: str) -> URLSafeSerializer:
+    if not isinstance(secret, str) or len(secret) < SECRET_MIN:
+        raise ConfigurationError(
+            f"approval links need a secret of at least {SECRET_MIN} characters; make one with "
+            "python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    return URLSafeSerializer(secret, salt="taskq_fastapi.approvals")
