@@ -9,6 +9,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY taskq_core taskq_core
 COPY taskq_django taskq_django
 COPY taskq_fastapi taskq_fastapi
+COPY taskq_pydantic_ai taskq_pydantic_ai
 COPY taskq_sqlalchemy taskq_sqlalchemy
 RUN /venv/bin/pip install ".[django,fastapi,dashboard,otel,exporter]" --group example
 

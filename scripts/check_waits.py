@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITE = ("tests/conformance", "tests/taskq_core", "tests/taskq_django", "tests/taskq_fastapi", "tests/taskq_sqlalchemy")
+SUITE = (
+    "tests/conformance",
+    "tests/taskq_core",
+    "tests/taskq_django",
+    "tests/taskq_fastapi",
+    "tests/taskq_pydantic_ai",
+    "tests/taskq_sqlalchemy",
+)
 LEAST_TIMEOUT_S = 30
 """Shortest allowed timeout. On a busy machine, any step may take nearly as long."""
 TIMEOUTS = ("timeout", "within")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_sqlalchemy")
+PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy")
 EXTRAS = "django,fastapi,dashboard,dash,sqlalchemy,otel,embedded,exporter"
 KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".tcss", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
 """Suffixes of the files that belong in the wheel."""
@@ -50,6 +50,7 @@ IMPORTS = {
     "dashboard": "taskq_fastapi.dashboard, taskq_fastapi.dashboard.serving, uvicorn",
     "dash": "taskq_core.cli.terminal.app",
     "sqlalchemy": "taskq_sqlalchemy",
+    "pydantic-ai": "taskq_pydantic_ai",
     "otel": "opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
     "embedded": "taskq_core.broker.embedded",
     "exporter": "taskq_core.cli.exporter, prometheus_client",
@@ -81,7 +82,7 @@ def main() -> int:
             print("\n".join(problems))
             return 1
         is_newest = not bounds()
-        install(python, f"{wheel}[{f'{EXTRAS},migrate,testing' if is_newest else EXTRAS}]", *bounds())
+        install(python, f"{wheel}[{f'{EXTRAS},migrate,pydantic-ai,testing' if is_newest else EXTRAS}]", *bounds())
         if is_newest:
             for extra, modules in IMPORTS.items():
                 call(python, "-W", "error::ImportWarning", ALONE, extra, modules, cwd=folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
-PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_sqlalchemy")
+PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

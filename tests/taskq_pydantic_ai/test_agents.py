@@ -1,0 +1,252 @@
+"""Agents of Pydantic AI as durable tasks, with models that need no network."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskq_core import SkipRetry, TaskContext, TaskQ, TaskState
+from taskq_core.errors import TaskFailedError
+from tests.clock import Clock
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+pytest.importorskip("pydantic_ai", reason='needs Pydantic AI: pip install "pydantic-ai-slim>=2.68"')
+
+from pydantic_ai import (
+    Agent,
+    CallDeferred,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelResponse,
+    ModelRetry,
+    RunContext,
+    TextPart,
+    ToolFailed,
+    ToolReturn,
+    UsageLimitExceeded,
+    UsageLimits,
+)
+from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
+
+from taskq_pydantic_ai import run_agent
+
+pytestmark = pytest.mark.redis
+
+Turn = list[str] | dict[str, dict[str, Any]]
+"""An answer of the model: chunks of text, or tool calls with their arguments by name."""
+
+
+class Script:
+    """A model that answers as written, and records what it was asked. Turn n answers a history with n responses."""
+
+    def __init__(self, *turns: Turn) -> None:
+        self.turns = turns
+        self.asked: list[int] = []
+        self.hold: asyncio.Event | None = None
+
+    async def __call__(self, messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
+        turn = sum(each.kind == "response" for each in messages)
+        self.asked.append(turn)
+        if self.hold is not None and turn == len(self.turns) - 1:
+            await self.hold.wait()
+        found = self.turns[turn]
+        if isinstance(found, list):
+            for each in found:
+                yield each
+        else:
+            for number, (name, args) in enumerate(found.items()):
+                call = DeltaToolCall(name.partition("/")[0], json.dumps(args), tool_call_id=f"{turn}:{number}")
+                yield {number: call}
+
+    @property
+    def model(self) -> FunctionModel:
+        return FunctionModel(stream_function=self)
+
+
+@pytest.fixture
+async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
+    app = TaskQ(redis_server.url, enqueue_timeout=30, defaults={"retention": 60, "max_retry": 0})
+    yield app
+    app.close()
+
+
+@pytest.fixture
+async def start(app: TaskQ) -> AsyncIterator[Runner]:
+    runner = Runner(app)
+    yield runner
+    await runner.close()
+    await app.aclose()
+
+
+async def test_an_agent_continues_after_a_deploy_and_its_text_is_streamed(app: TaskQ, start: Runner) -> None:
+    script = Script({"weather": {"city": "Paris"}, "weather/2": {"city": "Rome"}}, ["Take ", "an umbrella."])
+    script.hold = asyncio.Event()
+    agent, cities = Agent(script.model), []
+
+    @agent.tool_plain
+    async def weather(city: str) -> str:
+        cities.append(city)
+        return "rain"
+
+    @app.task
+    async def answer(context: TaskContext) -> list[Any]:
+        result = await run_agent(context, agent, "What do I pack?")
+        return [result.output, result.usage.requests]
+
+    worker = await start(shutdown_grace=0.1)
+    handle = await answer.adelay()
+    await until(lambda: script.asked == [0, 1])
+    worker.stop()
+    await until(lambda: handle.refresh().state is TaskState.PENDING)
+    script.hold.set()
+    await start()
+
+    assert await handle.aresult(timeout=30) == ["Take an umbrella.", 2]
+    assert (script.asked, sorted(cities)) == ([0, 1, 1], ["Paris", "Rome"])
+    assert [(item.value, item.step) async for item in handle.stream()] == [
+        ("Take ", "model#2"),
+        ("an umbrella.", "model#2"),
+    ]
+
+
+async def test_a_tool_call_waits_for_its_approval(app: TaskQ, start: Runner) -> None:
+    script = Script(
+        {"send": {"to": "ann"}, "send/2": {"to": "bob"}, "send/3": {"to": "eve"}, "ask_person": {}}, ["done"]
+    )
+    agent, sent = Agent(script.model), []
+
+    @agent.tool_plain(requires_approval=True)
+    async def send(to: str) -> str:
+        sent.append(to)
+        return f"sent to {to}"
+
+    @agent.tool_plain
+    def ask_person() -> str:
+        raise CallDeferred
+
+    @app.task
+    async def write(context: TaskContext) -> list[Any]:
+        result = await run_agent(context, agent, "Write to them")
+        return [part.content for part in result.all_messages()[-2].parts]
+
+    worker = await start()
+    handle = await write.adelay()
+    await until(lambda: worker.running_count == 0 and handle.refresh().state is TaskState.SCHEDULED)
+    assert sent == []
+    for answer in (True, False, "unknown address"):
+        await handle.asignal("approve send", answer)
+    await handle.asignal("result ask_person", "Bob is away")
+
+    assert set(await handle.aresult(timeout=30)) == {
+        "sent to ann",
+        "The tool call was denied.",
+        "unknown address",
+        "Bob is away",
+    }
+    assert (script.asked, sent) == ([0, 1], ["ann"])
+
+
+async def test_cancelling_the_task_cancels_the_request_to_the_model(app: TaskQ, start: Runner) -> None:
+    script = Script(["never"])
+    script.hold = asyncio.Event()
+
+    @app.task
+    async def answer(context: TaskContext) -> None:
+        await run_agent(context, Agent(script.model), "Hello")
+
+    worker = await start()
+    handle = await answer.adelay()
+    await until(lambda: script.asked)
+    await handle.acancel()
+    await until(lambda: handle.refresh().state is TaskState.ARCHIVED)
+
+    assert (worker.running_count, script.asked) == (0, [0])
+
+
+async def test_a_usage_limit_counts_all_runs_of_the_task(app: TaskQ, start: Runner) -> None:
+    script = Script({"again": {}}, {"approved": {}}, {"again": {}}, ["done"])
+    agent = Agent(script.model)
+
+    @agent.tool_plain
+    def again() -> None: ...
+
+    @agent.tool_plain(requires_approval=True)
+    def approved() -> None: ...
+
+    @app.task(max_retry=5)
+    async def answer(context: TaskContext) -> None:
+        try:
+            await run_agent(context, agent, "Hello", usage_limits=UsageLimits(request_limit=3))
+        except UsageLimitExceeded as error:
+            raise SkipRetry(str(error)) from error
+
+    await start()
+    handle = await answer.adelay()
+    await handle.asignal("approve approved", True)
+
+    with pytest.raises(TaskFailedError, match="request_limit of 3"):
+        await handle.aresult(timeout=30)
+    assert script.asked == [0, 1, 2]
+
+
+async def test_results_of_tools_are_the_same_in_a_later_run(app: TaskQ, start: Runner, clock: Clock) -> None:
+    turns = {"fails": {}}, {"fails": {}}, {"fails": {}}, {"files": {}}, {"parts": {}}, ["done"]
+    agent, calls, seen = Agent(Script(*turns).model), [], []
+
+    @agent.tool_plain
+    def fails() -> dict[str, int]:
+        calls.append("fails")
+        if len(calls) < 3:
+            raise (ModelRetry("too early") if len(calls) == 1 else ToolFailed("broken"))
+        return {"n": 1}
+
+    @agent.tool_plain
+    def files() -> ToolReturn[str]:
+        calls.append("files")
+        return ToolReturn("two files", content=["file a", "file b"], metadata={"n": 2})
+
+    @app.task
+    def size(name: str) -> int:
+        return len(name)
+
+    @agent.tool
+    async def parts(ctx: RunContext[TaskContext]) -> list[int]:
+        return await ctx.deps.acall(size.s("a"), size.s("bb"))
+
+    @app.task(max_retry=1, retry_delay=1)
+    async def answer(context: TaskContext) -> str:
+        result = await run_agent(context, agent, "Hello", deps=context, without_step=["parts"])
+        messages = ModelMessagesTypeAdapter.dump_python(result.all_messages(), mode="json", exclude={"timestamp"})
+        seen.append([(part["part_kind"], part.get("content")) for each in messages for part in each["parts"]])
+        if context.attempt == 1:
+            raise ValueError("once")
+        return result.output
+
+    await start()
+    handle = await answer.adelay()
+    await until(lambda: len(seen) == 1)
+    await clock.advance(5)
+
+    assert await handle.aresult(timeout=30) == "done"
+    assert calls == ["fails", "fails", "fails", "files"]
+    assert seen[0] == seen[1]
+    results = [content for kind, content in seen[0] if kind == "tool-return"]
+    assert results == ["too early", "broken", {"n": 1}, "two files", [1, 2]]
+    assert ("user-prompt", ["file a", "file b"]) in seen[0]
+
+
+async def test_a_model_that_cannot_stream_emits_no_text(app: TaskQ, start: Runner) -> None:
+    @app.task
+    async def answer(context: TaskContext) -> str:
+        agent = Agent(FunctionModel(lambda messages, info: ModelResponse([TextPart("whole")])), output_type=str)
+        result = await run_agent(context, agent, "Hello", emit_text=False)
+        return result.output
+
+    await start()
+    handle = await answer.adelay()
+
+    assert await handle.aresult(timeout=30) == "whole"
+    assert [item async for item in handle.stream()] == []
