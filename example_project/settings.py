@@ -1,7 +1,7 @@
 """Settings of the studio. The Django site, the FastAPI app and the worker use them.
 
 The defaults work on a laptop. Other machines set environment variables: `DJANGO_SECRET_KEY`, `DJANGO_DEBUG`,
-`DJANGO_ALLOWED_HOSTS`, `STUDIO_DATA`, `STUDIO_SMTP` and `TASKQ_URL`.
+`DJANGO_ALLOWED_HOSTS`, `STUDIO_DATA`, `STUDIO_SITE`, `STUDIO_SMTP` and `TASKQ_URL`.
 """
 
 import os
@@ -94,6 +94,8 @@ EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if 'STUDIO_SMTP' in os.envir
 EMAIL_HOST, _, EMAIL_PORT = os.environ.get("STUDIO_SMTP", "localhost:25").rpartition(":")
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = "studio@example.com"
+EDITOR_EMAIL = "editor@example.com"  # decides which photos are published
+SITE_URL = os.environ.get("STUDIO_SITE", "http://127.0.0.1:8000")  # in links of mails
 
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -23,7 +23,7 @@ from example_project.demo.errors import DemoError
 from example_project.demo.mail import MailServer
 from example_project.demo.otlp import Receiver, Traces
 from example_project.demo.processes import Processes, clean_environment
-from example_project.demo.visits import Visit, make_visits
+from example_project.demo.visits import Visit, approve, make_visits, read_stream
 from example_project.demo.waterfall import waterfall
 from taskq_core import ResultTimeoutError, TaskQ, TaskQError
 from taskq_core.broker.embedded import open_embedded
@@ -86,6 +86,7 @@ def run(folder: Path, *, stays: bool, trace_svg: Path | None = None) -> None:
             site_url, api_url = start(processes)
             try:
                 visits = make_visits(site_url, api_url)
+                approve(site_url, mail.messages)
             except (DemoError, httpx.HTTPError) as error:
                 raise DemoError(f"{error}\n{processes.tails()}") from error
             check_enqueued(visits)
@@ -94,6 +95,8 @@ def run(folder: Path, *, stays: bool, trace_svg: Path | None = None) -> None:
             check_results(visits, results, folder / "media")
             for visit in visits:
                 show(visit, results, receiver.traces)
+            published = next(task for visit in visits for task in visit.tasks if task.name == "photo:publish")
+            print(f"\nThe stream of {published.name}: {', '.join(read_stream(api_url, published))}")
             count = sum(len(visit.tasks) for visit in visits)
             print(f"\nAll {count} tasks of {len(visits)} requests are done, each in the trace of its request.")
             if trace_svg is not None:

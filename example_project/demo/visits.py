@@ -1,10 +1,14 @@
 """What visitors do on the two sites, over HTTP as a browser and a program would."""
 
+import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.message import EmailMessage
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image, ImageDraw
@@ -13,6 +17,8 @@ from example_project.demo.errors import DemoError
 
 SITE, API = "studio-site", "studio-api"
 PHOTO_SIZE = (1600, 1000)
+EDITOR = "editor@example.com"
+MAIL_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,29 @@ def post(url: str, path: str, data: dict[str, Any] | None = None) -> Visit:
     return Visit(service=API, path=path, status=answer.status_code, tasks=(task,), answer=body)
 
 
+def approve(site_url: str, messages: Sequence[EmailMessage]) -> None:
+    """Wait for the mail to the editor, open its link, and press the button Approve."""
+    deadline = time.monotonic() + MAIL_TIMEOUT_S
+    while not (found := [each for each in messages if each["To"] == EDITOR]):
+        if time.monotonic() > deadline:
+            raise DemoError(f"no mail to {EDITOR} arrived within {MAIL_TIMEOUT_S:.0f} s")
+        time.sleep(0.05)
+    link = site_url + urlsplit(found[0].get_content().strip()).path
+    page = httpx.get(link, timeout=30)
+    [button] = re.findall(r'formaction="(.+?)">Approve<', page.text)
+    answer = httpx.post(link + button, timeout=30)
+    if answer.status_code != 200:
+        raise DemoError(f"POST {link} answered {answer.status_code}, expected 200:\n{answer.text[:500]}")
+
+
+def read_stream(api_url: str, task: EnqueuedTask) -> list[Any]:
+    """Return the values that a task has emitted."""
+    answer = httpx.get(f"{api_url}/tasks/stream/{task.queue}/{task.id}", timeout=60)
+    return [
+        json.loads(data)["value"] for data in re.findall(r"^event: item\n.*\ndata: (.*)$", answer.text, re.MULTILINE)
+    ]
+
+
 def photo(kind: str) -> bytes:
     """Return the bytes of a JPEG or PNG picture of a landscape."""
     image = Image.merge("RGB", [Image.radial_gradient("L").resize(PHOTO_SIZE)] * 3)
@@ -121,6 +150,7 @@ def make_visits(site_url: str, api_url: str) -> list[Visit]:
     return [
         *visits,
         post(api_url, "/signup", {"name": "Bob", "email": "bob@example.com"}),
+        post(api_url, f"/photos/{photo_ids[0]}/publish"),
         post(api_url, f"/photos/{photo_ids[0]}/resize", {"width": 480}),
         post(api_url, "/reports"),
     ]

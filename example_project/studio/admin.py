@@ -15,5 +15,5 @@ class CustomerAdmin(admin.ModelAdmin):
 class PhotoAdmin(admin.ModelAdmin):
     """The admin of photos."""
 
-    list_display = ("title", "image", "uploaded_at")
+    list_display = ("title", "image", "uploaded_at", "published_at")
     search_fields = ("title",)

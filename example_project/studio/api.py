@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException
 from pydantic import AfterValidator, BaseModel, Field
 
 from example_project.studio.models import Customer, Photo
-from example_project.studio.tasks import Report, build_report, resize_image
+from example_project.studio.tasks import Report, build_report, publish_photo, resize_image
 from example_project.studio.welcome import welcome
 from taskq_core import ResultTimeoutError, TaskIdConflictError
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted
@@ -76,6 +76,14 @@ async def resize(photo_id: int, new: Resize, client: ClientDep, accepted: Accept
     if photo is None:
         raise HTTPException(404, "no such photo")
     return accepted(await client.enqueue(resize_image.s(photo.image.name, width=new.width)))
+
+
+@router.post("/photos/{photo_id}/publish", status_code=202)
+async def publish(photo_id: int, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
+    """Enqueue a task that publishes a photo after the editor has approved it. `stream_url` reports what it does."""
+    if not await Photo.objects.filter(id=photo_id).aexists():
+        raise HTTPException(404, "no such photo")
+    return accepted(await client.enqueue(publish_photo.s(photo_id)))
 
 
 @router.post("/reports")

@@ -27,6 +27,7 @@ class Photo(models.Model):
     title = models.CharField(max_length=100)
     image = models.ImageField(upload_to=original_path, validators=[FileExtensionValidator(["jpg", "jpeg", "png"])])
     uploaded_at = models.DateTimeField(auto_now_add=True)
+    published_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:  # noqa: D106 - Django's own form
         ordering = ("-uploaded_at", "-id")

@@ -7,22 +7,26 @@ task's arguments.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from io import BytesIO
 from pathlib import PurePosixPath
 
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.core.mail import EmailMessage, get_connection
+from django.core.mail import EmailMessage, get_connection, send_mail
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db.models import Count
 from django.db.models.functions import TruncDate
+from django.utils import timezone
 from fastapi import Depends
 from opentelemetry import trace
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from example_project.studio.models import Customer, Photo
-from taskq_core import SkipRetry
+from taskq_core import SkipRetry, TaskContext
 from taskq_django import task, taskq
+from taskq_django.approvals import approval_url
 from taskq_fastapi import enable_depends
 
 tracer = trace.get_tracer(__name__)
@@ -82,6 +86,25 @@ class Report:
     customers: int
     photos: int
     photos_by_day: dict[str, int]
+
+
+@task(name="photo:publish", timeout=60)
+def publish_photo(context: TaskContext, photo_id: int) -> list[str]:
+    """Publish a photo after the editor has approved it. Return the paths of its copies, none if it was rejected.
+
+    The task waits up to a week for the answer and for its sub-tasks, without a worker. Each run repeats the function
+    from its beginning, and each step only once.
+    """
+    photo = Photo.objects.get(pk=photo_id)
+    link = approval_url(context, "review", base_url=settings.SITE_URL, question=f"Publish the photo {photo.title!r}?")
+    context.step("ask", send_mail, f"Publish {photo.title}?", link, None, [settings.EDITOR_EMAIL])
+    context.emit("waiting for the editor")
+    if not context.receive("review", bool, timeout=timedelta(days=7), default=False):
+        return []
+    context.emit("approved")
+    paths = context.call(*(resize_image.s(photo.image.name, width=width) for width in (320, 800)))
+    context.step("publish", Photo.objects.filter(pk=photo_id).update, published_at=timezone.now())
+    return paths
 
 
 @task(name="report:studio", timeout=60)

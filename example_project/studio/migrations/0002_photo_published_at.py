@@ -1,0 +1,12 @@
+"""When a photo was published."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """A column of the photos."""
+
+    dependencies = [("studio", "0001_initial")]  # noqa: RUF012 - Django's own form
+    operations = [  # noqa: RUF012 - Django's own form
+        migrations.AddField("Photo", "published_at", models.DateTimeField(null=True, blank=True, editable=False)),
+    ]
