@@ -97,6 +97,96 @@ def test_the_django_code_of_the_readme_runs(tmp_path: Path, redis_server: RedisS
     assert output.strip() == "[['a@b.c']]"
 
 
+def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
+    for page in ("durable-tasks", "run-an-agent"):
+        write_files(ROOT / f"docs/how-to/{page}.md", tmp_path)
+    done = subprocess.run(
+        (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "2 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.redis
+def test_people_answer_durable_tasks_as_their_page_says(tmp_path: Path, redis_server: RedisServer) -> None:
+    """By a link of a Django site, whose view streams the output, and by one of a FastAPI app."""
+    write_files(ROOT / "docs/how-to/durable-tasks.md", tmp_path)
+    (tmp_path / "shop" / "__init__.py").touch()
+
+    django_site = run_python(
+        tmp_path,
+        """
+        import asyncio
+        import django
+        from django.conf import settings
+
+        settings.configure(
+            SECRET_KEY="docs",
+            ALLOWED_HOSTS=["testserver"],
+            INSTALLED_APPS=["taskq_django", "shop"],
+            ROOT_URLCONF="shop.urls",
+            EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend",
+            DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+            TASKQ={},
+        )
+        django.setup()
+        from django.core import mail
+        from django.core.management import call_command
+        from django.test import Client, RequestFactory
+        from shop.tasks import refund
+        from shop.views import refund_log
+
+        mail.outbox = []
+        handle = refund.delay(7)
+        call_command("runworker", "--burst", verbosity=0)
+        path = mail.outbox[0].body.removeprefix("https://shop.example.com")
+        print("Refund order 7?" in Client().get(path).text, Client().post(path + "?choice=Approve").status_code)
+        call_command("runworker", "--burst", verbosity=0)
+        print(handle.result())
+
+        async def read():
+            response = await refund_log(RequestFactory().get("/"), handle.id)
+            print([each async for each in response.streaming_content][-1].decode().splitlines()[0])
+
+        asyncio.run(read())
+        """,
+        TASKQ_URL=redis_server.unix_url,
+    )
+    fastapi_app = run_python(
+        tmp_path,
+        """
+        from shop.main import refund, taskq
+        from taskq_core.worker import Worker, WorkerConfig
+
+        refund.delay(7)
+        Worker(taskq, WorkerConfig(burst=True)).run()
+        """,
+        TASKQ_URL=redis_server.unix_url,
+        APPROVAL_SECRET="a secret of the docs",
+    )
+    url = next(line for line in fastapi_app.splitlines() if line.startswith("https://shop.example.com/approvals/"))
+    answered = run_python(
+        tmp_path,
+        f"""
+        from fastapi.testclient import TestClient
+        from shop.main import app
+
+        with TestClient(app) as web:
+            print(web.post({url!r}.removeprefix("https://shop.example.com") + "?choice=Reject").status_code)
+        """,
+        TASKQ_URL=redis_server.unix_url,
+        APPROVAL_SECRET="a secret of the docs",
+    )
+
+    assert django_site.splitlines() == ["True 200", "True", "event: end"]
+    assert answered.split() == ["200"]
+
+
 @pytest.mark.redis
 def test_the_code_of_the_page_on_djangos_tasks_runs(tmp_path: Path, redis_server: RedisServer) -> None:
     """A request enqueues one task now and one for later. A worker runs the first, and its state is reported."""
@@ -192,7 +282,7 @@ def test_the_fastapi_code_of_the_readme_runs(tmp_path: Path, redis_server: Redis
 @pytest.mark.redis
 def test_a_full_queue_and_a_silent_redis_are_answered_as_the_page_says(tmp_path: Path) -> None:
     """503 with a time to try again; from FastAPI for either, and once the circuit is open at once."""
-    write_files(ROOT / "docs/how-to/limit-a-queue.md", tmp_path)
+    write_files(ROOT / "docs/how-to/limit-tasks.md", tmp_path)
 
     with RedisServer() as server:
         output = run_python(
@@ -230,7 +320,7 @@ def test_a_full_queue_and_a_silent_redis_are_answered_as_the_page_says(tmp_path:
 
 @pytest.mark.redis
 def test_a_full_queue_is_answered_by_the_middleware_of_the_page(tmp_path: Path, redis_server: RedisServer) -> None:
-    write_files(ROOT / "docs/how-to/limit-a-queue.md", tmp_path)
+    write_files(ROOT / "docs/how-to/limit-tasks.md", tmp_path)
 
     output = run_python(
         tmp_path,
@@ -703,6 +793,55 @@ def test_the_command_line_page_shows_what_the_commands_say(tmp_path: Path, redis
 
 
 CASES = [
+    (
+        "run-an-agent",
+        "helpdesk.agents helpdesk.careful helpdesk.research",
+        """
+        with capture(helpdesk.agents.taskq) as tasks:
+            handle = helpdesk.agents.answer.delay("Where is order 7?")
+            careful = helpdesk.careful.careful_answer.delay("Where is order 7?")
+            tasks.run()
+            handle.signal("approve refund", "not yet")
+            careful.signal("boss", True)
+            tasks.run()
+            print(handle.result())
+            print("".join(item.value for item in handle.stream()) == handle.result())
+            print(careful.result())
+        with capture(helpdesk.research.taskq) as tasks:
+            handle = helpdesk.research.research.delay("What is new?")
+            tasks.run()
+            print(handle.result())
+        """,
+        [
+            'May I refund {"number":0}?',
+            '{"find_order":"order 0 was shipped on Monday","refund":"not yet"}',
+            "True",
+            '{"find_order":"order 0 was shipped on Monday","refund":"order 0 is refunded"}',
+            '{"search_everywhere":["nothing on site a","nothing on site b"]}',
+        ],
+    ),
+    (
+        "durable-tasks",
+        "shop.photos shop.trials",
+        """
+        from taskq_core.testing import eager
+        with capture(shop.photos.taskq) as tasks:
+            handle = shop.photos.publish.delay(7)
+            tasks.run()
+            handle.signal("review", True)
+            tasks.run(advance=3600)
+            print(handle.result(), [item.value for item in handle.stream()])
+            trial = shop.trials.end_trial.delay(1)
+            tasks.run(advance=7 * 86_400)
+            print(trial.refresh().state)
+        """,
+        [
+            "photo 7 is checked",
+            "['7-320.jpg', '7-800.jpg'] ['the sizes are ready']",
+            "user 1: one day left",
+            "scheduled",
+        ],
+    ),
     (
         "retry-tasks",
         "shop.tasks shop.deciding",
