@@ -1,4 +1,4 @@
-"""Check and encode what belongs to the steps of a task: names, results, signals and emitted values."""
+"""Check and encode the names, results, signals and emitted values of a task with steps."""
 
 import re
 from contextlib import suppress
@@ -46,11 +46,11 @@ _APPROVALS = {
     b'{"approved":true}': b"true",
     b'{"approved":false}': b"false",
 }
-"""Values that stand for each other, so that the buttons "Approve" and "Reject" and signed links fit every task."""
+"""Equivalent values, so that the buttons "Approve" and "Reject" and signed links work for both types."""
 
 
 def decode_signal(name: str, data: bytes, type_: Any, *, way_out: str) -> Any:
-    """Decode the value of a signal as a type. `true` and `{"approved": true}` stand for each other, if only one fits.
+    """Decode the value of a signal as a type. If `true` does not fit, try `{"approved": true}`, and the reverse.
 
     Raises:
         StepError: It does not fit the type.

@@ -25,7 +25,7 @@ STEPS_MAX = 1_000
 REASON_CHARS = 1_000
 """Maximum length of the stored reason why sub-tasks failed."""
 FAILED = b"!"
-"""Prefix of the stored failure of sub-tasks, which is no JSON."""
+"""Prefix of a stored failure of sub-tasks. Results are JSON, which never begins with it."""
 current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
 """Name of the step that runs this code, "" outside of steps."""
 
@@ -44,13 +44,13 @@ class Steps:
         self._names: Counter[str] = Counter()
         self._record: Record = {}
         self._lock = asyncio.Lock()
-        self._ahead_ms = -1.0
-        self._size = 0
+        self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the record is loaded
+        self._size = 0  # bytes of the stored results
         self._attempt = 1
-        self._emitted = 0
-        self._emitted_before = 0
-        self._open = 0
-        self._quiet = asyncio.Event()
+        self._emitted = 0  # values that this run has emitted outside of steps
+        self._emitted_before = 0  # values that earlier runs of this attempt emitted there
+        self._open = 0  # running steps
+        self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
 
     # --- the record, on the worker's event loop -----------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Steps:
         return self._names[name]
 
     async def begin(self, name: str) -> tuple[bytes | None, int]:
-        """Return the stored result of a step, and the time in Unix ms. Without a result, `end` has to follow."""
+        """Return the stored result of a step, and the time in Unix ms. Without a result, the caller must call `end`."""
         self._open += 1
         self._quiet.clear()
         data: bytes | None = b""
@@ -109,8 +109,8 @@ class Steps:
     async def end(self, name: str, data: bytes | None, started_ms: int, *, has_failed: bool = False) -> bytes:
         """Store the result of a step that has begun. Return the JSON that is stored.
 
-        Without a result, wait until all other steps have ended if the step has failed. The run ends with that failure,
-        and could not store their results any more.
+        If the step has failed, wait until all other steps have ended. The failure ends the run, and their results could
+        not be stored afterwards.
         """
         try:
             if data is not None:

@@ -1,4 +1,4 @@
-"""What a worker offers to the steps of a run."""
+"""The interface through which the steps of a run read and write their record."""
 
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAGE = 200
 """Maximum number of emitted values that one request reads."""
-_LOST = "the stored steps of this task are lost: Redis kept them for 90 days after its last run"
+_LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 ENDED = ("", "completed", "archived")
 """States of a task that emits nothing more. "": it does not exist."""
 

@@ -369,7 +369,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             value: A value with a JSON form.
 
         Raises:
-            TaskNotFoundError: There is no such task, or it ended without retention.
+            TaskNotFoundError: The task does not exist, or it ended without retention.
             TaskStateError: The task has ended.
             StepError: The task does not declare the name, the value does not fit its type or has no JSON form, or the
                 task has received too many signals.

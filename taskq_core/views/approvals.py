@@ -40,7 +40,7 @@ _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="w
 _ENDED = (410, marked("The task has ended and needs no answer any more."))
 _OUTCOMES: Mapping[str, tuple[int, str]] = {
     "ok": (200, marked("Your answer is recorded. Thank you.")),
-    "answered": (409, marked("This was answered already, or it is over.")),
+    "answered": (409, marked("This question was already answered, or the task no longer waits for an answer.")),
     "expired": (410, marked("This link has expired.")),
     "invalid": (404, marked("This link is not valid.")),
     "away": (503, marked("The service does not answer at the moment. Please try again in a minute.")),
@@ -97,7 +97,8 @@ def answer(keys: Keys, content: Mapping[str, Any] | None, choice: str | None) ->
         if value is not None:
             send = signal(queue, task_id, name, value.encode(), signal_id=uuid4().hex, number=number)
             outcome = yield from ask(send)
-            logger.info("link to task %s in queue %s: %s=%r, %s", task_id, queue.name, name, choice, outcome)
+            facts = (outcome, queue.name, task_id, name, choice)
+            logger.info("answer by link: %s queue=%r id=%r name=%r choice=%r", *facts)
         else:
             record = yield from ask(read_steps(queue, task_id))
             outcome = "answered" if int(record.get(f"n:{name}", 0)) >= number else "open"

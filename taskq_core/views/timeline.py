@@ -40,7 +40,7 @@ class TimelineEntry:
 
     @property
     def duration(self) -> timedelta | None:
-        """How long it took, None while the task waits, and for a signal without a wait."""
+        """How long it took. None while the task waits, and for a signal that arrived before the task waited for it."""
         if self.started_at is None or self.ended_at is None:
             return None
         return max(timedelta(), self.ended_at - self.started_at)

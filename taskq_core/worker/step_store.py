@@ -35,12 +35,12 @@ EMIT_VALUES = 1_000
 OVERHEAD_BYTES = 100
 """Bytes that a value counts in addition to its JSON, so that short values do not fill the memory."""
 WAITING_BYTES = 1 << 20
-"""Bytes of values that wait to be sent at which `emit` waits."""
+"""Bytes of unsent values at which `emit` waits until some are sent."""
 PATIENCE_S = 5.0
 """Maximum seconds of one request."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
-LOST = "the stored steps of this task are lost: Redis kept them for 90 days after its last run"
+LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 BLOCKING = "this method would block the event loop; in a coroutine, use the one whose name begins with `a`"
 
 T = TypeVar("T")
@@ -181,7 +181,7 @@ class RunSteps(StepRequests):
 
     async def emit(self, step: str, value: bytes, attempt: int) -> None:
         """Collect a value. Wait while more than `WAITING_BYTES` wait."""
-        if self._is_closed:  # the function has ended, and code that it left behind goes on
+        if self._is_closed:  # the function has ended, but code that it started still runs
             raise TaskInterrupted
         self._attempt = attempt
         self._emitted.append((step, value))

@@ -106,7 +106,7 @@ class AsyncWorkflowClient:
             calls: The sub-tasks.
             workflow_id: Id of the workflow.
             queue: Queue of the task, which is the home of the workflow.
-            parent: The name that the task waits for, and the task's id.
+            parent: Name of the call of sub-tasks in the task, and id of the task.
         """
         graph = build(group(calls).at_home(queue).kept(CHILDREN_KEPT_S))
         await self._read(graph, [])

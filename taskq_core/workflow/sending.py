@@ -49,7 +49,7 @@ class Outgoing:
         home: Its home queue.
         span: Its producer span, whose trace all its steps continue.
         streams: The groups whose members are sent after the workflow has begun.
-        parent: For sub-tasks of a task in the home queue: the name that the task waits for, and its id.
+        parent: For sub-tasks of a task in the home queue: the name of the call in the task, and the task's id.
 
     Attributes:
         queues: The queues of its steps, by name.

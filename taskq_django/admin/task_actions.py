@@ -115,7 +115,12 @@ class SignalForm(AdminForm):
 
 
 def _signal_action(name: str, description: Any) -> Any:
-    """Return an action that answers tasks that wait for a signal: its name in `SIGNALS`, its text in the list."""
+    """Return an action that sends a value to tasks that wait for a signal.
+
+    Args:
+        name: Name of the action in `labels.SIGNALS`.
+        description: Text of the action in the list of actions.
+    """
     button, sent = labels.SIGNALS[name]
 
     def act(self: Any, row: Task, _deadline: object, value: object = sent) -> tuple[str, int]:

@@ -32,7 +32,7 @@ names = st.sampled_from(NAMES)
 
 
 class DurableMachine(RuleBasedStateMachine):
-    """The task `t`. Made usable by `on`."""
+    """The task `t` in a store and in the model. `on` returns the machine for a store."""
 
     runner: ClassVar[SyncRunner]
     client: ClassVar[Any]
@@ -40,7 +40,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     @classmethod
     def on(cls, runner: SyncRunner, client: Any, mutants: dict[str, Script] | None = None) -> type[Self]:
-        """Return the machine for a store, with scripts sent instead of those of the same name."""
+        """Return the machine for a store. It sends the scripts in `mutants` instead of those with the same name."""
         return type("Durable", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
 
     def __init__(self) -> None:

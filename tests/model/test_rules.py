@@ -56,7 +56,7 @@ LIMIT_MUTANTS = {
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
+@pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", LIMIT_MUTANTS.values(), ids=LIMIT_MUTANTS)
 def test_a_wrong_limit_is_noticed(
     runner: SyncRunner,
@@ -104,7 +104,7 @@ FLOW_MUTANTS = {
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
+@pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", FLOW_MUTANTS.values(), ids=FLOW_MUTANTS)
 def test_a_wrong_workflow_is_noticed(
     runner: SyncRunner,
@@ -136,7 +136,7 @@ URGENT_MUTANTS = {
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
+@pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", URGENT_MUTANTS.values(), ids=URGENT_MUTANTS)
 def test_a_wrong_order_is_noticed(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
@@ -190,7 +190,7 @@ DURABLE_MUTANTS = {
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
+@pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", DURABLE_MUTANTS.values(), ids=DURABLE_MUTANTS)
 def test_a_wrong_script_of_durable_tasks_is_noticed(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest

@@ -1,7 +1,7 @@
 """Durable tasks of the soak: two steps, a sleep, and signals that arrive about when they are waited for.
 
-The task writes each execution of a step and each result that it is handed. The signals come from a worker, which sends
-them a moment later and writes which arrived.
+The task writes each execution of a step, and each result that it gets from a step. A worker sends the signals a moment
+later, and writes which ones arrived.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ async def work(step: str) -> str:
 
 
 async def ask_for_signals() -> str:
-    """Send two signals a moment later, from this process. They are not sent if it ends before."""
+    """Send two signals a moment later, from this process. If the process ends before, they are not sent."""
     context = current_task()
     sender = asyncio.create_task(_send(app.get(context.id, queue=context.queue), context.id))
     _senders.add(sender)
@@ -48,13 +48,13 @@ async def _send(handle: TaskHandle[Any], task_id: str) -> None:
         try:
             await handle.asignal("go", value)
         except TaskQError:
-            continue  # the task has ended, or nobody knows
+            continue  # the task has ended, or it is unknown whether the signal arrived
         program.ledger.write("durable", id=task_id, run=0, sent=value)
 
 
 @app.task(name="durable")
 async def durable(context: TaskContext, slot: int) -> None:
-    """Write what each step and each signal brought, in every run."""
+    """Write the value of each step and each signal, in every run."""
 
     def has(step: str, value: str | None) -> None:
         program.note("durable", step=step, has=value)

@@ -12,7 +12,7 @@ SIGNALS = ("first signal", "second signal")
 def steps_and_signals(evidence: Evidence) -> Verdict:
     """27: no run that began after a step's result was known runs the step again; each signal arrives once.
 
-    All runs of a task are handed the same. A signal that was acknowledged before a run began is not missed by this run.
+    All runs of a task get the same results. No run misses a signal that was acknowledged before the run began.
     """
     verdict = Verdict(number=27, title="no step ran after its result was stored, and no signal was lost or doubled")
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -31,7 +31,7 @@ def steps_and_signals(evidence: Evidence) -> Verdict:
             if "has" in event:
                 _, value = known.setdefault(event["step"], (event["t"], event["has"]))
                 if value != event["has"]:
-                    verdict.fail(f"{task_id} was handed {value} and {event['has']} by {event['step']!r}", task_id)
+                    verdict.fail(f"{task_id} got {value} and {event['has']} from {event['step']!r}", task_id)
         for event in events:
             first_known, _ = known.get(event.get("step", ""), (math.inf, None))
             if "ran" in event and began.get((event["pid"], event["run"]), 0.0) > first_known:

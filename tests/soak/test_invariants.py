@@ -78,7 +78,10 @@ def limited(name: str, *starts: float, lasts: float = 0.1, pid: int = WORKER_A, 
 
 
 def durable(*facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """A durable task in two runs: the first waits. Of each fact the run, 1 or 2, and what it writes."""
+    """Return the events of a durable task in two runs. The first run ends with a wait.
+
+    Each fact is an event, with the number of its run, 1 or 2, as `in_run`.
+    """
     found = enqueued(7.0, "durable", name="durable")
     found += ran(8.0, "durable", name="durable", run=70, lasts=1.0, how="interrupted", outcome="waiting")
     found += ran(12.0, "durable", name="durable", run=71, lasts=1.0)

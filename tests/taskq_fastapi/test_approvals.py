@@ -78,7 +78,7 @@ def test_the_first_post_of_a_link_answers_and_a_get_changes_nothing(
     assert (shown[0].headers["referrer-policy"], shown[0].headers["cache-control"]) == ("no-referrer", "no-store")
     assert unchanged
     assert (answered.status_code, "recorded" in answered.text) == (200, True)
-    assert [(each.status_code, "answered already" in each.text) for each in (*again, late)] == [(409, True)] * 3
+    assert [(each.status_code, "already answered" in each.text) for each in (*again, late)] == [(409, True)] * 3
     assert handle.result(timeout=0) == ["rejected", "by an admin"]
     assert (ended.status_code, "has ended" in ended.text) == (410, True)
 

@@ -40,7 +40,7 @@ Turn = list[str] | dict[str, dict[str, Any]]
 
 
 class Script:
-    """A model that answers as written, and records what it was asked. Turn n answers a history with n responses."""
+    """A model with scripted answers. It answers a history of n responses with turn n, and records n in `asked`."""
 
     def __init__(self, *turns: Turn) -> None:
         self.turns = turns

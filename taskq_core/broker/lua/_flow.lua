@@ -29,7 +29,7 @@
 -- contains work for its dispatcher: "s <id> <node>" to send a step to its queue, "r <id> <i>.<member>" to start further
 -- members of a group. The hash wf-notes of another queue contains the outcomes of steps that ran there.
 --
--- A workflow of sub-tasks has the field parent: the name that its task in the home queue waits for, and the task's id.
+-- A workflow of sub-tasks has the field parent: the name of the call, and the id of the task in the home queue.
 --
 -- The field taskq_step of a task marks it as a step: "<i> <t|k> <task id> <W>", with "<i>.<member>" for a member of a
 -- group; t: the task is deleted after success, k: the task is kept.

@@ -1,23 +1,27 @@
 -- The record of the steps of a task: a hash `<own>steps:<id>`. Its fields:
 --   of            mark of its task, equal to the task's field taskq_steps. A later task with the same id has another mark,
 --                 so it never finds the steps of an earlier one
---   s:<name>      result of a step, k:<name> results of sub-tasks: "<end, Unix ms> <duration, ms> <JSON>". If sub-tasks
---                 failed, '!' precedes the JSON
---   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"        e:<name>  end of the sub-tasks (Unix ms)
+--   s:<name>      result of a step: "<end, Unix ms> <duration, ms> <JSON>"
+--   k:<name>      results of sub-tasks, in the same form. If sub-tasks failed, '!' precedes the JSON
+--   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
+--   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
---   signals       number of signals, signal_bytes their size, emitted the last call of `emit`
---   n:<name>      number of these signals      i:<id>  '1' for each signal that arrived, so that a repeat changes nothing
+--   n:<name>      number of signals with this name, including those for which the task stopped waiting
+--   i:<id>        '1' for each signal that arrived, so that a repeat changes nothing
+--   signals       number of signals that arrived
+--   signal_bytes  their size
+--   emitted       "<run> <number>" of the last call of `emit`
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       the wait for which the task is scheduled: z:<name> sleep, r:<name>#<k> signal, c:<name> sub-tasks. The
 --                 next run ends this wait, whatever started it
---   try           "<attempt> <run>", with 'w' as the run after a wait. A run after a wait belongs to the attempt before it.
---                 Every other run is another attempt, even after an interruption
+--   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
+--                 to the same attempt. Every other run is another attempt, even after an interruption
 --   x             number of values that this attempt emitted outside its steps before it waited
 -- The values that the task emits are in a stream `<own>stream:<id>`. Needs `_clock`.
 
 local STEPS_KEPT_S, WITHOUT_LIMIT_MS = 7776000, 86400000
 
--- kept_until: return the seconds for which a record is kept, if its task starts then (Unix s).
+-- kept_until: return the seconds for which a record is kept, if its task starts at `start_s`.
 local function kept_until(start_s, now_s)
   return whole(STEPS_KEPT_S + math.max(0, math.min(10000000000, math.ceil(start_s - now_s))))
 end
@@ -50,7 +54,7 @@ local function resume(prefix, own, now_ns, now_ms, id, wait)
   end
 end
 
--- begin_wait: record what a task waits for, and until when, 0 without a limit. Return whether it has happened already.
+-- begin_wait: record what a task waits for. `until_ms` is 0 without a limit. Return whether it has happened already.
 -- Nothing is recorded if the record is lost or a key of another type. The next run reports that.
 local function begin_wait(record, mark, wait, until_ms, emitted, now_ms)
   local of_children, name = string.match(wait, '^(c:)(.*)$')

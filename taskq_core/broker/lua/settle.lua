@@ -133,8 +133,8 @@ local function wait(id, key, mark, message, until_ms, what)
   end
 end
 
--- instead_of_waiting: return the outcome of a task that would wait, but was cancelled during its run. The worker has not
--- heard of it yet, and the request would be lost.
+-- instead_of_waiting: return the outcome of a task that would wait, but was cancelled during its run. If it waited, the
+-- cancellation would be lost, because the worker has not received it yet.
 local function instead_of_waiting(key)
   local fields = redis.call('HMGET', key, 'taskq_cancel', 'taskq_started')
   local started, asked = string.match(fields[1] or '', '^(%d*):(%a+)$')

@@ -20,8 +20,12 @@
   ARGV[11] int     deadline of this request by Redis's clock (Unix ms), '' without one
   ARGV[12] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
 
-  returns  ok      missing  there is no such task      full   the task has the maximum of signals
-           lost    its record is lost      moving   it is being moved to another queue      answered  this wait has its value, or is over
+  returns  ok        the value is stored
+           missing   the task does not exist
+           full      the task has the maximum of signals
+           lost      the record of its steps is lost
+           moving    it is being moved to another queue
+           answered  this wait has its value, or is over
            otherwise the state of a task that has ended
 ]]
 -- include _check

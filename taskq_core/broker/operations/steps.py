@@ -81,7 +81,8 @@ def signal(
 ) -> Operation[str]:
     """Send a value to a task, and start the task if it waits for it.
 
-    With `number`, the value answers the wait with this number of the same name, from 1, which may still lie ahead.
+    With `number`, the value answers only the wait with this number (from 1) of the same name. The task may begin this
+    wait later.
 
     The answer is "ok", "missing" for an unknown task, "full" at the maximum of signals, "lost" if the record of its
     steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has

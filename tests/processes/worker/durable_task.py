@@ -48,7 +48,7 @@ class Ledger:
         self.notes.rpush(f"mark:{name}", what)
 
     async def step(self, name: str, step: str) -> str:
-        """Return a new result. Note it, and whether there was one already."""
+        """Return a new result. Write it to the ledger, and whether a result was already stored."""
         context = current_task()
         record = self._app.runtime.keys.queue(context.queue).steps_of(context.id)
         with contextlib.suppress(redis.ConnectionError), redis.from_url(str(self._app.settings.url)) as work:

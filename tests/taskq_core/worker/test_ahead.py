@@ -62,7 +62,7 @@ async def has_asked(worker: Worker, server: RedisServer) -> None:
 async def test_a_dequeue_that_is_lost_after_its_script_was_sent_again_is_not_forgotten(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, is_busy: bool
 ) -> None:
-    """Redis has forgotten its scripts, runs the dequeue sent with its text, and the connection breaks."""
+    """Redis has no cached scripts. The dequeue is sent again with its source and runs. Then the connection breaks."""
     release = asyncio.Event()
 
     @app.task
