@@ -14,7 +14,7 @@ import msgspec
 
 from taskq_core.broker.operations.steps import Record
 from taskq_core.codec import check_step_name, encode_result
-from taskq_core.errors import StepError, TaskWaiting, WorkflowCancelledError, WorkflowFailedError
+from taskq_core.errors import StepError, TaskInterrupted, TaskWaiting, WorkflowCancelledError, WorkflowFailedError
 from taskq_core.execution.step_store import StepStore
 from taskq_core.settings import Duration, seconds
 
@@ -50,6 +50,7 @@ class Steps:
         self._emitted = 0  # values that this run has emitted outside of steps
         self._emitted_before = 0  # values that earlier runs of this attempt emitted there
         self._open = 0  # running steps
+        self._is_waiting = False  # the run ends, because the task waits
         self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
 
@@ -91,6 +92,8 @@ class Steps:
 
     async def begin(self, name: str) -> tuple[bytes | None, int]:
         """Return the stored result of a step, and the time in Unix ms. Without a result, the caller must call `end`."""
+        if self._is_waiting or self.store.is_closed:  # code that the function has started still runs
+            raise TaskInterrupted
         self._open += 1
         self._quiet.clear()
         data: bytes | None = b""
@@ -117,8 +120,8 @@ class Steps:
                 return await self._keep("s", name, data, started_ms)
         finally:
             self._close()
-        if has_failed:
-            await self._quiet.wait()
+        while has_failed and self._open:
+            await self._quiet.wait()  # again if the end of a step began another one
         return b""
 
     async def _keep(self, kind: str, name: str, data: bytes, started_ms: int) -> bytes:
@@ -138,7 +141,9 @@ class Steps:
 
     async def _wait(self, wait: str, until_ms: int) -> TaskWaiting:
         """Return the exception that ends this run, once all steps that run concurrently have ended."""
-        await self._quiet.wait()
+        while self._open:
+            await self._quiet.wait()  # again if the end of a step began another one
+        self._is_waiting = True
         return TaskWaiting(wait, until_ms, self._emitted)
 
     # --- waits --------------------------------------------------------------------------------------------------------

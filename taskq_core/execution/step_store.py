@@ -16,6 +16,9 @@ class StepStore(Protocol):
     the record is lost.
     """
 
+    is_closed: bool
+    """True once the function has ended. Code that it started may still run."""
+
     async def load(self) -> LoadedSteps:
         """Return Redis's time and the record."""
         ...

@@ -69,6 +69,7 @@ class StepRequests:
         self._run = run
         self._owner = owner
         self._calls = 0
+        self.is_closed = False
 
     async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
         """Send an operation, and return the answer. Subclasses implement it.
@@ -132,7 +133,6 @@ class RunSteps(StepRequests):
         self._emitted: list[tuple[str, bytes]] = []
         self._attempt = 1
         self._bytes = 0
-        self._is_closed = False
         self._sending: asyncio.Task[None] | None = None
         self._flush = asyncio.Event()
 
@@ -181,7 +181,7 @@ class RunSteps(StepRequests):
 
     async def emit(self, step: str, value: bytes, attempt: int) -> None:
         """Collect a value. Wait while more than `WAITING_BYTES` wait."""
-        if self._is_closed:  # the function has ended, but code that it started still runs
+        if self.is_closed:  # the function has ended, but code that it started still runs
             raise TaskInterrupted
         self._attempt = attempt
         self._emitted.append((step, value))
@@ -219,7 +219,7 @@ class RunSteps(StepRequests):
 
     def close(self) -> None:
         """Refuse further values, because the function has ended."""
-        self._is_closed = True
+        self.is_closed = True
 
     async def drain(self) -> None:
         """Wait until all emitted values are sent, or the run has lost its lease."""

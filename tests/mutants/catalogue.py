@@ -1009,15 +1009,29 @@ STEPS = (
     Mutant(
         name="a run ends before the steps that run concurrently",
         file="taskq_core/execution/step_record.py",
-        old="        await self._quiet.wait()\n        return TaskWaiting",
-        new="        return TaskWaiting",
+        old="        while self._open:\n",
+        new="        while False:\n",
+        tests=(f"{_OF_WORKER}/test_steps_faults.py",),
+    ),
+    Mutant(
+        name="a run ends before a step that the end of another step begins",
+        file="taskq_core/execution/step_record.py",
+        old="        while self._open:\n",
+        new="        if self._open:\n",
+        tests=(f"{_OF_WORKER}/test_steps_faults.py",),
+    ),
+    Mutant(
+        name="a step begins after its run has decided to wait",
+        file="taskq_core/execution/step_record.py",
+        old="if self._is_waiting or self.store.is_closed:",
+        new="if False:",
         tests=(f"{_OF_WORKER}/test_steps_faults.py",),
     ),
     Mutant(
         name="a failed step does not wait for the other steps",
         file="taskq_core/execution/step_record.py",
-        old="        if has_failed:\n            await self._quiet.wait()\n",
-        new="",
+        old="while has_failed and self._open:",
+        new="while False:",
         tests=(f"{_OF_WORKER}/test_steps_faults.py",),
     ),
     Mutant(

@@ -109,6 +109,39 @@ async def test_a_run_waits_after_its_concurrent_steps_have_ended(
     assert calls == ["begin", "end"]
 
 
+@pytest.mark.parametrize("pauses", [False, True])
+async def test_steps_that_follow_each_other_beside_a_wait_run_once(app: TaskQ, start: Runner, pauses: bool) -> None:
+    """With a pause between them, the second step begins in the run after the wait."""
+    calls: list[str] = []
+    is_scheduled = asyncio.Event()
+
+    async def work(name: str) -> str:
+        calls.append(name)
+        await some_requests(app)
+        return name
+
+    @app.task(retention=600, max_retry=0)
+    async def both(context: TaskContext) -> list[str]:
+        async def pipe() -> list[str]:
+            first = await context.astep("a", work, "a")
+            if pauses:
+                await is_scheduled.wait()
+            return [first, await context.astep("b", work, "b")]
+
+        return (await asyncio.gather(pipe(), context.areceive("go")))[0]
+
+    await start()
+    handle = await both.adelay()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    assert calls == (["a"] if pauses else ["a", "b"])
+    is_scheduled.set()
+    await some_requests(app)
+    await handle.asignal("go")
+
+    assert await handle.aresult(timeout=30) == ["a", "b"]
+    assert calls == ["a", "b"]
+
+
 async def test_output_after_an_interruption_replaces_the_output_before_it(app: TaskQ, start: Runner) -> None:
     release = asyncio.Event()
 
