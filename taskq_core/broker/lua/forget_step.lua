@@ -16,12 +16,19 @@ elseif not fields[2] or redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
 end
 local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[1], 'k:' .. ARGV[1])
 local name, number = string.match(ARGV[1], '^(.*)#(%d+)$')
-if name and redis.call('HEXISTS', KEYS[2], 'r:' .. ARGV[1]) == 1 then -- the later signals of this name move up
+local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[1])
+if value then -- the later signals of this name move up, and their waits begin again
   local prefix, last = 'r:' .. name .. '#', tonumber(redis.call('HINCRBY', KEYS[2], 'n:' .. name, -1)) + 1
   for at = tonumber(number), last - 1 do
     redis.call('HSET', KEYS[2], prefix .. whole(at), redis.call('HGET', KEYS[2], prefix .. whole(at + 1)) or '0 ')
+    redis.call('HDEL', KEYS[2], 'u:' .. prefix .. whole(at))
   end
-  redis.call('HDEL', KEYS[2], prefix .. whole(last))
+  redis.call('HDEL', KEYS[2], prefix .. whole(last), 'u:' .. prefix .. whole(last))
+  local json = string.match(value, '^%d+ (.+)$')
+  if json then
+    redis.call('HINCRBY', KEYS[2], 'signals', -1)
+    redis.call('HINCRBY', KEYS[2], 'signal_bytes', -#json)
+  end
   deleted = deleted + 1
 end
 return math.min(1, deleted)

@@ -428,6 +428,25 @@ async def test_a_signal_that_does_not_fit_can_be_deleted(app: TaskQ, start: Runn
     assert answers == [2, 3]
 
 
+async def test_a_wait_that_timed_out_begins_again_after_forget_step(app: TaskQ, start: Runner, clock: Clock) -> None:
+    @app.task(retention=60, max_retry=0)
+    async def ask(context: TaskContext) -> int:
+        return await context.areceive("number", int, timeout=60)
+
+    worker = await start()
+    handle = await ask.adelay()
+    await clock.advance(65)
+    with pytest.raises(TaskFailedError, match="no signal 'number' has arrived"):
+        await handle.aresult(timeout=30)
+    inspector = AsyncInspector(app)
+    assert await inspector.forget_step("default", handle.id, "number#1") is True
+    await inspector.run_task("default", handle.id)
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await handle.asignal("number", 3)
+    assert await handle.aresult(timeout=30) == 3
+    await start.stop(worker)
+
+
 async def test_output_of_code_that_a_task_leaves_behind_ends_with_it(app: TaskQ, start: Runner) -> None:
     leftover: list[asyncio.Task[None]] = []
 
