@@ -16,7 +16,7 @@ from taskq_core.broker.operations import steps as operations
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.steps import LoadedSteps, Refusal
 from taskq_core.broker.plans import arun_plan
-from taskq_core.errors import BrokerUnavailableError, EnqueueError, StepError, TaskInterrupted
+from taskq_core.errors import BrokerError, BrokerUnavailableError, EnqueueError, StepError, TaskInterrupted
 from taskq_core.handles.source import NOT_YET
 from taskq_core.handles.workflow_plans import ask_raw_result
 from taskq_core.worker.run import Ending, Run
@@ -105,18 +105,10 @@ class StepRequests:
         """Append values to the output of the task."""
         run = self._run
         self._calls += 1
-        await self._ask(
-            operations.emit(
-                run.queue,
-                run.task_id,
-                values,
-                owner=self._owner,
-                run=run.number,
-                call=self._calls,
-                attempt=attempt,
-            ),
-            at_end=True,
+        append = operations.emit(
+            run.queue, run.task_id, values, owner=self._owner, run=run.number, call=self._calls, attempt=attempt
         )
+        answered(await self._ask(append, at_end=True))
 
 
 class RunSteps(StepRequests):
@@ -134,6 +126,7 @@ class RunSteps(StepRequests):
         self._attempt = 1
         self._bytes = 0
         self._sending: asyncio.Task[None] | None = None
+        self._problem: Exception | None = None
         self._flush = asyncio.Event()
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
@@ -183,6 +176,8 @@ class RunSteps(StepRequests):
         """Collect a value. Wait while more than `WAITING_BYTES` wait."""
         if self.is_closed:  # the function has ended, but code that it started still runs
             raise TaskInterrupted
+        if self._problem is not None:
+            raise self._problem
         self._attempt = attempt
         self._emitted.append((step, value))
         self._bytes += len(value) + OVERHEAD_BYTES
@@ -209,6 +204,10 @@ class RunSteps(StepRequests):
                 await self._append(values, self._attempt)
         except TaskInterrupted:
             self._emitted.clear()
+        except (BrokerError, StepError) as error:  # the next `emit` raises it
+            self._problem = error
+            self._emitted.clear()
+            raise
         finally:
             self._sending = None
 

@@ -16,7 +16,7 @@
   ARGV[7]  int     attempt
   ARGV[8..]        for each value: name of the step, JSON
 
-  returns  1  stored   0  this worker no longer owns the run   2  the record of its steps is lost
+  returns  2  stored   0  this worker no longer owns the run   1  the record of its steps is lost
 ]]
 -- include _clock
 -- include _steps
@@ -28,11 +28,11 @@ end
 redis.call('XLEN', KEYS[4]) -- raises an error for a key of another type, before the first write
 redis.call('DEL', KEYS[5]) -- Redis accepts a DEL over maxmemory, and then also the writes below
 if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
-  return 2
+  return 1
 end
 local run, number = string.match(redis.call('HGET', KEYS[3], 'emitted') or '', '^(%S+) (%d+)$')
 if run == ARGV[2] and tonumber(number) >= tonumber(ARGV[4]) then
-  return 1
+  return 2
 end
 for at = 8, #ARGV, 2 do
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'a', ARGV[7], 's', ARGV[at], 'v', ARGV[at + 1])
@@ -40,4 +40,4 @@ end
 redis.call('HSET', KEYS[3], 'emitted', ARGV[2] .. ' ' .. ARGV[4])
 redis.call('EXPIRE', KEYS[4], STEPS_KEPT_S)
 redis.call('PUBLISH', ARGV[6], ARGV[3])
-return 1
+return 2

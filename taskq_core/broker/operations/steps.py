@@ -122,16 +122,19 @@ def emit(
     run: int,
     call: int,
     attempt: int,
-) -> Operation[int]:
+) -> Operation[Refusal | None]:
     """Append values, each with the name of its step, to the stream of a running task.
 
-    The answer is 1, 0 if the worker no longer owns the run, 2 if the record of the steps is lost. A request appends
-    nothing if its `call` is not above those of earlier requests of this run.
+    A request appends nothing if its `call` is not above those of earlier requests of this run.
     """
+
+    def read(reply: Any) -> Refusal | None:
+        return None if reply == 2 else Refusal(is_lost=reply == 1)
+
     args: list[Argument] = [NOW, run_owner(owner, run), task_id, call, EMITTED_MAX, queue.done, attempt]
     for each in values:
         args += each
-    return script("emit", (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent), args, replies.integer)
+    return script("emit", (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent), args, read)
 
 
 def read_steps(queue: QueueKeys, task_id: str) -> Operation[Record]:

@@ -222,6 +222,28 @@ async def test_many_short_values_are_sent_in_bounded_batches(
     assert max(sizes) <= 1_000
 
 
+async def test_output_fails_the_task_if_the_record_is_lost(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    emitted = asyncio.Event()
+
+    @app.task(retention=60, max_retry=0)
+    async def describe(context: TaskContext) -> None:
+        await context.astep("begin", int)
+        redis_server.client.delete(queue_of(app).steps_of(context.id))
+        emitted.set()
+        while True:
+            await context.aemit(1)
+            await some_requests(app)
+
+    await start()
+    handle = await describe.adelay()
+    await emitted.wait()
+
+    with pytest.raises(TaskFailedError, match="the stored steps of this task are lost"):
+        await handle.aresult(timeout=30)
+
+
 async def test_sub_tasks_are_enqueued_once_redis_answers_again(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
