@@ -304,7 +304,9 @@ class Eager(Captured):
             yield run
             settlement = run.settlement
             is_waiting = (
-                settlement is not None and settlement.outcome is run_ops.Outcome.WAIT and not settlement.is_sleep
+                settlement is not None
+                and settlement.outcome is run_ops.Outcome.WAIT
+                and b" z:" not in settlement.record
             )
             if settlement is None or settlement.outcome not in (run_ops.Outcome.REQUEUE, run_ops.Outcome.WAIT):
                 left -= 1

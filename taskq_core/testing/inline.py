@@ -27,7 +27,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import TaskPaused, TaskWaiting, WireFormatError
+from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.iteration import Keeper
 from taskq_core.service.user_code import readable
@@ -37,7 +37,7 @@ from taskq_core.testing.records import TaskRun, task_run
 from taskq_core.testing.steps import InlineSteps
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
-from taskq_core.worker.outcome import pause_of, requeued, run_outcome, settle, state_after, warn_oversized
+from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Run, ends_at
 from taskq_core.workflow.dispatch import dispatch
@@ -230,8 +230,6 @@ class InlineWorker:
         return await call()
 
     def _settle(self, run: Run) -> TaskRun:
-        if isinstance(pause_of(run.error), TaskWaiting) and run.buffer.cursor:
-            run.buffer.store(run.buffer.cursor)  # other settlements contain the cursor
         settlement = run.settlement = settle(
             run,
             run.result,

@@ -115,11 +115,7 @@ def requeued(run: Run) -> Settlement:
 def _with_lock_and_cursor(run: Run, settlement: Settlement) -> Settlement:
     settlement.unique_key = run.message.unique_key
     buffer = run.buffer
-    if (
-        buffer is not None
-        and buffer.cursor
-        and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE, Outcome.WAIT)
-    ):
+    if buffer is not None and buffer.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
         settlement.cursor = buffer.cursor
     return settlement
 
@@ -141,7 +137,7 @@ def _settle(
                 run.number,
                 message=encode_message(run.message),
                 delay_ms=pause.until_ms,
-                cursor=f"{pause.emitted} {pause.wait}".encode(),
+                record=f"{pause.emitted} {pause.wait}".encode(),
                 is_young=is_young,
             )
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):

@@ -23,9 +23,9 @@ from taskq_core.broker.operations.runs import (
 )
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted, TaskWaiting
+from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.outcome import pause_of, warn_oversized
+from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Run
 from taskq_core.worker.step_store import RunSteps
 
@@ -258,8 +258,7 @@ class RunBuffer:
 
     def _finish(self) -> bool:
         with self._lock:
-            if not isinstance(pause_of(self._run.error), TaskWaiting):  # other settlements contain the cursor
-                self._waiting.pop(CURSOR_FIELD, None)
+            self._waiting.pop(CURSOR_FIELD, None)  # not written separately, because the settlement contains the cursor
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True

@@ -46,7 +46,7 @@ def prepare(broker: Broker) -> None:
     for name in ("wait", "sleep"):
         broker.run(at_time(NOW_NS, steps.load_steps(queue, name, owner="w1", run=1)))
         broker.run(at_time(NOW_NS, steps.emit(queue, name, [("", b"1")], owner="w1", run=1, call=1, attempt=1)))
-    broker.settle(Outcome.WAIT, "sleep", delay_ms=LATER // 10**6, cursor=b"0 r:go#1")
+    broker.settle(Outcome.WAIT, "sleep", delay_ms=LATER // 10**6, record=b"0 r:go#1")
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("member", start_at_s=NOW_S + 1)
     broker.raw.hset(queue.task("member"), "group", "g")

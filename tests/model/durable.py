@@ -223,12 +223,12 @@ class DurableMachine(RuleBasedStateMachine):
             return
         until_s, emitted = self.now_s + seconds, self.next()
         if self.is_cancelled:
-            self.settle(Outcome.WAIT, delay_ms=until_s * 1000, cursor=f"{emitted} {wait}".encode())
+            self.settle(Outcome.WAIT, delay_ms=until_s * 1000, record=f"{emitted} {wait}".encode())
             self.forget()
             return
         run = self.call_of_run
         self.record |= {"waiting": wait.encode(), "x": b"%d" % emitted, "try": b"%d w" % self.attempt}
-        end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=until_s * 1000, cursor=f"{emitted} {wait}".encode())
+        end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=until_s * 1000, record=f"{emitted} {wait}".encode())
         assert self.ask(runs.settle(self.queue, [end], owner="w")) == "1"
         self.old_runs.append(run)
         self.state, self.until_s = "scheduled", until_s
@@ -259,7 +259,7 @@ class DurableMachine(RuleBasedStateMachine):
             late = steps.emit(self.queue, "t", [("", b"late")], owner="w", run=run, call=99, attempt=9)
             assert self.ask(late) == Refusal(is_lost=False)
         elif kind == "wait":
-            end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=1, cursor=b"0 z:late")
+            end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=1, record=b"0 z:late")
             assert self.ask(runs.settle(self.queue, [end], owner="w")) == "0"
         else:
             missed = "go" if kind == "miss" else ""

@@ -24,7 +24,7 @@
                             r retry after a failure, time = ms until then
                             n retry that counts no failure     a archive   b archive, and add it to the dead letters
                             q requeue as the next task to run
-                            w wait, see `_steps`: time = Unix ms, 0 without a limit; the result argument is "<x> <wait>"
+                            w wait, see `_steps`: time = Unix ms, 0 without a limit; the record argument is "<x> <wait>"
                    followed by '+' if the task is among the youngest active tasks (the search starts at that end)
 
   A run may settle its task only while the fence, the field taskq_owner, is "<token>.<run>:<score in the lease set>". So
@@ -60,7 +60,6 @@ if stride == 7 then
     has_waits = has_waits or string.sub(ARGV[3 + position * 7], 1, 1) == 'w'
   end
 end
-
 if has_waits then
   check('ZCARD', ARGV[3] .. 'scheduled')
 end
@@ -178,13 +177,13 @@ for position = looked_at, 1, -1 do
     local rule = lock ~= '' and redis.call('HGET', key, 'taskq_unique')
     local is_told, is_oversized = outcome == 'b', outcome == 'o'
     outcome = is_told and 'a' or is_oversized and 'c' or outcome
-    if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' and outcome ~= 'w' then
+    if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
     end
-    local message, time = ARGV[i + 2], ARGV[i + 3]
+    local message, time, line = ARGV[i + 2], ARGV[i + 3], ARGV[i + 6]
     local ends = outcome == 'w' and instead_of_waiting(key)
     if ends then -- field 7 of the message is its error
-      outcome, time, message = ends, 0, ends == 'a' and message .. '\58\16context canceled' or message
+      outcome, time, line, message = ends, 0, '', ends == 'a' and message .. '\58\16context canceled' or message
     end
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
       flow = flow or workflows_here()
@@ -208,11 +207,11 @@ for position = looked_at, 1, -1 do
     elseif outcome == 'c' then
       local until_s = whole(now_s + tonumber(ARGV[i + 3]))
       if is_oversized then -- the empty result replaces a result that the task wrote during the run
-        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', '', 'taskq_oversized', ARGV[i + 5], record(key, ARGV[i + 6], is_first))
+        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', '', 'taskq_oversized', ARGV[i + 5], record(key, line, is_first))
       elseif ARGV[i + 5] == '' then
-        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', record(key, ARGV[i + 6], is_first))
+        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', record(key, line, is_first))
       else
-        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', ARGV[i + 5], record(key, ARGV[i + 6], is_first))
+        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', ARGV[i + 5], record(key, line, is_first))
       end
       processed = processed + 1
       if rule then
@@ -222,7 +221,7 @@ for position = looked_at, 1, -1 do
       end
       announce(keys, fields[2], id)
     elseif outcome == 'r' or outcome == 'n' then
-      keep(KEYS[5], whole(due(now_ms, tonumber(time))), id, key, message, 'retry', record(key, ARGV[i + 6], is_first))
+      keep(KEYS[5], whole(due(now_ms, tonumber(time))), id, key, message, 'retry', record(key, line, is_first))
       follow(rule, lock, id, 'retry')
       announce_change(keys, fields[2], id)
       if outcome == 'r' then
@@ -230,14 +229,14 @@ for position = looked_at, 1, -1 do
         failed = failed + 1
       end
     elseif outcome == 'w' then
-      wait(id, key, fields[6], message, tonumber(time), ARGV[i + 5])
+      wait(id, key, fields[6], message, tonumber(time), line)
       follow(rule, lock, id, 'scheduled')
       announce_change(keys, fields[2], id)
     elseif outcome == 'a' then
       if is_told then
         redis.call('ZADD', own .. 'letters', whole(now_s), id)
       end
-      keep(KEYS[6], whole(now_s), id, key, message, 'archived', record(key, ARGV[i + 6], is_first))
+      keep(KEYS[6], whole(now_s), id, key, message, 'archived', record(key, line, is_first))
       follow(rule, lock, id, 'archived')
       processed = processed + 1
       failed = failed + 1

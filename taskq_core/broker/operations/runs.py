@@ -169,10 +169,11 @@ class Settlement:
         result: Result bytes for COMPLETE, b"" for no result.
         is_oversized: True if `result` holds size and limit of a result that is too large to be stored.
         record: Record of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, one line; b"" to record nothing.
+            For WAIT what the task waits for, see `settle.lua`.
         is_dead_letter: Whether a dead-letter handler must receive the task once it is archived.
         is_young: True if the task is among the youngest active tasks, which makes it cheaper to find.
-        cursor: Position at which the next run continues, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" keeps the
-            stored one. For WAIT what the task waits for, see `settle.lua`.
+        cursor: Position at which the next run continues, for all outcomes except DONE and COMPLETE; b"" keeps the
+            stored one.
     """
 
     task_id: str
@@ -188,11 +189,6 @@ class Settlement:
     is_dead_letter: bool = False
     cursor: bytes = b""
     is_oversized: bool = False
-
-    @property
-    def is_sleep(self) -> bool:
-        """Whether the task waits for a time, and not for a signal or for sub-tasks."""
-        return self.cursor.partition(b" ")[2].startswith(b"z:")
 
 
 CURSOR_FIELD = "taskq_cursor"
