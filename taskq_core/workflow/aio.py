@@ -110,9 +110,7 @@ class AsyncWorkflowClient:
         """
         graph = build(group(calls).at_home(queue).kept(CHILDREN_KEPT_S))
         await self._read(graph, [])
-        home = self._preparer.keys.queue(queue)
-        span = self._preparer.tracing.start_producer(queue, "workflow", workflow_id)
-        outgoing = Outgoing(self._preparer, graph, workflow_id, home, span, parent=parent)
+        outgoing = Outgoing.start(self._preparer, graph, workflow_id=workflow_id, parent=parent)
         handle = WorkflowHandle(self._preparer.source, id=workflow_id, queue=queue)
         await self.send(outgoing, handle, self._batches(outgoing))
 

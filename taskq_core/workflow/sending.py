@@ -82,12 +82,20 @@ class Outgoing:
         self._entries = self._describe()
 
     @classmethod
-    def start(cls, preparer: Preparer, graph: Graph, streams: Sequence[Node]) -> Self:
-        """Choose the id of a workflow, start its span, and encode it."""
-        workflow_id, home = new_task_id(), home_of(graph, preparer.keys)
+    def start(
+        cls,
+        preparer: Preparer,
+        graph: Graph,
+        streams: Sequence[Node] = (),
+        *,
+        workflow_id: str | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Self:
+        """Choose the id of a workflow if none is given, start its span, and encode it."""
+        workflow_id, home = workflow_id or new_task_id(), home_of(graph, preparer.keys)
         span = preparer.tracing.start_producer(home.name, graph.details.name or "workflow", workflow_id)
         try:
-            return cls(preparer, graph, workflow_id, home, span, streams)
+            return cls(preparer, graph, workflow_id, home, span, streams, parent)
         except BaseException as error:
             span.end(error)
             raise

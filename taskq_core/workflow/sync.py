@@ -107,9 +107,7 @@ class WorkflowClient:
         """
         graph = build(group(calls).at_home(queue).kept(CHILDREN_KEPT_S))
         self._read(graph, [])
-        home = self._preparer.keys.queue(queue)
-        span = self._preparer.tracing.start_producer(queue, "workflow", workflow_id)
-        outgoing = Outgoing(self._preparer, graph, workflow_id, home, span, parent=parent)
+        outgoing = Outgoing.start(self._preparer, graph, workflow_id=workflow_id, parent=parent)
         handle = WorkflowHandle(self._preparer.source, id=workflow_id, queue=queue)
         self.send(outgoing, handle, self._batches(outgoing))
 
