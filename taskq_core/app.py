@@ -340,9 +340,9 @@ class TaskQ(Registry):
             is_kept=bool(info.retention) or info.is_final,
             result_type=Any if task is None else task.result_type,
             first_state=info.state,
+            signals={} if task is None else task.options.signals,
         )
         handle.info, handle.is_late = info, is_late
-        handle.signals = {} if task is None else task.options.signals
         return handle
 
     def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:

@@ -250,7 +250,7 @@ class Preparer:
     def handle(self, task: BaseTask[R], task_id: str, plan: Plan | None = None) -> TaskHandle[R]:
         """Return the handle of an enqueued task. `plan` is the plan of `task`, if the caller has it."""
         plan = plan or self.plan(task)
-        handle = TaskHandle[R](
+        return TaskHandle(
             self.source,
             id=task_id,
             queue=plan.queue.name,
@@ -258,10 +258,8 @@ class Preparer:
             is_kept=plan.is_kept,
             result_type=task.result_type,
             first_state=plan.first_state,
+            signals=task.options.signals,
         )
-        if task.options.signals:
-            handle.signals = task.options.signals
-        return handle
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
         """Return whether to add a queue to the set of known queues: this client has not done so recently."""

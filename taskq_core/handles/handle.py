@@ -33,6 +33,7 @@ from taskq_core.settings import Duration, seconds
 from taskq_core.wire import QueueKeys, TaskState, decode_message, validate_queue_name
 
 R_co = TypeVar("R_co", covariant=True)
+_ANY_SIGNALS: Mapping[str, Any] = MappingProxyType({})
 
 
 class SupportsCall(Protocol):
@@ -138,7 +139,6 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     existing = False
     info: TaskInfo | None = None
-    signals: Mapping[str, Any] = MappingProxyType({})
     _not_sent = TaskNotSentError
 
     def __init__(
@@ -151,6 +151,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         is_kept: bool,
         result_type: Any = Any,
         first_state: TaskState = TaskState.PENDING,
+        signals: Mapping[str, Any] = _ANY_SIGNALS,
     ) -> None:
         self._source = source
         self.id = id
@@ -159,6 +160,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         self.is_kept = is_kept
         self.result_type = result_type
         self.first_state = first_state
+        self.signals = signals
 
     def __repr__(self) -> str:
         return f"TaskHandle(id={self.id!r}, name={self.name!r}, queue={self.queue!r})"
