@@ -253,6 +253,8 @@ def _entry_line(entry: TimelineEntry) -> str:
     if entry.ended_at is None:
         return f"{line}: waiting" + (f" until {shown_moment(entry.until)}" if entry.until else "")
     line += f", {shown_span(entry.duration)}" if entry.duration is not None else ""
+    if entry.has_failed:
+        return f"{line}: failed"
     return f"{line}: timed out" if entry.has_timed_out else f"{line}: {shown_bytes(entry.result)}".removesuffix(": ")
 
 

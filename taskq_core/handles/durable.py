@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from taskq_core.broker.operations import steps as operations
 from taskq_core.broker.operations.steps import EmittedValue
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 PAGE = 200
 """Maximum number of emitted values that one request reads."""
-_LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 ENDED = ("", "completed", "archived")
 """States of a task that emits nothing more. "": it does not exist."""
 
@@ -55,14 +53,14 @@ def signal(
         if name not in declared:
             raise StepError(str(unknown("signal", name, declared)))
         decode_signal(name, data, declared[name], way_out="nothing was sent")
-    answer = yield from ask(operations.signal(queue, task_id, name, data, signal_id=uuid4().hex, number=number))
+    answer = yield from ask(operations.signal(queue, task_id, name, data, number=number))
     if answer == "missing":
         raise TaskNotFoundError(queue.name, task_id)
     if answer == "full":
         limits = f"{operations.SIGNALS_MAX:,} signals and {operations.SIGNALS_BYTES:,} bytes"
         raise StepError(f"task {task_id!r} in queue {queue.name!r} has received the maximum of {limits}")
     if answer == "lost":
-        raise StepError(_LOST)
+        raise StepError(operations.LOST)
     if answer == "moving":
         raise TaskStateError(queue.name, task_id, answer, "the task is being moved to another queue; try again")
     if answer == "answered":

@@ -11,7 +11,6 @@ from html import escape
 from types import MappingProxyType
 from typing import Any, Required, TypedDict
 from urllib.parse import quote
-from uuid import uuid4
 
 from taskq_core.broker.operations.steps import read_steps, signal
 from taskq_core.broker.plans import RequestPlan, ask
@@ -38,12 +37,17 @@ _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="w
 <h1>{title}</h1>{body}
 """
 _ENDED = (410, marked("The task has ended and needs no answer any more."))
+_AWAY = (503, marked("The service does not answer at the moment. Please try again in a minute."))
+_REFUSED = (409, marked("The task cannot take your answer. Please tell the sender of this link."))
 _OUTCOMES: Mapping[str, tuple[int, str]] = {
     "ok": (200, marked("Your answer is recorded. Thank you.")),
     "answered": (409, marked("This question was already answered, or the task no longer waits for an answer.")),
     "expired": (410, marked("This link has expired.")),
     "invalid": (404, marked("This link is not valid.")),
-    "away": (503, marked("The service does not answer at the moment. Please try again in a minute.")),
+    "away": _AWAY,
+    "moving": _AWAY,
+    "full": _REFUSED,
+    "lost": _REFUSED,
 }
 
 Page = tuple[int, str]
@@ -95,8 +99,7 @@ def answer(keys: Keys, content: Mapping[str, Any] | None, choice: str | None) ->
     value = content["choices"].get(choice)
     try:
         if value is not None:
-            send = signal(queue, task_id, name, value.encode(), signal_id=uuid4().hex, number=number)
-            outcome = yield from ask(send)
+            outcome = yield from ask(signal(queue, task_id, name, value.encode(), number=number))
             facts = (outcome, queue.name, task_id, name, choice)
             logger.info("answer by link: %s queue=%r id=%r name=%r choice=%r", *facts)
         else:

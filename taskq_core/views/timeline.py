@@ -25,6 +25,7 @@ class TimelineEntry:
         ended_at: When it ended or the signal arrived. None while the task waits.
         until: End of a wait with a time limit, while the task waits.
         has_timed_out: Whether the task stopped waiting for the signal.
+        has_failed: Whether the sub-tasks failed.
         workflow_id: Id of the workflow of the sub-tasks, "" for others. It is in the queue of the task.
         result: Result or value as JSON, b"" without one.
     """
@@ -35,6 +36,7 @@ class TimelineEntry:
     ended_at: datetime | None
     until: datetime | None = None
     has_timed_out: bool = False
+    has_failed: bool = False
     workflow_id: str = ""
     result: bytes = field(default=b"", repr=False)
 
@@ -59,8 +61,10 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
             found.append(_entry("step", name, int(first) - int(took), first, result=result))
         elif letter == "c":
             end, _, result = record.get(f"k:{name}", b"").partition(b" ")
-            end, result = record.get(f"e:{name}", end), result.partition(b" ")[2].removeprefix(b"!")
-            found.append(_entry("sub-tasks", name, first, end, workflow_id=rest.decode(), result=result))
+            end, result = record.get(f"e:{name}", end), result.partition(b" ")[2]
+            has_failed = result.startswith(b"!")  # the workflow shows the reason
+            more = {"workflow_id": rest.decode(), "result": b"" if has_failed else result, "has_failed": has_failed}
+            found.append(_entry("sub-tasks", name, first, end, **more))
         elif letter == "r":
             since = record.get(f"u:{stored}", b"").partition(b" ")[2]
             found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))

@@ -40,7 +40,6 @@ PATIENCE_S = 5.0
 """Maximum seconds of one request."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
-LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 BLOCKING = "this method would block the event loop; in a coroutine, use the one whose name begins with `a`"
 
 T = TypeVar("T")
@@ -50,7 +49,7 @@ def answered(answer: T | Refusal) -> T:
     """Return the answer to a write of a run. Raise an error if it was refused."""
     if isinstance(answer, Refusal):
         if answer.is_lost:
-            raise StepError(LOST)
+            raise StepError(operations.LOST)
         raise TaskInterrupted
     return answer
 

@@ -41,29 +41,23 @@ if late then -- another task may have this id now
 end
 check('LLEN', KEYS[4], KEYS[6])
 check('ZCARD', KEYS[5])
-local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_moving')
-local state = fields[1]
+local task = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_moving')
+local state, mark = task[1], task[2]
+local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes') or {}
 if not state then
   return 'missing'
-elseif fields[4] then
+elseif task[4] then
   return 'moving'
 elseif state == 'completed' or state == 'archived' then
   return state
-elseif fields[2] and redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
+elseif mark and known[1] ~= mark then
   return 'lost'
-elseif fields[2] and redis.call('HEXISTS', KEYS[2], 'i:' .. ARGV[5]) == 1 then
+elseif known[2] then
   return 'ok'
-elseif
-  fields[2] and ARGV[12] ~= '0'
-  and tonumber(redis.call('HGET', KEYS[2], 'n:' .. ARGV[3]) or 0) >= tonumber(ARGV[12])
-then
+elseif ARGV[12] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[12]) then
   return 'answered'
-end
-if fields[2] then
-  local sizes = redis.call('HMGET', KEYS[2], 'signals', 'signal_bytes')
-  if tonumber(sizes[1] or 0) >= tonumber(ARGV[6]) or tonumber(sizes[2] or 0) + #ARGV[4] > tonumber(ARGV[7]) then
-    return 'full'
-  end
+elseif tonumber(known[4] or 0) >= tonumber(ARGV[6]) or tonumber(known[5] or 0) + #ARGV[4] > tonumber(ARGV[7]) then
+  return 'full'
 end
 local start_s = state == 'scheduled' and tonumber(redis.call('ZSCORE', KEYS[5], ARGV[2]) or '') or now_s
 open_record(KEYS[1], KEYS[2], KEYS[3], now_ns, kept_until(start_s, now_s))
@@ -73,7 +67,7 @@ redis.call('HSET', KEYS[2], wait, whole(now_ms) .. ' ' .. ARGV[4], 'i:' .. ARGV[
 redis.call('HINCRBY', KEYS[2], 'signals', 1)
 redis.call('HINCRBY', KEYS[2], 'signal_bytes', #ARGV[4])
 resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)
-if fields[3] == '2' then
+if task[3] == '2' then
   redis.call('PUBLISH', ARGV[10], ARGV[2])
 end
 return 'ok'

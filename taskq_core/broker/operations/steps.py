@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Operation, run_owner, script
@@ -14,6 +15,8 @@ SIGNALS_BYTES = 1 << 20
 """Maximum bytes of all signals of a task."""
 EMITTED_MAX = 10_000
 """Approximate number of emitted values that are stored for a task. Older ones are deleted."""
+LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
+"""Error text for a task whose record of steps is lost."""
 CHILDREN_KEPT_S = 2_592_000
 """Seconds for which the results of ended sub-tasks are stored until their task has read them."""
 
@@ -77,9 +80,9 @@ def store_step(
 
 
 def signal(
-    queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str, number: int = 0
+    queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str = "", number: int = 0
 ) -> Operation[str]:
-    """Send a value to a task, and start the task if it waits for it.
+    """Send a value to a task, and start the task if it waits for it. A repeat with the same `signal_id` does nothing.
 
     With `number`, the value answers only the wait with this number (from 1) of the same name. The task may begin this
     wait later.
@@ -102,7 +105,7 @@ def signal(
         task_id,
         name,
         value,
-        signal_id,
+        signal_id or uuid4().hex,
         *limits,
         queue.prefix,
         queue.own_prefix,

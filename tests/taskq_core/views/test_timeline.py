@@ -50,6 +50,22 @@ async def test_a_timeline_has_steps_sub_tasks_and_signals(ask: Ask, app: TaskQ) 
     assert (await inspector.task("default", handle.id)).wait is None
 
 
+async def test_failed_sub_tasks_have_no_result(ask: Ask, app: TaskQ) -> None:
+    @app.task(name="part", max_retry=0)
+    def part() -> None:
+        raise ValueError("broken")
+
+    @app.task(name="whole", retention=600, max_retry=0)
+    def whole(context: TaskContext) -> None:
+        context.call(part.s())
+
+    handle = await whole.adelay()
+    await adrain(app, raises=False)
+
+    (children,) = await ask("timeline", "default", handle.id)
+    assert (children.kind, children.has_failed, children.result) == ("sub-tasks", True, b"")
+
+
 async def test_a_wait_without_a_limit_and_a_sleep(ask: Ask, app: TaskQ) -> None:
     @app.task(name="sleeper")
     def sleeper(context: TaskContext) -> None:
