@@ -25,6 +25,7 @@ from tests.browser.admin.people import (
 from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
 from tests.browser.picturing import IMAGES, LONGEST, WINDOW
 from tests.browser.visiting import NARROW
+from tests.publishing import drain_beside_playwright, publish_task
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
@@ -85,6 +86,20 @@ def test_pictures_for_a_wide_screen(site: Site, scene: Scene, scheme: str) -> No
     take(page, f"periodic-{scheme}")
     take_at(f"{PERIODIC}{scene.periodic.pk}/change/", "periodic-task", longest=LONGEST_FORM)
     take_at(OUTBOX, "outbox")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_picture_of_a_task_that_waits_for_an_approval(
+    site: Site, redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    settings.LANGUAGE_CODE, settings.TIME_ZONE = "en", "UTC"
+    monkeypatch.setattr(taskq, "_tasks", {})
+    handle = publish_task(taskq).using(task_id="publish-4711").delay(photo_id=4711)
+    drain_beside_playwright(taskq)
+    page = site.operator(color_scheme=scheme, viewport=WINDOW).new_page()
+    page.add_init_script(CLOSE_SIDEBAR)
+    page.goto(page_of(handle))
+    take(page, f"task-waiting-{scheme}")
 
 
 def test_pictures_for_a_narrow_screen(site: Site, scene: Scene) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from taskq_core import TaskQ
 from tests.browser.dashboard.addresses import ODD, addresses
 from tests.browser.dashboard.people import Site
 from tests.browser.picturing import IMAGES, WINDOW, take
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW
+from tests.publishing import drain_beside_playwright, publish_task
 
 pytestmark = pytest.mark.redis
 FOLDER = IMAGES / "dashboard"
@@ -50,3 +52,12 @@ def test_pictures_in_chinese(site: Site, scene: Scene, scheme: Any) -> None:
     page = site.operator(color_scheme=scheme, viewport=WINDOW, locale="zh-CN").new_page()
     page.goto(site.at("queue?name=mail"))
     take(page, FOLDER / f"queue-zh-Hans-{scheme}.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_picture_of_a_task_that_waits_for_an_approval(site: Site, taskq: TaskQ, scheme: Any) -> None:
+    publish_task(taskq).using(task_id="publish-4711").delay(photo_id=4711)
+    drain_beside_playwright(taskq)
+    page = site.operator(color_scheme=scheme, viewport=WINDOW).new_page()
+    page.goto(site.at("task?queue=default&id=publish-4711"))
+    take(page, FOLDER / f"task-waiting-{scheme}.png")
