@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from taskq_core.broker.operations.steps import CHILDREN_KEPT_S
 from taskq_core.client import Client
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
@@ -23,6 +22,8 @@ from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, mem
 from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.unserved import WorkerCheck
 
+CHILDREN_KEPT_S = 2_592_000
+"""Seconds for which the results of ended sub-tasks are stored until their task has read them."""
 SendDeferred = Callable[[Outgoing, WorkflowHandle, list[Batch]], None]
 """Sends a workflow from blocking code after the commit of its transaction."""
 

@@ -13,12 +13,12 @@ SIGNALS_MAX = 1_000
 """Maximum number of signals of a task."""
 SIGNALS_BYTES = 1 << 20
 """Maximum bytes of all signals of a task."""
+PAGE = 200
+"""Maximum number of emitted values that one request reads."""
 EMITTED_MAX = 10_000
 """Approximate number of emitted values that are stored for a task. Older ones are deleted."""
 LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 """Error text for a task whose record of steps is lost."""
-CHILDREN_KEPT_S = 2_592_000
-"""Seconds for which the results of ended sub-tasks are stored until their task has read them."""
 
 Record = dict[str, bytes]
 """The fields of the record of a task's steps, see `_steps.lua`."""
