@@ -183,10 +183,11 @@ def _add_stream_route(router: APIRouter, name: str, requested: Any, streams: Str
         """Stream the values that a task emits until it has ended."""
         if last_event_id == event_streams.LAST_ID:
             return Response(status_code=204)
-        with suppress(BrokerError):  # the stream reports the outage, and continues when Redis is back
-            page = await task.follower.read_stream(event_streams.start_after(last_event_id), 1)
-            if not (page.state or page.values or last_event_id):
-                raise HTTPException(404, _NOT_FOUND)
+        if not last_event_id:
+            with suppress(BrokerError):  # the stream reports the outage, and continues when Redis is back
+                page = await task.follower.read_stream("")
+                if not (page.state or page.values):
+                    raise HTTPException(404, _NOT_FOUND)
         if not streams.has_room:
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
         return streamed(event_streams.emitted_events(streams, task.follower, last_event_id))

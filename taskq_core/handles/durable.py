@@ -1,12 +1,13 @@
 """Send signals to a task, and read the values that it emits while it runs."""
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskq_core.broker.operations import steps as operations
-from taskq_core.broker.operations.steps import EmittedValue
+from taskq_core.broker.operations.steps import PAGE, EmittedValue, StreamPage
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.codec import check_step_name, decode_result, decode_signal, encode_value
 from taskq_core.errors import StepError, TaskNotFoundError, TaskStateError
@@ -18,10 +19,8 @@ from taskq_core.wire import QueueKeys
 if TYPE_CHECKING:
     from taskq_core.handles.handle import SentLater
 
-PAGE = 200
-"""Maximum number of emitted values that one request reads."""
-ENDED = ("", "completed", "archived")
-"""States of a task that emits nothing more. "": it does not exist."""
+POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
+"""Id of an emitted value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,8 @@ class TaskStream:
     """The values that a task emits, for `for` and for `async for`. Returned by `TaskHandle.stream`."""
 
     def __init__(self, source: HandleSource, handle: "SentLater", *, after: str, type_: Any) -> None:
+        if after and not POSITION.fullmatch(after):
+            raise StepError(f"after must be the id of an item of the stream, got {after!r:.100}")
         self._source = source
         self._handle = handle
         self._after = after
@@ -81,33 +82,54 @@ class TaskStream:
     def _item(self, each: EmittedValue) -> StreamItem:
         return StreamItem(each.id, decode_result(each.data, self._type), each.attempt, each.step)
 
-    def _has_ended(self, state: str, after: str) -> bool:
-        return state in ENDED and not (self._handle.is_late and not state and after == self._after)
-
     def __iter__(self) -> Iterator[StreamItem]:
-        after, pause_s = self._after, subscription.FIRST_LOOK_S
+        position = StreamPosition(self._after, self._handle)
         with closing(self._source.follower(self._handle.queue, self._handle.id)) as follower:
-            while True:
-                page = follower.read_stream(after, PAGE, self._source.timeout_s)
-                for each in page.values:
-                    yield self._item(each)
-                    after, pause_s = each.id, subscription.FIRST_LOOK_S
-                if len(page.values) < PAGE:
-                    if self._has_ended(page.state, after):
-                        return
-                    follower.wait(pause_s)
-                    pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+            while not position.is_last:
+                if position.pause_s:
+                    follower.wait(position.pause_s)
+                page = follower.read_stream(position.after, self._source.timeout_s)
+                position.move(page)
+                yield from map(self._item, page.values)
 
     async def __aiter__(self) -> AsyncIterator[StreamItem]:
-        after, pause_s = self._after, subscription.FIRST_LOOK_S
+        position = StreamPosition(self._after, self._handle)
         async with self._source.afollower(self._handle.queue, self._handle.id) as follower:
-            while True:
-                page = await follower.read_stream(after, PAGE)
+            while not position.is_last:
+                if position.pause_s:
+                    await follower.wait(position.pause_s)
+                page = await follower.read_stream(position.after)
+                position.move(page)
                 for each in page.values:
                     yield self._item(each)
-                    after, pause_s = each.id, subscription.FIRST_LOOK_S
-                if len(page.values) < PAGE:
-                    if self._has_ended(page.state, after):
-                        return
-                    await follower.wait(pause_s)
-                    pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+
+
+class StreamPosition:
+    """The position of a loop that reads the values of a task, and the pause before its next read.
+
+    Args:
+        after: Id of the last value that the reader has, "" without one.
+        handle: The task, if it may still wait in an outbox.
+
+    Attributes:
+        after: Id of the last value that was read.
+        pause_s: Seconds until the next read. 0: at once.
+        is_last: Whether the task has ended, and all its values were read.
+    """
+
+    def __init__(self, after: str, handle: "SentLater | None" = None) -> None:
+        self.after = self._first = after
+        self.pause_s = 0.0
+        self.is_last = False
+        self._handle = handle
+
+    def move(self, page: StreamPage) -> None:
+        """Move behind the values of a page."""
+        if page.values:
+            self.after, self.pause_s = page.values[-1].id, 0.0
+        if len(page.values) < PAGE:
+            self.pause_s = min(max(2 * self.pause_s, subscription.FIRST_LOOK_S), subscription.LAST_LOOK_S)
+            is_unsent = (
+                not page.state and self.after == self._first and self._handle is not None and self._handle.is_late
+            )
+            self.is_last = page.state in ("", "completed", "archived") and not is_unsent

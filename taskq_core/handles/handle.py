@@ -1,6 +1,5 @@
 """The handle of an enqueued task: its id, its state and the wait for its outcome."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,6 @@ from taskq_core.errors import (
     ResultNotKeptError,
     ResultTimeoutError,
     ResultTooLargeError,
-    StepError,
     TaskFailedError,
     TaskNotFoundError,
     TaskNotSentError,
@@ -400,8 +398,6 @@ class TaskHandle(SentLater, Generic[R_co]):
             BrokerError: Raised in the loop: Redis does not answer.
         """
         self._check_sent()
-        if not re.fullmatch(r"(\d{1,18}-\d{1,18})?", after):
-            raise StepError(f"after must be the id of an item of the stream, got {after!r:.100}")
         return TaskStream(self._source, self, after=after, type_=value_type)
 
     def reschedule(

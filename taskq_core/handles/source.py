@@ -122,10 +122,9 @@ class BlockingFollower:
         look = views.look(self._queue, self._task_id, publish_changes=self._has_waited)
         return self._runner.run(look, patience_s=patience_s)
 
-    def read_stream(self, after: str, count: int, patience_s: float) -> StreamPage:
+    def read_stream(self, after: str, patience_s: float) -> StreamPage:
         """Return the next values that the task emitted after a position."""
-        page = read_stream(self._queue, self._task_id, after=after, count=count)
-        return self._runner.run(page, patience_s=patience_s)
+        return self._runner.run(read_stream(self._queue, self._task_id, after=after), patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the task should be read again: at most the timeout, and less after a message about the task."""

@@ -172,13 +172,13 @@ class TaskFollower:
             if not readings.is_outdated(number):
                 changed.clear()
 
-    async def read_stream(self, after: str, count: int) -> StreamPage:
+    async def read_stream(self, after: str) -> StreamPage:
         """Return the next values that the task emitted after a position.
 
         Raises:
             BrokerError: Redis does not answer.
         """
-        request = read_stream(self._queue, self._task_id, after=after, count=count)
+        request = read_stream(self._queue, self._task_id, after=after)
         if self._shared is None:
             page = await self._runner.run(request, patience_s=self._patience_s)
         else:

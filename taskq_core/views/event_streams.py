@@ -9,13 +9,12 @@ import asyncio
 import hashlib
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskq_core.errors import BrokerError
-from taskq_core.handles.durable import ENDED, PAGE
-from taskq_core.handles.subscription import FIRST_LOOK_S, LAST_LOOK_S, TaskFollower
+from taskq_core.handles.durable import POSITION, StreamPosition
+from taskq_core.handles.subscription import LAST_LOOK_S, TaskFollower
 
 logger = logging.getLogger("taskq.streams")
 
@@ -143,36 +142,28 @@ async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id
         follower: Reads the task.
         last_event_id: Id of the last event that the client has received.
     """
-    after, pause_s, is_full = start_after(last_event_id), FIRST_LOOK_S, False
+    position = StreamPosition(last_event_id if last_event_id and POSITION.fullmatch(last_event_id) else "")
 
     async def read() -> list[Event]:
-        nonlocal after, is_full
         try:
-            page = await follower.read_stream(after, PAGE)
+            page = await follower.read_stream(position.after)
         except BrokerError as error:
+            position.pause_s = LAST_LOOK_S
             raise StateUnavailableError(json.dumps({"detail": "the queue does not answer"})) from error
+        position.move(page)
         events = []
         for each in page.values:
             facts = json.dumps({"attempt": each.attempt, "step": each.step})
             events.append(Event("item", f'{facts[:-1]}, "value": {each.data.decode()}}}', id=each.id))
-            after = each.id
-        is_full = len(page.values) >= PAGE
-        if not is_full and page.state in ENDED:
+        if position.is_last:
             events.append(Event("end", json.dumps({"state": page.state or "gone"}), is_last=True, id=LAST_ID))
         return events
 
     async def wait(is_changed: bool, left_s: float) -> bool:
-        nonlocal pause_s
-        pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, LAST_LOOK_S)
-        if not is_full:
-            await follower.wait(min(pause_s, left_s))
+        if position.pause_s:
+            await follower.wait(min(position.pause_s, left_s))
         return True
 
     async with follower:
         async for text in streams.events(read, wait, last_event_id=last_event_id):
             yield text
-
-
-def start_after(last_event_id: str | None) -> str:
-    """Return the position after which a client continues, "" for the beginning."""
-    return last_event_id if last_event_id and re.fullmatch(r"\d{1,18}-\d{1,18}", last_event_id) else ""

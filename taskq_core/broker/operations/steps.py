@@ -171,7 +171,7 @@ class StreamPage:
     values: list[EmittedValue]
 
 
-def read_stream(queue: QueueKeys, task_id: str, *, after: str = "", count: int = 1_000) -> Operation[StreamPage]:
+def read_stream(queue: QueueKeys, task_id: str, *, after: str = "") -> Operation[StreamPage]:
     """Read values that a task emitted, oldest first, those after the id `after`."""
 
     def read(reply: Any) -> StreamPage:
@@ -184,7 +184,7 @@ def read_stream(queue: QueueKeys, task_id: str, *, after: str = "", count: int =
         return StreamPage(replies.text(reply[0]), values)
 
     keys = (queue.task(task_id), queue.steps_of(task_id), queue.stream_of(task_id))
-    return script("read_stream", keys, (after or "-", count), read)
+    return script("read_stream", keys, (after or "-", PAGE), read)
 
 
 def forget_step(queue: QueueKeys, task_id: str, name: str) -> Operation[bool | str]:
