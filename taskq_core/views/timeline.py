@@ -51,7 +51,7 @@ class TimelineEntry:
 def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[TimelineEntry]]:
     """Return the timeline of a task, the oldest entry first. Empty for a task without steps."""
     record = yield from ask(read_steps(keys.queue(queue), task_id))
-    waiting = record.get("waiting", b"").decode()
+    waiting = record.get("waiting", b"").decode().partition(" ")[2]
     found = []
     for stored, value in record.items():
         letter, _, name = stored.partition(":")

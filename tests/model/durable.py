@@ -126,7 +126,7 @@ class DurableMachine(RuleBasedStateMachine):
         self._wake(f"c:{name}")
 
     def _wake(self, wait: str) -> None:
-        if self.state == "scheduled" and self.record.get("waiting") == wait.encode():
+        if self.state == "scheduled" and self.record.get("waiting", b"").partition(b" ")[2] == wait.encode():
             self.state = "pending"
             del self.record["waiting"]
 
@@ -227,7 +227,11 @@ class DurableMachine(RuleBasedStateMachine):
             self.forget()
             return
         run = self.call_of_run
-        self.record |= {"waiting": wait.encode(), "x": b"%d" % emitted, "try": b"%d w" % self.attempt}
+        self.record |= {
+            "waiting": f"{until_s * 1000} {wait}".encode(),
+            "x": b"%d" % emitted,
+            "try": b"%d w" % self.attempt,
+        }
         end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=until_s * 1000, record=f"{emitted} {wait}".encode())
         assert self.ask(runs.settle(self.queue, [end], owner="w")) == "1"
         self.old_runs.append(run)

@@ -12,8 +12,8 @@
 --   signal_bytes  their size
 --   emitted       "<run> <number>" of the last call of `emit`
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
---   waiting       the wait for which the task is scheduled: z:<name> sleep, r:<name>#<k> signal, c:<name> sub-tasks. The
---                 next run ends this wait, whatever started it
+--   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
+--                 r:<name>#<k> signal, c:<name> sub-tasks. The next run ends this wait, whatever started it
 --   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
 --                 to the same attempt. Every other run is another attempt, even after an interruption
 --   x             number of values that this attempt emitted outside its steps before it waited
@@ -44,7 +44,7 @@ end
 local function resume(prefix, own, now_ns, now_ms, id, wait)
   local key, record = prefix .. 't:' .. id, own .. 'steps:' .. id
   local fields = redis.pcall('HMGET', key, 'state', 'taskq_priority', 'taskq_line')
-  if fields[1] ~= 'scheduled' or fields[3] or redis.pcall('HGET', record, 'waiting') ~= wait then
+  if fields[1] ~= 'scheduled' or fields[3] or string.match(redis.call('HGET', record, 'waiting') or '', ' (.*)$') ~= wait then
     return
   elseif redis.call('ZREM', prefix .. 'scheduled', id) == 1 then
     redis.call('HDEL', record, 'waiting')
@@ -64,8 +64,8 @@ local function begin_wait(record, mark, wait, until_ms, emitted, now_ms)
   end
   local attempt = string.match(known[2] or '', '^%d+') or '1'
   local since = string.match(known[3] or '', ' (%d+)$') or whole(now_ms)
-  local ends = (until_ms > 0 and whole(until_ms) or '-') .. ' ' .. since
-  redis.call('HSET', record, 'waiting', wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends)
+  local ends = (until_ms > 0 and whole(until_ms) or '-') .. ' '
+  redis.call('HSET', record, 'waiting', ends .. wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends .. since)
   redis.call('EXPIRE', record, kept_until(until_ms / 1000, now_ms / 1000))
   return known[4] ~= false
 end

@@ -32,7 +32,7 @@ if run ~= ARGV[2] then -- otherwise this request is a repeat
   end
   redis.call('HSET', KEYS[3], 'try', attempt .. ' ' .. ARGV[2])
 end
-local waiting = redis.call('HGET', KEYS[3], 'waiting')
+local waiting = string.match(redis.call('HGET', KEYS[3], 'waiting') or '', ' (.*)$')
 if waiting then -- this run follows the wait, so the wait is over: its time has come, or a user runs the task now
   local since = string.match(redis.call('HGET', KEYS[3], 'u:' .. waiting) or '', ' (%d+)$') or whole(now_ms)
   redis.call('HSET', KEYS[3], 'u:' .. waiting, whole(now_ms) .. ' ' .. since)
