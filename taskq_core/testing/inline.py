@@ -39,7 +39,7 @@ from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
 from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
-from taskq_core.worker.run import Run, ends_at
+from taskq_core.worker.run import Ending, Run, ends_at
 from taskq_core.workflow.dispatch import dispatch
 
 logger = logging.getLogger("taskq.testing")
@@ -239,8 +239,11 @@ class InlineWorker:
             worker=self._owner,
         )
         archive = self._app.settings.archive.limits(run.queue.name)
-        self._runner.run(run_ops.settle(run.queue, [settlement], owner=self._owner, archive=archive))
-        error = None if isinstance(run.error, TaskPaused) else run.error
+        code = self._runner.run(run_ops.settle(run.queue, [settlement], owner=self._owner, archive=archive))
+        if code in services.SETTLE_CANCELS:
+            run.ending, run.cancel_outcome = Ending.CANCELLED, services.SETTLE_CANCELS[code]
+            return self._settle(run)
+        error = run.failure if isinstance(run.error, TaskPaused) else run.error
         if run.span is not None:
             run.span.end(state_after(settlement), error)
         assert run.context is not None

@@ -14,6 +14,7 @@ from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Opera
 from taskq_core.broker.operations.runs import Outcome as Ended
 from taskq_core.broker.operations.runs import SettleCode, Settlement, settle_done
 from taskq_core.broker.operations.runs import settle as settle_operation
+from taskq_core.broker.operations.services import SETTLE_CANCELS
 from taskq_core.errors import BrokerError, Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.service.user_code import readable
 from taskq_core.telemetry import Outcome, type_name
@@ -143,9 +144,10 @@ class Settler:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement
         run.outcome = run_outcome(settlement, run.failure or run.error)
-        self._report_end(run, run.outcome, state_after(settlement), duration_s)
-        if run.failure is not None or self._is_observed(run.outcome.value):
-            self._report(run)
+        if settlement.outcome is not Ended.WAIT:  # `_finish` reports a wait, because a cancellation may prevent it
+            self._report_end(run, run.outcome, state_after(settlement), duration_s)
+            if run.failure is not None or self._is_observed(run.outcome.value):
+                self._report(run)
         run.result = None
         self._add_waiting(run)
 
@@ -285,6 +287,11 @@ class Settler:
             if code == SettleCode.SEND_AGAIN:
                 self._send_again(run)
                 continue
+            if code in SETTLE_CANCELS:
+                run.ending, run.cancel_outcome = Ending.CANCELLED, SETTLE_CANCELS[code]
+                run.settlement, run.was_sent = None, True
+                self.add(run)
+                continue
             released.append(run)
             if code == SettleCode.NOT_OWNED:
                 logger.warning(
@@ -330,6 +337,11 @@ class Settler:
         self.ended_count += len(runs)
         slots = len(runs)
         for run in runs:
+            if run.error is not None and run.settlement is not None and run.settlement.outcome is Ended.WAIT:
+                assert run.outcome is not None
+                self._report_end(run, run.outcome, "scheduled", run.duration_s)
+                if run.failure is None and self._is_observed(run.outcome.value):
+                    self._report(run)
             # Break the reference cycles, so that no garbage collection is needed.
             run.context = run.error = run.failure = run.coroutine = None
             if running.get(run.key) is run:  # the same task may already run here again, after its lease was lost

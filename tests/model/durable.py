@@ -223,7 +223,9 @@ class DurableMachine(RuleBasedStateMachine):
             return
         until_s, emitted = self.now_s + seconds, self.next()
         if self.is_cancelled:
-            self.settle(Outcome.WAIT, delay_ms=until_s * 1000, record=f"{emitted} {wait}".encode())
+            end = Settlement("t", Outcome.WAIT, self.call_of_run, b"t", delay_ms=until_s * 1000, record=b"0 z:late")
+            assert self.ask(runs.settle(self.queue, [end], owner="w")) == "d"
+            self.settle(Outcome.DONE)
             self.forget()
             return
         run = self.call_of_run

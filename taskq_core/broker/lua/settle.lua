@@ -33,6 +33,8 @@
   returns  one character per task:  1  settled   3  settled, and outcomes of steps must be sent to another queue
            0  this worker no longer owns the run   2  not checked, send it again (at most 1000 tasks, and the search in a
            long active list is limited: tasks x length <= 2 000 000)
+           a, d, r  not settled: the task would wait, but a cancellation was requested during its run, which the worker has
+           not received yet: archive, discard or retry. A task that waits would lose the cancellation
 ]]
 -- include _check
 -- include _clock
@@ -52,19 +54,29 @@ local looked_at = math.min(total, 1000)
 if looked_at == 0 then
   return ''
 end
-local ids, before, has_waits = ARGV, 9, false
+local ids, before, would_wait = ARGV, 9, {}
 if stride == 7 then
   ids, before = {}, 0
   for position = 1, looked_at do
     ids[position] = ARGV[4 + position * 7]
-    has_waits = has_waits or string.sub(ARGV[3 + position * 7], 1, 1) == 'w'
+    if string.sub(ARGV[3 + position * 7], 1, 1) == 'w' then
+      would_wait[#would_wait + 1] = position
+    end
   end
 end
-if has_waits then
+if #would_wait > 0 then
   check('ZCARD', ARGV[3] .. 'scheduled')
 end
 
 local task_keys, marks, mine, is_plain = owned(KEYS[2], ARGV[2], ARGV[9], task_prefix, ids, before, looked_at)
+local cancelled = {}
+for _, position in ipairs(would_wait) do
+  local fields = task_keys[position] and redis.call('HMGET', task_keys[position], 'taskq_cancel', 'taskq_started') or {}
+  local started, asked = string.match(fields[1] or '', '^(%d*):(%a)')
+  if asked and started == (fields[2] or '') then
+    task_keys[position], cancelled[position], mine = false, asked, mine - 1
+  end
+end
 local ends, oldest = nil, {}
 if mine == looked_at and mine > 2 then
   ends, oldest = stand_together(KEYS[1], ids, before, mine)
@@ -132,15 +144,6 @@ local function wait(id, key, mark, message, until_ms, what)
   end
 end
 
--- instead_of_waiting: return the outcome of a task that would wait, but was cancelled during its run. If it waited, the
--- cancellation would be lost, because the worker has not received it yet.
-local function instead_of_waiting(key)
-  local fields = redis.call('HMGET', key, 'taskq_cancel', 'taskq_started')
-  local started, asked = string.match(fields[1] or '', '^(%d*):(%a+)$')
-  local outcomes = { archive = 'a', discard = 'd', retry = 'n' }
-  return started == (fields[2] or '') and outcomes[asked]
-end
-
 -- expire_steps: let the record of a task's steps and its stream expire, because the task has ended.
 local function expire_steps(id, seconds)
   redis.call('EXPIRE', own .. 'steps:' .. id, seconds)
@@ -158,7 +161,7 @@ end
 
 local codes = {}
 for position = 1, total do
-  codes[position] = position > looked_at and '2' or '0'
+  codes[position] = position > looked_at and '2' or cancelled[position] or '0'
 end
 local processed, failed, archived, requeued = 0, 0, 0, 0
 local gone, nothing = {}, {}
@@ -181,10 +184,6 @@ for position = looked_at, 1, -1 do
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
     end
     local message, time, line = ARGV[i + 2], ARGV[i + 3], ARGV[i + 6]
-    local ends = outcome == 'w' and instead_of_waiting(key)
-    if ends then -- field 7 of the message is its error
-      outcome, time, line, message = ends, 0, '', ends == 'a' and message .. '\58\16context canceled' or message
-    end
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
       flow = flow or workflows_here()
       outcome = flow.settled(fields[3], outcome, key, message, is_oversized and '' or ARGV[i + 5], is_oversized and ARGV[i + 5])

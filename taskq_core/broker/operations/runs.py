@@ -204,8 +204,9 @@ OVERSIZED_FIELD = "taskq_oversized"
 def settle(
     queue: QueueKeys, settlements: Sequence[Settlement], *, owner: str, archive: ArchiveLimits = ARCHIVE
 ) -> Operation[str]:
-    """Settle the runs of tasks of one queue. The answer has one `SettleCode` character per task.
+    """Settle the runs of tasks of one queue.
 
+    The answer has one character per task: a `SettleCode`, or one of `SETTLE_CANCELS` for a run that would wait.
     A repeat after a lost reply answers NOT_OWNED for the tasks that the first call settled.
     """
     if all(each.outcome is Outcome.DONE and each.is_young and not each.unique_key for each in settlements):

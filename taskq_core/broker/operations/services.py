@@ -334,6 +334,10 @@ def ask_cancel(queue: QueueKeys, task_id: str, outcome: CancelOutcome) -> Operat
     )
 
 
+SETTLE_CANCELS: Mapping[str, CancelOutcome] = {each.value[0]: each for each in CancelOutcome}
+"""The codes of `settle` for a run that must end as cancelled instead of waiting. See `settle.lua`."""
+
+
 def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelOutcome]:
     """Read what a caller has requested for a running task after its cancellation (`CancelOutcome`)."""
 

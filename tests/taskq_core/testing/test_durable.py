@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskContext, TaskHandle, TaskQ, TaskState
-from taskq_core.errors import StepError, TaskFailedError
+from taskq_core.errors import StepError, TaskCancelledError, TaskFailedError
 from taskq_core.testing import capture, drain, eager
 
 
@@ -116,3 +116,17 @@ def test_a_function_that_is_called_directly_runs_its_steps(taskq: TaskQ, calls: 
     assert calls == ["ran"]
     with pytest.raises(StepError, match="receive needs a worker, or the eager or inline mode in tests"):
         context.receive("review")
+
+
+def test_a_task_that_cancels_itself_does_not_wait(taskq: TaskQ) -> None:
+    @taskq.task
+    def stop(context: TaskContext) -> None:
+        taskq.get(context.id).cancel()
+        context.receive("go")
+
+    with capture(taskq) as captured:
+        handle = stop.delay()
+        with pytest.raises(TaskCancelledError):
+            captured.run()
+
+        assert handle.refresh().state is TaskState.ARCHIVED

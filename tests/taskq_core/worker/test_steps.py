@@ -16,6 +16,8 @@ from taskq_core import (
     TaskState,
     WorkflowFailedError,
 )
+from taskq_core.broker.operations.services import CancelOutcome, ask_cancel
+from taskq_core.broker.plans import ask
 from taskq_core.errors import StepError, TaskFailedError, TaskNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector
 from tests.clock import Clock
@@ -71,6 +73,31 @@ async def test_a_step_runs_once_although_the_task_fails_twice(
 
     assert await handle.aresult(timeout=30) == ["n0", "n1", "n2"]
     assert calls == [0, 1, 2, "attempt 1", "attempt 2", "attempt 3"]
+
+
+async def test_a_task_that_is_cancelled_before_its_wait_is_stored_does_not_wait(
+    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[tuple[str, str | None]] = []
+    archived: list[str] = []
+    app.on_error(lambda error, context: errors.append((type(error).__name__, context.outcome)))
+    app.on_archived(lambda task: archived.append(task.id))
+
+    @app.task(name="work")
+    async def work(context: TaskContext) -> None:
+        queue = app.runtime.keys.queue(context.queue)
+        await app.runtime.source.arun(
+            ask(ask_cancel(queue, context.id, CancelOutcome.ARCHIVE))
+        )  # the worker hears nothing
+        await context.areceive("go")
+
+    worker = await start(dead_letters_every=60)
+    handle = await work.adelay()
+    await until(lambda: archived == [handle.id] and worker.running_count == 0)
+
+    assert (await handle.arefresh()).last_error == "context canceled"
+    assert errors == [("TaskCancelledError", "archived")]
+    assert [each.message.partition(":")[0] for each in caplog.records if "work" in each.message] == ["task failed"]
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
