@@ -64,7 +64,7 @@ class AsyncRunner:
         self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
-        """Send one operation and return its answer. As `SyncRunner.run`, for coroutines."""
+        """Send one operation and return its answer. Like `SyncRunner.run`, for coroutines."""
         loop = asyncio.get_running_loop()
         attempts = Attempts(operation, patience_s, loop.time)
         while True:
@@ -72,7 +72,8 @@ class AsyncRunner:
                 return await self._attempt(operation, attempts.limit_s(self._timeout_s))
             except BrokerError as error:
                 pause_s = attempts.pause_s(error)
-            await self._close_idle(self._pools.get(loop))  # the other idle connections likely failed too
+            # after a failure, the other idle connections are probably broken too
+            await self._close_idle(self._pools.get(loop))
             await asyncio.sleep(pause_s)
 
     async def _attempt(self, operation: Operation[T], timeout_s: float) -> T:
@@ -132,7 +133,8 @@ class AsyncRunner:
         return TrackingPipeline(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        for other in [each for each in self._pools if each.is_closed()]:  # `_close_with` did not run for them
+        # loops that closed without running `_close_with`
+        for other in [each for each in self._pools if each.is_closed()]:
             self._pools.pop(other, None)
             self._closers.pop(other, None)
         pool = self._pools[loop] = _Pool(self._max_connections, self._preferred)
@@ -141,7 +143,10 @@ class AsyncRunner:
         return pool
 
     async def _close_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
-        """Close the idle connections when the event loop ends: it closes its open asynchronous generators first."""
+        """Close the idle connections when the event loop ends.
+
+        This is an asynchronous generator, because a loop that ends closes its open asynchronous generators.
+        """
         try:
             yield
         finally:
@@ -169,7 +174,7 @@ class AsyncRunner:
 async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
     """Acquire a semaphore. Return False if that takes longer than `patience_s`."""
     if not semaphore.locked():
-        return await semaphore.acquire()  # does not wait, so it needs no timeout
+        return await semaphore.acquire()  # needs no timeout, because a free semaphore is acquired at once
     try:
         async with asyncio.timeout(patience_s):
             return await semaphore.acquire()

@@ -37,7 +37,10 @@ def slot_of(operation: Operation[Any]) -> int | None:
 
 
 def absent_key(operation: Operation[Any]) -> tuple[str, ...]:
-    """Return the additional key that a script declares: it has the same slot and prefix, and never exists."""
+    """Return the key that each script declares to be refused while its slot moves.
+
+    The key never exists. It has the slot and the prefix of the script's other keys.
+    """
     if operation.script is None or not operation.keys:
         return ()
     key = operation.keys[0]
@@ -186,7 +189,10 @@ def cluster_exchange(
 def _grouped(
     operations: Sequence[Operation[Any]], targets: Mapping[int, tuple[Server, bool]], left_s: float
 ) -> list[NodeRequest]:
-    """Return one request per node. `ASKING` does no harm to the operations that do not need it."""
+    """Group operations into one request per node.
+
+    If one operation of a node needs `ASKING`, it is sent before all of them, because the others ignore it.
+    """
     requests: dict[Server, NodeRequest] = {}
     for place, (server, is_asking) in targets.items():
         request = requests.setdefault(server, NodeRequest(server, [], max(0.001, left_s)))

@@ -382,8 +382,8 @@ class Endpoint:
         return int((self._clock_offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
 
     def node(self, host: str, port: int) -> "Endpoint":
-        """Return an endpoint of one server of a cluster, reached with the same user and over TLS if the cluster is."""
-        assert self._address is not None  # `_from_client` refuses clients of a cluster
+        """Return the endpoint of one server of the cluster. It has the same user and TLS options as the cluster."""
+        assert self._address is not None  # only clients have no address, and clients of a cluster are refused
         node = self._nodes.get((host, port))
         if node is None:
             address = replace(self._address, kind="standalone", hosts=((host, port),))
@@ -392,9 +392,9 @@ class Endpoint:
         return node
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
-        """Return a new blocking connection that is not connected yet. For a cluster, it leads to the nodes in turn.
+        """Return a new blocking connection that is not connected yet. For a cluster, each call uses the next node.
 
-        With Sentinels, they are asked for the primary first, which raises redis-py's errors.
+        If the endpoint has Sentinels, this method asks them for the primary and may raise redis-py's errors.
         """
         options = _OF_KIND[redis] | {
             "socket_timeout": timeout_s,
@@ -407,7 +407,7 @@ class Endpoint:
         return kind(**place, **options)
 
     async def async_connection(self) -> Any:
-        """Return a new asyncio connection. As `connection`, for coroutines."""
+        """Return a new asyncio connection. Like `connection`, for coroutines."""
         kind, place = self._place(redis.asyncio)
         if self.has_sentinels:
             plan = sentinel.find(self._sentinels(), self._resolved().master, timeout_s=CONNECT_TIMEOUT_S)
@@ -416,7 +416,7 @@ class Endpoint:
         return kind(**place, **_OF_KIND[redis.asyncio])
 
     def _place(self, library: Any) -> tuple[Any, dict[str, Any]]:
-        """Return the class of a connection, and its options for address and credentials."""
+        """Return redis-py's class for a connection to this server, and the options for its address and credentials."""
         if self._address is None:
             kind, place = self._client_classes[library is redis.asyncio], dict(self._client_options)
         else:
@@ -441,7 +441,7 @@ class Endpoint:
     async def follow_primary(self) -> None:
         """Ask the Sentinels whether another server has become the primary, and count it in `takeovers`.
 
-        A new primary counts if more than half of the Sentinels name it. Without such a majority, nothing changes.
+        Another primary is accepted only if more than half of the Sentinels name it.
         """
         plan = sentinel.agree(self._sentinels(), timeout_s=CONNECT_TIMEOUT_S)
         found = await arun_plan(plan, partial(self._ask_sentinel, redis.asyncio, sentinel.aask))

@@ -31,7 +31,8 @@ _REFUSALS = (
     "MISCONF",
     "UNBLOCKED",
 )
-_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")  # Redis 6.2 writes this
+# Redis 6.2 puts the error into this text
+_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")
 
 _NOT_ALLOWED_IN_SCRIPT = (
     "ACL failure in script",
@@ -46,7 +47,7 @@ _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
 class LateError(BrokerUnavailableError):
     """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 
-    code = BrokerUnavailableError.code  # users do not need to distinguish the two errors
+    code = BrokerUnavailableError.code  # users handle it like the base class
 
 
 class RedirectedError(BrokerReplyError):

@@ -163,7 +163,7 @@ class Pipeline:
             self._stream = self._stream_on(transport)
 
     def _stream_on(self, transport: Any) -> ReplyStream:
-        """Return the stream that uses a connected transport from now on."""
+        """Return a new stream that reads and writes a connected transport. Subclasses add options."""
         return ReplyStream(transport)
 
     def abort(self) -> None:
@@ -206,7 +206,10 @@ class ClusterPipeline(Pipeline):
         spin_s: float = 0.0,
         is_asking: bool = False,
     ) -> list[Any]:
-        """Send operations, each to the node of its keys, and return their answers in order. As `Pipeline.exchange`."""
+        """Send operations, each to the node of its keys, and return their answers in order.
+
+        Like `Pipeline.exchange`.
+        """
         clock = asyncio.get_running_loop().time
         until = clock() + (self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s))
         plan = cluster_exchange(self._endpoint.slots, self._endpoint.address, operations, lambda: until - clock())
@@ -228,7 +231,7 @@ class ClusterPipeline(Pipeline):
             return error
 
     def abort(self) -> None:
-        """Close the connections at once. As `Pipeline.abort`."""
+        """Close the connections at once. Like `Pipeline.abort`."""
         for pipeline in self._pipelines.values():
             pipeline.abort()
 

@@ -46,7 +46,7 @@ def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any], first: S | No
 
 
 async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[Any]]) -> T:
-    """Execute a request plan from a coroutine. As `run_plan`."""
+    """Execute a request plan from a coroutine. Like `run_plan`."""
     try:
         operation = next(plan)
         while True:

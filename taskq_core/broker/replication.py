@@ -13,11 +13,11 @@ from taskq_core.broker.operations.operation import Argument, Confirmation, Opera
 from taskq_core.errors import BrokerReplicationError
 
 ANSWER_S = 0.5
-"""Seconds reserved for the answer, because Redis ends a wait up to 0.1 s late, and later if it is busy. With less time
-left, there is no further attempt."""
+"""Seconds before the timeout at which Redis must end its wait, because it answers up to 0.1 s late, or later if busy.
+If less time is left, there is no further attempt."""
 _STORED = frozenset((StoreCode.STORED, StoreCode.CHANGED, StoreCode.STORED_BEFORE))
 _SHARE = 0.4
-"""Maximum part of a short timeout that is reserved for the answer."""
+"""Maximum fraction of a short timeout that is reserved for the answer instead of `ANSWER_S`."""
 
 REPLICATION_INFO = ("INFO", "replication")
 """Sent after a failed wait, to report how many replicas are connected."""
@@ -37,7 +37,7 @@ def is_due(operation: Operation[Any], reply: Any) -> bool:
 
 
 def forget_command(operation: Operation[Any], reply: Any) -> tuple[Argument, ...]:
-    """Return the command that deletes the digests of confirmed tasks."""
+    """Return the command that deletes the receipts of confirmed tasks."""
     codes = zip(operation.receipts, _codes(operation, reply), strict=True)
     return ("UNLINK", *[key for key, code in codes if code in _STORED])
 
@@ -47,7 +47,7 @@ def _codes(operation: Operation[Any], reply: Any) -> str:
 
 
 class Shortfall:
-    """Result of a confirmation that failed.
+    """Why a write was not confirmed by enough replicas or disks.
 
     Attributes:
         is_final: True if waiting again cannot help.

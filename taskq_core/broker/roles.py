@@ -103,7 +103,7 @@ class _Names:
 
     @property
     def fleet(self) -> list[str]:
-        """Keys, not part of any queue, that list the queues, workers and schedulers."""
+        """Keys that list the queues, workers and schedulers. They belong to no single queue."""
         keys = self.keys
         history = keys.scheduler_history("*")
         return [keys.queues, f"{keys.servers}*", f"{keys.workers}*", f"{keys.schedulers}*", keys.schedules, history]
@@ -146,7 +146,7 @@ def rules(
         plain.append("select")
     if redis is RedisVersion.V6_2:
         return _union(names, grants, plain)
-    # A script may declare any keys. This gives no access to them, because Redis checks its commands as well.
+    # A script may declare any keys, because Redis also checks the keys of each command in the script.
     found = [*_allow(plain), "(~* +eval +evalsha)"]
     for grant in grants:
         words = [f"{grant.access}{key}" for key in grant.keys]
@@ -157,7 +157,10 @@ def rules(
 
 
 def _union(names: _Names, grants: Sequence[Grant], plain: Iterable[str]) -> list[str]:
-    """Return rules with all keys, channels and commands of grants, and the keys that scripts only declare."""
+    """Return the rules for Redis 6.2, where every command of a user is allowed on every key of the user.
+
+    The keys include those that scripts declare and do not use.
+    """
     declared = [*names.each("prefix", suffix="absent"), *names.each("absent", "delivered")]
     commands = {*plain, "eval", "evalsha", *(command for grant in grants for command in grant.commands.split())}
     return [

@@ -59,7 +59,7 @@ def agree(sentinels: Sequence[Server], *, timeout_s: float) -> Generator[Options
 
 
 def ask(kind: type[Any], options: Mapping[str, Any], master: str) -> Any:
-    """Send the question on a blocking connection of a class, and return the reply or the exception."""
+    """Ask one Sentinel for the primary on a new blocking connection. Return its reply or the exception."""
     connection = kind(**options)
     try:
         connection.connect()
@@ -72,7 +72,7 @@ def ask(kind: type[Any], options: Mapping[str, Any], master: str) -> Any:
 
 
 async def aask(kind: type[Any], options: Mapping[str, Any], master: str) -> Any:
-    """Send the question on an asyncio connection. As `ask`."""
+    """Ask one Sentinel for the primary on a new asyncio connection. Like `ask`."""
     connection = kind(**options)
     try:
         await connection.connect()

@@ -80,7 +80,7 @@ class SyncRunner:
         try:
             connection = self._take(until)
         except BrokerUnavailableError:
-            return unsent  # the caller sends the operation by calling it
+            return unsent  # without a connection now, the returned function connects and sends
         plan = exchange(self.endpoint, (operation,), connection.left_s)
         connection.until = until
         try:
@@ -305,7 +305,7 @@ class SyncSubscription:
         try:
             connection = endpoint.connection(timeout_s=timeout_s)
             connection.send_packed_command([pack(("SUBSCRIBE", channel))], check_health=False)
-            connection.read_response()  # Redis confirmed: all later messages arrive
+            connection.read_response()  # Redis has confirmed the subscription, so no later message is missed
         except BaseException as error:
             if connection is not None:
                 connection.disconnect()

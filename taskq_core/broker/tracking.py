@@ -17,7 +17,7 @@ from taskq_core.broker.pipelines import Pipeline
 from taskq_core.broker.stream import Changed, ReplyStream
 
 _TRIES_MOST = 2
-"""Number of connections that may end when tracking is requested. Afterwards it is not requested any more."""
+"""Number of connections that may break while they request tracking. Afterwards, tracking is not requested any more."""
 _BEGIN = pack(("HELLO", "3")) + pack(("CLIENT", "TRACKING", "ON"))
 
 
@@ -47,7 +47,7 @@ class TrackingPipeline(Pipeline):
             return
         try:
             replies = await self._stream.exchange(_BEGIN, 2, timeout_s)
-        except CLIENT_ERRORS as error:  # for example a proxy that does not know CLIENT TRACKING
+        except CLIENT_ERRORS as error:  # for example, a proxy that refuses CLIENT TRACKING
             self._tries_left -= 1
             await self.close()
             raise translate_connecting(error, self._endpoint.address) from error

@@ -106,10 +106,10 @@ def guard(*, folder: str, program: str, data: str, socket: str) -> None:
     guardian_lock = open_lock(Path(folder) / "guardian.lock")
     if not try_lock(guardian_lock):
         return
-    # The child keeps the lock and becomes the guardian. The opener waits for this parent, which leaves no zombie.
+    # The child inherits the lock and becomes the guardian. The opener waits for the parent, so no zombie remains.
     if os.fork():
         os._exit(0)
-    # If the opener ignores or blocks signals, the server would inherit this and not receive SIGTERM.
+    # Otherwise the server would inherit signals that the opener ignores or blocks, and might not receive SIGTERM.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -134,7 +134,7 @@ def _wait_for_orphan(server_lock: int, socket_path: str) -> bool:
     while not try_lock(server_lock):
         if time.monotonic() > deadline:
             return False
-        if sys.platform != "linux":  # on Linux, the kernel sent SIGTERM to the server when its guardian died
+        if sys.platform != "linux":  # Linux has sent SIGTERM to the server when its guardian died
             with contextlib.suppress(OSError):
                 ask(socket_path, "SHUTDOWN")
         time.sleep(LOOK_INTERVAL_S)
@@ -167,7 +167,8 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
                 return True
             time.sleep(LOOK_INTERVAL_S)
         was_killed = server.returncode < 0
-        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S  # True: the server cannot start
+        # A server that exits by itself so soon would exit again.
+        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S
     finally:
         server.terminate()
         try:

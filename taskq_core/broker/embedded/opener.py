@@ -106,7 +106,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
         _wait_for_lock(descriptor, f"another process has been starting the redis-server of {folder}")
         yield
     finally:
-        # Closing alone may not release it: a child that another thread forked may still have the file open.
+        # Unlock explicitly: closing does not release the lock while a child forked by another thread has the file open.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -136,7 +136,9 @@ def _ensure_server(folder: Path, redis_server: Path | None) -> str:
     while time.monotonic() < deadline:
         if _clear_dead_guardian(folder):
             if spawned == _GUARDIANS_TRIED:
-                raise EmbeddedRedisError(f"the redis-server does not start in {_last_words(folder)}")
+                raise EmbeddedRedisError(
+                    f"the redis-server does not start; its folder and the end of its log: {_log_end(folder)}"
+                )
             _spawn_guardian(folder, redis_server)
             spawned += 1
         address = _read_address(folder)
@@ -194,7 +196,7 @@ def _spawn_guardian(folder: Path, redis_server: Path | None) -> None:
         )
 
 
-def _last_words(folder: Path) -> str:
+def _log_end(folder: Path) -> str:
     """Return the most recently used data folder and the end of its log."""
     log = max(folder.glob("*/redis.log"), key=lambda each: each.stat().st_mtime, default=folder / "guardian.log")
     return f"{log.parent}: {log.read_bytes()[-2000:].decode(errors='replace').strip() or 'its log is empty'}"

@@ -1,5 +1,5 @@
 --[[
-  acquire: take one of the places of a semaphore. A task calls it before it enters a limited section.
+  acquire: take a permit of a semaphore. A task calls it before code that only some tasks may run at the same time.
 
   KEYS[1]  zset    holders by the time until which they hold their place (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production

@@ -1,5 +1,5 @@
 --[[
-  survey: scan the keys of one server that match a pattern, with the facts from which damage is found. Reads only.
+  survey: scan the keys of one server that match a pattern, and return the facts by which tools find damage. Reads only.
 
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  pattern of the keys

@@ -37,7 +37,7 @@ class Action(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why an action was refused. Any other reply is the state of the task, which does not allow the action."""
+    """Why an action was refused. If the task's state does not allow the action, the reply is that state instead."""
 
     NOT_FOUND = ""
     LOST = "lost"
@@ -137,14 +137,14 @@ _REMOVED = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.A
 
 @dataclass(slots=True)
 class Closed:
-    """Answer to the removal of a queue.
+    """Answer of `close_queue`.
 
     Attributes:
         active: Number of running tasks.
         counting: Number of tasks that prevent the removal of the queue without `force`.
-        total: Number of tasks that do not run. After an interrupted removal: the number that it set aside.
-        is_closed: True if the tasks were set aside. False if tasks run or count, or if `is_interrupted`.
-        is_interrupted: True if an earlier removal did not finish. Its tasks must be discarded first.
+        total: Number of tasks that do not run. After an interrupted removal: the number of tasks that it has hidden.
+        is_closed: True if the tasks are now hidden. False if `active` or `counting` prevent it, or if `is_interrupted`.
+        is_interrupted: True if an earlier removal did not finish. Its hidden tasks must be discarded first.
     """
 
     active: int
@@ -160,7 +160,10 @@ def _read_closed(reply: Any) -> Closed:
 
 
 def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
-    """Set all tasks of a queue aside if none runs. Without `force`, all of them must be completed."""
+    """Begin to remove a queue: hide its tasks from workers and tools by renaming their keys, if no task runs.
+
+    Without `force`, all tasks must be completed. `discard` deletes the hidden tasks.
+    """
     return script(
         "close_queue",
         (queue.active, *_structures(queue), *_aside(queue), *_set_aside(queue)),
@@ -170,19 +173,22 @@ def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
 
 
 def is_half_removed(queue: QueueKeys) -> Operation[bool]:
-    """Return whether a removal of the queue has set tasks aside and has not deleted all of them yet."""
+    """Return whether an interrupted removal of the queue has left hidden tasks that are not deleted yet."""
     keys = _set_aside(queue)
     return command("is_half_removed", ("EXISTS", *keys), lambda reply: int(reply) > 0, keys=keys)
 
 
 def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]]:
-    """Delete tasks that were set aside. The answer is their number, and True if none is left."""
+    """Delete tasks that `close_queue` has hidden, at most `limit`.
+
+    The answer is their number, and True if none is left.
+    """
     args = (queue.prefix, queue.quarantined(""), queue.done, limit, queue.own_prefix)
     return script("discard", _set_aside(queue), args, lambda reply: (int(reply[0]), int(reply[1]) == 1))
 
 
 def purge(queue: QueueKeys, cursor: str, *, own: bool, count: int = 500) -> Operation[str | None]:
-    """Delete some of the remaining keys of a removed queue, among Asynq's keys or taskq's `own` keys.
+    """Delete remaining keys of a removed queue: those in Asynq's layout, or with `own` those that only taskq uses.
 
     The answer is the next cursor ("0" at the start and at the end), or None if new tasks were enqueued since.
     """
@@ -296,8 +302,8 @@ def move_in(queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s
 def move_end(queue: QueueKeys, *, token: str, gone: Sequence[Departure], back: Sequence[Departure]) -> Operation[int]:
     """End moves: delete the tasks that the other queue has stored, and put the refused ones back into this queue.
 
-    The answer is the number of moves that were still open. `token` is that of the `move_out`. A move that another
-    caller has resumed since is left to that caller.
+    `token` identifies the caller, as in `move_out`. Moves that another caller has resumed are not ended. The answer is
+    the number of moves that this call has ended.
     """
     args: list[Argument] = [NOW, queue.prefix, queue.done, token]
     for verdict, tasks in (("g", gone), ("b", back)):
@@ -308,7 +314,7 @@ def move_end(queue: QueueKeys, *, token: str, gone: Sequence[Departure], back: S
 
 
 def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: int) -> Operation[int]:
-    """Set the Unix second at which the receipts of ended moves expire."""
+    """Let the receipts of ended moves expire at a Unix second."""
     words: list[Argument] = ["ZADD", queue.moved, "XX"]
     for task in tasks:
         words += (until_s, f"{task.move}:{task.task_id}")

@@ -128,13 +128,16 @@ def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask 
     )
     args: list[Argument] = [NOW, queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
-        rule = task.unique_rule  # replaced by "refuse a duplicate", because other rules would lose the members
+        rule = task.unique_rule  # becomes "refuse a duplicate": with another rule, a duplicate would delete the members
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
     return script("combine", keys, args, lambda reply: StoreCode(replies.text(reply)))
 
 
 def sweep(queue: QueueKeys) -> Operation[tuple[int, int]]:
-    """Delete members of combined sets, at most 100. The answer is the numbers of deleted members and of sets left."""
+    """Delete at most 100 members of sets that were combined.
+
+    The answer is the number of deleted members and of sets left.
+    """
     args = (queue.combined_set(""), queue.prefix, queue.done)
     return script("sweep", (queue.combined, queue.absent), args, lambda reply: (int(reply[0]), int(reply[1])))
 
@@ -147,9 +150,9 @@ class Reclaimed:
         leads: True if this worker leads. Otherwise nothing was changed.
         sets: Number of sets that were renamed back to their group.
         moved: Number of members that were moved one by one, because their group has other members.
-        dropped: Number of listed names without a set.
+        dropped: Number of entries removed from the index of sets because their set does not exist.
         put_off: Number of sets whose members could not return, because the key of their group has a wrong type.
-        to_sweep: Number of combined sets whose members must still be deleted.
+        to_sweep: Number of combined sets whose members `sweep` must still delete.
     """
 
     leads: bool
@@ -172,7 +175,7 @@ def reclaim(
 
 
 def give_back(queue: QueueKeys, group: str, set_id: str) -> Operation[None]:
-    """End the deadline of a set now, so that the next `reclaim` of a taskq or Go worker returns its members."""
+    """Expire a set, so that the next `reclaim` of a taskq or Go worker returns its members to their group."""
     key = queue.aggregation_set(group, set_id)
     return command("give_back", ("ZADD", queue.aggregation_sets, "XX", 0, key), replies.nothing)
 

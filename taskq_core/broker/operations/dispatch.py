@@ -1,4 +1,7 @@
-"""Workflows over several queues: send steps to other queues, and report their ends to the home queue."""
+"""Requests for workflows whose steps run in several queues: send steps there, and report how they ended.
+
+The home queue of a workflow stores the workflow. The dispatcher of a queue is a service of one of its workers.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +44,7 @@ class DueSteps:
 
 
 def read_due(queue: QueueKeys, *, owner: str, leader_ms: int) -> Operation[DueSteps]:
-    """Read the work of the dispatcher of a queue if `owner` leads. An empty owner reads it without leading."""
+    """Read what the dispatcher of a queue has to send, if the worker `owner` leads. An empty owner need not lead."""
 
     def read(reply: Any) -> DueSteps:
         if not int(reply[0]):
@@ -64,7 +67,7 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int) -> Operation[DueSt
 
 
 def record_ends(queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]]) -> Operation[bool]:
-    """Record ends of steps that ran in other queues in their workflows: key, node and end of each.
+    """Record in this queue's workflows how steps in other queues ended: key, node and end of each step.
 
     The answer is True if the dispatcher has more work afterwards.
     """
@@ -75,14 +78,14 @@ def record_ends(queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argum
 
 
 def forget_ends(queue: QueueKeys, ends: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
-    """Delete ends of steps (`DueSteps.ends`) that were delivered, unless they have changed."""
+    """Delete ends of steps (`DueSteps.ends`) that their home queue has recorded, unless they have changed."""
     args = [word for end in ends for word in end]
     return script("forget_ends", (queue.workflow_notes,), args, replies.integer)
 
 
 @dataclass(slots=True)
 class StepToSend:
-    """A step to store in another queue, in the form that the scripts use."""
+    """A step to store in another queue, as arguments of scripts."""
 
     member: bytes
     queue: str
@@ -132,7 +135,7 @@ def record_target(home: QueueKeys, workflow_keys: Sequence[str], *, target: str)
 
 
 def sweep_steps(queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX) -> Operation[tuple[int, int, bool]]:
-    """Record ends of steps that were not recorded in their workflow.
+    """Check started steps, and record the ends that are missing in their workflows.
 
     The answer is the number of steps read, the number of ends found, and True if the dispatcher has more work.
     """

@@ -1,4 +1,7 @@
-"""Limits of tasks: take a permit when a worker fetches a task, admit waiting tasks, read and change the limits."""
+"""Limits of tasks: take a permit when a worker fetches a task, admit waiting tasks, read and change the limits.
+
+A slot is one limit with one key, for example `per_customer` with customer 7. Its tasks wait in a line.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +27,7 @@ class ClaimCode(StrEnum):
 
 
 def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int) -> Operation[ClaimCode]:
-    """Take a permit for a task that `owner` has fetched. Without one, the task joins those that wait for a permit."""
+    """Take a permit for a task that the worker `owner` has fetched. If no permit is free, the task joins the line."""
     args = (NOW, run_owner(owner, run), queue.prefix, task_id, limit)
     keys = (queue.active, queue.lease, queue.task(task_id))
     return script("claim", keys, args, lambda reply: ClaimCode(str(int(reply))))
@@ -38,7 +41,7 @@ class AdmittedNow:
         now_ns: Redis's time, Unix ns.
         leads: Whether this worker leads. Otherwise nothing was changed.
         admitted: Number of tasks that became pending.
-        next_ms: Milliseconds until the next slot is due, None without one.
+        next_ms: Milliseconds until the next slot must be checked, None if there is none.
     """
 
     now_ns: int
@@ -48,7 +51,7 @@ class AdmittedNow:
 
 
 def admit(queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MAX) -> Operation[AdmittedNow]:
-    """Make waiting tasks pending if their limits allow it now, and if this worker leads or takes the lead."""
+    """Make waiting tasks pending if their limits allow it. Does nothing while another worker leads."""
     keys = (
         queue.limits_due,
         queue.limit_checks,
@@ -72,9 +75,9 @@ class LimitsChecked:
 
     Attributes:
         cursor: Cursor of the next page.
-        looked: Number of waiting tasks that this call has read.
+        looked: Number of waiting tasks that were read.
         freed: Number of permits that were released.
-        lost: Number of waiting tasks that were in no line and were rescheduled.
+        lost: Number of waiting tasks that were in no line. They were rescheduled.
     """
 
     cursor: str
@@ -86,10 +89,12 @@ class LimitsChecked:
 def check_limits(
     queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200
 ) -> Operation[LimitsChecked]:
-    """Release permits of ended tasks, remove deleted tasks from waiting lines, and reschedule tasks without a line.
+    """Repair a page of limits: release permits of ended tasks, and remove deleted tasks from lines.
 
-    One call handles one page. `cursor` scans the holders and the lines ("0" at the start and at the end), and `skip` is
-    the offset among the waiting tasks. None skips that part.
+    Waiting tasks that are in no line are rescheduled.
+
+    `cursor` is the position in a scan of holders and lines ("0" at the start and at the end), `skip` the offset among
+    the waiting tasks. With None, the call does not check that part.
     """
     args = (
         NOW,
@@ -154,7 +159,7 @@ def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
 def list_limits(
     queue: QueueKeys, cursor: str, *, count: int = 500
 ) -> Operation[tuple[str, dict[str, tuple[int, int]]]]:
-    """Read a page of slots. The answer is the next cursor ("0" at the end), and (holders, waiting tasks) by slot."""
+    """Read some slots. The answer is the next cursor ("0" at the end), and by slot its holders and waiting tasks."""
 
     def read(reply: Any) -> tuple[str, dict[str, tuple[int, int]]]:
         words = iter(reply[1:])

@@ -126,12 +126,12 @@ def escape_pattern(text: str) -> str:
 
 
 def run_owner(owner: str, run: int) -> str:
-    """Return the text that identifies one run of a worker in a fence: "<token of the worker>.<run>"."""
+    """Return the fence of a run, "<token of the worker>.<run>". A task stores the fence of the run that owns it."""
     return f"{owner}.{run}"
 
 
 def owner_of(fence: bytes, expiry: bytes) -> str:
-    """Return the token of the worker in a fence, "" if the fence belongs to another lease.
+    """Return the worker's token in a fence, "" if the fence does not belong to the task's current lease.
 
     Go's workers write no fence and do not delete the one of an earlier run. Releases before 0.2 write no run number.
     """

@@ -48,7 +48,7 @@ def structures(queue: QueueKeys) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Probed:
-    """Redis's time (Unix ns), the numbers of pending and active tasks, and the keys with a wrong type, each with it."""
+    """Answer of `probe`: Redis's time (Unix ns), numbers of pending and active tasks, and the wrong types by key."""
 
     now_ns: int
     pending: int
@@ -57,7 +57,7 @@ class Probed:
 
 
 def probe(queue: QueueKeys) -> Operation[Probed]:
-    """Check the types of the structures of a queue, and that Redis accepts writes."""
+    """Check that the keys of a queue have the right types, and that Redis accepts writes."""
     kinds = structures(queue)
 
     def read(reply: Any) -> Probed:

@@ -117,9 +117,9 @@ def dequeue(
 def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
     """Settle runs that succeeded without a result or a lock, at most 200, and dequeue other tasks, in one script.
 
-    It has the effect of `settle_done` and of the dequeue `asked` of the same worker and queue, or none at all. The
-    answer is None if nothing was done, because a task needs more than a deletion or no longer belongs to this worker.
-    The caller then sends the two operations, and does so as well if it gets no answer.
+    The script does the work of `settle_done` and of the dequeue `asked`, which has the same worker and queue, or
+    nothing. It does nothing, and the answer is None, if a task must not just be deleted or no longer belongs to this
+    worker. Then, and also without an answer, the caller sends the two operations separately.
     """
     return script(
         "settle_and_dequeue",

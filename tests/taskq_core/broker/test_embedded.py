@@ -189,11 +189,11 @@ def test_a_symbolic_link_in_the_place_of_a_socket_folder_is_refused(folder: Path
         choose_socket(long)
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_last_words(folder: Path, tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(folder: Path, tmp_path: Path) -> None:
     """Nothing stays behind, and the next opener can succeed."""
     broken = make_program(tmp_path / "broken", "Redis server v=99.0.0 sha=0", otherwise="echo I am broken >&2; exit 1")
 
-    with pytest.raises(EmbeddedRedisError, match=r"does not start in .*redis-99: .*I am broken"):
+    with pytest.raises(EmbeddedRedisError, match=r"does not start; .*redis-99: .*I am broken"):
         open_embedded(folder, redis_server=broken)
 
     wait_until_gone(folder)
