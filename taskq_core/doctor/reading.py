@@ -148,7 +148,7 @@ class _Reader:
         try:
             runner.run(diagnosis.read_time(), patience_s=patience_s)
         except BrokerAuthenticationError as error:
-            # other errors mean a wrong password; this one means that the user lacks a right
+            # a missing right to run TIME is reported later; any other error means a wrong password
             if "permission" not in str(error):
                 raise
 
@@ -223,7 +223,7 @@ class _Reader:
             answer = _ADDRESS.sub("", str(error))
             refused.setdefault(_action(action, answer, keys=keys, channels=channels), answer)
         except (BrokerReplyError, BrokerFullError):
-            pass  # the command was allowed, and failed for another reason
+            pass  # the user may run the command, which failed for another reason
         except BrokerUnavailableError as error:
             if error.may_have_happened:
                 raise

@@ -50,7 +50,7 @@ class UnknownTaskError(TaskQError):
 
     Attributes:
         name: Type of the task.
-        hint: Advice of a framework's adapter, "" without an adapter.
+        hint: Advice of a framework's adapter, "" if no adapter is used.
     """
 
     def __init__(self, name: str, hint: str = "") -> None:
@@ -240,7 +240,7 @@ class TaskWaiting(TaskPaused):
 
     Attributes:
         wait: What the task waits for, as in the record of its steps.
-        until_ms: End of the wait, Unix ms. 0 without a time limit.
+        until_ms: End of the wait, Unix ms. 0 if it has no time limit.
         emitted: Number of values that the task has emitted outside its steps.
     """
 

@@ -41,40 +41,43 @@ _SETS = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COM
 
 
 class FindingKind(StrEnum):
-    """Kinds of damage, with cause and repair. The page "repair damage" has the same table."""
+    """Kinds of damage. The page "repair damage" has the same table."""
 
     LISTED_WITHOUT_TASK = "listed_without_task"
-    """A listed id has no task. Eviction or deletion of the task's key. The id is removed from the list."""
+    """A listed id has no task. Cause: the task's key was evicted or deleted. Repair: remove the id from the list."""
     TASK_WITHOUT_MESSAGE = "task_without_message"
-    """A task has no message. Go's `ResultWriter` wrote a result after the task was deleted. The key is deleted."""
+    """A task has no message. Cause: Go's `ResultWriter` wrote a result after the task was deleted. Repair: delete
+    it."""
     UNREADABLE = "unreadable"
-    """A message cannot be decoded. A foreign producer wrote it. The task is moved to quarantine, with its bytes."""
+    """A message cannot be decoded. Cause: another program wrote it. Repair: move the task unchanged to quarantine."""
     NOT_LISTED = "not_listed"
-    """A task is in no structure. Go trims its archive without deleting the tasks; or a list was evicted. The task is
-    added to the structure of its state."""
+    """A task is in no list or set. Cause: Go trims its archive without deleting the tasks, or a list was evicted.
+    Repair: add the task to the list or set of its state."""
     LISTED_TWICE = "listed_twice"
-    """A task is in two structures, or twice in one. The key of a task was evicted, and its id was enqueued again. The
-    task stays where it belongs."""
+    """A task is in two lists or sets, or twice in one. Cause: the key of a task was evicted, and its id was enqueued
+    again. Repair: keep the task only where it belongs."""
     WRONG_STATE = "wrong_state"
-    """The state or group of a task contradicts its structure. The cause is the same as of `listed_twice`. The state or
-    group is corrected."""
+    """A task is in the list or set of another state or group than its own. Cause: as for `listed_twice`. Repair:
+    correct the state or group of the task."""
     ACTIVE_WITHOUT_LEASE = "active_without_lease"
-    """An active task has no lease. A Go release before 0.24, or eviction of the leases. It gets a lease."""
+    """An active task has no lease. Cause: a Go release before 0.24, or the leases were evicted. Repair: add a lease."""
     LEASE_WITHOUT_ACTIVE = "lease_without_active"
-    """A leased task is not in the list of active tasks. The list was evicted. The task is added to it."""
+    """A leased task is not in the list of active tasks. Cause: the list was evicted. Repair: add the task to it."""
     LEASE_TOO_LONG = "lease_too_long"
-    """A lease ends later than any worker allows. The clock of a Go worker was ahead. The lease is shortened."""
+    """A lease ends later than any worker allows. Cause: the clock of a Go worker was ahead. Repair: shorten the
+    lease."""
     GROUP_NOT_LISTED = "group_not_listed"
-    """The group of a task is missing in the set of groups. The set was evicted. The group is added."""
+    """The group of a task is missing in the set of groups. Cause: the set was evicted. Repair: add the group."""
     SET_NOT_LISTED = "set_not_listed"
-    """An aggregation set is missing in the list of sets. The list was evicted. The set is added."""
+    """An aggregation set is missing in the list of sets. Cause: the list was evicted. Repair: add the set."""
     LOCK_WITHOUT_TASK = "lock_without_task"
-    """A unique lock belongs to a task that was deleted or ended. Go ends tasks without knowing our locks; or the task
-    was evicted. The lock is released."""
+    """A unique lock belongs to a task that was deleted or ended. Cause: Go does not release taskq's locks, or the task
+    was evicted. Repair: release the lock."""
     TASK_WITHOUT_LOCK = "task_without_lock"
-    """A unique task lost its lock. The lock was evicted. The task gets it back."""
+    """The lock of a unique task is missing. Cause: the lock was evicted. Repair: restore it."""
     WRONG_TYPE = "wrong_type"
-    """A key has an unexpected type. Another program uses the key. The value is moved to another key, unchanged."""
+    """A key has an unexpected type. Cause: another program uses the key. Repair: move the unchanged value to another
+    key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,10 +161,10 @@ class _Pass:
         self._progress = progress
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
-        self._strange: dict[str, tuple[str, Finding]] = {}  # right type and finding, by key of a wrong type
+        self._strange: dict[str, tuple[str, Finding]] = {}  # expected type and finding, by key of a wrong type
         self._orphans: dict[str, None] = {}  # aggregation sets that the index of aggregation sets lacks
-        self._unheld: dict[str, None] = {}  # unique locks that no task may hold
-        self._unlocked: dict[str, None] = {}  # keys of tasks that lost a unique lock
+        self._unheld: dict[str, None] = {}  # stale unique locks: their task ended, is missing, or names another lock
+        self._unlocked: dict[str, None] = {}  # keys of tasks whose unique lock is missing
         self._listed = 0
         self._scanned = 0
         self._seen = BloomFilter(0)
@@ -189,10 +192,9 @@ class _Pass:
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
-        yield from self._relist()  # before the check of suspects, because a task in an unlisted set counts as damaged
+        yield from self._relist()  # before the check of suspects, which treats a task in an unlisted set as damaged
         yield from self._look_again()
-        # after the check of suspects, when damaged tasks are deleted or repaired, so that their locks are judged
-        # correctly
+        # last, because a lock is stale or missing depending on the state of its task, which was just repaired
         yield from self._relock()
         return self.report(is_complete=not is_full)
 
@@ -221,10 +223,11 @@ class _Pass:
                 )
                 ids = page.ids
                 overlaps = last is None or last in ids
-                if last in ids:  # this page repeats ids of the last one, because new tasks have shifted the list
+                if last in ids:  # new tasks have shifted the list, so this page begins with ids of the last one
                     ids = ids[ids.index(last) + 1 :]
                 twice = [each for each in ids if self._seen.add(each)]
-                # Without a common id, more than a page of tasks was added, so repeated ids are not suspect.
+                # Without an id in common with the last page, more than a page of tasks was added. Then a repeated id is
+                # not a sign of damage.
                 yield from self._suspect([*page.doubtful, *(twice if overlaps else ())])
                 if overlaps and ids:
                     last = ids[-1]

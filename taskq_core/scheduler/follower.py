@@ -104,7 +104,7 @@ class Follower(Service):
                 self._version = version
                 self._must_store_next = True
         except Exception as error:
-            self._report("read", f"cannot be read; its previous entries stay in force: {error}")
+            self._report("read", f"{error}; the entries of the last read stay in force")
             return False
         finally:
             self.was_read = True
@@ -112,7 +112,7 @@ class Follower(Service):
         return True
 
     def _follow_lead(self) -> None:
-        """After becoming the leader, schedule all writes to the table: the previous leader may have missed some."""
+        """If this scheduler has just begun to lead, schedule all writes that the previous leader may have missed."""
         led, self._led = self._led, self._leader.leads
         if self._led and not led:
             self._unrecorded.update(self._book.by_queue)
@@ -139,7 +139,7 @@ class Follower(Service):
         try:
             await self._call(self._table.record, runs, timeout_s=CALL_S)
         except Exception as error:
-            self._report("write", f"cannot record runs; they will be recorded later: {error}")
+            self._report("write", f"{error}; the runs will be recorded later")
             return False
         self._report("write", "")
         return True
@@ -149,7 +149,7 @@ class Follower(Service):
             try:
                 await self._call(self._table.record_next_firings, timeout_s=CALL_S)
             except Exception as error:
-                self._report("write", f"cannot store when entries fire next: {error}")
+                self._report("write", f"{error}; the next firings of entries are not shown")
             else:
                 self._must_store_next = False
                 self._report("write", "")
@@ -158,10 +158,10 @@ class Follower(Service):
         """Log a problem with the table once when it begins, and once when it ends."""
         if problem and what not in self._problems:
             self._problems.add(what)
-            logger.error("the table of periodic tasks %s", problem)
+            logger.error("cannot %s the table of periodic tasks: %s", what, problem)
         elif not problem and what in self._problems:
             self._problems.discard(what)
-            logger.warning("the table of periodic tasks can be %s again", "read" if what == "read" else "written")
+            logger.warning("the scheduler can %s the table of periodic tasks again", what)
 
     async def finish(self) -> None:
         """Copy the last counts of runs to the table, for at most `FINISH_S`, and close the threads."""

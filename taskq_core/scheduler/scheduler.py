@@ -159,7 +159,7 @@ class Scheduler:
             await runner.aclose()
 
     def readings(self) -> Sequence[Reading]:
-        """Return gauge readings for the metrics export; empty without entries. Callable from any thread."""
+        """Return gauge readings for the metrics export, none if there are no entries. Callable from any thread."""
         return (Reading(names.SCHEDULER_LEADING, int(self.leads), {}),) if self.entry_count else ()
 
     async def _refresh_gauges(self) -> float:
@@ -222,7 +222,7 @@ class Scheduler:
 
     @property
     def health_port(self) -> int | None:
-        """Port of the health endpoints, None without any."""
+        """Port of the health endpoints, None if they are off."""
         return None if self._health_server is None else self._health_server.port
 
     def report(self) -> tuple[bool, dict[str, Any]]:

@@ -47,9 +47,10 @@ PATIENCE_S = 5.0
 HOOK_S = 5.0
 """Timeout of a hook in seconds."""
 MIDDLEWARE_S = 5.0
-"""Seconds after which a firing is put off whose middleware hangs. Other due firings of the queue wait as long."""
+"""Seconds to wait for the middleware of a firing. If it takes longer, the firing is postponed. Meanwhile, the other due
+firings of the queue wait."""
 PUT_OFF_S = 5.0
-"""Seconds until a firing that was put off is tried again. Other firings of the queue do not wait for it."""
+"""Seconds until a postponed firing is tried again. Other firings of the queue do not wait for it."""
 HISTORIES_AT_ONCE = 16
 """Maximum number of firing histories that are written concurrently."""
 
@@ -254,7 +255,7 @@ class Ticker:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
-            # a new slot, because the failed call may still reach Redis and write its receipt
+            # start new call numbers: the failed call may still reach Redis and write its receipt
             self._receipts = ReceiptSlot(new_token())
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
@@ -275,7 +276,7 @@ class Ticker:
                 settled.append(self._settle(each, code))
         self._report(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._record_history(enqueued, answer.now_ns)  # before the hooks, which may be slow
+        await self._record_history(enqueued, answer.now_ns)  # record it before calling hooks, which may be slow
         await self._call_after_hooks(settled)
 
     async def _record_history(self, enqueued: Sequence[Firing], now_ns: int) -> None:

@@ -217,7 +217,7 @@ def check_queues(queues: object) -> dict[str, int]:
     """Check queues and return their weights by name. In a list of names, each queue has weight 1."""
     if isinstance(queues, list | tuple):
         for name in queues:
-            if not isinstance(name, str):  # it may not be hashable
+            if not isinstance(name, str):  # checked before it becomes a dict key, because it may not be hashable
                 raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
         queues = dict.fromkeys(queues, 1)
     if not isinstance(queues, Mapping) or not queues:
@@ -263,7 +263,7 @@ def member(kind: type[E], name: str, value: object) -> E:
         ConfigurationError: The value is not a member. The message lists the valid values.
     """
     try:
-        return kind(value)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
+        return kind(value)  # type: ignore[arg-type]  # the enum refuses any other value
     except ValueError:
         *others, last = [repr(member.value) for member in kind]
         expected = f"{', '.join(others)} or {last}"

@@ -62,9 +62,9 @@ class Schedule(Protocol):
         ...
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return a time that is not after the limit, and from which `next_after` finds the firings after the limit.
+        """Return the time from which `next_after` finds all firings after `limit_s`, and few earlier ones.
 
-        Callers use it to skip firings that are in the past. The result is the start if that is after the limit.
+        Callers thereby skip firings that are in the past. The result is at most `limit_s`, or else the start.
         """
         ...
 
@@ -224,7 +224,7 @@ class Cron:
                 return None
             elif found_s <= start_s + _STEADY_S or self.zone is UTC:
                 return found_s
-            else:  # the offset may change until then: search again from a day before, too early for any offset
+            else:  # the UTC offset may change before the match: search again from a day before it
                 start_s = local_s - _DAY_S
 
     def _first_match(self, local_s: int, limit_s: int) -> int:
@@ -325,8 +325,9 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
             read.append(each.read(word))
         except ValueError as error:
             raise ValueError(f"{each.name}: {error}") from None
-    either_day = not read[-3][1] and not read[-1][1]  # as in cron: two restricted day fields mean that either may match
-    if either_day and "*" in (read[-3][0], read[-1][0]):  # a field allows every day without a star, for example 1-31
+    # as in cron: if neither day field is a star, a day has to match only one of them
+    either_day = not read[-3][1] and not read[-1][1]
+    if either_day and "*" in (read[-3][0], read[-1][0]):  # one field allows every day, for example as 1-31
         read[-3] = read[-1] = ("*", True)
     _refuse_impossible(days=read[-3][0], months=read[-2][0], days_of_week=read[-1][0])
     return Cron(
@@ -334,7 +335,7 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
         zone=tz,
         walk=croniter(
             " ".join(numbers for numbers, _ in read),
-            start_time=0,  # without a start, croniter would read the clock
+            start_time=0,  # any value, because otherwise croniter reads the clock
             day_or=either_day,
             max_years_between_matches=SEARCH_YEARS,
             second_at_beginning=True,

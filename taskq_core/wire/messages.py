@@ -85,7 +85,7 @@ def _checked_text(field: str, value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise WireFormatError(f"{field} holds a lone surrogate, which UTF-8 cannot express") from None
+        raise WireFormatError(f"{field} contains a lone surrogate, which UTF-8 cannot encode") from None
 
 
 def _checked_number(field: str, value: int, limit: int) -> int:
@@ -111,7 +111,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
             head = _HEADER_HEADS[size]
             parts += (head, b"\x0a", key_length, key, b"\x12", value_length, value)
     except UnicodeEncodeError:
-        raise WireFormatError("a header holds a lone surrogate, which UTF-8 cannot express") from None
+        raise WireFormatError("a header contains a lone surrogate, which UTF-8 cannot encode") from None
     return b"".join(parts)
 
 
@@ -196,7 +196,7 @@ class MessageTemplate:
             lock = _bytes_field(_UNIQUE_KEY, unique_key.encode())
         except UnicodeEncodeError:
             raise WireFormatError(
-                "the task id or the unique lock holds a lone surrogate, which UTF-8 cannot express"
+                "the task id or the unique lock contains a lone surrogate, which UTF-8 cannot encode"
             ) from None
         middle = (self._middle, until, lock, self._tail)
         return b"".join((self._head, payload_head, payload, id_head, ident, *middle, headers))
@@ -294,7 +294,7 @@ def clean_text(text: str, limit_bytes: int = MAX_ERROR_BYTES) -> str:
         text: Any string.
         limit_bytes: Maximum number of bytes of UTF-8, at least 3.
     """
-    # A character has at least one byte. This first cut keeps the work small for a text of many megabytes.
+    # Cut to this number of characters first, so that a text of many megabytes is not encoded as a whole.
     head = text[: limit_bytes + 1]
     if not head.isascii():
         head = _SURROGATE.sub("\ufffd", head)

@@ -48,7 +48,7 @@ class _Record:
             return self._message(**stored).SerializeToString(deterministic=True)
         except (TypeError, ValueError) as exc:  # ValueError includes UnicodeError
             problem = f"a field has a wrong type or is out of range ({type(exc).__name__})"
-            raise WireFormatError(f"not a {self._message.__name__}: {problem}") from None
+            raise WireFormatError(f"cannot encode a {self._message.__name__}: {problem}") from None
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

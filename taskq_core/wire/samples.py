@@ -1,4 +1,4 @@
-"""The figures of a queue at one moment, encoded compactly, and the resolutions at which they are kept.
+"""Samples of a queue: its figures at one moment, encoded compactly, and the intervals at which Redis stores them.
 
 Each `Level` has a list of samples, the newest first. A sample is one byte for the format, the Unix second in four bytes
 (big endian, so that scripts can read it), and numbers as varints. A later release may append numbers: an older release

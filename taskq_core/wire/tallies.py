@@ -73,7 +73,7 @@ class TypeCounters:
         self.buckets = [mine + more for mine, more in zip(self.buckets, other.buckets, strict=True)]
 
     def percentile_s(self, share: float) -> float | None:
-        """Return the approximate seconds within which a share (0 to 1) of the runs ended; None without runs.
+        """Return the approximate seconds within which a share (0 to 1) of the runs ended, None if there were no runs.
 
         The durations in a bucket are assumed to be evenly distributed. For runs beyond the last bound, the last bound
         is returned.

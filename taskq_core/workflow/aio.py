@@ -144,7 +144,7 @@ class AsyncWorkflowClient:
         has_begun = False
         with outgoing.span:
             try:
-                # encode the first batch before any write, so that its errors leave nothing behind
+                # encode the first batch before any write: if that fails, nothing is stored
                 batch = await anext(batches, None)
                 for queue in outgoing.queues.values():
                     await self._client.register(queue)
@@ -161,7 +161,8 @@ class AsyncWorkflowClient:
 
     async def _stream(self, outgoing: Outgoing, batch: Batch | None, others: AsyncIterator[Batch]) -> None:
         try:
-            while batch is not None and await self._client.run(outgoing.batch(*batch)):  # False: the workflow has ended
+            # False if the workflow has ended
+            while batch is not None and await self._client.run(outgoing.batch(*batch)):
                 batch = await anext(others, None)
         except BaseException as error:
             problem = f"the client that added members failed: {type(error).__name__}"

@@ -39,7 +39,7 @@ def dispatch(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[Qu
         closed = yield workflows.close_groups(queue, workflow_id, problem=ABANDONED, if_abandoned=True)
         if closed:
             logger.error(
-                "%s: the groups of workflow %s are incomplete and fail",
+                "%s; the open groups of workflow %s fail",
                 ABANDONED,
                 workflow_id,
                 extra={"queue": queue.name},

@@ -251,7 +251,7 @@ class _Builder:
         if number >= NODES_MAX:
             raise WorkflowDefinitionError(
                 name,
-                f"exceeds the maximum of {NODES_MAX} steps; a group of any number of signatures counts as one step",
+                f"the workflow has more than {NODES_MAX} steps; use groups, each of which counts as one step",
             )
         node = Node(number, name, before, is_callback=self._is_callback, continues=continues)
         self.graph.nodes.append(node)
@@ -269,7 +269,7 @@ class _Builder:
     def add_workflow(self, workflow: Workflow) -> None:
         """Add the steps of a `Workflow`, each after its predecessors."""
         if not workflow.steps:
-            raise WorkflowDefinitionError("", "has no steps")
+            raise WorkflowDefinitionError("", "the workflow has no steps")
         nodes = self.graph.nodes
         numbers: dict[str, int] = {}
         for name in _in_order(workflow.steps):
@@ -307,14 +307,14 @@ def _in_order(steps: dict[str, Single]) -> Iterator[str]:
         for edge in step.after:
             if edge.step not in steps:
                 known = ", ".join(repr(each) for each in list(steps)[:20])
-                raise WorkflowDefinitionError(name, f"comes after unknown step {edge.step!r}; known: {known}")
+                raise WorkflowDefinitionError(name, f"its predecessor {edge.step!r} is unknown; known steps: {known}")
     sorter = TopologicalSorter({name: [edge.step for edge in step.after] for name, step in steps.items()})
     try:
         sorter.prepare()
     except CycleError as error:
         circle = error.args[1][::-1]
         shown = " after ".join(repr(each) for each in circle[:10])
-        raise WorkflowDefinitionError(circle[0], f"is in a cycle: {shown}") from None
+        raise WorkflowDefinitionError(circle[0], f"the steps form a cycle: {shown}") from None
     places = {name: place for place, name in enumerate(steps)}
     ready: list[tuple[int, str]] = []
     while sorter.is_active():

@@ -33,7 +33,7 @@ def members_of(node: Node) -> Iterator[Any]:
         if number >= HELD_MAX and node.before.parents:
             raise WorkflowDefinitionError(
                 node.name,
-                f"has more than {HELD_MAX} members; only a group without predecessors may have any number of members",
+                f"the group has more than {HELD_MAX} members; only a group without predecessors may have more",
             )
         yield member
 

@@ -194,7 +194,7 @@ class Outgoing:
     def _parts(self) -> list[list[Entry]]:
         """Split the stored fields into parts of limited size.
 
-        Free them here, because streaming members may take long.
+        The fields are removed from this object, so that they do not use memory while members are streamed.
         """
         entries, self._entries = self._entries, []
         parts: list[list[Entry]] = [[]]
@@ -305,7 +305,7 @@ class Outgoing:
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
         """Return the enqueue plan of a step's task, whether the task is stored after success, and its headers.
 
-        Cached.
+        They are cached by task and step.
         """
         parents = [self._traces[each] for each in node.before.parents if each in self._traces]
         key = (id(task), node.number if node.number in self._traces else -1)
@@ -327,7 +327,7 @@ class Outgoing:
             trace = self._traces.get(node.number) or self.span.trace_headers()
             headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
             self.queues[plan.queue.name] = plan.queue
-            if len(self._plans) >= 1000:  # the cache stays small, also if each member of a group has different options
+            if len(self._plans) >= 1000:  # limits the cache if each member of a group has different options
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]
@@ -374,13 +374,13 @@ def _check_options(node: Node, options: TaskOptions) -> None:
         WorkflowDefinitionError: The step has such an option.
     """
     refused = {
-        "task_id": (options.task_id is not None, "its id is derived from the workflow's id and its name"),
-        "unique_for": (options.unique_s > 0 or options.unique is not None, "only tasks outside workflows can"),
+        "task_id": (options.task_id is not None, "the id of a step is made from the workflow's id and its name"),
+        "unique_for": (options.unique_s > 0 or options.unique is not None, "a step cannot be unique"),
         "aggregate": (options.aggregate is not None, "a step is not combined with other tasks"),
     }
     for name, (is_set, why) in refused.items():
         if is_set:
-            raise WorkflowDefinitionError(node.name, f"cannot have {name}: {why}")
+            raise WorkflowDefinitionError(node.name, f"the option {name} is not allowed in a workflow: {why}")
 
 
 def _stronger(one: Confirmation | None, other: Confirmation) -> Confirmation:

@@ -1,5 +1,5 @@
 --[[
-  read_due: read the work of the workflow dispatcher of a queue, if this worker is its leader.
+  read_due: read what the workflow dispatcher of a queue has to send, if this worker is its leader.
 
   KEYS[1]  string  token of the leader
   KEYS[2]  hash    outcomes of steps that ran here, for workflows whose home is another queue

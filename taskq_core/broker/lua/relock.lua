@@ -1,5 +1,5 @@
 --[[
-  relock: free unique locks whose holder may not hold them, and give tasks back their lost locks.
+  relock: release stale unique locks, and restore missing locks of tasks.
 
   KEYS[1]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
@@ -8,7 +8,7 @@
   ARGV[3]  int     number of locks
   ARGV[4]  int     number of locks and tasks; in a cluster there is one more key
 
-  A lock is freed if its holder does not exist, has a state that its lock rule does not cover, or names another lock. A
+  A lock is stale if its holder does not exist, has a state that its lock rule does not cover, or names another lock. A
   task gets a lock back if its lock rule grants the lock without expiry and the lock is free.
 
   returns  per key: '' if nothing is wrong, else the id of the task that the lock names, or the lock that the task lost

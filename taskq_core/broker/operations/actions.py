@@ -216,7 +216,7 @@ class Departure:
         move: Id of the move, by which the other queue recognizes a repeat.
         target: Name of the other queue.
         score: Score of the task in the sorted set it left, "" if it left a list.
-        lock_ms: Milliseconds left of its unique lock, -1 for a lock without an expiry, None without a lock.
+        lock_ms: Milliseconds left of its unique lock, -1 for a lock without an expiry, None if it has no lock.
         fields: Fields of the task's hash.
     """
 

@@ -151,7 +151,7 @@ class CheckedTask:
 
     Attributes:
         task_id: Id of the task.
-        state: Stored state word, "" without one, None if the key is not a hash.
+        state: Stored state word, "" if it is missing, None if the key is not a hash.
         message: TaskMessage bytes, b"" if they are missing or larger than `MESSAGE_READ_MAX`.
         pending_since_ns: When the task became pending, Unix ns, 0 if unknown.
         place: Whether the task is in the structure of its state.
@@ -172,8 +172,8 @@ class Checked:
         cursor: Cursor of the next call, "0" at the end.
         locks: Keys of unique locks that are not strings.
         sets: Keys of aggregation sets that are missing in the index of sets.
-        unheld: Keys of unique locks whose holder may not hold them.
-        unlocked: Keys of tasks that have lost a unique lock.
+        unheld: Keys of stale unique locks: the task in them does not exist, has ended, or names another lock.
+        unlocked: Keys of tasks whose unique lock is missing.
         tasks: The tasks.
     """
 
@@ -226,7 +226,7 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool) -> Operation[
 
 
 def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:
-    """Release locks that no task may hold, and restore the locks of tasks; at most `REPAIR_MAX` keys in all.
+    """Release stale unique locks, and restore missing locks of tasks; at most `REPAIR_MAX` keys in all.
 
     The answer has one text per key: "" if nothing is wrong, else the task id in a lock, or the lock named by a task.
     """

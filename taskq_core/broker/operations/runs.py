@@ -288,7 +288,7 @@ def write_fields(
 
 
 def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
-    """Read the cursor of a task: the position at which the next run continues, b"" without one."""
+    """Read the cursor of a task: the position at which its next run continues, b"" if it has none."""
     key = queue.task(task_id)
     return command("read_cursor", ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 

@@ -325,7 +325,10 @@ class CancelOutcome(StrEnum):
 
 
 def ask_cancel(queue: QueueKeys, task_id: str, outcome: CancelOutcome) -> Operation[str | None]:
-    """Store what happens to a running task after its cancellation. The answer is its state, None without the task."""
+    """Store the state that a running task gets once it is cancelled.
+
+    The answer is its state now, None if it is missing.
+    """
     return script(
         "ask_cancel",
         (queue.task(task_id),),

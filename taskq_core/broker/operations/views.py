@@ -22,7 +22,7 @@ class StoredTask:
         task_id: Id of the task.
         state: State word, None in a list of one state.
         message: TaskMessage bytes, b"" if they are missing.
-        result: Result bytes, b"" without a result.
+        result: Result bytes, b"" if there is none.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
         owner: Token of the worker that runs it, "" if it does not run. Scans omit this and all later fields.
         started_ms: When that worker dequeued it, Unix ms, None if unknown.
@@ -31,9 +31,9 @@ class StoredTask:
         pending_ms: When it became pending, Unix ms, None if unknown. Only listings have it.
         last_attempt: Beginning of the record of its last attempt. Only listings have it.
         wait: The wait of a scheduled task, "<end, Unix ms, or '-'> <wait>", see `_steps.lua`. Listings have it.
-        unique_rule: Rule of its unique lock, "" without a lock or for a lock as Asynq's.
+        unique_rule: Rule of its unique lock, "" if it has no lock, or one as Asynq's.
         oversized: Size and limit of a result that was too large to store, else b"". Listings have it.
-        line: Limit for which it waits, as kind:name:key, "" without one; None in a listing.
+        line: Limit for which it waits, as kind:name:key, "" if it waits for none; None in a listing.
     """
 
     task_id: str

@@ -268,7 +268,7 @@ class StoredStep:
     """Result of a step, and some members of a group, as Redis stores them.
 
     Attributes:
-        result: Result of a step that is not a group, cut to the requested size; b"" without one.
+        result: Result of a step that is not a group, cut to the requested size; b"" if there is none.
         size: Size of the whole result in bytes.
         members: Members of a group.
     """

@@ -218,7 +218,7 @@ async def test_no_firing_waits_for_a_table_that_fails(
         table.trouble = OSError("the database is away")
         count = len(fired.all)
         await clock.advance(10)
-        await until(lambda: len(fired.all) >= count + 3 and "cannot be read" in caplog.text)
+        await until(lambda: len(fired.all) >= count + 3 and "cannot read the table" in caplog.text)
         table.entries = [work(), work("@every 1h", "2")]
         table.version += 1
         table.trouble = None
@@ -229,11 +229,11 @@ async def test_no_firing_waits_for_a_table_that_fails(
     said = [each.getMessage() for each in caplog.records if "table of periodic tasks" in each.getMessage()]
     assert (
         said.count(
-            "the table of periodic tasks cannot be read; its previous entries stay in force: the database is away"
+            "cannot read the table of periodic tasks: the database is away; the entries of the last read stay in force"
         )
         == 1
     )
-    assert said.count("the table of periodic tasks can be read again") == 1
+    assert said.count("the scheduler can read the table of periodic tasks again") == 1
     assert table.totals["1"] == len(fired.all) == len(looker.pending())
 
 
@@ -286,12 +286,13 @@ async def test_no_firing_waits_for_a_table_that_hangs(
 
     given_up = table.hang(what)
     waited_for.set()
-    told = rf"cannot {'be read' if what == 'read' else '(record|store)'}.* did not end within 30 s"
+    verb = "read" if what == "read" else "write"
+    told = rf"cannot {verb} the table .* did not end within 30 s"
     await until(lambda: re.search(told, caplog.text) and table.hanging == 1, meanwhile=lambda: clock.skip(0.5))
     table.hangs.clear()
     table.set(work("@every 1h", "2"))
     await clock.advance(40)
-    await until(lambda: scheduler.entry_count == 1 and f"can be {what} again" in caplog.text)
+    await until(lambda: scheduler.entry_count == 1 and f"the scheduler can {verb} the table" in caplog.text)
 
     assert table.hanging == 1, "the thread of the call that was given up is still in it"
     assert await start.stop(scheduler) == 0

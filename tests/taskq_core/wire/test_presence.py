@@ -110,9 +110,9 @@ def test_any_bytes_are_read_or_refused_with_our_error(record: Any, data: bytes) 
 
 
 def test_a_field_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(WireFormatError, match="not a ServerInfo"):
+    with pytest.raises(WireFormatError, match="cannot encode a ServerInfo"):
         ServerInfo(host="h\ud800", pid=1, server_id="s", concurrency=1).encode()
-    with pytest.raises(WireFormatError, match="not a ServerInfo"):
+    with pytest.raises(WireFormatError, match="cannot encode a ServerInfo"):
         ServerInfo(host="h", pid=2**31, server_id="s", concurrency=1).encode()
 
 

@@ -81,7 +81,7 @@ def test_it_is_refused_when_it_is_built(subtests: pytest.Subtests) -> None:
 LATE: dict[str, tuple[Callable[[], Any], str]] = {
     "an unknown step": (
         lambda: Workflow().step("a", start.s(1)).step("b", follow.s(), after="aa"),
-        "step 'b': comes after unknown step 'aa'; known: 'a', 'b'",
+        "step 'b': its predecessor 'aa' is unknown; known steps: 'a', 'b'",
     ),
     "a circle": (
         lambda: (
@@ -90,10 +90,10 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
             .step("b", follow.s(), after="a")
             .step("c", follow.s(), after="b")
         ),
-        "is in a cycle: 'a' after 'c' after 'b' after 'a'",
+        "the steps form a cycle: 'a' after 'c' after 'b' after 'a'",
     ),
-    "a step after itself": (lambda: Workflow().step("a", follow.s(), after="a"), "is in a cycle"),
-    "no steps": (lambda: Workflow(), "has no steps"),
+    "a step after itself": (lambda: Workflow().step("a", follow.s(), after="a"), "the steps form a cycle"),
+    "no steps": (lambda: Workflow(), "workflow: the workflow has no steps"),
     "an argument that is missing": (
         lambda: chain(start.s(), follow.s()),
         "step 'start': task 'tests.taskq_core.workflow.test_canvas.start' missing",
@@ -110,9 +110,18 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: chain(step(start.s(1), name="x"), step(follow.s(), name="x")),
         "step 'x': the workflow has a step with this name already",
     ),
-    "an id": (lambda: chain(start.s(1).using(task_id="x")), "step 'start': cannot have task_id"),
-    "a unique lock": (lambda: chain(start.s(1).using(unique_for=9)), "step 'start': cannot have unique_for"),
-    "an aggregation": (lambda: chain(start.s(1).using(aggregate="g")), "step 'start': cannot have aggregate"),
+    "an id": (
+        lambda: chain(start.s(1).using(task_id="x")),
+        "step 'start': the option task_id is not allowed in a workflow",
+    ),
+    "a unique lock": (
+        lambda: chain(start.s(1).using(unique_for=9)),
+        "step 'start': the option unique_for is not allowed in a workflow",
+    ),
+    "an aggregation": (
+        lambda: chain(start.s(1).using(aggregate="g")),
+        "step 'start': the option aggregate is not allowed in a workflow",
+    ),
     "a chain among streamed members": (
         lambda: group(each for each in (start.s(1), start.s(2) | follow.s())),
         "step 'group': member 1 of a streamed group must be a signature",
