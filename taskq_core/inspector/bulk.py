@@ -42,14 +42,14 @@ def run_all(
 def archive_all(
     app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
-    """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise as `run_all`."""
+    """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise like `run_all`."""
     return (yield from _act_on_all(app, queue, state, TaskAction.ARCHIVE, group, progress))
 
 
 def delete_all(
     app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
-    """Delete all tasks of a state except active, and release their unique locks. Otherwise as `run_all`."""
+    """Delete all tasks of a state except active, and release their unique locks. Otherwise like `run_all`."""
     return (yield from _act_on_all(app, queue, state, TaskAction.DELETE, group, progress))
 
 

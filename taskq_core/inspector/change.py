@@ -32,7 +32,7 @@ def run_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
-        TaskStateError: The task is pending. `TaskActiveError` if it runs.
+        TaskStateError: The task is pending. `TaskActiveError` if the task is running.
     """
     yield from _act(app, queue, task_id, Action.RUN, doing="run")
 
@@ -43,7 +43,7 @@ def archive_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
-        TaskStateError: The task is already archived. `TaskActiveError` if it runs.
+        TaskStateError: The task is already archived. `TaskActiveError` if the task is running.
     """
     yield from _act(app, queue, task_id, Action.ARCHIVE, doing="archived")
 
@@ -54,7 +54,7 @@ def delete_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
-        TaskActiveError: It runs.
+        TaskActiveError: The task is running.
     """
     yield from _act(app, queue, task_id, Action.DELETE, doing="deleted")
 
@@ -76,7 +76,7 @@ def retry_task(
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
-        TaskActiveError: It runs.
+        TaskActiveError: The task is running.
         ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
     """
     yield from _act(app, queue, task_id, Action.WAIT, doing="put off", start=start_of(at, after))
@@ -124,7 +124,7 @@ def update_payload(
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
         TaskStateError: The task has succeeded, its group is being aggregated, or its payload is not `expected`.
-            `TaskActiveError` if it runs.
+            `TaskActiveError` if the task is running.
         DuplicateTaskError: Another task holds the unique lock of the new payload.
         WireFormatError: The stored task cannot be read.
         ConfigurationError: The payload is not bytes, or is too large.
@@ -165,7 +165,7 @@ def reschedule_task(
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
-        TaskStateError: The task has succeeded, or its group is being aggregated. `TaskActiveError` if it runs.
+        TaskStateError: The task has succeeded, or its group is being aggregated. `TaskActiveError` if it is running.
         DuplicateTaskError: Another task holds the unique lock of the new payload.
         WireFormatError: The stored task cannot be read.
         ConfigurationError: Neither or both of `at` and `after` are given, or an argument is not valid.

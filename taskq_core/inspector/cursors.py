@@ -1,6 +1,6 @@
 """Cursors: texts with which a caller continues a search, a list or an action that has ended early.
 
-A cursor contains a place, such as the queue, the state and the last task that was read. Callers do not interpret it.
+A cursor contains a position, such as the queue, the state and the last task that was read. Callers do not interpret it.
 """
 
 import base64
@@ -18,16 +18,16 @@ RedisCursor = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
 
 
 def write_cursor(place: object) -> str:
-    """Return the cursor for a place: a record with types that JSON has."""
+    """Encode a position as a cursor. The position is a record of values that JSON can represent."""
     text = json.dumps(msgspec.to_builtins(place))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, kind: type[Place]) -> Place:
-    """Return the place in a cursor.
+    """Return the position that a cursor contains.
 
     Raises:
-        ConfigurationError: The text is not a cursor for a place of this kind.
+        ConfigurationError: The text is not a cursor for a position of this kind.
     """
     check_text("cursor", cursor)
     try:

@@ -22,7 +22,7 @@ class LimitInfo:
         name: Name of the limit: the name of the task unless the limit has another one. `/key` follows for a
             `Concurrency` with a key.
         declared: Value in the code of the workers, "" if it is unknown.
-        changed: Value that overrides it, or "".
+        changed: Value with which a user has overridden it, or "".
         slots: Number of key values with running or waiting tasks.
         held: Number of running tasks. For a rate: tasks that may start but have not started.
         waiting: Number of waiting tasks.
@@ -90,7 +90,7 @@ def set_limit(
         ConfigurationError: Neither or both of `rate` and `concurrency` are given, or the number is not positive.
     """
     if (rate is None) == (concurrency is None):
-        raise ConfigurationError("a limit is set to either rate= or concurrency=")
+        raise ConfigurationError("set_limit needs either rate= or concurrency=, and not both")
     if concurrency is not None:
         kind, spec = "c", Concurrency(concurrency).spec
     else:

@@ -173,11 +173,11 @@ def _moment(name: str, value: datetime | Duration | None, now_s: float) -> float
 
 
 def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> RequestPlan[FoundTasks | None]:
-    """Look the text of a filter up as a task id. Return None if no task has this id: then the filter is a text search.
+    """Find the tasks whose id is the text of a filter. Return None if no task has this id.
 
-    If a task has this id, the answer has the tasks with this id that match the other fields, at any age. It may be
-    empty. Searches and actions share this rule, so an action on all matching tasks changes only tasks that the search
-    shows.
+    Without such a task, the caller searches the text. Otherwise the answer has the tasks with this id that match the
+    other fields, at any age. It may be empty. Searches and actions share this rule, so an action on all matching tasks
+    changes only tasks that the search shows.
 
     Args:
         queues: Names of the queues to look in.
@@ -319,7 +319,7 @@ def act_on_matching(
     if wanted.state is None:
         raise ConfigurationError("an action on all matching tasks needs their state")
     check_state(action, action, wanted.state)
-    # A call without tasks checks the arguments.
+    # `act_on` without tasks only checks the arguments.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
         place = yield from _first_place(action, at, after)
@@ -381,7 +381,7 @@ def _act_on_queue(
     done: MatchingReport,
     has_time: Callable[[], bool],
 ) -> RequestPlan[bool]:
-    """Apply an action to the matching tasks of the queue in `place`, and move `place` on. Return whether all are done.
+    """Apply an action to the matching tasks of the queue in `place`, and advance `place`. Return whether all are done.
 
     Not all are done if `has_time` returned False or Redis failed.
     """
@@ -414,7 +414,7 @@ def _act_on_queue(
             return True
         place.position = read_cursor(found.cursor, SearchPlace).position
         if views.is_list(state) and action is not TaskAction.CANCEL:
-            # The changed tasks left the list, so the positions of the later tasks have decreased.
+            # The changed tasks have left the list, so the later tasks have moved up.
             place.position = ScanPlace(max(0, place.position.skip - len(part.done)))
         if not has_time():
             return False

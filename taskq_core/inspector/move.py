@@ -19,7 +19,7 @@ def move_task(keys: Keys, queue: str, task_id: str, to_queue: str) -> RequestPla
         TaskNotFoundError: The queue holds no task with this id.
         TaskIdConflictError: The other queue has a task with this id. The task was not moved.
         DuplicateTaskError: Another task in the other queue holds its unique lock. The task was not moved.
-        TaskStateError: It is being moved to a third queue. `TaskActiveError` if it runs.
+        TaskStateError: It is being moved to a third queue. `TaskActiveError` if the task is running.
         WireFormatError: The stored task cannot be read.
         ConfigurationError: The name of the other queue is not valid, or is the same.
     """

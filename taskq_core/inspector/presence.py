@@ -50,11 +50,14 @@ def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
 
 
 def moment_of(ns: int | None) -> datetime | None:
-    """Return a time that another program wrote. None if it is not valid."""
+    """Convert a stored time (Unix ns) to a datetime.
+
+    Return None if it is missing, or outside the years of `datetime`.
+    """
     try:
         return None if ns is None else datetime_of_ns(ns)
     except WireFormatError:
-        return None  # a worker in another language may write a time that Python cannot represent
+        return None  # a worker in another language may store any number
 
 
 def _running(task: WorkerInfo, now: datetime) -> RunningTask:
@@ -123,14 +126,14 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         return 0
     try:
         infos = yield from server_infos(keys)
-    except BrokerAuthenticationError:  # this user may not read the workers
+    except BrokerAuthenticationError:  # without the right to read the workers, use the number of subscribers
         return receivers
     # Redis counts the subscribers of all its databases, so the number is at most that of the workers of these queues.
     return min(receivers, sum(not running.isdisjoint(info.queues) for info in infos))
 
 
 def cluster_nodes(app: TaskQ, queue: str) -> RequestPlan[list[str]]:
-    """Return host:port of the nodes that store a queue, the primary first. The list is empty without a cluster.
+    """Return host:port of the nodes that store a queue, the primary first. The list is empty if Redis is not a cluster.
 
     Raises:
         QueueNotFoundError: No queue has this name.

@@ -72,7 +72,7 @@ class QueueInfo:
         failed: Number of failed runs in the life of the queue.
         processed_today: Like `processed`, since midnight UTC.
         failed_today: Like `failed`, since midnight UTC.
-        latency: How long the next task to run has been pending. None without a pending task, or if it is unknown.
+        latency: How long the next task to run has been pending. None if no task is pending, or if it is unknown.
         memory: Approximate size in Redis in bytes. None if it was not read or is unknown.
         as_of: Time of the reading, by Redis's clock.
         problem: Why the queue cannot be counted, "" if it can. With a problem all numbers are 0. A key of a wrong type

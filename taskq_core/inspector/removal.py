@@ -62,7 +62,7 @@ def remove_queue(keys: Keys, queue: str, *, force: bool = False, progress: Progr
 def remove_queue_part(
     keys: Keys, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
 ) -> RequestPlan[QueueRemoval]:
-    """Remove a queue in several calls. As `remove_queue`, but tasks enqueued between two calls are not deleted.
+    """Remove a queue in several calls. Like `remove_queue`, but tasks enqueued between two calls are not deleted.
 
     Args:
         queue: Name of the queue.
@@ -111,7 +111,7 @@ def _remove(
         return QueueRemoval(deleted=deleted, next=following)
     yield from ask(actions.forget_queue(keys.queues, queue))
     if (yield from ask(views.count_tasks(queue_keys))).sizes != dict.fromkeys(TaskState, 0):
-        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued just now
+        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued after the purge
     return QueueRemoval(deleted=deleted, next=None)
 
 
@@ -124,7 +124,7 @@ def _purge(queue: QueueKeys, place: _Place, has_time: Callable[[], bool]) -> Req
     while True:
         page = yield from ask(actions.purge(queue, at, own=step == "purge-own"))
         if page is None:
-            return False, None  # tasks were enqueued during the removal; the queue exists again, with these tasks
+            return False, None  # tasks were enqueued during the removal, so the queue exists again
         at = page
         if at == "0":
             if step == "purge-own":

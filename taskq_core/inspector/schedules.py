@@ -41,7 +41,7 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
             for data in page:
                 with contextlib.suppress(WireFormatError):
                     entry = SchedulerEntry.decode(data)
-                    if entry.id not in added or _is_of(entry, added[entry.id]):  # not the version before a change
+                    if entry.id not in added or _is_of(entry, added[entry.id]):  # skips an entry that was changed since
                         entries[entry.id] = entry
             skip += len(page)
             if len(page) < _STEP:
@@ -50,7 +50,10 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
 
 
 def _is_of(entry: SchedulerEntry, added: SchedulerEntry) -> bool:
-    """Return whether a scheduler announced the current version of an added schedule. Its spec may have a time zone."""
+    """Return whether an announced entry is the current version of a schedule that was added at run time.
+
+    The announced spec may begin with a time zone.
+    """
     same_call = (entry.task_type, entry.task_payload) == (added.task_type, added.task_payload)
     return same_call and entry.spec.endswith(added.spec)
 

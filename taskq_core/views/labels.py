@@ -114,12 +114,12 @@ def not_stored(result: OversizedResult) -> str:
 
 
 def done(action: TaskAction, count: int) -> str:
-    """Return the text for the number of tasks that an action changed."""
+    """Return the text that reports how many tasks an action has changed."""
     return ngettext(*_DONE[action], count, count=f"{count:,}")
 
 
 def skipped(reasons: Skipped) -> str:
-    """Return the text for skipped tasks with the reasons. "" without skipped tasks."""
+    """Return the text for skipped tasks with the reasons, "" if no task was skipped."""
     texts = [
         ngettext(*_REASONS[reason], count, count=f"{count:,}", state=pgettext("task state", state) if state else "")
         for (reason, state), count in sorted(reasons.items())

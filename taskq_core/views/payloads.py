@@ -73,7 +73,7 @@ def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> b
 
 
 def compact_json(data: bytes, task: str) -> bytes:
-    """Return JSON without spaces between its parts; numbers keep their digits.
+    """Return JSON without spaces between its parts. Numbers keep all their digits.
 
     Raises:
         PayloadError: The data is not JSON.
@@ -82,7 +82,7 @@ def compact_json(data: bytes, task: str) -> bytes:
         data = msgspec.json.format(data, indent=-1)
         msgspec.json.decode(data, type=msgspec.Raw)  # Raw: accept numbers of any size
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PayloadError(task, "", f"this is not JSON: {error}") from None
+        raise PayloadError(task, "", f"the payload is not JSON: {error}") from None
     return data
 
 
@@ -96,7 +96,7 @@ def check_json(value: Any) -> None:
     """
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     if any(depth > JSON_DEPTH_MAX for depth, _level in enumerate(json_levels(value), 1)):
-        raise ValueError(f"it is nested deeper than {JSON_DEPTH_MAX} levels")
+        raise ValueError(f"the value is nested deeper than {JSON_DEPTH_MAX} levels")
 
 
 def json_levels(value: Any) -> Iterator[list[Any]]:

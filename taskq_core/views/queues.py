@@ -48,7 +48,7 @@ class QueuesOverview:
 
     @property
     def error_rate(self) -> float | None:
-        """Share of today's runs that failed, 0 to 1. None without runs."""
+        """Share of today's runs that failed, 0 to 1. None if there were no runs."""
         return error_rate(self.failed_today, self.processed_today)
 
 

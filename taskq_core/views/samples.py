@@ -38,7 +38,7 @@ class Sample:
         since: Time since the previous sample. None for the first one.
         is_after_gap: Whether samples are missing before it.
         sizes: Number of tasks by state, in the order of `STATES`.
-        latency: How long the next task to run had been pending. None without a pending task.
+        latency: How long the next task to run had been pending. None if no task was pending.
         memory: Approximate size of the queue in Redis in bytes. None if it is unknown.
         is_paused: Whether the queue was paused.
         processed: Number of runs since the previous sample, including failed runs.
@@ -76,7 +76,7 @@ class Sample:
 
     @property
     def error_rate(self) -> float | None:
-        """Share of runs that failed, 0 to 1. None without runs."""
+        """Share of runs that failed, 0 to 1. None if there were no runs."""
         return error_rate(self.failed, self.processed)
 
     @property
@@ -159,7 +159,7 @@ def _samples(stored: Sequence[QueueSample], level: Level) -> list[Sample]:
     before: QueueSample | None = None
     for each in stored:
         if before is not None and each.at_s <= before.at_s:
-            continue  # times not in order: Redis's clock was set back
+            continue  # the times are not in order, because Redis's clock was set back
         found.append(_sample(each, before, level))
         before = each
     return found

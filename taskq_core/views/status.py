@@ -39,7 +39,7 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
 
 
 def _json(data: bytes) -> Any:
-    """Decode JSON. Return None without data, and for data that is not JSON, which a Go task may have written."""
+    """Decode JSON. Return None if there are no data, or data that are not JSON, as a Go task may have written."""
     try:
         return msgspec.json.decode(data) if data else None
     except msgspec.DecodeError:

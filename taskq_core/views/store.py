@@ -92,7 +92,7 @@ def read_store(keys: Keys) -> RequestPlan[StoreRow]:
 
 
 def _if_allowed(operation: Operation[T]) -> RequestPlan[T | None]:
-    """Return the result of a command. None if this user may not call it."""
+    """Run a command and return its result. Return None if this Redis user may not run it."""
     try:
         return (yield from ask(operation))
     except (BrokerAuthenticationError, BrokerReplyError):

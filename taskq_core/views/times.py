@@ -38,7 +38,8 @@ def times_of(task: TaskRecord) -> Sequence[tuple[datetime, str]]:
         (task.expires_at, gettext("deleted")),
     ]
     times = [(at, text) for at, text in known if at is not None]
-    return sorted(times, key=lambda each: each[0].replace(microsecond=0))  # most times are whole seconds
+    # Compare whole seconds, because most of these times are stored without fractions.
+    return sorted(times, key=lambda each: each[0].replace(microsecond=0))
 
 
 _WAITING = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)

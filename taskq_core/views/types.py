@@ -27,7 +27,7 @@ class TypeRuns:
         failed: Number of failed runs among them.
         archived: Number of these runs after which the task was archived.
         total: Total duration of the runs.
-        median: Median of their durations. This and the percentiles are estimates. None without runs.
+        median: Median of their durations. This and the percentiles are estimates. None if there were no runs.
         p95: Duration that 95 % of the runs did not exceed.
         p99: Duration that 99 % of the runs did not exceed.
     """
@@ -43,12 +43,12 @@ class TypeRuns:
 
     @property
     def error_rate(self) -> float | None:
-        """Share of runs that failed, 0 to 1. None without runs."""
+        """Share of runs that failed, 0 to 1. None if there were no runs."""
         return error_rate(self.failed, self.processed)
 
     @property
     def mean(self) -> timedelta | None:
-        """Mean duration of a run. None without runs."""
+        """Mean duration of a run. None if there were no runs."""
         return self.total / self.processed if self.processed else None
 
 

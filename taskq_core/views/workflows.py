@@ -151,7 +151,7 @@ def read_step(
     queue_keys = yield from known_queue(keys, queue)
     called, state, number, found = yield from ask_step(keys, queue, workflow_id, step)
     if found is None:
-        raise WorkflowNotFoundError(queue, workflow_id, f"it has no step {step!r:.200}")
+        raise WorkflowNotFoundError(queue, workflow_id, f"the workflow has no step {step!r:.200}")
     most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
     stored: StoredStep | None = yield from ask(
         workflows.read_step(
@@ -180,9 +180,10 @@ def read_step(
 def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredMember) -> MemberRow:
     if stored.end:
         state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
-    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group ended while its members were read
+    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group has ended since it was read
         state = StepState.STARTED
-    elif group.state is StepState.STARTED and stored.queue == queue.name:  # enqueued after the members before it
+    # a member that waits to be enqueued after earlier ones
+    elif group.state is StepState.STARTED and stored.queue == queue.name:
         state = StepState.WAITING
     else:
         state = group.state

@@ -141,7 +141,7 @@ class WorkflowClient:
         has_begun = False
         with outgoing.span:
             try:
-                # encode the first batch before any write, so that its errors leave nothing behind
+                # encode the first batch before any write: if that fails, nothing is stored
                 batch = next(batches, None)
                 for queue in outgoing.queues.values():
                     self._client.register(queue)
@@ -158,7 +158,8 @@ class WorkflowClient:
 
     def _stream(self, outgoing: Outgoing, batch: Batch | None, others: Iterator[Batch]) -> None:
         try:
-            while batch is not None and self._client.run(outgoing.batch(*batch)):  # False: the workflow has ended
+            # False if the workflow has ended
+            while batch is not None and self._client.run(outgoing.batch(*batch)):
                 batch = next(others, None)
         except BaseException as error:
             problem = f"the client that added members failed: {type(error).__name__}"

@@ -522,7 +522,7 @@ async def test_a_payload_is_edited_where_it_fits_the_task(taskq: TaskQ) -> None:
         after = await web.get("/" + done.headers["location"])
 
     assert '"number": 1' in html.unescape(page.text)
-    assert (no_json.status_code, "this is not JSON" in no_json.text) == (422, True)
+    assert (no_json.status_code, "the payload is not JSON" in no_json.text) == (422, True)
     assert (wrong.status_code, "number:" in wrong.text) == (422, True)
     assert "x&lt;y" in wrong.text  # the typed text is kept
     assert told(after) == "The payload was changed."
@@ -603,7 +603,7 @@ async def taken(taskq: TaskQ) -> None:
 @rows(
     ("fields", "said", "marked"),
     [
-        ({"arguments": "{"}, "this is not JSON", ["arguments"]),
+        ({"arguments": "{"}, "the payload is not JSON", ["arguments"]),
         ({"arguments": "[]"}, "object", ["arguments"]),
         ({"arguments": "{}"}, "to", ["arguments"]),
         ({"arguments": '{"to": 5}'}, "to", ["arguments"]),

@@ -128,7 +128,7 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
     assert "Failed members (1)" in pages[0].text
     assert [row.split()[0] for row in table_rows(failed, "members")] == ["1"]
     assert "1 of 1:" in failed
-    assert (missing.status_code, "it has no step" in missing.text) == (404, True)
+    assert (missing.status_code, "the workflow has no step" in missing.text) == (404, True)
     assert "secret" not in viewed
     assert "You may not see it." in viewed
     assert "2 of 45, 1 failed" in listed

@@ -176,6 +176,8 @@ def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
 
 
 def test_step_of_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
-    assert "it has no step 'nothing'" in run("workflow", "step", handle.id, "nothing", "-q", "default", status=1).stderr
+    refused = run("workflow", "step", handle.id, "nothing", "-q", "default", status=1)
+
+    assert "the workflow has no step 'nothing'" in refused.stderr
     assert "no longer stored" in run("workflow", "step", "gone", "load", "-q", "default", status=1).stderr
     run("workflow", "step", handle.id, "load", "-q", "default", "--size", "501", status=2)

@@ -148,7 +148,7 @@ async def test_what_is_not_there_or_not_usable_is_refused(ask: Ask, app: TaskQ, 
     handle = await group([app.remote("t").si()], name="g").named("w").adelay()
 
     assert (await step_of(ask, handle, "g", skip=10**9)).members == []
-    with pytest.raises(WorkflowNotFoundError, match="it has no step 'G'"):
+    with pytest.raises(WorkflowNotFoundError, match="the workflow has no step 'G'"):
         await step_of(ask, handle, "G")
     for wrong in ({"skip": -1}, {"count": 0}, {"count": 501}):
         with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} must be"):
