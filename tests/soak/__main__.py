@@ -1,4 +1,7 @@
-"""`python -m tests.soak`: run a soak. Ends with 0 if every invariant holds, 1 if one does not, 2 if it cannot run."""
+"""Run a soak test: `python -m tests.soak`.
+
+Exits with 0 if every invariant holds, with 1 if one is broken, and with 2 if the schedule is impossible.
+"""
 
 import argparse
 import random
@@ -13,11 +16,11 @@ from tests.soak.schedule import PlanError, plan
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="ci", help="what it is made of (default: ci)")
-    parser.add_argument("--minutes", type=float, help="wall time in all, instead of the profile's")
-    parser.add_argument("--seed", type=int, help="what the schedule is drawn from (default: a new one, printed)")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="ci", help="which profile to run (default: ci)")
+    parser.add_argument("--minutes", type=float, help="total duration, instead of the profile's")
+    parser.add_argument("--seed", type=int, help="seed of the schedule (default: random, printed)")
     parser.add_argument(
-        "--only", type=int, action="append", default=[], metavar="FAULT", help="plan this fault alone; may be repeated"
+        "--only", type=int, action="append", default=[], metavar="FAULT", help="inject only this fault; may be repeated"
     )
     parser.add_argument(
         "--without",
@@ -25,15 +28,17 @@ def main(arguments: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="FAULT",
-        help="leave this fault out of the same plan, to find out which of them it takes; may be repeated",
+        help="leave this fault out of the same schedule, to find the fault that causes a failure; may be repeated",
     )
     parser.add_argument("--plan", action="store_true", help="print the schedule and stop")
     parser.add_argument(
         "--short-leases",
         action="store_true",
-        help="leases of seconds where the profile has real ones: tries all faults of `long` in minutes",
+        help="use leases of 6 s and the other short times of `ci`, so that all faults of `long` fit into minutes",
     )
-    parser.add_argument("--keep", action="store_true", help="keep ledgers and Redis's data of a green run as well")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the ledgers and Redis's data also if all invariants hold"
+    )
     parser.add_argument("--out", type=Path, help="folder for the report (default: build/soak/<profile>-<seed>)")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
@@ -43,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         planned = plan(profile, seed, minutes=given.minutes, only=given.only, without=given.without)
     except PlanError as error:
-        print(f"this cannot be planned: {error}", file=sys.stderr)
+        print(f"impossible schedule: {error}", file=sys.stderr)
         return 2
     print(f"soak: profile {profile.name}, seed {seed}, {planned.load_s:.0f} s of load", flush=True)
     for fault in planned.faults:

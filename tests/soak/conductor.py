@@ -1,4 +1,7 @@
-"""One soak from start to verdict: load, faults, heal, rest, look, judge."""
+"""Run one soak: start processes, inject faults, undo them, wait until the queues are idle, check the invariants.
+
+This module is the conductor, the process that starts all others.
+"""
 
 import shutil
 import time
@@ -14,7 +17,7 @@ from tests.soak.effects import Effects
 from tests.soak.evidence import Evidence
 from tests.soak.faults import FAULTS, NAMES
 from tests.soak.incidents import read_incidents
-from tests.soak.invariants import judge
+from tests.soak.invariants import check_invariants
 from tests.soak.ledger import History, merge, read
 from tests.soak.load import CANARY
 from tests.soak.monitor import Monitor
@@ -24,17 +27,17 @@ from tests.soak.remains import read_remains
 from tests.soak.report import as_json, keep, text
 from tests.soak.schedule import Plan
 from tests.soak.stage import Stage
-from tests.soak.stores import patiently, raw_client
+from tests.soak.stores import raw_client, retry_while_unavailable
 from tests.soak.timeline import draw
 
 CALM_CHECKS = 3
-"""Looks in a row that must find nothing to do before everything counts as at rest."""
-AT_REST = ("wf-running", "wf-out", "wf-steps", "letters", "lim:due")
-"""Sorted sets in which something stands that will go on by itself."""
+"""How many consecutive checks must find no work before the queues count as idle."""
+UNFINISHED = ("wf-running", "wf-out", "wf-steps", "letters", "lim:due")
+"""Sorted sets of unfinished work: running workflows, steps to enqueue, dead letters, tasks that wait for a limit."""
 
 
 def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False) -> dict[str, Any]:
-    """Run a plan and return its report, which is in the folder as well; with `everything`, so are all ledgers."""
+    """Run a plan, write the report into the folder and return it. With `everything`, keep all ledgers as well."""
     began = time.monotonic()
     if folder.exists():
         shutil.rmtree(folder)
@@ -46,18 +49,20 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
             stage.start_producers()
             stage.conduct(plan, FAULTS)
             stage.heal()
-            stage.wait_until_ready()  # one that has just been started cannot be told to stop yet
+            stage.wait_until_ready()  # a process that is still starting does not handle SIGTERM
             stage.stop(stage.producers)
             stage.stop(stage.schedulers)
             rest_s = wait_for_rest(stage)
-        queues = patiently(lambda: {name: dump.read_queue(stage.client, stage.keys(name)) for name in QUEUES})
-        remains = patiently(
+        queues = retry_while_unavailable(
+            lambda: {name: dump.read_queue(stage.client, stage.keys(name)) for name in QUEUES}
+        )
+        remains = retry_while_unavailable(
             lambda: {name: read_remains(stage.client, stage.keys(name), time.time()) for name in QUEUES}
         )
-        workflows = patiently(lambda: states_of_workflows(merge(read(folder / "ledger"))))
+        workflows = retry_while_unavailable(lambda: states_of_workflows(merge(read(folder / "ledger"))))
         stage.wait_until_ready()
         tasks = tuple(stage.keys(name).task_prefix for name in QUEUES)
-        found = patiently(lambda: dump.canaries(stage.client, CANARY, skip=tasks))
+        found = retry_while_unavailable(lambda: dump.canaries(stage.client, CANARY, skip=tasks))
         for place in stage.workers:
             pid = place.process.pid if place.process is not None else 0
             stage.ledger.write("terminated", place=place.name, process=pid, expects="idle")
@@ -81,7 +86,7 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
         damaged_queue=DAMAGED,
     )
     effects.close()
-    verdicts = judge(evidence)
+    verdicts = check_invariants(evidence)
     facts = {"redis": version, "load_s": plan.load_s, "rest_s": round(rest_s, 1)}
     report = as_json(plan, evidence, verdicts, facts | {"wall_s": round(time.monotonic() - began, 1)})
     (folder / "timeline.svg").write_text(draw(history.events, plan, NAMES))
@@ -91,11 +96,9 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
 
 
 def wait_for_rest(stage: Stage) -> float:
-    """Wait until no task is pending, active, or waits, no workflow runs, and all of what is archived was told of.
+    """Wait until all tasks and workflows have ended and all archive handlers have run. Return the seconds this took.
 
-    Returns how long that took.
-
-    Whatever has not come to rest in time is left for the invariants to tell.
+    After a timeout it returns as well: the invariants then report the unfinished tasks.
     """
     began = time.monotonic()
     calm = 0
@@ -107,7 +110,7 @@ def wait_for_rest(stage: Stage) -> float:
             for key, count in ((keys.pending, "LLEN"), (keys.active, "LLEN"), (keys.lease, "ZCARD")):
                 left += size(stage, count, key)
             own = keys.own_prefix
-            for key in (keys.scheduled, keys.retry, *(own + each for each in AT_REST)):
+            for key in (keys.scheduled, keys.retry, *(own + each for each in UNFINISHED)):
                 left += size(stage, "ZCARD", key)
             left += size(stage, "HLEN", f"{own}wf-notes")
         calm = calm + 1 if left == 0 else 0
@@ -116,9 +119,9 @@ def wait_for_rest(stage: Stage) -> float:
 
 
 def size(stage: Stage, count: str, key: str) -> int:
-    """Return how many a structure holds. One whose key was damaged is still to be mended, which is one thing to do.
+    """Return the number of members of a list, sorted set or hash.
 
-    So it is with one that Redis does not tell of just now.
+    Returns 1 if the key has the wrong type, because its repair is still to come, and if Redis does not answer.
     """
     try:
         found = stage.command(count, key)
@@ -128,7 +131,7 @@ def size(stage: Stage, count: str, key: str) -> int:
 
 
 def states_of_workflows(history: History) -> dict[str, str]:
-    """Return how workflows stand, by id; "" for those that are gone."""
+    """Return the state of each workflow by id, "" if the workflow does not exist any more."""
     found = {}
     for flow in history.flows.values():
         if flow.answer == "refused":
@@ -141,7 +144,10 @@ def states_of_workflows(history: History) -> dict[str, str]:
 
 
 def expected_beats(history: History) -> frozenset[str]:
-    """Return the ids of all firings of the entry that fires every second, from the first to the last one known."""
+    """Return the task ids that the entry with a firing each second must have created.
+
+    They are those of all seconds from the first recorded firing to the last.
+    """
     seconds = [int(event["at"]) for events in history.fired.values() for event in events]
     if not seconds:
         return frozenset()
@@ -149,7 +155,7 @@ def expected_beats(history: History) -> frozenset[str]:
 
 
 def possible_beats(history: History) -> frozenset[str]:
-    """Return the ids of all firings that entry can have had. Of some no scheduler got to know that they arrived."""
+    """Return the task ids of all seconds of the run. Some firings arrived although the scheduler got no response."""
     unix_s = next(event["unix"] - event["t"] for event in history.events if event["event"] == "clock")
     first_s, last_s = (int(history.events[end]["t"] + unix_s) for end in (0, -1))
     return frozenset(tick_task_id(BEAT_ENTRY, "beat", at_s) for at_s in range(first_s, last_s + 1))

@@ -1,4 +1,4 @@
-"""Fault 31: another program changes keys of the queue `damaged`. Everything that can be derived is repaired."""
+"""Fault 31: change keys of the queue `damaged` as another program might. taskq must repair what it can derive."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.soak.schedule import PlannedFault
 from tests.soak.stage import Stage
 
 Damage = Callable[[Any, QueueKeys, str], object]
-"""Takes a redis-py client, the names of the queue's keys and the id of a task."""
+"""A function that damages a task. It gets a redis-py client, the key names of the queue and the id of the task."""
 
 
 def _retype(client: Any, key: str) -> None:
@@ -38,15 +38,15 @@ WHILE_PENDING: dict[str, tuple[bool, Damage]] = {
     "lease retyped": (True, lambda client, keys, task_id: _retype(client, keys.lease)),
     "active retyped": (True, lambda client, keys, task_id: _retype(client, keys.active)),
 }
-"""By name: whether the task must still be run, and what is done."""
+"""By name: whether the task must still run afterwards, and the function that damages it."""
 
 
 LOST_TOGETHER = {"also scheduled", "pending retyped"}
-"""With the list of pending ones gone, all that is left of a task is that it is scheduled, for a day far away."""
+"""Damages that are not combined: without the pending list, only `scheduled` lists the task, for the far future."""
 
 
 def damaged(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """31: five of sixteen damages, while the queue is paused. Its other tasks wait in it, too."""
+    """31: pause the queue and damage five tasks in five of sixteen ways. Five other tasks stay unchanged."""
     draw = random.Random(fault.seed)
     keys = stage.keys(program.DAMAGED)
     while stage.command("SET", keys.paused, "1") is None:
@@ -61,14 +61,14 @@ def damaged(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         survives, harm = WHILE_PENDING[name]
         try:
             if not stage.client.exists(keys.task(task_id)):
-                continue  # another fault had its enqueue refused: a part of a task must not come to be
+                continue  # its enqueue failed because of another fault; the damage would create a part of a task
             harm(stage.client, keys, task_id)
         except redis.OutOfMemoryError:
-            pass  # its first half may have happened
+            pass  # the first command may have succeeded
         except redis.ResponseError:
-            continue  # an earlier damage stands in the way of this one
+            continue  # an earlier damage gave the key another type
         except (redis.ConnectionError, redis.TimeoutError):
-            pass  # it may have happened all the same
+            pass  # the command may have succeeded although the response was lost
         stage.ledger.write("damaged", id=task_id, how=name, survives=survives)
     yield fault.lasts_s
     while stage.command("DEL", keys.paused) is None:

@@ -1,4 +1,4 @@
-"""Read what Redis holds once everything has come to rest, as plain data for the verdict."""
+"""Read tasks, locks and counters of idle queues from Redis, as plain data for the invariants."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +13,13 @@ STATES = ("pending", "active", "scheduled", "retry", "archived", "completed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """One task hash.
+    """A task hash.
 
     Attributes:
-        state: Its field `state`, "" if there is none.
-        places: Structures that list its id, each as often as it does.
-        retried, error: As in its message.
-        result: Its field `result`, None if there is none.
+        state: The field `state`, "" if it is missing.
+        places: Names of the lists and sorted sets that contain the id, repeated if the id occurs several times.
+        retried, error: Number of retries and last error in the task's message.
+        result: The field `result`, None if it is missing.
     """
 
     id: str
@@ -32,14 +32,14 @@ class Stored:
 
 @dataclass(slots=True, kw_only=True)
 class QueueDump:
-    """One queue.
+    """The content of a queue.
 
     Attributes:
         tasks: Task hashes by id.
-        without_task: Ids that a structure lists and that have no hash, with the structure.
+        without_task: Ids in a list or sorted set that have no task hash, with the name of the list or set.
         leased: Ids with a lease.
-        locks: Unique locks: key and the id that holds it.
-        quarantined: Ids that were set aside.
+        locks: Unique locks: the key and the id of the task that holds it.
+        quarantined: Ids in quarantine.
         processed, failed: The lifetime counters.
     """
 
@@ -59,7 +59,7 @@ def _text(value: bytes) -> str:
 
 
 def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
-    """Read one queue. It must be at rest: the look is not one step."""
+    """Read a queue. The queue must be idle, because this takes several commands."""
     dump = QueueDump(name=keys.name)
     places: dict[str, list[str]] = {}
     for state in STATES:
@@ -74,7 +74,9 @@ def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
     dump.failed = int(client.get(keys.failed) or 0)
     for key in client.scan_iter(match=_pattern(keys.unique_prefix), count=1000):
         dump.locks[_text(key)] = _text(client.get(key) or b"")
-    for key in sorted(set(client.scan_iter(match=_pattern(keys.task_prefix), count=1000))):  # SCAN may tell one twice
+    for key in sorted(
+        set(client.scan_iter(match=_pattern(keys.task_prefix), count=1000))
+    ):  # SCAN may return a key twice
         task_id = _text(key).removeprefix(keys.task_prefix)
         if client.type(key) != b"hash":
             continue
@@ -84,11 +86,11 @@ def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
 
 
 def _ids(client: Any, key: str, command: str) -> list[bytes]:
-    """Return all ids of a structure; of one that is something else, one that no task has."""
+    """Return all ids of a list or sorted set. If the key has another type, return an id that no task has."""
     try:
         return list(client.execute_command(command, key, 0, -1))
     except redis.ResponseError:
-        return [b"(its key is of another type)"]
+        return [b"(the key has another type)"]
 
 
 def _stored(task_id: str, fields: dict[bytes, bytes], places: tuple[str, ...]) -> Stored:
@@ -113,7 +115,7 @@ def _pattern(prefix: str) -> str:
 
 
 def canaries(client: Any, canary: str, *, skip: tuple[str, ...]) -> list[str]:
-    """Return the keys outside the tasks' own hashes whose names or values hold the canary."""
+    """Return the keys whose names or values contain the canary text, except keys that begin with `skip`."""
     found = []
     for key in client.scan_iter(count=1000):
         name = _text(key)

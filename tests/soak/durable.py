@@ -1,7 +1,7 @@
-"""Durable tasks of the soak: two steps, a sleep, and signals that arrive about when they are waited for.
+"""The durable task of the soak: two steps, a sleep, and two signals that arrive about when the task waits for them.
 
-The task writes each execution of a step, and each result that it gets from a step. A worker sends the signals a moment
-later, and writes which ones arrived.
+The task records each execution of a step and each result of a step. The worker that ran the first step sends the
+signals a moment later, and records which signals arrived.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ def _new_value() -> str:
 
 
 async def work(step: str) -> str:
-    """Return a value that no other execution has."""
+    """Return a value that is different for each execution."""
     value = _new_value()
-    program.note("durable", step=step, ran=value)
+    program.record("durable", step=step, ran=value)
     await asyncio.sleep(random.uniform(0, 0.2))
     return value
 
 
 async def ask_for_signals() -> str:
-    """Send two signals a moment later, from this process. If the process ends before, they are not sent."""
+    """Start to send two signals from this process within a second. They are not sent if the process ends first."""
     context = current_task()
     sender = asyncio.create_task(_send(app.get(context.id, queue=context.queue), context.id))
     _senders.add(sender)
@@ -48,16 +48,16 @@ async def _send(handle: TaskHandle[Any], task_id: str) -> None:
         try:
             await handle.asignal("go", value)
         except TaskQError:
-            continue  # the task has ended, or it is unknown whether the signal arrived
+            continue  # the task has ended, or the signal may or may not have arrived
         program.ledger.write("durable", id=task_id, run=0, sent=value)
 
 
 @app.task(name="durable")
 async def durable(context: TaskContext, slot: int) -> None:
-    """Write the value of each step and each signal, in every run."""
+    """Record the value of each step and each signal, in every run."""
 
     def has(step: str, value: str | None) -> None:
-        program.note("durable", step=step, has=value)
+        program.record("durable", step=step, has=value)
 
     has("ask", await context.astep("ask", ask_for_signals))
     has("first signal", await context.areceive("go", str, timeout=2, default=None))

@@ -1,7 +1,7 @@
-"""The side effects of tasks: a table in a file, in which each task sets its own slot to its own value.
+"""Side effects of tasks: a table in a file. Each task writes a value that depends on its slot number into its slot.
 
-Setting a slot twice is setting it once, so the table adds up whatever ran twice, and only if nothing was left out. It
-needs no lock: a frozen process cannot hold the others up.
+A task that runs twice writes the same value twice. The sum of the table is therefore right exactly if every task ran at
+least once. Writers need no lock, so a frozen process does not block the others.
 """
 
 import os
@@ -13,31 +13,31 @@ _SLOT = struct.Struct("<q")
 
 
 def value_of(slot: int) -> int:
-    """Return what a slot holds once its task has run: never 0, and not the same everywhere."""
+    """Return the value that a task writes into its slot. It is never 0, and differs between slots."""
     return slot * 7919 % 9973 + 1
 
 
 class Effects:
-    """The table.
+    """The table of side effects.
 
     Args:
-        path: Its file, which is made if needed.
+        path: File of the table, created if missing.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def put(self, slot: int) -> None:
-        """Set a slot."""
+        """Write the value of a slot."""
         os.pwrite(self._file, _SLOT.pack(value_of(slot)), slot * _SLOT.size)
 
     def get(self, slot: int) -> int:
-        """Return what a slot holds, 0 if nothing."""
+        """Return the value in a slot, 0 if no task has written it."""
         data = os.pread(self._file, _SLOT.size, slot * _SLOT.size)
         return _SLOT.unpack(data)[0] if len(data) == _SLOT.size else 0
 
     def read(self, slots: Iterable[int]) -> dict[int, int]:
-        """Return what some slots hold."""
+        """Return the values of these slots."""
         return {slot: self.get(slot) for slot in slots}
 
     def close(self) -> None:

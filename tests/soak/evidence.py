@@ -1,4 +1,4 @@
-"""All that the verdict is based on, in one record."""
+"""The data that invariants are checked against, and the result of a check."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,20 +13,21 @@ from tests.soak.remains import Remains
 
 @dataclass(kw_only=True)
 class Evidence:
-    """What is known of a run once it is over.
+    """Everything that was recorded during a soak, and the content of Redis after it.
 
     Attributes:
         history: The merged ledgers.
-        incidents: What was done.
-        queues: Redis at rest, by queue.
-        effects: The table of side effects: what each slot in question holds.
-        max_retry: Most retries, by the name of a task.
-        canaries: Where text of payloads was found that must not be there.
-        workflows: How each workflow stands whose enqueue was not refused, by id; "" where it is gone.
-        remains: Redis's other keys at rest, by queue.
-        beats: Ids that the periodic entry's firings must have, from the first to the last that was seen.
-        possible_beats: Ids that they may have: an enqueue without an answer may have come before the first, or after
-            the last.
+        incidents: Kills, outages and other events that faults caused.
+        queues: Content of the idle queues, by queue.
+        effects: Values in the table of side effects, by slot.
+        max_retry: Maximum number of retries, by task name.
+        canaries: Log files and Redis keys that contain text of payloads although they must not.
+        workflows: State of each workflow whose enqueue was not refused, by id; "" if the workflow was deleted.
+        remains: Content of taskq's additional keys of the idle queues, by queue.
+        beats: Task ids that the periodic entry must have created, from its first to its last recorded firing.
+        possible_beats: Task ids that the periodic entry may have created. A firing whose response was lost may have
+            been before the first recorded firing or after the last.
+        damaged_queue: Name of the queue whose keys fault 31 damages.
     """
 
     profile: Profile
@@ -44,7 +45,7 @@ class Evidence:
 
     @property
     def archived(self) -> set[str]:
-        """Ids that ended as failed for good, or were set aside."""
+        """Ids of tasks that are archived or in quarantine."""
         found: set[str] = set()
         for queue in self.queues.values():
             found |= {task.id for task in queue.tasks.values() if task.state == "archived"}
@@ -53,20 +54,20 @@ class Evidence:
 
     @cached_property
     def unix_s(self) -> float:
-        """What turns a monotonic second into a Unix second."""
+        """The number to add to a time of the monotonic clock to get Unix seconds."""
         return next((event["unix"] - event["t"] for event in self.history.events if event["event"] == "clock"), 0.0)
 
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    """What one invariant says.
+    """The result of checking one invariant.
 
     Attributes:
-        number: Its number; 0 for what faults expected.
-        title: What must hold.
-        failures: Each breach, as a sentence; empty if it holds.
-        tasks: Ids of tasks to look at.
-        figures: What was measured.
+        number: Number of the invariant.
+        title: What must be true.
+        failures: A sentence for each violation; empty if the invariant holds.
+        tasks: Ids of the tasks that violate the invariant. The report includes their history.
+        figures: Measured values, printed in the report.
     """
 
     number: int
@@ -80,7 +81,7 @@ class Verdict:
         return not self.failures
 
     def fail(self, sentence: str, task_id: str | None = None) -> None:
-        """Note a breach."""
+        """Add a violation."""
         self.failures.append(sentence)
         if task_id is not None:
             self.tasks.append(task_id)

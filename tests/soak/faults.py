@@ -1,4 +1,4 @@
-"""The catalogue of faults: a number and what it does. Each is a generator that yields the seconds until it goes on."""
+"""The faults by number. Each fault is a generator that yields the seconds to wait before its next action."""
 
 from tests.soak import faults_load, faults_network, faults_redis, faults_topology, faults_worker
 from tests.soak.damage import damaged
@@ -42,12 +42,12 @@ NAMES: dict[int, str] = {
     1: "worker killed",
     2: "worker killed at its acknowledgement",
     3: "worker frozen past its lease",
-    4: "recoverer's find delivered late",
-    5: "worker told to stop",
-    6: "worker told to stop, long tasks",
+    4: "recovery request delivered late",
+    5: "worker stopped",
+    6: "worker stopped during long tasks",
     7: "signal storm",
     8: "rolling deploy",
-    9: "poison",
+    9: "task kills its worker",
     12: "function stuck in C",
     13: "acknowledgement lost",
     14: "event loop blocked",
@@ -61,7 +61,7 @@ NAMES: dict[int, str] = {
     30: "cluster: slot moves, or primary killed",
     31: "keys damaged",
     34: "connection half open",
-    35: "enqueue unanswered",
+    35: "response to enqueue lost",
     36: "network slow",
     37: "network flaps",
     38: "worker cut off",
@@ -70,4 +70,4 @@ NAMES: dict[int, str] = {
     70: "acknowledgement late",
     71: "enqueues late",
 }
-"""What each is called in schedules and pictures."""
+"""Names of the faults in the printed schedule and the timeline."""

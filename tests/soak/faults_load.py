@@ -1,4 +1,4 @@
-"""Faults that are load: much that is due at the same moment. Numbers as in `faults`."""
+"""A fault of heavy load: thousands of tasks that are due at the same time. For the number see `faults`."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from tests.soak.schedule import PlannedFault
 from tests.soak.stage import Stage
 
 DUE_AT_ONCE = 2000
-"""Tasks that get the same time to start. The queue is meant to take ten thousand; this leaves room for the others."""
+"""Number of tasks that are due at once. Redis could take more, but other faults run at the same time."""
 
 
 def due_at_once(stage: Stage, fault: PlannedFault) -> Iterator[float]:

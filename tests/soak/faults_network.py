@@ -1,4 +1,4 @@
-"""Faults of the network between one process and Redis. Numbers as in `faults`."""
+"""Faults of the network between one process and Redis. For the numbers see `faults`."""
 
 import random
 import time
@@ -12,16 +12,17 @@ from tests.soak.stage import Stage
 
 ENQUEUE = load("enqueue").sha.encode()
 LATE_S = 2.5
-"""Seconds after which an enqueue is delivered late. Its tasks have run, and its client has enqueued others."""
+"""Delay of a late enqueue request in seconds. By then its tasks have run, and its client has enqueued others."""
 STUMBLING = 20
-"""Tasks whose acknowledgements are late. A quarter of them run again on the worker that ran them first."""
+"""Tasks whose acknowledgements are late. Each of the four workers runs about a quarter of their retries."""
 COPIES = 6
+"""Settle requests that are copied for each worker."""
 SETTLED_S = 3.0
-"""Seconds after which a worker that is cut off must have slowed down to one attempt a second for each connection."""
+"""Seconds after which a worker without network must have slowed down to one attempt a second per connection."""
 
 
 def half_open(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """34: bytes of one direction are kept, or vanish; the connection looks sound."""
+    """34: hold or discard the bytes of one direction. The connection stays open."""
     draw = random.Random(fault.seed)
     direction: Direction = draw.choice(("requests", "replies"))
     place = stage.take(draw.choice(("worker", "worker", "producer")), draw)
@@ -37,14 +38,14 @@ def half_open(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def enqueue_unanswered(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """35: the answers to enqueues are lost, with their connections."""
+    """35: discard the responses to enqueue requests, and close their connections."""
     draw = random.Random(fault.seed)
     place = stage.take("producer", draw)
     before = place.relay.trapped
     for _ in range(int(fault.lasts_s / 0.2)):
         place.relay.drop_reply_to(ENQUEUE)
         yield 0.2
-    for _ in range(100):  # Redis may be away just now
+    for _ in range(100):  # another fault may have made Redis unavailable
         if place.relay.trapped > before:
             break
         yield 0.2
@@ -54,7 +55,7 @@ def enqueue_unanswered(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def slow(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """36: late by a tenth of a second, and in small pieces."""
+    """36: delay all bytes by 20 ms in each direction, and send them in pieces of 700 bytes."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
     place.relay.delay("replies", 0.02)
@@ -66,7 +67,7 @@ def slow(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def flapping(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """37: a second cut off, a second connected, again and again."""
+    """37: alternate between one second without network and one second with it."""
     place = stage.take("worker", random.Random(fault.seed))
     for _ in range(int(fault.lasts_s / 2)):
         over = stage.outage("cut off", place)
@@ -79,9 +80,9 @@ def flapping(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def cut_off(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """38: one worker is cut off for longer than its leases last, while it runs tasks; all else goes on."""
+    """38: cut one worker off for longer than its leases last, while it runs tasks."""
     place = stage.take("worker", random.Random(fault.seed))
-    connections = place.relay.most_open  # another fault may have closed some just now
+    connections = place.relay.most_open  # the current number may be lower because of another fault
     over = stage.outage("cut off", place)
     if fault.variant % 2:
         place.relay.refuse()
@@ -90,7 +91,7 @@ def cut_off(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     yield SETTLED_S
     before, since = place.relay.connections, time.monotonic()
     yield fault.lasts_s - SETTLED_S
-    rest_s = time.monotonic() - since  # later than that, if another fault has kept the conductor
+    rest_s = time.monotonic() - since  # longer than planned if another fault has delayed the conductor
     attempts = place.relay.connections - before
     place.relay.forward()
     stage.ledger.write("attempts", place=place.name, attempts=attempts, connections=connections, seconds=rest_s)
@@ -103,11 +104,11 @@ def cut_off(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def late_settlement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """70: acknowledgements are held and repeated, or copied. They arrive while their worker runs a task again."""
+    """70: hold and repeat, or copy, acknowledgements. They arrive while the worker runs the same task again."""
     draw = random.Random(fault.seed)
     word = program.stumbling.name.encode()  # is part of the message that the settlement of a failed run stores
     delivered = 0
-    for _ in range(3):  # another fault may be in the way
+    for _ in range(3):  # another fault may have prevented the second runs
         while not stage.takes_writes():
             yield 0.2
         late: list[HeldRequest] = []
@@ -132,7 +133,7 @@ def late_settlement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def _runs_again(stage: Stage, task_id: str, late: HeldRequest) -> bool:
-    """Whether the worker that sent a request runs a task now that the request settles."""
+    """Whether the worker that sent a settle request is now running the task again."""
     if task_id.encode() not in late.data:
         return False
     owner = stage.command("HGET", stage.keys("default").task(task_id), "taskq_owner")
@@ -140,7 +141,7 @@ def _runs_again(stage: Stage, task_id: str, late: HeldRequest) -> bool:
 
 
 def late_enqueues(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """71: enqueues are held and repeated, or forwarded and copied. The requests held and the copies arrive later."""
+    """71: hold enqueue requests, which clients then repeat, or copy them. Held requests and copies arrive later."""
     place = stage.take("producer", random.Random(fault.seed))
     late: list[HeldRequest] = []
     for count in range(int((fault.lasts_s - LATE_S) / 0.2)):

@@ -1,4 +1,4 @@
-"""Faults of Redis: killed, frozen, full, forgetful, refusing. Numbers as in `faults`."""
+"""Faults of Redis: killed, frozen, full, without its scripts, rejecting commands. For the numbers see `faults`."""
 
 import random
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from tests.soak.stage import Stage
 
 
 def restarted(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """19: SIGKILL, and started again on its append-only file."""
+    """19: SIGKILL Redis and start it again with its append-only file, twice."""
     draw = random.Random(fault.seed)
     for _ in range(2):
         over = stage.outage("redis killed")
         for _ in range(300):
             if _writes_before_it_answers(stage):
                 break
-            yield 0.1  # another fault keeps it from answering just now
+            yield 0.1  # another fault makes Redis unavailable
         else:
             over()
             return
@@ -31,16 +31,16 @@ def restarted(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def _writes_before_it_answers(stage: Stage) -> bool:
-    """Have Redis write what it holds, and all from now on until it is started again, before it answers.
+    """Make Redis write to the disk before each response, until it is started again. Return whether it accepted.
 
-    With `everysec` it keeps in memory what comes while an fsync is under way, which takes seconds on a busy disk, and
-    acknowledges it. A kill in that moment loses that. It is Redis's to lose.
+    With `everysec` Redis keeps commands in memory and acknowledges them while an fsync runs, which takes seconds on a
+    busy disk. A kill at that moment would lose acknowledged commands, which taskq cannot prevent.
     """
     return stage.command("CONFIG", "SET", "appendfsync", "always") is not None
 
 
 def connections_killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """22: every connection is closed, again and again."""
+    """22: close every connection, three times a second."""
     for _ in range(int(fault.lasts_s / 0.3)):
         stage.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         stage.command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -48,7 +48,7 @@ def connections_killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def frozen(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """23: Redis answers nobody for a while: stopped as a process, or by CLIENT PAUSE."""
+    """23: make Redis unresponsive for a while, by SIGSTOP or by CLIENT PAUSE."""
     if not stage.redis_runs:
         return
     over = stage.outage("redis frozen")
@@ -64,29 +64,29 @@ def frozen(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def full(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """24: over maxmemory, longer than any lease. New tasks are refused, the others are finished."""
+    """24: keep Redis over maxmemory for longer than a lease. New tasks are refused, running tasks can finish."""
     for _ in range(stage.profile.workers):
         stage.enqueue(program.along.s(stage.slot(), fault.lasts_s))
-        yield 0.0  # each takes a while where Redis is away, and another fault may be what ends that
+        yield 0.0  # an enqueue blocks while Redis is unavailable; let the fault continue that makes it available
         stage.enqueue(program.long.s(stage.slot(), fault.lasts_s))
         yield 0.0
     yield 0.3
     for _ in range(int(fault.lasts_s / 0.5)):
-        stage.command("CONFIG", "SET", "maxmemory", "1")  # again: a restarted Redis has forgotten it
+        stage.command("CONFIG", "SET", "maxmemory", "1")  # repeated because a restart of Redis resets it
         yield 0.5
     while not stage.unfill():
         yield 0.2
 
 
 def scripts_flushed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """26: Redis forgets all scripts, again and again."""
+    """26: delete all scripts from Redis's cache, twenty times a second."""
     for _ in range(int(fault.lasts_s / 0.05)):
         stage.command("SCRIPT", "FLUSH")
         yield 0.05
 
 
 def refusing(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """27: Redis answers and refuses: a replica of nobody, too few replicas, busy with a long script."""
+    """27: make Redis reject commands: as a replica without a primary, with too few replicas, or busy with a script."""
     over = stage.outage("redis refuses")
     match fault.variant % 3:
         case 0:
@@ -101,7 +101,7 @@ def refusing(stage: Stage, fault: PlannedFault) -> Iterator[float]:
             stage.command("CONFIG", "SET", "busy-reply-threshold", "100")
             stage.run_endless_script()
             yield fault.lasts_s
-            with suppress(redis.ResponseError):  # a Redis that was killed meanwhile runs no script
+            with suppress(redis.ResponseError):  # after a restart Redis runs no script
                 stage.command("SCRIPT", "KILL")
             stage.command("CONFIG", "SET", "busy-reply-threshold", "5000")
     over()

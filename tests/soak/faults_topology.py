@@ -1,4 +1,4 @@
-"""Faults of a Redis that is several servers: another takes over, slots move. Numbers as in `faults`."""
+"""Faults of Sentinel and Cluster: failovers, moved slots. For the numbers see `faults`."""
 
 import contextlib
 import time
@@ -14,14 +14,14 @@ from tests.soak.stage import Stage
 from tests.soak.stores import DOWN_AFTER_S, Cluster, Sentinels, wait_for_copy
 
 FAILOVER_S = DOWN_AFTER_S + 40.0
-"""Longest time until another server has taken over: what it takes to notice, and some elections that fail."""
+"""Maximum duration of a failover: the detection of the failure, and some failed elections."""
 NOTICED_S = 4.0
-"""Seconds after which every worker must have left an old primary that takes writes for ten more, and forgets them."""
+"""Seconds within which every worker must leave an old primary, which accepts writes for ten more and discards them."""
 KEYS_AT_ONCE = 100
 
 
 def sentinel_failover(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """28: the primary is killed, or its replica is told to take over, under load."""
+    """28: kill the primary, or order a failover, under load."""
     store: Sentinels = stage.store
     old = store.primary
     if fault.variant % 2:
@@ -42,7 +42,7 @@ def sentinel_failover(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def cluster_change(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """30: the slot of a queue moves to another primary, or its primary is killed, under load."""
+    """30: move the slot of a queue to another primary, or kill its primary, under load."""
     store: Cluster = stage.store
     keys = stage.keys(DEFAULT_QUEUE)
     slot = int(store.running[0].command("CLUSTER", "KEYSLOT", keys.pending))
@@ -68,14 +68,14 @@ def cluster_change(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     over()
 
 
-def _taken_over(stage: Stage, who: Callable[[], RedisServer], old: RedisServer) -> Iterator[float]:
-    """Wait until another server is in charge and takes writes."""
+def _taken_over(stage: Stage, find_primary: Callable[[], RedisServer], old: RedisServer) -> Iterator[float]:
+    """Wait until another server is the primary."""
     began = time.monotonic()
     while time.monotonic() - began < FAILOVER_S:
         with contextlib.suppress(redis.RedisError, OSError, StopIteration, AssertionError):
-            new = who()
+            new = find_primary()
             if new is not old and new.command("ROLE")[0] == b"master":
                 break
         yield 0.1
     took_s = time.monotonic() - began
-    stage.expect(took_s < FAILOVER_S, f"no other server was in charge after {took_s:.1f} s")
+    stage.expect(took_s < FAILOVER_S, f"no other server was primary after {took_s:.1f} s")

@@ -1,4 +1,4 @@
-"""Faults of workers and schedulers: killed, frozen, stopped, poisoned, an answer lost. Numbers as in `faults`."""
+"""Faults of workers and schedulers: killed, frozen, stopped, blocked. For the numbers see `faults`."""
 
 import random
 import signal
@@ -13,14 +13,14 @@ from tests.soak.stage import Place, Stage
 
 SETTLE = load("settle").sha.encode()
 SETTLE_AND_DEQUEUE = load("settle_and_dequeue").sha.encode()
-"""A worker acknowledges with this one in most turns while it has much to do, with the other one else."""
+"""A busy worker acknowledges tasks mostly with this script, which also takes new tasks; otherwise with `settle`."""
 RECOVER = load("recover").sha.encode()
 LATE_S = 20.0
-"""Seconds that recoveries may take longer where other faults stand in their way."""
+"""Additional seconds that a recovery may take because of other faults."""
 BURST = 240
-"""Quick tasks, of which each worker gets some turns' worth."""
+"""Number of quick tasks that keep all workers busy for several requests."""
 AGAIN_S = 6.0
-"""Seconds in which tasks that were taken back have run again."""
+"""Seconds within which recovered tasks have run again."""
 
 
 def killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
@@ -34,9 +34,9 @@ def killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def killed_at_each_step(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """2: SIGKILL when the worker has just sent an acknowledgement that is kept from Redis, or one that has arrived.
+    """2: SIGKILL a worker directly after it sent an acknowledgement, which does or does not arrive.
 
-    Two of four in a turn that takes other tasks as well.
+    In two of four variants, the request that acknowledges tasks also takes new ones.
     """
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
@@ -51,12 +51,12 @@ def killed_at_each_step(stage: Stage, fault: PlannedFault) -> Iterator[float]:
             _burst(stage)
         yield 0.05
     stage.expect(held.came.is_set(), "fault 2: the worker settled nothing within 5 s")
-    _tell_met(stage, place, met)
+    _record_settlements(stage, place, met)
     if fault.variant % 2:
-        held.let_go()  # it arrives, and the worker does not live to see the answer
+        held.let_go()  # the acknowledgement arrives, and the worker dies before it reads the response
         stage.kill(place)
     else:
-        place.relay.cut()  # it never arrives
+        place.relay.cut()  # the acknowledgement never arrives
         stage.kill(place)
         held.let_go()
     yield 2.0
@@ -64,14 +64,13 @@ def killed_at_each_step(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def zombie(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """3: stopped past the lease, then continued."""
+    """3: freeze a worker for longer than its lease, then let it continue."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
-    for _ in range(
-        4 * stage.profile.workers
-    ):  # some of them where it is frozen, and long enough to meet their second run
+    # Some of these tasks run on the frozen worker, and take long enough to overlap with their second run elsewhere.
+    for _ in range(4 * stage.profile.workers):
         stage.enqueue(program.along.s(stage.slot(), round(draw.uniform(3.0, 5.0), 2)))
-        yield 0.0  # each takes a while where Redis is away, and another fault may be what ends that
+        yield 0.0  # an enqueue blocks while Redis is unavailable; let the fault continue that makes it available
     yield 0.3
     stage.freeze(place)
     yield fault.lasts_s - 0.3
@@ -80,17 +79,17 @@ def zombie(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """4: what a recoverer found is kept on its way until another has taken the tasks back and they have run."""
+    """4: hold a recoverer's request until another recoverer has taken the tasks back and they have run again."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
     while not stage.takes_writes():
-        yield 0.2  # else the worker may hold nothing that could be taken back
+        yield 0.2  # without writes the worker gets no tasks that could be recovered
     for _ in range(2 * stage.profile.concurrency):
         stage.enqueue(program.along.s(stage.slot(), round(draw.uniform(2.0, 3.0), 2)))
         yield 0.0
     yield 0.5
     stage.kill(place)
-    # That of the killed one as well: the worker that starts in its place may be the first to look.
+    # Also hold the requests of the killed worker's place: the worker that replaces it may be the first to recover.
     held = {each.name: each.relay.hold_request(RECOVER) for each in stage.workers}
     stage.held += held.values()
     deadline = time.monotonic() + stage.profile.leases.takeover_s + LATE_S
@@ -98,7 +97,7 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         yield 0.02
     first = next((name for name, each in held.items() if each.came.is_set()), None)
     stage.ledger.write("held", what="recover", place=first)
-    stage.expect(first is not None, "fault 4: nobody took a task back")
+    stage.expect(first is not None, "fault 4: no worker recovered a task")
     for name, each in held.items():
         if name != first:
             each.let_go()
@@ -109,12 +108,12 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def stopped(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """5: SIGTERM while it runs short tasks. It finishes them and exits with 0."""
+    """5: SIGTERM a worker that runs short tasks. It must finish them and exit with 0."""
     yield from _terminated(stage, fault, expects="short")
 
 
 def stopped_with_long_tasks(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """6: SIGTERM while it runs tasks longer than its grace. They go back to the head of their queue."""
+    """6: SIGTERM a worker that runs tasks longer than its shutdown grace. It must return them to their queue."""
     draw = random.Random(fault.seed)
     leases = stage.profile.leases
     seconds = max(stage.profile.shutdown_grace, leases.lease + leases.grace) + 3.0
@@ -127,7 +126,7 @@ def stopped_with_long_tasks(stage: Stage, fault: PlannedFault) -> Iterator[float
 
 
 def signal_storm(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """7: signals again and again, some while it starts."""
+    """7: send a worker several signals, some while it starts."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
     place.wanted = False
@@ -145,19 +144,19 @@ def signal_storm(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     yield draw.uniform(0.05, 1.0)
     if place.process is not None:
         stage.ledger.write("terminated", place=place.name, process=place.pid, expects="storm")
-    place.send(signal.SIGTERM)  # perhaps before it can have connected
+    place.send(signal.SIGTERM)  # possibly before the worker has connected
     yield 2.0
     stage.give_back(place)
 
 
 def rolling_deploy(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """8: every worker is stopped and started again, one after the other."""
+    """8: stop and restart all workers, one after the other."""
     for _ in range(len(stage.workers)):
         yield from _terminated(stage, fault, expects="short")
 
 
 def poisoned(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """9: tasks that take their worker's process along, each time."""
+    """9: enqueue tasks that kill their worker's process at each attempt."""
     draw = random.Random(fault.seed)
     for how in draw.sample(("exit", "abort", "segfault"), 2):
         stage.enqueue(program.poison.s(how), failures=2, hopeless=True, slot=None)
@@ -165,7 +164,7 @@ def poisoned(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """13: requests that settle tasks, alone or in one with a dequeue, are lost on their way, or their answers are."""
+    """13: lose requests that settle tasks, alone or together with a dequeue, or lose the responses."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
     before, met = place.relay.trapped, place.relay.met.copy()
@@ -177,31 +176,31 @@ def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
                 place.relay.drop_request(word)
         _burst(stage)
         yield 1.0
-    for _ in range(100):  # Redis may not be there to acknowledge anything just now
+    for _ in range(100):  # another fault may have made Redis unavailable
         if place.relay.trapped > before:
             break
         yield 0.2
     stage.expect(place.relay.trapped > before, f"fault 13: {place.name} acknowledged nothing")
-    _tell_met(stage, place, met)
+    _record_settlements(stage, place, met)
     place.relay.forward()
     stage.give_back(place)
 
 
 def blocked_loop(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """14: a coroutine blocks the event loop of its worker for longer than a lease."""
+    """14: block the event loop of a worker for longer than a lease."""
     stage.enqueue(program.blocking.s(stage.slot(), stage.profile.leases.lease + 2.0))
     yield fault.lasts_s
 
 
 def stuck_in_c(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """12: a plain function sits in one call past its timeout. Nobody else notices."""
+    """12: run a plain function that stays in one C call past its timeout. Other tasks must not be affected."""
     stuck = program.stubborn.using(timeout=1, max_retry=0).s(stage.slot(), fault.lasts_s)
     stage.enqueue(stuck, failures=1, hopeless=True)
     yield fault.lasts_s
 
 
 def scheduler_lost(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """42: the scheduler that leads is killed, or frozen past its lease. The other takes over, nothing comes twice."""
+    """42: kill the leading scheduler or freeze it past its lease. The other must take over without a second firing."""
     draw = random.Random(fault.seed)
     place = stage.leading_scheduler(draw)
     if fault.variant % 2:
@@ -215,12 +214,12 @@ def scheduler_lost(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def _burst(stage: Stage) -> None:
-    """Enqueue so many tasks that all workers go on for some turns in which they settle several and take others."""
+    """Enqueue so many tasks that each worker sends several requests that settle tasks and take new ones."""
     stage.enqueue_together([program.aquick.s(stage.slot()) for _ in range(BURST)])
 
 
-def _tell_met(stage: Stage, place: Place, before: Counter[bytes]) -> None:
-    """Note which requests that settle a fault has met since."""
+def _record_settlements(stage: Stage, place: Place, before: Counter[bytes]) -> None:
+    """Record how many settle requests of each kind the relay has intercepted since `before`."""
     met = place.relay.met - before
     stage.ledger.write("met", place=place.name, settle=met[SETTLE], settle_and_dequeue=met[SETTLE_AND_DEQUEUE])
 
@@ -238,7 +237,7 @@ def _terminated(stage: Stage, fault: PlannedFault, *, expects: str) -> Iterator[
     while place.process is not None and place.process.pid == pid and limit_s > 0:
         yield 0.1
         limit_s -= 0.1
-    stage.expect(limit_s > 0, f"{place.name} had not exited 20 s after its grace")
+    stage.expect(limit_s > 0, f"{place.name} had not exited 20 s after its shutdown grace")
     place.wanted = True
     yield 1.0
     stage.give_back(place)

@@ -1,6 +1,7 @@
-"""Workflows of the soak: their steps, which write what they are handed, and the shapes they are put together in.
+"""Workflows of the soak: the tasks that are their steps, and the shapes that are composed of these steps.
 
-Each step has a slot of its own in the table of effects, by which the plan in the ledger names it, and returns it.
+Each step has a separate slot in the table of side effects, and returns the slot number. The ledger identifies steps by
+their slots. A step records the results of its predecessors that were passed to it.
 """
 
 import random
@@ -18,17 +19,17 @@ from tests.soak.program import ExpectedFailureError, app
 
 QUEUES = ("default", "bulk")
 SHORT_S = 2.0
-"""Seconds a workflow is kept after its end where its keys have to be gone in the end."""
+"""Retention in seconds of workflows whose keys must be deleted before the end of the soak."""
 LARGE = 230
-"""Members of a group that takes more than one batch."""
+"""Number of members of a group that does not fit into one batch."""
 
-Fate = Literal["done", "failed", "skipped"]
+StepEnd = Literal["done", "failed", "skipped"]
 
 
 @app.task(name="begin")
 def begin(slot: int, failures: int = 0) -> int:
-    """Have nothing before it."""
-    program.note("step", slot=slot, got=None)
+    """A step without predecessors."""
+    program.record("step", slot=slot, got=None)
     if current_task().attempt <= failures:
         raise ExpectedFailureError("on purpose")
     program.effects.put(slot)
@@ -37,7 +38,7 @@ def begin(slot: int, failures: int = 0) -> int:
 
 @app.task(name="begin_slowly")
 def begin_slowly(slot: int, seconds: float) -> int:
-    program.note("step", slot=slot, got=None)
+    program.record("step", slot=slot, got=None)
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(0.05, left))
@@ -47,8 +48,8 @@ def begin_slowly(slot: int, seconds: float) -> int:
 
 @app.task(name="then")
 async def then(got: Any, slot: int) -> int:
-    """Come after one step, or after a group, whose results it is handed."""
-    program.note("step", slot=slot, got=got)
+    """A step after another step or after a group. It gets the results as its first argument."""
+    program.record("step", slot=slot, got=got)
     program.effects.put(slot)
     return slot
 
@@ -58,30 +59,30 @@ _PLACES = [Concurrency(each.number) for each in LIMITS["limited_step"] if isinst
 
 @app.task(name="limited_step", concurrency=_PLACES)
 async def limited_step(got: Any, slot: int) -> int:
-    """Wait for a place: its limits are asked when a worker takes it."""
-    program.note("step", slot=slot, got=got)
+    """A step with a concurrency limit."""
+    program.record("step", slot=slot, got=got)
     program.effects.put(slot)
     return slot
 
 
 @app.task(name="join")
 async def join(left: Any, right: Any, slot: int) -> int:
-    program.note("step", slot=slot, got=[left, right])
+    program.record("step", slot=slot, got=[left, right])
     program.effects.put(slot)
     return slot
 
 
 @app.task(name="broken", max_retry=1)
 def broken(got: Any, slot: int) -> int:
-    """Fail for good."""
-    program.note("step", slot=slot, got=got)
+    """A step that always fails."""
+    program.record("step", slot=slot, got=got)
     raise ExpectedFailureError("on purpose")
 
 
 @app.task(name="grow")
 def grow(slot: int, more: list[int]) -> int:
-    """Add members to its own group."""
-    program.note("step", slot=slot, got=None)
+    """A group member that adds other members to the group."""
+    program.record("step", slot=slot, got=None)
     app.extend_group(begin.s(each) for each in more)
     program.effects.put(slot)
     return slot
@@ -89,37 +90,37 @@ def grow(slot: int, more: list[int]) -> int:
 
 @app.task(name="alarm")
 async def alarm(failure: StepFailure, slot: int) -> None:
-    program.note("step", slot=slot, got=failure["step"])
+    program.record("step", slot=slot, got=failure["step"])
     program.effects.put(slot)
 
 
 @app.task(name="clean_up")
 async def clean_up(slot: int) -> None:
-    program.note("step", slot=slot, got=None)
+    program.record("step", slot=slot, got=None)
     program.effects.put(slot)
 
 
 @dataclass(slots=True)
 class Shape:
-    """A workflow, and what has to become of it.
+    """A workflow and its expected result.
 
     Attributes:
-        steps: Of each its slot, the slots of what it comes after, what it is handed, and its fate.
-        state: How the whole ends.
+        steps: For each step: its slot, the slots of its predecessors, the argument that it must get, and its end.
+        state: Expected final state of the workflow.
     """
 
     kind: str
     workflow: Any
-    steps: list[tuple[int, list[int], Any, Fate]] = field(default_factory=list)
+    steps: list[tuple[int, list[int], Any, StepEnd]] = field(default_factory=list)
     state: str = "succeeded"
 
 
 class Shapes:
-    """Draws workflows.
+    """Generates random workflows.
 
     Args:
-        draw: What they are drawn from.
-        slot: Gives a slot that no other has.
+        draw: Source of random numbers.
+        slot: Returns an unused slot.
     """
 
     def __init__(self, draw: random.Random, slot: Callable[[], int]) -> None:
@@ -127,7 +128,7 @@ class Shapes:
         self._slot = slot
 
     def next(self) -> Shape:
-        """Return the next: at home in either queue, and kept, or gone soon after its end."""
+        """Return a new workflow. Its state is stored in a random queue."""
         makers = (self.chain, self.chord, self.stream, self.diamond, self.failing, self.tolerant, self.growing)
         shape = self._draw.choices(makers, (4, 3, 2, 4, 2, 2, 2))[0]()
         if self._draw.random() < 0.5:
@@ -158,23 +159,23 @@ class Shapes:
         return self._of_group("chord", workflow, members, last)
 
     def stream(self) -> Shape:
-        """A group whose members come from a generator, now and then in several batches."""
+        """A group whose members come from a generator. One of ten has so many that it needs several batches."""
         *members, last = self._slots(LARGE if self._draw.random() < 0.1 else 7)
         calls = [self._begin(each) for each in members]
         return self._of_group("stream", group(each for each in calls) | self._call(then.s(last)), members, last)
 
     def growing(self) -> Shape:
-        """A group to which one of its members adds two, which may run before the others."""
+        """A group in which one member adds two others, which may run before the first members."""
         first, second, third, fourth, last = self._slots(5)
         calls = [self._begin(first), self._call(grow.s(second, [third, fourth]))]
         return self._of_group("growing", chord(calls, self._call(then.s(last))), [first, second, third, fourth], last)
 
     def _of_group(self, kind: str, workflow: Any, members: list[int], last: int) -> Shape:
-        steps: list[tuple[int, list[int], Any, Fate]] = [(each, [], None, "done") for each in members]
+        steps: list[tuple[int, list[int], Any, StepEnd]] = [(each, [], None, "done") for each in members]
         return Shape(kind, workflow, [*steps, (last, members, members, "done")])
 
     def diamond(self) -> Shape:
-        """Out to two queues and together again."""
+        """A step, then two steps in different queues, then a step after both."""
         a, b, c, d, e = self._slots(5)
         workflow = (
             Workflow("diamond", kept=SHORT_S)
@@ -184,7 +185,7 @@ class Shapes:
             .step("d", self._call(join.s(d)), after=("b", "c"))
             .on_success(self._call(then.s(e)))
         )
-        steps: list[tuple[int, list[int], Any, Fate]] = [
+        steps: list[tuple[int, list[int], Any, StepEnd]] = [
             (a, [], None, "done"),
             (b, [a], a, "done"),
             (c, [a], a, "done"),
@@ -194,11 +195,11 @@ class Shapes:
         return Shape("diamond", workflow, steps)
 
     def failing(self) -> Shape:
-        """What comes after a failure is skipped; callbacks are told."""
+        """A chain with a step that fails: later steps are skipped, and the callbacks run."""
         a, b, c, d, e = self._slots(5)
         parts = (self._begin(a), self._call(broken.s(b)), self._call(then.s(c)))
         workflow = chain(*parts).on_error(self._call(alarm.s(d))).on_complete(self._call(clean_up.si(e)))
-        steps: list[tuple[int, list[int], Any, Fate]] = [
+        steps: list[tuple[int, list[int], Any, StepEnd]] = [
             (a, [], None, "done"),
             (b, [a], a, "failed"),
             (c, [b], None, "skipped"),
@@ -208,7 +209,7 @@ class Shapes:
         return Shape("failing", workflow, steps, "failed")
 
     def tolerant(self) -> Shape:
-        """What comes after a failure runs all the same, with nothing in the place of the result."""
+        """A chain with a step that fails and `on_failure="continue"`: the next step runs and gets None."""
         a, b, c = self._slots(3)
         workflow = (
             Workflow("tolerant", kept=SHORT_S)

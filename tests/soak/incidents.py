@@ -1,18 +1,20 @@
-"""What was done to whom, read from the conductor's ledger: which extra runs it allows, how long it lasted. Pure.
+"""Read the faults and their effects from the ledgers: which process died, which was cut off, and for how long.
+
+From this it derives which extra runs of tasks are allowed. The functions do no I/O. The events are:
 
 =============================  =====================================================================================
-event                          means
+event                          meaning
 =============================  =====================================================================================
-started                        a process was started in a place
-killed, exited                 it was killed, or it ended by itself with a status
-terminated                     it was asked to end; short tasks must be finished, others may go back
-frozen, thawed                 it was stopped by a signal, and continued
-outage, outage over            Redis could not be reached from a place, or from anywhere
-failover, failover over        another server took over; what was not replicated is lost
-start, end                     of a coroutine that blocks the event loop: the worker settles nothing meanwhile
-(nothing for a second)         the machine stood still: no process ran, whatever it is
-damaged                        a task was damaged on purpose
-unexpected                     something was not as it has to be
+started                        a process was started in a place, such as `worker-1`
+killed, exited                 the process was killed, or exited with a status
+terminated                     the process got SIGTERM; it must finish short tasks, and may return long ones
+frozen, thawed                 the process got SIGSTOP, and SIGCONT
+outage, outage over            Redis was unreachable from one place, or from all
+failover, failover over        another server became primary; writes that were not replicated are lost
+start, end                     run of a coroutine that blocks the event loop, so that the worker settles nothing
+(no event for a second)        the machine was stalled: no process ran
+damaged                        a fault damaged the keys of a task
+unexpected                     a fault did not have the effect that it must have
 =============================  =====================================================================================
 """
 
@@ -25,16 +27,16 @@ from tests.soak.ledger import Event
 from tests.soak.profiles import Leases
 
 BLOCKING = "blocking"
-"""The task that blocks the event loop."""
-STILL_S = 1.0
-"""Seconds without a line from any process, one of which writes five a second, after which no process can have run."""
+"""Name of the task that blocks the event loop."""
+STALL_S = 1.0
+"""Seconds without any event that count as a stall of the machine. A thread of the conductor writes five a second."""
 LAG_S = 1.0
-"""Seconds by which a replica may be behind."""
+"""Maximum replication lag in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time in which something could not be reached, in monotonic seconds."""
+    """A period in which a process could not work or could not reach Redis, in seconds of the monotonic clock."""
 
     start: float
     end: float
@@ -45,12 +47,12 @@ class Window:
         return self.end - self.start
 
     def overlap(self, start: float, end: float) -> float:
-        """Return for how many seconds of a time it lasted."""
+        """Return how many seconds of the period from `start` to `end` are in this window."""
         return max(0.0, min(self.end, end) - max(self.start, start))
 
 
 def merged(windows: Iterable[Window], gap_s: float) -> list[Window]:
-    """Join windows that overlap, or that lie so close that a worker may not have come back in between."""
+    """Join windows that overlap, or with so small a gap that a worker may not have reconnected in between."""
     joined: list[Window] = []
     for window in sorted(windows, key=lambda each: each.start):
         if joined and window.start <= joined[-1].end + gap_s:
@@ -63,15 +65,16 @@ def merged(windows: Iterable[Window], gap_s: float) -> list[Window]:
 
 @dataclass(slots=True, kw_only=True)
 class Process:
-    """One process that took part.
+    """A process of the soak. Times are seconds of the monotonic clock.
 
     Attributes:
-        ended: When it was gone, infinity if it was not.
-        died: Whether it ended otherwise than it was asked to.
-        terminated: When it was asked to end, None if it was not.
-        expects: Which tasks it was asked to end with: `short`, `long` or `storm`.
-        apart: When it could not reach Redis, or could not run.
-        blocked: The same, joined where it may not have come back in between.
+        ended: When the process ended, infinity if it did not.
+        died: Whether it was killed or exited with a status other than 0.
+        terminated: When it got SIGTERM, None if it did not.
+        expects: Why it got SIGTERM: while it ran `short` or `long` tasks, in a signal `storm`, or when it was `idle`.
+        frozen: Periods between SIGSTOP and SIGCONT, and stalls of the machine.
+        apart: Periods in which it could not run or could not reach Redis.
+        blocked: The same periods, joined if it may not have reconnected in between.
     """
 
     place: str
@@ -91,35 +94,36 @@ class Process:
         return self.place.partition("-")[0]
 
     def lost_leases(self, leases: Leases) -> list[Window]:
-        """Return the times so long that others may have taken its tasks meanwhile."""
+        """Return the periods that were so long that other workers may have recovered the tasks of this process."""
         return [each for each in self.blocked if each.length > leases.tolerated_s]
 
 
 @dataclass(slots=True, kw_only=True)
 class Incidents:
-    """All that was done."""
+    """All faults of a soak and their effects."""
 
     processes: dict[int, Process]
     outages: list[Window]
-    """Times when no process could reach Redis, merged."""
+    """Periods in which no process could reach Redis, merged."""
     failovers: list[Window]
-    """When another server took over."""
+    """Periods in which another server became primary."""
     damaged: dict[str, bool]
-    """By id of a task: whether it must be run all the same."""
+    """For the id of each damaged task: whether the task must still run."""
     unexpected: list[str]
+    """Sentences about faults that did not have the effect that they must have."""
     stalls: list[Window]
-    """Times when the machine was stalled."""
+    """Periods in which the machine was stalled."""
 
     @property
     def workers(self) -> list[Process]:
         return [process for process in self.processes.values() if process.role == "worker"]
 
     def down_s(self, start: float, end: float) -> float:
-        """Return for how many seconds of a time span no process could reach Redis."""
+        """Return how many seconds of a period no process could reach Redis."""
         return sum(outage.overlap(start, end) for outage in self.outages)
 
     def takes_task(self, pid: int, start: float, end: float, leases: Leases) -> str:
-        """Return what may have taken a task from a worker between two moments, "" for nothing."""
+        """Return why another worker may have recovered a task of this worker in a period, "" without a reason."""
         process = self.processes.get(pid)
         if process is None:
             return ""
@@ -131,9 +135,9 @@ class Incidents:
         return ""
 
     def forgets(self, start: float, end: float) -> str:
-        """Return which failover may have forgotten what was done between two moments, "" for none.
+        """Return which failover may have lost a write of a period, "" if there was none.
 
-        What was done in the second before it need not have reached the replica.
+        A write in the last second before a failover may be missing on the replica.
         """
         for window in self.failovers:
             if window.start - LAG_S <= end and start <= window.end:
@@ -141,10 +145,9 @@ class Incidents:
         return ""
 
     def allowance(self, leases: Leases, concurrency: int) -> int:
-        """Return how many extra runs are allowed in all.
+        """Return the maximum number of extra runs, not counting those caused by failovers.
 
-        `concurrency` for each worker that died, each time its leases ran out, and each time it was told to end with
-        tasks longer than its grace. What a failover forgets comes on top.
+        It is `concurrency` for each death of a worker, each expiry of its leases, and each SIGTERM.
         """
         count = 0
         for worker in self.workers:
@@ -153,7 +156,7 @@ class Incidents:
 
 
 def read_incidents(events: Sequence[Event], leases: Leases) -> Incidents:
-    """Read what was done from the merged ledgers."""
+    """Read the incidents from the events of the merged ledgers."""
     last_t = events[-1]["t"] if events else 0.0
     processes: dict[int, Process] = {}
     open_outages: dict[int, Event] = {}
@@ -216,9 +219,9 @@ def read_incidents(events: Sequence[Event], leases: Leases) -> Incidents:
     outages += [(each["place"], Window(each["t"], last_t, each["what"])) for each in open_outages.values()]
 
     stalls = [
-        Window(before["t"], after["t"], "the machine stood still")
+        Window(before["t"], after["t"], "the machine was stalled")
         for before, after in itertools.pairwise(events)
-        if after["t"] - before["t"] > STILL_S
+        if after["t"] - before["t"] > STALL_S
     ]
     gap_s = 2 * leases.heartbeat + 0.2
     for process in processes.values():

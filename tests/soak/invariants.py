@@ -1,4 +1,4 @@
-"""All invariants, in their order."""
+"""The list of all invariants, by number."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,13 +31,13 @@ INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
     invariants_state.effects_add_up,
     invariants_bounds.truthful_health,
     invariants_flows.flows_end,
-    invariants_flows.steps_follow,
+    invariants_flows.steps_in_order,
     invariants_limits.places_held,
     invariants_limits.rates_kept,
     invariants_limits.sequences_in_order,
     invariants_rules.one_of_each_key,
-    invariants_rules.iterations_go_on,
-    invariants_rules.one_letter_each,
+    invariants_rules.iterations_continue,
+    invariants_rules.one_dead_letter_each,
     invariants_rules.in_time,
     invariants_limits.urgent_first,
     invariants_rules.nothing_left_over,
@@ -45,6 +45,6 @@ INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
 )
 
 
-def judge(evidence: Evidence) -> list[Verdict]:
-    """Return the verdict of every invariant."""
+def check_invariants(evidence: Evidence) -> list[Verdict]:
+    """Check every invariant."""
     return [invariant(evidence) for invariant in INVARIANTS]

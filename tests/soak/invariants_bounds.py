@@ -1,4 +1,4 @@
-"""Invariants about time and resources: recovery, calls to Redis, health. Pure: from evidence to a verdict."""
+"""Invariants about time and resources: recovery, calls to Redis, health. The functions do no I/O."""
 
 import math
 import signal
@@ -11,40 +11,40 @@ from tests.soak.incidents import Process, Window
 from tests.soak.ledger import Event
 
 SLOW_S = 0.050
-"""Longest call to Redis."""
+"""Maximum duration of a Redis command."""
 BACK_OFF_S = 5.0
-"""Longest pause of a worker's services after Redis could not be reached."""
+"""Maximum pause of a worker's services after Redis was unreachable."""
 RED_S = 10.0
-"""An outage longer than this shows in the health."""
+"""An outage longer than this must make the worker's readiness check fail."""
 GREEN_S = 10.0
-"""Seconds after an outage within which the health is green again."""
+"""Seconds after an outage within which the readiness check must pass again."""
 GROWN_AFTER_S = 15.0
-"""Age of a process from which its use of resources must be flat."""
+"""Age of a process from which its use of resources must stay flat."""
 RSS_KIB = 48 * 1024
-"""Most a process may grow afterwards. What it counts by itself, as the ids it has written, takes some."""
+"""Maximum growth of a process after that age. The soak's own records in the process, such as task ids, need some."""
 THREADS = 12
-"""Threads of a worker besides those of its functions."""
+"""Maximum number of a worker's threads, without the threads that run tasks."""
 BY_POISON = (9, -signal.SIGABRT, -signal.SIGSEGV)
-"""Statuses of a worker that ran the task which takes its process along."""
+"""Exit statuses of a worker that ran the task `poison`, which kills its process."""
 UNREACHED = 1
-"""Status of a process that could not reach Redis when it started."""
+"""Exit status of a process that could not reach Redis when it started."""
 FILES = 96
-"""Descriptors of a process."""
+"""Maximum number of open file descriptors of a process."""
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that a share of all does not exceed; NaN without values."""
+    """Return the smallest value that at least this share of the values does not exceed; NaN without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """A task that was taken back from a worker that went silent.
+    """The recovery of a task whose worker stopped renewing its lease.
 
     Attributes:
-        seconds: From the moment it went silent until the task was available again, but for outages of Redis.
-        limit_s: Most it may have taken.
+        seconds: Time from the last renewal until the task was available again, without outages of Redis.
+        limit_s: Maximum of this time.
     """
 
     task_id: str
@@ -53,7 +53,7 @@ class Recovery:
 
 
 def recoveries(evidence: Evidence) -> list[Recovery]:
-    """Find every task that was taken back, and how long that took."""
+    """Return all recoveries whose duration is known."""
     incidents, leases = evidence.incidents, evidence.profile.leases
     found = []
     taken_back_at: dict[str, float] = {}
@@ -64,21 +64,23 @@ def recoveries(evidence: Evidence) -> list[Recovery]:
         before = [run for run in task.runs if run.started < event["t"]]
         known_t, taken_back_at[task.id] = taken_back_at.get(task.id, -math.inf), event["t"]
         if not before or before[-1].started < known_t:
-            continue  # its worker died before the function was called: when, is not known
+            continue  # its worker died before it called the function, at an unknown time
         silent_at = _silent_at(incidents.processes.get(before[-1].pid), before[-1].started, event["t"], evidence)
         if silent_at is None:
-            continue  # nobody went silent: invariant 6 has something to say
+            continue  # no worker stopped renewing leases: invariant 6 reports this task
         down_s = incidents.down_s(silent_at, event["t"])
-        limit_s = leases.takeover_s + 1.0 + (BACK_OFF_S if down_s else 0.0)  # cut to whole seconds twice
+        limit_s = (
+            leases.takeover_s + 1.0 + (BACK_OFF_S if down_s else 0.0)
+        )  # leases are truncated to whole seconds twice
         found.append(Recovery(task.id, event["t"] - silent_at - down_s, limit_s))
     return found
 
 
 def _silent_at(process: Process | None, started: float, until: float, evidence: Evidence) -> float | None:
-    """Return since when, at the latest, a process could not renew a lease that it held.
+    """Return the latest time from which a process may have been unable to renew a lease; None if it always could.
 
-    What lasted as long as a lease and the grace took it, whatever came later. Of several shorter times the last one
-    counts, and the end of the process before them: it may have renewed its lease in between.
+    If the process was cut off for as long as lease and grace, the lease was lost in that period. Several shorter
+    periods can also lose it together: the process may have renewed the lease in between, so the last period counts.
     """
     if process is None:
         return None
@@ -96,9 +98,9 @@ def _silent_at(process: Process | None, started: float, until: float, evidence: 
 
 
 def _unexplained(evidence: Evidence) -> list[str]:
-    """Find the tasks that were taken back although no worker ended or was out of touch in all the time before.
+    """Return tasks that were recovered although no worker died, stopped or was cut off in the time before.
 
-    Whose the task was is not known where its function was not called.
+    This considers all workers, because the owner of a task is unknown if its function was not called.
     """
     incidents, reach_s = evidence.incidents, evidence.profile.leases.takeover_s + 1.0 + BACK_OFF_S
     windows = [*incidents.outages, *incidents.failovers, *incidents.stalls]
@@ -117,7 +119,7 @@ def _unexplained(evidence: Evidence) -> list[str]:
 
 
 def bounded_recovery(evidence: Evidence) -> Verdict:
-    """11: a lost worker's task is available again within lease + grace + interval of the recoverer, and no other is."""
+    """11: tasks of a lost worker are recovered within lease + grace + the recoverer's interval. No others are."""
     verdict = Verdict(number=11, title="each recovery within lease + grace + interval")
     found = recoveries(evidence)
     for recovery in found:
@@ -128,7 +130,7 @@ def bounded_recovery(evidence: Evidence) -> Verdict:
                 recovery.task_id,
             )
     for task_id in _unexplained(evidence):
-        verdict.fail(f"{task_id} was taken back, and no worker had gone silent", task_id)
+        verdict.fail(f"{task_id} was recovered although no worker was lost", task_id)
     seconds = [recovery.seconds for recovery in found]
     verdict.figures["recoveries"] = len(found)
     if found:
@@ -142,10 +144,10 @@ def bounded_recovery(evidence: Evidence) -> Verdict:
 
 
 def flat_and_quick(evidence: Evidence) -> Verdict:
-    """12: threads, descriptors and memory stay flat, and no call keeps Redis longer than 50 ms.
+    """12: threads, descriptors and memory stay flat, and no command takes Redis more than 50 ms.
 
-    Of the time of a call, what Redis was kept from a processor about that second is not the call's. Who notes that may
-    be late on a busy machine as well.
+    The time that Redis waited for a processor around that second is subtracted. The measurement of these waits may be
+    late on a busy machine, too.
     """
     verdict = Verdict(number=12, title="resources stay flat; no Redis call over 50 ms")
     samples: dict[int, list[Event]] = defaultdict(list)
@@ -190,26 +192,32 @@ def flat_and_quick(evidence: Evidence) -> Verdict:
         net = max(0.0, call["seconds"] - waited_s)
         longest, own = max(longest, call["seconds"]), max(own, net)
         if net > SLOW_S:
-            verdict.fail(f"{call['what']} took {call['seconds'] * 1000:.0f} ms, {net * 1000:.0f} of them its own")
-    verdict.figures |= {"longest call ms": round(longest * 1000, 1), "longest call's own ms": round(own * 1000, 1)}
+            verdict.fail(
+                f"{call['what']} took {call['seconds'] * 1000:.0f} ms, "
+                f"{net * 1000:.0f} ms without waiting for a processor"
+            )
+    verdict.figures |= {
+        "longest call ms": round(longest * 1000, 1),
+        "without waiting for a processor ms": round(own * 1000, 1),
+    }
     if not samples:
-        verdict.fail("nobody looked at the processes")
+        verdict.fail("the monitor measured no process")
     return verdict
 
 
 def _unix_windows(events: Sequence[Event], what: str) -> list[tuple[float, float]]:
-    """Return begin and end of outages of one kind in Unix seconds. A call that Redis was frozen in is not slow."""
+    """Return start and end of each outage of one kind, in Unix seconds."""
     begun = {event["key"]: event["unix"] for event in events if event["event"] == "outage" and event["what"] == what}
     ended = {event["key"]: event["unix"] for event in events if event["event"] == "outage over"}
     return [(start, ended.get(key, math.inf)) for key, start in begun.items()]
 
 
 def truthful_health(evidence: Evidence) -> Verdict:
-    """15: a worker that cannot reach Redis for more than 10 s says so, and is well again within 10 s afterwards.
+    """15: a worker's readiness check fails in an outage of more than 10 s, and passes within 10 s after it.
 
-    Unless keys of a queue were damaged meanwhile: that is mended once Redis can be reached, and told until then.
+    It may fail for longer if keys of a queue were damaged, until the worker has repaired them.
     """
-    verdict = Verdict(number=15, title="health red in outages over 10 s, green within 10 s after")
+    verdict = Verdict(number=15, title="readiness fails in outages over 10 s, and recovers within 10 s")
     asked: dict[int, list[Event]] = defaultdict(list)
     for event in evidence.history.events:
         if event["event"] == "health":
@@ -219,15 +227,17 @@ def truthful_health(evidence: Evidence) -> Verdict:
     for process in evidence.incidents.workers:
         for position, window in enumerate(process.blocked):
             is_frozen = any(window.overlap(each.start, each.end) for each in process.frozen)
-            window = Window(max(window.start, process.started), window.end, window.what)  # what it has seen of it
+            window = Window(max(window.start, process.started), window.end, window.what)  # the part in its lifetime
             if is_frozen or window.length <= RED_S or process.ended < window.end:
                 continue
             outages += 1
             during = [each for each in asked[process.pid] if window.start <= each["asked"] <= window.end]
             if during and all(each["status"] == 200 for each in during):
-                verdict.fail(f"{process.place} said it was well for all of {window.length:.0f} s ({window.what})")
-            if not during and any(each["asked"] < window.start for each in asked[process.pid]):  # else it never started
-                verdict.fail(f"nobody asked {process.place} during {window.length:.0f} s ({window.what})")
+                verdict.fail(f"{process.place} was ready for all of {window.length:.0f} s ({window.what})")
+            if not during and any(
+                each["asked"] < window.start for each in asked[process.pid]
+            ):  # else it was still starting
+                verdict.fail(f"the monitor did not ask {process.place} for {window.length:.0f} s ({window.what})")
             later = process.blocked[position + 1 :]
             undisturbed = window.end + GREEN_S <= min(
                 process.ended, process.terminated or math.inf, later[0].start if later else math.inf
@@ -235,24 +245,24 @@ def truthful_health(evidence: Evidence) -> Verdict:
             after = [each for each in asked[process.pid] if window.end < each["t"] <= window.end + GREEN_S]
             undisturbed = undisturbed and not any(window.start - GREEN_S <= t <= window.end + GREEN_S for t in harmed)
             if undisturbed and not any(each["status"] == 200 for each in after):
-                verdict.fail(f"{process.place} was not well again {GREEN_S:.0f} s after {window.what}")
+                verdict.fail(f"{process.place} was not ready again {GREEN_S:.0f} s after {window.what}")
     verdict.figures["outages over 10 s"] = outages
     verdict.figures["samples"] = sum(map(len, asked.values()))
     return verdict
 
 
 def _was_redis_away(evidence: Evidence, process: Process) -> bool:
-    """Whether a process could not always reach a Redis that takes writes while it lived."""
+    """Whether Redis was unreachable for a process, or accepted no writes, at some time in the process's life."""
     windows = [*process.blocked, *evidence.incidents.failovers]
     return any(window.overlap(process.started, process.ended) > 0 for window in windows)
 
 
 def as_expected(evidence: Evidence) -> Verdict:
-    """0: what faults did had the effect it has to have; who was asked to end exited with 0, and no other exited.
+    """0: each fault had its effect, processes exited with 0 after SIGTERM, and no other process exited.
 
-    But for a worker that was killed by the task it ran, and one that could not reach Redis when it started.
+    Exceptions: a worker that its task killed, and a process that could not reach Redis when it started.
     """
-    verdict = Verdict(number=0, title="faults took effect; processes exited only if asked to, and then with 0")
+    verdict = Verdict(number=0, title="faults took effect; processes exited only after SIGTERM, and with 0")
     for sentence in evidence.incidents.unexpected:
         verdict.fail(sentence)
     poisoned = {run.pid for run in evidence.history.runs if run.name == "poison" and run.ended is None}
@@ -264,13 +274,13 @@ def as_expected(evidence: Evidence) -> Verdict:
         if process.status in BY_POISON and process.pid in poisoned:
             continue
         if process.terminated is not None:
-            verdict.fail(f"{process.place} was asked to end and exited with {process.status}")
+            verdict.fail(f"{process.place} exited with {process.status} after SIGTERM")
         elif process.status != UNREACHED or not _was_redis_away(evidence, process):
             age_s = process.ended - process.started
-            verdict.fail(f"{process.place} exited with {process.status} by itself, {age_s:.1f} s after its start")
-    verdict.figures["asked to end"] = asked
+            verdict.fail(f"{process.place} exited with {process.status} {age_s:.1f} s after its start, without SIGTERM")
+    verdict.figures["terminated"] = asked
     stalls = evidence.incidents.stalls
     if stalls:
-        verdict.figures["machine stood still"] = len(stalls)
-        verdict.figures["longest s"] = round(max(stall.length for stall in stalls), 1)
+        verdict.figures["stalls of the machine"] = len(stalls)
+        verdict.figures["longest stall s"] = round(max(stall.length for stall in stalls), 1)
     return verdict

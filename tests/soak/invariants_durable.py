@@ -1,4 +1,4 @@
-"""Invariants about durable tasks: results and signals. Pure: from evidence to a verdict."""
+"""The invariant about durable tasks: results of steps, and signals. The functions do no I/O."""
 
 import math
 from collections import defaultdict
@@ -10,9 +10,9 @@ SIGNALS = ("first signal", "second signal")
 
 
 def steps_and_signals(evidence: Evidence) -> Verdict:
-    """27: no run that began after a step's result was known runs the step again; each signal arrives once.
+    """27: a step does not run again after its result was stored, and each signal is received once.
 
-    All runs of a task get the same results. No run misses a signal that was acknowledged before the run began.
+    All runs of a task get the same results. A run receives each signal that was acknowledged before the run began.
     """
     verdict = Verdict(number=27, title="no step ran after its result was stored, and no signal was lost or doubled")
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -48,6 +48,6 @@ def steps_and_signals(evidence: Evidence) -> Verdict:
             started = began.get((run["pid"], run["run"]), missed_at)
             lost = [value for value, at in sent.items() if at < started and value not in got]
             if lost:
-                verdict.fail(f"{task_id} missed {lost}, which had arrived", task_id)
+                verdict.fail(f"{task_id} did not receive {lost}, which were acknowledged", task_id)
     verdict.figures |= {"durable tasks": len(by_task), "waits": waits, "signals received": received}
     return verdict

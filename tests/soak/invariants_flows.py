@@ -1,4 +1,4 @@
-"""Invariants about workflows: that they end, that no step is lost or early. Pure: from evidence to a verdict."""
+"""Invariants about workflows: each one ends, and no step is lost or starts too early. The functions do no I/O."""
 
 import math
 
@@ -13,14 +13,14 @@ def steps_of(evidence: Evidence) -> dict[int, Task]:
 
 
 def flows_end(evidence: Evidence) -> Verdict:
-    """16: each workflow ends as it has to, and with it each of its steps; those that are kept say so.
+    """16: each workflow and each of its steps ends in the expected state.
 
-    Of a workflow whose enqueue got no answer not all members of a group need have been sent: it ends in any way, or it
-    never was.
+    The state of a workflow is checked if the workflow still exists. If its enqueue got no response, the workflow may be
+    incomplete or missing. Then it may end in any state.
     """
-    verdict = Verdict(number=16, title="each workflow ended as it had to, with each of its steps")
+    verdict = Verdict(number=16, title="each workflow and each of its steps ended in the expected state")
     steps, archived = steps_of(evidence), evidence.archived
-    told = kept = 0
+    acknowledged = kept = 0
     for flow in evidence.history.flows.values():
         state = evidence.workflows.get(flow.id, "")
         if flow.answer == "refused":
@@ -29,31 +29,31 @@ def flows_end(evidence: Evidence) -> Verdict:
             verdict.fail(f"{flow.kind} {flow.id} ({flow.answer}) is still {state}", flow.id)
         if flow.answer != "acknowledged":
             continue
-        told += 1
+        acknowledged += 1
         if flow.is_kept:
             kept += 1
             if state != flow.state:
-                verdict.fail(f"{flow.kind} {flow.id} had to end as {flow.state} and is {state or 'gone'}", flow.id)
+                verdict.fail(f"{flow.kind} {flow.id} is {state or 'deleted'}, expected {flow.state}", flow.id)
         for step in flow.steps:
             task = steps.get(step.slot)
-            fate = "skipped" if task is None else "failed" if task.id in archived else "done"
-            if fate == "done" and task is not None and not task.has_succeeded:
-                fate = "lost"
-            if fate != step.fate:
+            end = "skipped" if task is None else "failed" if task.id in archived else "done"
+            if end == "done" and task is not None and not task.has_succeeded:
+                end = "lost"
+            if end != step.end:
                 verdict.fail(
-                    f"step {step.slot} of {flow.kind} {flow.id} had to be {step.fate} and is {fate}",
+                    f"step {step.slot} of {flow.kind} {flow.id} is {end}, expected {step.end}",
                     flow.id if task is None else task.id,
                 )
-    verdict.figures |= {"workflows": told, "looked at in the end": kept}
+    verdict.figures |= {"workflows": acknowledged, "states checked": kept}
     verdict.figures["steps run"] = len(steps)
     return verdict
 
 
-def steps_follow(evidence: Evidence) -> Verdict:
-    """17: a step starts after what it comes after was settled, and is handed its results.
+def steps_in_order(evidence: Evidence) -> Verdict:
+    """17: a step starts after its predecessors were settled, and gets their results.
 
-    What no worker was told to be lost may have been settled once its function had returned, and not before; what has
-    failed for good, once its last attempt had.
+    The ledgers do not contain the exact time at which a step was settled. It is not before its function returned, or,
+    for a failed step, not before the end of its last attempt.
     """
     verdict = Verdict(number=17, title="each step began after its predecessors were settled, with their results")
     steps = steps_of(evidence)
@@ -65,18 +65,18 @@ def steps_follow(evidence: Evidence) -> Verdict:
                 continue
             began = task.runs[0].started
             for slot in step.after:
-                settled = _settled_at(steps.get(slot), _fate(flow, slot))
+                settled = _settled_at(steps.get(slot), _expected_end(flow, slot))
                 compared += 1
                 if began < settled:
                     verdict.fail(
-                        f"step {step.slot} of {flow.kind} {flow.id} began at {began:.3f}, and step {slot} before it "
-                        f"ended at {settled:.3f}",
+                        f"step {step.slot} of {flow.kind} {flow.id} began at {began:.3f}, before its predecessor "
+                        f"{slot} ended at {settled:.3f}",
                         task.id,
                     )
             for run in task.runs:
                 if run.got != step.got and (run.got is not None or run.how == "end"):
                     verdict.fail(
-                        f"step {step.slot} of {flow.kind} {flow.id} was handed {str(run.got)[:80]}, "
+                        f"step {step.slot} of {flow.kind} {flow.id} got {str(run.got)[:80]}, "
                         f"expected {str(step.got)[:80]}",
                         task.id,
                     )
@@ -84,15 +84,15 @@ def steps_follow(evidence: Evidence) -> Verdict:
     return verdict
 
 
-def _fate(flow: Flow, slot: int) -> str:
-    return next(step.fate for step in flow.steps if step.slot == slot)
+def _expected_end(flow: Flow, slot: int) -> str:
+    return next(step.end for step in flow.steps if step.slot == slot)
 
 
-def _settled_at(task: Task | None, fate: str) -> float:
-    """Return the first moment at which a step can have been settled; infinity for one that never was."""
+def _settled_at(task: Task | None, end: str) -> float:
+    """Return the earliest time at which a step can have been settled; infinity if it was not."""
     if task is None:
         return math.inf
-    if fate == "failed":
+    if end == "failed":
         ends = [run.ended or run.started for run in task.runs[-1:]]
     else:
         ends = [run.ended for run in task.runs if run.how == "end" and run.ended is not None]

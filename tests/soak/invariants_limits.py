@@ -1,4 +1,4 @@
-"""Invariants about limits: how many run at once, how often they start, in which order. Pure: evidence to a verdict."""
+"""Invariants about limits: concurrency, rates, sequences and priorities. The functions do no I/O."""
 
 import itertools
 import math
@@ -12,11 +12,11 @@ from tests.soak.ledger import Run, Task
 from tests.soak.limits import LIMITS, SEQUENCES, Bucket, Places, Window
 
 CLOCK_S = 0.002
-"""Redis counts whole milliseconds, and a start is told in them."""
+"""Tolerance in seconds: Redis and the recorded start times use whole milliseconds."""
 
 
 def _limited(evidence: Evidence, kind: type) -> Iterable[tuple[Task, tuple[str, ...], Places | Bucket | Window]]:
-    """Return each limited task with each of its limits of a kind, and the slot of that."""
+    """Return (task, slot, limit) for each limit of this kind. A slot is what the limit counts: task, queue and key."""
     for task in evidence.history.tasks.values():
         for number, limit in enumerate(LIMITS.get(task.name, ())):
             if isinstance(limit, kind) and task.runs:
@@ -26,12 +26,13 @@ def _limited(evidence: Evidence, kind: type) -> Iterable[tuple[Task, tuple[str, 
 
 
 def places_held(evidence: Evidence) -> Verdict:
-    """18: never more run at once than a limit has places.
+    """18: never more tasks run at once than their concurrency limit allows.
 
-    A run counts from its start until its function is over, or its worker is cut off for longer than a lease: then its
-    place goes to another, and it may go on beside that one until it notices. A failover forgets who holds one.
+    A run counts from its start to the end of its function, or until its worker has been cut off for longer than a
+    lease: then another task gets the place, and both may run until the worker notices. Runs around a failover do not
+    count, because the new primary may not know who holds a place.
     """
-    verdict = Verdict(number=18, title="never more at once than a limit has places, of each key as well")
+    verdict = Verdict(number=18, title="never more at once than a concurrency limit allows, also for each key")
     spans: dict[tuple[str, ...], list[tuple[float, float, Task]]] = defaultdict(list)
     places: dict[tuple[str, ...], int] = {}
     for task, slot, limit in _limited(evidence, Places):
@@ -52,7 +53,7 @@ def places_held(evidence: Evidence) -> Verdict:
             running += step
             most = max(most, running)
             if running > places[slot]:
-                verdict.fail(f"{running} of {slot} ran at {t:.3f}, {places[slot]} may", task_id)
+                verdict.fail(f"{running} of {slot} ran at {t:.3f}, {places[slot]} are allowed", task_id)
                 break
         full += most == places[slot]
     verdict.figures |= {"runs": runs, "slots": len(spans), "slots that were full": full}
@@ -60,12 +61,12 @@ def places_held(evidence: Evidence) -> Verdict:
 
 
 def rates_kept(evidence: Evidence) -> Verdict:
-    """19: in no span of time more starts than a rate allows.
+    """19: in no period more tasks start than their rate limit allows.
 
-    A start is when a worker took the task, by Redis's clock, which its function asks for; one that could not be asked
-    for is left out. After a failover a rate begins anew.
+    The start of a run is when a worker took the task, by Redis's clock. The function reads this time from Redis; a run
+    is ignored if that fails. After a failover the rate starts with a full bucket.
     """
-    verdict = Verdict(number=19, title="in no span of time more starts than a rate allows")
+    verdict = Verdict(number=19, title="in no period more starts than a rate limit allows")
     starts: dict[tuple[str, ...], dict[tuple[float, str], int]] = defaultdict(dict)
     limits: dict[tuple[str, ...], Bucket | Window] = {}
     unknown = 0
@@ -88,7 +89,7 @@ def rates_kept(evidence: Evidence) -> Verdict:
             _check_window(verdict, slot, limit, ordered, [*resets_from, *resets])
         else:
             waited += _check_bucket(verdict, slot, limit, ordered, list(zip(resets_from, resets, strict=True)))
-    verdict.figures |= {"starts": sum(map(len, starts.values())), "that found no more than a token": waited}
+    verdict.figures |= {"starts": sum(map(len, starts.values())), "that left less than a token": waited}
     verdict.figures["unknown"] = unknown
     return verdict
 
@@ -101,7 +102,9 @@ def _check_window(
         if any(math.floor(reset / limit.period_s) == period for reset in resets):
             continue
         if len(found) > limit.number:
-            verdict.fail(f"{len(found)} of {slot} started in {limit.period_s} s, {limit.number} may", found[-1][2])
+            verdict.fail(
+                f"{len(found)} of {slot} started in {limit.period_s} s, {limit.number} are allowed", found[-1][2]
+            )
 
 
 def _check_bucket(
@@ -111,7 +114,7 @@ def _check_bucket(
     starts: list[tuple[float, int, str]],
     resets: list[tuple[float, float]],
 ) -> int:
-    """Fill and empty a bucket, which goes below nothing only if some span had more than its share."""
+    """Replay the starts on a token bucket. The level becomes negative only if the rate was exceeded in some period."""
     level, last, scarce = float(limit.burst), -math.inf, 0
     for at, cost, task_id in starts:
         if any(start <= at and last <= end for start, end in resets):
@@ -120,15 +123,16 @@ def _check_bucket(
         last = at
         scarce += level < 1
         if level < -CLOCK_S * limit.tokens:
-            verdict.fail(f"{slot} started {-level:.3f} more than its rate allows, at {at:.3f}", task_id)
+            verdict.fail(f"{slot} used {-level:.3f} tokens more than its rate allows, at {at:.3f}", task_id)
             level = 0.0
     return scarce
 
 
 def sequences_in_order(evidence: Evidence) -> Verdict:
-    """20: of a sequence one task at a time is at work, in the order in which they were enqueued.
+    """20: tasks of a sequence run one at a time, in the order in which they were enqueued.
 
-    Of two that were enqueued at the same time either may be first. A failover forgets whose turn it is.
+    Two tasks that were enqueued at the same time may run in either order. Tasks around a failover are ignored, because
+    the new primary may not know the order.
     """
     verdict = Verdict(number=20, title="sequences one at a time and in order, retries included")
     by_key: dict[tuple[str, str, str], list[Task]] = defaultdict(list)
@@ -144,7 +148,7 @@ def sequences_in_order(evidence: Evidence) -> Verdict:
             if evidence.incidents.forgets(before.runs[0].started, task.runs[0].started):
                 continue
             if task.runs[0].started < until:
-                verdict.fail(f"{before.id} and {task.id} of {key} were at work at the same time", task.id)
+                verdict.fail(f"{before.id} and {task.id} of {key} ran at the same time", task.id)
         known = sorted((task for task in tasks if task.is_acknowledged), key=lambda task: task.answered_at)
         latest: Task | None = None
         position = 0
@@ -159,23 +163,23 @@ def sequences_in_order(evidence: Evidence) -> Verdict:
             pairs += 1
             forgotten = evidence.incidents.forgets(latest.attempted_at, latest.runs[0].started)
             if task.runs[0].started < latest.runs[0].started and not forgotten:
-                verdict.fail(f"{task.id} of {key} began before {latest.id}, which was enqueued before it", task.id)
+                verdict.fail(f"{task.id} of {key} began before {latest.id}, which was enqueued earlier", task.id)
     verdict.figures |= {"sequences": len(by_key), "tasks compared": pairs, "with several runs": retried}
     return verdict
 
 
 def first_run(task: Task) -> Run | None:
-    """Return the first run of a task if it is its first attempt and says when it was taken."""
+    """Return the first run of a task if it is the first attempt and the time when a worker took the task is known."""
     if not task.runs or task.runs[0].attempt != 1 or task.runs[0].taken is None:
         return None
     return task.runs[0]
 
 
 def urgent_first(evidence: Evidence) -> Verdict:
-    """25: while a task waits, none of a lower band is taken from its queue.
+    """25: no worker takes a task while a task with a higher priority band waits in the same queue.
 
-    But for what may stand in front of it: what a worker gave back that stopped or got it too late, and what waited for
-    a minute.
+    Exceptions are tasks that a worker returned to the head of the queue, because it stopped or got the task too late,
+    and tasks that waited for a minute.
     """
     verdict = Verdict(number=25, title="no task is taken while one of a higher band waits")
     unix_s = evidence.unix_s
@@ -211,9 +215,9 @@ def urgent_first(evidence: Evidence) -> Verdict:
             overtaken += any(
                 lower < band and its_known_s < known_s for lower, its_known_s, _, _ in found[position + 1 :]
             )
-    verdict.figures |= {"tasks": sum(map(len, by_queue.values())), "compared": compared, "that overtook": overtaken}
+    verdict.figures |= {"tasks": sum(map(len, by_queue.values())), "compared": compared, "overtook another": overtaken}
     return verdict
 
 
 OLD_S = 55.0
-"""Seconds after which a task that waits is let in between urgent ones, and some more."""
+"""Seconds after which a waiting task may start before more urgent ones: a minute, minus a tolerance."""

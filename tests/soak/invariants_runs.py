@@ -1,4 +1,4 @@
-"""Invariants about runs: who ran what, when, and how often. Pure: from evidence to a verdict."""
+"""Invariants about runs: which worker ran a task, when, and how often. The functions do no I/O."""
 
 import itertools
 import math
@@ -7,14 +7,14 @@ from collections import defaultdict
 from tests.soak.evidence import Evidence, Verdict
 from tests.soak.incidents import Process
 from tests.soak.ledger import Run, Task
-from tests.soak.limits import WALKS
+from tests.soak.limits import ITERATING
 
 
 def extra_runs(evidence: Evidence) -> Verdict:
-    """6: a task runs again only where a fault explains it, and no more often in all than faults allow.
+    """6: a fault explains each extra run, and there are at most as many extra runs as the faults allow.
 
-    A retry after a failure of the function itself is none of these. What explains a further run is that the process of
-    the run before died, could not reach Redis or could not run for longer than its lease lasts, or was told to end.
+    A retry after an exception of the function is not an extra run. An extra run is explained if the process of the run
+    before died, was cut off from Redis or frozen for longer than its lease, or got SIGTERM.
     """
     verdict = Verdict(number=6, title="extra runs are explained and within the allowance")
     incidents, leases = evidence.incidents, evidence.profile.leases
@@ -27,14 +27,14 @@ def extra_runs(evidence: Evidence) -> Verdict:
             if before.how == "raised" and before.outcome == "retried" and before.lost_at is None:
                 continue
             if before.outcome == "waiting":
-                continue  # it goes on
+                continue  # a durable task that waited and now continues
             used += 1
             reason = incidents.takes_task(before.pid, before.started, run.started, leases)
             if not reason and (reason := incidents.forgets(before.started, before.ended or run.started)):
                 forgotten += 1
             if before.outcome == "requeued":
                 process = incidents.processes.get(before.pid)
-                reason = "it was told to end" if process is not None and process.terminated is not None else ""
+                reason = "its process got SIGTERM" if process is not None and process.terminated is not None else ""
                 if process is not None and process.expects == "short" and task.name not in LONG:
                     reason = reason if _grace_was_cut(process, before) else ""
             if reason:
@@ -54,22 +54,22 @@ def extra_runs(evidence: Evidence) -> Verdict:
 
 
 def _grace_was_cut(process: Process, run: Run) -> bool:
-    """Whether Redis was away after a worker had been told to end: a task that it asked for just before came late."""
+    """Whether Redis was unreachable after the worker got SIGTERM, so that a task may have come too late to finish."""
     if process.terminated is None or run.outcome_at is None:
         return False
     return any(window.overlap(process.terminated, run.outcome_at) > 0 for window in process.blocked)
 
 
-LONG = ("long", "along", "stubborn", "blocking", "stumbling", *WALKS)
-"""Tasks that may not end within the grace of a worker that stops, and those that stop in between."""
+LONG = ("long", "along", "stubborn", "blocking", "stumbling", *ITERATING)
+"""Tasks that may take longer than the shutdown grace of a worker, and tasks that can stop between two items."""
 
 
 def owners_only(evidence: Evidence) -> Verdict:
-    """7: only its owner changes a task: a run is told that it lost its task only if another took the task over.
+    """7: a run loses its task only if another worker took the task.
 
-    The other is a later run, or the recoverer that archived the task as the last of its attempts.
+    That worker ran the task later, or archived it because no attempt was left.
     """
-    verdict = Verdict(number=7, title="nobody but its owner changed a task")
+    verdict = Verdict(number=7, title="only its owner changed a task")
     lost = 0
     archived, leases = evidence.archived, evidence.profile.leases
     for task in evidence.history.tasks.values():
@@ -82,13 +82,13 @@ def owners_only(evidence: Evidence) -> Verdict:
             if position < len(task.runs) - 1 or task.id in archived:
                 continue
             if evidence.incidents.takes_task(run.pid, run.started, run.lost_at, leases):
-                continue  # it gave the task up by itself; whether its last word arrived it could not learn
+                continue  # the worker gave the task up by itself; its last request may or may not have arrived
             if not task.is_acknowledged and evidence.incidents.forgets(run.started, run.lost_at):
-                continue  # the new primary never had the task, and nobody was told that it is safe
+                continue  # the new primary never had the task, whose enqueue was not acknowledged
             others = sorted({before.who for before in task.runs[:position]})
             verdict.fail(
-                f"{task.id} ({task.name}) was taken from {run.who} at {run.lost_at:.2f}, and nobody ran it since; "
-                f"it ran before on {others}",
+                f"{task.id} ({task.name}) was taken from {run.who} at {run.lost_at:.2f}, but no worker ran it "
+                f"afterwards; workers that ran it before: {others}",
                 task.id,
             )
     verdict.figures["runs that lost their task"] = lost
@@ -96,8 +96,8 @@ def owners_only(evidence: Evidence) -> Verdict:
 
 
 def bounded_runs(evidence: Evidence) -> Verdict:
-    """8: no task runs more often than its retries allow, not counting runs that were given back or waited."""
-    verdict = Verdict(number=8, title="at most max_retry + 1 runs, and one for each time it was given back or waited")
+    """8: no task runs more often than its retries allow. Runs that waited or returned the task do not count."""
+    verdict = Verdict(number=8, title="at most max_retry + 1 runs, plus one for each return to the queue or wait")
     most = 0
     for task in evidence.history.tasks.values():
         if task.id in evidence.incidents.damaged or task.name not in evidence.max_retry:
@@ -109,13 +109,13 @@ def bounded_runs(evidence: Evidence) -> Verdict:
         if len(task.runs) > limit:
             verdict.fail(f"{task.id} ({task.name}) ran {len(task.runs)} times, {limit} are allowed", task.id)
         if task.facts.get("hopeless") and task.is_acknowledged and task.id not in evidence.archived:
-            verdict.fail(f"{task.id} ({task.name}) cannot succeed, and was not archived", task.id)
+            verdict.fail(f"{task.id} ({task.name}) cannot succeed, but was not archived", task.id)
     verdict.figures["most runs of a task"] = most
     return verdict
 
 
 def bounded_concurrency(evidence: Evidence) -> Verdict:
-    """9: no worker runs more tasks at a time than its concurrency; at most one of a unique key runs."""
+    """9: no worker runs more tasks at a time than its concurrency, and no two tasks of a unique key run at once."""
     verdict = Verdict(number=9, title="at most `concurrency` runs at a time, one of each unique key")
     incidents = evidence.incidents
     by_process: dict[int, list[Run]] = defaultdict(list)
@@ -148,13 +148,16 @@ def bounded_concurrency(evidence: Evidence) -> Verdict:
 
 
 def _over_at(run: Run, gone: float) -> float:
-    """Return when a function was over. One told to end between its return and its last line wrote only its outcome."""
+    """Return when a function ended. `gone`: when its process ended.
+
+    A run that was interrupted after the function returned may have recorded only its outcome.
+    """
     ends = [each for each in (run.ended, run.outcome_at, run.lost_at) if each is not None]
     return run.ended if run.ended is not None else min([*ends, gone])
 
 
 def owned_until(evidence: Evidence, task: Task, position: int) -> float:
-    """Return when a run was no longer the owner of its task: it ended, died, or another took over."""
+    """Return until when a run owned its task: until it ended, its process died, or another worker took the task."""
     run = task.runs[position]
     process = evidence.incidents.processes.get(run.pid)
     ends = [run.ended if run.ended is not None else math.inf]

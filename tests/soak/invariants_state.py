@@ -1,4 +1,4 @@
-"""Invariants about what Redis holds, and about what became of each task. Pure: from evidence to a verdict."""
+"""Invariants about the content of Redis and the final state of each task. The functions do no I/O."""
 
 from tests.soak.effects import value_of
 from tests.soak.evidence import Evidence, Verdict
@@ -7,8 +7,8 @@ ENDS = ("archived", "completed")
 
 
 def one_place(evidence: Evidence) -> Verdict:
-    """1: every task hash is in exactly the structure its state names, and a lock belongs to a task that is there."""
-    verdict = Verdict(number=1, title="every task is in exactly the structure its state names; no lock is left over")
+    """1: every task id is in the list or set of its state and in no other. Every lock belongs to an existing task."""
+    verdict = Verdict(number=1, title="every task is in exactly the list or set of its state; no lock is left over")
     count = 0
     for queue in evidence.queues.values():
         count += len(queue.tasks)
@@ -19,34 +19,36 @@ def one_place(evidence: Evidence) -> Verdict:
             verdict.fail(f"{queue.name}: {place} lists {task_id}, which has no hash", task_id)
         for lock, holder in queue.locks.items():
             if holder not in queue.tasks:
-                verdict.fail(f"{queue.name}: {lock} is held by {holder}, which is gone", holder)
+                verdict.fail(f"{queue.name}: {lock} is held by {holder}, which was deleted", holder)
     verdict.figures["hashes"] = count
     return verdict
 
 
 def active_is_leased(evidence: Evidence) -> Verdict:
-    """2: active and leased are the same ids, whenever somebody looks in one step. Damage of one queue is left out."""
-    verdict = Verdict(number=2, title="active tasks are leased, and leased ones are active")
+    """2: in each sample, the active tasks are exactly the tasks with a lease. Damaged tasks are ignored."""
+    verdict = Verdict(number=2, title="exactly the active tasks have leases")
     looks = 0
     for event in evidence.history.events:
         if event["event"] == "leases":
             looks += 1
             others = [task_id for task_id in event["differ"] if task_id not in evidence.incidents.damaged]
             if others:
-                verdict.fail(f"{event['queue']} at {event['t']:.1f}: only one of both for {others[:3]}", others[0])
+                verdict.fail(
+                    f"{event['queue']} at {event['t']:.1f}: {others[:3]} only active or only leased", others[0]
+                )
     for queue in evidence.queues.values():
         active = {task.id for task in queue.tasks.values() if task.state == "active"}
         if active != set(queue.leased):
-            verdict.fail(f"{queue.name}: at rest active {sorted(active)[:3]}, leased {queue.leased[:3]}")
+            verdict.fail(f"{queue.name}: in the end active {sorted(active)[:3]}, leased {queue.leased[:3]}")
     if not looks:
-        verdict.fail("nobody looked")
-    verdict.figures["looks"] = looks
+        verdict.fail("the monitor took no sample")
+    verdict.figures["samples"] = looks
     return verdict
 
 
 def at_rest(evidence: Evidence) -> Verdict:
-    """3: at rest nothing is pending, active, leased, or due."""
-    verdict = Verdict(number=3, title="at rest nothing is pending, active or leased")
+    """3: in the end no task is pending, active, leased, scheduled or in retry."""
+    verdict = Verdict(number=3, title="in the end no task is pending, active, leased, scheduled or in retry")
     for queue in evidence.queues.values():
         for state, size in queue.sizes.items():
             if size and state not in ENDS:
@@ -58,7 +60,7 @@ def at_rest(evidence: Evidence) -> Verdict:
 
 
 def nothing_lost(evidence: Evidence) -> Verdict:
-    """4: every acknowledged task has run to its end, or ended as failed for good."""
+    """4: every task whose enqueue was acknowledged was completed or archived."""
     verdict = Verdict(number=4, title="every acknowledged task was completed or archived")
     archived = evidence.archived
     acknowledged = lost = reported = 0
@@ -69,7 +71,7 @@ def nothing_lost(evidence: Evidence) -> Verdict:
         if task.has_succeeded or task.id in archived:
             continue
         if evidence.incidents.damaged.get(task.id) is False:
-            reported += 1  # somebody deleted it on purpose
+            reported += 1  # fault 31 destroyed it
             continue
         lost += 1
         verdict.fail(f"{task.id} ({task.name}) was acknowledged and is neither completed nor archived", task.id)
@@ -86,18 +88,18 @@ def nothing_lost(evidence: Evidence) -> Verdict:
 
 
 def nothing_invented(evidence: Evidence) -> Verdict:
-    """5: what ran was enqueued, or may have been; what was certainly refused never ran."""
-    verdict = Verdict(number=5, title="nothing ran that was not enqueued, or was refused")
+    """5: every task that ran was enqueued, or its enqueue got no response. No refused task ran."""
+    verdict = Verdict(number=5, title="no task ran that was not enqueued or whose enqueue was refused")
     tasks = evidence.history.tasks.values()
     archived = evidence.archived
     for task in tasks:
         flow = evidence.history.flow_of(task.id)
         if task.name == "letter" and all(run.got is None or run.got in archived for run in task.runs):
-            continue  # which are as many as they must be, is another invariant
+            continue  # invariant 23 checks their number
         if flow is not None and flow.answer != "refused":
             continue
         if task.runs and not (task.is_acknowledged or task.is_unknown or task.id in evidence.possible_beats):
-            verdict.fail(f"{task.id} ({task.name}) ran, and its enqueue says {task.enqueues}", task.id)
+            verdict.fail(f"{task.id} ({task.name}) ran, but the results of its enqueue are {task.enqueues}", task.id)
     verdict.figures |= {
         "unknown": sum(not task.is_acknowledged and task.is_unknown for task in tasks),
         "unknown that ran": sum(not task.is_acknowledged and task.is_unknown and bool(task.runs) for task in tasks),
@@ -107,7 +109,7 @@ def nothing_invented(evidence: Evidence) -> Verdict:
 
 
 def counters_agree(evidence: Evidence) -> Verdict:
-    """10: Redis counted what the ledgers know: each run that was settled or taken back, and how many failed."""
+    """10: Redis's counters of processed and failed runs equal the runs in the ledgers."""
     verdict = Verdict(number=10, title="the counters processed and failed equal the ledgers")
     expected: dict[str, list[int]] = {name: [0, 0] for name in evidence.queues}
     for queue in evidence.queues.values():
@@ -123,7 +125,7 @@ def counters_agree(evidence: Evidence) -> Verdict:
             expected[task.queue][1] += attempt - 1
     for queue in evidence.queues.values():
         if queue.name == evidence.damaged_queue or evidence.incidents.failovers:
-            continue  # tasks that were destroyed were counted, or were not; a failover forgets both
+            continue  # a destroyed task may or may not have been counted; a failover may lose a count
         if [queue.processed, queue.failed] != expected[queue.name]:
             verdict.fail(
                 f"{queue.name}: Redis counts {queue.processed} processed and {queue.failed} failed, "
@@ -135,7 +137,7 @@ def counters_agree(evidence: Evidence) -> Verdict:
 
 
 def no_canary(evidence: Evidence) -> Verdict:
-    """13: text of payloads stands in no log, and in no key but the tasks' own."""
+    """13: no log and no Redis key except task hashes contains text of a payload."""
     verdict = Verdict(number=13, title="no payload in logs, presence or other keys")
     for where in evidence.canaries:
         verdict.fail(f"text of a payload was found in {where}")
@@ -155,15 +157,15 @@ def effects_add_up(evidence: Evidence) -> Verdict:
         if task.has_succeeded:
             expected += value_of(task.slot)
             if found != value_of(task.slot):
-                verdict.fail(f"{task.id} succeeded, and its slot holds {found}", task.id)
+                verdict.fail(f"{task.id} succeeded, but its slot contains {found}", task.id)
             last = task.runs[-1]
             if evidence.incidents.forgets(last.started, last.ended or last.started):
-                continue  # with the result, so that it runs again, or without
+                continue  # the failover may have lost the result
             if task.facts.get("kept") and task.id not in stored:
-                verdict.fail(f"{task.id} succeeded, and its result is not kept", task.id)
+                verdict.fail(f"{task.id} succeeded, but its result is not stored", task.id)
             elif task.facts.get("kept") and stored[task.id].result != str(task.slot).encode():
-                verdict.fail(f"{task.id} returned {task.slot}; stored is another result", task.id)
+                verdict.fail(f"{task.id} returned {task.slot}, but another result is stored", task.id)
         elif found and not task.runs:
-            verdict.fail(f"{task.id} never ran, and its slot holds {found}", task.id)
+            verdict.fail(f"{task.id} never ran, but its slot contains {found}", task.id)
     verdict.figures |= {"sum": total, "expected": expected}
     return verdict

@@ -1,25 +1,25 @@
-"""What happened, outside Redis: each process appends lines to a file of its own, which are merged afterwards.
+"""Ledgers: each process appends events to a separate file outside Redis. The files are merged after the soak.
 
-A line reaches the kernel in one write before the process goes on, so that a killed process loses none; at most its last
-line is torn. All times are seconds of the machine's monotonic clock, which its processes share.
+Each event is one line and one write to the kernel, so a killed process loses no event; at most its last line is
+incomplete. All times are seconds of the machine's monotonic clock, which is the same for all processes.
 
 ===============  ==============================  ===============================================================
-written by       event                           means
+written by       event                           meaning
 ===============  ==============================  ===============================================================
 producers        attempt                         the task is about to be enqueued
-                 acknowledged, refused, unknown  what came of it
-                 flow attempt, ...               the same of a workflow, with the plan of its steps
+                 acknowledged, refused, unknown  result of the enqueue
+                 flow attempt, ...               the same for a workflow, with its expected steps
 workers          start                           a run begins: the function is about to be called
-                 end, raised, interrupted        the function returned, raised, or was told to end and did
-                 outcome                         how the worker means to settle the run
-                 lost                            the worker was told that the run is not its own any more
-                 recovered, given back           the worker took a task back from another, or did not begin one
+                 end, raised, interrupted        the function returned, raised an exception, or was interrupted
+                 outcome                         how the worker is about to settle the run
+                 lost                            the worker learned that it does not own the task any more
+                 recovered, given back           the worker recovered another's task, or returned a task unstarted
                  taken                           when a worker took the task, by Redis's clock (Unix s)
-                 item                            an iteration handed out an item
-                 step                            a step of a workflow ran: its slot, and what it was handed
-                 letter                          a task was told of the archived one that it is enqueued for
-schedulers       fired                           a firing was enqueued
-conductor        see `incidents`                 what was done to the processes
+                 item                            an iteration produced an item
+                 step                            a step of a workflow ran: its slot and the results that it got
+                 letter                          a dead-letter task ran: the id of the archived task
+schedulers       fired                           a periodic task was enqueued
+conductor        see `incidents`                 faults and their effects
 ===============  ==============================  ===============================================================
 """
 
@@ -45,7 +45,7 @@ class Ledger:
     """Appends events to a file. Safe to share between threads: one line is one write.
 
     Args:
-        folder: Where all ledgers stand.
+        folder: Folder of all ledgers.
         who: Name of the process's place, such as `worker-1`.
     """
 
@@ -55,7 +55,7 @@ class Ledger:
         self._file = os.open(folder / f"{who}-{self.pid}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event with the time."""
+        """Append an event with the current time."""
         line = json.dumps({"t": time.monotonic(), "event": event, "who": self.who, "pid": self.pid, **facts})
         os.write(self._file, line.encode() + b"\n")
 
@@ -64,28 +64,28 @@ class Ledger:
 
 
 def read(folder: Path) -> list[Event]:
-    """Return the events of all ledgers of a folder in the order of their time. A torn last line is left out."""
+    """Return the events of all ledgers in a folder, sorted by time. Incomplete last lines are ignored."""
     events: list[Event] = []
     for file in sorted(folder.glob("*.jsonl")):
         lines = file.read_bytes().split(b"\n")
-        events += [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty, or torn
+        events += [json.loads(line) for line in lines[:-1]]  # the part after the last newline is empty or incomplete
     events.sort(key=lambda event: event["t"])
     return events
 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run of a task: the function was called once.
+    """One run of a task, which is one call of its function.
 
     Attributes:
-        started, ended: Monotonic seconds; `ended` is None for a run that never came back.
-        how: `end`, `raised`, `interrupted`, or "" for one that never came back.
-        outcome, outcome_at: How the worker meant to settle it, and when; "" if it did not come to that. That a run
-            succeeded is not told again.
-        lost_at: When the worker was told that it is not its own, None if it was not.
-        taken: When a worker took it, Unix seconds by Redis's clock; None where that was not asked for.
-        items: Items that its iteration handed out.
-        got: What it was handed as a step of a workflow, or which task it was told of as a dead letter.
+        started, ended: Monotonic seconds; `ended` is None if the function never ended, as in a killed process.
+        how: How the function ended: `end`, `raised`, `interrupted`, or "" if it never ended.
+        outcome, outcome_at: How the worker was about to settle the run, and when; "" for a success and for a run that
+            was not settled.
+        lost_at: When the worker learned that it does not own the task any more, None if it did not.
+        taken: When a worker took the task, Unix seconds by Redis's clock; None if not recorded.
+        items: Items of the iteration.
+        got: Results that a step of a workflow got, or, in a dead-letter task, the id of the archived task.
     """
 
     task_id: str
@@ -126,7 +126,7 @@ class Task:
 
     @property
     def is_unknown(self) -> bool:
-        """Somebody may have enqueued it: an attempt has no certain answer."""
+        """Whether the result of an attempt to enqueue the task is unknown."""
         answered = self.enqueues.count("acknowledged") + self.enqueues.count("refused")
         return self.enqueues.count("attempt") > answered
 
@@ -137,29 +137,29 @@ class Task:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """What has to become of one step of a workflow.
+    """The expected result of a step of a workflow.
 
     Attributes:
-        after: Slots of the steps it comes after.
-        got: What it has to be handed.
-        fate: `done`, `failed` or `skipped`.
+        after: Slots of its predecessors.
+        got: The results that it must get.
+        end: How it must end: `done`, `failed` or `skipped`.
     """
 
     slot: int
     after: list[int]
     got: Any
-    fate: str
+    end: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Flow:
-    """What producers know of one workflow.
+    """A workflow that a producer enqueued.
 
     Attributes:
-        answer: `acknowledged`, `refused`, `unknown`; `attempt` without an answer.
-        id, queue: Its id and its home, "" without an answer.
-        state: How it has to end.
-        is_kept: Whether it still has to be there in the end.
+        answer: Result of the enqueue: `acknowledged`, `refused`, `unknown`, or `attempt` if none was recorded.
+        id, queue: Id of the workflow and the queue of its state, "" if no result was recorded.
+        state: Expected final state.
+        is_kept: Whether it must still exist at the end of the soak.
     """
 
     name: str
@@ -179,14 +179,14 @@ class History:
 
     tasks: dict[str, Task]
     fired: dict[str, list[Event]]
-    """Firings that schedulers say they enqueued, by the id of their task."""
+    """Firings that schedulers enqueued, by task id."""
     events: list[Event]
-    """Everything, in the order of time."""
+    """All events, sorted by time."""
     flows: dict[str, Flow] = field(default_factory=dict)
-    """Workflows by their id."""
+    """Workflows by id."""
 
     def flow_of(self, task_id: str) -> Flow | None:
-        """Return the workflow that a task is a step of."""
+        """Return the workflow of a step; None for other tasks."""
         return self.flows.get(task_id.partition(".")[0])
 
     @property
@@ -194,12 +194,12 @@ class History:
         return itertools.chain.from_iterable(task.runs for task in self.tasks.values())
 
     def of_task(self, task_id: str) -> list[Event]:
-        """Return all that was written about one task."""
+        """Return all events of one task."""
         return [event for event in self.events if event.get("id") == task_id]
 
 
 def merge(events: Iterable[Event]) -> History:
-    """Build the history from events in the order of time. Pure."""
+    """Build the history from events that are sorted by time."""
     tasks: dict[str, Task] = {}
     fired: dict[str, list[Event]] = defaultdict(list)
     running: dict[tuple[int, int], Run] = {}
@@ -236,23 +236,23 @@ def merge(events: Iterable[Event]) -> History:
             run.ended, run.how = event["t"], kind
         elif kind in ("outcome", "lost"):
             found = running.get((event["pid"], event["run"]))
-            if found is not None and found.task_id == event["id"]:  # else its function was never called
+            if found is not None and found.task_id == event["id"]:  # else the function was never called
                 if kind == "lost" or event["outcome"] == "lost":
                     found.lost_at = event["t"] if found.lost_at is None else found.lost_at
                 else:
                     found.outcome, found.outcome_at = event["outcome"], event["t"]
         elif kind in ("taken", "item", "step", "letter"):
-            _note(tasks[event["id"]], running[event["pid"], event["run"]], event)
+            _add_to_run(tasks[event["id"]], running[event["pid"], event["run"]], event)
         elif kind in FLOWS:
-            _follow(begun, event)
+            _add_to_workflow(begun, event)
         elif kind == "fired":
             fired[event["id"]].append(event)
     flows = {flow.id: flow for flow in begun.values() if flow.id}
     return History(tasks=tasks, fired=dict(fired), events=kept, flows=flows)
 
 
-def _note(task: Task, run: Run, event: Event) -> None:
-    """Keep what a run has written of itself."""
+def _add_to_run(task: Task, run: Run, event: Event) -> None:
+    """Add the data of an event to its run."""
     match event["event"]:
         case "taken":
             run.taken = event["at"]
@@ -264,11 +264,11 @@ def _note(task: Task, run: Run, event: Event) -> None:
             run.got = event["of"]
 
 
-def _follow(flows: dict[str, Flow], event: Event) -> None:
-    """Keep what a producer has written of a workflow."""
+def _add_to_workflow(flows: dict[str, Flow], event: Event) -> None:
+    """Add the data of an event to its workflow."""
     name, answer = event["flow"], event["event"].removeprefix("flow ")
     if answer == "attempt":
-        steps = [Step(slot=slot, after=after, got=got, fate=fate) for slot, after, got, fate in event["steps"]]
+        steps = [Step(slot=slot, after=after, got=got, end=end) for slot, after, got, end in event["steps"]]
         flows[name] = Flow(name=name, kind=event["kind"], steps=steps, state=event["state"], is_kept=event["kept"])
         return
     flow = flows[name]

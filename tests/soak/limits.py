@@ -1,11 +1,11 @@
-"""What limited tasks of the soak are limited to, by name: what they are defined with and what is judged. Pure."""
+"""The limits of the soak's tasks. `rules` defines the tasks with them, and the invariants check them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """So many runs at once; with `keyed` for each key."""
+    """A concurrency limit: `number` runs at once; with `keyed`, for each key separately."""
 
     number: int
     keyed: bool = False
@@ -13,7 +13,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Tokens a second, and how many are kept."""
+    """A rate limit as token bucket: tokens per second, and the maximum number of stored tokens."""
 
     tokens: int
     burst: int
@@ -21,7 +21,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """So many starts in each period, counted from 1970, for each key."""
+    """A rate limit with a fixed window: starts per period and key. The first period began with 1970."""
 
     number: int
     period_s: int
@@ -35,10 +35,10 @@ LIMITS: dict[str, tuple[Places | Bucket | Window, ...]] = {
     "strict": (Places(2), Places(1, keyed=True), Bucket(20, burst=2)),
     "limited_step": (Places(2),),
 }
-"""By the name of the task. Each holds within a queue."""
+"""Limits by task name. They apply to each queue separately."""
 SEQUENCES = ("ordered", "skipping")
-"""Tasks of which one at a time runs for each key, in the order in which they were enqueued."""
-WALKS = ("walk", "awalk")
+"""Tasks with `sequence`: one at a time runs for each key, in the order in which they were enqueued."""
+ITERATING = ("walk", "awalk")
 """Tasks that iterate."""
-LETTERED = ("hopeless", "poison", "skipping")
-"""Tasks with a dead letter."""
+WITH_DEAD_LETTER = ("hopeless", "poison", "skipping")
+"""Tasks with `dead_letter`."""

@@ -1,4 +1,4 @@
-"""What producers enqueue: a mixture drawn from a seed, each task with a slot of its own in the table of effects."""
+"""The load: random tasks and workflows that producers enqueue. Each task has a separate slot in `effects`."""
 
 import random
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from tests.soak import durable, program, rules
 from tests.soak.flows import SHORT_S, Shape, Shapes
 
 CANARY = "canary-7d41c6"
-"""Stands in the payload of every tenth task, and nowhere else."""
+"""A text in the payload of every tenth task, which must not appear anywhere else."""
 UNIQUE_KEYS = 12
 ONCE_KEYS = 300
-"""Keys of which each is enqueued once in all."""
+"""Number of keys for the task `once`, which may be accepted once per key."""
 KEYS = 6
-"""Keys of limits and sequences."""
+"""Number of keys for limits and sequences."""
 FLOWS = 0.025
-"""Share of workflows in what is enqueued."""
+"""Share of workflows in the load."""
 
 _PLAIN = {
     "quick": 30,
@@ -48,7 +48,7 @@ _RULED = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One task to enqueue, and what the ledger is told of it."""
+    """A task to enqueue, and the facts that the producer records."""
 
     id: str
     signature: Signature[Any]
@@ -57,7 +57,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One workflow to enqueue, under the name that the ledger gives it, for its id is known once it was sent."""
+    """A workflow to enqueue. The ledger identifies it by name, because its id is not known before it was sent."""
 
     name: str
     shape: Shape
@@ -66,16 +66,16 @@ class Flow:
 
     @property
     def size(self) -> int:
-        """Steps it has."""
+        """Number of steps."""
         return len(self.shape.steps)
 
 
 class Mixture:
-    """Draws calls.
+    """Generates random tasks and workflows.
 
     Args:
-        producer: Number of the producer; its slots are a range of their own.
-        seed: What it is drawn from.
+        producer: Number of the producer, which determines its range of slots.
+        seed: Seed of the random numbers.
     """
 
     def __init__(self, producer: int, seed: str) -> None:
@@ -93,10 +93,10 @@ class Mixture:
         return self.next_flow() if self._draw.random() < FLOWS else self.next_call()
 
     def next_flow(self) -> Flow:
-        """Return the next workflow: kept, or gone soon after its end."""
+        """Return the next workflow. Some are deleted soon after their end."""
         self._count += 1
         shape = self._shapes.next()
-        is_kept = shape.kind not in {"diamond", "tolerant"}  # these say so themselves
+        is_kept = shape.kind not in {"diamond", "tolerant"}  # their shapes set a short retention
         if is_kept and self._draw.random() < 0.3:
             shape.workflow, is_kept = shape.workflow.kept(SHORT_S), False
         steps = [list(each) for each in shape.steps]

@@ -1,4 +1,4 @@
-"""Small made-up evidence, sound in every respect: tests break one thing in it and see the invariant turn red."""
+"""Artificial evidence for tests of the invariants. Every invariant holds for it until a test changes something."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ def event(t: float, what: str, /, *, pid: int = 1, who: str = "conductor", **fac
 
 
 def enqueued(t: float, task_id: str, *, name: str = "quick", slot: int | None = None, **facts: Any) -> list[Event]:
-    told = {"id": task_id, "pid": 50, "who": "producer-0"}
+    common = {"id": task_id, "pid": 50, "who": "producer-0"}
     return [
-        event(t, "attempt", name=name, queue="default", slot=slot, **told, **facts),
-        event(t + 0.01, "acknowledged", **told),
+        event(t, "attempt", name=name, queue="default", slot=slot, **common, **facts),
+        event(t + 0.01, "acknowledged", **common),
     ]
 
 
@@ -39,43 +39,45 @@ def ran(
     name: str = "quick",
     key: str = "",
 ) -> list[Event]:
-    """Return the events of one run; without `lasts` it never came back."""
-    told = {"id": task_id, "pid": pid, "who": f"worker-{pid - WORKER_A}", "run": run}
+    """Return the events of a run. It never ends if `lasts` is None."""
+    common = {"id": task_id, "pid": pid, "who": f"worker-{pid - WORKER_A}", "run": run}
     more = {"key": key} if key else {}
-    found = [event(t, "start", name=name, queue="default", attempt=attempt, **told, **more)]
+    found = [event(t, "start", name=name, queue="default", attempt=attempt, **common, **more)]
     if lasts is not None:
-        found.append(event(t + lasts, how, **told))
+        found.append(event(t + lasts, how, **common))
     if outcome:
         found.append(
-            event(t + (lasts or 0.1) + 0.001, outcome if outcome == "lost" else "outcome", outcome=outcome, **told)
+            event(t + (lasts or 0.1) + 0.001, outcome if outcome == "lost" else "outcome", outcome=outcome, **common)
         )
     return found
 
 
-def flowed(t: float, *steps: list[Any], workflow: str = "w", answer: str = "acknowledged", **facts: Any) -> list[Event]:
+def enqueued_workflow(
+    t: float, *steps: list[Any], workflow: str = "w", answer: str = "acknowledged", **facts: Any
+) -> list[Event]:
     """Return the events of a workflow that was enqueued."""
-    told = {"flow": f"flow-{workflow}", "pid": 50, "who": "producer-0"}
+    common = {"flow": f"flow-{workflow}", "pid": 50, "who": "producer-0"}
     given = {"kind": "chain", "steps": list(steps), "state": "succeeded", "kept": True, **facts}
     return [
-        event(t, "flow attempt", **told, **given),
-        event(t + 0.01, f"flow {answer}", workflow=workflow, queue="default", **told),
+        event(t, "flow attempt", **common, **given),
+        event(t + 0.01, f"flow {answer}", workflow=workflow, queue="default", **common),
     ]
 
 
-def told(t: float, what: str, task_id: str, *, pid: int = WORKER_A, run: int = 1, **facts: Any) -> Event:
-    """Return what a run writes of itself."""
+def run_event(t: float, what: str, task_id: str, *, pid: int = WORKER_A, run: int = 1, **facts: Any) -> Event:
+    """Return an event that a run recorded."""
     return event(t, what, id=task_id, pid=pid, who=f"worker-{pid - WORKER_A}", run=run, **facts)
 
 
-def began() -> list[Event]:
-    """Two workers that start, are looked at and are well."""
+def healthy_workers() -> list[Event]:
+    """Return the events of two workers that start and stay healthy, with the samples of the monitor."""
     found = [
         event(0.0, "started", place="worker-0", process=WORKER_A),
         event(0.0, "started", place="worker-1", process=WORKER_B),
         event(0.0, "clock", unix=1000.0),
     ]
     for second in range(1, 60):
-        found.append(event(second, "leases", queue="default", active=0, pending=0, differ=[], who="look"))
+        found.append(event(second, "leases", queue="default", active=0, pending=0, differ=[], who="monitor"))
         for pid in (WORKER_A, WORKER_B):
             place = f"worker-{pid - WORKER_A}"
             found.append(event(second, "health", process=pid, place=place, asked=second, status=200))
@@ -92,8 +94,8 @@ def evidence(
     workflows: dict[str, str] | None = None,
     **more: Any,
 ) -> Evidence:
-    """Build evidence in which Redis and the table of effects agree with the events, unless told otherwise."""
-    history = merge(sorted([*began(), *events], key=lambda each: each["t"]))
+    """Build evidence from events. By default Redis and the table of effects agree with the events."""
+    history = merge(sorted([*healthy_workers(), *events], key=lambda each: each["t"]))
     archived = [task for task in stored if task.state == "archived"]
     attempts = [
         max(run.attempt for run in task.runs if run.how == "end")

@@ -1,4 +1,4 @@
-"""The processes of a soak: each has a place with a relay of its own, in which it is started again when it has died."""
+"""The processes of a soak. Each process has a place with a relay to Redis. A process that died is replaced there."""
 
 import json
 import os
@@ -24,17 +24,18 @@ class Place:
 
     Attributes:
         name: `worker-0`, `scheduler-1`, `producer-2`.
-        module: What is run in it.
-        arguments: What the process is given.
-        url: Where it finds Redis.
-        own_relay: Stands between it and Redis; None where the store's addresses are not ours to give.
-        process: What runs there, None while nothing does.
-        is_ready: Whether that has connected.
-        health_port: Where a worker tells its health, 0 while it does not.
-        is_frozen: Stopped by a signal, until it is continued.
-        wanted: Whether a process that has died is started again.
-        start_at: Monotonic second before which it is not started.
-        starts: Processes that were started here.
+        module: Python module that the process runs.
+        arguments: Arguments of the process, passed as JSON.
+        url: URL of Redis for the process.
+        own_relay: Relay between the process and Redis; None for Sentinel and Cluster, where clients learn addresses.
+        process: The current process, None if it ended or was not started.
+        is_ready: Whether the process has connected to Redis.
+        health_port: Port of a worker's health endpoint, 0 until the worker is ready.
+        is_frozen: Whether the process got SIGSTOP and not yet SIGCONT.
+        wanted: Whether to start a new process when this one has ended.
+        start_at: Time of the monotonic clock before which no new process is started.
+        starts: Number of processes that were started here.
+        is_replicated: Whether producers wait until a replica has stored each task.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Place:
 
     @property
     def relay(self) -> Relay:
-        """The relay, for faults of the network."""
+        """The relay, used by faults of the network."""
         assert self.own_relay is not None, "this store has no relays"
         return self.own_relay
 
@@ -68,7 +69,7 @@ class Place:
         return self.process.pid
 
     def start(self) -> None:
-        """Start a process here."""
+        """Start a process in this place."""
         assert self.process is None
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "SOAK_URL": self.url}
         environment["SOAK_REPLICATED"] = "1" if self.is_replicated else ""
@@ -82,27 +83,27 @@ class Place:
                 stdout=log,
                 stderr=log,
             )
-        resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))  # poison would leave large files behind
+        resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))  # no core files of the task `poison`
         self.is_ready = self.is_frozen = False
         self.health_port = 0
         self.starts += 1
 
-    def look(self) -> None:
-        """See whether the process has connected by now."""
+    def check_ready(self) -> None:
+        """Check whether the process has become ready."""
         if self.process is None or self.is_ready:
             return
-        note = self.folder / f"{self.name}-{self.pid}.ready"
-        if note.exists():
-            self.health_port = int(note.read_text() or 0)
+        ready_file = self.folder / f"{self.name}-{self.pid}.ready"
+        if ready_file.exists():
+            self.health_port = int(ready_file.read_text() or 0)
             self.is_ready = True
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal. One that has just died is left alone."""
+        """Send a signal, unless the process has ended."""
         if self.process is not None:
-            self.process.send_signal(number)  # of a process that was waited for, Popen sends nothing
+            self.process.send_signal(number)
 
     def take_exit(self) -> int | None:
-        """Return the exit status of a process that has ended and clear the place; None while it runs."""
+        """If the process has ended, free the place and return the exit status. Return None otherwise."""
         status = None if self.process is None else self.process.poll()
         if status is not None:
             self.process = None
@@ -111,7 +112,7 @@ class Place:
         return status
 
     def end(self) -> None:
-        """Kill what runs here."""
+        """Kill the process."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -119,13 +120,13 @@ class Place:
 
 
 def until(condition: Callable[[], bool], what: str, *, timeout_s: float) -> None:
-    """Wait until something is so.
+    """Wait until a condition is true. `what` describes it in the error.
 
     Raises:
-        TimeoutError: It is not, in time.
+        TimeoutError: The condition was not true in time.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+            raise TimeoutError(f"timeout after {timeout_s:g} s: expected that {what}")
         time.sleep(0.02)

@@ -1,8 +1,8 @@
-"""A producer process of the soak: `python -m tests.soak.producer <JSON>`. Its URL comes in `SOAK_URL`.
+"""A producer process of the soak: `python -m tests.soak.producer <JSON>`, with Redis's URL in `SOAK_URL`.
 
-It enqueues at a steady rate until it is told to stop, and catches up a little when it was held up. Before each enqueue
-it writes an attempt, afterwards what came of it: acknowledged, refused (certainly not enqueued), or unknown. It never
-tries again what is unknown: that would be for a user to decide.
+It enqueues at a steady rate until SIGTERM. After a delay it is faster for a while. Before each enqueue it records an
+attempt, afterwards the result: acknowledged, refused (certainly not enqueued) or unknown. It does not repeat an
+enqueue with an unknown result, because that is the user's decision.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from typing import Any
 from taskq_core.errors import BulkEnqueueError, EnqueueError, EnqueueUnknownError, NotReplicatedError
 from tests.soak.ledger import Ledger
 from tests.soak.load import Call, Flow, Mixture
-from tests.soak.program import app, open_books
+from tests.soak.program import app, open_ledger
 
 BACKLOG_S = 3.0
-"""Seconds of load that a producer which was held up makes up for."""
+"""Maximum delay, in seconds of load, that a producer catches up with."""
 
 
 class Pace:
-    """Tells when the next enqueue is due."""
+    """Determines when the next enqueue is due."""
 
     def __init__(self, rate: float) -> None:
         self._step = 1 / rate
         self._next = time.monotonic()
 
     def wait_s(self, count: int = 1) -> float:
-        """Return the seconds to wait before so many further enqueues."""
+        """Return the seconds to wait before the next `count` enqueues."""
         now = time.monotonic()
         self._next = max(self._next + count * self._step, now - BACKLOG_S)
         return max(0.0, self._next - now)
@@ -47,37 +47,39 @@ def attempt(ledger: Ledger, call: Call | Flow) -> None:
         ledger.write("attempt", id=call.id, **call.facts)
 
 
-def note(ledger: Ledger, task_id: str, error: BaseException | None, *, is_existing: bool = False) -> None:
-    """Write what came of an enqueue."""
+def record_answer(ledger: Ledger, task_id: str, error: BaseException | None, *, is_existing: bool = False) -> None:
+    """Record the result of an enqueue."""
     if is_existing:
-        ledger.write("refused", id=task_id, why="another is there")
+        ledger.write("refused", id=task_id, why="the unique key is held")
     elif error is None:
         ledger.write("acknowledged", id=task_id)
-    elif isinstance(error, EnqueueUnknownError | NotReplicatedError):  # a failover may lose what is not confirmed
+    elif isinstance(error, EnqueueUnknownError | NotReplicatedError):  # a failover may lose an unconfirmed task
         ledger.write("unknown", id=task_id)
     else:
         cause = type(error.__cause__ or error).__name__
         ledger.write("refused", id=task_id, why=f"{type(error).__name__}/{cause}")
 
 
-def note_flow(ledger: Ledger, flow: Flow, workflow_id: str, queue: str, error: BaseException | None = None) -> None:
-    """Write what came of a workflow, and the id that it got."""
-    told: dict[str, Any] = {"flow": flow.name, "workflow": workflow_id, "queue": queue}
+def record_workflow_answer(
+    ledger: Ledger, flow: Flow, workflow_id: str, queue: str, error: BaseException | None = None
+) -> None:
+    """Record the result of enqueueing a workflow, and the workflow's id."""
+    common: dict[str, Any] = {"flow": flow.name, "workflow": workflow_id, "queue": queue}
     if error is None:
-        ledger.write("flow acknowledged", **told)
+        ledger.write("flow acknowledged", **common)
     elif isinstance(error, EnqueueUnknownError | NotReplicatedError):
-        ledger.write("flow unknown", **told)
+        ledger.write("flow unknown", **common)
     else:
-        ledger.write("flow refused", **told, why=type(error.__cause__ or error).__name__)
+        ledger.write("flow refused", **common, why=type(error.__cause__ or error).__name__)
 
 
 def size(call: Call | Flow) -> int:
-    """Return how many tasks it is."""
+    """Return the number of tasks."""
     return call.size if isinstance(call, Flow) else 1
 
 
 def blocking(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random) -> None:
-    """One after the other, and now and then twenty at once."""
+    """Enqueue with the blocking client, one task after the other, sometimes twenty in bulk."""
     while not _stopping:
         if draw.random() < 0.02:
             calls = [mixture.next_call() for _ in range(20)]
@@ -91,20 +93,20 @@ def blocking(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random) 
             try:
                 begun = call.shape.workflow.delay()
             except EnqueueError as error:
-                note_flow(ledger, call, error.task_id, error.queue, error)
+                record_workflow_answer(ledger, call, error.task_id, error.queue, error)
             else:
-                note_flow(ledger, call, begun.id, begun.queue)
+                record_workflow_answer(ledger, call, begun.id, begun.queue)
             continue
         try:
             handle = app.enqueue(call.signature)
         except EnqueueError as error:
-            note(ledger, call.id, error)
+            record_answer(ledger, call.id, error)
         else:
-            note(ledger, call.id, None, is_existing=handle.existing)
+            record_answer(ledger, call.id, None, is_existing=handle.existing)
 
 
 def enqueue_together(ledger: Ledger, calls: Sequence[Call]) -> None:
-    """One bulk enqueue. What it does not tell of one by one when it stops half-way is unknown."""
+    """Enqueue tasks in bulk. If that fails without a result for each task, record all results as unknown."""
     for call in calls:
         attempt(ledger, call)
     try:
@@ -114,13 +116,13 @@ def enqueue_together(ledger: Ledger, calls: Sequence[Call]) -> None:
             ledger.write("unknown", id=call.id)
         return
     for task_id in result.ids:
-        note(ledger, task_id, None)
+        record_answer(ledger, task_id, None)
     for error in result.errors:
-        note(ledger, error.task_id, error)
+        record_answer(ledger, error.task_id, error)
 
 
 async def concurrent(ledger: Ledger, mixture: Mixture, pace: Pace) -> None:
-    """Up to thirty at a time, as the requests of a web application."""
+    """Enqueue with the asyncio client, up to thirty tasks at a time, as requests of a web application do."""
     places = asyncio.Semaphore(30)
 
     async def one(call: Call | Flow) -> None:
@@ -137,17 +139,17 @@ async def concurrent(ledger: Ledger, mixture: Mixture, pace: Pace) -> None:
         try:
             begun = await flow.shape.workflow.adelay()
         except EnqueueError as error:
-            note_flow(ledger, flow, error.task_id, error.queue, error)
+            record_workflow_answer(ledger, flow, error.task_id, error.queue, error)
         else:
-            note_flow(ledger, flow, begun.id, begun.queue)
+            record_workflow_answer(ledger, flow, begun.id, begun.queue)
 
     async def enqueue(call: Call) -> None:
         try:
             handle = await app.aenqueue(call.signature)
         except EnqueueError as error:
-            note(ledger, call.id, error)
+            record_answer(ledger, call.id, error)
         else:
-            note(ledger, call.id, None, is_existing=handle.existing)
+            record_answer(ledger, call.id, None, is_existing=handle.existing)
 
     async with asyncio.TaskGroup() as group:
         while not _stopping:
@@ -159,7 +161,7 @@ async def concurrent(ledger: Ledger, mixture: Mixture, pace: Pace) -> None:
 
 
 def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random, folder: Path) -> None:
-    """In Django's transactions, of which every tenth is rolled back."""
+    """Enqueue in Django transactions, one of ten of which is rolled back."""
     import django
     from django.conf import settings
 
@@ -171,7 +173,7 @@ def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random,
     from taskq_django.transaction import CommitHook
 
     app.configure(app.settings, transaction=CommitHook(app))
-    logging.getLogger("django.db.backends.base").setLevel(logging.CRITICAL)  # it logs what we note in the ledger
+    logging.getLogger("django.db.backends.base").setLevel(logging.CRITICAL)  # Django logs errors that are in the ledger
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE orders (task TEXT)")
     while not _stopping:
@@ -201,7 +203,7 @@ def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random,
             elif is_rolled_back:
                 ledger.write("refused", id=call.id, why="rolled back")
             elif handle.is_sent:
-                note(ledger, call.id, None, is_existing=handle.existing)
+                record_answer(ledger, call.id, None, is_existing=handle.existing)
             else:
                 ledger.write("unknown", id=call.id)
 
@@ -223,7 +225,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _stop)
     folder, seed = Path(given["folder"]), given["seed"]
-    ledger = open_books(folder, given["who"])
+    ledger = open_ledger(folder, given["who"])
     mixture, pace = Mixture(given["number"], seed), Pace(given["rate"])
     (folder / f"{given['who']}-{os.getpid()}.ready").touch()
     match given["kind"]:
@@ -234,7 +236,7 @@ def main() -> int:
         case "on_commit":
             on_commit(ledger, mixture, pace, random.Random(seed), folder)
         case kind:
-            raise ValueError(f"a producer is blocking, concurrent or on_commit, got {kind!r}")
+            raise ValueError(f"unknown kind of producer {kind!r}, expected blocking, concurrent or on_commit")
     app.close()
     return 0
 

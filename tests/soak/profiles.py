@@ -1,11 +1,11 @@
-"""What the profiles of the soak differ in: leases, load and faults. Pure."""
+"""The profiles of the soak: leases, load, faults and the kind of Redis."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leases:
-    """Seconds of what workers are configured with."""
+    """Timing settings of workers, in seconds."""
 
     lease: int
     heartbeat: float
@@ -14,24 +14,24 @@ class Leases:
 
     @property
     def takeover_s(self) -> float:
-        """Longest time from the last heartbeat of a worker until its tasks are available again.
+        """Maximum time from the last heartbeat of a worker until its tasks are available again.
 
-        The recoverer's interval is jittered by a fifth.
+        The recoverer's interval varies randomly by a fifth.
         """
         return self.lease + self.grace + 1.2 * self.recover_every
 
     @property
     def tolerated_s(self) -> float:
-        """Longest outage that takes no lease, with all that comes on top of it.
+        """Maximum duration of an outage that certainly expires no lease.
 
-        A lease is renewed every heartbeat, its end is cut to whole seconds, and a worker that was cut off pauses up to
-        two seconds between two attempts.
+        A lease is renewed at each heartbeat, its end is truncated to whole seconds, and a worker waits up to two
+        seconds between attempts to reconnect.
         """
         return self.lease + self.grace - self.heartbeat - 1 - 2
 
     @property
     def long_s(self) -> float:
-        """An outage this long takes every lease."""
+        """Duration of an outage that certainly expires every lease."""
         return self.lease + self.grace + 2.0
 
 
@@ -41,16 +41,16 @@ REAL = Leases(lease=30, heartbeat=5.0, grace=30, recover_every=15.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One way to run the soak."""
+    """A configuration of the soak."""
 
     name: str
     minutes: float
-    """Wall time it may take unless told otherwise, from start to verdict."""
+    """Default duration of the whole soak."""
     faults: tuple[int, ...]
-    """Faults that are injected, each at least once, by their number in the catalogue."""
+    """Numbers of the faults, each of which is injected at least once."""
     leases: Leases = SHORT
     rate: float = 55.0
-    """Tasks a second that each of three producers enqueues."""
+    """Tasks per second of each of the three producers."""
     workers: int = 4
     schedulers: int = 2
     concurrency: int = 8
@@ -60,14 +60,14 @@ class Profile:
     dead_letters_every: float = 0.5
     leader_lease: float = 2.0
     calm_s: float = 3.0
-    """Time between two rounds without a fault."""
+    """Seconds without a fault between two rounds of faults."""
     warm_up_s: float = 5.0
     rest_s: float = 40.0
-    """Most time until everything has come to rest."""
+    """Maximum seconds to wait until the queues are idle after the load."""
     store: str = "one"
-    """What Redis is made of; see `stores`."""
+    """Kind of Redis: `one`, `sentinel` or `cluster`, see `stores`."""
     replicated: bool = False
-    """Whether producers wait for a replica to have their task."""
+    """Whether producers wait until a replica has stored each task."""
 
 
 CI_FAULTS = (1, 3, 4, 5, 6, 9, 13, 19, 22, 23, 24, 26, 31, 34, 35, 37, 38, 42, 70, 71)
@@ -112,7 +112,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def shortened(profile: Profile) -> Profile:
-    """Return a profile with the times of `ci`."""
+    """Return the profile with the lease and other times of `ci`."""
     ci = PROFILES["ci"]
     return replace(
         profile,

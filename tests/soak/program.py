@@ -1,6 +1,6 @@
-"""The queue application that the soak's processes share: its tasks, and what they write into the ledger.
+"""The `TaskQ` application that all processes of the soak share: its tasks, and the recording of runs in the ledger.
 
-Middleware writes the start and the end of every run, so that a task's function is ordinary code.
+Middleware records the start and the end of every run, so the functions of tasks are ordinary code.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ from tests.soak.effects import Effects
 from tests.soak.ledger import Ledger
 
 QUEUES = {"default": 3, "bulk": 1, "damaged": 1}
-"""Queues of the soak, with their weights. Only tasks of the last are damaged on purpose."""
+"""Queues of the soak, with their weights. Fault 31 damages only tasks of the last queue."""
 DAMAGED = "damaged"
 PATIENCE_S = 15
-"""Seconds where others wait for a minute: until somebody else tells of an archived task, until a group fails whose
-members stay away. Longer than any outage, and short enough to see its end."""
+"""Replaces two timeouts of a minute: for an archive handler, and for missing members of a group. It is longer than any
+outage, and short enough to end within the soak."""
 KEPT_S = 3600
-"""Retention of tasks whose result is looked at in the end."""
+"""Retention in seconds of tasks whose results are checked after the soak."""
 UNIQUE_S = 600
 
 app = TaskQ(
     os.environ.get("SOAK_URL", "redis://localhost:1"),
     queues=QUEUES,
-    # A task that is lost twice in a row waits no longer than a failed one: the end of a run is waited for.
+    # A constant delay: after repeated losses, exponential delays would make the soak wait longer for idle queues.
     defaults={"max_retry": 10, "retry_delay": 1, "replicated": bool(os.environ.get("SOAK_REPLICATED"))},
 )
 
 _numbers = itertools.count(1)
-_number_of: dict[int, int] = {}  # by identity of a context, which its run's listeners and handlers are given as well
+_number_of: dict[int, int] = {}  # number of a run by id() of its context, which listeners and handlers also get
 ledger: Ledger
 effects: Effects
 
 
-def open_books(folder: Path, who: str) -> Ledger:
-    """Open the ledger and the table of effects; before anything runs."""
+def open_ledger(folder: Path, who: str) -> Ledger:
+    """Open the ledger and the table of effects. Must be called before any task is enqueued or run."""
     global ledger, effects
     letters.CLAIM_S = workflows.OPENING_S = PATIENCE_S
     (folder / "ledger").mkdir(exist_ok=True)
@@ -54,8 +54,8 @@ def open_books(folder: Path, who: str) -> Ledger:
     return ledger
 
 
-class Book(Middleware):
-    """Writes start and end of each run."""
+class RunRecorder(Middleware):
+    """Records start and end of each run."""
 
     def _start(self, context: TaskContext) -> tuple[int, str]:
         number = _number_of[id(context)] = next(_numbers)
@@ -99,7 +99,7 @@ class Book(Middleware):
 
 
 class Outcomes(WorkerListener):
-    """Writes how the worker means to settle each run, and that it is ready."""
+    """Records how the worker is about to settle each run, and calls `ready` when the worker has started."""
 
     per_task = True
 
@@ -110,32 +110,32 @@ class Outcomes(WorkerListener):
         self._ready(worker)
 
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
-        if outcome != "completed":  # the ledger has its end already
+        if outcome != "completed":  # the middleware has recorded the end
             ledger.write("outcome", id=context.id, outcome=outcome, run=_number_of.get(id(context), 0))
 
 
-app.use(Book())
+app.use(RunRecorder())
 
 
-def note(event: str, **facts: Any) -> None:
-    """Write something of the run that is going on."""
+def record(event: str, **facts: Any) -> None:
+    """Record an event of the current run."""
     context = current_task()
     ledger.write(event, id=context.id, run=_number_of.get(id(context), 0), **facts)
 
 
 @app.on_error
-async def note_lost(error: BaseException, context: TaskContext) -> None:
-    """Write that a run is not this worker's any more, be it before or after its end."""
+async def record_lost_lease(error: BaseException, context: TaskContext) -> None:
+    """Record that the worker lost the task of a run, before or after the end of the function."""
     if isinstance(error, LeaseLostError):
         ledger.write("lost", id=context.id, run=_number_of.get(id(context), 0))
 
 
 class ExpectedFailureError(Exception):
-    """What tasks raise that are meant to fail."""
+    """Raised by tasks that fail on purpose."""
 
 
 def _sleep(seconds: float) -> None:
-    """Sleep in steps, so that the thread can be told to end."""
+    """Sleep in short steps, so that the worker can interrupt the thread."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(0.05, left))
@@ -179,13 +179,13 @@ async def flaky(slot: int, failures: int, secret: str = "") -> None:
 
 @app.task(name="letter", queue="bulk", retention=KEPT_S)
 async def letter(task_id: str) -> None:
-    """Told of what was archived. It is kept, so that its id is not free for a second one."""
-    note("letter", of=task_id)
+    """Dead-letter task. Its retention keeps the id in use, so that a second task with this id would be noticed."""
+    record("letter", of=task_id)
 
 
 @app.task(name="stumbling")
 async def stumbling(slot: int, seconds: float) -> None:
-    """Fail at once in the first attempt, and take a while in the next."""
+    """Fail immediately in the first attempt, and sleep in the second."""
     if current_task().attempt == 1:
         raise ExpectedFailureError("on purpose")
     await asyncio.sleep(seconds)
@@ -199,13 +199,13 @@ def hopeless(slot: int, secret: str = "") -> None:
 
 @app.task(name="unique", unique_for=UNIQUE_S)
 async def unique(key: str, seconds: float) -> None:
-    """At most one of a key is enqueued and not done at a time; `key` is the whole payload but for its time."""
+    """At most one unfinished task per payload; `seconds` depends on `key`."""
     await asyncio.sleep(seconds)
 
 
 @app.task(name="poison", max_retry=1, dead_letter=letter)
 def poison(how: str) -> None:
-    """Take the process along, each time."""
+    """Kill the worker's process."""
     if how == "exit":
         os._exit(9)
     if how == "abort":
@@ -216,7 +216,7 @@ def poison(how: str) -> None:
 
 @app.task(name="long")
 def long(slot: int, seconds: float) -> None:
-    """Longer than the grace of a worker that stops."""
+    """Sleep for longer than the worker's shutdown grace."""
     _sleep(seconds)
     effects.put(slot)
 
@@ -230,20 +230,20 @@ async def along(slot: int, seconds: float) -> None:
 @app.task(name="blocking")
 async def blocking(slot: int, seconds: float) -> None:
     """Block the event loop, as a coroutine should not."""
-    time.sleep(seconds)  # noqa: ASYNC251 - what is tested
+    time.sleep(seconds)  # noqa: ASYNC251 - the soak tests this error
     effects.put(slot)
 
 
 @app.task(name="stubborn")
 def stubborn(slot: int, seconds: float) -> None:
-    """Sit in one call into C, which cannot be interrupted."""
+    """Stay in one C call, which cannot be interrupted."""
     time.sleep(seconds)
     effects.put(slot)
 
 
 @app.task(name="victim", queue=DAMAGED)
 async def victim(slot: int) -> None:
-    """What may be damaged while it waits."""
+    """A task that fault 31 damages while it waits."""
     effects.put(slot)
 
 

@@ -1,4 +1,4 @@
-"""Read what stands in the keys that are not Asynq's once everything has come to rest, as plain data for the verdict."""
+"""Read the keys of idle queues that only taskq uses, as plain data for the invariants."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,25 +24,25 @@ ALWAYS = (
     ),
     *("wf-out", "wf-notes", "wf-receipts", "wf-running", "wf-steps"),
 )
-"""Keys whose being there says nothing; what is in some of them is looked at by itself."""
+"""Keys that may exist. The content of some is checked separately."""
 OF_DAMAGE = ("quarantine", "strange")
-"""What damage may leave behind."""
+"""Keys that may exist in the queue that was damaged."""
 EMPTY = ("letters", "wf-open", "wf-notes", "wf-out", "wf-running", "wf-steps", "lim:due")
-"""Keys that have to be empty at rest."""
+"""Keys that must be empty in idle queues."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Remains:
-    """Own keys of one queue.
+    """The content of taskq's additional keys of one queue.
 
     Attributes:
-        left: Members of keys that have to be empty, by the key: some of each.
-        holders, waiting: Who holds a place of a limit, and who waits for one, by slot.
-        held: Tokens of a rate that are kept for pending tasks, by slot.
-        workflows: Ids of workflows of which there are keys.
-        kept: Workflows that have ended: how many more seconds they are kept.
-        odd: Other keys.
-        locks_of_ended: Locks whose rule has been over since their holder ended: the lock, and who holds it.
+        left: For each key that must be empty and is not: up to ten members.
+        holders, waiting: Ids of tasks that hold a place of a limit, and of tasks that wait for one, by slot.
+        held: Tokens of a rate limit that are reserved for pending tasks, by slot.
+        workflows: Ids of workflows that have keys.
+        kept: For each ended workflow: the seconds until it is deleted.
+        unknown_keys: Keys that taskq does not define.
+        locks_of_ended: Locks that should have been released when their task ended: the lock and the id of the task.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Remains:
     held: dict[str, float] = field(default_factory=dict)
     workflows: set[str] = field(default_factory=set)
     kept: dict[str, float] = field(default_factory=dict)
-    odd: list[str] = field(default_factory=list)
+    unknown_keys: list[str] = field(default_factory=list)
     locks_of_ended: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -70,7 +70,7 @@ def _some(client: Any, key: str) -> list[str]:
 
 
 def read_remains(client: Any, keys: QueueKeys, now_s: float) -> Remains:
-    """Read the own keys of one queue, which must be at rest. `now_s`: Unix seconds."""
+    """Read taskq's additional keys of a queue, which must be idle. `now_s`: Unix seconds."""
     found = Remains(name=keys.name)
     own = keys.own_prefix
     pattern = own.replace("[", "\\[") + "*"
@@ -87,7 +87,7 @@ def read_remains(client: Any, keys: QueueKeys, now_s: float) -> Remains:
         elif kind.startswith("wf:"):
             found.workflows.add(kind.split(":")[1])
         elif not _is_known(kind, keys.name):
-            found.odd.append(kind)
+            found.unknown_keys.append(kind)
     for member, until_s in client.zrange(own + "wf-ended", 0, -1, withscores=True):
         found.kept[_text(member)] = until_s - now_s
     for name in client.scan_iter(match=keys.unique_prefix.replace("[", "\\[") + "*", count=1000):

@@ -1,4 +1,4 @@
-"""The report of a soak: what is printed, the JSON that is kept, and what is kept of a red one."""
+"""The report of a soak: the printed text, the JSON file, and the ledgers and data that are kept."""
 
 import json
 import platform
@@ -16,13 +16,13 @@ from tests.soak.schedule import Plan
 from tests.soak.stores import LOGGED_MS
 
 SHOWN = 5
-"""Breaches of one invariant that are printed."""
+"""Maximum number of violations per invariant that are printed."""
 KEPT_TASKS = 20
-"""Tasks whose history is kept in a red report."""
+"""Maximum number of tasks whose history is in the report of a red run."""
 
 
 def totals(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Return what the run comes to."""
+    """Return the main figures of the run."""
     by_number = {verdict.number: verdict for verdict in verdicts}
     tasks = evidence.history.tasks.values()
     processes = evidence.incidents.processes.values()
@@ -45,12 +45,12 @@ def totals(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "recovery p99 s": recovery.get("p99 s"),
         "recovery max s": recovery.get("max s"),
         "longest Redis call ms": by_number[12].figures["longest call ms"],
-        "longest Redis call's own ms": by_number[12].figures["longest call's own ms"],
+        "longest Redis call without waiting ms": by_number[12].figures["without waiting for a processor ms"],
     }
 
 
 def as_json(plan: Plan, evidence: Evidence, verdicts: Sequence[Verdict], facts: dict[str, Any]) -> dict[str, Any]:
-    """Return all that is kept of a run."""
+    """Return the content of `report.json`."""
     red = [verdict for verdict in verdicts if not verdict.holds]
     suspects = list(dict.fromkeys(task_id for verdict in red for task_id in verdict.tasks))[:KEPT_TASKS]
     return {
@@ -73,7 +73,7 @@ def as_json(plan: Plan, evidence: Evidence, verdicts: Sequence[Verdict], facts: 
 
 
 def text(report: dict[str, Any]) -> str:
-    """Return what is printed at the end."""
+    """Return the text that is printed at the end."""
     lines = []
     for verdict in report["invariants"]:
         figures = ", ".join(f"{name} {value}" for name, value in verdict["figures"].items())
@@ -96,13 +96,13 @@ def text(report: dict[str, Any]) -> str:
         ),
         f"longest Redis call {found['longest Redis call ms'] or f'under {LOGGED_MS}'} ms",
         f"{report['result'].upper()}: seed {report['seed']}, profile {report['profile']}, "
-        f"{report['wall_s']:.0f} s in all",
+        f"{report['wall_s']:.0f} s in total",
     ]
     return "\n".join(lines)
 
 
 def keep(report: dict[str, Any], folder: Path, *, everything: bool) -> None:
-    """Write the report. Of a green run the ledgers and Redis's data are not kept, unless everything is."""
+    """Write `report.json`. Delete the ledgers and Redis's data of a green run, unless `everything` is set."""
     (folder / "report.json").write_text(json.dumps(report, indent=1, default=str) + "\n")
     if report["result"] == "green" and not everything:
         for name in ("ledger", "redis"):

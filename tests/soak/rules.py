@@ -1,4 +1,4 @@
-"""Tasks of the soak that are held back, told apart, put first, iterate or expire, and what they write of it."""
+"""Tasks of the soak with limits, sequences, unique keys, iterations, priorities or expiries."""
 
 import asyncio
 import time
@@ -13,13 +13,13 @@ from tests.soak.limits import LIMITS, Bucket, Places, Window
 from tests.soak.program import KEPT_S, ExpectedFailureError, app
 
 
-def note_taken() -> None:
-    """Write when a worker took the task that runs, by Redis's clock. Where Redis is away, that stays unknown."""
+def record_start_time() -> None:
+    """Record when a worker took the current task, by Redis's clock. Record nothing if Redis is unavailable."""
     context = current_task()
     with suppress(TaskQError):
         found = Inspector(app).task(context.queue, context.id)
         if isinstance(found, TaskInfo) and found.started_at is not None:
-            program.note("taken", at=found.started_at.timestamp())
+            program.record("taken", at=found.started_at.timestamp())
 
 
 def _places(name: str) -> tuple[Concurrency, ...]:
@@ -39,34 +39,34 @@ def _window(name: str) -> RateLimit:
 
 @app.task(name="placed", concurrency=_places("placed"))
 async def placed(slot: int, secret: str = "") -> None:
-    """Three at once, in all workers together."""
+    """At most three at once, in all workers together."""
     await asyncio.sleep(0.1)
     program.effects.put(slot)
 
 
 @app.task(name="placed_by", concurrency=_places("placed_by"))
 def placed_by(slot: int, who: str) -> None:
-    """One of each key at once."""
+    """At most one at once for each `who`."""
     time.sleep(0.05)
     program.effects.put(slot)
 
 
 @app.task(name="rated", rate_limit=_bucket("rated"))
 def rated(slot: int, cost: int = 1) -> None:
-    note_taken()
+    record_start_time()
     program.effects.put(slot)
 
 
 @app.task(name="rated_by", rate_limit=_window("rated_by"))
 def rated_by(slot: int, who: str) -> None:
-    note_taken()
+    record_start_time()
     program.effects.put(slot)
 
 
 @app.task(name="strict", concurrency=_places("strict"), rate_limit=_bucket("strict"))
 def strict(slot: int, who: str, failures: int = 0, cost: int = 1) -> None:
-    """Several limits at once, and a failure that has to give all of them back."""
-    note_taken()
+    """Several limits, which a failure must release."""
+    record_start_time()
     if current_task().attempt <= failures:
         raise ExpectedFailureError("on purpose")
     time.sleep(0.05)
@@ -75,7 +75,7 @@ def strict(slot: int, who: str, failures: int = 0, cost: int = 1) -> None:
 
 @app.task(name="ordered", sequence=TaskSequence("who"))
 async def ordered(slot: int, who: str, failures: int = 0) -> None:
-    """In order; one that fails holds the others up until it has succeeded."""
+    """A sequence. A task that fails delays the others until it has succeeded."""
     if current_task().attempt <= failures:
         raise ExpectedFailureError("on purpose")
     await asyncio.sleep(0.02)
@@ -89,7 +89,7 @@ async def ordered(slot: int, who: str, failures: int = 0) -> None:
     dead_letter=program.letter,
 )
 def skipping(slot: int | None, who: str) -> None:
-    """In order; one that has failed for good is passed over. Without a slot it cannot succeed."""
+    """A sequence that skips tasks that failed for good. A task without a slot always fails."""
     if slot is None:
         raise ExpectedFailureError("on purpose")
     program.effects.put(slot)
@@ -97,7 +97,7 @@ def skipping(slot: int | None, who: str) -> None:
 
 @app.task(name="only", unique=Unique(args=["key"]))
 async def only(key: str, seconds: float) -> None:
-    """At most one of a key waits or runs."""
+    """At most one unfinished task per key."""
     await asyncio.sleep(seconds)
 
 
@@ -107,14 +107,14 @@ async def only(key: str, seconds: float) -> None:
     unique=Unique(args=["key"], states="while_exists", on_conflict="return_existing"),
 )
 async def once(key: str, slot: int) -> None:
-    """At most one of a key is there, whatever became of it."""
+    """At most one task per key exists, also after its end."""
     program.effects.put(slot)
 
 
 @app.task(name="walk")
 def walk(context: TaskContext, slot: int, count: int) -> None:
     for item in context.iterate(range(count), every=1):
-        program.note("item", item=item)
+        program.record("item", item=item)
         time.sleep(0.06)
     program.effects.put(slot)
 
@@ -122,20 +122,20 @@ def walk(context: TaskContext, slot: int, count: int) -> None:
 @app.task(name="awalk")
 async def awalk(context: TaskContext, slot: int, count: int) -> None:
     async for item in context.iterate(range(count), every=1):
-        program.note("item", item=item)
+        program.record("item", item=item)
         await asyncio.sleep(0.06)
     program.effects.put(slot)
 
 
 @app.task(name="ranked")
 def ranked(slot: int) -> None:
-    """Enqueued with one priority or another."""
-    note_taken()
+    """Enqueued with different priorities."""
+    record_start_time()
     program.effects.put(slot)
 
 
 @app.task(name="late")
 def late(slot: int) -> None:
     """Enqueued with an expiry."""
-    note_taken()
+    record_start_time()
     program.effects.put(slot)

@@ -1,11 +1,11 @@
-"""When which fault is injected: a plan drawn from a seed. Pure.
+"""The schedule of faults, determined by a seed.
 
 ::
 
-    warm-up | round: one or two faults | calm | round | calm | ... | heal all, wait for rest, check
+    warm-up | round: one or two faults | calm | round | calm | ... | undo all faults, wait until idle, check
 
-The same seed, profile and choice of faults give the same plan. What a fault does within its time (which worker it
-takes, how often it strikes) is drawn from a seed of its own, so that leaving one out does not change the others.
+The same seed, profile and choice of faults give the same plan. Each fault has a separate seed for its details, such as
+the worker that it kills, so that `--without` does not change the other faults.
 """
 
 import random
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from tests.soak.profiles import Leases, Profile
 
 OVERHEAD_S = 50.0
-"""Seconds of a run in which no fault is injected: start, rest, check."""
+"""Seconds of a run without load: start, wait until idle, check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedFault:
-    """One injection.
+    """One injection of a fault.
 
     Attributes:
-        number: Number in the catalogue.
-        start_s: Seconds after the beginning of the load.
-        lasts_s: About how long it lasts.
-        seed: Seed of what it draws itself.
-        variant: Which of its ways it takes; each in turn.
+        number: Number of the fault, the key in `faults.FAULTS`.
+        start_s: Seconds from the beginning of the load to its start.
+        lasts_s: Approximate duration in seconds.
+        seed: Seed of its details.
+        variant: A number that selects one of its variants. It increases by one with each injection of the fault.
     """
 
     number: int
@@ -39,11 +39,11 @@ class PlannedFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that is going to happen.
+    """The schedule of a run.
 
     Attributes:
-        faults: In the order of their start.
-        load_s: Seconds during which producers work.
+        faults: The injections, sorted by start.
+        load_s: Seconds for which producers enqueue.
     """
 
     seed: int
@@ -53,11 +53,11 @@ class Plan:
 
 
 class PlanError(ValueError):
-    """The requested plan is impossible."""
+    """The requested schedule is impossible."""
 
 
 def duration(number: int, leases: Leases, draw: random.Random, variant: int) -> float:
-    """Return how long a fault lasts, in seconds. Where the catalogue tells short from long, variants alternate."""
+    """Return the duration of a fault in seconds. Faults 23 and 34 alternate between short and long outages."""
     takes_leases = leases.long_s + draw.uniform(0.5, 2.5)
     short_s = min(3.0, leases.tolerated_s - 1)
     match number:
@@ -76,7 +76,7 @@ def duration(number: int, leases: Leases, draw: random.Random, variant: int) -> 
         case 71:
             return draw.uniform(5.0, 7.0)
         case 24:
-            return leases.lease + leases.grace + draw.uniform(1.0, 3.0)  # every lease would end
+            return leases.lease + leases.grace + draw.uniform(1.0, 3.0)  # long enough for every lease to expire
         case 37:
             return draw.uniform(7.0, 9.0)
         case 42:
@@ -90,7 +90,7 @@ def chosen(profile: Profile, only: Iterable[int] = (), without: Iterable[int] = 
     """Return the faults to inject.
 
     Raises:
-        PlanError: A number is not one of the profile's, or none is left.
+        PlanError: The profile does not have a fault with this number.
     """
     only, without = tuple(only), tuple(without)
     for number in (*only, *without):
@@ -110,14 +110,14 @@ def plan(
     """Return the plan of a run.
 
     Args:
-        profile: What there is to plan.
-        seed: What it is drawn from.
-        minutes: Wall time, instead of the profile's.
-        only: Plan these faults alone.
-        without: Leave these out of a plan that is the same otherwise, to find out which of them it takes.
+        profile: Faults, leases and default duration.
+        seed: Seed of the plan.
+        minutes: Total duration, instead of the profile's.
+        only: Plan only these faults.
+        without: Leave these faults out of the same plan, to find the fault that causes a failure.
 
     Raises:
-        PlanError: The time is too short for every fault to come once.
+        PlanError: The time is too short to inject every fault once.
     """
     load_s = 60.0 * (profile.minutes if minutes is None else minutes) - OVERHEAD_S
     wanted = chosen(profile, only)
@@ -148,8 +148,8 @@ def plan(
     missing = set(wanted) - {fault.number for fault in placed}
     if missing:
         raise PlanError(
-            f"{load_s + OVERHEAD_S:.0f} s are too short: faults {sorted(missing)} have no place; "
-            "give more --minutes, or choose with --only and --without"
+            f"{load_s + OVERHEAD_S:.0f} s are too short for faults {sorted(missing)}; "
+            "increase --minutes, or select faults with --only"
         )
     placed = [fault for fault in placed if fault.number not in left_out]
     placed.sort(key=lambda fault: (fault.start_s, fault.number))

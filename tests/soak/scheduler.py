@@ -1,4 +1,4 @@
-"""A scheduler process of the soak: `python -m tests.soak.scheduler <JSON>`. Its URL comes in `SOAK_URL`."""
+"""A scheduler process of the soak: `python -m tests.soak.scheduler <JSON>`, with Redis's URL in `SOAK_URL`."""
 
 import json
 import logging
@@ -10,18 +10,18 @@ from typing import Any
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from tests.soak.ledger import Ledger
-from tests.soak.program import app, open_books
+from tests.soak.program import app, open_ledger
 
 
-class Told(SchedulerListener):
-    """Writes what it enqueued."""
+class FiringRecorder(SchedulerListener):
+    """Records the periodic tasks that the scheduler enqueued."""
 
-    def __init__(self, ledger: Ledger, note: Path) -> None:
+    def __init__(self, ledger: Ledger, ready_file: Path) -> None:
         self._ledger = ledger
-        self._note = note
+        self._ready_file = ready_file
 
     def started(self, scheduler: Any) -> None:
-        self._note.touch()
+        self._ready_file.touch()
 
     def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
         if outcome is not FiringOutcome.FAILED:
@@ -34,9 +34,9 @@ def main() -> int:
     given = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(given["folder"])
-    ledger = open_books(folder, given["who"])
-    note = folder / f"{given['who']}-{os.getpid()}.ready"
-    return run_scheduler(app, SchedulerConfig(**given["config"]), listener=Told(ledger, note))
+    ledger = open_ledger(folder, given["who"])
+    ready_file = folder / f"{given['who']}-{os.getpid()}.ready"
+    return run_scheduler(app, SchedulerConfig(**given["config"]), listener=FiringRecorder(ledger, ready_file))
 
 
 if __name__ == "__main__":

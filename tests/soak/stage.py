@@ -1,8 +1,8 @@
-"""Where the soak takes place: a Redis, the processes around it, and what is done to them.
+"""The stage: Redis, the processes of the soak, and the operations on them that faults use.
 
-The conductor runs in one thread: faults are generators that do something and yield the seconds until they go on, so two
-that overlap take turns and need no locks. Everything that is done is written into the conductor's ledger, from which
-the verdict learns what was allowed to happen.
+All faults run in one thread. They are generators that act and then yield the seconds to wait, so faults that overlap
+take turns and need no locks. Each operation is recorded in the conductor's ledger. The invariants read from it which
+effects were allowed.
 """
 
 import heapq
@@ -45,25 +45,25 @@ logger = logging.getLogger("soak")
 Fault = Callable[["Stage", PlannedFault], Iterator[float]]
 
 INJECTOR = 9
-"""Number of the producer that the faults are."""
+"""Producer number of the faults, which enqueue tasks as well. It determines their range of slots."""
 PRODUCERS = ("blocking", "concurrent", "on_commit")
 START_S = 120.0
-"""Seconds in which processes are started; on a busy machine it takes nine a while."""
+"""Maximum seconds until all nine processes have started."""
 STOP_S = 60.0
-"""Seconds within which stopped processes have ended."""
+"""Maximum seconds until stopped processes have exited."""
 ENQUEUE_S = 1.0
-"""Seconds that a fault tries to enqueue a task, during which no other goes on."""
+"""Timeout of an enqueue by a fault, which blocks all other faults."""
 AT_ONCE = 2
-"""Faults that are at work at a time."""
+"""Maximum number of simultaneous faults."""
 
 
 class Stage:
-    """Everything that runs during a soak; a context manager.
+    """All processes of a soak and its Redis, which run while its context is open.
 
     Args:
-        profile: What it is made of.
-        seed: What producers draw from.
-        folder: Where ledgers, logs and Redis's data stand.
+        profile: Which processes to start, and with which settings.
+        seed: Seed of the producers.
+        folder: Folder for ledgers, logs and Redis's data.
     """
 
     def __init__(self, profile: Profile, seed: int, folder: Path) -> None:
@@ -80,9 +80,9 @@ class Stage:
         self._taken: set[str] = set()
         self._slots = self._enqueued = 0
         self.held: list[HeldRequest] = []
-        """Requests that faults wait for or keep; let go in the end."""
+        """Requests that faults wait for or hold. `heal` releases them."""
         self.client: Any = None
-        """A client past every relay, that never waits long."""
+        """A client that bypasses all relays and has a short timeout."""
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Stage:
         )
 
     def start(self, place: Place) -> None:
-        """Start a process in its place."""
+        """Start a process in a place."""
         place.start()
         self.ledger.write("started", place=place.name, process=place.pid)
 
@@ -159,7 +159,7 @@ class Stage:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Wait until every process that is wanted has connected."""
+        """Wait until every process that should run has connected."""
 
         def are_ready() -> bool:
             self.supervise()
@@ -179,7 +179,7 @@ class Stage:
         self.store.close()
         self.ledger.close()
 
-    # --- who is there -------------------------------------------------------------------------------------------------
+    # --- places -------------------------------------------------------------------------------------------------------
 
     def _of_role(self, role: str) -> list[Place]:
         return [place for place in self.places if place.role == role]
@@ -197,11 +197,11 @@ class Stage:
         return self._of_role("producer")
 
     def take(self, role: str, draw: random.Random) -> Place:
-        """Take a place for a fault, so that no other harms it meanwhile."""
+        """Reserve a random place for a fault, so that no other fault uses it."""
         free = [place for place in self._of_role(role) if place.name not in self._taken]
         ready = [place for place in free if place.is_ready] or free
         if not ready:
-            raise LookupError(f"every {role} is taken by a fault; the plan overlaps too much")
+            raise LookupError(f"every {role} is used by a fault; too many faults of the plan overlap")
         place = draw.choice(ready)
         self._taken.add(place.name)
         return place
@@ -210,7 +210,7 @@ class Stage:
         self._taken.discard(place.name)
 
     def leading_scheduler(self, draw: random.Random) -> Place:
-        """Take the scheduler that fired last, so far as the ledgers say."""
+        """Reserve the scheduler that fired last according to the ledgers."""
         fired = [event for event in read(self.folder / "ledger") if event["event"] == "fired"]
         for place in self.schedulers:
             if fired and place.name == fired[-1]["who"] and place.name not in self._taken and place.is_ready:
@@ -218,10 +218,10 @@ class Stage:
                 return place
         return self.take("scheduler", draw)
 
-    # --- what faults do -----------------------------------------------------------------------------------------------
+    # --- operations of faults -----------------------------------------------------------------------------------------
 
     def kill(self, place: Place, *, back_after_s: float = 1.0) -> None:
-        """SIGKILL, now. The process is started again after a while."""
+        """Kill the process with SIGKILL. It is restarted after `back_after_s` seconds."""
         place.start_at = time.monotonic() + back_after_s
         if place.process is None:
             return
@@ -231,28 +231,28 @@ class Stage:
         place.take_exit()
 
     def freeze(self, place: Place) -> None:
-        """SIGSTOP."""
+        """Stop the process with SIGSTOP."""
         if place.process is not None:
             place.send(signal.SIGSTOP)
             place.is_frozen = True
             self.ledger.write("frozen", place=place.name, process=place.pid)
 
     def thaw(self, place: Place) -> None:
-        """SIGCONT."""
+        """Continue a frozen process with SIGCONT."""
         if place.process is not None and place.is_frozen:
             self.ledger.write("thawed", place=place.name, process=place.pid)
             place.send(signal.SIGCONT)
             place.is_frozen = False
 
     def outage(self, what: str, place: Place | None = None) -> Callable[[], None]:
-        """Write that Redis cannot be reached from now on, from one place or from all. Call the answer when it can."""
+        """Record the start of an outage of Redis for one place or for all. Returns a function that records its end."""
         key = next(_outages)
         name = None if place is None else place.name
         self.ledger.write("outage", key=key, what=what, place=name, unix=time.time())
         return lambda: self.ledger.write("outage over", key=key, what=what, place=name, unix=time.time())
 
     def expect(self, is_so: bool, otherwise: str) -> None:
-        """Note that something is not as it has to be. It turns the soak red."""
+        """If the condition is false, record the sentence as a violation of invariant 0."""
         if not is_so:
             self.ledger.write("unexpected", what=otherwise)
 
@@ -262,7 +262,7 @@ class Stage:
         return INJECTOR * 1_000_000 + self._slots
 
     def enqueue(self, signature: Signature[Any], **facts: Any) -> str:
-        """Enqueue a task as a producer does, past every relay, and return its id."""
+        """Enqueue a task without a relay, record it as a producer does, and return its id."""
         self._enqueued += 1
         task_id = f"injected-{self._enqueued}"
         signature = signature.using(task_id=task_id)
@@ -279,15 +279,15 @@ class Stage:
         return task_id
 
     def enqueue_together(self, signatures: Sequence[Signature[Any]]) -> list[str]:
-        """Enqueue many tasks in one go and return their ids. Unless all are acknowledged, each outcome is unknown."""
+        """Enqueue tasks in bulk and return their ids. Unless all are acknowledged, record all results as unknown."""
         calls = []
         for signature in signatures:
             self._enqueued += 1
             calls.append(signature.using(task_id=f"injected-{self._enqueued}"))
         for call in calls:
             options = call.task.options
-            told = {"name": call.task.name, "queue": options.queue, "slot": call.args[0]}
-            self.ledger.write("attempt", id=options.task_id, **told)
+            common = {"name": call.task.name, "queue": options.queue, "slot": call.args[0]}
+            self.ledger.write("attempt", id=options.task_id, **common)
         answer = "acknowledged"
         try:
             app.client.enqueue_many(calls).raise_errors()
@@ -302,41 +302,41 @@ class Stage:
 
     @property
     def redis_runs(self) -> bool:
-        """Whether Redis was not killed just now."""
+        """Whether the process of Redis is running."""
         return bool(self.store.server.is_running)
 
     def takes_writes(self) -> bool:
-        """Whether Redis is there, and not full."""
+        """Whether Redis is available and not full."""
         return self.command("SET", "soak", "", "PX", 1) is not None
 
     def unfill(self) -> bool:
-        """Give Redis its memory back, if it is there to take it."""
+        """Remove Redis's memory limit. Return False if Redis is unavailable."""
         return self.command("CONFIG", "SET", "maxmemory", "0") is not None
 
     def run_endless_script(self) -> None:
-        """Keep Redis busy until the script is killed. The one who sent it never hears of it."""
+        """Start a script that keeps Redis busy until it is killed, and do not wait for its response."""
         with socket.socket(socket.AF_UNIX) as sent:
             sent.connect(str(self.store.server.socket_path))
             sent.sendall(b"EVAL 'while true do end' 0\r\n")
 
     def failover(self, what: str) -> Callable[[], None]:
-        """Write that another server takes over. Call the answer when it has."""
+        """Record the start of a failover. Returns a function that records its end."""
         key = next(_outages)
         self.ledger.write("failover", key=key, what=what)
         return lambda: self.ledger.write("failover over", key=key, what=what)
 
     def killed_primary(self) -> Callable[[], None]:
-        """Write that the primary is about to be killed: nobody is in charge until another takes over."""
-        forgotten, reached = self.failover("the primary was killed"), self.outage("the primary was killed")
+        """Record that the primary is about to be killed. Returns a function that records the end of the failover."""
+        failover_over, outage_over = self.failover("the primary was killed"), self.outage("the primary was killed")
 
         def over() -> None:
-            reached()
-            forgotten()
+            outage_over()
+            failover_over()
 
         return over
 
     def command(self, *words: str | int) -> Any:
-        """Send a command to Redis; None if it is not there to answer, or another fault makes it refuse for now."""
+        """Send a command to Redis. Return None if Redis is unavailable, full or refuses because of another fault."""
         try:
             return self.client.execute_command(*words)
         except (redis.RedisError, OSError) as error:
@@ -347,9 +347,9 @@ class Stage:
     # --- conducting ---------------------------------------------------------------------------------------------------
 
     def conduct(self, plan: Plan, faults: dict[int, Fault]) -> None:
-        """Carry out a plan. Processes that die meanwhile are started again.
+        """Inject the faults of a plan, and restart processes that die.
 
-        No fault begins while two others are at work: those that others hold up may last longer than was planned.
+        A fault may last longer than planned, because others delay it. No fault begins while two others are active.
         """
         began = time.monotonic()
         order = itertools.count()
@@ -382,7 +382,7 @@ class Stage:
             time.sleep(min(0.05, max(0.0, due[0][0] - now)) if due else 0.05)
 
     def supervise(self) -> None:
-        """Note processes that have died, and start again what is wanted."""
+        """Record exits of processes, and restart processes that should run."""
         now = time.monotonic()
         for place in self.places:
             pid = place.process.pid if place.process is not None else 0
@@ -390,12 +390,12 @@ class Stage:
             if status is not None:
                 self.ledger.write("exited", place=place.name, process=pid, status=status)
                 place.start_at = max(place.start_at, now + 0.5)
-            place.look()
+            place.check_ready()
             if place.process is None and place.wanted and now >= place.start_at and place.starts:
                 self.start(place)
 
     def heal(self) -> None:
-        """Take everything back that a fault may have left."""
+        """Undo the effects of all faults."""
         for place in self.places:
             self.thaw(place)
             if place.own_relay is not None:
@@ -404,10 +404,10 @@ class Stage:
         for held in self.held:
             held.let_go()
         with suppress(TimeoutError):
-            until(self.unfill, "Redis has its memory back", timeout_s=STOP_S)
+            until(self.unfill, "Redis has no memory limit", timeout_s=STOP_S)
 
     def stop(self, places: Sequence[Place]) -> None:
-        """Stop processes gracefully. What becomes of the others meanwhile is noted as ever."""
+        """Stop processes with SIGTERM and wait until they have ended. Other processes are still supervised."""
         for place in places:
             place.wanted = False
             place.send(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What Redis is made of in a soak: one server, a primary with a replica and Sentinels, or a cluster."""
+"""The kinds of Redis in a soak: one server, a primary with a replica and Sentinels, or a cluster."""
 
 import contextlib
 import time
@@ -20,32 +20,32 @@ from tests.soak.processes import until
 T = TypeVar("T")
 
 LOGGED_MS = 0.5
-"""Calls that take longer stand in Redis's slow log, from which the longest is read."""
+"""Commands that take longer are in Redis's slow log, from which the monitor reads the longest."""
 OPTIONS = {
     "appendfsync": "everysec",
     "enable-debug-command": "yes",
     "slowlog-log-slower-than": str(int(LOGGED_MS * 1000)),
     "slowlog-max-len": "10000",
 }
-NEVER_LONG: dict[str, Any] = {"socket_timeout": 1.0, "retry": Retry(NoBackoff(), 0)}
-"""Options of clients that never wait long: Redis may be frozen by the one who asks."""
+SHORT_TIMEOUTS: dict[str, Any] = {"socket_timeout": 1.0, "retry": Retry(NoBackoff(), 0)}
+"""Client options with a short timeout and no retries: the conductor may have frozen Redis itself."""
 PATIENCE_S = 30.0
 DOWN_AFTER_S = 3.0
-"""Seconds of silence after which a Sentinel calls a primary dead."""
+"""Seconds without a response after which a Sentinel regards a primary as down."""
 
 
 def raw_client(server: RedisServer) -> Any:
     """Return a redis-py client of one server, past every relay."""
-    return redis.Redis(unix_socket_path=str(server.socket_path), **NEVER_LONG)
+    return redis.Redis(unix_socket_path=str(server.socket_path), **SHORT_TIMEOUTS)
 
 
 class Store(Protocol):
-    """What holds the queue.
+    """The Redis of a soak.
 
     Attributes:
         servers: All servers with data.
-        url: How processes reach it, where there are no relays.
-        relayed: What a relay before each process passes on to; None where clients learn addresses from the store.
+        url: URL for processes that connect without a relay.
+        relayed: Socket to which the relays connect; None for Sentinel and Cluster, where clients learn addresses.
     """
 
     servers: list[RedisServer]
@@ -53,18 +53,18 @@ class Store(Protocol):
     relayed: Path | None
 
     def open(self) -> None:
-        """Start it."""
+        """Start the servers."""
         ...
 
     def client(self) -> Any:
-        """Return a new client that finds the server in charge by itself."""
+        """Return a new client that finds the primary."""
         ...
 
     def close(self) -> None: ...
 
 
 class OneServer:
-    """A single server, whose data stands in the folder."""
+    """A single server with its data in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.server = RedisServer(appendonly=True, options={**OPTIONS, "dir": str(folder)})
@@ -92,7 +92,7 @@ class Sentinels:
         self.relayed: Path | None = None
 
     def open(self) -> None:
-        """Start all, and return when the Sentinels know each other and the replica."""
+        """Start the servers and wait until the Sentinels know each other and the replica."""
         primary = RedisServer(tcp=True, appendonly=True, options=OPTIONS)
         self.servers.append(primary)
         primary.start()
@@ -105,22 +105,22 @@ class Sentinels:
             sentinel.start()
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
         self.url = f"redis+sentinel://{hosts}/{RedisServer.MASTER_NAME}"
-        until(self._are_met, "the Sentinels know each other and the replica", timeout_s=PATIENCE_S)
-        for sentinel in self.sentinels:  # else a busy machine is a dead primary
+        until(self._know_each_other, "the Sentinels know each other and the replica", timeout_s=PATIENCE_S)
+        for sentinel in self.sentinels:  # the default is too short for a busy machine
             name = RedisServer.MASTER_NAME
             sentinel.command("SENTINEL", "SET", name, "down-after-milliseconds", int(DOWN_AFTER_S * 1000))
 
-    def _are_met(self) -> bool:
+    def _know_each_other(self) -> bool:
         for sentinel in self.sentinels:
-            said = sentinel.client.sentinel_master(RedisServer.MASTER_NAME)
-            if said["num-other-sentinels"] != 2 or said["num-slaves"] != 1:
+            info = sentinel.client.sentinel_master(RedisServer.MASTER_NAME)
+            if info["num-other-sentinels"] != 2 or info["num-slaves"] != 1:
                 return False
         return True
 
     def client(self) -> Any:
         hosts = [("127.0.0.1", each.port) for each in self.sentinels]
-        found = redis.sentinel.Sentinel(hosts, sentinel_kwargs=NEVER_LONG)
-        return found.master_for(RedisServer.MASTER_NAME, **NEVER_LONG)
+        found = redis.sentinel.Sentinel(hosts, sentinel_kwargs=SHORT_TIMEOUTS)
+        return found.master_for(RedisServer.MASTER_NAME, **SHORT_TIMEOUTS)
 
     @property
     def primary(self) -> RedisServer:
@@ -143,19 +143,19 @@ class Cluster:
         self._stack = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Start all, and return when each replica has its first copy."""
-        # A replica that a busy machine has kept from its primary for a while may take over all the same.
+        """Start the servers and wait until each replica has its first copy of the data."""
+        # 0: a replica may become primary even if a busy machine has interrupted its replication for a while.
         options = {**OPTIONS, "cluster-replica-validity-factor": "0"}
         self.servers = self._stack.enter_context(start_cluster(3, replicas=1, appendonly=True, options=options))
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.servers)
 
     def client(self) -> Any:
         nodes = [ClusterNode("127.0.0.1", each.port) for each in self.servers if each.is_running]
-        return redis.RedisCluster(startup_nodes=nodes, **NEVER_LONG)
+        return redis.RedisCluster(startup_nodes=nodes, **SHORT_TIMEOUTS)
 
     @property
     def running(self) -> list[RedisServer]:
-        """Servers that run, of which the first is asked how things stand."""
+        """Servers that run. The first one is asked for the state of the cluster."""
         return [each for each in self.servers if each.is_running]
 
     def owner(self, slot: int) -> RedisServer:
@@ -167,22 +167,22 @@ class Cluster:
 
 
 def wait_for_copy(server: RedisServer) -> Iterator[float]:
-    """Wait, step by step, until a server that was started as a replica is one that has all; a part of a fault."""
+    """Wait until a restarted server is a replica with a complete copy. A generator, to be used by a fault."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         with contextlib.suppress(redis.RedisError):
-            said = server.client.info("replication")
-            if said["role"] == "slave" and said["master_link_status"] == "up":
+            info = server.client.info("replication")
+            if info["role"] == "slave" and info["master_link_status"] == "up":
                 return
         yield 0.1
 
 
-def patiently(look: Callable[[], T]) -> T:
-    """Look until the store is there to answer."""
+def retry_while_unavailable(call: Callable[[], T]) -> T:
+    """Call a function until it succeeds, as long as Redis is unavailable."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return look()
+            return call()
         except (redis.ConnectionError, redis.TimeoutError, BrokerUnavailableError):
             if time.monotonic() > deadline:
                 raise
@@ -190,4 +190,4 @@ def patiently(look: Callable[[], T]) -> T:
 
 
 STORES = {"one": OneServer, "sentinel": Sentinels, "cluster": Cluster}
-"""By the name that profiles use."""
+"""Kinds of Redis by the name in `Profile.store`."""

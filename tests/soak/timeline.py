@@ -1,4 +1,4 @@
-"""Draw what happened second by second: tasks finished and enqueued, with the faults below. Pure: events to SVG text."""
+"""Draw a chart of the soak as SVG: tasks enqueued and finished per second, and the faults."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ INK, MUTED, GRID, DONE, ENQUEUED, RETRIED, BAR = (
 
 
 def draw(events: Sequence[Event], plan: Plan, titles: dict[int, str]) -> str:
-    """Return the picture.
+    """Return the SVG text.
 
     Args:
-        events: The merged ledgers.
-        plan: Named in the heading.
-        titles: What each fault is, by its number.
+        events: Events of the merged ledgers.
+        plan: The plan, for the heading.
+        titles: Names of the faults by number.
     """
     begun = next((event["t"] for event in events if event["event"] == "attempt"), 0.0)
     bars = _bars(events, begun)
@@ -50,7 +50,7 @@ def draw(events: Sequence[Event], plan: Plan, titles: dict[int, str]) -> str:
         f'viewBox="0 0 {WIDTH} {height}" font-family="system-ui, sans-serif" font-size="11">',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="18" font-size="14" font-weight="600" fill="{INK}">'
-        f"Soak, profile {escape(plan.profile)}, seed {plan.seed}: tasks a second</text>",
+        f"Soak, profile {escape(plan.profile)}, seed {plan.seed}: tasks per second</text>",
     ]
     legend = LEFT
     for colour, name in ((DONE, "finished"), (ENQUEUED, "enqueued"), (RETRIED, "taken back from lost workers")):
@@ -97,7 +97,7 @@ def _per_second(events: Sequence[Event], kind: str, begun: float) -> Counter[int
 
 
 def _bars(events: Sequence[Event], begun: float) -> list[tuple[int, float, float]]:
-    """Return number, start and end of each fault, in seconds."""
+    """Return (number, start, end) of each fault, in seconds."""
     started: dict[str, tuple[int, float]] = {}
     bars = []
     for event in events:
@@ -110,7 +110,7 @@ def _bars(events: Sequence[Event], begun: float) -> list[tuple[int, float, float
 
 
 def _rows(bars: Sequence[tuple[int, float, float]]) -> list[int]:
-    """Return a row for each bar, so that neither bars nor their labels, on either side, overlap."""
+    """Return a row number for each bar, so that bars and their labels do not overlap."""
     label = 0.17 * max((end for _, _, end in bars), default=0.0)
     free: list[float] = []
     rows = []

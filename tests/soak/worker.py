@@ -1,4 +1,4 @@
-"""A worker process of the soak: `python -m tests.soak.worker <JSON>`. Its URL comes in `SOAK_URL`."""
+"""A worker process of the soak: `python -m tests.soak.worker <JSON>`, with Redis's URL in `SOAK_URL`."""
 
 import json
 import logging
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from taskq_core.worker import Worker, WorkerConfig
-from tests.soak import durable, flows, rules  # noqa: F401 - tasks of theirs
+from tests.soak import durable, flows, rules  # noqa: F401 - define tasks
 from tests.soak.ledger import Ledger
-from tests.soak.program import Outcomes, app, open_books
+from tests.soak.program import Outcomes, app, open_ledger
 
 
 class Recoveries(logging.Handler):
-    """Writes which tasks this worker took back from others, and which it gave back before they began."""
+    """Records which tasks this worker recovered from others, and which it returned before they began."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(logging.WARNING)
@@ -31,14 +31,14 @@ def main() -> int:
     given = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = Path(given["folder"])
-    ledger = open_books(folder, given["who"])
+    ledger = open_ledger(folder, given["who"])
     logging.getLogger("taskq.worker").addHandler(Recoveries(ledger))
 
     def ready(worker: Any) -> None:
-        """Tell the conductor where the worker tells its health, in one step."""
-        note = folder / f"{given['who']}-{os.getpid()}.ready"
-        note.with_suffix(".new").write_text(str(worker.health_port))
-        note.with_suffix(".new").rename(note)
+        """Write the port of the health endpoint for the conductor. A rename makes the file complete at once."""
+        ready_file = folder / f"{given['who']}-{os.getpid()}.ready"
+        ready_file.with_suffix(".new").write_text(str(worker.health_port))
+        ready_file.with_suffix(".new").rename(ready_file)
 
     return Worker(app, WorkerConfig(with_scheduler=False, **given["config"]), listener=Outcomes(ready)).run()
 
