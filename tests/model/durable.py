@@ -26,7 +26,7 @@ T = TypeVar("T")
 START_S = 2_000_000_000
 LEASE_S, GRACE_S = 30, 30
 NAMES = ("go", "ok")
-COMPARED = ("s:", "r:", "n:", "c:", "e:", "x", "waiting", "try")
+DAY_S = 86_400
 
 names = st.sampled_from(NAMES)
 
@@ -111,11 +111,16 @@ class DurableMachine(RuleBasedStateMachine):
             count = str(int(count) + 1)
             self.record.pop("x", None)
         self.record["try"] = f"{count} w.{self.call}".encode()
-        self.record.pop("waiting", None)
+        if waiting := self.record.pop("waiting", b"").decode().partition(" ")[2]:
+            self.record[f"u:{waiting}"] = b"%d %b" % (self.now_s * 1000, self._since(waiting))
         for _ in range(2):
             loaded = self.ask(steps.load_steps(self.queue, "t", owner="w", run=self.call))
             assert isinstance(loaded, LoadedSteps)
             assert compared(loaded.record) == self.record
+
+    def _since(self, wait: str) -> bytes:
+        """Return the start of a wait (Unix ms): now, unless it has begun before."""
+        return self.record.get(f"u:{wait}", b" %d" % (self.now_s * 1000)).rpartition(b" ")[2]
 
     def _end_child(self, task_id: str) -> None:
         begun = b"1 " + task_id.removeprefix("child-").encode()
@@ -171,12 +176,13 @@ class DurableMachine(RuleBasedStateMachine):
     # --- what the run does --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.state == "active")
-    @rule(name=names)
-    def step(self, name: str) -> None:
+    @rule(kind=st.sampled_from("sssk"), name=names)
+    def store_a_result(self, kind: str, name: str) -> None:
+        """The result of a step or of sub-tasks."""
         value = b"1 1 %d" % self.next()
-        expected = self.record.setdefault(f"s:{name}", value)
+        expected = self.record.setdefault(f"{kind}:{name}", value)
         for _ in range(2):
-            step = steps.store_step(self.queue, "t", f"s:{name}", value, owner="w", run=self.call_of_run)
+            step = steps.store_step(self.queue, "t", f"{kind}:{name}", value, owner="w", run=self.call_of_run)
             assert self.ask(step, timed=False) == expected
 
     @precondition(lambda self: self.state == "active")
@@ -215,29 +221,28 @@ class DurableMachine(RuleBasedStateMachine):
         assert self.ask(made)
 
     @precondition(lambda self: self.state == "active")
-    @rule(kind=st.sampled_from("zrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((1, 50, 5000)))
+    @rule(
+        kind=st.sampled_from("zrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((0, 1, 50, 5000))
+    )
     def wait(self, kind: str, name: str, ahead: int, seconds: int) -> None:
+        """Wait for so many seconds at most, 0: without limit."""
         number = max(1, int(self.record.get(f"n:{name}", 0)) + ahead)
         wait = {"z": f"z:{name}", "r": f"r:{name}#{number}", "c": f"c:{name}"}[kind]
         if kind == "c" and f"c:{name}" not in self.record:
             return
-        until_s, emitted = self.now_s + seconds, self.next()
+        until_ms, emitted = 1000 * (self.now_s + seconds) if seconds else 0, self.next()
+        attempt, ends, since = self.attempt, b"%d" % until_ms if seconds else b"-", self._since(wait)
+        record = f"{emitted} {wait}".encode()
         if self.is_cancelled:
-            end = Settlement("t", Outcome.WAIT, self.call_of_run, b"t", delay_ms=until_s * 1000, record=b"0 z:late")
+            end = Settlement("t", Outcome.WAIT, self.call_of_run, b"t", delay_ms=until_ms, record=record)
             assert self.ask(runs.settle(self.queue, [end], owner="w")) == "d"
             self.settle(Outcome.DONE)
             self.forget()
             return
-        run = self.call_of_run
-        self.record |= {
-            "waiting": f"{until_s * 1000} {wait}".encode(),
-            "x": b"%d" % emitted,
-            "try": b"%d w" % self.attempt,
-        }
-        end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=until_s * 1000, record=f"{emitted} {wait}".encode())
-        assert self.ask(runs.settle(self.queue, [end], owner="w")) == "1"
-        self.old_runs.append(run)
-        self.state, self.until_s = "scheduled", until_s
+        self.settle(Outcome.WAIT, delay_ms=until_ms, record=record)
+        self.record |= {"x": b"%d" % emitted, "try": b"%d w" % attempt}
+        self.record |= {"waiting": ends + b" " + wait.encode(), f"u:{wait}": ends + b" " + since}
+        self.state, self.until_s = "scheduled", self.now_s + (seconds or DAY_S)
         if (f"e:{name}" if kind == "c" else wait) in self.record:
             self._wake(wait)
 
@@ -254,6 +259,7 @@ class DurableMachine(RuleBasedStateMachine):
                 self.queue, "t", batch, owner="w", run=self.call_of_run, call=call, attempt=self.attempt
             )
             assert self.ask(emitted) is None
+        self.record["emitted"] = f"w.{self.call_of_run} {self.emits}".encode()
 
     @precondition(lambda self: self.old_runs)
     @rule(pick=st.integers(0, 3), kind=st.sampled_from(("load", "step", "miss", "emit", "wait")))
@@ -286,6 +292,9 @@ class DurableMachine(RuleBasedStateMachine):
         self.ids.append(signal_id)
         number = int(self.record.get(f"n:{name}", 0)) + 1
         self.record |= {f"r:{name}#{number}": b"%d %b" % (self.now_s * 1000, value), f"n:{name}": b"%d" % number}
+        self.record[f"i:{signal_id}"] = b"1"
+        for field, more in (("signals", 1), ("signal_bytes", len(value))):
+            self.record[field] = b"%d" % (int(self.record.get(field, 0)) + more)
         self._wake(f"r:{name}#{number}")
 
     @precondition(lambda self: self.state == "active")
@@ -361,5 +370,5 @@ class DurableMachine(RuleBasedStateMachine):
 
 
 def compared(record: dict[str, bytes]) -> dict[str, bytes]:
-    """Return the fields of a record that the model has."""
-    return {field: value for field, value in record.items() if field.startswith(COMPARED)}
+    """Return the fields of a record without the mark of its task."""
+    return {field: value for field, value in record.items() if field != "of"}

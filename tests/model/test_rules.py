@@ -184,6 +184,11 @@ DURABLE_MUTANTS = {
         "type(begun) == 'string' and string.match(begun, ' (.*)$') == id_of()",
         "type(begun) == 'string'",
     ),
+    "settle: a wait begins anew": (
+        "settle",
+        "string.match(known[3] or '', ' (%d+)$') or whole(now_ms)",
+        "whole(now_ms)",
+    ),
     "settle: the end of sub-tasks": ("settle", "of_children and 'e:' .. name or wait", "wait"),
     "revoke: the record stays": ("revoke", "forget_steps(ARGV[2], ARGV[1])", ""),
 }
