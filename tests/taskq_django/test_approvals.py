@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
 from django.urls import include, path
 from django.utils.translation import override
@@ -49,11 +48,3 @@ def test_the_first_post_of_a_link_answers(redis: RedisServer, settings: Any) -> 
     assert (answered.status_code, "谢谢" in answered.content.decode()) == (200, True)
     assert [each.status_code for each in (again, expired, changed)] == [409, 410, 404]
     assert handle.result(timeout=0) is False
-
-
-def test_it_is_refused_without_a_secret(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings.SECRET_KEY = ""
-    monkeypatch.setattr("taskq_django.approvals.link_content", lambda *args: {})
-
-    with pytest.raises(ImproperlyConfigured, match="The SECRET_KEY setting must not be empty"):
-        approval_url(TaskContext(id="1", name="publish", queue="default"), "review", base_url="/", question="?")

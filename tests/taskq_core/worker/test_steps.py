@@ -379,6 +379,8 @@ async def test_what_is_refused_changes_nothing(app: TaskQ, start: Runner, redis_
         "name of a signal must be 1 to 100 characters of text without '#' and ':', got 'a:b'",
         "an emitted value: object has no JSON form",
     ]
+    assert redis_server.client.hkeys(f"taskq:{{default}}:steps:{handle.id}") == [b"of", b"try"]
+    assert not redis_server.client.exists(f"taskq:{{default}}:stream:{handle.id}")
 
 
 async def test_a_failure_of_sub_tasks_stays_although_they_are_run_again(
