@@ -1,7 +1,7 @@
 """A durable task that does everything once, and keeps a ledger of what it did, for tests of crashes.
 
-The ledger is in Redis: `mark:<name>:steps` has each execution of a step with its result, `mark:<name>:wrong` each one
-that began after a result was stored, and `mark:<name>:children` the id of the task for each run of a sub-task.
+The ledger is in Redis: `mark:<name>:steps` has each execution of a step with its result, `mark:<name>:children` the id
+of the task for each run of a sub-task, and `mark:<name>:wrong` each of them that began after its result was stored.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ class Ledger:
         @app.task(name="durable_child", retry_delay=0, max_retry=20)
         async def child(name: str, number: int) -> int:
             self.note(f"{name}:children", current_task().id)
+            self.check_child(name)
             return number
 
         @app.task(name="durable", retry_delay=0, max_retry=30)
@@ -46,6 +47,15 @@ class Ledger:
 
     def note(self, name: str, what: str) -> None:
         self.notes.rpush(f"mark:{name}", what)
+
+    def check_child(self, name: str) -> None:
+        """Write to the ledger whether a result of this sub-task was already stored."""
+        context = current_task()
+        task = self._app.runtime.keys.queue(context.queue).task(context.id)
+        with contextlib.suppress(redis.ConnectionError), redis.from_url(str(self._app.settings.url)) as work:
+            group, _, _, workflow = work.hget(task, "taskq_step").decode().split()
+            if work.hexists(f"{workflow}:g0", group.removeprefix("0.")):
+                self.note(f"{name}:wrong", context.id)
 
     async def step(self, name: str, step: str) -> str:
         """Return a new result. Write it to the ledger, and whether a result was already stored."""
