@@ -15,6 +15,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.repair.reconcile import reconcile, run
 from tests.model.actors import ACTORS, LATE, Actor, finisher, mover, remover
+from tests.model.durable_scenes import RACES, DurableScene
 from tests.model.scenes import LATE_SCENES, SCENES, Scene
 from tests.redis_server import RedisServer
 
@@ -114,6 +115,24 @@ def test_a_late_request_changes_nothing_in_every_order(runner: SyncRunner, redis
             assert len(list(orders(start, actors))) > 1
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
+
+
+@pytest.mark.parametrize("begin", RACES, ids=lambda begin: begin.__name__)
+def test_a_durable_task_in_every_order(runner: SyncRunner, redis_server: RedisServer, begin: Any) -> None:
+    """No wake-up, signal or result is lost, and no signal is stored twice."""
+    for pair in combinations_with_replacement(RACES[begin], 2):
+
+        def start() -> Scene:
+            scene = DurableScene(runner.run, redis_server.client)
+            begin(scene)
+            return scene
+
+        played: list[str] = []
+        try:
+            played.extend(orders(start, (RACES[begin][pair[0]], RACES[begin][pair[1]])))
+        except AssertionError as error:
+            raise AssertionError(f"{' and '.join(pair)}, after the orders {played}: {error}") from error
+        assert len(played) > 1
 
 
 def test_a_reconciler_takes_nothing_for_damage(runner: SyncRunner, redis_server: RedisServer) -> None:
