@@ -44,7 +44,7 @@ class ArgumentsCodec:
         name: Name of the task for error messages.
         strict: Reject payloads with unknown fields instead of ignoring and counting these fields.
         injected: Parameters that the worker fills. They are not in the payload.
-        references: Classes of an adapter whose objects are passed by key. None without any.
+        references: Classes of an adapter whose objects are passed by key. None if no adapter has such classes.
 
     Attributes:
         parameters: Names of the arguments that a payload may contain, in the order of the signature.
@@ -101,7 +101,7 @@ class ArgumentsCodec:
         return payload if fits else self._encode_with_care(args, kwargs)
 
     def encode_in_parts(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[bytes | Later]:
-        """Encode a call as `encode` does, but cut the payload at each `Later` argument: a list of bytes and `Later`s.
+        """Encode a call with `Later` arguments. Return the payload in pieces: bytes, and `Later`s at their positions.
 
         Raises:
             TaskArgumentsError: See `encode`. A `Later` argument counts as valid.
@@ -156,7 +156,8 @@ class ArgumentsCodec:
                     "annotate the parameter, or pass a JSON value",
                     ArgumentTypeWarning,
                 )
-        if problem:  # outside of `except`, because the error's context would contain the argument's value
+        # raised after the `except` block, so that the error's `__context__` does not contain the argument's value
+        if problem:
             raise TaskArgumentsError(self.name, name, f"{problem}{position}")
         return plain
 
@@ -183,7 +184,7 @@ class ArgumentsCodec:
         try:
             arguments = self._decode_exact(payload)
         except MemoryError:
-            raise  # not a PayloadError: the process is out of memory, and the payload may be valid
+            raise  # re-raised as it is, because the payload may be valid
         except Exception:
             arguments = None
         if arguments is None:
@@ -228,12 +229,13 @@ class ArgumentsCodec:
         parameter, problem = "", ""
         try:
             arguments = self._decode_lenient(payload)
-            fields = read_fields(payload)  # all fields, because `_decode_lenient` skips unknown ones
+            fields = read_fields(payload)  # reads unknown fields too, which `_decode_lenient` skips
         except MemoryError:
             raise
         except Exception as exc:
             parameter, problem = self._explain(exc)
-        if fields is None:  # outside of `except`, because the error's context would contain values of the payload
+        # raised after the `except` block: otherwise `__context__` would contain values of the payload
+        if fields is None:
             raise PayloadError(self.name, parameter, problem)
         unknown = [field for field in fields if field not in self.known]
         if unknown and self.strict:

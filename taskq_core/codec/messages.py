@@ -27,7 +27,7 @@ _WHOLE_TYPE = re.compile(r"Expected `[\w.| ]+`, got `([\w.| ]+)`")
 
 
 class RefusedError(ValueError):
-    """taskq itself rejected a value. The error text never contains the value, unlike texts of other libraries."""
+    """The codec rejected a value. Unlike errors of other libraries, this text never contains the value."""
 
 
 def split_path(text: str) -> tuple[str, str | None]:

@@ -33,7 +33,8 @@ class Kind(Protocol):
         """Return the key of an argument as a JSON value. The argument is an object of the class or its key.
 
         Raises:
-            RefusedError: The argument is neither, or the object has no key yet. The error text contains no value.
+            RefusedError: The argument is of another type, or the object has no key yet. The error text contains no
+                value.
         """
         ...
 

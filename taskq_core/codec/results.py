@@ -43,7 +43,7 @@ def _encode(value: object) -> bytes:
         return encode_plain(value)
     except Exception as exc:
         problem = describe_unwritable(exc, value)
-    raise ResultValueError(f"result: {problem}")  # outside of `except`, whose error may quote the value
+    raise ResultValueError(f"result: {problem}")  # raised after the `except` block, whose error may quote the value
 
 
 def _check_finite(payload: bytes, value: object) -> None:
@@ -77,7 +77,7 @@ def decode_result(data: bytes, type_: Any) -> object:
 
 
 def result_type(function: Callable[..., Any]) -> Any:
-    """Return the return annotation of a function. Return `Any` without one, or if its names cannot be resolved."""
+    """Return the return annotation of a function. Return `Any` if it has none, or if its names cannot be resolved."""
     try:
         annotation = inspect.signature(function, eval_str=True).return_annotation
     except (NameError, TypeError, ValueError, AttributeError, SyntaxError):

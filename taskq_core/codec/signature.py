@@ -183,6 +183,6 @@ def payload_struct(task: str, known: Mapping[str, Parameter], forbid: bool) -> t
         try:
             struct = msgspec.defstruct("_", fields, bases=bases, kw_only=is_named, forbid_unknown_fields=forbid)
         except Exception as exc:
-            raise TaskDefinitionError(f"task {task!r}: the parameters cannot form a payload: {exc}") from None
+            raise TaskDefinitionError(f"task {task!r}: cannot build a payload of its parameters: {exc}") from None
         bases = (struct,)
     return bases[0]

@@ -44,7 +44,7 @@ def build(type_: Any, value: object) -> object:
             return validate(encode_plain(value))
         return type_.model_validate(value)
     except MemoryError:
-        raise  # not a RefusedError: the process is out of memory, and the value may be valid
+        raise  # re-raised as it is, because the value may be valid
     except Exception as exc:
         reason = _model_reason(type_, exc)
     raise RefusedError(reason)
@@ -81,7 +81,7 @@ def to_plain(value: object) -> object:
 
 
 def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> tuple[object, str, str]:
-    """Check a value against its annotation. Return its plain JSON values, the error, and a warning ("" for none).
+    """Check a value against its annotation. Return its JSON values, an error text and a warning ("" if there is none).
 
     The warning says that the task gets another type, for example text instead of a `datetime`.
     """
@@ -126,7 +126,7 @@ def holds_non_finite(plain: object) -> bool:
 
 
 def _compare(value: object, read: object, at: str) -> tuple[str, str]:
-    """Compare a value with the value that the task will read. Return an error text and a warning ("" for none).
+    """Compare a value with the value that the task will read. Return an error text and a warning, "" if none.
 
     It is an error if text or a number is read as another type, because msgspec would accept text as a UUID. It is a
     warning if a value of another type is read as text, a number or a dict, and so loses its type.

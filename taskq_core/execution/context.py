@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, Unpack, overload
 from taskq_core.codec.oversized import OversizedResult, within_limit
 from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import IterationError, NoCurrentTaskError
-from taskq_core.execution.iteration import NOBODY, Iteration, Keeper, LoopOptions, Loops
+from taskq_core.execution.iteration import NO_KEEPER, Iteration, Keeper, LoopOptions, Loops
 from taskq_core.execution.sources import source_of
 from taskq_core.execution.step_record import Steps
 from taskq_core.execution.step_store import StepStore
@@ -63,7 +63,7 @@ class TaskContext(StepContext):
         queue: Name of the queue that the worker took the task from.
         retried: Number of retries so far. Snoozes and uncounted failures are not included.
         max_retry: Maximum number of retries.
-        deadline: Time at which the worker cancels the run, in UTC with time zone. None without a worker.
+        deadline: Time at which the worker cancels the run, in UTC with time zone. None if no worker runs the task.
         headers: Headers that were stored with the task, as text.
         local: True when the function was called directly, not by a worker.
         worker: Token of the worker that runs the task, the first 16 digits of the worker's id. "" when called directly.
@@ -93,9 +93,9 @@ class TaskContext(StepContext):
 
     @classmethod
     def filled_by(cls, fill: "Callable[[TaskContext], None]", *, has_headers: bool = True) -> "TaskContext":
-        """Return a context whose attributes are set by `fill` at the first access, because most tasks never read them.
+        """Return a context whose attributes `fill` sets when one of them is first read. Most tasks read none.
 
-        Middleware reads the headers of each task. With `has_headers` False, that access does not call `fill`.
+        With `has_headers` False, reading `headers` does not call `fill`, because middleware reads them for each task.
         """
         context = cls.__new__(cls)
         context._fill = fill
@@ -109,7 +109,7 @@ class TaskContext(StepContext):
         if fill is None:
             raise AttributeError(name)
         fill(self)
-        self._fill = None  # cleared last: until all attributes are set, another thread must still find `fill`
+        self._fill = None  # cleared last, because another thread may need it until all attributes are set
         return object.__getattribute__(self, name)
 
     @property
@@ -164,7 +164,7 @@ class TaskContext(StepContext):
 
     @property
     def is_stopping(self) -> bool:
-        """True once the worker stops. `checkpoint` and `iterate` then end the run at the next possible place."""
+        """True once the worker stops. `checkpoint` and `iterate` then end the run at the next possible position."""
         return self._open_buffer is not None and self._open_buffer().is_stopping
 
     @overload
@@ -227,19 +227,21 @@ class TaskContext(StepContext):
         self._all_loops.set_checkpoint(cursor)
 
     def cursor(self) -> Any:
-        """Return the last cursor passed to `checkpoint`, in this or an earlier run. None without one. Waits for Redis.
+        """Return the last cursor passed to `checkpoint` in this or an earlier run, None if there is none.
+
+        The first call waits for Redis.
 
         Raises:
             IterationError: The stored cursor is not valid, or the caller is a coroutine, which must await `acursor()`.
         """
         loops = self._all_loops
-        if loops.keeper.is_beside_loop:
+        if loops.keeper.is_on_event_loop:
             raise IterationError("cursor() would block the event loop; in a coroutine, use `await context.acursor()`")
         loops.load()
         return loops.checkpoint
 
     async def acursor(self) -> Any:
-        """Return the last cursor passed to `checkpoint`. As `cursor`, for coroutines."""
+        """Return the last cursor passed to `checkpoint`. Like `cursor`, for coroutines."""
         loops = self._all_loops
         await loops.aload()
         return loops.checkpoint
@@ -253,7 +255,7 @@ class TaskContext(StepContext):
     def _all_loops(self) -> Loops:
         loops = self._loops
         if loops is None:
-            loops = self._loops = Loops(NOBODY if self._open_buffer is None else self._open_buffer())
+            loops = self._loops = Loops(NO_KEEPER if self._open_buffer is None else self._open_buffer())
         return loops
 
 

@@ -49,7 +49,7 @@ class Keeper(Protocol):
         return False
 
     @property
-    def is_beside_loop(self) -> bool:
+    def is_on_event_loop(self) -> bool:
         """True if the task's code runs on an event loop, so that this object must not block."""
         return False
 
@@ -62,7 +62,7 @@ class Keeper(Protocol):
         return b""
 
     async def aread_cursor(self) -> bytes:
-        """Read the cursors from Redis. As `read_cursor`, for coroutines."""
+        """Read the cursors from Redis. Like `read_cursor`, for coroutines."""
         return b""
 
     def keep(self, cursor: bytes) -> None:
@@ -77,7 +77,7 @@ class Keeper(Protocol):
         return
 
     async def astore(self, cursor: bytes) -> None:
-        """Store cursors in Redis. As `store`, for coroutines."""
+        """Store cursors in Redis. Like `store`, for coroutines."""
         return
 
     def report(self, done: int, total: int | None) -> None:
@@ -85,11 +85,11 @@ class Keeper(Protocol):
         return
 
 
-class _Nobody(Keeper):
+class _NoKeeper(Keeper):
     """The keeper for functions that are called directly, without a worker. It stores nothing."""
 
 
-NOBODY = _Nobody()
+NO_KEEPER = _NoKeeper()
 """The shared keeper of all functions that are called directly."""
 
 
@@ -159,25 +159,25 @@ class Loops:
             self._stored = _decode(self.keeper.read_cursor())
 
     async def aload(self) -> None:
-        """As `load`, for coroutines."""
+        """Read the cursors of earlier runs. Like `load`, for coroutines."""
         if self._stored is None:
             self._stored = _decode(await self.keeper.aread_cursor())
 
     @property
     def checkpoint(self) -> Any:
-        """The last value given to `checkpoint`, None without one."""
+        """The last value given to `checkpoint`, None if there is none."""
         assert self._stored is not None
         return self._stored.get(_CHECKPOINT)
 
     def set_checkpoint(self, cursor: object) -> None:
         """Store the cursor of `checkpoint`, and end the run here if the worker stops."""
-        # read first: the same JSON object holds the cursors of loops, which must not be overwritten
+        # read first, because the cursors of loops are in the same JSON object and must not be lost
         if self._stored is None:
-            if self.keeper.is_beside_loop:
+            if self.keeper.is_on_event_loop:
                 raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
             self.load()
         try:
-            # decoded again, so that `cursor()` returns the same value in this run and in the next
+            # encode and decode it, so that `cursor()` returns the same value in this run as in the next
             plain = msgspec.json.decode(encode_result(cursor))
         except ResultValueError as error:
             raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None
@@ -311,7 +311,7 @@ class Iteration(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         loops = self._loops
         keeper = loops.keeper
-        if keeper.is_beside_loop:
+        if keeper.is_on_event_loop:
             raise IterationError("in a coroutine, use `async for item in context.iterate(...)`")
         loops.load()
         walk = _Walk(loops)
@@ -410,7 +410,7 @@ class _Walk:
     def begin(self, name: str | None, most_s: float | None) -> None:
         """Find the start position of the loop in the loaded cursors of earlier runs.
 
-        Start the time limit of the loop.
+        This also starts the time limit of the loop.
         """
         self.until = math.inf if most_s is None else time.monotonic() + most_s
         self.place = self._loops.enter(name)

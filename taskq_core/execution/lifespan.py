@@ -31,7 +31,7 @@ def check_lifespan(function: Any) -> None:
     try:
         inspect.signature(function).bind()
     except (TypeError, ValueError) as error:
-        raise TaskDefinitionError(f"a worker's lifespan takes no arguments, which {function!r} does: {error}") from None
+        raise TaskDefinitionError(f"cannot call the lifespan {function!r} without arguments: {error}") from None
 
 
 CANCELLED_S = 2.0
@@ -118,7 +118,7 @@ class Lifespan:
         if not self._task.done():
             await self._cancel(self._task)
             raise TimeoutError(
-                f"the worker's lifespan did not end within {timeout_s:g} s, or before the worker had to exit"
+                f"the worker's lifespan did not end within {timeout_s:g} s, or the worker had to exit earlier"
             )
         self._task.result()
 

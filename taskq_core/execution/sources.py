@@ -26,7 +26,7 @@ class Source(Protocol):
         ...
 
     def apairs(self, cursor: Any) -> AsyncPairs:
-        """As `pairs`, for coroutines."""
+        """Like `pairs`, for coroutines."""
         ...
 
     @property
@@ -46,7 +46,7 @@ def source_of(items: object, cursor: Callable[[Any], object] | None = None, *, b
         items: A sequence, an open file, `csv_rows(...)`, an object that an adapter knows, or, together with `cursor`, a
             function that returns the items after a cursor.
         cursor: Function that returns the cursor after an item.
-        batch_size: Number of items of a batch, None without batches.
+        batch_size: Number of items of a batch, None to return single items.
 
     Raises:
         IterationError: Another run could not continue the iteration over these items.
@@ -111,13 +111,13 @@ class _Blocking:
         raise NotImplementedError
 
     async def apairs(self, cursor: Any) -> AsyncPairs:
-        """As `pairs`, for coroutines."""
+        """Like `pairs`, for coroutines."""
         for pair in self.pairs(cursor):
             yield pair
 
 
 class _SequenceSource(_Blocking):
-    """The items of a sequence. The cursor is the number of items before the position."""
+    """The items of a sequence. The cursor is the number of items that were processed."""
 
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
@@ -213,7 +213,7 @@ class _MadeSource:
         if not isinstance(made, Iterable):
             problem = "iterate over it with `async for`" if _is_asynchronous(made) else "it must return an iterable"
             if isawaitable(made) and hasattr(made, "close"):
-                made.close()  # else Python would warn of a coroutine that is never awaited
+                made.close()  # avoids Python's warning about a coroutine that was never awaited
             raise IterationError(f"the function given to iterate() returned {_named(made)}; {problem}")
         for item in made:
             yield item, self._cursor(item)
@@ -250,7 +250,7 @@ def batches(pairs: Pairs, size: int) -> Pairs:
 
 
 async def abatches(pairs: AsyncPairs, size: int) -> AsyncPairs:
-    """As `batches`, for coroutines."""
+    """Like `batches`, for coroutines."""
     batch: list[Any] = []
     cursor: Any = None
     async for item, cursor in pairs:

@@ -79,7 +79,7 @@ class RunBuffer:
         return self._writer.is_stopping()
 
     @property
-    def is_beside_loop(self) -> bool:
+    def is_on_event_loop(self) -> bool:
         """True in a thread with a running event loop, where no call may block."""
         return asyncio._get_running_loop() is not None
 

@@ -211,7 +211,7 @@ class _ProgressSender:
     """
 
     is_stopping = False
-    is_beside_loop = False
+    is_on_event_loop = False
 
     def __init__(self, process: TaskProcess, number: int, name: str) -> None:
         self._process = process
