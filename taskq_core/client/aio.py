@@ -133,7 +133,7 @@ class AsyncClient:
                 if name not in waits:
                     waits[name] = self._sender.wait(name)
                 in_flight = self._start(self._sender.store_batch(batch, result, waits[name]))
-                await asyncio.sleep(0)  # so that the send starts, and other asyncio tasks run between two batches
+                await asyncio.sleep(0)  # lets the send start, and other asyncio tasks run
             if in_flight is not None:
                 previous, in_flight = in_flight, None
                 await asyncio.shield(previous)

@@ -179,7 +179,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     # --- for clients --------------------------------------------------------------------------------------------------
 
     def add(self, batch: Batch, answer: Codes) -> list[EnqueueError | None]:
-        """Add the tasks of a batch that was sent. Return an error or None for each task, or [] without any error."""
+        """Add the tasks of a batch that was sent. Return an error or None for each task, or [] if there is no error."""
         if answer.count(StoreCode.STORED) == len(batch.tasks):
             self._sources += batch.sources
             self.ids += [task.task_id for task in batch.tasks]

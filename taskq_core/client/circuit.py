@@ -87,8 +87,8 @@ class Circuit:
         self._failures = 0
         self._last_failure = ""
         self._pause_s = self._first_pause_s
-        self._retry_at: float | None = None  # None while the circuit is closed
-        self._probe_until: float | None = None  # None while no probe is in flight
+        self._retry_at: float | None = None  # monotonic time of the next probe, None while the circuit is closed
+        self._probe_until: float | None = None  # time at which the running probe counts as lost, None if there is none
 
     @property
     def state(self) -> CircuitState:
@@ -144,7 +144,7 @@ class Circuit:
                 self._record_answer()
         elif is_probe:
             with self._lock:
-                self._probe_until = None  # so that another request becomes the probe
+                self._probe_until = None  # lets another request become the probe
 
     def _error(self, retry_in_s: float) -> CircuitOpenError:
         return CircuitOpenError(self._address, self._failures, retry_in_s, self._last_failure)

@@ -26,4 +26,4 @@ give_back = _free.append
 """Return a slot whose request was answered, so that other callers can take it."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free.clear)  # so that parent and child do not use the same slots
+    os.register_at_fork(after_in_child=_free.clear)  # parent and child must not use the same slots

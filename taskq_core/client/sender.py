@@ -126,7 +126,7 @@ class Sender:
         try:
             yield new_tasks.register_queue(self.preparer.keys.queues, (queue.name,)), deadline
         except BrokerError as error:
-            error.may_have_happened = False  # only the queue's name was sent, but no task
+            error.may_have_happened = False  # no task was sent yet, only the name of the queue
             raise
         self.preparer.record_registered(queue)
 

@@ -118,7 +118,7 @@ class Client:
             prepared.handle.mark_sent(error)
             raise
         except Exception:
-            prepared.handle.mark_sent()  # in tests a task may run inside its send, and this is the task's own error
+            prepared.handle.mark_sent()  # the task has run inside its send, as tests may do, and has raised this error
             raise
         except BaseException as error:
             prepared.handle.mark_sent(error)
@@ -201,7 +201,7 @@ class Client:
         return result
 
     def send_deferred_batches(self, waiting: Sequence[Batch], result: BulkResult) -> None:
-        """Send batches whose transaction has committed. As `send_deferred`."""
+        """Send batches whose transaction has committed. Like `send_deferred`."""
         handles = result.begin()
         failure: BaseException | None = None
         waits: dict[str, Wait] = {}

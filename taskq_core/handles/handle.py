@@ -226,7 +226,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         return self._checked(self._source.poll(self._ask_outcome, self.queue, self.id, timeout), timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> R_co:
-        """Wait until the task has ended, and return its result. As `result`, for coroutines."""
+        """Wait until the task has ended, and return its result. Like `result`, for coroutines."""
         self._check_can_wait()
         outcome = await self._source.apoll(self._ask_outcome, self.queue, self.id, timeout)
         return self._checked(outcome, timeout)
@@ -286,7 +286,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         return self.info
 
     async def arefresh(self) -> TaskInfo:
-        """Read the task from Redis and return it. As `refresh`, for coroutines."""
+        """Read the task from Redis and return it. Like `refresh`, for coroutines."""
         self.info = await self._source.arun(self._ask_info())
         return self.info
 
@@ -351,7 +351,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         return self._source.run(self._cancel(retry, keep, children))
 
     async def acancel(self, *, retry: bool = False, keep: bool | None = None, children: bool = False) -> bool:
-        """Cancel the task. As `cancel`, for coroutines."""
+        """Cancel the task. Like `cancel`, for coroutines."""
         return await self._source.arun(self._cancel(retry, keep, children))
 
     def _cancel(self, retry: bool, keep: bool | None, children: bool) -> RequestPlan[bool]:
@@ -378,7 +378,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         self._source.run(self._signal(name, value))
 
     async def asignal(self, name: str, value: object = None) -> None:
-        """Send a value to the task. As `signal`, for coroutines."""
+        """Send a value to the task. Like `signal`, for coroutines."""
         await self._source.arun(self._signal(name, value))
 
     def _signal(self, name: str, value: object) -> RequestPlan[None]:
@@ -427,7 +427,7 @@ class TaskHandle(SentLater, Generic[R_co]):
     async def areschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
     ) -> None:
-        """Change the start of the task. As `reschedule`, for coroutines."""
+        """Change the start of the task. Like `reschedule`, for coroutines."""
         await self._source.arun(self._reschedule(at, after, call))
 
     def _reschedule(self, at: datetime | None, after: Duration | None, call: SupportsCall | None) -> RequestPlan[None]:
@@ -455,7 +455,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         self._source.run(self._move(to_queue))
 
     async def amove(self, to_queue: str) -> None:
-        """Move the task to another queue. As `move`, for coroutines."""
+        """Move the task to another queue. Like `move`, for coroutines."""
         await self._source.arun(self._move(to_queue))
 
     def _move(self, to_queue: str) -> RequestPlan[None]:

@@ -112,7 +112,7 @@ def _arrive(
             is_sent = True
             arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
-            # only tasks whose move began here: earlier moves may have arrived
+            # put back only tasks whose move this call began, because tasks of earlier moves may have arrived
             back = [task for task in tasks if task.move == token]
             if back and not (is_sent and error.may_have_happened):
                 yield from ask(actions.move_end(queue, token=token, gone=(), back=back))

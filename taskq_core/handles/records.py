@@ -29,7 +29,7 @@ class TaskInfo:
         headers: Headers of the task.
         max_retry: Maximum number of retries.
         retried: Number of failures that used an attempt.
-        last_error: Text of the last failure, "" without a failure.
+        last_error: Text of the last failure, "" if no run has failed.
         last_failed_at: Time of the last failure.
         timeout: Maximum run time, None for no limit.
         deadline: Latest time at which the task may run, None for no limit.
@@ -40,7 +40,7 @@ class TaskInfo:
         completed_at: When the task succeeded.
         archived_at: When the task was archived.
         expires_at: When a completed task is deleted.
-        result: Result bytes, b"" without a result.
+        result: Result bytes, b"" if there is no result.
         oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
         attempts: The last failed attempts, and the successful one; see `Attempt`. Empty in listings.
         last_attempt: The last of these attempts, None if none is recorded. Listings omit its error.

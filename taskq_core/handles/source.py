@@ -22,7 +22,7 @@ from taskq_core.wire import Keys, QueueKeys
 T = TypeVar("T")
 
 NOT_YET: Any = object()
-"""What `poll` returns when the time is over and the task or workflow has not ended."""
+"""Value that `poll` returns if the task or workflow has not ended in time."""
 
 
 class HandleSource:
@@ -91,7 +91,7 @@ class HandleSource:
             return result
 
     async def apoll(self, plan: Callable[[], RequestPlan[T]], queue: str, task_id: str, timeout: Duration | None) -> T:
-        """Execute a plan until its result is not `NOT_YET`. As `poll`, for coroutines."""
+        """Execute a plan until its result is not `NOT_YET`. Like `poll`, for coroutines."""
         deadline, pause_s = _deadline(timeout), subscription.FIRST_LOOK_S
         async with self.afollower(queue, task_id) as follower:
             while (result := await self.arun(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:

@@ -67,7 +67,7 @@ class WorkflowHandle(SentLater):
         return self._checked(result, timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> Any:
-        """Wait until the workflow has ended and return its result. As `result`, for coroutines."""
+        """Wait until the workflow has ended and return its result. Like `result`, for coroutines."""
         self._check_sent()
         result = await self._source.apoll(self._ask_end, self.queue, self.id, timeout)
         return self._checked(result, timeout)
@@ -121,7 +121,7 @@ class WorkflowHandle(SentLater):
         return self.graph().info
 
     async def arefresh(self) -> WorkflowInfo:
-        """Read the workflow. As `refresh`, for coroutines."""
+        """Read the workflow. Like `refresh`, for coroutines."""
         return (await self.agraph()).info
 
     def graph(self) -> WorkflowGraph:
@@ -129,7 +129,7 @@ class WorkflowHandle(SentLater):
         return self._source.run(self._ask_graph())
 
     async def agraph(self) -> WorkflowGraph:
-        """Read the workflow with all its steps. As `graph`, for coroutines."""
+        """Read the workflow with all its steps. Like `graph`, for coroutines."""
         return await self._source.arun(self._ask_graph())
 
     def cancel(self) -> bool:
@@ -143,7 +143,7 @@ class WorkflowHandle(SentLater):
         return self._source.run(self._ask_cancel())
 
     async def acancel(self) -> bool:
-        """Cancel the workflow. As `cancel`, for coroutines."""
+        """Cancel the workflow. Like `cancel`, for coroutines."""
         return await self._source.arun(self._ask_cancel())
 
     def retry(self) -> int:
@@ -157,5 +157,5 @@ class WorkflowHandle(SentLater):
         return self._source.run(self._ask_retry())
 
     async def aretry(self) -> int:
-        """Run the failed steps again. As `retry`, for coroutines."""
+        """Run the failed steps again. Like `retry`, for coroutines."""
         return await self._source.arun(self._ask_retry())

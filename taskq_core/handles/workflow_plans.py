@@ -85,10 +85,10 @@ def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
     """Raise WorkflowDamagedError if a stored field cannot be read."""
     try:
         yield
-    except (ResultError, BrokerError):  # pass through: some of these are also a ValueError or an OSError
+    except (ResultError, BrokerError):  # not damage, although some of these errors are also a ValueError or an OSError
         raise
     except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
-        raise WorkflowDamagedError(queue.name, workflow_id, f"its data in Redis is damaged: {error}") from None
+        raise WorkflowDamagedError(queue.name, workflow_id, f"damaged data in Redis: {error}") from None
 
 
 def read_state(value: bytes | None) -> WorkflowState:
@@ -154,7 +154,7 @@ def ask_raw_result(queue: QueueKeys, workflow_id: str) -> RequestPlan[Any]:
         if state is WorkflowState.RUNNING:
             return NOT_YET
         if state is WorkflowState.CANCELLED:
-            raise WorkflowCancelledError(queue.name, workflow_id, "it was cancelled")
+            raise WorkflowCancelledError(queue.name, workflow_id, "the workflow was cancelled")
         spec = _spec(fields[1])
         if state is WorkflowState.FAILED:
             raise WorkflowFailedError(queue.name, workflow_id, (yield from _ask_failure(queue, workflow_id, spec)))

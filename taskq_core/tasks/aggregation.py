@@ -151,7 +151,7 @@ class Aggregators:
         self._known[key] = aggregation
 
     def find(self, queue: str, group: str) -> Aggregation | None:
-        """Return the aggregator of a group, None without one.
+        """Return the aggregator of a group, None if it has none.
 
         It is the aggregator with the longest matching pattern. If two patterns are equal, the aggregator for this queue
         wins over the aggregator for any queue.
@@ -164,7 +164,7 @@ class Aggregators:
         return [each for each in self._known.values() if each.queue in (None, queue)]
 
     def fingerprint(self, queue: str) -> str:
-        """Return a short hash of the group patterns that have an aggregator in a queue, "" without aggregators."""
+        """Return a short hash of the group patterns that have an aggregator in a queue, "" if there are none."""
         patterns = sorted((each.pattern, each.queue is not None) for each in self.of_queue(queue))
         return hashlib.sha256(repr(patterns).encode()).hexdigest()[:8] if patterns else ""
 

@@ -129,7 +129,7 @@ class BaseTask(Generic[R_co]):
 
     @property
     def limits(self) -> Limits | None:
-        """The limits of the task, bound to its parameters. None without limits. For clients and workers."""
+        """The limits of the task, bound to its parameters. None if it has no limits. For clients and workers."""
         return self._limits(self.options)
 
     def _limits(self, options: TaskOptions) -> Limits | None:

@@ -289,7 +289,7 @@ class Group(Canvas):
 
     @property
     def first(self) -> Any:
-        """The first member, None without members. If `members` is a generator, a later loop still gets this member."""
+        """The first member, None if there is none. If `members` is a generator, a later loop still gets this member."""
         if isinstance(self.members, Sequence):
             return self.members[0] if self.members else None
         if not isinstance(self.members, Peeked):

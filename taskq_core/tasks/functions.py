@@ -37,7 +37,7 @@ def check_callable(what: str, function: object, *, takes: str = "", count: int =
         try:
             inspect.signature(function).bind(*(None,) * count)
         except (TypeError, ValueError) as error:
-            raise TaskDefinitionError(f"{what} takes {takes}, which {function!r} does not: {error}") from None
+            raise TaskDefinitionError(f"{what} must accept {takes}, but {function!r} does not: {error}") from None
 
 
 def check_function(function: Any) -> None:
@@ -55,7 +55,7 @@ def check_function(function: Any) -> None:
         first = next(iter(parameters("", function)), None)
         if first is not None and first.name in ("self", "cls"):
             raise TaskDefinitionError(
-                f"{function.__qualname__!r} is a method, and a payload cannot carry its {first.name!r}; "
+                f"{function.__qualname__!r} is a method, and a payload cannot contain its {first.name!r}; "
                 "make a task of a function, or of a @staticmethod"
             )
 
@@ -143,7 +143,7 @@ def parameters(what: str, function: Callable[..., Any]) -> list[inspect.Paramete
 
 
 def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
-    """Return the name of the parameter that receives the `TaskContext`, None without one.
+    """Return the name of the parameter that receives the `TaskContext`, None if there is none.
 
     Raises:
         TaskDefinitionError: It is not the first parameter.

@@ -145,7 +145,7 @@ class Handlers:
         self.not_found = self._default = Handler("", self._raise_unknown, owner)
 
     def get(self, pattern: str) -> Handler | None:
-        """Return the handler with exactly this pattern, None without one."""
+        """Return the handler with exactly this pattern, None if there is none."""
         return self._by_pattern.get(pattern)
 
     def add(self, handler: Handler) -> None:
@@ -267,7 +267,7 @@ def refuse_other(
     """Check that a new task or handler does not replace another one, unless its module was loaded again.
 
     Args:
-        known: The task or handler that is registered under the name or pattern. None without one.
+        known: The task or handler that is registered under the name or pattern. None if there is none.
         new: The new task or handler.
         what: The name or pattern in the error message.
         remedy: In the error message, what the new function needs to be registered.
@@ -315,10 +315,10 @@ def _message_parameter(what: str, function: Callable[..., Any], takes_context: b
     rest = parameters(what, function)[takes_context:]
     if not rest or rest[0].kind is not rest[0].POSITIONAL_OR_KEYWORD:
         raise TaskDefinitionError(
-            f"{what} must take one parameter for the message, a RawTask, after the TaskContext if it has one"
+            f"{what} must have one parameter for the message (a RawTask), and may have one for a TaskContext before it"
         )
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     more = [each.name for each in rest[1:] if each.default is each.empty and each.kind not in variadic]
     if more:
-        raise TaskDefinitionError(f"{what} must take the message only, but also has the parameter {more[0]!r}")
+        raise TaskDefinitionError(f"{what} must take only the message, but also requires the argument {more[0]!r}")
     return rest[0].name

@@ -369,7 +369,7 @@ class _ArgumentReader:
 
 
 def limit_of(message: bytes) -> str:
-    """Return the limits header of a stored message, "" without limits."""
+    """Return the limits header of a stored message, "" if it has no limits."""
     if HEADER.encode() not in message:
         return ""
     try:

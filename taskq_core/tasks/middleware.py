@@ -129,7 +129,7 @@ class MiddlewareStack:
         return call
 
     async def aoutgoing(self, call: Signature[R], *, blocking: Blocking | None = None) -> Signature[R]:
-        """Pass a call through the `aenqueue` of all middleware. As `outgoing`, for coroutines.
+        """Pass a call through the `aenqueue` of all middleware. Like `outgoing`, for coroutines.
 
         Args:
             call: Task and arguments.

@@ -285,7 +285,7 @@ class TaskOptions:
 
     @property
     def deadline_s(self) -> int:
-        """Deadline as the user set it, in Unix seconds. 0 without a deadline."""
+        """Deadline as the user set it, in Unix seconds. 0 if there is none."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
 
     @property
@@ -295,7 +295,7 @@ class TaskOptions:
 
     @property
     def dead_letter_address(self) -> tuple[str, str] | None:
-        """Queue and name of the dead letter task, None without one."""
+        """Queue and name of the dead letter task, None if there is none."""
         if self.dead_letter is None:
             return None
         if isinstance(self.dead_letter, str):
@@ -314,7 +314,7 @@ class TaskOptions:
 
     @property
     def stored_deadline_s(self) -> int:
-        """Deadline for the task message in Unix seconds, 0 without a deadline.
+        """Deadline for the task message in Unix seconds, 0 if there is none.
 
         Go workers ignore `expires`. So a task that expires at a fixed time and has no deadline gets one: `timeout`
         after `expires`. Go workers then do not start the task later, and a run that started in time is not interrupted.
@@ -331,7 +331,7 @@ class TaskOptions:
 
     @property
     def unique_s(self) -> int:
-        """Time limit of the unique lock in whole seconds, 0 without a lock or for a lock without a time limit."""
+        """Time limit of the unique lock in whole seconds. 0: there is no lock, or it has no time limit."""
         if self.unique is not None:
             return self.unique.period_s
         return int(seconds("unique_for", self.unique_for))

@@ -61,7 +61,7 @@ class Registry(Enqueuer):
 
     references: References | None = None
     """Classes whose objects are stored in a payload as keys and loaded again for each run, such as Django models. None
-    without any. Adapters set it before the first task is defined."""
+    if there are none. Adapters set it before the first task is defined."""
     observer: Observer = Observer()
     """Receives notifications of enqueued tasks and ended runs. Adapters set it before the first enqueue."""
     propagate: Callable[[], Mapping[str, str]] | None = None
@@ -84,7 +84,7 @@ class Registry(Enqueuer):
         self.archive_handlers: list[Callback] = []
         """Functions that workers call for archived tasks. See `on_archived`."""
         self.injector: Injector | None = None
-        """Fills injected parameters of tasks. None without injection. Adapters set it before the first definition."""
+        """Fills injected parameters of tasks. None: no injection. Adapters set it before the first task is defined."""
         self.lifespans: list[LifespanFunction] = []
         """Functions that open and close resources of a worker. See `worker_lifespan`."""
         self.timetable = Timetable()

@@ -45,7 +45,7 @@ def schedule_lines(schedule: Mapping[str, Any], *, zone: str) -> list[ScheduleLi
 
 def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
     if not isinstance(given, Mapping):
-        raise ConfigurationError(f"must be a dict with 'task' and 'spec', got {type(given).__name__}")
+        raise ConfigurationError(f"the entry must be a dict with 'task' and 'spec', got {type(given).__name__}")
     for key in given:
         if key not in _LINE_KEYS and key not in OPTION_NAMES:
             raise unknown("key", str(key), (*_LINE_KEYS, *OPTION_NAMES))

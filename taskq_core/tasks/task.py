@@ -78,8 +78,8 @@ class Task(BaseTask[R], Generic[P, R]):
             self.body = (_afetching if self.is_coroutine else _fetching)(self, self.body, references)
         elif "on_missing" in self._own_options:
             raise ConfigurationError(
-                f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
-                "travel as keys, such as a Django model"
+                f"task {self.name!r}: on_missing has no effect, because no parameter is annotated with a class whose "
+                "values are stored as keys, such as a Django model"
             )
         self._check_options(self._own_options)
         self.result_type = result_type(function)
@@ -171,7 +171,7 @@ class Task(BaseTask[R], Generic[P, R]):
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
-        """Enqueue a call from a coroutine and return its handle. Raises as `delay`."""
+        """Enqueue a call from a coroutine and return its handle. Raises the errors of `delay`."""
         return await self._enqueuer.aenqueue(Signature(self, args, kwargs))
 
 

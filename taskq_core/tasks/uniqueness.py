@@ -86,7 +86,7 @@ class Unique:
 
     @property
     def period_s(self) -> int:
-        """The period in whole seconds, 0 without a period."""
+        """The period in whole seconds, 0 if there is none."""
         return 0 if self.period is None else int(seconds("unique period", self.period))
 
     @property

@@ -183,7 +183,7 @@ async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> 
     assert f"{handle.id} buy damaged - - -" in listed
     assert any(row.startswith(f"{whole.id} buy running") for row in listed)
     assert page.status_code == 500  # as of other damage
-    assert "its data in Redis is damaged: field &#39;spec&#39;" in page.text
+    assert "damaged data in Redis: field &#39;spec&#39;" in page.text
 
 
 async def test_only_operators_act_and_only_with_a_form(taskq: TaskQ) -> None:

@@ -52,7 +52,7 @@ class Delivered:
         refused: `StoreCode` by receipt of rows whose id or unique lock was taken. Their tasks are dropped, with a
             warning in the log.
         existing: By receipt, the id of the existing task that holds the unique lock of a row's task.
-        failure: The last error of Redis, None without an error.
+        failure: The last error of Redis, None if there was none.
     """
 
     claimed: int
@@ -115,7 +115,7 @@ class Delivery:
         try:
             self._run(new_tasks.register_queue(self._keys.queues, (queue,)))
         except BrokerError as error:
-            error.may_have_happened = False  # only the queue's name was sent, but no row
+            error.may_have_happened = False  # no row was sent yet, only the name of the queue
             raise
         keys = self._keys.queue(queue)
         slot = slots.take()

@@ -52,7 +52,7 @@ class OutboxSender:
             self._outbox.keep(rows, committed)
 
     async def asend(self, prepared: Prepared[Any]) -> None:
-        """As `send`, from a coroutine."""
+        """Write the row of a task. Like `send`, for coroutines."""
         with self._writing(prepared) as (rows, committed):
             await self._outbox.akeep(rows, committed)
 
@@ -93,7 +93,7 @@ class OutboxSender:
             self._record_sent(part)
 
     async def asend_many(self, batches: AsyncIterable[Batch], result: BulkResult) -> None:
-        """As `send_many`, from a coroutine."""
+        """Write the rows of batches. Like `send_many`, for coroutines."""
         is_deferred = await self._outbox.ain_transaction()
         if is_deferred:
             await self._asend_part([batch async for batch in batches], result, is_deferred)
@@ -119,7 +119,7 @@ class OutboxSender:
         rows = [row for each in by_batch for row in each]
 
         def committed(table: OutboxTable) -> None:
-            handles = result.begin() if is_deferred else ()  # also empties `result`, which is filled again below
+            handles = result.begin() if is_deferred else ()  # this also empties `result`, which is filled again below
             delivered = self._attempt(table, [row.receipt for row in rows])
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
@@ -150,7 +150,7 @@ class OutboxSender:
         self._outbox.keep(rows, self._committed(rows, sent))
 
     async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
-        """As `send_workflow`, from a coroutine."""
+        """Write the rows of a workflow. Like `send_workflow`, for coroutines."""
         await self._outbox.akeep(rows, self._committed(rows, sent))
 
     def _committed(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> Callable[[OutboxTable], None]:

@@ -93,7 +93,7 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxFigures:
-    """Number of waiting rows, and the age of the oldest row in seconds (None without rows)."""
+    """Number of waiting rows, and the age of the oldest row in seconds (None if there are no rows)."""
 
     waiting: int
     oldest_s: float | None
@@ -142,7 +142,7 @@ class Outbox(Protocol):
         ...
 
     async def ain_transaction(self) -> bool:
-        """Return whether a transaction is open in the blocking code around a coroutine. As `in_transaction`."""
+        """Return whether a transaction is open in the blocking code around a coroutine. See `in_transaction`."""
         ...
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
@@ -154,7 +154,7 @@ class Outbox(Protocol):
         ...
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """As `keep`, from a coroutine. `committed` is called in blocking code."""
+        """Write rows in a transaction. Like `keep`, for coroutines. `committed` is called in blocking code."""
         ...
 
     def find(self, task_id: str) -> TaskInfo | None:
@@ -162,7 +162,7 @@ class Outbox(Protocol):
         ...
 
     async def afind(self, task_id: str) -> TaskInfo | None:
-        """As `find`, from a coroutine."""
+        """Return a waiting task by its id. Like `find`, for coroutines."""
         ...
 
     def tables(self) -> Sequence[OutboxTable]:

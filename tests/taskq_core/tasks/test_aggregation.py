@@ -147,7 +147,7 @@ class TestDefinition:
             "number": "must be a function, got 5",
             "class": "must be a function",
             "generator": "must not be a generator",
-            "parameters": "takes the group's name and its tasks, which .* does not: too many positional arguments",
+            "parameters": "must accept the group's name and its tasks, but .* does not: too many positional arguments",
             "task": "must be a function other than a task",
         }
 

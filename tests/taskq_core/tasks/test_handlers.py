@@ -172,7 +172,7 @@ class TestRefusals:
         def three(error: BaseException, context: TaskContext, more: int) -> None: ...
 
         for function in (one, three):
-            with pytest.raises(TaskDefinitionError, match="takes the error and the task's context, which"):
+            with pytest.raises(TaskDefinitionError, match="must accept the error and the task's context, but"):
                 taskq.on_error(function)
         assert taskq.error_handlers == []
 

@@ -290,7 +290,7 @@ class TestUsing:
                 TaskOptions(dead_letter=given)
 
     def test_on_missing_needs_a_parameter_that_travels_as_its_key(self, fake_redis: Any) -> None:
-        with pytest.raises(ConfigurationError, match="task 't': on_missing has no effect: no parameter"):
+        with pytest.raises(ConfigurationError, match="task 't': on_missing has no effect, because no parameter"):
             TaskQ(fake_redis).task(name="t", on_missing="discard")(lambda: None)
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:

@@ -244,7 +244,7 @@ class TestSetting:
     @rows(
         ("given", "problem"),
         [
-            ("@daily", "must be a dict with 'task' and 'spec', got str"),
+            ("@daily", "the entry must be a dict with 'task' and 'spec', got str"),
             ({"task": "work"}, "give exactly one of 'spec' and 'cron'"),
             ({"task": "work", "spec": "@daily", "cron": "@daily"}, "give exactly one of 'spec' and 'cron'"),
             ({"spec": "@daily"}, "'task' must be the name of a task, got None"),

@@ -171,7 +171,7 @@ class TestFunctions:
 
     def test_a_method_is_refused(self, taskq: TaskQ) -> None:
         with pytest.raises(
-            TaskDefinitionError, match=r"Mailer.send' is a method, and a payload cannot carry its 'self'"
+            TaskDefinitionError, match=r"Mailer.send' is a method, and a payload cannot contain its 'self'"
         ):
 
             class Mailer:

@@ -197,7 +197,7 @@ async def test_one_that_was_run_again_or_deleted_is_not_told_of(
 
 
 def test_what_cannot_be_told_or_enqueued_is_refused(app: TaskQ) -> None:
-    with pytest.raises(TaskDefinitionError, match="takes the task"):
+    with pytest.raises(TaskDefinitionError, match="must accept the task"):
         app.on_archived(lambda: None)
     for wrong in (5, b"x", object()):
         with pytest.raises(ConfigurationError, match="dead_letter must be a task, or the name of one"):

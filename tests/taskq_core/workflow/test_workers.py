@@ -500,7 +500,7 @@ async def test_a_damaged_workflow_is_named(
             redis_server.client.hset(queue.workflow(handle.id), field, value)
 
             with pytest.raises(
-                WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': its data in Redis"
+                WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': damaged data in Redis"
             ) as damaged:
                 await handle.agraph()
 
