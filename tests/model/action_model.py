@@ -1,4 +1,4 @@
-"""What the queue promises: what people do with tasks and queues, and the way of a task to another queue."""
+"""The expected effects of inspector actions on tasks and queues, and of moving tasks to another queue."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _RECEIPT_S = 2_592_000
 
 
 class ActionModel(ServiceModel):
-    """Adds revoking, the inspector's actions, removing a queue and moving."""
+    """Adds revocation, the inspector's actions, the removal of a queue, and moves between queues."""
 
     def _withdraw(self, queue: Queue, task_id: str) -> bool:
         task = queue.tasks[task_id]
@@ -53,20 +53,20 @@ class ActionModel(ServiceModel):
             task.leave_group()
         elif action is Action.WAIT:
             task.state = "retry" if task.state == "archived" else "scheduled"
-            task.score, task.since = self.due(start_in_ms), ""
+            task.score, task.pending_since = self.due(start_in_ms), ""
             task.leave_group()
-            self.follow(queue, task_id, task.rule, task.lock, task.state)
+            self.update_lock(queue, task_id, task.rule, task.lock, task.state)
         elif action is Action.RUN:
-            task.state, task.score, task.since = "pending", None, ""
+            task.state, task.score, task.pending_since = "pending", None, ""
             task.leave_group()
             queue.pending.append(task_id)
-            self.follow(queue, task_id, task.rule, task.lock, task.state)
+            self.update_lock(queue, task_id, task.rule, task.lock, task.state)
         elif action in {Action.ARCHIVE, Action.CANCEL}:
             if action is Action.CANCEL:
-                task.message += b"\x3a\x10context canceled"  # error_msg, field 7: what stands behind replaces it
+                task.message += b"\x3a\x10context canceled"  # error_msg, field 7: the last value in a message counts
             task.state, task.score = "archived", self.now_s
             task.leave_group()
-            self.follow(queue, task_id, task.rule, task.lock, task.state)
+            self.update_lock(queue, task_id, task.rule, task.lock, task.state)
         else:
             self.delete(queue, task_id, lock_named_by(task) if task.state == "aggregating" else task.lock)
         return OK
@@ -106,10 +106,10 @@ class ActionModel(ServiceModel):
         return OK
 
     def wait_for_end(self, queue: Queue, task_id: str) -> str | None:
-        """Ask to be told of the end of a task; return its state."""
+        """Request an event at the end of a task; return its state."""
         task = queue.tasks.get(task_id)
         if task is not None and task.state not in {"completed", "archived"}:
-            task.waited = True
+            task.publishes_end = True
         return None if task is None else task.state
 
     def pause(self, queue: Queue) -> bool:
@@ -123,7 +123,7 @@ class ActionModel(ServiceModel):
     # --- removing a queue ---------------------------------------------------------------------------------------------
 
     def remove(self, queue: Queue, *, force: bool) -> Closed:
-        """Close a queue and, if that is allowed, delete all that was in it."""
+        """Close a queue and, if that is allowed, delete its content."""
         tasks = queue.tasks
         active = sum(task.state == "active" for task in tasks.values())
         completed = len(self.listed(queue, "completed"))
@@ -190,7 +190,7 @@ class ActionModel(ServiceModel):
         task = Task(
             departure.fields[b"msg"],
             words[b"state"],
-            since=words.get(b"pending_since", ""),
+            pending_since=words.get(b"pending_since", ""),
             lock=words.get(b"unique_key", ""),
             rule=words.get(b"taskq_unique", ""),
             group=words.get(b"group", ""),

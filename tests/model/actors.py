@@ -1,6 +1,6 @@
-"""Who races: each actor is a generator that pauses after every call, so a test can let another one in between.
+"""Actors of races. Each actor is a generator that pauses after each operation, so that a test can interleave two.
 
-An actor says to the scene what it was told: what it stored, and what it ended for good.
+An actor records in the scene, according to the responses of Redis, which tasks it stored and which it deleted or ended.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,16 +18,16 @@ from tests.clock import at_time
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
 
 Actor = Callable[[Scene, str], Iterator[None]]
-"""Called with the scene and a name of its own, "1" or "2"."""
+"""Called with the scene and the actor's name, "1" or "2"."""
 
 
-def _followed(scene: Scene, plan: RequestPlan[object]) -> Iterator[None]:
-    """Execute a request plan at the time of the scene; pause after those that read or change where a task stands."""
+def _run_plan(scene: Scene, plan: RequestPlan[object]) -> Iterator[None]:
+    """Execute a request plan at the time of the scene. Pause after operations that read or change a task's place."""
     operation = next(plan)
     while True:
         if operation.name in {"move_out", "move_in", "move_end"}:
             operation.args = [str(scene.now_ns), *operation.args[1:]]
-        answer = scene.ask(operation)
+        answer = scene.execute(operation)
         if operation.name in {"list_moving", "move_in", "move_end"} or len(operation.args) > 6:
             yield
         try:
@@ -56,30 +56,32 @@ def owner_settles(outcome: Outcome) -> Actor:
 
 
 def owner_extends(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S)))
+    scene.execute(at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S)))
     yield
 
 
 def owner_writes(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"result"}, owner="w1", run=1))
+    scene.execute(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"result"}, owner="w1", run=1))
     yield
 
 
-def owner_sets_aside(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(at_time(scene.now_ns, runs.quarantine(scene.queue, "t", owner="w1", run=1)))
+def owner_quarantines(scene: Scene, who: str) -> Iterator[None]:
+    scene.execute(at_time(scene.now_ns, runs.quarantine(scene.queue, "t", owner="w1", run=1)))
     yield
 
 
 def zombie(scene: Scene, who: str) -> Iterator[None]:
-    """Had the task before w1 and knows nothing of it: whatever it does, it is refused."""
+    """The worker w0, which lost the task to w1 and does not know it: all its requests are refused."""
     assert not scene.settle("w0", Outcome.DONE)
     yield
-    assert not scene.ask(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"of a zombie"}, owner="w0", run=1))
+    assert not scene.execute(
+        runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"of a zombie"}, owner="w0", run=1)
+    )
     yield
-    kept = scene.ask(
+    owned = scene.execute(
         at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S))
     ).owned
-    assert kept == [False]
+    assert owned == [False]
     yield
 
 
@@ -88,35 +90,35 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
 
 def recoverer(verdict: Verdict) -> Actor:
     def recovers(scene: Scene, who: str) -> Iterator[None]:
-        tasks = scene.ask(at_time(scene.now_ns, services.list_expired(scene.queue, grace_s=GRACE_S))).tasks
+        tasks = scene.execute(at_time(scene.now_ns, services.list_expired(scene.queue, grace_s=GRACE_S))).tasks
         yield
         recoveries = [Recovery(each, verdict, each.message, 1) for each in tasks]
-        scene.ask(at_time(scene.now_ns, services.recover(scene.queue, recoveries, grace_s=GRACE_S)))
+        scene.execute(at_time(scene.now_ns, services.recover(scene.queue, recoveries, grace_s=GRACE_S)))
         yield
 
     return recovers
 
 
 def forwarder(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(at_time(scene.now_ns, services.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS)))
+    scene.execute(at_time(scene.now_ns, services.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS)))
     yield
 
 
 def janitor(scene: Scene, who: str) -> Iterator[None]:
-    completed, archived = scene.ask(at_time(scene.now_ns, services.clean(scene.queue)))
+    completed, archived = scene.execute(at_time(scene.now_ns, services.clean(scene.queue)))
     assert archived == 0
     scene.ended["t"] += completed
     yield
 
 
 def scheduler(scene: Scene, who: str) -> Iterator[None]:
-    """Its entry is to fire once, whoever does it."""
-    mark = scene.ask(at_time((scene.now_s - 5) * 10**9, schedules.adopt(scene.queue, ["entry"]))).marks[0]
+    """Fire an entry, which must fire once if several schedulers do this."""
+    mark = scene.execute(at_time((scene.now_s - 5) * 10**9, schedules.adopt(scene.queue, ["entry"]))).marks[0]
     yield
     firing = schedules.Tick("entry", mark.at_s, scene.now_s, scene.new("fired"))
     if mark.at_s == scene.now_s:
         return
-    codes = scene.ask(at_time(scene.now_ns, schedules.tick(scene.queue, [firing], ReceiptSlot(f"tick{who}")))).codes
+    codes = scene.execute(at_time(scene.now_ns, schedules.tick(scene.queue, [firing], ReceiptSlot(f"tick{who}")))).codes
     assert codes in {"1", "s"}
     scene.stored["fired"] += codes == "1"
     yield
@@ -124,18 +126,18 @@ def scheduler(scene: Scene, who: str) -> Iterator[None]:
 
 def aggregator(scene: Scene, who: str) -> Iterator[None]:
     checks = [aggregation.GroupCheck("g", f"s{who}", 30, 10)]
-    scene.ask(at_time(scene.now_ns, aggregation.collect_groups(scene.queue, checks, limit=1)))
+    scene.execute(at_time(scene.now_ns, aggregation.collect_groups(scene.queue, checks, limit=1)))
     yield
     yield from combiner(scene, who, f"s{who}")
 
 
 def combiner(scene: Scene, who: str, set_id: str = "s0") -> Iterator[None]:
-    """Goes on with a set that it gathered before."""
-    members = scene.ask(aggregation.read_members(scene.queue, "g", set_id, skip=0))
+    """Combine the tasks of an aggregation set that was collected before."""
+    members = scene.execute(aggregation.read_members(scene.queue, "g", set_id, skip=0))
     yield
     if members:
         task = scene.new(f"combined-{set_id}")
-        code = scene.ask(at_time(scene.now_ns, aggregation.combine(scene.queue, "g", set_id, len(members), task)))
+        code = scene.execute(at_time(scene.now_ns, aggregation.combine(scene.queue, "g", set_id, len(members), task)))
         if code == "1":
             scene.ended.update(task_id for task_id, _ in members)
             scene.stored[task.task_id] += 1
@@ -146,34 +148,34 @@ def reclaimer(scene: Scene, who: str) -> Iterator[None]:
     operation = at_time(
         scene.now_ns, aggregation.reclaim(scene.queue, "aggregator", owner=f"a{who}", leader_ms=LEADER_MS)
     )
-    scene.ask(operation)
+    scene.execute(operation)
     yield
 
 
-# --- clients and people -----------------------------------------------------------------------------------------------
+# --- clients and inspectors -------------------------------------------------------------------------------------------
 
 
 def enqueuer(scene: Scene, who: str) -> Iterator[None]:
-    """The same id, and without a lock, which `t` may hold."""
+    """Enqueue a task with the id `t` and without a unique lock."""
     scene.enqueue(scene.new("t"), who=who)
     yield
 
 
 def unique_enqueuer(scene: Scene, who: str) -> Iterator[None]:
-    """Another id, and the lock of `t`."""
+    """Enqueue a task with another id and the unique lock of `t`."""
     scene.enqueue(scene.new(f"v{who}", lock=scene.lock), who=who)
     yield
 
 
 def revoker(scene: Scene, who: str) -> Iterator[None]:
-    state = scene.ask(views.revoke(scene.queue, "t"))
+    state = scene.execute(views.revoke(scene.queue, "t"))
     scene.ended["t"] += state is not None and state not in {"active", "completed", "archived"}
     yield
 
 
-def acts(action: Action) -> Actor:
+def inspect_with(action: Action) -> Actor:
     def inspector(scene: Scene, who: str) -> Iterator[None]:
-        answer = scene.ask(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"], start="+5000")))
+        answer = scene.execute(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"], start="+5000")))
         scene.ended["t"] += answer == [OK] and action is Action.DELETE
         yield
 
@@ -181,43 +183,43 @@ def acts(action: Action) -> Actor:
 
 
 def rewriter(scene: Scene, who: str) -> Iterator[None]:
-    """Gives the task another payload, to which its lock follows."""
-    found = scene.ask(views.look(scene.queue, "t"))
+    """Change the payload of the task, and with it its unique lock."""
+    found = scene.execute(views.look(scene.queue, "t"))
     yield
     if found is not None:
         new_lock = scene.queue.unique("t", who.encode())
         new = scene.message("t", unique_key=new_lock, retry=int(who))
         locks = {"old_lock": scene.lock, "new_lock": new_lock}
-        scene.ask(actions.change_task(scene.queue, "t", old=found.message, new=new, **locks))
+        scene.execute(actions.change_task(scene.queue, "t", old=found.message, new=new, **locks))
         yield
 
 
 def pauser(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(at_time(scene.now_ns, actions.pause(scene.queue)))
+    scene.execute(at_time(scene.now_ns, actions.pause(scene.queue)))
     yield
-    scene.ask(actions.resume(scene.queue))
+    scene.execute(actions.resume(scene.queue))
     yield
 
 
 def remover(scene: Scene, who: str) -> Iterator[None]:
-    closed = scene.ask(actions.close_queue(scene.queue, force=True))
+    closed = scene.execute(actions.close_queue(scene.queue, force=True))
     yield
     is_over = not closed.is_closed
     while not is_over:
         before = scene.ids()
-        _, is_over = scene.ask(actions.discard(scene.queue, limit=1))
+        _, is_over = scene.execute(actions.discard(scene.queue, limit=1))
         scene.ended.update(before - scene.ids())
         yield
 
 
 def mover(scene: Scene, who: str) -> Iterator[None]:
     keys = scene.keys
-    yield from _followed(scene, move(keys, scene.queue, keys.queue("other"), ["t"], state=None))
+    yield from _run_plan(scene, move(keys, scene.queue, keys.queue("other"), ["t"], state=None))
 
 
 def finisher(scene: Scene, who: str) -> Iterator[None]:
-    """Carries on moves that were cut off."""
-    yield from _followed(scene, finish(scene.keys, scene.queue, idle_s=60))
+    """Finish moves that were interrupted."""
+    yield from _run_plan(scene, finish(scene.keys, scene.queue, idle_s=60))
 
 
 # --- requests that arrive late ----------------------------------------------------------------------------------------
@@ -240,28 +242,28 @@ def late_settlement(outcome: Outcome) -> Actor:
 
 
 def late_extension(scene: Scene, who: str) -> Iterator[None]:
-    kept = scene.ask(
+    owned = scene.execute(
         at_time(scene.now_ns, runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S))
     ).owned
-    assert kept == [False]
+    assert owned == [False]
     yield
 
 
 def late_result(scene: Scene, who: str) -> Iterator[None]:
-    assert not scene.ask(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"late"}, owner="w1", run=1))
+    assert not scene.execute(runs.write_fields(scene.queue, "t", {runs.RESULT_FIELD: b"late"}, owner="w1", run=1))
     yield
 
 
 def late_progress(scene: Scene, who: str) -> Iterator[None]:
-    assert not scene.ask(runs.write_fields(scene.queue, "t", {runs.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
+    assert not scene.execute(runs.write_fields(scene.queue, "t", {runs.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
     yield
 
 
 def late_request(scene: Scene, who: str) -> Iterator[None]:
-    """Refused, or answered as before. Whether it stored something, the scene checks."""
+    """Repeat the late request. It is refused or gets the same response; the scene checks that it stored nothing."""
     assert scene.late is not None
     with suppress(BrokerReplyError):
-        assert scene.ask(scene.late) == "1"
+        assert scene.execute(scene.late) == "1"
     yield
 
 
@@ -270,13 +272,15 @@ def next_enqueue(scene: Scene, who: str) -> Iterator[None]:
     yield
 
 
-def forgetter(scene: Scene, who: str) -> Iterator[None]:
-    """The sender gives the receipt back, and delivers another row."""
-    scene.ask(outbox.forget_deliveries(scene.queue, ["r"]))
+def receipt_deleter(scene: Scene, who: str) -> Iterator[None]:
+    """The sender deletes the receipt and delivers another row."""
+    scene.execute(outbox.forget_deliveries(scene.queue, ["r"]))
     yield
     rows, ends_ms = [("s", scene.new("v"))], (scene.now_s + 30) * 1000
-    lane = scene.lanes["caller"]
-    assert scene.ask(at_time(scene.now_ns, outbox.deliver(scene.queue, rows, lane, claim_ends_ms=ends_ms))) == "1"
+    receipt = scene.receipts["caller"]
+    assert (
+        scene.execute(at_time(scene.now_ns, outbox.deliver(scene.queue, rows, receipt, claim_ends_ms=ends_ms))) == "1"
+    )
     scene.stored["v"] += 1
     yield
 
@@ -289,7 +293,7 @@ ACTORS: dict[str, tuple[Actor, tuple[str, ...]]] = {
     **{f"owner {each.name.lower()}": (owner_settles(each), ("running", "lapsed")) for each in Outcome},
     "owner extends": (owner_extends, ("running", "lapsed")),
     "owner writes": (owner_writes, ("running", "lapsed")),
-    "owner sets aside": (owner_sets_aside, ("running", "lapsed")),
+    "owner quarantines": (owner_quarantines, ("running", "lapsed")),
     "zombie": (zombie, ("running", "lapsed")),
     **{f"recoverer {each.name.lower()}": (recoverer(each), ("lapsed",)) for each in (*Verdict,)[:4]},
     "forwarder": (forwarder, ("scheduled", "scheduled_in_group", "retry")),
@@ -301,14 +305,14 @@ ACTORS: dict[str, tuple[Actor, tuple[str, ...]]] = {
     "enqueuer": (enqueuer, _ALL),
     "unique enqueuer": (unique_enqueuer, _ALL),
     "revoker": (revoker, _ALL),
-    **{f"inspector {each.value}": (acts(each), _ALL) for each in Action},
+    **{f"inspector {each.value}": (inspect_with(each), _ALL) for each in Action},
     "rewriter": (rewriter, (*_WAITING, "in_set", "running", "moving")),
     "pauser": (pauser, ("pending",)),
     "remover": (remover, _ALL),
     "mover": (mover, (*_WAITING, "completed", "in_set", "running", "moving")),
     "finisher": (finisher, ("moving",)),
 }
-"""Actors by name, and the scenes in which they have something to do."""
+"""Actors by name, with the scenes in which they have work to do."""
 
 _LATE_AND_NEXT: tuple[tuple[str, Actor, str], ...] = (
     *((f"settlement {each.name.lower()}", late_settlement(each), "run_before") for each in Outcome),
@@ -318,6 +322,6 @@ _LATE_AND_NEXT: tuple[tuple[str, Actor, str], ...] = (
     ("enqueue", late_request, "enqueued_before"),
     ("delivery", late_request, "delivered_before"),
 )
-_NEXT = {"run_before": next_run, "enqueued_before": next_enqueue, "delivered_before": forgetter}
+_NEXT = {"run_before": next_run, "enqueued_before": next_enqueue, "delivered_before": receipt_deleter}
 LATE = {name: ((actor, _NEXT[scene]), scene) for name, actor, scene in _LATE_AND_NEXT}
-"""Requests that arrive late, each with who races with it and the scene, by name."""
+"""By name: a late request, the actor that races with it, and the scene."""

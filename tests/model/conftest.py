@@ -1,4 +1,4 @@
-"""What sends operations to the store of the model."""
+"""Fixtures of the model tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ def not_in_a_hurry(unhurried: None) -> None: ...
 
 @pytest.fixture(params=["short", pytest.param("long", marks=pytest.mark.nightly)])
 def model_runs(request: pytest.FixtureRequest) -> int:
-    """How many runs of the model to make: `--model-runs`, and many times that at night."""
+    """Number of runs of the model: `--model-runs`, and twenty times as many in the nightly suite."""
     runs: int = request.config.getoption("--model-runs")
     return runs * 20 if request.param == "long" else runs
 

@@ -1,7 +1,7 @@
-"""Rules: one key is deleted, changed to another type or changed in its content, and the next passes repair it.
+"""Rules of damage: delete, retype or change a key, and check that the passes of the reconciler repair it.
 
-What stands in a damaged key may be lost with it; everything else may not be: other tasks stay as they are, and a task
-of which the message is left is found again, in one structure, or set aside with its bytes if they cannot be read.
+The content of the damaged key may be lost. Other tasks must not change. A task whose message still exists must be in
+one list or set afterwards, or in quarantine if the message is unreadable.
 """
 
 from typing import Any
@@ -14,20 +14,20 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import ReconcileReport, reconcile, run
-from tests.model.asking import GRACE_S, LEADER_S, QUEUES, STATES, Asking, ids
-from tests.model.world import Value, observe, read, text
+from tests.model.base_machine import GRACE_S, LEADER_S, QUEUES, STATES, BaseMachine, ids
+from tests.model.world import Value, read, read_queues, text
 
 GARBLED = b"\xff not a message"
 GHOST = "ghost"
 HOW = ("delete", "retype", "drop", "add", "twice", "change")
 FIELDS = ("msg", "state", "group", "taskq_owner", "taskq_moving")
 _CLOCKED = {"probe", "repair_tasks", "relist", "move_out", "move_in", "move_end", "adopt", "collect_groups"}
-_KEPT_FOR_PEOPLE = ("quarantine", "rcpt")
-"""What is set aside is read by no operation; a receipt lasts two minutes and is anybody's."""
+_NOT_DAMAGED = ("quarantine", "rcpt")
+"""Keys that the rules do not damage: no operation reads the quarantine, and receipts expire after two minutes."""
 
 
-class DamageRules(Asking):
-    """Damage, and repair."""
+class DamageRules(BaseMachine):
+    """Rules that damage a key and repair it."""
 
     @rule(
         number=st.integers(0, 60),
@@ -42,14 +42,14 @@ class DamageRules(Asking):
             self.damage_key(keys[number % len(keys)], how, other, state, field)
 
     def keys_of_queues(self) -> list[str]:
-        """All keys of the queues that can be damaged."""
+        """Return all keys of the queues without the keys in `_NOT_DAMAGED`."""
         queues = [self.keys.queue(name) for name in QUEUES]
         prefixes = tuple(prefix for each in queues for prefix in (each.prefix, each.own_prefix))
-        private = tuple(each.own_prefix + kind for each in queues for kind in _KEPT_FOR_PEOPLE)
+        private = tuple(each.own_prefix + kind for each in queues for kind in _NOT_DAMAGED)
         return sorted(each for each in read(self.client) if each.startswith(prefixes) and not each.startswith(private))
 
     def damage_key(self, key: str, how: str, other: str = "", state: str = "", field: int = 0) -> None:
-        """Damage a key and check that it is repaired as it should be."""
+        """Damage a key, repair the queue and check the result."""
         value = read(self.client)[key]
         name = next(each for each in QUEUES if f"{{{each}}}" in key)
         queue, before = self.keys.queue(name), self.model.queues[name]
@@ -58,20 +58,20 @@ class DamageRules(Asking):
         self.repair(name)
         if key == queue.moving or any(before.tasks[each].moving for each in touched & before.tasks.keys()):
             touched |= {each for each, task in before.tasks.items() if task.moving}
-            run_plan(finish(self.keys, queue), self.send)  # as a worker's reconciler does once they have rested
+            run_plan(finish(self.keys, queue), self.send)  # a worker's reconciler does this after a while
         self.repair(name)
         self.use_what_heals_by_itself(name, key)
 
         report = self.repair(name)
         assert report.is_complete
         assert not report.findings, (key, how, report)
-        found = observe(self.client, QUEUES)
+        found = read_queues(self.client, QUEUES)
         after = found[name]
         for task_id, task in before.tasks.items():
             if task_id not in touched:
                 assert after.tasks.get(task_id) == task, (task_id, task, after.tasks.get(task_id))
             elif task.moving and self.has_arrived(name, task_id, task.moving):
-                continue  # where it arrived it may have run and gone
+                continue  # it may have ended in the other queue
             elif key != queue.task(task_id) or self.has_a_message(how, field):
                 elsewhere = [found[each].tasks for each in QUEUES if task.moving]
                 assert task_id in {*after.tasks, *after.quarantine}.union(*elsewhere), f"{task_id} is lost: {how} {key}"
@@ -80,7 +80,7 @@ class DamageRules(Asking):
             self.calls.clear()
 
     def has_a_message(self, how: str, field: int) -> bool:
-        """Whether a damaged task still has one."""
+        """Whether the damaged task still has a message."""
         return how in {"add", "change"} or (how == "drop" and FIELDS[field] != "msg")
 
     def has_arrived(self, name: str, task_id: str, moving: str) -> bool:
@@ -88,7 +88,7 @@ class DamageRules(Asking):
         return f"{moving.split(':')[0]}:{task_id}" in self.model.queues[other].receipts
 
     def touched(self, name: str, key: str, value: Value) -> set[str]:
-        """Ids of tasks that stand in a key, or that it is."""
+        """Return the ids of tasks that a key contains, or the id of the task whose hash it is."""
         queue = self.keys.queue(name)
         if key.startswith(queue.task_prefix):
             return {key.removeprefix(queue.task_prefix)}
@@ -97,7 +97,7 @@ class DamageRules(Asking):
         return set(value.ids) if value.kind in {"list", "zset"} else set()
 
     def change(self, key: str, value: Value, how: str, other: str, state: str, field: int) -> set[str]:
-        """Damage a key; return the ids of tasks that this touches besides."""
+        """Damage a key. Return the ids of other tasks that this affects."""
         client, kind = self.client, value.kind
         member = value.value[0] if kind in {"list", "set", "zset"} else b""
         added = GHOST if how == "add" else other or GHOST
@@ -123,10 +123,10 @@ class DamageRules(Asking):
     def send(self, operation: Operation[Any]) -> Any:
         if operation.name in _CLOCKED:
             operation.args = [str(self.model.now_ns), *operation.args[1:]]
-        return self.ask(operation)
+        return self.execute(operation)
 
     def repair(self, name: str) -> ReconcileReport:
-        """A pass of the reconciler, without the rest between its looks. What it set aside is then deleted."""
+        """Run a pass of the reconciler without a pause between its checks. Delete the keys that it set aside."""
         keys = self.keys.queue(name)
         report = run(reconcile(keys, repair=True, look_again_s=0), self.send)
         for each in read(self.client):
@@ -135,15 +135,15 @@ class DamageRules(Asking):
         return report
 
     def use_what_heals_by_itself(self, name: str, key: str) -> None:
-        """What no pass repairs, because the next use of it does."""
+        """Execute the operations that repair a key by using it, because no pass of the reconciler repairs it."""
         queue, stored = self.keys.queue(name), read(self.client)
         if key == queue.paused:
-            self.send(actions.resume(queue))  # whatever stands there pauses, until somebody resumes
+            self.send(actions.resume(queue))  # any value pauses the queue until it is resumed
         elif key.startswith((f"{queue.processed}:", f"{queue.failed}:")) and key in stored:
             if stored[key].kind != "string":
-                self.client.delete(key)  # the next count starts it again
+                self.client.delete(key)  # the next increment creates it again
         elif key.startswith(queue.call("")):
-            self.client.delete(key)  # the next dequeue of its worker writes it over
+            self.client.delete(key)  # the next dequeue of the worker overwrites it
         elif key.startswith(queue.leader("")):
             service = key.removeprefix(queue.leader(""))
             self.send(services.lead(queue.leader(service), owner="w", leader_ms=LEADER_S * 1000))

@@ -1,7 +1,7 @@
-"""Races around one durable task `t`: where they begin, who takes part, and what must hold after every call.
+"""Scenes and actors for races around one durable task `t`, and the checks after every operation.
 
-See `scenes.py` and `actors.py`. A wake-up is never lost: no task waits for what has already happened. What was
-acknowledged, a step, a signal or the end of sub-tasks, is in the record of a task that still exists.
+See `scenes.py` and `actors.py`. No wake-up is lost: the task does not wait for an event that has already happened. If
+the task exists, its record contains every acknowledged step, signal and end of sub-tasks.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ DAY_S = 86_400
 
 
 def happened(wait: str) -> str:
-    """Return the field of the record that ends a wait."""
+    """Return the field of the task's record whose existence ends a wait."""
     return f"e:{wait[2:]}" if wait.startswith("c:") else wait
 
 
@@ -29,9 +29,9 @@ class DurableScene(Scene):
     """The store with one durable task.
 
     Attributes:
-        known: Fields that the record must have, with the end of their values.
-        is_cancelled: Whether somebody cancelled the run, which its worker does not know.
-        may_be_gone: Whether somebody deleted or cancelled the task.
+        known: Fields that the record must have.
+        is_cancelled: Whether the run was cancelled. Its worker does not know it.
+        may_be_gone: Whether an actor deleted or cancelled the task.
     """
 
     def __init__(self, send: Callable[[Any], Any], client: Any) -> None:
@@ -41,18 +41,18 @@ class DurableScene(Scene):
         self.is_cancelled = self.may_be_gone = False
 
     def load(self, owner: str, run: int) -> LoadedSteps | Refusal:
-        return self.ask(at_time(self.now_ns, steps.load_steps(self.queue, "t", owner=owner, run=run)))
+        return self.execute(at_time(self.now_ns, steps.load_steps(self.queue, "t", owner=owner, run=run)))
 
     def store(self, field: str, value: bytes) -> None:
-        if self.ask(steps.store_step(self.queue, "t", field, value, owner="w1", run=1)) == value:
+        if self.execute(steps.store_step(self.queue, "t", field, value, owner="w1", run=1)) == value:
             self.known[field] = value
 
     def wait(self, wait: str, until_s: int = 0) -> str:
         end = Settlement("t", Outcome.WAIT, 1, self.message("t"), delay_ms=until_s * 1000, record=f"0 {wait}".encode())
-        return self.ask(at_time(self.now_ns, runs.settle(self.queue, [end], owner="w1")))
+        return self.execute(at_time(self.now_ns, runs.settle(self.queue, [end], owner="w1")))
 
-    def look(self) -> dict[str, Any]:
-        """Return where the task stands. It must stand in one place, and must not wait for what has happened."""
+    def read_queues(self) -> dict[str, Any]:
+        """Return the state and the record of the task. It must be in one list or set, and not wait for a past event."""
         client, prefix = self._client, self.queue.prefix
         state = (client.hget(self.queue.task("t"), "state") or b"").decode()
         places = [
@@ -60,18 +60,18 @@ class DurableScene(Scene):
         ]
         zsets = ("scheduled", "retry", "archived", "completed")
         places += [name for name in zsets if client.zscore(prefix + name, "t") is not None]
-        assert places == ([state] if state else []), f"t is {state!r}, and stands in {places}"
-        record = self.ask(steps.read_steps(self.queue, "t"))
+        assert places == ([state] if state else []), f"t has the state {state!r} and is in {places}"
+        record = self.execute(steps.read_steps(self.queue, "t"))
         waiting = record.get("waiting", b"").decode().partition(" ")[2]
         if state == "scheduled" and waiting:
             assert happened(waiting) not in record, f"the wake-up of {waiting} is lost"
         return {"state": state, "record": record}
 
-    def check(self, *, may_be_told_twice: bool) -> None:
-        """The record has what was acknowledged, and each signal once."""
-        found = self.look()
+    def check(self, *, allow_counted_twice: bool) -> None:
+        """Check that the record contains all acknowledged fields, and each signal once."""
+        found = self.read_queues()
         if not found["state"]:
-            assert self.may_be_gone, "the task is gone"
+            assert self.may_be_gone, "the task does not exist"
             return
         record: dict[str, bytes] = found["record"]
         assert self.known.items() <= record.items()
@@ -79,31 +79,31 @@ class DurableScene(Scene):
         assert sorted(values) == sorted(self.signals)
 
 
-# --- where a race begins ----------------------------------------------------------------------------------------------
+# --- scenes -----------------------------------------------------------------------------------------------------------
 
 
 def in_step(scene: DurableScene) -> None:
-    """w1 runs the task, and has read its record."""
+    """Worker w1 runs the task and has read its record."""
     scene.enqueue(scene.new("t"))
     assert scene.dequeue("w1") == ["t"]
     assert isinstance(scene.load("w1", 1), LoadedSteps)
 
 
 def in_lapsed_step(scene: DurableScene) -> None:
-    """As `in_step`, and the lease ended longer ago than the grace."""
+    """As `in_step`, but the lease and the grace have expired."""
     in_step(scene)
     scene.now_s += LEASE_S + GRACE_S
 
 
 def at_timeout(scene: DurableScene) -> None:
-    """The task waits for a signal, and its timeout is over."""
+    """The task waits for a signal, and the timeout has passed."""
     in_step(scene)
     assert scene.wait("r:go#1", scene.now_s + 5) == "1"
     scene.now_s += 5
 
 
 def in_call(scene: DurableScene) -> None:
-    """w1 runs the task, and w2 runs its only sub-task."""
+    """Worker w1 runs the task, and worker w2 its only sub-task."""
     in_step(scene)
     scene.store("c:call", b"1 wf")
     message = scene.message("child")
@@ -119,7 +119,7 @@ def in_call(scene: DurableScene) -> None:
         ("", "parent", "call\nt"),
     ]
     made = workflows.create_workflow(scene.queue, "wf", entries, ReceiptSlot("c"), roots=[0])
-    assert scene.ask(at_time(scene.now_ns, made))
+    assert scene.execute(at_time(scene.now_ns, made))
     assert scene.dequeue("w2") == ["child"]
 
 
@@ -129,7 +129,7 @@ def at_end_of_call(scene: DurableScene) -> None:
     assert scene.wait("c:call") == "1"
 
 
-# --- who takes part ---------------------------------------------------------------------------------------------------
+# --- actors -----------------------------------------------------------------------------------------------------------
 
 
 def owner_stores(scene: DurableScene, who: str) -> Iterator[None]:
@@ -139,11 +139,11 @@ def owner_stores(scene: DurableScene, who: str) -> Iterator[None]:
 
 def owner_waits(wait: str) -> Callable[[DurableScene, str], Iterator[None]]:
     def waits(scene: DurableScene, who: str) -> Iterator[None]:
-        has_happened = happened(wait) in scene.look()["record"]
+        has_happened = happened(wait) in scene.read_queues()["record"]
         answer = scene.wait(wait, scene.now_s + DAY_S)
-        assert (answer == "d") is (scene.is_cancelled and scene.look()["state"] == "active")
+        assert (answer == "d") is (scene.is_cancelled and scene.read_queues()["state"] == "active")
         if answer == "1":
-            assert scene.look()["state"] == ("pending" if has_happened else "scheduled")
+            assert scene.read_queues()["state"] == ("pending" if has_happened else "scheduled")
         yield
 
     return waits
@@ -153,27 +153,27 @@ def signaller(scene: DurableScene, who: str) -> Iterator[None]:
     value = b"%d" % int(who)
     for _ in range(2):  # the second one is a repeat
         sent = at_time(scene.now_ns, steps.signal(scene.queue, "t", "go", value, signal_id=who))
-        if scene.ask(sent) == "ok" and value not in scene.signals:
+        if scene.execute(sent) == "ok" and value not in scene.signals:
             scene.signals.append(value)
         yield
 
 
 def canceller(scene: DurableScene, who: str) -> Iterator[None]:
     scene.may_be_gone = True
-    scene.is_cancelled |= scene.ask(services.ask_cancel(scene.queue, "t", CancelOutcome.DISCARD)) == "active"
+    scene.is_cancelled |= scene.execute(services.ask_cancel(scene.queue, "t", CancelOutcome.DISCARD)) == "active"
     yield
 
 
 def revoker(scene: DurableScene, who: str) -> Iterator[None]:
     scene.may_be_gone = True
-    scene.ask(views.revoke(scene.queue, "t"))
+    scene.execute(views.revoke(scene.queue, "t"))
     yield
 
 
-def acts(action: Action) -> Callable[[DurableScene, str], Iterator[None]]:
+def inspect_with(action: Action) -> Callable[[DurableScene, str], Iterator[None]]:
     def inspector(scene: DurableScene, who: str) -> Iterator[None]:
         scene.may_be_gone |= action is Action.DELETE
-        scene.ask(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"])))
+        scene.execute(at_time(scene.now_ns, actions.act(scene.queue, action, ["t"])))
         yield
 
     return inspector
@@ -181,17 +181,17 @@ def acts(action: Action) -> Callable[[DurableScene, str], Iterator[None]]:
 
 def child_ends(scene: DurableScene, who: str) -> Iterator[None]:
     end = Settlement("child", Outcome.DONE, 1, b"child")
-    if scene.ask(at_time(scene.now_ns, runs.settle(scene.queue, [end], owner="w2"))) == "1":
+    if scene.execute(at_time(scene.now_ns, runs.settle(scene.queue, [end], owner="w2"))) == "1":
         scene.known["e:call"] = b"%d" % (scene.now_s * 1000)
     yield
 
 
 def next_run(scene: DurableScene, who: str) -> Iterator[None]:
-    """Take the task if it is pending. Its wait is over then."""
+    """Take the task if it is pending. Its record must then have no wait."""
     if "t" in scene.dequeue(f"w{who}0"):
         yield
         assert isinstance(scene.load(f"w{who}0", 1), LoadedSteps)
-        assert "waiting" not in scene.look()["record"]
+        assert "waiting" not in scene.read_queues()["record"]
     yield
 
 
@@ -199,9 +199,9 @@ _ALWAYS: dict[str, Any] = {
     "signaller": signaller,
     "canceller": canceller,
     "revoker": revoker,
-    "inspector run": acts(Action.RUN),
-    "inspector archive": acts(Action.ARCHIVE),
-    "inspector delete": acts(Action.DELETE),
+    "inspector run": inspect_with(Action.RUN),
+    "inspector archive": inspect_with(Action.ARCHIVE),
+    "inspector delete": inspect_with(Action.DELETE),
     "next run": next_run,
     "forwarder": actors.forwarder,
 }
@@ -215,4 +215,4 @@ RACES: dict[Callable[[DurableScene], None], dict[str, Any]] = {
     in_call: {"owner waits": owner_waits("c:call"), **_CHILD},
     at_end_of_call: _CHILD,
 }
-"""Scenes, and the actors that have something to do there."""
+"""Scenes, with the actors that have work to do there."""

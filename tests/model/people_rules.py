@@ -1,4 +1,4 @@
-"""Rules: what people do with tasks and queues, and the way of a task to another queue."""
+"""Rules of inspector actions on tasks and queues, and of moves to another queue."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ from taskq_core.broker.operations.actions import Action
 from taskq_core.handles.moving import _addressed
 from taskq_core.wire import TaskState
 from tests.clock import at_time
-from tests.model.asking import (
+from tests.model.base_machine import (
     ARCHIVE,
     QUEUES,
     STATES,
-    Asking,
+    BaseMachine,
     delays,
     locks,
     numbers,
     picks,
     queues,
-    seldom,
+    rarely,
 )
 from tests.model.store_model import names_in
 from tests.model.world import Queue
 
 
-class PeopleRules(Asking):
-    """Run, archive, delete, put off, rewrite, pause, remove, move."""
+class PeopleRules(BaseMachine):
+    """Rules that run, archive, delete, postpone, rewrite and move tasks, and pause and remove queues."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class PeopleRules(Asking):
         delay_ms=delays,
     )
     def act(self, name: str, action: Action, picked: list[int], state: str | None, delay_ms: int) -> None:
-        keys, queue = self.here(name)
-        task_ids = self.some(name, picked)
+        keys, queue = self.keys_and_queue(name)
+        task_ids = self.choose_ids(name, picked)
         operation = at_time(
             self.model.now_ns,
             actions.act(
@@ -55,58 +55,58 @@ class PeopleRules(Asking):
                 archive=ARCHIVE,
             ),
         )
-        assert self.ask(operation) == self.model.act(queue, action, task_ids, state=state, start_in_ms=delay_ms)
+        assert self.execute(operation) == self.model.act(queue, action, task_ids, state=state, start_in_ms=delay_ms)
 
     @rule(name=queues, pick=numbers)
     def read_a_message(self, name: str, pick: int) -> None:
-        keys, queue = self.here(name)
-        (task_id,) = self.some(name, [pick])
-        found = self.ask(views.look(keys, task_id))
+        keys, queue = self.keys_and_queue(name)
+        (task_id,) = self.choose_ids(name, [pick])
+        found = self.execute(views.look(keys, task_id))
         assert (found and found.message) == (queue.tasks[task_id].message if task_id in queue.tasks else None)
         if found is not None:
             self.readings = [(name, task_id, found.message), *self.readings[:5]]
 
     @rule(number=numbers, lock=locks, fresh=st.none() | st.tuples(queues, numbers))
     def rewrite(self, number: int, lock: str, fresh: tuple[str, int] | None) -> None:
-        """With a message that was read a moment or long ago. The lock follows the payload, where there is one."""
+        """Replace a message that was read just before or earlier. A unique lock changes with the payload."""
         if fresh:
             self.read_a_message(*fresh)
         if not self.readings:
             return
         name, task_id, old = self.readings[0 if fresh else number % len(self.readings)]
-        keys, queue = self.here(name)
+        keys, queue = self.keys_and_queue(name)
         was = names_in(old)
         new_lock = keys.unique("t", (lock.partition(":")[0] or "z").encode()) if was["unique_key"] else ""
         new = self.message(name, task_id, unique_key=new_lock, group_key=was["group_key"])
         locks = {"old_lock": was["unique_key"], "new_lock": new_lock}
-        answer = self.ask(actions.change_task(keys, task_id, old=old, new=new, **locks))
+        answer = self.execute(actions.change_task(keys, task_id, old=old, new=new, **locks))
         assert answer == self.model.rewrite(queue, task_id, old, new, **locks)
 
     @rule(name=queues, resumes=st.sampled_from((True, True, True, False)))
     def pause_or_resume(self, name: str, resumes: bool) -> None:
-        keys, queue = self.here(name)
+        keys, queue = self.keys_and_queue(name)
         if resumes:
-            assert self.ask(actions.resume(keys)) == self.model.resume(queue)
-            self.ask(services.notify(keys))
+            assert self.execute(actions.resume(keys)) == self.model.resume(queue)
+            self.execute(services.notify(keys))
             queue.has_token = queue.has_token or bool(queue.pending)
         else:
-            assert self.ask(at_time(self.model.now_ns, actions.pause(keys))) == self.model.pause(queue)
+            assert self.execute(at_time(self.model.now_ns, actions.pause(keys))) == self.model.pause(queue)
 
-    @rule(name=queues, force=seldom, purges=seldom)
+    @rule(name=queues, force=rarely, purges=rarely)
     def remove(self, name: str, force: bool, purges: bool) -> None:
-        keys, queue = self.here(name)
-        closed = self.ask(actions.close_queue(keys, force=force))
+        keys, queue = self.keys_and_queue(name)
+        closed = self.execute(actions.close_queue(keys, force=force))
         assert closed == self.model.remove(queue, force=force)
         if not closed.is_closed:
             return
-        deleted, is_over = self.ask(actions.discard(keys, limit=2))
+        deleted, is_over = self.execute(actions.discard(keys, limit=2))
         while not is_over:
-            more, is_over = self.ask(actions.discard(keys, limit=2))
+            more, is_over = self.execute(actions.discard(keys, limit=2))
             deleted += more
         assert deleted == closed.total
         for own in (False, True) if purges else ():
             cursor: str | None = "0"
-            while (cursor := self.ask(actions.purge(keys, cursor or "0", own=own))) != "0":
+            while (cursor := self.execute(actions.purge(keys, cursor or "0", own=own))) != "0":
                 assert cursor is not None
         if purges:
             self.model.queues[name] = Queue()
@@ -116,11 +116,11 @@ class PeopleRules(Asking):
 
     @rule(name=queues, picked=picks, carries_on=st.booleans())
     def set_out(self, name: str, picked: list[int], carries_on: bool) -> None:
-        keys, queue = self.here(name)
-        task_ids = self.some(name, picked)
+        keys, queue = self.keys_and_queue(name)
+        task_ids = self.choose_ids(name, picked)
         to = "" if carries_on else next(each for each in QUEUES if each != name)
         token = f"{self.next():04x}"
-        answer = self.ask(at_time(self.model.now_ns, actions.move_out(keys, task_ids, token=token, target=to)))
+        answer = self.execute(at_time(self.model.now_ns, actions.move_out(keys, task_ids, token=token, target=to)))
         assert answer.now_s == self.model.now_s
         assert [each.answer for each in answer.tasks] == self.model.move_out(queue, task_ids, token=token, target=to)
         gone = [each for each in answer.tasks if each.answer == actions.OK]
@@ -130,16 +130,16 @@ class PeopleRules(Asking):
 
     @rule(number=numbers, fresh=st.none() | st.tuples(queues, picks))
     def arrive(self, number: int, fresh: tuple[str, list[int]] | None) -> None:
-        """In time or too late, once or again."""
+        """Execute `move_in`: in time or too late, once or repeatedly."""
         if fresh:
             self.set_out(*fresh, carries_on=False)
         if not self.journeys:
             return
         journey = self.journeys[0 if fresh else number % len(self.journeys)]
-        keys, queue = self.here(journey["to"])
+        keys, queue = self.keys_and_queue(journey["to"])
         tasks = [_addressed(each, self.keys.queue(journey["from"]), keys) for each in journey["tasks"]]
         until_s = journey["at_s"] + actions.MOVE_S
-        codes = self.ask(at_time(self.model.now_ns, actions.move_in(keys, tasks, until_s=until_s)))
+        codes = self.execute(at_time(self.model.now_ns, actions.move_in(keys, tasks, until_s=until_s)))
         assert codes == self.model.move_in(queue, tasks, until_s=until_s)
         journey["codes"] = codes or journey.get("codes")
 
@@ -148,12 +148,12 @@ class PeopleRules(Asking):
     def end_the_move(self, number: int) -> None:
         arrived = [each for each in self.journeys if each.get("codes")]
         journey = arrived[number % len(arrived)]
-        keys, queue = self.here(journey["from"])
+        keys, queue = self.keys_and_queue(journey["from"])
         gone: list[actions.Departure] = []
         back: list[actions.Departure] = []
         for departure, code in zip(journey["tasks"], journey["codes"], strict=True):
             (gone if code == "1" else back).append(departure)
         ends: dict[str, Any] = {"token": journey["token"], "gone": gone, "back": back}
-        assert self.ask(at_time(self.model.now_ns, actions.move_end(keys, **ends))) == self.model.move_end(
+        assert self.execute(at_time(self.model.now_ns, actions.move_end(keys, **ends))) == self.model.move_end(
             queue, **ends
         )

@@ -1,7 +1,7 @@
-"""Where a race begins: a task `t` in one state, a neighbour `n`, and a clock that stands still.
+"""Scenes, the start of a race between two actors: a task `t` in some state, mostly another task `n`, a stopped clock.
 
-A scene counts what its actors were told: which tasks they stored and which they ended. In the end every task has to be
-there as often as that says, whoever came first.
+A scene counts which tasks the actors stored and which they ended. Whatever the order of the actors, in the end every
+task must exist as often as these counts say.
 """
 
 from collections import Counter
@@ -14,8 +14,8 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.wire import Keys, build_message, decode_message, encode_message
 from tests.clock import at_time
-from tests.model.asking import START_S
-from tests.model.world import Queue, observe
+from tests.model.base_machine import START_S
+from tests.model.world import Queue, read_queues
 
 T = TypeVar("T")
 
@@ -27,13 +27,13 @@ LEADER_MS = 20_000
 
 
 class Scene:
-    """The store, what time it is, and what was claimed.
+    """The store (Redis), the time, and the counts of stored and ended tasks.
 
     Attributes:
         lock: The unique lock of `t`.
         stored: How often a task was stored, by id.
-        ended: How often a task was ended for good.
-        late: A request that arrived once, and may arrive again.
+        ended: How often a task was ended for good, by id.
+        late: A request that has arrived once and is going to arrive again.
     """
 
     def __init__(self, send: Callable[[Operation[Any]], Any], client: Any) -> None:
@@ -46,7 +46,7 @@ class Scene:
         self.lock = self.queue.unique("t", b"payload")
         self.stored: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
-        self.lanes: dict[str, ReceiptSlot] = {}
+        self.receipts: dict[str, ReceiptSlot] = {}
         self.locks: dict[tuple[str, str], str] = {}
         self.late: Operation[str] | None = None
 
@@ -54,7 +54,7 @@ class Scene:
     def now_ns(self) -> int:
         return self.now_s * NS
 
-    def ask(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> T:
         answer: T = self._send(operation)
         return answer
 
@@ -66,14 +66,14 @@ class Scene:
         return NewTask(task_id, message, unique_key=lock, unique_s=600 if lock else 0, group=group, **start)
 
     def enqueue(self, *tasks: NewTask, who: str = "") -> str:
-        lane = self.lanes.setdefault(who, ReceiptSlot(f"lane{who}"))
-        codes = self.ask(at_time(self.now_ns, new_tasks.enqueue(self.queue, tasks, lane)))
+        receipt = self.receipts.setdefault(who, ReceiptSlot(f"lane{who}"))
+        codes = self.execute(at_time(self.now_ns, new_tasks.enqueue(self.queue, tasks, receipt)))
         self.stored.update(task.task_id for task, code in zip(tasks, codes, strict=True) if code == "1")
         return codes
 
     def dequeue(self, owner: str, *, call: int = 1) -> list[str]:
         operation = at_time(self.now_ns, runs.dequeue(self.queue, owner=owner, call=call, limit=1, lease_s=LEASE_S))
-        taken = self.ask(operation).tasks
+        taken = self.execute(operation).tasks
         self.locks |= {(owner, task_id): decode_message(message).unique_key for task_id, message in taken}
         return [task_id for task_id, _ in taken]
 
@@ -81,36 +81,37 @@ class Scene:
         lock = self.locks.get((owner, task_id), "")
         message = self.message(task_id, retried=1, unique_key=lock)
         end = Settlement(task_id, outcome, run, message, seconds=60, delay_ms=1, unique_key=lock)
-        is_settled = self.ask(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner))) == "1"
+        is_settled = self.execute(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner))) == "1"
         if is_settled and outcome is Outcome.DONE:
             self.ended[task_id] += 1
         return is_settled
 
-    def look(self) -> dict[str, Queue]:
-        """All that stands there; refused if it contradicts itself."""
-        return observe(self._client, QUEUES)
+    def read_queues(self) -> dict[str, Queue]:
+        """Read the content of the store, which must be consistent."""
+        return read_queues(self._client, QUEUES)
 
     def ids(self) -> set[str]:
-        """Ids of all tasks, wherever they are."""
-        return {each for queue in self.look().values() for each in [*queue.tasks, *queue.quarantine]}
+        """Return the ids of all tasks in both queues and their quarantines."""
+        return {each for queue in self.read_queues().values() for each in [*queue.tasks, *queue.quarantine]}
 
-    def check(self, *, may_be_told_twice: bool) -> None:
-        """Every task is there as often as the answers say, and every lock is held by one that is there.
+    def check(self, *, allow_counted_twice: bool) -> None:
+        """Check that every task exists as often as counted, and that every lock belongs to an existing task.
 
-        Where `may_be_told_twice`, `t` may as well be there once although somebody ended it: it was on its way to
-        another queue when this one was removed, and arrives.
+        Args:
+            allow_counted_twice: Allow that `t` exists although it was counted as ended. This happens if its queue is
+                removed while it moves to another queue.
         """
-        found = self.look()
-        there = Counter(each for queue in found.values() for each in [*queue.tasks, *queue.quarantine])
+        found = self.read_queues()
+        existing = Counter(each for queue in found.values() for each in [*queue.tasks, *queue.quarantine])
         for task_id in self.stored | self.ended:
             expected = self.stored[task_id] - self.ended[task_id]
-            if may_be_told_twice and task_id == "t" and there["t"] == 1:
+            if allow_counted_twice and task_id == "t" and existing["t"] == 1:
                 continue
-            assert there[task_id] == expected, f"{task_id} is there {there[task_id]} times, not {expected}"
+            assert existing[task_id] == expected, f"{task_id} exists {existing[task_id]} times, expected {expected}"
         for name, queue in found.items():
             for lock, (holder, _) in queue.locks.items():
                 assert holder in {*queue.tasks, *queue.quarantine}, (
-                    f"{lock} in {name} is held by {holder}, which is gone"
+                    f"{lock} in {name} is held by {holder}, which does not exist"
                 )
 
 
@@ -120,27 +121,27 @@ def pending(scene: Scene) -> None:
 
 
 def running(scene: Scene) -> None:
-    """`t` is run by w1; w0 ran it before and lost it."""
+    """Worker w1 runs `t`. Worker w0 ran it before and lost it."""
     pending(scene)
     scene.dequeue("w0")
     scene.now_s += LEASE_S + GRACE_S
-    take_back(scene)
+    recover(scene)
     scene.now_s += 1
-    scene.ask(at_time(scene.now_ns, services.forward(scene.queue, owner="f0", leader_ms=1)))
-    scene._client.lmove(scene.queue.pending, scene.queue.pending, "RIGHT", "LEFT")  # the neighbour lets it go first
+    scene.execute(at_time(scene.now_ns, services.forward(scene.queue, owner="f0", leader_ms=1)))
+    scene._client.lmove(scene.queue.pending, scene.queue.pending, "RIGHT", "LEFT")  # put `t` before the other task
     assert scene.dequeue("w1") == ["t"]
 
 
 def lapsed(scene: Scene) -> None:
-    """As `running`, and its lease ended longer ago than the grace."""
+    """As `running`, but the lease and the grace have expired."""
     running(scene)
     scene.now_s += LEASE_S + GRACE_S
 
 
-def take_back(scene: Scene) -> None:
-    tasks = scene.ask(at_time(scene.now_ns, services.list_expired(scene.queue, grace_s=GRACE_S))).tasks
+def recover(scene: Scene) -> None:
+    tasks = scene.execute(at_time(scene.now_ns, services.list_expired(scene.queue, grace_s=GRACE_S))).tasks
     recoveries = [services.Recovery(each, services.Verdict.RETRY, each.message, 1) for each in tasks]
-    scene.ask(at_time(scene.now_ns, services.recover(scene.queue, recoveries, grace_s=GRACE_S)))
+    scene.execute(at_time(scene.now_ns, services.recover(scene.queue, recoveries, grace_s=GRACE_S)))
 
 
 def scheduled(scene: Scene) -> None:
@@ -170,7 +171,7 @@ def archived(scene: Scene) -> None:
 
 
 def completed(scene: Scene) -> None:
-    """Kept no longer than now."""
+    """`t` has completed, and its retention has just ended."""
     pending(scene)
     scene.dequeue("w0")
     scene.settle("w0", Outcome.COMPLETE)
@@ -183,56 +184,56 @@ def grouped(scene: Scene) -> None:
 
 
 def in_set(scene: Scene) -> None:
-    """Being turned into one task with its neighbour."""
+    """`t` and the other task are in an aggregation set."""
     grouped(scene)
     check = aggregation.GroupCheck("g", "s0", 30, 10)
-    scene.ask(at_time(scene.now_ns, aggregation.collect_groups(scene.queue, [check], limit=1)))
+    scene.execute(at_time(scene.now_ns, aggregation.collect_groups(scene.queue, [check], limit=1)))
 
 
 def in_late_set(scene: Scene) -> None:
-    """As `in_set`, past the deadline; another member waits in the group."""
+    """As `in_set`, but the deadline of the set has passed, and a new member waits in the group."""
     in_set(scene)
     scene.now_s += 30
     scene.enqueue(scene.new("m", group="g"))
 
 
 def moving(scene: Scene) -> None:
-    """On its way to another queue; whoever moved it is gone."""
+    """`t` is moving to another queue, but the client that moved it has died."""
     pending(scene)
-    scene.ask(at_time(scene.now_ns, actions.move_out(scene.queue, ["t"], token="a0", target="other")))
+    scene.execute(at_time(scene.now_ns, actions.move_out(scene.queue, ["t"], token="a0", target="other")))
     scene.now_s += 300
 
 
-# --- where a late request can arrive ----------------------------------------------------------------------------------
+# --- scenes for late requests -----------------------------------------------------------------------------------------
 
 
 def run_before(scene: Scene) -> None:
-    """`t` is pending again: w1 has run it, and gave it back."""
+    """`t` is pending again, because w1 ran it and returned it."""
     pending(scene)
     assert scene.dequeue("w1") == ["t"]
     assert scene.settle("w1", Outcome.REQUEUE)
 
 
 def enqueued_before(scene: Scene) -> None:
-    """`t` was enqueued, has run and is gone."""
-    lane = scene.lanes.setdefault("caller", ReceiptSlot("lane-caller"))
-    scene.late = at_time(scene.now_ns, new_tasks.enqueue(scene.queue, [scene.new("t")], lane))
-    assert scene.ask(scene.late) == "1"
-    _run_to_its_end(scene)
+    """`t` was enqueued and run. Then it was deleted, because it has no retention."""
+    receipt = scene.receipts.setdefault("caller", ReceiptSlot("lane-caller"))
+    scene.late = at_time(scene.now_ns, new_tasks.enqueue(scene.queue, [scene.new("t")], receipt))
+    assert scene.execute(scene.late) == "1"
+    _run_to_end(scene)
 
 
 def delivered_before(scene: Scene) -> None:
-    """`t` was delivered from an outbox, has run and is gone. Its row is deleted."""
-    lane = scene.lanes.setdefault("caller", ReceiptSlot("lane-caller"))
+    """`t` was delivered from an outbox and run. Then the task and its row were deleted."""
+    receipt = scene.receipts.setdefault("caller", ReceiptSlot("lane-caller"))
     ends_ms = (scene.now_s + 30) * 1000
     scene.late = at_time(
-        scene.now_ns, outbox.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms)
+        scene.now_ns, outbox.deliver(scene.queue, [("r", scene.new("t"))], receipt, claim_ends_ms=ends_ms)
     )
-    assert scene.ask(scene.late) == "1"
-    _run_to_its_end(scene)
+    assert scene.execute(scene.late) == "1"
+    _run_to_end(scene)
 
 
-def _run_to_its_end(scene: Scene) -> None:
+def _run_to_end(scene: Scene) -> None:
     scene.stored["t"] += 1
     assert scene.dequeue("w1") == ["t"]
     assert scene.settle("w1", Outcome.DONE)

@@ -1,4 +1,4 @@
-"""What the queue promises: services that move tasks on, take them back, clean up, and turn groups into one task."""
+"""The expected effects of services: forwarder, recoverer, janitor, scheduler and aggregator."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +12,10 @@ from tests.model.world import Queue
 
 
 class ServiceModel(StoreModel):
-    """Adds forwarding, recovery, cleaning, periodic entries and aggregation."""
+    """Adds forwarding, recovery, cleaning, periodic entries and aggregation to the model."""
 
     def forward(self, queue: Queue, owner: str, leader_s: int, limit: int) -> tuple[bool, int]:
-        """Whether it leads, and how many tasks it moved."""
+        """Return whether the worker is the leader, and how many tasks it moved."""
         if not self.lead(queue, "forwarder", owner, leader_s):
             return False, 0
         due = [*self.listed(queue, "scheduled"), *self.listed(queue, "retry")]
@@ -26,13 +26,13 @@ class ServiceModel(StoreModel):
             if group:
                 task.state, task.score, task.group, task.later_group = "aggregating", self.now_s, group, ""
             else:
-                task.state, task.score, task.since = "pending", None, str(self.now_ns)
+                task.state, task.score, task.pending_since = "pending", None, str(self.now_ns)
                 queue.pending.append(task_id)
                 queue.has_token = True
         return True, len(due)
 
     def expired(self, queue: Queue, grace_s: int) -> list[tuple[str, str, bytes]]:
-        """Id, lease and message of what can be taken back."""
+        """Return id, lease and message of each task whose lease has expired."""
         ids = [each for each in self.listed(queue, "active") if (queue.tasks[each].score or 0) <= self.now_s - grace_s]
         return [(each, str(queue.tasks[each].score), queue.tasks[each].message) for each in ids]
 
@@ -51,7 +51,7 @@ class ServiceModel(StoreModel):
             if each.verdict is Verdict.DROP:
                 self.delete(queue, task_id, task.lock)
             elif each.verdict is Verdict.QUARANTINE:
-                self.set_aside(queue, task_id)
+                self.move_to_quarantine(queue, task_id)
             else:
                 task.message = each.message
                 if each.verdict is Verdict.ARCHIVE:
@@ -59,7 +59,7 @@ class ServiceModel(StoreModel):
                     archived += 1
                 else:
                     task.state, task.score = "retry", self.due(each.delay_ms)
-                self.follow(queue, task_id, task.rule, task.lock, task.state)
+                self.update_lock(queue, task_id, task.rule, task.lock, task.state)
         if archived:
             self.trim(queue)
         self.count(queue, "processed", failed)
@@ -145,7 +145,7 @@ class ServiceModel(StoreModel):
         return StoreCode.STORED
 
     def reclaim(self, queue: Queue, owner: str, leader_s: int) -> tuple[bool, int]:
-        """Whether it leads, and how many sets it gave back."""
+        """Return whether the worker is the leader, and how many sets it returned to their groups."""
         if not self.lead(queue, "aggregator", owner, leader_s):
             return False, 0
         late = [set_id for set_id, (_, until_s) in queue.sets.items() if until_s <= self.now_s]
@@ -163,7 +163,7 @@ class ServiceModel(StoreModel):
         for task_id in ids:
             task = queue.tasks.get(task_id)
             if task is not None and task.in_set == set_id:
-                self.set_aside(queue, task_id)
+                self.move_to_quarantine(queue, task_id)
                 count += 1
         if set_id in queue.sets and not any(task.in_set == set_id for task in queue.tasks.values()):
             del queue.sets[set_id]

@@ -1,7 +1,7 @@
-"""What the queue promises, as a small pure model: storing tasks, running them, ending their runs.
+"""A model of the queue without Redis: the expected effects of storing, running and settling tasks.
 
-Each method is one operation, in the words of the protocol and without any of Redis. It changes the records of `world`
-and returns the answer that the store has to give.
+Each method corresponds to one operation. It changes the records of `world` and returns the response that the store must
+give.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,17 +19,17 @@ NS = 1_000_000_000
 
 
 def tens(seconds: int) -> int:
-    """Seconds of expiry as they are told apart."""
+    """Round a time to live up to whole tens of seconds, as `world` does."""
     return -(-max(1, seconds) // STEP_S) * STEP_S
 
 
 def lock_named_by(task: Task) -> str:
-    """The unique lock of a task: in its hash, or as Go notes it for a grouped one, in its message alone."""
+    """Return the unique lock of a task from its hash or, for a grouped task that Go enqueued, from its message."""
     return task.lock or names_in(task.message)["unique_key"]
 
 
 def names_in(message: bytes) -> dict[str, str]:
-    """The unique lock and the group that a message names; none if it cannot be read."""
+    """Return the unique lock and the group in a message; "" for both if the message is unreadable."""
     try:
         read = decode_message(message)
     except WireFormatError:
@@ -38,17 +38,17 @@ def names_in(message: bytes) -> dict[str, str]:
 
 
 def _stored_rule(new: NewTask) -> str:
-    """The rule of a lock as the hash of its task holds it."""
+    """Return the rule of a unique lock in the format of the task's hash."""
     return f"{new.unique_rule[0]}{new.unique_s}" if new.unique_rule else ""
 
 
 class StoreModel:
-    """The queues of a store at a time.
+    """The expected content of the queues.
 
     Attributes:
-        now_s: Unix second; `now_ns` is that with a constant part of a millisecond.
+        now_s: The time in Unix seconds; `now_ns` adds a constant fraction of a second.
         queues: The queues by name.
-        archive: How much of the archive is kept.
+        archive: Limits of the archive.
     """
 
     PART_NS = 456_789
@@ -57,14 +57,14 @@ class StoreModel:
         self.now_s = now_s
         self.queues = {name: Queue() for name in names}
         self.archive = archive
-        self._fresh: set[str] = set()  # ids that this call puts among the pending ones at its end
+        self._fresh: set[str] = set()  # ids that the current call stores as pending, which the script does at its end
 
     @property
     def now_ns(self) -> int:
         return self.now_s * NS + self.PART_NS
 
     def due(self, delay_ms: int) -> int:
-        """The whole second that is not before some ms from now."""
+        """Return the time after a delay, rounded up to whole seconds."""
         return -(-(self.now_s * 1000 + delay_ms) // 1000)
 
     def age(self, seconds: int) -> None:
@@ -79,15 +79,15 @@ class StoreModel:
                     if ttl_s <= seconds:
                         del kept[key]
 
-    # --- what several operations do -----------------------------------------------------------------------------------
+    # --- helpers of several operations --------------------------------------------------------------------------------
 
     def listed(self, queue: Queue, state: str) -> list[str]:
-        """Ids in a sorted set, in its order."""
+        """Return the ids in the sorted set of a state, in its order."""
         ids = [each for each, task in queue.tasks.items() if task.state == state and task.is_listed]
         return sorted(ids, key=lambda each: (queue.tasks[each].score or 0, each.encode()))
 
     def members(self, queue: Queue, group: str, set_id: str = "") -> list[str]:
-        """Ids in a group, or in one of its sets, in its order."""
+        """Return the ids in a group, or in one of its aggregation sets, in their order."""
         ids = [
             each
             for each, task in queue.tasks.items()
@@ -100,17 +100,17 @@ class StoreModel:
 
     @staticmethod
     def covers(rule: str, state: str) -> bool:
-        """Whether a rule lets a task hold its lock in a state."""
+        """Whether a task with this rule holds its lock in a state."""
         ends = {"s": {"active", "completed", "archived"}, "f": {"completed", "archived"}}
         return state not in ends.get(rule[:1], ())
 
     def is_taken(self, queue: Queue, lock: str) -> bool:
-        """Whether a lock is held by a task that may."""
+        """Whether a task holds a lock, and its rule allows this in its state."""
         task = queue.tasks.get(queue.locks.get(lock, ("", 0))[0])
         return task is not None and self.covers(task.rule, task.state) and (task.lock or lock) == lock
 
-    def follow(self, queue: Queue, task_id: str, rule: str, lock: str, state: str) -> None:
-        """Let the lock of a task with a rule follow it to a state."""
+    def update_lock(self, queue: Queue, task_id: str, rule: str, lock: str, state: str) -> None:
+        """Release or take the lock of a task with a rule, after the task changed to a state."""
         if not rule or not lock:
             return
         if not self.covers(rule, state):
@@ -119,7 +119,7 @@ class StoreModel:
             queue.locks.setdefault(lock, (task_id, -1))
 
     def renew(self, queue: Queue, task_id: str, seconds: int) -> None:
-        """Let a running task hold its lock for some time at least."""
+        """Extend the lock of a running task to at least this time."""
         task = queue.tasks[task_id]
         holder, ttl_s = queue.locks.get(task.lock, (task_id, 0))
         if task.lock and holder == task_id and 0 <= ttl_s < seconds:
@@ -131,7 +131,7 @@ class StoreModel:
             del queue.locks[lock]
 
     def delete(self, queue: Queue, task_id: str, lock: str | None = None) -> None:
-        """Delete a task, with its lock if it holds it."""
+        """Delete a task, and its lock if the task holds it."""
         task = queue.tasks.pop(task_id)
         if task_id in queue.pending:
             queue.pending.remove(task_id)
@@ -169,7 +169,7 @@ class StoreModel:
             start_s = self.due(new.start_in_ms)
         is_ahead = start_s > self.now_s
         if new.unique_key and self.is_taken(queue, new.unique_key):
-            return self._meet(queue, new, start_s)
+            return self._resolve_conflict(queue, new, start_s)
         if new.task_id in queue.tasks:
             return "0"
         task = Task(new.message, "pending", lock=new.unique_key, rule=_stored_rule(new))
@@ -178,23 +178,23 @@ class StoreModel:
         elif new.group:
             task = replace(task, state="aggregating", score=self.now_s, group=new.group)
         else:
-            task.since = str(self.now_ns)
+            task.pending_since = str(self.now_ns)
             queue.pending.append(new.task_id)
             queue.has_token = True
             self._fresh.add(new.task_id)
         queue.tasks[new.task_id] = task
         if new.unique_key:
-            queue.locks[new.unique_key] = (new.task_id, self._lives_s(new, start_s))
+            queue.locks[new.unique_key] = (new.task_id, self._ttl_s(new, start_s))
         return "1"
 
-    def _lives_s(self, new: NewTask, start_s: int) -> int:
-        """Seconds that a lock is taken for."""
+    def _ttl_s(self, new: NewTask, start_s: int) -> int:
+        """Return the time to live of a new lock, -1 without expiry."""
         if new.unique_rule and not new.unique_s:
             return -1
         return tens(new.unique_s + max(0, start_s - self.now_s))
 
-    def _meet(self, queue: Queue, new: NewTask, start_s: int) -> str:
-        """Do about the holder of the lock what a task wants."""
+    def _resolve_conflict(self, queue: Queue, new: NewTask, start_s: int) -> str:
+        """Apply the new task's rule for a conflict to the task that holds the lock."""
         holder = queue.locks[new.unique_key][0]
         task, conflict = queue.tasks[holder], new.unique_rule[1:2]
         has_start = new.start_at_s is not None or new.start_in_ms is not None
@@ -216,12 +216,12 @@ class StoreModel:
             if holder not in queue.pending or holder in self._fresh:
                 return "d"
             queue.pending.remove(holder)
-            task.state, task.score, task.since = "scheduled", start_s, ""
+            task.state, task.score, task.pending_since = "scheduled", start_s, ""
         if conflict == "r":
             assert len(holder) < 128
             task.message = new.message + b"\x1a" + bytes([len(holder)]) + holder.encode()
             task.rule, task.lock = _stored_rule(new), new.unique_key
-        queue.locks[new.unique_key] = (holder, self._lives_s(new, start_s))
+        queue.locks[new.unique_key] = (holder, self._ttl_s(new, start_s))
         return "u"
 
     def enqueue(self, queue: Queue, tasks: Sequence[NewTask]) -> str:
@@ -236,7 +236,7 @@ class StoreModel:
         taken, queue.pending = queue.pending[:limit], queue.pending[limit:]
         for task_id in taken:
             task = queue.tasks[task_id]
-            task.state, task.owner, task.score, task.since = "active", owner, self.now_s + lease_s, ""
+            task.state, task.owner, task.score, task.pending_since = "active", owner, self.now_s + lease_s, ""
             if self.covers(task.rule, "active"):
                 self.renew(queue, task_id, 2 * lease_s)
             else:
@@ -249,13 +249,13 @@ class StoreModel:
         return task is not None and task.state == "active" and task.owner == owner
 
     def extend(self, queue: Queue, ids: Sequence[str], owners: Sequence[str], lease_s: int) -> list[bool]:
-        kept = [self.is_run_by(queue, each, owner) for each, owner in zip(ids, owners, strict=True)]
-        for task_id, is_kept in zip(ids, kept, strict=True):
-            if is_kept:
+        owned = [self.is_run_by(queue, each, owner) for each, owner in zip(ids, owners, strict=True)]
+        for task_id, is_owned in zip(ids, owned, strict=True):
+            if is_owned:
                 queue.tasks[task_id].score = self.now_s + lease_s
                 if self.covers(queue.tasks[task_id].rule, "active"):
                     self.renew(queue, task_id, 2 * lease_s)
-        return kept
+        return owned
 
     def write_result(self, queue: Queue, task_id: str, result: bytes, owner: str) -> bool:
         if not self.is_run_by(queue, task_id, owner):
@@ -263,7 +263,7 @@ class StoreModel:
         queue.tasks[task_id].result = result
         return True
 
-    def note(self, queue: Queue, task_id: str, cursor: str, owner: str) -> bool:
+    def write_cursor(self, queue: Queue, task_id: str, cursor: str, owner: str) -> bool:
         if not self.is_run_by(queue, task_id, owner):
             return False
         queue.tasks[task_id].cursor = cursor
@@ -272,11 +272,11 @@ class StoreModel:
     def quarantine(self, queue: Queue, task_id: str, owner: str) -> bool:
         if not self.is_run_by(queue, task_id, owner):
             return False
-        self.set_aside(queue, task_id)
+        self.move_to_quarantine(queue, task_id)
         return True
 
-    def set_aside(self, queue: Queue, task_id: str) -> None:
-        """Put a task that cannot be read aside; its lock is free."""
+    def move_to_quarantine(self, queue: Queue, task_id: str) -> None:
+        """Move an unreadable task to the quarantine and release its lock."""
         task = queue.tasks.pop(task_id)
         self.release(queue, task.lock, task_id)
         queue.quarantine[task_id] = (self.now_s, task.message)
@@ -299,7 +299,7 @@ class StoreModel:
                 task.state, task.score = "pending", None
                 queue.pending.insert(0, end.task_id)
                 queue.has_token = True
-                self.follow(queue, end.task_id, task.rule, end.unique_key, "pending")
+                self.update_lock(queue, end.task_id, task.rule, end.unique_key, "pending")
             else:
                 task.message = end.message
                 if end.outcome is Outcome.COMPLETE:
@@ -314,7 +314,7 @@ class StoreModel:
                     task.state, task.score = "scheduled", -(-end.delay_ms // 1000)
                 else:
                     task.state, task.score = "retry", self.due(end.delay_ms)
-                self.follow(queue, end.task_id, task.rule, end.unique_key, task.state)
+                self.update_lock(queue, end.task_id, task.rule, end.unique_key, task.state)
             processed += end.outcome not in {Outcome.REQUEUE, Outcome.RETRY_UNCOUNTED, Outcome.WAIT}
             failed += end.outcome in {Outcome.RETRY, Outcome.ARCHIVE}
         if archived:

@@ -1,4 +1,4 @@
-"""Each key of a full queue is damaged in each way, one at a time: two passes repair it and nothing else is touched."""
+"""Damage each key of a full queue in each way, one at a time. Two passes must repair it and change nothing else."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -11,9 +11,9 @@ from taskq_core.broker.operations import aggregation, repair
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import TaskQError
-from tests.model.asking import STATES
+from tests.model.base_machine import STATES
 from tests.model.damage import FIELDS, HOW
-from tests.model.machine import QueueMachine
+from tests.model.queue_machine import QueueMachine
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -27,8 +27,8 @@ def machine_type(redis_server: RedisServer) -> Iterator[type[QueueMachine]]:
 
 
 def fill(machine: QueueMachine) -> None:
-    """Put tasks in every place there is, with all keys that a queue can have but for those of its removal."""
-    keys, queue = machine.here("default")
+    """Fill the queue, so that it has all keys that a queue can have, except the keys of a removal."""
+    keys, queue = machine.keys_and_queue("default")
     machine.enqueue("default", [("retry", "", "", ""), ("old", "", "", "x"), ("kept", "", "", ""), ("run", "", "", "")])
     machine.dequeue("default", 0, 4, was_woken=False)
     ends = [(0, Outcome.RETRY, 10_000), (1, Outcome.ARCHIVE, 1), (2, Outcome.COMPLETE, 9_999)]
@@ -53,7 +53,7 @@ def fill(machine: QueueMachine) -> None:
 
 
 SHORT = ("delete", "retype", "add", "twice")
-"""Ways that take seconds. The others are tried with every state and field."""
+"""Kinds of damage whose tests take seconds. The tests of the others try every state and field."""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Any two actors, their calls in every order, on a task in every state.
+"""Run any two actors with their operations in every order, on a task in every state.
 
-The store never contradicts itself, what was said to be done was done once, and who lost a task changes nothing.
+The store must stay consistent, acknowledged changes must happen exactly once, and a worker that lost a task must not
+change it.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.redis
 PAIRS = [
     pair
     for pair in combinations_with_replacement(ACTORS, 2)
-    if pair != ("combiner", "combiner")  # a set has one
+    if pair != ("combiner", "combiner")  # each aggregation set has only one combiner
 ]
 FIRST = list(dict.fromkeys(pair[0] for pair in PAIRS))
 
@@ -37,19 +38,20 @@ def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
 
 
 def scenes_of(pair: tuple[str, str], *, is_short: bool) -> list[str]:
-    """Where both have something to do; at night and if there is no such scene, where one of them has.
+    """Return the scenes in which both actors have work to do.
 
-    One actor may lead the other there.
+    Without such a scene, and in the long form, return the scenes in which one of them has work: it may create work for
+    the other.
     """
     one, other = (set(ACTORS[name][1]) for name in pair)
     return sorted((is_short and one & other) or one | other)
 
 
 def play(scene: Scene, actors: tuple[Actor, Actor], plan: list[int]) -> list[tuple[int, bool]]:
-    """Let two actors go on in the order of the plan, and the first before the second where it ends.
+    """Run two actors in the order of the plan. After the end of the plan, run the first actor before the second.
 
     Returns:
-        Who went at each step, and whether the other could have.
+        For each step: the actor's number, and whether the other actor could have run instead.
     """
     going: dict[int, Iterator[Any]] = {number: actor(scene, str(number + 1)) for number, actor in enumerate(actors)}
     steps: list[tuple[int, bool]] = []
@@ -63,14 +65,14 @@ def play(scene: Scene, actors: tuple[Actor, Actor], plan: list[int]) -> list[tup
             del going[chosen]
             continue
         steps.append((chosen, could))
-        if len(steps) >= len(plan):  # what leads there was looked at in an earlier order
-            scene.look()
-    scene.check(may_be_told_twice=remover in actors and (mover in actors or finisher in actors))
+        if len(steps) >= len(plan):  # earlier steps were checked in an earlier order
+            scene.read_queues()
+    scene.check(allow_counted_twice=remover in actors and (mover in actors or finisher in actors))
     return steps
 
 
 def orders(start: Any, actors: tuple[Actor, Actor]) -> Iterator[str]:
-    """Play all orders of the actors' calls; yield each as it was played."""
+    """Run all orders of the actors' operations, and yield each order."""
     plan: list[int] | None = []
     while plan is not None:
         steps = play(start(), actors, plan)
@@ -85,7 +87,7 @@ def orders(start: Any, actors: tuple[Actor, Actor]) -> Iterator[str]:
 @pytest.mark.parametrize("form", ["short", pytest.param("long", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("first", FIRST)
 def test_two_actors_in_every_order(runner: SyncRunner, redis_server: RedisServer, first: str, form: str) -> None:
-    """One actor and every other one, each pair in every scene."""
+    """Run one actor with every other actor, each pair in every scene."""
     for pair in [pair for pair in PAIRS if pair[0] == first]:
         for name in scenes_of(pair, is_short=form == "short"):
 
@@ -103,7 +105,7 @@ def test_two_actors_in_every_order(runner: SyncRunner, redis_server: RedisServer
 
 
 def test_a_late_request_changes_nothing_in_every_order(runner: SyncRunner, redis_server: RedisServer) -> None:
-    """It arrived in time before, and arrives again while its sender goes on."""
+    """The request arrived in time, and arrives again while its sender continues."""
     for name, (actors, scene_name) in LATE.items():
 
         def start(scene_name: str = scene_name) -> Scene:
@@ -135,8 +137,8 @@ def test_a_durable_task_in_every_order(runner: SyncRunner, redis_server: RedisSe
         assert len(played) > 1
 
 
-def test_a_reconciler_takes_nothing_for_damage(runner: SyncRunner, redis_server: RedisServer) -> None:
-    """Whatever another actor does between any two of its looks."""
+def test_a_reconciler_finds_no_damage_while_an_actor_works(runner: SyncRunner, redis_server: RedisServer) -> None:
+    """The actor runs between any two requests of the reconciler."""
     for name, scene_name in [(name, each) for name, (_, scenes) in ACTORS.items() for each in scenes]:
         actor = ACTORS[name][0]
         position, asked = 0, 1
@@ -155,10 +157,10 @@ def test_a_reconciler_takes_nothing_for_damage(runner: SyncRunner, redis_server:
                 asked += 1
                 if operation.name in {"probe", "repair_tasks", "relist"}:
                     operation.args = [str(scene.now_ns), *operation.args[1:]]
-                return scene.ask(operation)
+                return scene.execute(operation)
 
             report = run(reconcile(scene.queue, repair=True, look_again_s=0), send)
 
             assert not report.findings, (name, scene_name, position, report.findings)
-            scene.check(may_be_told_twice=False)
+            scene.check(allow_counted_twice=False)
             position += 1

@@ -1,6 +1,6 @@
-"""The store behaves as the model, whatever is done to it in whatever order; and wrong scripts are noticed.
+"""Compare the store with the model for random sequences of operations, and check that wrong scripts are detected.
 
-The runs are the same each time. More of them, of another seed:
+The runs are the same each time. To run more, with another seed:
 
     make model ARGS="--model-runs 20000 --model-seed 7"
 """
@@ -13,14 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from taskq_core.broker.scripts import Script, load
 from taskq_core.broker.sync import SyncRunner
-from tests.model.machine import QueueMachine
+from tests.model.queue_machine import QueueMachine
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
 STEPS = 50
-MUTANT_RUNS = 3000  # most are found within a few; what is drawn depends on the modules that a session has loaded
-"""Most runs in which a wrong script has to be noticed; most are in the first twenty."""
+MUTANT_RUNS = 3000
+"""Maximum number of runs until a wrong script must be detected. Most are detected within twenty."""
 
 
 def explore(machine: type[RuleBasedStateMachine], *, runs: int, of_seed: int, phases: tuple[Phase, ...]) -> None:
@@ -38,7 +38,7 @@ def explore(machine: type[RuleBasedStateMachine], *, runs: int, of_seed: int, ph
     def build() -> RuleBasedStateMachine:
         return machine()
 
-    run_state_machine_as_test(build, settings=how)  # type: ignore[arg-type]  # a seed is put on a function only
+    run_state_machine_as_test(build, settings=how)  # type: ignore[arg-type]  # seed() accepts only functions
 
 
 @pytest.mark.timeout(0)
@@ -52,7 +52,7 @@ def test_the_store_equals_the_model(
     explore(machine, runs=model_runs, of_seed=of_seed, phases=(Phase.generate, Phase.shrink))
 
     print(dict(sorted(machine.counts.items())))
-    assert machine.counts.keys() >= OPERATIONS, "the rules do not reach them"
+    assert machine.counts.keys() >= OPERATIONS, "no rule executed some operations"
 
 
 OPERATIONS = {
@@ -76,12 +76,12 @@ OPERATIONS = {
 
 MUTANTS = {
     "settle: no fence": ("settle", "owner == fence", "true"),
-    "settle: the fence names no run": (
+    "settle: a fence without the run": (
         "settle",
         "owner == fence",
         "owner and string.gsub(owner, '%.%d+:', ':') == token .. ':' .. score",
     ),
-    "extend: the fence names no run": (
+    "extend: a fence without the run": (
         "extend_leases",
         "fields[1] == owner .. score",
         "string.gsub(fields[1] or '', '%.%d+:', ':') == ARGV[2] .. ':' .. score",
@@ -101,7 +101,7 @@ MUTANTS = {
         "",
     ),
     "settle_and_dequeue: more than a deletion is needed": ("settle_and_dequeue", "or not is_plain", ""),
-    "settle_and_dequeue: more than asked": (
+    "settle_and_dequeue: more tasks than requested": (
         "settle_and_dequeue",
         "local limit = tonumber(ARGV[4])",
         "local limit = tonumber(ARGV[4]) + 1",
@@ -111,47 +111,55 @@ MUTANTS = {
         "redis.call('SET', KEYS[6], ARGV[3] .. ':' .. handed_out, 'EX', whole(math.max(120, tonumber(ARGV[6]))))",
         "",
     ),
-    "settle_and_dequeue: a number that was used": ("settle_and_dequeue", "number >= tonumber(ARGV[3])", "false"),
-    "recover: no second look": (
+    "settle_and_dequeue: the number of an earlier call": ("settle_and_dequeue", "number >= tonumber(ARGV[3])", "false"),
+    "recover: no second check": (
         "recover",
         "is_lost and score == ARGV[i + 2] and message == ARGV[i + 3]",
         "score",
     ),
     "extend: no fence": ("extend_leases", "fields[1] == owner .. score", "true"),
-    "extend: the fence stays behind": ("extend_leases", "redis.call('HSET', key, 'taskq_owner', owner .. expiry)", ""),
+    "extend: the fence keeps the old lease": (
+        "extend_leases",
+        "redis.call('HSET', key, 'taskq_owner', owner .. expiry)",
+        "",
+    ),
     "write_fields: no fence": (
         "write_fields",
         "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",
         "false",
     ),
-    "settle: the cursor is forgotten": ("settle", "redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])", ""),
-    "enqueue: a taken id": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
+    "settle: the cursor is not stored": ("settle", "redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])", ""),
+    "enqueue: an id that exists": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
     "enqueue: a lock that is held": ("enqueue", "holder and is_held(lock, keys.prefix .. 't:' .. holder)", "false"),
-    "enqueue: what was replaced keeps its arguments": ("enqueue", "'msg', message .. '\\26'", "'taskq_wait', message"),
-    "settle: the lock does not follow": ("settle", "follow(rule, lock, id, 'archived')", ""),
+    "enqueue: a replaced task keeps its arguments": ("enqueue", "'msg', message .. '\\26'", "'taskq_wait', message"),
+    "settle: the lock is not released": ("settle", "follow(rule, lock, id, 'archived')", ""),
     "dequeue: a lock is held although its task started": ("dequeue", "rule and not covers(rule, 'active')", "false"),
     "extend: a lock is not renewed": ("extend_leases", "redis.call('EXPIRE', lock, seconds)", ""),
     "revoke: the lock is kept": ("revoke", "release(fields[2], ARGV[1])", ""),
-    "gather: the rest of a group": ("collect_groups", "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)", ""),
+    "collect_groups: the members stay in the group": (
+        "collect_groups",
+        "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)",
+        "",
+    ),
     "combine: after the deadline": ("combine", "tonumber(score) <= now_s", "false"),
-    "reclaim: the group has no name": ("reclaim", "redis.call('SADD', KEYS[2], name)", ""),
+    "reclaim: the group is not listed": ("reclaim", "redis.call('SADD', KEYS[2], name)", ""),
     "move_in: no receipt": ("move_in", "redis.call('ZSCORE', KEYS[8], receipt)", "false"),
     "move_in: too late": ("move_in", "now_s > tonumber(ARGV[2])", "false"),
-    "repair_tasks: the other place": ("repair_tasks", "unlist(task, truth)", ""),
+    "repair_tasks: the wrong place stays": ("repair_tasks", "unlist(task, truth)", ""),
 }
 
 
 def mutant(name: str, old: str, new: str) -> Script:
     text = load(name).text
-    assert old in text, f"{name} does not say {old!r} any more"
+    assert old in text, f"script {name} does not contain {old!r} any more; update this mutant"
     text = text.replace(old, new)
     return Script(name, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), (text,))
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
+@pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", MUTANTS.values(), ids=MUTANTS)
-def test_a_wrong_script_is_noticed(
+def test_a_wrong_script_is_detected(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
 ) -> None:
     machine = QueueMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})

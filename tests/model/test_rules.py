@@ -1,6 +1,6 @@
-"""Limits, workflows and priority keep their promises, whatever is done in whatever order; wrong scripts are noticed.
+"""Check the guarantees of limits, workflows, priorities and durable tasks for random sequences of operations.
 
-More runs, of another seed: `make model ARGS="--model-runs 20000 --model-seed 7"`.
+Wrong scripts must be detected. To run more, with another seed: `make model ARGS="--model-runs 20000 --model-seed 7"`.
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from hypothesis import Phase
 from taskq_core import TaskQ
 from taskq_core.broker.sync import SyncRunner
 from tests.model.durable import DurableMachine
-from tests.model.flowing import FlowMachine
-from tests.model.limited import LimitMachine
+from tests.model.limit_machine import LimitMachine
+from tests.model.priority_machine import PriorityMachine
 from tests.model.test_model import MUTANT_RUNS, explore, mutant
-from tests.model.urgent import UrgentMachine
+from tests.model.workflow_machine import WorkflowMachine
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
 SHARE = 4
-"""One run of limits for so many of the model of tasks."""
+"""Divisor of the number of runs: these machines are slower than the model of tasks."""
 FLOW_SHARE = 10
-"""One run of workflows for so many."""
+"""Divisor of the number of runs for workflows."""
 
 
 @pytest.mark.timeout(0)
@@ -39,26 +39,30 @@ def test_limits_hold_in_any_order(
 
 
 LIMIT_MUTANTS = {
-    "settle: a place is not given back": ("settle", "limits.let_go(id, key, of_sequence[outcome])", ""),
-    "settle: a retry loses its turn": (
+    "settle: a place is not released": ("settle", "limits.let_go(id, key, of_sequence[outcome])", ""),
+    "settle: a retry loses its position in the sequence": (
         "settle",
         "r = 'retry', n = 'retry', w = 'retry', a = 'archive'",
         "a = 'archive'",
     ),
-    "recover: a place is not given back": ("recover", "limits.let_go(id, key, kept_place[verdict])", ""),
+    "recover: a place is not released": ("recover", "limits.let_go(id, key, kept_place[verdict])", ""),
     "enqueue: one place too many": ("enqueue", "own('ZCARD', holders) >= places", "own('ZCARD', holders) > places"),
-    "enqueue: past those who wait": ("enqueue", "waiting > 0 or not take(limit, id)", "not take(limit, id)"),
-    "settle: the next is not let in": ("settle", "known[slot] = true\n        self.admit(slot)", "known[slot] = true"),
+    "enqueue: before waiting tasks": ("enqueue", "waiting > 0 or not take(limit, id)", "not take(limit, id)"),
+    "settle: the next task is not admitted": (
+        "settle",
+        "known[slot] = true\n        self.admit(slot)",
+        "known[slot] = true",
+    ),
     "dequeue: tokens are not spent": ("dequeue", "rate.level = rate.level - limit.cost", ""),
     "admit: tokens are given twice": ("admit", "rate.held = rate.held + limit.cost", ""),
-    "act: a place of what is deleted is kept": ("act", "limits.let_go(", "(function() end)("),
+    "act: a deleted task keeps its place": ("act", "limits.let_go(", "(function() end)("),
 }
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", LIMIT_MUTANTS.values(), ids=LIMIT_MUTANTS)
-def test_a_wrong_limit_is_noticed(
+def test_a_wrong_script_of_limits_is_detected(
     runner: SyncRunner,
     redis_server: RedisServer,
     change: tuple[str, str, str],
@@ -78,7 +82,7 @@ def app(redis_server: RedisServer) -> Iterator[TaskQ]:
 
 
 @pytest.mark.timeout(0)
-def test_workflows_go_on_in_any_order(
+def test_workflows_end_correctly_in_any_order(
     runner: SyncRunner,
     redis_server: RedisServer,
     app: TaskQ,
@@ -86,7 +90,7 @@ def test_workflows_go_on_in_any_order(
     request: pytest.FixtureRequest,
 ) -> None:
     runs = max(1, model_runs // FLOW_SHARE)
-    machine = FlowMachine.on(runner, redis_server.client, app)
+    machine = WorkflowMachine.on(runner, redis_server.client, app)
 
     explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
 
@@ -106,31 +110,31 @@ FLOW_MUTANTS = {
 @pytest.mark.nightly
 @pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", FLOW_MUTANTS.values(), ids=FLOW_MUTANTS)
-def test_a_wrong_workflow_is_noticed(
+def test_a_wrong_script_of_workflows_is_detected(
     runner: SyncRunner,
     redis_server: RedisServer,
     app: TaskQ,
     change: tuple[str, str, str],
     request: pytest.FixtureRequest,
 ) -> None:
-    machine = FlowMachine.on(runner, redis_server.client, app, {change[0]: mutant(*change)})
+    machine = WorkflowMachine.on(runner, redis_server.client, app, {change[0]: mutant(*change)})
 
     with pytest.raises(AssertionError):
         explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))
 
 
 @pytest.mark.timeout(0)
-def test_urgent_tasks_are_next_in_any_order(
+def test_urgent_tasks_start_first_in_any_order(
     runner: SyncRunner, redis_server: RedisServer, model_runs: int, request: pytest.FixtureRequest
 ) -> None:
     runs = max(1, model_runs // SHARE)
-    machine = UrgentMachine.on(runner, redis_server.client)
+    machine = PriorityMachine.on(runner, redis_server.client)
 
     explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
 
 
 URGENT_MUTANTS = {
-    "enqueue: ahead of those of its band": ("enqueue", "(10 - band) * BAND", "(9 - band) * BAND"),
+    "enqueue: before older tasks of its band": ("enqueue", "(10 - band) * BAND", "(9 - band) * BAND"),
     "forward: a retry in the band of its start": ("forward", "is_retry and retry or band or 0", "band or 0"),
 }
 
@@ -138,10 +142,10 @@ URGENT_MUTANTS = {
 @pytest.mark.nightly
 @pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", URGENT_MUTANTS.values(), ids=URGENT_MUTANTS)
-def test_a_wrong_order_is_noticed(
+def test_a_wrong_script_of_priorities_is_detected(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
 ) -> None:
-    machine = UrgentMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
+    machine = PriorityMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
 
     with pytest.raises(AssertionError):
         explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))
@@ -197,7 +201,7 @@ DURABLE_MUTANTS = {
 @pytest.mark.nightly
 @pytest.mark.timeout(900)  # it runs until the machine fails, at a few runs a second
 @pytest.mark.parametrize("change", DURABLE_MUTANTS.values(), ids=DURABLE_MUTANTS)
-def test_a_wrong_script_of_durable_tasks_is_noticed(
+def test_a_wrong_script_of_durable_tasks_is_detected(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
 ) -> None:
     machine = DurableMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})

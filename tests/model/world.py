@@ -1,11 +1,11 @@
-"""What stands in the store, read as the model writes it, and refused where it contradicts itself.
+"""Records of queues and tasks, and a reader that builds them from the store (Redis) and checks consistency.
 
-`observe` reads the whole store in one script call and builds one `Queue` a queue. A task has one place in these
-records, so reading is checking: every task hash has to be in exactly the structure its state names, once; what is
-active has to be leased and the other way round; nothing is listed that is not there; no key is left that nobody knows.
+`read_queues` reads the whole store in one script call and builds a `Queue` for each queue. It requires that each task
+is in exactly the list or set of its state, that exactly the active tasks have leases, that each listed id has a task,
+and that no unknown key exists.
 
-Redis counts down expiring keys by its own clock, which a test cannot hold. Each look puts them back to whole tens of
-seconds, so the time that a test takes never shows, and `age` lets time pass for them.
+Redis's clock, which a test cannot stop, determines when keys expire. Each read therefore rounds every time to live up
+to whole tens of seconds, so that the duration of a test has no effect. `age` lets time pass for these keys.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from typing import Any
 from taskq_core.wire import Keys, QueueKeys
 
 STEP_S = 10
-"""Seconds by which times of expiry are told apart."""
+"""Unit of times to live, in seconds."""
 
 _READ = """
 local found = {}
@@ -75,36 +75,36 @@ _FIELDS = {
 }
 
 
-class BrokenError(AssertionError):
-    """The store contradicts itself."""
+class InconsistentStoreError(AssertionError):
+    """The content of the store is inconsistent."""
 
 
 @dataclass(slots=True)
 class Task:
-    """A task: its fields, and where it stands.
+    """The fields of a task, and the list or set that contains it.
 
     Attributes:
         message: TaskMessage bytes.
-        state: Its state word.
-        score: Its score where it stands (the lease for an active one), None in the list of pending ones or nowhere.
-        since: When it became pending, as it says.
-        lock: The unique lock its hash names.
-        rule: The rule by which it holds it.
-        group: The group its hash names.
-        later_group: The group it joins when it is due.
+        state: Its state.
+        score: Its score in the sorted set of its state (for an active task, the lease); None in the pending list.
+        pending_since: When it became pending.
+        lock: Its unique lock.
+        rule: The rule of the lock: in which states the task holds it, and for how long.
+        group: Its group.
+        later_group: The group that it joins when it is due.
         result: Result bytes.
-        cursor: Where it would go on.
-        owner: Token of the worker that runs it, as its fence and its lease say.
-        in_set: Id of the aggregation set it is in.
-        waited: Whether somebody asked to be told of its end.
-        moving: What its hash says of its way to another queue.
-        removed: Whether it belongs to a queue that is being removed.
+        cursor: Saved position of an iteration.
+        owner: Token and run of the worker that runs it, from its fence.
+        in_set: Id of the aggregation set that contains it.
+        publishes_end: Whether its end is published, because a client waits for it.
+        moving: State of its move to another queue, "" without a move.
+        removed: Whether its queue is being removed.
     """
 
     message: bytes
     state: str
     score: int | None = None
-    since: str = ""
+    pending_since: str = ""
     lock: str = ""
     rule: str = ""
     group: str = ""
@@ -113,38 +113,37 @@ class Task:
     cursor: str = ""
     owner: str = ""
     in_set: str = ""
-    waited: bool = False
+    publishes_end: bool = False
     moving: str = ""
     removed: bool = False
 
     def leave_group(self) -> None:
-        """Keep the group for later where the task is scheduled now, else forget it."""
+        """Leave the group. A task that is now scheduled joins it again when it is due."""
         self.later_group = (self.group or self.later_group) if self.state == "scheduled" else ""
         self.group = ""
 
     @property
     def is_listed(self) -> bool:
-        """Whether it stands in the structure of its state."""
+        """Whether the task is in the list or set of its state."""
         return not self.moving and not self.removed and not self.in_set
 
 
 @dataclass(slots=True)
 class Queue:
-    """One queue.
+    """The content of a queue.
 
     Attributes:
         tasks: All tasks by id.
-        pending: Ids of pending tasks, next to run first.
-        locks: Holder and seconds left of each unique lock, by key.
+        pending: Ids of pending tasks; the next to run is first.
+        locks: Holder and time to live of each unique lock, by key.
         sets: Group and deadline of each aggregation set, by id.
-        quarantine: Time and message of what was set aside, by id.
-        removed: Ids of what was set aside because its queue is removed.
-        counters: Value of each counter, by its key's end.
-        leaders: Holder and seconds left, by service.
-        marks: How far periodic entries have come.
-        receipts: Until when a receipt of a move is kept.
-        is_paused: Whether workers get nothing.
-        has_token: Whether a wake token lies there.
+        quarantine: Time and message of each task in quarantine, by id.
+        counters: Value of each counter, by the end of its key.
+        leaders: Leader and time to live of the leadership, by service.
+        marks: Last firing of each periodic entry.
+        receipts: Expiry of each receipt of a move.
+        is_paused: Whether the queue is paused.
+        has_token: Whether the wake list has a token.
     """
 
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -162,7 +161,7 @@ class Queue:
 
 @dataclass(slots=True)
 class Value:
-    """One key: its type, seconds left (-1 for ever) and what it holds."""
+    """A key of the store: its type, time to live in seconds (-1 without expiry) and value."""
 
     kind: str
     ttl_s: int
@@ -170,18 +169,18 @@ class Value:
 
     @property
     def ids(self) -> list[str]:
-        """Ids in a list or sorted set."""
+        """The ids in a list or sorted set."""
         return [text(each) for each in (self.value[::2] if self.kind == "zset" else self.value)]
 
     @property
     def scores(self) -> dict[str, int]:
-        """Scores in a sorted set, by member."""
+        """The scores in a sorted set, by member."""
         words = [text(each) for each in self.value]
         return {member: int(score) for member, score in zip(words[::2], words[1::2], strict=True)}
 
     @property
     def fields(self) -> dict[str, bytes]:
-        """Fields of a hash."""
+        """The fields of a hash."""
         return {text(name): value for name, value in zip(self.value[::2], self.value[1::2], strict=True)}
 
 
@@ -190,32 +189,32 @@ def text(raw: bytes) -> str:
 
 
 def read(client: Any) -> dict[str, Value]:
-    """All keys of a store, and its expiring ones put back to whole tens of seconds."""
+    """Read all keys of the store, and round their times to live up to whole tens of seconds."""
     found = client.eval(_READ, 0)
     return {text(key): Value(text(kind), int(ttl_s), value) for key, kind, ttl_s, value in found}
 
 
 def age(client: Any, seconds: int) -> None:
-    """Let time pass for expiring keys."""
+    """Reduce the time to live of all keys by some seconds."""
     client.eval(_AGE, 0, seconds)
 
 
-def observe(client: Any, names: Iterable[str], keys: Keys | None = None) -> dict[str, Queue]:
-    """Read the queues that stand in a store.
+def read_queues(client: Any, names: Iterable[str], keys: Keys | None = None) -> dict[str, Queue]:
+    """Read the queues of the store.
 
     Raises:
-        BrokenError: What stands there contradicts itself.
+        InconsistentStoreError: The content is inconsistent, or a key is unknown.
     """
     stored = read(client)
     stored.pop((keys or Keys()).queues, None)
     queues = {name: _Reader((keys or Keys()).queue(name), stored).read() for name in names}
-    _must(not stored, f"keys that nobody knows: {sorted(stored)}")
+    _require(not stored, f"unknown keys: {sorted(stored)}")
     return queues
 
 
-def _must(condition: object, what: str) -> None:
+def _require(condition: object, error: str) -> None:
     if not condition:
-        raise BrokenError(what)
+        raise InconsistentStoreError(error)
 
 
 class _Reader:
@@ -242,7 +241,7 @@ class _Reader:
 
     def _take(self, key: str, kind: str) -> Value:
         found = self._stored.pop(key, None)
-        _must(found is None or found.kind == kind, f"{key} is a {found and found.kind}")
+        _require(found is None or found.kind == kind, f"{key} is a {found and found.kind}")
         return found or Value(kind, -1, [])
 
     def _put(self, task_id: str, place: str, score: int | None = None) -> None:
@@ -256,7 +255,7 @@ class _Reader:
             self._put(task_id, "pending")
         leases = self._take(keys.lease, "zset").scores
         active = self._take(keys.active, "list").ids
-        _must(sorted(active) == sorted(leases), f"active {sorted(active)} but leased {sorted(leases)}")
+        _require(sorted(active) == sorted(leases), f"active {sorted(active)} but leased {sorted(leases)}")
         for task_id in active:
             self._put(task_id, "active", leases[task_id])
         for state in _STATES:
@@ -279,15 +278,15 @@ class _Reader:
             members = self._take(key, "zset").scores
             name, _, set_id = key.removeprefix(keys.group_prefix).partition(":")
             if set_id:
-                _must(key in sets, f"{key} is no aggregation set that is listed")
+                _require(key in sets, f"aggregation set {key} is not listed")
                 self._queue.sets[set_id] = (name, sets.pop(key))
             else:
-                _must(name in groups | removed, f"group {name} has members and no name")
+                _require(name in groups | removed, f"group {name} has members but is not listed")
                 groups.discard(name)
             for task_id, score in members.items():
                 self._put(task_id, f"set {set_id}" if set_id else f"group {name}", score)
-        _must(not groups, f"names of groups without members: {sorted(groups)}")
-        _must(not sets, f"aggregation sets without members: {sorted(sets)}")
+        _require(not groups, f"listed groups without members: {sorted(groups)}")
+        _require(not sets, f"listed aggregation sets without members: {sorted(sets)}")
 
     def _read_tasks(self) -> None:
         prefix = self._keys.task_prefix
@@ -295,36 +294,34 @@ class _Reader:
             task_id = key.removeprefix(prefix)
             task = _task(task_id, self._take(key, "hash").fields)
             places = self._places.pop(task_id, [])
-            _must(len(places) == 1, f"task {task_id} ({task.state}) stands in {places}")
+            _require(len(places) == 1, f"task {task_id} ({task.state}) is in {places}")
             place, task.score = places[0]
             token, _, lease = task.owner.rpartition(":")
-            task.owner = token if lease == str(task.score) else ""  # a stale fence is none
+            task.owner = token if lease == str(task.score) else ""  # an outdated fence does not count
             if place == "removed":
                 task.removed = True
             elif place.startswith("set "):
                 task.in_set = place.removeprefix("set ")
-                _must(task.state == "aggregating", f"task {task_id} is {task.state} in a set")
+                _require(task.state == "aggregating", f"task {task_id} is {task.state} in a set")
                 group = self._queue.sets[task.in_set][0]
-                _must(task.group == group, f"task {task_id} of {task.group} is in a set of {group}")
+                _require(task.group == group, f"task {task_id} of {task.group} is in a set of {group}")
             else:
                 expected = "moving" if task.moving else task.state
                 if expected == "aggregating":
                     expected = f"group {task.group}"
-                _must(place == expected, f"task {task_id} ({task.state}) stands in {place}")
+                _require(place == expected, f"task {task_id} ({task.state}) is in {place}")
             self._queue.tasks[task_id] = task
         for task_id, places in list(self._places.items()):
             if places == [("removed", None)]:
-                del self._places[
-                    task_id
-                ]  # it has arrived elsewhere, or gone: what is removed is gone through at leisure
-        _must(not self._places, f"listed without a task: {self._places}")
+                del self._places[task_id]  # it has arrived in another queue or was deleted; the removal is in progress
+        _require(not self._places, f"listed without a task: {self._places}")
 
     def _read_own(self) -> None:
         keys, queue = self._keys, self._queue
         aside = self._take(keys.quarantine, "zset").scores | self._take(keys.removed("quarantine"), "zset").scores
         for task_id, score in aside.items():
             fields = self._take(keys.quarantined(task_id), "hash").fields
-            _must("taskq_owner" not in fields, f"{task_id} is set aside with a fence")
+            _require("taskq_owner" not in fields, f"{task_id} is in quarantine with a fence")
             queue.quarantine[task_id] = (score, fields["msg"])
         queue.has_token = bool(self._take(keys.wake, "list").value)
         queue.receipts = self._take(keys.moved, "zset").scores
@@ -337,21 +334,21 @@ class _Reader:
             elif kind == "tick":
                 queue.marks[name] = text(value.value)
             else:
-                _must(kind in {"rcpt", "call"} and value.ttl_s > 0, f"{key} is left behind")
+                _require(kind in {"rcpt", "call"} and value.ttl_s > 0, f"{key} is left over")
 
 
 def _task(task_id: str, fields: dict[str, bytes]) -> Task:
-    _must(fields.keys() <= _FIELDS, f"task {task_id} has fields {sorted(fields.keys() - _FIELDS)}")
-    _must("msg" in fields and "state" in fields, f"task {task_id} has only {sorted(fields)}")
+    _require(fields.keys() <= _FIELDS, f"task {task_id} has fields {sorted(fields.keys() - _FIELDS)}")
+    _require("msg" in fields and "state" in fields, f"task {task_id} has only the fields {sorted(fields)}")
     words = {name: text(value) for name, value in fields.items() if name not in {"msg", "result"}}
     owner = words.get("taskq_owner", "")
     state = words["state"]
-    _must((state == "active") or not owner, f"task {task_id} ({state}) has the fence {owner}")
-    _must((state == "active") or "taskq_started" not in words, f"task {task_id} ({state}) says since when it runs")
+    _require((state == "active") or not owner, f"task {task_id} ({state}) has the fence {owner}")
+    _require((state == "active") or "taskq_started" not in words, f"task {task_id} ({state}) has the start of a run")
     return Task(
         fields["msg"],
         state,
-        since=words.get("pending_since", ""),
+        pending_since=words.get("pending_since", ""),
         lock=words.get("unique_key", ""),
         rule=words.get("taskq_unique", ""),
         group=words.get("group", ""),
@@ -359,6 +356,6 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
         result=fields.get("result"),
         cursor=words.get("taskq_cursor", ""),
         owner=owner,
-        waited="taskq_wait" in words,
+        publishes_end="taskq_wait" in words,
         moving=words.get("taskq_moving", ""),
     )

@@ -1,4 +1,4 @@
-"""The corpora: small files in `corpus/<target>/`, run every time. What a fuzzer finds is added to them."""
+"""The corpora: small input files in `corpus/<target>/`. Tests run all of them. The fuzzer adds inputs that fail."""
 
 import hashlib
 import tracemalloc
@@ -10,22 +10,23 @@ from tests.model.fuzz.targets import TARGETS
 CORPUS = Path(__file__).parent / "corpus"
 ALL = {**TARGETS, **PAGE_TARGETS}
 SPARE_BYTES = 1 << 20
+"""Memory that a target may use, in addition to `BYTES_PER_BYTE`."""
 PAGE_BYTES = 64 << 20
-"""The same for a request: templates are compiled when they are needed first."""
+"""The same for a page, because its template may have to be compiled."""
 BYTES_PER_BYTE = 200
-"""What a target may take of memory: so much, and so much for each byte that it is given."""
+"""Memory that a target may use for each byte of input."""
 
 
 def corpus(target: str) -> list[Path]:
-    """The files of a target."""
+    """Return the input files of a target."""
     return sorted((CORPUS / target).iterdir())
 
 
 def run(target: str, data: bytes) -> None:
-    """Run a target, and see how much memory it takes at most.
+    """Run a target and check its peak memory.
 
     Raises:
-        AssertionError: It took more than it may, or what it read did not survive.
+        AssertionError: The target used too much memory, or one of its checks failed.
     """
     tracemalloc.start()
     try:
@@ -34,11 +35,11 @@ def run(target: str, data: bytes) -> None:
     finally:
         tracemalloc.stop()
     most = (PAGE_BYTES if target in PAGE_TARGETS else SPARE_BYTES) + BYTES_PER_BYTE * len(data)
-    assert peak <= most, f"{peak} bytes of memory for {len(data)} bytes of input, at most {most} are expected"
+    assert peak <= most, f"{peak} bytes of memory for {len(data)} bytes of input, at most {most} are allowed"
 
 
-def keep(target: str, data: bytes) -> Path:
-    """Add what was found to the corpus."""
+def add_to_corpus(target: str, data: bytes) -> Path:
+    """Add an input to the corpus of a target."""
     file = CORPUS / target / f"found-{hashlib.sha256(data).hexdigest()[:12]}"
     file.write_bytes(data)
     return file

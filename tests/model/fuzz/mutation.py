@@ -1,9 +1,9 @@
-"""Changing bytes, as a fuzzer does."""
+"""Random changes of bytes for fuzzing."""
 
 import random
 from collections.abc import Sequence
 
-_ODD = (
+_SPECIAL = (
     b"\x00",
     b"\xff",
     b"\xed\xa0\x80",  # a lone surrogate
@@ -31,7 +31,7 @@ LONGEST = 4096
 
 
 def mutate(data: bytes, others: Sequence[bytes], draw: random.Random) -> bytes:
-    """Return bytes with some changes; `others` are those to take pieces from."""
+    """Return `data` with up to four random changes. Some changes insert pieces of `others`."""
     out = bytearray(data)
     for _ in range(draw.randint(1, 4)):
         at = draw.randint(0, len(out))
@@ -40,7 +40,7 @@ def mutate(data: bytes, others: Sequence[bytes], draw: random.Random) -> bytes:
             case 0:
                 del out[at:to]
             case 1:
-                out[at:at] = draw.choice(_ODD)
+                out[at:at] = draw.choice(_SPECIAL)
             case 2 if out:
                 out[at % len(out)] = draw.randint(0, 255)
             case 3 if out:

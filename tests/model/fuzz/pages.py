@@ -1,7 +1,8 @@
-"""Requests as targets: whatever stands in an address, a form or a body, the answer is one that was meant.
+"""Fuzz targets for the front ends: requests with any address, form or body.
 
-The first line of an input is `GET` or `POST` and what stands behind the address of the front end; the rest is the body.
-No answer is a failure (5xx), holds markup that a request or a task brought, leads elsewhere, or takes for ever.
+The first line of an input is `GET` or `POST` and the address below the root of the front end. The rest is the body. A
+response must not be a server error (5xx), contain markup from a request or a task, redirect to another site, or take
+too long.
 """
 
 import asyncio
@@ -27,33 +28,33 @@ from taskq_fastapi.dashboard.forgery import COOKIE, FIELD, token_for
 from tests.model.fuzz.targets import Target
 
 CPU_S = 10.0
-"""Seconds of the processor that one request may take, with memory traced: far more than any takes."""
+"""Maximum processor time of a request while memory is traced. Requests take far less."""
 MARK = "xq"
-"""A tag and an attribute that no page of ours has; corpora are full of it."""
+"""A tag and an attribute that taskq's pages do not have. Inputs of the corpora try to inject it."""
 SCRIPT = f"\"'><{MARK} {MARK}=1 onload={MARK}>&lt;{MARK}&gt;"
 SECRET = "s" * 43
-_OWN = re.compile(r"(?!//)(?:\./)?[^\s<>\"\\:?#/]*(?:/[^\s<>\"\\?#]*)?(?:\?[^\s<>\"\\]*)?(?:#[\w-]*)?")
-"""An address of this site, seen from a page: no colon before the first slash, so it has no scheme."""
+_SAME_SITE = re.compile(r"(?!//)(?:\./)?[^\s<>\"\\:?#/]*(?:/[^\s<>\"\\?#]*)?(?:\?[^\s<>\"\\]*)?(?:#[\w-]*)?")
+"""A relative address of the same site: without a colon before the first slash, so without a scheme."""
 _LOADED = ("src", "href", "action", "formaction", "data", "poster", "srcset")
 
 
 def sample() -> Any:
-    """A Redis in memory with something to see on each page, whose texts are markup."""
-    from tests.taskq_fastapi.api import populate  # the tests of another folder: not at the top, where it is a circle
+    """Return an in-memory Redis with data for each page. All texts in it are markup."""
+    from tests.taskq_fastapi.api import populate  # here because of a circular import
 
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     taskq = TaskQ(client, defaults={"retention": 3600})
-    populate(taskq, SimpleNamespace(client=client), SCRIPT)  # type: ignore[arg-type]  # of a server only its client
+    populate(taskq, SimpleNamespace(client=client), SCRIPT)  # type: ignore[arg-type]  # uses only the client of the server
     taskq.remote(SCRIPT, queue="low").using(task_id=SCRIPT).delay(word=SCRIPT)
     taskq.close()
     return client
 
 
-# --- what an answer may be --------------------------------------------------------------------------------------------
+# --- checks of responses ----------------------------------------------------------------------------------------------
 
 
-class _Seen(HTMLParser):
-    """Notes what a page must not have."""
+class _PageCheck(HTMLParser):
+    """Collects parts of a page that must not be there."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -62,13 +63,13 @@ class _Seen(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Look at a tag and its attributes."""
+        """Check a tag and its attributes."""
         if MARK in tag:
             self.wrong.append(f"<{tag}>")
         for name, value in attrs:
             if MARK in name or name.startswith("on"):
                 self.wrong.append(f"<{tag} {name}>")
-            if name in _LOADED and value is not None and not _OWN.fullmatch(value):
+            if name in _LOADED and value is not None and not _SAME_SITE.fullmatch(value):
                 self.wrong.append(f"<{tag} {name}={value!r}>")
         if (
             tag == "script"
@@ -78,30 +79,30 @@ class _Seen(HTMLParser):
             self.wrong.append("<script> in the page")
 
     def handle_comment(self, data: str) -> None:
-        """A comment would hide what stands in it."""
+        """Check a comment, because markup in it would be injected as well."""
         if MARK in data:
             self.wrong.append(f"<!--{data[:80]}-->")
 
 
 def check_page(html: str) -> None:
-    """Refuse a page with markup that is not ours."""
-    wrong = _Seen(html).wrong
+    """Check that a page has no injected markup and no addresses of other sites."""
+    wrong = _PageCheck(html).wrong
     assert not wrong, wrong
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse headers that lead elsewhere or were broken in two."""
+    """Check that headers have no line breaks and do not redirect to another site."""
     assert all("\r" not in text and "\n" not in text for pair in headers.items() for text in pair)
     location = headers.get("location", "./")
-    assert _OWN.fullmatch(location), location
+    assert _SAME_SITE.fullmatch(location), location
 
 
 def parts(data: bytes) -> tuple[str, bytes, bytes, bytes]:
-    """Return the method, the path and the query of an input, and its body."""
+    """Return method, path, query and body of an input."""
     line, _, body = data.partition(b"\n")
     word, _, address = line.partition(b" ")
     path, _, query = address.partition(b"?")
-    # A server lets only these through; it answers all else with 400 by itself.
+    # Servers pass only these bytes to the application, and respond to others with 400.
     path, query = (bytes(each for each in text if 0x21 <= each <= 0x7E) for text in (path, query))
     return "POST" if word == b"POST" else "GET", path, query, body
 
@@ -109,7 +110,7 @@ def parts(data: bytes) -> tuple[str, bytes, bytes, bytes]:
 async def ask(
     app: Any, method: str, path: bytes, query: bytes, body: bytes, headers: Mapping[str, str]
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send a request to an ASGI app, as a server does, and return status, headers and body of its answer."""
+    """Send a request to an ASGI app, as a server does, and return status, headers and body of the response."""
     messages: list[Any] = [{"type": "http.request", "body": body, "more_body": False}]
     sent: list[Any] = []
 
@@ -136,17 +137,17 @@ async def ask(
     }
     await app(scope, receive, send)
     start = next(message for message in sent if message["type"] == "http.response.start")
-    told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
-    return start["status"], told, b"".join(message.get("body", b"") for message in sent)
+    response_headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
+    return start["status"], response_headers, b"".join(message.get("body", b"") for message in sent)
 
 
 @contextmanager
 def timed() -> Iterator[None]:
-    """Refuse what takes for ever, however busy the machine is."""
+    """Check the processor time, which does not depend on the load of the machine."""
     before = time.process_time()
     yield
     took_s = time.process_time() - before
-    assert took_s < CPU_S, f"it took {took_s:.1f} s of the processor"
+    assert took_s < CPU_S, f"the request took {took_s:.1f} s of processor time"
 
 
 @cache
@@ -164,7 +165,7 @@ def _dashboard() -> Any:
 
 
 def dashboard(data: bytes) -> None:
-    """A page or an action of the web dashboard, asked for by an operator; a form has the token of its page."""
+    """Request a page or an action of the web dashboard as an operator. Forms have a valid CSRF token."""
     method, path, query, body = parts(data)
     form = body + f"&{FIELD}={token_for(SECRET, SCRIPT)}".encode()
     headers = {
@@ -173,13 +174,13 @@ def dashboard(data: bytes) -> None:
         "content-type": "application/x-www-form-urlencoded",
     }
     with timed():
-        status, told, answer = _loop().run(
+        status, response_headers, content = _loop().run(
             ask(_dashboard(), method, b"/" + path, query, form if method == "POST" else b"", headers)
         )
-    assert status in (200, 303, 400, 403, 404, 405, 409, 413, 415), f"{status}: {answer[:2000]!r}"
-    check_headers(told)
-    if told.get("content-type", "").startswith("text/html"):
-        check_page(answer.decode())
+    assert status in (200, 303, 400, 403, 404, 405, 409, 413, 415), f"{status}: {content[:2000]!r}"
+    check_headers(response_headers)
+    if response_headers.get("content-type", "").startswith("text/html"):
+        check_page(content.decode())
 
 
 # --- the JSON API -----------------------------------------------------------------------------------------------------
@@ -187,34 +188,34 @@ def dashboard(data: bytes) -> None:
 
 @cache
 def _api() -> Any:
-    app = FastAPI(redirect_slashes=False)  # an app's own, to the host that a request names
+    app = FastAPI(redirect_slashes=False)  # FastAPI's redirects use the host in the request
     app.include_router(taskq_router(TaskQ(sample()), allow_anonymous=True, show_payloads=True, failed_logins=None))
     return app
 
 
 def api(data: bytes) -> None:
-    """A route of the JSON API. `POST` stands for any change: the first word of the path says which."""
+    """Request a route of the JSON API. In a `POST`, the path may begin with another method: `PATCH:` or `DELETE:`."""
     method, path, query, body = parts(data)
     word, _, rest = path.partition(b":")
     if method == "POST" and word in (b"PATCH", b"DELETE"):
         method, path = word.decode(), rest
     with timed():
-        status, told, answer = _loop().run(
+        status, response_headers, content = _loop().run(
             ask(_api(), method, b"/" + path, query, body, {"content-type": "application/json"})
         )
-    is_unknown = status == 503 and path == b"redis"  # the Redis in memory knows no INFO
-    assert is_unknown or status in (200, 400, 403, 404, 405, 409, 413, 415, 422, 429), f"{status}: {answer[:2000]!r}"
-    check_headers(told)
-    if answer:
-        assert told["content-type"] in ("application/json", "application/problem+json"), told
-        json.loads(answer)
+    is_unknown = status == 503 and path == b"redis"  # the in-memory Redis does not have INFO
+    assert is_unknown or status in (200, 400, 403, 404, 405, 409, 413, 415, 422, 429), f"{status}: {content[:2000]!r}"
+    check_headers(response_headers)
+    if content:
+        assert response_headers["content-type"] in ("application/json", "application/problem+json"), response_headers
+        json.loads(content)
 
 
 # --- Django's admin ---------------------------------------------------------------------------------------------------
 
 
 def admin(data: bytes) -> None:
-    """A page of the admin, asked for by a superuser. Settings and a database are there: see `ready`."""
+    """Request a page of the admin as a superuser. Needs the settings and databases of `django_ready`."""
     from django.contrib.auth.models import User as DjangoUser
     from django.test import Client
 
@@ -229,21 +230,21 @@ def admin(data: bytes) -> None:
                 response = client.post(address, body, content_type="application/x-www-form-urlencoded")
             else:
                 response = client.get(address)
-        except ValueError as error:  # as in each admin of Django whose lists are asked for forged ids
+        except ValueError as error:  # Django raises this for invalid ids in every admin
             if "Field 'id' expected a number" in str(error):
                 return
             raise
-        answer = b"".join(response) if response.streaming else response.content
-    assert response.status_code in (200, 301, 302, 400, 403, 404, 405), f"{response.status_code}: {answer[:2000]!r}"
+        content = b"".join(response) if response.streaming else response.content
+    assert response.status_code in (200, 301, 302, 400, 403, 404, 405), f"{response.status_code}: {content[:2000]!r}"
     check_headers({name.lower(): value for name, value in response.items()})
     assert "/login/" not in response.get("location", "")
     if response.get("content-type", "").startswith("text/html"):
-        check_page(answer.decode())
+        check_page(content.decode())
 
 
 @contextmanager
-def ready() -> Iterator[None]:
-    """Set Django up with databases of its own, outside pytest."""
+def django_ready() -> Iterator[None]:
+    """Set up Django with separate databases, outside pytest."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.taskq_django.settings")
     import django
 
@@ -261,7 +262,7 @@ def ready() -> Iterator[None]:
 
 @contextmanager
 def admin_settings() -> Iterator[None]:
-    """Let the admin look at a Redis in memory."""
+    """Connect the admin to an in-memory Redis."""
     from django.test import override_settings
 
     from taskq_django import taskq

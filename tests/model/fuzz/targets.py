@@ -1,6 +1,6 @@
-"""What is fuzzed: each target takes any bytes and lets nothing through but the errors that it is said to raise.
+"""Fuzz targets. Each target parses any bytes, and may raise only the documented errors.
 
-Where the bytes are taken, what was read has to survive being written and read again.
+If the bytes are accepted, the parsed value must stay the same when it is written and read again.
 """
 
 import json
@@ -56,23 +56,23 @@ Target = Callable[[bytes], None]
 
 
 def _text(data: bytes) -> str:
-    """Text as a program may have got it: bytes that are no UTF-8 become lone surrogates."""
+    """Decode bytes as Python decodes file names: bytes that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
-def _check_wording(error: Exception) -> None:
-    """What a person reads in one line of a log."""
+def _check_one_line(error: Exception) -> None:
+    """Check that the error message is short and printable, so that it fits into a line of a log."""
     assert len(str(error)) < 1000
     assert str(error).isprintable()
 
 
-# --- what stands in Redis ---------------------------------------------------------------------------------------------
+# --- data in Redis ----------------------------------------------------------------------------------------------------
 
 _CHANGED = ("error_msg", "last_failed_at", "retried", "completed_at")
 
 
 def message(data: bytes) -> None:
-    """A task's message. Whoever rewrites it keeps what it does not know."""
+    """Decode a task's message. A rewrite keeps unknown fields."""
     try:
         read = decode_message(data)
     except WireFormatError:
@@ -80,7 +80,7 @@ def message(data: bytes) -> None:
     written = encode_message(read)
     again = decode_message(written)
     assert again == read or "nan" in str(read)
-    assert encode_message(again) == written, "it is not written the same way twice"
+    assert encode_message(again) == written, "two encodings differ"
     rewritten = (
         retried_message(read, error=_text(data), failed_at_s=1, counts=True),
         archived_message(read, error=_text(data), failed_at_s=1),
@@ -108,14 +108,14 @@ def _record(kind: Any) -> Target:
         try:
             written = read.encode()
         except WireFormatError:
-            return  # a time that Go writes and the format allows, beyond what is kept in 64 bits of nanoseconds
+            return  # the format allows times that do not fit into 64 bits of nanoseconds
         assert kind.decode(written) == read
 
     return target
 
 
 def option(data: bytes) -> None:
-    """An option of a periodic entry, as Go's scheduler prints it."""
+    """Parse an option of a periodic entry in the format of Go's scheduler."""
     read = parse_option(_text(data))
     if read is not None:
         assert parse_option(format_option(read)) == read
@@ -130,7 +130,7 @@ def duration(data: bytes) -> None:
 
 
 def quoted(data: bytes) -> None:
-    """Text in Go's quotes."""
+    """Parse a quoted string of Go."""
     text = data.decode("utf-8", "replace")
     assert unquote(quote(text)) == text
     try:
@@ -152,7 +152,7 @@ _VALIDATORS = {
 
 
 def names(data: bytes) -> None:
-    """A name is taken as it is or refused; a queue that is taken stands on one slot of a cluster, with all its keys."""
+    """A name is accepted unchanged or refused. All keys of an accepted queue are in one slot of a cluster."""
     text = _text(data)
     taken = set()
     for name, validate in _VALIDATORS.items():
@@ -160,7 +160,7 @@ def names(data: bytes) -> None:
             assert validate(text) == text
             taken.add(name)
         except ConfigurationError as error:
-            _check_wording(error)
+            _check_one_line(error)
     prefix = text if "prefix" in taken else "asynq"
     if "queue" in taken:
         queue = Keys(prefix).queue(text)
@@ -168,13 +168,13 @@ def names(data: bytes) -> None:
         assert len({key_slot(key) for key in keys}) == 1
 
 
-# --- what people and programs write -----------------------------------------------------------------------------------
+# --- settings and schedules -------------------------------------------------------------------------------------------
 
 _SECRET = re.compile(r"[^:]*://[^/?:]*:([^/?]{6,})@")
 
 
 def url(data: bytes) -> None:
-    """The broker's URL. Whatever is wrong with it, its password is not shown."""
+    """Parse the broker's URL. The password is never shown, also not in errors."""
     text = _text(data)
     try:
         shown = str(parse_url(text))
@@ -186,7 +186,7 @@ def url(data: bytes) -> None:
 
 
 def environment(data: bytes) -> None:
-    """Settings in variables of the environment, one a line."""
+    """Read settings from environment variables, one per line."""
     lines = [line.partition("=") for line in _text(data).replace("\0", "").splitlines()]
     environ = {f"TASKQ_{name}": value for name, _, value in lines}
     try:
@@ -197,7 +197,7 @@ def environment(data: bytes) -> None:
 
 
 def settings(data: bytes) -> None:
-    """Settings in a dict, as JSON."""
+    """Read settings from a dict in JSON."""
     try:
         values = json.loads(data)
     except (ValueError, RecursionError):
@@ -208,14 +208,14 @@ def settings(data: bytes) -> None:
         read = Settings.from_mapping(values)
     except ConfigurationError:
         return
-    assert repr(read) == repr(Settings.from_mapping(values))  # by their looks: NaN, which JSON has, equals nothing
+    assert repr(read) == repr(Settings.from_mapping(values))  # repr, because NaN does not equal itself
 
 
 _MOMENTS = (0, 1_711_846_800, 1_709_164_800, 4_102_444_800)
 
 
 def cron(data: bytes) -> None:
-    """When an entry fires: later and later, and the same when it is read back."""
+    """Each next firing is later, and a schedule that is parsed from its own text fires at the same times."""
     try:
         schedule = parse_schedule(_text(data))
     except ConfigurationError:
@@ -231,7 +231,7 @@ def cron(data: bytes) -> None:
             moment_s = fires
 
 
-# --- what comes with a task -------------------------------------------------------------------------------------------
+# --- arguments, results and headers of tasks --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -262,19 +262,21 @@ _CODECS = [
 
 
 def payload(data: bytes) -> None:
-    """The arguments of a call, read by signatures that they fit or not. What was read is written and read the same."""
+    """Decode arguments for several signatures, which may not match. Decoded arguments survive another round trip."""
     for codec in _CODECS:
         try:
             read = codec.decode(data)
         except PayloadError as error:
-            _check_wording(error)
+            _check_one_line(error)
             continue
         try:
             written = codec.encode((), read)
         except TaskArgumentsError:
-            assert codec.name == "_open", "what was read cannot be written"  # deep, or a number too large
+            assert codec.name == "_open", (
+                "the arguments cannot be encoded again"
+            )  # nested too deeply, or a number is too large
             continue
-        assert repr(codec.decode(written)) == repr(read)  # by their looks: a Decimal may be no number
+        assert repr(codec.decode(written)) == repr(read)  # repr, because Decimal("NaN") does not equal itself
     with suppress(PayloadError):
         decode_payload(data, Any, task="t")
 
@@ -284,7 +286,7 @@ def result(data: bytes) -> None:
         try:
             read = decode_result(data, type_)
         except ResultValueError as error:
-            _check_wording(error)
+            _check_one_line(error)
             continue
         try:
             written = encode_result(read)
@@ -295,10 +297,10 @@ def result(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """A message's headers, one a line: the trace in them is read or left out, and what is written on fits.
+    """Read the trace context from headers, one per line. Headers that are passed on fit the size limit.
 
-    They are valid UTF-8, as in every message that can be read. A lone surrogate would reach the log of the propagator,
-    and pytest-xdist cannot pass that on.
+    The headers are valid UTF-8, as in every readable message. The propagator would log a lone surrogate, which
+    pytest-xdist cannot transfer.
     """
     found = dict(line.partition("=")[::2] for line in data.decode("utf-8", "replace").splitlines())
     context = extract(found)
@@ -308,7 +310,7 @@ def headers(data: bytes) -> None:
     try:
         own = check_headers(found)
     except ConfigurationError as error:
-        _check_wording(error)
+        _check_one_line(error)
         return
     assert own == headers_size(found)
 

@@ -1,6 +1,7 @@
-"""What comes from elsewhere is read and survives, or is refused with a typed error, whatever it is.
+"""Any input is either read and written without a change, or refused with a typed error.
 
-The corpora are run every time, and some changes of them, the same each time. More: see `tests/model/fuzz/__main__.py`.
+The tests run the corpora, some mutations of them, and random bytes, the same each time. For longer fuzzing see
+`tests/model/fuzz/__main__.py`.
 """
 
 import random
@@ -16,7 +17,7 @@ from tests.model.fuzz.targets import TARGETS
 EXAMPLES = [40, pytest.param(2000, marks=pytest.mark.nightly)]
 
 
-def test_what_is_in_the_corpus() -> None:
+def test_inputs_of_the_corpus() -> None:
     for target in TARGETS:
         for file in corpus(target):
             try:
@@ -25,15 +26,15 @@ def test_what_is_in_the_corpus() -> None:
                 raise AssertionError(f"{file.relative_to(CORPUS)}: {error!a}") from None
 
 
-@pytest.mark.timeout(1800)  # at night
+@pytest.mark.timeout(1800)  # for the nightly number of examples
 @pytest.mark.parametrize("examples", EXAMPLES)
-def test_what_is_like_it(examples: int, subtests: pytest.Subtests) -> None:
+def test_mutations_of_the_corpus(examples: int, subtests: pytest.Subtests) -> None:
     for target in TARGETS:
         with subtests.test(target):
-            run_changes_of_corpus(target, examples)
+            run_mutations(target, examples)
 
 
-def run_changes_of_corpus(target: str, examples: int) -> None:
+def run_mutations(target: str, examples: int) -> None:
     pool = [file.read_bytes() for file in corpus(target)]
 
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
@@ -44,15 +45,15 @@ def run_changes_of_corpus(target: str, examples: int) -> None:
     explore()
 
 
-@pytest.mark.timeout(1800)  # at night
+@pytest.mark.timeout(1800)  # for the nightly number of examples
 @pytest.mark.parametrize("examples", EXAMPLES)
-def test_what_is_like_nothing(examples: int, subtests: pytest.Subtests) -> None:
+def test_random_bytes(examples: int, subtests: pytest.Subtests) -> None:
     for target in TARGETS:
         with subtests.test(target):
-            run_anything(target, examples // 2)
+            run_random_bytes(target, examples // 2)
 
 
-def run_anything(target: str, examples: int) -> None:
+def run_random_bytes(target: str, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
     @given(data=st.binary(max_size=300) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
     def explore(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Scripts read the unique lock out of a message by themselves, and find what protobuf finds."""
+"""The Lua code that reads the unique lock from a message returns the same value as protobuf."""
 
 import random
 from importlib.resources import files
@@ -28,24 +28,24 @@ def check(client: Any, message: bytes) -> None:
     try:
         read = decode_message(message)
     except WireFormatError:
-        return  # whatever it found: no key of that name holds the id of this task, or it is its lock
+        return  # a wrong lock has no effect: scripts release a lock only if it contains the id of the task
     if is_in_order(message, read):
         assert found == read.unique_key.encode()
 
 
 def is_in_order(message: bytes, read: TaskMessage) -> bool:
-    """Whether every field stands there once, as every encoder writes it. Of several the script takes the first."""
+    """Whether every field occurs once, as in all encoders. The script uses the first of several values."""
     return len(UnknownFieldSet(read)) == 0 and len(encode_message(read)) == len(message)
 
 
 @pytest.mark.redis
-def test_what_is_in_the_corpus(redis_server: RedisServer) -> None:
+def test_messages_of_the_corpus(redis_server: RedisServer) -> None:
     for message in POOL:
         check(redis_server.client, message)
 
 
 @pytest.mark.redis
-def test_what_is_like_it(session_redis_server: RedisServer) -> None:
+def test_mutations_of_the_corpus(session_redis_server: RedisServer) -> None:
     @settings(max_examples=300, deadline=None, derandomize=True, database=None)
     @given(data=st.sampled_from(POOL), draw=st.randoms(use_true_random=False))
     def explore(data: bytes, draw: random.Random) -> None:
@@ -55,7 +55,7 @@ def test_what_is_like_it(session_redis_server: RedisServer) -> None:
 
 
 @pytest.mark.redis
-def test_any_message(session_redis_server: RedisServer) -> None:
+def test_random_messages(session_redis_server: RedisServer) -> None:
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)

@@ -1,4 +1,4 @@
-"""Requests of every kind, and some changes of them: the answer is one that was meant, whatever they hold."""
+"""Fuzz the web dashboard, the JSON API and the admin with requests of the corpora and mutations of them."""
 
 import random
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TARGETS = [pytest.param(each, marks=[IN_DJANGO] if each == "admin" else []) for 
 
 @pytest.fixture(autouse=True)
 def ready(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Settings for the admin, where a test has its databases."""
+    """Override the admin's settings in tests that use the database."""
     if request.node.get_closest_marker("django_db") is None:
         yield
         return
@@ -27,7 +27,7 @@ def ready(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def at(target: str, data: bytes) -> None:
+def run_target(target: str, data: bytes) -> None:
     try:
         run(target, data)
     except Exception as error:
@@ -35,15 +35,15 @@ def at(target: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_is_in_the_corpus(target: str) -> None:
+def test_requests_of_the_corpus(target: str) -> None:
     for file in corpus(target):
-        at(target, file.read_bytes())
+        run_target(target, file.read_bytes())
 
 
-@pytest.mark.timeout(1800)  # at night
+@pytest.mark.timeout(1800)  # for the nightly number of examples
 @pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("target", TARGETS)
-def test_what_is_like_it(target: str, examples: int) -> None:
+def test_mutations_of_the_corpus(target: str, examples: int) -> None:
     pool = [file.read_bytes() for file in corpus(target)]
 
     @settings(
@@ -55,13 +55,13 @@ def test_what_is_like_it(target: str, examples: int) -> None:
     )
     @given(data=st.sampled_from(pool), draw=st.randoms(use_true_random=False))
     def explore(data: bytes, draw: random.Random) -> None:
-        at(target, mutate(data, pool, draw))
+        run_target(target, mutate(data, pool, draw))
 
     explore()
 
 
 @IN_DJANGO
-def test_what_the_outbox_does_not_show_cannot_be_guessed(client: Client, admin_user: Any) -> None:
+def test_filters_cannot_search_hidden_fields_of_the_outbox(client: Client, admin_user: Any) -> None:
     client.force_login(admin_user)
     for lookup in ["message__gt=a", "message=a", "unique_key__startswith=x", "claim__isnull=1"]:
         answer = client.get(f"/admin/taskq_django/outboxtask/?{lookup}")
@@ -70,7 +70,7 @@ def test_what_the_outbox_does_not_show_cannot_be_guessed(client: Client, admin_u
 
 
 @IN_DJANGO
-def test_what_filters_ask_for_is_answered(client: Client, admin_user: Any) -> None:
+def test_allowed_filters_of_periodic_tasks_work(client: Client, admin_user: Any) -> None:
     client.force_login(admin_user)
     for lookup in ["enabled__exact=1", "task=x", "task__in=x,y", "source=code", "id__exact=1", "q=x"]:
         answer = client.get(f"/admin/taskq_django/periodictask/?{lookup}")

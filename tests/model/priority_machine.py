@@ -1,6 +1,6 @@
-"""Tasks of several bands in one queue: those of a higher band are next, and inside a band those that came first.
+"""A state machine for priorities: tasks of a higher band start first, and tasks of the same band in their order.
 
-Without those that a worker gives back, which are always next, and without any that wait for a minute.
+It does not include tasks that a worker returns, which always start next, and tasks that wait for a minute.
 """
 
 from typing import Any, ClassVar, Self, TypeVar
@@ -27,8 +27,8 @@ ARCHIVE = ArchiveLimits(max_tasks=100, kept_s=86_400)
 bands = st.sampled_from((0, 0, 1, 5, 9))
 
 
-class UrgentMachine(RuleBasedStateMachine):
-    """One queue and one worker. Made usable by `on`."""
+class PriorityMachine(RuleBasedStateMachine):
+    """One queue and one worker. `on` returns the machine for a store."""
 
     runner: ClassVar[SyncRunner]
     client: ClassVar[Any]
@@ -36,23 +36,23 @@ class UrgentMachine(RuleBasedStateMachine):
 
     @classmethod
     def on(cls, runner: SyncRunner, client: Any, mutants: dict[str, Script] | None = None) -> type[Self]:
-        """The machine that works on a store, with scripts sent in place of those of the same name."""
-        return type("Urgent", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
+        """Return the machine for a store. It sends the scripts in `mutants` instead of those with the same name."""
+        return type("Priorities", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
 
     def __init__(self) -> None:
         super().__init__()
         self.client.flushall()
         self.queue = Keys().queue("default")
-        self.lane = ReceiptSlot("lane")
+        self.receipt = ReceiptSlot("lane")
         self.serial = 0
         self.bands: dict[str, tuple[int, int]] = {}
-        """Of each task its band, and that of its retries."""
+        """For each task: its band, and the band of its retries."""
         self.waiting: list[tuple[int, str]] = []
-        """Less their band and the id, in the order in which they are to be taken."""
+        """Negative band and id of the pending tasks, in the expected order."""
         self.running: list[tuple[str, int]] = []
         self.failed: list[str] = []
 
-    def ask(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> T:
         if operation.script is not None:
             operation.script = self.mutants.get(operation.script.name, operation.script)
         return self.runner.run(operation)
@@ -73,13 +73,13 @@ class UrgentMachine(RuleBasedStateMachine):
             self.bands[task_id] = (band, of_retries)
             new.append(NewTask(task_id, self.message(task_id), marks=priority_mark(band, of_retries)))
             self.wait(task_id, band)
-        assert self.ask(at_time(NOW_NS, new_tasks.enqueue(self.queue, new, self.lane))) == "1" * len(new)
+        assert self.execute(at_time(NOW_NS, new_tasks.enqueue(self.queue, new, self.receipt))) == "1" * len(new)
 
     @rule(limit=st.integers(1, 3))
     def dequeue(self, limit: int) -> None:
         self.serial += 1
         operation = at_time(NOW_NS, runs.dequeue(self.queue, owner="w", call=self.serial, limit=limit, lease_s=600))
-        taken = [task_id for task_id, _ in self.ask(operation).tasks]
+        taken = [task_id for task_id, _ in self.execute(operation).tasks]
         assert taken == [task_id for _, task_id in self.waiting[:limit]]
         del self.waiting[:limit]
         self.running += [(task_id, self.serial) for task_id in taken]
@@ -89,14 +89,14 @@ class UrgentMachine(RuleBasedStateMachine):
     def settle(self, pick: int, outcome: Outcome) -> None:
         task_id, run = self.running.pop(pick % len(self.running))
         end = Settlement(task_id, outcome, run, self.message(task_id), delay_ms=1)
-        assert self.ask(at_time(NOW_NS, runs.settle(self.queue, [end], owner="w", archive=ARCHIVE))) == "1"
+        assert self.execute(at_time(NOW_NS, runs.settle(self.queue, [end], owner="w", archive=ARCHIVE))) == "1"
         if outcome is Outcome.RETRY:
             self.failed.append(task_id)
 
     @rule()
     def forward(self) -> None:
-        """What has failed waits again, in the band of its retries; those that are due at once in the order of ids."""
-        self.ask(at_time(LATER_NS, services.forward(self.queue, owner="w", leader_ms=60_000)))
+        """Forward failed tasks into the band of their retries. Tasks with the same due time are ordered by id."""
+        self.execute(at_time(LATER_NS, services.forward(self.queue, owner="w", leader_ms=60_000)))
         for task_id in sorted(self.failed, key=str.encode):
             self.wait(task_id, self.bands[task_id][1])
         self.failed.clear()
@@ -105,9 +105,9 @@ class UrgentMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9))
     def delete(self, pick: int) -> None:
         _, task_id = self.waiting.pop(pick % len(self.waiting))
-        assert self.ask(at_time(NOW_NS, actions.act(self.queue, Action.DELETE, [task_id]))) == ["ok"]
+        assert self.execute(at_time(NOW_NS, actions.act(self.queue, Action.DELETE, [task_id]))) == ["ok"]
 
     @invariant()
-    def they_wait_in_their_order(self) -> None:
+    def pending_tasks_have_the_expected_order(self) -> None:
         found = [each.decode() for each in reversed(self.client.lrange(self.queue.pending, 0, -1))]
         assert found == [task_id for _, task_id in self.waiting]

@@ -1,25 +1,26 @@
-"""Every operation of clients, workers, services and people, in any order, beside the model.
+"""A state machine with all operations of clients, workers, services and inspectors, in random order.
 
-Each rule asks the store and the model the same thing and compares the answers; after each rule the whole store has to
-equal the model, which `world.observe` reads only if it does not contradict itself. Time stands still but for `advance`.
+Each rule executes an operation in the store and in the model and compares the results. After each rule the whole store
+must equal the model. `world.read_queues` reads the store and checks that it is consistent. The clock is stopped; only
+`advance` moves it.
 """
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from taskq_core.broker.operations.runs import Outcome
-from tests.model.asking import groups, ids, locks, outcomes, starts
+from tests.model.base_machine import groups, ids, locks, outcomes, starts
 from tests.model.damage import DamageRules
 from tests.model.people_rules import PeopleRules
 from tests.model.service_rules import ServiceRules
 
 
 class QueueMachine(ServiceRules, PeopleRules, DamageRules):
-    """All rules."""
+    """The machine with all rules."""
 
     @initialize(new=st.lists(st.tuples(ids, starts, groups, locks), max_size=6), running=st.lists(outcomes, max_size=4))
     def begin_with(self, new: list[tuple[str, str, str, str]], running: list[Outcome]) -> None:
-        """Most runs begin with tasks in several states, or all would be spent on empty queues."""
+        """Begin with tasks in several states, because rules have little effect on empty queues."""
         if new:
             self.enqueue("default", new)
         if running:

@@ -1,9 +1,10 @@
-"""Tasks with limits, done to in any order, beside what limits promise.
+"""A state machine for tasks with limits: operations in random order, and checks of what limits guarantee.
 
-Not beside a copy of the scripts: what is held and who waits is read from the store, and has to follow from what became
-of each task.
+The limits are not implemented a second time. The checks read from the store which tasks hold places and tokens and
+which wait, and derive from the states of the tasks which ones should.
 
-Places, sequences and a rate, alone and together; time stands still but for `let_time_pass`.
+The tasks have concurrency limits, sequences and a rate limit, alone and combined. The clock is stopped; only
+`let_time_pass` and `lose_leases` move it.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ FAR = 253_402_300_799
 LEASE_S, GRACE_S = 30, 10
 ARCHIVE = ArchiveLimits(max_tasks=100, kept_s=86_400)
 SHAPES = ("c", "kc", "s", "S", "sc", "r", "cr", "skcr")
-"""Limits of a task: c places for all, k for a key, s a sequence that blocks, S one that skips, r a rate."""
+"""Limits of a task. c: concurrency, k: concurrency per key, s: blocking sequence, S: skipping sequence, r: rate."""
 
 _READ = """
 local found = {}
@@ -54,29 +55,38 @@ return found
 
 @dataclass(slots=True)
 class Task:
-    """What became of a task, as far as answers tell.
+    """A task and the effects of the operations on it.
 
     Attributes:
-        slots: Its limits, in the order in which their places are taken.
-        turn: Its place in its sequence, by when it joined it.
-        passes: Whether somebody let it run all the same.
+        slots: Its limits, in the order in which it takes their places.
+        position: Its position in its sequence, by the order of enqueues.
+        ignores_limits: Whether an inspector ordered it to run without its limits.
+        has_no_order: Whether it may start before earlier tasks, because it was scheduled, changed or ended.
     """
 
     slots: list[str]
     cost: int
-    turn: int
-    passes: bool = False
+    position: int
+    ignores_limits: bool = False
     has_run: bool = False
-    is_moved: bool = False
+    has_no_order: bool = False
 
 
 @dataclass(slots=True)
-class Seen:
-    """What the store holds."""
+class StoredState:
+    """The content of the store.
+
+    Attributes:
+        tasks: Fields of the hash of each task.
+        holders, waiting: Tasks that hold a place of a limit, and tasks that wait for one, by slot.
+        held: Tokens that are reserved for pending tasks, by slot.
+        scheduled, pending: The scheduled set and the pending list.
+        due, checks: Slots of rate limits that are to be checked later.
+    """
 
     tasks: dict[str, dict[str, str]] = field(default_factory=dict)
     holders: dict[str, dict[str, float]] = field(default_factory=dict)
-    lines: dict[str, dict[str, float]] = field(default_factory=dict)
+    waiting: dict[str, dict[str, float]] = field(default_factory=dict)
     held: dict[str, float] = field(default_factory=dict)
     scheduled: dict[str, float] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
@@ -85,7 +95,7 @@ class Seen:
 
 
 class LimitMachine(RuleBasedStateMachine):
-    """One queue and two workers. Made usable by `on`."""
+    """One queue and two workers. `on` returns the machine for a store."""
 
     runner: ClassVar[SyncRunner]
     client: ClassVar[Any]
@@ -93,8 +103,8 @@ class LimitMachine(RuleBasedStateMachine):
 
     @classmethod
     def on(cls, runner: SyncRunner, client: Any, mutants: dict[str, Script] | None = None) -> type[Self]:
-        """The machine that works on a store, with scripts sent in place of those of the same name."""
-        return type("Limited", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
+        """Return the machine for a store. It sends the scripts in `mutants` instead of those with the same name."""
+        return type("Limits", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,12 +112,12 @@ class LimitMachine(RuleBasedStateMachine):
         self.queue = Keys().queue("default")
         self.now_ns = START_NS
         self.serial = 0
-        self.lane = ReceiptSlot("lane")
+        self.receipt = ReceiptSlot("lane")
         self.tasks: dict[str, Task] = {}
         self.starts: list[tuple[int, int]] = []
         """When each task with a rate was handed out (ms), and its cost."""
 
-    def ask(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> T:
         if operation.script is not None:
             operation.script = self.mutants.get(operation.script.name, operation.script)
         return self.runner.run(operation)
@@ -119,7 +129,7 @@ class LimitMachine(RuleBasedStateMachine):
     def message(self, task_id: str) -> bytes:
         return encode_message(build_message(type="t", id=task_id, queue="default", retry=3))
 
-    # --- what is done -------------------------------------------------------------------------------------------------
+    # --- rules --------------------------------------------------------------------------------------------------------
 
     @rule(
         shape=st.sampled_from(SHAPES),
@@ -144,68 +154,79 @@ class LimitMachine(RuleBasedStateMachine):
             start_in_ms=delay_ms,
             limit="\n".join(lines[each] for each in shape),
         )
-        assert self.ask(at_time(self.now_ns, new_tasks.enqueue(self.queue, [new], self.lane))) == "1"
-        self.tasks[task_id] = Task([slots[each] for each in shape], cost, number, is_moved=delay_ms is not None)
+        assert self.execute(at_time(self.now_ns, new_tasks.enqueue(self.queue, [new], self.receipt))) == "1"
+        self.tasks[task_id] = Task([slots[each] for each in shape], cost, number, has_no_order=delay_ms is not None)
 
     @rule(worker=st.sampled_from("ab"), limit=st.integers(1, 4))
     def dequeue(self, worker: str, limit: int) -> None:
-        before = self.seen()
+        before = self.read_state()
         operation = at_time(
             self.now_ns, runs.dequeue(self.queue, owner=worker, call=self.next(), limit=limit, lease_s=LEASE_S)
         )
-        for task_id, _ in self.ask(operation).tasks:
+        for task_id, _ in self.execute(operation).tasks:
             task = self.tasks[task_id]
-            if not task.passes and not task.has_run and not task.is_moved and task.slots[0].startswith("s:"):
+            if (
+                not task.ignores_limits
+                and not task.has_run
+                and not task.has_no_order
+                and task.slots[0].startswith("s:")
+            ):
                 for other_id, other in self.tasks.items():
-                    if other.slots[0] == task.slots[0] and other.turn < task.turn and not other.is_moved:
+                    if other.slots[0] == task.slots[0] and other.position < task.position and not other.has_no_order:
                         state = before.tasks.get(other_id, {}).get("state")
                         is_over = state in (None, "completed") or (state == "archived" and "u" in task.slots[0])
-                        assert is_over, f"{task_id} started before {other_id} ({state}), which is before it"
-            if task.slots == ["r:t:"] and not (task.passes or task.has_run or task.is_moved):
+                        assert is_over, f"{task_id} started before the earlier {other_id} ({state})"
+            if task.slots == ["r:t:"] and not (task.ignores_limits or task.has_run or task.has_no_order):
                 for other_id, other in self.tasks.items():
-                    if other.slots == task.slots and other.turn < task.turn and not (other.has_run or other.is_moved):
+                    if (
+                        other.slots == task.slots
+                        and other.position < task.position
+                        and not (other.has_run or other.has_no_order)
+                    ):
                         waits = "taskq_line" in before.tasks.get(other_id, {})
-                        assert not waits, f"{task_id} started before {other_id}, which waits ahead of it"
+                        assert not waits, f"{task_id} started before {other_id}, which waits in front of it"
             task.has_run = True
-            if "r:t:" in task.slots and not task.passes:
+            if "r:t:" in task.slots and not task.ignores_limits:
                 self.starts.append((self.now_ns // MS, task.cost))
 
     @rule(pick=st.integers(0, 9), outcome=st.sampled_from(tuple(Outcome)), delay_ms=st.sampled_from((1, 3000)))
     def settle(self, pick: int, outcome: Outcome, delay_ms: int) -> None:
         running = [
             (each, *fields["taskq_owner"].partition(":")[0].split("."))
-            for each, fields in sorted(self.seen().tasks.items())
+            for each, fields in sorted(self.read_state().tasks.items())
             if fields["state"] == "active"
         ]
         if not running:
             return
         task_id, owner, run = running[pick % len(running)]
         end = Settlement(task_id, outcome, int(run), self.message(task_id), seconds=20, delay_ms=delay_ms)
-        assert self.ask(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner, archive=ARCHIVE))) == "1"
+        assert self.execute(at_time(self.now_ns, runs.settle(self.queue, [end], owner=owner, archive=ARCHIVE))) == "1"
         if outcome in (Outcome.DONE, Outcome.COMPLETE, Outcome.ARCHIVE):
-            self.tasks[task_id].passes = False
+            self.tasks[task_id].ignores_limits = False
         if outcome not in (Outcome.REQUEUE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.WAIT):
-            self.tasks[task_id].is_moved = True  # run again, it joins anew
+            self.tasks[task_id].has_no_order = True  # if it runs again, it joins the sequence again
 
     @rule(verdict=st.sampled_from((Verdict.RETRY, Verdict.ARCHIVE)))
     def lose_leases(self, verdict: Verdict) -> None:
-        """Workers are silent for too long."""
+        """All leases expire and the tasks are recovered."""
         self.now_ns += 45_000 * MS
-        found = self.ask(at_time(self.now_ns, services.list_expired(self.queue, grace_s=GRACE_S))).tasks
+        found = self.execute(at_time(self.now_ns, services.list_expired(self.queue, grace_s=GRACE_S))).tasks
         if found:
             back = [Recovery(each, verdict, self.message(each.task_id), 1) for each in found]
-            codes = self.ask(at_time(self.now_ns, services.recover(self.queue, back, grace_s=GRACE_S, archive=ARCHIVE)))
+            codes = self.execute(
+                at_time(self.now_ns, services.recover(self.queue, back, grace_s=GRACE_S, archive=ARCHIVE))
+            )
             assert codes == "1" * len(back)
             for each in found:
-                self.tasks[each.task_id].is_moved |= verdict is Verdict.ARCHIVE
-                self.tasks[each.task_id].passes = False
+                self.tasks[each.task_id].has_no_order |= verdict is Verdict.ARCHIVE
+                self.tasks[each.task_id].ignores_limits = False
 
     @rule(ms=st.sampled_from((1, 200, 500, 1100, 4000)), is_admitted=st.booleans())
     def let_time_pass(self, ms: int, is_admitted: bool) -> None:
         self.now_ns += ms * MS
-        self.ask(at_time(self.now_ns, services.forward(self.queue, owner="w", leader_ms=60_000)))
+        self.execute(at_time(self.now_ns, services.forward(self.queue, owner="w", leader_ms=60_000)))
         if is_admitted:
-            self.ask(at_time(self.now_ns, limits.admit(self.queue, owner="w", leader_ms=60_000)))
+            self.execute(at_time(self.now_ns, limits.admit(self.queue, owner="w", leader_ms=60_000)))
 
     @precondition(lambda self: self.tasks)
     @rule(
@@ -213,22 +234,22 @@ class LimitMachine(RuleBasedStateMachine):
         action=st.sampled_from((Action.DELETE, Action.ARCHIVE, Action.RUN, Action.WAIT)),
     )
     def act(self, pick: int, action: Action) -> None:
-        """People delete, archive, let run, put off."""
-        there = sorted(self.seen().tasks)
-        if not there:
+        """An inspector deletes, archives, runs or postpones a task."""
+        existing = sorted(self.read_state().tasks)
+        if not existing:
             return
-        task_id = there[pick % len(there)]
+        task_id = existing[pick % len(existing)]
         extra: dict[str, Any] = {"start": "+3000"} if action is Action.WAIT else {}
-        answer = self.ask(at_time(self.now_ns, actions.act(self.queue, action, [task_id], **extra)))
+        answer = self.execute(at_time(self.now_ns, actions.act(self.queue, action, [task_id], **extra)))
         if answer == ["ok"]:
             task = self.tasks[task_id]
-            task.is_moved = True
-            task.passes = action is Action.RUN
+            task.has_no_order = True
+            task.ignores_limits = action is Action.RUN
 
-    # --- what has to be so --------------------------------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------------------------------
 
-    def seen(self) -> Seen:
-        found = Seen()
+    def read_state(self) -> StoredState:
+        found = StoredState()
         text = bytes.decode
         for pattern in ("taskq:*", "asynq:*"):
             for raw, value in self.client.eval(_READ, 0, pattern):
@@ -244,7 +265,7 @@ class LimitMachine(RuleBasedStateMachine):
                     found.scheduled = {member: float(score) for member, score in pairs.items()}
         return found
 
-    def _sort(self, found: Seen, kind: str, pairs: dict[str, str]) -> None:
+    def _sort(self, found: StoredState, kind: str, pairs: dict[str, str]) -> None:
         if kind.startswith("r:"):
             found.held[kind] = float(pairs.get("held", 0))
             return
@@ -252,69 +273,71 @@ class LimitMachine(RuleBasedStateMachine):
         if kind.startswith("h:"):
             found.holders[kind[2:]] = numbers
         elif kind.startswith("w:"):
-            found.lines[kind[2:]] = numbers
+            found.waiting[kind[2:]] = numbers
         elif kind == "due":
             found.due = numbers
         elif kind == "check":
             found.checks = numbers
 
     @invariant()
-    def what_is_held_follows_from_the_tasks(self) -> None:
-        seen = self.seen()
+    def holders_and_waiting_tasks_match_the_tasks(self) -> None:
+        stored = self.read_state()
         expected: dict[str, set[str]] = {}
         tokens: dict[str, float] = {}
         waiting: dict[str, set[str]] = {}
-        for task_id, fields in seen.tasks.items():
+        for task_id, fields in stored.tasks.items():
             task = self.tasks[task_id]
             state, permit = fields["state"], fields.get("taskq_permit", "0")
             held = int(permit.rstrip("!"))
             for stage, slot in enumerate(task.slots[:held]):
                 if not slot.startswith("r:"):
                     expected.setdefault(slot, set()).add(task_id)
-                elif state == "pending" and task_id in seen.holders.get(slot, {}):
+                elif state == "pending" and task_id in stored.holders.get(slot, {}):
                     expected.setdefault(slot, set()).add(task_id)
                     tokens[slot] = tokens.get(slot, 0) + task.cost
                 assert stage == 0 or state not in ("retry", "archived", "completed"), f"{task_id} {state} holds {slot}"
-            if state in ("active", "pending") and not task.passes:
-                assert held == len(task.slots), f"{task_id} is {state} with {permit} of {task.slots}"
+            if state in ("active", "pending") and not task.ignores_limits:
+                assert held == len(task.slots), f"{task_id} is {state} and holds {permit} of {task.slots}"
             if "taskq_line" in fields:
                 waiting.setdefault(fields["taskq_line"], set()).add(task_id)
-                assert state == "scheduled" and seen.scheduled[task_id] == FAR, f"{task_id} waits and is {state}"  # noqa: PT018
-        assert {slot: set(ids) for slot, ids in seen.holders.items()} == expected
-        assert {slot: set(ids) for slot, ids in seen.lines.items()} == waiting
-        assert {slot: held for slot, held in seen.held.items() if held} == tokens
+                assert state == "scheduled" and stored.scheduled[task_id] == FAR, f"{task_id} waits and is {state}"  # noqa: PT018
+        assert {slot: set(ids) for slot, ids in stored.holders.items()} == expected
+        assert {slot: set(ids) for slot, ids in stored.waiting.items()} == waiting
+        assert {slot: held for slot, held in stored.held.items() if held} == tokens
 
-        for slot, ids in seen.holders.items():
+        for slot, ids in stored.holders.items():
             most = PLACES.get(slot[:3], 1)
             assert slot.startswith("r:") or len(ids) <= most, f"{len(ids)} hold a place of {slot}"
         for slot in waiting:
             if slot.startswith("r:"):
-                assert slot in seen.due or slot in seen.checks, f"nobody looks after those who wait for {slot}"
+                assert slot in stored.due or slot in stored.checks, (
+                    f"no check is planned for the tasks that wait for {slot}"
+                )
             else:
                 most = PLACES.get(slot[:3], 1)
-                assert len(seen.holders.get(slot, {})) == most, f"some wait for {slot}, of which a place is free"
+                assert len(stored.holders.get(slot, {})) == most, f"tasks wait for {slot} although a place is free"
 
     @invariant()
-    def no_span_has_more_starts_than_the_rate(self) -> None:
+    def no_period_has_more_starts_than_the_rate(self) -> None:
         level, last = float(BURST), 0
         for at, cost in self.starts:
             level = min(float(BURST), level + (at - last) * TOKENS / PERIOD_MS) - cost
             last = at
-            assert level > -1e-6, f"{-level} too many at {at}"
+            assert level > -1e-6, f"{-level} tokens too many were used at {at}"
 
     def teardown(self) -> None:
-        """Everything comes to an end, and nothing is left."""
+        """Run all tasks to their ends, and check that the store is empty then."""
         for _ in range(400):
-            seen = self.seen()
-            archived = [each for each, fields in seen.tasks.items() if fields["state"] in ("archived", "completed")]
+            stored = self.read_state()
+            archived = [each for each, fields in stored.tasks.items() if fields["state"] in ("archived", "completed")]
             if archived:
-                self.ask(at_time(self.now_ns, actions.act(self.queue, Action.DELETE, archived)))
-            if len(archived) == len(seen.tasks):
+                self.execute(at_time(self.now_ns, actions.act(self.queue, Action.DELETE, archived)))
+            if len(archived) == len(stored.tasks):
                 break
             self.dequeue("a", 4)
             for _ in range(8):
                 self.settle(0, Outcome.DONE, 1)
             self.let_time_pass(1100, is_admitted=True)
-        seen = self.seen()
-        assert not seen.tasks, f"these never ended: {seen.tasks}"
-        assert (seen.holders, seen.lines, seen.scheduled) == ({}, {}, {})
+        stored = self.read_state()
+        assert not stored.tasks, f"these never ended: {stored.tasks}"
+        assert (stored.holders, stored.waiting, stored.scheduled) == ({}, {}, {})

@@ -1,8 +1,8 @@
-"""Workflows over two queues, whose steps end in any way and order, carried by carriers that are cut off and late.
+"""A state machine for a workflow over two queues. Its steps end in random ways and order.
 
-What has to become of each step follows from how the steps before it ended, and from nothing else: that is the model.
-It is compared whenever all that stands on its way between the queues has been carried; how often each step may be
-handed out, always.
+The dispatchers, which forward steps and ends of steps between the queues, may be interrupted or late. In the model, the
+state of a step depends only on how its predecessors ended. It is compared with the store whenever nothing is left to
+forward. The number of starts of each step is always checked.
 """
 
 import time
@@ -30,20 +30,20 @@ T = TypeVar("T")
 QUEUES = ("default", "other")
 ARCHIVE = ArchiveLimits(max_tasks=100, kept_s=86_400)
 LEASE_S = 600
-RETRIED_NS = 5_000_000_000
-"""By how much the forwarder is ahead, so that what is to be tried again is due."""
+RETRY_DELAY_NS = 5_000_000_000
+"""Added to the forwarder's clock, so that all retries are due."""
 ENDS = (Outcome.COMPLETE, Outcome.COMPLETE, Outcome.ARCHIVE, Outcome.DONE, Outcome.RETRY, Outcome.REQUEUE)
-"""A step that is dropped (done, without a result) has failed."""
+"""DONE deletes a step without storing a result, so the step counts as failed."""
 EMPTY = ("wf-out", "wf-notes", "wf-steps", "wf-running", "wf-open")
 
 nodes = st.lists(
     st.tuples(st.sampled_from(QUEUES), st.sets(st.integers(0, 5), max_size=3), st.booleans()), min_size=2, max_size=6
 )
-"""Of each step its queue, what it comes after, and whether what comes after it runs though it has failed."""
+"""For each step: its queue, the numbers of its predecessors, and whether its successors run after its failure."""
 
 
-class FlowMachine(RuleBasedStateMachine):
-    """One workflow. Made usable by `on`."""
+class WorkflowMachine(RuleBasedStateMachine):
+    """One workflow. `on` returns the machine for a store."""
 
     runner: ClassVar[SyncRunner]
     client: ClassVar[Any]
@@ -52,8 +52,8 @@ class FlowMachine(RuleBasedStateMachine):
 
     @classmethod
     def on(cls, runner: SyncRunner, client: Any, app: TaskQ, mutants: dict[str, Script] | None = None) -> type[Self]:
-        """The machine that works on a store, with scripts sent in place of those of the same name."""
-        return type("Flowing", (cls,), {"runner": runner, "client": client, "app": app, "mutants": mutants or {}})
+        """Return the machine for a store. It sends the scripts in `mutants` instead of those with the same name."""
+        return type("Workflows", (cls,), {"runner": runner, "client": client, "app": app, "mutants": mutants or {}})
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,20 +61,20 @@ class FlowMachine(RuleBasedStateMachine):
         self.keys = Keys()
         self.serial = 0
         self.parents: dict[str, set[str]] = {}
-        self.excused: set[str] = set()
-        """Steps whose failure does not stop what comes after."""
+        self.continued: set[str] = set()
+        """Steps whose failure does not stop their successors."""
         self.ended: dict[str, bool] = {}
-        """Steps that have ended: whether they succeeded."""
-        self.begun: set[str] = set()
-        """Steps that were started, whatever becomes of those before them."""
+        """For each ended step: whether it succeeded."""
+        self.started: set[str] = set()
+        """Steps that were started. They stay started if a predecessor is retried."""
         self.running: dict[str, tuple[str, int, bytes]] = {}
-        """Task ids that were handed out: the queue and the message."""
+        """For each running task: its queue, run and message."""
         self.starts: dict[str, int] = {}
         self.may_start: dict[str, int] = {}
-        self.old: list[tuple[str, DueSteps]] = []
-        self.over: list[tuple[str, Settlement]] = []
+        self.stale: list[tuple[str, DueSteps]] = []
+        self.settled: list[tuple[str, Settlement]] = []
 
-    def ask(self, operation: Operation[T]) -> T:
+    def execute(self, operation: Operation[T]) -> T:
         if operation.script is not None:
             operation.script = self.mutants.get(operation.script.name, operation.script)
         return self.runner.run(operation)
@@ -85,44 +85,46 @@ class FlowMachine(RuleBasedStateMachine):
     @initialize(drawn=nodes)
     def begin(self, drawn: list[tuple[str, set[int], bool]]) -> None:
         workflow = Workflow("w", queue="default")
-        for number, (queue, before, goes_on) in enumerate(drawn):
+        for number, (queue, before, continues) in enumerate(drawn):
             name = f"n{number}"
             parents = {f"n{each % number}" for each in before} if number else set()
             workflow.step(
                 name,
                 self.app.remote("step", queue=queue).si(),
                 after=dict.fromkeys(sorted(parents)),
-                on_failure="continue" if goes_on else "stop",
+                on_failure="continue" if continues else "stop",
             )
             self.parents[name] = parents
-            if goes_on:
-                self.excused.add(name)
+            if continues:
+                self.continued.add(name)
             self.starts[name], self.may_start[name] = 0, 1
         self.handle = workflow.delay()
-        self.note_begun()
+        self.update_started()
 
-    def note_begun(self) -> None:
-        self.begun |= {each for each in self.parents if self.expected(each) is StepState.STARTED}
+    def update_started(self) -> None:
+        self.started |= {each for each in self.parents if self.expected(each) is StepState.STARTED}
 
     def name_of(self, task_id: str) -> str:
         return task_id.removeprefix(f"{self.handle.id}.")
 
-    # --- what is done -------------------------------------------------------------------------------------------------
+    # --- rules --------------------------------------------------------------------------------------------------------
 
     @rule(name=st.sampled_from(QUEUES), limit=st.integers(1, 3))
     def dequeue(self, name: str, limit: int) -> None:
         self.serial += 1
         queue = self.queue(name)
-        soon_ns = time.time_ns() + RETRIED_NS
-        self.ask(at_time(soon_ns, services.forward(queue, owner="w", leader_ms=60_000)))
-        found = self.ask(runs.dequeue(queue, owner="w", call=self.serial, limit=limit, lease_s=LEASE_S)).tasks
+        soon_ns = time.time_ns() + RETRY_DELAY_NS
+        self.execute(at_time(soon_ns, services.forward(queue, owner="w", leader_ms=60_000)))
+        found = self.execute(runs.dequeue(queue, owner="w", call=self.serial, limit=limit, lease_s=LEASE_S)).tasks
         for task_id, message in found:
             step = self.name_of(task_id)
             self.running[task_id] = (name, self.serial, message)
             self.starts[step] += 1
             assert self.starts[step] <= self.may_start[step], f"{step} was started {self.starts[step]} times"
-            assert step not in self.ended, f"{step} has ended and was started again"
-            assert self.expected(step) is StepState.STARTED, f"{step} was started and is {self.expected(step)}"
+            assert step not in self.ended, f"{step} was started again after its end"
+            assert self.expected(step) is StepState.STARTED, (
+                f"{step} was started, but its expected state is {self.expected(step)}"
+            )
 
     @precondition(lambda self: self.running)
     @rule(pick=st.integers(0, 5), outcome=st.sampled_from(ENDS))
@@ -135,135 +137,135 @@ class FlowMachine(RuleBasedStateMachine):
             self.may_start[step] += 1
         else:
             self.ended[step] = outcome is Outcome.COMPLETE
-            self.note_begun()
-        assert self.ask(runs.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) in ("1", "3")
-        self.over.append((name, end))
+            self.update_started()
+        assert self.execute(runs.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) in ("1", "3")
+        self.settled.append((name, end))
 
     @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=6))
-    def go_on(self, ends: list[Outcome]) -> None:
-        """All that can run does, and ends one way or another."""
+    def run_and_settle(self, ends: list[Outcome]) -> None:
+        """Run all steps that can run, and end some of them."""
         for name in QUEUES:
             self.dequeue(name, 3)
         for outcome in ends:
             if self.running:
                 self.settle(0, outcome)
-        self.carry_all()
+        self.dispatch_all()
 
-    @precondition(lambda self: self.over)
+    @precondition(lambda self: self.settled)
     @rule(pick=st.integers(0, 5))
     def settle_again(self, pick: int) -> None:
-        """An answer was lost, or a worker comes back that had lost its task."""
-        name, end = self.over[pick % len(self.over)]
+        """Repeat a settlement, as after a lost response, or as a worker that has lost its task."""
+        name, end = self.settled[pick % len(self.settled)]
         if end.task_id not in self.running:
-            assert self.ask(runs.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) == "0"
+            assert self.execute(runs.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) == "0"
 
-    @rule(name=st.sampled_from(QUEUES), most=st.integers(0, 6), is_kept=st.booleans())
-    def carry_some(self, name: str, most: int, is_kept: bool) -> None:
-        """A carrier that dies after so many steps of its way; what it had read, another may act on much later."""
-        due = self.look(name)
-        if is_kept:
-            self.old = [(name, due), *self.old][:4]
+    @rule(name=st.sampled_from(QUEUES), most=st.integers(0, 6), keep_for_later=st.booleans())
+    def dispatch_some(self, name: str, most: int, keep_for_later: bool) -> None:
+        """Run a dispatcher that dies after `most` requests. Another one may use the data that it read much later."""
+        due = self.read_due(name)
+        if keep_for_later:
+            self.stale = [(name, due), *self.stale][:4]
         self.dispatch(name, due, most)
 
-    @precondition(lambda self: self.old)
+    @precondition(lambda self: self.stale)
     @rule(pick=st.integers(0, 3), most=st.integers(1, 6))
-    def carry_what_was_read_long_ago(self, pick: int, most: int) -> None:
-        name, due = self.old[pick % len(self.old)]
+    def dispatch_stale(self, pick: int, most: int) -> None:
+        name, due = self.stale[pick % len(self.stale)]
         self.dispatch(name, due, most)
 
     @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3))
-    def tell_twice(self, ends: list[Outcome]) -> None:
-        """Two carriers have read how the same steps ended in the other queue."""
+    def dispatch_twice(self, ends: list[Outcome]) -> None:
+        """Run two dispatchers that have read the same ends of steps in the other queue."""
         self.dequeue("other", 3)
         for outcome in ends:
             if self.running:
                 self.settle(0, outcome)
-        due = self.look("other")
+        due = self.read_due("other")
         for _ in range(2):
             self.dispatch("other", due, 1000)
-        self.carry_all()
+        self.dispatch_all()
 
     @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3))
-    def die_before_it_is_noted(self, ends: list[Outcome]) -> None:
-        """A carrier dies when it has stored steps in the other queue; they have run when the next one looks."""
-        self.dispatch("default", self.look("default"), 3)  # read them, note the queue, store them there
+    def die_before_recording(self, ends: list[Outcome]) -> None:
+        """Run a dispatcher that dies after it stored steps in the other queue. They run before the next dispatcher."""
+        self.dispatch("default", self.read_due("default"), 3)  # read them, register the queue, store them there
         self.dequeue("other", 3)
         for outcome in ends:
             if self.running:
                 self.settle(0, outcome)
-        self.carry_all()
+        self.dispatch_all()
 
-    def look(self, name: str) -> DueSteps:
-        return self.ask(dispatching.read_due(self.queue(name), owner="", leader_ms=1000))
+    def read_due(self, name: str) -> DueSteps:
+        return self.execute(dispatching.read_due(self.queue(name), owner="", leader_ms=1000))
 
     def dispatch(self, name: str, due: DueSteps, most: int) -> None:
-        self.drive(
+        self.run_plan(
             dispatch(
                 self.keys, self.queue(name), due, lambda other: new_tasks.register_queue("asynq:queues", [other.name])
             ),
             most,
         )
 
-    def drive(self, way: Any, most: int) -> None:
+    def run_plan(self, plan: Any, most: int) -> None:
         answer = None
         for _ in range(most):
             try:
-                operation = way.send(answer)
+                operation = plan.send(answer)
             except StopIteration:
                 return
-            answer = self.ask(operation)
+            answer = self.execute(operation)
 
     @rule()
-    def carry_all(self) -> None:
-        """Now all that was told has arrived, and the workflow stands as the model says."""
+    def dispatch_all(self) -> None:
+        """Dispatch until nothing is left, and compare the workflow with the model."""
         for _ in range(20):
             for name in QUEUES:
-                self.dispatch(name, self.look(name), 1000)
-                self.drive(Sweep().look(self.queue(name), self.look(name)), 1000)
-            if not any(self.left(name) for name in QUEUES):
+                self.dispatch(name, self.read_due(name), 1000)
+                self.run_plan(Sweep().look(self.queue(name), self.read_due(name)), 1000)
+            if not any(self.undelivered(name) for name in QUEUES):
                 break
         else:
-            raise AssertionError(f"this is never carried: {[self.left(name) for name in QUEUES]}")
+            raise AssertionError(f"these are never dispatched: {[self.undelivered(name) for name in QUEUES]}")
         graph = self.handle.graph()
         assert {each.name: each.state for each in graph.steps} == {each: self.expected(each) for each in self.parents}
         assert graph.info.state is self.expected_state()
-        there = {
+        existing = {
             self.name_of(key.decode().rpartition(":t:")[2])
             for name in QUEUES
             for key in self.client.scan_iter(f"{self.queue(name).task_prefix}*")
             if self.client.hget(key, "state") in (b"pending", b"active", b"retry")
         }
-        assert there == {each for each in self.parents if self.expected(each) is StepState.STARTED}
+        assert existing == {each for each in self.parents if self.expected(each) is StepState.STARTED}
 
-    def left(self, name: str) -> list[Any]:
+    def undelivered(self, name: str) -> list[Any]:
         own = self.queue(name).own_prefix
         return [*self.client.zrange(own + "wf-out", 0, -1), *self.client.hkeys(own + "wf-notes")]
 
     @rule()
     def retry(self) -> None:
-        """What failed runs again, and then what was skipped for its sake."""
-        self.carry_all()
-        failed = [each for each, is_well in self.ended.items() if not is_well]
+        """Retry the failed steps, after which the steps that were skipped because of them can run."""
+        self.dispatch_all()
+        failed = [each for each, has_succeeded in self.ended.items() if not has_succeeded]
         if self.expected_state() is WorkflowState.SUCCEEDED:
-            failed = []  # a failure that was none of the whole is left alone once all is over
+            failed = []  # a successful workflow does not retry tolerated failures
         found = self.handle.retry()
-        assert found == len(failed), f"{found} were run again, and {failed} had failed"
+        assert found == len(failed), f"{found} steps were retried, but {failed} had failed"
         for step in failed:
             del self.ended[step]
             self.may_start[step] += 1
-        self.carry_all()
+        self.dispatch_all()
 
-    # --- what has to be so --------------------------------------------------------------------------------------------
+    # --- the model ----------------------------------------------------------------------------------------------------
 
     def expected(self, step: str) -> StepState:
         if step in self.ended:
             return StepState.SUCCEEDED if self.ended[step] else StepState.FAILED
-        if step in self.begun:
+        if step in self.started:
             return StepState.STARTED
         states = {each: self.expected(each) for each in self.parents[step]}
         if any(state in (StepState.WAITING, StepState.STARTED) for state in states.values()):
             return StepState.WAITING
-        if any(state is not StepState.SUCCEEDED and each not in self.excused for each, state in states.items()):
+        if any(state is not StepState.SUCCEEDED and each not in self.continued for each, state in states.items()):
             return StepState.SKIPPED
         return StepState.STARTED
 
@@ -271,13 +273,13 @@ class FlowMachine(RuleBasedStateMachine):
         states = {each: self.expected(each) for each in self.parents}
         if any(state in (StepState.WAITING, StepState.STARTED) for state in states.values()):
             return WorkflowState.RUNNING
-        followed = {each for parents in self.parents.values() for each in parents}
+        has_successor = {each for parents in self.parents.values() for each in parents}
         bad = [each for each, state in states.items() if state is StepState.FAILED]
-        is_failed = any(each not in self.excused or each not in followed for each in bad)
+        is_failed = any(each not in self.continued or each not in has_successor for each in bad)
         return WorkflowState.FAILED if is_failed else WorkflowState.SUCCEEDED
 
     def teardown(self) -> None:
-        """Everything comes to an end, and nothing is left on its way."""
+        """Run all steps to their ends, and check that nothing is left to dispatch."""
         if not self.parents:
             return
         for _ in range(3 * len(self.parents)):
@@ -285,9 +287,9 @@ class FlowMachine(RuleBasedStateMachine):
                 self.dequeue(name, 3)
             while self.running:
                 self.settle(0, Outcome.COMPLETE)
-            self.carry_all()
+            self.dispatch_all()
         assert self.expected_state() is not WorkflowState.RUNNING
         for name in QUEUES:
             own = self.queue(name).own_prefix
             found = {each: self.client.exists(own + each) for each in EMPTY}
-            assert not any(found.values()), f"{name}: left over are {found}"
+            assert not any(found.values()), f"left over in {name}: {found}"
