@@ -291,8 +291,7 @@ class StoreModel:
             codes[position] = "1"
             task = queue.tasks[end.task_id]
             task.owner = ""
-            if end.outcome is not Outcome.WAIT:
-                task.cursor = "" if end.outcome is Outcome.COMPLETE else end.cursor.decode() or task.cursor
+            task.cursor = "" if end.outcome is Outcome.COMPLETE else end.cursor.decode() or task.cursor
             if end.outcome is Outcome.DONE:
                 self.delete(queue, end.task_id, end.unique_key)
             elif end.outcome is Outcome.REQUEUE:

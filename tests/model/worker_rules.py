@@ -130,7 +130,8 @@ class WorkerRules(BaseMachine):
             unique_key=lock,
             result=b"result" if outcome is Outcome.COMPLETE and delay_ms > 1 else b"",
             is_young=delay_ms > 1,
-            cursor=b"0 z:sleep" if is_wait else cursor,
+            record=b"0 z:sleep" if is_wait else b"",
+            cursor=cursor,
         )
 
     @precondition(lambda self: self.leases)
