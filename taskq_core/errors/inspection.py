@@ -124,8 +124,10 @@ class TaskStateError(TaskQError):
     Attributes:
         queue: Queue of the task.
         task_id: Id of the task.
-        state: State of the task. "moving": it is being moved to another queue. "lost": its record names a state, but
-            the queue's list of that state does not contain the task. "answered": it no longer waits for this value.
+        state: State of the task, or another reason. "moving": it is being moved to another queue. "steps": it has
+            stored steps or signals, which stay in its queue. "lost": its record names a state, but the queue's list of
+            that state does not contain the task. "answered": it no longer waits for this value. "changing": other
+            clients keep changing it.
         reason: The reason, as the rest of a sentence.
     """
 
