@@ -105,7 +105,7 @@ class DurableTraffic:
         """Send a value, unless the surviving server has it. Repeat it until it is acknowledged."""
         while not any(each.endswith(f'"{value}"'.encode()) for each in self.stored(name).values()):
             with suppress(TaskQError):
-                await self.app.get(name).asignal("go", value)
+                await (await self.app.aget(name)).asignal("go", value)
                 self.signals += 1
                 return
             await asyncio.sleep(0.05)
@@ -148,7 +148,7 @@ async def test_durable_tasks_survive_a_failover(way: str) -> None:
                 topology.primary.start()
             for name in lost:  # the old primary may still acknowledge them
                 with suppress(TaskQError):
-                    await stale.get(name).asignal("go", "one")
+                    await (await stale.aget(name)).asignal("go", "one")
             await until(lambda: is_up_to_date(topology.primary), "the old primary is a replica")
             stopping.set()
             await during
@@ -157,7 +157,8 @@ async def test_durable_tasks_survive_a_failover(way: str) -> None:
             for name in traffic.names:
                 await traffic.signal(name, "one")  # unless the new primary has it
                 await traffic.signal(name, "two")
-            results = {name: await traffic.app.get(name).aresult(timeout=60) for name in traffic.names}
+            handles = {name: await traffic.app.aget(name) for name in traffic.names}
+            results = {name: await handle.aresult(timeout=60) for name, handle in handles.items()}
 
         tasks, executions = len(traffic.names), traffic.executions
         queue, client = traffic.queue, traffic.survivor.client
