@@ -53,7 +53,7 @@ fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
 soak: ## real processes under faults for three minutes; ARGS="--minutes 10 --seed 7 --profile long"
 	@$(run_python) exec "$$python" -m tests.soak $(ARGS)
 
-soak-mutants: ## deliberate errors in thirteen copies of the code (minutes): the soak must detect each
+soak-mutants: ## deliberate errors in sixteen copies of the code (minutes): the soak must detect each
 	@$(run_python) exec "$$python" -m tests.soak.mutants $(ARGS)
 
 model: ## any order of operations beside a model:  make model ARGS="--model-runs 20000 --model-seed 7"

@@ -1,7 +1,7 @@
-"""The durable task of the soak: two steps, a sleep, and two signals that arrive about when the task waits for them.
+"""The durable task of the soak: two steps, a sleep, two sub-tasks, and two signals, sent about when it waits for them.
 
-The task records each execution of a step and each result of a step. The worker that ran the first step sends the
-signals a moment later, and records which signals arrived.
+The task records each execution of a step and each result of a step or of the sub-tasks. The worker that ran the first
+step sends the signals a moment later, and records which signals arrived.
 """
 
 import asyncio
@@ -14,6 +14,9 @@ from taskq_core import TaskContext, TaskHandle, current_task
 from taskq_core.errors import TaskQError
 from tests.soak import program
 from tests.soak.program import app
+
+PARTS = [1, 2]
+"""Results of the sub-tasks."""
 
 _numbers = itertools.count(1)
 _senders: set[asyncio.Task[None]] = set()
@@ -52,16 +55,25 @@ async def _send(handle: TaskHandle[Any], task_id: str) -> None:
         program.ledger.write("durable", id=task_id, run=0, sent=value)
 
 
+@app.task(name="part")
+async def part(of: str, number: int) -> int:
+    """Record a run of a sub-task."""
+    program.record("part", of=of, number=number)
+    return number
+
+
 @app.task(name="durable")
 async def durable(context: TaskContext, slot: int) -> None:
     """Record the value of each step and each signal, in every run."""
 
-    def has(step: str, value: str | None) -> None:
+    def has(step: str, value: object) -> None:
         program.record("durable", step=step, has=value)
 
     has("ask", await context.astep("ask", ask_for_signals))
     has("first signal", await context.areceive("go", str, timeout=2, default=None))
     await context.asleep(0.3)
+    parts = [part.using(queue=context.queue).s(context.id, number) for number in PARTS]
+    has("parts", await context.acall(*parts))
     has("work", await context.astep("work", work, "work"))
     has("second signal", await context.areceive("go", str, timeout=1, default=None))
     program.effects.put(slot)

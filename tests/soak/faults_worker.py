@@ -15,6 +15,7 @@ SETTLE = load("settle").sha.encode()
 SETTLE_AND_DEQUEUE = load("settle_and_dequeue").sha.encode()
 """A busy worker acknowledges tasks mostly with this script, which also takes new tasks; otherwise with `settle`."""
 RECOVER = load("recover").sha.encode()
+SIGNAL = load("signal").sha.encode()
 LATE_S = 20.0
 """Additional seconds that a recovery may take because of other faults."""
 BURST = 240
@@ -164,11 +165,15 @@ def poisoned(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """13: lose requests that settle tasks, alone or together with a dequeue, or lose the responses."""
+    """13: lose requests that settle tasks, alone or together with a dequeue, or lose the responses.
+
+    Responses to signals are lost as well.
+    """
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
-    before, met = place.relay.trapped, place.relay.met.copy()
+    met = place.relay.met.copy()
     for count in range(max(2, int(fault.lasts_s))):
+        place.relay.drop_reply_to(SIGNAL)
         for word in (SETTLE, SETTLE_AND_DEQUEUE):
             if (count + fault.variant) % 2:
                 place.relay.drop_reply_to(word)
@@ -177,10 +182,10 @@ def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         _burst(stage)
         yield 1.0
     for _ in range(100):  # another fault may have made Redis unavailable
-        if place.relay.trapped > before:
+        if _settlements(place, met):
             break
         yield 0.2
-    stage.expect(place.relay.trapped > before, f"fault 13: {place.name} acknowledged nothing")
+    stage.expect(bool(_settlements(place, met)), f"fault 13: {place.name} acknowledged nothing")
     _record_settlements(stage, place, met)
     place.relay.forward()
     stage.give_back(place)
@@ -218,9 +223,14 @@ def _burst(stage: Stage) -> None:
     stage.enqueue_together([program.aquick.s(stage.slot()) for _ in range(BURST)])
 
 
-def _record_settlements(stage: Stage, place: Place, before: Counter[bytes]) -> None:
-    """Record how many settle requests of each kind the relay has intercepted since `before`."""
+def _settlements(place: Place, before: Counter[bytes]) -> Counter[bytes]:
+    """Return how many settle requests of each kind the relay has intercepted since `before`."""
     met = place.relay.met - before
+    return Counter({word: met[word] for word in (SETTLE, SETTLE_AND_DEQUEUE) if met[word]})
+
+
+def _record_settlements(stage: Stage, place: Place, before: Counter[bytes]) -> None:
+    met = _settlements(place, before)
     stage.ledger.write("met", place=place.name, settle=met[SETTLE], settle_and_dequeue=met[SETTLE_AND_DEQUEUE])
 
 

@@ -41,7 +41,7 @@ INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
     invariants_rules.in_time,
     invariants_limits.urgent_first,
     invariants_rules.nothing_left_over,
-    invariants_durable.steps_and_signals,
+    invariants_durable.steps_signals_and_parts,
 )
 
 

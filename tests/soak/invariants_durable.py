@@ -1,24 +1,31 @@
-"""The invariant about durable tasks: results of steps, and signals. The functions do no I/O."""
+"""The invariant about durable tasks: results of steps, signals and sub-tasks. The functions do no I/O."""
 
 import math
 from collections import defaultdict
 from typing import Any
 
+from tests.soak.durable import PARTS
 from tests.soak.evidence import Evidence, Verdict
 
 SIGNALS = ("first signal", "second signal")
 
 
-def steps_and_signals(evidence: Evidence) -> Verdict:
-    """27: a step does not run again after its result was stored, and each signal is received once.
+def steps_signals_and_parts(evidence: Evidence) -> Verdict:
+    """27: a step or sub-task does not run again after its result was stored, and each signal is received once.
 
-    All runs of a task get the same results. A run receives each signal that was acknowledged before the run began.
+    All runs of a task get the same results. A run receives each signal that was acknowledged before the run began. Each
+    sub-task has one id.
     """
-    verdict = Verdict(number=27, title="no step ran after its result was stored, and no signal was lost or doubled")
+    verdict = Verdict(number=27, title="no durable step, signal or sub-task was lost or doubled")
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in evidence.history.events:
         if event["event"] == "durable":
             by_task[event["id"]].append(event)
+        elif event["event"] == "part":
+            parts[event["of"]].append(event)
+    for task_id in parts.keys() - by_task.keys():
+        verdict.fail(f"sub-tasks of {task_id} ran, which did not run itself", task_id)
     waits = received = 0
     for task_id, events in by_task.items():
         task = evidence.history.tasks.get(task_id)
@@ -36,6 +43,7 @@ def steps_and_signals(evidence: Evidence) -> Verdict:
             first_known, _ = known.get(event.get("step", ""), (math.inf, None))
             if "ran" in event and began.get((event["pid"], event["run"]), 0.0) > first_known:
                 verdict.fail(f"{task_id} ran {event['step']!r} again after its result was stored", task_id)
+        _check_parts(verdict, task_id, parts[task_id], *known.get("parts", (math.inf, PARTS)))
         sending = {event["sending"] for event in events if "sending" in event}
         got = [known[name][1] for name in SIGNALS if name in known and known[name][1] is not None]
         received += len(got)
@@ -50,4 +58,16 @@ def steps_and_signals(evidence: Evidence) -> Verdict:
             if lost:
                 verdict.fail(f"{task_id} did not receive {lost}, which were acknowledged", task_id)
     verdict.figures |= {"durable tasks": len(by_task), "waits": waits, "signals received": received}
+    verdict.figures["sub-tasks"] = sum(len({event["id"] for event in each}) for each in parts.values())
     return verdict
+
+
+def _check_parts(verdict: Verdict, task_id: str, events: list[dict[str, Any]], known_at: float, results: Any) -> None:
+    """Check the runs of a task's sub-tasks. Their task got their results at `known_at`."""
+    if results != PARTS:
+        verdict.fail(f"{task_id} got {results} from its sub-tasks, expected {PARTS}", task_id)
+    if len({event["id"] for event in events}) > len(PARTS):
+        verdict.fail(f"{task_id} enqueued sub-tasks twice", task_id)
+    for event in events:
+        if event["t"] > known_at:
+            verdict.fail(f"{task_id} ran sub-task {event['number']} again after its result was stored", task_id)

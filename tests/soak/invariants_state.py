@@ -96,6 +96,8 @@ def nothing_invented(evidence: Evidence) -> Verdict:
         flow = evidence.history.flow_of(task.id)
         if task.name == "letter" and all(run.got is None or run.got in archived for run in task.runs):
             continue  # invariant 23 checks their number
+        if task.name == "part":
+            continue  # invariant 27 checks their number
         if flow is not None and flow.answer != "refused":
             continue
         if task.runs and not (task.is_acknowledged or task.is_unknown or task.id in evidence.possible_beats):

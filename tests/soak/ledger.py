@@ -18,6 +18,8 @@ workers          start                           a run begins: the function is a
                  item                            an iteration produced an item
                  step                            a step of a workflow ran: its slot and the results that it got
                  letter                          a dead-letter task ran: the id of the archived task
+                 durable                         a durable task ran a step, got a result, or was sent a signal
+                 part                            a sub-task of a durable task ran: the id of the durable task
 schedulers       fired                           a periodic task was enqueued
 conductor        see `incidents`                 faults and their effects
 ===============  ==============================  ===============================================================

@@ -1,4 +1,4 @@
-"""`python -m tests.soak.mutants`: test the soak. It must turn red for each of thirteen ways to break the queue.
+"""`python -m tests.soak.mutants`: test the soak. It must turn red for each of sixteen ways to break the queue.
 
 Each mutant is a small change of a copy of the tree, in a folder that is deleted afterwards, and a schedule of faults
 that exposes it. A control runs all these faults on an unchanged copy, and must be green. Ends with 0 if all is so.
@@ -190,6 +190,41 @@ MUTANTS = (
         ),
         faults=(1,),
         shows=frozenset({17}),
+    ),
+    Mutant(
+        name="step stored too late",
+        changes=(
+            Change(
+                file="taskq_core/execution/step_record.py",
+                old="stored = self._record[field] = await self.store.store(field, value, missed=missed)",
+                new="stored = self._record[field] = value\n"
+                "        store = self.store.store(field, value, missed=missed)\n"
+                "        if field[:2] == 's:':\n"
+                "            asyncio.get_running_loop().call_later(0.5, asyncio.ensure_future, store)\n"
+                "        else:\n"
+                "            stored = self._record[field] = await store",
+            ),
+        ),
+        faults=(1,),
+        shows=frozenset({27}),
+    ),
+    Mutant(
+        name="repeated signal stored twice",
+        changes=(Change(file=f"{LUA}/signal.lua", old="elseif known[2] then", new="elseif false then"),),
+        faults=(13,),
+        shows=frozenset({27}),
+    ),
+    Mutant(
+        name="end of sub-tasks wakes nobody",
+        changes=(
+            Change(
+                file=f"{LUA}/_flow.lua",
+                old="      resume(prefix, own, now.ns, now.ms, task, 'c:' .. name)\n",
+                new="",
+            ),
+        ),
+        faults=(1,),
+        shows=frozenset({3}),
     ),
 )
 

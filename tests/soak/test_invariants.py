@@ -98,12 +98,22 @@ DURABLE_EVENTS: tuple[dict[str, Any], ...] = (
     {"in_run": 1, "sent": "s"},
     {"in_run": 2, "step": "ask", "has": "a"},
     {"in_run": 2, "step": "first signal", "has": "s"},
+    {"in_run": 2, "step": "parts", "has": [1, 2]},
     {"in_run": 2, "step": "second signal", "has": None},
 )
 
 
 def durable_with(*more: dict[str, Any], without: str = "") -> list[dict[str, Any]]:
-    return durable(*(dict(each) for each in DURABLE_EVENTS if each.get("step") != without), *map(dict, more))
+    facts = [dict(each) for each in (*DURABLE_EVENTS, *more) if each in more or each.get("step") != without]
+    return [*durable(*facts), *part("part-1", 10.0), *part("part-2", 10.5)]
+
+
+def part(task_id: str, at: float) -> list[dict[str, Any]]:
+    """Return the events of a run of a sub-task of the durable task."""
+    return [
+        *ran(at, task_id, name="part", run=72, lasts=0.2),
+        run_event(at + 0.1, "part", task_id, run=72, of="durable", number=1),
+    ]
 
 
 def iterated(*runs: tuple[int, ...], of: int = 4) -> list[dict[str, Any]]:
@@ -463,28 +473,43 @@ BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
     ("an iteration that ends too soon", invariants_rules.iterations_continue, lambda: evidence(*iterated((0, 1, 2)))),
     (
         "a step that ran after its result was stored",
-        invariants_durable.steps_and_signals,
+        invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "ask", "ran": "b"})),
     ),
     (
         "a run that gets another result than the run before",
-        invariants_durable.steps_and_signals,
+        invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "ask", "has": "b"})),
     ),
     (
         "a signal that arrived twice",
-        invariants_durable.steps_and_signals,
+        invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "second signal", "has": "s"}, without="second signal")),
     ),
     (
         "a signal that was not sent",
-        invariants_durable.steps_and_signals,
+        invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "second signal", "has": "x"}, without="second signal")),
     ),
     (
         "a signal that was lost",
-        invariants_durable.steps_and_signals,
+        invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "first signal", "has": None}, without="first signal")),
+    ),
+    (
+        "a sub-task that was enqueued twice",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with(), *part("part-3", 11.0)),
+    ),
+    (
+        "a sub-task that ran after its result was stored",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with(), *part("part-1", 14.0)),
+    ),
+    (
+        "a missing result of a sub-task",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "parts", "has": [1]}, without="parts")),
     ),
     ("no dead-letter task", invariants_rules.one_dead_letter_each, lambda: evidence(*dead_lettered(), stored=LETTERED)),
     (
