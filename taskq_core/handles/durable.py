@@ -19,6 +19,8 @@ from taskq_core.wire import QueueKeys
 if TYPE_CHECKING:
     from taskq_core.handles.handle import SentLater
 
+SIGNAL_ID_CHARS = 64
+"""Maximum length of the id of a signal."""
 POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 """Id of an emitted value."""
 
@@ -43,7 +45,14 @@ class StreamItem:
 
 
 def signal(
-    queue: QueueKeys, task_id: str, name: str, value: object, *, declared: Mapping[str, Any], number: int = 0
+    queue: QueueKeys,
+    task_id: str,
+    name: str,
+    value: object,
+    *,
+    declared: Mapping[str, Any],
+    signal_id: str | None = None,
+    number: int = 0,
 ) -> RequestPlan[None]:
     """Send a value to a task. See `TaskHandle.signal`, and for `number` `Inspector.signal_task`."""
     check_step_name("name of a signal", name)
@@ -52,7 +61,9 @@ def signal(
         if name not in declared:
             raise StepError(str(unknown("signal", name, declared)))
         decode_signal(name, data, declared[name], way_out="nothing was sent")
-    answer = yield from ask(operations.signal(queue, task_id, name, data, number=number))
+    if signal_id is not None and not (isinstance(signal_id, str) and 1 <= len(signal_id) <= SIGNAL_ID_CHARS):
+        raise StepError(f"signal_id must be 1 to {SIGNAL_ID_CHARS} characters of text, got {signal_id!r:.100}")
+    answer = yield from ask(operations.signal(queue, task_id, name, data, signal_id=signal_id, number=number))
     if answer == "missing":
         raise TaskNotFoundError(queue.name, task_id)
     if answer == "full":

@@ -359,7 +359,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         plan = changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep, children=children)
         return (yield from plan)
 
-    def signal(self, name: str, value: object = None) -> None:
+    def signal(self, name: str, value: object = None, *, signal_id: str | None = None) -> None:
         """Send a value to the task, which gets it from `context.receive(name)`. Starts the task if it waits for it.
 
         Values of one name are received in the order in which they were sent, also those sent before the task waits.
@@ -367,23 +367,25 @@ class TaskHandle(SentLater, Generic[R_co]):
         Args:
             name: Name of the signal, 1 to 100 characters.
             value: A value with a JSON form.
+            signal_id: Your id of this signal, 1 to 64 characters. A signal with the id of an earlier one is not sent
+                again, so you can repeat a request without an answer.
 
         Raises:
             TaskNotFoundError: The task does not exist, or it ended without retention.
             TaskStateError: The task has ended.
-            StepError: The task does not declare the name, the value does not fit its type or has no JSON form, or the
-                task has received too many signals.
+            StepError: The task does not declare the name, the value does not fit its type or has no JSON form, the id
+                is not valid, or the task has received too many signals.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
-        self._source.run(self._signal(name, value))
+        self._source.run(self._signal(name, value, signal_id))
 
-    async def asignal(self, name: str, value: object = None) -> None:
+    async def asignal(self, name: str, value: object = None, *, signal_id: str | None = None) -> None:
         """Send a value to the task. Like `signal`, for coroutines."""
-        await self._source.arun(self._signal(name, value))
+        await self._source.arun(self._signal(name, value, signal_id))
 
-    def _signal(self, name: str, value: object) -> RequestPlan[None]:
+    def _signal(self, name: str, value: object, signal_id: str | None) -> RequestPlan[None]:
         self._check_sent()
-        return signal(self._keys, self.id, name, value, declared=self.signals)
+        return signal(self._keys, self.id, name, value, declared=self.signals, signal_id=signal_id)
 
     def stream(self, *, after: str = "", value_type: Any = Any) -> TaskStream:
         """Return an iterable of the values that the task emits, for `for` and `async for`, until the task has ended.

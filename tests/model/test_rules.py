@@ -176,7 +176,7 @@ DURABLE_MUTANTS = {
     "emit: a late batch": ("emit", "tonumber(number) >= tonumber(ARGV[4])", "number == ARGV[4]"),
     "store_step: a second result": ("store_step", "redis.call('HSETNX', KEYS[3]", "1 - redis.call('HSET', KEYS[3]"),
     "signal: no wake-up": ("signal", "resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)", ""),
-    "signal: a repeat": ("signal", "elseif known[2] then", "elseif false then"),
+    "signal: a repeat": ("signal", "known[2] and known[1] == mark then", "false then"),
     "settle: an arrived signal": ("settle", "resume(ARGV[3], own, now_ns, now_ms, id, awaited)", ""),
     "settle: a cancellation": ("settle", "if asked and started ==", "if false and started =="),
     "signal: the record of an earlier task": ("signal", "redis.call('DEL', record, stream)", ""),

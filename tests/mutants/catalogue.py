@@ -918,7 +918,7 @@ STEPS = (
     Mutant(
         name="a repeated signal arrives twice",
         file=f"{_LUA}/signal.lua",
-        old="elseif known[2] then",
+        old="elseif known[2] and known[1] == mark then",
         new="elseif false then",
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),

@@ -20,7 +20,7 @@
   ARGV[11] int     deadline of this request by Redis's clock (Unix ms), '' without one
   ARGV[12] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
 
-  returns  ok        the value is stored
+  returns  ok        the value is stored, now or earlier
            missing   the task does not exist
            full      the task has the maximum of signals
            lost      the record of its steps is lost
@@ -46,14 +46,14 @@ local state, mark = task[1], task[2]
 local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes') or {}
 if not state then
   return 'missing'
+elseif known[2] and known[1] == mark then
+  return 'ok'
 elseif task[4] then
   return 'moving'
 elseif state == 'completed' or state == 'archived' then
   return state
 elseif mark and known[1] ~= mark then
   return 'lost'
-elseif known[2] then
-  return 'ok'
 elseif ARGV[12] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[12]) then
   return 'answered'
 elseif tonumber(known[4] or 0) >= tonumber(ARGV[6]) or tonumber(known[5] or 0) + #ARGV[4] > tonumber(ARGV[7]) then

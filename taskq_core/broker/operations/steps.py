@@ -80,7 +80,7 @@ def store_step(
 
 
 def signal(
-    queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str = "", number: int = 0
+    queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str | None = None, number: int = 0
 ) -> Operation[str]:
     """Send a value to a task, and start the task if it waits for it. A repeat with the same `signal_id` does nothing.
 

@@ -168,6 +168,24 @@ async def test_signals_arrive_in_their_order_also_before_the_wait(app: TaskQ, st
     assert await handle.aresult(timeout=30) == ["before the first run", "while it waits", "later"]
 
 
+async def test_a_signal_with_the_id_of_an_earlier_one_is_not_sent_again(app: TaskQ, start: Runner) -> None:
+    @app.task(retention=60)
+    async def collect(context: TaskContext) -> list[str]:
+        return [await context.areceive("name", str) for _ in range(2)]
+
+    handle = await collect.adelay()
+    for name in ("first", "repeat"):
+        await handle.asignal("name", name, signal_id="payment:7")
+    await start()
+    await handle.asignal("name", "second", signal_id="payment:8")
+
+    assert await handle.aresult(timeout=30) == ["first", "second"]
+    await handle.asignal("name", "a repeat after the end", signal_id="payment:8")
+    for wrong in ("", "x" * 65, 7):
+        with pytest.raises(StepError, match="signal_id must be 1 to 64 characters of text, got "):
+            await handle.asignal("name", signal_id=wrong)
+
+
 async def test_a_signal_that_does_not_come(app: TaskQ, start: Runner, clock: Clock) -> None:
     outcomes: list[Any] = []
 
