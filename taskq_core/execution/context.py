@@ -14,7 +14,6 @@ from taskq_core.errors import IterationError, NoCurrentTaskError
 from taskq_core.execution.iteration import NO_KEEPER, Iteration, Keeper, LoopOptions, Loops
 from taskq_core.execution.sources import source_of
 from taskq_core.execution.step_record import Steps
-from taskq_core.execution.step_store import StepStore
 from taskq_core.execution.steps import StepContext
 
 T = TypeVar("T")
@@ -34,8 +33,8 @@ class ProgressBuffer(Keeper, Protocol):
         ...
 
     @property
-    def steps(self) -> StepStore:
-        """Stores the steps of the task."""
+    def steps(self) -> Steps:
+        """The steps of the run."""
         ...
 
     def write_result(self, data: bytes | OversizedResult) -> None:
@@ -88,7 +87,6 @@ class TaskContext(StepContext):
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _open_buffer: Callable[[], ProgressBuffer] | None = field(default=None, repr=False)
     _loops: Loops | None = field(default=None, repr=False)
-    _steps: Steps | None = field(default=None, repr=False)
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 
     @classmethod
@@ -247,9 +245,7 @@ class TaskContext(StepContext):
         return loops.checkpoint
 
     def _open_steps(self) -> Steps | None:
-        if self._steps is None and self._open_buffer is not None:
-            self._steps = Steps(self._open_buffer().steps, self.id)
-        return self._steps
+        return None if self._open_buffer is None else self._open_buffer().steps
 
     @property
     def _all_loops(self) -> Loops:

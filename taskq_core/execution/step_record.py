@@ -4,19 +4,25 @@ import asyncio
 import math
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from taskq_core.broker.operations.steps import Record
+from taskq_core.broker.operations import steps as operations
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.steps import Record, Refusal
 from taskq_core.codec import check_step_name, encode_result
 from taskq_core.errors import StepError, TaskInterrupted, TaskWaiting, WorkflowCancelledError, WorkflowFailedError
-from taskq_core.execution.step_store import StepStore
 from taskq_core.settings import Duration, seconds
+from taskq_core.telemetry import Tracing
+from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
 
 RECORD_BYTES = 4 << 20
 """Maximum bytes of all step results of a task."""
@@ -30,23 +36,37 @@ current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
 """Name of the step that runs this code, "" outside of steps."""
 
 
-class Steps:
+class Steps(ABC):
     """The steps of one run of a task.
 
+    All its coroutines run on the worker's event loop. They raise `TaskInterrupted` if the run must end, and `StepError`
+    if the record is lost. Subclasses send the requests, for a worker and for tests.
+
     Args:
-        store: Stores the results.
+        queue: Key names of the task's queue.
         task_id: Id of the task.
+        owner: Token of the worker.
+        run: Number of the run.
+        tracing: Records the spans of steps.
+
+    Attributes:
+        span: Returns a context manager that records the span of a step.
+        is_closed: True once the function has ended. Code that it started may still run.
     """
 
-    def __init__(self, store: StepStore, task_id: str) -> None:
-        self.store = store
+    def __init__(self, queue: QueueKeys, task_id: str, *, owner: str, run: int, tracing: Tracing) -> None:
+        self.span = tracing.step
+        self.is_closed = False
+        self._queue = queue
         self._task_id = task_id
+        self._fence: dict[str, Any] = {"owner": owner, "run": run}
         self._names: Counter[str] = Counter()
         self._record: Record = {}
         self._lock = asyncio.Lock()
         self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the record is loaded
         self._size = 0  # bytes of the stored results
         self._attempt = 1
+        self._calls = 0  # requests that appended emitted values
         self._emitted = 0  # values that this run has emitted outside of steps
         self._emitted_before = 0  # values that earlier runs of this attempt emitted there
         self._open = 0  # running steps
@@ -54,12 +74,42 @@ class Steps:
         self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
 
-    # --- the record, on the worker's event loop -----------------------------------------------------------------------
+    # --- what subclasses implement ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
+        """Send an operation, and return the answer.
+
+        With `at_end`, the operation stores what the run has done, so it is also sent if the run has to end.
+        """
+
+    @abstractmethod
+    async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
+        """Enqueue sub-tasks as a workflow with this id, unless it exists."""
+
+    @abstractmethod
+    async def _read_children(self, workflow_id: str) -> bytes | None:
+        """Return the results of sub-tasks as a JSON list, None if some run again. Raise the error of a failed one."""
+
+    @abstractmethod
+    async def _send(self, step: str, value: bytes) -> None:
+        """Append a value to the output of the task, now or soon."""
+
+    @abstractmethod
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of this class from blocking code."""
+
+    @abstractmethod
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of this class from a coroutine on any event loop."""
+
+    # --- the record ---------------------------------------------------------------------------------------------------
 
     async def _load(self) -> Record:
         async with self._lock:  # concurrent steps read it once
             if self._ahead_ms < 0:
-                loaded = await self.store.load()
+                load = operations.load_steps(self._queue, self._task_id, **self._fence)
+                loaded = _answered(await self._ask(load))
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
                 self._attempt = loaded.attempt
@@ -72,37 +122,53 @@ class Steps:
         return round(self._ahead_ms + time.monotonic() * 1000)
 
     async def _store(self, field: str, value: bytes, *, missed: str = "") -> bytes:
-        stored = self._record[field] = await self.store.store(field, value, missed=missed)
+        """Store a field of the record. Return its value: an earlier one if the field is already stored."""
+        store = operations.store_step(self._queue, self._task_id, field, value, missed=missed, **self._fence)
+        stored = self._record[field] = _answered(await self._ask(store, at_end=True))
         return stored
 
-    def numbered(self, kind: str, what: str, name: str) -> str:
-        """Check a name, and return it with a number from its second use in this run on."""
+    async def _append(self, values: Sequence[tuple[str, bytes]]) -> None:
+        """Append values, each with the name of its step, to the output of the task."""
+        self._calls += 1
+        append = operations.emit(
+            self._queue, self._task_id, values, call=self._calls, attempt=self._attempt, **self._fence
+        )
+        _answered(await self._ask(append, at_end=True))
+
+    def _count(self, kind: str, what: str, name: str) -> int:
+        """Check a name, and count its use in this run. Return the number of its uses."""
         if current_step.get():
             raise StepError(f"{what} {name!r:.120} is inside step {current_step.get()!r}; steps cannot be nested")
-        check_step_name(what, name)
-        number = self._count(kind + name)
-        return name if number == 1 else f"{name}#{number}"
-
-    def _count(self, name: str) -> int:
-        """Count a use of a name in this run. Return the number of its uses."""
-        self._names[name] += 1
+        counted = kind + check_step_name(what, name)
+        self._names[counted] += 1
         if self._names.total() > STEPS_MAX:
             raise StepError(f"a task has at most {STEPS_MAX:,} steps and waits; use `iterate` for many small items")
-        return self._names[name]
+        return self._names[counted]
 
-    async def begin(self, name: str) -> tuple[bytes | None, int]:
-        """Return the stored result of a step, and the time in Unix ms. Without a result, the caller must call `end`."""
-        if self._is_waiting or self.store.is_closed:  # code that the function has started still runs
+    def _numbered(self, kind: str, what: str, name: str) -> str:
+        """Return a name with a number from its second use in this run on."""
+        number = self._count(kind, what, name)
+        return name if number == 1 else f"{name}#{number}"
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    async def begin(self, name: str) -> tuple[str, bytes | None, int]:
+        """Return the name of a step with its number, its stored result, and the time in Unix ms.
+
+        Without a result, the caller must call `end`.
+        """
+        if self._is_waiting or self.is_closed:  # code that the function has started still runs
             raise TaskInterrupted
+        name = self._numbered("s:", "name of a step", name)
         self._open += 1
         self._quiet.clear()
-        data: bytes | None = b""
+        stored: bytes | None = b""
         try:
-            data = (await self._load()).get(f"s:{name}")
+            stored = (await self._load()).get(f"s:{name}")
         finally:
-            if data is not None:
+            if stored is not None:
                 self._close()
-        return data, self._now_ms
+        return name, None if stored is None else read_result(stored)[2], self._now_ms
 
     def _close(self) -> None:
         self._open -= 1
@@ -132,56 +198,71 @@ class Steps:
         if size > RECORD_BYTES:
             raise StepError(f"the results of all steps must be at most {RECORD_BYTES:,} bytes, got {size:,}")
         self._size = size
-        return json_of(await self._store(f"{kind}:{name}", value))
+        return read_result(await self._store(f"{kind}:{name}", value))[2]
 
-    def _wait_until(self, wait: str, duration_ms: float) -> int:
-        """Return the end of a wait: the stored one, or the given milliseconds from now."""
-        stored = self._record.get(f"u:{wait}", b"-").partition(b" ")[0]
-        return math.ceil(self._now_ms + duration_ms) if stored == b"-" else int(stored)
-
-    async def _wait(self, wait: str, until_ms: int) -> TaskWaiting:
+    async def _wait(self, wait: str, until_ms: int = 0) -> TaskWaiting:
         """Return the exception that ends this run, once all steps that run concurrently have ended."""
         while self._open:
             await self._quiet.wait()  # again if the end of a step began another one
         self._is_waiting = True
         return TaskWaiting(wait, until_ms, self._emitted)
 
+    async def _end_wait(self, wait: str, duration_ms: float) -> None:
+        """Return if a wait is over. Raise `TaskWaiting` otherwise. The first run decides when it ends."""
+        stored = self._record.get(f"u:{wait}", b"-").partition(b" ")[0]
+        until_ms = math.ceil(self._now_ms + duration_ms) if stored == b"-" else int(stored)
+        if until_ms > self._now_ms:
+            raise await self._wait(wait, until_ms)
+
     # --- waits --------------------------------------------------------------------------------------------------------
 
-    async def sleep(self, name: str, duration_or_time: Duration | datetime) -> None:
+    async def sleep(self, name: str, duration: Duration | datetime) -> None:
         """Return if the sleep is over. Raise `TaskWaiting` otherwise."""
+        name = self._numbered("z:", "name of a sleep", name)
         await self._load()
-        if isinstance(duration_or_time, datetime):
-            until_ms = self._wait_until(f"z:{name}", duration_or_time.timestamp() * 1000 - self._now_ms)
+        if not isinstance(duration, datetime):
+            duration_ms = seconds("sleep", duration) * 1000
+        elif duration.tzinfo is None:
+            raise StepError(f"sleep takes a datetime with a time zone, got {duration!r}")
         else:
-            until_ms = self._wait_until(f"z:{name}", seconds("sleep", duration_or_time) * 1000)
-        if until_ms > self._now_ms:
-            raise await self._wait(f"z:{name}", until_ms)
+            duration_ms = duration.timestamp() * 1000 - self._now_ms
+        await self._end_wait(f"z:{name}", duration_ms)
+
+    def next_receive(self, name: str) -> int:
+        """Return the number of the next `receive` of a name, from 1."""
+        return self._names[f"r:{name}"] + 1
 
     async def receive(self, name: str, timeout: Duration | None) -> tuple[str, bytes | None]:
         """Return the name and number of the next signal, and its value as JSON, None after the timeout.
 
         Raise `TaskWaiting` if it has not arrived.
         """
-        numbered = f"{name}#{self._count('r:' + name)}"
+        numbered = f"{name}#{self._count('r:', 'name of a signal', name)}"
         field = f"r:{numbered}"
-        record = await self._load()
-        data = record.get(field)
+        data = (await self._load()).get(field)
         if data is None:
             if timeout is None:
-                raise await self._wait(field, 0)
-            until_ms = self._wait_until(field, seconds("timeout", timeout) * 1000)
-            if until_ms > self._now_ms:
-                raise await self._wait(field, until_ms)
+                raise await self._wait(field)
+            await self._end_wait(field, seconds("timeout", timeout) * 1000)
             data = await self._store(field, b"%d " % self._now_ms, missed=name)
         return numbered, data.partition(b" ")[2] or None
 
-    async def call(self, name: str, calls: Sequence[Any]) -> bytes:
-        """Return the results of sub-tasks as a JSON list. Raise `TaskWaiting` if they have not ended."""
+    async def call(self, name: str, calls: Sequence[Any]) -> tuple[str, bytes]:
+        """Return the name and number of a call, and the results of its sub-tasks as a JSON list.
+
+        Raise `TaskWaiting` if they have not ended.
+        """
+        name = self._numbered("c:", "name of a call", name)
         record = await self._load()
         stored = record.get(f"k:{name}")
-        if stored is not None:
-            return _unless_failed(json_of(stored))
+        data = await self._children(name, calls) if stored is None else read_result(stored)[2]
+        if data.startswith(FAILED):
+            raise WorkflowFailedError(*msgspec.json.decode(data[len(FAILED) :], type=tuple[str, str, str]))
+        return name, data
+
+    async def _children(self, name: str, calls: Sequence[Any]) -> bytes:
+        """Start sub-tasks, or store their results if all have ended."""
+        record = self._record
         begun = record.get(f"c:{name}")
         if begun is None:
             begun = b"%d %b" % (self._now_ms, children_id(self._task_id, record["of"].decode(), name).encode())
@@ -189,36 +270,40 @@ class Steps:
         started_ms, _, workflow_id = begun.decode().partition(" ")
         if f"e:{name}" in record:
             try:
-                data = await self.store.read_children(workflow_id)
+                data = await self._read_children(workflow_id)
             except (WorkflowFailedError, WorkflowCancelledError) as error:
                 facts = [error.queue, workflow_id, error.reason[:REASON_CHARS]]
                 data = FAILED + encode_result(facts)
             if data is not None:
-                return _unless_failed(await self._keep("k", name, data, int(started_ms)))
+                return await self._keep("k", name, data, int(started_ms))
         else:
-            await self.store.start_children(name, workflow_id, calls)
-        raise await self._wait(f"c:{name}", 0)
+            await self._start_children(name, workflow_id, calls)
+        raise await self._wait(f"c:{name}")
 
-    async def emit(self, value: bytes, step: str) -> None:
+    async def emit(self, value: bytes) -> None:
         """Emit a value, unless an earlier run of this attempt emitted it before it waited."""
+        step = current_step.get()
         await self._load()
         if not step:
             self._emitted += 1
             if self._emitted <= self._emitted_before:
                 return
-        await self.store.emit(step, value, self._attempt)
+        await self._send(step, value)
 
 
-def json_of(stored: bytes) -> bytes:
-    """Return the JSON in the stored result of a step, without its times."""
-    return stored.split(b" ", 2)[2]
+def _answered(answer: T | Refusal) -> T:
+    """Return the answer to a write of a run. Raise an error if it was refused."""
+    if isinstance(answer, Refusal):
+        if answer.is_lost:
+            raise StepError(operations.LOST)
+        raise TaskInterrupted
+    return answer
 
 
-def _unless_failed(data: bytes) -> bytes:
-    """Return the results of sub-tasks as JSON. Raise the stored failure if they failed."""
-    if data.startswith(FAILED):
-        raise WorkflowFailedError(*msgspec.json.decode(data[len(FAILED) :], type=tuple[str, str, str]))
-    return data
+def read_result(stored: bytes) -> tuple[int, int, bytes]:
+    """Return the end (Unix ms), the duration (ms) and the JSON of the stored result of a step or of sub-tasks."""
+    ended_ms, took_ms, data = stored.split(b" ", 2)
+    return int(ended_ms), int(took_ms), data
 
 
 def children_id(task_id: str, mark: str, name: str) -> str:

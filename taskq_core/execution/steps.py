@@ -20,7 +20,6 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from taskq_core.codec import (
     EMITTED_BYTES,
-    check_step_name,
     decode_result,
     decode_signal,
     decode_value,
@@ -29,8 +28,8 @@ from taskq_core.codec import (
     result_type,
 )
 from taskq_core.errors import SignalTimeoutError, StepError
-from taskq_core.execution.step_record import Steps, current_step, json_of
-from taskq_core.settings import Duration, seconds
+from taskq_core.execution.step_record import Steps, current_step
+from taskq_core.settings import Duration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,8 +42,6 @@ class StepContext:
     """The methods of `TaskContext` for steps. Each exists for plain functions and, with an `a`, for coroutines."""
 
     __slots__ = ()
-
-    _steps: Steps | None
 
     def _open_steps(self) -> Steps | None:
         """Return the steps of this run, None if the function was called directly. `TaskContext` implements it."""
@@ -81,17 +78,14 @@ class StepContext:
             return function(*args, **kwargs)
         if inspect.iscoroutinefunction(function):
             raise StepError(f"step {name!r:.120} got a coroutine function; use `await context.astep(...)`")
-        name = steps.numbered("s:", "name of a step", name)
-        data, started_ms = steps.store.wait_for(steps.begin(name))
+        name, data, started_ms = steps.wait_for(steps.begin(name))
         if data is None:
             value = None
             try:
-                with steps.store.span(name), _inside(name):
+                with steps.span(name), _inside(name):
                     value = encode_value(f"the result of step {name!r}", function(*args, **kwargs))
             finally:
-                data = steps.store.wait_for(steps.end(name, value, started_ms))
-        else:
-            data = json_of(data)
+                data = steps.wait_for(steps.end(name, value, started_ms))
         result: R = _result(name, data, function)
         return result
 
@@ -111,12 +105,11 @@ class StepContext:
         if steps is None:
             result = function(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
-        name = steps.numbered("s:", "name of a step", name)
-        data, started_ms = await steps.store.run(steps.begin(name))
+        name, data, started_ms = await steps.run(steps.begin(name))
         if data is None:
             value, has_failed = None, False
             try:
-                with steps.store.span(name), _inside(name):
+                with steps.span(name), _inside(name):
                     result = function(*args, **kwargs)
                     if inspect.isawaitable(result):
                         result = await result
@@ -125,9 +118,7 @@ class StepContext:
                 has_failed = True
                 raise
             finally:
-                data = await steps.store.run(steps.end(name, value, started_ms, has_failed=has_failed))
-        else:
-            data = json_of(data)
+                data = await steps.run(steps.end(name, value, started_ms, has_failed=has_failed))
         return _result(name, data, function)
 
     # --- waits --------------------------------------------------------------------------------------------------------
@@ -146,13 +137,13 @@ class StepContext:
         """
         steps = self._open_steps()
         if steps is not None:
-            steps.store.wait_for(steps.sleep(*_checked_sleep(steps, name, duration)))
+            steps.wait_for(steps.sleep(name, duration))
 
     async def asleep(self, duration: Duration | datetime, *, name: str = "sleep") -> None:
         """Continue the task after a time. As `sleep`, for coroutines."""
         steps = self._open_steps()
         if steps is not None:
-            await steps.store.run(steps.sleep(*_checked_sleep(steps, name, duration)))
+            await steps.run(steps.sleep(name, duration))
 
     @overload
     def receive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
@@ -183,8 +174,7 @@ class StepContext:
             StepError: The value does not fit the type.
         """
         steps = self._durable("receive")
-        name = _checked_receive(name)
-        return _received(name, steps.store.wait_for(steps.receive(name, timeout)), type_, default)
+        return _received(name, steps.wait_for(steps.receive(name, timeout)), type_, default)
 
     @overload
     async def areceive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
@@ -199,8 +189,7 @@ class StepContext:
     ) -> Any:
         """Return the next value that was sent to this task. As `receive`, for coroutines."""
         steps = self._durable("areceive")
-        name = _checked_receive(name)
-        return _received(name, await steps.store.run(steps.receive(name, timeout)), type_, default)
+        return _received(name, await steps.run(steps.receive(name, timeout)), type_, default)
 
     def call(self, *calls: Any, name: str = "call") -> list[Any]:
         """Enqueue other tasks, and return their results in the order of the calls, once all have ended.
@@ -218,14 +207,12 @@ class StepContext:
             WorkflowFailedError: A task has failed, after all others have ended. The message contains its error.
         """
         steps = self._durable("call")
-        name = steps.numbered("c:", "name of a call", name)
-        return _results(name, steps.store.wait_for(steps.call(name, calls)), calls) if calls else []
+        return _results(steps.wait_for(steps.call(name, calls)), calls) if calls else []
 
     async def acall(self, *calls: Any, name: str = "call") -> list[Any]:
         """Enqueue other tasks, and return their results. As `call`, for coroutines."""
         steps = self._durable("acall")
-        name = steps.numbered("c:", "name of a call", name)
-        return _results(name, await steps.store.run(steps.call(name, calls)), calls) if calls else []
+        return _results(await steps.run(steps.call(name, calls)), calls) if calls else []
 
     # --- output while the task runs -----------------------------------------------------------------------------------
 
@@ -243,18 +230,18 @@ class StepContext:
         """
         data, steps = encode_value("an emitted value", value, EMITTED_BYTES), self._open_steps()
         if steps is not None:
-            steps.store.wait_for(steps.emit(data, current_step.get()))
+            steps.wait_for(steps.emit(data))
 
     async def aemit(self, value: object) -> None:
         """Append a value to the output of the task. As `emit`, for coroutines."""
         data, steps = encode_value("an emitted value", value, EMITTED_BYTES), self._open_steps()
         if steps is not None:
-            await steps.store.run(steps.emit(data, current_step.get()))
+            await steps.run(steps.emit(data))
 
 
 def next_receive(context: StepContext, name: str) -> int:
     """Return the number of the next `receive` of a name, from 1. For links by which people answer it."""
-    return context._durable("approval_url")._names["r:" + name] + 1
+    return context._durable("approval_url").next_receive(name)
 
 
 @contextmanager
@@ -275,21 +262,6 @@ def _forget(name: str) -> str:
     return f"run `taskq task forget-step --queue <queue> <task id> {name!r}`"
 
 
-def _checked_sleep(steps: Steps, name: str, duration: Any) -> tuple[str, Any]:
-    if isinstance(duration, datetime):
-        if duration.tzinfo is None:
-            raise StepError(f"sleep takes a datetime with a time zone, got {duration!r}")
-    else:
-        seconds("sleep", duration)
-    return steps.numbered("z:", "name of a sleep", name), duration
-
-
-def _checked_receive(name: str) -> str:
-    if current_step.get():
-        raise StepError(f"receive is inside step {current_step.get()!r}; steps cannot be nested")
-    return check_step_name("name of a signal", name)
-
-
 def _received(name: str, received: tuple[str, bytes | None], type_: Any, default: Any) -> Any:
     numbered, data = received
     if data is None:
@@ -299,7 +271,8 @@ def _received(name: str, received: tuple[str, bytes | None], type_: Any, default
     return decode_signal(name, data, type_, way_out=f"to delete it, {_forget(numbered)}, and send another one")
 
 
-def _results(name: str, data: bytes, calls: Sequence[Any]) -> list[Any]:
+def _results(called: tuple[str, bytes], calls: Sequence[Any]) -> list[Any]:
+    name, data = called
     values = decode_result(data, list[Any])
     assert isinstance(values, list)
     if len(values) != len(calls):

@@ -8,8 +8,9 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import StepError
+from taskq_core.execution.step_record import Steps
 from taskq_core.worker.run import Run
-from taskq_core.worker.step_store import BLOCKING, StepRequests
+from taskq_core.worker.step_store import BLOCKING, read_children
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("the coroutine waits, but it was called from blocking code")
 
 
-class InlineSteps(StepRequests):
-    """Stores the steps of one run at once. Its coroutines never wait.
+class InlineSteps(Steps):
+    """The steps of one run without a worker. Its coroutines never wait.
 
     Args:
         app: The queue application.
@@ -34,7 +35,9 @@ class InlineSteps(StepRequests):
     """
 
     def __init__(self, app: TaskQ, run: Run, runner: SyncRunner, owner: str) -> None:
-        super().__init__(app, run, owner)
+        super().__init__(run.queue, run.task_id, owner=owner, run=run.number, tracing=app.runtime.tracing)
+        self._app = app
+        self._run = run
         self._runner = runner
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
@@ -52,12 +55,14 @@ class InlineSteps(StepRequests):
     async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
         return self._runner.run(operation)
 
-    async def start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
-        """Enqueue sub-tasks as a workflow. In eager mode, they run here."""
+    async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
+        # in eager mode, they run here
         self._app.workflows.blocking.enqueue_children(
-            calls, workflow_id=workflow_id, queue=self._run.queue.name, parent=(name, self._run.task_id)
+            calls, workflow_id=workflow_id, queue=self._queue.name, parent=(name, self._task_id)
         )
 
-    async def emit(self, step: str, value: bytes, attempt: int) -> None:
-        """Append a value to the output of the task."""
-        await self._append([(step, value)], attempt)
+    async def _read_children(self, workflow_id: str) -> bytes | None:
+        return await read_children(self._queue, workflow_id, self._ask)
+
+    async def _send(self, step: str, value: bytes) -> None:
+        await self._append([(step, value)])

@@ -8,6 +8,7 @@ from typing import Any
 from taskq_core.broker.operations.steps import read_steps
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
+from taskq_core.execution.step_record import FAILED, read_result
 from taskq_core.handles.waits import StepKind
 from taskq_core.wire import Keys
 
@@ -57,14 +58,13 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
         letter, _, name = stored.partition(":")
         first, _, rest = value.partition(b" ")
         if letter == "s":
-            took, _, result = rest.partition(b" ")
-            found.append(_entry("step", name, int(first) - int(took), first, result=result))
+            ended_ms, took_ms, result = read_result(value)
+            found.append(_entry("step", name, ended_ms - took_ms, ended_ms, result=result))
         elif letter == "c":
-            end, _, result = record.get(f"k:{name}", b"").partition(b" ")
-            end, result = record.get(f"e:{name}", end), result.partition(b" ")[2]
-            has_failed = result.startswith(b"!")  # the workflow shows the reason
+            result = read_result(record[f"k:{name}"])[2] if f"k:{name}" in record else b""
+            has_failed = result.startswith(FAILED)  # the workflow shows the reason
             more = {"workflow_id": rest.decode(), "result": b"" if has_failed else result, "has_failed": has_failed}
-            found.append(_entry("sub-tasks", name, first, end, **more))
+            found.append(_entry("sub-tasks", name, first, record.get(f"e:{name}", b""), **more))
         elif letter == "r":
             since = record.get(f"u:{stored}", b"").partition(b" ")[2]
             found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))
@@ -75,7 +75,7 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
     return sorted(found, key=lambda each: (each.started_at or each.ended_at or _NEVER, each.ended_at or _NEVER))
 
 
-def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes, **more: Any) -> TimelineEntry:
+def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes | int, **more: Any) -> TimelineEntry:
     name = name.removeprefix("z:").removeprefix("r:")
     name = name.removesuffix("#1") if kind == "signal" else name
     return TimelineEntry(kind=kind, name=name, started_at=_at(since), ended_at=_at(ended), **more)

@@ -135,7 +135,7 @@ class Executor:
         context._loop = self._loop
         context.worker = self._context.token
         context.outcome = None if run.outcome is None else run.outcome.value
-        context._loops = context._steps = None
+        context._loops = None
         context._open_buffer = partial(self._progress.of, run)
 
     if sys.version_info >= (3, 12):

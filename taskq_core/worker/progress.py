@@ -244,11 +244,9 @@ class RunBuffer:
         If so, the writer calls `ended` after the last write.
         """
         steps = self._steps
-        if steps is not None:
-            steps.close()
-            if steps.is_sending:
-                self._writer.start(self._finish_after(steps))
-                return True
+        if steps is not None and steps.close():
+            self._writer.start(self._finish_after(steps))
+            return True
         return self._finish()
 
     async def _finish_after(self, steps: RunSteps) -> None:

@@ -7,18 +7,17 @@ run waits until they are sent.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from taskq_core.app import TaskQ
-from taskq_core.broker.operations import steps as operations
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.steps import LoadedSteps, Refusal
 from taskq_core.broker.plans import arun_plan
 from taskq_core.errors import BrokerError, BrokerUnavailableError, EnqueueError, StepError, TaskInterrupted
+from taskq_core.execution.step_record import Steps
 from taskq_core.handles.source import NOT_YET
 from taskq_core.handles.workflow_plans import ask_raw_result
+from taskq_core.wire import QueueKeys
 from taskq_core.worker.run import Ending, Run
 
 if TYPE_CHECKING:
@@ -45,73 +44,16 @@ BLOCKING = "this method would block the event loop; in a coroutine, use the one 
 T = TypeVar("T")
 
 
-def answered(answer: T | Refusal) -> T:
-    """Return the answer to a write of a run. Raise an error if it was refused."""
-    if isinstance(answer, Refusal):
-        if answer.is_lost:
-            raise StepError(operations.LOST)
-        raise TaskInterrupted
-    return answer
+async def read_children(
+    queue: QueueKeys, workflow_id: str, send: Callable[[Operation[Any]], Awaitable[Any]]
+) -> bytes | None:
+    """Return the results of the workflow of sub-tasks, None while it runs."""
+    result = await arun_plan(ask_raw_result(queue, workflow_id), send)
+    return None if result is NOT_YET else result
 
 
-class StepRequests:
-    """The requests for the steps of one run.
-
-    Args:
-        app: The queue application.
-        run: The run.
-        owner: Token of the worker.
-    """
-
-    def __init__(self, app: TaskQ, run: Run, owner: str) -> None:
-        self._app = app
-        self._run = run
-        self._owner = owner
-        self._calls = 0
-        self.is_closed = False
-
-    async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
-        """Send an operation, and return the answer. Subclasses implement it.
-
-        With `at_end`, the operation stores what the run has done, so it is also sent if the run has to end.
-        """
-        raise NotImplementedError
-
-    def span(self, name: str) -> AbstractContextManager[None]:
-        """Record the span of a step."""
-        return self._app.runtime.tracing.step(name)
-
-    async def load(self) -> LoadedSteps:
-        """Return the record of the steps."""
-        run = self._run
-        load = operations.load_steps(run.queue, run.task_id, owner=self._owner, run=run.number)
-        return answered(await self._ask(load))
-
-    async def store(self, field: str, value: bytes, *, missed: str = "") -> bytes:
-        """Store a field of the record."""
-        run = self._run
-        store = operations.store_step(
-            run.queue, run.task_id, field, value, missed=missed, owner=self._owner, run=run.number
-        )
-        return answered(await self._ask(store, at_end=True))
-
-    async def read_children(self, workflow_id: str) -> bytes | None:
-        """Return the results of sub-tasks."""
-        result = await arun_plan(ask_raw_result(self._run.queue, workflow_id), self._ask)
-        return None if result is NOT_YET else result
-
-    async def _append(self, values: Sequence[tuple[str, bytes]], attempt: int) -> None:
-        """Append values to the output of the task."""
-        run = self._run
-        self._calls += 1
-        append = operations.emit(
-            run.queue, run.task_id, values, owner=self._owner, run=run.number, call=self._calls, attempt=attempt
-        )
-        answered(await self._ask(append, at_end=True))
-
-
-class RunSteps(StepRequests):
-    """Stores the steps of one run of a worker. All its coroutines run on the worker's event loop.
+class RunSteps(Steps):
+    """The steps of one run of a worker.
 
     Args:
         run: The run.
@@ -119,10 +61,10 @@ class RunSteps(StepRequests):
     """
 
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
-        super().__init__(writer.app, run, writer.owner)
+        super().__init__(run.queue, run.task_id, owner=writer.owner, run=run.number, tracing=writer.app.runtime.tracing)
+        self._run = run
         self._writer = writer
-        self._emitted: list[tuple[str, bytes]] = []
-        self._attempt = 1
+        self._collected: list[tuple[str, bytes]] = []
         self._bytes = 0
         self._sending: asyncio.Task[None] | None = None
         self._problem: Exception | None = None
@@ -152,10 +94,9 @@ class RunSteps(StepRequests):
                 at_end = at_end and ending is None
                 await asyncio.sleep(CHECK_S)
 
-    async def start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
-        """Enqueue sub-tasks as a workflow."""
+    async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
         run = self._run
-        client = self._app.workflows.asyncio
+        client = self._writer.app.workflows.asyncio
         while True:
             if run.ending is not None:
                 raise TaskInterrupted
@@ -169,19 +110,21 @@ class RunSteps(StepRequests):
                     raise
                 await asyncio.sleep(CHECK_S)
 
+    async def _read_children(self, workflow_id: str) -> bytes | None:
+        return await read_children(self._queue, workflow_id, self._ask)
+
     # --- emitted values -----------------------------------------------------------------------------------------------
 
-    async def emit(self, step: str, value: bytes, attempt: int) -> None:
+    async def _send(self, step: str, value: bytes) -> None:
         """Collect a value. Wait while more than `WAITING_BYTES` wait."""
         if self.is_closed:  # the function has ended, but code that it started still runs
             raise TaskInterrupted
         if self._problem is not None:
             raise self._problem
-        self._attempt = attempt
-        self._emitted.append((step, value))
+        self._collected.append((step, value))
         self._bytes += len(value) + OVERHEAD_BYTES
         if self._sending is None:
-            self._sending = self._writer.start(self._send())
+            self._sending = self._writer.start(self._send_collected())
         if self._bytes >= EMIT_BYTES:
             self._flush.set()
         while self._bytes >= WAITING_BYTES and self._sending is not None:
@@ -189,35 +132,31 @@ class RunSteps(StepRequests):
             if self._run.ending is not None:
                 raise TaskInterrupted
 
-    async def _send(self) -> None:
+    async def _send_collected(self) -> None:
         try:
-            while self._emitted:
+            while self._collected:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(EMIT_EVERY_S):
                         await self._flush.wait()
                 self._flush.clear()
-                values, self._emitted = self._emitted[:EMIT_VALUES], self._emitted[EMIT_VALUES:]
+                values, self._collected = self._collected[:EMIT_VALUES], self._collected[EMIT_VALUES:]
                 self._bytes -= sum(len(value) + OVERHEAD_BYTES for _, value in values)
-                if self._emitted:
+                if self._collected:
                     self._flush.set()
-                await self._append(values, self._attempt)
+                await self._append(values)
         except TaskInterrupted:
-            self._emitted.clear()
+            self._collected.clear()
         except (BrokerError, StepError) as error:  # the next `emit` raises it
             self._problem = error
-            self._emitted.clear()
+            self._collected.clear()
             raise
         finally:
             self._sending = None
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether emitted values still wait to be sent."""
-        return self._sending is not None
-
-    def close(self) -> None:
-        """Refuse further values, because the function has ended."""
+    def close(self) -> bool:
+        """Refuse further values, because the function has ended. Return whether values still wait to be sent."""
         self.is_closed = True
+        return self._sending is not None
 
     async def drain(self) -> None:
         """Wait until all emitted values are sent, or the run has lost its lease."""

@@ -1023,7 +1023,7 @@ STEPS = (
     Mutant(
         name="a step begins after its run has decided to wait",
         file="taskq_core/execution/step_record.py",
-        old="if self._is_waiting or self.store.is_closed:",
+        old="if self._is_waiting or self.is_closed:",
         new="if False:",
         tests=(f"{_OF_WORKER}/test_steps_faults.py",),
     ),

@@ -34,7 +34,7 @@ from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import IterationError, StepError, TaskInterrupted, UnknownTaskError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.logs import LineFormatter
-from taskq_core.execution.step_store import StepStore
+from taskq_core.execution.step_record import Steps
 from taskq_core.tasks.task import Task
 from taskq_core.wire import TaskMessage, decode_message
 from taskq_core.worker.deadlines import LATEST_S
@@ -263,7 +263,7 @@ class _ProgressSender:
             )
 
     @property
-    def steps(self) -> StepStore:
+    def steps(self) -> Steps:
         raise StepError(_NO_STEPS)
 
     def check(self) -> None:
