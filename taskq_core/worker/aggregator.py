@@ -57,11 +57,11 @@ logger = logging.getLogger("taskq.worker")
 AT_ONCE = 4
 """Maximum number of sets of one queue that are combined concurrently."""
 PATIENCE_S = 5.0
-"""Seconds in which a call to Redis is repeated. Redis recognizes the repetition."""
+"""Maximum seconds for which a failed call to Redis is repeated. Redis applies a repeated call only once."""
 CUT_S = 1
-"""Seconds added to the deadline of a set, which Redis rounds down to a whole second."""
+"""Seconds added to the timeout of a set, because Redis rounds its deadline down to a whole second."""
 WITHOUT_EVERY_S = 10.0
-"""Seconds between two checks of a worker without aggregators, which only returns expired sets to their groups."""
+"""Seconds between two checks by a worker without aggregators. It only returns expired sets to their groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,11 @@ class Aggregator(QueueService):
         self._every_s = context.config.span("aggregate_every") if mark else WITHOUT_EVERY_S
         self._leader_ms = int(max(context.leader_s, 3 * self._every_s) * 1000)
         self._running: set[asyncio.Task[None]] = set()
-        self._log_dropped = CountedLog(logger, logging.ERROR, "%d entries in queue %s named no set and were dropped")
+        self._log_dropped = CountedLog(
+            logger,
+            logging.ERROR,
+            "dropped %d entries from the index of sets of grouped tasks in queue %s: their sets do not exist",
+        )
         self._logged: set[str] = set()
         self._is_taking = False
         self._has_checked = False
@@ -104,7 +108,7 @@ class Aggregator(QueueService):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no group may be due: this worker has checked all groups, or another worker leads."""
+        """Whether no group can be due, because this worker has checked all groups or another worker leads."""
         return self._has_checked
 
     @property
@@ -128,8 +132,7 @@ class Aggregator(QueueService):
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
-        # The worker that leads the queue's services may run a program with other aggregators, or none. So check here
-        # too.
+        # The worker that leads the queue may run a program without these aggregators. So this worker checks too.
         if not self._aggregators.of_queue(self._queue.name):
             return False
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
@@ -185,9 +188,9 @@ class Aggregator(QueueService):
             _, sets = await self._runner.run(sweep(self._queue))
 
     async def _sweep_rest(self, size: int) -> None:
-        """Delete the members that the script left of a combined set of this size.
+        """Delete the remaining members of a combined set, because the script deletes only some of a large set.
 
-        After a failure, the next check does it.
+        If this fails, the next check deletes them.
         """
         if size > GATHER_MAX:
             with contextlib.suppress(BrokerError):
@@ -196,7 +199,7 @@ class Aggregator(QueueService):
     # --- due groups ---------------------------------------------------------------------------------------------------
 
     async def _collect_due(self) -> None:
-        """Take the members of all due groups into sets, page by page."""
+        """Move the members of all due groups into sets."""
         if not self._aggregators.of_queue(self._queue.name):
             return
         cursor = 0
@@ -208,7 +211,7 @@ class Aggregator(QueueService):
                 return
 
     async def _collect(self, names: Sequence[str]) -> None:
-        """Take the members of the due groups among these into sets, as slots for combining become free."""
+        """Check these groups, and move the members of due groups into sets as slots for combining become free."""
         checks = [check for name in names if (check := self._check(name)) is not None]
         while checks:
             while len(self._running) >= AT_ONCE:
@@ -220,7 +223,7 @@ class Aggregator(QueueService):
                 [check.what for check in checks],
                 limit=AT_ONCE - len(self._running),
             )
-            # busy: during the request, tasks may have left their group for a set that this worker does not know yet
+            # This makes the service busy: the request may move tasks into a set that is not in `_running` yet.
             self._is_taking = True
             try:
                 codes = await self._runner.run(operation, patience_s=PATIENCE_S)
@@ -339,24 +342,29 @@ class Aggregator(QueueService):
                 task = self._app.tasks.get(message.type)
                 tasks.append(GroupedTask(message, None if task is None else task.codec))
         if missing:
-            logger.error("%d ids in group %r of queue %s had no task", missing, group, self._queue.name)
+            logger.error("%d ids in group %r of queue %s belong to no stored task", missing, group, self._queue.name)
         for start in range(0, len(unreadable), BATCH_MAX):
             ids = unreadable[start : start + BATCH_MAX]
             await self._runner.run(expel(self._queue, group, set_id, ids))
             logger.error(
-                "%d tasks in group %r of queue %s cannot be read and are set aside", len(ids), group, self._queue.name
+                "%d tasks in group %r of queue %s cannot be decoded and are moved to quarantine",
+                len(ids),
+                group,
+                self._queue.name,
             )
         return tasks, size - len(unreadable)
 
     async def _store(self, check: _Check, size: int, result: Signature[Any], tasks: Sequence[GroupedTask]) -> None:
         """Store the combined task in the members' queue.
 
-        It continues the trace of the first member, and links to all.
+        The task continues the trace of the first member, and links to the traces of all members.
         """
         preparer = self._app.runtime.preparer
         group, set_id = check.what.group, check.what.set_id
         if result.task.options.aggregate == group:
-            raise ValueError(f"it returned a task with aggregate={group!r}, the group that it combines")
+            raise ValueError(
+                f"the aggregator returned a task with aggregate={group!r}, which would join the same group again"
+            )
         options: dict[str, Any] = {"queue": self._queue.name}
         if result.task.options.task_id is None:
             options["task_id"] = set_id
@@ -378,7 +386,7 @@ class Aggregator(QueueService):
             raise
         if error is None and code is StoreCode.GONE:
             self._log_returned(group)
-            return  # the span is never ended, and so not exported, because the task was not stored
+            return  # the span is not ended and so not exported, because the task was not stored
         preparer.record_sent(prepared, error, started)
         if error is not None:
             raise error

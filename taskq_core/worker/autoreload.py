@@ -36,13 +36,13 @@ RETRY_AFTER_S = 5.0
 EVERY_S = 1.0
 """Seconds between two checks of the files."""
 LOADED_SINCE = "_TASKQ_AUTORELOAD_SINCE"
-"""Environment variable with the time, in Unix seconds, before the child loads code."""
+"""Environment variable with the Unix time in seconds, taken just before the child loads code."""
 CHILD = "_TASKQ_AUTORELOAD_CHILD"
 """Environment variable that marks a process as a child of `taskq worker --reload`."""
 _NAP_S = 0.1
-"""Seconds between two checks of the waiting parent process for a signal."""
+"""Seconds between two checks whether the waiting parent process has received a signal."""
 _STOPPED = (0, RELOAD, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-"""Exit statuses of a child that was stopped: in normal work, by a code change, or while it started."""
+"""Exit statuses of a child that was stopped on request, by a code change, or by a signal during its start."""
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 """Folders without code of the project. Hidden folders and virtual environments are skipped as well."""
 
@@ -217,7 +217,7 @@ class FileWatch:
         raise NotImplementedError
 
     def is_handled(self, path: Path) -> bool:
-        """Return whether other code has handled the change of a file."""
+        """Return whether other code has already handled the change of a file, so that it needs no restart."""
         return False
 
     def must_restart(self) -> bool:

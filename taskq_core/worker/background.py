@@ -21,7 +21,7 @@ logger = logging.getLogger("taskq.worker")
 FIRST_PAUSE_S = 1.0
 """Seconds until a new worker starts after a worker that failed. Doubled each time."""
 LONGEST_PAUSE_S = 60.0
-"""Maximum seconds between two workers. After a worker that lived this long, the pause starts small again."""
+"""Maximum pause in seconds. After a worker that ran for at least this time, the first pause applies again."""
 _CHECK_S = 0.05
 """Maximum seconds until a stop is noticed while no worker runs."""
 
@@ -31,7 +31,8 @@ class BackgroundWorker:
 
     Args:
         make: Returns a worker that is not started. Called in the thread.
-        may_begin: Waits at most the given seconds and returns whether work may begin. Called until it returns True.
+        may_begin: Waits at most the given seconds, and returns whether a worker may start. Called until it returns
+            True.
     """
 
     def __init__(self, make: Callable[[], Worker], *, may_begin: Callable[[float], bool] = lambda _: True) -> None:
@@ -41,7 +42,8 @@ class BackgroundWorker:
         self._pause = Pause()
         self._failure = ""
         self._next_at: float | None = None
-        # Plain flags, no Event: a signal handler sets them, and may interrupt code that holds an Event's lock.
+        # Plain flags instead of an Event: a signal handler sets them, and may interrupt code that holds an Event's
+        # lock.
         self._is_stopping = False
         self._is_aborting = False
         self._thread = threading.Thread(target=self._live, name="taskq worker", daemon=True)

@@ -58,7 +58,7 @@ class Burst(WorkerService):
         turns = self._fetcher.turns
         if not self._is_out_of_work or await self._is_work_left():
             return False
-        # A turn of the fetcher during the checks may have settled a task and so unblocked others, which a check missed.
+        # A fetch cycle during these checks may have settled a task and so unblocked tasks that the checks missed.
         return self._is_out_of_work and self._fetcher.turns == turns
 
     @property
@@ -68,7 +68,7 @@ class Burst(WorkerService):
     async def _is_work_left(self) -> bool:
         """Return whether an unpaused queue has a task that is pending, due but not forwarded, or held by a rate limit.
 
-        A task that waits for a concurrency limit becomes pending when a running task frees its place.
+        A task that waits for a concurrency limit does not count: it becomes pending when a running task ends.
         """
         run = self._runner.run
         for queue in self._context.queues:

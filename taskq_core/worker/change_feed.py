@@ -1,4 +1,4 @@
-"""Read keys of queues on one connection, on which Redis then reports changes of these keys (client-side caching).
+"""Read keys of queues on one connection. Redis then reports changes of these keys on it (client-side caching).
 
 After each read, Redis reports the next change of the key by any client, including Go's client and `redis-cli`.
 """
@@ -25,7 +25,7 @@ class ChangeFeed:
 
     @property
     def is_tracking(self) -> bool:
-        """Whether Redis reports changes of read keys to this connection. In a cluster, for example, it does not."""
+        """Whether Redis reports changes of read keys to this connection. A cluster, for example, does not."""
         return self._pipeline.is_tracking
 
     def watch(self, keys: Sequence[str], changed: Callable[[], object]) -> None:

@@ -25,7 +25,7 @@ class WorkerConfig:
     """Configuration of one worker process."""
 
     queues: Mapping[str, int] = field(default_factory=lambda: {"default": 1})
-    """Queues it serves, with their weights."""
+    """Queues that the worker serves, with their weights."""
     strict_priority: bool = False
     """Serve a queue only while all queues with larger weights are empty."""
     concurrency: int = 10
@@ -58,7 +58,8 @@ class WorkerConfig:
     relay_every: Duration = 1.0
     """Seconds between two checks for tasks that wait in an outbox."""
     dead_letters_every: Duration = 5.0
-    """Seconds between two searches for archived tasks whose handlers must run. This worker's own need no search."""
+    """Seconds between two searches for archived tasks whose handlers must run. Tasks that this worker archives need no
+    search."""
     leader_lease: Duration = 5.0
     """Seconds after which another worker takes over a service from a silent leader."""
     safety_net: Duration = 5.0

@@ -38,7 +38,8 @@ class Background:
     def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Start a coroutine as a background asyncio task, and return the asyncio task."""
         task = asyncio.get_running_loop().create_task(_guarded(work))
-        if not self._is_closed:  # later tasks stay in asyncio's list, so that the end of the loop cancels them
+        # A task that starts after `close` stays in asyncio's list of tasks, so that the end of the loop cancels it.
+        if not self._is_closed:
             unlisted(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

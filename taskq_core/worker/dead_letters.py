@@ -33,11 +33,11 @@ logger = logging.getLogger("taskq.worker")
 AT_ONCE = 4
 """Maximum number of archived tasks of one queue that are handled concurrently."""
 CLAIM_S = 60.0
-"""Seconds of a claim, after which another worker handles the task. `LONGEST_S` is added for each handler."""
+"""Seconds after which a claim expires and another worker handles the task. `LONGEST_S` is added for each handler."""
 LONGEST_S = 30.0
 """Seconds after which a handler is interrupted."""
 SOON_S = 0.05
-"""Seconds to wait after a run that will be archived, because its settlement is on the way to Redis."""
+"""Seconds to wait before a check for a task that is being archived, because Redis has to store it first."""
 
 
 class DeadLetters(QueueService):
@@ -55,11 +55,11 @@ class DeadLetters(QueueService):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the last check found no dead letter, and `expects` has announced none since."""
+        """Whether the last check found no dead letter, and `expects` has expected none since then."""
         return self._has_checked
 
     def expects(self, message: TaskMessage) -> bool:
-        """Return whether a task that is being archived needs a dead letter. If so, make `work` check for it soon."""
+        """Return whether a task that is being archived needs a dead letter. If so, let `work` check for it soon."""
         if not needs_dead_letter(self._app, message):
             return False
         self._has_checked = False
@@ -89,7 +89,7 @@ class DeadLetters(QueueService):
             return True
         if self._leadership.leads:
             return self._leadership.has(Topic.DEAD_LETTERS)
-        # The leading worker may run a program with other handlers, or none. So this worker checks too.
+        # The worker that leads the queue may run a program without these handlers. So this worker checks too.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
     async def _rest(self) -> None:
@@ -101,7 +101,7 @@ class DeadLetters(QueueService):
         facts = {"queue": self._queue.name, "task_id": task_id}
         try:
             stored = await self._runner.run(look(self._queue, task_id))
-            # else the task was run again or deleted since
+            # Skip a task that was run again or deleted after it was archived.
             if stored is not None and stored.state is TaskState.ARCHIVED:
                 # The message may contain another queue or id, but handlers must act on this task.
                 task = replace(task_info(stored), queue=self._queue.name, id=task_id)
@@ -127,7 +127,7 @@ class DeadLetters(QueueService):
                     await self._app.aenqueue(self._replacement(task, *wanted))
 
     def _replacement(self, task: TaskInfo, queue: str, name: str) -> Signature[Any]:
-        """Return the dead-letter task to enqueue for an archived task. It has no dead-letter task itself."""
+        """Return the dead-letter task to enqueue for an archived task. A dead-letter task has no dead letter itself."""
         arguments = dead_letter_arguments(task)
         options: Any = {"queue": queue, "task_id": dead_letter_id(task), "dead_letter": None}
         known = self._app.find_task(name)

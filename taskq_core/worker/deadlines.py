@@ -8,7 +8,7 @@ from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run, ends_at
 
 LATEST_S = 253_402_300_799
-"""Last Unix second of the year 9999."""
+"""Last second of the year 9999, as Unix time. Later deadlines are cut to it."""
 
 
 class Deadlines:
@@ -33,7 +33,7 @@ class Deadlines:
         timeout_s = message.timeout
         if message.deadline > 0:
             run.ends_by = ends_at(message, now, clock_ahead_s=self._context.redis_clock.time() - now)
-        elif timeout_s > 0:  # the usual case, inlined for speed
+        elif timeout_s > 0:  # `ends_at` would return the same; computed here because most runs take this branch
             run.ends_by = now + timeout_s
         else:
             run.ends_by = ends_at(message, now, clock_ahead_s=0.0)
@@ -53,7 +53,7 @@ class Deadlines:
             self.begin(run, self._clock.monotonic())
 
     def shorten(self, run: Run, seconds: float) -> None:
-        """Let the callback for a run come after at most `seconds`, even if the run has more time."""
+        """Call back for a run after at most `seconds`, even if its timeout ends later."""
         run.ends_by = min(run.ends_by, self._clock.monotonic() + seconds)
         if run.ends_by < self._timer_at:
             self._arm(run.ends_by)
@@ -73,7 +73,8 @@ class Deadlines:
         now = self._clock.monotonic()
         upcoming = math.inf
         for run in list(self._context.running.values()):
-            if run.settlement is None and run.error is None:  # else the run has ended, and is about to be settled
+            # Skip runs that have ended and are about to be settled.
+            if run.settlement is None and run.error is None:
                 if run.ends_by <= now:
                     self._overdue(run, now)
                 if run.ends_by > now:

@@ -56,7 +56,7 @@ class Dispatcher(WorkerService):
     async def work(self) -> float:
         """Dispatch all due workflow steps, and wait until the next check. Return 0: call again at once."""
         while self._urgent:
-            # removed before the read, because a `call` during the read announces further steps
+            # Remove the queue before the read, so that a `call` during the read adds it again.
             name = self._in_progress = self._urgent.pop()
             try:
                 self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="")

@@ -23,11 +23,11 @@ from taskq_core.worker.settler import Settler
 logger = logging.getLogger("taskq.worker")
 
 CALLED_OFF_S = 0.5
-"""Seconds that a stopping worker first waits until its dequeues behind a token wait (`waker`) are called off."""
+"""Seconds that a stopping worker first waits until the dequeues that `waker` sent ahead are called off."""
 WAITING_LOG_S = 5.0
 """Seconds between two log lines about the tasks that a stopping worker waits for."""
 ENDING_S = 2.0
-"""Seconds that each part of a stopping worker gets to end."""
+"""Maximum seconds for each step of the shutdown after the running tasks have ended."""
 
 
 @dataclass(eq=False, repr=False)
@@ -40,7 +40,7 @@ class Drain:
         executor: Interrupts runs.
         settler: Settles runs.
         services: The background services.
-        aborting: Set when running tasks get no more time.
+        aborting: Set when the worker must no longer wait for running tasks.
     """
 
     context: WorkerContext
@@ -68,11 +68,11 @@ class Drain:
         await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
         await self._wait_for_end(interrupt_grace_s)
         for run in self._runs:
-            # If the function runs in a thread, the thread ends with this process, which exits next.
+            # A function that still runs in a thread ends with this process, which exits next.
             if run.settlement is not None:
                 continue
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
-                self.settler.add(run)  # settle it as timed out or cancelled: requeueing would only repeat the hang
+                self.settler.add(run)  # settles the run as timed out or cancelled: a requeued task would hang again
                 continue
             logger.warning("task %s did not end when interrupted; it returns to its queue", run.name, extra=run.facts)
             run.settlement = requeued(run)

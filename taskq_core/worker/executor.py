@@ -1,4 +1,4 @@
-"""Run tasks: open the span, decode the arguments, call the function, and end it in time.
+"""Run tasks: open the span, decode the arguments, call the function, and interrupt it at its timeout.
 
 Coroutines run on the loop. Plain functions run in threads, or in processes if their tasks say so. A function must end
 if it timed out, was cancelled or lost its lease, or if the worker stops. The executor then interrupts it. If it has not
@@ -110,9 +110,9 @@ class Executor:
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
-        except BaseException as error:  # whatever the error, it fails only this run, and the caller goes on
+        except BaseException as error:  # any error fails only this run, so that the caller can start the next one
             run.error = readable(error)
-            # on the next loop cycle, so that the run does not end inside the caller
+            # Finish the run in the next loop cycle, because the caller does not expect it to end during `start`.
             self._loop.call_soon(self._finish, run)
             return
         if task.is_coroutine or (task.runs_in_process and self._processes is not None):
@@ -200,7 +200,7 @@ class Executor:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the limit of abandoned functions is reached, so that the process should be replaced."""
+        """Whether the maximum number of functions was abandoned, so that the process should be replaced."""
         return self.abandoned >= self._most_abandoned
 
     def _abandon(self, run: Run) -> bool:
@@ -247,8 +247,8 @@ class Executor:
                 self._deadlines.shorten(run, STUCK_S)
             run.ending = ending
         if run.coroutine is not None:
-            # On the next loop cycle: a coroutine that is cancelled before its first step would not run, nor report its
-            # end.
+            # Cancel it in the next loop cycle. A coroutine that is cancelled before its first step would never run, and
+            # so never report its end.
             self._loop.call_soon(run.coroutine.end)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
@@ -288,7 +288,7 @@ class Executor:
             self._context.metrics.stuck(run.queue.name, run.name)
             if self.is_exhausted:
                 problem = f"{self.abandoned} functions still run after they were interrupted"
-                self._context.on_exhausted(f"{problem}, and the next one would keep its slot")
+                self._context.on_exhausted(f"{problem}; every further one will block a slot of this worker")
         if not is_abandoned:
             run.ends_by = now + STUCK_S
             logger.warning(

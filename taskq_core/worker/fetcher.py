@@ -77,13 +77,13 @@ class Fetcher:
         self._all_answered = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        # True: the next turn probes alone; other pipelines join only if it gets all requested tasks
+        # If True, only the next turn queries the queues. Other pipelines join if it gets all tasks that it requested.
         self._is_probing = True
-        self._probing: set[Turn] = set()  # turns that probe the queues now
+        self._probing: set[Turn] = set()  # turns that query the queues for all pipelines
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
-        self._in_turns = 0  # sum over the turns in progress: requested slots, and outcomes that they send
-        self._covered = 0  # requested slots that become free only by outcomes of the same turn
+        self._in_turns = 0  # slots that are in a request now: those to fill, and those whose runs it settles
+        self._covered = 0  # number of slots that a turn requests and that it frees itself by settling runs
         self._usual_answer_s = math.inf
         self.free = config.concurrency
         """Number of free slots for which no pipeline has requested a task."""
@@ -297,7 +297,7 @@ class Fetcher:
                     asked += 1
             if not batches and turn.in_doubt is None:
                 if asked < len(queues) and self.left > 0 and self.is_fetching:
-                    continue  # nothing was requested: this queue is at its cap on this worker
+                    continue  # this queue was skipped because it is at its cap on this worker
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
@@ -311,7 +311,7 @@ class Fetcher:
             finally:
                 self._covered -= covered
             if is_full:
-                return  # the queue may have more tasks, but the slots are taken: the next turn requests them
+                return  # all requested slots are filled; the next turn requests the remaining tasks of the queue
             if asked >= len(queues):
                 if queues and wakes == self._wakes:
                     self.may_have_pending = False
@@ -386,7 +386,7 @@ class Fetcher:
             is_full, refused = self._read(turn, answers[-1], sent_at)
             failure = refused or failure
             if is_repeat and refused is None:
-                self.wake()  # the repeated dequeue only returned tasks of the first one, so query the queues again
+                self.wake()  # a repeated dequeue only returns tasks of the first one, so query the queues again
         if failure is not None:
             raise failure
         return is_full
@@ -399,14 +399,14 @@ class Fetcher:
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
             assert turn.queue is not None
-            # go on: other queues may work
+            # This is no reason to stop the turn, because other queues may work.
             logger.error("tasks cannot be fetched from queue %s: %s", turn.queue.name, answer)
         elif isinstance(answer, BrokerError):
-            # a dequeue stays in doubt if an attempt may have handed out tasks, which only a repeat returns
+            # If the attempt may have handed out tasks, the dequeue stays in doubt: only its repetition returns them.
             turn.is_repeat = turn.is_repeat or is_unanswered(answer)
             if not turn.is_repeat:
-                self._forget(turn)  # a refused first attempt handed out nothing
-                # query the queue again: a probe or another pipeline has counted it as queried
+                self._forget(turn)  # Redis refused the first attempt, so it handed out no task
+                # Query the queue again, because the turn has already counted it as queried.
                 self.may_have_pending = True
             return False, answer
         else:
@@ -440,7 +440,7 @@ class Fetcher:
         """Handle the reply to a turn ahead, and start its tasks. Return the error if Redis refused the dequeue."""
         self._end_doubt()
         if self._spans is not None:
-            # the span begins now, so that it does not include the wait for the token
+            # Start the span at the reply, so that it does not include the wait for the wake token.
             turn.started_ns = self._spans.now_ns()
         is_full, refused = self._read(turn, answer, sent_at)
         if is_full:
@@ -493,6 +493,6 @@ class Fetcher:
         if self._spans is not None:
             self._spans.received(queue, runs, turn.started_ns)
         is_full = len(answer.tasks) + answer.dropped >= asked
-        # a probe sets it to False in advance, so a full reply must set it again
+        # A probing turn has set this to False in advance, so a full reply must set it to True again.
         self.may_have_pending = self.may_have_pending or is_full
         return is_full

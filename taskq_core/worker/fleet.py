@@ -1,4 +1,4 @@
-"""Read how busy the workers of each queue are."""
+"""Read how many tasks the workers of each queue run, and how many they can run."""
 
 from collections.abc import Mapping
 

@@ -27,7 +27,9 @@ class Forwarder(QueueService):
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self.leader_keys = (queue.leader("forwarder"),)
-        self._log_dropped = CountedLog(logger, logging.ERROR, "%d due ids in queue %s had no task and were dropped")
+        self._log_dropped = CountedLog(
+            logger, logging.ERROR, "dropped %d ids of due tasks from queue %s because they have no stored message"
+        )
         self.moved = 0
         """Number of due tasks that were moved to pending."""
 
@@ -37,7 +39,7 @@ class Forwarder(QueueService):
         due_s, moved = self._leadership.due_s, self.moved
         if not await self.move():
             return jittered(self._context.leader_s / 3)
-        # else this process's estimate of Redis's clock was ahead, and the task is not due yet
+        # If no task was moved, this process's estimate of Redis's clock may be ahead, and the task is not due yet.
         if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():
             self._leadership.look_again()
         return 0.0

@@ -22,18 +22,18 @@ APART_MAX = 256
 
 
 class FusedExchange:
-    """Fuses a settle batch with a dequeue from the same queue into one script call."""
+    """Combines a settle batch and a dequeue from the same queue into one script call."""
 
     def __init__(self) -> None:
-        self._apart = 0  # turns with two scripts until the next try of the fused script
-        self._refusals = 0  # in a row
+        self._apart = 0  # number of turns that use two scripts before the fused script is tried again
+        self._refusals = 0  # number of consecutive refusals of the fused script
 
     def join(
         self, batches: Sequence[SettleBatch], queue: QueueKeys, asked: Operation[Dequeued]
     ) -> Operation[Dequeued | None] | None:
-        """Return one operation for the batch and the dequeue `asked`, or None to send two.
+        """Return one operation that settles the batch and runs the dequeue `asked`. None: send two operations.
 
-        `asked` must be new, not a repeat.
+        The dequeue must not have been sent before.
         """
         if len(batches) != 1:
             return None
@@ -46,7 +46,10 @@ class FusedExchange:
         return settle_and_dequeue([(run.task_id, run.number) for run in batch.runs], asked)
 
     def part(self, batch: SettleBatch, answer: Dequeued | BrokerError | None) -> list[Any] | None:
-        """Return the replies as of two scripts. None: the fused script refused or failed, so send the two now."""
+        """Split the reply of the fused script into a reply to the batch and one to the dequeue.
+
+        Return None if the fused script refused or failed, so that the caller has to send two operations.
+        """
         if isinstance(answer, Dequeued):
             self._refusals = 0
             return [SettleCode.SETTLED * len(batch.runs), answer]

@@ -1,4 +1,4 @@
-"""Take back the tasks of a worker process that has ended, without waiting for the end of their leases.
+"""Take back the tasks of a worker process that has ended, without waiting until their leases expire.
 
 The worker's token identifies its tasks in Redis. The script that moves a task compares the token again. So it does not
 move a task that was settled or that another worker has taken.
@@ -31,7 +31,7 @@ async def list_overrun(
 ) -> list[tuple[str, str]]:
     """Return queue and id of the tasks that a worker still holds `grace_s` after their timeout or deadline.
 
-    This is for a process that does not answer because one of its tasks blocks all of it.
+    Such a task may block its whole process, which then does not answer its supervisor.
 
     Raises:
         BrokerError: Redis refused or was not reached.
@@ -45,7 +45,7 @@ async def list_overrun(
 
 
 def _ends_s(task: ExpiredTask) -> float:
-    """Return the Unix time by which a task has to end, or infinity if it is not known."""
+    """Return the Unix time by which a task has to end, or infinity if that time is unknown."""
     if task.started_s is None:
         return math.inf
     try:
@@ -56,7 +56,7 @@ def _ends_s(task: ExpiredTask) -> float:
 
 
 async def _held(runner: AsyncRunner, queue: QueueKeys, token: str) -> AsyncIterator[Expired]:
-    """Yield the tasks of a queue that a worker holds, in pages."""
+    """Yield the tasks of a queue that a worker holds, some at a time."""
     cursor = ""
     while cursor != "0":
         held = await runner.run(list_held(queue, owner=token, cursor=cursor or "0"))
@@ -76,7 +76,7 @@ async def hand_back(
 
     Args:
         runner: Sends operations.
-        queues: Key names of the queues it served.
+        queues: Key names of the queues that the worker served.
         token: Token of the worker, whose process has ended.
         app: The queue application. Its tasks decide whether a loss counts as a failure.
         overran: Queue and id of the tasks that ran past their timeout or deadline. They count as timed out.

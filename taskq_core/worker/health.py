@@ -49,7 +49,7 @@ class Pulse:
 
 
 def queue_health(queue: QueueKeys, probed: Probed) -> dict[str, Any]:
-    """Return the health of a queue in the form of the health response: its pending tasks, or its problem."""
+    """Return the entry of a queue for the health response: its number of pending tasks, or its problem."""
     needed = (queue.pending, queue.active, queue.lease, queue.wake)
     strange = [f"{key} is a {probed.strange[key]}" for key in needed if key in probed.strange]
     return {"ok": False, "problem": "; ".join(strange)} if strange else {"ok": True, "pending": probed.pending}
@@ -60,7 +60,7 @@ class Health(Service):
     """Decides whether a worker is ready.
 
     Attributes:
-        queues: Key names of the queues it serves.
+        queues: Key names of the queues that the worker serves.
         pulse: Returns the state of the worker.
         clock: Source of monotonic time.
         runner: Sends operations.
@@ -81,7 +81,7 @@ class Health(Service):
     checked_at: float | None = None
 
     async def check(self) -> None:
-        """Run a script on every queue of the worker, and store the health of each."""
+        """Run a script on every queue of the worker, and remember the health of each queue."""
         found: dict[str, dict[str, Any]] = {}
         until = asyncio.get_running_loop().time() + CHECK_S
         for queue in self.queues:
@@ -94,7 +94,7 @@ class Health(Service):
         self.checked_at = self.clock.monotonic()
 
     def problem(self) -> tuple[str, str]:
-        """Return the status for the response, and why the worker is not ready ("" if it is ready)."""
+        """Return the worker's status for the response, and the reason why it is not ready ("" if it is ready)."""
         pulse = self.pulse()
         if pulse.status != "active":
             words = {"new": "starting", "stopped": "draining", "closed": "draining"}

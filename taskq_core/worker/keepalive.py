@@ -76,14 +76,14 @@ class Keepalive:
         threading.Thread(target=self._run_and_report, args=(loop,), name="taskq-keepalive", daemon=True).start()
 
     def request_stop(self) -> None:
-        """Make the thread delete the presence and end. Do not wait for it."""
+        """Make the thread delete the worker's presence and end. Return without waiting for this."""
         self._stop.set()
 
     def _running(self) -> list[Run]:
         return list(self._context.running.values())
 
     async def stop(self) -> None:
-        """Make the thread delete the presence and end, and wait for it for at most two heartbeats."""
+        """Make the thread delete the worker's presence and end. Wait for this for at most two heartbeats."""
         self.request_stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * self._every_s):
@@ -94,14 +94,14 @@ class Keepalive:
             self._run()
         finally:
             self._runner.close()
-            with contextlib.suppress(RuntimeError):  # the loop is closed, so no coroutine waits
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, so `stop` no longer waits
                 loop.call_soon_threadsafe(self._has_ended.set)
 
     def _run(self) -> None:
         pause_s = 0.0
         while not self._rest(pause_s):
             started = self._clock.monotonic()
-            # a task used all memory: even the log call may fail, and this thread must go on
+            # If a task has used all memory, even the log call may fail, but this thread must continue.
             with contextlib.suppress(MemoryError):
                 self._beat_or_log()
             pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
@@ -125,7 +125,7 @@ class Keepalive:
         try:
             try:
                 if self._failures:
-                    self._give_up(again=False)  # give up expired leases now, not only when the running beat fails
+                    self._give_up(again=False)  # before the beat, because a beat may take long to fail
                 self.beat()
             finally:
                 self._give_up()
@@ -148,12 +148,12 @@ class Keepalive:
         is_kept = not runs and shown == self._shown
         if not is_kept or not self._runner.run(services.keep_presence(server, ttl_s=self._presence_s)):
             if is_kept:
-                self._index_at = -math.inf  # Redis has lost the presence, and perhaps the indexes: write both again
+                self._index_at = -math.inf  # Redis has lost the presence, and may have lost the index entry as well
             self._runner.run(
                 services.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
             )
             self._shown = shown
-        # last, because Redis refuses this write above maxmemory, which must not prevent the others
+        # This write comes last, because Redis refuses it above maxmemory, and the other writes must not depend on it.
         if (now := self._clock.monotonic()) >= self._index_at:
             expiry_s = int(self._redis_clock.time()) + self._presence_s + self._indexed_s
             self._runner.run(services.index_presence(self._keys.servers, server, expiry_s=expiry_s))
@@ -231,7 +231,7 @@ class Keepalive:
         It may happen later than that, if a queue takes long to answer or to fail.
 
         Args:
-            again: Whether to include leases that were given up before and whose functions still run.
+            again: Whether to include leases that were given up before, if their functions still run.
         """
         now = self._clock.monotonic()
         margin_s = max(0.0, self._context.grace_s - self._every_s)

@@ -33,13 +33,13 @@ from taskq_core.worker.context import WorkerContext, WorkerService
 SERVICE = LOOKOUT
 """Name of the leader lease in Redis."""
 AFTER_S = 0.002
-"""Seconds to wait past each second of Redis's clock before a check, because clocks are compared over a network."""
+"""Seconds to wait after each full second of Redis's clock before a check: the estimate of that clock is not exact."""
 RENEW_AT = 0.8
 """Fraction of the lease after which the leader renews it."""
 SOON_S = 0.05
 """Seconds after the end of a lease at which other workers check whether it was renewed."""
 NOBODY_LEADS = -2
-"""Redis's answer for the remaining time of a key that does not exist."""
+"""Redis's reply to PTTL for a key that does not exist: no worker leads."""
 
 
 class Topic(Enum):
@@ -84,7 +84,7 @@ class Leadership(WorkerService):
         context: The worker.
         queue: Key names of the queue.
         feed: Connection on which the leader reads the queue's keys. Queues may share it.
-        after: Events to wait for before the first attempt to take the lease.
+        after: Events that must be set before the first attempt to take the lease.
     """
 
     name = "leadership"
@@ -132,7 +132,7 @@ class Leadership(WorkerService):
 
     @property
     def is_led(self) -> bool:
-        """Whether any worker leads the queue, as far as this worker knows."""
+        """Whether this worker or, by its last check, another worker leads the queue."""
         return self.leads or self._clock.monotonic() < self._other_leads_until
 
     def has(self, topic: Topic) -> bool:
@@ -168,7 +168,7 @@ class Leadership(WorkerService):
             self._step_down()
             return 0.0
         except BrokerError:
-            self._has_changed = True  # repeat the read that failed
+            self._has_changed = True  # so that the next call repeats the failed read
             raise
         await self._rest()
         return 0.0
@@ -178,7 +178,8 @@ class Leadership(WorkerService):
         if self._led_until > -math.inf:
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
-        if self.has_checked:  # a worker that has just started skips this check, and tries to take the lease at once
+        # Check first whether the lease is free. A worker that has just started tries to take it at once instead.
+        if self.has_checked:
             left_ms = await self._runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
                 self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
@@ -233,7 +234,7 @@ class Leadership(WorkerService):
             due_s = _first(answers[: len(self._dated)])
             found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
         if self.feed.is_tracking:
-            # the counts are not used: reading the keys makes Redis report their next change
+            # The counts are not needed, but reading the keys makes Redis report their next change.
             await self._ask(count_keys(self._watched))
         self._learn(due_s, found)
 
@@ -248,7 +249,8 @@ class Leadership(WorkerService):
         is_renewal = sent_at >= self._renew_at
         if is_renewal:
             if self.due_s is not None:
-                # read the time again, because Redis's clock may have been set while services wait for a due second
+                # Read Redis's clock again: it may have been set while services wait for the second at which a task is
+                # due.
                 operations.append(read_time())
             operations.append(
                 renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)

@@ -22,9 +22,9 @@ SHORTEST_S = 0.002
 CHECK_COUNT = 200
 """Approximate number of limit holders, and of waiting tasks, that one script call checks."""
 REPORT_EVERY_S = 20.0
-"""Seconds between two reports of a worker that it supports limits. A report is valid for a minute."""
+"""Seconds between two reports to Redis that this worker supports limits. A report is valid for a minute."""
 REST_S = 0.02
-"""Seconds between two pages of a check of limit holders and waiting tasks."""
+"""Seconds between two parts of a check of limit holders and waiting tasks."""
 
 
 class Limiter(QueueService):
@@ -77,12 +77,12 @@ class Limiter(QueueService):
             self._report_at = self._clock.monotonic() + jittered(REPORT_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._leadership.has(Topic.LIMITS):  # `_admit` may have created the first limits of the queue
+        if self._leadership.has(Topic.LIMITS):  # checked after `_admit`, which may have created the first limits
             return
         await self._changes.wait_for(max(0.0, self._report_at - self._clock.monotonic()) or REPORT_EVERY_S)
 
     async def _check(self) -> float:
-        """Check one page of limit holders and waiting tasks, if one is due. Return the seconds until the next page."""
+        """Check some limit holders and waiting tasks, if a check is due. Return the seconds until the next check."""
         now = self._clock.monotonic()
         if self._checking is None:
             if now < self._next_check:
@@ -94,7 +94,7 @@ class Limiter(QueueService):
         page = await self._runner.run(check_limits(self._queue, cursor=cursor, skip=skip, count=CHECK_COUNT))
         if page.freed or page.lost:
             logger.info(
-                "queue %s: freed %d limit places without a holder, rescheduled %d waiting tasks that are in no line",
+                "queue %s: freed %d limit slots of ended tasks, and rescheduled %d waiting tasks that no limit lists",
                 self._queue.name,
                 page.freed,
                 page.lost,
@@ -111,7 +111,7 @@ class Limiter(QueueService):
         return REST_S
 
     async def _wait(self, seconds: float) -> None:
-        """Wait at most `seconds` for a wake token. The wait in Redis is longer, because its timeout is not exact."""
+        """Wait at most `seconds` for a wake token. The timeout sent to Redis is longer, because it is not exact."""
         if self._token is None:
             self._token = asyncio.ensure_future(
                 self._pipeline.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
@@ -126,7 +126,7 @@ class Limiter(QueueService):
             token.result()
 
     def _forget_token(self) -> None:
-        """Stop waiting for wake tokens, and leave them to the worker that leads now."""
+        """Stop waiting for wake tokens, so that the worker that leads now receives them."""
         if self._token is not None:
             self._token.cancel()
             self._token = None

@@ -17,11 +17,11 @@ _PROC = Path("/proc")
 
 
 def place() -> str:
-    """Return a digest of the namespace in which this process sees socket names, "" if it is not known.
+    """Return a digest that identifies the namespace in which this process sees socket names, "" if it is unknown.
 
-    Names are those of a network namespace. Its inode number is free for another namespace only when the namespace and
-    all its processes are gone. The boot ID differs between kernels and between boots. Virtual machines that started
-    from one memory snapshot share both, but not a host name that was set after the start.
+    Socket names belong to a network namespace. The kernel does not use the inode number of a namespace again before all
+    its processes have ended. The boot ID differs between kernels and between boots. Virtual machines that started from
+    one memory snapshot share both, but not a host name that was set after the start.
     """
     if sys.platform != "linux":
         return ""
@@ -34,7 +34,7 @@ def place() -> str:
 
 
 def hold(name: str) -> socket.socket | None:
-    """Take a name until this process and all processes that inherit the socket have ended.
+    """Bind a socket to a name, and keep the name until this process and all that inherit the socket have ended.
 
     Returns:
         A socket that holds the name, or None if the system has no such names or another process holds it.
@@ -51,7 +51,7 @@ def hold(name: str) -> socket.socket | None:
 
 
 def is_held(name: str) -> bool:
-    """Return whether a process may hold a name."""
+    """Return whether a process holds a name. Return True if that is unknown."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(_address(name))
@@ -63,4 +63,5 @@ def is_held(name: str) -> bool:
 
 
 def _address(name: str) -> bytes:
-    return b"\0taskq-worker-" + name.encode("ascii", "replace")[:64]  # an abstract name, not a file
+    # The leading zero byte makes it an abstract name, which belongs to no file.
+    return b"\0taskq-worker-" + name.encode("ascii", "replace")[:64]

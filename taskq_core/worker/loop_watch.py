@@ -57,7 +57,7 @@ class LoopWatch:
                 self._warn(runs, now - self._callback_sent_at, now)
         elif runs:
             self._callback_sent_at = now
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed, because the worker has ended
                 self._loop.call_soon_threadsafe(self._answer)
         return BLOCKED_S if runs else math.inf
 
@@ -66,10 +66,10 @@ class LoopWatch:
 
     def _warn(self, runs: list[Run], blocked_s: float, now: float) -> None:
         frame = sys._current_frames().get(self._thread_id)
-        if frame is None or self._callback_sent_at is None:  # the loop has responded in the meantime
+        if frame is None or self._callback_sent_at is None:  # the loop has responded since the check
             return
         name, held_by = _holder(frame, runs)
-        # without such a task, the machine is overloaded, so do not warn
+        # If no task blocks the loop, the machine is overloaded, and a warning about a task would be wrong.
         if not name or now - self._warned_at.get(name, -math.inf) < AGAIN_S:
             return
         self._warned_at[name] = now

@@ -49,7 +49,7 @@ from taskq_core.workflow.sending import WORKFLOW
 logger = logging.getLogger("taskq.worker")
 
 YOUNG_S = 1.0
-"""Seconds below which a run counts as young: its id is probably near the left end of the active list."""
+"""Seconds below which a run counts as young. The script then searches its id from the left end of the active list."""
 PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
 """Minimum and maximum delay of a task that goes back for a worker with its handler."""
 COUNTED_MAX_S = 300
@@ -81,7 +81,7 @@ def settle(
     Args:
         run: The run.
         result: Return value of the function.
-        error: Exception of the function, or None.
+        error: Exception that the function raised, or None.
         now_s: Unix seconds by Redis's clock.
         duration_s: Duration of the run.
         worker: Token of the worker.
@@ -100,7 +100,7 @@ def settle(
 
 
 def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
-    """Return the error of a run whose outcome could not be decided from its function's result or error."""
+    """Return the error of a run whose outcome could not be decided, because user code failed in between."""
     text = f"its outcome cannot be decided: {describe(problem)}"
     unsettled = ResultValueError(text) if error is None else RuntimeError(f"{describe(error)}, but {text}")
     unsettled.__cause__ = readable(problem)
@@ -130,7 +130,7 @@ def _settle(
         pause = pause_of(error)
         if isinstance(pause, TaskWaiting):
             _store_first_run_trace(run)
-            run.message.headers.pop(EXPIRES, None)  # it has started in time
+            run.message.headers.pop(EXPIRES, None)  # the task has started in time, so later runs must not expire
             return Settlement(
                 run.task_id,
                 Outcome.WAIT,
@@ -142,7 +142,7 @@ def _settle(
             )
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
             return Settlement(run.task_id, Outcome.REQUEUE, run.number, is_young=is_young)
-        if pause is not None:  # put it behind the pending tasks, because they wait for its slot
+        if pause is not None:  # the task goes behind the pending tasks, because it has paused in their favor
             message = encode_message(run.message)
             return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
@@ -165,12 +165,12 @@ def _settle(
 
 
 def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float, worker: str) -> Settlement | None:
-    """Return the settlement that returns a task of an unknown type for other workers, or None after the timeout.
+    """Return the settlement that puts a task of an unknown type back for other workers. Return None after the timeout.
 
-    The last error in the message contains how long the task has waited. So every worker can read it, and Go's tools
-    show it. An error of another kind resets the wait.
+    The waiting time so far is stored in the text of the task's last error, so that every worker can read it and Go's
+    tools show it. Any other error resets the waiting time.
     """
-    text = clean_text(text_of(error), 1024)  # cut, so that the text about the wait still fits after it
+    text = clean_text(text_of(error), 1024)  # shortened, so that the waiting time still fits behind it
     waited_s = _waited_s(run.message, clean_text(str(UnknownTaskError(error.name)), 1024), now_s)
     if (waited_s or 0) >= timeout_s:
         return None
@@ -189,9 +189,9 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
 
 
 def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
-    """Return the seconds for which a task was offered to workers without its handler, or None if none has refused it.
+    """Return the seconds since workers without its handler refuse a task, or None if no worker has refused it.
 
-    Count at most `COUNTED_MAX_S` between two refusals, so that a paused queue does not use up the time.
+    Count at most `COUNTED_MAX_S` between two refusals, so that the time while the queue is paused does not count.
     """
     found = _WAITED.search(message.error_msg) if message.error_msg.startswith(beginning) else None
     if found is None:
@@ -200,7 +200,7 @@ def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
 
 
 def pause_of(error: BaseException | None) -> TaskPaused | None:
-    """Return the `TaskPaused` that ended the run, even if a task group has wrapped it, or None."""
+    """Return the `TaskPaused` with which a function ended its run, even from inside an exception group, or None."""
     if isinstance(error, BaseExceptionGroup):
         pauses = [pause_of(each) for each in error.exceptions]
         return None if None in pauses else pauses[0]
@@ -212,7 +212,7 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
     if not message.retention:
         return Settlement(run.task_id, Outcome.DONE, run.number)
     data: bytes | OversizedResult = b""
-    if isinstance(result, OversizedResult):  # the result was too large already when the task's process encoded it
+    if isinstance(result, OversizedResult):  # the separate process of the task found that the result is too large
         data = result
     elif result is not None:
         assert run.task is not None
@@ -259,15 +259,15 @@ def _snoozed_or_discarded(run: Run, error: BaseException | None) -> Settlement:
         return Settlement(
             run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=encode_message(run.message), delay_ms=delay_ms
         )
-    return Settlement(run.task_id, Outcome.DONE, run.number)  # only Discard remains
+    return Settlement(run.task_id, Outcome.DONE, run.number)  # the function has raised Discard
 
 
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
-    """Return the failure that a run's error means, or None if the function requested a snooze or a discard."""
+    """Convert the error of a run to a failure. Return None if the function requested a snooze or a discard."""
     if run.ending is Ending.TIMEOUT:
-        cause = error if isinstance(error, Exception) else TimeoutError("the time of the task is over")
+        cause = error if isinstance(error, Exception) else TimeoutError("the task ran past its timeout or deadline")
         if cause is not error:
-            cause.__cause__ = error  # its traceback shows where the function was interrupted
+            cause.__cause__ = error  # the traceback of `error` shows where the function was interrupted
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
         # Unlike Asynq, a cancelled task does not run again on its own. Its handler may still raise a control exception
@@ -307,7 +307,7 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     if isinstance(error, UnknownTaskError):
         return _Failure(str(error), error, is_final=error.name == run.name)
     text = describe(error)
-    # say so, because a bare CancelledError looks as if an operator or the worker had cancelled the run
+    # Name the origin, because a bare CancelledError looks as if an operator or the worker had cancelled the run.
     if isinstance(error, asyncio.CancelledError):
         text += " (not cancelled by the worker)"
     return _Failure(text, error, is_final=_is_final(run, error))

@@ -79,7 +79,7 @@ def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T
 
 
 def _is_interrupted_by_user() -> bool:
-    """Return whether a `KeyboardInterrupt` may come from Ctrl-C."""
+    """Return whether a `KeyboardInterrupt` may come from Ctrl-C and not from the code of a task."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -46,7 +46,7 @@ RUNS_MOST = 1000
 _POLL_S = 0.02
 """Seconds between two checks whether a process has ended."""
 _ALIVE_EVERY_S = 1.0
-"""Seconds between two checks whether a busy process is alive: its children may keep its socket open."""
+"""Seconds between two checks whether a busy process is alive. If it died, its children may keep the socket open."""
 
 
 class TaskProcesses:
@@ -84,7 +84,7 @@ class TaskProcesses:
 
         Raises:
             TaskProcessError: Its process could not be started, or ended during the run.
-            BaseException: The function's exception, as far as it can be rebuilt from JSON.
+            BaseException: The function's exception, rebuilt from JSON; see `task_process.failures`.
         """
         while True:
             self._deadlines.hold(run)
@@ -92,7 +92,7 @@ class TaskProcesses:
             process = await self._start(run) if idle is None else idle
             try:
                 return await self._call(process, run)
-            except _NotStartedError:  # the idle process had ended before it got the task: try another one
+            except _NotStartedError:  # the idle process ended before it received the task, so try another process
                 if idle is None:
                     raise self._died(run, process) from None
 
@@ -102,7 +102,7 @@ class TaskProcesses:
         module = facts["module"]
         try:
             async with asyncio.timeout(BOOT_S) as import_limit:
-                if module in process.modules:  # nothing to import, so the time of the task begins now
+                if module in process.modules:  # the process has imported the module, so the task's timeout begins now
                     import_limit.reschedule(None)
                     self._deadlines.begin_again(run)
                 await process.send(frames.TASK, json.dumps({**facts, "number": process.runs}).encode())
@@ -129,7 +129,7 @@ class TaskProcesses:
         except TimeoutError:
             if not import_limit.expired():  # this TimeoutError comes from the function, not from the import limit
                 raise
-            problem = f"it did not import {module} within {BOOT_S:g} s"
+            problem = f"the process did not import {module} within {BOOT_S:g} s"
             raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
         except _EndedError:
             await process.end()
@@ -189,7 +189,9 @@ class TaskProcesses:
         try:
             process = await _Process.start(self._name)
         except OSError as error:
-            raise TaskProcessError(run.queue.name, run.task_id, None, f"it cannot be started: {error}") from error
+            raise TaskProcessError(
+                run.queue.name, run.task_id, None, f"the process cannot be started: {error}"
+            ) from error
         self._all.add(process)
         is_ready = False
         try:
@@ -199,7 +201,7 @@ class TaskProcesses:
             is_ready = True
         except (_EndedError, TimeoutError) as error:
             within = f" within {BOOT_S:g} s" if isinstance(error, TimeoutError) else ""
-            problem = f"it did not start{within}; see its output for the reason"
+            problem = f"the process did not start{within}; its output shows the reason"
             await process.end(0.0 if within else INTERRUPT_S)
             status = None if within else process.process.poll()
             raise TaskProcessError(run.queue.name, run.task_id, status, problem) from None
@@ -231,7 +233,7 @@ class TaskProcesses:
         """End all processes. Kill busy ones, and give idle ones time to end by themselves."""
         waiting, self._idle = self._idle, []
         for process in self._all.difference(waiting):
-            process.kill()  # a busy process: its task was returned to the queue
+            process.kill()  # the process is busy, but its task was returned to the queue
         for process in waiting:
             process.hang_up()
         await asyncio.gather(*(process.end(CLOSE_S) for process in self._all), *self._leaving)
@@ -249,7 +251,7 @@ class _EndedError(Exception):
 
 
 class _NotStartedError(Exception):
-    """Raised when a task process ended before it began the task, so that another process may run the task."""
+    """Raised when a task process ended before it began the task. Another process may then run the task."""
 
 
 class _Process:
@@ -331,7 +333,7 @@ class _Process:
 
     async def interrupt(self) -> None:
         """End the process: interrupt its function, and kill it if that is not enough. Cannot be cancelled."""
-        with contextlib.suppress(OSError, RuntimeError):  # see `send`
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError on a closed connection
             self._writer.write(frames.encode(frames.INTERRUPT))
         until = self._loop.time() + INTERRUPT_S
         has_answered = False
@@ -343,14 +345,14 @@ class _Process:
             try:
                 has_answered = has_answered or await self._answers()
                 await asyncio.sleep(_POLL_S)
-            except asyncio.CancelledError:  # a second request to end the process: kill it now
+            except asyncio.CancelledError:  # the caller was cancelled a second time, so do not wait any longer
                 self.kill()
         self.hang_up()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
     async def _answers(self) -> bool:
-        """Wait for the process's reply for a while. Return whether the function has ended."""
+        """Wait at most `_POLL_S` for a frame from the process. Return whether it reports the end of the function."""
         try:
             async with asyncio.timeout(_POLL_S):
                 kind, _ = await self.next_frame()

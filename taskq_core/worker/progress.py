@@ -1,10 +1,10 @@
 """Store what running tasks write: results, progress and cursors.
 
-A function may write from any thread, and does not wait unless it asks to. If several values of one kind are waiting,
-only the last is written. Results are written soon. Progress and cursors are written at most once per `EVERY_S`, and the
-last value is always written. All writes of a run are sequential, and its settlement waits until the last write was
-answered, so no write arrives after the settlement. The last cursor is part of the settlement. Each write is fenced: if
-the worker has lost the task, Redis changes nothing.
+A function may write from any thread. It waits only if it stores a cursor explicitly. If several values of one kind are
+waiting, only the last is written. Results are written soon. Progress and cursors are written at most once per
+`EVERY_S`, and the last value is always written. All writes of a run are sequential, and its settlement waits until the
+last write was answered, so no write arrives after the settlement. The last cursor is part of the settlement. Each write
+is fenced: if the worker has lost the task, Redis changes nothing.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ PATIENCE_S = 5.0
 EVERY_S = 1.0
 """Minimum seconds between two writes of progress or cursors of one run."""
 CHECK_S = 0.2
-"""Seconds between two checks whether a function that waits for a write has to end."""
+"""Seconds between two checks whether a run that waits for a write has to end."""
 _WHAT = {RESULT_FIELD: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class RunBuffer:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
-        """Collect cursors. The worker writes them soon, and again when it settles the run."""
+        """Buffer cursors. The worker writes them soon, and once more with the settlement of the run."""
         self.cursor = cursor
         self._put({CURSOR_FIELD: cursor})
 
@@ -158,7 +158,7 @@ class RunBuffer:
             self._is_planned = True
         try:
             self._writer.loop.call_soon_threadsafe(self._plan)
-        except RuntimeError:  # the loop is closed: the task was given back, and this function has to end
+        except RuntimeError:  # the loop is closed, so the worker has ended and requeued this task
             raise TaskInterrupted from None
 
     # --- on the event loop --------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class RunBuffer:
 
     def _finish(self) -> bool:
         with self._lock:
-            self._waiting.pop(CURSOR_FIELD, None)  # not written separately, because the settlement contains the cursor
+            self._waiting.pop(CURSOR_FIELD, None)  # the settlement contains the cursor
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True

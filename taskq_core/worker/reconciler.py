@@ -33,7 +33,7 @@ FIRST_S = 10.0
 REST = 4.0
 """Pause after each call of a pass, as a multiple of the call's duration."""
 AGAIN_S = 1.0
-"""Seconds until the next pass after a pass that stopped early, because it had too many findings."""
+"""Seconds until the next pass, if a pass stopped early because it had found too much damage."""
 LOGGED_MAX = 20
 """Maximum number of findings of one pass that are logged individually."""
 

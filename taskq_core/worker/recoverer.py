@@ -65,7 +65,7 @@ def decide(
     is_unstarted = is_last and not task.has_start_mark and not is_overrun
     error: Exception = LeaseLostError(message.queue, message.id, before_start=is_unstarted)
     if is_overrun:
-        error = TimeoutError("the time of the task is over, and its process was ended")
+        error = TimeoutError("the task ran past its timeout or deadline, and its process was killed")
     record = record_attempt(
         message.retried + 1, worker=task.owner, started_s=task.started_s, ended_s=now_s, error=error
     )
@@ -147,12 +147,12 @@ class Recoverer(QueueService):
         descriptions = {
             Verdict.RETRY: "will be retried",
             Verdict.RETRY_UNCOUNTED: "will be retried",
-            Verdict.ARCHIVE: "is archived: no attempt is left",
-            Verdict.QUARANTINE: "cannot be read and is set aside",
-            Verdict.DROP: "has no data and is dropped",
+            Verdict.ARCHIVE: "is archived, because no attempt is left",
+            Verdict.QUARANTINE: "cannot be decoded and is moved to quarantine",
+            Verdict.DROP: "has no stored data, and its id is removed",
         }
         logger.warning(
-            "a task's worker went silent; the task %s",
+            "the worker of a task no longer extends its lease; the task %s",
             descriptions[recovery.verdict],
             extra={"queue": self._queue.name, "task_id": recovery.task.task_id},
         )

@@ -1,4 +1,4 @@
-"""Send outbox rows that were not sent after their commit, because the process died or Redis was down.
+"""Send tasks that still wait in an outbox table after their commit, because the process died or Redis was down.
 
 One worker acts for each table, under a lease. If it dies, another takes over within seconds. The lease only saves
 database work: two concurrent relays neither lose nor duplicate a task, see `taskq_core.client.outbox`.
@@ -37,12 +37,12 @@ class Relay(WorkerService):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing can be done now: all waiting rows are sent, another worker acts, or the last try failed."""
+        """Whether this relay has no work now: no row waits, another worker's relay acts, or the last attempt failed."""
         return self._has_checked
 
     @property
     def table_name(self) -> str:
-        """Name of the database that contains the table."""
+        """Name of the outbox table, which is the name of its database."""
         return self._table.name
 
     @property
@@ -66,7 +66,7 @@ class Relay(WorkerService):
                 raise delivered.failure
             await self._count()
             if not delivered.stored and not delivered.refused:
-                return context.config.span("relay_every")  # no row waits, or Redis has no memory for the rows
+                return context.config.span("relay_every")  # no row is waiting, or Redis has no memory for more tasks
         return jittered(context.leader_s / 3)
 
     async def _count(self) -> None:

@@ -37,7 +37,7 @@ class ErrorReporter:
         self._call = context.new_caller(context.config.concurrency, name="an error handler")
 
     def report(self, run: Run, done: Callable[[Run], None]) -> None:
-        """Call the handlers with a run that has ended. Keep its `is_reported` True until all of them have returned.
+        """Call the handlers with a run that has ended. Its `is_reported` is True until all handlers have returned.
 
         Args:
             run: The run.
@@ -62,7 +62,7 @@ class ErrorReporter:
     ) -> None:
         current.set(context)
         if run.span is not None:
-            run.span.attach()  # current again, so that spans and logs of handlers belong to the trace of the run
+            run.span.attach()  # so that spans and logs of the handlers belong to the trace of the run
         try:
             if ended is not None:
                 try:

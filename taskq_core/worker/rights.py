@@ -13,7 +13,7 @@ from taskq_core.wire import QueueKeys
 
 
 async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None:
-    """Try the commands of the scripts on keys of each queue that do not exist.
+    """Check that the Redis user may run the commands of the scripts, on keys of each queue that do not exist.
 
     Raises:
         BrokerAuthenticationError: Redis refuses some commands. The error names them.
@@ -25,7 +25,7 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
             except BrokerAuthenticationError:
                 raise
             except BrokerError:
-                return  # Redis does not answer, so the rights are unknown: start anyway
+                return  # start anyway, because the rights are unknown while Redis does not answer
             if refused:
                 raise BrokerAuthenticationError(
                     f"{runner.endpoint.address} refused the user or password: no permissions to run "

@@ -37,7 +37,7 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     """Return when a run has to end: the earlier of timeout and deadline, or infinity.
 
     Args:
-        message: Its message.
+        message: Message of the task.
         started: Start of the run, by any clock. The result uses the same clock.
         clock_ahead_s: Redis's Unix time minus the time of that clock.
     """
@@ -46,7 +46,8 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     elif message.deadline > 0:
         ends = math.inf
     else:
-        # another client wrote neither timeout nor deadline, and an unlimited run might hang unnoticed
+        # Another client wrote neither timeout nor deadline. The default timeout applies, because a run without a limit
+        # might hang unnoticed.
         ends = started + DEFAULT_TIMEOUT_S
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 

@@ -25,7 +25,7 @@ HAND_IN_S = 10.0
 
 
 class RunCounters(WorkerService):
-    """Counts the outcomes of runs of one worker by queue and task type. Used on its event loop only.
+    """Counts the outcomes of the runs of one worker by queue and task type. Only used on the worker's event loop.
 
     Args:
         context: The worker.
@@ -55,7 +55,7 @@ class RunCounters(WorkerService):
             counted = types.get(run.name) or self._new(types, run.name)
             if outcome is not Outcome.COMPLETED:
                 is_archived = outcome is Outcome.ARCHIVED
-                # the same rule as that of the queue's counter `failed`
+                # The queue's counter `failed` follows the same rule.
                 is_failure = is_archived or outcome is Outcome.RETRIED
                 counted.failed += is_failure
                 self.failed += is_failure

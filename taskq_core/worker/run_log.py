@@ -56,10 +56,10 @@ class RunLog:
         except Exception:
             if not self._has_failed and logging.raiseExceptions:
                 self._has_failed = True
-                traceback.print_exc()  # print the error, as `logging` does for a failing handler
+                traceback.print_exc()  # as `logging` does with the error of a logging handler
 
     def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        if outcome is Outcome.LOST:  # no line here: the code that detects the loss logs it
+        if outcome is Outcome.LOST:  # the code that detects the loss has already logged it
             return
         message, error = run.message, run.failure
         level, what = logging.INFO, _ENDS.get(outcome, "task completed")
@@ -67,7 +67,7 @@ class RunLog:
             level, what = self._level(outcome), _ENDS.get(outcome, "task failed")
             if outcome is Outcome.SNOOZED:
                 what = "task failed, without using an attempt"
-        # no line here: the settler logs unknown tasks, once a minute for each type
+        # The settler logs unknown tasks, at most once a minute for each type.
         elif isinstance(run.error, UnknownTaskError):
             return
         if not logger.isEnabledFor(level):

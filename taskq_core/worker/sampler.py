@@ -54,8 +54,8 @@ class Sampler(QueueService):
         sampled_at = self._clock.monotonic()
         await self.sample()
         if not self._last_s:
-            return jittered(SOON_S)  # the queue is not registered yet; this worker is about to do that
-        # While nothing changes, one sample a minute is enough. A change ends the rest at once.
+            return jittered(SOON_S)  # this worker has not registered the queue yet
+        # While nothing changes, one sample a minute is enough. A change ends the wait at once.
         while self._is_at_rest(sampled_at) and self._clock.monotonic() - sampled_at < REST_S - SAMPLE_S:
             self._changes.clear()
             await self._changes.wait_for(SAMPLE_S)
@@ -65,7 +65,7 @@ class Sampler(QueueService):
         return self._leadership.unchanged_since <= since and not gauges.is_active
 
     async def sample(self) -> None:
-        """Store a sample, unless these ten seconds have one or the queue was removed."""
+        """Store a sample, unless the current interval of ten seconds has one or the queue was removed."""
         queue = self._queue
         counts = await self._runner.run(count_tasks(queue))
         now_s = counts.now_ns // NS_PER_S

@@ -67,7 +67,7 @@ class Settler:
         notify: `Fetcher.notify`, which the fetcher sets. Called when an outcome waits to be sent.
         release: `Fetcher.release`, which the fetcher sets.
         count: Number of outcomes that wait to be sent.
-        ended_count: Number of runs that have ended here, with any outcome.
+        ended_count: Number of runs of this worker that have ended, with any outcome.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Settler:
     def add(self, run: Run) -> None:
         """Decide the outcome of a run whose function has ended, and send it with the next batch."""
         if run.settlement is not None:
-            return  # the run was requeued while its function still ran
+            return  # the worker has already requeued this run, because its function did not end in time
         duration_s = run.duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
@@ -196,7 +196,7 @@ class Settler:
 
     def _report_lost(self, run: Run) -> None:
         """Report a run whose task another worker has taken to error handlers, unless its own failure was reported."""
-        if run.failure is None and run.context is not None:  # else the function never began
+        if run.failure is None and run.context is not None:  # without a context, the function never began
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)
@@ -268,7 +268,7 @@ class Settler:
     def answered(self, batches: Sequence[SettleBatch], answers: Sequence[Any]) -> BrokerError | None:
         """Handle the replies to batches. Return an error if a batch must be sent again."""
         failure = None
-        for batch, answer in zip(batches, answers, strict=False):  # a dequeue may have a further reply
+        for batch, answer in zip(batches, answers, strict=False):  # there may be another answer, to a dequeue
             if isinstance(answer, BrokerError):
                 failure = answer
                 self.unanswered(batch)
@@ -344,9 +344,10 @@ class Settler:
                     self._report(run)
             # Break the reference cycles, so that no garbage collection is needed.
             run.context = run.error = run.failure = run.coroutine = None
-            if running.get(run.key) is run:  # the same task may already run here again, after its lease was lost
+            # After a lost lease, a later run of the same task may already be registered under this key.
+            if running.get(run.key) is run:
                 del running[run.key]
-            if run.is_reported:  # error handlers still run: its slot becomes free when all have returned
+            if run.is_reported:  # error handlers still run, and the slot becomes free when all have returned
                 run.is_over = True
                 slots -= 1
         self.release(slots, runs[0].queue.name if runs else None)

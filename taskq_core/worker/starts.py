@@ -47,9 +47,11 @@ class Starts:
         self._settler = settler
         self._start_now = start
         self._batch: list[Run] = []
-        # runs that are being claimed or marked; a set of runs, because two may be of the same task
+        # Runs that wait for a claim or a start mark. Two of them may belong to the same task, so ids would not do.
         self._waiting: set[Run] = set()
-        self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
+        self._log_dropped = CountedLog(
+            logger, logging.ERROR, "dropped %d ids from queue %s because they have no stored message"
+        )
         self._log_foreign = CountedLog(
             logger, logging.ERROR, "%d tasks in queue %s name a unique lock of another queue; they run without a lock"
         )
@@ -71,7 +73,7 @@ class Starts:
         """
         if answer.dropped:
             self._log_dropped.add(answer.dropped, queue.name)
-        foreign_locks = 0  # messages whose unique key is not a lock of this queue
+        foreign_locks = 0  # number of messages whose unique key belongs to another queue
         waits = iter(answer.waits_s) if answer.waits_s else None
         runs: list[Run] = []
         for task_id, data in answer.tasks:
@@ -89,7 +91,7 @@ class Starts:
             runs.append(run)
             if wait_s is not None:
                 self._context.metrics.waited(queue.name, run.name, wait_s)
-            # the leases ended before the tasks could start: this process or its loop was suspended
+            # This process or its loop was suspended until the leases of these tasks had expired.
             if now >= lease_until:
                 self._settler.return_unstarted(run, now, "arrived after its lease had ended")
             elif not is_wanted:
@@ -101,7 +103,7 @@ class Starts:
         return runs
 
     def start(self, run: Run, now: float) -> None:
-        """Start a run, at once or when its limits and its start mark allow it. `now` is a monotonic time."""
+        """Start a run at once, or after its limits were checked and its start was recorded. `now` is monotonic."""
         if run.name in self.limits and HEADER not in run.message.headers:
             self._waiting.add(run)
             self._context.background.start(self._claim(run))
@@ -111,7 +113,7 @@ class Starts:
     def _set_aside(self, queue: QueueKeys, task_id: str, number: int) -> None:
         """Quarantine an unreadable task, and return its slot."""
         facts = {"queue": queue.name, "task_id": task_id}
-        logger.error("a task of queue %s cannot be read and is set aside", queue.name, extra=facts)
+        logger.error("a task of queue %s cannot be decoded and is moved to quarantine", queue.name, extra=facts)
         self._context.background.start(self._quarantine(queue, task_id, number))
 
     async def _quarantine(self, queue: QueueKeys, task_id: str, number: int) -> None:
@@ -131,7 +133,7 @@ class Starts:
 
     @property
     def specs(self) -> Mapping[str, str]:
-        """The limits of this worker's tasks in their stored form, by name of the limit."""
+        """Limits of this worker's tasks in the form that Redis stores, by the limit's name."""
         return {name: spec for limits in self.limits.values() for name, spec in limits.specs.items()}
 
     def room(self, queue: str) -> tuple[int | None, int | None]:
@@ -165,11 +167,11 @@ class Starts:
             if code == ClaimCode.RUN:
                 self._start(run, context.clock.monotonic())
             else:
-                # not started here: the task now waits for its limit, or its lease has ended
+                # The task does not start now: it waits for its limit, or its lease has ended.
                 self._settler.release(1, run.queue.name)
 
     def _limit_of(self, run: Run) -> str | None:
-        """Return the limits of a task in header form, or None if its arguments are wrong. The run then fails."""
+        """Return the limits of a task as the text of a message header. Return None if its arguments are not valid."""
         task = self._context.app.tasks[run.name]
         limits = self.limits[run.name]
         try:
@@ -191,7 +193,7 @@ class Starts:
         if message.retried < message.retry:
             self._start_now(run, now)
             return
-        if not self._batch:  # mark all runs of one dequeue together: they arrive in the same cycle of the loop
+        if not self._batch:  # mark all runs of one dequeue together, because they arrive in the same loop cycle
             asyncio.get_running_loop().call_soon(self._mark_batch)
         self._batch.append(run)
         self._waiting.add(run)

@@ -18,7 +18,7 @@ class Subscriber(WorkerService):
 
     Args:
         context: The worker.
-        handlers: Called with each message, by channel. If Redis refuses the others, only the first channel is used.
+        handlers: Called with each message, by channel. If Redis refuses the other channels, only the first is used.
     """
 
     name = "subscriber"
@@ -51,8 +51,8 @@ class PrimaryFollower(WorkerService):
 
     Args:
         context: The worker.
-        changed: Called when another server has become the primary. The old primary would hand out tasks, and would
-            forget that when it becomes a replica.
+        changed: Called when another server has become the primary. The old primary may still hand out tasks, but loses
+            the record of that when it becomes a replica.
     """
 
     name = "follower"

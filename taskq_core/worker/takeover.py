@@ -24,9 +24,9 @@ logger = logging.getLogger("taskq.worker")
 SECOND_PASS_S = 1.0
 """Seconds until the second pass over a dead worker's tasks: its last request may arrive late."""
 SUPERVISOR_S = 60.0
-"""Seconds for which a dead worker is left to its supervisor, which knows more about the cause of death."""
+"""Seconds for which only its supervisor takes back the tasks of a dead worker, because it knows the cause of death."""
 KEPT_S = 60
-"""Seconds for which a worker's record is stored beyond its lease and the grace."""
+"""Seconds for which the record of a worker stays in Redis after its lease and the recoverer's grace."""
 LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
 """Services of a queue that the dead worker may have led. Their leases are released at once."""
 

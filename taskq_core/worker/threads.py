@@ -160,12 +160,12 @@ class TaskThreads:
                 if self.is_closed:
                     return None
             self._idle.append(thread)
-            if self._inbox or self.is_closed:  # a run or the end came after the check above: do not sleep
+            if self._inbox or self.is_closed:  # check again, because a run may have arrived since the check above
                 try:
                     self._idle.remove(thread)
                     continue
                 except ValueError:
-                    pass  # another thread has woken this one: `sleep` returns at once
+                    pass  # another thread has removed and woken this one, so `sleep` returns at once
             thread.sleep()
 
     def perform(self, run: Run) -> object:
@@ -182,14 +182,14 @@ class TaskThreads:
             self._is_signalled = True
             try:
                 self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: the worker has returned running tasks to their queue
+            except RuntimeError:  # the loop is closed, so the worker has already requeued this run
                 return
-            except MemoryError:  # try again: if the end of the run is never reported, its lease is extended forever
+            except MemoryError:  # try again, because the lease of a run without a reported end is extended forever
                 self._is_signalled = False
                 sleep(0.01)
 
     def _drain(self) -> None:
-        self._is_signalled = False  # reset before the reading, so that a run that ends now signals again
+        self._is_signalled = False  # reset before the loop, so that a run that ends during it signals again
         while self._outbox:
             self._ended(self._outbox.popleft())
 
@@ -210,7 +210,7 @@ class _TaskThread(threading.Thread):
             if run is None:
                 return
             self._perform(run)
-            if self._is_abandoned:  # close the resources of this abandoned thread, because no other task will use them
+            if self._is_abandoned:  # no other task will use the resources of this thread, so close them
                 self._threads_.close_thread()
             self._threads_._finished(run)
             if self._is_abandoned:
@@ -257,19 +257,19 @@ class _TaskThread(threading.Thread):
                 run.result = self._threads_.perform(run)
             except BaseException as raised:
                 if issubclass(type(raised), MemoryError):
-                    # frees the locals of the failed function: storing the outcome needs memory
+                    # Free the local variables of the failed function, because storing the outcome needs memory.
                     traceback.clear_frames(raised.__traceback__)
                 run.error = readable(raised)
-        # an interruption that arrived in the except block above must not end this thread
+        # An interruption may arrive in the except block above, and must not end this thread.
         except TaskInterrupted as error:
             run.error = error
         while True:
             try:
                 with self._lock:
                     self._current = None
-                    if run.is_interrupted:  # an undelivered exception must not hit the next task
+                    if run.is_interrupted:  # the exception may not be raised yet, and must not hit the next task
                         assert self.ident is not None
                         clear_in_thread(self.ident)
                 return
-            except TaskInterrupted:  # an interruption that arrived only here, after the function had ended
+            except TaskInterrupted:  # the interruption was raised after the function had ended
                 continue

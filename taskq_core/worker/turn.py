@@ -22,7 +22,8 @@ class Turn:
         call: Number of the last dequeue.
         queue: Queue of the dequeue.
         asked: Number of tasks that the dequeue requested.
-        in_doubt: The dequeue until it is answered or called off, then None. Until then, Redis may hand out its tasks.
+        in_doubt: The dequeue, until Redis has answered it or it was called off; then None. While it is in doubt, Redis
+            may have handed out tasks that the worker does not know.
         is_repeat: Whether the dequeue was sent before, without a reply.
         is_off: Whether the dequeue was called off, so that its tasks go back to their queue.
         started_ns: Unix time in ns at which the last round trip began, for spans.
@@ -63,7 +64,7 @@ class Turn:
         )
 
     def call_off(self) -> Operation[Dequeued]:
-        """Return the operation that calls off the dequeue in doubt."""
+        """Return the operation that calls off the unanswered dequeue, and returns the tasks that it handed out."""
         assert self.queue is not None
         context = self.context
         return dequeue(

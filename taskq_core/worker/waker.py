@@ -74,11 +74,11 @@ class Waker(WorkerService):
         self._is_waiting = self._is_called_off = False
 
     async def work(self) -> float:
-        """Wait for a token or the safety net, and start the received tasks. Return the seconds until the next call."""
+        """Wait for a wake token and start received tasks. Return the seconds until the next call."""
         try:
             return await self._work()
         except BrokerError:
-            # A token may have been lost, so let the fetcher query the queues; its pipelines may still reach Redis.
+            # The lost connection may have received a wake token, so let the fetcher query the queues.
             self._fetcher.probe()
             raise
 
@@ -86,10 +86,10 @@ class Waker(WorkerService):
         await self._call_off_unanswered()
         await self._fetcher.wait_until_idle()
         if self._turns and not self._pipeline.is_connected:
-            await self._pipeline.run(ping())  # connect now: a write on an open connection can be called off
+            await self._pipeline.run(ping())  # connect first, because only a wait on an open connection can be ended
             return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
-        if not keys:  # this worker is at the caps of all its queues; leave the tokens to other workers
+        if not keys:  # this worker is at the caps of all its queues, so other workers should receive the tokens
             return FULL_S
         turns = self._fetcher.ask_ahead(self._turns)
         sent_at = self._clock.monotonic()
@@ -113,14 +113,13 @@ class Waker(WorkerService):
             return 0.0
         is_taken = key is not None and self._fetcher.can_take and self._fetcher.has_room(self._queues[key].name)
         if key is not None and not is_taken:
-            await self._pipeline.run(
-                notify(self._queues[key])
-            )  # this worker takes no more tasks: return the token for another worker
+            # This worker takes no more tasks, so put the token back for another worker.
+            await self._pipeline.run(notify(self._queues[key]))
         self._fetcher.probe()
         return 0.0
 
     async def _wait(self, keys: tuple[str, ...], turns: list[Turn]) -> list[Any]:
-        """Wait for a wake token. Return its key (None on timeout), and the replies to the dequeues behind the wait.
+        """Wait for a wake token. Return its key (None on timeout), and the replies to the dequeues sent with the wait.
 
         Return an empty list if the wait was called off.
         """
@@ -153,7 +152,7 @@ class Waker(WorkerService):
     async def _call_off_unanswered(self) -> None:
         """Call off dequeues that got no reply. Tasks that they handed out return to their queue.
 
-        A stopping worker tries once. Without an answer, the tasks are recovered when their leases end.
+        A stopping worker tries once. If Redis does not answer, the tasks are recovered when their leases end.
         """
         while self._in_doubt:
             turn = self._in_doubt[-1]
@@ -173,11 +172,11 @@ class Waker(WorkerService):
 
 
 def _asks_ahead(context: WorkerContext) -> bool:
-    """Return whether to send dequeues behind the wait for a wake token. If not, the fetcher's pipelines send them.
+    """Return whether to send dequeues together with the wait for a wake token. If not, the fetcher sends them later.
 
-    Queues with caps do not allow it: the end of a task lets another one start, but puts no token. In burst mode, a
-    dequeue in progress would always count as work. A cluster may redirect the wait to another node. The connections of
-    an in-memory store cannot break.
+    With caps it is not possible: the end of a task lets another task of the queue start, but puts no token. In burst
+    mode, a dequeue in progress would always count as work. A cluster may redirect the wait to another node. The
+    connections of an in-memory store cannot break.
     """
     endpoint = context.runner.endpoint
     return not (context.caps or context.config.burst or endpoint.is_cluster or endpoint.is_memory)

@@ -52,7 +52,7 @@ class WorkerWarnings(WorkerService):
         try:
             info = await self._runner.run(server_info())
         except (BrokerAuthenticationError, BrokerReplyError):
-            return  # this Redis user may not read server information; `taskq doctor` reports that
+            return  # Redis does not let this user read server information, which `taskq doctor` reports
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             self._warn_once(
@@ -66,7 +66,7 @@ class WorkerWarnings(WorkerService):
         ahead_s = self._context.clock.time() - self._context.redis_clock.time()
         if abs(ahead_s) >= SKEW_VISIBLE_S:
             direction = "ahead of" if ahead_s > 0 else "behind"
-            self._warn_once("clock-skew", "", f"this machine's clock is {abs(ahead_s):.1f} s {direction} that of Redis")
+            self._warn_once("clock-skew", "", f"this machine's clock is {abs(ahead_s):.1f} s {direction} Redis's clock")
 
     async def _check_queues(self, served: Collection[str]) -> None:
         for queue, names in self._app.task_queues().items():

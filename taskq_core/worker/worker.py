@@ -73,7 +73,7 @@ START_PATIENCE_S = 5.0
 CONNECTIONS, PREFERRED_CONNECTIONS = 16, 2
 """Maximum connections that services and running tasks share, and the number that suffices while Redis answers fast."""
 RETIRE_LOOK_S = 0.05
-"""Seconds between two checks for the last task of a worker that retires."""
+"""Seconds between two checks whether a retiring worker has ended its last task."""
 
 
 class Worker:
@@ -111,9 +111,9 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping, self._aborting = asyncio.Event(), asyncio.Event()
         self.is_retiring = False
-        self._is_built = False  # False until `_build`, which a failed start does not reach
+        self._is_built = False
         if self.config.with_scheduler:
-            from taskq_core.scheduler import Scheduler  # imported here to save memory in workers without a scheduler
+            from taskq_core.scheduler import Scheduler  # imported late to save memory in workers without a scheduler
 
             self._scheduler = Scheduler(app, clock=clock)
         self._health_server: HealthServer | None = None
@@ -121,7 +121,7 @@ class Worker:
         self.supervisor = ""
         """Name that the parent process holds, if it takes back this worker's tasks when the worker dies."""
         self.is_watched = False
-        """Whether a caller polls `report`. It then checks its health without an HTTP server, too."""
+        """Whether a caller polls `report`. If so, the worker checks its health even without an HTTP server."""
         self.on_exhausted: Callable[[str], object] = partial(logger.error, "%s. Restart this process")
         """Called with a description when functions that do not end take all slots or threads. By default, log it."""
         self.on_stop_requested: Callable[[], None] = self.stop
@@ -163,7 +163,7 @@ class Worker:
         self.on_loop(self._start_retiring)
 
     def _start_retiring(self) -> None:
-        if self._loop is None:  # not started yet, so there is no task to wait for
+        if self._loop is None:  # the worker was not started yet, so no task runs
             self.has_retired = True
             self._stopping.set()
         elif not self.is_retiring:
@@ -172,7 +172,7 @@ class Worker:
 
     async def _retire(self) -> None:
         self.pause()
-        await asyncio.sleep(RETIRE_LOOK_S)  # wait, because a dequeue in progress may still bring tasks
+        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue in progress may still bring tasks
         while not self.is_stopping and any(run.is_abandoned or not run.is_stuck for run in self.runs):  # noqa: ASYNC110 - several things
             await asyncio.sleep(RETIRE_LOOK_S)
         if not self.is_stopping:
@@ -235,7 +235,7 @@ class Worker:
         if self._loop is None:
             call()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has stopped
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, because the worker has stopped
                 self._loop.call_soon_threadsafe(call)
 
     @property
@@ -250,7 +250,7 @@ class Worker:
 
     @property
     def ended_count(self) -> int:
-        """Number of tasks that have ended here, with any outcome."""
+        """Number of tasks that have ended on this worker, with any outcome."""
         return self._settler.ended_count if self._is_built else 0
 
     @property
@@ -260,7 +260,7 @@ class Worker:
 
     @property
     def repairs(self) -> Mapping[FindingKind, int]:
-        """Number of repairs of damage by this worker, by kind. It should stay at zero."""
+        """Number of repairs of damaged data by this worker, by kind. All numbers should stay at zero."""
         if not self._is_built:
             return {}
         return sum((each.repairs for each in self._services.of(Reconciler)), Counter[FindingKind]())
@@ -284,10 +284,10 @@ class Worker:
     async def arun(self) -> int:
         """Run until stopped, on the current event loop, without signal handlers. Return the same codes as `run`."""
         if self._loop is not None:
-            raise RuntimeError(f"a worker runs once; this one is {self.status}")
+            raise RuntimeError(f"a worker can run only once, and this worker is already {self.status}")
         self._loop = asyncio.get_running_loop()
         endpoint = self.app.runtime.endpoint
-        # in a cluster, requests to a dead node would hold the few preferred connections
+        # In a cluster, requests to a dead node would occupy the few preferred connections.
         preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS
         runner = AsyncRunner(endpoint, max_connections=CONNECTIONS, preferred=preferred)
         self._context = WorkerContext(
@@ -365,7 +365,7 @@ class Worker:
             call_guarded(self._context.listener.started, self)
             await self._stopping.wait()
             await self._end_runs()
-        except asyncio.CancelledError:  # the caller has cancelled this coroutine: end the worker now
+        except asyncio.CancelledError:  # the caller has cancelled this coroutine, so do not wait for tasks
             self._aborting.set()
             await to_the_end(self._end_runs())
             raise
@@ -378,14 +378,14 @@ class Worker:
                 await to_the_end(self._close(pipelines))
             finally:
                 self._starts.flush_logs()
-                self._keepalive.request_stop()  # else its thread would go on to write the presence of an ended worker
-                logger.info("stopped: %d tasks ended here", self.ended_count)
+                self._keepalive.request_stop()
+                logger.info("stopped: %d tasks have ended on this worker", self.ended_count)
 
     def _build(self, state: Mapping[str, Any]) -> None:
         context = self._context
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
         takeovers = new_takeovers(context, self._socket_name, supervisor=self.supervisor)
-        # A takeover releases the leases of a dead worker, which would last for seconds otherwise.
+        # Try to lead only after the takeovers: they release the leases of a dead worker, which last for seconds.
         services = self._services = Services(context, after=[each.has_checked for each in takeovers])
         dispatcher = Dispatcher(context, services.leaderships)
         counters = self._counters = RunCounters(context)

@@ -21,7 +21,7 @@ class Recoveries(logging.Handler):
         self._ledger = ledger
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg.startswith("a task's worker went silent"):
+        if record.msg.startswith("the worker of a task no longer extends its lease"):
             self._ledger.write("recovered", id=getattr(record, "task_id", ""))
         elif record.msg == "task %s %s; it returns to its queue":
             self._ledger.write("given back", id=getattr(record, "task_id", ""))

@@ -126,7 +126,7 @@ class TaskProcess:
                     self._interrupt()
                 else:
                     self._inbox.put((kind, content))
-        if self._is_running:  # the worker has ended, so nobody would receive the outcome of the running task
+        if self._is_running:  # the worker has ended and cannot receive the outcome of the running task
             os._exit(1)
         self._inbox.put(None)
 
@@ -135,7 +135,7 @@ class TaskProcess:
     def _run(self, facts: Mapping[str, Any], data: bytes) -> None:
         self._was_interrupted = False
         started = self._guarded(partial(self._load, facts["module"]))
-        if self._was_interrupted and started[0] == frames.STARTED:  # the module has caught the interruption
+        if self._was_interrupted and started[0] == frames.STARTED:  # code of the module has caught the exception
             started = frames.FAILURE, encode_failure(TaskInterrupted())
         self.send(*started)
         if started[0] == frames.FAILURE:
@@ -199,7 +199,7 @@ class TaskProcess:
 
 
 class _ProgressSender:
-    """Sends what a running task writes to the worker, which stores it. It does not support cursors.
+    """Sends progress and results of a running task to the worker, which stores them. It does not support cursors.
 
     A thread that a function leaves behind may write after its task has ended. These writes are dropped here. The worker
     drops writes of a forked process that a function leaves behind, by the run's number.
@@ -305,7 +305,7 @@ def _context(facts: Mapping[str, Any], message: TaskMessage, sender: _ProgressSe
 
 
 def _connect(app: TaskQ, broker: Mapping[str, Any]) -> None:
-    """Make an application use the worker's broker, whatever its code configures."""
+    """Make an application use the worker's broker instead of the broker that its code configures."""
     if not broker:
         return
     url: Any = Address(**_hashable(broker["address"])) if "address" in broker else broker["url"]
@@ -339,12 +339,12 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve the worker that started this process."""
+    """Run tasks for the worker that started this process."""
     parent, descriptor, *names = map(int, sys.argv[1:])
     _die_with(parent)
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(True)
-    for each in (descriptor, *names):  # not inherited: child processes of tasks must not hold the worker's socket name
+    for each in (descriptor, *names):  # child processes of tasks must not inherit the sockets of the worker
         os.set_inheritable(each, False)
     process = TaskProcess(connection)
     signals.handle(process.on_signal)

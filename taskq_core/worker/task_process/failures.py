@@ -40,12 +40,12 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         after: Any = error.after
         facts["after"] = after.total_seconds() if isinstance(after, timedelta) else after
         if facts["after"] is not None and not isinstance(facts["after"], int | float):
-            # `after` is not a duration: send its text, and the worker reports the mistake
+            # `after` is not a duration. Send it as text, so that the worker reports the mistake.
             facts["after"] = text_of(after)[:80]
     if isinstance(error, SkipRetry):
         facts["reason"] = text_of(error.reason)
     if isinstance(error, BaseExceptionGroup) and deepest:
-        # without tracebacks of members, because that of the group contains them
+        # Leave out the tracebacks of the members, because the traceback of the group contains them.
         members = error.exceptions[:_MEMBERS_MOST]
         facts["members"] = [{**_facts(each, deepest - 1), "traceback": ""} for each in members]
         facts["message"] = text_of(error.message)
@@ -59,7 +59,7 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
 
 
 def decode_failure(data: bytes) -> BaseException:
-    """Return the exception that `encode_failure` wrote. Never raises, whatever the exception's class does."""
+    """Return the exception that `encode_failure` wrote. Never raises, even if code of the exception's class fails."""
     facts = json.loads(data)
     try:
         return readable(_rebuilt(facts))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-if sys.platform == "win32":  # Windows has no task processes
+if sys.platform == "win32":  # not available on Windows, which has no task processes
 
     @contextlib.contextmanager
     def held_back() -> Iterator[None]:
@@ -18,7 +18,7 @@ else:
 
     @contextlib.contextmanager
     def held_back() -> Iterator[None]:
-        """Block these signals while a process starts. It inherits the mask, and unblocks them once it has a handler."""
+        """Block signals while a process starts. It inherits the signal mask, and unblocks them when it has handlers."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         try:
             yield
@@ -26,7 +26,7 @@ else:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def handle(handler: Callable[[int, FrameType | None], None]) -> None:
-        """Handle these signals from now on. They are not ignored, because children of tasks would inherit that."""
+        """Set a handler for these signals. It does not ignore them, because child processes would inherit that."""
         for number in _HELD:
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

@@ -505,8 +505,8 @@ async def test_a_module_that_is_not_there_in_time_fails_the_attempt(
         await until(lambda: state_of(redis_server, queue, handle.id) == "archived")  # noqa: B023 - at once
         texts.append(stored(redis_server, queue, handle.id).error_msg)
 
-    assert "it did not import tests.processes.worker.slow_tasks within 0.01 s" in texts[0]
-    assert "it did not start within 0.01 s" in texts[1]
+    assert "the process did not import tests.processes.worker.slow_tasks within 0.01 s" in texts[0]
+    assert "the process did not start within 0.01 s" in texts[1]
     await until(lambda: not is_alive(pid))
 
 

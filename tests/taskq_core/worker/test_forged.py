@@ -120,6 +120,6 @@ async def test_a_hundred_thousand_ids_without_a_task(
 
     assert worker._fetcher.dropped == count
     assert asked <= 150
-    lines = [each.getMessage() for each in caplog.records if "had no message" in each.getMessage()]
+    lines = [each.getMessage() for each in caplog.records if "have no stored message" in each.getMessage()]
     assert len(lines) <= 2
-    assert sum(int(line.split()[0]) for line in lines) == count
+    assert sum(int(line.split()[1]) for line in lines) == count

@@ -221,7 +221,7 @@ async def test_a_worker_that_stops_says_what_it_waits_for(
         f"stopping: waiting up to 9s for 1 running tasks: {tasks}",
         f"stopping: waiting up to 4s for 1 running tasks: {tasks}",
         f"stopping: 1 tasks still run and go back to their queue: {tasks}",
-        "stopped: 1 tasks ended here",
+        "stopped: 1 tasks have ended on this worker",
     ]
     assert len(lines) == len(expected)
     assert all(re.fullmatch(form, line) for form, line in zip(expected, lines, strict=True)), lines

@@ -115,7 +115,7 @@ async def test_clocks_that_differ_are_told_of_once(
     await adviser.work()
     await runner.aclose()
 
-    assert told(caplog, "clock-skew") == [f"this machine's clock is {words} that of Redis [clock-skew]"]
+    assert told(caplog, "clock-skew") == [f"this machine's clock is {words} Redis's clock [clock-skew]"]
 
 
 async def test_where_all_is_well_nothing_is_said(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,10 +60,10 @@ async def test_a_worker_runs_once(start: Runner) -> None:
     """A second run is refused, also after the first has ended."""
     worker = await start()
 
-    with pytest.raises(RuntimeError, match="a worker runs once; this one is active"):
+    with pytest.raises(RuntimeError, match="a worker can run only once, and this worker is already active"):
         await worker.arun()
     assert await start.stop(worker) == 0
-    with pytest.raises(RuntimeError, match="a worker runs once; this one is closed"):
+    with pytest.raises(RuntimeError, match="a worker can run only once, and this worker is already closed"):
         await worker.arun()
 
 
