@@ -36,17 +36,17 @@ class DaemonThreads(ThreadPoolExecutor):
         future: Future[T] = Future()
         with self._lock:
             if self._is_shut:
-                raise RuntimeError("these threads were shut down, and take no more calls")
+                raise RuntimeError("these threads were shut down and accept no further calls")
             self._open.add(future)
             future.add_done_callback(self._open.discard)
-            # Put the call into the queue before the start of a thread, which then finds it.
+            # Put the call into the queue before the start of a thread, so that the new thread finds it.
             self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))
             # Start several threads if earlier calls got none, because the system had no more threads.
             while self._count < min(len(self._open), self._max_workers):
                 try:
                     threading.Thread(target=self._serve, name=f"asyncio_{self._count}", daemon=True).start()
                     self._count += 1
-                except RuntimeError:  # the system has no more threads, so the call waits for an existing thread
+                except RuntimeError:  # the system starts no more threads, so the call waits for an existing thread
                     if not self._count:
                         future.cancel()
                         raise

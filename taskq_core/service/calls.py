@@ -22,7 +22,7 @@ ENDING_S = 0.5
 
 
 class HangError(TimeoutError):
-    """A call did not end in time, and its caller has stopped waiting."""
+    """A call of a user function did not end in time, and the worker no longer waits for it."""
 
 
 class Caller:
@@ -72,7 +72,7 @@ class Caller:
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         if len(self._hanging) >= self._size:
-            problem = f"{self._size} earlier calls of {self._name} hang, and there are no more threads"
+            problem = f"{self._size} earlier calls of {self._name} hang and occupy all threads"
             if self._on_exhausted is not None:
                 self._on_exhausted(problem)
             raise HangError(problem)
@@ -99,7 +99,7 @@ class _Job:
 
     def __init__(self, call: Callable[[], Any], hanging: "set[_Job]") -> None:
         self._call = call
-        self._hanging = hanging  # jobs of the `Caller` that were interrupted and have not ended
+        self._hanging = hanging  # calls that were interrupted and have not ended
         self._lock = threading.Lock()
         self._thread_id: int | None = None  # the thread that runs the function; None before and after the run
 
@@ -112,14 +112,15 @@ class _Job:
                 result = self._call()
             except BaseException as error:
                 failure = error
-        except TaskInterrupted as error:  # raised in the `except` above, after the function had failed
+        except TaskInterrupted as error:  # the interruption arrived in the `except` block above
             failure = error
         while True:
             try:
                 with self._lock:
                     self._thread_id = None  # from now on, `interrupt` raises nothing
                     if self in self._hanging:
-                        # Cancel an interruption that was not raised yet. It would hit the next call of this thread.
+                        # Cancel an interruption that was not raised yet, because it would hit the next call of this
+                        # thread.
                         clear_in_thread(threading.get_ident())
                 break
             except TaskInterrupted:

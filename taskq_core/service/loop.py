@@ -34,7 +34,7 @@ class Service:
         raise NotImplementedError
 
     async def resign(self) -> None:
-        """Give up leases in Redis, so that another process can take over at once. Called after the last pass.
+        """Give up leases in Redis, so that another process can take over at once. Called after the last `work`.
 
         Raises:
             BrokerError: Redis refused or could not be reached.
@@ -87,5 +87,5 @@ def _backoff(failures: int) -> float:
 
 
 def jittered(seconds: float) -> float:
-    """Vary a time randomly by up to 20 %, so that workers that started together do not act at the same time."""
+    """Return a time that differs randomly by up to 20 %, so that processes that started together act at other times."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret

@@ -67,7 +67,7 @@ def names_this_machine(host: str) -> bool:
         return False
     address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     try:
-        # An IPv6 address must be in brackets, and nothing else may be.
+        # Only an IPv6 address may and must be in brackets.
         return name.lower() == "localhost" or ((":" in address) == (address != name) and is_loopback(address))
     except ValueError:
         return False

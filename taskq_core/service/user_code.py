@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Work = TypeVar("Work", bound=asyncio.Task[Any])
 
-_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # the C descriptor, which runs no property of a subclass
-_NAME: Any = vars(type)["__name__"]  # the C descriptor, which runs no property of a metaclass
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # this descriptor runs no code of a subclass
+_NAME: Any = vars(type)["__name__"]  # this descriptor runs no code of a metaclass
 UNREADABLE = "(its text cannot be read)"
 """Text of an object whose `__str__` fails."""
 
@@ -37,7 +37,7 @@ def class_name(kind: type) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and the text of an exception, as stored with a task. Never raises."""
+    """Return the class and the text of an exception in the form that is stored with a task. Never raises."""
     text = text_of(error)
     name = class_name(type(error))
     return f"{name}: {text}" if text else name
@@ -63,7 +63,7 @@ def readable(error: BaseException) -> BaseException:
 
 
 def _read_all(error: BaseException) -> None:
-    """Read every attribute that handlers and loggers read of an exception, its causes and its members."""
+    """Read every attribute of an exception, its causes and its members that handlers and loggers will read."""
     left, found = [error], {id(error)}
     while left:
         each = left.pop()
@@ -129,7 +129,7 @@ def is_cancelled() -> bool:
 
 
 def cancellations() -> int:
-    """Return how often the running asyncio task was cancelled. If the number grows during an await, it has to end."""
+    """Return how often the running asyncio task was cancelled. If the number grows in an await, the task has to end."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 

@@ -1,7 +1,6 @@
-"""Messages between a supervisor and its processes: lines of JSON over a pair of sockets.
+"""Messages between a supervisor and its worker processes: lines of JSON over a pair of sockets.
 
-When the connection closes, the supervisor knows that the process has ended, and a process knows that its supervisor
-has ended, however it was killed.
+When one side ends, even if it was killed, the connection closes and the other side notices.
 
 From a process                              From the supervisor
   hello    its identity, before it works      stop     stop gracefully, as SIGTERM
@@ -29,7 +28,7 @@ VARIABLE = "_TASKQ_SUPERVISED"
 NAME_VARIABLE = "_TASKQ_SUPERVISOR_NAME"
 """Environment variable with the name that the supervisor holds; see `taskq_core.worker.liveness`."""
 LONGEST_LINE = 1 << 20
-"""Maximum length of a line, in bytes."""
+"""Maximum length of a message line, in bytes."""
 
 HELLO, READY, REPORT, CLOSING, LEAVE = "hello", "ready", "report", "closing", "leave"
 STOP, ABORT, PAUSE, RETIRE = "stop", "abort", "pause", "retire"
@@ -41,7 +40,7 @@ def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the kind and the fields of a line; an invalid line has the kind ""."""
+    """Return the kind and the fields of a message. The kind of an invalid message is ""."""
     try:
         fields = json.loads(line)
         return str(fields.pop("word")), fields
@@ -50,7 +49,7 @@ def decode(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 class Channel:
-    """A process's end of the channel. One thread reads, any thread may send. Neither waits for a stopped supervisor.
+    """A worker process's end of the channel. One thread reads, any thread may send. Neither hangs with its supervisor.
 
     Args:
         descriptor: File descriptor of the socket. Child processes do not inherit it.
@@ -68,7 +67,7 @@ class Channel:
 
         Args:
             kind: The kind of message.
-            within_s: Maximum wait if the supervisor does not read. The rest is then sent with the next message.
+            within_s: Maximum wait if the supervisor does not read. Remaining bytes are then sent with the next message.
             fields: The content.
         """
         with self._lock:

@@ -1,4 +1,4 @@
-"""A worker process from the view of its supervisor: its place, start, messages, health and end."""
+"""Worker processes as their supervisor sees them: how they start, report their health, and end."""
 
 import contextlib
 import math
@@ -13,44 +13,44 @@ from taskq_core.supervisor import channel
 from taskq_core.supervisor.config import Pause
 
 STALE_S = 10.0
-"""Age of the last report above which a process does not count as healthy."""
+"""Seconds since its last report after which a process does not count as healthy."""
 
 
 class Stage(StrEnum):
     """Stage in the life of a worker process."""
 
     LOADING = "loading"
-    """It imports its code, and does not read messages yet."""
+    """The process imports its code, and does not read messages yet."""
     STARTING = "starting"
-    """Its worker starts and takes no tasks yet."""
+    """Its worker is starting, and does not take tasks yet."""
     WORKING = "working"
-    """It takes tasks."""
+    """Its worker takes tasks."""
     RETIRING = "retiring"
-    """A successor works; it finishes its running tasks."""
+    """The process finishes its running tasks, because its successor takes the new ones."""
     STOPPING = "stopping"
-    """It was asked to stop, or ends by itself."""
+    """The process was asked to stop, or has announced its end."""
 
 
 class Child:
     """A worker process. Times are monotonic seconds.
 
     Args:
-        place: Number of its place among the processes, from 1.
-        command: Its command line.
-        environment: Its environment.
+        place: Number of the process, from 1. Its successor has the same number.
+        command: Command line of the process.
+        environment: Environment variables of the process.
         now: The current time.
 
     Attributes:
-        stage: Its stage.
-        since: Time of the start.
-        start_by: Time at which it is killed if it takes no tasks yet.
-        working_since: Time since when it takes tasks, None before.
+        stage: Stage in the life of the process.
+        since: Time of its start.
+        start_by: Time at which the supervisor kills it if it does not take tasks by then.
+        working_since: Time since which it takes tasks, None before.
         last_message_at: Time of its last message.
-        kill_at: Time at which it is killed if it still runs.
+        kill_at: Time at which the supervisor kills it if it still runs.
         killed_at: Time at which it was killed, None before.
         end_requested: Whether it was asked to end.
         has_closed: Whether it announced its end.
-        identity: Its identity: token, server_id, host, queues.
+        identity: Facts about its worker: token, server_id, host, queues.
         health: Its last reported health: whether it is ready, and the body of `/readyz`.
         tasks: Number of tasks that have ended in it.
         memory: Its memory in bytes.
@@ -58,14 +58,14 @@ class Child:
         overran: Queue and id of the overdue runs for which it was killed.
 
     Raises:
-        OSError: It cannot be started.
+        OSError: The process cannot be started.
     """
 
     def __init__(self, place: int, command: Sequence[str], environment: Mapping[str, str], now: float) -> None:
         self.place = place
         ours, theirs = socket.socketpair()
         with theirs:
-            # blocked until the process has its own SIGHUP handler, because the default action would kill it
+            # The process inherits the blocked SIGHUP, which would kill it before it has set a handler.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -73,7 +73,7 @@ class Child:
                     env={**environment, channel.VARIABLE: str(theirs.fileno())},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    # so that signals of a terminal reach only the supervisor, which forwards them
+                    # The terminal's signals then reach only the supervisor, which forwards them.
                     start_new_session=True,
                 )
             except OSError:
@@ -100,7 +100,7 @@ class Child:
         self.overran: list[tuple[str, str]] = []
 
     def receive(self) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-        """Return the new messages of the process, as kinds with fields, and whether more may follow."""
+        """Return the kinds and fields of new messages of the process, and whether the connection is still open."""
         try:
             data = self.socket.recv(65_536)
         except BlockingIOError:
@@ -126,14 +126,14 @@ class Child:
         self.end_requested = True
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         if self.stage is Stage.LOADING:
-            self._signal(signal.SIGTERM)  # while it loads, the process reads no messages and runs no task
+            self._signal(signal.SIGTERM)  # a process that imports its code reads no messages, and runs no task yet
         self.send(channel.ABORT if at_once else channel.STOP)
         self.stage = Stage.STOPPING
 
     def retire(self) -> None:
-        """Ask the process to finish its tasks and end, because a successor works.
+        """Ask the process to finish its tasks and end, because its successor takes new tasks.
 
-        Task timeouts limit how long it takes.
+        The timeouts of its tasks limit how long that takes.
         """
         self.end_requested = True
         self.send(channel.RETIRE)
@@ -171,7 +171,7 @@ class Child:
         return self.stage is Stage.WORKING and self.health[0] and now - self.last_message_at < STALE_S
 
     def document(self, now: float) -> dict[str, Any]:
-        """Return the state of the process for the health endpoint."""
+        """Return the state of the process in the form of the health endpoint."""
         _, body = self.health
         return {
             "place": self.place,
@@ -188,7 +188,7 @@ class Child:
 
 
 class Place:
-    """A place for one worker process: its process, and its successor during a replacement.
+    """One of the `processes` of a supervisor: the current worker process, and its successor during a replacement.
 
     Attributes:
         number: Its number, from 1.
@@ -197,8 +197,8 @@ class Place:
         replace_reason: Why the process must be replaced, "" if not.
         next_at: Monotonic second before which no process is started.
         pause: Computes the pause after a death.
-        is_done: Whether the work is done, in burst mode.
-        restarts: Number of processes that died and were replaced.
+        is_done: Whether the process ended in burst mode because no work was left.
+        restarts: Number of processes of this place that died and were replaced.
     """
 
     def __init__(self, number: int) -> None:

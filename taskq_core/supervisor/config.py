@@ -7,19 +7,19 @@ from taskq_core.settings import AUTO, PROCESSES_MAX, Duration, check_health_addr
 from taskq_core.supervisor.cores import usable_cores
 
 TICK_S = 1.0
-"""Seconds between two checks of the supervisor, besides those after an event."""
+"""Seconds between two regular checks of the supervisor. It also checks after each event, such as a signal."""
 HAND_BACK_S = 5.0
 """Maximum time for returning the tasks of the last processes, before the supervisor ends."""
 FIRST_PAUSE_S = 1.0
-"""Pause before the next process after two deaths in a row. It doubles with each further death."""
+"""Seconds until the next start after two consecutive deaths of a process. Doubles with each further death."""
 LONGEST_PAUSE_S = 60.0
-"""Longest pause before the next process."""
+"""Maximum seconds until the next start after the death of a process."""
 STEADY_S = 60.0
-"""Lifetime in seconds after which a death counts as the first again."""
+"""Seconds of work after which a death counts as the first one again."""
 START_TRIES = 3
-"""Failed starts at each place after which the supervisor gives up, if no process ever worked."""
+"""Number of failed starts of each process after which the supervisor gives up, if no process has ever worked."""
 MEMBER_SHARE = 0.8
-"""Fraction of the final telemetry timeout for worker processes. The rest is for their supervisor."""
+"""Fraction of the time to send the last telemetry that worker processes may use. The rest is for their supervisor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class SupervisorConfig:
     loading: Duration = 300.0
     """Maximum seconds for importing the code. After that, the process is killed."""
     starting: Duration = 300.0
-    """Maximum seconds from the import until it takes tasks, because a lifespan may hang. After that, it is killed."""
+    """Maximum seconds from the import until a process takes tasks: a lifespan may hang. After that, it is killed."""
     burst: bool = False
     """Burst mode: a process that ends by itself has finished its work, and is not replaced."""
     health_host: str = "127.0.0.1"
@@ -75,14 +75,14 @@ def process_count(processes: int | str) -> int:
 
 
 class Pause:
-    """The pause before a process that died is replaced. The first death has none."""
+    """Computes the pause before a process that died is replaced. After the first death, there is no pause."""
 
     def __init__(self) -> None:
         self.deaths = 0
         """Number of deaths in a row."""
 
     def after(self, lived_s: float) -> float:
-        """Return the pause in seconds after a process with this lifetime."""
+        """Return the pause in seconds after the death of a process that worked for `lived_s` seconds."""
         self.deaths = 1 if lived_s >= STEADY_S else self.deaths + 1
         if self.deaths == 1:
             return 0.0
@@ -116,10 +116,10 @@ class Limits:
     def reached(self, tasks: int, memory: int) -> str:
         """Return why a process must be replaced, "" if not.
 
-        Memory does not count before the first task: the successor would use as much.
+        The memory does not count before the first task has ended, because a new process would use as much.
         """
         if self.tasks is not None and tasks >= self.tasks:
-            return f"it has run {tasks} tasks"
+            return f"the process has run {tasks} tasks"
         if self.memory is not None and memory > self.memory and tasks:
-            return f"it uses {memory / 1e6:.0f} MB of memory"
+            return f"the process uses {memory / 1e6:.0f} MB of memory"
         return ""

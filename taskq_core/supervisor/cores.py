@@ -1,7 +1,7 @@
-"""Number of usable cores: limited by CPU affinity and by the CPU quota of control groups.
+"""Count the cores that this process may use, which CPU affinity and control groups (containers) limit.
 
-The quota is in `cpu.max`, or in version 1 in `cpu.cfs_quota_us` and `cpu.cfs_period_us`. Parent groups limit their
-children.
+The quota of a control group is in `cpu.max`, or in version 1 in `cpu.cfs_quota_us` and `cpu.cfs_period_us`. Parent
+groups limit their children.
 """
 
 import math
@@ -23,7 +23,7 @@ def usable_cores() -> int:
 
 
 def _granted() -> Iterator[int]:
-    """Yield the quota of each control group of this process, in cores, rounded up."""
+    """Yield the CPU quota of each control group of this process, as a number of cores, rounded up."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:

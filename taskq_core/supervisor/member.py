@@ -30,13 +30,13 @@ logger = logging.getLogger("taskq.supervisor")
 REPORT_EVERY_S = 1.0
 """Seconds between two reports."""
 READY_AFTER_S = 3.0
-"""Seconds after which a worker that takes tasks counts as ready, even if it is not healthy."""
+"""Seconds after which a worker that takes tasks counts as started, even if it is not healthy."""
 CLOSING_S = 1.0
-"""Maximum wait for a supervisor that does not read the last message."""
+"""Maximum seconds to wait until the supervisor reads the last message of this process."""
 _START_CHECK_EVERY_S = 0.05
 """Seconds between two checks whether the worker has started."""
 _WATCHDOG_MARGIN_S = 15.0
-"""Seconds by which the watchdog is later than the supervisor."""
+"""Seconds that the watchdog waits longer than the supervisor before it ends this process."""
 _STATM = Path("/proc/self/statm")
 
 
@@ -57,7 +57,10 @@ class Member:
 
     @classmethod
     def from_environment(cls) -> "Member | None":
-        """Return this process as a member, or None if it has no supervisor. Its child processes get None."""
+        """Return the member that the environment describes, or None if this process has no supervisor.
+
+        Remove the description from the environment, because child processes of this process have no supervisor.
+        """
         text, supervisor = os.environ.pop(channel.VARIABLE, ""), os.environ.pop(channel.NAME_VARIABLE, "")
         return cls(int(text), supervisor) if text.isdigit() else None
 
@@ -114,7 +117,7 @@ class Member:
     def _request_replacement(self, problem: str) -> None:
         """Request a replacement of this process, because only its end stops abandoned functions.
 
-        It works until then.
+        The process takes tasks until its successor is ready.
         """
         self._replace_reason = problem
 
@@ -125,9 +128,9 @@ class Member:
             is_ready = pause_s < REPORT_EVERY_S and self._is_ready(worker)
             try:
                 self._report(worker, limits)
-            except Exception:  # go on: without further reports, the supervisor would kill the process
+            except Exception:  # continue, because the supervisor kills a process that sends no reports
                 logger.exception("a report to the supervisor failed")
-            if is_ready:  # sent after the report, so that the supervisor knows the process's health first
+            if is_ready:  # the message `ready` follows the report, from which the supervisor knows the health
                 pause_s = REPORT_EVERY_S
                 self._channel.send(channel.READY)
 
@@ -155,7 +158,7 @@ class Member:
 
 
 def resident_memory() -> int:
-    """Return the memory of this process in bytes; if the system does not report it, the peak memory."""
+    """Return the resident memory of this process in bytes, or its peak if the system reports only that."""
     try:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):

@@ -1,6 +1,6 @@
-"""Return the tasks of dead processes to their queues, and find overdue tasks of silent ones.
+"""Return the tasks of dead worker processes to their queues, and find overdue tasks of processes that do not respond.
 
-The connection is opened when the first process has ended.
+The supervisor connects to Redis only after the first process has ended.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from taskq_core.worker.executor import STUCK_S
 logger = logging.getLogger("taskq.supervisor")
 
 SECOND_PASS_S = 1.0
-"""Seconds until the second check of a dead process."""
+"""Seconds until the tasks of a dead process are returned a second time."""
 _PAUSE_S = 0.5
-"""Pause in seconds after the first failed attempt; it grows by as much with each further one."""
+"""Seconds until the next attempt after the first failure. Each further failure adds as many seconds."""
 _LONGEST_PAUSE_S = 5.0
-"""Longest pause in seconds between two attempts."""
+"""Maximum seconds between two attempts."""
 
 
 class Returns:
@@ -42,10 +42,10 @@ class Returns:
 
         Args:
             child: The process.
-            patience_s: Maximum time for retries while Redis does not answer. Then the leases expire.
+            patience_s: Seconds for which to retry while Redis does not answer. Later, the leases have expired anyway.
         """
         failures, until = 0, time.monotonic() + patience_s
-        # the last request of a killed process may still reach Redis, so look twice
+        # Return tasks twice, because the last request of a killed process may still arrive and dequeue tasks.
         pauses = [0.0] if child.ends_in_order else [0.0, SECOND_PASS_S]
         while pauses:
             await asyncio.sleep(pauses[0])
@@ -56,7 +56,11 @@ class Returns:
                 failures += 1
                 name = f"process {child.place} (pid {child.pid})"
                 if time.monotonic() > until:
-                    logger.error("tasks of %s cannot be returned, and wait for their leases to expire: %s", name, error)
+                    logger.error(
+                        "tasks of %s cannot be returned now, and run again when their leases have expired: %s",
+                        name,
+                        error,
+                    )
                     return
                 if failures == 1:
                     logger.warning("tasks of %s cannot be returned yet: %s; trying again", name, error)
@@ -66,16 +70,16 @@ class Returns:
         runner, queues = await self._runner_and_queues(child)
         token = str(child.identity["token"])
         if count := await hand_back.hand_back(runner, queues, token, self._app, overran=child.overran):
-            logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
+            logger.info("%d tasks of process %d (pid %d) were returned to their queues", count, child.place, child.pid)
         await self._remove_presence(child)
 
     async def list_overrun(self, child: Child) -> list[tuple[str, str]]:
-        """Return queue and id of the overdue tasks of a process; nothing while Redis does not answer."""
+        """Return queue and id of the overdue tasks of a process. Return an empty list if Redis does not answer."""
         try:
             runner, queues = await self._runner_and_queues(child)
             return await hand_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
-            return []  # the supervisor asks again, and finally kills the process for its silence
+            return []  # the supervisor tries again later, and finally kills a process that sends no messages
 
     async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
         runtime = self._app.runtime

@@ -36,9 +36,9 @@ from taskq_core.worker.process import has_terminal
 logger = logging.getLogger("taskq.supervisor")
 
 UNKILLABLE_S = 10.0
-"""Seconds after which the supervisor gives up on a killed process, for example in uninterruptible I/O."""
+"""Seconds after which the supervisor no longer waits for a killed process, for example in uninterruptible I/O."""
 LATE_S = 5.0
-"""Delay of a check above which the supervisor itself was stopped."""
+"""Seconds by which a regular check must be late to show that the supervisor itself was suspended."""
 SILENT_S = 5.0
 """Seconds of silence after which a process with an overdue task is killed."""
 
@@ -50,7 +50,7 @@ class Supervisor:
         app: The queue application, to return tasks.
         config: The configuration.
         command: Command line of a process.
-        write_line: Writes a line to the user.
+        write_line: Writes a line to the user's terminal.
 
     Raises:
         ConfigurationError: The system has no signals.
@@ -93,7 +93,7 @@ class Supervisor:
         Returns:
             0 if it was stopped, or the work is done in burst mode; 1 if no process ever worked.
         """
-        # while the supervisor holds this name, other workers leave the tasks of its dead processes to it
+        # While the supervisor holds this name, other workers do not take back the tasks of its dead processes.
         name = hold(self._name)
         try:
             return asyncio.run(self._live())
@@ -125,7 +125,7 @@ class Supervisor:
                     self._wake.clear()
                 await self._background.close(HAND_BACK_S)
         finally:
-            for child in self._children:  # processes are left only after an error in the loop above
+            for child in self._children:  # processes still run only if the loop above has failed
                 child.kill(time.monotonic())
                 self._loop.remove_reader(child.socket)
             await self._background.close(0.0)
@@ -148,7 +148,7 @@ class Supervisor:
             self.stop()
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Ask all processes to stop, and start no more. Call it on the event loop."""
+        """Ask all processes to stop, and start no new processes. Call this on the event loop."""
         self._is_stopping = True
         self._is_aborting = at_once
         kill_at = time.monotonic() + self.config.span("aborting" if at_once else "ending")
@@ -159,10 +159,10 @@ class Supervisor:
     def _on_pause(self) -> None:
         if self._is_stopping:
             return
-        logger.info("no new tasks are taken")
+        logger.info("paused: no new tasks are taken")
         self._is_paused = True
         if self._rolled is not None:
-            self._rolled.replace_reason = ""  # cancel the rolling restart: no successor must start
+            self._rolled.replace_reason = ""  # cancels the rolling restart, so that no successor starts
         self._rolled = None
         self._rolling.clear()
         for place in self._places:
@@ -170,7 +170,7 @@ class Supervisor:
                 self._cancel_successor(place)
             if place.current is not None and place.current.stage in (Stage.LOADING, Stage.STARTING):
                 place.current.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
-                place.current = None  # stopped and not paused: it would take tasks before it reads the message
+                place.current = None  # a paused process would take tasks before it has read the message
         for child in self._children:
             child.send(channel.PAUSE)
         self._wake.set()
@@ -189,12 +189,12 @@ class Supervisor:
             self.roll()
 
     def roll(self) -> None:
-        """Replace all processes one after the other, with the current code. Call it on the event loop."""
+        """Replace all processes one after the other by processes with the current code. Call this on the event loop."""
         logger.info("rolling restart: %d processes are replaced one after the other", len(self._places))
         self._is_rolling_from_pause, self._is_paused = self._is_rolling_from_pause or self._is_paused, False
         for place in self._places:
             if place.successor is not None:
-                self._cancel_successor(place)  # this successor may run older code
+                self._cancel_successor(place)  # a successor that has already started may run older code
         self._rolled = None
         self._rolling = deque(self._places)
         self._wake.set()
@@ -222,7 +222,8 @@ class Supervisor:
             return
         if not self._has_worked and all(place.pause.deaths >= START_TRIES for place in self._places):
             logger.error(
-                "no process has started in %d tries each; giving up. See their output for the reason", START_TRIES
+                "no process could start in %d tries each; giving up. The processes have printed the reason",
+                START_TRIES,
             )
             self._status = 1
             self.stop()
@@ -243,13 +244,13 @@ class Supervisor:
         silent_s = now - child.last_message_at
         why = ""
         if child.kill_at is not None and now >= child.kill_at:
-            why = "it did not end in time"
+            why = "the process did not end in time"
         elif child.stage is Stage.LOADING and silent_s > self.config.span("loading"):
-            why = f"it has not imported its code in {silent_s:.0f} s"
+            why = f"the process has not imported its code in {silent_s:.0f} s"
         elif child.stage is Stage.STARTING and now > child.start_by:
-            why = f"it takes no tasks {self.config.span('starting'):g} s after it imported its code"
+            why = f"the process takes no tasks {self.config.span('starting'):g} s after it imported its code"
         elif child.stage is not Stage.LOADING and silent_s > self.config.span("silence"):
-            why = f"it has sent no message for {silent_s:.0f} s"
+            why = f"the process has sent no message for {silent_s:.0f} s"
         elif child.stage is not Stage.LOADING and silent_s > SILENT_S and now - child.overdue_checked_at > SILENT_S:
             child.overdue_checked_at = now
             self._background.start(self._check_overdue(child))
@@ -263,9 +264,9 @@ class Supervisor:
         child.kill(time.monotonic())
 
     def _abandon(self, child: Child, now: float) -> None:
-        """Stop tracking a killed process that does not end. The kernel no longer runs its code."""
+        """Stop waiting for a killed process that does not end. The kernel runs no more of its code."""
         logger.error(
-            "process %d (pid %d) has not ended %.0f s after it was killed; continuing without it. A disk may hang",
+            "process %d (pid %d) has not ended %.0f s after it was killed; it is replaced. Its disk may hang",
             child.place,
             child.pid,
             UNKILLABLE_S,
@@ -278,10 +279,10 @@ class Supervisor:
         if overran and time.monotonic() - child.last_message_at > SILENT_S:
             child.overran = overran
             ids = ", ".join(task_id for _, task_id in overran)
-            self._kill(child, f"it is blocked by an overdue task: {ids}")
+            self._kill(child, f"an overdue task blocks the process: {ids}")
 
     def _fill(self, place: Place, now: float) -> None:
-        """Start a process in a place without one, or the successor of a process that must be replaced."""
+        """Start a missing process, or the successor of a process that must be replaced."""
         if place.is_done or now < place.next_at or place.successor is not None:
             return
         if place.current is None:
@@ -290,11 +291,13 @@ class Supervisor:
             place.successor = self._start(place, now)
 
     def _empty(self, place: Place) -> None:
-        """While task fetching is paused, let a process that must be replaced end without a successor."""
+        """End a process that must be replaced without starting a successor, because the supervisor is paused."""
         child = place.current
         if child is not None and place.replace_reason:
             logger.info(
-                "process %d (pid %d) finishes its tasks; it is not replaced while paused", child.place, child.pid
+                "process %d (pid %d) finishes its tasks; no successor starts while the supervisor is paused",
+                child.place,
+                child.pid,
             )
             place.current, place.replace_reason = None, ""
             child.retire()
@@ -325,7 +328,7 @@ class Supervisor:
             self._wake.set()
 
     def _receive_rest(self, child: Child) -> None:
-        """Read the last messages of an ended process: its identity, and whether it ended in order."""
+        """Read the last messages of an ended process. They tell its identity, and whether it ended in order."""
         while messages := child.receive()[0]:
             for kind, fields in messages:
                 if kind in (channel.HELLO, channel.CLOSING):
@@ -363,7 +366,7 @@ class Supervisor:
         child.stage = Stage.WORKING
         child.working_since = child.last_message_at
         self._has_worked = True
-        logger.info("process %d (pid %d) works", child.place, child.pid)
+        logger.info("process %d (pid %d) takes tasks", child.place, child.pid)
         place = self._places[child.place - 1]
         if child is place.successor:
             old, place.current, place.successor, place.replace_reason = place.current, child, None, ""
@@ -376,7 +379,9 @@ class Supervisor:
 
     def _retire(self, old: Child, child: Child) -> None:
         if old.stage is Stage.WORKING:
-            logger.info("process %d (pid %d) finishes its tasks; pid %d works", old.place, old.pid, child.pid)
+            logger.info(
+                "process %d (pid %d) finishes its tasks; its successor is pid %d", old.place, old.pid, child.pid
+            )
             old.retire()
         else:
             old.stop(time.monotonic() + self.config.span("ending"))
@@ -389,7 +394,7 @@ class Supervisor:
             self._wake.set()
 
     def _check_memory(self, child: Child) -> None:
-        """Log once that a process exceeds the memory limit before its first task, as its successors will."""
+        """Log once if a process exceeds the memory limit before its first task, because its successors will, too."""
         most = self.config.max_memory
         if most is not None and child.memory > most and not child.tasks and not self._has_warned_memory:
             self._has_warned_memory = True
@@ -438,7 +443,7 @@ class Supervisor:
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.identity:
-            patience_s = self.config.span("silence")  # retry no longer than this: afterwards, the leases have expired
+            patience_s = self.config.span("silence")  # by then, the leases of its tasks have expired
             self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return
@@ -447,13 +452,15 @@ class Supervisor:
             place.successor = None
             if place is self._rolled:
                 then = (
-                    "no tasks are taken until the next SIGHUP" if self._is_rolling_from_pause else "the others continue"
+                    "no process takes tasks until the next SIGHUP"
+                    if self._is_rolling_from_pause
+                    else "the other processes are not replaced"
                 )
-                logger.error("the rolling restart failed: the new process ended at its start; %s", then)
+                logger.error("the rolling restart failed, because a new process ended before it took tasks; %s", then)
                 place.replace_reason = ""
                 self._rolling.clear()
                 self._rolled = None
-                if self._is_rolling_from_pause:  # the remaining old processes are still paused, so stay paused
+                if self._is_rolling_from_pause:  # the remaining old processes are still paused, so pause the new ones
                     self._on_pause()
                 return
         else:
@@ -468,7 +475,7 @@ class Supervisor:
         pause_s = place.pause.after(lived_s)
         place.next_at = now + pause_s
         if pause_s:
-            logger.warning("process %d is started again in %.1f s", place.number, pause_s)
+            logger.warning("process %d starts again in %.1f s", place.number, pause_s)
             self._loop.call_later(pause_s, self._wake.set)
 
     # --- health -------------------------------------------------------------------------------------------------------
@@ -486,10 +493,10 @@ class Supervisor:
             "children": [child.document(now) for child in sorted(self._children, key=lambda child: child.place)],
         }
         if self._is_stopping or self._is_paused:
-            body |= {"status": "draining", "reason": "no new task is taken"}
+            body |= {"status": "draining", "reason": "the processes take no new tasks"}
         elif not self._has_worked:
-            body |= {"status": "starting", "reason": "no task is taken yet"}
+            body |= {"status": "starting", "reason": "no process takes tasks yet"}
         elif not all(healthy):
             missing = ", ".join(str(number) for number, is_healthy in enumerate(healthy, 1) if not is_healthy)
-            body |= {"status": "degraded", "reason": f"not working: process {missing}"}
+            body |= {"status": "degraded", "reason": f"these processes take no tasks or are not healthy: {missing}"}
         return body["status"] == "ready", body

@@ -146,7 +146,7 @@ def test_a_process_that_cannot_be_killed_is_left_behind(
 
     assert beside(hold) == 0
     assert caplog.text.count("is killed: it says nothing") == 1
-    assert caplog.text.count("continuing without it") == 1
+    assert caplog.text.count("after it was killed; it is replaced") == 1
 
 
 def test_no_process_is_replaced_for_a_rolling_restart_once_no_tasks_are_taken(beside: Any) -> None:

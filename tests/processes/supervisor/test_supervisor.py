@@ -268,11 +268,11 @@ def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
     version.unlink()
 
     workers.signal(signal.SIGHUP)
-    workers.wait_for("no tasks are taken until the next SIGHUP")
+    workers.wait_for("no process takes tasks until the next SIGHUP")
 
     status, body = until_blocking(lambda: (found := answer(port))[1]["working"] == 0 and found)
     assert (status, body["status"]) == (503, "draining")
-    assert "the others continue" not in workers.said
+    assert "the other processes are not replaced" not in workers.said
     version.write_text("two")
     handle = app.remote("version", retention=600).delay()
     workers.signal(signal.SIGHUP)
@@ -284,7 +284,7 @@ def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
 @pytest.mark.parametrize(
     ("limit", "calls", "why"),
     [
-        ({"max_tasks": 5}, [("whoami", {})] * 6, "it has run"),
+        ({"max_tasks": 5}, [("whoami", {})] * 6, "the process has run"),
         ({"max_memory": 200_000_000}, [("grow", {"megabytes": 64})] * 3, "MB of memory"),
     ],
 )
@@ -373,7 +373,7 @@ def test_a_process_that_takes_too_much_from_the_start_is_not_replaced_for_it(
     workers.wait_for("before its first task, and max-memory is 20 MB")
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) == f"{first}"
 
-    workers.wait_for("is replaced: it uses")
+    workers.wait_for("is replaced: the process uses")
     assert workers.said.count("before its first task") == 1
     assert workers.stop() == 0
 
@@ -401,7 +401,7 @@ def test_a_function_that_does_not_end_in_time_costs_its_process(
     assert stored(redis_server, queue, beside.id).retried == (1 if how == "hold_lock" else 0)
     until_blocking(lambda: not is_alive(first))
     problem = "functions still run after they were interrupted"
-    workers.wait_for(problem if how == "stubborn" else "is blocked by an overdue task")
+    workers.wait_for(problem if how == "stubborn" else "an overdue task blocks the process")
     assert workers.stop() == 0
 
 
@@ -532,8 +532,8 @@ def test_processes_that_never_come_up_end_it(run: Any) -> None:
     workers = run("--processes", "2", ready=False, environment={"BREAKS": "1"})
 
     assert workers.wait() == 1
-    assert workers.said.count("is started again in") >= 2
-    assert "no process has started in 3 tries each" in workers.said
+    assert workers.said.count("starts again in") >= 2
+    assert "no process could start in 3 tries each" in workers.said
     assert "this code is broken" in workers.said
     assert "ready\n" not in workers.said
 
@@ -549,7 +549,7 @@ def test_a_process_that_hangs_at_its_start_is_replaced(
 
     hangs.unlink()
 
-    workers.wait_for("is killed: it takes no tasks 3 s after it imported its code")
+    workers.wait_for("is killed: the process takes no tasks 3 s after it imported its code")
     workers.wait_for("ready\n")
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) != f"{first}"
     assert workers.stop() == 0
@@ -565,7 +565,7 @@ def test_a_process_that_will_not_die_is_killed(run: Any) -> None:
 
     assert workers.wait() == 0
     assert not is_alive(pid)
-    assert "is killed: it did not end in time" in workers.said
+    assert "is killed: the process did not end in time" in workers.said
 
 
 def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServer, tmp_path: Path) -> None:

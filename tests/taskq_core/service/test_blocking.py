@@ -119,7 +119,7 @@ def test_after_the_end_it_takes_no_more(threads: DaemonThreads) -> None:
     threads.submit(divide, 4, by=2).result(30)
     threads.shutdown()
 
-    with pytest.raises(RuntimeError, match="take no more calls"):
+    with pytest.raises(RuntimeError, match="accept no further calls"):
         threads.submit(divide, 4, by=2)
 
 

@@ -154,8 +154,8 @@ def test_limits_are_drawn_apart() -> None:
 def test_why_a_process_is_replaced(subtests: pytest.Subtests) -> None:
     for tasks, memory, why in [
         (9, 99, ""),
-        (10, 0, "it has run 10 tasks"),
-        (1, 20_000_001, "it uses 20 MB of memory"),
+        (10, 0, "the process has run 10 tasks"),
+        (1, 20_000_001, "the process uses 20 MB of memory"),
         (0, 20_000_001, ""),
     ]:
         with subtests.test(tasks=tasks, memory=memory, why=why):
