@@ -64,7 +64,7 @@ class TaskQ(Registry):
     """
 
     built_in: frozenset[str] = frozenset()
-    """Names of tasks that an adapter registers by itself. If all tasks are such tasks, a worker has nothing to do."""
+    """Names of tasks that an adapter registers by itself. An application with only such tasks needs no worker."""
     process_set_up: str = ""
     """`module:function` that a child process calls before it imports tasks. "": no function. Adapters set it."""
 
@@ -122,7 +122,7 @@ class TaskQ(Registry):
         return self._settings
 
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
-        """Replace the settings. A client that was created before keeps the old settings.
+        """Replace the settings. Clients that were created before keep the old settings.
 
         Args:
             settings: The new settings.
@@ -152,7 +152,7 @@ class TaskQ(Registry):
         return bool(self.tasks.keys() - self.built_in or self.handlers or periodic or self.outbox_tables)
 
     def check_queue(self, name: str, queue: str) -> None:
-        """Warn if the setting `QUEUES` is set and does not contain the queue of a task. Tasks call this method."""
+        """Warn if the setting `QUEUES` does not contain the queue of a task. Tasks call this when they are defined."""
         queues = self.settings.queues
         if queue not in queues and self.settings.has_own_queues:
             warn_caller(
@@ -247,7 +247,7 @@ class TaskQ(Registry):
 
     @property
     def propagates(self) -> bool:
-        """Whether sending a task runs it at once and raises the error of the run; see `Store`. For adapters."""
+        """Whether sending a task runs it at once and raises its error, as a test store may do. For adapters."""
         return self._diverted is not None and self._diverted.propagates
 
     def waiting_note(self) -> str:
@@ -275,11 +275,11 @@ class TaskQ(Registry):
         return self.runtime.async_client
 
     def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
-        """Enqueue a call, blocking. As `client.enqueue`."""
+        """Enqueue a call from blocking code, as `client.enqueue` does."""
         return self.runtime.client.enqueue(call)
 
     async def aenqueue(self, call: Signature[R]) -> TaskHandle[R]:
-        """Enqueue a call from a coroutine. As `async_client.enqueue`."""
+        """Enqueue a call from a coroutine, as `async_client.enqueue` does."""
         return await self.runtime.async_client.enqueue(call)
 
     def get(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
@@ -308,7 +308,7 @@ class TaskQ(Registry):
         return self._handle(info, task_id, queue, is_late=waiting is not None)
 
     async def aget(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
-        """Find a task by its id and return its handle. As `get`, for coroutines."""
+        """Find a task by its id from a coroutine and return its handle, as `get` does."""
         run, outbox = self.runtime.source.arun, self._used_outbox
         info, waiting = await run(self._find(task_id, queue)), None
         if info is None and outbox is not None:
@@ -346,11 +346,11 @@ class TaskQ(Registry):
         return handle
 
     def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
-        """Enqueue a workflow, blocking, and return its handle. Raises as `Canvas.delay`."""
+        """Enqueue a workflow from blocking code and return its handle. Raises the same errors as `Canvas.delay`."""
         return self.workflows.blocking.enqueue(workflow)
 
     async def aenqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
-        """Enqueue a workflow from a coroutine and return its handle. Raises as `Canvas.delay`."""
+        """Enqueue a workflow from a coroutine and return its handle. Raises the same errors as `Canvas.delay`."""
         return await self.workflows.asyncio.enqueue(workflow)
 
     def extend_group(self, calls: Iterable[Signature[Any]]) -> int:
@@ -368,7 +368,7 @@ class TaskQ(Registry):
         return self.workflows.blocking.grow(calls)
 
     async def aextend_group(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
-        """Add members to the group of the current task. As `extend_group`, for coroutines."""
+        """Add members to the group of the current task from a coroutine, as `extend_group` does."""
         return await self.workflows.asyncio.grow(calls)
 
     def workflow(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:

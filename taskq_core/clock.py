@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 SKEW_VISIBLE_S = 1.0
-"""Difference in seconds between this machine's clock and Redis's clock from which taskq reports the difference."""
+"""Minimum difference in seconds between this machine's clock and Redis's clock that taskq reports."""
 
 
 class Clock(Protocol):
@@ -22,7 +22,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go backward, from an arbitrary start."""
+        """Seconds since an arbitrary start. The value never decreases."""
         ...
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
@@ -52,7 +52,7 @@ class RedisClock:
         self._offset = clock.time() - clock.monotonic()
 
     def learn(self, now_ns: int, received_at: float) -> None:
-        """Set the clock from a response: its time by Redis (Unix nanoseconds) and when it arrived (monotonic)."""
+        """Set the clock from a response of Redis: the time in it (Unix ns), and when it arrived (monotonic seconds)."""
         self._offset = now_ns / 1e9 - received_at
 
     def time(self) -> float:

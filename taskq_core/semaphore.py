@@ -1,7 +1,7 @@
 """A semaphore in Redis: limits how many tasks do something at the same time, over all workers.
 
-It is Asynq's semaphore (`x/rate`), so Go and Python tasks with the same scope share its places. A holder is a task id.
-It holds its place until a deadline at the latest, so the places of a worker that dies become free.
+It is Asynq's semaphore (`x/rate`), so Go and Python tasks with the same scope share its places. The holder of a place
+is identified by a task id. Each place becomes free at a deadline, even if the worker of its holder has died.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ LIMIT_MAX = 1_000_000
 
 
 class Semaphore:
-    """A semaphore with a number of places.
+    """Limits how many holders work at the same time: each holder takes one of a number of places.
 
     Args:
         app: The queue application whose Redis stores the places.
@@ -77,7 +77,7 @@ class Semaphore:
         return self._app.runtime.source.run(ask(self._acquire(self._holder(holder), deadline)))
 
     async def aacquire(self, *, holder: str | None = None, deadline: datetime | Duration | None = None) -> bool:
-        """Take a place from a coroutine. As `acquire`."""
+        """Take a place from a coroutine, as `acquire` does."""
         return await self._app.runtime.source.arun(ask(self._acquire(self._holder(holder), deadline)))
 
     def release(self, *, holder: str | None = None) -> bool:
@@ -96,7 +96,7 @@ class Semaphore:
         return self._app.runtime.source.run(ask(semaphores.release(self._key, holder=self._holder(holder))))
 
     async def arelease(self, *, holder: str | None = None) -> bool:
-        """Give a place back from a coroutine. As `release`."""
+        """Give a place back from a coroutine, as `release` does."""
         return await self._app.runtime.source.arun(ask(semaphores.release(self._key, holder=self._holder(holder))))
 
     def hold(
@@ -111,7 +111,7 @@ class Semaphore:
                 do not wait, and raise `Snooze` instead.
 
         Raises:
-            SemaphoreFullError: At the start of the block: no place became free during `wait`.
+            SemaphoreFullError: No place became free during `wait`. Raised at the start of the block.
             ConfigurationError: An argument is not valid.
         """
         return Hold(self, self._holder(holder), deadline, seconds("wait", wait))
@@ -127,7 +127,7 @@ class Semaphore:
             return validate_task_id(given)
         context = current.get()
         if context is None:
-            raise ConfigurationError("no task runs here whose id could hold a place; give holder=")
+            raise ConfigurationError("no task runs here; pass holder=, the id of the holder of the place")
         return context.id
 
     def _acquire(self, holder: str, deadline: datetime | Duration | None) -> Operation[bool]:
@@ -137,7 +137,9 @@ class Semaphore:
             context = current.get()
             deadline = None if context is None else context.deadline
             if deadline is None:
-                raise ConfigurationError("no task with a deadline runs here, so give deadline=: a place has to end")
+                raise ConfigurationError(
+                    "no task with a deadline runs here; pass deadline=, when the place becomes free"
+                )
         if isinstance(deadline, datetime):
             if deadline.tzinfo is None:
                 raise ConfigurationError(f"deadline must have a time zone, got {deadline!r}")
@@ -170,7 +172,11 @@ class Hold:
 
     def _log_failed_release(self, error: BrokerError) -> None:
         # Raise no error, because the block has done its work, and a retry of the task would repeat it.
-        logger.warning("a place of semaphore %r stays taken until its deadline: %s", self._semaphore.scope, error)
+        logger.warning(
+            "a place of semaphore %r cannot be released, and stays taken until its deadline: %s",
+            self._semaphore.scope,
+            error,
+        )
 
     def __enter__(self) -> "Hold":
         pauses = self._pauses()
@@ -179,7 +185,7 @@ class Hold:
                 time.sleep(next(pauses))
         except Exception:
             raise
-        except BaseException:  # the task was interrupted, perhaps after Redis had given it a place
+        except BaseException:  # the task was interrupted, perhaps after Redis had given a place to it
             with contextlib.suppress(BrokerError):
                 self._semaphore.release(holder=self.holder)
             raise

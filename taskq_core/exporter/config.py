@@ -18,7 +18,7 @@ class ExporterConfig:
     """
 
     host: str = "127.0.0.1"
-    """Address to listen on. An address that other machines can reach needs `is_open`."""
+    """Address to listen on. If other machines can reach the address, `is_open` must be set."""
     port: int = 9876
     """Port to listen on; 0 takes a free one."""
     timeout: Duration = 5.0
@@ -54,7 +54,7 @@ class ExporterConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach the address. Host names other than `localhost` count as not local."""
+        """Whether only this machine can reach the address. Host names except `localhost` do not count as local."""
         if self.host == "localhost":
             return True
         try:

@@ -30,9 +30,9 @@ logger = logging.getLogger("taskq.exporter")
 R = TypeVar("R")
 
 FRESH_S = 1.0
-"""Seconds for which the result of a reading is used for further scrapes, even if the reading failed."""
+"""Seconds for which further scrapes use the last reading of Redis, even if it failed."""
 IMPATIENT_S = 1.0
-"""Maximum seconds that a scrape waits after a failed reading."""
+"""Maximum seconds that a scrape waits for Redis if the last reading failed."""
 MARGIN_S = 0.5
 """Seconds before the scraper's timeout at which an answer is sent, so that `taskq_up 0` still arrives."""
 WORKERS_MAX = 1000
@@ -63,12 +63,12 @@ class _Page(Collector):
 
 
 class Exporter:
-    """Answers scrapes with the figures of all queues. Used on one event loop at a time.
+    """Answers scrapes of Prometheus with metrics of all queues. Used on one event loop at a time.
 
     Args:
         app: The queue application whose Redis is read. Its connections stay open.
         config: Limits of labels, and the timeout. The address is not used here.
-        tells_process: Whether to add metrics of this process: memory, CPU time, open files, garbage collector.
+        with_process: Whether to add metrics of this process: memory, CPU time, open files, garbage collector.
         clock: Source of monotonic time.
     """
 
@@ -77,7 +77,7 @@ class Exporter:
         app: TaskQ,
         config: ExporterConfig | None = None,
         *,
-        tells_process: bool = False,
+        with_process: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._config = config or ExporterConfig()
@@ -87,7 +87,7 @@ class Exporter:
         self._scrapes = self._readings = self._failures = 0
         self._duration_s = 0.0
         self._process = CollectorRegistry(auto_describe=False)
-        if tells_process:
+        if with_process:
             for collector in (ProcessCollector, PlatformCollector, GCCollector):
                 collector(registry=self._process)
         self._running: asyncio.Task[Reading | None] | None = None
@@ -120,7 +120,7 @@ class Exporter:
         return Exposition(body=body, headers=headers)
 
     async def read(self, wait_s: float | None = None) -> Reading | None:
-        """Read all figures. Return None on timeout. Simultaneous callers share one reading."""
+        """Read the figures of all queues from Redis. Return None on timeout. Simultaneous callers share one reading."""
         loop = asyncio.get_running_loop()
         if self._last_at is not None and self._clock.monotonic() - self._last_at < FRESH_S:
             return self._last
@@ -154,7 +154,7 @@ class Exporter:
             if was_up:
                 words = str(error) or f"no answer within {self._config.timeout_s:g} s"
                 logger.warning("queues cannot be read; scrapes return taskq_up 0: %s", words)
-        finally:  # also after a cancellation, when the caller's event loop closes
+        finally:  # also runs after a cancellation, when the caller's event loop closes
             self._last, self._last_at = found, self._clock.monotonic()
             self._duration_s = self._last_at - began
             self._failures += found is None
@@ -185,7 +185,7 @@ class Exporter:
         )
 
     async def _workers(self) -> list[ServerInfo]:
-        """Read the running workers, in a cluster one slot after the other. Skip unreadable ones."""
+        """Read the running workers, in a cluster one hash slot after the other. Skip unreadable entries."""
         index = self._app.runtime.keys.servers
         alive = await self._send(presence.list_alive(index, skip=0, count=WORKERS_MAX))
         by_slot: dict[int, list[str]] = {}
@@ -201,7 +201,7 @@ class Exporter:
         return workers
 
     def _log_refused(self, found: Reading) -> None:
-        """Log once which queues this user may not read completely."""
+        """Log once which queues the Redis user may not read completely."""
         refused = dict(found.refused)
         for each in found.queues:
             for words in each.refused.values():
@@ -237,7 +237,7 @@ class Exporter:
 
 
 async def _all(works: Iterable[Callable[[], Awaitable[R]]]) -> list[R]:
-    """Run coroutines, several at a time, and return their results in order. The first error cancels the rest."""
+    """Run coroutines, several at a time, and return their results in order. An error cancels the other coroutines."""
     turns = asyncio.Semaphore(_PARALLEL)
 
     async def one(work: Callable[[], Awaitable[R]]) -> R:

@@ -1,4 +1,4 @@
-"""The data of a scrape: three commands, and three for each queue."""
+"""Read the data of a scrape from Redis, with three commands and three more for each queue."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class QueueReading:
 
     @property
     def sizes(self) -> Mapping[TaskState, int]:
-        """Tasks by state. Only 1,000 groups are counted; with more groups the number of their tasks is estimated."""
+        """Number of tasks by state. If there are more than 1,000 groups, the number of tasks in groups is estimated."""
         groups, sizes = self.info.groups, dict(self.info.sizes)
         if groups > GROUPS_COUNTED:
             sizes[TaskState.AGGREGATING] = round(sizes[TaskState.AGGREGATING] * groups / GROUPS_COUNTED)
@@ -48,8 +48,8 @@ class Reading:
     Attributes:
         queues: The queues, by name.
         refused: Errors of Redis, by name of a queue that this Redis user may not read.
-        workers: Running worker processes of any language, as of their last heartbeat.
-        schedulers: Number of schedulers with entries: one, if there are any periodic tasks.
+        workers: Running worker processes, in Python or Go, as of their last heartbeat.
+        schedulers: Number of schedulers with periodic tasks. All taskq schedulers together count as one.
     """
 
     queues: Sequence[QueueReading]
@@ -69,7 +69,7 @@ def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
     types: Mapping[str, TypeCounters] = {}
     refused: dict[str, str] = {}
     if not info.problem:
-        # An error here does not affect other figures: MEMORY USAGE is missing, or the totals have a wrong type.
+        # Continue after an error, because other figures are readable: Redis may lack MEMORY USAGE, for example.
         try:
             memory = yield from ask(views.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
         except BrokerAuthenticationError as error:

@@ -1,4 +1,4 @@
-"""Make Prometheus metrics from a reading.
+"""Make Prometheus metrics from a reading of Redis.
 
 Names that begin with `asynq_`, and their kinds, are those of Asynq's exporter: `asynq_tasks_enqueued_total` is a gauge.
 """
@@ -46,12 +46,12 @@ _OF_A_QUEUE: Sequence[tuple[str, str, Callable[[QueueReading, Sequence[ServerInf
     ("taskq_queue_workers", "Worker processes that serve a queue.", lambda queue, workers: len(workers)),
     (
         "taskq_queue_worker_slots",
-        "Concurrency of these workers.",
+        "Maximum number of tasks that the workers of a queue run at once.",
         lambda queue, workers: sum(each.concurrency for each in workers),
     ),
     (
         "taskq_queue_worker_busy",
-        "Tasks that these workers run, of any queue.",
+        "Tasks that the workers of a queue run now, of all their queues.",
         lambda queue, workers: sum(each.active_worker_count for each in workers),
     ),
 )
@@ -67,8 +67,8 @@ _OF_TYPES: Sequence[tuple[str, str, Callable[[TypeCounters], float]]] = (
 )
 
 
-class Places(Generic[N]):
-    """Selects the names that have metrics: at most a fixed number.
+class LimitedNames(Generic[N]):
+    """Selects the names of queues or task types that have metrics, at most `most` of them.
 
     A selected name stays selected while it exists, so that its counters are not interrupted.
     """
@@ -77,7 +77,7 @@ class Places(Generic[N]):
         self._most = most
         self._taken: dict[N, None] = {}
 
-    def take(self, names: Iterable[N]) -> Collection[N]:
+    def select(self, names: Iterable[N]) -> Collection[N]:
         """Return the selected names. `names` are all existing names, in order of priority."""
         existing = dict.fromkeys(names)
         taken = [name for name in self._taken if name in existing]
@@ -95,20 +95,20 @@ class Series:
     """
 
     def __init__(self, *, max_queues: int, max_types: int) -> None:
-        self._queues: Places[str] = Places(max_queues)
-        self._types: Places[tuple[str, str]] = Places(max_types)
+        self._queues: LimitedNames[str] = LimitedNames(max_queues)
+        self._types: LimitedNames[tuple[str, str]] = LimitedNames(max_types)
 
     def families(self, reading: Reading) -> Iterator[Metric]:
         """Return the metrics of a reading."""
         names = sorted({each.info.name for each in reading.queues} | reading.refused.keys())
-        shown = self._queues.take(names)
+        shown = self._queues.select(names)
         queues = {each.info.name: each for each in reading.queues if each.info.name in shown and not each.info.problem}
         workers: dict[str, list[ServerInfo]] = {name: [] for name in queues}
         for worker in reading.workers:
             for name in worker.queues.keys() & queues.keys():
                 workers[name].append(worker)
         types = {(name, kind): runs for name, each in queues.items() for kind, runs in each.types.items()}
-        shown_types = self._types.take(sorted(types))
+        shown_types = self._types.select(sorted(types))
 
         yield _gauge(
             "asynq_tasks_enqueued_total",
@@ -124,7 +124,7 @@ class Series:
         yield from _of_types({pair: types[pair] for pair in shown_types})
         yield _gauge(
             "taskq_queue_damaged",
-            "1 if a queue cannot be counted. It has no other metrics then.",
+            "1 if the tasks of a queue cannot be counted. Such a queue has no other metrics.",
             {(name,): name not in queues for name in shown},
             "queue",
         )
@@ -132,7 +132,7 @@ class Series:
         yield GaugeMetricFamily("taskq_schedulers", "Schedulers with periodic tasks.", value=reading.schedulers)
         yield _gauge(
             "taskq_exporter_omitted",
-            "Names without metrics, because there are too many.",
+            "Queues, or pairs of queue and type, without metrics because there are too many.",
             {("queue",): len(names) - len(shown), ("type",): len(types) - len(shown_types)},
             "label",
         )
@@ -140,7 +140,7 @@ class Series:
         refused["queue"] = len(reading.refused)
         yield _gauge(
             "taskq_exporter_refused",
-            "Queues of which this Redis user may not read something: all of it, its memory, its task types.",
+            "Queues that the Redis user may not read completely, by what it may not read.",
             {(what,): refused[what] for what in ("queue", "memory", "types")},
             "what",
         )

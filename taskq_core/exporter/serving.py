@@ -32,11 +32,11 @@ class ExporterPort(Port):
     """
 
     def __init__(self, exporter: Exporter, config: ExporterConfig) -> None:
-        super().__init__(self._tell, config.host, config.port, refuse=lambda status, words: text(words, status))
+        super().__init__(self._respond, config.host, config.port, refuse=lambda status, words: text(words, status))
         self._exporter = exporter
         self._is_open = config.is_open
 
-    async def _tell(self, request: Request) -> Answer:
+    async def _respond(self, request: Request) -> Answer:
         if request.path == "/livez":
             return text("alive")
         if request.path == "/readyz":
@@ -50,17 +50,17 @@ class ExporterPort(Port):
         return text(_HOME, HTTPStatus.OK if request.path == "/" else HTTPStatus.NOT_FOUND)
 
     async def _metrics(self, headers: Mapping[str, str]) -> Answer:
-        told = await self._exporter.expose(
+        exposition = await self._exporter.expose(
             accept=headers.get("accept", ""),
             accept_encoding=headers.get("accept-encoding", ""),
             wait_s=wait_s(headers.get(_WAIT_HEADER, "")),
         )
-        more = dict(told.headers)
-        return Answer(body=told.body, content_type=more.pop("Content-Type"), headers=more)
+        more = dict(exposition.headers)
+        return Answer(body=exposition.body, content_type=more.pop("Content-Type"), headers=more)
 
 
 def wait_s(said: str) -> float | None:
-    """Return the timeout in a scraper's header, None without a valid one."""
+    """Return the timeout in seconds that a scraper's header contains, None if the value is not valid."""
     try:
         number = float(said)
     except ValueError:
@@ -74,16 +74,16 @@ def run_exporter(app: TaskQ, config: ExporterConfig, *, ready: Callable[[str], N
     Args:
         app: The queue application.
         config: The configuration.
-        ready: Called with the URL of the metrics as soon as it listens.
+        ready: Called with the URL of the metrics as soon as the exporter listens.
 
     Raises:
-        ConfigurationError: It cannot listen on the address.
+        ConfigurationError: The exporter cannot listen on the address.
     """
     asyncio.run(_serve(app, config, ready))
 
 
 async def _serve(app: TaskQ, config: ExporterConfig, ready: Callable[[str], None]) -> None:
-    exporter = Exporter(app, config, tells_process=True)
+    exporter = Exporter(app, config, with_process=True)
     port = ExporterPort(exporter, config)
     try:
         await port.start()

@@ -12,7 +12,8 @@ class ClientMetrics:
     Args:
         meter_provider: Replaces the global provider.
         max_series: Maximum number of sets of labels.
-        server: Host and port of Redis, or the path of its socket and 0. A label of the conventions' metrics.
+        server: Host and port of Redis, or the path of its socket and 0. It is a label of the metrics that follow
+            OpenTelemetry's conventions.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class ClientMetrics:
         duration_s: float | None = None,
         error_type: str | None = None,
     ) -> None:
-        """Count tasks that were sent to Redis, whether or not they were enqueued.
+        """Count the tasks of one request to Redis, whether it enqueued them or failed.
 
         Args:
             queue: The queue of the tasks.

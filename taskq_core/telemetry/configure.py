@@ -6,7 +6,7 @@ itself; this module chooses the exporters:
 
 ===================================  ===========================================================================
 `OTEL_SDK_DISABLED`                  "true": nothing is set up
-`OTEL_TRACES_EXPORTER`,              "otlp" (default), "none", "console", or names of installed exporters, by comma
+`OTEL_TRACES_EXPORTER`,              "otlp" (default), "none", "console", or comma-separated names of exporters
 `OTEL_METRICS_EXPORTER`
 `OTEL_EXPORTER_OTLP_PROTOCOL`,       "http/protobuf" (default) or "grpc"; also per signal
 `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`,
@@ -66,7 +66,7 @@ class TelemetryHandle:
         self._is_shut_down = False
 
     def force_flush(self, timeout_s: float | None = None) -> bool:
-        """Send everything that waits to be sent.
+        """Send all pending spans and metrics.
 
         Args:
             timeout_s: Maximum wait in seconds; None: `flush_timeout_s`. Sending continues in the background.
@@ -77,9 +77,9 @@ class TelemetryHandle:
         return _flush((self.tracer_provider, self.meter_provider), timeout_s)
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Send everything that waits to be sent, and stop exporting permanently. Further calls do nothing.
+        """Send all pending spans and metrics, and stop exporting permanently. Further calls do nothing.
 
-        It is called when the process ends.
+        The end of the process calls it.
 
         Args:
             timeout_s: Maximum wait in seconds; None: `flush_timeout_s`.
@@ -101,14 +101,14 @@ class TelemetryHandle:
 
 
 def configure(service_name: str | None = None, service_version: str | None = None) -> TelemetryHandle:
-    """Set up export of traces and metrics over OTLP for this process, as the `OTEL_*` environment says.
+    """Set up the export of this process's traces and metrics over OTLP, as the `OTEL_*` variables say.
 
     Only the first call has an effect; later calls return the same handle. A provider that the program has set up before
     is kept, and the handle does not change it.
 
     Args:
         service_name: Name of the service, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` gives one.
-        service_version: Its version, unless `OTEL_RESOURCE_ATTRIBUTES` gives one.
+        service_version: Version of the service, unless `OTEL_RESOURCE_ATTRIBUTES` gives one.
 
     Returns:
         A handle to flush or shut down what was set up.
@@ -138,7 +138,7 @@ def flush_timeout_s() -> float:
 
 
 def flush(timeout_s: float | None = None) -> bool:
-    """Send the pending spans, metrics and log records of the current providers. As `TelemetryHandle.force_flush`."""
+    """Send the pending spans, metrics and log records of the current providers, as `force_flush` of a handle does."""
     return _flush(_providers(), timeout_s)
 
 

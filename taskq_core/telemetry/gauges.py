@@ -76,7 +76,7 @@ class GaugeBoard:
             except Exception:
                 if not self._has_complained:
                     self._has_complained = True
-                    _logger.exception("a gauge could not be read (logged once)")
+                    _logger.exception("the current values of some gauges could not be read (logged once)")
         return found[: self._max_series]
 
 

@@ -19,7 +19,7 @@ V = TypeVar("V")
 MAX_SERIES = 1000
 """Maximum number of sets of labels, per `ClientMetrics` and per `WorkerMetrics`."""
 OTHER = "_other"
-"""Label for the queue, task and error of further sets of labels."""
+"""Value of the labels queue, task and error for runs and tasks beyond `MAX_SERIES`."""
 
 Labels = dict[str, str | int]
 
@@ -100,13 +100,13 @@ class Meters:
 
     def __init__(self, provider: MeterProvider | None) -> None:
         self._fixed = provider
-        # One attribute holds both, so that no thread combines a provider with the instruments of another one.
+        # One attribute holds both, so that no thread uses the instruments of an earlier provider.
         self._current: tuple[MeterProvider | None, Instruments | None] = (None, None)
 
     def current(self) -> Instruments | None:
         """Return the instruments of the current meter provider, None without an SDK.
 
-        They change only with the provider.
+        The same instruments are returned until the provider changes.
         """
         provider = self._fixed or switch.meter_provider()
         known, instruments = self._current
@@ -118,7 +118,7 @@ class Meters:
 
 
 class Series(Generic[V]):
-    """Values by sets of labels, at most `limit` values. Further sets of labels share the value of `_other`.
+    """Stores one value for each set of labels, at most `limit`. Further sets of labels share the value of `_other`.
 
     Args:
         limit: Maximum number of values.

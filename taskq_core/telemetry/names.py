@@ -82,12 +82,18 @@ def _gauge(name: str, unit: str, description: str) -> Metric:
 TASKS_ENQUEUED = _counter("asynq.tasks.enqueued", "{task}", "Tasks that were enqueued.")
 TASKS_PROCESSED = _counter("asynq.tasks.processed", "{task}", "Runs of tasks that used an attempt.")
 TASKS_FAILED = _counter("asynq.tasks.failed", "{task}", "Runs of tasks that failed.")
-TASKS_RETRIED = _counter("asynq.tasks.retried", "{task}", "Runs of tasks after which they are retried.")
-TASKS_MALFORMED_TRACES = _counter("asynq.tasks.malformed_traces", "{task}", "Runs whose trace cannot be read.")
-TASKS_IGNORED_FIELDS = _counter("asynq.tasks.ignored_fields", "{field}", "Payload fields that no parameter took.")
-TASKS_STUCK = _counter("asynq.tasks.stuck", "{run}", "Runs that went on long after they were cancelled.")
+TASKS_RETRIED = _counter("asynq.tasks.retried", "{task}", "Runs of tasks that failed and will be retried.")
+TASKS_MALFORMED_TRACES = _counter(
+    "asynq.tasks.malformed_traces", "{task}", "Runs whose task has an unreadable trace header."
+)
+TASKS_IGNORED_FIELDS = _counter(
+    "asynq.tasks.ignored_fields", "{field}", "Payload fields for which the task has no parameter."
+)
+TASKS_STUCK = _counter("asynq.tasks.stuck", "{run}", "Runs that continued long after they were interrupted.")
 REPAIRS = _counter("asynq.repairs", "{repair}", "Damage that was found in a queue and repaired.")
-BAGGAGE_CUT = _counter("asynq.client.baggage_cut", "{header}", "Baggage and trace headers that did not fit.")
+BAGGAGE_CUT = _counter(
+    "asynq.client.baggage_cut", "{header}", "Baggage and trace headers left out because of the size limit."
+)
 CIRCUIT_OPENED = _counter("asynq.client.circuit_opened", "{opening}", "Times the circuit breaker opened.")
 CLIENT_SENT = _counter("messaging.client.sent.messages", "{message}", "Messages that a client tried to send.")
 CLIENT_CONSUMED = _counter("messaging.client.consumed.messages", "{message}", "Messages delivered to the application.")
@@ -101,9 +107,13 @@ QUEUE_PAUSED = _gauge("asynq.queue.paused", "{queue}", "1 while a queue is pause
 WORKER_SLOTS = _gauge("asynq.worker.slots", "{slot}", "Maximum number of tasks that this worker runs at once.")
 WORKER_BUSY = _gauge("asynq.worker.busy", "{slot}", "Tasks that this worker runs.")
 WORKER_CONNECTED = _gauge("asynq.worker.connected", "{worker}", "1 while Redis answers this worker, else 0.")
-SCHEDULER_LEADING = _gauge("asynq.scheduler.leading", "{scheduler}", "1 while this scheduler enqueues, else 0.")
+SCHEDULER_LEADING = _gauge(
+    "asynq.scheduler.leading", "{scheduler}", "1 while this scheduler enqueues its periodic tasks, else 0."
+)
 OUTBOX_ROWS = _gauge("asynq.outbox.rows", "{row}", "Tasks that wait in a database to be sent.")
-OUTBOX_AGE = _gauge("asynq.outbox.age", "s", "Time the oldest of them has waited; 0 without one.")
+OUTBOX_AGE = _gauge(
+    "asynq.outbox.age", "s", "Time the oldest task in the database has waited to be sent; 0 without one."
+)
 GAUGES = (
     *(QUEUE_SIZE, QUEUE_LATENCY, QUEUE_PAUSED, WORKER_SLOTS, WORKER_BUSY, WORKER_CONNECTED),
     *(SCHEDULER_LEADING, OUTBOX_ROWS, OUTBOX_AGE),

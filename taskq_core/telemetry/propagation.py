@@ -54,8 +54,8 @@ def check_headers(headers: Mapping[str, str]) -> int:
     if size > USER_HEADERS_LIMIT:
         largest = max(headers, key=lambda name: _size(name) + _size(headers[name]))
         raise ConfigurationError(
-            f"headers of a task take {size} bytes, at most {USER_HEADERS_LIMIT} are allowed "
-            f"({HEADERS_LIMIT} less {TRACE_RESERVE} kept for the trace); "
+            f"headers of a task have {size} bytes, at most {USER_HEADERS_LIMIT} are allowed "
+            f"({HEADERS_LIMIT}, of which {TRACE_RESERVE} are reserved for the trace); "
             f"the largest is {_shorten(largest)!r} with {_size(largest) + _size(headers[largest])} bytes"
         )
     return size

@@ -95,7 +95,9 @@ def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
     if provider is None or not is_sdk(provider):
         return None
     tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
-    return None if isinstance(tracer, trace.NoOpTracer) else tracer  # OTEL_SDK_DISABLED has switched the SDK off
+    return (
+        None if isinstance(tracer, trace.NoOpTracer) else tracer
+    )  # the variable OTEL_SDK_DISABLED has switched the SDK off
 
 
 def meter_of(provider: metrics.MeterProvider | None) -> metrics.Meter | None:

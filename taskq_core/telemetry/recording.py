@@ -56,7 +56,7 @@ class Recording:
         self.opt_in = members(OptIn, "opt_in", opt_in)
         self.creates_spans = create_spans
         self._fixed_provider = tracer_provider
-        # One attribute holds all three, so that no thread combines a provider with the tracer of another one.
+        # One attribute holds all three, so that no thread uses the tracer of an earlier provider.
         self._current: tuple[TracerProvider | None, Tracer | None, Sampling] = (None, None, Sampling(None))
         self._known: dict[tuple[int, str, str, str | None], dict[str, AttributeValue]] = {}
         self._complained = False
@@ -70,7 +70,7 @@ class Recording:
         return current[1]
 
     def drops(self, span: SpanContext) -> bool:
-        """Return whether the SDK certainly samples no child of this span, so that none needs to be started."""
+        """Return whether the SDK samples no child of this span, so that taskq need not start a child."""
         return self._current[2].drops(span)
 
     def start(
@@ -105,7 +105,7 @@ class Recording:
         body_size: int | None = None,
     ) -> dict[str, AttributeValue]:
         """Return the attributes of a span. The caller may add to them."""
-        # with the process id, because the attribute `client.id` contains it, and a fork changes it
+        # The key contains the process id, because the attribute `client.id` contains it and a fork changes it.
         key = (os.getpid(), operation, queue, task_type)
         known = self._known.get(key)
         if known is None:
@@ -153,4 +153,6 @@ class Recording:
         """Log the first error that OpenTelemetry raises. Ignore all later ones, which would fill the log."""
         if not self._complained:
             self._complained = True
-            _logger.warning("OpenTelemetry failed; tasks go on without the span (logged once)", exc_info=error)
+            _logger.warning(
+                "OpenTelemetry raised an error; the task continues without its span (logged once)", exc_info=error
+            )

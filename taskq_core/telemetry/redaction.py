@@ -25,14 +25,14 @@ class Redaction:
         self._messages = messages
 
     def shown(self, error: BaseException) -> BaseException:
-        """Return the exception itself, or one with the same names, frames and causes, and other messages."""
+        """Return the exception, or a copy with the same class name, traceback and causes, and redacted messages."""
         return error if self._messages is True else self._stand_in(error, _DEEPEST, {})
 
     def _stand_in(self, error: BaseException, deepest: int, made: dict[int, BaseException]) -> BaseException:
-        known = made.get(id(error))  # redacted before: `__cause__` and `__context__` are usually the same exception
+        known = made.get(id(error))  # often `__cause__` and `__context__` are the same exception
         if known is not None:
             return known
-        kind: Any = type(error)  # typed as Any, because mypy takes exception classes for unhashable
+        kind: Any = type(error)  # typed as Any, because mypy considers exception classes unhashable
         stand_in: BaseException
         if isinstance(error, BaseExceptionGroup) and deepest:
             members: list[Any] = [self._stand_in(each, deepest - 1, made) for each in error.exceptions[:_DEEPEST]]
@@ -56,5 +56,5 @@ class Redaction:
         try:
             message = self._messages(text)
             return message if isinstance(message, str) else _FAILED
-        except Exception:  # the user's function failed: hide the message, and do not fail the settlement of the task
+        except Exception:  # an error of the user's function must not prevent the settlement of the task
             return _FAILED

@@ -13,7 +13,7 @@ _LOCAL = "localParentNotSampled:AlwaysOffSampler"
 
 
 class Sampling:
-    """Knows whether a provider's sampler drops the children of parents that are not sampled.
+    """Finds out whether a provider's sampler drops all children of parents that are not sampled.
 
     Args:
         provider: The provider. None, or a provider without the attribute `sampler`, drops no span.
@@ -26,7 +26,7 @@ class Sampling:
         try:
             # The specification defines this text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
             description = str(sampler.get_description()) if sampler is not None else ""
-        except Exception:  # a sampler of the user's project may raise anything
+        except Exception:  # a sampler that the user has written may raise any exception
             description = ""
         # The description of the root sampler may contain other samplers. ParentBased's own part follows it.
         own = description.rpartition("remoteParentSampled:")[2] if description.startswith(_PREFIX) else ""
@@ -34,7 +34,7 @@ class Sampling:
         self._local = _LOCAL in own
 
     def drops(self, parent: SpanContext) -> bool:
-        """Return whether the sampler certainly drops each child of this parent span."""
+        """Return whether the sampler drops every child of this parent span."""
         if parent.trace_flags & TraceFlags.SAMPLED or not parent.is_valid:
             return False
         return self._remote if parent.is_remote else self._local

@@ -42,7 +42,7 @@ class TaskSpan:
         return self._trace_headers
 
     def _finish(self, error: BaseException | None, **more: Any) -> None:
-        """End the span, unless nothing is recorded or it has ended. The options are those of `Recording.finish`."""
+        """End the span if one is recorded and has not ended yet. The options are those of `Recording.finish`."""
         if self.span is not None and self.span.is_recording():
             self._recording.finish(self.span, error, **more)
 

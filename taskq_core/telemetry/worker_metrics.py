@@ -32,8 +32,8 @@ class _Runs:
 
     Attributes:
         counters: The counters of these runs, with their labels.
-        run: Labels of taskq's metric of the duration.
-        message: Labels of the metrics of OpenTelemetry's conventions.
+        run: Labels of taskq's own metric of the run's duration.
+        message: Labels of the metrics that follow OpenTelemetry's conventions.
         pending: Number of runs since the last `flush`.
     """
 
@@ -49,7 +49,8 @@ class WorkerMetrics:
     Args:
         meter_provider: Replaces the global provider.
         max_series: Maximum number of sets of labels.
-        server: Host and port of Redis, or the path of its socket and 0. A label of the conventions' metrics.
+        server: Host and port of Redis, or the path of its socket and 0. It is a label of the metrics that follow
+            OpenTelemetry's conventions.
 
     Attributes:
         is_active: Whether an SDK was configured at the last check. If not, the caller need not measure durations.
@@ -114,7 +115,7 @@ class WorkerMetrics:
             self._instruments[names.TASK_WAIT_TIME].record(wait_s, labels, _NO_TRACE)
 
     def ignored_fields(self, queue: str, task_type: str, count: int) -> None:
-        """Count payload fields without a parameter of the task."""
+        """Count payload fields for which the task has no parameter."""
         if self._instruments is not None:
             self._instruments[names.TASKS_IGNORED_FIELDS].add(count, self._tasks.of(queue, task_type))
 
@@ -139,7 +140,7 @@ class WorkerMetrics:
         """Add the runs since the last call to the counters, and check for an SDK. Call it regularly, and at the end."""
         self._refresh()
         touched = self._touched
-        while touched:  # removed one by one, so that an error of the SDK loses the counts of one series only
+        while touched:  # removes counts one by one, so that an error of the SDK loses only one of them
             runs = touched.pop()
             count, runs.pending = runs.pending, 0
             if self._instruments is not None:

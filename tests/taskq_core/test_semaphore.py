@@ -219,10 +219,13 @@ def test_another_prefix(redis_server: RedisServer) -> None:
         (lambda app: Semaphore(app, " ", 1), "scope of a semaphore must not be blank, got ' '"),
         (lambda app: Semaphore(app, "s", 0), "limit must be between 1 and 1000000, got 0"),
         (lambda app: Semaphore(app, "s", True), "limit must be a whole number, got True"),
-        (lambda app: Semaphore(app, "s", 1).acquire(), "no task runs here whose id could hold a place; give holder="),
+        (
+            lambda app: Semaphore(app, "s", 1).acquire(),
+            "no task runs here; pass holder=, the id of the holder of the place",
+        ),
         (
             lambda app: Semaphore(app, "s", 1).acquire(holder="a"),
-            "no task with a deadline runs here, so give deadline=: a place has to end",
+            "no task with a deadline runs here; pass deadline=, when the place becomes free",
         ),
         (lambda app: Semaphore(app, "s", 1).acquire(holder="", deadline=1), "task id must not be blank, got ''"),
         (

@@ -278,7 +278,7 @@ class TestRefusals:
         assert pending(redis_server) == []
 
     async def test_headers_over_the_limit_are_refused(self, app: Application) -> None:
-        with pytest.raises(ConfigurationError, match="headers of a task take"):
+        with pytest.raises(ConfigurationError, match="headers of a task have"):
             await app.send([app.taskq.remote("t").using(headers={"a": "x" * 8000}).s()])
 
 

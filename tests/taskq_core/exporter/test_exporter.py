@@ -14,7 +14,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.exporter import Exporter, ExporterConfig
-from taskq_core.exporter.series import Places
+from taskq_core.exporter.series import LimitedNames
 from taskq_core.inspector import Inspector
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
@@ -290,9 +290,9 @@ async def test_queues_and_types_beyond_the_most_are_omitted_and_counted(app: Tas
 
 def test_a_name_keeps_its_place_while_it_is_there() -> None:
     """Else a counter would jump from one label to another whenever a queue comes."""
-    places: Places[str] = Places(2)
+    places: LimitedNames[str] = LimitedNames(2)
 
-    taken = [sorted(places.take(names)) for names in (["b", "c", "d"], ["a", "b", "c", "d"], ["a", "c", "d"])]
+    taken = [sorted(places.select(names)) for names in (["b", "c", "d"], ["a", "b", "c", "d"], ["a", "c", "d"])]
 
     assert taken == [["b", "c"], ["b", "c"], ["a", "c"]]
 
@@ -380,7 +380,7 @@ async def test_names_that_would_break_a_line_are_escaped(app: TaskQ) -> None:
 
 
 async def test_this_process_is_told_of_where_it_is_the_exporter_s_own(app: TaskQ) -> None:
-    alone = await scrape(Exporter(app, tells_process=True))
+    alone = await scrape(Exporter(app, with_process=True))
     inside = await scrape(fresh(app))
 
     assert "process_resident_memory_bytes" in alone.samples or "python_info" in alone.samples

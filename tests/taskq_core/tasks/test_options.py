@@ -149,7 +149,7 @@ class TestChecks:
             ({"headers": {"taskq-x": "1"}}, "header 'taskq-x' is reserved for taskq; choose another name"),
             ({"headers": {"traceparent": "1"}}, "header 'traceparent' is reserved for taskq"),
             ({"headers": {"a": "\ud800"}}, "header 'a' has a lone surrogate"),
-            ({"headers": {"a": "x" * 8000}}, "headers of a task take 8001 bytes, at most 7168 are allowed"),
+            ({"headers": {"a": "x" * 8000}}, "headers of a task have 8001 bytes, at most 7168 are allowed"),
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
             ({"priority": 10}, "priority must be between 0 and 9, got 10"),

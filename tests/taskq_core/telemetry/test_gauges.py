@@ -55,7 +55,9 @@ def test_a_source_that_fails_costs_its_own_values_only(
     board.add(lambda: [Reading(names.WORKER_BUSY, 3, {})])
 
     assert values(reader) == values(reader) == {"asynq.worker.busy": [({}, 3)]}
-    assert [record.message for record in logged_here(caplog)] == ["a gauge could not be read (logged once)"]
+    assert [record.message for record in logged_here(caplog)] == [
+        "the current values of some gauges could not be read (logged once)"
+    ]
 
 
 def test_a_flood_of_queues_is_cut(meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:

@@ -98,7 +98,7 @@ def test_own_headers_over_the_limit_are_refused_without_a_trace_too_and_the_erro
         inject({"secret": "hunter2" * 1200, "b": "x"}, Context())
 
     assert str(caught.value) == (
-        "headers of a task take 8408 bytes, at most 7168 are allowed (8192 less 1024 kept for the trace); "
+        "headers of a task have 8408 bytes, at most 7168 are allowed (8192, of which 1024 are reserved for the trace); "
         "the largest is 'secret' with 8406 bytes"
     )
 
