@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:
-    """Run the `taskq` command and return its exit status. As `taskq_core.cli.command.main`."""
+    """Run the `taskq` command and return its exit status. See `taskq_core.cli.command.main`."""
     from taskq_core.cli import command  # imported late: `manage.py runworker` imports this package without it
 
     return command.main(arguments, stdout=stdout)

@@ -32,7 +32,9 @@ examples:
 @click.argument("role", type=click.Choice([each.value for each in Role]), metavar="ROLE")
 @click.option("queues", "-q", "--queue", multiple=True, metavar="NAME", help="a queue; may be repeated (default: all)")
 @click.option("--user", metavar="NAME", help="name of the user (default: the role)")
-@click.option("--password-env", metavar="VARIABLE", help="take the password from this variable; its SHA-256 is printed")
+@click.option(
+    "--password-env", metavar="VARIABLE", help="environment variable with the password; only its SHA-256 is printed"
+)
 @click.option("--password-hash", metavar="HEX", help="SHA-256 of the password, 64 hex digits in lower case")
 @click.option(
     "--with-lists",
@@ -46,7 +48,7 @@ examples:
     type=click.Choice([each.value for each in RedisVersion]),
     default=RedisVersion.V7_2.value,
     show_default=True,
-    help="oldest Redis version among the servers; 6.2 restricts less",
+    help="oldest version of your Redis servers; rules for 6.2 restrict less",
 )
 @click.option("--keep", is_flag=True, help="add the role to the user's existing rights and passwords")
 @click.pass_obj

@@ -34,7 +34,7 @@ FAILED = 1
 WRONG_USE = 2
 """Exit status when the command line is wrong."""
 COMPLETE_VARIABLE = "_TASKQ_COMPLETE"
-"""Environment variable that a shell's script sets to request completions."""
+"""Environment variable that the completion script of a shell sets to request completions."""
 
 
 class SharedOption(click.Option):
@@ -153,7 +153,7 @@ class Group(_Shared, click.Group):
         return (command.name if command is not None else resolved), command, rest
 
     def _near(self, name: str) -> str:
-        import difflib  # imported late, to start workers faster
+        import difflib  # imported late, so that workers start faster
 
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -216,7 +216,7 @@ def run_reporting(run: Callable[[], Any]) -> int:
     except click.ClickException as error:
         return _report(usage_text(error), WRONG_USE if isinstance(error, click.UsageError) else FAILED)
     except click.Abort:
-        return _report("stopped; the rest was not changed", FAILED)
+        return _report("stopped; the remaining items were not changed", FAILED)
     except TaskQError as error:
         return _report(failure_text(error), FAILED)
     except OSError as error:
@@ -229,11 +229,11 @@ def write_failure_text(error: OSError) -> str:
     """Return the message for a failed write to standard output, "" if the reader closed the pipe. Discard later output.
 
     Raises:
-        OSError: The error has another cause.
+        OSError: The error was not caused by a write to standard output.
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's flush at exit fails again
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's flush at exit does not fail again
     return "" if error.errno == errno.EPIPE else f"cannot write the output: {error.strerror}"
 
 
@@ -285,7 +285,8 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
 
     Args:
         session: The session, with the output.
-        key: Kind of the names, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
+        key: Kind of object that the names belong to. The JSON output is `{"<key>s": [{"<key>": name, "ok": true},
+            ...]}`.
         names: The names.
         act: Runs the action for a name. It returns a sentence, or a sentence and further fields of the document.
 
@@ -304,7 +305,7 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
             session.output.error(f"taskq: {text}")
             if left and isinstance(error, BrokerUnavailableError):
                 documents += [{key: each, "ok": False, "error": "not tried"} for each in left]
-                session.output.error(f"taskq: not tried: {', '.join(left)}")
+                session.output.error(f"taskq: skipped, because Redis does not answer: {', '.join(left)}")
                 break
             continue
         sentence, more = (answer, {}) if isinstance(answer, str) else answer
@@ -326,12 +327,12 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        text = f"{question.rstrip('?')}: standard input is not a terminal, so nobody can confirm it; pass --yes"
+        text = f"{question.rstrip('?')}: standard input is not a terminal to ask for confirmation; pass --yes"
         raise click.UsageError(text, click.get_current_context(silent=True))
     try:
         is_confirmed = click.confirm(clean(question), err=True)
     except click.Abort:
-        click.echo(err=True)  # Ctrl-C and Ctrl-D leave the cursor in the line of the question
+        click.echo(err=True)  # ends the line of the question, in which Ctrl-C and Ctrl-D leave the cursor
         raise
     if not is_confirmed:
         raise click.Abort
@@ -348,7 +349,7 @@ def each_command(
     aliases: Sequence[str] = (),
     question: Callable[[Sequence[str], Mapping[str, Any]], str] | None = None,
 ) -> Callable[[Callable[..., str | Answer]], click.Command]:
-    """Return a decorator that makes a command from an action on one name. The command runs it for each given name.
+    """Return a decorator that makes a command from a function for one name. The command calls it for each given name.
 
     The decorated function gets the session, one name, and the options. Its docstring is the help.
 
@@ -358,7 +359,7 @@ def each_command(
         params: Decorators that add its parameters: `names` for the names, and the options.
         key: Kind of the names, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         aliases: Further names of the command.
-        question: Returns the question to confirm, from the names and the options. None asks nothing.
+        question: Returns the confirmation question for the names and options. None: the command asks no question.
     """
 
     def decorate(act: Callable[..., str | Answer]) -> click.Command:

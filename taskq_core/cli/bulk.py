@@ -20,16 +20,14 @@ _DELETE = (*_ARCHIVE, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
 def _add(verb: str, states: tuple[TaskState, ...], help_: str, done: str, *, asks: bool = False) -> None:
-    """Add a command for all tasks of a state. `verb` names the method of the inspector."""
+    """Add a command for all tasks of a state. `verb` is its name, and begins the name of the inspector's method."""
 
     @click.pass_obj
     def command(
         session: Session, /, queue: str, state: TaskState, group: str | None, yes: bool = True, **to: Any
     ) -> None:
         if (state is TaskState.AGGREGATING) is (group is None):
-            raise click.UsageError(
-                "--group goes with --state aggregating, and is needed there", click.get_current_context()
-            )
+            raise click.UsageError("--group and --state aggregating require each other", click.get_current_context())
         where = f"{'' if group is None else f'group {group} in '}queue {queue}"
         confirm(f"{verb.capitalize()} all {state.value} tasks of {where}?", yes=yes)
         out = session.output
@@ -52,4 +50,4 @@ def _add(verb: str, states: tuple[TaskState, ...], help_: str, done: str, *, ask
 _add("run", _RUN, "Run all tasks of a state now: put them at the end of their queue.", "pending now")
 _add("archive", _ARCHIVE, "Archive all tasks of a state. The archive keeps a limited number.", "archived", asks=True)
 _add("delete", _DELETE, "Delete all tasks of a state.", "deleted", asks=True)
-_add("move", _DELETE, "Move all tasks of a state to another queue; tasks that it refuses stay.", "in {to} now")
+_add("move", _DELETE, "Move all tasks of a state to another queue. Tasks that it refuses stay.", "in {to} now")

@@ -22,7 +22,7 @@ _after = click.option("after", "--after", "--in", type=DURATION, help="run not b
     task,
     "cancel",
     ids_argument,
-    click.option("--retry", is_flag=True, help="retry them as if they had failed (default: archive them)"),
+    click.option("--retry", is_flag=True, help="retry the tasks as if they had failed (default: archive them)"),
     click.option("--discard", is_flag=True, help="delete them"),
 )
 def cancel(session: Session, task_id: str, retry: bool, discard: bool) -> Answer:
@@ -45,7 +45,7 @@ def run(session: Session, task_id: str, queue: str) -> str:
 
 @each_command(task, "retry", queue_option, ids_argument, _at, _after)
 def retry(session: Session, task_id: str, queue: str, at: datetime | None, after: timedelta | None) -> str:
-    """Retry tasks at a later time, also archived ones.
+    """Retry tasks at a later time, including archived tasks.
 
     Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m. `task run` runs them now.
     """
@@ -65,11 +65,11 @@ def update(
     at: datetime | None,
     after: timedelta | None,
 ) -> str:
-    """Replace the payload of waiting or archived tasks. Their unique locks follow."""
+    """Replace the payload of waiting or archived tasks, and their unique locks if these depend on it."""
     if at is not None and after is not None:
         raise click.UsageError("give either --at or --after", click.get_current_context())
     context = click.get_current_context()
-    if "content" not in context.meta:  # shared by all ids: standard input can be read only once
+    if "content" not in context.meta:  # read once for all tasks, because standard input ends
         context.meta["content"] = payload_of(payload, payload_file)
     content: bytes = context.meta["content"]
     found = session.inspector.task(queue, task_id)

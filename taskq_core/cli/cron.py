@@ -64,7 +64,7 @@ def show_history(session: Session, names: Sequence[str], page: int, size: int) -
 
 @each_command(cron, "pause", _entries)
 def pause(session: Session, entry_id: str) -> str:
-    """Pause schedules, wherever they are declared.
+    """Pause schedules, no matter where they are declared.
 
     Running schedulers apply it within two seconds. Go schedulers do not support pausing.
     """
@@ -89,7 +89,7 @@ def resume(session: Session, entry_id: str) -> str:
 @click.option("tz", "--timezone", metavar="ZONE", help="time zone of the cron line, such as Europe/Berlin")
 @click.option("max_retry", "--retry", type=click.IntRange(0), metavar="N", help="maximum number of retries")
 @click.option("--timeout", type=DURATION, help="maximum run time")
-@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task during this time")
+@click.option("unique_for", "--unique", type=DURATION, help="refuse an identical task for this time")
 @click.option("--replace", is_flag=True, help="change a schedule that was added before")
 @click.argument("entry", metavar="ENTRY")
 @click.pass_obj

@@ -31,7 +31,9 @@ examples:
     "--refresh", default="2", show_default=True, type=DURATION, metavar="SECONDS", help="time between updates"
 )
 @click.option("--read-only", is_flag=True, help="allow no changes")
-@click.option("--hide-payloads", is_flag=True, help="hide payloads, results and tracebacks, and do not search them")
+@click.option(
+    "--hide-payloads", is_flag=True, help="hide payloads, results and tracebacks, and exclude them from searches"
+)
 @click.option(
     "--theme",
     type=click.Choice(["auto", "dark", "light"]),
@@ -69,7 +71,7 @@ def has_terminal() -> bool:
 
 
 def background(value: str) -> Literal["dark", "light"]:
-    """Return the background of a terminal.
+    """Return the background of a terminal: "dark" or "light".
 
     Args:
         value: The content of `COLORFGBG`: color numbers, as `15;0` or `0;default;15`.

@@ -21,7 +21,7 @@ SHOWN_MAX = 100
 _COLUMNS = (Column("QUEUE"), Column("KIND"), Column("TASK OR KEY", whole=True), Column("DETAIL"))
 _HEADINGS = {
     "planned": ("to be repaired", "no repair is needed"),
-    "repaired": ("repaired", "nothing was repaired: the problems no longer exist"),
+    "repaired": ("repaired", "nothing was repaired, because the problems no longer exist"),
     "not_repaired": ("not repaired", ""),
     "for_a_person": ("needs a person", ""),
 }
@@ -44,7 +44,7 @@ exit status:
 )
 @click.option("--quick", is_flag=True, help="skip the check of every task and key")
 @click.option("--fix", is_flag=True, help="repair damage, after listing it and asking")
-@click.option("--dry-run", is_flag=True, help="with --fix: only list what would be repaired")
+@click.option("--dry-run", is_flag=True, help="with --fix: list the repairs, but change nothing")
 @yes_option
 @click.pass_obj
 def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -> int:
@@ -55,9 +55,12 @@ def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -
     a wrong expiry. Nothing is changed without --fix.
     """
     if dry_run and not fix:
-        raise click.UsageError("--dry-run goes with --fix", click.get_current_context())
+        raise click.UsageError("--dry-run needs --fix", click.get_current_context())
     if quick and fix:
-        raise click.UsageError("--fix needs the check of every task that --quick skips", click.get_current_context())
+        raise click.UsageError(
+            "--fix cannot be combined with --quick, because it needs the check of every task",
+            click.get_current_context(),
+        )
     out = session.output
     try:
         facts = _examine(session, is_thorough=not quick)
@@ -81,7 +84,7 @@ def _examine(session: Session, *, is_thorough: bool) -> Facts:
 
 
 def _fix(session: Session, facts: Facts) -> int:
-    """Repair, then check everything again."""
+    """Repair the planned problems, check everything again, and show the result."""
     out = session.output
     try:
         with out.progress("repairing queues") as progress:

@@ -48,7 +48,7 @@ def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
 )
 @click.option("--timeout", type=DURATION, help="maximum run time (default: 30 minutes)")
 @click.option("--deadline", type=MOMENT, help="time after which the task must not run")
-@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task during this time")
+@click.option("unique_for", "--unique", type=DURATION, help="refuse an identical task for this time")
 @click.option("process_at", "--at", "--process-at", "--process_at", type=MOMENT, help="run not before this time")
 @click.option(
     "process_in", "--after", "--process-in", "--process_in", type=DURATION, help="run not before this time from now"
@@ -102,9 +102,9 @@ def enqueue(
 
 
 def _over_own(app: TaskQ, name: str, payload: bytes, given: Mapping[str, Any]) -> Any:
-    """Merge the options of the command line over those of the task. Check the payload.
+    """Return the options of the command line, completed by the task's own options. Check the payload.
 
-    If the application does not have the task, return the given options unchanged.
+    If the application does not know the task, return the options of the command line unchanged.
     """
     known = app.tasks.get(name)
     if known is None:

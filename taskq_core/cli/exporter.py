@@ -71,7 +71,7 @@ def exporter(session: Session, /, **options: Any) -> None:
 
 
 def _room() -> Any:
-    """Return the exporter's package, which needs an extra."""
+    """Import the package `taskq_core.exporter`, which needs the extra `exporter`, and return it."""
     try:
         return importlib.import_module("taskq_core.exporter")
     except ModuleNotFoundError as error:

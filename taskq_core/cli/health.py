@@ -52,9 +52,11 @@ def health(session: Session, worker: bool, port: int | None, host: str | None, t
     Nothing is changed.
     """
     if port is not None and worker:
-        raise click.UsageError("--port asks a process and --worker asks Redis; give one", click.get_current_context())
+        raise click.UsageError(
+            "give either --port, which asks a process, or --worker, which asks Redis", click.get_current_context()
+        )
     if port is None and host is not None:
-        raise click.UsageError("--host goes with --port", click.get_current_context())
+        raise click.UsageError("--host needs --port", click.get_current_context())
     if port is not None:
         is_ready, document = probe_port(host or "127.0.0.1", port, timeout_s=timeout)
     else:

@@ -65,7 +65,7 @@ def celery(session: Session, target: str | None, write: bool, paths: tuple[Path,
             try:
                 change.write()
             except OSError as error:
-                change.error = f"it cannot be written: {error.strerror}"
+                change.error = f"the file cannot be written: {error.strerror}"
     if session.output.as_json:
         session.output.json(_document(found, is_written=write))
     else:

@@ -9,13 +9,13 @@ from taskq_core.supervisor import Limits, SupervisorConfig, process_count
 from taskq_core.worker import WorkerConfig
 
 ENDING_MARGIN_S = 15.0
-"""Seconds that a process has to end after the grace period of its tasks, before the supervisor kills it."""
+"""Seconds after the grace period of its tasks until the supervisor kills a process that has not ended."""
 
 
 def supervisor_config(
     settings: Settings, options: Mapping[str, Any], config: WorkerConfig, *, has_lifespans: bool = False
 ) -> SupervisorConfig | None:
-    """Return the configuration of the supervisor. None if there is a single process that is never replaced.
+    """Return the configuration of the supervisor. Return None if one process without limits needs no supervisor.
 
     `--processes auto` always has a supervisor, even with one core, so that SIGHUP has the same effect on all machines.
 
@@ -50,7 +50,7 @@ def supervisor_config(
 
 
 def recycling(settings: Settings, options: Mapping[str, Any]) -> Limits:
-    """Return the limits at which a process is replaced.
+    """Return the limits of tasks and memory at which a process is replaced.
 
     Raises:
         ConfigurationError: A value is not usable.

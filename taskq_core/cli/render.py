@@ -203,7 +203,7 @@ def listed_bytes(data: bytes, *, hide: bool = False) -> str:
 
 
 def shown_moment(moment: datetime | None, *, now: datetime | None = None) -> str:
-    """Return a time in UTC, and its distance from `now`; "-" for None."""
+    """Return a time in UTC, and how long ago or ahead it is; "-" for None."""
     if moment is None:
         return "-"
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -213,7 +213,7 @@ def shown_moment(moment: datetime | None, *, now: datetime | None = None) -> str
 
 
 def shown_distance(moment: datetime | None, now: datetime) -> str:
-    """Return the distance of a time from `now`, as `in 5m` or `5m ago`; "-" for None."""
+    """Return the time between `moment` and `now` as `in 5m` or `5m ago`; "-" for None."""
     if moment is None:
         return "-"
     distance = shown_span(abs(moment - now))

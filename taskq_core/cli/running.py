@@ -173,7 +173,7 @@ class StatusWriter(WorkerListener):
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # continue without status lines: the pipe is closed, or a character cannot be encoded
+            pass  # The pipe is closed, or a character cannot be encoded. Continue without status lines.
 
 
 def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Worker:
@@ -240,9 +240,9 @@ def run(
 
 
 def _retire(worker: Worker, problem: str) -> None:
-    """Let a worker finish its tasks and stop, so that its process can be replaced."""
+    """Let a worker finish its running tasks and stop, so that its process can be replaced."""
     if not worker.is_retiring:
-        logger.warning("this process is replaced once its running tasks have ended: %s", problem)
+        logger.warning("this process is replaced after its running tasks have ended: %s", problem)
     worker.retire()
 
 
@@ -256,22 +256,22 @@ def _replace_process(command: Sequence[str]) -> None:
 
 
 def _discard(line: str) -> None:
-    """Ignore a status line. Used at verbosity 0."""
+    """Ignore a status line, because the verbosity is 0."""
 
 
 def queues_text(queues: Mapping[str, int]) -> str:
-    """Return queues as on the command line, the heaviest first."""
+    """Return queues in the form of `--queues`, the largest weight first."""
     return ",".join(f"{name}={weight}" for name, weight in sorted(queues.items(), key=lambda item: (-item[1], item[0])))
 
 
 def health_url(config: "WorkerConfig | SchedulerConfig") -> str:
-    """Return the URL of the health checks."""
+    """Return the URL of the readiness check."""
     host = f"[{config.health_host}]" if ":" in config.health_host else config.health_host
     return f"http://{host}:{config.health_port}/readyz"
 
 
 class WorkerFormatter(LineFormatter):
-    """Adds name and id of the task to log lines that its code writes, and to those of the worker about it."""
+    """Adds the name and id of a task to log lines that its code writes, and to the worker's lines about it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the log line with name and id of the task appended."""
@@ -288,13 +288,15 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     """Write the log to standard error, unless the program has configured logging.
 
     Args:
-        verbosity: 0 logs only errors, 3 also debug messages.
+        verbosity: 0 logs only errors, 1 and 2 also information, 3 also debug messages.
         logger: Name of the logger that gets the handler; "" is the root.
     """
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    process = "[%(process)d] " if VARIABLE in os.environ else ""  # True in each of several processes
+    process = (
+        "[%(process)d] " if VARIABLE in os.environ else ""
+    )  # the variable is set if a supervisor runs several processes
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
     target.addHandler(handler)

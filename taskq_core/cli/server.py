@@ -53,13 +53,15 @@ def _ask(
     session: Session, workers: tuple[str, ...], action: WorkerAction, *, every: bool, concurrency: int | None = None
 ) -> int:
     if every is bool(workers):
-        raise click.UsageError("name workers, as taskq server list shows them, or give --all")
+        raise click.UsageError("give the workers that taskq server list shows, or --all")
     asked = session.inspector.control_workers(action, None if every else workers, concurrency=concurrency)
     places = [f"{each.host}:{each.pid}" for each in asked]
     if session.output.as_json:
         session.output.json({"action": action.value, "workers": [document(each) for each in asked]})
     elif places:
-        session.output.line(f"asked to {action.value}: {', '.join(places)}; taskq server list shows it in 5 seconds")
+        session.output.line(
+            f"asked to {action.value}: {', '.join(places)}; taskq server list shows the change in 5 seconds"
+        )
     else:
         session.output.line("no worker received the request")
     return 0 if places else 1

@@ -59,7 +59,7 @@ class Session:
 
     @property
     def output(self) -> "Output":
-        """The output."""
+        """Writes the results of the command."""
         if self._output is None:
             from taskq_core.cli.render import Output
 
@@ -73,10 +73,10 @@ class Session:
 
     @property
     def app(self) -> TaskQ:
-        """The queue application, with the options of the command line.
+        """The queue application, changed by the options of the command line.
 
         Raises:
-            ConfigurationError: The name given does not exist, or a setting is not usable.
+            ConfigurationError: The application does not exist, or a setting is not usable.
         """
         if self._app is None:
             self._app = self._find_app()
@@ -92,20 +92,20 @@ class Session:
         return self._inspector
 
     def named_app(self, target: str | None) -> TaskQ:
-        """Return the queue application for a command that needs its tasks, so that the user must name it.
+        """Return the queue application for a command that needs its tasks. The user has to name it.
 
         Args:
-            target: Its name as an argument of the command; None if `--app` or a framework names it.
+            target: Name of the application in the arguments of the command. None if `--app` or a framework names it.
 
         Raises:
             click.UsageError: No application is named.
-            ConfigurationError: As `app`.
+            ConfigurationError: The application does not exist, or a setting is not usable.
         """
         self.name_app(target)
         return self.app
 
     def name_app(self, target: str | None) -> None:
-        """Store the name of the queue application without importing it. As `named_app`.
+        """Store the name of the queue application without importing it. The argument is that of `named_app`.
 
         Raises:
             click.UsageError: No application is named.
@@ -114,11 +114,12 @@ class Session:
             self.given["app"] = target
         if self.host is None and "app" not in self.given:
             raise click.UsageError(
-                "name the TaskQ object, for example shop.queue:taskq", click.get_current_context(silent=True)
+                "give the name of the TaskQ object, for example shop.queue:taskq",
+                click.get_current_context(silent=True),
             )
 
     def close(self) -> None:
-        """Close the application, unless it belongs to a framework."""
+        """Close the application, unless a framework supplied it."""
         if self._app is not None and self.host is None:
             self._app.close()
         self._app = self._inspector = None
@@ -211,7 +212,7 @@ def load_object(target: str, what: str) -> object:
 
     Args:
         target: `module:attribute`. The attribute may have dots. Modules are searched in the working directory first.
-        what: The expected object, for the error.
+        what: Description of the expected object, for the error message.
 
     Raises:
         ConfigurationError: The module or attribute does not exist.
@@ -245,7 +246,7 @@ def load_module(name: str, attribute: str = "") -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the named module exists, but imports a missing one
+            raise  # the module exists, but one of its imports does not
         hint = f"; a module is named without .py: {name.removesuffix('.py')}" + (f":{attribute}" if attribute else "")
         raise ConfigurationError(
             f"there is no module {error.name!r} in {folder} or on Python's path"

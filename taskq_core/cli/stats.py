@@ -1,4 +1,4 @@
-"""`taskq stats`: all queues at a glance."""
+"""`taskq stats`: show the tasks of all queues by state, today's runs, and facts about Redis."""
 
 from datetime import datetime, timedelta
 
@@ -77,7 +77,7 @@ def _show(session: Session, found: QueuesOverview) -> None:
 
 
 def store_facts(row: StoreRow, now: datetime) -> dict[str, str]:
-    """Return the known facts about Redis, by name."""
+    """Return the known facts about the Redis server, by their labels."""
     limit = f" of {shown_size(row.memory_limit)}" if row.memory_limit else ", no limit"
     facts = {
         "version": row.version,

@@ -14,12 +14,12 @@ class Column:
 
     Attributes:
         title: Its heading. Commands write it in capital letters.
-        cell: Returns the cell of a record: a text, a number, or for the dashboard also a function from the width of the
-            column to a text. None: rows are sequences of cells.
-        right: Align to the right, for numbers. It is never cut.
-        whole: Never cut by a command, so that an id can be copied.
-        least: Least width in the dashboard, unless title and cells are shorter. Commands cut to 10 at least.
-        drop: If space is short, the dashboard drops columns with a larger number first; those with 0 are always shown.
+        cell: Returns the cell of a record: a text or a number. For the dashboard, it may also return a function that
+            makes the text for a given width. None: each record is a sequence of cells.
+        right: Whether to align the cells to the right, for numbers. They are never cut.
+        whole: Whether commands never cut the cells, so that an id can be copied.
+        least: Minimum width in the dashboard, unless title and cells are shorter. In commands it is 10.
+        drop: Order in which the dashboard drops columns if space is short: the largest number first, 0 never.
         width: Desired width of a column of functions, which takes all space that is left.
         style: Style of the cells in the dashboard: "bold", or a name of its palette.
     """

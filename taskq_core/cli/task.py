@@ -100,7 +100,7 @@ def _lease(task: TaskInfo, now: datetime) -> str:
     if task.lease_expires_at is None:
         return "none"
     if task.lease_expires_at <= now:
-        return "orphaned"  # its worker is lost; the recoverer will requeue the task
+        return "orphaned"  # its worker was lost, and the recoverer will requeue the task
     return f"{shown_span(task.lease_expires_at - now)} left"
 
 
@@ -111,9 +111,9 @@ def _now() -> datetime:
 def _check_group(queue: str | None, state: TaskState | None, group: str | None) -> None:
     context = click.get_current_context()
     if state is TaskState.AGGREGATING and (queue is None or group is None):
-        raise click.UsageError("tasks that wait in a group are named by --queue and --group", context)
+        raise click.UsageError("for tasks of a group, give --queue and --group", context)
     if group is not None and state is not TaskState.AGGREGATING:
-        raise click.UsageError("--group goes with --state aggregating", context)
+        raise click.UsageError("--group needs --state aggregating", context)
 
 
 @task.command("list", aliases=("ls",))
@@ -149,11 +149,11 @@ def list_tasks(
 @queue_option
 @click.option("-s", "--state", required=True, type=StateType(list(TaskState)), help="state of the tasks")
 @group_option
-@click.option("--name", metavar="TEXT", help="part of the task's name")
-@click.option("--error", metavar="TEXT", help="part of the last error")
-@click.option("--payload", metavar="TEXT", help="part of the payload")
-@click.option("--older", type=DURATION, help="older than this, by the time of the state")
-@click.option("--newer", type=DURATION, help="at most this old, by the time of the state")
+@click.option("--name", metavar="TEXT", help="text that the task's name contains")
+@click.option("--error", metavar="TEXT", help="text that the last error contains")
+@click.option("--payload", metavar="TEXT", help="text that the payload contains")
+@click.option("--older", type=DURATION, help="the time of the state (enqueued, archived, ...) is longer ago than this")
+@click.option("--newer", type=DURATION, help="the time of the state (enqueued, archived, ...) is at most this long ago")
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=30, show_default=True, help="maximum number of tasks to show"
 )
@@ -164,7 +164,7 @@ def list_tasks(
     show_default=True,
     help="maximum number of tasks to read",
 )
-@click.option("--cursor", metavar="TEXT", help="continue a previous search")
+@click.option("--cursor", metavar="TEXT", help="continue the search that printed this cursor")
 @click.pass_obj
 def find_tasks(
     session: Session,
@@ -282,7 +282,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
 
 
 def task_facts(task: TaskInfo, now: datetime, *, hide: bool = False) -> dict[str, str]:
-    """Return what is known of a task, except its payload, result, headers and errors.
+    """Return the stored facts about a task, except its payload, result, headers and errors.
 
     Args:
         task: The task.

@@ -1,4 +1,4 @@
-"""Make text from Redis safe to print to a terminal. This is not part of `render`, which is slow to import."""
+"""Make text from Redis safe to print to a terminal. A separate module, because `render` is slow to import."""
 
 
 def clean(text: str) -> str:

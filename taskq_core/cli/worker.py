@@ -17,7 +17,7 @@ from taskq_core.settings import Settings
 from taskq_core.worker import Worker
 from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autoreload
 
-RELOAD_HELP = "restart when a Python file below this folder changes; running tasks finish first; for development"
+RELOAD_HELP = "for development: restart when a Python file below this folder changes, after running tasks have finished"
 
 
 def worker_options(settings: Settings | None = None) -> list[click.Option]:
@@ -118,7 +118,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
     if reload:
         refuse_processes(options, "--reload")
-        session.name_app(target)  # the child process imports it: code that is being edited may fail
+        session.name_app(target)  # only the child imports the code, which may fail while it is edited
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())
     app = session.named_app(target)
@@ -144,7 +144,7 @@ def _command_of_several(session: Session) -> list[str]:
 
 
 def _command() -> list[str]:
-    """Return a command line that starts this program again."""
+    """Return the command line that starts this program again."""
     flags = [f"-W{each}" for each in sys.warnoptions]
     return [sys.executable, *flags, "-m", "taskq_core", *sys.argv[1:]]
 

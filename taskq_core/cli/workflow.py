@@ -56,7 +56,7 @@ def member_columns(*, hide: bool = False) -> list[Column]:
 def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
     """List the workflows of the home queue QUEUE.
 
-    Running ones come first, then ended ones, each the newest first.
+    Running workflows come first, then ended workflows. In both parts, the newest is the first.
     """
     found = Dashboard(session.inspector).workflows(queue, skip=(page - 1) * size, count=size)
     pages = -(-found.total // size)
@@ -111,7 +111,7 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
 @_queue
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
 @click.option("--size", type=click.IntRange(1, MEMBERS_MAX), default=30, show_default=True, help="members per page")
-@click.option("--failed", is_flag=True, help="only failed members, at most --size of them")
+@click.option("--failed", is_flag=True, help="show only failed members, at most --size of them")
 @click.argument("workflow_id", metavar="ID")
 @click.argument("name", metavar="STEP")
 @click.pass_obj

@@ -16,7 +16,7 @@ from taskq_core.views.messages import ALL_BUTTONS, outcome
 from taskq_core.wire import validate_queue_name
 
 PART_S = 0.3
-"""Approximate seconds of one step of an action on many tasks. Between steps, the progress is shown."""
+"""Approximate duration in seconds of one step of an action on many tasks. The progress is shown after each step."""
 
 
 async def act_on(screen: DashScreen[Any], refs: Sequence[TaskRef], action: TaskAction) -> ActionReport | None:

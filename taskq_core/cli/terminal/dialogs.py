@@ -23,7 +23,7 @@ class Dialog(ModalScreen[T | None]):
     """A box over a screen. Escape closes it without an answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
-    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (64, "-roomy")]  # noqa: RUF012 - as its base has it
+    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (64, "-roomy")]  # noqa: RUF012 - declared like this in textual
 
     def action_leave(self) -> None:
         """Close the dialog without an answer."""

@@ -39,7 +39,7 @@ _TONES = {
     **dict.fromkeys(("cancelled", "paused", "no worker", "stopped"), "warn"),
     **dict.fromkeys(("failed", "damaged", "orphaned", "overdue"), "bad"),
 }
-"""Name of the color in `_COLOURS` for words that describe a state."""
+"""Name of the color in `_COLOURS` for each word that describes the state of a task or queue."""
 
 
 class Palette:
@@ -114,7 +114,7 @@ def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[
     cells = [max(1, int(whole * count / total)) for _, count in there]
     while sum(cells) > whole:
         cells[cells.index(max(cells))] -= 1
-    while sum(cells) < whole:  # the state that is furthest below its share gets the next cell
+    while sum(cells) < whole:  # the next cell goes to the state that is furthest below its share
         lacks = [whole * count / total - given for (_, count), given in zip(there, cells, strict=True)]
         cells[lacks.index(max(lacks))] += 1
     return [(state, given) for (state, _), given in zip(there, cells, strict=True)]

@@ -30,7 +30,7 @@ class Page(Generic[R]):
         columns: The columns of the table.
         records: The records.
         key: Returns the key of a record.
-        next: Where the next page begins, None if this is the last one.
+        next: Position of the next page: a number of records or a cursor. None if this is the last page.
         facts: The lines above the table.
         choices: The values that can be selected, with labels.
         below: The line below the table.
@@ -58,8 +58,8 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         choice: The selected value of `choices`.
         table: The table.
         page: The visible page, None before the first read.
-        page_place: The place of the visible page, which differs from `place` while another page is being read.
-        places: Start of the shown page and of each page before: a number of records or a cursor; 0 is the first page.
+        shown_position: Position of the visible page. It differs from `position` while another page is being read.
+        positions: Position of the current page and of each page before it; 0 is the first page.
     """
 
     OPENS: ClassVar[bool] = True
@@ -85,15 +85,15 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         super().__init__(shared)
         self.text = ""
         self.choice = choice
-        self.places: list[Any] = [0]
+        self.positions: list[Any] = [0]
         self.table = Records(self.palette, opens=self.OPENS, id="table")
         self.page: Page[R] | None = None
-        self.page_place: Any = None
+        self.shown_position: Any = None
 
     # --- defined by each screen ---------------------------------------------------------------------------------------
 
     def page_of(self, found: T) -> Page[R]:
-        """Return the page that shows the data that `read` returned."""
+        """Convert the data that `read` returned to a page of this screen."""
         raise NotImplementedError
 
     def open(self, record: R) -> None:
@@ -101,7 +101,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         raise NotImplementedError
 
     def panel(self) -> Text | None:
-        """Return details of the selected record, for the space below the table."""
+        """Return details of the selected record, which are shown below the table."""
         return None
 
     def filtered(self, text: str) -> None:
@@ -131,9 +131,9 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     def draw(self, found: T) -> None:
         """Show the data of a read."""
         page = self.page = self.page_of(found)
-        self.page_place = self.place
-        if not page.records and isinstance(self.place, int) and self.place:  # the list has become shorter
-            self.places.pop()
+        self.shown_position = self.position
+        if not page.records and isinstance(self.position, int) and self.position:  # the list has become shorter
+            self.positions.pop()
             self.reload()
             return
         self.show("#facts", page.facts)
@@ -174,34 +174,34 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     # --- pages, choices and filters -----------------------------------------------------------------------------------
 
     @property
-    def place(self) -> Any:
+    def position(self) -> Any:
         """The position of the page in the list: the number of records before it, or a cursor."""
-        return self.places[-1]
+        return self.positions[-1]
 
     def next_number(self, total: int) -> int | None:
         """Return the number of records before the next page, None on the last page. `total` counts the whole list."""
-        after: int = self.place + self.table.fits
+        after: int = self.position + self.table.fits
         return after if after < total else None
 
     def page_text(self, total: int) -> str:
         """Return "page X of Y" for a list with `total` records."""
         count = self.table.fits
-        return f"page {self.place // count + 1:,} of {max(1, -(-total // count)):,}   n next, p back"
+        return f"page {self.position // count + 1:,} of {max(1, -(-total // count)):,}   n next, p back"
 
     def action_page(self, by: int) -> None:
         """Show the next or previous page."""
-        place = None if self.page is None or self.page_place != self.place else self.page.next
-        if by > 0 and place is not None:
-            self.places.append(place)
-        elif by < 0 and len(self.places) > 1:
-            self.places.pop()
+        position = None if self.page is None or self.shown_position != self.position else self.page.next
+        if by > 0 and position is not None:
+            self.positions.append(position)
+        elif by < 0 and len(self.positions) > 1:
+            self.positions.pop()
         else:
             return
         self.reload()
 
     def begin(self) -> None:
         """Show the first page."""
-        self.places = [0]
+        self.positions = [0]
         self.reload()
 
     def on_records_refit(self) -> None:
@@ -226,7 +226,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         """Disable the keys for the filter, the pages and the choice on a screen that does not have them."""
         if action == "filter" and not self.FILTER:
             return False
-        if action == "page" and len(self.places) == 1:
+        if action == "page" and len(self.positions) == 1:
             return self.page is not None and self.page.next is not None
         if action == "choose" and (self.page is None or not self.page.choices):
             return False
@@ -281,7 +281,7 @@ class TextScreen(DashScreen[T]):
     ]
 
     def text(self, found: T) -> Text:
-        """Return the text that shows the data that `read` returned."""
+        """Convert the data that `read` returned to the text of this screen."""
         raise NotImplementedError
 
     def body(self) -> ComposeResult:

@@ -46,7 +46,7 @@ class Records(DataTable[Text], inherit_bindings=False):
 
     @property
     def fits(self) -> int:
-        """The number of rows that fit. An empty table is only as high as its headings, so it keeps the last number."""
+        """Number of rows that fit. For an empty table, which shrinks to its headings, it is the last number."""
         return max(1, self._fitted if self.has_class("-empty") else self.size.height - self.header_height)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -1,4 +1,4 @@
-"""Redis itself: version, memory, clients, and the nodes of queues in a cluster."""
+"""The screen about the Redis server: version, memory, clients, and the nodes of queues in a cluster."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class Found:
 
 
 class RedisScreen(TextScreen[Found]):
-    """Redis."""
+    """Facts about the Redis server, and its problems."""
 
     TOP = "redis"
     HELP = (
@@ -89,5 +89,5 @@ class RedisScreen(TextScreen[Found]):
 
 
 def _diagnosed(taskq: TaskQ) -> Sequence[Finding]:
-    """Return the problems that the doctor finds about servers. It writes nothing."""
+    """Return the problems of Redis servers that `taskq doctor` finds. This changes nothing."""
     return [each for each in diagnose_nodes(read_nodes(taskq)) if each.level is not Level.GREEN]

@@ -94,7 +94,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
     async def read(self) -> Found:
         """Read the schedule and a page of its history."""
         size = self.table.fits
-        events = await self.shared.inspector.scheduler_events(self.entry_id, self.place // size + 1, size)
+        events = await self.shared.inspector.scheduler_events(self.entry_id, self.position // size + 1, size)
         entries = await self.shared.inspector.scheduler_entries()
         return Found(next((entry for entry in entries if entry.id == self.entry_id), None), events)
 
@@ -106,7 +106,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
             columns=EVENTS,
             records=found.events,
             key=lambda each: f"{each.task_id}\0{each.enqueued_at}",
-            next=self.place + len(found.events) if is_full else None,
+            next=self.position + len(found.events) if is_full else None,
             facts=self._facts(found.entry),
             empty="This schedule has not enqueued a task yet.",
         )

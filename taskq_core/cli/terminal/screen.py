@@ -25,7 +25,7 @@ Level = Literal["success", "warning", "error"]
 MIN_WIDTH, MIN_HEIGHT = 40, 10
 """Minimum size of the terminal in cells. A smaller one shows only a line that says that it is too small."""
 TOPS = ("queues", "tasks", "workers", "schedules", "workflows", "types", "redis", "limits")
-"""The names of the screens of the digit keys, from key 1 on."""
+"""Names of the screens that the digit keys open, beginning with key 1."""
 
 
 def front(app: App[Any]) -> "DashScreen[Any] | None":
@@ -34,7 +34,7 @@ def front(app: App[Any]) -> "DashScreen[Any] | None":
 
 
 class Links(Static):
-    """Texts that run an action when they are clicked, in their own colors."""
+    """A widget for texts that run an action when they are clicked. It does not change their colors."""
 
     auto_links = False
 
@@ -54,7 +54,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
     """
 
     TOP: ClassVar[str] = ""
-    """The entry of this screen in `TOPS`."""
+    """Name of this screen, or of the screen from which it was opened, in `TOPS`."""
 
     class Go(Message):
         """A request to open another screen."""
@@ -197,7 +197,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
                 self.show_state()
         except TaskQError as error:
             self.shared.answered()
-            self._is_gone = True  # the record was deleted, so show the last read in gray
+            self._is_gone = True  # the record was deleted, so show its last data in gray
             if self.has_parts:
                 self.show_state()
                 self.say(failure_text(error), "error")
@@ -208,7 +208,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
             self.redraw()
 
     def redraw(self) -> None:
-        """Show the data of the last read again."""
+        """Draw the data of the last read again."""
         if self.found is not None and self.has_parts:
             self.draw(self.found)
             self.show_state()
@@ -234,7 +234,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         return super().check_action(action, parameters)
 
     async def ask(self, text: str, button: str, *, is_destructive: bool = False, **more: Any) -> bool:
-        """Ask for a confirmation. As `Confirm`."""
+        """Ask for a confirmation with the dialog `Confirm`, and return the answer."""
         return await self.app.push_screen_wait(Confirm(text, button, is_destructive=is_destructive, **more)) is True
 
     def change(self, work: Coroutine[Any, Any, None]) -> None:

@@ -51,11 +51,11 @@ class DashState:
         inspector: Reads and changes queues and tasks.
         dashboard: Reads the records that screens show.
         palette: The colors.
-        away_since: Time since when Redis does not answer, None while it does.
+        away_since: Time since which Redis does not answer, None while it answers.
         is_refused: True if Redis answers, but refuses the request.
         trouble: Text of the last error of Redis.
         read_at: Time of the last successful read.
-        refusal: Why changes are not possible, "" if they are; None while unknown.
+        refusal: Why changes are not possible, "" if they are possible, None if that is not known yet.
         queue_order: How the list of queues is sorted.
         changes: Number of changes in progress.
         is_warned: Whether the user was warned that quitting interrupts a change.

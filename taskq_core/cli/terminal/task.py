@@ -142,7 +142,7 @@ class TaskScreen(TextScreen[TaskRecord]):
     async def _act(self, action: TaskAction, ref: TaskRef) -> None:
         report = await act_on(self, [ref], action)
         is_gone = report is not None and report.done and action in (TaskAction.DELETE, TaskAction.MOVE)
-        if is_gone and self.app.screen is self:  # go back, because this screen has no task to show
+        if is_gone and self.app.screen is self:  # go back, because this task no longer exists here
             said = str(self.query_one("#notice").render())
             self.app.pop_screen()
             self.say(said)

@@ -98,7 +98,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         self.queue, self.group = queue, group
         self.marked: set[TaskRef] = set()
         self.is_all = False
-        """Whether all tasks of the list are marked, on all pages."""
+        """Whether all tasks of the list are marked, not only those of the visible page."""
         self._wanted = wanted_of("", queue=queue, state=state, in_payload=shared.config.payloads)
 
     @property
@@ -123,18 +123,18 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             return Found(infos=infos, total=0, now=now)
         if self.queue is not None and self.choice is TaskState.AGGREGATING:
             if self.group:
-                number = self.place // count + 1
+                number = self.position // count + 1
                 page = await inspector.tasks(self.queue, self.choice, group=self.group, page=number, page_size=count)
                 return Found(infos=infos, tasks=page.tasks, total=page.total, now=now)
-            groups = await inspector.groups_page(self.queue, limit=count, cursor=self.place or None)
+            groups = await inspector.groups_page(self.queue, limit=count, cursor=self.position or None)
             return Found(infos=infos, total=groups.total, now=now, groups=groups)
         workers = await dashboard.workers() if self.choice is TaskState.ACTIVE else None
         if self._wanted.looks_inside:
             search = await dashboard.search_tasks(
-                infos, self._wanted, cursor=self.place or None, scan=SCAN, limit=count
+                infos, self._wanted, cursor=self.position or None, scan=SCAN, limit=count
             )
             return Found(infos=infos, tasks=search.tasks, total=search.total, now=now, workers=workers, search=search)
-        tasks = await dashboard.tasks(infos, self._wanted, skip=self.place, count=count)
+        tasks = await dashboard.tasks(infos, self._wanted, skip=self.position, count=count)
         return Found(infos=infos, tasks=tasks, total=total_of(infos, self.choice), now=now, workers=workers)
 
     def page_of(self, found: Found) -> Page[TaskRecord | GroupInfo]:
@@ -258,7 +258,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
 
     @property
     def meant(self) -> list[TaskRef]:
-        """The tasks that an action applies to: the marked ones, or the selected one if none is marked."""
+        """The tasks to which an action applies: the marked tasks, or the selected task if none is marked."""
         if self.marked or self.chosen is None or isinstance(self.chosen, GroupInfo):
             return sorted(self.marked, key=lambda ref: (ref.queue, str(ref.state), ref.id))
         return [ref_of(self.chosen)]

@@ -45,7 +45,7 @@ class Found:
         rows: The workflows of the page.
         total: Number of workflows to list or to search.
         sizes: Number of running and of ended workflows.
-        next: Where the next page begins, None at the end.
+        next: Position of the next page, None on the last page.
     """
 
     rows: Sequence[WorkflowRow]
@@ -73,9 +73,9 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         wanted = WorkflowFilter(state=self.choice, text=self.text)
         total = wanted.size(counts)
         if not wanted.looks_inside:
-            rows = await dashboard.list_workflows(counts, wanted, skip=self.place, count=self.table.fits)
+            rows = await dashboard.list_workflows(counts, wanted, skip=self.position, count=self.table.fits)
             return Found(rows=rows, total=total, sizes=sizes, next=self.next_number(total))
-        found = await dashboard.search_workflows(counts, wanted, cursor=self.place or None, scan=WORKFLOW_SCAN_MAX)
+        found = await dashboard.search_workflows(counts, wanted, cursor=self.position or None, scan=WORKFLOW_SCAN_MAX)
         return Found(rows=found.rows, total=total, sizes=sizes, next=found.cursor)
 
     def page_of(self, found: Found) -> Page[WorkflowRow]:
@@ -138,7 +138,7 @@ class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):
         """Return the steps."""
         now, palette = self.shared.now(), self.palette
         info, steps = found.graph.info, found.graph.steps
-        end, count = self.place + STEPS_MAX, len(steps)
+        end, count = self.position + STEPS_MAX, len(steps)
         return Page(
             heading=f"workflow {info.name or self.workflow_id} of queue {self.queue}",
             columns=[
@@ -150,11 +150,11 @@ class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):
                 Column("Ended", lambda step: shown_distance(step.ended_at, now), least=8, drop=3),
                 Column("Error", lambda step: first_line(step.error), drop=1, style="bad"),
             ],
-            records=steps[self.place : end],
+            records=steps[self.position : end],
             key=lambda step: step.name,
             next=end if end < count else None,
             facts=self._facts(info),
-            below=f"{count:,} steps, from {self.place + 1:,}   n next, p back" if count > STEPS_MAX else "",
+            below=f"{count:,} steps, from {self.position + 1:,}   n next, p back" if count > STEPS_MAX else "",
         )
 
     def _facts(self, info: WorkflowInfo) -> Text:
@@ -208,7 +208,7 @@ class StepScreen(ListScreen[StepDetail, MemberRow]):
             self.queue,
             self.workflow_id,
             self.step,
-            skip=self.place,
+            skip=self.position,
             count=min(MEMBERS_MAX, self.table.fits),
             only_failed=self.choice,
         )
@@ -278,7 +278,7 @@ def show_task(screen: DashScreen[Any], step: StepInfo | MemberRow) -> None:
     if has_task(step):
         screen.go("task", step.queue, step.task_id)
     else:
-        screen.say(f"It has no task: it is {step.state}.", "warning")
+        screen.say(f"This step has no task, because it is {step.state}.", "warning")
 
 
 def first_line(error: str) -> str:

@@ -102,5 +102,5 @@ def queue_application(server: RedisServer) -> Iterator[TaskQ]:
 @pytest.mark.slow
 def test_a_worker_without_a_name_is_refused_at_once(tmp_path: Path) -> None:
     with worker(tmp_path) as process:
-        assert "name the TaskQ object" in read_until(process, "name the TaskQ object")
+        assert "the name of the TaskQ object" in read_until(process, "the name of the TaskQ object")
         assert process.wait(60) == 2

@@ -81,7 +81,7 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
         (
             "queue remove here <&-",
             2,
-            "taskq: Remove queue here: standard input is not a terminal, so nobody can confirm it; pass --yes",
+            "taskq: Remove queue here: standard input is not a terminal to ask for confirmation; pass --yes",
         ),
         ("queue list --url 127.0.0.1:1 2>&-", 1, ""),
     ],
@@ -192,7 +192,7 @@ class TestOnATerminal:
         status, shown = in_terminal("queue", "rm", "default", url=redis_server.unix_url, answer=("[y/N]: ", "\x04"))
 
         assert status == 1
-        assert "\r\ntaskq: stopped; the rest was not changed\r\n" in shown
+        assert "\r\ntaskq: stopped; the remaining items were not changed\r\n" in shown
         assert redis_server.client.sismember("asynq:queues", "default")
 
     def test_completion_asks_for_no_password(self) -> None:

@@ -57,7 +57,7 @@ def test_redis_that_is_away(tmp_path: Path, redis: RedisServer) -> None:
 def test_wrong_use_and_wrong_settings_are_told_apart(tmp_path: Path, redis: RedisServer) -> None:
     project = Project(tmp_path, redis)
 
-    assert "--host goes with --port" in project.run("taskq", "health", "--host", "h", status=2)
+    assert "--host needs --port" in project.run("taskq", "health", "--host", "h", status=2)
     (tmp_path / "other").mkdir()
     project = Project(tmp_path / "other", redis, 'TASKQ["URLL"] = "x"\n')
     assert "did you mean 'URL'?" in project.run("taskq", "health", status=1)

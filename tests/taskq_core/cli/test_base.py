@@ -87,18 +87,18 @@ def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
         (["queue", "pause"], "taskq: Missing argument 'QUEUE...' (see taskq queue pause --help)"),
         (["task", "list", "--pgae", "2"], "--page"),
         (["task", "list", "-s", "pendign"], "no state 'pendign'; did you mean 'pending'? (see taskq task list --help)"),
-        (["task", "list", "-s", "aggregating"], "named by --queue and --group"),
-        (["task", "list", "-g", "x"], "--group goes with --state aggregating"),
+        (["task", "list", "-s", "aggregating"], "for tasks of a group, give --queue"),
+        (["task", "list", "-g", "x"], "--group needs --state aggregating"),
         (["task", "run-all", "-q", "x", "-s", "completed"], "'completed' is not one of"),
-        (["task", "run-all", "-q", "x", "-s", "aggregating"], "--group goes with"),
-        (["task", "delete-all", "-q", "x", "-s", "aggregating"], "--group goes with"),
+        (["task", "run-all", "-q", "x", "-s", "aggregating"], "--group and --state aggregating"),
+        (["task", "delete-all", "-q", "x", "-s", "aggregating"], "--group and --state aggregating"),
         (
             ["task", "delete-all", "-q", "x", "-s", "aggregating", "-g", "y"],
             "group y in queue x: standard input is",
         ),
         (
             ["queue", "remove", "x"],
-            "Remove queue x: standard input is not a terminal, so nobody can confirm it; pass --yes",
+            "Remove queue x: standard input is not a terminal to ask for confirmation; pass --yes",
         ),
         (["task", "enqueue", "-t", "x"], "give either --payload or --payload-file"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--timeout", "soon"], "'soon' is not a duration"),
@@ -106,7 +106,7 @@ def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
         (["task", "enqueue", "-t", "x", "-l", "{}", "-g", " "], "--group must be the name of a group"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--deadline", "2030-01-01"], "has no time zone"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is not a header; use name=value"),
-        (["worker"], "name the TaskQ object"),
+        (["worker"], "give the name of the TaskQ object"),
     ]:
         with subtests.test(words=words, told=told):
             monkeypatch.setattr(sys, "stdin", io.StringIO())
@@ -149,7 +149,7 @@ def test_without_a_broker_the_first_of_several_is_tried_and_no_other(capsys: pyt
     assert "cannot reach" in first["error"]
     assert others == [{"id": f"id{number}", "ok": False, "error": "not tried"} for number in range(1, 20)]
     assert told.err.count("cannot reach") == 1
-    assert "taskq: not tried: id1, id2, " in told.err
+    assert "taskq: skipped, because Redis does not answer: id1, id2, " in told.err
 
 
 def test_bad_settings_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_it_shows_asks_repairs_and_looks_again(run: Run, redis_server: RedisServ
 def test_nobody_is_there_to_confirm(run: Run, redis_server: RedisServer, damaged: str) -> None:
     result = run("doctor", "--fix", status=2)
 
-    assert "repair 2 problems: standard input is not a terminal, so nobody can confirm it; pass --yes" in result.stderr
+    assert "repair 2 problems: standard input is not a terminal to ask for confirmation; pass --yes" in result.stderr
     assert "to be repaired: 2" in result.stdout
     assert is_damaged(redis_server)
 
@@ -183,8 +183,8 @@ def test_a_broker_that_goes_away_while_it_is_repaired(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--dry-run",), "--dry-run goes with --fix"),
-        (("--fix", "--quick"), "--fix needs the check of every task that --quick skips"),
+        (("--dry-run",), "--dry-run needs --fix"),
+        (("--fix", "--quick"), "--fix cannot be combined with --quick, because it needs the check of every task"),
     ],
 )
 def test_options_that_do_not_go_together(run: Run, options: tuple[str, ...], told: str) -> None:

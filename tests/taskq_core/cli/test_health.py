@@ -161,8 +161,8 @@ def test_a_port_of_something_else_is_not_ready(run_json: RunJson, answer: bytes)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--port", "1", "--worker"), "give one"),
-        (("--host", "h"), "--host goes with --port"),
+        (("--port", "1", "--worker"), "give either --port"),
+        (("--host", "h"), "--host needs --port"),
         (("--timeout", "0"), "--timeout"),
         (("--port", "0"), "--port"),
     ],

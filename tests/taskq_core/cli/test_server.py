@@ -67,7 +67,7 @@ def test_workers_are_asked_to_quiet_resume_scale_and_stop(run: Run, run_json: Ru
     assert [each["action"] for each in sent] == ["quiet", "resume", "scale", "stop"]
     assert sent[2]["concurrency"] == 3
     assert "no worker 'bux:7'; did you mean 'box:7'?" in run("server", "quiet", "bux:7", status=1).stderr
-    assert "name workers" in run("server", "quiet", status=2).stderr
+    assert "give the workers" in run("server", "quiet", status=2).stderr
 
 
 def test_schedules_are_added_paused_resumed_and_removed(run: Run, run_json: RunJson) -> None:
