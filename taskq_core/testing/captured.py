@@ -1,8 +1,8 @@
 """`capture` and `eager`: replace Redis by a store in memory, and record the tasks that are enqueued.
 
 The store is empty at first and private to the block. It runs the same scripts as Redis: duplicate ids and unique locks
-are refused, handles answer, and an `Inspector` reads it. It replaces Redis for the whole queue application, in all
-threads and event loops, also for clients that were created before.
+are refused, handles return states and results, and an `Inspector` can read it. It replaces Redis for the whole queue
+application, in all threads and event loops, also for clients that were created before.
 """
 
 import logging
@@ -40,9 +40,9 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.testing")
 
 MOST_RUNS = 10_000
-"""Maximum number of runs of one call, in case tasks enqueue each other without end."""
+"""Maximum number of runs in one call of `run`, in case tasks enqueue each other without end."""
 MOST_INSIDE = 50
-"""Maximum number of eager tasks that run inside each other. At about 80, Python raises `RecursionError`."""
+"""Maximum depth of eager tasks that enqueue each other. At a depth of about 80, Python raises `RecursionError`."""
 MOST_ATTEMPTS = 1_000
 """Maximum number of attempts of an eager task, in case it snoozes without end."""
 
@@ -51,7 +51,7 @@ _inside: ContextVar[int] = ContextVar("taskq_inside", default=0)
 
 
 class Captured:
-    """The tasks that were enqueued in a block, and their runs. Also readable after the block.
+    """Records the tasks that are enqueued in a block, and their runs. It stays readable after the block.
 
     Attributes:
         enqueued: All stored tasks, in order, with later changes by `Unique`. Refused tasks are not included.
@@ -109,7 +109,7 @@ class Captured:
         raise AssertionError("\n".join(filter(None, (f"{expected} {problem}; {describe(self.enqueued)}", note))))
 
     def assert_not_enqueued(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> None:
-        """Check that no matching call was enqueued. As `assert_enqueued(..., count=0)`.
+        """Check that no matching call was enqueued. Takes the arguments of `assert_enqueued`.
 
         Raises:
             AssertionError: A matching call was enqueued.
@@ -147,7 +147,7 @@ class Captured:
         return drive(self._run(advance, raises, on_loop=False))
 
     async def arun(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
-        """Run all due tasks on this event loop. As `run`, for coroutines."""
+        """Run all due tasks from a coroutine, on this event loop, as `run` does."""
         return await self._run(advance, raises, on_loop=True)
 
     async def _run(self, advance: Duration | None, raises: bool, *, on_loop: bool) -> list[TaskRun]:
@@ -164,7 +164,7 @@ class Captured:
         self.runs.append(run)
 
     def _due(self, advance: Duration | None) -> Generator[Run, None, None]:
-        """Yield due runs one after the other, and advance the time while that makes further tasks due."""
+        """Yield due runs one after the other. Then advance the time while that makes further tasks due."""
         passing = PassingTime(
             self._store.runner, self._queues(), 0.0 if advance is None else seconds("advance", advance)
         )
@@ -182,7 +182,7 @@ class Captured:
                     return
                 while waiting:
                     if count >= MOST_RUNS:
-                        raise RuntimeError(f"tasks enqueue each other without end: {count} runs, and there are more")
+                        raise RuntimeError(f"tasks seem to enqueue each other without end: more than {count} runs")
                     count += 1
                     yield waiting.pop(0)
         finally:
@@ -251,7 +251,7 @@ class Eager(Captured):
         await self._run_at_once(self._steps(), on_loop)
 
     async def signalled(self, queue_name: str, task_id: str, *, on_loop: bool) -> None:
-        """Continue a task that got a signal, if it waits for nothing else."""
+        """Continue a task that received a signal, if it waits for nothing else."""
         await self._run_at_once(iter([(self._app.runtime.keys.queue(queue_name), task_id)]), on_loop, is_waiting=True)
 
     async def _run_at_once(
@@ -289,10 +289,10 @@ class Eager(Captured):
                 yield keys.queue(message.queue), task.task_id
 
     def _attempts(self, queue: QueueKeys, task_id: str, *, is_waiting: bool = False) -> Iterator[Run]:
-        """Yield each attempt of a task, to be run by the caller.
+        """Yield each attempt of a task. The caller runs it.
 
-        An interrupted task gets another one, as in a worker. A sleep is skipped. A task that waits for a signal, or for
-        sub-tasks, runs on only if that has happened.
+        After an interruption there is another attempt, as in a worker. A sleep is skipped. A task that waits for a
+        signal or for sub-tasks continues only if the signal was sent or the sub-tasks have ended.
         """
         left = MOST_ATTEMPTS if self._retries else 1
         while left:
@@ -321,7 +321,9 @@ def _one_deeper() -> Iterator[None]:
     """
     inside = _inside.get() + 1
     if inside > MOST_INSIDE:
-        raise BrokerReplyError(f"tasks enqueue each other without end: {MOST_INSIDE} run inside each other")
+        raise BrokerReplyError(
+            f"tasks seem to enqueue each other without end: {MOST_INSIDE} tasks run inside each other"
+        )
     token = _inside.set(inside)
     try:
         yield

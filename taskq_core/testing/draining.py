@@ -57,7 +57,7 @@ def drain(
 
     Raises:
         Exception: The last run of a task failed. It is the exception of the first such task.
-        TimeoutError: The time is over. Tasks that were still running returned to their queue.
+        TimeoutError: The worker did not finish within `timeout`. Tasks that were still running returned to their queue.
         BrokerError: The store does not answer.
         RuntimeError: An event loop runs in this thread; await `adrain` there.
     """
@@ -74,7 +74,7 @@ async def adrain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker on this event loop until no task is due. As `drain`, for coroutines."""
+    """Run a worker on this event loop until no task is due, as `drain` does."""
     served = app.settings.queues if queues is None else dict.fromkeys(queues, 1)
     runtime = app.runtime
     await asyncio.to_thread(runtime.endpoint.open)

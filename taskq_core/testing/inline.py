@@ -45,7 +45,7 @@ from taskq_core.workflow.dispatch import dispatch
 logger = logging.getLogger("taskq.testing")
 
 LEASE_S = 7 * 86_400
-"""Seconds of a lease. It is not extended, and a debugger may stop a run for long."""
+"""Seconds of a lease. It is long, because it is not extended and a debugger may stop a run for long."""
 LATEST_S = 253_402_300_799
 """Last Unix second that `datetime` can represent, in the year 9999."""
 
@@ -87,7 +87,7 @@ class InlineWorker:
         """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
         key = (queue.name, task_id)
         self._forward(queue)
-        # `_taken` holds tasks that a thread dequeued but did not ask for; other threads take them from there
+        # `_taken` contains tasks that were dequeued together with a requested one, for their own callers
         with self._lock:
             while key not in self._taken:
                 runs = self._dequeue(queue)
@@ -99,11 +99,11 @@ class InlineWorker:
     def _forward(self, queue: QueueKeys) -> None:
         while self._runner.run(services.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
-        # make tasks pending that waited for a limit which now allows them
+        # Make tasks pending whose rate or concurrency limit allows them to start now.
         self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))
 
     def dispatch(self, queues: Iterable[QueueKeys]) -> None:
-        """Move steps and outcomes of workflows between queues, until nothing is left."""
+        """Move steps and outcomes of workflows between queues, until none is left to move."""
         keys = self._app.runtime.keys
         todo = {queue.name for queue in queues}
         while todo:
@@ -303,7 +303,7 @@ class _InlineBuffer(Keeper):
 
 @contextlib.contextmanager
 def _harmless(run: Run) -> Iterator[None]:
-    """Log an error that an error handler raises in the `with` block, as a worker does."""
+    """Log errors of the `with` block instead of raising them, as a worker does with errors of error handlers."""
     try:
         yield
     except Exception:

@@ -41,7 +41,7 @@ class PassingTime:
         self._aggregators = aggregators
 
     def skip(self) -> bool:
-        """Advance to the next time at which a task or group is due. Return False if none is due in the rest of time."""
+        """Advance to the time at which the next task or group is due. Return False if that is after the limit."""
         wait_s = min((each for queue in self._queues for each in self._waits_s(queue)), default=math.inf)
         if wait_s > self._left_s + ROUNDED_UP_S:
             return False
@@ -49,11 +49,11 @@ class PassingTime:
         return True
 
     def finish(self) -> None:
-        """Advance by the rest of the time, in which nothing becomes due."""
+        """Advance by the remaining time. No task becomes due in it."""
         self._pass(self._left_s)
 
     def _waits_s(self, queue: QueueKeys) -> Iterator[int]:
-        """Yield the whole seconds until the first task of each state, and each group, of a queue is due."""
+        """Yield the whole seconds until the first task of each state is due, and until each group of a queue is due."""
         now_s = math.floor(self._runner.run(views.count_tasks(queue)).now_ns / 1e9)
         for state in STATES:
             for _, start_s in self._list(rehearsal.waiting_key(queue, state), 0, 0):

@@ -19,7 +19,7 @@ from taskq_core.wire import TaskMessage, decode_message
 
 
 class ForeignTask(Protocol):
-    """A task of another interface than taskq's own, such as Django's `django.tasks`."""
+    """A task of another interface than taskq's, for example of Django's `django.tasks`."""
 
     @property
     def module_path(self) -> str:
@@ -171,14 +171,16 @@ class Call:
         self._is_whole = isinstance(task, Signature)
         if isinstance(task, Signature):
             if args or kwargs:
-                raise TypeError("a signature has its arguments; pass task.s(...) alone, or the task and arguments")
+                raise TypeError(
+                    "a signature already contains its arguments; pass task.s(...) alone, or the task and arguments"
+                )
             if not isinstance(task.task, Task) and task.args:
                 self._payload = task.task.encode(task.args, task.kwargs)
             else:
                 kwargs = task.arguments
             task = task.task
         if not isinstance(task, BaseTask | str):
-            raise TypeError(f"expected a task, the name of one, or a signature, got {type(task).__qualname__}")
+            raise TypeError(f"expected a task, the name of a task, or a signature, got {type(task).__qualname__}")
         self.name = task if isinstance(task, str) else task.name
         self._task = task if isinstance(task, Task) else None
         if args:
@@ -210,7 +212,7 @@ class Call:
         return f"{self.name}({shown if self._is_whole or not shown else f'{shown}, ...'})"
 
     def matches(self, enqueued: EnqueuedTask) -> bool:
-        """Return whether an enqueued task is this call.
+        """Return whether an enqueued task matches this call.
 
         Arguments are compared as JSON, so a tuple equals a list. A missing argument equals the default value.
         """
@@ -222,7 +224,7 @@ class Call:
         expected = {**(self._defaults() if self._is_whole else actual), **self._arguments}
         if expected == actual:
             return True
-        # compare only arguments that either side has: a default value may have no JSON form
+        # Compare only arguments that one side has, because a default value may have no JSON form.
         names = enqueued.arguments.keys() | self._arguments.keys()
         return expected.keys() == actual.keys() and self._encode(expected, names) == self._encode(actual, names)
 

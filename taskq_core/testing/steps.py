@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits, from blocking code. Return its result."""
+    """Run a coroutine from blocking code and return its result. The coroutine must never wait."""
     try:
         coroutine.send(None)
     except StopIteration as end:

@@ -1,4 +1,4 @@
-"""Runners of operations that report each task which an operation has stored."""
+"""Runners that report each task that they store: they send operations to a store, as the runners for Redis do."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
@@ -19,7 +19,7 @@ BEGINNINGS = ("create_workflow", "add_members", "close_groups", "retry_steps")
 
 
 class Watcher(Protocol):
-    """Receives the reports of a watched runner, in the code that enqueues and before the enqueue returns."""
+    """Receives the reports of a watched runner, in the thread that enqueues and before the enqueue returns."""
 
     def changed(self, task: NewTask, task_id: str) -> None:
         """React to an enqueue that changed the existing task with this id instead of storing `task`."""

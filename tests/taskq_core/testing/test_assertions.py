@@ -114,13 +114,13 @@ def test_a_name_that_is_no_parameter_is_refused(tasks: Captured, send: Any) -> N
         tasks.assert_not_enqueued(send, too="a@b.c")
     with pytest.raises(TaskArgumentsError, match="takes 2 positional arguments but 3 were given"):
         tasks.assert_not_enqueued(send, 1, 2, 3)
-    with pytest.raises(TypeError, match="a signature has its arguments"):
+    with pytest.raises(TypeError, match="a signature already contains its arguments"):
         tasks.assert_not_enqueued(send.s("a@b.c"), "Hi")
 
 
 @pytest.mark.parametrize("wrong", [None, len, object()])
 def test_what_is_no_task_is_refused(tasks: Captured, wrong: Any) -> None:
-    with pytest.raises(TypeError, match="expected a task, the name of one, or a signature, got "):
+    with pytest.raises(TypeError, match="expected a task, the name of a task, or a signature, got "):
         tasks.assert_not_enqueued(wrong)
 
 

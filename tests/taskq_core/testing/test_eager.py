@@ -280,7 +280,7 @@ def test_tasks_that_enqueue_each_other_without_end(taskq: TaskQ) -> None:
     async def coroutine(n: int) -> None:
         await (plain if n == 20 else coroutine).adelay(n + 1)
 
-    endless = "tasks enqueue each other without end: 50 run inside each other"
+    endless = "tasks seem to enqueue each other without end: 50 tasks run inside each other"
     with pytest.raises(EnqueueError, match=endless), eager(taskq) as tasks:
         coroutine.delay(1)
 
