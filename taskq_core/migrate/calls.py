@@ -29,7 +29,7 @@ _RUN_OPTIONS = {
     "time_limit": "timeout",
     "soft_time_limit": "timeout",
 }
-"""Options of taskq, by the equivalent option of Celery's `apply_async` and `set`."""
+"""Options of taskq by name of the equivalent option of Celery's `apply_async` and `set`."""
 _NEEDLESS = ("retry", "retry_policy")
 _REFUSED = {
     "subtask": "bind arguments with .s() and .si()",
@@ -148,7 +148,7 @@ class Calls:
         return list(found.values())
 
     def _may_be_task(self, call: cst.Call) -> bool:
-        """Return whether an `apply_async` of an unknown object may belong to a task, and not to a process pool.
+        """Return whether an `apply_async` of an unknown object may be that of a task instead of a process pool.
 
         The first argument of a pool's `apply_async` is a function.
         """
@@ -190,9 +190,9 @@ class Calls:
         name = constant(given.pop("name", None))
         above = self._file.parent(old)
         if not isinstance(above, cst.Expr) and not (isinstance(above, cst.Attribute) and above.attr.value == "id"):
-            raise CannotTranslateError("send_task: its result is used, and a taskq call by name returns only the id")
+            raise CannotTranslateError("send_task: the result is used, but a taskq call by name returns only the id")
         if not isinstance(name, str):
-            raise CannotTranslateError("send_task: the name of its task is not a literal")
+            raise CannotTranslateError("send_task: the name of the task is not a literal")
         task = self._file.project.named(name)
         if task is None or task.left:
             raise CannotTranslateError("send_task: no rewritten task has this name; use taskq.remote(name).delay(...)")
@@ -201,10 +201,10 @@ class Calls:
                 f"send_task: a call by name does not pass the {task.obstacle} of {name}; import the task and call it"
             )
         if task.parameters is None:
-            raise CannotTranslateError("send_task: its task has * or ** parameters; import the task and call it")
+            raise CannotTranslateError("send_task: the task has * or ** parameters; import the task and call it")
         positional = [*_positional(given.pop("args", None))]
         if len(positional) > len(task.parameters) or any(each.startswith("*") for each in positional):
-            raise CannotTranslateError("send_task: pass its arguments by name")
+            raise CannotTranslateError("send_task: pass the arguments of the task by name")
         arguments = [f"{parameter}={text}" for parameter, text in zip(task.parameters, positional, strict=False)]
         arguments += _by_name(given.pop("kwargs", None))
         options = self._options(given)

@@ -221,7 +221,7 @@ def _read(change: Change) -> bytes:
     try:
         return change.path.read_bytes()
     except OSError as error:
-        change.error = f"it cannot be read: {error}"
+        change.error = f"the file cannot be read: {error}"
         return b""
 
 
@@ -232,11 +232,11 @@ def _parse(changes: Iterable[Change], texts: dict[Path, bytes], files: dict[Path
             change.encoding = file.tree.encoding
             change.old = change.new = texts[change.path].decode(change.encoding)
         except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError) as error:
-            change.error = f"it cannot be read: {error}"
+            change.error = f"the file cannot be read: {error}"
 
 
 class _Plan:
-    """Reads all files, and collects what is known of the project's tasks and settings and the edits to make."""
+    """Reads all files, and collects the project's tasks, its settings, and the edits to make."""
 
     def __init__(self, files: list[File], project: Project, edits: Edits, *, is_quiet: bool) -> None:
         self.files, self.project, self.edits, self.is_django = files, project, edits, not edits.app
@@ -256,7 +256,7 @@ class _Plan:
             record_usage(file, self.settings)
         if any(each.name == "result_expires" for each in every) or "retention" in self.settings.configured.defaults:
             for task in self.project.tasks:
-                task.is_read = False  # so that it gets no option, because the default retention applies
+                task.is_read = False  # the task needs no option `retention`, because a default for all tasks is set
         for task in self.project.tasks:
             queue = constant(task.options.get("queue"))
             if isinstance(queue, str) and not task.left:
@@ -311,7 +311,7 @@ class _Plan:
             self._take(settings, [*found, *(of_app if file is main else ())])
             configured = settings.configured
             if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
-                # Celery's default is UTC. The default of the adapter is Django's TIME_ZONE.
+                # Write UTC, which is Celery's default, because the default of taskq's adapter is Django's TIME_ZONE.
                 configured.values.setdefault("time_zone", '"UTC"')
             if configured:
                 is_of_other = any(

@@ -78,7 +78,7 @@ def _cron(call: ast.Call) -> str:
         fields[name] = _field(name, value)
     if fields["day_of_month"] != "*" and fields["day_of_week"] != "*":
         raise CannotTranslateError(
-            "it limits the day of the month and the day of the week: "
+            "the crontab limits the day of the month and the day of the week: "
             "Celery fires when both match, taskq when either does"
         )
     spec = " ".join(fields[name] for name in _FIELDS)

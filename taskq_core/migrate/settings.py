@@ -1,6 +1,6 @@
 """Translate Celery's settings, routes and periodic tasks into taskq's settings.
 
-Expressions are copied unchanged, so a value is still read from the environment if it was before.
+Expressions are copied unchanged. So the new code reads a value from the environment if the old code did.
 """
 
 import re
@@ -102,7 +102,7 @@ class Setting:
 
 @dataclass(slots=True)
 class Configured:
-    """The taskq settings that were translated, as source code by lowercase name."""
+    """The translated taskq settings: source code by lowercase name."""
 
     values: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, str] = field(default_factory=dict)
@@ -224,7 +224,7 @@ class Settings:
         self._is_django = is_django
 
     def take(self, setting: Setting) -> None:
-        """Translate a setting. Add a comment above it if it has no equivalent, or a hint if taskq does not need it."""
+        """Translate a setting. Add a comment above one without equivalent, or a hint if taskq does not need it."""
         try:
             self._take(setting)
         except CannotTranslateError as error:
@@ -267,7 +267,7 @@ class Settings:
         """
         names = {each.value for each in nodes(value, cst.Name) if setting.file.dotted(each)}
         if not setting.is_settings_file and (names - {"os", "True", "False", "None"}):
-            raise CannotTranslateError(f"{setting.name}: its value uses names of this file; copy it by hand")
+            raise CannotTranslateError(f"{setting.name}: the value uses names of this file; copy it by hand")
         seconds = seconds_of(code(value))
         return code(value) if seconds is None else f"{seconds:g}"
 
@@ -290,7 +290,9 @@ class Settings:
             first = each.args[0].value if isinstance(each, cst.Call) and each.args else each
             names.append(constant(first))
         if not names or not all(isinstance(name, str) for name in names):
-            raise CannotTranslateError("task_queues: its names are not literals; list the queues in QUEUES")
+            raise CannotTranslateError(
+                "task_queues: the names of the queues are not literals; list the queues in QUEUES"
+            )
         self.add_queues(literal(name) for name in names)
 
     def add_queues(self, queues: Iterable[str]) -> None:
@@ -311,7 +313,7 @@ class Settings:
         for name, entry in written:
             try:
                 if not isinstance(name, str):
-                    raise CannotTranslateError("its name is not a literal")
+                    raise CannotTranslateError("the name of the entry is not a literal")
                 self.configured.schedule[name] = self._entry(setting, dict(entries(entry) or ()))
             except CannotTranslateError as error:
                 problems.append(f"beat entry {name!r} was left out: {error}")
@@ -323,7 +325,7 @@ class Settings:
         name, schedule = constant(given.get("task")), given.get("schedule")
         if unknown or schedule is None or not isinstance(name, str):
             raise CannotTranslateError(
-                f"it has unknown keys {sorted(unknown)}" if unknown else "its task or schedule is not a literal"
+                f"the entry has unknown keys {sorted(unknown)}" if unknown else "the task or schedule is not a literal"
             )
         return self.entry(
             setting, name, schedule, given.get("args"), given.get("kwargs"), entries(given.get("options", cst.Dict([])))
@@ -345,16 +347,16 @@ class Settings:
         """
         task = self._project.named(name)
         if task is not None and task.left:
-            raise CannotTranslateError("its task was not rewritten")
+            raise CannotTranslateError("the task of the entry was not rewritten")
         found = {"task": literal(name), "cron": literal(spec_of(code(schedule)))}
         pieces = self._arguments(setting, task, args, kwargs)
         if pieces:
             found["kwargs"] = "{" + ", ".join(pieces) + "}"
         if options is None:
-            raise CannotTranslateError("its options are not a literal dict")
+            raise CannotTranslateError("the options of the entry are not a literal dict")
         for option, value in options:
             if option not in ("queue", "expires"):
-                raise CannotTranslateError(f"its option {option!r} has no equivalent")
+                raise CannotTranslateError(f"the option {option!r} of the entry has no equivalent")
             found[option] = self._text(setting, value)
             if option == "queue":
                 self.add_queues([found[option]])
@@ -366,10 +368,12 @@ class Settings:
         positional = elements(args) if args is not None else []
         named = entries(kwargs) if kwargs is not None else []
         if positional is None or named is None:
-            raise CannotTranslateError("its arguments are not literals")
+            raise CannotTranslateError("the arguments of the entry are not literals")
         parameters = (task.parameters if task is not None else None) or ()
         if len(positional) > len(parameters):
-            raise CannotTranslateError("its arguments must be kwargs, because the task's parameter names are unknown")
+            raise CannotTranslateError(
+                "the entry needs kwargs instead of args, because the task's parameter names are unknown"
+            )
         pairs = [*zip(parameters, positional, strict=False), *named]
         return [f"{literal(str(name))}: {self._argument(setting, value)}" for name, value in pairs]
 
@@ -417,7 +421,7 @@ def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
     args, kwargs, name = given.pop("args", None), given.pop("kwargs", None), constant(given.pop("name", None))
     meaning = file.meaning(signature) if signature is not None else None
     if schedule is None or meaning is None or meaning.kind not in ("task", "signature") or len(meaning.tasks) != 1:
-        raise CannotTranslateError("add_periodic_task: its first argument is not a known task")
+        raise CannotTranslateError("add_periodic_task: the signature in this call is not of a known task")
     (task,) = meaning.tasks
     options = list(given.items())
     while isinstance(signature, cst.Call) and m.matches(signature.func, m.Attribute(attr=m.Name("set"))):
@@ -425,7 +429,7 @@ def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
         signature = cst.ensure_type(signature.func, cst.Attribute).value
     if isinstance(signature, cst.Call):
         if any(each.star for each in signature.args) or args is not None or kwargs is not None:
-            raise CannotTranslateError("add_periodic_task: its arguments are not literals")
+            raise CannotTranslateError("add_periodic_task: the arguments of this call are not literals")
         args = cst.List([cst.Element(each.value) for each in signature.args if not each.keyword])
         named = [(each.keyword.value, each.value) for each in signature.args if each.keyword]
         kwargs = cst.Dict([cst.DictElement(cst.SimpleString(literal(key)), value) for key, value in named])

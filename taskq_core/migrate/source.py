@@ -41,13 +41,13 @@ class Task:
     """A Celery task of the project.
 
     Attributes:
-        place: The dotted name of its function.
+        place: The dotted name of the task's function.
         name: Its name in Celery.
         options: The arguments of its decorator, by name.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
         left: Reason why the task is not rewritten, "" if it is rewritten.
         queue: The queue to which `task_routes` sends the task.
-        is_read: Whether the project reads the task's result.
+        is_read: Whether code of the project reads the task's result.
         types: Types of parameters without annotation, from the arguments of calls.
         sent: The options that a call by name (`send_task`) has to pass.
         obstacle: An option of the task that a call by name cannot pass, "" without one.
@@ -108,7 +108,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The object that an expression refers to.
+    """The object to which an expression refers, as far as it concerns tasks.
 
     Attributes:
         kind: `task`, `left` (a task that is not rewritten), `signature`, `canvas` or `handle`.
@@ -336,7 +336,7 @@ def bound(call: cst.Call, order: tuple[str, ...], verb: str) -> dict[str, cst.Ba
     """
     positional = [each for each in call.args if not each.keyword]
     if len(positional) > len(order) or any(each.star for each in positional):
-        raise CannotTranslateError(f"{verb}: its arguments use * or **, or there are too many")
+        raise CannotTranslateError(f"{verb}: the arguments use * or **, or there are too many")
     given = dict(zip(order, (each.value for each in positional), strict=False))
     return given | {each.keyword.value: each.value for each in call.args if each.keyword}
 

@@ -53,22 +53,22 @@ RESULT_KEPT_S = 86_400
 
 
 def check(task: Task) -> None:
-    """Raise CannotTranslateError if a task cannot be rewritten."""
+    """Check that a task can be rewritten. Raise CannotTranslateError if it cannot."""
     node, file = task.node, task.file
     if not isinstance(next(file.parents(node)), cst.Module) and any(
         isinstance(each, cst.FunctionDef | cst.ClassDef) for each in file.parents(node)
     ):
         raise CannotTranslateError("a task must be a top-level function of a module")
     if node.params.posonly_params:
-        raise CannotTranslateError("it has positional-only parameters, but taskq passes arguments by name")
+        raise CannotTranslateError("the function has positional-only parameters, but taskq passes arguments by name")
     if any(True for _ in nodes(node.body, cst.Yield)):
-        raise CannotTranslateError("it is a generator, whose body would never run")
+        raise CannotTranslateError("the function is a generator, whose body would never run")
     if comments(task.decorator):
-        raise CannotTranslateError("its decorator contains a comment, which would be lost")
+        raise CannotTranslateError("the decorator contains a comment, which would be lost")
     for used in nodes(node.body, cst.Name):
         made = file.celery(used)
         if made is not None and made.removeprefix("canvas.") not in CANVAS:
-            raise CannotTranslateError(f"it uses {code(used)}, which has no equivalent")
+            raise CannotTranslateError(f"the task uses {code(used)}, which has no equivalent")
     wanted = task_options(task, lambda name, *_: name)
     for option in wanted:
         name, _, value = option.partition("=")
@@ -92,7 +92,7 @@ def task_options(task: Task, add_import: AddImport, *, is_strict: bool = False) 
     """
     given = task.options
     if isinstance(task.decorator, cst.Call) and len(given) != len(task.decorator.args):
-        raise CannotTranslateError("its decorator has positional arguments")
+        raise CannotTranslateError("the decorator has positional arguments")
     found = []
     for name, value in given.items():
         if name in _SAME:
@@ -104,9 +104,9 @@ def task_options(task: Task, add_import: AddImport, *, is_strict: bool = False) 
             found.append(f"rate_limit={_rate(value)}")
         elif name in ("time_limit", "soft_time_limit", "serializer", *_RETRYING, *_NEEDLESS):
             if name == "serializer" and constant(value) != "json":
-                raise CannotTranslateError(f"its option serializer={code(value)} has no equivalent: payloads are JSON")
+                raise CannotTranslateError(f"the option serializer={code(value)} has no equivalent: payloads are JSON")
         else:
-            raise CannotTranslateError(f"its option {name or '*'}={code(value)} has no equivalent")
+            raise CannotTranslateError(f"the option {name or '*'}={code(value)} has no equivalent")
     return [*found, *_time_limits(task, is_strict=is_strict), *_retrying(task, add_import), *_inferred_options(task)]
 
 
@@ -132,7 +132,7 @@ def _rate(value: Node) -> str:
     rate = constant(value)
     if re.fullmatch(r"[1-9][0-9]*(/[smh])?", str(rate)):
         return f'"{rate}"' if "/" in str(rate) else f'"{rate}/s"'
-    raise CannotTranslateError("its rate_limit is not a number of tasks per s, m or h, such as '10/m'")
+    raise CannotTranslateError("the rate_limit is not a number of tasks per s, m or h, such as '10/m'")
 
 
 def _retrying(task: Task, add_import: AddImport) -> list[str]:
@@ -146,10 +146,10 @@ def _retrying(task: Task, add_import: AddImport) -> list[str]:
         return ["no_retry_on=Exception" if constant(given.get("acks_late")) is True else "max_retry=0"]
     most = given.get("max_retries")
     if most is not None and constant(most) is None:
-        raise CannotTranslateError("max_retries=None retries it forever; set a number")
+        raise CannotTranslateError("max_retries=None retries the task forever; set a number")
     found = [f"max_retry={code(most)}" if most is not None else "max_retry=3"]
     if automatic is None:
-        found.append("no_retry_on=Exception")  # so that only `raise Retry` retries the task
+        found.append("no_retry_on=Exception")  # without this option, taskq retries the task after every error
     elif not (isinstance(automatic, cst.Tuple) and [code(each) for each in elements(automatic) or ()] == ["Exception"]):
         found.append(f"retry_on={code(automatic)}")
     return [*found, f"retry_delay={_delay(given, add_import)}"]
@@ -172,7 +172,7 @@ def _with_retry_kwargs(options: Mapping[str, cst.BaseExpression]) -> dict[str, c
             given["default_retry_delay"] = value
             given.pop("retry_backoff", None)
         else:
-            raise CannotTranslateError("its retry_kwargs are not a literal dict of max_retries and countdown only")
+            raise CannotTranslateError("the retry_kwargs are not a literal dict of max_retries and countdown only")
     return given
 
 
@@ -192,9 +192,9 @@ def self_of(task: Task) -> str:
     """Return the name of the parameter that receives the task itself, "" if the task is not bound."""
     bind = constant(task.options.get("bind")) if "bind" in task.options else False
     if bind is ...:
-        raise CannotTranslateError("its option bind is not a literal")
+        raise CannotTranslateError("the option bind is not a literal")
     if bind and not task.node.params.params:
-        raise CannotTranslateError("it has bind=True and no parameter")
+        raise CannotTranslateError("the task has bind=True and no parameter")
     return task.node.params.params[0].name.value if bind else ""
 
 
@@ -272,7 +272,9 @@ class _Body(cst.CSTTransformer):
 
     def visit_Name(self, node: cst.Name) -> None:
         if node.value == self._me:
-            raise CannotTranslateError(f"it uses {self._me} as an object, and taskq's object has other attributes")
+            raise CannotTranslateError(
+                f"the task uses {self._me} as an object, and taskq's object has other attributes"
+            )
 
     def visit_Call(self, node: cst.Call) -> None:
         if m.matches(node.func, m.Attribute(value=m.Name(self._me), attr=m.Name("retry") | m.Name("update_state"))):
@@ -283,7 +285,9 @@ class _Body(cst.CSTTransformer):
         name = node.attr.value
         if m.matches(node.value, m.Attribute(value=m.Name(self._me), attr=m.Name("request"))):
             if name not in _REQUEST:
-                raise CannotTranslateError(f"it uses more of {self._me}.request than id, retries, headers and task")
+                raise CannotTranslateError(
+                    f"the task uses more of {self._me}.request than id, retries, headers and task"
+                )
             return False
         if m.matches(node.value, m.Name(self._me)):
             if name not in _ATTRIBUTES and node not in self._called:

@@ -462,7 +462,7 @@ def test_calls_of_a_task_that_stays_celerys_stay_as_they_are(tmp_path: Path) -> 
     assert change.new == calls
     found = migrate_celery([tmp_path], Target.parse("django"))
     (settings,) = (each.new for each in found.changes if each.path.name == "settings.py")
-    assert "beat entry 'a' was left out: its task was not rewritten" in settings
+    assert "beat entry 'a' was left out: the task of the entry was not rewritten" in settings
     assert '"b": {"task": "x.g", "cron": "@every 60s"}' in settings
 
 
@@ -504,7 +504,7 @@ def test_a_file_that_is_no_python_is_told_and_the_others_are_done(
 
     assert main(["migrate", "celery", str(tmp_path), "--to", "shop.queue:taskq", "--write"]) == 1
 
-    assert "old.py: it cannot be read" in capsys.readouterr().err
+    assert "old.py: the file cannot be read" in capsys.readouterr().err
     assert (tmp_path / "old.py").read_text() == "print 'celery'\n"
     assert "@taskq.task" in (tmp_path / "tasks.py").read_text()
 

@@ -18,7 +18,7 @@ CELERY_TIMEZONE = "Europe/Berlin"
 CELERY_WORKER_CONCURRENCY = 4
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_ROUTES = {"shop.tasks.build_report": {"queue": "reports"}}
-# TODO taskq: beat entry 'thirteenth' was left out: it limits the day of the month and the day of the week: Celery fires when both match, taskq when either does
+# TODO taskq: beat entry 'thirteenth' was left out: the crontab limits the day of the month and the day of the week: Celery fires when both match, taskq when either does
 CELERY_BEAT_SCHEDULE = {
     "tidy": {"task": "shop.tasks.tidy", "schedule": crontab(minute="*/15", hour="8-18", day_of_week="mon-fri")},
     "report": {

@@ -57,13 +57,13 @@ def measure(self: TaskContext, count):
     return count
 
 
-# TODO taskq: special remains a Celery task: its option base=object has no equivalent
+# TODO taskq: special remains a Celery task: the option base=object has no equivalent
 @shared_task(bind=True, base=object)
 def special(self):
     return self.request.hostname
 
 
-# TODO taskq: careful remains a Celery task: it uses SoftTimeLimitExceeded, which has no equivalent
+# TODO taskq: careful remains a Celery task: the task uses SoftTimeLimitExceeded, which has no equivalent
 @shared_task
 def careful():
     try:

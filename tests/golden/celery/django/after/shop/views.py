@@ -23,7 +23,7 @@ def report(request):
         queue="reports",  # they take long
     )
     build_report.using(run_after=tomorrow, expires=3600).delay("yearly", year=2033)
-    # TODO taskq: apply_async: its arguments use * or **, or there are too many
+    # TODO taskq: apply_async: the arguments use * or **, or there are too many
     build_report.apply_async(["yearly"], **options)
     tasks.special.apply_async(countdown=5)
     tasks.build_report.s(**request.GET.dict()).on_success(tasks.tidy.s()).delay()
