@@ -1,4 +1,6 @@
-"""taskq for Django. The setting `TASKQ` configures it. It enqueues at the commit, and shows tasks in the admin.
+"""taskq for Django: tasks are enqueued when the transaction commits, and shown in the admin.
+
+The setting `TASKQ` configures it.
 
 Put `"taskq_django"` into `INSTALLED_APPS`, write tasks in the `tasks.py` of your apps, and run a worker with
 `python manage.py runworker`::

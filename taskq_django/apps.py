@@ -27,7 +27,7 @@ class TaskQConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
-        for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # late: they need the settings
+        for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # imported late, because they read settings
             import_module(module)
         let_tasks_iterate()
         connect_outbox()
@@ -65,6 +65,6 @@ def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in _SETTINGS:
         from taskq_django.test_cases import watch  # only tests change settings
 
-        watch()  # at once: code in the block of `override_settings` may read `EAGER`
+        watch()  # before `reload`, because code in an `override_settings` block may read `EAGER` at once
         connect_django_tasks()
         taskq.reload()

@@ -26,7 +26,7 @@ def run_with_autoreload(make_worker: Callable[[], Worker]) -> int:
 
 
 class _Watch(FileWatch):
-    """Lists the files that Django's reloader watches, with the times of their last changes."""
+    """Watches the files that Django's reloader watches, by the times of their last changes."""
 
     def __init__(self, loaded_since: float = math.inf) -> None:
         self._reloader = autoreload.StatReloader()

@@ -4,7 +4,7 @@
 - `taskq.E002` `TASKQ['URL']` is not usable
 - `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
 - `taskq.E004` the outbox is used and has no table (`check --database`)
-- `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
+- `taskq.E005` `DEV_WORKER` without `DEBUG`, or together with `EAGER`
 - `taskq.E006` the table of periodic tasks is missing (`check --database`)
 - `taskq.E007` two tasks have one name
 - `taskq.E032` `PROPAGATE["REQUEST_ID"]` does not name a function
@@ -120,8 +120,8 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         Warning(
             f"`manage.py {COMMAND}` runs the command of {names[0]!r}, which is the first of the apps in INSTALLED_APPS "
             f"that have one: {', '.join(map(repr, names))}.",
-            hint="To start task workers, put 'taskq_django' first, or use `manage.py taskq worker`. To keep it so, add "
-            "'taskq.W001' to SILENCED_SYSTEM_CHECKS.",
+            hint="To start task workers, put 'taskq_django' first, or use `manage.py taskq worker`. To keep it, "
+            "add 'taskq.W001' to SILENCED_SYSTEM_CHECKS.",
             id="taskq.W001",
         )
     ]

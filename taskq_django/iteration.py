@@ -43,7 +43,7 @@ class QuerysetSource:
                 return
 
     async def apairs(self, cursor: Any) -> AsyncGenerator[tuple[Any, Any], None]:
-        """As `pairs`, with the queries in the thread of the coroutine's database connections."""
+        """Yield what `pairs` yields. Queries run in the thread that has the coroutine's database connections."""
         key = self._key(cursor)
         while True:
             pairs, key = await sync_to_async(self._read, thread_sensitive=True)(key)

@@ -43,7 +43,7 @@ def metrics_view(
             )
         if allow is None or not allow(request):
             return HttpResponse("access to the metrics is not allowed\n", status=403, content_type="text/plain")
-        with turn:  # a request that waited here shares the collection of the request before
+        with turn:  # a request that has waited here gets the metrics that the previous request has read
             if not exporter:
                 exporter.append(Exporter(taskq, config))
             scrape = asyncio.run(

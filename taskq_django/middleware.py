@@ -69,7 +69,7 @@ class DatabaseMiddleware(Middleware):
             finally:
                 if thread.is_used:
                     await _finish(sync_to_async(thread.leave, thread_sensitive=True)())
-                SyncToAsync.context_to_thread_executor.pop(own, None)  # else asgiref waits until the thread ends
+                SyncToAsync.context_to_thread_executor.pop(own, None)  # so that asgiref does not wait for the thread
                 thread.shutdown(wait=False)
 
 

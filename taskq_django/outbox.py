@@ -125,7 +125,7 @@ class DatabaseOutbox:
         return is_open(writing_alias())
 
     async def ain_transaction(self) -> bool:
-        """As `in_transaction`, for the transaction of the blocking caller of this coroutine."""
+        """Return whether the code that called this coroutine with `async_to_sync` has an open transaction."""
         return await sync_to_async(self.in_transaction, thread_sensitive=True)()
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
@@ -139,7 +139,7 @@ class DatabaseOutbox:
             committed(table)
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """As `keep`, in the thread of the blocking caller of this coroutine, which has the transaction."""
+        """Write rows as `keep` does, in the thread of the blocking code that called this coroutine."""
         await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:
@@ -151,7 +151,7 @@ class DatabaseOutbox:
         return None
 
     async def afind(self, task_id: str) -> TaskInfo | None:
-        """As `find`, from a coroutine."""
+        """Return a task that waits in an outbox, as `find` does, from a coroutine."""
         return await sync_to_async(self.find, thread_sensitive=True)(task_id)
 
     def tables(self) -> list[DatabaseTable]:
@@ -159,7 +159,7 @@ class DatabaseOutbox:
         return [RelayedTable(alias) for alias in outbox_aliases()]
 
     def close(self) -> None:
-        """Do nothing: the connections are Django's."""
+        """Do nothing, because Django manages the connections."""
 
 
 def outbox_aliases() -> list[str]:
@@ -168,7 +168,7 @@ def outbox_aliases() -> list[str]:
 
 
 def is_open(alias: str) -> bool:
-    """Return whether this thread has an open transaction on a database. That of a `TestCase` may not count."""
+    """Return whether this thread has an open transaction on a database. A `TestCase`'s transaction may not count."""
     return any(each.alias == alias for each in transactions.open_transactions())
 
 

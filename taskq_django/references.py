@@ -60,7 +60,7 @@ class ModelKind:
         return tuple(self._read(field, part) for field, part in zip(self._fields, value, strict=True))
 
     def fetch(self, keys: list[Hashable]) -> dict[Hashable, object]:
-        """Read rows by their primary keys, in one query or as few as the database lets."""
+        """Read rows by their primary keys, in as few queries as the database allows."""
         rows: dict[Hashable, object] = self._model._base_manager.using(router.db_for_write(self._model)).in_bulk(keys)
         return rows
 
@@ -95,8 +95,8 @@ class ModelKind:
             except (ValidationError, TypeError, ValueError, ArithmeticError, RefusedError):
                 pass
             else:
-                # Refuse what `to_python` only converts, such as "5", 5.7 or True to an int. Text may change: a UUID has
-                # several spellings.
+                # Refuse values that `to_python` converts to another type, such as "5", 5.7 or True to an int. Text may
+                # become other text, because a UUID can be written in several ways.
                 if type(again) is type(value) and (again == value or isinstance(value, str)):
                     return key
         raise RefusedError(f"expected the primary key of a {self.label}, got {_JSON_TYPES[type(value)]}")
@@ -116,7 +116,7 @@ def _to_json(field: Any, value: Any) -> object:
 
 
 def _known(value: object) -> object:
-    """Return text that is marked as safe, and bytes as PostgreSQL returns them, as types that have a JSON form."""
+    """Convert Django's `SafeString`, and PostgreSQL's `memoryview`, to types that have a JSON form."""
     if type(value) is not str and isinstance(value, str) and not isinstance(value, Enum):
         return str.__str__(value)  # `str(value)` would return the marked text unchanged
     return bytes(value) if isinstance(value, memoryview) else value
@@ -151,5 +151,5 @@ class ModelReferences:
         return found
 
     async def afetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
-        """As `fetch`, in the thread of the coroutine's database connections."""
+        """Read rows as `fetch` does, in the thread that has the coroutine's database connections."""
         return await sync_to_async(self.fetch, thread_sensitive=True)(keys_to_load)

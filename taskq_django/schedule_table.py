@@ -79,20 +79,20 @@ class DatabaseSchedule:
             raise
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
-        """Add runs to the rows that do not count them yet. As `ScheduleTable.record`."""
+        """Add runs to the rows that do not count them yet. See `ScheduleTable.record`."""
         alias = schedule_alias()
         if alias is not None:
             for start in range(0, len(runs), BATCH):
                 _reached(partial(_record, alias, runs[start : start + BATCH]))
 
     def record_next_firings(self) -> None:
-        """Store the next firing of each row where it has changed. As `ScheduleTable.record_next_firings`."""
+        """Store the next firing of each row if it has changed. See `ScheduleTable.record_next_firings`."""
         alias = schedule_alias()
         if alias is not None and self._is_there:
             _reached(partial(_record_next_firings, alias))
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Call a function when a save or deletion in this process has committed. As `ScheduleTable.watch`."""
+        """Call a function after a save or deletion in this process has committed. See `ScheduleTable.watch`."""
 
         def call_after_commit(*, using: str, **_: Any) -> None:
             transaction.on_commit(changed, using=using, robust=True)
@@ -119,7 +119,7 @@ class DatabaseSchedule:
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, parameters)
             found = cursor.fetchall()
-        version = hash(repr(found)) or 1  # valid only in this process; 0 means no table
+        version = hash(repr(found)) or 1  # never 0, which means a missing table
         return None if version == seen else (version, self._entries(rows))
 
     def _entries(self, rows: Any) -> list[Entry]:

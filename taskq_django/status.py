@@ -56,10 +56,12 @@ def task_status_view(
     def task_status(request: HttpRequest, task_id: str) -> HttpResponse:
         if allow is None:
             logger.warning(
-                "task_status_view answers 403: give it allow=..., a function of the request and the task (a TaskInfo) "
+                "task_status_view answers 403: pass allow=..., a function of the request and the task (a TaskInfo) "
                 "that returns whether the request may see the task"
             )
-            return JsonResponse({"detail": "this is closed; the log of the server says how to open it"}, status=403)
+            return JsonResponse(
+                {"detail": "access is not configured; the log of the server explains how to allow it"}, status=403
+            )
         try:
             info = taskq.get(task_id).info
         except TaskNotFoundError:

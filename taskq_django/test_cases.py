@@ -37,7 +37,7 @@ def are_committed() -> bool:
 
 
 def take_for_committed(by_default: bool) -> None:
-    """Set whether the transactions of test cases count as committed outside of `taken_for_committed`."""
+    """Set whether transactions of test cases count as committed in code outside of `taken_for_committed`."""
     watch()
     _choice.by_default = by_default
 
@@ -115,7 +115,7 @@ def _exit(self: Atomic, *error: Any) -> None:
 
 
 def _call_waiting(connection: BaseDatabaseWrapper) -> None:
-    """Run taskq's hooks that wait for the commit of a connection. Hooks of other libraries are left to the test."""
+    """Run taskq's hooks that wait for the commit of a connection. Do not run hooks of other libraries."""
     entries: list[Any] = connection.run_on_commit
     ours = [
         entry for entry in entries if isinstance(entry[1], SendAtLastCommit) and entry[1] not in _choice.waiting_before

@@ -159,7 +159,7 @@ def _marks(rows: Any) -> list[str]:
 
 
 def _shown_marks(request: HttpRequest) -> dict[str, str]:
-    """Return the mark (`Task.mark`) that each selected row had when the page was loaded, by key."""
+    """Return the state (`Task.mark`) that each selected row had when the page was loaded, by key."""
     marks = (each.partition(":") for each in request.POST.getlist(MARKS_VAR))
     return {key: mark for mark, _colon, key in marks}
 
@@ -217,7 +217,8 @@ def act_on_each(
 ) -> None:
     """Perform an action on rows one by one and log each. Report the skipped rows with the reasons.
 
-    If Redis fails, the error is raised. The log has an entry for a call that Redis may have carried out.
+    If Redis fails, the error is raised. The action whose reply is missing is logged too, because Redis may have carried
+    it out.
 
     Args:
         modeladmin: The admin.
@@ -235,7 +236,7 @@ def act_on_each(
     done: list[int] = []
     skipped: Counter[str] = Counter()
     if missing := len(getattr(rows, "keys", found)) - len(found):
-        skipped[_("it does not exist any more")] = missing
+        skipped[_("deleted in the meantime")] = missing
     for place, row in enumerate(found):
         if place and deadline.is_over:
             is_complete = False
@@ -243,7 +244,7 @@ def act_on_each(
         try:
             mark = getattr(row, "mark", None)
             if shown_marks and shown_marks.get(row.pk, mark) != mark:
-                raise SkippedError(gettext_lazy("it has changed since the page was loaded"))
+                raise SkippedError(gettext_lazy("changed since the page was loaded"))
             with override(None):  # write log entries untranslated, as Django does
                 entry, count = act(row, deadline)
             log(request, row, entry, flag=flag)

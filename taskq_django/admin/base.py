@@ -36,7 +36,7 @@ from taskq_django.admin.rows import Rows
 if TYPE_CHECKING:
     BaseAdmin = admin.ModelAdmin[Any]
 else:
-    BaseAdmin = admin.ModelAdmin  # only the stubs' class is generic
+    BaseAdmin = admin.ModelAdmin  # the class is generic only in the type stubs
 
 
 class FrameMixin(LiveMixin):
@@ -46,7 +46,7 @@ class FrameMixin(LiveMixin):
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         """Draw one of taskq's own pages in the layout of the admin site."""
-        request.current_app = self.admin_site.name  # `{% url %}` in the template needs it
+        request.current_app = self.admin_site.name  # the tag `{% url %}` reads it to find pages of this site
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -97,7 +97,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     """
 
     trouble_template = "admin/taskq_django/trouble.html"
-    show_facets = admin.ShowFacets.NEVER  # Django would count rows in a database; taskq's filters show counts
+    show_facets = admin.ShowFacets.NEVER  # Django would count database rows; taskq's filters count in Redis
     list_per_page = 50
     actions: Any = ()
     unreadable_fieldsets: Any = ()
@@ -114,7 +114,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         return self.get_rows(request)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the rows that a search finds. The rows decide where to search; `search_fields` shows the form."""
+        """Return the rows that contain the text. The rows class searches; `search_fields` only shows the form."""
         text = search_term.strip() if self.get_search_fields(request) else ""
         return (queryset.matching(text) if text else queryset), False
 
@@ -156,7 +156,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
         """Return the actions that the user may use, except Django's own deletion, which needs a database."""
-        given = {} if action_location is None else {"action_location": action_location}  # a parameter since Django 6.1
+        given = {} if action_location is None else {"action_location": action_location}  # Django passes it since 6.1
         actions = super().get_actions(request, **given)
         return {name: each for name, each in actions.items() if _function_of(each) is not delete_selected}
 

@@ -66,7 +66,7 @@ def history_chart(
 
 
 def _day(day: DailyStats, left: float, step: float, most: int) -> dict[str, Any]:
-    """Return the geometry of a day. Failures have a visible minimum height."""
+    """Return the position and heights of the bar of a day. A bar of failures has a visible minimum height."""
     scale = _HEIGHT / most if most else 0
     failed = max(1.0, min(day.failed, day.processed) * scale) if day.failed and most else 0.0
     succeeded = min(day.succeeded * scale, _HEIGHT - failed)

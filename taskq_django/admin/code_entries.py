@@ -1,4 +1,4 @@
-"""List periodic tasks from code, settings and run time together with those of the database table.
+"""List the periodic tasks of code and settings, and those added at run time, below those of the database table.
 
 They are shown as `PeriodicTask` instances that are never saved. Rows of the table never have their keys.
 """
@@ -26,7 +26,7 @@ SOURCE_VAR = "source"
 
 
 def code_rows() -> list[PeriodicTask]:
-    """Return a row for each periodic task from code, settings and run time, sorted by name.
+    """Return a row for each periodic task of code and settings or added at run time, sorted by name.
 
     The times of the last and the next run come from running schedulers. They are missing while Redis does not answer.
     Entries that are invalid in this process are omitted.
@@ -41,7 +41,7 @@ def code_rows() -> list[PeriodicTask]:
     try:
         shown = {each.id: each for each in inspector.scheduler_entries()}
         schedules = inspector.run_plan(lambda keys: ask(presence.read_schedules(keys.schedules)))
-        paused = RuntimeSchedules.of(schedules).paused  # known even if no scheduler runs
+        paused = RuntimeSchedules.of(schedules).paused  # in Redis even if no scheduler runs
     except (BrokerError, ConfigurationError):
         pass
     rows = [_row(entry, shown.pop(entry.id, None), is_paused=entry.id in paused) for entry in entries]
@@ -84,7 +84,7 @@ def _arguments(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload) if payload else {}
     except msgspec.DecodeError:
-        return {}  # not JSON: the task belongs to another program
+        return {}  # another program's task may have a payload that is not JSON
 
 
 class Listed(list[Any]):

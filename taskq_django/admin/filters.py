@@ -25,7 +25,7 @@ def selected_state(request: HttpRequest) -> TaskState | None:
 
 
 class RowFilter(SimpleListFilter):
-    """A filter that sets fields of the rows' filter. Values that are not among its choices are ignored."""
+    """A filter of the list. Its choice sets fields of the filter for reading rows. Unknown values are ignored."""
 
     field: ClassVar[str]
 
@@ -40,7 +40,7 @@ class RowFilter(SimpleListFilter):
         return queryset if value is None else queryset.narrow(**self.narrowed(value))
 
     def narrowed(self, value: str) -> dict[str, Any]:
-        """Return the fields that a choice sets in the filter of the rows."""
+        """Return the fields that a choice sets in the filter for reading rows."""
         return {self.field: value}
 
 

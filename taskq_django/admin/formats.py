@@ -112,7 +112,7 @@ def in_zone(value: datetime, zone: tzinfo | None = None) -> datetime:
     """Return an aware time in a time zone, by default the user's. Return it unchanged at the limits of `datetime`."""
     try:
         return value.astimezone(zone or timezone.get_current_timezone())
-    except OverflowError:  # in that zone, the year would be 0 or 10000
+    except OverflowError:  # the year would be 0 or 10000 in that zone
         return value
 
 
@@ -125,8 +125,8 @@ def moment(value: datetime | None) -> str:
 
 
 def roughly(value: datetime) -> str:
-    """Return the distance of a time from now in its largest unit, such as "3 minutes ago"."""
-    now = utc_datetime(SYSTEM_CLOCK.time())  # aware, even in a project without time zones
+    """Return how long ago or ahead a time is, in the largest unit, such as "3 minutes ago"."""
+    now = utc_datetime(SYSTEM_CLOCK.time())  # an aware time, even in a project without time zones
     if abs(value - now) < timedelta(minutes=1):
         count = round(abs(value - now).total_seconds())
         if value > now:
@@ -138,7 +138,7 @@ def roughly(value: datetime) -> str:
 
 
 def when(value: datetime | None) -> SafeString | str:
-    """Return the distance of a time from now, with the exact time as its title; "" for None."""
+    """Return how long ago or ahead a time is, with the exact time as HTML title; "" for None."""
     if value is None:
         return ""
     text = '<time datetime="{}" title="{}">{}</time>'
@@ -146,7 +146,7 @@ def when(value: datetime | None) -> SafeString | str:
 
 
 def exactly(value: datetime | None) -> SafeString | str:
-    """Return a time to the second, and its distance from now; "" for None."""
+    """Return a time to the second, and how long ago or ahead it is; "" for None."""
     if value is None:
         return ""
     return format_html('{} <span class="quiet">{}</span>', moment(value), roughly(value))

@@ -1,4 +1,4 @@
-"""Periodic tasks: those of the database, which can be edited, and those of the code, which can be viewed and paused.
+"""The admin pages of periodic tasks. Those of the database can be edited, those of code can be viewed and paused.
 
 The rows are in a database table, so the pages are Django's own. The mixin has no template except that of confirmations,
 so it works with any `ModelAdmin`:
@@ -74,7 +74,7 @@ def next_firings(obj: PeriodicTask, *, folded: bool = False) -> Any:
 
 
 def _moments(obj: PeriodicTask) -> Sequence[datetime] | None:
-    """Return the next firings. None if unknown: only a running scheduler knows when an interval of the code started."""
+    """Return the next firings. None if unknown: only a running scheduler knows the start of an interval in code."""
     entry = obj.entry
     if obj.code_entry is None or entry.start is not None or entry.time_zone() is not None:
         return obj.upcoming(FIRINGS_SHOWN)
@@ -106,7 +106,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
     list_display = ("name", "task", "schedule", "upcoming", "last_run", "runs", "enabled", "source")
     list_filter = (SourceFilter, "enabled", "task")
     list_per_page = 50
-    show_facets = admin.ShowFacets.NEVER  # Django would count only rows of the database
+    show_facets = admin.ShowFacets.NEVER  # Django would not count the periodic tasks of the code
     search_fields = ("name", "task", "description")
     actions = ("enable", "disable", "run_now")
     save_as = True
@@ -138,7 +138,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             return next((row for row in code_rows() if str(row.pk) == object_id), None)
         return super().get_object(request, object_id, from_field)
 
-    @functools.wraps(admin.ModelAdmin.action_checkbox)  # copies the column heading, in Django 5.2 an attribute
+    @functools.wraps(admin.ModelAdmin.action_checkbox)  # copies the heading of the column
     def action_checkbox(self, obj: Any) -> Any:  # type: ignore[override]  # it is wrapped
         """Return the checkbox of a row, or an empty cell for rows without actions."""
         return mark_safe("<span></span>") if obj.code_entry is not None else super().action_checkbox(obj)
@@ -323,7 +323,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(self.address("changelist"))
 
-    @transaction.non_atomic_requests  # a request's transaction would delay the enqueue of "run now" past its message
+    @transaction.non_atomic_requests  # so that "run now" enqueues before its message is shown
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or perform an action on its rows."""
         return super().changelist_view(request, extra_context)

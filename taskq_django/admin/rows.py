@@ -108,7 +108,7 @@ class Rows(ABC):
         raise NotImplementedError
 
     def order_by(self, *fields: str) -> "Rows":
-        """Return the rows sorted by columns. By default they have one order only."""
+        """Return the rows sorted by columns. In this class they keep their order."""
         return self
 
     def filter(self, *conditions: Q, **lookups: Any) -> "Rows":
@@ -180,7 +180,7 @@ class ListRows(Rows):
         rows = list(self._rows)
         for field in reversed(fields):
             name = field.removeprefix("-")
-            if name != "pk":  # the change list appends "pk" to break ties, but the rows are already sorted by it
+            if name != "pk":  # Django appends "pk" to break ties, but the rows are already sorted by it
                 rows.sort(key=lambda row: _sort_key(row.record, name), reverse=field.startswith("-"))
         return ListRows(self.model, rows, self._is_match)
 
@@ -262,7 +262,7 @@ class FilteredRows(Rows):
         if self.wanted not in self._searches:
             try:
                 self._searches[self.wanted] = self.run_search(self._place)
-            except ConfigurationError:  # the cursor in the address is not valid, so start again
+            except ConfigurationError:  # the cursor in the address is not valid, so search from the start
                 self._searches[self.wanted] = self.run_search(None)
         return self._searches[self.wanted]
 

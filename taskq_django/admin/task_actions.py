@@ -126,7 +126,7 @@ def _signal_action(name: str, description: Any) -> Any:
     def act(self: Any, row: Task, _deadline: object, value: object = sent) -> tuple[str, int]:
         wait = getattr(row.record, "wait", None)
         if wait is None or wait.kind != "signal":
-            raise SkippedError(gettext_lazy("it does not wait for a signal"))
+            raise SkippedError(gettext_lazy("not waiting for a signal"))
         Inspector(taskq).signal_task(row.record.queue, row.record.id, wait.name, value, number=wait.number)
         return f"Sent {'a value' if sent is None else json.dumps(sent)} as the signal “{wait.name}”.", 1
 
@@ -218,7 +218,7 @@ class TaskActions(RedisAdminMixin):
         named: dict[str, Task] = {}
         is_complete = True
         if isinstance(rows, PickedRows):
-            named = {row.pk: row for row in rows}  # for the log: read them before the action deletes or moves them
+            named = {row.pk: row for row in rows}  # read for the log, before the action deletes or moves the tasks
             refs = [_ref(key, shown_marks.get(key)) for key in rows.keys]
         else:
             selection = rows.select(ALLOWED_STATES[action])

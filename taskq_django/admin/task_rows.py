@@ -209,7 +209,7 @@ class TaskRows(FilteredRows):
         retention = taskq.settings.defaults.get("retention", 0)
         if retention:
             span = retention if isinstance(retention, timedelta) else timedelta(seconds=retention)
-            return _("No tasks here. A task is kept for %(span)s after it has succeeded.") % {"span": span}
+            return _("No tasks here. Tasks are deleted %(span)s after they have succeeded.") % {"span": span}
         return _(
             "No tasks here. A task is deleted when it has succeeded, because its retention is 0. To keep tasks, set "
             'TASKQ["DEFAULTS"] = {"retention": timedelta(hours=24)} for all tasks, or the option retention of single '

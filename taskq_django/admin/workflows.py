@@ -1,4 +1,4 @@
-"""The admin pages of workflows: the list, the page of one with its graph and steps, and actions on them."""
+"""The admin pages of workflows: the list, the page of one workflow with its graph and steps, and actions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -195,9 +195,9 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     )
     def cancel_workflows(self, row: Any, deadline: Deadline) -> tuple[str, int]:
         """Cancel a workflow."""
-        is_cancelled = _handle(row).cancel()  # also asks running steps to stop, even if already cancelled
+        is_cancelled = _handle(row).cancel()  # a repeated call asks running steps again to stop
         if not is_cancelled or row.record.state is not WorkflowState.RUNNING:
-            raise SkippedError(gettext_lazy("it has ended already"))
+            raise SkippedError(gettext_lazy("already ended"))
         return _("Cancelled."), 1
 
     @row_action(
@@ -224,10 +224,10 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
 
 def _handle(row: Any) -> WorkflowHandle:
     if row.record.state is WorkflowState.DAMAGED:
-        raise SkippedError(gettext_lazy("it is damaged"))
+        raise SkippedError(gettext_lazy("damaged"))
     return taskq.workflow(row.record.id, row.record.queue)
 
 
 @admin.register(Workflow)
 class WorkflowAdmin(WorkflowAdminMixin, BaseAdmin):
-    """Workflows of all queues, the page of one with its graph and steps, and actions on them."""
+    """Workflows in Django's own admin: the list, the page of one workflow, and actions."""

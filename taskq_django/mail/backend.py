@@ -130,7 +130,7 @@ def _checked_target(alias: str | None, using: str | None) -> str:
         _sending_class()
         return ""
     if using is None:
-        raise _refused(alias, "OPTIONS must name with 'using' the mailer that sends in the worker.")
+        raise _refused(alias, "OPTIONS must contain 'using', the name of the mailer that sends in the worker.")
     config = django_mail.mailers.settings.get(using)
     if config is None:
         raise _refused(alias, f"'using' names the mailer {using!r}, which is not in MAILERS.")

@@ -120,7 +120,7 @@ class TaskQBackend(BaseTaskBackend):
         return self._result(announcement, handle)
 
     async def aenqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:  # type: ignore[override]  # takes any sequence
-        """Enqueue a call from a coroutine, without a thread. As `enqueue`."""
+        """Enqueue a call from a coroutine, as `enqueue` does, without a thread."""
         call, announcement = self._prepare(task, args, kwargs)
         with announcement:
             handle = await taskq.async_client.enqueue(call)
@@ -147,8 +147,8 @@ class TaskQBackend(BaseTaskBackend):
     def _result(self, announcement: Announcement, handle: TaskHandle[Any]) -> AnyResult:
         """Return the result of a call. If the task ran at once, the result has its outcome."""
         result = announcement.result
-        handle.note = announcement  # a reference, so that the announcement lives until the commit
-        if handle.existing:  # because of the option `unique`, it is the handle of an earlier task
+        handle.note = announcement  # this reference keeps the announcement alive until the commit
+        if handle.existing:  # by the option `unique`, the handle belongs to an earlier task
             object.__setattr__(result, "id", handle.id)
         if taskq.is_diverted and handle.is_sent:
             with suppress(TaskNotFoundError):
@@ -171,7 +171,7 @@ class TaskQBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(result_id) from None
 
     async def aget_result(self, result_id: str) -> AnyResult:
-        """Return the result of a call, without a thread. As `get_result`."""
+        """Return the result of a call from a coroutine, as `get_result` does, without a thread."""
         try:
             return self._read((await taskq.aget(result_id)).info)
         except TaskNotFoundError:

@@ -75,7 +75,9 @@ class JsonArgumentsCodec(ArgumentsCodec):
             problem = "is nested too deeply or contains itself"
         except ValueError:
             problem = "NaN and infinity have no JSON form"
-        raise TaskArgumentsError(self.name, "", problem)  # raised outside `except`: the context would show the values
+        raise TaskArgumentsError(
+            self.name, "", problem
+        )  # raised outside of `except`, whose error would show the values
 
     def decode(self, payload: bytes) -> dict[str, object]:
         """Return the arguments by name.

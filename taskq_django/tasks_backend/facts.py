@@ -1,4 +1,4 @@
-"""Store what only Django's framework knows of a call in a header of the task.
+"""Store facts about a call that only Django's framework needs, in a header of the task.
 
 Tasks without the header, from a schedule, the command line or Go, also run and have results.
 """

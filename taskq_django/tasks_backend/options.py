@@ -16,9 +16,9 @@ PATHS = ("taskq_django.TaskQBackend", "taskq_django.tasks_backend.backend.TaskQB
 """Values of `BACKEND` that name this backend."""
 DAY_S = 86_400
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"max_retry": 0, "retention": DAY_S})
-"""Default options of this backend's tasks. By the framework's rules a task runs once and its result is kept."""
+"""Default options of this backend's tasks. By the framework's rules, a task runs once and its result is stored."""
 _NOT_HERE = ("queue", "priority", "run_after", "task_id", "on_missing", "signals")
-"""taskq's options that tasks of the framework cannot have: it has its own ones, or they would have no effect."""
+"""taskq's options that tasks of the framework cannot have. Its own options replace them, or they have no effect."""
 TASK_OPTIONS = tuple(name for name in TaskOptionsDict.__annotations__ if name not in _NOT_HERE)
 """Task options that a task of this backend can have."""
 

@@ -129,7 +129,7 @@ def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> Any
     try:
         args, kwargs = codec.split(codec.decode(info.payload), facts.positional)
     except PayloadError:
-        args, kwargs = [], {}  # a run of this task fails for the same reason, and its error describes it
+        args, kwargs = [], {}  # a run of this task reports the invalid payload
     result = new_result(called(task, facts), info.id, args, kwargs)
     set_status(result, info, facts)
     if info.state is TaskState.COMPLETED:

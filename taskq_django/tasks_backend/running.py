@@ -98,13 +98,13 @@ class BackendTask(Task[..., Any]):
         return known[2]
 
     def using(self, **options: Any) -> "BackendTask":
-        """Return a copy with other options. As `Task.using`."""
+        """Return a copy with other options, as `Task.using` does."""
         copy = super().using(**options)
         copy._merged = None
         return copy
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function here and now, without a context."""
+        """Call the function directly, in the calling code and without a context."""
         return self.function(*args, **kwargs)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class _Run:
         _running[self._key] = self.result
 
     def __exit__(self, kind: object, error: BaseException | None, stack: object) -> None:
-        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # not a failure, so no signal ends it
+        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # no signal reports these ends
             _running.pop(self._key, None)
 
     def succeed(self, value: object) -> None:

@@ -47,7 +47,7 @@ def send_failure_signal(signal: Signal, sender: Any, result: AnyResult, error: B
         raise error
     except BaseException as raised:
         if raised is not error:
-            raise  # a new exception: the thread was interrupted at this line
+            raise  # another exception was raised, because the thread was interrupted here
         error.__traceback__ = stack  # remove this function from the traceback
         send_signal(signal, sender, result)
 
@@ -67,7 +67,7 @@ class Announcement:
         _open[result.id] = self
 
     def __enter__(self) -> None:
-        """Return when the enqueue begins."""
+        """Do nothing at the start of the block, which enqueues the task."""
 
     def __exit__(self, kind: object, error: object, stack: object) -> None:
         """Discard the announcement if the enqueue failed. The error's traceback would keep it alive."""
@@ -96,7 +96,7 @@ class Announcer(Observer):
                 announcement.send()
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """As `enqueued`, in a thread, because most receivers block."""
+        """Send `task_enqueued` for these tasks from a thread, because most receivers block."""
         if _open:
             await sync_to_async(self.enqueued, thread_sensitive=True)(handles)
 

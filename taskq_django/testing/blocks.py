@@ -20,7 +20,7 @@ def capture(*, as_committed: bool = True) -> Iterator[Captured]:
             rolled back. If false, they wait like every `on_commit` hook for `captureOnCommitCallbacks(execute=True)`.
 
     Raises:
-        ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
+        ConfigurationError: fakeredis is not installed; the extra `testing` installs it.
     """
     with taken_for_committed(as_committed), testing.capture(taskq) as tasks:
         yield tasks
@@ -30,17 +30,17 @@ def capture(*, as_committed: bool = True) -> Iterator[Captured]:
 def eager(
     *, retries: bool = False, raises: bool = True, propagates: bool = False, as_committed: bool = True
 ) -> Iterator[Captured]:
-    """Run each task that is enqueued in a `with` block at once. As `taskq_core.testing.eager`.
+    """Run each task that is enqueued in a `with` block at once, as `taskq_core.testing.eager` does.
 
     Args:
         retries: Run failed and snoozed tasks again at once, until they succeed or are archived.
         raises: Raise the error of a failed task at the end of the block, unless the block itself raises.
         propagates: Raise the error in the call that enqueues the task, or at the end of the `atomic` block around it.
-        as_committed: As `capture`.
+        as_committed: See `capture`.
 
     Raises:
         Exception: The last run of a task in the block failed. It is the exception of the first such task.
-        ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
+        ConfigurationError: fakeredis is not installed; the extra `testing` installs it.
     """
     run = testing.eager(taskq, retries=retries, raises=raises, propagates=propagates)
     with taken_for_committed(as_committed), run as tasks:
@@ -54,7 +54,7 @@ def drain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker until no task is due, and block until then. As `taskq_core.testing.drain`.
+    """Run a worker until no task is due, and block until then, as `taskq_core.testing.drain` does.
 
     Its threads have separate database connections, which do not see uncommitted data of a `TestCase`.
     """
@@ -68,5 +68,5 @@ async def adrain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker on this event loop until no task is due. As `drain`, for coroutines."""
+    """Run a worker on this event loop until no task is due, as `drain` does."""
     return await testing.adrain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)

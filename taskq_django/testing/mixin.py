@@ -12,7 +12,7 @@ from taskq_core.testing.records import TaskLike
 from taskq_django.test_cases import is_inside
 from taskq_django.testing import blocks
 
-__unittest = True  # unittest then hides this module's lines in the traceback of a failed assertion
+__unittest = True  # makes unittest hide this module's lines in the traceback of a failed assertion
 
 if TYPE_CHECKING:
     _Base = unittest.TestCase
@@ -56,17 +56,17 @@ class TaskQTestMixin(_Base):
     def assert_enqueued(
         self, task: TaskLike, *args: object, count: int | None = None, queue: str | None = None, **kwargs: object
     ) -> list[EnqueuedTask]:
-        """Check that a task was enqueued, and return the matches. As `Captured.assert_enqueued`."""
+        """Check that a task was enqueued, and return the matching tasks. See `Captured.assert_enqueued`."""
         __tracebackhide__ = True
         return self.tasks.assert_enqueued(task, *args, count=count, queue=queue, **kwargs)
 
     def assert_not_enqueued(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> None:
-        """Check that no matching call was enqueued. As `Captured.assert_not_enqueued`."""
+        """Check that no matching call was enqueued. See `Captured.assert_not_enqueued`."""
         __tracebackhide__ = True
         self.tasks.assert_not_enqueued(task, *args, queue=queue, **kwargs)
 
     def assert_nothing_enqueued(self) -> None:
-        """Check that no task was enqueued. As `Captured.assert_nothing_enqueued`."""
+        """Check that no task was enqueued. See `Captured.assert_nothing_enqueued`."""
         __tracebackhide__ = True
         self.tasks.assert_nothing_enqueued()
 
@@ -91,7 +91,7 @@ class TaskQTestMixin(_Base):
         return blocks.drain(advance=advance, raises=raises)
 
     async def adrain(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
-        """Run due tasks on this event loop. As `drain`, for coroutines."""
+        """Run due tasks on this event loop, as `drain` does."""
         if await sync_to_async(_has_own_data, thread_sensitive=True)():
             return await self.tasks.arun(advance=advance, raises=raises)
         return await blocks.adrain(advance=advance, raises=raises)

@@ -377,7 +377,7 @@ def test_two_operators_at_once_are_told(operator: Client, redis: RedisServer, in
     said = act(operator, "pause", "low", "default", "gone")
 
     assert "1 was skipped: queue 'low' is already paused." in said
-    assert "1 was skipped: it does not exist any more." in said
+    assert "1 was skipped: deleted in the meantime." in said
     assert "1 queue was paused." in said
     assert list(LogEntry.objects.values_list("object_id", flat=True)) == ["default"]
     assert "queue 'default' is not paused" in act(operator, "resume", "default", "default") + act(
@@ -587,7 +587,7 @@ def test_a_queue_that_vanishes_between_question_and_answer_is_told(
 
     said = act(operator, "delete_selected", "default", force="on")
 
-    assert "1 was skipped: it does not exist any more." in said
+    assert "1 was skipped: deleted in the meantime." in said
     with pytest.raises(QueueNotFoundError):
         inspector.queue_info("default")
 

@@ -408,7 +408,7 @@ def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, wai
     assert re.findall(r'/act/(\w+)/"', page) == ["approve", "reject", "send_signal"]
     assert 'Send {"approved": false} to each task that waits for a signal?' in asked
     assert approved == ["1 signal was sent."]
-    assert rejected == ["1 was skipped: it has changed since the page was loaded."]
+    assert rejected == ["1 was skipped: changed since the page was loaded."]
     assert "review#2" in again
     assert '{"approved": true}</textarea>' in invalid
     assert errors(refused.content.decode()) == "<li>Enter a valid JSON.</li>"

@@ -311,7 +311,7 @@ def test_an_empty_list_of_completed_tasks_says_why_and_which_setting_changes_it(
 
     settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"retention": 7200}}
     html = pages(TASKS, state="completed")
-    assert "A task is kept for 2:00:00 after it has succeeded." in html
+    assert "Tasks are deleted 2:00:00 after they have succeeded." in html
     assert "DEFAULTS" not in html
     assert "retention" not in pages(TASKS, state="archived")
 

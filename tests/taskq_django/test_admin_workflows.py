@@ -411,7 +411,7 @@ def test_a_damaged_workflow_is_shown_as_damaged(operator: Client, redis: RedisSe
     for page, why in zip(pages, ("field 'created' must be a time", "field 'spec'", "WRONGTYPE"), strict=True):
         assert ("damaged</span>" in page, why in unescape(page)) == (True, True)
         assert "taskq-action" not in page
-    assert said == ["1 workflow was cancelled.", "2 were skipped: it is damaged."]
+    assert said == ["1 workflow was cancelled.", "2 were skipped: damaged."]
     assert set(named(html_of(operator, WORKFLOWS, state="damaged"))) == {"w1", no_hash.id}
 
 
@@ -504,7 +504,7 @@ def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
     said = confirm(operator, asked, address=f"{WORKFLOWS}?q=w")
 
     assert "Cancel 60 workflows?" in asked
-    assert said == ["59 workflows were cancelled.", "1 was skipped: it has ended already."]
+    assert said == ["59 workflows were cancelled.", "1 was skipped: already ended."]
     assert {handle.refresh().state for handle in handles} == {"cancelled"}
     assert LogEntry.objects.count() == 59
     for number in range(3):
@@ -541,8 +541,8 @@ def test_what_has_changed_since_it_was_shown_is_left_alone(operator: Client, red
     redis.client.hset(hash_of(third), "state", "failed")
 
     assert confirm(operator, asked, address=WORKFLOWS) == [
-        "1 was skipped: it does not exist any more.",
-        "2 were skipped: it has changed since the page was loaded.",
+        "1 was skipped: deleted in the meantime.",
+        "2 were skipped: changed since the page was loaded.",
     ]
     assert LogEntry.objects.count() == 0
 

@@ -420,7 +420,7 @@ class TestMailers:
     @rows(
         ("options", "problem"),
         [
-            ({}, r"MAILERS\['default'\]: OPTIONS must name with 'using' the mailer that sends"),
+            ({}, r"MAILERS\['default'\]: OPTIONS must contain 'using', the name of the mailer that sends"),
             ({"using": "nobody"}, "'using' names the mailer 'nobody', which is not in MAILERS"),
             ({"using": "default"}, "'using' names the mailer 'default', which also enqueues"),
         ],

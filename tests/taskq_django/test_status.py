@@ -70,8 +70,11 @@ def test_it_is_closed_until_somebody_decides(ask: Any, caplog: pytest.LogCapture
 
     answer, told = ask(task_status_view(), handle.id)
 
-    assert (answer.status_code, told) == (403, {"detail": "this is closed; the log of the server says how to open it"})
-    assert "give it allow=" in caplog.text
+    assert (answer.status_code, told) == (
+        403,
+        {"detail": "access is not configured; the log of the server explains how to allow it"},
+    )
+    assert "pass allow=" in caplog.text
 
 
 def test_results_progress_and_errors_are_shown_as_configured(ask: Any) -> None:

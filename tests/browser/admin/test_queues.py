@@ -93,7 +93,7 @@ def test_a_queue_that_somebody_else_has_deleted_meanwhile_is_told(site: Site, in
     expect_message(ada, "1 queue was deleted.")
     confirm(bob, "Pause")
 
-    expect_message(bob, "1 was skipped: it does not exist any more.")
+    expect_message(bob, "1 was skipped: deleted in the meantime.")
     assert [info.name for info in inspector.queue_infos()] == ["default"]
 
 
