@@ -12,7 +12,7 @@ logger = logging.getLogger("taskq.fastapi")
 
 
 def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool) -> bool:
-    """Return whether a router refuses every request.
+    """Return whether a router refuses every request, because it has no dependencies and no `allow_anonymous`.
 
     Raises:
         ConfigurationError: Both dependencies and `allow_anonymous` are given.
@@ -23,13 +23,13 @@ def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool
 
 
 def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, open_for: str) -> list[Any]:
-    """Return the dependencies of a router. If it is closed, return a dependency that refuses every request.
+    """Return the dependencies of a router. If nothing decides about access, return one that refuses every request.
 
     Args:
         router: Name of the function that makes the router.
         dependencies: The given dependencies.
         allow_anonymous: Whether all callers are allowed.
-        open_for: What `allow_anonymous=True` lets everybody do, as the end of a log line.
+        open_for: What `allow_anonymous=True` would let everybody do, for the log.
     """
 
     async def refuse() -> None:
@@ -39,11 +39,11 @@ def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, o
 
 
 def refusal(router: str, open_for: str, *, give: str = "dependencies=[Depends(...)]") -> HTTPException:
-    """Log how to open a closed router, and return the error for a request to it."""
+    """Log how to allow access to a router that refuses every request, and return the error for a request."""
     logger.warning(
         "the routes of %s answer 403: pass %s that admit the right users, or allow_anonymous=True to let everybody %s",
         router,
         give,
         open_for,
     )
-    return HTTPException(403, "this is closed; the log of the server says how to open it")
+    return HTTPException(403, "access is not configured; the log of the server explains how to allow it")

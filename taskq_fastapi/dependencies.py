@@ -73,12 +73,12 @@ def client_dep(name: str = DEFAULT_NAME) -> AsyncClientDependency:
 
 
 def sync_client_dep(name: str = DEFAULT_NAME) -> SyncClientDependency:
-    """Return the dependency on the blocking `Client` of a queue application. As `client_dep`, for `def` routes."""
+    """Return the dependency on the blocking `Client` of a queue application, for `def` routes. See `client_dep`."""
     return SyncClientDependency(name)
 
 
 def inspector_dep(name: str = DEFAULT_NAME) -> InspectorDependency:
-    """Return the dependency on an `AsyncInspector` of a queue application. As `client_dep`."""
+    """Return the dependency on an `AsyncInspector` of a queue application. See `client_dep`."""
     return InspectorDependency(name)
 
 

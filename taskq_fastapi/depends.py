@@ -10,8 +10,8 @@
 
     await charge.adelay(7)  # the worker provides the session
 
-A dependency may be a function, a class, or a generator that cleans up behind its `yield`; of a task that is `async def`
-also a coroutine function or an asynchronous generator. It may have dependencies and a `TaskContext` itself. Each
+A dependency may be a function, a class, or a generator that cleans up after its `yield`. For an `async def` task, it
+may also be a coroutine function or an asynchronous generator. It may have dependencies and a `TaskContext` itself. Each
 dependency is called once for a run unless `use_cache=False`. A task has no request, so defining a task with a
 dependency on a request raises an error.
 
@@ -37,7 +37,7 @@ from taskq_fastapi.needs import Need, Plan, is_placeholder, name_of, plan_of
 
 T = TypeVar("T")
 
-_SWALLOWED = "a dependency caught this behind its yield and did not raise it again; the run has failed all the same"
+_SWALLOWED = "a dependency caught this exception at its yield and did not raise it again; the run has failed anyway"
 
 
 class _Injected:
@@ -107,7 +107,7 @@ class TaskDependencies:
         *,
         is_plain: bool,
     ) -> None:
-        """Check all dependencies of a plan, at any depth. A plain task cannot await asynchronous ones."""
+        """Check all dependencies of a plan, at any depth. A plain function must not have asynchronous dependencies."""
         for need in plan.needs:
             call, inner = self.find(need.call, what)
             if call in above:
@@ -137,7 +137,7 @@ class TaskDependencies:
 
 
 def _context(function: Callable[..., Any], args: tuple[Any, ...]) -> TaskContext:
-    """Return the context of this run. For a task that is called like a function: its argument, or a local context."""
+    """Return the context of the run. If code calls the task like a function, return its argument or a local context."""
     context = current.get() or next((each for each in args[:1] if isinstance(each, TaskContext)), None)
     return context or TaskContext(id="local", name=function_name(function), queue="", local=True)
 
@@ -251,7 +251,8 @@ def _noted(error: BaseException | None) -> BaseException:
 class _InThread:
     """Wraps a plain context manager as an asynchronous one. It is entered and left in threads.
 
-    Leaving does not wait for a free thread of the pool: all of them may wait for what this context manager releases.
+    Leaving needs no free thread of the pool, because all of its threads may wait for what this context manager
+    releases.
     """
 
     def __init__(self, manager: AbstractContextManager[Any]) -> None:
@@ -281,7 +282,7 @@ async def _threaded(call: Callable[[], T], *, limiter: CapacityLimiter | None = 
     def guarded() -> tuple[list[T], BaseException | None]:
         try:
             return [call()], None
-        except BaseException as error:  # returned as a value: if raised here, SystemExit would end the event loop
+        except BaseException as error:  # returned as a value, because a raised SystemExit would end the event loop
             return [], error
 
     working = asyncio.ensure_future(to_thread.run_sync(guarded, limiter=limiter))

@@ -26,7 +26,7 @@ AppT = TypeVar("AppT", bound=Starlette)
 _logger = logging.getLogger("taskq.fastapi")
 
 ENDING_S = 10.0
-"""Seconds after a worker's grace periods until the app ends without waiting for the worker any longer."""
+"""Seconds after a worker's grace periods until the app ends even if the worker still runs."""
 
 
 def taskq_lifespan(
@@ -149,7 +149,7 @@ async def _stop(
 async def _open(taskq: TaskQ) -> None:
     runtime = taskq.runtime
     try:
-        await asyncio.to_thread(runtime.endpoint.open)  # in a thread: starting an embedded server blocks
+        await asyncio.to_thread(runtime.endpoint.open)  # runs in a thread, because starting an embedded server blocks
         await runtime.async_runner.run(ping())
     except (BrokerAuthenticationError, EmbeddedRedisError):
         raise

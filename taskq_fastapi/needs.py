@@ -50,7 +50,7 @@ class Plan:
         needs: Parameters whose values come from dependencies, in the order of the signature.
         context: Parameter that receives the `TaskContext`, if any.
         is_async: Whether it is a coroutine function or an asynchronous generator.
-        is_generator: Whether it is a generator, plain or asynchronous, which cleans up behind its `yield`.
+        is_generator: Whether it is a generator, plain or asynchronous, which cleans up after its `yield`.
     """
 
     needs: tuple[Need, ...]
@@ -123,7 +123,9 @@ def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str,
     given = parameter.default if isinstance(parameter.default, _DEPENDS) else None
     _refuse_marker(parameter.default, where)
     if given is not None and given.dependency is not None:
-        annotation = parameter.annotation  # unresolved: its names may exist only for type checkers
+        annotation = (
+            parameter.annotation
+        )  # The annotation stays unresolved, because its names may exist only for type checkers.
     else:
         annotation = _resolved(parameter, function, what)
         _refuse_request(annotation, where)
@@ -165,7 +167,7 @@ def _resolved(parameter: inspect.Parameter, function: Any, what: str) -> Any:
 
 
 def _written(function: Any) -> Any:
-    """Return the function whose module defines the names in the annotations of a dependency's signature."""
+    """Return the function in whose module the names in a dependency's annotations are defined."""
     while isinstance(function, partial):
         function = function.func
     function = inspect.unwrap(function)  # `inspect.signature` does this, too

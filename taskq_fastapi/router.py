@@ -41,7 +41,7 @@ logger = logging.getLogger("taskq.fastapi")
 FIRST_LOOK_S = 0.1
 """Seconds between a change of a streamed task and the next read. Each read doubles the pause, up to `poll_every`."""
 _OPEN_FOR = "see every task whose id they know"
-_NOT_FOUND = "there is no such task: it has ended and is not stored, or was deleted, or never existed"
+_NOT_FOUND = "there is no such task: it ended without retention, was deleted, or never existed"
 _AWAY = "the queue does not answer"
 _DAMAGED = "the task cannot be read"
 _ERRORS: dict[int | str, dict[str, Any]] = {

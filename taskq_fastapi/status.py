@@ -70,9 +70,9 @@ class TaskStatus(BaseModel):
         default=None, description="Name of the task; null if it no longer exists.", examples=["image:resize"]
     )
     state: TaskState | Literal["gone"] = Field(
-        description="gone: it has ended and is not stored, or was deleted.", examples=["active"]
+        description="gone: the task ended without retention, or was deleted.", examples=["active"]
     )
-    is_final: bool = Field(description="Whether the task has ended. It then changes only if a person reruns it.")
+    is_final: bool = Field(description="Whether the task has ended. An ended task changes only if a person reruns it.")
     attempt: int = Field(default=0, description="Number of started runs, including the current run.", examples=[1])
     max_attempts: int = Field(default=0, description="Maximum number of runs.", examples=[26])
     next_run_at: datetime | None = Field(default=None, description="Time of its start or its next attempt.")

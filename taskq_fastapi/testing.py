@@ -84,7 +84,7 @@ def override_dependencies(
 def capture(
     app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME, state: Mapping[str, Any] | None = None
 ) -> Iterator[Captured]:
-    """Capture the tasks that routes and other code enqueue in a `with` block. As `taskq_core.testing.capture`.
+    """Capture the tasks that routes and other code enqueue in a `with` block, as `taskq_core.testing.capture` does.
 
     Args:
         app: The app.
@@ -106,7 +106,7 @@ def eager(
     raises: bool = True,
     state: Mapping[str, Any] | None = None,
 ) -> Iterator[Captured]:
-    """Run each task at once when it is enqueued in a `with` block. As `taskq_core.testing.eager`.
+    """Run each task at once when it is enqueued in a `with` block, as `taskq_core.testing.eager` does.
 
     Args:
         app: The app.

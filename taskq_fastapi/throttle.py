@@ -22,7 +22,7 @@ from taskq_core.tasks.limits import parse_rate
 audit_logger = logging.getLogger("taskq.audit")
 
 FAILED_LOGINS = "10/m"
-"""Default number of refused logins of one address."""
+"""Default maximum rate of refused logins from one address."""
 ADDRESSES_MAX = 10_000
 """Maximum number of addresses with a separate count. Further addresses share one count until some counts expire."""
 SWEEP_S = 1.0

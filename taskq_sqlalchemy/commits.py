@@ -36,7 +36,7 @@ _KEY = "taskq_after_commit"
 
 
 class AfterCommit:
-    """Enqueues when transactions commit. Made by `enqueue_after_commit`."""
+    """Enqueues calls when the transactions of its sessions commit. Returned by `enqueue_after_commit`."""
 
     def __init__(self, sessions: tuple[Session, ...]) -> None:
         self._sessions = sessions
@@ -89,14 +89,14 @@ class AfterCommit:
 
     @contextmanager
     def _joining(self, app: TaskQ) -> Iterator[TransactionHook | None]:
-        """Yield the hook that sends after the commit. None if the outbox instead writes the task to the session."""
+        """Yield the hook that sends tasks after the commit, or None if an outbox writes them in the session instead."""
         outbox = app.outbox if app.settings.enqueue is EnqueueMode.OUTBOX else None
         if not isinstance(outbox, SQLAlchemyOutbox):
             yield self._hook
             return
         if len(self._sessions) > 1:
             raise ConfigurationError(
-                f"a row of the outbox is written in the transaction of one session, got {len(self._sessions)} sessions"
+                f"an outbox writes the row in the transaction of one session, but got {len(self._sessions)} sessions"
             )
         with outbox.joined(self._sessions[0], self._hook):
             yield None
@@ -145,7 +145,7 @@ def _app_of(part: Whole) -> TaskQ:
 
 
 def _send(sendings: Sequence[SendAtLastCommit]) -> None:
-    """Report the commit of one session to each sending, which sends once all its sessions have committed.
+    """Report the commit of a session to calls that wait for it. A call is sent when all its sessions have committed.
 
     Errors are only logged, because the commit cannot be undone.
     """
@@ -153,9 +153,12 @@ def _send(sendings: Sequence[SendAtLastCommit]) -> None:
         try:
             sending()
         except EnqueueError as error:
-            logger.error("a task was not enqueued after the commit, and is lost; an outbox would keep it: %s", error)
+            logger.error(
+                "a task could not be enqueued after the commit, and is lost; an outbox would send it later: %s",
+                error,
+            )
         except Exception:
-            logger.exception("a task was not enqueued after the commit, and is lost")
+            logger.exception("a task could not be enqueued after the commit, and is lost")
 
 
 class _Hook:
@@ -172,7 +175,7 @@ class _Hook:
         return True
 
     async def adefer(self, send: Callable[[], None]) -> bool:
-        """As `defer`, from a coroutine."""
+        """Call `send` when all sessions have committed, as `defer` does."""
         return self.defer(send)
 
 
@@ -198,7 +201,7 @@ class _Waiting:
     def committed(self, session: Session) -> None:
         """Handle the commit of the innermost transaction."""
         savepoint = session.get_nested_transaction()
-        if savepoint is not None:  # its calls now wait for the transaction around the savepoint
+        if savepoint is not None:  # the calls of a released savepoint wait for the transaction around it
             waiting = self._sendings.pop(_key(savepoint), [])
             if waiting:
                 self._sendings.setdefault(_key(savepoint.parent), []).extend(waiting)
@@ -220,7 +223,9 @@ class _Waiting:
         if not ready:
             return
         if in_greenlet():
-            await_only(asyncio.to_thread(_send, ready))  # one call, so that a cancellation cannot split it
+            await_only(
+                asyncio.to_thread(_send, ready)
+            )  # one call sends all, so that a cancellation cannot separate them
         else:
             _send(ready)
 

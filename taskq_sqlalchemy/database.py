@@ -1,4 +1,4 @@
-"""Run functions in short transactions, from any thread, on an engine of either kind."""
+"""Run functions in short transactions, from any thread, on a blocking or an asynchronous engine."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Database:
-    """A blocking engine. Its connections are taken from the pool that the application uses."""
+    """Runs functions on a blocking engine, with connections of the pool that the application uses."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -28,7 +28,7 @@ class Database:
 
 
 class AsyncDatabase:
-    """An asynchronous engine, used from blocking code.
+    """Runs functions on an asynchronous engine, for blocking code.
 
     Its connections belong to the event loop that opened them. So this class runs its own loop in a thread, with a pool
     like the engine's. Both start at the first use, and again after a fork.

@@ -45,7 +45,7 @@ DIALECTS = ("postgresql", "sqlite")
 
 
 class UnixNow(FunctionElement[float]):
-    """The database's clock, in seconds since 1970."""
+    """SQL function that returns the time of the database's clock, in seconds since 1970."""
 
     type = Double()
     inherit_cache = True
@@ -128,7 +128,7 @@ class SQLAlchemyTable:
         return [OutboxRow.from_columns(row, row.age_s) for row in sorted(claimed, key=lambda row: int(row.id))]
 
     def delete(self, claim: str, receipts: Sequence[str]) -> int:
-        """Delete rows of a claim, and return how many."""
+        """Delete rows of a claim, and return their number."""
         statement = delete(self._table).where(self._columns.receipt.in_(receipts), self._columns.claim == claim)
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
 
@@ -181,7 +181,7 @@ class SQLAlchemyOutbox:
 
     @contextmanager
     def joined(self, session: Session, hook: TransactionHook) -> Iterator[None]:
-        """Write the tasks enqueued in this block in the transaction of a session. `hook` runs code after its commit."""
+        """Write tasks that are enqueued in this block in a session's transaction. `hook` runs code after its commit."""
         token = self._joined.set((session, hook))
         try:
             yield
@@ -189,11 +189,11 @@ class SQLAlchemyOutbox:
             self._joined.reset(token)
 
     def in_transaction(self) -> bool:
-        """Return whether `keep` would add rows to a session, inside `joined`, so that they wait for its commit."""
+        """Return whether the code runs inside `joined`. If so, rows of `keep` wait for the commit of a session."""
         return self._joined.get() is not None
 
     async def ain_transaction(self) -> bool:
-        """As `in_transaction`, from a coroutine."""
+        """Return what `in_transaction` returns, for coroutines."""
         return self.in_transaction()
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
@@ -209,7 +209,7 @@ class SQLAlchemyOutbox:
         hook.defer(partial(committed, self._table))
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """As `keep`, from a coroutine. Rows that are written at once are written in a thread."""
+        """Add rows as `keep` does, from a coroutine. Without a session, write them in a thread."""
         if self.in_transaction():
             self.keep(rows, committed)
         else:
@@ -220,7 +220,7 @@ class SQLAlchemyOutbox:
         return self._table.find(task_id)
 
     async def afind(self, task_id: str) -> TaskInfo | None:
-        """As `find`, in a thread."""
+        """Return what `find` returns, which runs in a thread."""
         return await asyncio.to_thread(self.find, task_id)
 
     def tables(self) -> list[SQLAlchemyTable]:
@@ -233,7 +233,7 @@ class SQLAlchemyOutbox:
 
 
 def _name_of(url: URL) -> str:
-    """Return the name of a database for logs, metrics and the relay's lease. It differs between databases."""
+    """Return the name of a database for logs, metrics and the relay's lease. No two databases have the same name."""
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "memory").absolute())
     host = url.host or str(url.query.get("host", "localhost"))

@@ -43,16 +43,19 @@ class Shown:
 
     @property
     def may_ask_payloads(self) -> bool:
-        """Whether the caller may search, edit and compare payloads, which reveals their contents."""
+        """Whether the caller may search, edit and compare payloads. Each of these actions reveals their contents."""
         return self.payloads and self.redact is None
 
     def check_may_ask(self, what: str) -> None:
         """Refuse a request with 403 if it would reveal hidden payloads."""
         if not self.may_ask_payloads:
-            raise HTTPException(403, f"{what} needs visible, unredacted payloads; see the argument show_payloads")
+            raise HTTPException(
+                403,
+                f"{what} requires that the caller may see payloads without redaction; see the argument show_payloads",
+            )
 
     def value(self, name: str, what: str, value: Any) -> Any:
-        """Return a value as users may see it: redacted, if the API has a function `redact`."""
+        """Return the value as users may see it: unchanged, or changed by the function `redact` of the API."""
         if self.redact is None:
             return value
         try:
@@ -71,7 +74,7 @@ class Shown:
     def octets(
         self, name: str, what: str, data: bytes, *, most: int | None = None, size: int | None = None
     ) -> dict[str, Any]:
-        """Return the visible form of bytes: JSON, else text, else base64.
+        """Return the bytes as JSON, text or base64, the first of these that is possible.
 
         Omit hidden bytes, more than `most` bytes, and bytes of which only a part was read: `size` is their number.
         """

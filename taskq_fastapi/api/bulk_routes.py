@@ -24,13 +24,17 @@ class BulkFilter(BaseModel):
 
     state: TaskState = Field(examples=["archived"])
     queue: str | None = Field(default=None, examples=["default"])
-    group: str | None = Field(default=None, description="Their group, with the state aggregating and a queue.")
-    name: str | None = Field(default=None, description="The whole name of their task.")
-    name_part: str | None = Field(default=None, description="Part of the name of their task.")
-    error: str | None = Field(default=None, description="Part of their last error.", examples=["timed out"])
-    payload: str | None = Field(default=None, description="Part of their payload, only where it is shown.")
+    group: str | None = Field(
+        default=None, description="Group of the tasks. Requires the state aggregating and a queue."
+    )
+    name: str | None = Field(default=None, description="Whole name of the tasks.")
+    name_part: str | None = Field(default=None, description="Text that the name of the tasks contains.")
+    error: str | None = Field(default=None, description="Text that their last error contains.", examples=["timed out"])
+    payload: str | None = Field(
+        default=None, description="Text that their payload contains. Allowed only if payloads are shown."
+    )
     text: str | None = Field(
-        default=None, description="Part of the id, the last error or, where it is shown, the payload."
+        default=None, description="Text that the id or the last error contains or, if payloads are shown, the payload."
     )
     older_than: Age | None = Field(default=None, description="In seconds.")
     newer_than: Age | None = Field(default=None, description="In seconds.")

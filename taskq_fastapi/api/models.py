@@ -258,7 +258,7 @@ class TaskAddress(BaseModel):
     queue: str = Field(examples=["default"])
     id: str = Field(examples=[ID])
     state: TaskState | None = Field(
-        default=None, description="Last known state. The task is skipped if its state is another one now."
+        default=None, description="Last known state. The task is skipped if its state has changed since."
     )
 
 

@@ -13,9 +13,7 @@ from starlette.requests import Request
 from taskq_core import ConfigurationError
 from taskq_fastapi.throttle import OwnRefusal
 
-_OTHER_SITE = (
-    "a page of another site sent this change, so it is refused; trusted_origins lists sites that may make changes"
-)
+_OTHER_SITE = "this change is refused, because a page of another site sent it; add trusted sites to trusted_origins"
 
 
 def check_trusted(origins: Sequence[str]) -> None:

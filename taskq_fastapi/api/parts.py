@@ -24,7 +24,7 @@ TaskIdPath = Annotated[str, Path(description="Id of the task.", examples=["01981
 QueueQuery = Annotated[str, Query(description="Name of the queue.", examples=["default"])]
 AnyQueueQuery = Annotated[str | None, Query(description="Name of the queue. Default: all.", examples=["default"])]
 GroupQuery = Annotated[
-    str | None, Query(description="Name of the group, with the state aggregating and a queue.", examples=["user:7"])
+    str | None, Query(description="Name of the group. Requires the state aggregating and a queue.", examples=["user:7"])
 ]
 PageQuery = Annotated[int, Query(ge=1, le=10**9, description="Number of the page, from 1.")]
 PageSizeQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Maximum number of items on a page.")]
@@ -33,7 +33,7 @@ CursorQuery = Annotated[str | None, Query(description="`next` of the previous an
 
 
 def whole(value: object) -> object:
-    """Check that a value is a number, before pydantic converts it: accept 5 and 5.0, but neither true nor "5"."""
+    """Check that a value is a whole number, before pydantic converts it: accept 5 and 5.0, but neither true nor "5"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a whole number")
     return value
@@ -46,7 +46,7 @@ Concurrency = Annotated[int, Field(ge=1, le=CONCURRENCY_MAX), BeforeValidator(wh
 
 
 class AnyText(Convertor[str]):
-    """A part of a path that may be any text, also with slashes and line breaks, because producers choose ids."""
+    """A part of a path that may be any text, even with slashes and line breaks, because producers choose ids."""
 
     regex = r"(?s:.*)"
 

@@ -69,7 +69,7 @@ class Problem(BaseModel):
     )
     errors: list[WrongField] | None = Field(default=None, description="Errors in the parts of the request.")
     may_have_happened: bool | None = Field(
-        default=None, description="Whether a change may have been made although Redis did not answer."
+        default=None, description="Whether the change may have been made, although Redis did not answer."
     )
 
 
@@ -93,7 +93,7 @@ _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (BrokerFullError, 503, "redis-full", "Redis has no memory left"),
     (BrokerError, 503, "redis-refused", "Redis refused the request"),
 )
-"""Exception class, HTTP status, name and title of each kind of error. A subclass comes before its base class."""
+"""Exception class, HTTP status, name and title of each kind of problem. A subclass precedes its base class."""
 _STATUSES = {
     400: ("malformed-request", "The request cannot be read"),
     401: ("not-authenticated", "The caller is not authenticated"),
@@ -109,7 +109,7 @@ _STATUSES = {
 }
 """Kinds of problems of responses without an error of taskq, by HTTP status."""
 _OTHER = ("refused", "The request was refused")
-"""The kind for any other status."""
+"""Kind of problem for any other HTTP status."""
 
 
 def _response(status: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def document(
 ) -> Response:
     """Return a response with a problem document."""
     body = {"type": _URN + word, "title": title, "status": status, "detail": detail, **(more or {})}
-    text = json.dumps(body, default=str)  # escapes everything that is not ASCII, also lone surrogates
+    text = json.dumps(body, default=str)  # escapes all characters that are not ASCII, including lone surrogates
     return Response(text, status, headers=headers, media_type=MEDIA_TYPE)
 
 

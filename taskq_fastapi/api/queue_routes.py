@@ -36,7 +36,7 @@ class QueueChange(BaseModel):
 
     paused: bool = Field(
         strict=True,
-        description="True: workers take none of its tasks.",
+        description="True: workers take no tasks of the queue.",
         examples=[True],
     )
 

@@ -36,15 +36,21 @@ class SearchQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     queue: str | None = Field(default=None, description="Name of the queue. Default: all.", examples=["default"])
-    state: TaskState | None = Field(default=None, description="Their state. Default: any but aggregating.")
-    group: str | None = Field(
-        default=None, description="Their group, with the state aggregating and a queue.", examples=["user:7"]
+    state: TaskState | None = Field(
+        default=None, description="State of the tasks. Default: every state except aggregating."
     )
-    name: str | None = Field(default=None, description="The whole name of their task.", examples=["image:resize"])
-    name_part: str = Field(default="", description="Part of the name of their task.")
-    error: str = Field(default="", description="Part of their last error.")
-    payload: str = Field(default="", description="Part of their payload, only where it is shown.")
-    text: str = Field(default="", description="Part of the id, the last error or, where it is shown, the payload.")
+    group: str | None = Field(
+        default=None, description="Group of the tasks. Requires the state aggregating and a queue.", examples=["user:7"]
+    )
+    name: str | None = Field(default=None, description="Whole name of the tasks.", examples=["image:resize"])
+    name_part: str = Field(default="", description="Text that the name of the tasks contains.")
+    error: str = Field(default="", description="Text that their last error contains.")
+    payload: str = Field(
+        default="", description="Text that their payload contains. Allowed only if payloads are shown."
+    )
+    text: str = Field(
+        default="", description="Text that the id or the last error contains or, if payloads are shown, the payload."
+    )
     older_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Minimum age in seconds.")
     newer_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Maximum age in seconds.")
     cursor: str | None = Field(default=None, description="`next` of the previous answer, to continue.")
@@ -101,7 +107,11 @@ class SignalValue(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     value: Any = Field(default=None, description="Any JSON.", examples=[{"approved": True}])
-    number: int = Field(default=0, ge=0, description="`wait.number` of the task, to answer only this wait.")
+    number: int = Field(
+        default=0,
+        ge=0,
+        description="`wait.number` of the task: the signal is refused if this wait is over.",
+    )
 
 
 class PayloadText(BaseModel):
@@ -147,7 +157,9 @@ def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
     async def tasks(
         shown: ShownDep,
         queue: AnyQueueQuery = None,
-        state: Annotated[TaskState | None, Query(description="Their state; aggregating needs a group.")] = None,
+        state: Annotated[
+            TaskState | None, Query(description="State of the tasks. The state aggregating requires a group.")
+        ] = None,
         group: GroupQuery = None,
         page: PageQuery = 1,
         page_size: LimitQuery = 30,
@@ -196,7 +208,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
     @router.post(TASK, tags=["tasks"])
     async def change_task(queue: QueuePath, task_id: TaskIdPath, body: TaskChange, audit: AuditDep) -> Changed:
         """Run a task now, retry it later, archive, delete, cancel or move it."""
-        await inspector.act_on((), body.action, **body.options)  # without tasks, this only checks the options
+        await inspector.act_on((), body.action, **body.options)  # called without tasks, this only checks the options
         received_by = None
         with audit.action(body.action.value, queue=queue, task_id=task_id, **body.options):
             if body.action is TaskAction.CANCEL:
@@ -217,7 +229,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         shown.check_may_ask("to change a payload")
         if body.at is not None or body.after is not None:
             if body.expected is not None:
-                raise ConfigurationError("expected cannot be combined with at and after")
+                raise ConfigurationError("expected cannot be combined with at or after")
             with audit.action("reschedule", queue=queue, task_id=task_id, at=body.at, after=body.after):
                 await inspector.reschedule_task(
                     queue, task_id, at=body.at, after=body.after, payload=body.payload.octets()

@@ -65,7 +65,7 @@ def add_workflow_routes(router: APIRouter, parts: Parts) -> None:
         step: Annotated[str, Query(description="Name of the step.", examples=["resize"])],
         shown: ShownDep,
         page: PageQuery = 1,
-        failed: Annotated[bool, Query(description="Only failed members: the first page of them.")] = False,
+        failed: Annotated[bool, Query(description="True: return only failed members, at most one page.")] = False,
         page_size: Annotated[int, Query(ge=1, le=MEMBERS_MAX, description="Maximum number of members on a page.")] = 30,
     ) -> Any:
         """Return one step of a workflow with its result, or a group with a page of its members."""

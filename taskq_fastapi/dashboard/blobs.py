@@ -43,7 +43,7 @@ def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
 
 
 def whole(shown: Shown, name: str, what: str, data: bytes, *, size: int | None = None) -> Blob:
-    """Return the text of a payload or result for its page, with JSON indented. `size` counts also bytes not read."""
+    """Return the text of a payload or result for the page of a task, with JSON indented. `size` is its full size."""
     return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2, size=size)
 
 

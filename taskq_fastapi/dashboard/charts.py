@@ -104,10 +104,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Hover:
-    """An invisible column of a chart whose tooltip shows the values at its time.
+    """A transparent column of a chart. Its tooltip shows the values of its part of the period.
 
     Attributes:
-        x: Left edge of the column.
+        x: Position of the left edge of the column.
         text: The tooltip.
     """
 

@@ -20,7 +20,7 @@ _TRADITIONAL = ("hant", "tw", "hk", "mo")
 
 @cache
 def catalogue(language: str) -> NullTranslations:
-    """Return the catalog of a language. That of English is empty."""
+    """Return the catalog of translations to a language. The catalog of English is empty."""
     if language == ENGLISH:
         return NullTranslations()
     place = files(__package__).joinpath("locale", language.replace("-", "_"), "LC_MESSAGES", "dashboard.mo")

@@ -92,7 +92,7 @@ class Action:
         perform: Makes the change. Returns the outcome, or the form again if its values are not valid. The next page
             shows an error of taskq.
         ask: Returns the question. None: no question.
-        audited: Names of the fields of the form that are logged. They must not contain payloads.
+        audited: Names of the form fields that are written to the audit log. They must not contain payloads.
         for_viewers: Whether viewers may run the action, even on a read-only dashboard, because it changes only their
             own view.
         body_max: Maximum size of the form in bytes.

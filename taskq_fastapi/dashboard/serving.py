@@ -23,7 +23,7 @@ from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.lifespan import taskq_lifespan
 
 GRACE_S = 2
-"""Seconds that open pages get when the server stops."""
+"""Seconds for which the server waits for open pages when it stops."""
 
 
 def serve(

@@ -45,7 +45,7 @@ HEADERS = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send no origin with our forms
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers would send no origin with forms
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -87,7 +87,11 @@ class Site:
         """Answer a request. `path` is relative to the dashboard."""
         if self.services.is_closed:
             refusal("taskq_dashboard", OPEN_FOR, give="login=, or dependencies=[Depends(...)],")
-            return secured(PlainTextResponse(gettext("this is closed; the log of the server says how to open it"), 403))
+            return secured(
+                PlainTextResponse(
+                    gettext("access is not configured; the log of the server explains how to allow it"), 403
+                )
+            )
         user = await self._who(request)
         if isinstance(user, Response):
             self._limiter.refuse(request, user.status_code, user.headers)
@@ -122,7 +126,7 @@ class Site:
             raise HTTPException(405, gettext("this method is not allowed"), headers={"Allow": "GET, HEAD, POST"})
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
-        except (BadRequestError, ConfigurationError) as error:  # a value in the request, such as a cursor
+        except (BadRequestError, ConfigurationError) as error:  # caused by a value in the request, such as a cursor
             return self._error(view, 400, error_text(error))
         except BrokerError as error:
             logger.warning("a request to the dashboard failed: %s", error)

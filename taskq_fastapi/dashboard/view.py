@@ -143,7 +143,7 @@ class View:
 
     @property
     def shown(self) -> ShownOfTasks:
-        """The visible parts of tasks: `shown.octets(...)` and `shown.value(...)` hide and redact values."""
+        """Hides and redacts parts of tasks that the user may not see, by `shown.octets(...)` and `shown.value(...)`."""
         return ShownOfTasks(payloads=self.sees_payloads, redact=self.services.redact)
 
     @cached_property
@@ -169,12 +169,12 @@ class View:
         return Shown(template=template, title=title, context=context, status=status)
 
     def in_order(self, rows: Iterable[T], sorts: Mapping[str, Callable[[T], Any]], default: str) -> tuple[str, list[T]]:
-        """Return the sort of the address, such as `-size`, and the rows in this order.
+        """Return the sort order that the address selects, such as `-size`, and the rows in this order.
 
         Args:
             rows: Rows of a table.
-            sorts: Sort keys by name. The first one also orders equal rows.
-            default: Sort of an address without one.
+            sorts: Sort keys by name. The first key also orders rows that are equal by the selected one.
+            default: Sort order if the address selects none.
 
         Raises:
             BadRequestError: The address has an unknown sort.

@@ -352,7 +352,7 @@ def test_a_generator_that_swallows_makes_no_success(taskq: TaskQ, run: Any, is_c
     (ended,) = run(work.delay, raises=False)
 
     assert (ended.outcome, repr(ended.error)) == ("archived", "ValueError('no')")
-    assert "a dependency caught this behind its yield" in ended.error.__notes__[0]
+    assert "a dependency caught this exception at its yield" in ended.error.__notes__[0]
     assert TOUCHED == ["inner saw ValueError('no')", "outer saw nothing"]
 
 

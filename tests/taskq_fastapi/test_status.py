@@ -195,7 +195,7 @@ def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture,
         answer = web.get(path)
 
     assert answer.status_code == 403
-    assert answer.json() == {"detail": "this is closed; the log of the server says how to open it"}
+    assert answer.json() == {"detail": "access is not configured; the log of the server explains how to allow it"}
     assert "pass dependencies=[Depends(...)]" in caplog.messages[0]
     assert "allow_anonymous=True" in caplog.messages[0]
 
@@ -326,7 +326,7 @@ async def test_an_unknown_task_is_not_found(web: HttpClient, kind: str, path: st
     answer = await web.get(f"/tasks/{kind}/{path}")
 
     assert answer.status_code == 404
-    assert "it has ended and is not stored" in answer.json()["detail"]
+    assert "it ended without retention" in answer.json()["detail"]
 
 
 async def test_a_silent_redis_is_told_without_its_address(

@@ -297,7 +297,9 @@ async def test_a_commit_holds_though_redis_does_not_answer(
         (await accepted_dep()(Request({"type": "http"}), Response()))(lost)
     assert refused.value.__cause__ is lost.send_error
     (message,) = caplog.messages
-    assert message.startswith("a task was not enqueued after the commit, and is lost; an outbox would keep it: ")
+    assert message.startswith(
+        "a task could not be enqueued after the commit, and is lost; an outbox would send it later: "
+    )
     assert "s3cret" not in caplog.text
 
 

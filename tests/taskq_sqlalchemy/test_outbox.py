@@ -174,7 +174,7 @@ async def test_several_sessions_are_refused(outbox: SQLAlchemyOutbox) -> None:
     note = note_of(TaskQ(AWAY, outbox=outbox))
     both = enqueue_after_commit(Session(), Session())
 
-    with pytest.raises(ConfigurationError, match="in the transaction of one session, got 2 sessions"):
+    with pytest.raises(ConfigurationError, match="in the transaction of one session, but got 2 sessions"):
         both.enqueue(note.s(1))
 
 

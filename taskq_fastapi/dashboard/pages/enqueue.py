@@ -107,7 +107,7 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
             text=gettext("The task was enqueued to the queue “%(queue)s”.", queue=handle.queue),
             back=link("task", queue=handle.queue, id=handle.id),
         )
-    view.audited["refused"] = field or "it was not accepted"
+    view.audited["refused"] = field or "the task was not enqueued"
     names = ("arguments", "queue", "run_after", "max_retry", "task_id")
     fields = {name: form.get(name) for name in names}
     return await _form_page(view, task, fields, wrong={"field": field, "problem": problem}, status=422)

@@ -135,7 +135,9 @@ async def _charts(view: View, names: Sequence[str], span: Span) -> tuple[datetim
     if names:
         series = await view.dashboard.samples(names, span=span.length, until=span.until, points=POINTS)
     end = span.until or (series[0].end if series else datetime.now(UTC))
-    if span.until is None:  # round up to a step: live updates then send nothing until a new sample
+    if (
+        span.until is None
+    ):  # Round the end up to a full step, so that live updates send nothing before there is a new sample.
         step_s = series[0].step.total_seconds() if series else 10
         end = datetime.fromtimestamp((end.timestamp() // step_s + 1) * step_s, UTC)
     begin = end - span.length

@@ -133,7 +133,7 @@ async def send_signal(view: View, form: Form) -> Done:
     try:
         await view.inspector.signal_task(form.need("queue"), form.need("id"), name, value, number=number)
     except TaskStateError:
-        view.audited["refused"] = "the task does not wait for it"
+        view.audited["refused"] = "the task does not wait for this signal"
         return Done(
             level="warning", text=gettext("The task does not wait for the signal “%(name)s” any more.", name=name)
         )
