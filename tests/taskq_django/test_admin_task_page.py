@@ -239,8 +239,8 @@ def test_a_task_with_changed_arguments_is_run_with_them(operator: Client, redis:
 @rows(
     ("arguments", "problem"),
     [
-        ("{", "This is not JSON"),
-        ("", "This is not JSON"),
+        ("{", "The payload is not JSON"),
+        ("", "The payload is not JSON"),
         ("[1]", "Expected a JSON object"),
         ("{}", "name"),
         ('{"name": 7}', "expected str"),
@@ -270,7 +270,7 @@ def test_arguments_of_another_program_only_have_to_stay_what_they_are(operator: 
 
     edit(operator, number, '{"n": 12345678901234567890123, "m": 1e400}')
     assert payload_of(redis, number) == b'{"n":12345678901234567890123,"m":1e400}'
-    assert "This is not JSON" in errors(edit(operator, number, "plain").content.decode())
+    assert "The payload is not JSON" in errors(edit(operator, number, "plain").content.decode())
     edit(operator, text, "other, plain")
     assert payload_of(redis, text) == b"other, plain"
 

@@ -158,7 +158,7 @@ def test_the_arguments_of_a_waiting_task_are_edited(page: Page, redis: RedisServ
     expect(text).to_have_value('{\n  "to": "user@example.com"\n}')
     text.fill('{"to": "other@example.com"')
     page.get_by_role("button", name="Save and continue editing").click()
-    expect(page.locator(".errorlist").last).to_contain_text("This is not JSON")
+    expect(page.locator(".errorlist").last).to_contain_text("The payload is not JSON")
     expect(text).to_have_value('{"to": "other@example.com"')
     assert payload_of(redis, handle) == b'{"to":"user@example.com"}'
 
