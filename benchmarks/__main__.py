@@ -41,7 +41,7 @@ def main() -> int:
     except KeyboardInterrupt:
         if not kept:
             raise
-        say("interrupted: these are the rounds that were whole")
+        say("interrupted: the results contain only complete rounds")
     kept[-1].print()
     print(f"\nWritten to {options.json}")
     if options.publish:
@@ -53,50 +53,64 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (default 5)")
     parser.add_argument("--tasks", type=int, default=50_000, help="tasks of the larger measurements (default 50 000)")
-    parser.add_argument("--only", default="", help="only rows whose title contains this")
+    parser.add_argument("--only", default="", help="measure only rows whose title contains this text")
     parser.add_argument(
         "--aims",
         action="store_true",
-        help="only rows that the aims of docs/explanation/performance-figures.md are judged by",
+        help="measure only rows that decide whether the aims in docs/explanation/performance-figures.md are met",
     )
-    parser.add_argument("--large", action="store_true", help="also with ten million tasks pending (4 GB)")
+    parser.add_argument("--large", action="store_true", help="also measure with ten million pending tasks (4 GB)")
     parser.add_argument(
         "--json",
         type=Path,
         default=Path("benchmarks/results/latest.json"),
-        help="where results go (default %(default)s)",
-    )
-    parser.add_argument("--transport", choices=("unix", "tcp"), help="for all (default: unix; with --peers tcp)")
-    parser.add_argument(
-        "--durability", choices=tuple(DURABILITY), default="none", help="of Redis (default %(default)s)"
+        help="file for the results (default %(default)s)",
     )
     parser.add_argument(
-        "--placement", choices=tuple(placements()), help="CPUs of everything (default: apart; two processes spread)"
+        "--transport",
+        choices=("unix", "tcp"),
+        help="connection to Redis of all measurements (default: unix; with --peers tcp)",
     )
-    peers = parser.add_argument_group("beside other task queues")
+    parser.add_argument(
+        "--durability", choices=tuple(DURABILITY), default="none", help="persistence of Redis (default %(default)s)"
+    )
+    parser.add_argument(
+        "--placement",
+        choices=tuple(placements()),
+        help="CPUs of all processes (default: apart; spread for measurements with two worker processes)",
+    )
+    peers = parser.add_argument_group("comparison with other task queues")
     peers.add_argument("--peers", action="store_true", help="measure other task queues as well")
     peers.add_argument(
-        "--peer", action="append", choices=[peer.name for peer in PEERS], help="only this one; repeatable"
+        "--peer",
+        action="append",
+        choices=[peer.name for peer in PEERS],
+        help="measure only this task queue; may be repeated",
     )
     peers.add_argument(
-        "--keep", action="store_true", help="take installed peers as they are, not their newest versions"
+        "--keep", action="store_true", help="do not update installed task queues to their newest versions"
     )
     peers.add_argument(
         "--workflows",
         action="store_true",
-        help="measure chains, groups, chords and a rate limit, taskq and Celery only",
+        help="measure chains, groups, chords and a rate limit instead, only for taskq and Celery",
     )
-    peers.add_argument("--seconds", type=float, default=0.4, help="about how long a drain lasts (default %(default)s)")
+    peers.add_argument(
+        "--seconds",
+        type=float,
+        default=0.4,
+        help="approximate duration of draining a queue in seconds (default %(default)s)",
+    )
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="with --aims or --peers: write tables and pictures of docs/explanation/performance-figures.md anew",
+        help="with --aims or --peers: update tables and pictures in docs/explanation/performance-figures.md",
     )
     options = parser.parse_args()
     if options.runs < 1 or options.tasks < 100:
         parser.error("--runs must be at least 1 and --tasks at least 100")
     if options.publish and (options.peers == options.aims or options.workflows):
-        parser.error("--publish goes with either --peers or --aims, and not with --workflows")
+        parser.error("--publish needs either --peers or --aims, and cannot be combined with --workflows")
     return options
 
 

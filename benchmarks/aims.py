@@ -186,7 +186,7 @@ def _percent(part: str, whole: str) -> Callable[[Mapping[str, float]], float]:
 
 
 def aims(tasks: int) -> list[Aim]:
-    """Return the aims in the order of the table. `tasks` as for `rows_of_aims`."""
+    """Return the aims in the order of the table. `tasks` is the number of tasks of the larger measurements."""
     many = 20 * tasks
     one, two = "processes: one of 50 coroutines", "processes: two of 50 coroutines"
     drain, io = "drain: coroutine, concurrency 50", "waiting 10 ms: coroutine, concurrency 1,000"

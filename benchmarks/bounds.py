@@ -90,7 +90,7 @@ def longest_calls(server: RedisServer) -> dict[str, float]:
 
 
 def people(app: TaskQ, scale: float) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the actions of an operator on the full queue, each with its name."""
+    """Yield actions that an operator performs on the full queue, each with its name."""
     inspector = Inspector(app)
     states = (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED)
     yield "queue_infos", inspector.queue_infos
@@ -183,7 +183,7 @@ def app_report(app: TaskQ) -> int:
 
 
 def main() -> int:
-    """Measure, and print the figures."""
+    """Measure all calls, and print the longest ones."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bounds", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the numbers of tasks above (default 1)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

@@ -1,4 +1,4 @@
-"""Measure with many workers of one queue. `python -m benchmarks.crowd URL COUNT CONCURRENCY` runs COUNT workers.
+"""Measure one queue with many workers. `python -m benchmarks.crowd URL COUNT CONCURRENCY` runs COUNT workers.
 
 Each is a complete worker with its services, its connections and its heartbeat thread. Many workers share one process
 and its event loop, because two hundred processes of 50 MB would not fit into the memory of most machines. A separate
@@ -121,7 +121,7 @@ def latency_among(
         _wait_for_last(url)
         delays = crowd.stop()
     if len(delays) != count:
-        raise SystemExit(f"{len(delays)} of {count} tasks ran")
+        raise SystemExit(f"only {len(delays)} of {count} tasks ran")
     return {**_spread(delays), "tasks": count}
 
 
@@ -141,7 +141,7 @@ def crowd_commands(url: str, *, per_s: int, seconds: int, workers: int, processe
         busy_s, after = time.perf_counter() - started, _counted(client)
         ran = len(crowd.stop())
     if ran != per_s * seconds:
-        raise SystemExit(f"{ran} of {per_s * seconds} tasks ran")
+        raise SystemExit(f"only {ran} of {per_s * seconds} tasks ran")
     figures: Figures = {"tasks": ran}
     for name, first, second, third in zip(("requests", "commands"), before, between, after, strict=True):
         idle = (second - first) / idle_s
@@ -251,7 +251,7 @@ def _die_with_parent() -> None:
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != parent:
-            raise SystemExit("the measurement is gone")
+            raise SystemExit("the process of the measurement has ended")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def pair(**options: str) -> Iterator[tuple[RedisServer, Relay, RedisServer]]:
     ):
         until = time.monotonic() + PATIENCE_S
         while replica.client.info("replication")["master_link_status"] != "up":
-            assert time.monotonic() < until, "the replica does not join"
+            assert time.monotonic() < until, "the replica did not connect to the primary"
             time.sleep(0.02)
         yield primary, relay, replica
 
@@ -161,7 +161,7 @@ def replicated_rate(count: int) -> Row:
 
 
 def main() -> int:
-    """Measure, and print the figures."""
+    """Cause each fault with each setting, and print the numbers of lost tasks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.durability", description=__doc__)
     parser.add_argument("--tasks", type=int, default=5000, help="enqueues before each fault (default 5000)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

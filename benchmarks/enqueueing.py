@@ -58,7 +58,7 @@ def beside_bare(url: str, *, count: int) -> Figures:
 
 
 def beside_bare_async(url: str, *, count: int) -> Figures:
-    """Measure `.adelay()` of one coroutine, and `evalsha` of redis-py's asyncio client. As `beside_bare`."""
+    """Measure `.adelay()` of one coroutine and `evalsha` of redis-py's asyncio client, as `beside_bare` does."""
     taskq = app(url)
     task = taskq.tasks["bench:coroutine"]
     words = iter(_bare_calls(count))

@@ -20,7 +20,7 @@ _PIPELINE = 500
 
 
 def drain_among(url: str, *, count: int, pending: int) -> Figures:
-    """Measure the drain of the first `count` tasks of a queue in which `pending` tasks are pending at the start.
+    """Measure how fast a worker runs the first `count` tasks of a queue that has `pending` tasks at the start.
 
     The time is from the start of the first task to the start of the last one. The worker runs 50 coroutines at a time.
     """
@@ -109,7 +109,7 @@ def waiting_memory(url: str, *, count: int, state: str) -> Figures:
         ours = (_used(client) - before) / count
         stored = list(_stored(client, state))
         if len(stored) != count:
-            raise SystemExit(f"{len(stored)} of {count} tasks are there")
+            raise SystemExit(f"only {len(stored)} of {count} tasks are stored")
 
         client.flushdb()
         client.sadd(Keys().queues, "default")

@@ -82,11 +82,11 @@ def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
 
 
 def _taker(name: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a function of this module in a separate process, and return once it waits for data."""
+    """Start a function of this module in a separate process. Return when it waits for data."""
     code = f"from benchmarks.handing import {name}; import sys; {name}(*sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
     if _answer(process) != "ready\n":
-        raise SystemExit("the process that takes did not start")
+        raise SystemExit("the receiving process did not start")
     return process
 
 
@@ -97,7 +97,7 @@ def _answer(process: "subprocess.Popen[str]") -> str:
 
 def _figures(delays: list[float], count: int) -> Figures:
     if len(delays) != count:
-        raise SystemExit(f"{len(delays)} of {count} came")
+        raise SystemExit(f"only {len(delays)} of {count} elements were received")
     delays.sort()
     return {"p50_ms": statistics.median(delays) * 1e3, "p99_ms": delays[int(len(delays) * 0.99)] * 1e3}
 

@@ -15,7 +15,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """CPU time used by others, in percent of one CPU, and the load average of the last minute."""
+    """CPU time that foreign processes and the host took, in percent of one CPU, and the load of the last minute."""
 
     steal_percent: float
     foreign_percent: float

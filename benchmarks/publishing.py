@@ -118,7 +118,7 @@ def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE, s
 def publish_aims(
     results: Results, peers: Results | None, *, pictures: Path = PICTURES_OF_OURS, page: Path = PAGE
 ) -> list[str]:
-    """As `publish`, for a run with `--aims`. `peers` are the published results of a run with `--peers`.
+    """Publish a run with `--aims`, as `publish` does. `peers` are the published results of a run with `--peers`.
 
     Raises:
         ValueError: The page has no marks.
@@ -180,16 +180,18 @@ def replace(results: Results) -> None:
 
 
 def replace_aims(results: Results) -> None:
-    """As `replace`, for a run with `--aims`."""
+    """Replace the results of a run with `--aims` on the pages, as `replace` does."""
     results.write(AIMS)
     for name in publish_aims(results, Results.read(RESULTS) if RESULTS.exists() else None):
         print(f"{PICTURES_OF_OURS.relative_to(ROOT)}/{name}.svg")
 
 
 def main() -> int:
-    """Write."""
+    """Publish the results in the file that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publishing", description=__doc__)
-    parser.add_argument("results", type=Path, help="what `python -m benchmarks --peers --json FILE` wrote, or `--aims`")
+    parser.add_argument(
+        "results", type=Path, help="results that `python -m benchmarks --json FILE` has written with --peers or --aims"
+    )
     options = parser.parse_args()
     results = Results.read(options.results)
     is_of_peers = any(row.source == "reference" for row in results.rows)

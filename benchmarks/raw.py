@@ -80,7 +80,7 @@ def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
 
 
 def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
-    """Dequeue and settle tasks. Two calls, each with half of the active tasks, are always in flight."""
+    """Dequeue and settle tasks. Two calls are always in flight, each with half of the active tasks."""
     raw_enqueue(url, count=count, batch=200)
     share = max(1, min(200, concurrency // 2))
     lanes = [(Pipe(url), f"-{number}") for number in range(2)]
@@ -104,12 +104,12 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
     while finished < count:
         reply = lanes[turn][0].receive()
         if reply is None:
-            raise SystemExit("tasks that are done were not settled")
+            raise SystemExit("Redis did not settle all finished tasks")
         finished += len(handed[turn])
         handed[turn] = [(task_id.decode(), calls[turn]) for task_id in reply[4::2]]
         empty = 0 if handed[turn] else empty + 1
         if empty > 4 and finished < count:
-            raise SystemExit(f"only {finished} of {count} tasks came")
+            raise SystemExit(f"only {finished} of {count} tasks were dequeued")
         ask(turn, handed[turn])
         turn = 1 - turn
     seconds = time.perf_counter() - started

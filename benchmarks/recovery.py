@@ -75,7 +75,7 @@ notes: redis.Redis
 
 @app.task(name="nap")
 async def nap(seconds: float) -> None:
-    """Sleep."""
+    """Sleep for some seconds. This is the task of the measurement."""
     notes.rpush(STARTS, current_task().id)
     await asyncio.sleep(seconds)
     notes.rpush(ENDS, current_task().id)
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def _kill(server: RedisServer, setting: Setting) -> tuple[list[float], int, int]:
-    """Return the seconds since the kill, the tasks that ran at the kill, and the tasks that started twice."""
+    """Kill a worker. Return the seconds until its tasks run again, and the numbers of running and repeated tasks."""
     chance = random.Random(22)
     _enqueue(server, [chance.uniform(0.1, 0.4) for _ in range(TASKS)])
     with _worker(server, setting) as worker:
@@ -128,7 +128,7 @@ def _kill(server: RedisServer, setting: Setting) -> tuple[list[float], int, int]
 
 
 def _pause(server: RedisServer, setting: Setting, pause_s: float) -> int:
-    """Return how many of the tasks started twice that a worker ran while it was stopped."""
+    """Stop a worker for some seconds. Return how many of the tasks that it ran have started twice."""
     with _worker(server, setting) as paused:
         _enqueue(server, [pause_s + 5] * CONCURRENCY)
         _wait(lambda: server.client.llen(STARTS) == CONCURRENCY)

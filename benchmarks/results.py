@@ -1,4 +1,4 @@
-"""The results of measurements: one JSON document, described by `results.schema.json`.
+"""Read and write the results of measurements: one JSON document, described by `results.schema.json`.
 
 Results of taskq alone and results of the comparison with other task queues have the same format.
 """

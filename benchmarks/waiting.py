@@ -1,4 +1,4 @@
-"""Measure tasks that wait, as for another server. The slots of a worker should be full all the time."""
+"""Measure tasks that only wait, like tasks that call another server. All slots of the worker should always be used."""
 
 import asyncio
 import time

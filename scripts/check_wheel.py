@@ -97,7 +97,9 @@ def run_tests(arguments: list[str]) -> int:
     they do not fail the tests.
     """
     if not bounds():
-        print("the oldest versions are those of the oldest supported Python: run this with it", file=sys.stderr)
+        print(
+            "tests with the oldest versions need the oldest supported Python: run this script with it", file=sys.stderr
+        )
         return 2
     with tempfile.TemporaryDirectory(prefix="taskq-lowest-") as name:
         python = make_environment(Path(name) / "venv")
@@ -158,7 +160,11 @@ def check_contents(wheel: Path) -> list[str]:
         "taskq_fastapi/dashboard/locale/zh_Hans/LC_MESSAGES/dashboard.mo",
     }
     problems = [f"missing in the wheel: {name}" for name in sorted((source | needed) - inside)]
-    problems += [f"not wanted in the wheel: {name}" for name in sorted(inside) if name.split("/")[0] not in PACKAGES]
+    problems += [
+        f"this file does not belong in the wheel: {name}"
+        for name in sorted(inside)
+        if name.split("/")[0] not in PACKAGES
+    ]
     problems += [f"missing in the wheel's metadata: {name}" for name in ("LICENSE", "METADATA") if name not in info]
     return problems
 
@@ -169,7 +175,9 @@ def check_sdist_contents(sdist: Path) -> list[str]:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     problems = [f"missing in the sdist: {name}" for name in SDIST if name not in inside]
     wanted = {*PACKAGES, *SDIST, ".gitignore"}
-    problems += [f"not wanted in the sdist: {name}" for name in sorted(inside) if name.split("/")[0] not in wanted]
+    problems += [
+        f"this file does not belong in the sdist: {name}" for name in sorted(inside) if name.split("/")[0] not in wanted
+    ]
     return problems
 
 

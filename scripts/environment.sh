@@ -1,14 +1,14 @@
 #!/bin/sh
-# Make sure that a virtual environment with what a job needs exists, and print the path of its Python.
+# Create or update the virtual environment for a job, and print the path of its Python.
 #
-#   sh scripts/environment.sh run    what `make demo`, `make test` and `make bench` need
-#   sh scripts/environment.sh lint   that, and the tools of `make ci`
-#   sh scripts/environment.sh docs   what `make docs` needs
+#   sh scripts/environment.sh run    packages for `make demo`, `make test` and `make bench`
+#   sh scripts/environment.sh lint   these packages, and the tools of `make ci`
+#   sh scripts/environment.sh docs   packages for `make site`
 #
-# It takes the newest Python >= 3.11 of the machine for which everything installs as wheels, or the one that the variable
-# PYTHON names (a version such as 3.12, a command, or a path). Each version has its own environment, .venv/<version>. It is
-# made anew when another interpreter of that version is taken, and filled again when pyproject.toml has changed. The
-# answer is the only thing on standard output; the rest goes to standard error.
+# The script uses the newest Python >= 3.11 of the machine for which all packages install as wheels. The variable PYTHON
+# selects another one: a version such as 3.12, a command, or a path. Each version has its own environment in
+# .venv/<version>. It is created again if another interpreter of that version is used, and updated if pyproject.toml has
+# changed. Standard output contains only the path of the Python. All messages go to standard error.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -21,14 +21,14 @@ case $job in
 esac
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_REQUIRE_VIRTUALENV=0
-# An active virtual environment is nobody's business here.
+# Ignore the virtual environment that is active in the caller's shell.
 unset VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 say() { echo "$*" >&2; }
 
-# Print "<minor version> <identity> <path>" of an interpreter that can be used, nothing otherwise. The real path is asked
-# of Python itself: what stands on PATH may be a version manager's shim. An interpreter inside a virtual environment
-# answers for the one it was made from.
+# Print "<minor version> <identity> <path>" of an interpreter, or nothing if it is not suitable. Python itself reports the
+# real path, because the command on PATH may be the shim of a version manager. An interpreter inside a virtual environment
+# reports the interpreter from which the environment was created.
 describe() {
   "$1" -c '
 import os, sys
@@ -38,7 +38,7 @@ if sys.version_info >= (3, 11) and sys.implementation.name == "cpython":
 ' 2>/dev/null || true
 }
 
-# Paths and commands to try, the likely newest first.
+# Print the paths and commands to try. The versions that are probably the newest come first.
 candidates() {
   for minor in 15 14 13 12 11; do echo "python3.$minor"; done
   echo python3
@@ -50,7 +50,7 @@ candidates() {
   done
 }
 
-# Interpreters that can be used, the newest first, each once; of one version those on PATH first.
+# Print the suitable interpreters without duplicates, the newest first. Within a version, those on PATH come first.
 interpreters() {
   if [ -n "${PYTHON:-}" ]; then
     case $PYTHON in
@@ -58,12 +58,12 @@ interpreters() {
       *) echo "$PYTHON" ;;
     esac
   else
-    for path in .venv/3.*/bin/python; do echo "$path"; done # what an environment was made from stays in use
+    for path in .venv/3.*/bin/python; do echo "$path"; done # prefer interpreters of existing environments
     candidates
   fi | while read -r command; do describe "$command"; done | awk '!seen[$0]++' | sort -s -t ' ' -k1,1nr
 }
 
-# Make the environment itself. Debian's python3 comes without ensurepip: then another interpreter's pip helps out.
+# Create an empty environment. Debian's python3 has no ensurepip, so the pip of another interpreter installs pip there.
 make_venv() {
   rm -rf "$2"
   if "$1" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -77,10 +77,10 @@ make_venv() {
   "$2/bin/python" -m pip --version >/dev/null 2>&1 || return 1
 }
 
-# Install everything as wheels; a package that would have to be compiled fails here.
+# Install the packages as wheels only. Fail if a package would have to be compiled.
 fill() {
   "$1" -m pip install --quiet --upgrade "pip>=25.1" >&2 &&
-    # shellcheck disable=SC2086  # several words on purpose
+    # shellcheck disable=SC2086  # $groups contains several words
     "$1" -m pip install --quiet --upgrade --only-binary :all: --editable ".[all]" $groups >&2
 }
 
@@ -96,7 +96,7 @@ tried=
 while read -r minor identity path; do
   folder=.venv/3.$minor
   stamp="$fingerprint $identity"
-  case " $tried " in *" $minor "*) continue ;; esac # another interpreter of a version that did not work
+  case " $tried " in *" $minor "*) continue ;; esac # skip further interpreters of a version that has failed
   if [ "$(describe "$folder/bin/python" | cut -d ' ' -f 2)" = "$identity" ]; then
     for done in "$job" lint; do
       if [ "$(cat "$folder/installed-$done" 2>/dev/null)" = "$stamp" ]; then
@@ -106,12 +106,12 @@ while read -r minor identity path; do
     done
   else
     if [ -z "${PYTHON:-}" ] && [ "$(cat ".venv/3.$minor.unfit-$job" 2>/dev/null)" = "$stamp" ]; then
-      continue # it was tried with this very pyproject.toml
+      continue # this interpreter has already failed with the same pyproject.toml
     fi
     say "Making $folder with $path ..."
     mkdir -p .venv
     if ! make_venv "$path" "$folder"; then
-      problem="$path cannot make virtual environments (on Debian: apt-get install python3-venv)"
+      problem="$path cannot create virtual environments (on Debian: apt-get install python3-venv)"
       rm -rf "$folder"
       continue
     fi
@@ -123,7 +123,7 @@ while read -r minor identity path; do
     echo "$PWD/$folder/bin/python"
     exit 0
   fi
-  problem="not everything installs as wheels on $path; the messages above say what does not"
+  problem="some packages cannot be installed as wheels on $path; the messages above name them"
   say "$problem"
   tried="$tried $minor"
   rm -rf "$folder"
@@ -132,5 +132,5 @@ done <<LIST
 $list
 LIST
 
-say "No Python of this machine fits: ${problem:-all were tried before; delete .venv to try again}."
+say "No suitable Python was found on this machine: ${problem:-all have failed before; delete .venv to try again}."
 exit 1

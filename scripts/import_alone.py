@@ -53,7 +53,7 @@ class Hider(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
         """Raise ModuleNotFoundError for a hidden module. Leave others to the next finder."""
         if name in self._hidden:
-            raise ModuleNotFoundError(f"No module named {name!r}: none of the requirements brings it", name=name)
+            raise ModuleNotFoundError(f"No module named {name!r}: no requirement of this extra installs it", name=name)
 
 
 extra, modules = sys.argv[1:]

@@ -104,7 +104,7 @@ def fastapi() -> None:
         return n
 
     if seven() != 7:
-        raise SystemExit("a task was not given its dependency")
+        raise SystemExit("a task did not receive its dependency")
     engine = create_engine("sqlite://")
     with Session(engine) as session:
         if enqueue_after_commit(session).enqueue(seven.s()).is_sent:

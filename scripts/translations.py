@@ -250,7 +250,7 @@ def as_mo(catalog: Catalog) -> bytes:
 def main() -> int:
     """Update or check the catalogs. Return 1 if there are problems."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="bring the catalogs up to date and compile them")
+    parser.add_argument("--write", action="store_true", help="update the catalogs and compile them")
     options = parser.parse_args()
     if options.write:
         for domain, language in product(DOMAINS, LANGUAGES):

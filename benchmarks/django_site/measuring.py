@@ -58,7 +58,7 @@ def _get(application: Callable[..., Iterable[bytes]], path: str) -> None:
     body = b"".join(answer)
     answer.close()
     if statuses != ["200 OK"] or body != b"ok":
-        raise SystemExit(f"{path} answers {statuses}")
+        raise SystemExit(f"{path} answered with the statuses {statuses}")
 
 
 def start_up(url: str, *, times: int) -> Figures:

@@ -28,7 +28,7 @@ def ran(number: int, text: str) -> None:
 
 
 async def waited(number: int, text: str) -> None:
-    """Wait for 10 ms, as for another server."""
+    """Wait for 10 ms, like a task that waits for another server."""
     assert LEDGER is not None
     LEDGER.began(number)
     await asyncio.sleep(IO_S)

@@ -69,7 +69,7 @@ def _run(command: list[str], count: int, server: RedisServer, placement: Placeme
             command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=_MOST_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise CaseError(f"it took more than {_MOST_S} s") from None
+        raise CaseError(f"the workflow took more than {_MOST_S} s") from None
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         raise CaseError(" | ".join(done.stderr.strip().splitlines()[-3:]))

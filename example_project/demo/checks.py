@@ -87,7 +87,7 @@ def trace_of(visit: Visit, traces: Traces) -> str:
     """Wait until the whole trace of a request has arrived, and return its id.
 
     Raises:
-        DemoError: Of one of the request's tasks, a span is missing: of the request, of the enqueue or of the run.
+        DemoError: A span of the request, or of the enqueue or the run of one of its tasks, is missing.
     """
     trace_ids = {_trace_of_task(visit, task, traces) for task in visit.tasks}
     if len(trace_ids) != 1:

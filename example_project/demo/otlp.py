@@ -1,6 +1,6 @@
-"""Receive traces over OTLP, as a collector does, and put them together again.
+"""Receive traces over OTLP, as a collector does, and join their spans to trees.
 
-Nothing here knows what the demo did: a trace is what the processes exported and nothing else.
+This module uses only the exported spans, so a trace that it shows does not depend on other data of the demo.
 """
 
 import gzip

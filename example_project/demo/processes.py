@@ -16,7 +16,7 @@ from example_project.demo.errors import DemoError
 ROOT = Path(__file__).resolve().parents[2]
 STOPPING_S = 10.0
 INTERRUPT_DELAY_S = 2.0
-"""Ctrl-C interrupts all processes of a terminal. Another process may end this many seconds before this one notices."""
+"""Seconds by which another process may end before this one notices Ctrl-C, which interrupts all of them."""
 
 
 class Process:

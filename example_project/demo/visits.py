@@ -1,4 +1,4 @@
-"""What visitors do on the two sites, over HTTP as a browser and a program would."""
+"""Send the requests of visitors to the two sites over HTTP, as a browser and a program would."""
 
 import json
 import re

@@ -38,7 +38,7 @@ def backup_database() -> str:
     the `window` lets a scheduler catch up on the backup until two in the afternoon.
     """
     if connection.vendor != "sqlite":
-        raise SkipRetry(f"knows how to copy SQLite only, not {connection.vendor}")
+        raise SkipRetry(f"this backup can only copy SQLite, not {connection.vendor}")
     folder = Path(settings.BACKUP_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     backup = folder / f"studio-{timezone.now():%Y-%m-%d}.sqlite3"
@@ -62,7 +62,7 @@ def backup_database() -> str:
 def cleanup_old_data(retention_days: int) -> dict[str, int]:
     """Delete health checks that are older than `retention_days`, and expired sessions. Return their numbers."""
     if retention_days < 1:
-        raise SkipRetry("must keep at least one day")
+        raise SkipRetry("retention_days must be at least 1")
     old_checks = HealthCheck.objects.filter(checked_at__lt=timezone.now() - timedelta(days=retention_days))
     ended_sessions = Session.objects.filter(expire_date__lt=timezone.now())
     return {"checks": delete_in_parts(old_checks), "sessions": delete_in_parts(ended_sessions)}
@@ -91,7 +91,7 @@ def check_health() -> dict[str, bool]:
 
 
 def look_at(part: str, use: Callable[[], None]) -> HealthCheck:
-    """Call `use`, which uses a part of the system, and return the result of the check."""
+    """Call `use`, which tries a part of the system, and return the result of the check."""
     started = time.monotonic()
     problem = ""
     try:
@@ -121,6 +121,6 @@ def use_storage() -> None:
     try:
         with default_storage.open(name) as file:
             if file.read() != content:
-                raise OSError("what was read is not what was written")
+                raise OSError("the content of the file differs from the written content")
     finally:
         default_storage.delete(name)

@@ -34,7 +34,9 @@ def main() -> int:
     """Build and check the site. Return 0 on success."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=ROOT / "build", metavar="FOLDER", help="where to build")
-    parser.add_argument("--check-only", action="store_true", help="only look at the links of a site that is there")
+    parser.add_argument(
+        "--check-only", action="store_true", help="only check the links of a site that was built before"
+    )
     options = parser.parse_args()
     site = options.to / "site"
     if not options.check_only and (status := build(options.to / "docs", site)):

@@ -1,4 +1,4 @@
-"""Customers and photos."""
+"""Create the tables of customers and photos."""
 
 from django.core.validators import FileExtensionValidator
 from django.db import migrations, models
@@ -7,7 +7,7 @@ from example_project.studio.models import original_path
 
 
 class Migration(migrations.Migration):
-    """The first tables."""
+    """Creates the first tables."""
 
     initial = True
     dependencies = []  # noqa: RUF012 - Django's own form

@@ -1,10 +1,10 @@
-"""When a photo was published."""
+"""Add the time at which a photo was published."""
 
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """A column of the photos."""
+    """Adds the column `published_at` to photos."""
 
     dependencies = [("studio", "0001_initial")]  # noqa: RUF012 - Django's own form
     operations = [  # noqa: RUF012 - Django's own form

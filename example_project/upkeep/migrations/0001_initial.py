@@ -1,10 +1,10 @@
-"""Checks of health."""
+"""Create the table of health checks."""
 
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """The first table."""
+    """Creates the first table."""
 
     initial = True
     dependencies = []  # noqa: RUF012 - Django's own form
