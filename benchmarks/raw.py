@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import hiredis
 
-from taskq_core.broker.failures import pack
 from taskq_core.broker.operations import new_tasks, runs
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
+from taskq_core.broker.sockets import pack
 from taskq_core.wire import Keys, MessageTemplate, encode_headers
 from taskq_core.wire.ids import new_task_id
 

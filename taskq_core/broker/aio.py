@@ -4,11 +4,12 @@ It keeps idle pipelines per event loop. Each call borrows one.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
-from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, LEAST_S, Endpoint
 from taskq_core.broker.exchange import Attempts
 from taskq_core.broker.failures import CLIENT_ERRORS, translate
 from taskq_core.broker.operations.operation import Operation
@@ -66,12 +67,15 @@ class AsyncRunner:
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
         """Send one operation and return its answer. Like `SyncRunner.run`, for coroutines."""
         loop = asyncio.get_running_loop()
-        attempts = Attempts(operation, patience_s, loop.time)
+        deadline = loop.time() + (math.inf if patience_s is None else patience_s)
+        attempts: Attempts | None = None
         while True:
             try:
-                return await self._attempt(operation, attempts.limit_s(self._timeout_s))
+                timeout_s = min(self._timeout_s, max(LEAST_S, deadline - loop.time()))
+                return await self._attempt(operation, timeout_s)
             except BrokerError as error:
-                pause_s = attempts.pause_s(error)
+                attempts = attempts or Attempts(operation)
+                pause_s = attempts.pause_s(error, deadline - loop.time(), may_repeat=patience_s is not None)
             # after a failure, the other idle connections are probably broken too
             await self._close_idle(self._pools.get(loop))
             await asyncio.sleep(pause_s)

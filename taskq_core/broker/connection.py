@@ -39,7 +39,6 @@ from redis.retry import Retry
 from taskq_core.broker import sentinel
 from taskq_core.broker.cluster import Server, SlotMap
 from taskq_core.broker.credentials import PasswordFile
-from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
 from taskq_core.broker.plans import arun_plan, run_plan
 from taskq_core.errors import ConfigurationError
 
@@ -51,6 +50,8 @@ CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 3.0
 """Seconds to wait for an answer. Shorter than the heartbeat, so that a worker detects a silent server before a lease
 expires."""
+LEAST_S = 0.001
+"""Minimum timeout in seconds, so that a reply that arrives at the deadline is still read."""
 
 _KINDS = {
     "redis": ("standalone", False),
@@ -274,6 +275,7 @@ class Endpoint:
         is_node: True for one node of a cluster.
         slots: The node of each slot of a cluster; unused without a cluster.
         is_memory: True for a fake server in the memory of this process.
+        clock_offset_s: Unix time of the server minus monotonic time of this process, None while it is unknown.
         takeovers: Number of failovers that `follow_primary` has detected. A connection that was opened before the last
             one leads to the old primary.
     """
@@ -289,7 +291,7 @@ class Endpoint:
         self.is_node = False
         self.takeovers = 0
         self._primary: Server | None = None
-        self._clock_offset_s: float | None = None
+        self.clock_offset_s: float | None = None
         self.slots = SlotMap(())
         self.server: Server | None = None
         if isinstance(source, str):
@@ -366,20 +368,7 @@ class Endpoint:
 
         If the answer is slow, the server's clock seems to be ahead, so deadlines may be late but are never too early.
         """
-        self._clock_offset_s = server_ms / 1000 - sent_at
-
-    def forget_time(self) -> None:
-        """Discard the recorded time after the server's clock has jumped. The next request with a deadline reads it."""
-        self._clock_offset_s = None
-
-    def deadline_ms(self, sent_at: float) -> int | None:
-        """Return the deadline of a request that is sent at a monotonic second, in Unix ms by the server's clock.
-
-        Return None while the server's time is unknown.
-        """
-        if self._clock_offset_s is None:
-            return None
-        return int((self._clock_offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
+        self.clock_offset_s = server_ms / 1000 - sent_at
 
     def node(self, host: str, port: int) -> "Endpoint":
         """Return the endpoint of one server of the cluster. It has the same user and TLS options as the cluster."""

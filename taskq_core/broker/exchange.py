@@ -1,8 +1,8 @@
 """Logic that both runners share: deadlines, loading of missing scripts, confirmations and retries. Without I/O.
 
 `exchange` is a generator that yields a `Write`, receives one reply per command, and returns one answer per operation.
-`run_plan` and `arun_plan` execute it. A failed write is raised at its `yield` as a `BrokerError`. `Attempts` decides
-whether and when a failed operation is sent again.
+`run_plan` and `arun_plan` execute it. A failed write is raised at its `yield` as a `BrokerError`. After a failure,
+`Attempts` decides whether and when the operation is sent again.
 """
 
 import random
@@ -14,7 +14,7 @@ from typing import Any
 from taskq_core.broker.cluster import ASKING, absent_key
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.failures import LateError, is_late, is_missing_script, translate, translate_connecting
-from taskq_core.broker.operations.operation import Argument, Operation
+from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S, Argument, Operation
 from taskq_core.broker.operations.replies import time_ms
 from taskq_core.broker.replication import (
     ANSWER_S,
@@ -48,7 +48,8 @@ class Write:
 Exchange = Generator[Write, list[Any], list[Any]]
 """Yields writes, receives their replies, and returns the answers of some operations."""
 TIME: Command = ("TIME",)
-_CLOSING = frozenset((BrokerUnavailableError, BrokerReplicationError))
+CLOSING = frozenset((BrokerUnavailableError, BrokerReplicationError))
+"""Types of answers after which the connection must be closed, because its server may be the wrong one."""
 
 
 def exchange(
@@ -71,7 +72,7 @@ def exchange(
     commands: list[Command] = []
     block_s = 0.0
     for operation in operations:
-        if operation.takes_deadline:
+        if operation.deadline_at is not None:
             yield from _set_deadline(endpoint, operation)
         if operation.block_s > block_s:
             block_s = operation.block_s
@@ -94,16 +95,15 @@ def exchange(
     return answers
 
 
-def must_close(answers: Sequence[Any]) -> bool:
-    """Return whether the connection must be closed after these answers, because its server may be the wrong one."""
-    return not _CLOSING.isdisjoint(map(type, answers))
-
-
 def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:
-    """Set the deadline of an operation. The server's time is read first if it is unknown."""
+    """Set the deadline of an operation by the server's clock, whose time is read first if it is unknown.
+
+    An operation that is in doubt keeps its deadline.
+    """
+    if operation.in_doubt:
+        return
     sent_at = time.monotonic()
-    deadline_ms = endpoint.deadline_ms(sent_at)
-    if deadline_ms is None:
+    if endpoint.clock_offset_s is None:
         try:
             (reply,) = yield Write([TIME])
         except BrokerError as error:  # the operation itself was not sent, so nothing changed
@@ -111,7 +111,8 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
         if isinstance(reply, Exception):
             raise translate(reply, endpoint.address) from reply
         endpoint.learn_time(time_ms(reply), sent_at)
-        deadline_ms = endpoint.deadline_ms(sent_at)
+    assert endpoint.clock_offset_s is not None
+    deadline_ms = int((endpoint.clock_offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
     operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, because it takes a deadline
 
 
@@ -119,9 +120,9 @@ def _send_again(
     endpoint: Endpoint, operation: Operation[Any], refused: Exception, block_s: float, is_asking: bool
 ) -> Generator[Write, list[Any], Any]:
     """Send an operation again if the server does not have its script or its deadline was wrong. Otherwise raise."""
-    must_correct = is_late(refused) and operation.takes_deadline
+    must_correct = is_late(refused) and operation.deadline_at is not None and not operation.in_doubt
     if must_correct:
-        endpoint.forget_time()
+        endpoint.clock_offset_s = None  # the server's clock has jumped
         yield from _set_deadline(endpoint, operation)
     if must_correct or is_missing_script(refused):
         with_text = operation.command_with_text(*(absent_key(operation) if endpoint.is_node else ()))
@@ -161,35 +162,25 @@ class Attempts:
 
     Args:
         operation: The operation to send.
-        patience_s: Maximum seconds for all attempts together. None: one attempt.
-        clock: Returns monotonic seconds.
     """
 
-    __slots__ = ("_clock", "_deadline", "_number", "_operation", "_unconfirmed")
+    __slots__ = ("_number", "_operation", "_unconfirmed")
 
-    def __init__(self, operation: Operation[Any], patience_s: float | None, clock: Callable[[], float]) -> None:
+    def __init__(self, operation: Operation[Any]) -> None:
         self._operation = operation
-        self._clock = clock
-        self._deadline = None if patience_s is None else clock() + patience_s
         self._number = 0
         self._unconfirmed: BrokerReplicationError | None = None
 
-    def limit_s(self, timeout_s: float) -> float:
-        """Return the timeout of the next attempt in seconds: at most `timeout_s` and at least 1 ms."""
-        if self._deadline is None:
-            return timeout_s
-        return min(timeout_s, max(0.001, self._deadline - self._clock()))
-
-    def pause_s(self, error: BrokerError, *, may_repeat: bool = True) -> float:
+    def pause_s(self, error: BrokerError, left_s: float, *, may_repeat: bool) -> float:
         """Return the seconds to wait before the next attempt, or raise the error of the call.
 
         Args:
             error: The error of the last attempt.
+            left_s: Seconds until the deadline of all attempts together.
             may_repeat: False to make no further attempt, for example because the runner is closed.
         """
         operation = self._operation
         failure: BrokerError = error
-        left_s = -1.0 if self._deadline is None else self._deadline - self._clock()
         if isinstance(error, BrokerReplicationError):
             self._unconfirmed = error
             may_repeat = may_repeat and not error.is_final and left_s > ANSWER_S

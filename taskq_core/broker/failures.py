@@ -1,14 +1,11 @@
-"""Translate errors of redis-py and of Redis into taskq's errors, and encode commands."""
+"""Translate errors of redis-py and of Redis into taskq's errors."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
-import hiredis
 import redis
 from redis import exceptions
 
-from taskq_core.broker.operations.operation import Argument
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -132,25 +129,6 @@ def translate_connecting(error: BaseException, address: str) -> BrokerError:
     if isinstance(translated, BrokerUnavailableError):
         return BrokerUnavailableError.unchanged(str(translated).replace("no answer from", "cannot reach", 1))
     return translated
-
-
-def pack(command: Sequence[Argument]) -> bytes:
-    """Return the bytes of a command in Redis's protocol. Ids from Redis may contain bytes that are not valid UTF-8."""
-    words: Any = tuple(command)  # Any: hiredis accepts a tuple of any length, but its type hints do not
-    try:
-        packed: bytes = hiredis.pack_command(words)
-    except UnicodeEncodeError:
-        words = as_bytes(command)
-        packed = hiredis.pack_command(words)
-    return packed
-
-
-def as_bytes(command: Sequence[Argument]) -> tuple[Argument, ...]:
-    """Return a command with all words after its name encoded as bytes."""
-    return (
-        command[0],
-        *[word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command[1:]],
-    )
 
 
 def is_late(reply: Any) -> bool:

@@ -12,10 +12,11 @@ from redis.exceptions import ResponseError
 
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.exchange import Write, exchange, must_close
-from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate, translate_connecting
+from taskq_core.broker.exchange import CLOSING, Write, exchange
+from taskq_core.broker.failures import CLIENT_ERRORS, translate, translate_connecting
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
+from taskq_core.broker.sockets import pack
 from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerError
 from taskq_core.service.user_code import cancellations
@@ -114,7 +115,7 @@ class Pipeline:
         except BrokerError:
             await self.close()
             raise
-        if must_close(answers):
+        if not CLOSING.isdisjoint(map(type, answers)):
             await self.close()
         return answers
 

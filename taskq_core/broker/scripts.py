@@ -38,6 +38,7 @@ class Script:
         return "".join(self.parts)
 
 
+@cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua` with its included files."""
     return _scripts()[name]

@@ -4,8 +4,8 @@ Threads may share it: each call uses a connection that no other call uses at the
 opens new connections and does not touch those of its parent. A connection is closed after any error.
 """
 
+import math
 import os
-import socket
 import time
 import weakref
 from collections import deque
@@ -13,21 +13,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from redis.exceptions import ResponseError
-
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange, learn_slots
-from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.exchange import TIME, Attempts, Write, exchange, must_close
-from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate, translate_connecting
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, LEAST_S, Endpoint
+from taskq_core.broker.exchange import CLOSING, TIME, Attempts, Write, exchange
+from taskq_core.broker.failures import CLIENT_ERRORS, translate, translate_connecting
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
-from taskq_core.broker.sockets import SocketStream
+from taskq_core.broker.sockets import pack, stream_over
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
-
-_SENT_AT_ONCE = 1 << 16
-"""Bytes that an idle connection accepts without blocking."""
 
 
 class SyncRunner:
@@ -48,13 +43,14 @@ class SyncRunner:
         self._closed = False
         _runners.add(self)
 
-    def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
+    def run(self, operation: Operation[T], *, patience_s: float | None = None, sent: "_Connection | None" = None) -> T:
         """Send one operation and return its answer.
 
         Args:
             operation: The operation.
             patience_s: Maximum seconds of the whole call. Within this time, a repeatable operation is sent again if
                 Redis does not answer. None: one attempt with the runner's own timeouts.
+            sent: Connection on which `begin` has sent the operation.
 
         Raises:
             BrokerUnavailableError: Redis did not answer.
@@ -63,7 +59,27 @@ class SyncRunner:
 
         `may_have_happened` of these errors is True if Redis may have carried out one of the attempts.
         """
-        return self._finish(operation, None, patience_s=patience_s)
+        deadline = time.monotonic() + (math.inf if patience_s is None else patience_s)
+        attempts: Attempts | None = None
+        while True:
+            try:
+                now = time.monotonic()
+                until = now + min(self._timeout_s, max(LEAST_S, deadline - now))
+                if self._closed and sent is None:
+                    raise self._closed_error()
+                if self.endpoint.is_cluster:
+                    (answer,) = self._ask_cluster(operation, until)
+                else:
+                    (answer,) = self._attempt((operation,), until, sent)
+                if isinstance(answer, BrokerError):
+                    raise answer
+                return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
+            except BrokerError as error:
+                attempts = attempts or Attempts(operation)
+                may_repeat = patience_s is not None and not self._closed
+                pause_s = attempts.pause_s(error, deadline - time.monotonic(), may_repeat=may_repeat)
+            sent = None
+            time.sleep(pause_s)
 
     def begin(self, operation: Operation[T]) -> Callable[..., T]:
         """Send one operation without waiting for its answer.
@@ -72,10 +88,11 @@ class SyncRunner:
             A function that waits for the answer and returns it. It has the parameter `patience_s`, sends the operation
             again, and raises errors as `run` does.
         """
-        unsent = partial(self._finish, operation, None)
+        unsent = partial(self.run, operation)
         if self.endpoint.is_cluster:
             return unsent
-        self._check_open()
+        if self._closed:
+            raise self._closed_error()
         until = time.monotonic() + self._timeout_s
         try:
             connection = self._take(until)
@@ -92,31 +109,7 @@ class SyncRunner:
             connection.close()
             return unsent
         connection.plan, connection.unread = plan, write
-        return partial(self._finish, operation, connection)
-
-    def _finish(self, operation: Operation[T], sent: "_Connection | None", *, patience_s: float | None = None) -> T:
-        attempts = Attempts(operation, patience_s, time.monotonic)
-        while True:
-            until = time.monotonic() + attempts.limit_s(self._timeout_s)
-            try:
-                return self._run_once(operation, until, sent)
-            except BrokerError as error:
-                pause_s = attempts.pause_s(error, may_repeat=not self._closed)
-            sent = None
-            time.sleep(pause_s)
-
-    def _run_once(self, operation: Operation[T], until: float, sent: "_Connection | None") -> T:
-        if sent is None:
-            self._check_open()
-        if self.endpoint.is_cluster:
-            slots, address = self.endpoint.slots, self.endpoint.address
-            plan = cluster_exchange(slots, address, (operation,), lambda: until - time.monotonic())
-            answers = run_plan(plan, self._ask_nodes)
-        else:
-            answers = self._attempt((operation,), until, sent)
-        if isinstance(answers[0], BrokerError):
-            raise answers[0]
-        return answers[0]  # type: ignore[no-any-return]  # exchange() answers operations of several types
+        return partial(self.run, operation, sent=connection)
 
     def _attempt(
         self,
@@ -138,15 +131,15 @@ class SyncRunner:
         except BaseException:
             connection.close()
             raise
-        if must_close(answers) or self._closed or len(self._idle) >= self._max_idle:
+        is_wrong = not CLOSING.isdisjoint(map(type, answers))
+        if is_wrong or self._closed or len(self._idle) >= self._max_idle:
             connection.close()
         else:
             self._idle.append(connection)
         return answers
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
+    def _closed_error(self) -> BrokerUnavailableError:
+        return BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
 
     def _take(self, until: float) -> "_Connection":
         while self._idle:
@@ -154,10 +147,11 @@ class SyncRunner:
                 connection = self._idle.pop()
             except IndexError:  # another thread took the last connection
                 break
-            if connection.is_usable:
+            # A connection is of no use after a failover, or if it has ended or has an unexpected reply.
+            if connection.takeovers == self.endpoint.takeovers and connection.stream.is_clean:
                 return connection
             connection.close()
-        return _Connection(self.endpoint, min(self._timeout_s, _left_s(until)))
+        return _Connection(self.endpoint, min(self._timeout_s, max(LEAST_S, until - time.monotonic())))
 
     def nodes(self) -> "list[SyncRunner]":
         """Return a new runner for every primary of a cluster, or one for the only server. The caller closes them."""
@@ -168,6 +162,11 @@ class SyncRunner:
         run_plan(learn_slots(slots, address, lambda: until - time.monotonic()), self._ask_nodes)
         primaries = slots.primaries
         return [SyncRunner(self.endpoint.node(*each), timeout_s=self._timeout_s) for each in primaries]
+
+    def _ask_cluster(self, operation: Operation[Any], until: float) -> list[Any]:
+        slots, address = self.endpoint.slots, self.endpoint.address
+        plan = cluster_exchange(slots, address, (operation,), lambda: until - time.monotonic())
+        return run_plan(plan, self._ask_nodes)
 
     def _ask_nodes(self, requests: Sequence[NodeRequest]) -> list[list[Any] | BrokerError]:
         outcomes: list[list[Any] | BrokerError] = []
@@ -208,15 +207,17 @@ class SyncRunner:
 class _Connection:
     """A connection that one caller uses at a time. It raises only taskq's own errors.
 
-    redis-py opens the connection. If possible, a `SocketStream` uses its socket afterwards.
+    redis-py opens the connection, and a stream uses it afterwards.
 
     Attributes:
+        stream: Writes commands and reads replies.
+        takeovers: Number of failovers of the endpoint when the connection was opened.
         until: Deadline of the current caller, by the monotonic clock.
         plan: The unfinished exchange that `SyncRunner.begin` has started, if any.
         unread: The write of that exchange whose replies were not read yet.
     """
 
-    __slots__ = ("_endpoint", "_raw", "_stream", "_takeovers", "plan", "unread", "until")
+    __slots__ = ("_endpoint", "_raw", "plan", "stream", "takeovers", "unread", "until")
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         self._endpoint = endpoint
@@ -227,23 +228,11 @@ class _Connection:
             # These timeouts limit the handshake to the time of the attempt. Later reads and long sends set their own.
             connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
             self._raw = endpoint.connection(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
-            self._takeovers = endpoint.takeovers
+            self.takeovers = endpoint.takeovers
             self._raw.connect()
         except CLIENT_ERRORS as error:
             raise translate_connecting(error, endpoint.address) from error
-        self._stream = SocketStream.over(self._raw)
-
-    @property
-    def is_usable(self) -> bool:
-        """True if the connection is open and has no unread bytes, and no other server has become the primary."""
-        if self._takeovers != self._endpoint.takeovers:
-            return False
-        if self._stream is not None:
-            return self._stream.is_clean
-        try:
-            return self._raw.is_connected and not self._raw.can_read(timeout=0)
-        except CLIENT_ERRORS:
-            return False
+        self.stream = stream_over(self._raw)
 
     def left_s(self) -> float:
         """Return the seconds until the deadline of the caller."""
@@ -257,30 +246,16 @@ class _Connection:
             self.send(write)
         until = self.until + write.block_s
         try:
-            if self._stream is not None:
-                return [self._stream.read(until) for _ in write.commands]
-            return [self._read_alone(until) for _ in write.commands]
+            return [self.stream.read(until) for _ in write.commands]
         except CLIENT_ERRORS as error:
             raise translate(error, self._endpoint.address) from error
 
     def send(self, write: Write) -> None:
         """Send commands."""
-        packed = b"".join([pack(command) for command in write.commands])
         try:
-            if self._stream is not None:
-                self._stream.send(packed, self.until)
-                return
-            if len(packed) > _SENT_AT_ONCE and isinstance(self._raw._sock, socket.socket):
-                self._raw._sock.settimeout(_left_s(self.until))
-            self._raw.send_packed_command([packed], check_health=False)
+            self.stream.send(b"".join([pack(command) for command in write.commands]), self.until)
         except CLIENT_ERRORS as error:
             raise translate(error, self._endpoint.address) from error
-
-    def _read_alone(self, until: float) -> Any:
-        try:
-            return self._raw.read_response(timeout=_left_s(until))
-        except ResponseError as error:
-            return error
 
     def close(self) -> None:
         """Close the connection."""
@@ -289,11 +264,6 @@ class _Connection:
     def forget(self) -> None:
         """Drop the connection in a forked child without closing the parent's socket."""
         self._raw._sock = None
-
-
-def _left_s(until: float) -> float:
-    """Return the seconds until a time of the monotonic clock, at least 1 ms."""
-    return max(0.001, until - time.monotonic())
 
 
 class SyncSubscription:

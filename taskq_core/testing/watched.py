@@ -60,8 +60,9 @@ class WatchedRunner(SyncRunner):
         super().__init__(endpoint)
         self._watcher = watcher
 
-    def _finish(self, operation: Operation[T], sent: Any, *, patience_s: float | None = None) -> T:
-        answer = super()._finish(operation, sent, patience_s=patience_s)
+    def run(self, operation: Operation[T], *, patience_s: float | None = None, sent: Any = None) -> T:
+        """Send one operation and return its response. See `SyncRunner.run`."""
+        answer = super().run(operation, patience_s=patience_s, sent=sent)
         drive(_report(self._watcher, operation, answer, on_loop=False))
         return answer
 

@@ -78,6 +78,7 @@ class QueueKeys:
         self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call (s)
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
         self.totals = own + "totals"  # hash, expiring: total counters of runs by task type, see `tallies`
+        self.receipt_prefix = own + "rcpt:"
         self.absent = own + "absent"  # never exists; deleting it is a write that Redis allows over maxmemory
 
     def __repr__(self) -> str:
@@ -137,7 +138,7 @@ class QueueKeys:
 
     def receipt(self, connection: str) -> str:
         """String, expiring: result of the last enqueue call of a connection. A repeat of the call returns it."""
-        return f"{self.own_prefix}rcpt:{connection}"
+        return self.receipt_prefix + connection
 
     def unconfirmed(self, task_id: str) -> str:
         """String, expiring: digest of a call whose task is stored but not yet confirmed by replicas."""

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command, script
+from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command
+from taskq_core.broker.scripts import load
 from taskq_core.errors import ConfigurationError
 from taskq_core.wire import QueueKeys
 
@@ -62,8 +63,15 @@ class Codes(str):
         return ((code, next(holders, "") if code in NAMES_HOLDER else "") for code in self)
 
 
+_ONE_STORED = StoreCode.STORED.value.encode()
+_ONE_STORED_CODES = Codes(StoreCode.STORED)
+"""The answer of most enqueues."""
+
+
 def read_codes(reply: Any, limit: int = 0) -> Codes:
     """Read the answer of an enqueue."""
+    if reply == _ONE_STORED:
+        return _ONE_STORED_CODES
     first, _, rest = reply.partition(b"\n") if isinstance(reply, bytes) else (reply, b"", b"")
     holders = []
     while rest:
@@ -162,7 +170,7 @@ def enqueue(
     limit, it refuses all of them.
     """
     slot.call += 1
-    keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token))
+    keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt_prefix + slot.token)
     args: list[Argument] = [NOW, slot.call, "", queue.prefix]
     confirm = tasks[0].confirm if tasks else None
     receipts: tuple[str, ...] = ()
@@ -185,7 +193,9 @@ def enqueue(
     if max_pending is not None:
         args.append(max_pending)
         read = partial(read_codes, limit=max_pending)
-    return script("enqueue", keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=2)
+    return Operation(
+        "enqueue", load("enqueue"), keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=2
+    )
 
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:

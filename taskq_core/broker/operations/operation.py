@@ -75,11 +75,6 @@ class Operation(Generic[T]):
     deadline_at: int | None = None
     in_doubt: bool = False
 
-    @property
-    def takes_deadline(self) -> bool:
-        """Whether the runner must set the deadline of this operation before it sends the operation."""
-        return self.deadline_at is not None and not self.in_doubt
-
     def command(self, *more_keys: str) -> tuple[Argument, ...]:
         """Return the words to send. A script also declares `more_keys`."""
         if self.script is None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from taskq_core.broker.sockets import SocketStream
+from taskq_core.broker.sockets import ClientStream, SocketStream, stream_over
 
 
 @pytest.fixture
@@ -164,14 +164,14 @@ class TestTakingOver:
             _sock: Any = None
 
         connection = Connection()
-        assert SocketStream.over(connection) is None
-        assert SocketStream.over(object()) is None
+        assert isinstance(stream_over(connection), ClientStream)
+        assert isinstance(stream_over(object()), ClientStream)
         with Wrapped() as wrapped:
             connection._sock = wrapped
-            assert SocketStream.over(connection) is None
+            assert isinstance(stream_over(connection), ClientStream)
 
     def test_a_plain_one_is_taken(self, ends: tuple[socket.socket, socket.socket]) -> None:
         class Connection:
             _sock = ends[0]
 
-        assert SocketStream.over(Connection()) is not None
+        assert isinstance(stream_over(Connection()), SocketStream)

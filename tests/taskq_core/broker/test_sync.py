@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from taskq_core.broker import sync
+from taskq_core.broker import sockets, sync
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
@@ -94,7 +94,8 @@ class TestPatience:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> FakeTime:
         clock = FakeTime()
-        monkeypatch.setattr(sync, "time", clock)
+        for module in (sync, sockets):
+            monkeypatch.setattr(module, "time", clock)
         return clock
 
     @pytest.fixture

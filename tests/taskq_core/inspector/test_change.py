@@ -344,16 +344,17 @@ def test_a_change_whose_answer_is_lost_is_not_sent_again(
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     handle = app.client.enqueue(app.remote("t", run_after=60).s())
     sent: list[str] = []
-    real = SyncRunner._run_once
+    real = SyncRunner._attempt
 
-    def lose(self: SyncRunner, operation: Any, *arguments: Any) -> Any:
-        answer = real(self, operation, *arguments)
+    def lose(self: SyncRunner, operations: Any, *arguments: Any) -> Any:
+        answer = real(self, operations, *arguments)
+        (operation,) = operations
         if operation.name not in ("has_queue",):
             sent.append(operation.name)
             raise BrokerUnavailableError("no answer")
         return answer
 
-    monkeypatch.setattr(SyncRunner, "_run_once", lose)
+    monkeypatch.setattr(SyncRunner, "_attempt", lose)
 
     with pytest.raises(BrokerUnavailableError) as caught:
         getattr(Inspector(app), method)("default", *([] if method == "pause" else [handle.id]))
