@@ -5,6 +5,7 @@ Without an SDK, taskq records no span and no metric. Each enqueue checks again, 
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
@@ -39,7 +40,7 @@ def _quick(getter: Callable[[], P], variable: str, env: str) -> Callable[[], P |
     # use OpenTelemetry's getter, which loads the provider that the environment names
     if variable not in home or env in os.environ:
         return getter
-    return lambda: home[variable]
+    return partial(home.get, variable)
 
 
 _global_tracer_provider = _quick(trace.get_tracer_provider, "_TRACER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER")

@@ -1,16 +1,23 @@
-"""Start and end spans with common attributes, and log errors of OpenTelemetry."""
+"""Record the spans of enqueues, and start and end all spans with common attributes. `Tracing` adds the spans of runs.
+
+Without an SDK, or in a trace that is not sampled, the span objects contain only the trace context.
+"""
 
 import logging
 import os
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+from opentelemetry import context as context_api
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
 from taskq_core.settings import OptIn, Relation, member, members
-from taskq_core.telemetry import names
+from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.exceptions import record_error
 from taskq_core.telemetry.providers import switch, tracer_of
 from taskq_core.telemetry.redaction import Redaction
@@ -22,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Recording:
-    """Tracer and attributes that the spans of one queue application share. `Tracing` starts the spans.
+    """Records the spans of enqueues of one queue application, and logs errors of OpenTelemetry.
 
     Args:
         relation: "parent" continues the request's trace in the task, "link" starts a new trace that links to it,
@@ -60,6 +67,8 @@ class Recording:
         self._current: tuple[TracerProvider | None, Tracer | None, Sampling] = (None, None, Sampling(None))
         self._known: dict[tuple[int, str, str, str | None], dict[str, AttributeValue]] = {}
         self._complained = False
+        self._without_trace = ProducerSpan(self, None, Context())
+        """The span of all enqueues that happen outside of a trace and without an SDK."""
 
     def tracer(self) -> Tracer | None:
         """Return the SDK's tracer; None without an SDK."""
@@ -72,6 +81,51 @@ class Recording:
     def drops(self, span: SpanContext) -> bool:
         """Return whether the SDK samples no child of this span, so that taskq need not start a child."""
         return self._current[2].drops(span)
+
+    def start_producer(
+        self,
+        queue: str,
+        task_type: str | None = None,
+        task_id: str | None = None,
+        *,
+        body_size: int = 0,
+        links: Sequence[Link] = (),
+        context: Context | None = None,
+    ) -> "ProducerSpan":
+        """Start the span `send <queue>`, as a child of the current span.
+
+        Args:
+            queue: Queue of the task.
+            task_type: Name of the task.
+            task_id: Id of the task.
+            body_size: Size of the payload in bytes.
+            links: Links to further origins, for example the members of a group that were combined into one task.
+            context: Replaces the current context as the parent.
+        """
+        parent = context_api.get_current() if context is None else context
+        if self.tracer() is None or self.drops(propagation.sender_of(parent)):
+            return ProducerSpan(self, None, parent) if parent else self._without_trace
+        attributes = self.attributes(names.SEND, queue, task_type, task_id, body_size)
+        span = self.start(names.SEND, queue, SpanKind.PRODUCER, parent, attributes, links=links)
+        return ProducerSpan(self, span, parent if span is None else trace.set_span_in_context(span, parent))
+
+    def start_batch(self, queue: str) -> "BatchSpan":
+        """Start the span `send <queue>` of a bulk enqueue, as a child of the current span.
+
+        The span has the kind client. The producers are the spans `create <queue>`, one per task, which the runs
+        continue. Without such spans, the batch span is the producer.
+        """
+        parent = context_api.get_current()
+        if self.tracer() is None or self.drops(propagation.sender_of(parent)):
+            return BatchSpan(self, queue, None, parent)
+        kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
+        span = self.start(names.SEND, queue, kind, parent, self.attributes(names.SEND, queue, None))
+        if span is None:
+            return BatchSpan(self, queue, None, parent)
+        is_sampled = span.is_recording()
+        if not (is_sampled and self.creates_spans):
+            parent = trace.set_span_in_context(span, parent)
+        return BatchSpan(self, queue, span if is_sampled else None, parent)
 
     def start(
         self,
@@ -156,3 +210,101 @@ class Recording:
             _logger.warning(
                 "OpenTelemetry raised an error; the task continues without its span (logged once)", exc_info=error
             )
+
+
+class TaskSpan:
+    """Base class of a task's spans: an OpenTelemetry span, if one is recorded, and its context.
+
+    Attributes:
+        span: The OpenTelemetry span, None if nothing is recorded.
+        context: The span and the baggage of the request.
+    """
+
+    __slots__ = ("_recording", "_trace_headers", "context", "span")
+
+    def __init__(self, recording: Recording, span: Span | None, context: Context) -> None:
+        self._recording, self.span, self.context = recording, span, context
+        self._trace_headers: Mapping[str, str] | None = None
+
+    def trace_headers(self) -> Mapping[str, str]:
+        """Return the headers that continue the trace in a task; empty without a trace."""
+        if self._trace_headers is None:
+            self._trace_headers = propagation.trace_headers(self.context, baggage=self._recording.baggage)
+        return self._trace_headers
+
+    def _finish(self, error: BaseException | None, **more: Any) -> None:
+        """End the span if one is recorded and has not ended yet. The options are those of `Recording.finish`."""
+        if self.span is not None and self.span.is_recording():
+            self._recording.finish(self.span, error, **more)
+
+
+class ProducerSpan(TaskSpan):
+    """The span of one enqueue, from `Tracing.start_producer`.
+
+    It may be ended at any later time in any thread. A span that is never ended is not exported. This is intended for a
+    task whose transaction was rolled back.
+    """
+
+    __slots__ = ()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the span; further calls do nothing.
+
+        Args:
+            error: Why the task was not enqueued, or None if it was.
+        """
+        if self.span is not None and self.span.is_recording():
+            self._recording.finish(self.span, error)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the span current inside a `with` block, and end it after the block."""
+        token = context_api.attach(self.context)
+        try:
+            yield
+        except BaseException as error:
+            self.end(error)
+            raise
+        else:
+            self.end()
+        finally:
+            context_api.detach(token)
+
+
+class BatchSpan(TaskSpan):
+    """The span `send <queue>` of a bulk enqueue, from `Tracing.start_batch`. It links to one `create` span per task.
+
+    If the tasks have no spans, they all get the headers in `trace_headers`.
+    """
+
+    __slots__ = ("_created", "_queue")
+
+    def __init__(self, recording: Recording, queue: str, span: Span | None, context: Context) -> None:
+        super().__init__(recording, span, context)
+        self._queue = queue
+        self._created: list[Link] = []
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether each task of the bulk enqueue has its own span and trace headers."""
+        return self.span is not None and self._recording.creates_spans
+
+    def create(self, task_type: str, task_id: str, body_size: int) -> Mapping[str, str]:
+        """Record the span `create <queue>` of one task, and return the headers that continue its trace."""
+        recording = self._recording
+        attributes = recording.attributes(names.CREATE, self._queue, task_type, task_id, body_size)
+        span = recording.start(names.CREATE, self._queue, SpanKind.PRODUCER, self.context, attributes)
+        if span is None:
+            return self.trace_headers()
+        recording.finish(span)
+        self._created.append(Link(span.get_span_context(), {names.TASK_ID: task_id}))
+        return propagation.trace_headers(trace.set_span_in_context(span, self.context), baggage=recording.baggage)
+
+    def end(self, error: BaseException | None = None, *, count: int = 0) -> None:
+        """End the span; further calls do nothing.
+
+        Args:
+            error: Why the tasks were not enqueued, or None if they were.
+            count: Number of tasks of the batch.
+        """
+        self._finish(error, attributes={names.BATCH_COUNT: count} if count else None, links=self._created)

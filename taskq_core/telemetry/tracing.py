@@ -9,18 +9,19 @@ Each queue application has one `Tracing`, which its clients and workers share. A
 - An error of a span processor, sampler or propagator is logged once. The span is lost, but the task is not affected.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Token
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace import Link, Span, SpanKind
 
+from taskq_core.errors import Discard, Retry, Snooze
 from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names, propagation
-from taskq_core.telemetry.recording import Recording
-from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
+from taskq_core.telemetry.recording import Recording, TaskSpan
 
 FIRST_RUN = "taskq-first-run"
 """Header of a retried task: the `traceparent` of its first run, to which later runs link."""
@@ -32,6 +33,50 @@ RUN = "taskq-run"
 """Header of a workflow step that has ended: the `traceparent` of its run, to which the next steps link."""
 NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
 """Placeholder in `LINKS` for a run that is not known yet. It is not valid, so nothing links to it."""
+
+
+_STEERS = (Retry, Snooze, Discard)
+"""Exceptions with which a task controls its outcome. They are not failures."""
+
+
+class ConsumerSpan(TaskSpan):
+    """The span of one run of a task, from `Tracing.start_consumer`.
+
+    `attach` and `detach` make it current around the task's code, in one coroutine or thread. `end` may be called later
+    and elsewhere, when the outcome is known.
+
+    Attributes:
+        is_malformed: Whether the trace in the message is not valid.
+    """
+
+    __slots__ = ("is_malformed",)
+
+    def __init__(self, recording: Recording, span: Span | None, context: Context, *, is_malformed: bool) -> None:
+        super().__init__(recording, span, context)
+        self.is_malformed = is_malformed
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C `traceparent` of this span; None if the span is not recorded."""
+        if self.span is None or not self.span.is_recording():
+            return None
+        return propagation.traceparent_of(self.span.get_span_context())
+
+    def attach(self) -> Token[Context]:
+        """Make the span and the request's baggage current in this coroutine or thread. Return a token for `detach`."""
+        return context_api.attach(self.context)
+
+    def end(self, state_after: str, error: BaseException | None = None, *, error_type: str | None = None) -> None:
+        """End the span; further calls do nothing.
+
+        Args:
+            state_after: State of the task after this run, for example "completed" or "retry".
+            error: The exception of the task's code. `Retry`, `Snooze` and `Discard` are not failures.
+            error_type: Name of a failure without an exception, for example "lease_lost". It replaces the class of
+                `error`.
+        """
+        error = None if isinstance(error, _STEERS) else error
+        self._finish(error, error_type=error_type, attributes={names.TASK_STATE_AFTER: str(state_after)})
 
 
 class Tracing(Recording):
@@ -56,7 +101,7 @@ class Tracing(Recording):
         """Record the span `step <name>` of a step of a running task, as a child of the current span."""
         parent = context_api.get_current()
         span = None
-        if self.tracer() is not None and not self._drops(parent):
+        if self.tracer() is not None and not self.drops(propagation.sender_of(parent)):
             span = self.start(names.STEP, name, SpanKind.INTERNAL, parent, {names.STEP_NAME: name})
         if span is None:
             yield
@@ -82,51 +127,6 @@ class Tracing(Recording):
             if sender.is_valid:
                 found.setdefault((sender.trace_id, sender.span_id), Link(sender))
         return list(found.values())
-
-    def start_producer(
-        self,
-        queue: str,
-        task_type: str | None = None,
-        task_id: str | None = None,
-        *,
-        body_size: int = 0,
-        links: Sequence[Link] = (),
-        context: Context | None = None,
-    ) -> ProducerSpan:
-        """Start the span `send <queue>`, as a child of the current span.
-
-        Args:
-            queue: Queue of the task.
-            task_type: Name of the task.
-            task_id: Id of the task.
-            body_size: Size of the payload in bytes.
-            links: Links to further origins, for example the members of a group that were combined into one task.
-            context: Replaces the current context as the parent.
-        """
-        parent = context_api.get_current() if context is None else context
-        if self.tracer() is None or self._drops(parent):
-            return ProducerSpan(self, None, parent)
-        attributes = self.attributes(names.SEND, queue, task_type, task_id, body_size)
-        span = self.start(names.SEND, queue, SpanKind.PRODUCER, parent, attributes, links=links)
-        return ProducerSpan(self, span, parent if span is None else trace.set_span_in_context(span, parent))
-
-    def start_batch(self, queue: str) -> BatchSpan:
-        """Start the span `send <queue>` of a bulk enqueue, as a child of the current span.
-
-        The span has the kind client. The producers are the spans `create <queue>`, one per task, which the runs
-        continue. Without such spans, the batch span is the producer.
-        """
-        parent = context_api.get_current()
-        if self.tracer() is None or self._drops(parent):
-            return BatchSpan(self, queue, None, parent)
-        kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
-        span = self.start(names.SEND, queue, kind, parent, self.attributes(names.SEND, queue, None))
-        if span is None:
-            return BatchSpan(self, queue, None, parent)
-        is_sampled = span.is_recording()
-        if not (is_sampled and self.creates_spans):
-            parent = trace.set_span_in_context(span, parent)
-        return BatchSpan(self, queue, span if is_sampled else None, parent)
 
     def start_consumer(
         self,
@@ -206,6 +206,3 @@ class Tracing(Recording):
         )
         if span is not None:
             self.finish(span, error)
-
-    def _drops(self, parent: Context) -> bool:
-        return self.drops(propagation.sender_of(parent))

@@ -7,9 +7,9 @@ from typing import Any
 
 from taskq_core.client import AsyncClient
 from taskq_core.client.bulk import aiterate
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Preparer
+from taskq_core.client.sender import TransactionHook
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -83,7 +83,7 @@ class AsyncWorkflowClient:
             result_type=graph.result_type,
         )
         if self._outbox is not None:
-            with outgoing.span:
+            with outgoing.span.current():
                 handle.mark_deferred()
                 await self._outbox.asend_workflow(
                     outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent)
@@ -142,7 +142,7 @@ class AsyncWorkflowClient:
     async def send(self, outgoing: Outgoing, handle: WorkflowHandle, batches: AsyncIterator[Batch]) -> None:
         """Send a workflow, then the batches of its streamed members."""
         has_begun = False
-        with outgoing.span:
+        with outgoing.span.current():
             try:
                 # encode the first batch before any write: if that fails, nothing is stored
                 batch = await anext(batches, None)
@@ -188,7 +188,7 @@ class AsyncWorkflowClient:
         """
         growing = Growing(self._preparer, current_task())
         added = 0
-        with growing.span:
+        with growing.span.current():
             filler = Filler()
             async for call in aiterate(calls):
                 if filler.add(growing.pack(await self._shown(call))):

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import Any
 
 from taskq_core.client import Client
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Preparer
+from taskq_core.client.sender import TransactionHook
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -82,7 +82,7 @@ class WorkflowClient:
             result_type=graph.result_type,
         )
         if self._outbox is not None:
-            with outgoing.span:
+            with outgoing.span.current():
                 handle.mark_deferred()
                 self._outbox.send_workflow(outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent))
             return handle
@@ -139,7 +139,7 @@ class WorkflowClient:
     def send(self, outgoing: Outgoing, handle: WorkflowHandle, batches: Iterator[Batch]) -> None:
         """Send a workflow, then the batches of its streamed members."""
         has_begun = False
-        with outgoing.span:
+        with outgoing.span.current():
             try:
                 # encode the first batch before any write: if that fails, nothing is stored
                 batch = next(batches, None)
@@ -185,7 +185,7 @@ class WorkflowClient:
         """
         growing = Growing(self._preparer, current_task())
         added = 0
-        with growing.span:
+        with growing.span.current():
             filler = Filler()
             for call in calls:
                 if filler.add(growing.pack(self._shown(call))):

@@ -32,7 +32,8 @@ UNSAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-00"}
 
 def enqueue(tracing: Tracing) -> dict[str, str]:
     headers: dict[str, str] = {}
-    with tracing.start_producer("low", "email:deliver", "id-1") as span:
+    span = tracing.start_producer("low", "email:deliver", "id-1")
+    with span.current():
         fit(headers, span.trace_headers())
     return headers
 
@@ -409,7 +410,7 @@ class TestFailures:
     def test_an_enqueue_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         tracing = Tracing(tracer_provider=provider)
 
-        with pytest.raises(ValueError, match="boom"), tracing.start_producer("low", "email:deliver", "id-1"):
+        with pytest.raises(ValueError, match="boom"), tracing.start_producer("low", "email:deliver", "id-1").current():
             raise ValueError("boom")
 
         span = only(exporter, "send low")
