@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.client import AsyncClient, Client
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Outbox, OutboxTable
 from taskq_core.client.runtime import Runtime, Store
+from taskq_core.client.sender import TransactionHook
 from taskq_core.errors import ConfigurationError, TaskNotFoundError, TaskQError
 from taskq_core.handles.finding import find_task
 from taskq_core.handles.handle import TaskHandle
@@ -67,6 +67,8 @@ class TaskQ(Registry):
     """Names of tasks that an adapter registers by itself. An application with only such tasks needs no worker."""
     process_set_up: str = ""
     """`module:function` that a child process calls before it imports tasks. "": no function. Adapters set it."""
+    propagates: bool = False
+    """Whether sending a task runs it at once and raises its error, as a test store may do. For adapters."""
 
     def __init__(
         self,
@@ -88,6 +90,8 @@ class TaskQ(Registry):
         super().__init__()
         self._embedded_folder = Path(embedded_folder)
         self._runtime: Runtime | None = None
+        self._ready: Runtime | None = None
+        """`_runtime`, if it can be used without further checks."""
         self._workflows: WorkflowClients | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
@@ -133,7 +137,7 @@ class TaskQ(Registry):
         """
         self._check(settings)
         with self._lock:
-            runtime, self._runtime = self._runtime, None
+            runtime, self._runtime, self._ready = self._runtime, None, None
             self._settings = settings
             self._hook = transaction
         if runtime is not None:
@@ -211,21 +215,23 @@ class TaskQ(Registry):
     @property
     def runtime(self) -> Runtime:
         """Keys, connections and clients of the current settings. For adapters and workers."""
-        runtime = self._runtime
-        if runtime is None:
-            with self._lock:
-                runtime = self._runtime
-                if runtime is None:
-                    runtime = Runtime(
-                        self._settings,
-                        self,
-                        embedded_folder=self._embedded_folder,
-                        hook=self._hook,
-                        outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
-                    )
-                    if self._diverted is not None:
-                        runtime.use(self._diverted)
-                    self._runtime = runtime
+        return self._ready or self._open_runtime()
+
+    def _open_runtime(self) -> Runtime:
+        with self._lock:
+            runtime = self._runtime
+            if runtime is None:
+                runtime = Runtime(
+                    self._settings,
+                    self,
+                    embedded_folder=self._embedded_folder,
+                    hook=self._hook,
+                    outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
+                )
+                if self._diverted is not None:
+                    runtime.use(self._diverted)
+                self._runtime = runtime
+            self._ready = runtime
         return runtime
 
     def divert(self, store: Store | None) -> Store | None:
@@ -241,14 +247,10 @@ class TaskQ(Registry):
         """
         with self._lock:
             before, self._diverted = self._diverted, store
+            self.propagates = store is not None and store.propagates
             if self._runtime is not None:
                 self._runtime.use(store)
         return before
-
-    @property
-    def propagates(self) -> bool:
-        """Whether sending a task runs it at once and raises its error, as a test store may do. For adapters."""
-        return self._diverted is not None and self._diverted.propagates
 
     def waiting_note(self) -> str:
         """Return a hint for errors of tests: how many sends of this thread wait for a commit. "" if none waits."""
@@ -276,11 +278,11 @@ class TaskQ(Registry):
 
     def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue a call from blocking code, as `client.enqueue` does."""
-        return self.runtime.client.enqueue(call)
+        return (self._ready or self.runtime).client.enqueue(call)
 
     async def aenqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue a call from a coroutine, as `async_client.enqueue` does."""
-        return await self.runtime.async_client.enqueue(call)
+        return await (self._ready or self.runtime).async_client.enqueue(call)
 
     def get(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
         """Find a task by its id, blocking, and return its handle: state, progress, error, times and result.
@@ -382,7 +384,7 @@ class TaskQ(Registry):
     def close(self) -> None:
         """Close the connections of blocking code. The next use opens new ones."""
         with self._lock:
-            runtime, self._runtime = self._runtime, None
+            runtime, self._runtime, self._ready = self._runtime, None, None
         if runtime is not None:
             runtime.close()
         if self._outbox is not None:

@@ -21,9 +21,9 @@ from taskq_core import (
     TaskDefinitionError,
     TaskQ,
 )
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Outbox
 from taskq_core.client.runtime import Runtime, Store
+from taskq_core.client.sender import TransactionHook
 from taskq_core.settings import EnqueueMode
 from taskq_core.tasks.handlers import E, error_handler, origin
 from taskq_core.tasks.task import Task
@@ -63,7 +63,6 @@ class DjangoTaskQ(TaskQ):
         self.observer = SignalObserver(self.tasks)
         self._is_current = False
         self._takes_for_committed = False
-        self._checked: Runtime | None = None
         self._sought: set[str] = set()
         self._eager: Store | None = None
         self.bridge = DjangoBridge()
@@ -150,7 +149,7 @@ class DjangoTaskQ(TaskQ):
         return self._divert(store)
 
     def _divert(self, store: Store | None) -> Store | None:
-        self._checked = None
+        self._ready = None
         return super().divert(store)
 
     def refuse_eager(self, what: str) -> None:
@@ -219,22 +218,15 @@ class DjangoTaskQ(TaskQ):
             if apps.ready:
                 raise
             self.conflicts.append(error)
-            self._checked = None
+            self._ready = None
 
-    @property
-    def runtime(self) -> Runtime:
-        """Keys, connections and clients of the current settings.
+    def _open_runtime(self) -> Runtime:
+        """Check whether this process may use Redis, and open the runtime of the current settings.
 
         Raises:
             TaskDefinitionError: Two tasks have one name.
             ConfigurationError: A test would use the Redis of the settings, and `REDIS_IN_TESTS` does not allow it.
         """
-        runtime = self._runtime
-        if runtime is None or runtime is not self._checked:
-            self._checked = runtime = self._open_runtime()
-        return runtime
-
-    def _open_runtime(self) -> Runtime:
         if self.conflicts:
             raise self.conflicts[0]
         self._follow_settings()
@@ -249,7 +241,7 @@ class DjangoTaskQ(TaskQ):
                     "TransactionTestCase), use capture() or eager() of taskq_django.testing, or the pytest fixture "
                     "taskq_capture. If this Redis is for tests only, set TASKQ['REDIS_IN_TESTS'] = True"
                 )
-        return super().runtime
+        return super()._open_runtime()
 
 
 def are_tests_running() -> bool:

@@ -1,7 +1,7 @@
 """Send Django's signals about tasks: on the events that the core reports (`Observer`), and around runs."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from typing import Any
 
 from django.dispatch import Signal
@@ -30,15 +30,17 @@ class SignalObserver(Observer):
 
     Attributes:
         framework: The observer of tasks of `django.tasks`, which sends the framework's signals.
+        announced: The tasks of `django.tasks` that are being enqueued.
     """
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
         self.framework = Observer()
+        self.announced: Sized = ()
 
     def wants_enqueued(self) -> bool:
-        """Whether `task_enqueued` has receivers."""
-        return bool(task_enqueued.receivers) or self.framework.wants_enqueued()
+        """Whether `task_enqueued` has receivers, or a task of `django.tasks` is being enqueued."""
+        return bool(task_enqueued.receivers or self.announced)
 
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """Send `task_enqueued` for each task."""

@@ -14,7 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic, get_connection
 
-from taskq_core.client.commits import SendAtLastCommit
+from taskq_core.client.sender import SendAtLastCommit
 from taskq_django import transaction
 from taskq_django.transaction import is_held_only_by_test_case
 

@@ -14,7 +14,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from taskq_core import TaskQ
-from taskq_core.client.commits import SendAtLastCommit
+from taskq_core.client.sender import SendAtLastCommit
 from taskq_core.warnings import EnqueueInTransactionWarning, warn_caller
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from taskq_core import BulkResult, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ, WorkflowHandle
-from taskq_core.client.commits import SendAtLastCommit, TransactionHook
+from taskq_core.client.sender import SendAtLastCommit, TransactionHook
 from taskq_core.settings import EnqueueMode
 from taskq_core.tasks.canvas import Canvas, Whole
 from taskq_sqlalchemy.outbox import SQLAlchemyOutbox

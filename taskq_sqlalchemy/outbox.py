@@ -36,8 +36,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from taskq_core import ConfigurationError, TaskInfo
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_core.client.sender import TransactionHook
 from taskq_core.warnings import warn_if_blocking
 from taskq_sqlalchemy.database import AsyncDatabase, Database
 

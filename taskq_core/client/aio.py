@@ -11,11 +11,10 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
 from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, aiterate, batches
 from taskq_core.client.circuit import CircuitState
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.merging import Merger
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Prepared
-from taskq_core.client.sender import Sender, SendPlan, Wait
+from taskq_core.client.sender import Sender, SendPlan, TransactionHook, Wait
 from taskq_core.client.sync import Client
 from taskq_core.errors import QueueFullError
 from taskq_core.handles.handle import TaskHandle

@@ -11,14 +11,15 @@ from typing import Any, TypeVar, overload
 
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
-from taskq_core.client.preparer import Preparer, refusal, task_of
+from taskq_core.client.preparer import PAYLOAD_WARNS, Preparer, check_size, limit_of, not_a_call, refusal
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.plan import Headers, Plan
+from taskq_core.tasks.plan import Plan
 from taskq_core.telemetry import BatchSpan, type_name
 from taskq_core.wire import QueueKeys
+from taskq_core.wire.ids import new_task_id
 
 T = TypeVar("T")
 
@@ -39,17 +40,17 @@ class Batch:
         self.tasks: list[NewTask] = []
         self.sources: list[BaseTask[Any]] = []
         self.bytes = 0
-        self._headers: dict[tuple[Plan, tuple[tuple[str, str], ...]], Headers] = {}
+        self._headers: dict[tuple[Plan, str, tuple[tuple[str, str], ...]], bytes] = {}
 
-    def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
-        """Return the headers of one task. Tasks with the same plan and propagated headers get the same object."""
+    def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int, limit: str) -> bytes:
+        """Return the encoded headers of one task. They are encoded once for all tasks with the same headers."""
         propagated = preparer.propagated()
         if self._has_spans:
-            return preparer.headers(plan, self.span.create(name, task_id, body_size), propagated)
-        key = (plan, tuple(propagated.items()) if propagated else ())
+            return preparer.headers(plan, self.span.create(name, task_id, body_size), propagated, limit=limit)
+        key = (plan, limit, tuple(propagated.items()) if propagated else ())
         headers = self._headers.get(key)
         if headers is None:
-            headers = self._headers[key] = preparer.headers(plan, self.span.trace_headers(), propagated)
+            headers = self._headers[key] = preparer.headers(plan, self.span.trace_headers(), propagated, limit=limit)
         return headers
 
     @property
@@ -85,14 +86,22 @@ class BatchFiller:
 
     def add(self, call: Signature[Any]) -> Batch | None:
         """Add a call to the batch of its queue. Return the batch if it is now full."""
+        if not isinstance(call, Signature):
+            raise not_a_call(call)
         preparer = self._preparer
-        plan = preparer.plan(task_of(call))
+        plan = preparer.plan(call.task)
         queue = plan.queue
         kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
         batch = self._open.get(kind)
         if batch is None:
             batch = self._open[kind] = Batch(queue, preparer.tracing.start_batch(queue.name))
-        task = preparer.prepare_for_batch(call, plan, batch.headers)
+        name, task_id = call.task.name, plan.task_id or new_task_id()
+        payload = call.task.encode(call.args, call.kwargs)
+        if len(payload) >= PAYLOAD_WARNS:
+            check_size(name, len(payload))
+        limit = "" if plan.limits is None else limit_of(plan.limits, call)
+        headers = batch.headers(preparer, plan, name, task_id, len(payload), limit)
+        task = preparer.new_task(name, plan, task_id, payload, headers, limit)
         batch.tasks.append(task)
         batch.sources.append(call.task)
         batch.bytes += len(task.message)

@@ -60,6 +60,9 @@ class Circuit:
         opened: Called each time the circuit opens.
         monotonic: Source of monotonic time.
         jitter: Returns the random factor for the length of a pause.
+
+    Attributes:
+        failures: Number of requests in a row that did not reach Redis. The circuit is closed while it is 0.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Circuit:
     def reset(self) -> None:
         """Close the circuit and forget all failures."""
         self._lock = threading.Lock()
-        self._failures = 0
+        self.failures = 0
         self._last_failure = ""
         self._pause_s = self._first_pause_s
         self._retry_at: float | None = None  # monotonic time of the next probe, None while the circuit is closed
@@ -140,19 +143,19 @@ class Circuit:
         if isinstance(error, BrokerUnavailableError):
             self._record_failure(error, is_probe=is_probe)
         elif error is None or isinstance(error, BrokerError):
-            if self._failures:
+            if self.failures:
                 self._record_answer()
         elif is_probe:
             with self._lock:
                 self._probe_until = None  # lets another request become the probe
 
     def _error(self, retry_in_s: float) -> CircuitOpenError:
-        return CircuitOpenError(self._address, self._failures, retry_in_s, self._last_failure)
+        return CircuitOpenError(self._address, self.failures, retry_in_s, self._last_failure)
 
     def _record_answer(self) -> None:
         with self._lock:
             was_open = self._retry_at is not None
-            self._failures = 0
+            self.failures = 0
             self._pause_s = self._first_pause_s
             self._retry_at = self._probe_until = None
         if was_open:
@@ -164,17 +167,17 @@ class Circuit:
         with self._lock:
             if self._retry_at is not None and not is_probe:
                 return  # the request was sent before the circuit opened, so its failure is not new
-            self._failures += 1
+            self.failures += 1
             self._last_failure = str(error)
             is_new = self._retry_at is None
-            if is_new and self._failures < self._most_failures:
+            if is_new and self.failures < self._most_failures:
                 return
             if not is_new:
                 self._pause_s = min(2 * self._pause_s, self._max_pause_s)
             self._probe_until = None
             pause_s = self._jitter() * self._pause_s
             self._retry_at = self._monotonic() + pause_s
-            failures = self._failures
+            failures = self.failures
         if is_new:
             logger.warning(
                 "%s failed to answer %d times in a row: enqueues now fail at once, next try in %.1f s; last error: %s",

@@ -5,9 +5,9 @@ the id, and adds the trace to the headers. It also converts responses of Redis t
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
@@ -22,19 +22,19 @@ from taskq_core.errors import (
     QueueFullError,
     TaskIdConflictError,
 )
-from taskq_core.execution.propagation import add_propagated
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.source import HandleSource
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.limits import HEADER
+from taskq_core.tasks.limits import HEADER, Limits
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.observer import Observer
-from taskq_core.tasks.plan import Headers, Plan
+from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.registry import Registry
 from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name
+from taskq_core.telemetry.propagation import USER_HEADERS_LIMIT, headers_size
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
-from taskq_core.wire import QueueKeys
+from taskq_core.wire import ENQUEUED, QueueKeys, encode_headers
 from taskq_core.wire.ids import new_task_id
 from taskq_core.wire.uniqueness import digest as digest_of
 
@@ -48,16 +48,14 @@ REGISTER_EVERY_S = 10.0
 """Seconds after which a client registers a queue again, because another process may have removed it."""
 
 
+@dataclass(slots=True, eq=False)
 class Prepared(Generic[R]):
     """A task that is ready to be sent, with its handle and its span."""
 
-    __slots__ = ("handle", "queue", "span", "task")
-
-    def __init__(self, queue: QueueKeys, task: NewTask, handle: TaskHandle[R], span: ProducerSpan) -> None:
-        self.queue = queue
-        self.task = task
-        self.handle = handle
-        self.span = span
+    queue: QueueKeys
+    task: NewTask
+    handle: TaskHandle[R]
+    span: ProducerSpan
 
     def settle(self, code: str, answer: Codes | None = None, holder: str = "") -> EnqueueError | None:
         """Update the handle for the outcome of the enqueue. Return the error of a refused task, otherwise None.
@@ -110,17 +108,9 @@ def refusal(
     return TaskIdConflictError(name, queue, task_id)
 
 
-def task_of(call: Signature[Any]) -> BaseTask[Any]:
-    """Return the task of a call.
-
-    Raises:
-        TypeError: It is not a call, for example a task without `s()`.
-    """
-    try:
-        return call.task
-    except AttributeError:
-        kind = type(call).__name__
-        raise TypeError(f"enqueue needs a call such as task.s(...), got {kind}") from None
+def not_a_call(value: object) -> TypeError:
+    """Return the error for an argument that is not a call, for example a task without `s()`."""
+    return TypeError(f"enqueue needs a call such as task.s(...), got {type(value).__name__}")
 
 
 class Preparer:
@@ -134,6 +124,7 @@ class Preparer:
     Attributes:
         middleware: Middleware of the application. Clients call it before the preparer, because it may be a coroutine.
         observer: Receives notifications of tasks that clients have enqueued.
+        registered_until: Monotonic time at which to register a queue again, by name of the queue.
         propagated: Returns the headers that a task propagates from the current context to its run.
     """
 
@@ -147,7 +138,7 @@ class Preparer:
         self.tracing = tracing
         propagate = None if app is None else app.propagate
         self.propagated: Callable[[], Mapping[str, str]] = propagate or dict
-        self._registered: dict[str, float] = {}
+        self.registered_until: dict[str, float] = {}
 
     def plan(self, task: BaseTask[Any]) -> Plan:
         """Return the data that all calls of a task share.
@@ -170,55 +161,54 @@ class Preparer:
             ConfigurationError: The task belongs to another queue application.
             TypeError: `call` is not a call.
         """
-        task = task_of(call)
+        if not isinstance(call, Signature):
+            raise not_a_call(call)
+        task = call.task
         plan = task.current_plan
         if plan is None or plan.keys is not self.keys:
             plan = task.plan(self.keys, self._app)
         payload = task.encode(call.args, call.kwargs)
         if len(payload) >= PAYLOAD_WARNS:
-            _check_size(task.name, len(payload))
+            check_size(task.name, len(payload))
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
-            headers = self.headers(plan, span.trace_headers(), self.propagated())
-            new = self._new_task(call, plan, task_id, payload, headers)
+            limit = "" if plan.limits is None else limit_of(plan.limits, call)
+            trace = span.trace_headers() if span.context else {}
+            headers = self.headers(plan, trace, self.propagated(), limit=limit)
+            new = self.new_task(task.name, plan, task_id, payload, headers, limit)
         except BaseException as error:
             span.end(error)
             raise
         return Prepared(plan.queue, new, self.handle(task, task_id, plan), span)
 
-    def prepare_for_batch(
-        self, call: Signature[Any], plan: Plan, headers: "Callable[[Preparer, Plan, str, str, int], Headers]"
-    ) -> NewTask:
-        """Prepare a call to be sent with others in one batch.
-
-        Args:
-            call: The call.
-            plan: The plan of the task.
-            headers: Function that returns the task's headers. It takes this object, the plan, the name and id of the
-                task, and the payload size.
-        """
-        payload = call.task.encode(call.args, call.kwargs)
-        if len(payload) >= PAYLOAD_WARNS:
-            _check_size(call.task.name, len(payload))
-        task_id = plan.task_id or new_task_id()
-        return self._new_task(call, plan, task_id, payload, headers(self, plan, call.task.name, task_id, len(payload)))
-
     def headers(
-        self, plan: Plan, trace: Mapping[str, str], propagated: Mapping[str, str], more: Mapping[str, str] | None = None
-    ) -> Headers:
-        """Return the headers of a task: the user's headers, propagated context, the trace, and headers of taskq."""
-        if not trace and not propagated and not more:
-            return plan.headers  # an object whose headers are encoded once for all calls of the task
-        texts = dict(plan.headers.texts)
-        if propagated:
-            add_propagated(texts, propagated)
+        self,
+        plan: Plan,
+        trace: Mapping[str, str],
+        propagated: Mapping[str, str],
+        *,
+        more: Mapping[str, str] | None = None,
+        limit: str = "",
+    ) -> bytes:
+        """Return the headers of a task, encoded: the user's headers, propagated context, trace, and headers of taskq.
+
+        Propagated headers that exceed the size limit are left out, except the time of the enqueue.
+        """
+        if not (trace or propagated or more or limit):
+            return plan.encoded_headers
+        headers = dict(plan.headers)
+        for name, value in propagated.items():
+            if name == ENQUEUED or headers_size(headers) + headers_size({name: value}) <= USER_HEADERS_LIMIT:
+                headers[name] = value
         if more:
-            texts |= more
-        left_out = fit(texts, trace) if trace else 0
+            headers |= more
+        left_out = fit(headers, trace) if trace else 0
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)
-        return Headers(texts)
+        if limit:
+            headers[HEADER] = limit
+        return encode_headers(headers)
 
     def record_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span of a sent task and count the task. `started` is the monotonic time at which it was sent."""
@@ -230,21 +220,18 @@ class Preparer:
             error_type=None if error is None else type_name(error),
         )
 
-    def _new_task(self, call: Signature[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
-        task = call.task
-        limit = unique_key = ""
-        if plan.limits is not None:
-            limit = plan.limits.text(call.arguments if plan.limits.need_arguments else {})
-            headers = Headers({**headers.texts, HEADER: limit})
+    def new_task(self, name: str, plan: Plan, task_id: str, payload: bytes, headers: bytes, limit: str) -> NewTask:
+        """Return a task to store. `headers` is the result of `headers`, and `limit` the value of the limits header."""
+        unique_key = ""
         if plan.unique is not None:
-            unique_key = plan.queue.lock(task.name, digest_of(payload, plan.unique.args))
+            unique_key = plan.queue.lock(name, digest_of(payload, plan.unique.args))
         elif plan.unique_s:
-            unique_key = plan.queue.unique(task.name, payload)
-        digest = "" if plan.confirm is None else _digest(task.name, payload)
-        message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
+            unique_key = plan.queue.unique(name, payload)
+        message = plan.template.encode(task_id, payload, headers, unique_key)
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group, limit)
         if plan.has_rules:
-            new.marks, new.unique_rule, new.confirm, new.digest = plan.marks, plan.unique_rule, plan.confirm, digest
+            new.marks, new.unique_rule, new.confirm = plan.marks, plan.unique_rule, plan.confirm
+            new.digest = "" if plan.confirm is None else _digest(name, payload)
         return new
 
     def handle(self, task: BaseTask[R], task_id: str, plan: Plan | None = None) -> TaskHandle[R]:
@@ -258,27 +245,33 @@ class Preparer:
             is_kept=plan.is_kept,
             result_type=task.result_type,
             first_state=plan.first_state,
-            signals=task.options.signals,
+            signals=plan.options.signals,
         )
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
         """Return whether to add a queue to the set of known queues: this client has not done so recently."""
-        return time.monotonic() - self._registered.get(queue.name, -math.inf) >= REGISTER_EVERY_S
+        return time.monotonic() >= self.registered_until.get(queue.name, 0.0)
 
     def forget_registered(self) -> None:
         """Forget which queues were registered, because the client uses another store from now on."""
-        self._registered.clear()
+        self.registered_until.clear()
 
     def record_registered(self, queue: QueueKeys) -> None:
         """Record that this client has just added a queue to the set of known queues."""
-        self._registered[queue.name] = time.monotonic()
+        self.registered_until[queue.name] = time.monotonic() + REGISTER_EVERY_S
+
+
+def limit_of(limits: Limits, call: Signature[Any]) -> str:
+    """Return the value of the limits header of a call."""
+    return limits.text(call.arguments if limits.need_arguments else {})
 
 
 def _digest(name: str, payload: bytes) -> str:
     return hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=8).hexdigest()
 
 
-def _check_size(name: str, size: int) -> None:
+def check_size(name: str, size: int) -> None:
+    """Warn of a payload of at least `PAYLOAD_WARNS` bytes, and refuse one of more than `PAYLOAD_MAX`."""
     if size > PAYLOAD_MAX:
         raise PayloadTooLargeError(name, size, PAYLOAD_MAX)
     warn_caller(

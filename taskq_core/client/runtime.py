@@ -8,10 +8,9 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.circuit import Circuit
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Delivery, Outbox, OutboxSender
 from taskq_core.client.preparer import Preparer
-from taskq_core.client.sender import Sender
+from taskq_core.client.sender import Sender, TransactionHook
 from taskq_core.handles.source import HandleSource
 from taskq_core.settings import Settings
 from taskq_core.tasks.registry import Registry

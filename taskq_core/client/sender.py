@@ -1,27 +1,32 @@
-"""The request plans of all enqueues, single and bulk, deferred or not. This module does no I/O.
+"""How and when tasks are sent: request plans of all enqueues, and postponement to a commit. This module does no I/O.
 
 `Client` and `AsyncClient` execute the plans of `Sender`: they send each operation and return its response to the plan,
-or wait if the plan yields a pause.
+or wait if the plan yields a pause. `TransactionHook` and `SendAtLastCommit` postpone a send to the commit of a database
+transaction, or to the last of several commits.
 
 The enqueue script refuses tasks if their queue is full. Depending on the setting `LIMITS`, a client then waits for
 room. The limit only applies to enqueues by clients, not to scheduled tasks, retries or tasks that an operator moves.
 """
 
+import os
 import random
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 from taskq_core.broker.operations import new_tasks
-from taskq_core.broker.operations.new_tasks import Codes, NewTask, StoreCode
+from taskq_core.broker.operations.new_tasks import Codes, NewTask, ReceiptSlot, StoreCode
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.client import receipts
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.circuit import Circuit
 from taskq_core.client.preparer import Preparer
-from taskq_core.errors import BrokerError
+from taskq_core.errors import BrokerError, BrokerReplicationError, QueueFullError, TaskQError
 from taskq_core.settings import QueueLimit, WhenFull, seconds
 from taskq_core.wire import QueueKeys
+from taskq_core.wire.ids import new_token
 
 T = TypeVar("T")
 SendPlan = Generator[tuple[Operation[Any] | None, float], Any, T]
@@ -31,6 +36,10 @@ FIRST_PAUSE_S = 0.02
 """Maximum seconds of the first pause before a client tries a full queue again. The pause doubles with each attempt."""
 LAST_PAUSE_S = 0.5
 """Maximum seconds of any pause."""
+_LOST = (
+    "The transaction has committed, but the task was not sent and will not be sent again. With the setting "
+    "ENQUEUE = 'outbox', the task is a row of the transaction, and a worker sends it when Redis is available again."
+)
 
 
 class Wait:
@@ -132,20 +141,22 @@ class Sender:
 
     def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Codes]:
         """Store tasks of one queue in one script call. Return the outcome of each task."""
-        deadline = time.monotonic() + timeout_s
-        is_probe = self.circuit.begin()
+        circuit, now = self.circuit, time.monotonic()
+        deadline = now + timeout_s
+        is_probe = circuit.failures > 0 and circuit.begin()
         try:
-            if self.preparer.is_unregistered(queue):
+            if now >= self.preparer.registered_until.get(queue.name, 0.0):
                 yield from self._register(queue, deadline)
-            slot = receipts.take()
+            slot = take_slot()
             limit = self._limits.get(queue.name)
             most = None if limit is None else limit.max_pending
             answer: Codes = yield new_tasks.enqueue(queue, tasks, slot, max_pending=most), deadline
         except BaseException as error:
-            self.circuit.end(error, is_probe=is_probe)
+            circuit.end(error, is_probe=is_probe)
             raise
-        self.circuit.end(None, is_probe=is_probe)
-        receipts.give_back(slot)
+        if circuit.failures:
+            circuit.end(None, is_probe=is_probe)
+        give_back_slot(slot)
         return answer
 
     def store_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> SendPlan[None]:
@@ -178,3 +189,67 @@ class Sender:
         for (name, error_type), count in batch.count(errors).items():
             self.preparer.metrics.sent(batch.queue.name, name, count, duration_s=duration_s, error_type=error_type)
             duration_s = None  # record the duration of the script call only once
+
+
+class TransactionHook(Protocol):
+    """Postpones sending to the commit of a surrounding database transaction."""
+
+    def defer(self, send: Callable[[], None]) -> bool:
+        """Call `send` when the open transaction commits, and return True. Return False if no transaction is open."""
+        ...
+
+    async def adefer(self, send: Callable[[], None]) -> bool:
+        """Postpone a send from a coroutine, as `defer` does. `send` is called in blocking code."""
+        ...
+
+
+@dataclass(eq=False)
+class SendAtLastCommit:
+    """Calls `send` once, after the last of several transactions has committed. Call this object at each commit.
+
+    Safe to call from any thread.
+
+    Args:
+        commits: Number of transactions that have not committed yet, at least 1. If one never commits, nothing is sent.
+        send: The function to call.
+    """
+
+    commits: int
+    send: Callable[[], None]
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __call__(self) -> None:
+        """Count a commit, and send at the last one. Add a note to the error of a failed send that the task is lost."""
+        with self._lock:
+            self.commits -= 1
+            if self.commits:
+                return
+        try:
+            self.send()
+        except TaskQError as error:
+            cause = error.__cause__
+            is_stored = isinstance(cause, BrokerReplicationError)
+            if isinstance(error, QueueFullError) or (isinstance(cause, BrokerError) and not is_stored):
+                error.add_note(_LOST)
+            raise
+
+
+# Receipt slots, by which Redis recognizes a repeated request. For each slot, Redis stores the number and the answer of
+# the last request. Concurrent callers use different slots. After a failed request its slot is dropped, because that
+# request may still reach Redis and overwrite the answer of the slot's next request.
+_free_slots: deque[ReceiptSlot] = deque()
+
+
+def take_slot() -> ReceiptSlot:
+    """Return a receipt slot for exclusive use until `give_back_slot`."""
+    try:
+        return _free_slots.pop()
+    except IndexError:
+        return ReceiptSlot(new_token())
+
+
+give_back_slot = _free_slots.append
+"""Return a slot whose request was answered, so that other callers can take it."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_slots.clear)  # parent and child must not use the same slots

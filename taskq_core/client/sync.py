@@ -1,5 +1,6 @@
 """The client of blocking code."""
 
+import asyncio
 import math
 import threading
 import time
@@ -13,10 +14,9 @@ from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.bulk import Batch, BulkResult, batches
 from taskq_core.client.circuit import CircuitState
-from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Prepared
-from taskq_core.client.sender import Sender, SendPlan, Wait
+from taskq_core.client.sender import Sender, SendPlan, TransactionHook, Wait
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -87,7 +87,7 @@ class Client:
             EnqueueUnknownError: The connection failed, and the task may have been written.
             NotReplicatedError: The task was written, but its replicas have not confirmed it.
         """
-        if hook is None and self._outbox is None:
+        if asyncio._get_running_loop() is not None and hook is None and self._outbox is None:
             warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:

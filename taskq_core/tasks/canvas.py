@@ -6,7 +6,7 @@ checks the rest before anything is written.
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
@@ -24,6 +24,7 @@ from taskq_core.wire import validate_queue_name
 R_co = TypeVar("R_co", covariant=True)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PartialSignature(Generic[R_co]):
     """A task with some of its arguments. As a step of a workflow, it gets the others from results of earlier steps.
 
@@ -31,20 +32,10 @@ class PartialSignature(Generic[R_co]):
     arguments are missing.
     """
 
-    __slots__ = ("args", "is_immutable", "kwargs", "task")
-
-    def __init__(
-        self,
-        task: BaseTask[R_co],
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        *,
-        is_immutable: bool = False,
-    ) -> None:
-        self.task = task
-        self.args = args
-        self.kwargs = kwargs
-        self.is_immutable = is_immutable
+    task: BaseTask[R_co]
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    is_immutable: bool = field(default=False, kw_only=True)
 
     def __repr__(self) -> str:
         return f"<signature of {self.task.name!r}>"

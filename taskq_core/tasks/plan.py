@@ -23,20 +23,12 @@ from taskq_core.wire import (
 )
 
 
-class Headers:
-    """Headers of a task, as text and encoded for the task message. Immutable."""
-
-    __slots__ = ("encoded", "texts")
-
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        self.texts = texts
-        self.encoded = encode_headers(texts)
-
-
 class Plan:
     """The data that all enqueues of one task under one key prefix share.
 
     Attributes:
+        headers: The task's own headers, and those for options that Asynq does not have.
+        encoded_headers: `headers` in the format of the task message.
         marks: The options that Asynq does not have, such as a priority, in the format of the Lua scripts.
     """
 
@@ -55,7 +47,8 @@ class Plan:
             group_key=options.aggregate or "",
         )
         self.marks, own_headers = _controls(options)
-        self.headers = Headers({**options.headers, **own_headers} if own_headers else options.headers)
+        self.headers: Mapping[str, str] = {**options.headers, **own_headers}
+        self.encoded_headers = encode_headers(self.headers)
         self.unique = options.unique
         self.unique_rule = "" if options.unique is None else options.unique.rule
         self.unique_s = options.unique_s

@@ -325,7 +325,7 @@ class Outgoing:
                 sends = [each.get("traceparent", "") for each in parents] if is_join else []
                 own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step replaces NO_RUN
             trace = self._traces.get(node.number) or self.span.trace_headers()
-            headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
+            headers = self._preparer.headers(plan, trace, self._propagated, more=own)
             self.queues[plan.queue.name] = plan.queue
             if len(self._plans) >= 1000:  # limits the cache if each member of a group has different options
                 self._plans.clear()

@@ -36,6 +36,7 @@ from taskq_django.tasks_backend.signalling import (
     Announcer,
     announcement_of,
     asend_signal,
+    open_announcements,
     send_failure_signal,
     send_signal,
 )
@@ -242,4 +243,4 @@ class RunObserver(Announcer):
         send_failure_signal(task_finished, type(known.task.get_backend()), known, origin)
 
 
-taskq.observer.framework = RunObserver()
+taskq.observer.framework, taskq.observer.announced = RunObserver(), open_announcements

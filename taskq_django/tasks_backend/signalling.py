@@ -64,7 +64,7 @@ class Announcement:
         self.outcome: AnyResult | None = None
         self._sender = sender
         self._enqueued = enqueued
-        _open[result.id] = self
+        open_announcements[result.id] = self
 
     def __enter__(self) -> None:
         """Do nothing at the start of the block, which enqueues the task."""
@@ -72,11 +72,11 @@ class Announcement:
     def __exit__(self, kind: object, error: object, stack: object) -> None:
         """Discard the announcement if the enqueue failed. The error's traceback would keep it alive."""
         if error is not None:
-            _open.pop(self.result.id, None)
+            open_announcements.pop(self.result.id, None)
 
     def send(self) -> None:
         """Send `task_enqueued`, unless it was sent before."""
-        if _open.pop(self.result.id, None) is not None:
+        if open_announcements.pop(self.result.id, None) is not None:
             self._enqueued()
             send_signal(task_enqueued, self._sender, self.result)
 
@@ -84,27 +84,23 @@ class Announcement:
 class Announcer(Observer):
     """Sends `task_enqueued` when the client reports a task as stored, which is after the commit of a transaction."""
 
-    def wants_enqueued(self) -> bool:
-        """Return whether a task of the framework is being enqueued."""
-        return bool(_open)
-
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """Send `task_enqueued` for these tasks."""
         for handle in handles:
-            announcement = _open.get(handle.id)
+            announcement = open_announcements.get(handle.id)
             if announcement is not None:
                 announcement.send()
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """Send `task_enqueued` for these tasks from a thread, because most receivers block."""
-        if _open:
+        if open_announcements:
             await sync_to_async(self.enqueued, thread_sensitive=True)(handles)
 
 
-_open: "weakref.WeakValueDictionary[str, Announcement]" = weakref.WeakValueDictionary()
+open_announcements: "weakref.WeakValueDictionary[str, Announcement]" = weakref.WeakValueDictionary()
 """Announcements of tasks that are being enqueued, by task id."""
 
 
 def announcement_of(task_id: str) -> Announcement | None:
     """Return the announcement of a task that this process is enqueueing, or None."""
-    return _open.get(task_id)
+    return open_announcements.get(task_id)

@@ -764,7 +764,7 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="the circuit breaker never opens",
         file="taskq_core/client/circuit.py",
-        old="if is_new and self._failures < self._most_failures:",
+        old="if is_new and self.failures < self._most_failures:",
         new="if is_new:",
         tests=(f"{_CORE}/client/test_circuit.py",),
     ),
@@ -806,7 +806,7 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="a task does not carry the trace of its caller",
         file="taskq_core/client/preparer.py",
-        old="left_out = fit(texts, trace) if trace else 0",
+        old="left_out = fit(headers, trace) if trace else 0",
         new="left_out = 0",
         tests=(f"{_CORE}/client/test_client.py", f"{_OF_WORKER}/test_tracing.py"),
     ),

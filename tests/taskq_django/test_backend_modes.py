@@ -19,7 +19,7 @@ from taskq_django.tasks_backend.framework import (
     TaskResultStatus,
     task_enqueued,
 )
-from taskq_django.tasks_backend.signalling import _open
+from taskq_django.tasks_backend.signalling import open_announcements
 from taskq_django.testing import capture, drain, eager
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -77,7 +77,7 @@ class TestModes:
 
         assert announced == []
         assert not redis.client.keys("asynq:*")
-        assert not _open, "nothing is kept for it"
+        assert not open_announcements, "nothing is kept for it"
 
     def test_a_failed_send_at_the_commit_is_not_told_of(self, announced: list[str], settings: Any) -> None:
         settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
@@ -86,7 +86,7 @@ class TestModes:
             parcels.label.enqueue()
 
         assert announced == []
-        assert not _open, "nothing is kept for it"
+        assert not open_announcements, "nothing is kept for it"
 
     def test_immediate_does_not_wait(self, announced: list[str], settings: Any) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}

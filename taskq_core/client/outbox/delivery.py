@@ -10,9 +10,8 @@ from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation, Operation
 from taskq_core.broker.plans import ask
-from taskq_core.client import receipts as slots
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
-from taskq_core.client.sender import Sender
+from taskq_core.client.sender import Sender, give_back_slot, take_slot
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.wire import (
     EXPIRES,
@@ -118,7 +117,7 @@ class Delivery:
             error.may_have_happened = False  # no row was sent yet, only the name of the queue
             raise
         keys = self._keys.queue(queue)
-        slot = slots.take()
+        slot = take_slot()
         if batch[0].is_workflow:
             (row,) = batch
             task = row.task
@@ -130,7 +129,7 @@ class Delivery:
             rows = [(row.receipt, _due(row, keys)) for row in batch]
             most = self._sender.max_pending(queue)
             codes = self._run(outbox.deliver(keys, rows, slot, claim_ends_ms=ends_ms, max_pending=most))
-        slots.give_back(slot)
+        give_back_slot(slot)
         return codes
 
     def _record_outcomes(self, batch: Sequence[OutboxRow], codes: Codes, delivered: Delivered) -> list[str]:

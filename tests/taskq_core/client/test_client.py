@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +22,6 @@ from taskq_core import (
     TaskNotSentError,
     TaskQ,
 )
-from taskq_core.client import preparer
 from taskq_core.client.sync import AFTER_FAILURE_S
 from taskq_core.errors import BrokerFullError
 from taskq_core.tasks.observer import Observer
@@ -127,7 +127,7 @@ class TestWhatIsWritten:
         assert not redis_server.client.keys("asynq*")
 
     async def test_a_queue_that_was_removed_is_made_known_again(
-        self, app: Application, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+        self, app: Application, redis_server: RedisServer
     ) -> None:
         """Another process may remove an empty queue; clients note it again after `REGISTER_EVERY_S`."""
         task = app.taskq.remote("t")
@@ -136,7 +136,7 @@ class TestWhatIsWritten:
         await app.send(task.s())
         assert redis_server.client.smembers("asynq:queues") == set()
 
-        monkeypatch.setattr(preparer, "REGISTER_EVERY_S", 0.0)
+        app.taskq.runtime.preparer.registered_until["default"] = time.monotonic()
         await app.send(task.s())
 
         assert redis_server.client.smembers("asynq:queues") == {b"default"}
