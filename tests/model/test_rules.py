@@ -39,14 +39,14 @@ def test_limits_hold_in_any_order(
 
 
 LIMIT_MUTANTS = {
-    "settle: a place is not released": ("settle", "limits.let_go(id, key, of_sequence[outcome])", ""),
+    "settle: a place is not released": ("settle", "limits.release_permits(id, key, of_sequence[outcome])", ""),
     "settle: a retry loses its position in the sequence": (
         "settle",
         "r = 'retry', n = 'retry', w = 'retry', a = 'archive'",
         "a = 'archive'",
     ),
-    "recover: a place is not released": ("recover", "limits.let_go(id, key, kept_place[verdict])", ""),
-    "enqueue: one place too many": ("enqueue", "own('ZCARD', holders) >= places", "own('ZCARD', holders) > places"),
+    "recover: a place is not released": ("recover", "limits.release_permits(id, key, kept_place[verdict])", ""),
+    "enqueue: one place too many": ("enqueue", "own('ZCARD', holders) >= permits", "own('ZCARD', holders) > permits"),
     "enqueue: before waiting tasks": ("enqueue", "waiting > 0 or not take(limit, id)", "not take(limit, id)"),
     "settle: the next task is not admitted": (
         "settle",
@@ -55,7 +55,7 @@ LIMIT_MUTANTS = {
     ),
     "dequeue: tokens are not spent": ("dequeue", "rate.level = rate.level - limit.cost", ""),
     "admit: tokens are given twice": ("admit", "rate.held = rate.held + limit.cost", ""),
-    "act: a deleted task keeps its place": ("act", "limits.let_go(", "(function() end)("),
+    "act: a deleted task keeps its place": ("act", "limits.release_permits(", "(function() end)("),
 }
 
 

@@ -68,8 +68,8 @@ ENQUEUE = (
     Mutant(
         name="an enqueue wakes no worker",
         file=f"{_LUA}/_batch.lua",
-        old="      wake(wake_key) -- first",
-        new="      -- first",
+        old="      wake(wake_key) -- before the tasks",
+        new="      -- before the tasks",
         tests=(f"{_SCRIPTS}/test_enqueue.py",),
     ),
     Mutant(
@@ -235,8 +235,8 @@ LOCKS_AND_LIMITS = (
     Mutant(
         name="a limit lets one more task run than it has places",
         file=f"{_LUA}/_limits.lua",
-        old="own('ZCARD', holders) >= places",
-        new="own('ZCARD', holders) > places",
+        old="own('ZCARD', holders) >= permits",
+        new="own('ZCARD', holders) > permits",
         tests=(f"{_SCRIPTS}/test_limits.py",),
     ),
     Mutant(
@@ -256,7 +256,7 @@ LOCKS_AND_LIMITS = (
     Mutant(
         name="a task that has ended keeps its place in a limit",
         file=f"{_LUA}/settle.lua",
-        old="  limits.let_go(id, key, of_sequence[outcome])\n",
+        old="  limits.release_permits(id, key, of_sequence[outcome])\n",
         new="",
         tests=(f"{_SCRIPTS}/test_limits.py",),
     ),

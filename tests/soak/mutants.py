@@ -165,7 +165,7 @@ MUTANTS = (
     Mutant(
         name="permit not given back",
         changes=(
-            Change(file=f"{LUA}/settle.lua", old="limits.let_go(id, key, of_sequence[outcome])", new=""),
+            Change(file=f"{LUA}/settle.lua", old="limits.release_permits(id, key, of_sequence[outcome])", new=""),
             Change(file=f"{LUA}/_limits.lua", old="if not holds then", new="if false then"),
         ),
         faults=(5,),

@@ -16,7 +16,7 @@ local function new_batch()
 
   function batch.push(pending, wake_key, task_prefix, now_ms, place_all)
     if size > 0 then
-      wake(wake_key) -- first: a worker that waits for the token gets the tasks before one that polls the list
+      wake(wake_key) -- before the tasks: a worker that waits for the token gets them before one that polls the list
     end
     for i = 1, #plain, 200 do
       redis.call('LPUSH', pending, unpack(plain, i, math.min(i + 199, #plain)))

@@ -5,7 +5,7 @@ local function is_cancelled(wake, step)
   local workflow = string.match(step, '^%S+ %a %S+ (.+)$') or ''
   local state = string.sub(workflow, 1, #own + 3) == own .. 'wf:' and redis.pcall('HGET', workflow, 'state')
   local cancelled = state == 'cancelled'
-  if type(state) ~= 'string' then -- another home queue, or the workflow was deleted before this late step
+  if type(state) ~= 'string' then -- the workflow has another home queue, or was deleted
     cancelled = redis.call('EXISTS', own .. 'wf-cancelled:' .. (string.match(workflow, ':wf:([^:]+)$') or '')) == 1
   end
   if cancelled then

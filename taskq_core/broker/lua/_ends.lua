@@ -1,5 +1,5 @@
--- Functions of the scripts that settle a worker's tasks. The id at a position is ids[before + position]. Tasks were
--- handed out oldest first, and most of them end in that order.
+-- Functions of the scripts that settle a worker's tasks. Their parameter `ids` is an array whose entries after the first
+-- `before` are ids of tasks. Position 1 is ids[before + 1].
 
 -- owned: find the tasks that this worker still owns. `runs` is "<run>x<number of tasks>," for each sequence of tasks with
 -- the same run number. Returns by position the keys of the tasks (false if the worker no longer owns the run); by position
@@ -45,9 +45,9 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
   return task_keys, marks, mine, is_plain
 end
 
--- are_these: return whether a part of the active list contains exactly these tasks, in any order. The usual order, from
--- the youngest to the oldest, is compared first.
-local function are_these(there, ids, before, size)
+-- has_exactly: return whether a part of the active list contains exactly these tasks, in any order. It compares the usual
+-- order first: tasks are handed out oldest first, mostly end in that order, and the list begins with the youngest.
+local function has_exactly(there, ids, before, size)
   local position = #there == size and size or -1
   while position > 0 and there[size + 1 - position] == ids[before + position] do
     position = position - 1
@@ -68,13 +68,13 @@ local function are_these(there, ids, before, size)
   return true
 end
 
--- stand_together: return the end of the active list at which exactly these tasks are, so that one command removes them:
--- 'old' if the worker runs no older tasks, 'young' if older tasks still run. Otherwise return nil and the oldest ids.
-local function stand_together(active, ids, before, size)
+-- common_end: return the end of the active list that consists of exactly these tasks, so that one command removes them:
+-- 'old' or 'young'. Otherwise return nil and the oldest ids of the list.
+local function common_end(active, ids, before, size)
   local oldest = redis.call('LRANGE', active, -size, -1)
-  if are_these(oldest, ids, before, size) then
+  if has_exactly(oldest, ids, before, size) then
     return 'old'
-  elseif are_these(redis.call('LRANGE', active, 0, size - 1), ids, before, size) then
+  elseif has_exactly(redis.call('LRANGE', active, 0, size - 1), ids, before, size) then
     return 'young'
   end
   return nil, oldest

@@ -43,7 +43,7 @@ local function workflows(own, now)
   local base, tag = string.match(own, '^([^{]*taskq:)({.*}:)$')
   local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
   flow.prefix = prefix
-  local W, kept_s -- of the current workflow
+  local W, kept_s -- key and retention of the current workflow
   local NO_RUN = '00-' .. string.rep('0', 32) .. '-' .. string.rep('0', 16) .. '-00'
 
   -- step_of: return node, flag and key of the workflow from the field taskq_step; nothing if its form is not the one that
@@ -648,25 +648,25 @@ local function workflows(own, now)
     local state, problem = 'd', nil
     if outcome == 'c' then
       if result == '' then
-        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- the second is used if the first is empty
+        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- without a result, its size and limit
         size_and_limit = size_and_limit or kept[1] == '' and kept[2]
         result = size_and_limit and '!' .. size_and_limit or kept[1] ~= '' and kept[1]
       end
-      redis.call('HDEL', key, 'taskq_step') -- a later run is that of an ordinary task
+      redis.call('HDEL', key, 'taskq_step') -- if a user runs the task again, it is no step of the workflow
     else
       state, result = 'f', nil
       problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)
       if problem == '' then
-        problem = 'the task was archived by hand' -- Go's and taskq's inspectors write no reason
+        problem = 'the task was archived by hand' -- an inspector archived it, which writes no error text
       end
     end
     redis.call('ZREM', steps, step)
-    -- a header: name, tag, length, value
+    -- matches the header's name, protobuf tag, length and value
     local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)')
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
       redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))
       if run then
-        redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers without this field drop it
+        redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers of releases without this field ignore it
       end
       flow.has_ends_to_send = true
     elseif flow.open(of) then

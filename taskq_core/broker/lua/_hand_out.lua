@@ -41,13 +41,13 @@ end
 
 local limits
 
--- is_permitted: return whether the limits of a task allow it to run now. Free the places of a deleted task. The included
--- functions are created only for tasks with limits.
+-- is_permitted: return whether the limits of a task allow it to run now. Release the permits of a deleted task. The
+-- included functions are created only for tasks with limits.
 local function is_permitted(id, key, limited, is_gone)
 -- include _place
 -- include _limits
   limits = limits or limiter(string.sub(task_prefix, 1, -3), now_s, now_ns, now_ms)
-  return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
+  return is_gone and limits.release_permits(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
 end
 
 -- start_other_here: return the function that starts a task with any fields. It is created for the first such task. It

@@ -3,16 +3,16 @@
 -- cluster slot. A taskq-only key of another type is overwritten. The caller has made a write that Redis allows over
 -- maxmemory, so that Redis also allows the writes here. Needs `_clock` and `_place`.
 --
--- The field taskq_limit of a task contains its limits, one per line, in the order in which it takes their places:
+-- The field taskq_limit of a task contains its limits, one per line, in the order in which it takes their permits:
 --   s <block or skip> 1 <name>:<key>           a sequence: one task at a time, in order
---   c <places> 1 <name>:<key>                  maximum number of concurrent tasks
+--   c <permits> 1 <name>:<key>                 maximum number of concurrent tasks
 --   r b/<tokens>/<ms>/<burst> <cost> <name>:<key>   token bucket       r w/<limit>/<ms> <cost> <name>:<key>   fixed window
 -- There is at most one `r`, and it comes last, so that no task keeps tokens while it waits for another limit. The field
--- taskq_permit is the number of limits of which the task holds a place, followed by '!' if a user makes it run despite its
+-- taskq_permit is the number of limits of which the task holds a permit, followed by '!' if a user makes it run despite its
 -- limits. The field taskq_line is the slot for which the task waits. A slot is a limit with its key.
 --   limits           hash  'd:<kind>:<name>' value that workers declare, 'o:<kind>:<name>' value that users set, 'n' the
 --                          last number given out for a waiting line
---   lim:h:<slot>     zset  ids of tasks that hold a place, by time (Unix s); for a rate: pending tasks only, by cost
+--   lim:h:<slot>     zset  ids of tasks that hold a permit, by time (Unix s); for a rate: pending tasks only, by cost
 --   lim:w:<slot>     zset  ids of waiting tasks, by number in the line
 --   lim:r:<slot>     hash  state of a rate: level, at (Unix ms), held
 --   lim:due          zset  slot by time at which its next waiting task may start (Unix ms)
@@ -148,8 +148,8 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       end
       return true
     end
-    local places = limit.kind == 's' and 1 or tonumber(spec_of(limit))
-    if places and own('ZCARD', holders) >= places and not own('ZSCORE', holders, id) then
+    local permits = limit.kind == 's' and 1 or tonumber(spec_of(limit))
+    if permits and own('ZCARD', holders) >= permits and not own('ZSCORE', holders, id) then
       return false
     end
     own('ZADD', holders, whole(now_s), id)
@@ -229,14 +229,14 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return tonumber(held or 0), pass == '!'
   end
 
-  -- enter: take places for a new task. Return false if it waits.
+  -- enter: take permits for a new task. Return false if it waits.
   function self.enter(id, key, text)
     return enter(id, key, chain_of(text), 0)
   end
 
-  -- let_go: free the places of a task, and remove it from its line. `keep`: 'retry' keeps its place in a sequence,
+  -- release_permits: release a task's permits, and remove it from its line. `keep`: 'retry' keeps its permit of a sequence,
   -- 'archive' keeps it if the sequence blocks after a failure, nil keeps nothing.
-  function self.let_go(id, key, keep)
+  function self.release_permits(id, key, keep)
     local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
     if not fields[1] or not (fields[2] or fields[3]) then
       return 0
@@ -261,12 +261,12 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return kept
   end
 
-  -- again: take places for a task whose start or next attempt is due. Return false if it waits.
+  -- again: take permits for a task whose start or next attempt is due. Return false if it waits.
   function self.again(id, key, text)
-    return enter(id, key, chain_of(text), self.let_go(id, key, 'retry'))
+    return enter(id, key, chain_of(text), self.release_permits(id, key, 'retry'))
   end
 
-  -- back: take new tokens for a task that a worker requeues. It keeps its other places. Return false if it waits.
+  -- back: take new tokens for a task that a worker requeues. It keeps its other permits. Return false if it waits.
   function self.back(id, key)
     local fields = redis.call('HMGET', key, 'taskq_limit', 'taskq_permit')
     local chain = chain_of(fields[1] or '')
@@ -294,7 +294,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return true
   end
 
-  -- pass: let a task run despite its limits. It leaves its line and keeps the places that it holds.
+  -- pass: let a task run despite its limits. It leaves its line and keeps the permits that it holds.
   function self.pass(id, key)
     local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
     if fields[1] then
@@ -306,7 +306,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- admit: take places for the tasks at the head of a line, as long as the limit allows it.
+  -- admit: take permits for the tasks at the head of a line, as long as the limit allows it.
   function self.admit(slot)
     local line = lim .. 'w:' .. slot
     for _ = 1, 100 do
@@ -346,7 +346,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     arm(now_ms, slot)
   end
 
-  -- verify: free the places of tasks that are neither active nor pending.
+  -- verify: release the permits of tasks that are neither active nor pending.
   function self.verify(slot)
     local kind, freed_here = string.sub(slot, 1, 1), 0
     local holders = lim .. 'h:' .. slot
@@ -367,7 +367,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       end
       if not holds then
         if state and state ~= 'active' and state ~= 'pending' then -- ended by a worker that does not know limits
-          self.let_go(id, prefix .. 't:' .. id, state == 'archived' and 'archive' or state ~= 'completed' and 'retry')
+          self.release_permits(id, prefix .. 't:' .. id, state == 'archived' and 'archive' or state ~= 'completed' and 'retry')
         end
         free({ kind = kind, slot = slot, spec = '', cost = 0 }, id)
         freed_here = freed_here + 1
@@ -378,9 +378,9 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return freed_here
   end
 
-  -- call_up: wake a worker to admit the tasks that wait for freed places. This script does not, because a Redis user who
-  -- may only enqueue cannot read the line.
-  function self.call_up()
+  -- wake_limiter: wake a worker to admit the tasks that wait for released permits. The script does not admit them, because
+  -- a Redis user who may only enqueue cannot read the line.
+  function self.wake_limiter()
     for _, slot in ipairs(freed) do
       if own('ZCARD', lim .. 'w:' .. slot) > 0 then
         arm(0, slot)
@@ -400,7 +400,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- finish: admit tasks that wait for freed places, and wake workers. A script calls it last.
+  -- finish: admit tasks that wait for released permits, and wake workers. A script calls it last.
   function self.finish()
     local known = {}
     for _, slot in ipairs(freed) do

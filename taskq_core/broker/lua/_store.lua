@@ -16,7 +16,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   if fields[3] or not fields[4] or fields[7] then
     return 'd' -- it is being moved, has no message, or has stored steps that belong to its arguments
   elseif fields[5] and (word.conflict == 'm' or start ~= '' or (fields[6] or '') ~= limit) then
-    return 'd' -- it waits for a limit or holds a place of one
+    return 'd' -- it waits for a limit or holds a permit of one
   elseif state == 'aggregating' then -- it stays in its group, unless it is in an aggregation set
     local score = fields[2] and redis.pcall('ZSCORE', keys.prefix .. 'g:' .. fields[2], holder)
     if type(score) ~= 'string' or word.conflict ~= 'r' or start ~= '' or group ~= fields[2] then

@@ -1,17 +1,17 @@
 --[[
   acquire: take a permit of a semaphore. A task calls it before code that only some tasks may run at the same time.
 
-  KEYS[1]  zset    holders by the time until which they hold their place (Unix s)
+  KEYS[1]  zset    holders by the time until which they hold their permit (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
-  ARGV[2]  int     number of places
+  ARGV[2]  int     number of permits
   ARGV[3]  string  holder
   ARGV[4]  string  end of the hold: '=<Unix s>' or '+<ms from now>'
 
-  A holder keeps its place until the end of the second in its score. A caller that already holds a place keeps it with
+  A holder keeps its permit until the end of the second in its score. A caller that already holds a permit keeps it with
   the new end, so a call whose answer was lost can be sent again. ZREM comes before any other write: Redis allows it over
   maxmemory, and then also allows this script's later writes. At most 200 expired holders are removed per call.
 
-  returns  1  taken   0  all places are held
+  returns  1  taken   0  all permits are held
 ]]
 -- include _clock
 local now_s, _, now_ms = clock(ARGV[1])

@@ -81,7 +81,7 @@ local function carry_out(id)
     if not redis.call('ZSCORE', keys[state], id) then
       return 'lost'
     end
-    limits.let_go(id, key)
+    limits.release_permits(id, key)
     redis.call('ZADD', keys[state], start_s, id)
     leave_group(key, fields[3], state)
     return 'ok'
@@ -93,7 +93,7 @@ local function carry_out(id)
   if action == 'run' then
     limits.pass(id, key)
   else
-    limits.let_go(id, key)
+    limits.release_permits(id, key)
   end
   if action == 'run' then
     redis.call('HSET', key, 'state', 'pending')

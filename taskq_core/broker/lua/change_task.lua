@@ -78,7 +78,7 @@ if moves then
   local value = tonumber(string.sub(ARGV[4], 2))
   local start_s = string.sub(ARGV[4], 1, 1) == '=' and value or due(now_ms, value)
   limits = limiter(ARGV[2], now_s, now_ns, now_ms)
-  limits.let_go(id, key)
+  limits.release_permits(id, key)
   redis.call('ZADD', keys[target], whole(start_s), id)
   redis.call('HSET', key, 'state', target)
   redis.call('HDEL', key, 'pending_since')

@@ -12,7 +12,7 @@
   ARGV[5]  int     how many of the tasks that wait for a limit to skip, -1 to check none
   ARGV[6]  int     approximate number of keys, and of tasks, to check
 
-  returns  the next cursor ('0' at the end), tasks checked, places freed, tasks rescheduled
+  returns  the next cursor ('0' at the end), tasks checked, permits released, tasks rescheduled
 ]]
 -- include _clock
 -- include _place

@@ -85,7 +85,7 @@ local function set_out(id, key)
     if not withdraw(keys, id, state, field.group) then
       return 'lost'
     end
-    limits.let_go(id, key)
+    limits.release_permits(id, key)
     if state == 'archived' and redis.pcall('ZREM', letters, id) == 1 then
       redis.call('HSET', key, 'taskq_letter', '1')
       hash[#hash + 1] = 'taskq_letter'

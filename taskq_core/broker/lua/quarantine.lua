@@ -26,7 +26,7 @@ end
 redis.call('LREM', KEYS[1], 1, ARGV[3])
 redis.call('ZREM', KEYS[2], ARGV[3])
 local limits = limiter(string.sub(KEYS[2], 1, -6), clock(ARGV[1]))
-limits.let_go(ARGV[3], KEYS[3])
+limits.release_permits(ARGV[3], KEYS[3])
 release(redis.call('HGET', KEYS[3], 'unique_key'), ARGV[3])
 redis.call('RENAME', KEYS[3], KEYS[5])
 redis.call('HDEL', KEYS[5], 'taskq_owner', 'taskq_started')

@@ -322,7 +322,7 @@ for i = 8, #ARGV, 6 do
       redis.call('DEL', KEYS[14]) -- Redis accepts a DEL over maxmemory, and then also the writes below
       unlist(task, truth)
       if not task.strange and truth ~= 'active' and truth ~= 'pending' and truth ~= 'scheduled' then
-        limits.let_go(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
+        limits.release_permits(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
       end
       if truth == 'drop' then
         if task.lock then

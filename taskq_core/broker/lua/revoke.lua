@@ -44,8 +44,8 @@ if removed > 0 then
   release(fields[2], ARGV[1])
   if fields[5] then
     local limits = limiter(ARGV[2], clock(''))
-    limits.let_go(ARGV[1], KEYS[1])
-    limits.call_up()
+    limits.release_permits(ARGV[1], KEYS[1])
+    limits.wake_limiter()
   end
   redis.call('DEL', KEYS[1])
   if fields[6] then

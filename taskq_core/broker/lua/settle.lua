@@ -79,7 +79,7 @@ for _, position in ipairs(would_wait) do
 end
 local ends, oldest = nil, {}
 if mine == looked_at and mine > 2 then
-  ends, oldest = stand_together(KEYS[1], ids, before, mine)
+  ends, oldest = common_end(KEYS[1], ids, before, mine)
 end
 if ends then
   leave_together(KEYS[1], ends, mine)
@@ -117,8 +117,8 @@ local function workflows_here()
   return workflows(own, { s = now_s, ns = now_ns, ms = now_ms })
 end
 
--- end_limits: free the places that a task holds of its limits. Return true if the task is requeued and has to wait for a
--- limit. The included functions are created only for tasks with limits.
+-- end_limits: release the permits that a task holds of its limits. Return true if the task is requeued and has to wait for
+-- a limit. The included functions are created only for tasks with limits.
 local function end_limits(id, key, outcome)
 -- include _place
 -- include _limits
@@ -127,7 +127,7 @@ local function end_limits(id, key, outcome)
     return not limits.back(id, key)
   end
   local of_sequence = { r = 'retry', n = 'retry', w = 'retry', a = 'archive' }
-  limits.let_go(id, key, of_sequence[outcome])
+  limits.release_permits(id, key, of_sequence[outcome])
   return false
 end
 

@@ -9,7 +9,7 @@
   ARGV[15..]       ids of the tasks that are done (at most 200)
 
   Either all tasks are settled, or nothing is changed. Nothing is changed if this worker no longer owns one of the tasks,
-  if a client waits for one, if one is a step of a workflow or holds a place of a limit, or if the search in the active
+  if a client waits for one, if one is a step of a workflow or holds a permit of a limit, or if the search in the active
   list would take too long. The worker then calls settle and dequeue.
 
   returns  as dequeue; nil if nothing was changed
@@ -34,7 +34,7 @@ local task_keys, _, mine, is_plain = owned(KEYS[3], ARGV[2], ARGV[14], ARGV[7], 
 if mine < size or not is_plain then
   return false
 end
-local ends, oldest = stand_together(KEYS[2], ARGV, 14, size)
+local ends, oldest = common_end(KEYS[2], ARGV, 14, size)
 if not ends then
   local is_named = {}
   for position = 15, #ARGV do
