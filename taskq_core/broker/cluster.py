@@ -37,9 +37,9 @@ def slot_of(operation: Operation[Any]) -> int | None:
 
 
 def absent_key(operation: Operation[Any]) -> tuple[str, ...]:
-    """Return the key that each script declares to be refused while its slot moves.
+    """Return a key that never exists, in the slot and with the prefix of a script's other keys.
 
-    The key never exists. It has the slot and the prefix of the script's other keys.
+    Each script declares it, so that Redis refuses the script while the slot moves to another node.
     """
     if operation.script is None or not operation.keys:
         return ()

@@ -49,7 +49,7 @@ _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
 def read_facts(
     app: TaskQ, *, clock: Clock = SYSTEM_CLOCK, is_thorough: bool = True, progress: Progress = lambda done, total: None
 ) -> Facts:
-    """Read all facts about the Redis of an application and its queues, for the rules.
+    """Read all facts about the Redis of an application and its queues that the doctor's rules need.
 
     Args:
         app: The queue application whose Redis is checked.
@@ -64,7 +64,7 @@ def read_facts(
 
 
 def read_nodes(app: TaskQ, *, clock: Clock = SYSTEM_CLOCK) -> list[NodeFacts]:
-    """Read the facts about the servers: one, or the primaries of a cluster. A few commands each.
+    """Read the facts about the Redis server, or about each primary of a cluster, by a few commands.
 
     Raises:
         BrokerError: Redis cannot be reached, or refuses the password.

@@ -183,7 +183,7 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> Requ
         named = (msgspec.json.encode(name) + b":" + data for name, data in zip(tree, parts, strict=True))
         return b"{" + b",".join(named) + b"}"
     if not isinstance(tree, int) or not 0 <= tree < len(spec.nodes):
-        raise ValueError(f"field 'spec': exit {tree!r:.100} is not a node")
+        raise ValueError(f"field 'spec': there is no node {tree!r:.100}")
     node = spec.nodes[tree]
     if not node.is_group:
         result = (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"

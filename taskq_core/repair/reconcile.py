@@ -194,7 +194,7 @@ class _Pass:
         yield from self._set_aside(probed.now_ns)
         yield from self._relist()  # before the check of suspects, which treats a task in an unlisted set as damaged
         yield from self._look_again()
-        # last, because a lock is stale or missing depending on the state of its task, which was just repaired
+        # last, because the state of a task, which was just repaired, decides whether it may hold its lock
         yield from self._relock()
         return self.report(is_complete=not is_full)
 

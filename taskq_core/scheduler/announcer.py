@@ -52,7 +52,7 @@ class Announcer(Service):
         digest = self._book.digest
         shown = [each for each in self._book.entries.values() if not each.task.is_paused][:ENTRIES_SHOWN]
         entries = [each.describe(now_s).encode() for each in shown]
-        # set before the write: after a write without an answer, `withdraw` must delete what may have arrived
+        # set before the write, so that `withdraw` also deletes entries of a write whose answer was lost
         self._shown = digest
         await self._runner.run(services.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
         await self._runner.run(schedules.announce(self._key, entries, ttl_s=ttl_s))

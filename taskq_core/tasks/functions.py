@@ -80,8 +80,8 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
         )
     if is_injected:
         raise TaskDefinitionError(
-            f"{what}: a task with executor='process' cannot have dependencies, because the worker opens them in its "
-            "main process"
+            f"{what}: a task with executor='process' cannot have injected dependencies, because the worker creates "
+            "them in its main process"
         )
 
 

@@ -43,7 +43,7 @@ class WorkflowDetail:
 
     @property
     def can_be_retried(self) -> bool:
-        """Whether a retry runs anything again."""
+        """Whether the workflow has failed steps, and is in a state in which they can run again."""
         return self.failures > 0 and self.graph.info.state in (WorkflowState.RUNNING, WorkflowState.FAILED)
 
 

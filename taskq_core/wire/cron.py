@@ -117,7 +117,7 @@ class Bounded:
         return self.start_s + ((moment_s - self.start_s) // interval_s + 1) * interval_s
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return the time from which to search firings after the limit. See `Schedule.anchor`."""
+        """Return the time from which to search for firings after `limit_s`. See `Schedule.anchor`."""
         return self.inner.anchor(start_s, limit_s) if self.start_s is None else max(start_s, limit_s)
 
 

@@ -48,7 +48,7 @@ class Refusal(StrEnum):
 
 
 OK = "ok"
-"""Answer for a task that was changed."""
+"""Answer of `act` for a task that was changed."""
 
 
 def _words(reply: Any) -> list[str]:
@@ -137,7 +137,7 @@ _REMOVED = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.A
 
 @dataclass(slots=True)
 class Closed:
-    """Answer of `close_queue`.
+    """Answer of `close_queue`: whether the tasks of the queue are now hidden, and their numbers.
 
     Attributes:
         active: Number of running tasks.

@@ -144,7 +144,7 @@ def sweep(queue: QueueKeys) -> Operation[tuple[int, int]]:
 
 @dataclass(slots=True)
 class Reclaimed:
-    """Answer of `reclaim`.
+    """Answer of `reclaim`: how many sets and members have returned to their groups, and what is left to do.
 
     Attributes:
         leads: True if this worker leads. Otherwise nothing was changed.

@@ -108,7 +108,7 @@ class SurveyedKey:
 
 @dataclass(slots=True)
 class Surveyed:
-    """Answer of `survey`.
+    """Answer of `survey`: the keys that were found, and the cursor of the next call.
 
     Attributes:
         cursor: Cursor of the next call, "0" at the end.

@@ -44,7 +44,7 @@ class DueSteps:
 
 
 def read_due(queue: QueueKeys, *, owner: str, leader_ms: int) -> Operation[DueSteps]:
-    """Read what the dispatcher of a queue has to send, if the worker `owner` leads. An empty owner need not lead."""
+    """Read what the dispatcher of a queue has to send, if the worker `owner` leads. With "", read it in any case."""
 
     def read(reply: Any) -> DueSteps:
         if not int(reply[0]):

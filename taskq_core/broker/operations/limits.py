@@ -35,7 +35,7 @@ def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int) -
 
 @dataclass(slots=True)
 class AdmittedNow:
-    """Answer of `admit`.
+    """Answer of `admit`: how many waiting tasks became pending, and when to call it again.
 
     Attributes:
         now_ns: Redis's time, Unix ns.

@@ -76,7 +76,10 @@ def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
 
 
 def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bool = False) -> Operation[int]:
-    """Add, change or pause a schedule. The answer is 1 if it is new. `only_new` does not change an existing one."""
+    """Add, change or pause a schedule.
+
+    With `only_new`, an existing one is not changed. The answer is 1 if it is new.
+    """
     words = ("HSETNX" if only_new else "HSET", schedules_key, field, value)
     return command("write_schedule", words, replies.integer)
 

@@ -1,4 +1,4 @@
-"""Requests of the testing helpers: let waiting tasks become due without waiting."""
+"""Requests of the testing helpers: find waiting tasks, and make them due earlier."""
 
 from typing import Any
 

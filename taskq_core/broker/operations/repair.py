@@ -92,7 +92,7 @@ def list_aggregation_sets(queue: QueueKeys, *, skip: int, count: int = 200) -> O
 
 @dataclass(slots=True)
 class Listed:
-    """Answer of `check_listed`.
+    """Answer of `check_listed`: ids that do not fit the structure, and the cursor of the next call.
 
     Attributes:
         cursor: Cursor of the next call, "0" at the end.
@@ -166,7 +166,7 @@ class CheckedTask:
 
 @dataclass(slots=True)
 class Checked:
-    """Answer of `check_stored`.
+    """Answer of `check_stored`: the tasks that were found, damaged locks and sets, and the cursor of the next call.
 
     Attributes:
         cursor: Cursor of the next call, "0" at the end.

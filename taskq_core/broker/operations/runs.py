@@ -25,7 +25,7 @@ from taskq_core.wire import QueueKeys
 
 @dataclass(slots=True)
 class Dequeued:
-    """Answer of `dequeue`.
+    """Answer of `dequeue`: the tasks that the worker now holds.
 
     Attributes:
         now_ns: Redis's time, Unix ns.
@@ -144,7 +144,7 @@ class Outcome(StrEnum):
 
 
 class SettleCode(StrEnum):
-    """Result of one settlement."""
+    """Whether a run was settled."""
 
     SETTLED = "1"
     SETTLED_DISPATCH = "3"

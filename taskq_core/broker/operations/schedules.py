@@ -63,7 +63,7 @@ def adopt(queue: QueueKeys, entries: Sequence[str]) -> Operation[Adopted]:
 
 
 class TickCode(StrEnum):
-    """Result of one firing."""
+    """Whether a firing was processed."""
 
     STORED = "1"
     ID_CONFLICT = "0"

@@ -224,7 +224,7 @@ def resign(leader_key: str, *, owner: str) -> Operation[bool]:
 
 
 class Notified(IntEnum):
-    """Result of `notify`."""
+    """Answer of `notify`: whether it has woken a worker, or why not."""
 
     PUT = 1
     """A wake token was put."""

@@ -299,7 +299,7 @@ SCAN_START = ScanPlace()
 
 @dataclass(slots=True)
 class Scan:
-    """Result of a scan.
+    """Tasks that `scan_tasks` has read, and the position after each.
 
     Attributes:
         size: Number of all tasks in the structure.

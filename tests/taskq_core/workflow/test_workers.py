@@ -517,7 +517,7 @@ async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: Red
     key = queue.workflow(handle.id)
     redis_server.client.hset(key, mapping={"state": "succeeded", "spec": '{"nodes":[],"exits":[3]}'})
 
-    with pytest.raises(WorkflowDamagedError, match="exit 3 is not a node"):
+    with pytest.raises(WorkflowDamagedError, match="there is no node 3"):
         await handle.aresult(timeout=0)
 
 
