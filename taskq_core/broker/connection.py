@@ -229,8 +229,7 @@ _COMMON: dict[str, Any] = {
     "health_check_interval": 0,
     "decode_responses": False,
     "protocol": 2,
-    # The default value, passed explicitly: otherwise redis-py reads the metadata of its package for each connection,
-    # and Python imports the package `email` for that.
+    # Passing this default value keeps redis-py from reading its package's metadata for each connection.
     "driver_info": redis.DriverInfo(lib_version=redis.__version__),
 }
 

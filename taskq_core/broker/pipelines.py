@@ -103,7 +103,7 @@ class Pipeline:
         """
         clock = asyncio.get_running_loop().time
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        until = clock() + timeout_s  # limits connecting and the round trip together
+        until = clock() + timeout_s  # one timeout for connecting and the round trip
         await self._connect_if_needed(timeout_s)
 
         async def send(write: Write) -> list[Any]:

@@ -285,5 +285,5 @@ class _InFlight:
         try:
             self.finish = runner.begin(self.request[0])
         except BrokerError as error:
-            plan.throw(error)  # lets the request plan handle the error, or raise another one
+            plan.throw(error)  # the request plan handles the error, or raises another one
             raise

@@ -66,7 +66,7 @@ def describe_unreadable(exc: Exception) -> str:
     """Return why bytes could not be decoded as JSON."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
-    if isinstance(exc, UnicodeError):  # raised by msgspec before 0.23
+    if isinstance(exc, UnicodeError):  # msgspec before 0.23 raises this for invalid UTF-8
         return "not valid UTF-8"
     if isinstance(exc, msgspec.DecodeError):
         return "not valid UTF-8" if "UTF-8" in str(exc) else "not valid JSON"

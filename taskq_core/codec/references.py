@@ -106,8 +106,7 @@ def with_references(hint: Any, references: References) -> Any:
     if origin is Annotated:
         inner = with_references(arguments[0], references)
         return hint if inner is arguments[0] else Annotated[inner, *hint.__metadata__]
-    # The keys of a mapping are not replaced, because keys of a JSON object are text, and an object's key may be a
-    # number.
+    # The keys of a mapping are not replaced: in JSON they are text, and an object's key may be a number.
     unchanged = 1 if origin in _MAPPINGS else 0
     replaced = (*arguments[:unchanged], *(with_references(each, references) for each in arguments[unchanged:]))
     if all(new is old for new, old in zip(replaced, arguments, strict=True)):

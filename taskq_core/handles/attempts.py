@@ -137,7 +137,7 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
     each: TracebackType | None = stack
     while each is not None:
         code = each.tb_frame.f_code
-        # with the file name, because equal functions in two files have equal code objects
+        # the file name is part of the key, because equal functions in two files have equal code objects
         where.append((code, code.co_filename, each.tb_lasti))
         each = each.tb_next
     key = tuple(where)

@@ -39,8 +39,9 @@ def known_state(state: TaskState) -> TaskState:
 def check_group(state: TaskState, group: str | None) -> None:
     """Check that a group is given with the state aggregating, and only then."""
     if (state is TaskState.AGGREGATING) != (group is not None):
-        expected = "needs the name of its group" if group is None else f"has no groups, got group={group!r}"
-        raise ConfigurationError(f"state {str(state)!r} {expected}")
+        if group is None:
+            raise ConfigurationError(f"state {str(state)!r} needs the name of its group")
+        raise ConfigurationError(f"state {str(state)!r} has no groups, got group={group!r}")
     if group is not None:
         check_text("group", group)
 

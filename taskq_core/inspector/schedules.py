@@ -41,7 +41,8 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
             for data in page:
                 with contextlib.suppress(WireFormatError):
                     entry = SchedulerEntry.decode(data)
-                    if entry.id not in added or _is_of(entry, added[entry.id]):  # skips an entry that was changed since
+                    # Skip an added schedule that the scheduler announced before the schedule was changed.
+                    if entry.id not in added or _is_of(entry, added[entry.id]):
                         entries[entry.id] = entry
             skip += len(page)
             if len(page) < _STEP:
@@ -132,7 +133,7 @@ def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> R
     if is_new or replace:
         return
     stored = yield from ask(presence.read_schedules(keys.schedules))
-    if stored.get(field) != data:  # equal if a lost answer made the runner repeat this write
+    if stored.get(field) != data:  # not by an earlier attempt of this write, whose answer was lost
         raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 

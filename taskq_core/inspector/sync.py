@@ -115,7 +115,7 @@ class Inspector:
     move_all = _with_app(bulk.move_all)
     finish_moves = _with_keys(move.finish_moves)
 
-    # workers, schedules, the store
+    # workers, schedules and the Redis server
     servers = _with_keys(presence.servers)
     control_workers = _with_app(control.control_workers)
     scheduler_entries = _with_keys(schedules.scheduler_entries)

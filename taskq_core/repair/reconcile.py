@@ -226,8 +226,7 @@ class _Pass:
                 if last in ids:  # new tasks have shifted the list, so this page begins with ids of the last one
                     ids = ids[ids.index(last) + 1 :]
                 twice = [each for each in ids if self._seen.add(each)]
-                # Without an id in common with the last page, more than a page of tasks was added. Then a repeated id is
-                # not a sign of damage.
+                # If this page has no id of the last one, many tasks were added, so a repeated id is no damage.
                 yield from self._suspect([*page.doubtful, *(twice if overlaps else ())])
                 if overlaps and ids:
                     last = ids[-1]
@@ -295,7 +294,7 @@ class _Pass:
                 self._scanned += 1
                 suspect = self._decide(task, began_ns)
                 if suspect is not None:
-                    # replaces a suspect with this id from a list, which has fewer facts
+                    # replaces a suspect with the same id from `_lists`, which has fewer facts
                     self._suspects[task.task_id] = suspect
             yield from self._suspect(())
             if self._progress is not None:

@@ -195,8 +195,7 @@ class Ticker:
                     size += len(entry.task.payload)
                     before_s = at_s
         if chosen:
-            # Prepare firings concurrently: in sequence, one slow hook or middleware would delay up to a hundred
-            # firings.
+            # Prepare firings concurrently, so that a slow hook or middleware delays only its own firing.
             batch = await asyncio.gather(*(self._prepare(*each) for each in chosen))
             held_up = [each for each in batch if isinstance(each.error, HangError)]
             if held_up:

@@ -38,7 +38,7 @@ def unquote(quoted: str) -> str:
     try:
         if _QUOTED.fullmatch(quoted):
             text = str(ast.literal_eval(quoted))
-            text.encode()  # raises a ValueError for a lone surrogate
+            text.encode()  # a lone surrogate raises a ValueError
             return text
     except (SyntaxError, ValueError):
         pass

@@ -65,7 +65,6 @@ class QueueOrder:
         """Return all queue names in the order in which one dequeue tries them."""
         if self._constant is not None:
             return self._constant
-        # Weighted random order: draw an exponential variate with rate `weight` for each queue, and sort. A queue has
-        # the smallest variate with the probability weight / sum of the weights.
+        # Among exponential variates with rate `weight`, one is the smallest with probability weight / sum of weights.
         drawn = {name: -math.log(1.0 - self._random()) / weight for name, weight in self.weights.items()}
         return tuple(sorted(drawn, key=drawn.__getitem__))

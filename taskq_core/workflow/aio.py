@@ -161,7 +161,7 @@ class AsyncWorkflowClient:
 
     async def _stream(self, outgoing: Outgoing, batch: Batch | None, others: AsyncIterator[Batch]) -> None:
         try:
-            # False if the workflow has ended
+            # `run` returns False once the workflow has ended.
             while batch is not None and await self._client.run(outgoing.batch(*batch)):
                 batch = await anext(others, None)
         except BaseException as error:

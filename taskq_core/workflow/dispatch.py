@@ -17,7 +17,7 @@ from taskq_core.wire import Keys, QueueKeys
 
 logger = logging.getLogger("taskq.workflow")
 
-ABANDONED = "the client that added members to it stopped"
+ABANDONED = "the client stopped before it had added all members"
 """Failure text of a group whose client died before it had added all members."""
 
 Dispatch = Generator[Operation[Any], Any, set[str]]
@@ -39,9 +39,9 @@ def dispatch(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[Qu
         closed = yield workflows.close_groups(queue, workflow_id, problem=ABANDONED, if_abandoned=True)
         if closed:
             logger.error(
-                "%s; the open groups of workflow %s fail",
-                ABANDONED,
+                "the open groups of workflow %s fail: %s",
                 workflow_id,
+                ABANDONED,
                 extra={"queue": queue.name},
             )
     return more

@@ -158,7 +158,7 @@ class WorkflowClient:
 
     def _stream(self, outgoing: Outgoing, batch: Batch | None, others: Iterator[Batch]) -> None:
         try:
-            # False if the workflow has ended
+            # `run` returns False once the workflow has ended.
             while batch is not None and self._client.run(outgoing.batch(*batch)):
                 batch = next(others, None)
         except BaseException as error:

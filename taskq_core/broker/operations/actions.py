@@ -101,7 +101,7 @@ def change_task(
     old_lock: str = "",
     new_lock: str = "",
 ) -> Operation[str]:
-    """Change the start of a waiting task (see `act`), its message, or both. `old` is its message as it was read.
+    """Change the start of a waiting task (see `act`), its message, or both. `old` is the message as the caller read it.
 
     The answer is a text of `act`. A repeat changes nothing.
     """

@@ -110,7 +110,7 @@ class OutboxTable(Protocol):
     def claim(
         self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
     ) -> list[OutboxRow]:
-        """Claim rows without a valid claim, in the order in which they were written.
+        """Claim rows that no sender has claimed, or whose claim has expired, in the order in which they were written.
 
         Args:
             claim: Random name of the claim.

@@ -407,7 +407,7 @@ async def test_a_client_that_went_silent_fails_the_group(
 
     await start(dispatch_every=0.1)
 
-    with pytest.raises(WorkflowFailedError, match="the client that added members to it stopped"):
+    with pytest.raises(WorkflowFailedError, match="the client stopped before it had added all members"):
         await handle.aresult(timeout=60)
 
 
