@@ -1,4 +1,4 @@
-"""Finds and starts the Chromium of this machine. None is ever downloaded."""
+"""Find and start the installed Chromium. It is never downloaded."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ OPTIONS = (
 
 @cache
 def find_chromium() -> Path | None:
-    """Return the program, or None if it is not installed."""
+    """Return the path of the program, or None if it is not installed."""
     for name in NAMES:
         if found := shutil.which(name):
             return Path(found)
@@ -34,12 +34,12 @@ def find_chromium() -> Path | None:
 
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
-    """Start it without a window; it ends with the block. Until then this thread counts as one with an event loop."""
+    """Run Chromium without a window for the time of a block, in which Playwright runs an event loop in this thread."""
     program = find_chromium()
     if program is None:
         raise FileNotFoundError(NONE_FOUND)
     with sync_playwright() as playwright:
-        # Its sandbox refuses to start as root, as in CI. It shows only our own pages.
+        # Chromium's sandbox does not start as root, which CI uses. The browser shows only pages of the tests.
         options = [*OPTIONS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=program, args=options)
         try:

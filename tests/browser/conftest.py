@@ -16,7 +16,7 @@ OpenBrowser = Callable[..., Visitor]
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser without a window. Of a module, because coroutines of other modules' tests could not run beside it."""
+    """A browser without a window. It ends with the module, because async tests cannot run while it is open."""
     if find_chromium() is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{NONE_FOUND}, and CI has to have it")

@@ -1,4 +1,4 @@
-"""Saves what a page shows as a picture for the docs."""
+"""Save screenshots of pages for the docs."""
 
 from io import BytesIO
 from pathlib import Path
@@ -10,13 +10,13 @@ from playwright.sync_api import Page
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WINDOW = {"width": 1200, "height": 720}
 LONGEST = 1600
-"""Highest picture of one page, in pixels; a longer one is cut off there."""
+"""Maximum height of a screenshot in pixels. The rest of a longer page is cut off."""
 COLOURS = 128
-"""Number of colors of a picture. It reduces the file to a third, without a visible difference."""
+"""Number of colors of a screenshot. This reduces the file to a third, without a visible difference."""
 
 
 def take(page: Page, file: Path, *, longest: int = LONGEST) -> None:
-    """Save what a page shows."""
+    """Save a screenshot of a page."""
     page.evaluate("() => { scrollTo(0, 0); document.activeElement.blur() }")
     page.mouse.move(0, 0)
     size = page.evaluate("({width: innerWidth, height: document.documentElement.scrollHeight})")

@@ -1,6 +1,6 @@
-"""A shop in the middle of its day: what pictures show, the same at each run but for the date.
+"""Sample data of a web shop, for screenshots and tests. Except for dates it is the same at each run.
 
-Tasks, workers and the counters of past days are put into Redis as workers leave them there.
+It contains tasks, workflows, workers, schedules and the counters of past days.
 """
 
 import math
@@ -36,14 +36,14 @@ smtplib.SMTPRecipientsRefused: {'grace@example.com': (452, b'4.2.2 Mailbox full'
 REFUSED = "SMTPRecipientsRefused: {'grace@example.com': (452, b'4.2.2 Mailbox full')}"
 TIMED_OUT = "ReadTimeout: https://hooks.example.com/orders did not answer within 10 s"
 DAILY = {"default": (5200, 0.011), "mail": (8300, 0.024), "images": (1900, 0.006), "reports": (140, 0.05)}
-"""Runs a day of each queue, about, and the share of them that fails."""
+"""For each queue: the approximate number of runs per day, and the share of failed runs."""
 QUEUES = {"default": 5, "mail": 3, "images": 2, "reports": 1}
 TRACE_URL = "https://tempo.example/trace/{trace_id}"
 
 
 @contextmanager
 def registered_tasks(taskq: TaskQ) -> Iterator[None]:
-    """Let the shop's tasks be known while the block runs, and those of other tests not."""
+    """Register the tasks of the shop, and no others, for the time of a block."""
     before = dict(taskq.tasks)
     taskq._tasks.clear()
 
@@ -65,7 +65,7 @@ def registered_tasks(taskq: TaskQ) -> Iterator[None]:
 
     @taskq.task(name="hooks:deliver")
     def deliver(url: str, event: dict[str, Any]) -> None:
-        """Tell another shop of an event."""
+        """Send an event to another shop."""
 
     try:
         yield
@@ -75,11 +75,11 @@ def registered_tasks(taskq: TaskQ) -> Iterator[None]:
 
 
 class Scene:
-    """The content of Redis.
+    """The sample data in Redis.
 
     Args:
-        redis: An empty one.
-        taskq: A queue application on it.
+        redis: An empty Redis.
+        taskq: A queue application that uses it.
     """
 
     def __init__(self, redis: RedisServer, taskq: TaskQ) -> None:
@@ -90,7 +90,7 @@ class Scene:
         self.now_s = int(now[0])
 
     def build(self) -> None:
-        """Put everything there."""
+        """Store all sample data."""
         self._tasks()
         self._groups()
         self._past()
@@ -100,7 +100,7 @@ class Scene:
         self._runs()
 
     def enqueue(self, name: str, queue: str, ago: float, /, **arguments: Any) -> Any:
-        """Enqueue a task that was pending since some seconds ago."""
+        """Enqueue a task that has been pending for some seconds."""
         task_id = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
         handle = self.taskq.remote(name, queue=queue, task_id=task_id, headers={"tenant": "acme"}).delay(**arguments)
         self.redis.client.hset(f"asynq:{{{queue}}}:t:{task_id}", "pending_since", int((self.now_s - ago) * S))
@@ -201,7 +201,7 @@ class Scene:
         put(self.redis, handle, state, score=score, **fields)
 
     def attempts(self, handle: Any, times: list[tuple[float, float]], error: str, traceback: str) -> None:
-        """Note attempts of a task: how many seconds ago each began and how long it took."""
+        """Store the attempts of a task: for each, how many seconds ago it began and how long it took."""
         lines = [
             msgspec.json.encode(
                 {

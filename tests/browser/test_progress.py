@@ -1,4 +1,4 @@
-"""The pages of docs/how-to/follow-a-task.md in a browser: a task is shown from its start to its result."""
+"""Run the sites of docs/how-to/follow-a-task.md in a browser. They show a task from its start to its result."""
 
 import re
 import subprocess
@@ -74,7 +74,7 @@ FASTAPI = """
 
 @contextmanager
 def serving(folder: Path, code: str, redis: RedisServer) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Run a site of the page's files, and return its process and what it printed until it listens."""
+    """Run a site of files from the page. Yield its process and the values that it printed at its start."""
     write_files(PAGE, folder)
     (folder / "shop" / "__init__.py").touch()
     for block in blocks(PAGE):
@@ -91,24 +91,24 @@ def serving(folder: Path, code: str, redis: RedisServer) -> Iterator[tuple[subpr
         text=True,
     )
     try:
-        told: dict[str, str] = {}
+        printed: dict[str, str] = {}
         assert site.stdout is not None
-        while "port" not in told:
+        while "port" not in printed:
             name, _, value = site.stdout.readline().strip().partition(" ")
             assert name, "the site has ended"
-            told[name] = value
-        yield site, told
+            printed[name] = value
+        yield site, printed
     finally:
         site.kill()
         site.communicate()
 
 
 def test_a_django_page_polls(redis_server: RedisServer, tmp_path: Path, open_browser: OpenBrowser) -> None:
-    with serving(tmp_path, DJANGO, redis_server) as (site, told):
-        origin = f"http://127.0.0.1:{told['port']}"
+    with serving(tmp_path, DJANGO, redis_server) as (site, printed):
+        origin = f"http://127.0.0.1:{printed['port']}"
         ann, bob = open_browser(origin), open_browser(origin)
         for visitor, name in ((ann, "ann"), (bob, "bob")):
-            visitor.context.add_cookies([{"name": "sessionid", "value": told[name], "url": origin}])
+            visitor.context.add_cookies([{"name": "sessionid", "value": printed[name], "url": origin}])
         page = ann.new_page()
         page.goto("/exports/")
         bar, text = page.locator("progress"), page.locator("[role=status]")
@@ -129,8 +129,8 @@ def test_a_django_page_polls(redis_server: RedisServer, tmp_path: Path, open_bro
 
 
 def test_a_fastapi_page_streams(redis_server: RedisServer, tmp_path: Path, open_browser: OpenBrowser) -> None:
-    with serving(tmp_path, FASTAPI, redis_server) as (_, told):
-        origin = f"http://127.0.0.1:{told['port']}"
+    with serving(tmp_path, FASTAPI, redis_server) as (_, printed):
+        origin = f"http://127.0.0.1:{printed['port']}"
         ann = open_browser(origin)
         ann.context.add_cookies([{"name": "user", "value": "ann", "url": origin}])
         page = ann.new_page()

@@ -1,4 +1,4 @@
-"""Test that a visitor notices every kind of trouble. Otherwise no test with a visitor could fail."""
+"""Test that `Visitor` detects every kind of trouble. Otherwise tests that use it could not fail."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.nightly
 
 @pytest.fixture
 def visitor(tmp_path: Path, open_browser: OpenBrowser) -> Iterator[Visitor]:
-    """Somebody on a site of one page, and trouble to come."""
+    """A visitor of a site with one page."""
     (tmp_path / "index.html").write_text("<title>a page</title><p>still")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path))) as server:
         thread = Thread(target=server.serve_forever)
@@ -31,7 +31,7 @@ def visitor(tmp_path: Path, open_browser: OpenBrowser) -> Iterator[Visitor]:
 
 class _Handler(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -42,23 +42,26 @@ def page(visitor: Visitor) -> Page:
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("script", "trouble"),
     [
         (f"{SCRIPT}('name')", "a script ran"),
         ("alert('hello')", "a dialog: hello"),
         ("console.error('broken')", "console: broken"),
         ("setTimeout(() => { throw new Error('late') }, 0)", "error in a script: late"),
         ("fetch('/missing')", "404"),
-        ("fetch('http://127.0.0.1:9/elsewhere').catch(() => null)", "asked of elsewhere: http://127.0.0.1:9/elsewhere"),
+        (
+            "fetch('http://127.0.0.1:9/elsewhere').catch(() => null)",
+            "request to another server: http://127.0.0.1:9/elsewhere",
+        ),
     ],
 )
-def test_trouble_is_noticed(visitor: Visitor, page: Page, what: str, said: str) -> None:
+def test_trouble_fails_the_test(visitor: Visitor, page: Page, script: str, trouble: str) -> None:
     visitor.check()
 
-    page.evaluate(f"() => {{ {what} }}")
+    page.evaluate(f"() => {{ {script} }}")
     page.wait_for_function("() => document.readyState === 'complete'")
-    while not any(said in each for each in visitor.troubles):
-        page.wait_for_timeout(10)  # between two looks
+    while not any(trouble in each for each in visitor.troubles):
+        page.wait_for_timeout(10)  # before the next check
 
     with pytest.raises(AssertionError):
         visitor.check()
@@ -66,15 +69,15 @@ def test_trouble_is_noticed(visitor: Visitor, page: Page, what: str, said: str) 
     visitor.check()
 
 
-def test_a_page_that_is_too_wide_is_noticed(page: Page) -> None:
+def test_a_page_that_is_too_wide_is_detected(page: Page) -> None:
     assert width_beyond(page) == 0
     page.evaluate("document.body.style.width = document.documentElement.clientWidth + 7 + 'px'")
     page.evaluate("document.body.style.margin = 0")
     assert width_beyond(page) == 7
 
 
-def test_a_page_that_is_loaded_anew_is_noticed(page: Page) -> None:
+def test_a_page_that_is_reloaded_is_detected(page: Page) -> None:
     with same_document(page):
         page.evaluate("document.title = 'another'")
-    with pytest.raises(AssertionError, match="loaded anew"), same_document(page):
+    with pytest.raises(AssertionError, match="reloaded"), same_document(page):
         page.reload()

@@ -1,4 +1,4 @@
-"""Visit pages as a user, and watch them for trouble.
+"""Visit pages as a user, and detect trouble.
 
 At the end of a test, no page may have run a script of a payload, opened a dialog, written to the console, or sent a
 request to another server.
@@ -19,7 +19,7 @@ SCRIPT = "taskqHacked"
 DESKTOP = {"width": 1280, "height": 800}
 NARROW = {"width": 375, "height": 812}
 PATIENCE_MS = 60_000
-"""After which what is waited for counts as not coming. Nothing takes so long when all is well."""
+"""Timeout of all waits. Without an error, no wait takes so long."""
 
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -29,9 +29,9 @@ class Visitor:
     """A separate browser with its own cookies, storage and any number of tabs. A context manager.
 
     Args:
-        browser: Where it is a part of.
-        origin: Scheme, host and port of the site, from which alone anything may come.
-        options: As for Playwright's `new_context`, for example `color_scheme="dark"`.
+        browser: The Chromium to use.
+        origin: Scheme, host and port of the site. Requests to other servers count as trouble.
+        options: Options of Playwright's `new_context`, for example `color_scheme="dark"`.
     """
 
     def __init__(self, browser: Browser, origin: str, **options: Any) -> None:
@@ -84,24 +84,26 @@ class Visitor:
     def _on_request(self, request: Request) -> None:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and f"{parts.scheme}://{parts.netloc}" != self.origin:
-            self.troubles.append(f"asked of elsewhere: {request.url}")
+            self.troubles.append(f"request to another server: {request.url}")
 
 
 def stop_time(page: Page) -> None:
     """Stop a tab's clock, so that only `page.clock.run_for` advances it."""
     noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
     page.clock.install(time=noon)
-    page.clock.pause_at(noon + timedelta(hours=1))  # a time that is not over yet, however late this is asked
+    page.clock.pause_at(
+        noon + timedelta(hours=1)
+    )  # a time in the future, because the tab's clock cannot be paused in the past
 
 
 def width_beyond(page: Page) -> int:
-    """Return by how many pixels a page is wider than its window, so that it has to be moved sideways."""
+    """Return by how many pixels a page is wider than its window, so that it must be scrolled sideways."""
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
 @contextmanager
 def same_document(page: Page) -> Iterator[None]:
-    """Check that the page is not loaded anew within the block."""
+    """Check that the page is not reloaded within the block."""
     page.evaluate("window.taskqMark = true")
     yield
-    assert page.evaluate("window.taskqMark === true"), "the page was loaded anew"
+    assert page.evaluate("window.taskqMark === true"), "the page was reloaded"

@@ -436,7 +436,7 @@ def test_what_takes_too_long_for_a_request_is_carried_on_by_the_next(
     assert LogEntry.objects.count() == 2
 
 
-def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(
+def test_a_queue_with_tasks_is_deleted_only_with_an_explicit_confirmation(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
     enqueue(count=2)

@@ -477,7 +477,7 @@ def test_a_workflow_is_cancelled_once_confirmed_and_that_is_logged(operator: Cli
     assert "taskq-action" not in page
 
 
-def test_what_failed_is_run_again(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+def test_failed_steps_are_retried(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
     handle = enqueued()
     (task,) = inspector.tasks("default", TaskState.PENDING).tasks
     inspector.archive_task(task.queue, task.id)

@@ -290,7 +290,7 @@ async def test_what_is_not_there_or_not_usable_is_said(taskq: TaskQ, path: str, 
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_store_tells_of_itself(taskq: TaskQ, server: RedisServer) -> None:
+async def test_the_page_about_redis(taskq: TaskQ, server: RedisServer) -> None:
     info: Any = server.client.info("server")
 
     async with looking(dashboard_of(taskq)) as web:

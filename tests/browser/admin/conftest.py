@@ -1,4 +1,4 @@
-"""Django's admin on a server in this process, over a Redis of the tests, and people who look at it."""
+"""Fixtures: Django's admin on a server in this process with a separate Redis, and its users."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture(autouse=True, scope="module")
 def _database_beside_playwright() -> Iterator[None]:
-    """Let the database be used in this thread, which counts as one with an event loop because of Playwright."""
+    """Allow the database in this thread. Django refuses it, because Playwright runs an event loop in the thread."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         patch.setattr(taskq_core.warnings, "_warned_of_blocking", True)  # of `delay` in such a thread
@@ -26,7 +26,7 @@ def _database_beside_playwright() -> Iterator[None]:
 
 @pytest.fixture
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    """An empty Redis, which `TASKQ` names."""
+    """An empty Redis, whose URL is in the setting `TASKQ`."""
     settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
@@ -34,7 +34,7 @@ def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def inspector(redis: RedisServer) -> Inspector:
-    """Looks at what is in Redis."""
+    """An inspector of the Redis."""
     return Inspector(taskq)
 
 
@@ -46,7 +46,7 @@ def site(live_server: Any, redis: RedisServer, open_browser: OpenBrowser) -> Sit
 
 @pytest.fixture
 def operator(site: Site) -> Visitor:
-    """Somebody who may do everything."""
+    """The browser of a user with all permissions."""
     return site.operator()
 
 

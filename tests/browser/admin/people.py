@@ -1,4 +1,4 @@
-"""Who looks at the admin, and where its pages are."""
+"""Users and addresses of the admin, and helpers for its pages."""
 
 from typing import Any
 
@@ -26,17 +26,17 @@ LOOKING = ("view_task", "view_queue", "view_worker", "view_workflow", "view_outb
 
 
 def page_of(handle: TaskHandle[Any]) -> str:
-    """Return where a task's own page is."""
+    """Return the address of a task's page."""
     return reverse("admin:taskq_django_task_change", args=[quote(key_of(handle.queue, handle.id))])
 
 
 def workflow_page(handle: WorkflowHandle, page: str = "change/") -> str:
-    """Return where a workflow's own page is."""
+    """Return the address of a workflow's page."""
     return f"{WORKFLOWS}{quote(key_of(handle.queue, handle.id))}/{page}"
 
 
 def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments: object) -> TaskHandle[Any]:
-    """Enqueue a task that nothing here can run."""
+    """Enqueue a task that is not registered in this process."""
     return taskq.remote(name, queue=queue).delay(**arguments)
 
 
@@ -46,18 +46,18 @@ def rows(page: Page) -> Locator:
 
 
 def row(page: Page, text: str) -> Locator:
-    """Return the row of a list that has this text."""
+    """Return the row of a list that contains this text."""
     return rows(page).filter(has_text=text)
 
 
 def choose(page: Page, action: str, *texts: str, everything: bool = False) -> None:
-    """Choose an action for the rows with these texts, or for all that match, and get to the page that asks.
+    """Select an action for the rows with these texts, or for all that match, and go to the confirmation page.
 
     Args:
-        page: A list.
-        action: Label of the action in the list, or a part of it.
-        texts: A part of each row.
-        everything: All that match instead, also those of other pages.
+        page: A page with a list.
+        action: Label of the action, or a part of it.
+        texts: For each row, a text that it contains.
+        everything: Select all that match instead, also on other pages.
     """
     for text in texts:
         row(page, text).locator(".action-select").check()
@@ -71,12 +71,12 @@ def choose(page: Page, action: str, *texts: str, everything: bool = False) -> No
 
 
 def confirm(page: Page, button: str) -> None:
-    """Press the button of the page that asks."""
+    """Press the button of the confirmation page."""
     page.locator("#content-main").get_by_role("button", name=button, exact=True).click()
 
 
 def expect_message(page: Page, text: str) -> None:
-    """Wait until the page says something."""
+    """Wait until the page shows this message."""
     expect(page.locator(".messagelist")).to_contain_text(text)
 
 
@@ -84,8 +84,8 @@ class Site:
     """The admin on a server, and its users.
 
     Args:
-        url: Where the server is.
-        open_browser: Opens a browser.
+        url: URL of the server.
+        open_browser: Function that opens a browser.
     """
 
     def __init__(self, url: str, open_browser: OpenBrowser) -> None:
@@ -97,7 +97,7 @@ class Site:
         return self._enter(self.create_operator(name), options)
 
     def create_operator(self, name: str, password: str | None = None) -> User:
-        """Return a user who may do everything."""
+        """Return a new user with all permissions."""
         return User.objects.create_superuser(name, password=password)
 
     def member(self, *codenames: str, name: str = "eve", **options: Any) -> Visitor:

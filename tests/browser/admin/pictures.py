@@ -1,6 +1,6 @@
-"""Takes the pictures of the admin that the docs show. `make screenshots` runs it.
+"""Take the screenshots of the admin for the docs. `make screenshots` runs this module.
 
-It is a test that is run only where it is named. The pictures are of `scene.py`, in the light and in the dark.
+Its tests run only if the file is named. They use the data of `scene.py`, in light and dark mode.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def scene(redis: RedisServer, settings: Any) -> Iterator[Scene]:
 
 
 def take(page: Page, name: str, *, longest: int = LONGEST) -> None:
-    """Save what a page shows."""
+    """Save a screenshot of a page."""
     page.wait_for_load_state("networkidle")
     picturing.take(page, FOLDER / f"{name}.png", longest=longest)
 
@@ -113,7 +113,7 @@ def test_pictures_for_a_narrow_screen(site: Site, scene: Scene) -> None:
     take(page, "workflow-narrow")
 
 
-def test_picture_of_redis_being_away(site: Site, settings: Any) -> None:
+def test_picture_while_redis_is_unavailable(site: Site, settings: Any) -> None:
     page = site.operator(viewport={**WINDOW, "height": 320}).new_page()
     page.add_init_script(CLOSE_SIDEBAR)
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.2}

@@ -1,4 +1,4 @@
-"""The shop as the admin shows it: with an outbox, and periodic tasks in the database."""
+"""Sample data of a web shop for the admin, also with an outbox and periodic tasks in the database."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,11 +24,11 @@ SETTINGS: dict[str, Any] = {
 
 
 class Scene(scene.Scene):
-    """The content of Redis and of the database.
+    """The sample data in Redis and in the database.
 
     Args:
-        redis: An empty one, which `TASKQ` names.
-        settings: Django's, which are changed for a moment.
+        redis: An empty Redis, whose URL is in the setting `TASKQ`.
+        settings: Django's settings, which are changed while data is stored.
     """
 
     def __init__(self, redis: RedisServer, settings: Any) -> None:
@@ -36,13 +36,13 @@ class Scene(scene.Scene):
         self._settings = settings
 
     def build(self) -> None:
-        """Put everything there."""
+        """Store all sample data."""
         super().build()
         self._outbox()
         self._periodic()
 
     def _outbox(self) -> None:
-        """Three tasks that wait to be sent: their transaction is committed, and Redis was away for a moment."""
+        """Add three tasks to the outbox, as after transactions that were committed while Redis was unavailable."""
         there = self._settings.TASKQ
         away = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
         self._settings.TASKQ = {**there, "ENQUEUE": "outbox", **away}

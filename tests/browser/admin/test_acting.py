@@ -1,4 +1,4 @@
-"""What operators do to tasks, in a real browser: with one, with several, with all that match, and at the same time."""
+"""Test actions on tasks in a real browser: on one, on several, on all that match, and by two users at the same time."""
 
 import asyncio
 from datetime import timedelta
@@ -59,7 +59,7 @@ def test_a_task_that_waits_for_a_signal_is_approved(
 
 
 @pytest.mark.nightly
-def test_no_is_an_answer(page: Page, redis: RedisServer) -> None:
+def test_an_action_that_is_not_confirmed_does_nothing(page: Page, redis: RedisServer) -> None:
     handle = enqueue()
 
     page.goto(f"{TASKS}?queue=default")
@@ -86,7 +86,7 @@ def test_tasks_are_archived(page: Page, redis: RedisServer) -> None:
     assert state_of(redis, handle) == "archived"
 
 
-def test_all_that_match_are_deleted_also_those_of_other_pages(page: Page, inspector: Inspector) -> None:
+def test_all_matching_tasks_are_deleted_also_on_other_pages(page: Page, inspector: Inspector) -> None:
     for _ in range(60):
         enqueue(queue="low")
     enqueue("kept")
@@ -117,7 +117,7 @@ def test_tasks_are_moved_to_another_queue(page: Page, redis: RedisServer) -> Non
 
 
 @pytest.mark.nightly
-def test_tasks_are_put_off(page: Page, inspector: Inspector) -> None:
+def test_tasks_are_postponed(page: Page, inspector: Inspector) -> None:
     enqueue()
 
     page.goto(TASKS)
@@ -133,7 +133,7 @@ def test_tasks_are_put_off(page: Page, inspector: Inspector) -> None:
 
 
 @pytest.mark.nightly
-def test_an_archived_task_is_run_again_from_its_own_page_and_that_is_logged(page: Page, redis: RedisServer) -> None:
+def test_an_archived_task_is_run_again_from_its_page_and_the_history_shows_it(page: Page, redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "archived", error_msg="SMTPError: no such mailbox")
 
@@ -199,7 +199,7 @@ def test_a_task_that_runs_is_cancelled(page: Page, redis: RedisServer, inspector
 
 
 @pytest.mark.nightly
-def test_a_task_that_is_gone_when_it_is_chosen_is_told(page: Page, inspector: Inspector) -> None:
+def test_a_task_that_was_deleted_before_it_is_selected_is_reported(page: Page, inspector: Inspector) -> None:
     handle = enqueue()
 
     stop_time(page)  # or the row goes before it is chosen
@@ -213,7 +213,7 @@ def test_a_task_that_is_gone_when_it_is_chosen_is_told(page: Page, inspector: In
 
 
 @pytest.mark.nightly
-def test_a_task_that_is_gone_when_it_is_confirmed_is_told(page: Page, inspector: Inspector) -> None:
+def test_a_task_that_was_deleted_before_the_confirmation_is_reported(page: Page, inspector: Inspector) -> None:
     gone, kept = enqueue(), enqueue("image:resize")
 
     page.goto(TASKS)
@@ -227,7 +227,7 @@ def test_a_task_that_is_gone_when_it_is_confirmed_is_told(page: Page, inspector:
 
 
 @pytest.mark.nightly
-def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, inspector: Inspector) -> None:
+def test_the_page_of_a_deleted_task_redirects_to_the_list(page: Page, inspector: Inspector) -> None:
     handle = enqueue()
     enqueue("image:resize")
 
@@ -241,7 +241,7 @@ def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, insp
 
 
 @pytest.mark.nightly
-def test_of_two_operators_the_second_is_told_what_the_first_has_done(site: Site, redis: RedisServer) -> None:
+def test_the_second_of_two_operators_sees_what_the_first_has_done(site: Site, redis: RedisServer) -> None:
     handle = taskq.remote("report:build", run_after=timedelta(hours=1)).delay()
     ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()
 
@@ -257,7 +257,7 @@ def test_of_two_operators_the_second_is_told_what_the_first_has_done(site: Site,
 
 
 @pytest.mark.nightly
-def test_of_two_who_edit_the_second_keeps_what_was_typed_and_changes_nothing(site: Site, redis: RedisServer) -> None:
+def test_the_second_of_two_editors_keeps_the_input_and_changes_nothing(site: Site, redis: RedisServer) -> None:
     handle = enqueue(to="first@example.com")
     ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()
 

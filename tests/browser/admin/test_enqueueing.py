@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databas
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """A task, while a test runs."""
+    """Register a task for the time of a test."""
 
     @taskq.task(name="mail:welcome", retention=60)
     def welcome(to: str, copies: int, tone: Literal["warm", "brief"], tags: list[str] = [], note: str = "hi") -> None:  # noqa: B006 - never called
@@ -50,7 +50,7 @@ def test_a_task_is_enqueued_from_the_list(page: Page, inspector: Inspector) -> N
 
 
 @pytest.mark.nightly
-def test_only_whoever_may_enqueue_finds_the_form(site: Site, redis: RedisServer) -> None:
+def test_only_users_who_may_enqueue_see_the_form(site: Site, redis: RedisServer) -> None:
     visitor = site.member("view_task", "run_task", "change_task", "delete_task")
     visitor.expect_trouble("403")
     page = visitor.new_page()

@@ -1,4 +1,4 @@
-"""What holds for every page: it fits a narrow screen, follows light and dark, and can be gone through by keyboard."""
+"""Test that every page fits a narrow screen, has light and dark colors, and is usable with the keyboard."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ LONG = "a-name-without-a-place-to-break-" * 5
 
 @pytest.fixture
 def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
-    """The addresses of all pages there are, with a full scene behind them."""
+    """The addresses of all pages, with sample data for each."""
     settings.TASKQ = {**settings.TASKQ, **SETTINGS}
     with registered_tasks(taskq):
         scene = Scene(redis, settings)
@@ -77,7 +77,7 @@ def test_it_fits_a_narrow_screen(site: Site, paths: list[str]) -> None:
 
 
 @pytest.mark.nightly
-def test_its_text_stands_out_in_the_light_and_in_the_dark(site: Site, paths: list[str]) -> None:
+def test_text_has_enough_contrast_in_light_and_dark_mode(site: Site, paths: list[str]) -> None:
     light, dark = (
         site.operator(scheme, color_scheme=scheme).new_page()  # type: ignore[arg-type]  # it is one of the two
         for scheme in ("light", "dark")
@@ -94,7 +94,7 @@ def test_its_text_stands_out_in_the_light_and_in_the_dark(site: Site, paths: lis
 
 
 def brightness(page: Page) -> int:
-    """Return how bright a page is behind its text, 0 to 765."""
+    """Return the brightness of a page's background, 0 to 765."""
     found = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)")
     return sum(int(part) for part in found)
 
@@ -129,7 +129,7 @@ FAINT = """
 """
 
 
-def test_an_action_is_taken_with_the_keyboard_alone(site: Site, paths: list[str]) -> None:
+def test_an_action_is_done_with_the_keyboard_alone(site: Site, paths: list[str]) -> None:
     page = site.operator().new_page()
     page.goto(f"{TASKS}?state=retry")
 
@@ -141,11 +141,11 @@ def test_an_action_is_taken_with_the_keyboard_alone(site: Site, paths: list[str]
                 border = page.evaluate("getComputedStyle(document.activeElement).boxShadow")
                 assert (outline, border) != ("none", "none"), f"{selector} does not show that it has the focus"
                 return
-        raise AssertionError(f"the keyboard does not get to {selector}")
+        raise AssertionError(f"the keyboard does not reach {selector}")
 
     page.locator("#searchbar").focus()
     tab_to("select[name=action]")
-    page.keyboard.press("A")  # of "Archive": a letter that comes later than a second begins a new word
+    page.keyboard.press("A")  # for "Archive"; letters within a second would count as one word
     tab_to("button[name=index]")
     tab_to(".action-select")
     page.keyboard.press("Space")

@@ -1,6 +1,7 @@
-"""Whatever a producer or a worker can put into Redis is shown as text: no script of it runs, on no page.
+"""Test that pages show all data from producers and workers as text, and run no script in it.
 
-That none runs is checked at the end of each test of a browser, and that it was there at all in each of these.
+Each test checks that the hostile text is on the page. At the end of every browser test, `Visitor.check` fails if a
+script ran.
 """
 
 import json
@@ -36,7 +37,7 @@ LATER_S = 4_000_000_000
 
 
 def hostile(field: str) -> str:
-    """Return what gets out of text, of an attribute and of a script, where it is not escaped."""
+    """Return a text that runs a script if it is not escaped in text, in an attribute or in a script."""
     call = f"{SCRIPT}('{field}')"
     return (
         f'{field}</script></pre></textarea></title><script>{call}</script><img src=x onerror="{call}">'
@@ -93,7 +94,7 @@ def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: An
 
 
 @pytest.mark.nightly
-def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServer, task: Any) -> None:
+def test_on_confirmation_pages_and_in_messages(page: Page, redis: RedisServer, task: Any) -> None:
     page.goto(TASKS)
     row(page, "name</script>").locator(".action-select").check()
     page.locator("select[name=action]").select_option("move_tasks")
@@ -110,7 +111,7 @@ def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServ
 
 
 @pytest.mark.nightly
-def test_on_pages_of_queues_and_in_what_is_said_of_them(page: Page, redis: RedisServer, task: Any) -> None:
+def test_on_pages_of_queues_and_in_messages(page: Page, redis: RedisServer, task: Any) -> None:
     redis.client.sadd("asynq:queues", hostile("damaged"))
     redis.client.set(f"asynq:{{{hostile('damaged')}}}:retry", "no sorted set")
 
@@ -151,8 +152,8 @@ def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
 
 
 @pytest.mark.nightly
-def test_on_pages_of_workflows_and_in_what_is_said_of_them(page: Page, redis: RedisServer) -> None:
-    """Names of workflows and steps are plain where we write them; who reaches Redis can write others."""
+def test_on_pages_of_workflows_and_in_messages(page: Page, redis: RedisServer) -> None:
+    """Taskq allows only plain names of workflows and steps, but others may write to Redis as well."""
     members = group([taskq.remote("b").si() for _ in range(2)])
     workflow = chain(taskq.remote("a").s(), members).named("plain").delay()
     key = taskq.runtime.keys.queue("default").workflow(workflow.id)
@@ -190,7 +191,7 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(page: Page, redis: Re
 
 
 @pytest.mark.nightly
-def test_a_task_may_say_anything_of_its_workflow(page: Page, redis: RedisServer) -> None:
+def test_a_task_with_hostile_workflow_fields(page: Page, redis: RedisServer) -> None:
     task = taskq.remote("note").delay()
     headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
     put(redis, task, "pending", headers=headers)

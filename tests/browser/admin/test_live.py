@@ -1,4 +1,4 @@
-"""Test that lists refresh while a user looks at them, without flicker and without getting in the way.
+"""Test that lists refresh while a user views them, without flicker and without disturbing the user.
 
 The browser has a fake clock, which tests advance, so that they need not wait for the next refresh.
 """
@@ -36,20 +36,20 @@ def page(operator: Visitor) -> Page:
 
 
 @pytest.fixture
-def looks(page: Page) -> list[str]:
+def requests(page: Page) -> list[str]:
     """Return the addresses that the page requests by itself."""
-    asked: list[str] = []
+    addresses: list[str] = []
 
-    def note(request: Request) -> None:
+    def record(request: Request) -> None:
         if request.resource_type == "fetch":
-            asked.append(request.url)
+            addresses.append(request.url)
 
-    page.on("request", note)
-    return asked
+    page.on("request", record)
+    return addresses
 
 
-def look(page: Page, after_ms: int = EVERY_MS) -> None:
-    """Let it be time for the next look, and wait until the answer has come."""
+def refresh(page: Page, after_ms: int = EVERY_MS) -> None:
+    """Advance the clock to the next refresh, and wait for the response."""
     with page.expect_response(lambda response: response.request.resource_type == "fetch") as answer:
         page.clock.run_for(after_ms)
     answer.value.finished()
@@ -73,7 +73,7 @@ def oven(redis: RedisServer) -> Iterator["Oven"]:
 
 
 class Oven:
-    """A worker in this process, and a task that it runs until it is let go."""
+    """A worker in this process, and a task that it runs until the test ends it."""
 
     def __init__(self) -> None:
         self.started, self.go_on = Event(), Event()
@@ -110,7 +110,7 @@ def test_a_task_ends_and_its_row_changes_without_flicker(page: Page, oven: Oven)
     with same_document(page):
         oven.go_on.set()
         oven.handle.result(timeout=60)
-        look(page)
+        refresh(page)
         expect(baking).to_contain_text("completed")
 
     for kept in (
@@ -123,7 +123,7 @@ def test_a_task_ends_and_its_row_changes_without_flicker(page: Page, oven: Oven)
 
 
 @pytest.mark.nightly
-def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
+def test_rows_appear_and_disappear(page: Page, inspector: Inspector) -> None:
     gone = enqueue("first")
     enqueue("task:second")
     page.goto(TASKS)
@@ -132,7 +132,7 @@ def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
     with same_document(page):
         inspector.delete_task(gone.queue, gone.id)
         enqueue("third")
-        look(page)
+        refresh(page)
         expect(rows(page)).to_contain_text(["third", "task:second"])
     expect(page.locator(".paginator")).to_contain_text("2 tasks")
     row(page, "third").locator(".action-select").check()
@@ -140,41 +140,41 @@ def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
 
 
 @pytest.mark.nightly
-def test_nothing_is_touched_while_a_row_is_selected(page: Page, looks: list[str]) -> None:
+def test_nothing_changes_while_a_row_is_selected(page: Page, requests: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
     row(page, "first").locator(".action-select").check()
     enqueue("task:second")
 
     page.clock.run_for(10 * EVERY_MS)
-    assert looks == []
+    assert requests == []
     expect(rows(page)).to_have_count(1)
 
     row(page, "first").locator(".action-select").uncheck()
     page.locator("h1").first.click()  # the box has lost the focus
-    look(page)
+    refresh(page)
     expect(rows(page)).to_have_count(2)
 
 
-def test_a_row_that_is_selected_while_the_answer_comes_stays(page: Page, redis: RedisServer) -> None:
+def test_a_row_that_is_selected_during_a_refresh_stays(page: Page, redis: RedisServer) -> None:
     enqueue("first")
     page.goto(TASKS)
     enqueue("task:second")
     page.route("**/task/", lambda route: route.fulfill(body="no list"))
-    look(page)
+    refresh(page)
     expect(page.get_by_role("status")).to_contain_text("Not up to date")
     page.unroute("**/task/")
     page.route("**/task/", lambda route: (row(page, "first").locator(".action-select").check(), route.continue_()))
 
-    look(page, 2 * EVERY_MS)
-    expect(page.get_by_role("status")).to_be_empty()  # so the page has dealt with the answer
+    refresh(page, 2 * EVERY_MS)
+    expect(page.get_by_role("status")).to_be_empty()  # so the page has processed the response
 
     expect(rows(page)).to_have_count(1)
     expect(row(page, "first").locator(".action-select")).to_be_checked()
 
 
 @pytest.mark.nightly
-def test_a_hidden_tab_asks_for_nothing_and_is_up_to_date_when_it_is_seen_again(page: Page, looks: list[str]) -> None:
+def test_a_hidden_tab_sends_no_requests_and_refreshes_when_it_becomes_visible(page: Page, requests: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
     hide = "is => { Object.defineProperty(document, 'hidden', {configurable: true, get: () => is}); " + (
@@ -183,15 +183,15 @@ def test_a_hidden_tab_asks_for_nothing_and_is_up_to_date_when_it_is_seen_again(p
     page.evaluate(hide, True)
     enqueue("task:second")
     page.clock.run_for(10 * EVERY_MS)
-    assert looks == []
+    assert requests == []
 
     page.evaluate(hide, False)
     expect(rows(page)).to_have_count(2)
-    assert len(looks) == 1, looks
+    assert len(requests) == 1, requests
 
 
 @pytest.mark.nightly
-def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list[str]) -> None:
+def test_refreshing_is_paused_and_resumed_and_the_choice_is_remembered(page: Page, requests: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
     page.get_by_role("button", name="Pause live updates").click()
@@ -199,7 +199,7 @@ def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list
     page.clock.run_for(10 * EVERY_MS)
     page.reload()
     page.clock.run_for(10 * EVERY_MS)
-    assert looks == []
+    assert requests == []
 
     enqueue("third")
     page.get_by_role("button", name="Resume live updates").click()
@@ -207,37 +207,37 @@ def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list
 
 
 @pytest.mark.nightly
-def test_typing_is_not_disturbed(page: Page, looks: list[str]) -> None:
+def test_typing_is_not_disturbed(page: Page, requests: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
     page.locator("#searchbar").fill("some")
 
     page.clock.run_for(10 * EVERY_MS)
 
-    assert looks == []
+    assert requests == []
     expect(page.locator("#searchbar")).to_be_focused()
 
 
 @pytest.mark.nightly
-def test_when_redis_is_away_the_rows_stay_and_it_is_said(page: Page, settings: Any) -> None:
+def test_while_redis_is_unavailable_the_rows_stay_and_a_message_is_shown(page: Page, settings: Any) -> None:
     enqueue("first")
     page.goto(TASKS)
     there = settings.TASKQ
 
     settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
-    look(page)
+    refresh(page)
     expect(page.get_by_role("status")).to_contain_text("Not up to date")
     expect(rows(page)).to_have_count(1)
 
     settings.TASKQ = there
     enqueue("task:second")
-    look(page, 2 * EVERY_MS)  # after a failure it takes its time
+    refresh(page, 2 * EVERY_MS)  # after a failure the interval is longer
     expect(rows(page)).to_have_count(2)
     expect(page.get_by_role("status")).to_have_text("")
 
 
 @pytest.mark.nightly
-def test_whoever_is_signed_out_meanwhile_is_told(page: Page, looks: list[str]) -> None:
+def test_a_user_who_was_signed_out_sees_a_message(page: Page, requests: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
     page.context.clear_cookies()
@@ -245,7 +245,7 @@ def test_whoever_is_signed_out_meanwhile_is_told(page: Page, looks: list[str]) -
     page.clock.run_for(EVERY_MS)
     expect(page.get_by_role("status")).to_contain_text("No longer updated")
     page.clock.run_for(20 * EVERY_MS)
-    assert looks.count(page.url) == 1, looks  # beside it stands where the answer sent it
+    assert requests.count(page.url) == 1, requests  # the other request is the redirect to the login
 
 
 @pytest.mark.nightly
@@ -267,30 +267,30 @@ def test_the_list_of_queues_refreshes_as_well(page: Page, redis: RedisServer) ->
 
     with same_document(page):
         enqueue("task:second", queue="other")
-        look(page)
+        refresh(page)
         expect(row(page, "other")).to_have_count(1)
 
 
 @pytest.mark.nightly
 def test_the_list_of_workers_refreshes_as_well(page: Page, oven: Oven, inspector: Inspector) -> None:
-    until_blocking(lambda: is_told(inspector))
+    until_blocking(lambda: reports_task(inspector))
     page.goto(WORKERS)
     expect(row(page, "oven:bake")).to_have_count(1)
 
     with same_document(page):
         oven.go_on.set()
-        until_blocking(lambda: not is_told(inspector))
-        look(page)
+        until_blocking(lambda: not reports_task(inspector))
+        refresh(page)
         expect(row(page, "oven:bake")).to_have_count(0)
 
 
-def is_told(inspector: Inspector) -> bool:
+def reports_task(inspector: Inspector) -> bool:
     """Return whether a worker reports a running task."""
     return any(worker.running for worker in inspector.servers())
 
 
 @pytest.mark.nightly
-def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisServer) -> None:
+def test_a_refresh_in_another_tab_does_not_consume_a_message(site: Site, page: Page, redis: RedisServer) -> None:
     """The message of an action appears in its tab, although another tab refreshes in between."""
     put(redis, enqueue("first"), "archived")
     page.goto(TASKS)
@@ -301,7 +301,7 @@ def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisSer
     other.locator(".actions button[name=index]").click()
     other.route(
         f"**{TASKS}",
-        lambda route: (look(page), route.continue_()) if route.request.method == "GET" else route.continue_(),
+        lambda route: (refresh(page), route.continue_()) if route.request.method == "GET" else route.continue_(),
     )
     other.get_by_role("button", name="Run now").click()
 
@@ -309,12 +309,12 @@ def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisSer
 
 
 @pytest.mark.nightly
-def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Inspector) -> None:
-    """Django's own script selects them, although it knew only the rows of the loaded page."""
+def test_new_rows_are_selected_with_the_others(page: Page, inspector: Inspector) -> None:
+    """Django's script selects them, although it was initialized with the rows of the loaded page."""
     enqueue("first")
     page.goto(TASKS)
     enqueue("task:second")
-    look(page)
+    refresh(page)
     expect(rows(page)).to_have_count(2)
 
     page.locator("#action-toggle").check()
@@ -328,40 +328,42 @@ def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Insp
 
 
 @pytest.mark.nightly
-def test_nothing_is_touched_while_text_is_marked(page: Page, looks: list[str]) -> None:
+def test_nothing_changes_while_text_is_selected(page: Page, requests: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
     page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#result_list'))")
     enqueue("task:second")
     page.clock.run_for(10 * EVERY_MS)
-    assert looks == []
+    assert requests == []
 
     page.evaluate("document.getSelection().removeAllRanges()")
-    look(page)
+    refresh(page)
     expect(rows(page)).to_have_count(2)
 
 
 @pytest.mark.nightly
-def test_after_answers_that_did_not_come_it_asks_less_often(
-    operator: Visitor, page: Page, looks: list[str], inspector: Inspector
+def test_failed_refreshes_are_repeated_less_often(
+    operator: Visitor, page: Page, requests: list[str], inspector: Inspector
 ) -> None:
-    """After 5 s, then 10, then 20, then 40; and all is well once an answer comes again."""
+    """After 5 s, then 10, 20 and 40 s. After a success the interval is normal again."""
     operator.expect_trouble("Failed to load resource")
     enqueue("first")
     page.goto(QUEUES)
     page.route("**/*", lambda route: route.abort() if route.request.resource_type == "fetch" else route.continue_())
     for number, early_ms in enumerate((0, 5_000, 15_000)):
         page.clock.run_for(early_ms)
-        assert len(looks) == number
-        page.get_by_role("status").evaluate("notice => { notice.textContent = '' }")  # it is said anew each time
+        assert len(requests) == number
+        page.get_by_role("status").evaluate(
+            "notice => { notice.textContent = '' }"
+        )  # the script sets it again after each failure
         with page.expect_event("requestfailed"):
             page.clock.run_for(EVERY_MS)
-        assert len(looks) == number + 1
-        expect(page.get_by_role("status")).to_contain_text("Not up to date")  # so it waits for its next look
+        assert len(requests) == number + 1
+        expect(page.get_by_role("status")).to_contain_text("Not up to date")  # so it waits for the next refresh
 
     page.unroute("**/*")
     inspector.pause("default")
-    look(page, 40_000)
+    refresh(page, 40_000)
     expect(row(page, "default")).to_contain_text("paused")
     expect(page.get_by_role("status")).to_be_empty()
 
@@ -374,7 +376,7 @@ def test_the_chart_of_queues_stays_unfolded_and_keeps_the_focus(page: Page, redi
     now: Any = redis.client.time()
     redis.client.set(f"asynq:{{default}}:processed:{datetime.fromtimestamp(now[0], UTC).date()}", 42)
 
-    look(page)
+    refresh(page)
 
     expect(page.locator("figure")).to_contain_text("42 runs in 30 days")
     expect(page.locator("figure table")).to_be_visible()
@@ -389,13 +391,13 @@ def test_the_page_of_a_queue_refreshes_as_well(page: Page, inspector: Inspector)
     with same_document(page):
         inspector.pause("default")
         enqueue("image:resize")
-        look(page)
+        refresh(page)
         expect(page.locator(".field-status .readonly")).to_have_text("paused")
         expect(page.locator("#taskq-types")).to_contain_text("image:resize")
 
 
 @pytest.mark.nightly
-def test_without_javascript_the_pages_work_as_they_are(site: Site, inspector: Inspector) -> None:
+def test_without_javascript_the_pages_work_without_refreshes(site: Site, inspector: Inspector) -> None:
     enqueue("first")
     page = site.operator("bob", java_script_enabled=False).new_page()
 
@@ -408,7 +410,7 @@ def test_without_javascript_the_pages_work_as_they_are(site: Site, inspector: In
 
 
 @pytest.mark.nightly
-def test_a_theme_that_gives_each_row_a_body_of_its_own_is_refreshed_as_well(page: Page, inspector: Inspector) -> None:
+def test_a_theme_with_a_separate_tbody_for_each_row_is_refreshed(page: Page, inspector: Inspector) -> None:
     def part(route: Route) -> None:
         answer = route.fetch()
         head, body, rest = re.split("<tbody>|</tbody>", answer.text(), maxsplit=2)
@@ -426,7 +428,7 @@ def test_a_theme_that_gives_each_row_a_body_of_its_own_is_refreshed_as_well(page
         inspector.pause("low")
         inspector.remove_queue("default", force=True)
         enqueue("third", queue="other")
-        look(page)
+        refresh(page)
         expect(rows(page)).to_contain_text(["low", "other"])
         expect(row(page, "low")).to_contain_text("paused")
     assert is_marked(row(page, "low"))

@@ -1,4 +1,4 @@
-"""Lists and pages of the admin, in a real browser."""
+"""Test lists and pages of the admin in a real browser."""
 
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databas
 
 
 @pytest.mark.nightly
-def test_whoever_signs_in_finds_the_queues_from_the_front_page(site: Site) -> None:
+def test_the_front_page_links_to_the_queues(site: Site) -> None:
     enqueue(queue="low")
     site.create_operator("ada", password="a secret")
     page = site.stranger().new_page()
@@ -63,7 +63,7 @@ def test_tasks_are_narrowed_by_queue_and_state(page: Page) -> None:
 
 
 @pytest.mark.nightly
-def test_a_long_list_is_gone_through_page_by_page(page: Page) -> None:
+def test_a_long_list_has_several_pages(page: Page) -> None:
     for number in range(60):
         enqueue(f"email:{number:02}")
 
@@ -76,7 +76,7 @@ def test_a_long_list_is_gone_through_page_by_page(page: Page) -> None:
 
 
 @pytest.mark.nightly
-def test_a_task_is_searched_for_and_its_page_tells_what_it_was_called_with(page: Page) -> None:
+def test_a_task_is_found_by_a_search_and_its_page_shows_the_arguments(page: Page) -> None:
     handle = enqueue(to="user@example.com", copies=3)
     enqueue("image:resize")
 
@@ -105,7 +105,7 @@ def test_a_queue_leads_to_its_tasks(page: Page) -> None:
 
 
 @pytest.mark.nightly
-def test_a_narrow_screen_is_wide_enough(site: Site) -> None:
+def test_pages_fit_a_narrow_screen(site: Site) -> None:
     handle = enqueue("a-name-without-a-place-to-break-" * 4, text="word" * 200)
     page = site.operator(viewport=NARROW).new_page()
 
@@ -115,7 +115,7 @@ def test_a_narrow_screen_is_wide_enough(site: Site) -> None:
 
 
 @pytest.mark.nightly
-def test_the_empty_list_of_completed_tasks_says_which_setting_fills_it(page: Page) -> None:
+def test_the_empty_list_of_completed_tasks_names_the_setting_that_keeps_them(page: Page) -> None:
     enqueue()
 
     page.goto(TASKS)
@@ -125,7 +125,7 @@ def test_the_empty_list_of_completed_tasks_says_which_setting_fills_it(page: Pag
     expect(page.locator("#content")).to_contain_text("retention")
 
 
-def test_what_waits_in_the_outbox_is_found_read_and_deleted(page: Page, settings: Any) -> None:
+def test_tasks_in_the_outbox_are_found_shown_and_deleted(page: Page, settings: Any) -> None:
     away = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", **away}
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""Periodic tasks in a real browser: made and mended in a form, switched and run, and hostile ones shown as text."""
+"""Test periodic tasks in a real browser: create, edit, enable, disable and run them, and show hostile ones as text."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ def make(name: str, **given: Any) -> PeriodicTask:
 
 
 @pytest.mark.nightly
-def test_one_is_made_and_shows_when_it_fires_next(page: Page) -> None:
+def test_a_periodic_task_is_created_and_shows_its_next_firing(page: Page) -> None:
     page.goto(PERIODIC)
     page.locator("#content .addlink").click()
     page.locator("[name=name]").fill("morning greeting")
@@ -49,7 +49,7 @@ def test_one_is_made_and_shows_when_it_fires_next(page: Page) -> None:
     assert PeriodicTask.objects.get().cron == "30 4 * * MON-FRI"
 
 
-def test_they_are_switched_off_and_on_and_run_now(page: Page, inspector: Inspector) -> None:
+def test_periodic_tasks_are_disabled_enabled_and_run_now(page: Page, inspector: Inspector) -> None:
     make("hello")
     make("other")
 
@@ -70,7 +70,7 @@ def test_they_are_switched_off_and_on_and_run_now(page: Page, inspector: Inspect
 
 
 @pytest.mark.nightly
-def test_those_of_the_settings_stand_beside_them_and_are_not_edited(page: Page, settings: Any) -> None:
+def test_periodic_tasks_of_the_settings_are_listed_and_cannot_be_edited(page: Page, settings: Any) -> None:
     settings.TASKQ = {
         **settings.TASKQ,
         "SCHEDULE": {"nightly": {"task": "shop:greet", "cron": "30 3 * * *", "kwargs": {"name": "Ada"}}},
@@ -86,7 +86,7 @@ def test_those_of_the_settings_stand_beside_them_and_are_not_edited(page: Page, 
 
 
 @pytest.mark.nightly
-def test_whoever_may_only_look_sees_no_action(site: Site, redis: Any) -> None:
+def test_a_user_who_may_only_view_sees_no_action(site: Site, redis: Any) -> None:
     obj = make("hello")
     page = site.member("view_periodictask").new_page()
 
@@ -98,7 +98,7 @@ def test_whoever_may_only_look_sees_no_action(site: Site, redis: Any) -> None:
 
 
 @pytest.mark.nightly
-def test_one_that_somebody_has_deleted_meanwhile_is_told(page: Page) -> None:
+def test_a_periodic_task_that_another_user_deleted_is_reported(page: Page) -> None:
     obj = make("hello")
     page.goto(f"{PERIODIC}{obj.pk}/change/")
     PeriodicTask.objects.all().delete()
@@ -111,8 +111,8 @@ def test_one_that_somebody_has_deleted_meanwhile_is_told(page: Page) -> None:
 
 
 @pytest.mark.nightly
-def test_hostile_ones_are_shown_as_text(page: Page) -> None:
-    """As SQL may have written them, past all that a form refuses."""
+def test_hostile_periodic_tasks_are_shown_as_text(page: Page) -> None:
+    """The rows are written with SQL, because the form would refuse them."""
     texts = {name: hostile(name)[:200] for name in ("name", "description")}
     make(**texts, kwargs={hostile("key"): hostile("value")}, options={hostile("option"): hostile("set")})
     make("second", task=hostile("task"), cron=hostile("cron")[:256], queue=hostile("queue")[:256])
@@ -143,7 +143,7 @@ def test_list_and_form_fit_a_narrow_screen(site: Site, redis: Any) -> None:
         assert width_beyond(page) == 0, path
 
 
-def test_all_columns_are_seen_at_1280_pixels(page: Page) -> None:
+def test_all_columns_fit_into_1280_pixels(page: Page) -> None:
     """The last columns say whether a periodic task is enabled and where it is defined."""
     for number in range(3):
         name = f"send the newsletter of customer {number} on work days"

@@ -1,4 +1,4 @@
-"""Test that a user who may only view sees no action, and is refused an action that no page offered."""
+"""Test that a user who may only view sees no actions, and that forged actions of this user are refused."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 ACTIONS = ".actions select, .action-select, #action-toggle, .taskq-action, .addlink, .deletelink, [type=submit][name]"
-"""What begins an action, on any page of the admin."""
+"""CSS selector of the elements that start an action, on any page of the admin."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def viewer(site: Site) -> Visitor:
 
 
 def post(page: Page, path: str, **data: str) -> int:
-    """Send a form that no page offered, with the token of this browser; return the status of the answer."""
+    """Send a forged form with the CSRF token of this browser. Return the status of the response."""
     token = next(each["value"] for each in page.context.cookies() if each["name"] == "csrftoken")
     answer = page.request.post(path, form={"csrfmiddlewaretoken": token, **data}, headers={"Referer": page.url})
     return answer.status
@@ -63,8 +63,8 @@ def test_a_viewer_sees_no_action(viewer: Visitor, redis: RedisServer) -> None:
     expect(rows(page)).to_have_count(2)
 
 
-def test_an_operator_sees_what_a_viewer_does_not(site: Site) -> None:
-    """So that the test above can fail."""
+def test_an_operator_sees_actions(site: Site) -> None:
+    """Without this, the test above could not fail."""
     handle = enqueue(to="user@example.com")
     page = site.operator().new_page()
 
@@ -104,7 +104,7 @@ def test_a_forged_action_on_a_queue_is_refused(viewer: Visitor, inspector: Inspe
     assert (info.sizes[TaskState.PENDING], info.is_paused) == (1, False)
 
 
-def test_whoever_may_only_run_sees_that_and_nothing_more(site: Site, redis: RedisServer) -> None:
+def test_a_user_who_may_only_run_tasks_sees_only_that_action(site: Site, redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "archived")
     page = site.member("view_task", "run_task").new_page()
@@ -118,7 +118,7 @@ def test_whoever_may_only_run_sees_that_and_nothing_more(site: Site, redis: Redi
     expect(page.locator("[type=submit][name]")).to_have_count(0)
 
 
-def test_without_a_token_nothing_is_done(site: Site, redis: RedisServer) -> None:
+def test_a_form_without_a_csrf_token_does_nothing(site: Site, redis: RedisServer) -> None:
     handle = enqueue()
     page = site.operator().new_page()
     page.goto(TASKS)

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databas
 
 @pytest.fixture
 def scene(redis: RedisServer, settings: Any) -> Any:
-    """A shop in the middle of its day."""
+    """Sample data of a web shop."""
     with registered_tasks(taskq):
         scene = Scene(redis, settings)
         scene.build()
@@ -45,7 +45,7 @@ def test_a_queue_is_paused_and_resumed(page: Page, inspector: Inspector) -> None
 
 
 @pytest.mark.nightly
-def test_a_queue_is_emptied_of_the_states_that_are_chosen(page: Page, redis: RedisServer, inspector: Inspector) -> None:
+def test_tasks_in_selected_states_of_a_queue_are_deleted(page: Page, redis: RedisServer, inspector: Inspector) -> None:
     put(redis, enqueue(queue="low"), "archived")
     put(redis, enqueue(queue="low"), "archived")
     enqueue("kept", queue="low")
@@ -62,7 +62,7 @@ def test_a_queue_is_emptied_of_the_states_that_are_chosen(page: Page, redis: Red
 
 
 @pytest.mark.nightly
-def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(page: Page, inspector: Inspector) -> None:
+def test_a_queue_with_tasks_is_deleted_only_with_an_explicit_confirmation(page: Page, inspector: Inspector) -> None:
     enqueue(queue="low")
     enqueue()
 
@@ -80,7 +80,7 @@ def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(page: Page, inspecto
 
 
 @pytest.mark.nightly
-def test_a_queue_that_somebody_else_has_deleted_meanwhile_is_told(site: Site, inspector: Inspector) -> None:
+def test_a_queue_that_another_user_deleted_is_reported(site: Site, inspector: Inspector) -> None:
     enqueue(queue="low")
     enqueue()
     ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()
@@ -123,7 +123,7 @@ def test_the_last_hour_of_a_queue_is_drawn(page: Page, scene: Scene) -> None:
         lines = page.locator(f"#{key} svg.taskq-history path.taskq-line")
         expect(lines).to_have_count(count)
         width: Any = lines.first.evaluate("line => line.getBBox().width")
-        assert width > 800, "the line goes over most of the drawing"
+        assert width > 800, "the line covers most of the chart"
         assert lines.first.evaluate("line => getComputedStyle(line).stroke") != "none"
 
 

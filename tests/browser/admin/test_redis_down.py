@@ -1,4 +1,4 @@
-"""Test the admin while Redis goes away and comes back."""
+"""Test the admin while Redis is unavailable, and after it is back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ SAID = "The task queue cannot be read right now."
 
 @pytest.fixture
 def redis(settings: Any) -> Iterator[RedisServer]:
-    """A Redis of the test's own, which keeps what it has over a restart."""
+    """A separate Redis for each test, which keeps its data over a restart."""
     with RedisServer(appendonly=True) as server:
         settings.TASKQ = {"URL": server.unix_url, "ENQUEUE_TIMEOUT": 30}
         yield server
@@ -39,7 +39,7 @@ def redis(settings: Any) -> Iterator[RedisServer]:
 
 @contextmanager
 def away(redis: RedisServer, settings: Any) -> Iterator[None]:
-    """Take Redis away while the block runs, in which it is not waited for long."""
+    """Stop Redis for the time of a block, with short timeouts of the clients."""
     there = settings.TASKQ
     settings.TASKQ = {**there, "ENQUEUE_TIMEOUT": 0.5}
     redis.kill()
@@ -50,7 +50,7 @@ def away(redis: RedisServer, settings: Any) -> Iterator[None]:
         settings.TASKQ = there
 
 
-def test_the_pages_say_so_the_admin_goes_on_and_they_recover(site: Site, redis: RedisServer, settings: Any) -> None:
+def test_pages_show_the_error_and_recover(site: Site, redis: RedisServer, settings: Any) -> None:
     handle = enqueue()
     workflow = taskq.workflow("none")
     page = site.operator().new_page()
@@ -72,9 +72,7 @@ def test_the_pages_say_so_the_admin_goes_on_and_they_recover(site: Site, redis: 
     expect(rows(page)).to_have_count(1)
 
 
-def test_an_action_that_redis_does_not_take_is_told_and_can_be_done_later(
-    site: Site, redis: RedisServer, settings: Any
-) -> None:
+def test_a_failed_action_is_reported_and_can_be_repeated(site: Site, redis: RedisServer, settings: Any) -> None:
     enqueue()
     page = site.operator().new_page()
     page.goto(TASKS)
@@ -91,7 +89,7 @@ def test_an_action_that_redis_does_not_take_is_told_and_can_be_done_later(
     expect_message(page, "1 task was archived.")
 
 
-def test_what_was_typed_is_not_saved_and_nothing_is_lost(site: Site, redis: RedisServer, settings: Any) -> None:
+def test_a_form_that_cannot_be_saved_keeps_the_input(site: Site, redis: RedisServer, settings: Any) -> None:
     handle = enqueue(to="user@example.com")
     page = site.operator().new_page()
     page.goto(page_of(handle))

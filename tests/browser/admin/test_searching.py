@@ -1,4 +1,4 @@
-"""A search of more tasks than one request reads goes on by itself."""
+"""Test that a search of more tasks than one request can read continues automatically."""
 
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_search_goes_on_by_itself_to_its_end(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_continues_automatically_to_its_end(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskq_core.views.sync.Dashboard.search_tasks", _search_of_ten)
     wanted = {enqueue(to="grace", number=number).id for number in (0, 15, 16, 25)}
     for number in range(35):
@@ -37,7 +37,7 @@ def test_a_search_goes_on_by_itself_to_its_end(page: Page, monkeypatch: pytest.M
 
 
 @pytest.mark.django_db(transaction=True)
-def test_all_columns_are_seen_at_1280_pixels(page: Page) -> None:
+def test_all_columns_fit_into_1280_pixels(page: Page) -> None:
     for number in range(3):
         enqueue(number=number, text="a text that is too long for its column " * 3)
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databas
 
 @pytest.fixture
 def scene(redis: RedisServer, settings: Any) -> Any:
-    """A shop with a workflow in the middle."""
+    """Sample data with a running workflow."""
     with registered_tasks(taskq):
         yield Scene(redis, settings)
 
@@ -29,7 +29,7 @@ def steps_of(page: Page, region: str = "Steps") -> Locator:
 
 
 @pytest.mark.nightly
-def test_from_the_list_to_a_step_its_members_and_a_task(page: Page, scene: Scene) -> None:
+def test_the_list_links_to_steps_members_and_tasks(page: Page, scene: Scene) -> None:
     workflow = scene.workflow
     page.goto("/admin/")
     page.get_by_role("link", name="Workflows", exact=True).click()
@@ -70,7 +70,7 @@ def test_the_graph_has_boxes_lines_and_colours_and_needs_no_inline_style(page: P
 
 
 @pytest.mark.nightly
-def test_the_page_refreshes_and_keeps_the_place_of_what_is_scrolled(site: Site, scene: Scene) -> None:
+def test_the_page_refreshes_and_keeps_scroll_positions(site: Site, scene: Scene) -> None:
     page = site.operator(viewport=NARROW).new_page()
     stop_time(page)
     page.goto(workflow_page(scene.workflow))
@@ -107,7 +107,7 @@ def test_a_workflow_is_cancelled_once_confirmed(page: Page, scene: Scene) -> Non
 
 
 @pytest.mark.nightly
-def test_what_failed_is_run_again(page: Page, redis: RedisServer, inspector: Inspector) -> None:
+def test_failed_steps_are_retried(page: Page, redis: RedisServer, inspector: Inspector) -> None:
     workflow = (taskq.remote("first").si() | taskq.remote("second").si()).delay()
     (task,) = inspector.tasks("default", TaskState.PENDING).tasks
     inspector.archive_task(task.queue, task.id)

@@ -1,4 +1,4 @@
-"""Addresses of every page there is, of which what holds for all pages is tried. A page without one fails a test."""
+"""Addresses of all pages, for tests that visit every page. A test fails if a page has no address here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from tests.browser.scene import Scene
 
 
 def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
-    """Return addresses by the path of a page, "" for the home page, with what the scene has behind them."""
+    """Return the addresses of each page, by its path ("" for the home page), with ids of the sample data."""
     return {
         "": ["./", "./?sort=-size&days=30"],
         "queue": [
@@ -35,7 +35,7 @@ def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
 
 
 def questions(scene: Scene) -> Sequence[str]:
-    """Return addresses of what is asked before something is done."""
+    """Return the addresses of confirmation pages."""
     failing = f"retry/mail/{scene.failing.id}"
     return [
         "queue-delete?queue=mail",
@@ -49,4 +49,4 @@ def questions(scene: Scene) -> Sequence[str]:
 
 
 ODD = ("nowhere", "queue?name=none", "queue?name=mail&state=none")
-"""Addresses of what is not there, or not usable."""
+"""Addresses of missing things and of invalid requests."""

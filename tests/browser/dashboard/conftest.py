@@ -1,4 +1,4 @@
-"""The dashboard on a server in this process, over a Redis of the tests, and people who look at it."""
+"""Fixtures: the web dashboard on a server in this process with a separate Redis, and its users."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +12,7 @@ from taskq_core.inspector import Inspector
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.pages import queues, task_actions
 from tests.browser.conftest import OpenBrowser
-from tests.browser.dashboard.people import Site, app_of, serving, tried_by
+from tests.browser.dashboard.people import Site, app_of, declared_actions, serving
 from tests.browser.scene import Scene, registered_tasks
 from tests.browser.visiting import Visitor
 from tests.redis_server import RedisServer
@@ -20,7 +20,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture(autouse=True, scope="module")
 def _enqueueing_beside_playwright() -> Iterator[None]:
-    """Let tasks be enqueued in this thread, which counts as one with an event loop because of Playwright."""
+    """Allow blocking enqueues in this thread, although Playwright runs an event loop in it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(taskq_core.warnings, "_warned_of_blocking", True)
         yield
@@ -28,14 +28,14 @@ def _enqueueing_beside_playwright() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an action do all there is to do, however long that takes on this machine."""
+    """Remove the time limit of actions, because the machine may be slow."""
     for module in (queues, task_actions):
         monkeypatch.setattr(module, "time_left", partial(time_left, 60.0))
 
 
 @pytest.fixture
 def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
-    """A queue application on an empty Redis, with the tasks of a shop."""
+    """A queue application with an empty Redis and the tasks of the shop."""
     taskq = TaskQ(redis_server.unix_url, queues={"default": 3, "low": 1}, enqueue_timeout=30)
     with registered_tasks(taskq):
         yield taskq
@@ -44,13 +44,13 @@ def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
 
 @pytest.fixture
 def inspector(taskq: TaskQ) -> Inspector:
-    """Looks at what is in Redis."""
+    """An inspector of the Redis."""
     return Inspector(taskq)
 
 
 @pytest.fixture
 def scene(taskq: TaskQ, redis_server: RedisServer) -> Scene:
-    """A shop in the middle of its day."""
+    """Sample data of a web shop."""
     scene = Scene(redis_server, taskq)
     scene.build()
     return scene
@@ -66,13 +66,13 @@ def site(taskq: TaskQ, open_browser: OpenBrowser, request: pytest.FixtureRequest
         yield site
         for visitor in site.visitors:
             visitor.context.close()
-    missing = set(tried_by(request.function)) - set(posts)
-    assert not missing, f"the test says that it does {sorted(missing)}, and does not"
+    missing = set(declared_actions(request.function)) - set(posts)
+    assert not missing, f"the test declares the actions {sorted(missing)}, but did not do them"
 
 
 @pytest.fixture
 def operator(site: Site) -> Visitor:
-    """Somebody who may do everything."""
+    """The browser of a user with all permissions."""
     return site.operator()
 
 

@@ -1,4 +1,4 @@
-"""Who looks at the dashboard, and where its pages are."""
+"""Users and addresses of the web dashboard, and helpers for its pages."""
 
 import socket
 import threading
@@ -24,7 +24,7 @@ OFTEN = "theme=system&interval=2&rows=20"
 
 
 def by_header(request: Request) -> User | None:
-    """The header `x-user` holds a name and a role."""
+    """Return the user in the header `x-user`, which has a name and a role."""
     name, _, role = request.headers.get("x-user", "").partition(":")
     return User(name, Role(role)) if name else None
 
@@ -36,7 +36,7 @@ class Site:
     Attributes:
         origin: Scheme, host and port.
         home: Address of the home page, with a slash at its end.
-        posts: Actions that were done: their paths, in order.
+        posts: Paths of the actions that were done, in order.
     """
 
     origin: str
@@ -63,13 +63,13 @@ class Site:
         return visitor
 
     def at(self, address: str) -> str:
-        """Return where a page is."""
+        """Return the address of a page."""
         return self.home + address.removeprefix("./")
 
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve an app in a thread; yields its origin."""
+    """Serve an app in a thread, and yield its origin."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -77,19 +77,19 @@ def serving(app: ASGIApp) -> Iterator[str]:
         try:
             while not server.started:
                 assert thread.is_alive()
-                time.sleep(0.01)  # between two looks
+                time.sleep(0.01)  # before the next check
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
 
 
-class Noting:
-    """Notes which actions are done.
+class ActionRecorder:
+    """ASGI middleware that records which actions were done.
 
     Args:
         app: The app.
-        posts: Where they are noted.
+        posts: List to which the paths of the actions are appended.
     """
 
     def __init__(self, app: ASGIApp, posts: list[str]) -> None:
@@ -98,20 +98,20 @@ class Noting:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
 
-        async def noting(message: Any) -> None:
+        async def record(message: Any) -> None:
             is_done = message["type"] == "http.response.start" and message["status"] == 303
             if is_done and scope["method"] == "POST":
                 self._posts.append(scope["path"].rpartition("/")[2])
             await send(message)
 
-        await self._app(scope, receive, noting if scope["type"] == "http" else send)
+        await self._app(scope, receive, record if scope["type"] == "http" else send)
 
 
 def app_of(taskq: TaskQ, posts: list[str], *, mount: str = "", **options: Any) -> ASGIApp:
     """Return an app with the dashboard mounted in it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq), openapi_url=None)
     app.mount(mount or "/", taskq_dashboard(taskq, **{"login": by_header, "failed_logins": None, **options}))
-    return Noting(app, posts)
+    return ActionRecorder(app, posts)
 
 
 # --- pages and actions ------------------------------------------------------------------------------------------------
@@ -123,32 +123,32 @@ def rows(page: Page, table: str = "table") -> Locator:
 
 
 def row(page: Page, text: str, table: str = "table") -> Locator:
-    """Return the row of a table that has this text."""
+    """Return the row of a table that contains this text."""
     return rows(page, table).filter(has_text=text)
 
 
 def confirm(page: Page, button: str) -> None:
-    """Press the button of the question that is asked in a dialog."""
+    """Press a button of the confirmation dialog."""
     page.get_by_role("dialog").get_by_role("button", name=button, exact=True).click()
 
 
-def expect_told(page: Page, text: str) -> None:
-    """Wait until the page says once what was done, and can do all that a page does by its script."""
+def expect_message(page: Page, text: str) -> None:
+    """Wait until the page shows this message and its scripts are loaded."""
     expect(page.locator("p.notice[role=status]")).to_contain_text(text)
     page.wait_for_load_state()
 
 
-def tries(*paths: str) -> Any:
-    """Say which actions a test does in the browser; it fails if it does not."""
+def does_actions(*paths: str) -> Any:
+    """Declare which actions a test does in the browser. The test fails if it does not do them."""
 
     def mark(test: Any) -> Any:
-        test.tries = paths
+        test.actions = paths
         return test
 
     return mark
 
 
-def tried_by(test: Any) -> Sequence[str]:
-    """Return which actions a test does."""
-    found: Sequence[str] = getattr(test, "tries", ())
+def declared_actions(test: Any) -> Sequence[str]:
+    """Return the actions that a test declares with `does_actions`."""
+    found: Sequence[str] = getattr(test, "actions", ())
     return found

@@ -1,7 +1,7 @@
-"""Takes the pictures of the web dashboard that the docs show. `make screenshots` runs it.
+"""Take the screenshots of the web dashboard for the docs. `make screenshots` runs this module.
 
-It is a test that is run only where it is named. There is a picture of each page, of the first of its addresses, in the
-light and in the dark, and of some more; of a queue also in Chinese.
+Its tests run only if the file is named. They take each page at its first address in light and dark mode, some more
+pages, and the page of a queue also in Chinese.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What holds for every page: it fits a narrow screen, is usable for everybody, and is gone through by keyboard."""
+"""Test that every page fits a narrow screen, is accessible, and is usable with the keyboard."""
 
 import ast
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
 from tests.browser.dashboard.addresses import ODD, addresses, questions
-from tests.browser.dashboard.people import Site, expect_told, row, tries
+from tests.browser.dashboard.people import Site, does_actions, expect_message, row
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, width_beyond
 
@@ -23,7 +23,7 @@ LONG = "a-name-without-a-place-to-break-" * 5
 
 @pytest.fixture
 def paths(scene: Scene, site: Site) -> Sequence[str]:
-    """The addresses of all pages there are, with a full scene behind them, and a queue and task with long names."""
+    """The addresses of all pages, with sample data for each, and a queue and a task with long names."""
     long = scene.enqueue(LONG, LONG, 5, **{LONG: LONG})
     scene.put(long, "retry", scene.now_s + 60, 10, 1, LONG)
     found = [each for page in addresses(scene).values() for each in page]
@@ -33,22 +33,26 @@ def paths(scene: Scene, site: Site) -> Sequence[str]:
 
 
 @pytest.mark.nightly
-def test_every_page_is_tried(scene: Scene) -> None:
+def test_every_page_has_an_address_for_the_tests(scene: Scene) -> None:
     assert set(addresses(scene)) == {page.path for page in PAGES.values()}
     assert {each.partition("?")[0] for each in questions(scene)} == {each.path for each in ACTIONS.values() if each.ask}
 
 
 @pytest.mark.nightly
-def test_every_action_is_tried() -> None:
-    """By a test that says so with `tries`, and that fails if the action is not done."""
-    tried = set()
+def test_every_action_has_a_browser_test() -> None:
+    """The tests declare their actions with `does_actions`, and fail if they do not do them."""
+    tested = set()
     for file in Path(__file__).parent.glob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 for each in node.decorator_list:
-                    if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "tries":
-                        tried |= {word.value for word in each.args if isinstance(word, ast.Constant)}
-    assert tried == {action.path for action in ACTIONS.values()}
+                    if (
+                        isinstance(each, ast.Call)
+                        and isinstance(each.func, ast.Name)
+                        and each.func.id == "does_actions"
+                    ):
+                        tested |= {word.value for word in each.args if isinstance(word, ast.Constant)}
+    assert tested == {action.path for action in ACTIONS.values()}
 
 
 @pytest.mark.timeout(600)  # dozens of pages
@@ -73,9 +77,9 @@ def test_it_fits_a_narrow_screen(site: Site, scene: Scene, paths: Sequence[str])
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_nothing_keeps_people_from_using_it(site: Site, paths: Sequence[str]) -> None:
-    """In the dark only colours are others, so only they are looked at again."""
-    visitor = site.operator(reduced_motion="reduce")  # colours change at once
+def test_pages_are_accessible(site: Site, paths: Sequence[str]) -> None:
+    """Dark mode only changes colors, so only rules about colors are checked again."""
+    visitor = site.operator(reduced_motion="reduce")  # colors change without an animation
     visitor.expect_trouble("40[04]")
     page = visitor.new_page()
 
@@ -93,7 +97,7 @@ def test_nothing_keeps_people_from_using_it(site: Site, paths: Sequence[str]) ->
 
 
 @pytest.mark.nightly
-def test_what_keeps_people_from_using_a_page_is_noticed(site: Site, scene: Scene) -> None:
+def test_an_inaccessible_page_is_detected(site: Site, scene: Scene) -> None:
     page = site.operator().new_page()
     page.goto(site.home)
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<main><input><img></main>')")
@@ -101,7 +105,7 @@ def test_what_keeps_people_from_using_a_page_is_noticed(site: Site, scene: Scene
 
 
 def grave(page: Page, *rules: str) -> list[str]:
-    """Return what axe-core finds that is serious or critical, by all its rules or only by some."""
+    """Return the serious and critical findings of axe-core, with all or some of its rules."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE)
     only = {"runOnly": list(rules)} if rules else {}
@@ -114,8 +118,8 @@ def grave(page: Page, *rules: str) -> list[str]:
     ]
 
 
-@tries("queue-pause", "queue-delete")
-def test_it_is_used_with_the_keyboard_alone(site: Site, scene: Scene) -> None:
+@does_actions("queue-pause", "queue-delete")
+def test_pages_are_usable_with_the_keyboard_alone(site: Site, scene: Scene) -> None:
     scene.redis.client.sadd("asynq:queues", "empty")
     page = site.operator().new_page()
     page.goto(site.home)
@@ -130,14 +134,14 @@ def test_it_is_used_with_the_keyboard_alone(site: Site, scene: Scene) -> None:
             if focus["text"] == name:
                 assert focus["outline"] != "none", f"{name} does not show that it has the focus"
                 return
-        raise AssertionError(f"the keyboard does not get to {name}")
+        raise AssertionError(f"the keyboard does not reach {name}")
 
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     tab_to("Pause mail")
     page.keyboard.press("Enter")
-    expect_told(page, "“mail” is paused")
+    expect_message(page, "“mail” is paused")
     tab_to("Delete empty")
     page.keyboard.press("Space")
     expect(page.get_by_role("dialog")).to_contain_text("Delete the queue “empty”")
@@ -148,5 +152,5 @@ def test_it_is_used_with_the_keyboard_alone(site: Site, scene: Scene) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
     tab_to("Delete")
     page.keyboard.press("Enter")
-    expect_told(page, "“empty” was deleted")
+    expect_message(page, "“empty” was deleted")
     expect(row(page, "empty")).to_have_count(0)

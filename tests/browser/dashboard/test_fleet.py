@@ -1,4 +1,4 @@
-"""Workers, schedules, charts, task types and the store, in a browser."""
+"""Test the pages about workers, schedules, charts, task types and Redis in a real browser."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
-from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
+from tests.browser.dashboard.people import Site, confirm, does_actions, expect_message, row, rows
 from tests.browser.dashboard.test_hostile import hostile, visible
 from tests.browser.scene import Scene
 from tests.browser.visiting import same_document
@@ -39,14 +39,14 @@ def test_charts_are_drawn_in_the_page(site: Site, page: Page, scene: Scene) -> N
         drawn: Any = lines(page, key).first.evaluate("line => line.getBBox().width")
         colour = lines(page, key).first.evaluate("line => getComputedStyle(line).stroke")
         assert box["width"] > 200
-        assert drawn > 800, "the line goes over most of the drawing"
+        assert drawn > 800, "the line covers most of the chart"
         assert colour != "none"
     different = {line.evaluate("line => getComputedStyle(line).stroke") for line in lines(page, "size").all()}
     assert len(different) == 4
 
 
 @pytest.mark.nightly
-def test_time_and_queues_are_chosen_and_stand_in_the_address(site: Site, page: Page, scene: Scene) -> None:
+def test_time_and_queues_are_selected_and_kept_in_the_address(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("metrics"))
     page.get_by_role("link", name="6h", exact=True).click()
     expect(page).to_have_url(re.compile(r"duration=6h"))
@@ -70,7 +70,7 @@ def test_time_and_queues_are_chosen_and_stand_in_the_address(site: Site, page: P
 
 
 @pytest.mark.nightly
-def test_charts_tell_in_words_and_tables_what_they_show(site: Site, page: Page, scene: Scene) -> None:
+def test_charts_have_descriptions_and_tables(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("metrics?queue=mail"))
 
     expect(page.get_by_role("img", name=re.compile(r"^Queue size: highest \d"))).to_be_visible()
@@ -80,7 +80,7 @@ def test_charts_tell_in_words_and_tables_what_they_show(site: Site, page: Page, 
 
 
 @pytest.mark.nightly
-def test_charts_go_on_by_themselves(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_charts_update_automatically(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
     past = Past(redis_server)
     taskq.remote("note").delay()
     page.goto(site.at("metrics"))
@@ -94,7 +94,9 @@ def test_charts_go_on_by_themselves(site: Site, page: Page, taskq: TaskQ, redis_
 
 
 @pytest.mark.nightly
-def test_workers_fold_out_and_stay_so(site: Site, page: Page, scene: Scene, redis_server: RedisServer) -> None:
+def test_details_of_workers_are_expanded_and_stay_expanded(
+    site: Site, page: Page, scene: Scene, redis_server: RedisServer
+) -> None:
     page.goto(site.at("workers"))
     first = page.locator("#workers tr.runs").first
     first.locator("summary").click()
@@ -117,60 +119,60 @@ def test_workers_are_sorted_by_a_click(site: Site, page: Page, scene: Scene) -> 
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
-@tries("schedule-run")
+@does_actions("schedule-run")
 def test_a_schedule_is_run_now(site: Site, page: Page, scene: Scene, inspector: Inspector) -> None:
     before = inspector.count("reports", TaskState.PENDING)
     page.goto(site.at("schedules"))
     page.get_by_role("button", name="Run now nightly").click()
     expect(page.get_by_role("dialog")).to_contain_text("Enqueue “reports:sales” now")
     confirm(page, "Run now")
-    expect_told(page, "was enqueued to “reports”")
+    expect_message(page, "was enqueued to “reports”")
     assert inspector.count("reports", TaskState.PENDING) == before + 1
 
 
-@tries("schedule-pause", "schedule-resume", "schedule-add", "schedule-remove")
+@does_actions("schedule-pause", "schedule-resume", "schedule-add", "schedule-remove")
 def test_a_schedule_is_paused_resumed_added_and_removed(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("schedules"))
     page.get_by_role("button", name="Pause nightly").click()
-    expect_told(page, "Schedule “nightly” is paused.")
+    expect_message(page, "Schedule “nightly” is paused.")
     page.get_by_role("button", name="Resume nightly").click()
-    expect_told(page, "Schedule “nightly” is resumed.")
+    expect_message(page, "Schedule “nightly” is resumed.")
     page.get_by_role("button", name="Add schedule").click()
     dialog = page.get_by_role("dialog")
     given = {"Id of": "sales", "Task": "reports:sales", "When": "@daily", "Arguments": '{"day": "today"}'}
     for label, value in given.items():
         dialog.get_by_label(label).fill(value)
     confirm(page, "Add schedule")
-    expect_told(page, "Schedule “sales” was added.")
+    expect_message(page, "Schedule “sales” was added.")
     page.get_by_role("link", name="sales", exact=True).click()
     page.get_by_role("button", name="Remove sales").click()
     confirm(page, "Remove")
-    expect_told(page, "Schedule “sales” was removed.")
+    expect_message(page, "Schedule “sales” was removed.")
 
 
-@tries("worker-quiet", "worker-resume", "worker-scale", "worker-stop")
-def test_workers_are_asked(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+@does_actions("worker-quiet", "worker-resume", "worker-scale", "worker-stop")
+def test_workers_receive_control_requests(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
     past = Past(redis_server)
     past.worker("box", 7, {"default": 1})
     past.worker("box", 8, {"default": 1}, status="stopped")
     subscription = taskq.runtime.runner.subscribe("taskq:control")
     page.goto(site.at("workers"))
     page.get_by_role("button", name=re.compile("^Quiet")).first.click()
-    expect_told(page, "The worker received the request.")
+    expect_message(page, "The worker received the request.")
     page.get_by_role("button", name=re.compile("^Scale")).first.click()
     page.get_by_role("dialog").get_by_label("Tasks at a time").fill("3")
     confirm(page, "Scale")
-    expect_told(page, "The worker received the request.")
+    expect_message(page, "The worker received the request.")
     page.get_by_role("button", name=re.compile("^Stop")).first.click()
     confirm(page, "Stop")
-    expect_told(page, "The worker received the request.")
+    expect_message(page, "The worker received the request.")
     page.get_by_role("button", name=re.compile("^Resume")).first.click()
-    expect_told(page, "The worker received the request.")
+    expect_message(page, "The worker received the request.")
     subscription.close()
 
 
 @pytest.mark.nightly
-def test_a_schedule_tells_what_it_enqueued(site: Site, page: Page, scene: Scene) -> None:
+def test_a_schedule_lists_the_tasks_that_it_enqueued(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("schedules"))
     page.get_by_role("link", name="nightly", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("nightly")
@@ -191,7 +193,7 @@ def test_viewers_run_no_schedule_and_see_no_payload(site: Site, scene: Scene) ->
 
 
 @pytest.mark.nightly
-def test_types_tell_of_runs(site: Site, page: Page, scene: Scene) -> None:
+def test_task_types_show_their_runs(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("types"))
     expect(rows(page, "#runs").first).to_contain_text("mail:receipt")
     page.get_by_role("link", name="95 %").click()
@@ -202,7 +204,7 @@ def test_types_tell_of_runs(site: Site, page: Page, scene: Scene) -> None:
 
 
 @pytest.mark.nightly
-def test_the_store_tells_of_itself(site: Site, page: Page, scene: Scene) -> None:
+def test_the_page_about_redis(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("redis"))
     expect(page.locator("dl.facts")).to_contain_text("Memory used")
     page.get_by_text("INFO", exact=True).click()
@@ -213,11 +215,11 @@ def test_the_store_tells_of_itself(site: Site, page: Page, scene: Scene) -> None
 
 
 @pytest.mark.nightly
-@tries("schedule-run")
-def test_whatever_workers_and_schedulers_write_is_shown_as_text(
+@does_actions("schedule-run")
+def test_data_from_workers_and_schedulers_is_shown_as_text(
     site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
 ) -> None:
-    """Each field is read on a page, so that it was there; that no script ran is checked at the end."""
+    """Each field is on a page. `Visitor.check` fails at the end if a script ran."""
     past = Past(redis_server)
     queue = hostile("queue")
     past.worker(
@@ -254,7 +256,7 @@ def test_whatever_workers_and_schedulers_write_is_shown_as_text(
     page.get_by_role("button", name="Run now").click()
     expect(page.get_by_role("dialog")).to_contain_text("type</script>")
     confirm(page, "Run now")
-    expect_told(page, "was enqueued")
+    expect_message(page, "was enqueued")
     site.visitors[0].expect_trouble("40[04]")
     for path in ("schedule", "schedule-run"):
         page.goto(site.at(f"{path}?{urlencode({'id': hostile('none')})}"))

@@ -1,6 +1,7 @@
-"""Whatever a producer or a worker can put into Redis is shown as text: no script of it runs, on no page.
+"""Test that pages show all data from producers and workers as text, and run no script in it.
 
-That none runs is checked at the end of each test of a browser, and that it was there at all in each of these.
+Each test checks that the hostile text is on the page. At the end of every browser test, `Visitor.check` fails if a
+script ran.
 """
 
 import json
@@ -15,7 +16,7 @@ from playwright.sync_api import Page, expect
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.workflow import chain, group
-from tests.browser.dashboard.people import Site, expect_told, tries
+from tests.browser.dashboard.people import Site, does_actions, expect_message
 from tests.browser.visiting import SCRIPT
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.redis
 
 
 def hostile(field: str) -> str:
-    """Return what gets out of text, of an attribute and of a script, where it is not escaped."""
+    """Return a text that runs a script if it is not escaped in text, in an attribute or in a script."""
     call = f"{SCRIPT}('{field}')"
     return (
         f'{field}</script></pre></textarea></title><script>{call}</script><img src=x onerror="{call}">'
@@ -49,10 +50,8 @@ def task(taskq: TaskQ) -> Any:
 
 
 @pytest.mark.nightly
-@tries("queue-pause")
-def test_on_pages_of_queues_and_in_what_is_said_of_them(
-    site: Site, page: Page, redis_server: RedisServer, task: Any
-) -> None:
+@does_actions("queue-pause")
+def test_on_pages_of_queues_and_in_messages(site: Site, page: Page, redis_server: RedisServer, task: Any) -> None:
     redis_server.client.sadd("asynq:queues", hostile("damaged"))
     redis_server.client.set(f"asynq:{{{hostile('damaged')}}}:retry", "no sorted set")
 
@@ -63,15 +62,15 @@ def test_on_pages_of_queues_and_in_what_is_said_of_them(
     expect(page.get_by_role("heading", level=1)).to_contain_text("queue</script>")
     expect(page.locator("#types")).to_contain_text("name</script>")
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect_told(page, "queue</script>")
+    expect_message(page, "queue</script>")
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text("queue</script>")
     page.goto(site.at(f"queue?{urlencode({'name': hostile('damaged')})}"))
     visible(page, "damaged")
 
 
-@tries("tasks-act", "task-payload")
-def test_on_pages_of_tasks_and_in_what_is_said_of_them(
+@does_actions("tasks-act", "task-payload")
+def test_on_pages_of_tasks_and_in_messages(
     site: Site, page: Page, redis_server: RedisServer, inspector: Inspector, task: Any
 ) -> None:
     queue, task_id = hostile("queue"), hostile("id")
@@ -100,19 +99,17 @@ def test_on_pages_of_tasks_and_in_what_is_said_of_them(
     expect(page.get_by_label("Payload", exact=True)).to_have_value(re.compile("payload</script>"))
     page.get_by_label("Payload", exact=True).fill(f'{{"a": "{hostile("typed").replace(chr(34), "")}"}}')
     page.get_by_role("button", name="Save").click()
-    expect_told(page, "The payload was changed.")
+    expect_message(page, "The payload was changed.")
     visible(page, "typed")
     page.get_by_role("button", name="Run now", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Run now").click()
-    expect_told(page, "1 task runs now.")
+    expect_message(page, "1 task runs now.")
 
 
 @pytest.mark.nightly
-@tries("workflow-cancel")
-def test_on_pages_of_workflows_and_in_what_is_said_of_them(
-    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
-) -> None:
-    """Names of workflows and steps are plain where we write them; who reaches Redis can write others."""
+@does_actions("workflow-cancel")
+def test_on_pages_of_workflows_and_in_messages(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+    """Taskq allows only plain names of workflows and steps, but others may write to Redis as well."""
     members = group([taskq.remote("b").si() for _ in range(2)])
     workflow = chain(taskq.remote("a").s(), members).named("plain").delay()
     key = taskq.runtime.keys.queue("default").workflow(workflow.id)
@@ -155,13 +152,11 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(
     page.get_by_role("button", name="Cancel the workflow").click()
     expect(page.get_by_role("dialog")).to_contain_text("name</script>")
     page.get_by_role("dialog").get_by_role("button", name="Cancel the workflow").click()
-    expect_told(page, "name</script>")
+    expect_message(page, "name</script>")
 
 
 @pytest.mark.nightly
-def test_a_task_may_say_anything_of_its_workflow(
-    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
-) -> None:
+def test_a_task_with_hostile_workflow_fields(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
     task = taskq.remote("note").delay()
     headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
     put(redis_server, task, "pending", headers=headers)
@@ -173,7 +168,7 @@ def test_a_task_may_say_anything_of_its_workflow(
 
 
 @pytest.mark.nightly
-def test_in_groups_and_what_cannot_be_read(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_in_groups_and_unreadable_tasks(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
     taskq.remote("note", aggregate=hostile("group"), task_id="1").delay()
     page.goto(site.at("queue?name=default&state=aggregating"))
     visible(page, "group")
@@ -186,7 +181,7 @@ def test_in_groups_and_what_cannot_be_read(site: Site, page: Page, taskq: TaskQ,
 
 
 def put_failed(redis: RedisServer, task: Any, error: str, traceback: str) -> None:
-    """Put a task into the archive, with an attempt that failed."""
+    """Store an archived task with a failed attempt."""
     put(redis, task, "archived", score=1_700_000_000, error_msg=error, last_failed_at=1_700_000_000)
     note = {"attempt": 1, "worker": "w", "started": 1, "ended": 2, "error": error, "traceback": traceback}
     redis.client.hset(f"asynq:{{{task.queue}}}:t:{task.id}", "taskq_attempts", json.dumps(note))
@@ -205,7 +200,7 @@ def test_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:
 
 
 @pytest.mark.nightly
-def test_in_what_is_kept_up_to_date(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_in_live_updates(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     page.goto(site.home)
     taskq.remote(hostile("name"), queue=hostile("queue")).delay()
     visible(page, "queue")
@@ -214,7 +209,7 @@ def test_in_what_is_kept_up_to_date(site: Site, page: Page, taskq: TaskQ, inspec
 
 
 @pytest.mark.nightly
-def test_in_the_name_of_whoever_looks(site: Site, task: Any) -> None:
+def test_in_the_name_of_the_user(site: Site, task: Any) -> None:
     page = site.operator(hostile("who").replace(":", "")).new_page()
     page.goto(site.home)
     expect(page.locator(".who")).to_contain_text("who</script>")

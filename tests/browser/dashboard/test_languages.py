@@ -1,11 +1,11 @@
-"""Somebody whose browser is set to Chinese is shown Chinese, by scripts and streams as well."""
+"""Test that a browser with the language Chinese gets Chinese texts, also from scripts and live updates."""
 
 import pytest
 from playwright.sync_api import expect
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
-from tests.browser.dashboard.people import Site, tries
+from tests.browser.dashboard.people import Site, does_actions
 from tests.browser.dashboard.test_every_page import grave
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document, width_beyond
@@ -13,7 +13,7 @@ from tests.browser.visiting import NARROW, same_document, width_beyond
 pytestmark = [pytest.mark.redis, pytest.mark.nightly]
 
 
-@tries("queue-pause", "queue-delete", "settings-save")
+@does_actions("queue-pause", "queue-delete", "settings-save")
 def test_the_dashboard_is_used_in_chinese(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page = site.operator(locale="zh-CN").new_page()
@@ -50,7 +50,7 @@ def test_the_dashboard_is_used_in_chinese(site: Site, taskq: TaskQ, inspector: I
     expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
 
 
-def test_chinese_fits_a_narrow_screen_and_is_usable_for_everybody(site: Site, scene: Scene) -> None:
+def test_chinese_pages_fit_a_narrow_screen_and_are_accessible(site: Site, scene: Scene) -> None:
     page = site.operator(viewport=NARROW, locale="zh-CN").new_page()
     for path in ("./", "queue?name=mail&state=retry", "tasks", "workers", "metrics", "settings"):
         page.goto(site.at(path))

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.redis
 
 
 def mark(locator: Locator) -> None:
-    """Mark an element, so that another in its place is noticed."""
+    """Mark an element, so that a test notices its replacement."""
     locator.evaluate("element => { element.taskqMark = true }")
 
 
 def is_stream(request: Request) -> bool:
-    """Return whether it asks for the events of a page."""
+    """Return whether a request is for the event stream of a page."""
     return "event-stream" in request.headers.get("accept", "")
 
 
@@ -32,7 +32,7 @@ def is_marked(locator: Locator) -> bool:
     return bool(locator.evaluate("element => element.taskqMark === true"))
 
 
-def test_a_page_changes_without_being_loaded_anew(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_a_page_changes_without_a_reload(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.home)
     page.get_by_text("As a table").click()
@@ -50,14 +50,14 @@ def test_a_page_changes_without_being_loaded_anew(site: Site, page: Page, taskq:
 
 
 @pytest.mark.nightly
-def test_an_action_is_done_from_a_page_that_was_renewed(site: Site, page: Page, taskq: TaskQ) -> None:
+def test_an_action_works_after_a_live_update(site: Site, page: Page, taskq: TaskQ) -> None:
     page.goto(site.home)
     taskq.remote("note").delay()
     page.get_by_role("button", name="Pause default").click()
     expect(page.locator("p.notice")).to_contain_text("is paused")
 
 
-def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_nothing_changes_while_the_user_interacts(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.add_init_script(
         "window.EventSource = class extends EventSource {"
@@ -74,8 +74,8 @@ def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: Tas
 
 
 @pytest.mark.nightly
-def test_what_was_chosen_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
-    """This holds even if the field loses focus, for example on the way to the button."""
+def test_a_selection_stays_until_the_form_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    """This is so even if the field loses focus, for example on the way to the button."""
     taskq.remote("note").delay()
     taskq.remote("note").using(queue="low").delay()
     page.goto(site.at("queue?name=default"))
@@ -88,7 +88,7 @@ def test_what_was_chosen_stays_until_it_is_sent(site: Site, page: Page, taskq: T
 
 
 @pytest.mark.nightly
-def test_what_was_written_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_typed_text_stays_until_the_form_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.at("queue?name=default&state=aggregating"))
     group = page.get_by_label("Group")
@@ -110,7 +110,7 @@ def test_live_updates_are_paused_and_resumed(site: Site, page: Page, taskq: Task
 
 
 @pytest.mark.nightly
-def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq: TaskQ) -> None:
+def test_a_tab_in_the_background_sends_no_requests(site: Site, page: Page, taskq: TaskQ) -> None:
     with page.expect_request(is_stream) as asked:
         page.goto(site.home)
     stream = asked.value
@@ -129,39 +129,39 @@ def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq:
 
 
 @pytest.mark.nightly
-def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
+def test_a_reconnected_stream_shows_no_error(
     site: Site, page: Page, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dashboard_site, "STREAM_S", 0.0)
     stop_time(page)
     page.add_init_script(
-        "window.said = []; addEventListener('DOMContentLoaded', () => { const notice ="
-        " document.getElementById('live-notice'); new MutationObserver(() => said.push(notice.textContent))"
+        "window.notices = []; addEventListener('DOMContentLoaded', () => { const notice ="
+        " document.getElementById('live-notice'); new MutationObserver(() => notices.push(notice.textContent))"
         ".observe(notice, {childList: true}) })"
     )
     with page.expect_event("requestfinished", is_stream):
         page.goto(site.home)
-    with page.expect_event("requestfinished", is_stream):  # of the next one
+    with page.expect_event("requestfinished", is_stream):  # of the next stream
         pass
-    assert page.evaluate("said") == []
+    assert page.evaluate("notices") == []
 
     monkeypatch.setattr(dashboard_site, "STREAM_S", 3600.0)
     for queue in ("default", "low"):  # a stream that ended at once would report at most one queue
         taskq.remote("note").using(queue=queue).delay()
         expect(row(page, queue, "#queues")).to_be_visible()
     page.clock.run_for(10_000)
-    assert page.evaluate("said") == [], "it came back in time"
+    assert page.evaluate("notices") == [], "the stream reconnected in time"
 
 
 @pytest.mark.nightly
-def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: OpenBrowser) -> None:
+def test_a_server_that_stays_unavailable_is_reported(taskq: TaskQ, open_browser: OpenBrowser) -> None:
     with serving(app_of(TaskQ(taskq.settings.url, enqueue_timeout=30), [])) as origin:
         visitor = Site(origin, "/", [], open_browser).operator()
         visitor.expect_trouble("Failed to load resource")
         page = visitor.new_page()
         stop_time(page)
         page.goto("/")
-    with page.expect_event("requestfailed", is_stream):  # when it tries again
+    with page.expect_event("requestfailed", is_stream):  # at the next attempt
         pass
     expect(page.locator("#live-notice")).to_be_empty()
     page.clock.run_for(5_000)
@@ -169,7 +169,7 @@ def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: Op
 
 
 @pytest.mark.nightly
-def test_a_queue_that_is_gone_is_said(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_a_deleted_queue_is_reported(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.at("queue?name=default"))
     inspector.delete_all("default", TaskState.PENDING)
@@ -180,7 +180,7 @@ def test_a_queue_that_is_gone_is_said(site: Site, page: Page, taskq: TaskQ, insp
 class TestRedisAway:
     @pytest.fixture
     def redis(self) -> Iterator[RedisServer]:
-        """A Redis of the test's own, which keeps what it has over a restart."""
+        """A separate Redis for each test, which keeps its data over a restart."""
         with RedisServer(appendonly=True) as server:
             yield server
 
@@ -193,7 +193,7 @@ class TestRedisAway:
             yield visitor
             visitor.context.close()
 
-    def test_a_page_that_is_open_says_so_and_goes_on(self, visitor: Visitor, redis: RedisServer) -> None:
+    def test_an_open_page_shows_the_error_and_recovers(self, visitor: Visitor, redis: RedisServer) -> None:
         page = visitor.new_page()
         page.goto("/")
         expect(row(page, "default", "#queues")).to_contain_text("no worker")
@@ -207,7 +207,7 @@ class TestRedisAway:
             expect(page.locator("#live-notice")).to_be_empty()
 
     @pytest.mark.nightly
-    def test_a_page_that_cannot_be_shown_comes_by_itself(self, visitor: Visitor, redis: RedisServer) -> None:
+    def test_an_error_page_is_replaced_when_redis_is_back(self, visitor: Visitor, redis: RedisServer) -> None:
         redis.kill()
         page = visitor.new_page()
         page.goto("/queue?name=default")
@@ -217,7 +217,7 @@ class TestRedisAway:
         expect(page).to_have_title("default · taskq")
 
     @pytest.mark.nightly
-    def test_an_action_that_was_not_done_is_told(self, visitor: Visitor, redis: RedisServer) -> None:
+    def test_a_failed_action_is_reported(self, visitor: Visitor, redis: RedisServer) -> None:
         page = visitor.new_page()
         page.goto("/")
         expect(row(page, "default", "#queues")).to_contain_text("no worker")

@@ -1,4 +1,4 @@
-"""The dashboard under a path, behind a proxy that changes path and host, and beside a site that means harm."""
+"""Test the dashboard under a path, behind a proxy that changes path and host, and against attacks by another site."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from tests.browser.conftest import OpenBrowser
-from tests.browser.dashboard.people import Site, app_of, confirm, expect_told, row, serving
+from tests.browser.dashboard.people import Site, app_of, confirm, expect_message, row, serving
 from tests.browser.visiting import same_document
 
 pytestmark = [pytest.mark.redis, pytest.mark.nightly]
@@ -34,7 +34,7 @@ class Proxy:
 
 @pytest.fixture(params=["mounted", "behind a proxy"])
 def place(request: pytest.FixtureRequest, taskq: TaskQ, open_browser: OpenBrowser) -> Iterator[Site]:
-    """The dashboard where its address is not that of its server."""
+    """The dashboard behind a proxy, so that its address differs from that of its server."""
     posts: list[str] = []
     inner = TaskQ(taskq.settings.url, enqueue_timeout=30)
     if request.param == "mounted":
@@ -53,15 +53,15 @@ def test_pages_actions_and_live_updates_work(place: Site, taskq: TaskQ, inspecto
     page = place.operator().new_page()
     page.goto(place.home)
     page.get_by_role("button", name="Pause default").click()
-    expect_told(page, "is paused")
+    expect_message(page, "is paused")
     with same_document(page):
         inspector.resume("default")
         expect(row(page, "default", "#queues")).to_contain_text("running")
     page.get_by_role("link", name="default", exact=True).click()
-    page.wait_for_load_state()  # without its script a page asks on another page
+    page.wait_for_load_state()  # without its script a page uses a separate confirmation page
     page.get_by_role("button", name="Delete").click()
     confirm(page, "Delete")
-    expect_told(page, "default")
+    expect_message(page, "default")
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Colours").select_option("dark")
     page.get_by_role("button", name="Save").click()
@@ -75,7 +75,7 @@ class TestAnotherSite:
 
     @pytest.fixture
     def other(self, site: Site) -> Iterator[str]:
-        """The origin of another site: another port is one, and counts as the same site, which is harder."""
+        """The origin of another site: another port on the same host, which browsers treat as the same site."""
         app = FastAPI()
 
         @app.get("/form", response_class=HTMLResponse)
@@ -92,7 +92,7 @@ class TestAnotherSite:
         with serving(app) as origin:
             yield origin
 
-    def test_it_changes_nothing(self, site: Site, other: str, taskq: TaskQ, inspector: Inspector) -> None:
+    def test_another_site_cannot_do_actions(self, site: Site, other: str, taskq: TaskQ, inspector: Inspector) -> None:
         taskq.remote("note").delay()
         visitor = site.operator()
         visitor.expect_trouble("403|asked of elsewhere")
@@ -103,7 +103,7 @@ class TestAnotherSite:
         expect(page.locator("main")).to_contain_text("a page of another site cannot do this")
         assert not inspector.queue_info("default").is_paused
 
-    def test_it_shows_nothing_in_a_frame(self, site: Site, other: str, taskq: TaskQ) -> None:
+    def test_another_site_cannot_show_a_page_in_a_frame(self, site: Site, other: str, taskq: TaskQ) -> None:
         visitor = site.operator()
         visitor.expect_trouble("frame|asked of elsewhere|ERR_BLOCKED_BY_RESPONSE")
         page = visitor.new_page()

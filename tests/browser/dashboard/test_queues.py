@@ -1,4 +1,4 @@
-"""Pages of queues, and what is done on them."""
+"""Test pages of queues and actions on queues in a real browser."""
 
 import re
 
@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
-from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
+from tests.browser.dashboard.people import Site, confirm, does_actions, expect_message, row, rows
 from tests.browser.scene import Scene
 
 pytestmark = [pytest.mark.redis, pytest.mark.nightly]
@@ -26,14 +26,14 @@ def test_queues_are_listed_and_sorted(site: Site, page: Page, scene: Scene) -> N
     expect(rows(page, "#queues").locator("th")).to_have_text(["reports", "images", "mail", "default"])
 
 
-def test_a_part_of_a_bar_leads_to_its_tasks(site: Site, page: Page, scene: Scene) -> None:
+def test_a_segment_of_a_bar_links_to_its_tasks(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.home)
     page.locator("#queues .bar a[href='queue?name=mail&state=retry'] .fill-retry").first.click()
     page.wait_for_url("**/queue?name=mail&state=retry")
     expect(page.locator(".chips a[aria-current]")).to_contain_text("retry")
 
 
-def test_the_past_is_shown_for_several_spans(site: Site, page: Page, scene: Scene) -> None:
+def test_the_history_is_shown_for_several_periods(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.home)
     chart = page.locator("figure.chart")
     expect(chart.locator("g")).to_have_count(7)
@@ -43,22 +43,22 @@ def test_the_past_is_shown_for_several_spans(site: Site, page: Page, scene: Scen
     expect(chart.locator("tbody tr")).to_have_count(90)
 
 
-@tries("queue-pause", "queue-resume")
+@does_actions("queue-pause", "queue-resume")
 def test_a_queue_is_paused_and_resumed(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.home)
     page.get_by_role("button", name="Pause default").click()
-    expect_told(page, "Queue “default” is paused")
+    expect_message(page, "Queue “default” is paused")
     assert inspector.queue_info("default").is_paused
 
     page.get_by_role("link", name="default", exact=True).click()
     page.get_by_role("button", name="Resume").click()
-    expect_told(page, "Queue “default” is resumed")
+    expect_message(page, "Queue “default” is resumed")
     page.wait_for_url("**/queue?name=default")
     assert not inspector.queue_info("default").is_paused
 
 
-@tries("queue-delete")
+@does_actions("queue-delete")
 def test_a_queue_is_deleted_if_it_is_empty(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.home)
@@ -71,19 +71,19 @@ def test_a_queue_is_deleted_if_it_is_empty(site: Site, page: Page, taskq: TaskQ,
 
     page.get_by_role("button", name="Delete default").click()
     confirm(page, "Delete")
-    expect_told(page, "default")
+    expect_message(page, "default")
     assert inspector.queues() == ["default"]
 
     inspector.delete_all("default", TaskState.PENDING)
     page.goto(site.at("queue?name=default"))
     page.get_by_role("button", name="Delete").click()
     confirm(page, "Delete")
-    expect_told(page, "“default” was deleted")
+    expect_message(page, "“default” was deleted")
     expect(page.locator("main")).to_contain_text("There are no queues yet")
 
 
-@tries("queue-delete")
-def test_all_goes_without_javascript(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
+@does_actions("queue-delete")
+def test_actions_work_without_javascript(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     inspector.pause(taskq.remote("note").delay().queue)
     inspector.delete_all("default", TaskState.PENDING)
     page = site.operator(java_script_enabled=False).new_page()
@@ -91,7 +91,7 @@ def test_all_goes_without_javascript(site: Site, taskq: TaskQ, inspector: Inspec
     page.get_by_role("button", name="Delete default").click()
     expect(page.get_by_role("heading")).to_have_text("Delete?")
     page.get_by_role("button", name="Delete", exact=True).click()
-    expect_told(page, "was deleted")
+    expect_message(page, "was deleted")
 
 
 def test_another_queue_is_chosen(site: Site, page: Page, scene: Scene) -> None:
@@ -103,7 +103,7 @@ def test_another_queue_is_chosen(site: Site, page: Page, scene: Scene) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
 
 
-def test_viewers_are_offered_nothing(site: Site, scene: Scene) -> None:
+def test_viewers_see_no_actions(site: Site, scene: Scene) -> None:
     visitor = site.viewer()
     page = visitor.new_page()
     for address in ("./", "queue?name=mail"):
@@ -114,14 +114,14 @@ def test_viewers_are_offered_nothing(site: Site, scene: Scene) -> None:
     expect(page.locator("main")).to_contain_text("only operators may do this")
 
 
-@tries("settings-save")
-def test_what_somebody_chooses_is_kept(site: Site, page: Page, scene: Scene) -> None:
+@does_actions("settings-save")
+def test_settings_of_a_user_are_kept(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("settings"))
     page.get_by_label("Colours").select_option("dark")
     page.get_by_label("Update pages").select_option("0")
     page.get_by_label("Rows on a page").select_option("100")
     page.get_by_role("button", name="Save").click()
-    expect_told(page, "Saved in this browser.")
+    expect_message(page, "Saved in this browser.")
     page.goto(site.home)
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(page.get_by_role("button", name="Pause live updates")).to_be_hidden()

@@ -1,4 +1,4 @@
-"""Pages of tasks, and what is done to tasks on them."""
+"""Test pages of tasks and actions on tasks in a real browser."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from taskq_core import TaskInfo, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.pages import task_actions
-from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
+from tests.browser.dashboard.people import Site, confirm, does_actions, expect_message, row, rows
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document, stop_time
 from tests.publishing import drain_beside_playwright, publish_task
@@ -45,8 +45,8 @@ def test_each_state_has_its_list(site: Site, page: Page, scene: Scene) -> None:
 @pytest.mark.parametrize(
     "address", ["queue?name=mail&state=retry", "queue?name=mail&state=archived", "tasks", "failed"]
 )
-def test_what_can_be_done_is_seen_without_moving_the_table(site: Site, page: Page, scene: Scene, address: str) -> None:
-    """On a window of an ordinary width."""
+def test_actions_are_visible_without_scrolling_the_table(site: Site, page: Page, scene: Scene, address: str) -> None:
+    """In a window of ordinary width."""
     page.goto(site.at(address))
     expect(rows(page, "#tasks").first).to_be_visible()
 
@@ -70,7 +70,7 @@ def test_a_group_is_picked_and_its_tasks_listed(site: Site, page: Page, taskq: T
 
 
 @pytest.mark.nightly
-def test_a_list_keeps_up_and_stands_still_while_rows_are_selected(site: Site, page: Page, taskq: TaskQ) -> None:
+def test_a_list_updates_except_while_rows_are_selected(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "first")
     page.goto(site.at("queue?name=default&state=pending"))
     with same_document(page):
@@ -82,8 +82,8 @@ def test_a_list_keeps_up_and_stands_still_while_rows_are_selected(site: Site, pa
         expect(rows(page, "#tasks")).to_have_count(3)
 
 
-@tries("tasks-act")
-def test_one_task_is_acted_on_from_a_list(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+@does_actions("tasks-act")
+def test_an_action_on_one_task_of_a_list(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2")
     page.goto(site.at("queue?name=default&state=pending"))
     row(page, "2", "#tasks").get_by_role("button", name="Delete 2").click()
@@ -91,13 +91,13 @@ def test_one_task_is_acted_on_from_a_list(site: Site, page: Page, taskq: TaskQ, 
     page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
     row(page, "2", "#tasks").get_by_role("button", name="Delete 2").click()
     confirm(page, "Delete")
-    expect_told(page, "1 task was deleted.")
+    expect_message(page, "1 task was deleted.")
     expect(rows(page, "#tasks")).to_have_count(1)
     assert inspector.queue_info("default").size == 1
 
 
-@tries("tasks-act")
-def test_selected_tasks_are_acted_on_together(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+@does_actions("tasks-act")
+def test_an_action_on_selected_tasks(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2", "3")
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_label("Select all on this page").check()
@@ -106,21 +106,21 @@ def test_selected_tasks_are_acted_on_together(site: Site, page: Page, taskq: Tas
     expect(page.get_by_role("dialog")).to_contain_text("Run 2 tasks at a later time?")
     page.get_by_role("dialog").get_by_label("Minutes from now").fill("30")
     confirm(page, "Retry later")
-    expect_told(page, "2 tasks were put off.")
+    expect_message(page, "2 tasks were put off.")
     expect(rows(page, "#tasks")).to_have_count(1)
 
     page.get_by_label("States").get_by_role("link", name=re.compile("^scheduled")).click()
     page.get_by_label("Select 1").check()
-    page.wait_for_load_state()  # without its script a page asks on another page
+    page.wait_for_load_state()  # without its script a page uses a separate confirmation page
     page.get_by_role("button", name="Move selected tasks").click()
     page.get_by_role("dialog").get_by_label("To queue").select_option("low")
     confirm(page, "Move")
-    expect_told(page, "1 task was moved.")
+    expect_message(page, "1 task was moved.")
     assert inspector.task("low", "1").state is TaskState.SCHEDULED
 
 
 @pytest.mark.nightly
-def test_with_nothing_selected_nothing_is_asked(site: Site, page: Page, taskq: TaskQ) -> None:
+def test_an_action_without_a_selection_does_nothing(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1")
     site.visitors[0].expect_trouble("400")
     page.goto(site.at("queue?name=default&state=pending"))
@@ -128,14 +128,14 @@ def test_with_nothing_selected_nothing_is_asked(site: Site, page: Page, taskq: T
     expect(page.locator("main")).to_contain_text("no task is selected")
 
 
-@tries("tasks-act-all")
-def test_all_tasks_are_acted_on_part_by_part(
+@does_actions("tasks-act-all")
+def test_an_action_on_all_tasks_runs_in_parts(
     site: Site, page: Page, taskq: TaskQ, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each part shows how far it is, and goes on by itself."""
+    """Each part shows the progress and starts the next part."""
     monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
     taskq.client.enqueue_many(taskq.remote("note").s(word="w") for _ in range(250))
-    stop_time(page)  # a page between two parts goes on after a time that ends when the test says so
+    stop_time(page)  # the test determines when the next part starts
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_role("button", name="Archive all").click()
     expect(page.get_by_role("dialog")).to_contain_text("Archive all 250 pending tasks of the queue “default”?")
@@ -143,15 +143,15 @@ def test_all_tasks_are_acted_on_part_by_part(
     for done in (100, 200):
         expect(page.get_by_role("status").filter(has_text=f"{done} tasks were archived.")).to_be_visible()
         expect(page.get_by_role("progressbar")).to_be_visible()
-        page.wait_for_load_state()  # only then does it count down
+        page.wait_for_load_state()  # the countdown starts then
         page.clock.run_for(300)
-    expect_told(page, "250 tasks were archived.")
+    expect_message(page, "250 tasks were archived.")
     assert inspector.count("default", TaskState.ARCHIVED) == 250
 
 
 @pytest.mark.nightly
-@tries("tasks-act-all")
-def test_without_javascript_one_goes_on_by_hand(
+@does_actions("tasks-act-all")
+def test_without_javascript_the_user_starts_the_next_part(
     site: Site, taskq: TaskQ, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
@@ -163,12 +163,12 @@ def test_without_javascript_one_goes_on_by_hand(
     expect(page.get_by_role("status")).to_contain_text("100 tasks were deleted.")
     assert inspector.queue_info("default").size == 50
     page.get_by_role("button", name="Continue").click()
-    expect_told(page, "150 tasks were deleted.")
+    expect_message(page, "150 tasks were deleted.")
 
 
 @pytest.mark.nightly
-@tries("tasks-act")
-def test_without_javascript_tasks_are_selected_and_acted_on(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
+@does_actions("tasks-act")
+def test_an_action_on_selected_tasks_without_javascript(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2")
     page = site.operator(java_script_enabled=False).new_page()
     page.goto(site.at("queue?name=default&state=pending"))
@@ -176,7 +176,7 @@ def test_without_javascript_tasks_are_selected_and_acted_on(site: Site, taskq: T
     page.get_by_role("button", name="Archive selected tasks").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Archive?")
     page.get_by_role("button", name="Archive", exact=True).click()
-    expect_told(page, "1 task was archived.")
+    expect_message(page, "1 task was archived.")
     assert inspector.task("default", "2").state is TaskState.ARCHIVED
 
 
@@ -200,7 +200,7 @@ def test_tasks_of_all_queues_are_found(site: Site, page: Page, taskq: TaskQ) -> 
 
 
 @pytest.mark.nightly
-def test_failed_tasks_are_told_by_type_and_error(site: Site, page: Page, scene: Scene) -> None:
+def test_failed_tasks_are_grouped_by_type_and_error(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.home)
     page.get_by_label("Pages", exact=True).get_by_role("link", name="Failed").click()
     expect(rows(page, "#failures").first).to_contain_text("ReadTimeout")
@@ -212,8 +212,8 @@ def test_failed_tasks_are_told_by_type_and_error(site: Site, page: Page, scene: 
     expect(page.locator("#failures")).to_contain_text("SMTPRecipientsRefused")
 
 
-@tries("tasks-act")
-def test_all_is_told_of_a_task_and_all_is_done_on_its_page(
+@does_actions("tasks-act")
+def test_the_page_of_a_task_has_all_details_and_actions(
     site: Site, page: Page, scene: Scene, inspector: Inspector
 ) -> None:
     task_id = scene.failing.id
@@ -226,29 +226,29 @@ def test_all_is_told_of_a_task_and_all_is_done_on_its_page(
     page.get_by_role("button", name="Retry later").click()
     page.get_by_role("dialog").get_by_label("Or at, in UTC").fill("2100-01-02T03:04")
     confirm(page, "Retry later")
-    expect_told(page, "1 task was put off.")
+    expect_message(page, "1 task was put off.")
     expect(page.locator(".timeline")).to_contain_text("2100-01-02 03:04:00")
-    for action, told, state in (
+    for action, message, state in (
         ("Archive", "archived", "archived"),
         ("Run now", "runs now", "pending"),
         ("Archive", "archived", "archived"),
     ):
         page.get_by_role("button", name=action, exact=True).click()
         confirm(page, action)
-        expect_told(page, told)
+        expect_message(page, message)
         expect(page.locator(".lines")).to_contain_text(state)
     page.get_by_role("button", name="Move", exact=True).click()
     page.get_by_role("dialog").get_by_label("To queue").select_option("reports")
     confirm(page, "Move")
-    expect_told(page, "1 task was moved.")
+    expect_message(page, "1 task was moved.")
     page.wait_for_url("**/task?queue=reports*")
     page.get_by_role("button", name="Delete", exact=True).click()
     confirm(page, "Delete")
-    expect_told(page, "1 task was deleted.")
+    expect_message(page, "1 task was deleted.")
     page.wait_for_url("**/queue?name=reports*")
 
 
-@tries("task-payload")
+@does_actions("task-payload")
 def test_a_payload_is_edited(site: Site, page: Page, scene: Scene, inspector: Inspector) -> None:
     task_id = scene.failing.id
     page.goto(site.at(f"task?queue=mail&id={task_id}"))
@@ -261,13 +261,13 @@ def test_a_payload_is_edited(site: Site, page: Page, scene: Scene, inspector: In
     expect(field).to_have_value('{"order": "many"}')
     field.fill('{"order": 7, "to": "ada@example.com"}')
     page.get_by_role("button", name="Save").click()
-    expect_told(page, "The payload was changed.")
+    expect_message(page, "The payload was changed.")
     record: Any = inspector.task("mail", task_id)
     assert record.payload == b'{"order":7,"to":"ada@example.com"}'
 
 
 @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-@tries("task-enqueue")
+@does_actions("task-enqueue")
 def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     page.goto(site.home)
     page.get_by_label("Pages", exact=True).get_by_role("link", name="Enqueue").click()
@@ -281,7 +281,7 @@ def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Ins
     field.fill('{"order": 1, "to": "a@example.com"}')
     page.get_by_label("Run after, in seconds").fill("60")
     page.get_by_role("button", name="Enqueue").click()
-    expect_told(page, "The task was enqueued to the queue “mail”.")
+    expect_message(page, "The task was enqueued to the queue “mail”.")
     expect(page.get_by_role("heading", level=1)).to_have_text("mail:receipt")
     assert inspector.count("mail", TaskState.SCHEDULED) == 1
     page.get_by_role("link", name="Enqueue another").click()
@@ -290,12 +290,12 @@ def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Ins
 
 @pytest.mark.nightly
 def test_an_id_is_copied(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
-    """The mark stays for a moment where it is, also while rows come and go."""
+    """The check mark stays for a moment, also while rows appear and disappear."""
     enqueue(taskq, "1", "2", "3")
     visitor = site.operator()
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visitor.new_page()
-    stop_time(page)  # the mark goes after a time that ends when the test says so
+    stop_time(page)  # the test determines when the check mark disappears
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_role("button", name="Copy the id 2").click()
     expect(page.locator(".copied")).to_have_accessible_name("Copy the id 2")
@@ -321,7 +321,7 @@ def test_viewers_see_tasks_without_payloads_and_without_buttons(site: Site, scen
 
 
 @pytest.mark.nightly
-@tries("tasks-act")
+@does_actions("tasks-act")
 def test_a_list_is_used_with_the_keyboard(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1")
     page = site.operator(viewport=NARROW).new_page()
@@ -334,11 +334,11 @@ def test_a_list_is_used_with_the_keyboard(site: Site, taskq: TaskQ, inspector: I
     expect(page.get_by_role("dialog")).to_contain_text("Archive the task “1”")
     page.get_by_role("dialog").get_by_role("button", name="Archive").focus()
     page.keyboard.press("Enter")
-    expect_told(page, "1 task was archived.")
+    expect_message(page, "1 task was archived.")
     assert inspector.task("default", "1").state is TaskState.ARCHIVED
 
 
-@tries("task-signal")
+@does_actions("task-signal")
 def test_a_task_that_waits_for_a_signal_is_approved(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     publish_task(taskq).using(task_id="publish-7").delay(photo_id=7)
     drain_beside_playwright(taskq)
@@ -347,13 +347,13 @@ def test_a_task_that_waits_for_a_signal_is_approved(site: Site, page: Page, task
     expect(page.get_by_text("waiting for review")).to_be_visible()
     page.get_by_role("button", name="Approve").click()
     confirm(page, "Approve")
-    expect_told(page, "The signal “review” was sent.")
+    expect_message(page, "The signal “review” was sent.")
     drain_beside_playwright(taskq)
     expect(page.locator("#steps")).to_contain_text("review#2")
     page.get_by_role("button", name="Send a signal").click()
     page.get_by_label("Value as JSON").fill('{"approved": false}')
     confirm(page, "Send a signal")
-    expect_told(page, "The signal “review” was sent.")
+    expect_message(page, "The signal “review” was sent.")
 
     drain_beside_playwright(taskq)
     done = inspector.task("default", "publish-7")

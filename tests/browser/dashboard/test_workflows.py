@@ -1,4 +1,4 @@
-"""Workflows with their graphs, in a browser."""
+"""Test workflows and their graphs in a real browser."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
-from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
+from tests.browser.dashboard.people import Site, confirm, does_actions, expect_message, row, rows
 from tests.browser.scene import Scene
 from tests.browser.visiting import same_document
 from tests.redis_server import RedisServer
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 
 
 @pytest.mark.nightly
-def test_from_a_queue_to_a_workflow_and_its_steps(site: Site, page: Page, scene: Scene) -> None:
+def test_a_queue_links_to_workflows_and_their_steps(site: Site, page: Page, scene: Scene) -> None:
     workflow = scene.workflow
     page.goto(site.at("queue?name=default"))
     page.get_by_role("link", name="Workflows", exact=True).click()
@@ -65,7 +65,7 @@ def test_the_graph_is_drawn_with_boxes_lines_and_colours(site: Site, page: Page,
 
 
 @pytest.mark.nightly
-def test_it_goes_on_by_itself(site: Site, page: Page, scene: Scene) -> None:
+def test_the_graph_updates_automatically(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
     expect(page.get_by_role("heading", level=1)).to_contain_text("running")
     with same_document(page):
@@ -75,20 +75,20 @@ def test_it_goes_on_by_itself(site: Site, page: Page, scene: Scene) -> None:
         expect(page.locator("svg.flow .step-started")).to_have_count(0)
 
 
-@tries("workflow-cancel")
+@does_actions("workflow-cancel")
 def test_a_workflow_is_cancelled_once_confirmed(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
     page.get_by_role("button", name="Cancel the workflow").click()
     expect(page.get_by_role("dialog")).to_contain_text("Cancel the workflow “order-48217”")
     assert scene.workflow.refresh().state == "running"
     confirm(page, "Cancel the workflow")
-    expect_told(page, "is cancelled")
+    expect_message(page, "is cancelled")
     assert scene.workflow.refresh().state == "cancelled"
 
 
 @pytest.mark.nightly
-@tries("workflow-retry")
-def test_what_failed_is_run_again(
+@does_actions("workflow-retry")
+def test_failed_steps_are_retried(
     site: Site, page: Page, taskq: TaskQ, inspector: Inspector, redis_server: RedisServer
 ) -> None:
     workflow = (taskq.remote("first").si() | taskq.remote("second").si()).delay()
@@ -101,12 +101,12 @@ def test_what_failed_is_run_again(
     page.get_by_role("button", name="Run failed steps again").click()
     expect(page.get_by_role("dialog")).to_contain_text("(1)")
     confirm(page, "Run again")
-    expect_told(page, "1 step of the workflow")
+    expect_message(page, "1 step of the workflow")
     assert inspector.count("default", TaskState.PENDING) == 1
 
 
 @pytest.mark.nightly
-def test_viewers_look_only(site: Site, scene: Scene) -> None:
+def test_viewers_see_workflows_without_actions(site: Site, scene: Scene) -> None:
     page = site.viewer().new_page()
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
     expect(page.locator("svg.flow rect.box")).to_have_count(7)
