@@ -53,7 +53,7 @@ def steps_in_order(evidence: Evidence) -> Verdict:
     """17: a step starts after its predecessors were settled, and gets their results.
 
     The ledgers do not contain the exact time at which a step was settled. It is not before its function returned, or,
-    for a failed step, not before the end of its last attempt.
+    for a failed step, not before the first end of its last attempt.
     """
     verdict = Verdict(number=17, title="each step began after its predecessors were settled, with their results")
     steps = steps_of(evidence)
@@ -93,7 +93,8 @@ def _settled_at(task: Task | None, end: str) -> float:
     if task is None:
         return math.inf
     if end == "failed":
-        ends = [run.ended or run.started for run in task.runs[-1:]]
+        last = max((run.attempt for run in task.runs), default=0)  # several runs if a failover lost its settlement
+        ends = [run.ended or run.started for run in task.runs if run.attempt == last]
     else:
         ends = [run.ended for run in task.runs if run.how == "end" and run.ended is not None]
     return min(ends, default=math.inf)
