@@ -11,19 +11,18 @@
 
 from typing import Unpack
 
-from django.core import signing
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
+from django.utils.encoding import force_bytes
 from django.utils.translation import trans_real
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 from taskq_core import TaskContext
 from taskq_core.settings.language import translated_with
-from taskq_core.views.approvals import HEADERS, LinkOptions, answer, link_content
+from taskq_core.views.approvals import HEADERS, LinkOptions, answer, link_token
 from taskq_django.app import taskq
-
-_SALT = "taskq_django.approvals"
 
 
 def approval_url(context: TaskContext, name: str, *, base_url: str, **options: Unpack[LinkOptions]) -> str:
@@ -36,29 +35,24 @@ def approval_url(context: TaskContext, name: str, *, base_url: str, **options: U
         context: The context of the running task.
         name: Name of the signal.
         base_url: Scheme and host of the site, such as "https://shop.example.com".
-        question: The question on the page.
-        choices: The value that each button sends, by its label. By default, "Approve" sends True and "Reject" False.
-        valid_for: Time after which the link expires, by default a week.
+        **options: `question`, and optionally `choices` and `valid_for`; see `LinkOptions`.
 
     Raises:
         StepError: A value has no JSON form, or the name is not valid.
         ConfigurationError: `choices` is empty, or the time is not valid.
     """
-    content = link_content(context, name, options)
-    return base_url.rstrip("/") + reverse("taskq-approval", args=[signing.dumps(content, salt=_SALT, compress=True)])
+    token = link_token(context, name, options, secret=force_bytes(settings.SECRET_KEY))
+    return base_url.rstrip("/") + reverse("taskq-approval", args=[token])
 
 
 @csrf_exempt  # the link itself is the permission to answer
 @require_http_methods(["GET", "HEAD", "POST"])
 def show_approval(request: HttpRequest, token: str) -> HttpResponse:
     """Show the question of a link, and send the answer in a POST."""
-    try:
-        content = signing.loads(token, salt=_SALT)
-    except signing.BadSignature:
-        content = None
+    secrets = map(force_bytes, [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
     runtime, choice = taskq.runtime, request.GET.get("choice") if request.method == "POST" else None
     with translated_with(trans_real.catalog()):
-        status, page = runtime.source.run(answer(runtime.keys, content, choice))
+        status, page = runtime.source.run(answer(runtime.keys, token, secrets, choice))
     return HttpResponse(page, status=status, headers=dict(HEADERS))
 
 

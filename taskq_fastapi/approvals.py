@@ -13,10 +13,9 @@ from typing import Unpack
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from itsdangerous import BadData, URLSafeSerializer
 
 from taskq_core import ConfigurationError, TaskContext
-from taskq_core.views.approvals import HEADERS, LinkOptions, answer, link_content
+from taskq_core.views.approvals import HEADERS, LinkOptions, answer, link_token
 from taskq_fastapi.applications import DEFAULT_NAME, find
 
 SECRET_MIN = 16
@@ -34,16 +33,13 @@ def approval_url(context: TaskContext, name: str, *, secret: str, base_url: str,
         name: Name of the signal.
         secret: The secret of `approval_router`.
         base_url: Address of `approval_router`, such as "https://shop.example.com/approvals".
-        question: The question on the page.
-        choices: The value that each button sends, by its label. By default, "Approve" sends True and "Reject" False.
-        valid_for: Time after which the link expires, by default a week.
+        **options: `question`, and optionally `choices` and `valid_for`; see `LinkOptions`.
 
     Raises:
         StepError: A value has no JSON form, or the name is not valid.
         ConfigurationError: The secret is too short, `choices` is empty, or the time is not valid.
     """
-    content = link_content(context, name, options)
-    return f"{base_url.rstrip('/')}/{_signer(secret).dumps(content)}"
+    return f"{base_url.rstrip('/')}/{link_token(context, name, options, secret=_checked(secret))}"
 
 
 def approval_router(*, secret: str, name: str = DEFAULT_NAME) -> APIRouter:
@@ -56,27 +52,23 @@ def approval_router(*, secret: str, name: str = DEFAULT_NAME) -> APIRouter:
     Raises:
         ConfigurationError: The secret is too short.
     """
-    router, signer = APIRouter(include_in_schema=False), _signer(secret)
+    router, secrets = APIRouter(include_in_schema=False), (_checked(secret),)
 
     @router.api_route("/{token}", methods=["GET", "HEAD", "POST"])
     async def show_approval(request: Request, token: str, choice: str | None = None) -> HTMLResponse:
         """Show the question of a link, and send the answer in a POST."""
-        try:
-            content = signer.loads(token)
-        except BadData:
-            content = None
         runtime = find(request, name).runtime
-        plan = answer(runtime.keys, content, choice if request.method == "POST" else None)
+        plan = answer(runtime.keys, token, secrets, choice if request.method == "POST" else None)
         status, page = await runtime.source.arun(plan)
         return HTMLResponse(page, status, headers=dict(HEADERS))
 
     return router
 
 
-def _signer(secret: str) -> URLSafeSerializer:
+def _checked(secret: str) -> bytes:
     if not isinstance(secret, str) or len(secret) < SECRET_MIN:
         raise ConfigurationError(
             f"approval links need a secret of at least {SECRET_MIN} characters; make one with "
             "python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
-    return URLSafeSerializer(secret, salt="taskq_fastapi.approvals")
+    return secret.encode()

@@ -1,16 +1,20 @@
-"""The page by which a person answers a waiting task through a signed link in an e-mail. Adapters sign the links.
+"""Signed links in e-mails by which people answer waiting tasks, and the page that they open.
 
 A link names the task and the number of its wait, so that only the first answer counts, whether it comes through a link,
 the admin or the API. Mail scanners follow links, so a GET only shows the page, and only the POST of its form answers.
 """
 
+import hmac
 import logging
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from html import escape
 from types import MappingProxyType
 from typing import Any, Required, TypedDict
 from urllib.parse import quote
+
+import msgspec
 
 from taskq_core.broker.operations.steps import read_steps, signal
 from taskq_core.broker.plans import RequestPlan, ask
@@ -55,15 +59,21 @@ Page = tuple[int, str]
 
 
 class LinkOptions(TypedDict, total=False):
-    """Options of a link. `approval_url` of the adapters documents them."""
+    """Options of a link.
+
+    Attributes:
+        question: The question on the page.
+        choices: The value that each button sends, by its label. By default, "Approve" sends True and "Reject" False.
+        valid_for: Time after which the link expires, by default a week.
+    """
 
     question: Required[str]
     choices: Mapping[str, object]
     valid_for: Duration
 
 
-def link_content(context: TaskContext, name: str, options: LinkOptions) -> dict[str, Any]:
-    """Return the content of a link, which has a JSON form. It answers the next `receive` of this name.
+def link_token(context: TaskContext, name: str, options: LinkOptions, *, secret: bytes) -> str:
+    """Return the signed content of a link that answers the next `receive` of this name.
 
     Raises:
         StepError: A value has no JSON form, the name is not valid, or the function was called without a worker.
@@ -72,7 +82,7 @@ def link_content(context: TaskContext, name: str, options: LinkOptions) -> dict[
     choices = options.get("choices", APPROVE_OR_REJECT)
     if not choices:
         raise ConfigurationError("approval_url needs at least one choice, such as choices={'Approve': True}")
-    return {
+    content = {
         "queue": context.queue,
         "id": context.id,
         "name": check_step_name("name of a signal", name),
@@ -81,16 +91,31 @@ def link_content(context: TaskContext, name: str, options: LinkOptions) -> dict[
         "question": options["question"],
         "choices": {label: encode_value(f"choice {label!r}", value).decode() for label, value in choices.items()},
     }
+    return _signed(urlsafe_b64encode(msgspec.json.encode(content)), secret).decode()
 
 
-def answer(keys: Keys, content: Mapping[str, Any] | None, choice: str | None) -> RequestPlan[Page]:
+def _signed(data: bytes, secret: bytes) -> bytes:
+    return data + b"." + hmac.digest(secret, b"taskq approval " + data, "sha256").hex().encode()
+
+
+def _content(token: str, secrets: Iterable[bytes]) -> dict[str, Any] | None:
+    """Return the content of a token, None if none of the secrets has signed it."""
+    signed = token.encode(errors="replace")
+    data = signed.partition(b".")[0]
+    is_valid = any(hmac.compare_digest(signed, _signed(data, each)) for each in secrets)
+    return msgspec.json.decode(urlsafe_b64decode(data), type=dict[str, Any]) if is_valid else None
+
+
+def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None) -> RequestPlan[Page]:
     """Answer a task, and return the page for the person.
 
     Args:
         keys: Key names.
-        content: The content of the link, None if its signature is not valid.
+        token: The token of the link.
+        secrets: The secrets that may have signed it.
         choice: The label of the pressed button in a POST. None: only show the page.
     """
+    content = _content(token, secrets)
     if content is None:
         return _page("", "invalid")
     if content["until"] < SYSTEM_CLOCK.time():

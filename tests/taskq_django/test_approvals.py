@@ -36,6 +36,7 @@ def test_the_first_post_of_a_link_answers(redis: RedisServer, settings: Any) -> 
 
     handle = publish.delay()
     drain(taskq)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "a new secret", [settings.SECRET_KEY]
     browser = Client(enforce_csrf_checks=True)
 
     shown = browser.get(urls[0] + "?choice=Reject")

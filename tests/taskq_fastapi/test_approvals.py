@@ -128,9 +128,9 @@ def test_a_link_that_is_not_valid_or_has_expired_changes_nothing(
     drain(taskq)
     before = everything(server)
 
-    answers = [web.post(url, params={"choice": "Approve"}) for url in (*urls, urls[0] + "x")]
+    answers = [web.post(url, params={"choice": "Approve"}) for url in (*urls, urls[0] + "x", "/approvals/é.é")]
 
-    assert [each.status_code for each in answers] == [410, 404, 404]
+    assert [each.status_code for each in answers] == [410, 404, 404, 404]
     assert everything(server) == before
 
 
