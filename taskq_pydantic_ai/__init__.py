@@ -48,15 +48,14 @@ from pydantic_core import to_jsonable_python
 
 from taskq_core import TaskContext
 
-__all__ = ["AgentSteps", "approve_by_signal", "run_agent"]
+__all__ = ["run_agent"]
 
 Approve = Callable[[TaskContext, ToolCallPart], Awaitable[bool | ToolDenied]]
 """Decides about a tool call that needs approval. It may end the run until a person has answered."""
 _TOOL_RETURN: TypeAdapter[ToolReturn[Any]] = TypeAdapter(ToolReturn[Any])
 
 
-async def approve_by_signal(context: TaskContext, call: ToolCallPart) -> bool | ToolDenied:
-    """Wait for the signal `approve <name of the tool>`: True, False, or the reason of a refusal as text."""
+async def _approve_by_signal(context: TaskContext, call: ToolCallPart) -> bool | ToolDenied:
     answer: bool | str = await context.areceive(f"approve {call.tool_name}", bool | str)
     return answer if isinstance(answer, bool) else ToolDenied(answer)
 
@@ -66,7 +65,7 @@ async def run_agent(
     agent: Agent[Any, Any],
     prompt: str,
     *,
-    approve: Approve = approve_by_signal,
+    approve: Approve = _approve_by_signal,
     without_step: Collection[str] = (),
     emit_text: bool = True,
     **options: Any,
@@ -77,7 +76,8 @@ async def run_agent(
         context: The context of the running task.
         agent: The agent.
         prompt: The prompt of the user.
-        approve: Decides about each tool call that needs approval, one after the other.
+        approve: Decides about each tool call that needs approval, one after the other. By default, the task waits for
+            the signal `approve <name of the tool>`: True, False, or the reason of a refusal as text.
         without_step: Names of tools that run outside of steps, so that they can use the context themselves. They run
             again in each run of the task.
         emit_text: Emit the text of the model while it is generated, which needs a model that can stream.
@@ -88,7 +88,7 @@ async def run_agent(
         StepError: A response of the model or the result of a tool is too large.
         UsageLimitExceeded: A usage limit is exceeded. The task is retried unless you raise `SkipRetry` instead.
     """
-    steps = AgentSteps(context, without_step=without_step, emit_text=emit_text)
+    steps = _AgentSteps(context, without_step=without_step, emit_text=emit_text)
     options["capabilities"] = [*options.get("capabilities", ()), steps]
     options["output_type"] = [options.get("output_type", agent.output_type), DeferredToolRequests]
     options.setdefault("usage", RunUsage())
@@ -105,30 +105,22 @@ async def run_agent(
 
 
 @dataclass
-class AgentSteps(AbstractCapability[Any]):
-    """A capability that makes each request to the model and each tool call of an agent a step of a task.
-
-    Args:
-        context: The context of the running task.
-        without_step: Names of tools that run outside of steps.
-        emit_text: Emit the text of the model while it is generated.
-    """
+class _AgentSteps(AbstractCapability[Any]):
+    """A capability that makes each request to the model and each tool call of an agent a step of a task."""
 
     context: TaskContext
-    without_step: Collection[str] = ()
-    emit_text: bool = True
+    without_step: Collection[str]
+    emit_text: bool
 
     def get_wrapper_model(self, model: Model) -> Model:
-        """Return a model whose requests are steps. Pydantic AI calls this."""
         return _StepModel(model, self)
 
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
-        """Return a toolset whose calls are steps. Pydantic AI calls this."""
         return _StepToolset(toolset, steps=self)
 
 
 class _StepModel(WrapperModel):
-    def __init__(self, wrapped: Model, steps: AgentSteps) -> None:
+    def __init__(self, wrapped: Model, steps: _AgentSteps) -> None:
         super().__init__(wrapped)
         self._steps = steps
 
@@ -173,7 +165,7 @@ class _StepModel(WrapperModel):
 
 @dataclass
 class _StepToolset(WrapperToolset[Any]):
-    steps: AgentSteps = field(kw_only=True)
+    steps: _AgentSteps = field(kw_only=True)
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,11 +17,13 @@ pytest.importorskip("pydantic_ai", reason='needs Pydantic AI: pip install "pydan
 
 from pydantic_ai import (
     Agent,
+    AgentStreamEvent,
     CallDeferred,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelResponse,
     ModelRetry,
+    PartEndEvent,
     RunContext,
     TextPart,
     ToolFailed,
@@ -236,6 +238,30 @@ async def test_results_of_tools_are_the_same_in_a_later_run(app: TaskQ, start: R
     results = [content for kind, content in seen[0] if kind == "tool-return"]
     assert results == ["too early", "broken", {"n": 1}, "two files", [1, 2]]
     assert ("user-prompt", ["file a", "file b"]) in seen[0]
+
+
+async def test_a_handler_of_events_gets_the_stored_response_in_a_later_run(
+    app: TaskQ, start: Runner, clock: Clock
+) -> None:
+    script, seen = Script(["Hello"]), []
+
+    async def handle_events(_: RunContext[None], events: AsyncIterable[AgentStreamEvent]) -> None:
+        seen.extend([each.part.content async for each in events if isinstance(each, PartEndEvent)])
+
+    @app.task(max_retry=1, retry_delay=1)
+    async def answer(context: TaskContext) -> str:
+        result = await run_agent(context, Agent(script.model), "Hello", event_stream_handler=handle_events)
+        if context.attempt == 1:
+            raise ValueError("once")
+        return result.output
+
+    await start()
+    handle = await answer.adelay()
+    await until(lambda: len(seen) == 1)
+    await clock.advance(5)
+
+    assert await handle.aresult(timeout=30) == "Hello"
+    assert (seen, script.asked) == (["Hello", "Hello"], [0])
 
 
 async def test_a_model_that_cannot_stream_emits_no_text(app: TaskQ, start: Runner) -> None:
