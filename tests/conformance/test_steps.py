@@ -12,6 +12,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import CancelOutcome, Recovery, Verdict
 from taskq_core.broker.operations.steps import LoadedSteps, Refusal
+from taskq_core.settings import ArchiveLimits
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -483,8 +484,44 @@ def test_a_record_is_kept_for_longer_than_its_task_waits(life: Life) -> None:
     life.signal()
     assert life.raw.ttl(life.queue.steps_of("t")) > year_s + KEPT_S - 60
     life.run(at_time(NOW_NS, actions.act(life.queue, Action.WAIT, ["t"], start=f"={NOW_S + 2 * year_s}")))
-
     assert life.raw.ttl(life.queue.steps_of("t")) > 2 * year_s + KEPT_S - 60
+    life.run(at_time(NOW_NS, actions.change_task(life.queue, "t", start=f"={NOW_S + 3 * year_s}")))
+
+    assert life.raw.ttl(life.queue.steps_of("t")) > 3 * year_s + KEPT_S - 60
+
+
+@rows("way", ["settle", "act", "recover"])
+def test_a_record_is_kept_as_long_as_its_archived_task(broker: Broker, way: str) -> None:
+    life = Life(broker)
+    life.begin()
+    life.emit(1, b"1")
+    archive = ArchiveLimits(kept_s=DAY_S)
+    if way == "settle":
+        end = Settlement("t", Outcome.ARCHIVE, life.calls, b"t")
+        life.run(at_time(NOW_NS, runs.settle(life.queue, [end], owner="w1", archive=archive)))
+    elif way == "act":
+        life.wait("z:sleep")
+        life.run(at_time(NOW_NS, actions.act(life.queue, Action.ARCHIVE, ["t"], archive=archive)))
+    else:
+        later_ns = (NOW_S + 100) * 10**9
+        expired = life.run(at_time(later_ns, services.list_expired(life.queue, grace_s=30))).tasks
+        taken = [Recovery(expired[0], Verdict.ARCHIVE, b"t", 1)]
+        life.run(at_time(later_ns, services.recover(life.queue, taken, grace_s=30, archive=archive)))
+    keys = (life.queue.steps_of("t"), life.queue.stream_of("t"))
+
+    assert (life.state, [life.raw.ttl(key) for key in keys]) == ("archived", [DAY_S] * 2)
+    life.run(at_time(NOW_NS, actions.act(life.queue, Action.RUN, ["t"])))
+    assert [life.raw.ttl(key) for key in keys] == [KEPT_S] * 2
+
+
+def test_a_dequeue_that_drops_a_cancelled_sub_task_deletes_its_record(life: Life) -> None:
+    life.begin()
+    life.start_children("wf1")
+    life.raw.hset(life.queue.steps_of("child"), "of", "1")
+    life.raw.hset(f"{life.queue.own_prefix}wf:wf1", "state", "cancelled")
+
+    assert life.broker.dequeue("w2", call=9) == []
+    assert not life.raw.exists(life.queue.steps_of("child"), life.queue.task("child"))
 
 
 @rows("way", ["act", "revoke", "clean", "trim"])

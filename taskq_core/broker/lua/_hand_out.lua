@@ -59,8 +59,10 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
 -- include _unique
 -- include _renew
 -- include _cancelled
+-- include _forget_steps
   local function drop(id, key, lock)
     redis.call('DEL', key)
+    forget_steps(string.sub(task_prefix, 1, -3), id)
     release(lock, id)
   end
 

@@ -74,8 +74,9 @@ local function carry_out(id)
     return 'moving'
   elseif refused[action][state] or (wanted ~= '' and state ~= wanted) then
     return state
-  elseif action == 'wait' and fields[9] then
-    redis.call('EXPIRE', string.sub(KEYS[7], 1, -5) .. 'steps:' .. id, kept_until(tonumber(start_s), now_s))
+  elseif fields[9] and action ~= 'delete' then
+    local is_archived = action == 'archive' or action == 'cancel'
+    keep_steps(ARGV[3], id, is_archived and ARGV[5] or kept_until(tonumber(start_s or now_s), now_s))
   end
   if action == 'wait' and (state == 'scheduled' or state == 'retry') then
     if not redis.call('ZSCORE', keys[state], id) then

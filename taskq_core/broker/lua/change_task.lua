@@ -29,9 +29,12 @@
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _renew
+-- include _forget_steps
 -- include _withdraw
 -- include _place
 -- include _limits
+-- include _wake
+-- include _steps
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
 local id, moves = ARGV[3], ARGV[4] ~= ''
@@ -41,7 +44,7 @@ if moves then
   check('SCARD', KEYS[6])
 end
 local key = ARGV[2] .. 't:' .. id
-local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique')
+local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique', 'taskq_steps')
 local state = fields[1]
 local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
 if not state or not fields[2] then
@@ -83,6 +86,9 @@ if moves then
   redis.call('HSET', key, 'state', target)
   redis.call('HDEL', key, 'pending_since')
   leave_group(key, fields[3], target)
+  if fields[7] then
+    keep_steps(ARGV[2], id, kept_until(start_s, now_s))
+  end
 end
 if rewrites then
   redis.call('HSET', key, 'msg', ARGV[6])

@@ -67,7 +67,7 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
   local fields = redis.pcall(
-    'HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique', 'taskq_owner'
+    'HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique', 'taskq_owner', 'taskq_steps'
   )
   local message = fields[1] or ''
   local code = '0'
@@ -87,6 +87,9 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
       failed = failed + (verdict == 'r' and 1 or 0)
       announce_change(keys, fields[2], id)
     elseif verdict == 'a' then
+      if fields[8] then
+        keep_steps(ARGV[3], id, ARGV[6])
+      end
       if is_told then
         redis.call('ZADD', string.gsub(KEYS[5], 'quarantine$', 'letters'), whole(now_s), id)
       end

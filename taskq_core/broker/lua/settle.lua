@@ -144,12 +144,6 @@ local function wait(id, key, mark, message, until_ms, what)
   end
 end
 
--- expire_steps: let the record of a task's steps and its stream expire, because the task has ended.
-local function expire_steps(id, seconds)
-  redis.call('EXPIRE', own .. 'steps:' .. id, seconds)
-  redis.call('EXPIRE', own .. 'stream:' .. id, seconds)
-end
-
 -- delete_ended: delete all tasks that are done. It is called before code that reads other tasks, which must not find them.
 local ended = {}
 local function delete_ended()
@@ -196,7 +190,8 @@ for position = looked_at, 1, -1 do
       follow(rule, lock, id, 'pending') -- the rule's state is pending even if the task now waits for a limit
     end
     if fields[6] and (outcome == 'd' or outcome == 'c' or outcome == 'a') then
-      expire_steps(id, outcome == 'd' and 60 or outcome == 'a' and ARGV[6] or whole(math.max(60, tonumber(time))))
+      local kept_s = outcome == 'd' and 60 or outcome == 'a' and ARGV[6] or whole(math.max(60, tonumber(time)))
+      keep_steps(ARGV[3], id, kept_s)
     end
     if outcome == 'd' then
       ended[#ended + 1] = key
