@@ -1,11 +1,11 @@
-"""One clock for a test: Redis's time, the wall clock, monotonic time and timers of workers move together.
+"""A clock for a test. It controls Redis's time, the wall clock, monotonic time and the timers of workers together.
 
     async def test_a_failed_task_runs_again_after_its_delay(start, clock):
         ...
         await clock.advance(3600)
 
-Time goes on by itself as usual; `advance` skips some of it. What becomes due on the way happens in its order: timers of
-the event loop, keys that expire in Redis, commands that block there, and pauses of threads that wait on a `Clock`.
+Time passes as usual, and `advance` skips some of it. Everything that becomes due in that time happens in its order:
+timers of the event loop, keys that expire in Redis, commands that block there, and threads that wait on a `Clock`.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SystemClock
 
 MOST_AT_ONCE_S = 5.0
-"""Most seconds skipped in one step, so that no command that blocks in Redis is late for its client."""
+"""Maximum seconds of one step. With longer steps, clients would time out on commands that block in Redis."""
 _QUIET_ROUNDS = 3
 _ROUND_S = 0.0005
 
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 def at_time(now_ns: int | None, operation: Operation[T]) -> Operation[T]:
-    """Return a script call that runs as if Redis's clock showed `now_ns`; None leaves it to Redis."""
+    """Return the script call with the time `now_ns` instead of Redis's time. None keeps Redis's time."""
     if now_ns is not None:
         args = list(operation.args)
         args[_TIME_AT.get(operation.name, 0)] = str(now_ns)
@@ -58,19 +58,19 @@ def at_time(now_ns: int | None, operation: Operation[T]) -> Operation[T]:
 
 
 _TIME_AT = {"check_listed": 6}
-"""Index of the time among the arguments of a script, if it is not the first one."""
+"""Index of the time in the arguments of a script, for scripts in which it is not the first argument."""
 
 
 class _Now(str):
-    """Stands for Redis's time among the arguments of a script; an operation may be sent again and again."""
+    """Placeholder for the time in the arguments of a script. It is replaced by the current time at each request."""
 
 
 class Clock:
     """The time of one test. Use the fixture `clock`.
 
     Args:
-        patch: Puts the clock in place until the test ends.
-        server: The Redis that the test's workers use; None if it has none.
+        patch: Replaces the real clocks until the test ends.
+        server: The Redis of the test's workers; None for tests without Redis.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, server: redis.Redis | None = None) -> None:
@@ -85,7 +85,7 @@ class Clock:
         self._put_in_place(patch)
 
     def time_ns(self) -> int:
-        """Unix time in nanoseconds, for hosts and for Redis alike."""
+        """Unix time in nanoseconds, the same for hosts and Redis."""
         return self._real_wall_ns() + self._skipped_ns
 
     def time(self) -> float:
@@ -99,9 +99,9 @@ class Clock:
         return self.monotonic_ns() / 1e9
 
     async def advance(self, seconds: float) -> None:
-        """Skip so many seconds; return when workers of this process have done all that became due.
+        """Skip some seconds. Return when the workers of this process have done everything that became due.
 
-        Timers that end within a two-hundredth of that time end together. A minute takes half a second, an hour three.
+        Timers that end within 1/200 of that time end together. Skipping a minute takes half a second, an hour three.
         """
         until = self.monotonic() + seconds
         least_s = seconds / 200
@@ -112,7 +112,7 @@ class Clock:
             await self.settle()
 
     def skip(self, seconds: float) -> None:
-        """Skip so many seconds at once, without waiting for what becomes due. May be called from any thread."""
+        """Skip some seconds at once, without waiting for what becomes due. May be called from any thread."""
         self._skipped_ns += int(seconds * 1e9)
         if self._server is not None:
             self._server.eval(_AGE_KEYS, 0, int(seconds * 1000))
@@ -126,7 +126,7 @@ class Clock:
                 event._cond.notify_all()  # type: ignore[attr-defined]
 
     async def settle(self) -> None:
-        """Wait until nothing in this process waits for an answer of Redis, and the event loop has nothing to do."""
+        """Wait until nothing in this process waits for a response from Redis, and the event loop is idle."""
         loop: Any = asyncio.get_running_loop()
         quiet = 0
         while quiet < _QUIET_ROUNDS:
@@ -135,7 +135,7 @@ class Clock:
             quiet = 0 if is_busy else quiet + 1
 
     def settle_waits_for(self, owner: Any, name: str) -> None:
-        """Let `settle` wait for each call of a coroutine function as well, such as one that works in a thread."""
+        """Make `settle` wait for each call of a coroutine function as well, for example one that uses a thread."""
         function = getattr(owner, name)
 
         async def counted(*args: Any, **options: Any) -> Any:
@@ -159,7 +159,7 @@ class Clock:
             return any(until <= now for until in self._sleepers.values())
 
     def _wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait for an event in a thread; what replaces `SystemClock.wait` and `time.sleep`."""
+        """Wait for an event in a thread. Replaces `SystemClock.wait` and `time.sleep`."""
         until = self.monotonic() + timeout_s
         with self._lock:
             self._sleepers[event] = until

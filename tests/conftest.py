@@ -1,6 +1,6 @@
-"""Fixtures for all tests: a real redis-server, started once a test process, and an in-memory stand-in for fast tests.
+"""Fixtures for all tests: a real redis-server for each test process, and an in-memory replacement for fast tests.
 
-Every pytest-xdist worker is a process of its own and has its own server, so tests may flush it.
+Every pytest-xdist worker is a separate process with a separate server, so tests may flush it.
 """
 
 import os
@@ -16,9 +16,9 @@ from taskq_core.broker import pipelines as lanes
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 
-os.environ.setdefault("TASKQ_REDIS_IN_TESTS", "true")  # the Redis of these tests is theirs, also for Django
+os.environ.setdefault("TASKQ_REDIS_IN_TESTS", "true")  # Django's tests may use Redis here
 
-# How long an example takes is no matter of what is tested: on a busy machine any of them may stand still for a second.
+# No deadline for examples, because a busy machine may stall for a second.
 settings.register_profile("taskq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("taskq")
 
@@ -34,14 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def session_redis_server() -> Iterator[RedisServer]:
-    """The server of this test process. A test takes `redis_server`, which is empty."""
+    """The server of this test process. Tests use `redis_server`, which empties it."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 def redis_server(session_redis_server: RedisServer) -> RedisServer:
-    """A running redis-server without data, on a unix socket. It is shared: stop, pause or configure one of your own."""
+    """An empty redis-server on a unix socket, shared by all tests. To stop, pause or configure one, start another."""
     session_redis_server.client.connection_pool.disconnect()  # threads of an earlier test may have opened several
     session_redis_server.flushall()
     return session_redis_server
@@ -49,20 +49,20 @@ def redis_server(session_redis_server: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def clock(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of this test, which it may skip. See `tests.clock`."""
+    """A clock that controls all time in a test. See `tests.clock`."""
     return Clock(monkeypatch, redis_server.client)
 
 
 @pytest.fixture(autouse=True)
 def _clock_first(request: pytest.FixtureRequest) -> None:
-    """Put the clock in place before anything else, so that it is there until everything else has ended."""
+    """Set up the clock before all other fixtures, so that it is removed after them."""
     if "clock" in request.fixturenames:
         request.getfixturevalue("clock")
 
 
 @pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a minute to connect, for tests of single attempts: two seconds are too little for a machine that is busy."""
+def long_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the connect timeout to 30 s for tests of single attempts, because a busy machine may take more than 2 s."""
     for module in (aio, connection, lanes, sync):
         monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 30.0)
     monkeypatch.setitem(connection._COMMON, "socket_connect_timeout", 30.0)
@@ -71,5 +71,5 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fake_redis() -> Any:
-    """A redis-py client of a fresh in-memory Redis, which a `TaskQ` takes in place of a URL."""
+    """A redis-py client of an empty in-memory Redis. `TaskQ` accepts it instead of a URL."""
     return fakeredis.FakeRedis(server=fakeredis.FakeServer())

@@ -11,6 +11,6 @@ from taskq_core.cli import main
 
 
 def invoke(words: Sequence[str], **options: Any) -> Result:
-    """Run a command line with other streams, as `CliRunner.invoke`."""
+    """Run a command line with other streams, like `CliRunner.invoke`."""
     console: Any = SimpleNamespace(main=lambda args, prog_name: sys.exit(main(args)))
     return CliRunner().invoke(console, words, prog_name="taskq", **options)

@@ -1,4 +1,4 @@
-"""What a test reads of the log where all of it counts."""
+"""Select log records for tests that check the whole log."""
 
 import logging
 import threading
@@ -7,5 +7,5 @@ import pytest
 
 
 def logged_here(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Return what code in this thread has logged: others, and asyncio's garbage, may still tell of an earlier test."""
+    """Return the records of this thread. Records of other threads and of asyncio may come from an earlier test."""
     return [each for each in caplog.records if each.thread == threading.get_ident() and each.name != "asyncio"]

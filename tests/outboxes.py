@@ -1,4 +1,4 @@
-"""The outboxes of the adapters behind one interface, so that the same tests run on each of them."""
+"""The outboxes of Django and SQLAlchemy behind one interface, so that the same tests run on each of them."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -23,11 +23,11 @@ AWAY = "unix:///nowhere/at/all.sock"
 
 
 class RollbackError(Exception):
-    """Leaves a transaction."""
+    """Raised to roll back a transaction."""
 
 
 class OutboxUnderTest(ABC):
-    """A queue application with an outbox, two tasks, and a transaction to enqueue in."""
+    """A queue application with an outbox, two tasks, and transactions in which to enqueue."""
 
     app: TaskQ
     table: OutboxTable
@@ -65,9 +65,9 @@ class OutboxUnderTest(ABC):
         """Run a statement, in the transaction if one is open."""
 
     def execute(self, statement: str) -> list[Any]:
-        """Run a statement that names things as adapters do.
+        """Run a statement with placeholders that differ between the adapters.
 
-        `{table}`, `{created}` and `{claimed_until}` are names, `{past}` is a moment long ago, and `{left}` the seconds
+        `{table}`, `{created}` and `{claimed_until}` are names, `{past}` is a time long ago, and `{left}` the seconds
         until a claim ends.
         """
         return self.fetch(statement.format(**self.words))
@@ -92,7 +92,7 @@ class OutboxUnderTest(ABC):
 
 
 class DjangoOutbox(OutboxUnderTest):
-    """Django's, on the database `default` of the settings of the tests."""
+    """The outbox of Django, on the database `default` of the test settings."""
 
     words: ClassVar = {
         "table": "taskq_django_outboxtask",
@@ -155,7 +155,7 @@ class OutboxTask(OutboxTaskMixin, Base): ...
 
 
 def begin_in_earnest(engine: sqlalchemy.Engine) -> None:
-    """Let SQLite's driver leave transactions to SQLAlchemy: otherwise it has no savepoints."""
+    """Make SQLAlchemy control transactions instead of SQLite's driver, which does not support savepoints."""
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
@@ -170,7 +170,7 @@ def begin_in_earnest(engine: sqlalchemy.Engine) -> None:
 
 
 class SQLAlchemyUnderTest(OutboxUnderTest):
-    """That of SQLAlchemy, with plain sessions, in a file of SQLite."""
+    """The outbox of SQLAlchemy with blocking sessions, on an SQLite file."""
 
     words: ClassVar = {
         "table": "taskq_outbox",
@@ -250,7 +250,7 @@ class SQLAlchemyUnderTest(OutboxUnderTest):
 
 
 class AsyncSQLAlchemyUnderTest(SQLAlchemyUnderTest):
-    """That of SQLAlchemy, with asynchronous sessions and engine."""
+    """The outbox of SQLAlchemy with asyncio sessions."""
 
     def __init__(self, redis: RedisServer, folder: Path) -> None:
         self.runner = asyncio.Runner()
@@ -266,7 +266,7 @@ class AsyncSQLAlchemyUnderTest(SQLAlchemyUnderTest):
         outer: Any = self.session
         with ExitStack() as stack:
             if outer is None:
-                self.session = session = AsyncSession(self.asynchronous)  # type: ignore[assignment]  # either kind
+                self.session = session = AsyncSession(self.asynchronous)  # type: ignore[assignment]  # blocking or asyncio session
                 stack.callback(lambda: self.runner.run(session.close()))
                 begin = session.begin()
             else:

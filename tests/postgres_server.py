@@ -1,6 +1,6 @@
-"""A real PostgreSQL for tests, in a folder of its own and on a unix socket only. It ends with the tests.
+"""A real PostgreSQL server for tests, in a separate folder and on a unix socket only. It ends with the tests.
 
-PostgreSQL refuses to run as root, so root starts it as the user `postgres` that its package made.
+PostgreSQL does not run as root, so root starts it as the user `postgres` of its package.
 """
 
 import os
@@ -17,7 +17,7 @@ USER = "postgres"
 
 @cache
 def find_postgres() -> Path | None:
-    """Return the folder of the newest PostgreSQL's programs, or None where there is none that can be started."""
+    """Return the folder with the programs of the newest PostgreSQL, or None if none can be started."""
     folders = sorted(
         (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
         key=lambda folder: int(folder.parent.name),
@@ -39,11 +39,11 @@ def _has_user() -> bool:
 
 
 class PostgresServer:
-    """A PostgreSQL cluster; a context manager."""
+    """A PostgreSQL server that runs while its context is open."""
 
     def __init__(self) -> None:
         programs = find_postgres()
-        assert programs is not None, "no PostgreSQL on this machine"
+        assert programs is not None, "PostgreSQL is not installed"
         self._programs = programs
 
     def __enter__(self) -> Self:
@@ -55,12 +55,12 @@ class PostgresServer:
         return self
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart the server."""
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
         self._run("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", str(self.folder / "log"), "start")
 
     def stop(self) -> None:
-        """Stop it as a crash does; its data stays."""
+        """Stop the server without a shutdown, like a crash. Its data stays."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
     @property
@@ -72,7 +72,7 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def database(self, name: str) -> dict[str, Any]:
-        """Return Django's settings of a database on this server."""
+        """Return Django's settings for a database on this server."""
         return {
             "ENGINE": "django.db.backends.postgresql",
             "NAME": name,
@@ -81,14 +81,14 @@ class PostgresServer:
         }
 
     def create(self, name: str) -> dict[str, Any]:
-        """Create an empty database and return Django's settings of it."""
+        """Create an empty database and return Django's settings for it."""
         self._run("createdb", "-h", str(self.folder), "-U", USER, name)
         return self.database(name)
 
     def _run(self, program: str, *words: str) -> None:
         command = [str(self._programs / program), *words]
         as_user = {"user": USER, "group": USER} if os.geteuid() == 0 else {}
-        # pg_ctl leaves the server behind with its output: a pipe would never end.
+        # No pipe: the server inherits the output of pg_ctl, so reading a pipe would never end.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 command,

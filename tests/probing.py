@@ -1,4 +1,4 @@
-"""Ask a health port, as a probe of Kubernetes does."""
+"""Send requests to a health port, as a probe of Kubernetes does."""
 
 import asyncio
 import json
@@ -6,12 +6,12 @@ from typing import Any
 
 
 async def exchange(port: int, data: bytes) -> bytes:
-    """Send bytes, and return all that comes until the server closes."""
+    """Send bytes, and return all bytes until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:
         return await asyncio.wait_for(reader.read(), 20)
-    except ConnectionResetError:  # closed with some of it unread
+    except ConnectionResetError:  # the server closed without reading everything
         return b""
     finally:
         writer.close()

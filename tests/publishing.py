@@ -1,4 +1,4 @@
-"""A task with steps that waits for an approval, for tests of the surfaces that show it."""
+"""A durable task that waits for an approval, for tests of user interfaces that show it."""
 
 import threading
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def publish_task(app: TaskQ, *, timeout: timedelta | None = timedelta(days=7)) -
 
 
 def drain_beside_playwright(app: TaskQ) -> None:
-    """Run all due tasks, in a thread without Playwright's event loop."""
+    """Run all due tasks in a thread without an event loop, because Playwright runs one in the test's thread."""
     draining = threading.Thread(target=drain, args=(app,))
     draining.start()
     draining.join()

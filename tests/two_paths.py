@@ -1,7 +1,7 @@
-"""A Redis in a network namespace that two links lead to, for tests of what TCP does when one of them fails.
+"""A Redis in a network namespace with two links to it, for tests of TCP when one of the links fails.
 
-The kernel sends what the failed link lost again when the link is back, also for a connection that its client has
-closed meanwhile. No relay is involved.
+When the link is back, the kernel sends the lost data again, also for a connection that its client has closed. No relay
+is involved.
 """
 
 import os
@@ -16,19 +16,19 @@ from typing import Any, Self
 from tests.redis_server import RedisServer
 
 HOST = "two-paths.test"
-"""Name of the server, which `resolve` knows."""
+"""Host name of the server, which `resolve` can look up."""
 PATIENCE_S = 60.0
 
 
 class NoNamespaceError(Exception):
-    """This process may not make network namespaces."""
+    """This process may not create network namespaces."""
 
 
 class TwoPaths:
-    """Two veth pairs to a namespace, and a redis-server in it; a context manager.
+    """A network namespace with a redis-server and two veth pairs to it. It exists while its context is open.
 
-    Each test process uses two networks of its own from 198.18.0.0/15, which RFC 2544 reserves for tests. They exist on
-    the interfaces made here only.
+    Each test process uses two separate networks from 198.18.0.0/15, which RFC 2544 reserves for tests. They exist only
+    on these interfaces.
 
     Args:
         folder: An empty folder.
@@ -44,7 +44,9 @@ class TwoPaths:
         networks = [(198 << 24) + (18 << 16) + first + 4 * number for number in (0, 1)]
         self._networks = f"{_text(networks[0])}/29"
         self._here, self._there = ([_text(network + host) for network in networks] for host in (1, 2))
-        self._program = folder / "redis-server"  # starts it in the namespace, whose addresses nobody else reaches
+        self._program = (
+            folder / "redis-server"
+        )  # runs in the namespace, so that its addresses are reachable only through the two links
         self.server = RedisServer(tcp=True, options={"bind": "0.0.0.0", "protected-mode": "no"})
         self._program.write_text(f'#!/bin/sh\nexec ip netns exec {self._name} "{self.server.binary}" "$@"\n')
         self._program.chmod(0o700)
@@ -74,18 +76,18 @@ class TwoPaths:
             _ip("-n", self._name, "link", "set", link, "up")
             _ip("address", "add", f"{here}/30", "dev", link)
             _ip("link", "set", link, "up")
-        # While a link is down, no packet for its network takes another way out of this machine.
+        # While a link is down, packets for its network must not leave this machine by another route.
         _ip("route", "add", "unreachable", self._networks, "metric", "4000")
 
     def __exit__(self, *exc: object) -> None:
         self.server.close()
         made = (*(("link", "delete", link) for link in self._links), ("route", "delete", "unreachable", self._networks))
         for words in (*made, ("netns", "delete", self._name)):
-            with suppress(OSError, subprocess.CalledProcessError):  # it was not made
+            with suppress(OSError, subprocess.CalledProcessError):  # it was not created
                 _ip(*words)
 
     def resolve(self, getaddrinfo: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        """Return a `socket.getaddrinfo` that knows `HOST`, with the address on the first link first."""
+        """Return a replacement of `socket.getaddrinfo` that resolves `HOST` to both addresses, the first link first."""
 
         def resolved(host: Any, *words: Any, **options: Any) -> list[Any]:
             if host != HOST:
@@ -95,22 +97,22 @@ class TwoPaths:
         return resolved
 
     def cut_first(self) -> None:
-        """Take the first link down. What was sent on it and is not acknowledged stays with the kernel."""
+        """Take the first link down. The kernel keeps data that was sent on it and is not acknowledged."""
         _ip("link", "set", self._links[0], "down")
 
     def restore_first(self) -> None:
-        """Take the first link up, and wait until Redis has handled all that the kernel had left to send on it."""
+        """Take the first link up. Wait until the kernel has sent the data that it kept and Redis has processed them."""
         assert self._unacknowledged(), "nothing was lost on the first link"
         _ip("link", "set", self._links[0], "up")
         deadline = time.monotonic() + PATIENCE_S
         while self._unacknowledged():
-            assert time.monotonic() < deadline, "the kernel did not send what was lost"
+            assert time.monotonic() < deadline, "the kernel did not send the lost data"
             time.sleep(0.01)
-        for _ in range(2):  # the first may be read in the same round as the last of these bytes
+        for _ in range(2):  # Redis may read the first PING together with the last of these bytes
             self.server.command("PING")
 
     def _unacknowledged(self) -> int:
-        """Return how many bytes are on their way to Redis on the first link."""
+        """Return the number of unacknowledged bytes to Redis on the first link."""
         server = f"{socket.inet_aton(self._there[0])[::-1].hex().upper()}:{self.server.port:04X}"
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return sum(int(row[4].partition(":")[0], 16) for row in rows if row[2] == server)

@@ -1,7 +1,7 @@
-"""A wall clock for single processes: what time a server thinks it is can be moved while it runs.
+"""Change the wall clock of a single process, such as a server, while it runs.
 
 A small library, built with the machine's C compiler and loaded before the C library, adds a number of seconds to the
-wall clock; the number stands in a file. Monotonic time stays right.
+wall clock. The number is in a file. The monotonic clock is not changed.
 """
 
 import shutil
@@ -59,11 +59,11 @@ time_t time(time_t *result) {
 
 
 class WallClock:
-    """A clock that can be moved; a context manager.
+    """A wall clock that tests can change, available while its context is open.
 
     Attributes:
-        library: To be named in LD_PRELOAD of the process.
-        file: To be named in TEST_WALL_CLOCK of the process.
+        library: Path of the library, for LD_PRELOAD of the process.
+        file: Path of the file, for TEST_WALL_CLOCK of the process.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class WallClock:
 
     @staticmethod
     def is_possible() -> bool:
-        """Whether such a clock can be had on this machine."""
+        """Whether the library can be built and loaded on this machine."""
         return sys.platform == "linux" and shutil.which("cc") is not None
 
     def __enter__(self) -> Self:
@@ -88,11 +88,11 @@ class WallClock:
         shutil.rmtree(self._folder)
 
     def move(self, seconds: int) -> None:
-        """Move it by so many whole seconds, at once."""
+        """Change the clock by some whole seconds at once."""
         self._offset_s += seconds
         data = struct.pack("=q", self._offset_s)
         if not self.file.exists():
             self.file.write_bytes(data)
             return
-        with self.file.open("r+b") as file:  # in place: it is mapped
+        with self.file.open("r+b") as file:  # write in place, because the process has mapped the file
             file.write(data)

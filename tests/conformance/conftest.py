@@ -30,7 +30,7 @@ class _Opened:
 
 
 @pytest.fixture(autouse=True)
-def not_in_a_hurry(unhurried: None) -> None: ...
+def uses_long_connect_timeout(long_connect_timeout: None) -> None: ...
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Published figures are honest: a ledger counts each task, and noise is reported beside the results."""
+"""Test that published benchmark figures count each task exactly, and report when the machine was not quiet."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parent / "results.json"
 pytestmark = pytest.mark.nightly
 
 
-def test_a_ledger_notices_a_lost_and_a_doubled_task(tmp_path: Path) -> None:
+def test_a_ledger_detects_a_lost_and_a_repeated_task(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "ledger", 20)
     for number in (0, 1, 2, 2, 4, 5):
         ledger.ran(number)
@@ -27,7 +27,7 @@ def test_a_ledger_notices_a_lost_and_a_doubled_task(tmp_path: Path) -> None:
     assert not account.is_exact
 
 
-def test_a_ledger_in_which_each_ran_once_is_exact(tmp_path: Path) -> None:
+def test_a_ledger_is_exact_if_each_task_ran_once(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "ledger", 3)
     for number in range(3):
         ledger.began(number)
@@ -37,7 +37,7 @@ def test_a_ledger_in_which_each_ran_once_is_exact(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_ledger_notices_a_task_that_nobody_asked_for(tmp_path: Path) -> None:
+def test_a_ledger_detects_an_unknown_task(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "ledger", 10)
     for number in (0, 1, 7):
         ledger.ran(number)
@@ -48,7 +48,7 @@ def test_a_ledger_notices_a_task_that_nobody_asked_for(tmp_path: Path) -> None:
     assert (account.once, account.lost, account.repeated) == (2, 0, 1)
 
 
-def test_page_and_pictures_say_when_the_machine_was_not_quiet() -> None:
+def test_page_and_charts_report_a_machine_that_was_not_quiet() -> None:
     quiet = Results.read(GOLDEN)
     noisy = replace(quiet, noise={**quiet.noise, "foreign_percent_median": 60.0})
     picture = next(picture for picture in plots.PICTURES_OF_PEERS if picture.name == "drain-50")

@@ -11,7 +11,7 @@ from tests.redis_server import RedisServer
 
 
 @pytest.fixture(autouse=True)
-def not_in_a_hurry(unhurried: None) -> None: ...
+def uses_long_connect_timeout(long_connect_timeout: None) -> None: ...
 
 
 @pytest.fixture(params=["short", pytest.param("long", marks=pytest.mark.nightly)])

@@ -1,1 +1,1 @@
-"""Mutants: small ways to break taskq, and a runner that shows that the tests notice each of them."""
+"""Mutation tests: deliberate errors in taskq's code (mutants), and a runner that checks that the tests detect them."""

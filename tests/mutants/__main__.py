@@ -1,7 +1,7 @@
-"""`python -m tests.mutants`: break taskq in many small ways, one at a time, and run the tests that should notice it.
+"""`python -m tests.mutants`: apply deliberate errors to taskq, one at a time, and run the tests that must detect them.
 
 The runner works on copies of the tree in a temporary folder. It prints one line per mutant: the test that failed,
-SURVIVED if all tests passed, or BROKEN if no test could run. It exits with 0 if the tests noticed every mutant.
+SURVIVED if all tests passed, or BROKEN if no test could run. It exits with 0 if the tests detected every mutant.
 """
 
 import argparse
@@ -32,7 +32,7 @@ FAILED_TEST = re.compile(r"^(?:FAILED|ERROR) (tests/\S*?::.*?)(?: - |$)", re.MUL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try the mutants and return the exit status."""
+    """Run the tests on each mutant and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", metavar="TEXT", default="", help="try mutants with this text in their name or file")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="mutants to try at the same time (default: 1)")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         control = run_tests(tree, sorted({path for each in mutants for path in each.tests}))
         trees.put(tree)
         if control != "SURVIVED":
-            print(f"the tests must pass without a mutant, but: {control}")
+            print(f"the tests fail without a mutant: {control}")
             return 1
         print("the tests pass without a mutant", flush=True)
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def problems_of(mutant: Mutant) -> Iterator[str]:
-    """Yield what keeps a mutant from being tried."""
+    """Yield the reasons why a mutant cannot be applied or tested."""
     text = (ROOT / mutant.file).read_text() if (ROOT / mutant.file).exists() else ""
     if text.count(mutant.old) != 1:
         yield f"{mutant.old!r} must occur once in {mutant.file}, but occurs {text.count(mutant.old)} times"
@@ -103,7 +103,7 @@ def try_mutant(mutant: Mutant, tree: Path, *, whole: bool) -> str:
 
 @contextmanager
 def applied(mutant: Mutant, tree: Path) -> Iterator[None]:
-    """Change the file of a mutant for the time of a block."""
+    """Apply a mutant to its file for the time of a block."""
     file = tree / mutant.file
     text = file.read_text()
     file.write_text(text.replace(mutant.old, mutant.new))

@@ -41,15 +41,15 @@ def enqueue_unanswered(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """35: discard the responses to enqueue requests, and close their connections."""
     draw = random.Random(fault.seed)
     place = stage.take("producer", draw)
-    before = place.relay.trapped
+    before = place.relay.intercepted
     for _ in range(int(fault.lasts_s / 0.2)):
         place.relay.drop_reply_to(ENQUEUE)
         yield 0.2
     for _ in range(100):  # another fault may have made Redis unavailable
-        if place.relay.trapped > before:
+        if place.relay.intercepted > before:
             break
         yield 0.2
-    stage.expect(place.relay.trapped > before, f"fault 35: {place.name} enqueued nothing")
+    stage.expect(place.relay.intercepted > before, f"fault 35: {place.name} enqueued nothing")
     place.relay.forward()
     stage.give_back(place)
 
@@ -122,10 +122,10 @@ def late_settlement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
             yield 0.1
             for each in late:
                 if not each.is_sent and any(_runs_again(stage, task_id, each) for task_id in ids):
-                    each.let_go()
+                    each.release()
                     delivered += 1
         for each in late:
-            each.let_go()
+            each.release()
         if delivered:
             break
     stage.ledger.write("held", what="settle", delivered=delivered)
@@ -150,8 +150,8 @@ def late_enqueues(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     stage.held += late
     yield LATE_S
     for each in late:
-        each.let_go()
-    came = sum(each.came.is_set() for each in late)
-    stage.ledger.write("held", what="enqueue", delivered=came)
-    stage.expect(came > 0, f"fault 71: {place.name} enqueued nothing")
+        each.release()
+    arrived = sum(each.arrived.is_set() for each in late)
+    stage.ledger.write("held", what="enqueue", delivered=arrived)
+    stage.expect(arrived > 0, f"fault 71: {place.name} enqueued nothing")
     stage.give_back(place)

@@ -42,24 +42,24 @@ def killed_at_each_step(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
     is_turn = (fault.variant // 2) % 2 == 0
-    met = place.relay.met.copy()
+    intercepted = place.relay.intercepted_words.copy()
     held = place.relay.hold_request(*(SETTLE_AND_DEQUEUE,) if is_turn else (SETTLE, SETTLE_AND_DEQUEUE))
     stage.held.append(held)
     for count in range(100):
-        if held.came.is_set():
+        if held.arrived.is_set():
             break
         if is_turn and count % 20 == 0:
             _burst(stage)
         yield 0.05
-    stage.expect(held.came.is_set(), "fault 2: the worker settled nothing within 5 s")
-    _record_settlements(stage, place, met)
+    stage.expect(held.arrived.is_set(), "fault 2: the worker settled nothing within 5 s")
+    _record_settlements(stage, place, intercepted)
     if fault.variant % 2:
-        held.let_go()  # the acknowledgement arrives, and the worker dies before it reads the response
+        held.release()  # the acknowledgement arrives, and the worker dies before it reads the response
         stage.kill(place)
     else:
         place.relay.cut()  # the acknowledgement never arrives
         stage.kill(place)
-        held.let_go()
+        held.release()
     yield 2.0
     stage.give_back(place)
 
@@ -94,17 +94,17 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     held = {each.name: each.relay.hold_request(RECOVER) for each in stage.workers}
     stage.held += held.values()
     deadline = time.monotonic() + stage.profile.leases.takeover_s + LATE_S
-    while not any(each.came.is_set() for each in held.values()) and time.monotonic() < deadline:
+    while not any(each.arrived.is_set() for each in held.values()) and time.monotonic() < deadline:
         yield 0.02
-    first = next((name for name, each in held.items() if each.came.is_set()), None)
+    first = next((name for name, each in held.items() if each.arrived.is_set()), None)
     stage.ledger.write("held", what="recover", place=first)
     stage.expect(first is not None, "fault 4: no worker recovered a task")
     for name, each in held.items():
         if name != first:
-            each.let_go()
+            each.release()
     yield AGAIN_S
     if first is not None:
-        held[first].let_go()
+        held[first].release()
     stage.give_back(place)
 
 
@@ -171,7 +171,7 @@ def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
-    met = place.relay.met.copy()
+    intercepted = place.relay.intercepted_words.copy()
     for count in range(max(2, int(fault.lasts_s))):
         place.relay.drop_reply_to(SIGNAL)
         for word in (SETTLE, SETTLE_AND_DEQUEUE):
@@ -182,11 +182,11 @@ def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         _burst(stage)
         yield 1.0
     for _ in range(100):  # another fault may have made Redis unavailable
-        if _settlements(place, met):
+        if _settlements(place, intercepted):
             break
         yield 0.2
-    stage.expect(bool(_settlements(place, met)), f"fault 13: {place.name} acknowledged nothing")
-    _record_settlements(stage, place, met)
+    stage.expect(bool(_settlements(place, intercepted)), f"fault 13: {place.name} acknowledged nothing")
+    _record_settlements(stage, place, intercepted)
     place.relay.forward()
     stage.give_back(place)
 
@@ -225,13 +225,15 @@ def _burst(stage: Stage) -> None:
 
 def _settlements(place: Place, before: Counter[bytes]) -> Counter[bytes]:
     """Return how many settle requests of each kind the relay has intercepted since `before`."""
-    met = place.relay.met - before
-    return Counter({word: met[word] for word in (SETTLE, SETTLE_AND_DEQUEUE) if met[word]})
+    intercepted = place.relay.intercepted_words - before
+    return Counter({word: intercepted[word] for word in (SETTLE, SETTLE_AND_DEQUEUE) if intercepted[word]})
 
 
 def _record_settlements(stage: Stage, place: Place, before: Counter[bytes]) -> None:
-    met = _settlements(place, before)
-    stage.ledger.write("met", place=place.name, settle=met[SETTLE], settle_and_dequeue=met[SETTLE_AND_DEQUEUE])
+    intercepted = _settlements(place, before)
+    stage.ledger.write(
+        "intercepted", place=place.name, settle=intercepted[SETTLE], settle_and_dequeue=intercepted[SETTLE_AND_DEQUEUE]
+    )
 
 
 def _terminated(stage: Stage, fault: PlannedFault, *, expects: str) -> Iterator[float]:

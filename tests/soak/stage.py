@@ -402,7 +402,7 @@ class Stage:
                 place.own_relay.forward()
             place.wanted = True
         for held in self.held:
-            held.let_go()
+            held.release()
         with suppress(TimeoutError):
             until(self.unfill, "Redis has no memory limit", timeout_s=STOP_S)
 

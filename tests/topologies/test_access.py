@@ -661,9 +661,9 @@ class SpyingRelay(Relay):
         super().__init__(target)
         self.said: list[bytes] = []
 
-    def _spring_trap(self, pair: Any, data: bytes) -> None:
+    def _intercept(self, pair: Any, data: bytes) -> None:
         self.said.append(data)
-        super()._spring_trap(pair, data)
+        super()._intercept(pair, data)
 
 
 def test_a_runner_of_a_rediss_url_never_speaks_plainly(redis_server: RedisServer) -> None:

@@ -22,7 +22,7 @@ from taskq_core.wire import Keys
 from tests.conformance.test_connections import blocking, coroutines, endpoint_of, lead_a_life
 from tests.redis_server import RedisServer, TlsFiles, start_cluster
 
-pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("unhurried")]
+pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("long_connect_timeout")]
 
 
 async def replica_joined(replica: RedisServer, sentinel: RedisServer) -> None:

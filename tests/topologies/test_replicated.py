@@ -220,7 +220,7 @@ class TestConfirmed:
             relay.drop_reply_to(b"\r\nWAIT\r\n")
             taskq.remote("t", replicated=True, task_id="a").delay()
 
-        assert relay.trapped == 1
+        assert relay.intercepted == 1
         assert task_ids(stored).count(b"a") == 1
         assert calls_of(stored, "wait") == 2
         assert unconfirmed(stored) == []

@@ -27,7 +27,7 @@ A, B = ("10.0.0.1", 1), ("10.0.0.2", 2)
 
 
 @pytest.fixture(autouse=True)
-def not_in_a_hurry(unhurried: None) -> None: ...
+def uses_long_connect_timeout(long_connect_timeout: None) -> None: ...
 
 
 @pytest.fixture(scope="module")

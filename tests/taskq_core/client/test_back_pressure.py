@@ -178,7 +178,7 @@ class TestReject:
             handle = await app.send(task_id="id-1")
             await app.taskq.aclose()
 
-        assert relay.trapped == 2
+        assert relay.intercepted == 2
         assert handle.is_sent
         assert pending(redis_server) == 2
 

@@ -307,7 +307,7 @@ class TestFailures:
             result = await app.send(task.using(task_id=f"id-{n}").s() for n in range(700))
             await app.taskq.aclose()
 
-        assert relay.trapped == 1
+        assert relay.intercepted == 1
         assert (len(result), result.errors) == (700, [])
         assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
 

@@ -251,7 +251,7 @@ class TestLostReplies:
             await app.taskq.aclose()
 
         assert handle.is_sent
-        assert relay.trapped == times
+        assert relay.intercepted == times
         assert redis_server.client.llen("asynq:{default}:pending") == 2
 
     async def test_even_if_the_task_has_finished_meanwhile(self, redis_server: RedisServer, is_async: bool) -> None:

@@ -112,14 +112,14 @@ async def refuse_a_repeat(app: TaskQ, server: RedisServer, relay: Relay, refusal
     first, repeat = relay.hold_request(enqueue, hang_up=True), relay.hold_request(enqueue)
     refuse, undo = REFUSALS[refusal]
     sending = asyncio.create_task(send(app, [work.s()]))
-    assert await asyncio.to_thread(repeat.came.wait, PATIENCE_S)
+    assert await asyncio.to_thread(repeat.arrived.wait, PATIENCE_S)
     server.command(*refuse.split())
     try:
-        repeat.let_go()
+        repeat.release()
         with pytest.raises((EnqueueUnknownError, BulkEnqueueError)) as raised:
             await sending
     finally:
         server.command(*undo.split())
 
-    assert first.came.is_set()
+    assert first.arrived.is_set()
     assert isinstance(raised.value, EnqueueUnknownError) or raised.value.may_have_happened

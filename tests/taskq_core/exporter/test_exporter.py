@@ -260,7 +260,7 @@ async def test_a_connection_that_breaks_does_not_mean_that_redis_is_away(redis_s
         found = await scrape(fresh(app))
         await app.aclose()
 
-    assert (found.of("taskq_up"), relay.trapped) == (1, 2)
+    assert (found.of("taskq_up"), relay.intercepted) == (1, 2)
 
 
 async def test_a_damaged_queue_says_so_and_hides_no_other(app: TaskQ, redis_server: RedisServer) -> None:

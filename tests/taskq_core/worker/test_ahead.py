@@ -288,7 +288,7 @@ async def test_a_task_whose_answer_is_lost_runs_once_all_the_same(
 
     relay.drop_reply_to(b"-ahead")
     await start(app=far, **PATIENT)
-    await until(lambda: relay.trapped)
+    await until(lambda: relay.intercepted)
     await waits(redis_server)
     handle = await app.remote("work", retention=600).adelay()
     await until(lambda: state_of(redis_server, queue, handle.id) == "completed")

@@ -67,7 +67,7 @@ async def test_one_lost_settlement_is_repeated(
     await start.stop(worker)
     await far.aclose()
 
-    assert relay.trapped == 1
+    assert relay.intercepted == 1
     assert runs == [1]
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
     assert redis_server.client.get(queue.processed) == b"1"
@@ -94,7 +94,7 @@ async def test_one_lost_dequeue_hands_its_tasks_out_again(
     await start.stop(worker)
     await far.aclose()
 
-    assert relay.trapped == 1
+    assert relay.intercepted == 1
     assert set(runs.values()) == {1}
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
@@ -118,7 +118,7 @@ async def test_one_lost_script_that_settles_and_dequeues_is_sent_again_as_two(
     await start.stop(worker)
     await far.aclose()
 
-    assert relay.trapped == 1
+    assert relay.intercepted == 1
     assert set(runs.values()) == {1}
     assert redis_server.client.get(queue.processed) == b"60"
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)

@@ -169,7 +169,7 @@ async def test_a_stopping_worker_returns_its_token_although_its_counters_cannot_
         await start.stop(worker)
         await far.aclose()
 
-    assert relay.trapped == 1
+    assert relay.intercepted == 1
     assert redis_server.client.llen(queue.wake) == 1
 
 
