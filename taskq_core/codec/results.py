@@ -98,7 +98,7 @@ def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:
 
 
 def _read(data: bytes, type_: Any) -> tuple[object, str]:
-    """Return the decoded value and the error text, "" for no error.
+    """Decode data as a type. Return the value and an error text, "" if there was no error.
 
     It returns the error text instead of raising, so that the context of the caller's error does not contain the value.
     """

@@ -77,7 +77,7 @@ def check_payload(payload: object, expected: object = None) -> None:
     if not isinstance(payload, bytes):
         raise ConfigurationError(f"payload must be bytes, got {type(payload).__name__}")
     if expected is not None and not isinstance(expected, bytes):
-        raise ConfigurationError(f"expected must be bytes, got {type(expected).__name__}")
+        raise ConfigurationError(f"the argument expected must be bytes, got {type(expected).__name__}")
     if len(payload) > PAYLOAD_MAX:
         raise ConfigurationError(f"payload must be at most {PAYLOAD_MAX} bytes, got {len(payload)}")
 

@@ -80,7 +80,7 @@ def compact_json(data: bytes, task: str) -> bytes:
     """
     try:
         data = msgspec.json.format(data, indent=-1)
-        msgspec.json.decode(data, type=msgspec.Raw)  # Raw: accept numbers of any size
+        msgspec.json.decode(data, type=msgspec.Raw)  # `Raw` accepts numbers of any size
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PayloadError(task, "", f"the payload is not JSON: {error}") from None
     return data

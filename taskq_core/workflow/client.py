@@ -36,7 +36,7 @@ class WorkflowClients:
 
     def _send_deferred(self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[Batch]) -> None:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""
-        if handle.is_sent:  # its members could not be encoded, and the caller of `enqueue` has got that error
+        if handle.is_sent:  # the workflow could not be encoded, and `enqueue` has raised that error
             return
         try:
             self.blocking.send(outgoing, handle, iter(batches))

@@ -29,7 +29,7 @@ NAME_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An argument placeholder. Before the call, the result of a node replaces it, or several results as list or dict.
+    """Placeholder for an argument: the result of a node, or several results as list or dict, replaces it at the call.
 
     Attributes:
         tree: A node number, nested lists of numbers for groups, or the last steps of a `Workflow` by name.
@@ -40,7 +40,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An argument placeholder. Before the call, the failure of the first failed node in the given order replaces it."""
+    """Placeholder for an argument: the failure of the first failed node among `nodes` replaces it at the call."""
 
     nodes: tuple[int, ...]
 

@@ -192,7 +192,7 @@ class Outgoing:
         ]
 
     def _parts(self) -> list[list[Entry]]:
-        """Split the stored fields into parts of limited size.
+        """Split the fields of the workflow into parts of limited size.
 
         The fields are removed from this object, so that they do not use memory while members are streamed.
         """

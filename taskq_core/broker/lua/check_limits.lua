@@ -1,6 +1,6 @@
 --[[
   check_limits: repair a page of limits. Release permits of deleted tasks, remove deleted tasks from waiting lines, and
-    reschedule waiting tasks that are in no line.
+  reschedule waiting tasks that are in no line.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes

@@ -1,5 +1,5 @@
 --[[
-  check_stored: scan the keys of a queue's tasks, and report whether each task is in the structure of its state. Also
+  check_stored: scan the keys of a queue's tasks, and report whether each task is in the list or set of its state. Also
   report damaged unique locks and aggregation sets. Reads only.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)

@@ -1,5 +1,6 @@
 --[[
-  close_queue: start to remove a queue: rename all its structures at once, unless a task is running.
+  close_queue: start to remove a queue, unless a task is running: rename all its lists and sets at once, so that the queue
+  is empty for all programs.
 
   KEYS[1]  list    active tasks
   KEYS[2]  list    pending tasks

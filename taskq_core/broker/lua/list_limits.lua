@@ -1,5 +1,6 @@
 --[[
-  list_limits: scan the slots of a queue's limits, each with the numbers of its holders and waiting tasks. Reads only.
+  list_limits: scan the slots of a queue's limits (one for each value of a limit's key), and return how many tasks hold
+  a permit of each, and how many wait for one. Reads only.
 
   KEYS[1]  any     a key of the queue
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned

@@ -1,6 +1,6 @@
 --[[
-  mark_starts: record that a worker starts runs, each the last attempt of its task. So a lost worker costs a task its
-  last attempt only if the run had started.
+  mark_starts: record that a worker starts runs, each the last attempt of its task. If the worker is lost, the task
+  loses its last attempt only if the run had started.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes

@@ -1,5 +1,5 @@
 --[[
-  move_out: start to move tasks to another queue (step 1 of 3): remove them from the structures of this queue, so that
+  move_out: start to move tasks to another queue (step 1 of 3): remove them from this queue's lists and sets, so that
   they no longer run here. Their hashes stay until the other queue has stored them.
 
   KEYS[1]  list    pending tasks

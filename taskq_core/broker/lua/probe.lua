@@ -1,5 +1,5 @@
 --[[
-  probe: check that a queue's structures have the right types and that Redis accepts writes.
+  probe: check that the keys of a queue have the right types, and that Redis accepts writes.
 
   KEYS[1]   a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[2]   list    pending tasks

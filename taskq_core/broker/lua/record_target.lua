@@ -1,6 +1,6 @@
 --[[
-  record_target: record in the home queue that steps of its workflows are being moved to another queue, so that the
-  dispatcher also reads that queue, and a cancellation reaches the steps there. It is called before they arrive.
+  record_target: record in the home queue that steps of its workflows are being moved to another queue. It is called
+  before they arrive, so that the dispatcher reads that queue too, and a cancellation reaches the steps there.
 
   KEYS[1]  set     queues, other than the home queue, that received steps
   ARGV[1]  string  prefix of the queue's taskq-only keys

@@ -1,6 +1,6 @@
 --[[
   relist: add aggregation sets to the list of sets if they are missing in it. Otherwise their members would never return
-    to their groups.
+  to their groups.
 
   KEYS[1]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[2]  set     names of groups with members

@@ -1,6 +1,6 @@
 --[[
-  sample: record the current figures of a queue in its lists of samples. Each list has an interval, and is skipped until
-    the interval since its last sample has passed.
+  sample: record the current figures of a queue in each of its lists of samples, unless the interval of the list has not
+  passed since its last sample.
 
   KEYS[1]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
   KEYS[2..] list   per resolution: its samples, the newest first

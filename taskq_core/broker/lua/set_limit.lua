@@ -1,6 +1,6 @@
 --[[
-  set_limit: override the value of a limit or clear the override. Then make a page of the limit's slots due, so that
-  the limiter checks them at once.
+  set_limit: override the value of a limit or clear the override. Then let the limiter check some slots of the limit at
+  once. A slot is one value of the limit's key.
 
   KEYS[1]  hash    values that code declares ('d:'), and overrides by users ('o:')
   KEYS[2]  zset    slots by when their next waiting task may start (Unix ms)

@@ -1,5 +1,6 @@
 --[[
-  tick: process firings of schedule entries: store their tasks and advance the mark of each entry, in one step.
+  tick: process firings of schedule entries: store their tasks, and advance the mark of each entry (its last handled
+  firing), in one step.
 
   Each firing is passed with the firing before it, and is processed only if the entry's mark is the firing before it. So
   a scheduler that continues with old data after its lease has ended neither repeats nor skips a firing.

@@ -89,7 +89,7 @@ def read_members(
     count: int = BATCH_MAX,
     max_bytes: int = BATCH_BYTES,
 ) -> Operation[list[tuple[str, bytes]] | None]:
-    """Read a page of a set: pairs of id and message bytes (b"" if the message is missing), oldest member first.
+    """Read some members of a set, the oldest first: pairs of id and message bytes (b"" if the message is missing).
 
     The answer is None if the set does not exist, and an empty list after its last page.
     """

@@ -85,7 +85,7 @@ def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bo
 
 
 def delete_schedule(schedules_key: str, *fields: str) -> Operation[int]:
-    """Remove or resume a schedule."""
+    """Delete a schedule that was added at run time, or the mark that pauses a schedule."""
     return command("delete_schedule", ("HDEL", schedules_key, *fields), replies.integer)
 
 

@@ -211,7 +211,7 @@ async def test_a_payload_is_replaced_only_if_it_is_the_expected_one(ask: Ask, ap
 
     with pytest.raises(TaskStateError, match="the payload has changed since it was read"):
         await ask("update_payload", "default", handle.id, b'{"a": 3}', expected=b'{"a": 1}')
-    with pytest.raises(ConfigurationError, match="expected must be bytes"):
+    with pytest.raises(ConfigurationError, match="the argument expected must be bytes"):
         await ask("update_payload", "default", handle.id, b"{}", expected="text")
 
     task: Any = Inspector(app).task("default", handle.id)
