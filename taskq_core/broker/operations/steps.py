@@ -1,13 +1,15 @@
 """The record of a task's steps: read and write it, send signals, and read what the task emits. See `_steps.lua`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Operation, run_owner, script
 from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
 
 SIGNALS_MAX = 1_000
 """Maximum number of signals of a task."""
@@ -52,16 +54,18 @@ def _keys(queue: QueueKeys, task_id: str) -> tuple[str, str, str]:
     return queue.task(task_id), queue.lease, queue.steps_of(task_id)
 
 
+def _fenced(
+    name: str, keys: tuple[str, ...], args: Sequence[Argument], read: Callable[[Any], T]
+) -> Operation[T | Refusal]:
+    """Return an operation of a run, whose script answers 0 or 1 to refuse it."""
+    return script(name, keys, args, lambda reply: Refusal(is_lost=reply == 1) if reply in (0, 1) else read(reply))
+
+
 def load_steps(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Operation[LoadedSteps | Refusal]:
     """Read the record of the steps of a running task. Create it if the task has none."""
-
-    def read(reply: Any) -> LoadedSteps | Refusal:
-        if isinstance(reply, int):
-            return Refusal(is_lost=reply == 1)
-        return LoadedSteps(int(reply[0]), replies.shown_fields(reply[1]))
-
     keys = (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent)
-    return script("load_steps", keys, (NOW, run_owner(owner, run), task_id), read)
+    args = (NOW, run_owner(owner, run), task_id)
+    return _fenced("load_steps", keys, args, lambda reply: LoadedSteps(int(reply[0]), replies.shown_fields(reply[1])))
 
 
 def store_step(
@@ -71,12 +75,8 @@ def store_step(
 
     With `missed`, record that the task has stopped waiting for the signal with this name.
     """
-
-    def read(reply: Any) -> bytes | Refusal:
-        return Refusal(is_lost=reply == 1) if isinstance(reply, int) else reply
-
     args = (run_owner(owner, run), task_id, field, value, missed)
-    return script("store_step", (*_keys(queue, task_id), queue.absent), args, read)
+    return _fenced("store_step", (*_keys(queue, task_id), queue.absent), args, lambda reply: reply)
 
 
 def signal(
@@ -91,28 +91,10 @@ def signal(
     steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has
     ended.
     """
-    keys = (
-        queue.task(task_id),
-        queue.steps_of(task_id),
-        queue.stream_of(task_id),
-        queue.pending,
-        queue.scheduled,
-        queue.wake,
-    )
-    limits = (SIGNALS_MAX, SIGNALS_BYTES)
-    args: list[Argument] = [
-        NOW,
-        task_id,
-        name,
-        value,
-        signal_id or uuid4().hex,
-        *limits,
-        queue.prefix,
-        queue.own_prefix,
-        queue.done,
-        "",
-        number,
-    ]
+    task, _, record = _keys(queue, task_id)
+    keys = (task, record, queue.stream_of(task_id), queue.pending, queue.scheduled, queue.wake)
+    args: list[Argument] = [NOW, task_id, name, value, signal_id or uuid4().hex, SIGNALS_MAX, SIGNALS_BYTES]
+    args += (queue.prefix, queue.own_prefix, queue.done, "", number)
     return script("signal", keys, args, replies.text, deadline_at=len(args) - 2)
 
 
@@ -130,14 +112,10 @@ def emit(
 
     A request appends nothing if its `call` is not above those of earlier requests of this run.
     """
-
-    def read(reply: Any) -> Refusal | None:
-        return None if reply == 2 else Refusal(is_lost=reply == 1)
-
     args: list[Argument] = [NOW, run_owner(owner, run), task_id, call, EMITTED_MAX, queue.done, attempt]
     for each in values:
         args += each
-    return script("emit", (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent), args, read)
+    return _fenced("emit", (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent), args, lambda reply: None)
 
 
 def read_steps(queue: QueueKeys, task_id: str) -> Operation[Record]:
