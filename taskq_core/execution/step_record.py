@@ -68,7 +68,6 @@ class Steps(ABC):
         self._attempt = 1
         self._calls = 0  # requests that appended emitted values
         self._emitted = 0  # values that this run has emitted outside of steps
-        self._emitted_before = 0  # values that earlier runs of this attempt emitted there
         self._open = 0  # running steps
         self._is_waiting = False  # the run ends, because the task waits
         self._quiet = asyncio.Event()  # set while no step runs
@@ -113,7 +112,6 @@ class Steps(ABC):
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
                 self._attempt = loaded.attempt
-                self._emitted_before = int(loaded.record.get("x", 0))
                 self._ahead_ms = loaded.now_ms - time.monotonic() * 1000
         return self._record
 
@@ -283,10 +281,10 @@ class Steps(ABC):
     async def emit(self, value: bytes) -> None:
         """Emit a value, unless an earlier run of this attempt emitted it before it waited."""
         step = current_step.get()
-        await self._load()
+        record = await self._load()
         if not step:
             self._emitted += 1
-            if self._emitted <= self._emitted_before:
+            if self._emitted <= int(record.get("x", 0)):
                 return
         await self._send(step, value)
 
