@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from taskq_core import EnqueueError, TaskContext, TaskIdConflictError, TaskQ, current_task
-from taskq_core.errors import TaskQError
+from taskq_core.errors import TaskQError, TaskStateError
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 from tests.topologies.test_sentinel import NAME, Topology, is_up_to_date, start_topology, until
@@ -37,7 +37,6 @@ class DurableTraffic:
         self.executions: Counter[tuple[str, str]] = Counter()
         self.wrong: list[tuple[str, str]] = []
         self.names: list[str] = []
-        self.signals = 0
 
         @self.app.task(name="child", retry_delay=0, max_retry=30)
         async def child(name: str, number: int) -> int:
@@ -104,11 +103,14 @@ class DurableTraffic:
     async def signal(self, name: str, value: str) -> None:
         """Send a value, unless the surviving server has it. Repeat it until it is acknowledged."""
         while not any(each.endswith(f'"{value}"'.encode()) for each in self.stored(name).values()):
-            with suppress(TaskQError):
+            try:
                 await (await self.app.aget(name)).asignal("go", value)
-                self.signals += 1
+            except TaskStateError:  # the task has ended without this value, and its result shows that
                 return
-            await asyncio.sleep(0.05)
+            except TaskQError:
+                await asyncio.sleep(0.05)
+            else:
+                return
 
     async def keep_enqueueing(self, stopping: asyncio.Event) -> None:
         """Enqueue tasks, and send each its first signal at once."""
