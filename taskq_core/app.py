@@ -49,7 +49,7 @@ def applications() -> "list[TaskQ]":
 
 
 class TaskQ(Registry):
-    """One configured queue application.
+    """A queue application: its settings, its registered tasks and its clients.
 
     Args:
         url: URL of Redis, or a redis-py client. None: the setting `url`.
@@ -185,7 +185,7 @@ class TaskQ(Registry):
         Endpoint(settings.url, embedded_folder=self._embedded_folder)  # checks the URL and does not connect
         if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
             raise ConfigurationError(
-                "ENQUEUE is 'outbox', and there is no database to write tasks to: pass "
+                "ENQUEUE is 'outbox', but the application has no outbox: pass "
                 "TaskQ(outbox=taskq_sqlalchemy.SQLAlchemyOutbox(...)), or use taskq_django, which has one"
             )
         check_defaults(settings.defaults)
@@ -322,7 +322,7 @@ class TaskQ(Registry):
         try:
             validate_task_id(task_id)
         except ConfigurationError:
-            # Not a ConfigurationError, because ids often come from a URL, which a visitor can change.
+            # Do not raise a ConfigurationError, because ids often come from a URL, which a visitor can change.
             raise TaskNotFoundError(queue or "", task_id) from None
         if queue is not None:
             validate_queue_name(queue)
@@ -400,7 +400,7 @@ class TaskQ(Registry):
     # --- periodic tasks -----------------------------------------------------------------------------------------------
 
     def periodic_tasks(self) -> list[PeriodicTask]:
-        """Return the schedule entries of the setting `SCHEDULE` and of this application, without those of providers.
+        """Return the schedule entries of the setting `SCHEDULE` and of this application, without entries of providers.
 
         Raises:
             ConfigurationError: The setting `SCHEDULE` names a task that is not registered, or an entry of it has the id

@@ -171,7 +171,7 @@ class Hold:
         raise SemaphoreFullError(self._semaphore.scope, self._semaphore.limit)
 
     def _log_failed_release(self, error: BrokerError) -> None:
-        # Raise no error, because the block has done its work, and a retry of the task would repeat it.
+        # Only log the error, because the block has done its work, and a retry of the task would repeat the work.
         logger.warning(
             "a place of semaphore %r cannot be released, and stays taken until its deadline: %s",
             self._semaphore.scope,

@@ -28,7 +28,7 @@ class TaskQWarning(UserWarning):
 
 
 class PayloadSizeWarning(TaskQWarning):
-    """A payload is large; Redis keeps it in memory until the task is deleted."""
+    """A payload is large. Redis keeps it in memory until the task is deleted."""
 
 
 class ArgumentTypeWarning(TaskQWarning):

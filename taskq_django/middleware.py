@@ -157,7 +157,7 @@ _NO_TASK = TaskContext(id="local", name="", queue="", max_retry=0, local=True)
 
 
 def on_healthy_connections(function: F) -> F:
-    """Wrap a function that is not a task, so that its database connections are treated like those of a task."""
+    """Wrap a function that is not a task, so that its connections are checked and closed as around a task."""
     middleware = DatabaseMiddleware()
     if is_coroutine_function(function):
 

@@ -228,7 +228,7 @@ class PeriodicTask(models.Model):
 
     @property
     def row(self) -> ScheduleRow:
-        """The row as the core's record."""
+        """The values of this row, as a record of the core."""
         values = {each.name: getattr(self, each.name) for each in fields(ScheduleRow)}
         return ScheduleRow(**values | {name: _aware(values[name]) for name in _MOMENTS})
 

@@ -173,7 +173,7 @@ def is_open(alias: str) -> bool:
 
 
 def writing_alias() -> str:
-    """Return the database to write a row to: one with an outbox and an open transaction in this thread.
+    """Return the database in which to write a row. It has an outbox and an open transaction of this thread.
 
     If there are several, prefer the router's choice, then the default database. Without an open transaction, return the
     router's choice.

@@ -30,7 +30,7 @@ class ModelKind:
         return label
 
     def to_json(self, value: object) -> object:
-        """Return the primary key of an instance, or the key given, as a JSON value; a list for a composite one.
+        """Return the primary key of an instance, or a given key, as a JSON value. A composite key is a list.
 
         Raises:
             RefusedError: The instance is of another model, was never saved or was deleted, or its row is in another
@@ -139,7 +139,7 @@ class ModelReferences:
         meta: Any = getattr(type_, "_meta", None)
         if meta is None or meta.abstract or meta.swapped:
             why = f"is swapped for {meta.swapped}" if meta is not None and meta.swapped else "is abstract"
-            raise TypeError(f"{type_.__qualname__} {why} and has no rows; annotate the model that has")
+            raise TypeError(f"{type_.__qualname__} {why} and has no rows; annotate a model that has rows")
         return self._kinds.setdefault(type_, ModelKind(type_))
 
     def fetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:

@@ -119,7 +119,7 @@ class DatabaseSchedule:
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, parameters)
             found = cursor.fetchall()
-        version = hash(repr(found)) or 1  # never 0, which means a missing table
+        version = hash(repr(found)) or 1  # the version is never 0, which stands for a missing table
         return None if version == seen else (version, self._entries(rows))
 
     def _entries(self, rows: Any) -> list[Entry]:

@@ -38,7 +38,7 @@ def start(settings: Settings) -> BackgroundWorker:
 def make_worker() -> Worker:
     """Return a worker with the project's settings that logs the end of each task."""
     settings = taskq.settings
-    _ = taskq.runtime  # raises an error now if two tasks have the same name
+    _ = taskq.runtime  # raises an error at this point if two tasks have the same name
     config = WorkerConfig.from_settings(settings)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=INTERRUPTED_S)
     set_up_log(1, "taskq")
@@ -57,7 +57,7 @@ class _StatusWriter(StatusWriter):
 
 
 def _grace_s(settings: Settings) -> float:
-    return min(GRACE_S, float(settings.shutdown_grace))  # type: ignore[arg-type]  # Settings has turned it into seconds
+    return min(GRACE_S, float(settings.shutdown_grace))  # type: ignore[arg-type]  # the core's settings contain this duration in seconds
 
 
 def _end_with_process(worker: BackgroundWorker, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Serve the status of one task as JSON, for the page of the user who waits for it.
+"""Serve the status of one task as JSON, for a page on which a user waits for the task.
 
 ::
 

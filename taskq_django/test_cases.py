@@ -28,7 +28,7 @@ class _Choice:
     """Commit hooks that were registered before the block began. The block does not call them."""
 
 
-_choice = _Choice()  # not per thread, because it also applies to the threads of a live server
+_choice = _Choice()  # shared by all threads, because it also applies to those of a live server
 
 
 def are_committed() -> bool:

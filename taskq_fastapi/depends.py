@@ -124,7 +124,7 @@ class TaskDependencies:
             checked.add(call)
 
     def find(self, call: Callable[..., Any], what: str = "") -> tuple[Callable[..., Any], Plan]:
-        """Return the function of a dependency, or that of its override, with the plan for calling it.
+        """Return the function of a dependency or of its override, with the plan for calling it.
 
         Raises:
             TaskDefinitionError: The dependency does not work in a task.

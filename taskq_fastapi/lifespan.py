@@ -102,7 +102,7 @@ def _by_name(taskq: Any) -> dict[str, TaskQ]:
 
 
 def _configs(taskqs: Mapping[str, TaskQ], worker: Any) -> dict[str, WorkerConfig | None]:
-    """Return the configuration of each worker, by the name of its queue application. None: that of the settings."""
+    """Return the configuration of each worker by the name of its queue application. None: use the settings."""
     by_name = worker if isinstance(worker, Mapping) else dict.fromkeys(taskqs, worker)
     for name, each in by_name.items():
         if name not in taskqs:

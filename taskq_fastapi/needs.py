@@ -123,9 +123,8 @@ def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str,
     given = parameter.default if isinstance(parameter.default, _DEPENDS) else None
     _refuse_marker(parameter.default, where)
     if given is not None and given.dependency is not None:
-        annotation = (
-            parameter.annotation
-        )  # The annotation stays unresolved, because its names may exist only for type checkers.
+        # Do not resolve the annotation, because its names may exist only for type checkers.
+        annotation = parameter.annotation
     else:
         annotation = _resolved(parameter, function, what)
         _refuse_request(annotation, where)
@@ -161,7 +160,8 @@ def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str,
 
 def _resolved(parameter: inspect.Parameter, function: Any, what: str) -> Any:
     annotation = resolve_annotation(parameter, _written(function), what)
-    while hasattr(annotation, "__value__") and not isinstance(annotation, type):  # alias from a `type` statement
+    # Unpack an alias that a `type` statement defines.
+    while hasattr(annotation, "__value__") and not isinstance(annotation, type):
         annotation = annotation.__value__
     return annotation
 
@@ -170,7 +170,7 @@ def _written(function: Any) -> Any:
     """Return the function in whose module the names in a dependency's annotations are defined."""
     while isinstance(function, partial):
         function = function.func
-    function = inspect.unwrap(function)  # `inspect.signature` does this, too
+    function = inspect.unwrap(function)  # as `inspect.signature` does with decorated functions
     if inspect.isclass(function):
         return function.__init__ if "__init__" in vars(function) else function.__new__
     return function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__

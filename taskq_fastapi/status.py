@@ -1,4 +1,4 @@
-"""Models of the status of a task, and of the response to a request that enqueued one.
+"""Response models: the status of a task, and the answer to a request that has enqueued a task.
 
 ::
 

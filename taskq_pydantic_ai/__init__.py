@@ -173,7 +173,7 @@ class _StepToolset(WrapperToolset[Any]):
         async def call() -> dict[str, Any]:
             try:
                 result = await self.wrapped.call_tool(name, tool_args, ctx, tool)
-            except (ModelRetry, ToolFailed) as error:  # the model gets the message
+            except (ModelRetry, ToolFailed) as error:  # Pydantic AI sends the error text to the model
                 return {type(error).__name__: error.message}
             if isinstance(result, ToolReturn):
                 return {"return": _TOOL_RETURN.dump_python(result, mode="json")}

@@ -69,7 +69,7 @@ class AfterCommit:
         calls = list(calls)
         apps = set(map(_app_of_call, calls))
         if len(apps) != 1:
-            raise ConfigurationError(f"enqueue_many takes calls of one queue application, got {len(apps)}")
+            raise ConfigurationError(f"enqueue_many takes calls of one queue application, got calls of {len(apps)}")
         (app,) = apps
         with self._joining(app) as hook:
             return app.client.enqueue_many(calls, hook)
@@ -120,7 +120,7 @@ def enqueue_after_commit(*sessions: Any) -> AfterCommit:
 
 def _plain_session(session: Any) -> Session:
     found = session
-    if callable(getattr(found, "registry", None)):  # a `scoped_session`: get its session of this thread or task
+    if callable(getattr(found, "registry", None)):  # a `scoped_session` returns the session of this thread or task
         found = found.registry()
     found = getattr(found, "sync_session", found)
     if not isinstance(found, Session):
@@ -133,7 +133,7 @@ def _plain_session(session: Any) -> Session:
 def _app_of_call(call: object) -> TaskQ:
     if not isinstance(call, Signature):
         hint = "; use enqueue_workflow" if isinstance(call, Canvas) else ""
-        raise ConfigurationError(f"a call is made by task.s(...), got {type(call).__name__}{hint}")
+        raise ConfigurationError(f"expected a call that was made by task.s(...), got {type(call).__name__}{hint}")
     return _app_of(call)
 
 
@@ -180,7 +180,7 @@ class _Hook:
 
 
 class _Waiting:
-    """The calls that wait for commits of one session, by the id of their transaction (None: the next transaction).
+    """Stores the calls that wait for a commit of one session, by the id of their transaction (None: the next one).
 
     It has no reference to the session or a transaction, so that a session that is dropped without an end is freed
     together with its connection.
@@ -201,7 +201,7 @@ class _Waiting:
     def committed(self, session: Session) -> None:
         """Handle the commit of the innermost transaction."""
         savepoint = session.get_nested_transaction()
-        if savepoint is not None:  # the calls of a released savepoint wait for the transaction around it
+        if savepoint is not None:  # a savepoint was released, so its calls wait for the outer transaction
             waiting = self._sendings.pop(_key(savepoint), [])
             if waiting:
                 self._sendings.setdefault(_key(savepoint.parent), []).extend(waiting)
@@ -223,9 +223,8 @@ class _Waiting:
         if not ready:
             return
         if in_greenlet():
-            await_only(
-                asyncio.to_thread(_send, ready)
-            )  # one call sends all, so that a cancellation cannot separate them
+            # Send all in one thread call, so that a cancellation cannot stop after some of them.
+            await_only(asyncio.to_thread(_send, ready))
         else:
             _send(ready)
 

@@ -92,7 +92,7 @@ class OutboxTaskMixin:
 
 
 class SQLAlchemyTable:
-    """The core's `OutboxTable` for one model."""
+    """The table of one outbox model. Implements the core's `OutboxTable`."""
 
     def __init__(self, database: Database | AsyncDatabase, model: type[Any], name: str) -> None:
         self.name = name
@@ -108,7 +108,7 @@ class SQLAlchemyTable:
     def claim(
         self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
     ) -> list[OutboxRow]:
-        """Claim rows. PostgreSQL skips rows that another sender is claiming; SQLite has one writer at a time."""
+        """Claim waiting rows for one sender. PostgreSQL skips rows that another sender claims at the same time."""
         c = self._columns
         free = select(c.id, c.size).where(or_(c.claimed_until_s.is_(None), c.claimed_until_s < UnixNow()))
         if receipts is not None:
@@ -117,7 +117,7 @@ class SQLAlchemyTable:
         size_before = func.sum(locked.c.size).over(order_by=locked.c.id) - locked.c.size
         sized = select(locked.c.id, size_before.label("size_before")).subquery()
         fitting = select(sized.c.id).where(sized.c.size_before < most_bytes)
-        # A single statement, because a SQLite transaction that reads first fails if another one writes before it does.
+        # Use a single statement: a SQLite transaction that reads first fails if another transaction writes before it.
         statement = (
             update(self._table)
             .where(c.id.in_(fitting))
@@ -169,7 +169,7 @@ class SQLAlchemyOutbox:
         if not isinstance(engine, Engine | AsyncEngine):
             raise ConfigurationError(f"SQLAlchemyOutbox takes an Engine or AsyncEngine, got {type(engine).__name__}")
         if engine.dialect.name not in DIALECTS:
-            raise ConfigurationError(f"the outbox works on {' and '.join(DIALECTS)}, got {engine.dialect.name!r}")
+            raise ConfigurationError(f"the outbox supports {' and '.join(DIALECTS)}, got {engine.dialect.name!r}")
         if not (isinstance(model, type) and issubclass(model, OutboxTaskMixin) and hasattr(model, "__table__")):
             raise ConfigurationError(
                 f"SQLAlchemyOutbox takes a model, `class OutboxTask(OutboxTaskMixin, Base)`, got {model!r}"

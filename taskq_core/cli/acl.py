@@ -71,7 +71,7 @@ def acl(
     if with_lists and role not in (Role.PRODUCER, Role.SCHEDULER):
         raise click.UsageError(f"--with-lists is for producer and scheduler; a {role} needs no such option", context)
     if keep and (password_env or password_hash):
-        raise click.UsageError("--keep does not change passwords; give no password with it", context)
+        raise click.UsageError("--keep leaves the passwords unchanged; remove the option that sets a password", context)
     name = role if user is None else user
     if not name or re.search(r"\s", name):
         raise click.UsageError(f"the name of a Redis user must not be empty or contain spaces, got {name!r}", context)
@@ -100,7 +100,7 @@ def acl(
 def _password(variable: str | None, digest: str | None) -> str:
     context = click.get_current_context()
     if variable is not None and digest is not None:
-        raise click.UsageError("--password-env and --password-hash exclude each other", context)
+        raise click.UsageError("give either --password-env or --password-hash", context)
     if variable is not None:
         password = os.environ.get(variable, "")
         if not password:

@@ -233,7 +233,8 @@ def write_failure_text(error: OSError) -> str:
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's flush at exit does not fail again
+    # Prevents a second error when Python flushes the output at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return "" if error.errno == errno.EPIPE else f"cannot write the output: {error.strerror}"
 
 

@@ -1,4 +1,4 @@
-"""`taskq task run-all`, `archive-all`, `delete-all` and `move-all`: change all tasks of one queue and state.
+"""`taskq task run-all`, `archive-all`, `delete-all` and `move-all`: change all tasks of a queue that have one state.
 
 The work is done in small steps, for the tasks that exist at the beginning. A terminal shows a progress bar. Ctrl-C
 stops between two steps.

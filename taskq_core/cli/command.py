@@ -107,7 +107,8 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
 
 
 def _open_devnull(mode: str) -> Any:
-    return open(os.devnull, mode, encoding="utf-8")  # not closed, because the process writes to it until it ends
+    # The file stays open, because the process may write to it until it ends.
+    return open(os.devnull, mode, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:

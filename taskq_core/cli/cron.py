@@ -25,7 +25,7 @@ EVENTS = (
 
 
 def entry_columns(now: datetime, *, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of entries; `hide` hides their payloads."""
+    """Return the columns of a list of schedule entries. `hide`: without their payloads."""
     return [
         Column("Entry", lambda each: each.id, whole=True, style="bold"),
         Column("Schedule", lambda each: each.schedule),

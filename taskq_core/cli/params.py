@@ -87,13 +87,13 @@ class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
     name = "queue"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the queues with this prefix; none if Redis cannot be reached."""
+        """Return the queues whose names begin with the typed text. Return none if Redis cannot be reached."""
         session = ctx.find_root().obj
         if session is None or session.given.get("ask_password"):
             return []  # reading the queues would ask for the password, in the middle of the user's input line
         try:
             queues = session.inspector.queues()
-        except Exception:  # the code of --app may raise anything, and a traceback would garble the user's input line
+        except Exception:  # code of --app may raise any exception, and a traceback would garble the user's input line
             return []
         return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
 

@@ -71,9 +71,9 @@ class Output:
         encoding = (getattr(self.stdout, "encoding", None) or "utf-8").lower()
         text = json.dumps(document, indent=2, ensure_ascii=not encoding.startswith("utf"))
         if not text.isprintable():
-            # `json.dumps` escapes only ASCII control characters. Other ones could also change the terminal.
+            # `json.dumps` escapes only ASCII control characters, but other control characters also affect a terminal.
             text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
-        # Use one call, because Django's stdout adds a line break after each call.
+        # Write the text in one call, because Django's stdout adds a line break after each call.
         self.stdout.write(text + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
@@ -190,13 +190,13 @@ def _console(file: TextIO, colour: Colour) -> Console:
 
 
 def shown_bytes(data: bytes, *, most: int | None = None) -> str:
-    """Return bytes as text, with invalid UTF-8 escaped; cut after `most` characters."""
+    """Return at most `most` characters of bytes as text. Invalid UTF-8 is escaped."""
     text = data.decode("utf-8", "backslashreplace")
     return text if most is None or len(text) <= most else f"{text[:most]}..."
 
 
 def listed_bytes(data: bytes, *, hide: bool = False) -> str:
-    """Return the beginning of a payload or result, for a table; `hide` hides it."""
+    """Return the beginning of a payload or result for a table, or a placeholder if `hide` is set."""
     if hide:
         return "hidden" if data else ""
     return shown_bytes(data[: 4 * LISTED_CHARS], most=LISTED_CHARS)

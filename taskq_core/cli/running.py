@@ -154,7 +154,7 @@ def banner(
 
 
 class StatusWriter(WorkerListener):
-    """Writes status lines of a worker: a line when the worker is ready, and those of its supervisor.
+    """Writes status lines to the terminal: one when the worker is ready, and the status lines of its supervisor.
 
     Args:
         stdout: Receives the lines.
@@ -220,7 +220,7 @@ def run(
     config = worker_config(app.settings, options)
     if member is not None:
         limits = recycling(app.settings, options)
-        worker = Worker(app, replace(config, health_port=None))  # the supervisor serves the checks
+        worker = Worker(app, replace(config, health_port=None))  # the supervisor serves the health checks
         return member.run(worker, Limits.drawn(limits.tasks, limits.memory))
     supervision = supervisor_config(app.settings, options, config, has_lifespans=bool(app.lifespans))
     if supervision is None:
@@ -250,7 +250,7 @@ def _replace_process(command: Sequence[str]) -> None:
     """Replace this process by a new one with the same pid. This ends threads whose functions never returned."""
     flush()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # the pipe is closed, or the stream is None
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream is a closed pipe, or None
             stream.flush()
     os.execv(command[0], list(command))  # noqa: S606 - our own command line
 
@@ -294,9 +294,8 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    process = (
-        "[%(process)d] " if VARIABLE in os.environ else ""
-    )  # the variable is set if a supervisor runs several processes
+    # Show the process id if this is one of the processes of a supervisor, which sets the variable.
+    process = "[%(process)d] " if VARIABLE in os.environ else ""
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
     target.addHandler(handler)

@@ -105,7 +105,7 @@ class Session:
         return self.app
 
     def name_app(self, target: str | None) -> None:
-        """Store the name of the queue application without importing it. The argument is that of `named_app`.
+        """Store the name of the queue application without importing it. `target` is as in `named_app`.
 
         Raises:
             click.UsageError: No application is named.

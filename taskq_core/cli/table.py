@@ -10,7 +10,7 @@ GAP = 2
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table.
+    """Describes a column of a table: its heading, its cells and its width.
 
     Attributes:
         title: Its heading. Commands write it in capital letters.

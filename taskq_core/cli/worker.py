@@ -90,7 +90,7 @@ def health_options() -> list[click.Option]:
 
 
 def verbosity_option(what: str) -> Callable[[Any], Any]:
-    """Return the decorator that adds `--verbosity`; `what` is its help."""
+    """Return the decorator that adds the option `--verbosity` with the help text `what`."""
     return click.option(
         "-v",
         "--verbosity",
@@ -118,7 +118,8 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
     if reload:
         refuse_processes(options, "--reload")
-        session.name_app(target)  # only the child imports the code, which may fail while it is edited
+        # Import it only in the child process, because an import may fail while code is being edited.
+        session.name_app(target)
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())
     app = session.named_app(target)

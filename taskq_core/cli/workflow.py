@@ -38,7 +38,7 @@ def workflow_columns(time: Callable[[datetime | None], str]) -> list[Column]:
 
 
 def member_columns(*, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of the members of a group; `hide` hides their results."""
+    """Return the columns of a list of group members. `hide`: without their results."""
     return [
         Column("Member", lambda each: each.number),
         Column("State", step_state, least=9),

@@ -87,7 +87,7 @@ class LimitedNames(Generic[N]):
 
 
 class Series:
-    """Makes metrics from readings.
+    """Converts readings of Redis to Prometheus metrics.
 
     Args:
         max_queues: Maximum number of queues with metrics.

@@ -1,4 +1,4 @@
-"""An exporter on its own port.
+"""Serve the metrics of an exporter on a separate port.
 
 The port is open only to this machine, and requests must name this machine in `Host`, unless `is_open` is set.
 """

@@ -71,7 +71,9 @@ class Calls:
         if verb in DELAYS and kind in ("task", "signature", "canvas"):
             return new if verb == "delay" else self._delay(old, new, verb, kind)
         if verb == "apply_async" and kind != "left" and self._may_be_task(old):
-            raise CannotTranslateError("apply_async of an object that may not be a task; replace it by hand")
+            raise CannotTranslateError(
+                "apply_async is called on an object that may not be a task; replace the call by hand"
+            )
         if verb == "set" and kind == "signature":
             return _method(new, "using", self._options(_named(new)))
         if verb == "get" and kind == "handle":
@@ -114,22 +116,26 @@ class Calls:
     def _callbacks(
         self, old: cst.Call, kind: str, links: dict[str, cst.BaseExpression], options: list[str]
     ) -> Iterator[tuple[str, list[str]]]:
-        """Translate `link` and `link_error`: yield `on_success` or `on_error` of a one-step workflow, and callbacks."""
+        """Translate `link` and `link_error`: yield `on_success` or `on_error` of a workflow, and its callbacks."""
         if links and kind == "canvas":
             raise CannotTranslateError("link: add the callbacks of a workflow with on_success() and on_error()")
         if links and not isinstance(self._file.parent(old), cst.Expr):
-            raise CannotTranslateError("link: the call would return the handle of a workflow; see on_success()")
+            raise CannotTranslateError(
+                "link: the new call would return the handle of a workflow; write it by hand, see on_success()"
+            )
         if links and any(each.startswith("task_id=") for each in options):
-            raise CannotTranslateError("link: the call would become a workflow, whose steps cannot have a task_id")
+            raise CannotTranslateError("link: the new call would be a workflow, whose steps cannot have a task_id")
         for name, value in links.items():
             before = next(each.value for each in old.args if each.keyword and each.keyword.value == name)
             signatures, texts = elements(before) or [before], elements(value) or [value]
             meanings = [self._file.meaning(each) for each in signatures]
             if not all(each is not None and each.kind == "signature" for each in meanings):
-                raise CannotTranslateError(f"{name}: a callback may not be a signature of a task; see on_success()")
+                raise CannotTranslateError(
+                    f"{name}: the callback may not be a signature of a task; write it by hand, see on_success()"
+                )
             if name == "link_error" and not all(map(_is_immutable, signatures)):
                 raise CannotTranslateError(
-                    "link_error: Celery passes the request, error and traceback; on_error() passes a StepFailure"
+                    "link_error: its callback gets a StepFailure in taskq, and request, error and traceback in Celery"
                 )
             yield "on_success" if name == "link" else "on_error", [code(each) for each in texts]
 
@@ -163,7 +169,7 @@ class Calls:
         given = bound(new, ("timeout",), "get")
         given.pop("disable_sync_subtasks", None)
         if given.keys() - {"timeout"}:
-            raise CannotTranslateError("get: handle.result() has no other argument than timeout")
+            raise CannotTranslateError("get: taskq's handle.result() has no other argument than timeout")
         return _method(new, "result", [f"{name}={code(value)}" for name, value in given.items()])
 
     def _call_of_canvas(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
@@ -174,7 +180,7 @@ class Calls:
         is_chord = isinstance(inner, cst.Call) and self._file.celery(inner.func) in ("chord", "canvas.chord")
         if is_chord and isinstance(header, cst.Call) and len(header.args) == 1 and not header.args[0].keyword:
             if len(new.args) != 1 or new.args[0].keyword or new.args[0].star:
-                raise CannotTranslateError("a chord has no other argument than its callback")
+                raise CannotTranslateError("a chord of taskq has no other argument than its callback")
             first = code(header.args[0].value)
             if isinstance(header.args[0].value, cst.GeneratorExp) and not first.startswith("("):
                 first = f"({first})"

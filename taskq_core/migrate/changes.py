@@ -297,7 +297,7 @@ class _Plan:
     # --- Django -------------------------------------------------------------------------------------------------------
 
     def _main_file(self, of_files: dict[File, list[Setting]]) -> File | None:
-        """Return the settings file in which `TASKQ` is written: the one with `INSTALLED_APPS`."""
+        """Return the settings file to which `TASKQ` is added: the file with `INSTALLED_APPS`."""
         for file in self.files:
             names = {name for _, name, _ in assignments(file)}
             if "INSTALLED_APPS" in names and "TASKQ" not in names:

@@ -130,19 +130,19 @@ class Rewriter(cst.CSTTransformer):
             self._pending.append(list(self._file.marks.get(node, ())))
         return super().on_visit(node)
 
-    def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # libcst also accepts sentinels
+    def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # libcst accepts sentinels as results
         """Write the comments for a statement above it, and insert new statements after it."""
         new = super().on_leave(original_node, updated_node)
         if not hasattr(original_node, "leading_lines"):
-            return new  # type: ignore[return-value]  # never several nodes, because only statements become several
+            return new  # type: ignore[return-value]  # a single node, because only a statement is replaced by several
         marks = self._pending.pop()
         if isinstance(original_node, cst.Decorator) and self._pending:
             self._pending[-1] += marks
         elif isinstance(new, cst.CSTNode) and marks:
-            old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # only statements have marks
+            old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # a node with marks is a statement
             if not any(line.startswith(MARK) for line in old):  # if marks exist, an earlier run has written them
                 lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
-                new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # only statements have marks
+                new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # a node with marks is a statement
         if original_node in self._edits.below and isinstance(new, cst.BaseStatement):
             added = cst.parse_statement(self._edits.below[original_node])
             return cst.FlattenSentinel([new, added.with_changes(leading_lines=[cst.EmptyLine(indent=False)])])  # type: ignore[return-value]  # libcst accepts several nodes in place of a statement

@@ -268,7 +268,7 @@ class _Body(cst.CSTTransformer):
 
     def visit_Param(self, node: cst.Param) -> None:
         if node.name.value == self._me:
-            raise CannotTranslateError(f"an inner function has a parameter {self._me} too")
+            raise CannotTranslateError(f"an inner function also has a parameter {self._me}")
 
     def visit_Name(self, node: cst.Name) -> None:
         if node.value == self._me:

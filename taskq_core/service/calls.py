@@ -78,7 +78,7 @@ class Caller:
             raise HangError(problem)
         job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
         ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
-        # Read the error in any case. If the caller is cancelled, no other code does, and asyncio would log it.
+        # Read the error even if the caller was cancelled. Otherwise asyncio logs an error that was never retrieved.
         ending.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             return await asyncio.shield(ending)
@@ -117,7 +117,7 @@ class _Job:
         while True:
             try:
                 with self._lock:
-                    self._thread_id = None  # from now on, `interrupt` raises nothing
+                    self._thread_id = None  # tells `interrupt` that the function has ended
                     if self in self._hanging:
                         # Cancel an interruption that was not raised yet, because it would hit the next call of this
                         # thread.

@@ -54,9 +54,10 @@ def readable(error: BaseException) -> BaseException:
         _read_all(error)
     except BaseException:
         try:
-            kind: Any = type(error)  # typed as Any, because mypy considers exception classes unhashable
+            kind: Any = type(error)  # annotated with Any, because mypy considers exception classes unhashable
             stand_in: BaseException = namesake(kind, Exception)(text_of(error))
-        except BaseException:  # the reads above may run code of the exception's metaclass, which may raise anything
+        except BaseException:
+            # The reads above may run code of the exception's metaclass, which may raise any exception.
             stand_in = RuntimeError(describe(error))
         return stand_in.with_traceback(_TRACEBACK.__get__(error))
     return error
@@ -67,7 +68,7 @@ def _read_all(error: BaseException) -> None:
     left, found = [error], {id(error)}
     while left:
         each = left.pop()
-        # `isinstance` reads `__class__`, which may be a property.
+        # `isinstance` may run code of the exception, because it reads `__class__`, which may be a property.
         members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
         kind: Any = type(each)
         _ = hash(kind), kind.__module__, kind.__qualname__, kind.__name__, getattr(each, "__notes__", None)
@@ -98,7 +99,7 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Return whether a call returns a coroutine: for a coroutine function, a partial of one, or an async `__call__`."""
+    """Return whether a call returns a coroutine, also for partials and for objects with an async `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):

@@ -70,7 +70,7 @@ class SupervisorConfig:
 
 
 def process_count(processes: int | str) -> int:
-    """Return the number of processes; `auto` means the number of usable cores."""
+    """Return the number of processes. `auto` means the number of usable cores."""
     return usable_cores() if processes == AUTO else int(processes)
 
 

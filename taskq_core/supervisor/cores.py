@@ -17,7 +17,7 @@ def usable_cores() -> int:
     """Return the number of usable cores, at least 1."""
     try:
         cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # macOS and Windows lack this function
+    except (AttributeError, OSError):  # macOS and Windows have no `sched_getaffinity`
         cores = os.cpu_count() or 1
     return max(1, min([cores, *_granted()]))
 

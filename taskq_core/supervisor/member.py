@@ -130,7 +130,7 @@ class Member:
                 self._report(worker, limits)
             except Exception:  # continue, because the supervisor kills a process that sends no reports
                 logger.exception("a report to the supervisor failed")
-            if is_ready:  # the message `ready` follows the report, from which the supervisor knows the health
+            if is_ready:  # the supervisor must receive the first health report before the message `ready`
                 pause_s = REPORT_EVERY_S
                 self._channel.send(channel.READY)
 
@@ -149,7 +149,7 @@ class Member:
             faulthandler.dump_traceback_later(patience_s, exit=True)
         memory = resident_memory()
         tasks = worker.ended_count
-        # sent in each report, because the supervisor may not be able to replace the process at once
+        # Repeat the request in each report, because the supervisor may not be able to replace the process at once.
         reason = self._replace_reason or limits.reached(tasks, memory)
         is_healthy, body = worker.report()
         self._channel.send_update(

@@ -21,7 +21,7 @@ def reap(own: Collection[int]) -> None:
         return
     with contextlib.suppress(ChildProcessError):  # this process has no children
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            # stop: this child of ours hides other ended children until the supervisor has waited for it
+            # Stop here: an ended worker process hides other ended children until the supervisor has waited for it.
             if ended.si_pid in own:
                 return
             os.waitpid(ended.si_pid, os.WNOHANG)

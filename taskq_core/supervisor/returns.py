@@ -85,7 +85,7 @@ class Returns:
         runtime = self._app.runtime
         if self._runner is None:
             await asyncio.to_thread(runtime.endpoint.open)
-            # another asyncio task may have opened the connection
+            # Check again, because another asyncio task may have opened the connection in the meantime.
             self._runner = self._runner or AsyncRunner(runtime.endpoint)
         return self._runner, [runtime.keys.queue(name) for name in child.identity["queues"]]
 

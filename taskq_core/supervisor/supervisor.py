@@ -1,4 +1,4 @@
-"""The parent of worker processes: starts and replaces them, forwards signals, and returns the tasks of dead ones.
+"""The parent of worker processes: it starts and replaces them, forwards signals, and returns tasks of dead processes.
 
 ::
 
@@ -61,12 +61,12 @@ class Supervisor:
     ) -> None:
         if sys.platform == "win32":
             raise ConfigurationError(
-                "several processes need a system with signals, such as Linux or macOS; use one process"
+                "several worker processes need a system with signals, such as Linux or macOS; use one process"
             )
         self.config = config
         self._command = list(command)
         self._write_line = write_line
-        # a random name, because containers that share a network namespace may have the same PIDs
+        # The name is random, because containers that share a network namespace may have the same PIDs.
         self._name = f"supervisor-{new_token()}"
         self._environment = {**launched(os.environ), channel.NAME_VARIABLE: self._name}
         self._places = [Place(number + 1) for number in range(config.processes)]
@@ -443,7 +443,8 @@ class Supervisor:
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.identity:
-            patience_s = self.config.span("silence")  # by then, the leases of its tasks have expired
+            # No retries after this time, because the leases of the tasks have expired then.
+            patience_s = self.config.span("silence")
             self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return

@@ -17,4 +17,8 @@ from taskq_core.telemetry.recording import BatchSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, ConsumerSpan, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
 
-__all__ = ["TelemetryHandle", "configure", "flush_at_end"]  # names for users; other packages of taskq import more
+__all__ = [
+    "TelemetryHandle",
+    "configure",
+    "flush_at_end",
+]  # only names for users; other packages of taskq import names from the modules

@@ -42,7 +42,7 @@ def type_name(error: BaseException) -> str:
 
 
 def _cut_middle(text: str, limit: int) -> str:
-    """Shorten a traceback by its middle.
+    """Shorten a traceback by leaving out its middle.
 
     Keep the beginning, with the outermost calls, and the end, with the exception.
     """

@@ -86,11 +86,12 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
     try:
         get_global_textmap().inject(headers, context, _SETTER)
     except Exception:
-        # For example, baggage contains a lone surrogate, which cannot be encoded. The task must not fail because of it.
+        # A propagator may fail, for example on baggage with a lone surrogate. The task is enqueued anyway.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
     text = headers.pop(BAGGAGE, "")
     if baggage and text:
-        # last, because `fit` adds the headers in this order, and leaves out those that exceed the size limit
+        # Put the baggage last, because `fit` adds headers in this order and leaves out those that exceed the size
+        # limit.
         headers[BAGGAGE] = text
     return headers
 

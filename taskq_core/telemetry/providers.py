@@ -37,7 +37,7 @@ def _quick(getter: Callable[[], P], variable: str, env: str) -> Callable[[], P |
     version, OpenTelemetry's getter is returned.
     """
     home: dict[str, P | None] = getattr(getter, "__globals__", {})
-    # use OpenTelemetry's getter, which loads the provider that the environment names
+    # If the environment names a provider, only OpenTelemetry's getter can load it.
     if variable not in home or env in os.environ:
         return getter
     return partial(home.get, variable)
@@ -48,7 +48,7 @@ _global_meter_provider = _quick(metrics.get_meter_provider, "_METER_PROVIDER", "
 
 
 class Switch:
-    """Selects the OpenTelemetry providers of this process: the global ones, others, or none. Thread-safe.
+    """Selects the OpenTelemetry providers that taskq uses: the global providers, other providers, or none. Thread-safe.
 
     OpenTelemetry's launcher changes it through `taskq_core.telemetry.instrumentor`.
 
@@ -96,9 +96,8 @@ def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
     if provider is None or not is_sdk(provider):
         return None
     tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
-    return (
-        None if isinstance(tracer, trace.NoOpTracer) else tracer
-    )  # the variable OTEL_SDK_DISABLED has switched the SDK off
+    # The variable OTEL_SDK_DISABLED makes an SDK return a tracer that records nothing.
+    return None if isinstance(tracer, trace.NoOpTracer) else tracer
 
 
 def meter_of(provider: metrics.MeterProvider | None) -> metrics.Meter | None:

@@ -87,7 +87,7 @@ class InlineWorker:
         """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
         key = (queue.name, task_id)
         self._forward(queue)
-        # `_taken` contains tasks that were dequeued together with a requested one, for their own callers
+        # A dequeue may return more tasks than the requested one. `_taken` keeps them for the threads that request them.
         with self._lock:
             while key not in self._taken:
                 runs = self._dequeue(queue)
@@ -151,7 +151,7 @@ class InlineWorker:
         try:
             call = self._prepare(run, on_loop)
             if on_loop and _task(run).is_coroutine:
-                # in a separate asyncio task, because that has its own context
+                # Run the task in a separate asyncio task, which has a separate context.
                 run.result = await asyncio.create_task(self._acall(run, call))
             else:
                 run.result = await self._plain(partial(contextvars.copy_context().run, self._call, run, call), on_loop)

@@ -20,7 +20,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         coroutine.send(None)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]  # what the coroutine returns
+        return end.value  # type: ignore[no-any-return]  # the value is the result of the coroutine
     raise AssertionError("the coroutine waits, but it was called from blocking code")
 
 

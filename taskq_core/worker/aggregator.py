@@ -1,4 +1,4 @@
-"""Combine groups of tasks into one task each.
+"""Combine the tasks of each group into one task.
 
 ::
 
@@ -233,7 +233,8 @@ class Aggregator(QueueService):
             for check, code in zip(checks, codes, strict=True):
                 if code == CollectCode.TAKEN:
                     self._start(check)
-                    if check.what.max_size:  # the group may have more members than one set holds
+                    # Collect again, because the group may have more members than one set can contain.
+                    if check.what.max_size:
                         again.append(replace(check, what=replace(check.what, set_id=new_task_id())))
                 elif code == CollectCode.SEND_AGAIN:
                     again.append(check)

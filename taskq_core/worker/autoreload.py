@@ -123,7 +123,7 @@ def project_traceback(error: Exception, folder: Path) -> str:
 def _supervise(reloading: Reloading) -> int:
     with _Child() as child:
         while True:
-            # created before the child starts, so that it notices changes during the start
+            # Create the watch before the child starts, so that it notices changes of files during the start.
             watch = reloading.watch(math.inf)
             since = {reloading.child: "true", LOADED_SINCE: repr(SYSTEM_CLOCK.time())}
             status = child.run(reloading.command, {**os.environ, **since})
@@ -167,7 +167,8 @@ class _Child:
             self._process.terminate()
         try:
             status = self._process.wait()
-            return status if status >= 0 else 128 - status  # killed by a signal: return the status that a shell returns
+            # For a child that was killed by a signal, return the status that a shell returns.
+            return status if status >= 0 else 128 - status
         finally:
             self._process = None
 

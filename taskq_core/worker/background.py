@@ -111,7 +111,7 @@ class BackgroundWorker:
             try:
                 if self._live_once():
                     return
-            except BaseException as error:  # whatever the error, this thread must go on and start a new worker
+            except BaseException as error:  # after any error, this thread has to continue and start a new worker
                 self._failure = f"the worker failed with {type(error).__name__}"
                 logger.exception("the worker failed")
             pause_s = self._pause.after(time.monotonic() - started)

@@ -72,7 +72,7 @@ class Burst(WorkerService):
         """
         run = self._runner.run
         for queue in self._context.queues:
-            # first, because a task that is forwarded after this check is found as pending below
+            # Check these states first. A task that is forwarded after this check is found as pending below.
             for state in (TaskState.SCHEDULED, TaskState.RETRY):
                 page = await run(views.list_tasks(queue, state, skip=0, count=1))
                 if any(

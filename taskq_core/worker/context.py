@@ -46,7 +46,7 @@ class Background:
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` for the running coroutines, then cancel the rest."""
+        """Wait at most `timeout_s` for the running coroutines, then cancel those that still run."""
         self._is_closed = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)

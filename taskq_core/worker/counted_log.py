@@ -28,7 +28,7 @@ class CountedLog:
         self._field = field
         self._level = level
         self._message = message
-        # events since the last log line, by subject; only subjects with a line in the last minute
+        # Number of events since the last log line, for each subject that was logged within the last minute.
         self._counts: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 

@@ -107,10 +107,10 @@ class DeadLetters(QueueService):
                 task = replace(task_info(stored), queue=self._queue.name, id=task_id)
                 await contained(partial(self._call_handlers, task))
         except (BrokerError, WireFormatError) as error:
-            logger.error("an archived task cannot be handled yet: %s", error, extra=facts)
+            logger.error("the handlers of an archived task cannot be called yet, trying again: %s", error, extra=facts)
             again_in_s = self._again_in_s
         except Exception:
-            logger.exception("handling an archived task failed; it is handled again", extra=facts)
+            logger.exception("a handler of an archived task failed; the handlers are called again", extra=facts)
             again_in_s = self._again_in_s
         await self._runner.run(end_dead_letter(self._queue, task_id, until_s=batch.until_s, again_in_s=again_in_s))
 
@@ -122,7 +122,7 @@ class DeadLetters(QueueService):
                 await self._call(function, task, timeout_s=LONGEST_S)
             wanted = read_dead_letter(task.headers)
             if wanted is not None:
-                # an earlier, interrupted attempt has already enqueued the dead-letter task
+                # Ignore the error if an earlier, interrupted attempt has already enqueued the dead-letter task.
                 with contextlib.suppress(TaskIdConflictError):
                     await self._app.aenqueue(self._replacement(task, *wanted))
 

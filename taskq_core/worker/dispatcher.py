@@ -74,7 +74,7 @@ class Dispatcher(WorkerService):
             self._urgent |= await self._dispatch_due(
                 queue, owner=self._context.token, sweep=self._sweeps[name], others=others
             )
-        # other queues with steps: perhaps only Go workers serve them, which do not dispatch
+        # Dispatch the steps of other queues too, because perhaps only Go workers serve them, which do not dispatch.
         for name in others - self._queues.keys():
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)

@@ -1,4 +1,4 @@
-"""End the runs of a stopping worker: wait for them, interrupt the rest, and requeue tasks that still run."""
+"""End the runs of a stopping worker: wait for them, then interrupt them, and requeue tasks that still run."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ class Drain:
         return list(self.context.running.values())
 
     async def run(self) -> None:
-        """Wait for running tasks, interrupt the rest, and requeue tasks that still run."""
+        """Wait for running tasks, then interrupt them, and requeue tasks that still run."""
         config = self.context.config
         await self.fetcher.wait_until_answered(CALLED_OFF_S)
         aggregators = list(self.services.of(Aggregator))

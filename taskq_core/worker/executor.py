@@ -85,13 +85,13 @@ class Executor:
         message = run.message
         run.started = now
         known = self._context.running.setdefault(run.key, run)
-        # this worker lost the task's lease and fetched the task again, while the earlier run's function still runs
+        # This worker has lost the lease of the task and fetched the task again, while its earlier run still runs.
         if known is not run:
             self.end(known, Ending.LEASE_LOST)
             self._context.running[run.key] = run
         task = run.task = self._app.find_handler(run.name)
         self._deadlines.begin(run, now)
-        # middleware reads the headers of each run; without headers, that must not fill the context
+        # Middleware reads the headers in each run. If the task has none, this read should not fill the context.
         has_headers = not self._middleware.wraps_runs or bool(message.headers)
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
         try:
@@ -141,7 +141,7 @@ class Executor:
     if sys.version_info >= (3, 12):
 
         def _start_coroutine(self, run: Run) -> None:
-            # Eager: a coroutine that never waits then ends without a cycle of the loop.
+            # Start the coroutine eagerly: if it never waits, it ends without a cycle of the event loop.
             run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop, eager_start=True)
 
     else:
@@ -168,11 +168,11 @@ class Executor:
                 run.result = await task.body(**run.kwargs)
         except BaseException as raised:
             if issubclass(type(raised), MemoryError):
-                # frees the locals of the failed function, as for a plain function
+                # Free the local variables of the failed function, as for a plain function.
                 traceback.clear_frames(raised.__traceback__)
             error = run.error = readable(raised)
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)
+                logger.warning("task %s raised %s; the run counts as failed", task.name, type(error).__name__)
         self._finish(run)
 
     def _call(self, run: Run) -> object:

@@ -105,7 +105,7 @@ class Fetcher:
         """Number of round trips to Redis so far."""
 
     def notify(self) -> None:
-        """Wake one idle pipeline. If it leaves work for others, it wakes the next pipeline."""
+        """Wake one idle pipeline. If that pipeline does not take all work, it wakes the next one."""
         if self._is_waking:
             return
         while self._asleep:
@@ -209,7 +209,7 @@ class Fetcher:
                 if not await self._serve_once(turn):
                     self.notify()
                     return
-            except MemoryError:  # a task used all memory: do not log, which needs memory, but go on
+            except MemoryError:  # a task used all memory, so continue without a log line, which would need memory
                 has_failed = True
 
     async def _serve_once(self, turn: Turn) -> bool:
@@ -228,7 +228,7 @@ class Fetcher:
             finally:
                 self._probing.discard(turn)
             self._failures = 0
-            await asyncio.sleep(0)  # lets the started quick functions end, so that one round trip settles all of them
+            await asyncio.sleep(0)  # lets quick functions end, so that one round trip settles all of them
         except BrokerError as error:
             self._failures += 1
             self.notify()  # let another pipeline try, whose connection may still work
@@ -236,13 +236,13 @@ class Fetcher:
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
-            # a closing worker tries only once to call off the dequeue
+            # A closing worker tries only once to call off the dequeue.
             if self.is_closing and turn.in_doubt is not None and turn.is_off:
                 self._forget(turn)
         except Exception:
             self._failures += 1
             self.notify()
-            logger.exception("a turn of the fetcher failed; trying again")
+            logger.exception("fetching tasks failed; trying again")
             await asyncio.sleep(LONGEST_PAUSE_S)
         return True
 

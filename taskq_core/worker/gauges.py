@@ -43,11 +43,11 @@ class WorkerGauges(WorkerService):
         """Relays of the worker, whose outboxes are published."""
 
     def open(self) -> None:
-        """Add the gauges of this worker to those of the process."""
+        """Add the gauges of this worker to the gauges of the process."""
         gauges.add(self.read)
 
     def close(self) -> None:
-        """Remove the gauges of this worker from those of the process."""
+        """Remove the gauges of this worker from the gauges of the process."""
         gauges.remove(self.read)
 
     async def work(self) -> float:

@@ -201,7 +201,7 @@ class Keepalive:
                     break
             finally:
                 if self._failing:
-                    # give up expired leases between queues, because the next queue may be slow, too
+                    # Give up expired leases before each queue, because a queue may be slow to answer.
                     self._give_up(again=False)
         if failure is not None:
             raise failure
@@ -218,7 +218,7 @@ class Keepalive:
             lost = []
             for run, is_owned in zip(batch, answer.owned, strict=True):
                 if is_owned:
-                    # One second less, because scores are whole seconds, rounded down.
+                    # Subtract one second, because Redis stores lease times as whole seconds, rounded down.
                     run.lease_until = sent_at + self._lease_s - 1
                 else:
                     lost.append(run)

@@ -43,7 +43,7 @@ NOBODY_LEADS = -2
 
 
 class Topic(Enum):
-    """Kinds of work besides due tasks."""
+    """Kinds of work that the leader of a queue looks for, besides due tasks."""
 
     WORKFLOWS = "workflows"
     """Workflow steps to dispatch to another queue, or steps whose end may not have been reported."""
@@ -57,7 +57,7 @@ class Topic(Enum):
     """Ended tasks or workflows that are retained."""
 
     def keys(self, queue: QueueKeys) -> tuple[str, ...]:
-        """Return the keys of which at least one exists if there may be work."""
+        """Return the keys that mean this kind of work: if none of them exists, the queue has no such work."""
         match self:
             case Topic.WORKFLOWS:
                 return (
@@ -126,7 +126,7 @@ class Leadership(WorkerService):
 
     @property
     def unchanged_since(self) -> float:
-        """Monotonic time since which the queue has not changed; infinity if that is not known."""
+        """Monotonic time since which the queue has not changed, infinity if that is unknown."""
         is_known = self.leads and self.feed.is_tracking and not self._has_changed
         return self._read_at_s if is_known else math.inf
 

@@ -45,7 +45,7 @@ class Limiter(QueueService):
         self._report_at = self._clock.monotonic()
 
     async def work(self) -> float:
-        """Move the tasks that may start to pending, and sleep until the next one may.
+        """Move the tasks that may start now to pending, and sleep until the next task may start.
 
         Return the seconds until the next call.
         """

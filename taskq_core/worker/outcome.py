@@ -101,7 +101,7 @@ def settle(
 
 def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
     """Return the error of a run whose outcome could not be decided, because user code failed in between."""
-    text = f"its outcome cannot be decided: {describe(problem)}"
+    text = f"the outcome of the run cannot be decided: {describe(problem)}"
     unsettled = ResultValueError(text) if error is None else RuntimeError(f"{describe(error)}, but {text}")
     unsettled.__cause__ = readable(problem)
     return unsettled
@@ -366,7 +366,7 @@ def counts_as_failure(
         return bool(is_failure(error))
     except BaseException as problem:
         logger.error(
-            "the is_failure of task %s failed; the error counts",
+            "the option is_failure of task %s failed; the error counts as a failure",
             name,
             exc_info=readable(problem),
             extra={"queue": queue, "task_id": task_id},

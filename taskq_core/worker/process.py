@@ -104,7 +104,7 @@ async def _run_with_signals(worker: "Worker", *, has_supervisor: bool) -> int:
     }
     with signal_handlers(handlers):
         if has_supervisor:
-            # the supervisor blocked SIGHUP until this handler exists
+            # Unblock SIGHUP, which the supervisor has blocked until this handler exists.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         return await worker.arun()
 
@@ -131,7 +131,7 @@ def rarer_garbage_collection() -> Iterator[None]:
     """
     before = gc.get_threshold()
     gc.freeze()
-    if before[0]:  # 0 means that collection is turned off
+    if before[0]:  # a threshold of 0 means that garbage collection is turned off
         gc.set_threshold(max(before[0], GARBAGE_THRESHOLD), *before[1:])
     try:
         yield
@@ -143,7 +143,7 @@ def rarer_garbage_collection() -> Iterator[None]:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
-    except ImportError:  # Windows, PyPy: use the standard library's loop
+    except ImportError:  # uvloop does not exist for Windows and PyPy
         return None
     return uvloop.new_event_loop
 

@@ -50,7 +50,7 @@ _ALIVE_EVERY_S = 1.0
 
 
 class TaskProcesses:
-    """Runs tasks in processes.
+    """Runs the plain functions of tasks in separate processes.
 
     Args:
         context: The worker.

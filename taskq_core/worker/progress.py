@@ -185,7 +185,8 @@ class RunBuffer:
         while True:
             try:
                 return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=CHECK_S)
-            # keep trying: without its cursor, the function would start from the beginning
+            # Keep trying, because the function would start from the beginning without its cursor.
+
             except BrokerUnavailableError:
                 self.check()
                 await asyncio.sleep(CHECK_S)

@@ -87,7 +87,7 @@ class RunLog:
         trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
         text = f"{what}: {' '.join(f'{name}=%s' for name in facts)}"
         record = logger.makeRecord(logger.name, level, __file__, 0, text, tuple(facts.values()), exc_info, "ended")
-        # Not as `extra`, which refuses names that the project's record factory has already set.
+        # Set the fields on the record, because `extra` refuses names that the project's record factory has set.
         record.__dict__ |= {
             "queue": run.queue.name,
             "task_id": run.task_id,

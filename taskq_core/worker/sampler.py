@@ -49,7 +49,7 @@ class Sampler(QueueService):
             await self._changes.wait_for(SAMPLE_S)
             return 0.0
         if self._leadership.unchanged_since == math.inf:
-            # the leader is about to read the queue; only then is `unchanged_since` known
+            # Wait until the leader has read the queue, because `unchanged_since` is unknown before.
             await self._changes.wait_for(READ_S)
         sampled_at = self._clock.monotonic()
         await self.sample()

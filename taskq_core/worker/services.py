@@ -132,7 +132,7 @@ class Services:
         await self._run_each([service.resign() for service in self.all], timeout_s)
 
     async def _run_each(self, requests: Iterable[Awaitable[object]], timeout_s: float) -> None:
-        """Run the last requests of a stopping worker within `timeout_s`. An error of one does not affect the others."""
+        """Run the last requests of a stopping worker within `timeout_s`. After an error, the others still run."""
 
         async def limited(request: Awaitable[object]) -> None:
             try:

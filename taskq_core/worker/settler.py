@@ -108,7 +108,8 @@ class Settler:
         duration_s = run.duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
-            is_plain = not message.retention and not message.unique_key  # the most common outcome by far
+            # By far the most common outcome, so it uses a shared settlement.
+            is_plain = not message.retention and not message.unique_key
             if is_plain and not self._is_observed(_COMPLETED):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
@@ -129,7 +130,7 @@ class Settler:
                 worker=self._context.token,
                 unknown_timeout_s=self._unknown_timeout_s,
             )
-        # user code failed; the run must be settled anyway, so that its slot becomes free
+        # User code has failed, but the run must be settled, so that its slot becomes free.
         except BaseException as problem:
             logger.error(
                 "the outcome of task %s cannot be stored; the task runs again when its lease ends",
@@ -268,7 +269,7 @@ class Settler:
     def answered(self, batches: Sequence[SettleBatch], answers: Sequence[Any]) -> BrokerError | None:
         """Handle the replies to batches. Return an error if a batch must be sent again."""
         failure = None
-        for batch, answer in zip(batches, answers, strict=False):  # there may be another answer, to a dequeue
+        for batch, answer in zip(batches, answers, strict=False):  # `answers` may end with the answer to a dequeue
             if isinstance(answer, BrokerError):
                 failure = answer
                 self.unanswered(batch)

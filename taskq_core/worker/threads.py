@@ -101,9 +101,11 @@ class TaskThreads:
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            # The function waits until another thread is free, or until the system can start one.
+            # The function now waits until a thread is free, or until the system can start another thread.
             if self._another_try is None:
-                logger.error("no thread can be started: %s; %d run, trying again", error, len(self._threads))
+                logger.error(
+                    "the system starts no further thread: %s; %d threads run, trying again", error, len(self._threads)
+                )
                 self._another_try = self._loop.call_later(START_AGAIN_S, self._try_again)
         else:
             self._threads.append(thread)

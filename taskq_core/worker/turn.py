@@ -11,7 +11,7 @@ from taskq_core.worker.context import WorkerContext
 
 @dataclass(slots=True, eq=False, repr=False)
 class Turn:
-    """The current dequeue of one pipeline. The object is used again for the next dequeue.
+    """The current dequeue of one pipeline. The same object is used for the next dequeue.
 
     Attributes:
         context: The worker.

@@ -183,7 +183,7 @@ def _asks_ahead(context: WorkerContext) -> bool:
 
 
 class Watcher(QueueService):
-    """Puts wake tokens for tasks that were enqueued without one, while this worker leads the queue."""
+    """Puts wake tokens for tasks that were enqueued without a token, while this worker leads the queue."""
 
     name = "watcher"
     SHORTEST_S = 0.001

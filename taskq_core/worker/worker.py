@@ -423,9 +423,9 @@ class Worker:
         self._is_built = True
 
     def _fetch_pipelines(self) -> list[Coroutine[Any, Any, None]]:
-        # Several pipelines let Redis and Python work at the same time. With two, each side still sleeps between replies
-        # of the other, and waking it costs more than a batch. With few slots, more pipelines would make batches too
-        # small. Three pipelines drained queues fastest at 10, 12, 20, 50 and 200 slots.
+        # Several pipelines let Redis and Python work at the same time. With two pipelines, each side still sleeps while
+        # it waits for the other, and waking up takes longer than a batch. With few slots, more pipelines would make
+        # batches too small. Three pipelines drained queues fastest at 10, 12, 20, 50 and 200 slots.
         concurrency = self.config.concurrency
         count = 1 if concurrency < 6 else 3
         serve, share = self._fetcher.serve, -(-concurrency // count)

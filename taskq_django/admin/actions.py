@@ -55,7 +55,8 @@ def form_field(modeladmin: Any, request: HttpRequest, name: str, column: "models
     """Return the form field that a `ModelAdmin` creates for a model field."""
     column.set_attributes_from_name(name)
     column.model = modeladmin.model
-    # Pass only the validators given to the model field. Those of its type would repeat the errors of the form field.
+    # Pass only the explicit validators of the model field. Its standard validators would repeat the form field's
+    # errors.
     given = column._validators  # type: ignore[attr-defined]  # the stubs omit it
     return modeladmin.formfield_for_dbfield(column, request, validators=given)
 
@@ -118,7 +119,7 @@ def confirmed_action(
             }
             return modeladmin.render_page(request, modeladmin.confirmation_template, context)  # type: ignore[no-any-return]
 
-        action.button = button  # type: ignore[attr-defined]  # read by the page of one row
+        action.button = button  # type: ignore[attr-defined]  # the page of one row reads this attribute
         return action
 
     return decorate
@@ -245,7 +246,7 @@ def act_on_each(
             mark = getattr(row, "mark", None)
             if shown_marks and shown_marks.get(row.pk, mark) != mark:
                 raise SkippedError(gettext_lazy("changed since the page was loaded"))
-            with override(None):  # write log entries untranslated, as Django does
+            with override(None):  # log entries are not translated, as in Django's own
                 entry, count = act(row, deadline)
             log(request, row, entry, flag=flag)
             done.append(count)

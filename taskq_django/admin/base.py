@@ -46,7 +46,7 @@ class FrameMixin(LiveMixin):
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         """Draw one of taskq's own pages in the layout of the admin site."""
-        request.current_app = self.admin_site.name  # the tag `{% url %}` reads it to find pages of this site
+        request.current_app = self.admin_site.name  # the template tag `{% url %}` reads this to find pages of the site
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -156,7 +156,8 @@ class RedisAdminMixin(FrameMixin, MixinBase):
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
         """Return the actions that the user may use, except Django's own deletion, which needs a database."""
-        given = {} if action_location is None else {"action_location": action_location}  # Django passes it since 6.1
+        # Django passes this argument since 6.1.
+        given = {} if action_location is None else {"action_location": action_location}
         actions = super().get_actions(request, **given)
         return {name: each for name, each in actions.items() if _function_of(each) is not delete_selected}
 

@@ -30,7 +30,7 @@ class RedisChangeList(BaseChangeList):
     def get_filters_params(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the query parameters of the filters."""
         known = {getattr(each, "parameter_name", "") for each in self.list_filter}
-        self.params.pop(CURSOR_VAR, None)  # a new search of the form must not continue at the old cursor
+        self.params.pop(CURSOR_VAR, None)  # a new search must not continue at the cursor of the previous one
         return {name: value for name, value in super().get_filters_params(params).items() if name in known}
 
     def get_results(self, request: HttpRequest) -> None:

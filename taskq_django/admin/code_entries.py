@@ -41,7 +41,7 @@ def code_rows() -> list[PeriodicTask]:
     try:
         shown = {each.id: each for each in inspector.scheduler_entries()}
         schedules = inspector.run_plan(lambda keys: ask(presence.read_schedules(keys.schedules)))
-        paused = RuntimeSchedules.of(schedules).paused  # in Redis even if no scheduler runs
+        paused = RuntimeSchedules.of(schedules).paused  # Redis stores this even if no scheduler runs
     except (BrokerError, ConfigurationError):
         pass
     rows = [_row(entry, shown.pop(entry.id, None), is_paused=entry.id in paused) for entry in entries]

@@ -45,7 +45,7 @@ class RowFilter(SimpleListFilter):
 
 
 class QueueFilter(RowFilter):
-    """Tasks of one queue."""
+    """Filters tasks by queue."""
 
     title = _("queue")
     parameter_name = field = "queue"
@@ -58,7 +58,7 @@ class QueueFilter(RowFilter):
 
 
 class StateFilter(RowFilter):
-    """Tasks in one state."""
+    """Filters tasks by state."""
 
     title = _("state")
     parameter_name = field = "state"
@@ -76,7 +76,7 @@ class StateFilter(RowFilter):
 
 
 class TypeFilter(RowFilter):
-    """Tasks of one type: the registered names, and the one in the address."""
+    """Filters tasks by type. The choices are the registered names, and the name in the address."""
 
     title = _("type")
     parameter_name, field = "type", "name"
@@ -88,7 +88,7 @@ class TypeFilter(RowFilter):
 
 
 class AgeFilter(RowFilter):
-    """Tasks by age: the time since they entered their state."""
+    """Filters tasks by age: the time since they entered their state."""
 
     title = _("age")
     parameter_name = "age"
@@ -111,7 +111,7 @@ class AgeFilter(RowFilter):
 
 
 class WorkflowQueueFilter(RowFilter):
-    """Workflows of one home queue."""
+    """Filters workflows by home queue."""
 
     title = _("home queue")
     parameter_name = field = "queue"
@@ -123,7 +123,7 @@ class WorkflowQueueFilter(RowFilter):
 
 
 class WorkflowStateFilter(RowFilter):
-    """Workflows in one state."""
+    """Filters workflows by state."""
 
     title = _("state")
     parameter_name = field = "state"

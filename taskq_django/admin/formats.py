@@ -68,7 +68,7 @@ def per_cent(rate: float | None) -> str:
 
 
 def _with_tenths(value: float) -> str:
-    return formats.number_format(round(value, 1), 1)  # round first, because number_format truncates
+    return formats.number_format(round(value, 1), 1)  # rounds first, because number_format truncates decimals
 
 
 def size(value: int | None) -> SafeString | str:

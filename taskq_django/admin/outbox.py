@@ -1,4 +1,4 @@
-"""Tasks that wait in the outbox.
+"""The admin pages of tasks that wait in the outbox.
 
 The rows are in a database table, so the pages are Django's own. The mixin works with any `ModelAdmin`:
 
@@ -101,7 +101,7 @@ class OutboxTaskAdminMixin(LiveMixin):
 
     @admin.display(description=gettext_lazy("claimed for"), ordering="claimed_until", empty_value="-")
     def claimed_for(self, obj: Any) -> str:
-        """Return the rest of a sender's claim, or of the delay after its queue has refused the task."""
+        """Return the remaining time of a sender's claim, or of the delay after the queue has refused the task."""
         return "" if obj.claim_left is None or obj.claim_left <= timedelta() else span(obj.claim_left)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
@@ -120,4 +120,4 @@ class OutboxTaskAdminMixin(LiveMixin):
 
 @admin.register(OutboxTask)
 class OutboxTaskAdmin(OutboxTaskAdminMixin, BaseAdmin):
-    """Tasks that wait to be sent."""
+    """Tasks of the outbox in Django's own admin."""

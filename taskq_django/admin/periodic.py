@@ -95,7 +95,7 @@ class SourceFilter(admin.SimpleListFilter):
         return [("database", gettext_lazy("Database")), ("code", gettext_lazy("Code and settings"))]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> "QuerySet[PeriodicTask]":
-        """Return the rows of the database. `PeriodicTaskList` adds those of the code."""
+        """Return the rows of the database. `PeriodicTaskList` adds the periodic tasks of the code."""
         return queryset.none() if self.value() == "code" else queryset
 
 
@@ -138,7 +138,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             return next((row for row in code_rows() if str(row.pk) == object_id), None)
         return super().get_object(request, object_id, from_field)
 
-    @functools.wraps(admin.ModelAdmin.action_checkbox)  # copies the heading of the column
+    @functools.wraps(admin.ModelAdmin.action_checkbox)  # copies attributes such as the heading of the column
     def action_checkbox(self, obj: Any) -> Any:  # type: ignore[override]  # it is wrapped
         """Return the checkbox of a row, or an empty cell for rows without actions."""
         return mark_safe("<span></span>") if obj.code_entry is not None else super().action_checkbox(obj)
@@ -146,11 +146,11 @@ class PeriodicTaskAdminMixin(FrameMixin):
     # --- permissions --------------------------------------------------------------------------------------------------
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may change a periodic task. Those of the code can be changed only there."""
+        """Return whether the user may change a periodic task. Periodic tasks of the code cannot be changed here."""
         return (obj is None or obj.code_entry is None) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may delete a periodic task. Those of the code can be deleted only there."""
+        """Return whether the user may delete a periodic task. Periodic tasks of the code cannot be deleted here."""
         is_of_code = obj is not None and obj.code_entry is not None and not obj.is_added
         return not is_of_code and super().has_delete_permission(request, obj)
 
@@ -235,7 +235,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
 
     @admin.display(description=gettext_lazy("next runs"))
     def upcoming(self, obj: PeriodicTask) -> Any:
-        """Return the next firing, with further ones after a click. For the list."""
+        """Return the next firing for the list. A click shows further firings."""
         return next_firings(obj, folded=True)
 
     @admin.display(description=gettext_lazy("next runs"))
@@ -323,7 +323,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(self.address("changelist"))
 
-    @transaction.non_atomic_requests  # so that "run now" enqueues before its message is shown
+    @transaction.non_atomic_requests  # "run now" must enqueue its task before the response
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or perform an action on its rows."""
         return super().changelist_view(request, extra_context)

@@ -16,7 +16,7 @@ from taskq_django.models import PeriodicTask
 
 
 def adapt_widget(name: str, field: Any) -> None:
-    """Change the widget of a form field, which may be that of a theme: add suggestions, or format it for JSON."""
+    """Change the widget of a form field: add suggestions, or format it for JSON. It may be a widget of a theme."""
     if name in _SUGGESTIONS:
         kind = type(field.widget)
         field.widget.__class__ = type("SuggestingWidget", (_Suggesting, kind), {"suggestions": _SUGGESTIONS[name]})

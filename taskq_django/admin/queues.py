@@ -208,7 +208,7 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         return Dashboard(Inspector(taskq))
 
     def overview(self, request: HttpRequest) -> QueuesOverview:
-        """Return the queues. A page reads them once; an action reads them again, because it changes them."""
+        """Return the queues. A page reads them once. An action reads them again, because it may have changed them."""
         if request.method != "GET":
             return self.dashboard().queues()
         return once(request, "overview", self.dashboard().queues)

@@ -1,4 +1,4 @@
-"""Actions on selected tasks, on all matching tasks, and on one task on its own page.
+"""The admin's actions on selected tasks, on all matching tasks, and on one task from its own page.
 
 The inspector performs them in chunks. This module confirms, logs and reports them.
 """
@@ -91,7 +91,7 @@ class RetryForm(AdminForm):
 
 
 class MoveForm(AdminForm):
-    """Queue to move the tasks to: an existing or a configured one."""
+    """Asks for the queue to which tasks are moved: an existing or a configured queue."""
 
     def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
         super().__init__(modeladmin, request, data)

@@ -109,7 +109,7 @@ class TaskFields(MixinBase):
 
     @admin.display(description=_("result"))
     def result(self, task: Task) -> SafeString | str:
-        """Return the result; for a running task, its partial result."""
+        """Return the result, or the partial result of a running task."""
         if task.record.oversized_result is not None:
             with in_active_language():
                 return labels.not_stored(task.record.oversized_result)

@@ -77,7 +77,7 @@ def _in_order(tasks: Iterable[TaskRecord], order: Sequence[str]) -> list[TaskRec
 
 
 class TaskRows(FilteredRows):
-    """Tasks, except those in groups.
+    """Rows of the list of tasks, without tasks that wait in groups.
 
     Args:
         request: As in `FilteredRows`.
@@ -217,7 +217,7 @@ class TaskRows(FilteredRows):
         )
 
     def select(self, states: Sequence[TaskState]) -> TaskSelection:
-        """Select the tasks in one of these states, among the tasks that a search has found if there is one."""
+        """Select the tasks of the list, or of its search, that are in one of these states."""
         if self.wanted.looks_inside:
             return selection_of(self.search, states)
         return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)

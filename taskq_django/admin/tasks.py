@@ -75,7 +75,7 @@ class EnqueuePage(TaskActions):
     def _draw_form(
         self, request: HttpRequest, form: Any, fieldsets: list[Any], subtitle: str | None, extra: dict[str, Any] | None
     ) -> HttpResponse:
-        """Draw a form with Django's own template or that of the theme."""
+        """Draw a form with the template of Django or of the theme."""
         adminform = helpers.AdminForm(form, fieldsets, {}, model_admin=self)
         context = {
             **self.admin_site.each_context(request),
@@ -115,7 +115,7 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
         return once(request, "queues", Inspector(taskq).queue_infos)
 
     def get_rows(self, request: HttpRequest) -> TaskRows:
-        """Return all tasks, except those in groups."""
+        """Return all tasks, except tasks that wait in groups."""
         return TaskRows(request, partial(self.queue_infos, request))
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
@@ -171,4 +171,4 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
 
 @admin.register(Task)
 class TaskAdmin(TaskAdminMixin, BaseAdmin):
-    """Tasks by queue and state, the page of one task, and the form that enqueues a task."""
+    """Tasks in Django's own admin: the list, the page of one task, and the form that enqueues a task."""

@@ -29,7 +29,7 @@ SHOWN = 5
 
 
 class ScaleForm(AdminForm):
-    """Concurrency of the workers."""
+    """Asks for the new concurrency of workers."""
 
     columns = {  # noqa: RUF012 - constant, as in Django's own forms
         "concurrency": models.PositiveIntegerField(

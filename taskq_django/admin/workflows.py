@@ -58,7 +58,7 @@ def read_workflow(key: str) -> Any:
 
 
 class WorkflowRows(FilteredRows):
-    """Workflows.
+    """Rows of the list of workflows.
 
     Args:
         request: As in `FilteredRows`.

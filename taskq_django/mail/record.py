@@ -109,7 +109,7 @@ def to_message(mail: Mail) -> EmailMessage:
     message.content_subtype, message.encoding = mail.subtype, mail.encoding
     for part in mail.alternatives or ():
         message.attach_alternative(_content(part), part.mimetype)
-    # Not `attach`, which would guess the MIME types again.
+    # Do not use `attach` here, because it would guess the MIME types again.
     message.attachments = [_read_attachment(part) for part in mail.attachments]
     for name, value in mail.extra.items():
         if _may_be_extra(name):
@@ -128,7 +128,7 @@ def _part(what: str, part: tuple[Any, Any, Any]) -> MailPart:
     filename, content, mimetype = part
     if not isinstance(mimetype, str) or "/" not in mimetype:
         raise MailContentError(
-            f"an {what} of an e-mail has no MIME type; attach(filename, content, mimetype) takes one"
+            f"an {what} of an e-mail has no MIME type; pass one to attach(filename, content, mimetype)"
         )
     name = None if filename is None else str(filename)
     if isinstance(content, EmailMessage):

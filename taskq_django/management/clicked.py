@@ -22,12 +22,12 @@ class Parser(CommandParser):
 
     click_command: click.Command
 
-    def parse_args(  # type: ignore[override]  # argparse has overloads for the namespace
+    def parse_args(  # type: ignore[override]  # argparse declares overloads for the argument `namespace`
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Return Django's options, and the other arguments as `words`."""
         words, ours = _parted(sys.argv[2:] if args is None else args)
-        if "--help" in words:  # before Django's system checks, which may fail
+        if "--help" in words:  # print the help before Django's system checks, which may fail
             self.click_command.main(words, self.prog, obj=Session(taskq))
         parsed = super().parse_args(ours, namespace)
         parsed.words = words
@@ -67,7 +67,7 @@ class ClickCommand(BaseCommand):
     """The text of the `CommandError` if the user presses Ctrl-C."""
 
     def make_click_command(self) -> click.Command:
-        """Return the command of click."""
+        """Return the click command that parses and runs the command line."""
         raise NotImplementedError
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:

@@ -57,7 +57,7 @@ class TaskQBackend(BaseTaskBackend):
             raise ConfigurationError(f"TASKS[{self.alias!r}]['OPTIONS']: {error}") from None
 
     def queue_for(self, task: AnyTask) -> str:
-        """Return the queue of the task's priority band, or the task's own queue if no worker serves that one."""
+        """Return the queue of the task's priority band. If no worker serves it, return the task's own queue."""
         return served_queue(task.queue_name, int(task.priority), taskq.settings.queues)
 
     def known_tasks(self) -> list[tuple[str, AnyTask]]:
@@ -75,7 +75,8 @@ class TaskQBackend(BaseTaskBackend):
         """
         run_after: object = task.run_after
         if isinstance(run_after, timedelta):
-            replace(task, run_after=None)  # validates a copy without it: the framework's check refuses a timedelta
+            # Validates a copy without `run_after`, because the framework refuses a timedelta.
+            replace(task, run_after=None)
             return
         if run_after is not None and not isinstance(run_after, datetime):
             raise InvalidTask(f"run_after must be a datetime or a timedelta, got {run_after!r}.")

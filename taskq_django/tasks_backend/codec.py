@@ -75,9 +75,8 @@ class JsonArgumentsCodec(ArgumentsCodec):
             problem = "is nested too deeply or contains itself"
         except ValueError:
             problem = "NaN and infinity have no JSON form"
-        raise TaskArgumentsError(
-            self.name, "", problem
-        )  # raised outside of `except`, whose error would show the values
+        # Raised outside of the `except` blocks, because the errors there would show the arguments as context.
+        raise TaskArgumentsError(self.name, "", problem)
 
     def decode(self, payload: bytes) -> dict[str, object]:
         """Return the arguments by name.

@@ -62,7 +62,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_facts(headers: Mapping[str, str], task: AnyTask) -> Facts:
-    """Return the facts of a header, or those of the task itself if the header is missing or cannot be read."""
+    """Return the facts in the header. If it is missing or unreadable, return facts that follow from the task itself."""
     try:
         facts = msgspec.json.decode(headers[HEADER], type=Facts)
         _ = facts.run_after

@@ -129,7 +129,7 @@ def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> Any
     try:
         args, kwargs = codec.split(codec.decode(info.payload), facts.positional)
     except PayloadError:
-        args, kwargs = [], {}  # a run of this task reports the invalid payload
+        args, kwargs = [], {}  # the run of this task will report the invalid payload
     result = new_result(called(task, facts), info.id, args, kwargs)
     set_status(result, info, facts)
     if info.state is TaskState.COMPLETED:
@@ -138,7 +138,7 @@ def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> Any
 
 
 def set_status(result: AnyResult, info: TaskInfo, facts: Facts) -> None:
-    """Set status, times, errors and workers of a result to those of a task."""
+    """Copy status, times, errors and workers of a task to its result."""
     is_running = info.state is TaskState.ACTIVE
     attempts = info.attempts
     missing = attempts[0].number - 1 if attempts else info.retried

@@ -85,7 +85,7 @@ class BackendTask(Task[..., Any]):
 
     @property
     def options(self) -> TaskOptions:
-        """Options of the task. They override those of the backend, which override the settings.
+        """Options of the task. They override the options of the backend, which override the settings.
 
         A task of another backend has no backend options.
         """
@@ -192,7 +192,7 @@ class _Run:
         _running[self._key] = self.result
 
     def __exit__(self, kind: object, error: BaseException | None, stack: object) -> None:
-        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # no signal reports these ends
+        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # the framework has no signal for these outcomes
             _running.pop(self._key, None)
 
     def succeed(self, value: object) -> None:

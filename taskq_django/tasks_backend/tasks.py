@@ -23,7 +23,7 @@ class TaskQTask(AnyTask):
     `@task(...)`. None means the default of the backend's `OPTIONS` or of `TASKQ`.
     """
 
-    run_after: datetime | timedelta | None = None  # type: ignore[assignment]  # the framework's takes no timedelta
+    run_after: datetime | timedelta | None = None  # type: ignore[assignment]  # the framework's field accepts no timedelta
     """Earliest start: a datetime, or a duration after each enqueue."""
     max_retry: int | None = None
     retry_delay: RetryDelay = field(default=None, hash=False)

@@ -18,7 +18,7 @@ NAMED_MAX = 200
 
 
 class BulkFilter(BaseModel):
-    """A filter: tasks of one state, of one queue or all queues, that match every given field."""
+    """Selects tasks of one state, in one queue or all queues, that match every given field."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,15 +66,16 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/tasks/actions", tags=["tasks"])
     async def act_on_tasks(body: BulkAction, audit: AuditDep, shown: ShownDep) -> models.Acted:
-        """Apply one action to many tasks. If a filter takes longer than a second, the answer has `next`.
+        """Apply one action to many tasks.
 
+        If a filter takes longer than a second, the answer contains `next`: send the request again with it as `cursor`.
         Tasks that do not allow the action are skipped and counted. The action applies only to tasks that existed at the
         first request, and once to each.
         """
         if (body.tasks is None) == (body.filter is None):
             raise ConfigurationError("give either tasks or filter")
         if body.tasks is not None and body.cursor is not None:
-            raise ConfigurationError("cursor continues an action with a filter, not one with tasks")
+            raise ConfigurationError("cursor can be combined with filter, but not with tasks")
         if body.filter is not None:
             return await by_filter(body, body.filter, audit, shown)
         assert body.tasks is not None

@@ -225,7 +225,8 @@ def problem_route(
                     response = of_error(error)
                 except Exception:
                     if not is_let_in(request):
-                        limiter.refuse(request, 403)  # a dependency of the app raised an error
+                        # An unexpected error of an app's dependency also counts as a refusal.
+                        limiter.refuse(request, 403)
                     raise
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"
@@ -237,7 +238,7 @@ def problem_route(
 
 
 def _limited(request: Request, most: int) -> Request:
-    """Return the request with a body of at most `most` bytes. A longer one raises when it is read."""
+    """Return a request whose body raises an error when it is read, if it has more than `most` bytes."""
     too_large = HTTPException(413, f"the body may have at most {most} bytes")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:

@@ -86,9 +86,10 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
         ] = False,
         cursor: CursorQuery = None,
     ) -> Any:
-        """Remove a queue with all its data. If this takes longer than a second, the answer has `next`.
+        """Remove a queue with all its data.
 
-        The first request empties the queue. Tasks that are enqueued after it are not deleted.
+        If this takes longer than a second, the answer contains `next`: send the request again with it as `cursor`. The
+        first request empties the queue. Tasks that are enqueued after it are not deleted.
         """
         with audit.action("remove_queue", queue=queue, force=force) as outcome:
             part = await inspector.remove_queue_part(queue, force=force, cursor=cursor, has_time=time_left())

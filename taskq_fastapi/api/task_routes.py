@@ -60,7 +60,7 @@ class SearchQuery(BaseModel):
 
 def _as_text(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("must be a text such as 2030-01-01T03:00:00Z")
+        raise ValueError("a time must be a text such as 2030-01-01T03:00:00Z")
     return value
 
 

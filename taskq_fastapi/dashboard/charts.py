@@ -117,7 +117,7 @@ class Hover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart.
+    """One chart of a measure: its lines, its scale and its texts.
 
     Attributes:
         key: Name of the measure in addresses and ids.

@@ -23,7 +23,7 @@ Show = Callable[[View], Awaitable[Shown | Response]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page.
+    """One page of the dashboard.
 
     Attributes:
         path: Address of the page, for example `queues`; "" is the home page.

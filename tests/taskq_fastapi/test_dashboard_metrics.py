@@ -191,11 +191,11 @@ async def test_queues_are_chosen(taskq: TaskQ, past: Past) -> None:
 @rows(
     ("query", "status", "said"),
     [
-        ("duration=1y", 400, "duration must be 1h, 6h, 1d, 8d, 30d or as 90m"),
+        ("duration=1y", 400, "duration must be 1h, 6h, 1d, 8d, 30d, or a time such as 90m"),
         ("duration=-1h", 400, "duration must be"),
         ("duration=1s", 400, "duration must be"),
         ("duration=99999999h", 400, "duration must be"),
-        ("end=yesterday", 400, "end must be a time as 2030-01-31T12:00"),
+        ("end=yesterday", 400, "end must be a time such as 2030-01-31T12:00"),
         ("end=9999-12-31T23:59:59Z", 400, "end must be a time"),
         ("end=0001-01-01", 400, "end must be a time"),
         ("queue=none", 404, "no queue"),

@@ -238,7 +238,7 @@ async def test_many_calls_are_enqueued_together_or_not_at_all(
 async def test_a_call_that_does_not_fit_is_refused_at_once(session: Any, note: Any) -> None:
     with pytest.raises(TaskArgumentsError):
         enqueue_after_commit(session).enqueue(note.s("seven"))
-    with pytest.raises(ConfigurationError, match=r"a call is made by task.s\(...\), got int"):
+    with pytest.raises(ConfigurationError, match=r"expected a call that was made by task.s\(...\), got int"):
         enqueue_after_commit(session).enqueue(7)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="got Chain; use enqueue_workflow"):
         enqueue_after_commit(session).enqueue(chain(note.si(1), note.si(2)))  # type: ignore[arg-type]

@@ -187,7 +187,7 @@ def test_what_is_no_engine_and_what_is_no_model_is_refused() -> None:
         ((engine, Base), "takes a model, `class OutboxTask"),
         ((engine, OutboxTaskMixin), "takes a model, `class OutboxTask"),
         (("sqlite://", OutboxTask), "takes an Engine or AsyncEngine, got str"),
-        ((mysql, OutboxTask), "works on postgresql and sqlite, got 'mysql'"),
+        ((mysql, OutboxTask), "supports postgresql and sqlite, got 'mysql'"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             SQLAlchemyOutbox(*words)  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def shown(text: str, style: str | Style = "") -> Text:
 
 
 def shown_lines(text: str, style: str | Style = "") -> Text:
-    """Return text of several lines, each as `shown`; tabs become spaces."""
+    """Return text from Redis with its line breaks. Escape control characters, and replace tabs by spaces."""
     lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
     return Text("\n".join(map(clean, lines)), style=style, end="")
 

@@ -18,7 +18,7 @@ _AGES = ("older", "newer")
 
 
 def wanted_of(text: str, *, queue: str | None, state: TaskState | None, in_payload: bool) -> TaskFilter:
-    """Parse a filter: words of the form name:value, and the rest as a text.
+    """Parse a filter: words of the form name:value set fields of the filter, and all other words are its text.
 
     Args:
         text: The filter. Quotes enclose values with spaces.

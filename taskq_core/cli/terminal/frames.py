@@ -132,7 +132,8 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         """Show the data of a read."""
         page = self.page = self.page_of(found)
         self.shown_position = self.position
-        if not page.records and isinstance(self.position, int) and self.position:  # the list has become shorter
+        # The list has become shorter, so this page is empty.
+        if not page.records and isinstance(self.position, int) and self.position:
             self.positions.pop()
             self.reload()
             return

@@ -37,7 +37,7 @@ class Found:
 
 
 class LimitsScreen(ListScreen[Found, QueueLimit]):
-    """The limits of one queue, or of all.
+    """Shows the limits of one queue or of all queues.
 
     Args:
         shared: The shared state.

@@ -1,4 +1,4 @@
-"""All queues, by state and over the last minutes; pause, resume and delete a queue."""
+"""The screen of all queues, with their tasks by state and charts. It can pause, resume and delete a queue."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

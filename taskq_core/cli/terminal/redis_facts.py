@@ -63,7 +63,7 @@ class RedisScreen(TextScreen[Found]):
         return Found(row, self._findings)
 
     def text(self, found: Found) -> Text:
-        """Return facts and findings."""
+        """Return the facts about Redis and the findings of the doctor as text."""
         row, shared, palette = found.row, self.shared, self.palette
         may_change = f"no: {shared.refusal}" if shared.refusal else "yes"
         text = Text(end="")

@@ -74,7 +74,7 @@ class SchedulesScreen(ListScreen[Sequence[PeriodicEntryInfo], PeriodicEntryInfo]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The data of one read of a schedule; `entry` is None if no scheduler has the schedule any more."""
+    """The data of one read of a schedule. `entry` is None if no running scheduler has the schedule."""
 
     entry: PeriodicEntryInfo | None
     events: Sequence[SchedulerEvent]

@@ -148,7 +148,7 @@ class TaskScreen(TextScreen[TaskRecord]):
             self.say(said)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Enable the actions that fit the state, and the workflow if there is one."""
+        """Enable the keys of actions that the state allows, and the key for the workflow if the task is a step."""
         if action == "workflow":
             return isinstance(self.found, TaskInfo) and workflow_of(self.found) is not None
         if action == "change_task" and self.found is not None:

@@ -62,7 +62,7 @@ class Found:
 
 
 class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
-    """Tasks by state. The choice is the state; None is for all states of all queues.
+    """Shows tasks by state. The user can choose the state; None means all states of all queues.
 
     Args:
         shared: The shared state.
@@ -294,7 +294,8 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             self.say("Choose a state first, with left and right.", "warning")
             return
         if self.found is not None and any(task.id == self._wanted.text for task in self.found.tasks):
-            # Mark this task instead of all matches: once it is deleted, the filter would match its id in other tasks.
+            # The filter is the id of a task, so mark only this task. After its deletion, the filter would match tasks
+            # that contain the id.
             self.action_mark_page()
             return
         was_all = self.is_all

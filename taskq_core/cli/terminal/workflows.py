@@ -1,4 +1,4 @@
-"""Workflows of all queues, one workflow with its steps, and one step with its result or its members."""
+"""The screens of workflows: a list of all, one workflow with its steps, and one step with its result or members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +189,7 @@ class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):
 
 
 class StepScreen(ListScreen[StepDetail, MemberRow]):
-    """One step of a workflow: its result, or the members of a group. The choice is whether to show only failed ones."""
+    """Shows one step of a workflow: its result, or the members of a group. The user can choose failed members only."""
 
     TOP = "workflows"
     HELP = (

@@ -53,7 +53,7 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         facts["cause"] = _facts(error.__cause__, deepest - 1)
     elif error.__context__ is not None and deepest:
         facts["context"] = _facts(error.__context__, deepest - 1)
-        # set by `raise ... from None`: the context still decides about retries, but is not shown
+        # `raise ... from None` sets it: the context is not shown, but still decides about retries
         facts["is_context_hidden"] = error.__suppress_context__
     return facts
 

@@ -48,7 +48,7 @@ def numbered(number: int, data: bytes) -> bytes:
 
 
 def read_number(content: bytes) -> tuple[int, bytes]:
-    """Return the number of the run that a frame belongs to, and the rest of its content."""
+    """Return the number of the run to which a frame belongs, and the remaining content of the frame."""
     return _NUMBER.unpack_from(content)[0], content[_NUMBER.size :]
 
 

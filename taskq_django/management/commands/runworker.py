@@ -31,7 +31,7 @@ class Command(ClickCommand):
     help = DESCRIPTION
 
     def make_click_command(self) -> click.Command:
-        """Return the command of click."""
+        """Return the click command that parses and runs the command line."""
         return make_click_command()
 
 

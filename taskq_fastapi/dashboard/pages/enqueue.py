@@ -59,7 +59,7 @@ async def _fields_of_task(view: View, task: AnyTask) -> dict[str, str]:
     """Return the values of the form fields that enqueue a copy of the task named in the address."""
     found = await view.inspector.task(view.query.need("like_queue"), view.query.get("like"))
     if not isinstance(found, TaskInfo) or found.name != task.name:
-        raise BadRequestError(gettext("the task to copy has another type"))
+        raise BadRequestError(gettext("the task to copy has another name than the task of this form"))
     fields = {"queue": found.queue}
     if view.shown.may_ask_payloads and len(found.payload) <= 64 * 1024:
         fields["arguments"] = as_text(found.payload)

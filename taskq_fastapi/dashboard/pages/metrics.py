@@ -59,7 +59,7 @@ def chosen_span(view: View) -> Span:
         if not timedelta(minutes=1) <= length <= LONGEST_SPAN:
             raise BadRequestError(
                 gettext(
-                    "duration must be %(choices)s or as 90m, a minute to %(days)s days, got %(got)r",
+                    "duration must be %(choices)s, or a time such as 90m from a minute to %(days)s days, got %(got)r",
                     choices=", ".join(DURATIONS),
                     days=LONGEST_SPAN.days,
                     got=text[:50],
@@ -77,7 +77,9 @@ def _moment(text: str) -> datetime | None:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         moment - 2 * LONGEST_SPAN, moment + 2 * LONGEST_SPAN
     except (ValueError, OverflowError):
-        raise BadRequestError(gettext("end must be a time as 2030-01-31T12:00, got %(got)r", got=text[:50])) from None
+        raise BadRequestError(
+            gettext("end must be a time such as 2030-01-31T12:00, got %(got)r", got=text[:50])
+        ) from None
     return moment
 
 
@@ -135,9 +137,8 @@ async def _charts(view: View, names: Sequence[str], span: Span) -> tuple[datetim
     if names:
         series = await view.dashboard.samples(names, span=span.length, until=span.until, points=POINTS)
     end = span.until or (series[0].end if series else datetime.now(UTC))
-    if (
-        span.until is None
-    ):  # Round the end up to a full step, so that live updates send nothing before there is a new sample.
+    # Round the end up to a full step, so that live updates send nothing before there is a new sample.
+    if span.until is None:
         step_s = series[0].step.total_seconds() if series else 10
         end = datetime.fromtimestamp((end.timestamp() // step_s + 1) * step_s, UTC)
     begin = end - span.length

@@ -1,4 +1,4 @@
-"""Show all queues with their state and daily counters; pause, resume and delete queues."""
+"""The page of all queues with their state and daily counters, and actions to pause, resume and delete queues."""
 
 from collections.abc import Callable
 from datetime import timedelta

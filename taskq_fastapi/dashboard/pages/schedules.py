@@ -1,4 +1,4 @@
-"""Show schedules and their past enqueues; run, pause, resume, add and remove schedules."""
+"""The pages of schedules and their past enqueues, and actions to run, pause, resume, add and remove schedules."""
 
 import json
 from collections.abc import Callable

@@ -63,7 +63,7 @@ def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
         return {"after": timedelta(minutes=form.number("minutes", 0, low=0, high=RETRY_MINUTES_MAX))}
     found = in_utc(at)
     if found is None:
-        raise BadRequestError(gettext("the time must be such as 2030-01-31T03:00, got %(got)r", got=at[:50]))
+        raise BadRequestError(gettext("the time must have a form such as 2030-01-31T03:00, got %(got)r", got=at[:50]))
     return {"at": found}
 
 

@@ -1,4 +1,4 @@
-"""Show the workflows of a queue, and one workflow with its graph and steps; cancel and retry workflows."""
+"""The pages of a queue's workflows and of one workflow with its graph, and actions to cancel and retry workflows."""
 
 from markupsafe import Markup
 

@@ -56,8 +56,8 @@ def test_what_cannot_be_is_refused(run: Run, subtests: pytest.Subtests) -> None:
         (("viewer", "--with-lists"), "a viewer needs no such option"),
         (("viewer", "--password-hash", "ABC"), "64 hex digits"),
         (("viewer", "--password-env", "NOT_SET_ANYWHERE"), "'NOT_SET_ANYWHERE' is not set or empty"),
-        (("viewer", "--password-env", "A", "--password-hash", DIGEST), "exclude each other"),
-        (("viewer", "--keep", "--password-hash", DIGEST), "give no password with it"),
+        (("viewer", "--password-env", "A", "--password-hash", DIGEST), "give either --password-env"),
+        (("viewer", "--keep", "--password-hash", DIGEST), "remove the option that sets a password"),
     ]:
         with subtests.test(words=words, problem=problem):
             assert problem in run("acl", *words, status=1 if "--queue" in words else 2).stderr

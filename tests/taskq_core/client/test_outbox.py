@@ -274,7 +274,7 @@ def test_figures_tell_how_many_wait_and_how_long(outbox: OutboxUnderTest) -> Non
 
 
 def test_without_a_database_the_mode_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"no database to write tasks to: pass TaskQ\(outbox="):
+    with pytest.raises(ConfigurationError, match=r"the application has no outbox: pass TaskQ\(outbox="):
         TaskQ(settings=Settings(enqueue="outbox"))  # type: ignore[arg-type]
 
 

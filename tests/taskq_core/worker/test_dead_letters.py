@@ -139,7 +139,7 @@ async def test_what_fails_is_done_again_and_the_archive_stays(
     await until(lambda: not redis_server.client.exists(queue.letters))
 
     assert state_of(redis_server, queue, handle.id) == "archived"
-    assert "handling an archived task failed; it is handled again" in caplog.text
+    assert "a handler of an archived task failed; the handlers are called again" in caplog.text
 
 
 async def test_one_that_was_moved_is_told_of_where_it_went(

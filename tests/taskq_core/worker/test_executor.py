@@ -682,4 +682,4 @@ async def test_functions_wait_while_no_thread_can_be_started(
     handles = [await meet.adelay() for _ in range(3)]
 
     assert [await handle.aresult(PATIENCE_S) for handle in handles] == ["ran"] * 3
-    assert "no thread can be started: can't start new thread" in caplog.text
+    assert "the system starts no further thread: can't start new thread" in caplog.text

@@ -370,7 +370,7 @@ def _broken(error: BaseException) -> bool:
 def test_a_broken_judge_lets_the_error_count(caplog: pytest.LogCaptureFixture) -> None:
     """The outcome is not lost; the log says what happened."""
     assert decide(ValueError(), is_failure=_broken).outcome is Outcome.RETRY
-    assert "the is_failure of task task failed; the error counts" in caplog.text
+    assert "the option is_failure of task task failed; the error counts as a failure" in caplog.text
 
 
 def test_what_a_judge_answers_is_taken_as_true_or_false() -> None:

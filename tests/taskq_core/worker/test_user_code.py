@@ -173,7 +173,7 @@ DONE: dict[str, tuple[Callable[..., Any], dict[str, Any], str, str]] = {
         raising(Snooze(after=FacelessError()))[0],  # type: ignore[arg-type]  # what is tested
         {},
         "archived",
-        "RuntimeError: Snooze, but its outcome cannot be decided: SystemExit: class",
+        "RuntimeError: Snooze, but the outcome of the run cannot be decided: SystemExit: class",
     ),
     "beside": (exit_beside, {}, "archived", "SystemExit: beside"),
     "callback": (exit_in_a_callback, {}, "archived", "ValueError: the callback was called"),
@@ -262,7 +262,11 @@ def test_its_run_fails_and_its_neighbors_finish(app: TaskQ, redis_server: RedisS
 
     for name, call, text in (
         ("argument", app.remote(picky.name).s(argument={"word": "x"}), "SystemExit: argument"),
-        ("result", unwritable.s(), "the task returned, but its outcome cannot be decided: SystemExit: result"),
+        (
+            "result",
+            unwritable.s(),
+            "the task returned, but the outcome of the run cannot be decided: SystemExit: result",
+        ),
     ):
         calls[name], expected[name] = call, ("archived", text)
     for kind, function in zip(("around", "aaround"), raising(ValueError()), strict=True):

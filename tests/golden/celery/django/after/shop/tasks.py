@@ -80,7 +80,7 @@ def deliver(to, subject):
 def later(address):
     # TODO taskq: .apply_async has no equivalent
     tidy = partial(fetch.apply_async, countdown=5)
-    # TODO taskq: apply_async of an object that may not be a task; replace it by hand
+    # TODO taskq: apply_async is called on an object that may not be a task; replace the call by hand
     tidy.apply_async(args=[address])
     # TODO taskq: a taskq workflow cannot contain a task that remains a Celery task
     return chain(special.s(), add_up.s())
