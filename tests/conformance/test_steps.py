@@ -287,6 +287,31 @@ def test_the_end_of_sub_tasks_and_the_wait_for_it_in_both_orders(broker: Broker,
     assert "e:call" in life.begin()
 
 
+@rows("lost", ["workflow", "call", "call of ended sub-tasks"])
+def test_a_task_does_not_wait_for_sub_tasks_that_a_failover_has_lost(broker: Broker, lost: str) -> None:
+    """The new primary gets only the wait. The next run begins the call again."""
+    life = Life(broker)
+    life.begin()
+    first = life.calls
+    if lost == "workflow":
+        life.store("c:call", b"1 wf1")
+    else:
+        life.start_children("wf1")
+        life.raw.hdel(life.queue.steps_of("t"), "c:call")
+    if lost == "call of ended sub-tasks":
+        life.end_child()
+
+    assert life.wait("c:call", run=first) == "1"
+    assert life.state == "pending"
+
+    if lost == "call of ended sub-tasks":
+        life.begin()
+        life.store("c:call", b"1 wf1")
+        assert life.wait("c:call") == "1"
+        assert life.state == "pending"
+        assert "e:call" in life.begin()
+
+
 def test_the_end_of_sub_tasks_does_not_reach_a_later_task_with_the_same_id(life: Life) -> None:
     life.begin()
     life.start_children("wf1")
@@ -302,8 +327,6 @@ def test_the_end_of_sub_tasks_does_not_reach_a_later_task_with_the_same_id(life:
     assert life.run(at_time(NOW_NS, runs.settle(life.queue, [end], owner="w1"))) == "1"
 
     assert "e:call" not in life.record
-    assert life.wait("c:call") == "1"
-    assert life.state == "scheduled"
 
 
 # --- the record -------------------------------------------------------------------------------------------------------

@@ -193,7 +193,11 @@ DURABLE_MUTANTS = {
         "string.match(known[3] or '', ' (%d+)$') or whole(now_ms)",
         "whole(now_ms)",
     ),
-    "settle: the end of sub-tasks": ("settle", "of_children and 'e:' .. name or wait", "wait"),
+    "settle: the end of sub-tasks": (
+        "settle",
+        "return ended or state ~= 'running'",
+        "return false and state ~= 'running'",
+    ),
     "revoke: the record stays": ("revoke", "forget_steps(ARGV[2], ARGV[1])", ""),
 }
 

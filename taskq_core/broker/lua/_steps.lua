@@ -54,11 +54,22 @@ local function resume(prefix, own, now_ns, now_ms, id, wait)
   end
 end
 
+-- is_over: return whether a task must not wait for a call of sub-tasks. They have ended, or a failover has lost their
+-- workflow or the call, so that their end would wake nobody. In that case, the next run begins the call again.
+local function is_over(own, record, name, now_ms)
+  local begun, ended = unpack(redis.call('HMGET', record, 'c:' .. name, 'e:' .. name))
+  local state = begun and redis.pcall('HGET', own .. 'wf:' .. string.match(begun, ' (.*)$'), 'state')
+  if not ended and type(state) == 'string' and state ~= 'running' and state ~= 'building' then
+    redis.call('HSET', record, 'e:' .. name, whole(now_ms))
+  end
+  return ended or state ~= 'running' and state ~= 'building'
+end
+
 -- begin_wait: record what a task waits for. `until_ms` is 0 without a limit. Return whether it has happened already.
 -- Nothing is recorded if the record is lost or a key of another type. The next run reports that.
-local function begin_wait(record, mark, wait, until_ms, emitted, now_ms)
-  local of_children, name = string.match(wait, '^(c:)(.*)$')
-  local known = redis.pcall('HMGET', record, 'of', 'try', 'u:' .. wait, of_children and 'e:' .. name or wait)
+local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
+  local call = string.match(wait, '^c:(.*)$')
+  local known = redis.pcall('HMGET', record, 'of', 'try', 'u:' .. wait, wait)
   if not mark or known[1] ~= mark then
     return false
   end
@@ -67,5 +78,8 @@ local function begin_wait(record, mark, wait, until_ms, emitted, now_ms)
   local ends = (until_ms > 0 and whole(until_ms) or '-') .. ' '
   redis.call('HSET', record, 'waiting', ends .. wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends .. since)
   redis.call('EXPIRE', record, kept_until(until_ms / 1000, now_ms / 1000))
+  if call then
+    return is_over(own, record, call, now_ms)
+  end
   return known[4] ~= false
 end
