@@ -253,7 +253,7 @@ class _Connection:
     def send(self, write: Write) -> None:
         """Send commands."""
         try:
-            self.stream.send(b"".join([pack(command) for command in write.commands]), self.until)
+            self.stream.send(b"".join(map(pack, write.commands)), self.until)
         except CLIENT_ERRORS as error:
             raise translate(error, self._endpoint.address) from error
 
