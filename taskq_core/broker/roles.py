@@ -28,12 +28,12 @@ COUNT_COMMANDS = (
     "exists hget hgetall lindex llen lrange memory|usage mget scard smembers srandmember zcard zcount zrange"
 )
 CHANGE_COMMANDS = (
-    f"{READ_COMMANDS} del expire hdel hexists hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl "
+    f"{READ_COMMANDS} del expire hdel hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl "
     "rename rpop rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
 )
 WORKER_COMMANDS = (
-    f"{CHANGE_COMMANDS} blmove blpop expireat getex hlen incrby ltrim xadd xlen zmscore zrangestore zremrangebyrank "
-    "zremrangebyscore"
+    f"{CHANGE_COMMANDS} blmove blpop expireat getex hexists hlen incrby ltrim xadd xlen zmscore zrangestore "
+    "zremrangebyrank zremrangebyscore"
 )
 
 
@@ -229,7 +229,7 @@ def _enqueueing(names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
     """Return the rights to start workflows, and to read, await, signal and cancel tasks and workflows by their ids."""
-    yield Grant("expire hdel hexists hget hincrby hmget hset", names.own("steps:*"))
+    yield Grant("expire hdel hget hincrby hmget hset", names.own("steps:*"))
     yield Grant("del xrange", names.own("steps:*", "stream:*"))
     yield Grant("hget", names.each("task_prefix", suffix="*"), "%R~")
     yield Grant("zscore", names.each("lease", "archived", "completed"), "%R~")

@@ -478,6 +478,7 @@ def begun_by_another(server: RedisServer) -> str:
 
 BY_A_WORKER = {
     "getex",
+    "hexists",
     "hlen",
     "ltrim",
     "zmscore",
