@@ -96,7 +96,7 @@
     showNotice(fresh === null ? options.failed : "");
     wait();
     if (fresh !== null && !paused && !isBusy()) {
-      swap(fresh); // not if the user has begun to select something while the page was loading
+      swap(fresh); // does nothing if the user has started to select something while the page was loading
     }
   }
 
@@ -122,7 +122,7 @@
     const table = document.getElementById("result_list");
     const freshTable = fresh.getElementById("result_list");
     if ((table === null) !== (freshTable === null)) {
-      location.reload(); // the list got its first row or lost its last one, so the actions appear or disappear
+      location.reload(); // the list became empty or got its first row, so the form with the actions appears or disappears
       return;
     }
     if (table !== null) {

@@ -4,7 +4,7 @@
   "use strict";
 
   const FIRST_MS = 1000;
-  const LONGEST_MS = 10000; // while nothing changes
+  const LONGEST_MS = 10000; // maximum time between two requests while the status does not change
 
   function draw(box, status) {
     const bar = box.querySelector("progress");
@@ -34,7 +34,7 @@
     if (answer.status >= 500 || answer.status === 429) {
       return null;
     }
-    const status = await answer.json().catch(() => undefined); // a login page, for one
+    const status = await answer.json().catch(() => undefined); // not JSON, for example a login page
     return status && status.state ? status : undefined;
   }
 
@@ -61,7 +61,7 @@
 
   for (const box of document.querySelectorAll("[data-taskq-status]")) {
     if (!box.taskqPolled) {
-      box.taskqPolled = true; // each tag loads the script again
+      box.taskqPolled = true; // every tag on the page loads this script
       poll(box);
     }
   }

@@ -1,4 +1,4 @@
-// Keeps pages up to date, asks before something is done, and copies texts. Without it all pages work, and stand still.
+// Updates pages, shows confirmations in dialogs, and copies texts. Without this script, pages work but are not updated.
 "use strict";
 (() => {
   const main = document.getElementById("main");
@@ -15,7 +15,7 @@
   const COPIED_MS = 1500;
   let source = null;
   let isPaused = false;
-  let waiting = null; // contents that came while somebody was busy
+  let waiting = null; // new contents that arrived while the user was busy
   let pause = RETRY_MS;
   let timer = null;
   let late = null;
@@ -24,7 +24,7 @@
     if (notice.textContent !== text) notice.textContent = text;
   };
 
-  // Nothing is moved under somebody's hands: while a row is selected, a field in use, text marked or a question asked.
+  // Do not update the page while the user edits a field, has selected rows or text, or a dialog is open.
   const isBusy = () => {
     const active = document.activeElement;
     if (active && main.contains(active) && active.matches("input:not([type=checkbox]), select, textarea")) return true;
@@ -34,7 +34,7 @@
     return Boolean(selection && !selection.isCollapsed && main.contains(selection.anchorNode));
   };
 
-  // What somebody chose or wrote is not sent yet, though the field was left: on the way to the button, for one.
+  // Return whether the user has changed a field. The field may have lost the focus before the form is sent.
   const isChanged = field => {
     if (field.localName === "select") {
       const given = Array.from(field.options).findIndex(option => option.defaultSelected);
@@ -51,7 +51,7 @@
     }
     waiting = null;
     if (document.body.hasAttribute("data-recover")) {
-      location.reload(); // what was meant is there again, with its title
+      location.reload(); // Redis is back: load the requested page, which also sets the title
       return;
     }
     Idiomorph.morph(main, html, {
@@ -59,12 +59,12 @@
       ignoreActiveValue: true,
       callbacks: {
         beforeNodeMorphed: node => !(node.localName === "form" && Array.from(node.elements).some(isChanged)),
-        // what somebody has folded out stays so
+        // keep open what the user has opened
         beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details"),
       },
     });
     reveal();
-    mark(); // nodes may have become those of other tasks
+    mark(); // morphing may have reused elements for other tasks
   };
 
   const sayAway = () => {
@@ -98,7 +98,7 @@
       stop();
     });
     source.onerror = () => {
-      late ??= setTimeout(sayAway, LATE_MS); // a stream ends after a while, and the browser comes back by itself
+      late ??= setTimeout(sayAway, LATE_MS); // streams end regularly, and the browser reconnects by itself
       if (source && source.readyState === EventSource.CLOSED) {
         stop();
         sayAway();
@@ -153,14 +153,14 @@
     const link = event.target.closest("a[data-dialog]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
-    ask(link.href).catch(() => location.assign(link.href)); // the page says what is wrong
+    ask(link.href).catch(() => location.assign(link.href)); // the page shows the error
   });
   document.addEventListener("submit", event => {
     const form = event.target;
     if (!form.matches("form[data-dialog]")) return;
     event.preventDefault();
     ask(form.action, new URLSearchParams(new FormData(form, event.submitter))).catch(() => {
-      form.removeAttribute("data-dialog"); // the page says what is wrong
+      form.removeAttribute("data-dialog"); // the page shows the error
       form.requestSubmit(event.submitter);
     });
   });
@@ -172,7 +172,7 @@
     }
   });
 
-  // --- forms of many rows ------------------------------------------------------------------------------------------
+  // --- tables with checkboxes --------------------------------------------------------------------------------------
 
   document.addEventListener("change", event => {
     const all = event.target.closest("input[data-select-all]");
@@ -180,7 +180,7 @@
     for (const box of all.closest("table").querySelectorAll("tbody input[type=checkbox]")) box.checked = all.checked;
   });
 
-  // --- work in parts -----------------------------------------------------------------------------------------------
+  // --- actions in several requests ---------------------------------------------------------------------------------
 
   const goOn = document.querySelector("form[data-go-on]");
   if (goOn) {
