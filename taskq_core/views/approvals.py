@@ -5,6 +5,7 @@ the admin or the API. Mail scanners follow links, so a GET only shows the page, 
 """
 
 import hmac
+import json
 import logging
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,6 @@ from html import escape
 from types import MappingProxyType
 from typing import Any, Required, TypedDict
 from urllib.parse import quote
-
-import msgspec
 
 from taskq_core.broker.operations.steps import read_steps, signal
 from taskq_core.broker.plans import RequestPlan, ask
@@ -91,7 +90,8 @@ def link_token(context: TaskContext, name: str, options: LinkOptions, *, secret:
         "question": options["question"],
         "choices": {label: encode_value(f"choice {label!r}", value).decode() for label, value in choices.items()},
     }
-    return _signed(urlsafe_b64encode(msgspec.json.encode(content)), secret).decode()
+    data = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+    return _signed(urlsafe_b64encode(data), secret).decode()
 
 
 def _signed(data: bytes, secret: bytes) -> bytes:
@@ -103,7 +103,7 @@ def _content(token: str, secrets: Iterable[bytes]) -> dict[str, Any] | None:
     signed = token.encode(errors="replace")
     data = signed.partition(b".")[0]
     is_valid = any(hmac.compare_digest(signed, _signed(data, each)) for each in secrets)
-    return msgspec.json.decode(urlsafe_b64decode(data), type=dict[str, Any]) if is_valid else None
+    return json.loads(urlsafe_b64decode(data)) if is_valid else None
 
 
 def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None) -> RequestPlan[Page]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import include, path
+from django.utils.safestring import mark_safe
 from django.utils.translation import override
 
 from taskq_core import TaskContext
@@ -29,7 +30,11 @@ def test_the_first_post_of_a_link_answers(redis: RedisServer, settings: Any) -> 
     def publish(context: TaskContext) -> bool:
         for valid_for in (timedelta(days=7), 1e-6):
             url = approval_url(
-                context, "review", base_url="https://shop.example.com", question="Publish?", valid_for=valid_for
+                context,
+                "review",
+                base_url="https://shop.example.com",
+                question=mark_safe("Publish?"),
+                valid_for=valid_for,
             )
             urls.append(url.removeprefix("https://shop.example.com"))
         return context.receive("review", bool)
