@@ -626,7 +626,7 @@ class TestHooks:
         fired = Fired()
         await start(listener=fired)
         try:
-            await until(lambda: "no more threads" in str(fired.errors[-1:]), meanwhile=lambda: clock.skip(0.5))
+            await until(lambda: "occupy all threads" in str(fired.errors[-1:]), meanwhile=lambda: clock.skip(0.5))
             fired.all.clear()
             began_s = clock.monotonic()
             await asyncio.wait_for(clock.advance(30), PATIENCE_S)  # a busy loop would let it wait forever
