@@ -106,7 +106,7 @@ class AsyncRunner:
             finally:
                 if pipeline.is_connected and self._pools.get(loop) is pool:  # False after `aclose`
                     pool.idle.append((pipeline, loop.time()))
-                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # [0] is the least recently used
+                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # unused for longest
                         await pool.idle.popleft()[0].close()
                 else:
                     await pipeline.close()
@@ -137,7 +137,7 @@ class AsyncRunner:
         return TrackingPipeline(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        # loops that closed without running `_close_with`
+        # drop the pools of loops that closed without running `_close_with`
         for other in [each for each in self._pools if each.is_closed()]:
             self._pools.pop(other, None)
             self._closers.pop(other, None)
@@ -178,7 +178,7 @@ class AsyncRunner:
 async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
     """Acquire a semaphore. Return False if that takes longer than `patience_s`."""
     if not semaphore.locked():
-        return await semaphore.acquire()  # needs no timeout, because a free semaphore is acquired at once
+        return await semaphore.acquire()  # a free semaphore is acquired at once, without a timeout
     try:
         async with asyncio.timeout(patience_s):
             return await semaphore.acquire()

@@ -114,7 +114,7 @@ class SocketStream:
         reader = self._reader
         least_s = LEAST_S
         reply = reader.gets()
-        while reply is False:  # False: the reply is incomplete; RESP2 has no booleans
+        while reply is False:  # `False` means an incomplete reply, because RESP2 has no booleans
             if not self._arrivals.poll(math.ceil(max(least_s, until - time.monotonic()) * 1000)):
                 raise TimeoutError("no answer in time")
             least_s = 0.0

@@ -234,10 +234,10 @@ class SendAtLastCommit:
             raise
 
 
-# Receipt slots, by which Redis recognizes a repeated request. For each slot, Redis stores the number and the answer of
-# the last request. Concurrent callers use different slots. After a failed request its slot is dropped, because that
-# request may still reach Redis and overwrite the answer of the slot's next request.
 _free_slots: deque[ReceiptSlot] = deque()
+"""Receipt slots that no caller uses now. Redis stores the number and the answer of the last request of each slot, and
+thereby recognizes a repeated request. The slot of a failed request is dropped, because that request may still reach
+Redis and overwrite the answer of the slot's next request."""
 
 
 def take_slot() -> ReceiptSlot:

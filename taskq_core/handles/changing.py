@@ -38,7 +38,7 @@ _ATTEMPTS = 5
 
 
 def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
-    """Return the error for a change that a script refused with `answer`. `doing` names the change: "cancelled"."""
+    """Return the error for a change that a script refused with `answer`. `doing` is for example "cancelled"."""
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
     if answer == Refusal.MOVING:
@@ -183,7 +183,7 @@ def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> R
 def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:
     """Return what the worker must do with a running task after it has cancelled the run: retry, discard or archive."""
     if not isinstance(retry, bool) or not (keep is None or isinstance(keep, bool)):
-        raise ConfigurationError(f"retry must be True or False, and keep may be None too, got {retry!r} and {keep!r}")
+        raise ConfigurationError(f"retry must be True or False, keep True, False or None; got {retry!r} and {keep!r}")
     if retry:
         if keep is not None:
             raise ConfigurationError(f"keep must not be set together with retry=True, got keep={keep!r}")

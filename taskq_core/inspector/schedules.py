@@ -133,7 +133,7 @@ def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> R
     if is_new or replace:
         return
     stored = yield from ask(presence.read_schedules(keys.schedules))
-    if stored.get(field) != data:  # not by an earlier attempt of this write, whose answer was lost
+    if stored.get(field) != data:  # otherwise an earlier attempt of this write has stored it
         raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 

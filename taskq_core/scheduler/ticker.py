@@ -216,7 +216,7 @@ class Ticker:
         try:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._apply_middleware, call, timeout_s=MIDDLEWARE_S)
-            # Prepare it in an empty context, so that each firing begins a new trace.
+            # Prepare the call in an empty context, so that each firing begins a new trace.
             prepared = Context().run(self._preparer.prepare, call, task_id=task_id)
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
@@ -275,7 +275,7 @@ class Ticker:
                 settled.append(self._settle(each, code))
         self._report(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._record_history(enqueued, answer.now_ns)  # record it before calling hooks, which may be slow
+        await self._record_history(enqueued, answer.now_ns)  # recorded before hooks are called, which may be slow
         await self._call_after_hooks(settled)
 
     async def _record_history(self, enqueued: Sequence[Firing], now_ns: int) -> None:

@@ -259,7 +259,7 @@ def _next_after(cron: Cron, moment_s: int) -> int | None:
 
 
 def parse_schedule(spec: str, *, zone: str = "UTC") -> Schedule:
-    """Parse a spec.
+    """Parse the spec of a schedule, such as a cron line.
 
     Args:
         spec: The spec; the docstring of this module describes the forms.

@@ -103,7 +103,7 @@ def open_embedded(folder: Path, *, redis_server: Path | None = None) -> Embedded
 def _start_lock(folder: Path) -> Iterator[None]:
     descriptor = open_lock(folder / "start.lock")
     try:
-        _wait_for_lock(descriptor, f"another process has been starting the redis-server of {folder}")
+        _wait_for_lock(descriptor, f"another process is starting the redis-server of {folder}")
         yield
     finally:
         # Unlock explicitly: closing does not release the lock while a child forked by another thread has the file open.
@@ -114,7 +114,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
 def _take_share(folder: Path) -> int:
     descriptor = open_lock(folder / "users.lock")
     try:
-        _wait_for_lock(descriptor, f"the redis-server of {folder} has been stopping", shared=True)
+        _wait_for_lock(descriptor, f"the redis-server of {folder} is stopping", shared=True)
     except BaseException:
         os.close(descriptor)
         raise
@@ -125,7 +125,7 @@ def _wait_for_lock(descriptor: int, what: str, *, shared: bool = False) -> None:
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while not try_lock(descriptor, shared=shared):
         if time.monotonic() > deadline:
-            raise EmbeddedRedisError(f"{what} for {_LOCK_TIMEOUT_S:.0f} s; check for a process that hangs")
+            raise EmbeddedRedisError(f"timeout of {_LOCK_TIMEOUT_S:.0f} s: {what}; check for a process that hangs")
         time.sleep(LOOK_INTERVAL_S)
 
 

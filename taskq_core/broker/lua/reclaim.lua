@@ -1,6 +1,5 @@
 --[[
-  reclaim: return the members of aggregation sets whose deadline has passed to their groups. Only the leader of this
-  service does so.
+  reclaim: move the members of expired aggregation sets back to their groups. Only the leader of this service does so.
 
   KEYS[1]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[2]  set     names of groups with members

@@ -111,7 +111,7 @@ def fetch_steps(queue: QueueKeys, members: Sequence[bytes]) -> Operation[tuple[i
 
 
 def put_steps(queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int) -> Operation[bool]:
-    """Store steps whose workflow has another home queue, each once. The answer is False after `until_s`."""
+    """Store steps whose workflow has another home queue, each once. The answer is False if `until_s` has passed."""
     keys = (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflow_receipts, queue.archived)
     args: list[Argument] = [NOW, queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
     for each in steps:

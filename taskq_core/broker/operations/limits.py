@@ -113,7 +113,7 @@ def check_limits(
 
 
 def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
-    """Wait for the signal that a limit can admit a task earlier than `admit` reported. False after `timeout_s`."""
+    """Wait for the signal that a limit can admit a task earlier than `admit` reported. False on timeout."""
     return command(
         "wait_for_limits",
         ("BLPOP", queue.limit_wake, f"{timeout_s:.3f}"),

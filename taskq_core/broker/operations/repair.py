@@ -24,7 +24,7 @@ ENDLESS_LEASE_S = 2 * LONGEST_LEASE_S
 
 
 def structures(queue: QueueKeys) -> dict[str, str]:
-    """Return the type that each structure of a queue must have, by key."""
+    """Return the type that each list, set and counter of a queue must have, by key."""
     return {
         queue.pending: "list",
         queue.active: "list",
@@ -92,7 +92,7 @@ def list_aggregation_sets(queue: QueueKeys, *, skip: int, count: int = 200) -> O
 
 @dataclass(slots=True)
 class Listed:
-    """Answer of `check_listed`: ids that do not fit the structure, and the cursor of the next call.
+    """Answer of `check_listed`: ids whose task does not belong there, and the cursor of the next call.
 
     Attributes:
         cursor: Cursor of the next call, "0" at the end.
@@ -137,7 +137,7 @@ def check_listed(
 
 
 class Place(StrEnum):
-    """Whether a task is in the structure of its state."""
+    """Whether a task is in the list or sorted set of its state."""
 
     LISTED = "1"
     NOT_LISTED = "0"

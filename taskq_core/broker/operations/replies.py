@@ -41,7 +41,7 @@ def shown_fields(reply: Any) -> dict[str, Any]:
 
 
 def texts(reply: Any) -> dict[str, str]:
-    """Read a flat list of names and texts."""
+    """Read a flat list in which names and texts alternate."""
     return {text(each): text(value) for each, value in pairs(reply)}
 
 

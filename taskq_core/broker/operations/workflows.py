@@ -87,7 +87,7 @@ class WorkflowPart(msgspec.Struct, array_like=True):
     entries: list[tuple[str, str, Any]]
 
     def pack(self) -> bytes:
-        """Return the bytes for the row."""
+        """Encode the part as bytes for a row of an outbox."""
         return msgspec.msgpack.encode(self)
 
 
