@@ -63,15 +63,8 @@ class Codes(str):
         return ((code, next(holders, "") if code in NAMES_HOLDER else "") for code in self)
 
 
-_ONE_STORED = StoreCode.STORED.value.encode()
-_ONE_STORED_CODES = Codes(StoreCode.STORED)
-"""The answer of most enqueues."""
-
-
 def read_codes(reply: Any, limit: int = 0) -> Codes:
     """Read the answer of an enqueue."""
-    if reply == _ONE_STORED:
-        return _ONE_STORED_CODES
     first, _, rest = reply.partition(b"\n") if isinstance(reply, bytes) else (reply, b"", b"")
     holders = []
     while rest:
