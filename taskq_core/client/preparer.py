@@ -249,7 +249,7 @@ class Preparer:
         )
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
-        """Return whether to add a queue to the set of known queues: this client has not done so recently."""
+        """Return whether this client should now add a queue to the set of known queues. True if it has not recently."""
         return time.monotonic() >= self.registered_until.get(queue.name, 0.0)
 
     def forget_registered(self) -> None:

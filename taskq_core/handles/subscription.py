@@ -93,7 +93,7 @@ class SharedReadings:
             event.set()
 
     def take(self, after: int, read: Callable[[], Coroutine[Any, Any, StoredTask | None]]) -> tuple[Reading, bool]:
-        """Return a read that started after read number `after`, and whether this call started it."""
+        """Return the asyncio task of a read that started after read number `after`, and whether this call started it."""
         if self._reading is not None and self.number > max(after, self._outdated):
             return self._reading, False
         self.number += 1
@@ -102,7 +102,7 @@ class SharedReadings:
         return self._reading, True
 
     def take_page(self, after: str, read: Callable[[], Coroutine[Any, Any, StreamPage]]) -> asyncio.Task[StreamPage]:
-        """Return a read of the values after a position. All followers at this position share it while it runs."""
+        """Return the asyncio task that reads the values after a position. Followers at the same position share it."""
         page = self._pages.get(after)
         if page is None:
             page = self._pages[after] = asyncio.get_running_loop().create_task(read())

@@ -354,7 +354,7 @@ def _listed(state: TaskState | None) -> Sequence[TaskState]:
 
 
 def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:
-    """Return the number of listed tasks of queues in a state, or in all listed states if `state` is None."""
+    """Return how many tasks a list of these queues shows: tasks in a state, or in all listed states if it is None."""
     return sum(info.sizes[each] for info in infos for each in _listed(state))
 
 
