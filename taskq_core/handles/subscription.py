@@ -93,7 +93,7 @@ class SharedReadings:
             event.set()
 
     def take(self, after: int, read: Callable[[], Coroutine[Any, Any, StoredTask | None]]) -> tuple[Reading, bool]:
-        """Return the asyncio task of a read that started after read number `after`, and whether this call started it."""
+        """Return the asyncio task of a read started after read number `after`, and whether this call started it."""
         if self._reading is not None and self.number > max(after, self._outdated):
             return self._reading, False
         self.number += 1
