@@ -132,7 +132,7 @@ async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
 
 
 async def close_idle(app: TaskQ) -> None:
-    """Close resources that runs left open, such as database connections. Use a new thread, as pool threads may hang."""
+    """Close resources that runs left open, such as database connections. Use a new thread, because others may hang."""
     call = Caller(1, name="the bridge")
     with contextlib.suppress(TimeoutError):
         await call(app.bridge.close_idle, timeout_s=ENDING_S)

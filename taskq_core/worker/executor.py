@@ -236,7 +236,7 @@ class Executor:
         return True
 
     def end(self, run: Run, ending: Ending, *, again: bool = False) -> None:
-        """Interrupt the function of a run. The run keeps its first reason to end, but a lost lease replaces that.
+        """Interrupt the function of a run. Its first reason to end stays, unless the lease is lost later.
 
         Interrupt a plain function only once, unless `again`: it may be cleaning up.
         """

@@ -40,9 +40,9 @@ logger = logging.getLogger("taskq.worker")
 SPIN_S = 0.0005
 """Usual response time of Redis in seconds, below which an idle worker polls for the reply instead of sleeping."""
 AHEAD_QUEUES = 4
-"""Maximum number of turns ahead. Each costs a script call at every wake token, even a token of another queue."""
+"""Maximum number of dequeues that are sent ahead of tasks. Each costs a script call at every wake token."""
 AHEAD_TASKS = 2
-"""Maximum tasks of one turn ahead. At least 2, so that a full reply shows that the queue may have more tasks."""
+"""Maximum tasks of one dequeue sent ahead. At least 2, because only a full reply shows that more tasks may wait."""
 IDLE_S = 30.0
 """Seconds after which an unused connection is closed. It is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
@@ -88,9 +88,9 @@ class Fetcher:
         self.free = config.concurrency
         """Number of free slots for which no pipeline has requested a task."""
         self.ahead = 0
-        """Number of free slots that are reserved for turns ahead."""
+        """Number of free slots that are reserved for dequeues sent ahead of tasks."""
         self.in_doubt_count = 0
-        """Number of turns ahead that Redis has not answered. They may still bring tasks."""
+        """Number of dequeues sent ahead that Redis has not answered. They may still bring tasks."""
         self.may_have_pending = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True
@@ -98,7 +98,7 @@ class Fetcher:
         self.is_closing = False
         """Set to True to end the pipelines once all outcomes are sent."""
         self.dropped = 0
-        """Number of task ids that were dropped from a pending list, because they had no message."""
+        """Number of task ids that were removed from pending lists, because they had no stored message."""
         self.last_answer: float | None = None
         """Monotonic time of Redis's last reply to a dequeue, None before the first one."""
         self.turns = 0
@@ -143,7 +143,7 @@ class Fetcher:
         self.notify()
 
     def probe(self) -> None:
-        """Query the queues with one pipeline. The others join if it gets as many tasks as it requested."""
+        """Query the queues with one pipeline. Other pipelines join if it gets all tasks that it requested."""
         self._is_probing = True
         self.wake()
 
@@ -159,7 +159,7 @@ class Fetcher:
 
     @property
     def is_empty(self) -> bool:
-        """True if all slots are free, and no outstanding answer can bring tasks."""
+        """True if all slots are free, and no unanswered request can bring tasks."""
         return self.free >= self._concurrency and not self.in_doubt_count
 
     @property
@@ -174,7 +174,7 @@ class Fetcher:
             await self._idle.wait()
 
     async def wait_until_answered(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` until all turns ahead are answered or called off."""
+        """Wait at most `timeout_s` until all dequeues sent ahead are answered or called off."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self.in_doubt_count:
@@ -183,7 +183,7 @@ class Fetcher:
 
     @property
     def left(self) -> int:
-        """Number of slots for which a further turn may request tasks."""
+        """Number of slots for which a fetch cycle may request tasks now."""
         return self.free + self._covered - self.ahead
 
     @property
@@ -318,7 +318,7 @@ class Fetcher:
                 return
 
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
-        """Prepare a dequeue in the turn, unless the queue is at its cap on this worker."""
+        """Prepare a dequeue for this turn, unless the queue's cap allows this worker no further task."""
         most = None
         if self._context.caps:
             left, most = self._starts.room(queue)
@@ -437,7 +437,7 @@ class Fetcher:
         return asked
 
     def answered_ahead(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
-        """Handle the reply to a turn ahead, and start its tasks. Return the error if Redis refused the dequeue."""
+        """Handle the reply to a dequeue sent ahead, and start its tasks. Return the error if Redis refused it."""
         self._end_doubt()
         if self._spans is not None:
             # Start the span at the reply, so that it does not include the wait for the wake token.
@@ -449,14 +449,14 @@ class Fetcher:
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
-        """Release the slots of a turn ahead that got no reply. It stays in doubt until `called_off` or `give_up`."""
+        """Release the slots of an unanswered dequeue sent ahead. Until it is called off, it may hand out tasks."""
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
     def called_off(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
         """Handle the reply to the request that calls off a dequeue. Return the error if the request must be repeated.
 
-        Other turns may use its slots now, so the tasks that it handed out go back to the head of their queue.
+        The slots of the dequeue may be in use again, so tasks that it handed out go back to the head of their queue.
         """
         if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
             return answer
@@ -472,12 +472,12 @@ class Fetcher:
             self._all_answered.set()
 
     def give_up(self, turn: Turn) -> None:
-        """Abandon a dequeue that cannot be called off. The leases of tasks that it handed out will end."""
+        """Abandon a dequeue that cannot be called off. Tasks that it handed out are recovered when their leases end."""
         self._end_doubt()
         turn.in_doubt = None
 
     def _accept(self, turn: Turn, answer: Dequeued, sent_at: float) -> bool:
-        """Start the tasks that Redis handed out. Return True if they are as many as requested: there may be more."""
+        """Start the tasks that Redis handed out. Return True if all requested tasks came, so that there may be more."""
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None

@@ -71,7 +71,7 @@ class Keepalive:
         self._has_ended = asyncio.Event()
 
     def start(self) -> None:
-        """Start the thread. It beats at once."""
+        """Start the thread, which sends the first heartbeat at once."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._run_and_report, args=(loop,), name="taskq-keepalive", daemon=True).start()
 
@@ -111,7 +111,7 @@ class Keepalive:
             logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
 
     def _rest(self, pause_s: float) -> bool:
-        """Wait until the next beat is due, and check the event loop while waiting.
+        """Wait until the next heartbeat is due, and check the event loop while waiting.
 
         Return True if the thread has to end.
         """

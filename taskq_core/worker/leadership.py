@@ -48,11 +48,11 @@ class Topic(Enum):
     WORKFLOWS = "workflows"
     """Workflow steps to dispatch to another queue, or steps whose end may not have been reported."""
     DEAD_LETTERS = "dead_letters"
-    """Archived tasks that need a dead letter handled."""
+    """Archived tasks whose dead letter must be handled."""
     GROUPS = "groups"
     """Groups or sets of tasks to combine."""
     LIMITS = "limits"
-    """The queue has or had tasks with limits."""
+    """Tasks with limits, which the queue has or had."""
     RETAINED = "retained"
     """Ended tasks or workflows that are retained."""
 

@@ -51,7 +51,7 @@ logger = logging.getLogger("taskq.worker")
 YOUNG_S = 1.0
 """Seconds below which a run counts as young. The script then searches its id from the left end of the active list."""
 PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
-"""Minimum and maximum delay of a task that goes back for a worker with its handler."""
+"""Minimum and maximum seconds for which a task of an unknown type waits before it is offered to workers again."""
 COUNTED_MAX_S = 300
 """Maximum seconds between two refusals of an unknown task that count towards `unknown_task_timeout`."""
 _WAITED = re.compile(r" \(waiting for a worker that has it: (\d{1,9}) s so far\)$")
@@ -189,7 +189,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
 
 
 def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
-    """Return the seconds since workers without its handler refuse a task, or None if no worker has refused it.
+    """Return for how many seconds workers have refused a task of an unknown type, or None if none has refused it.
 
     Count at most `COUNTED_MAX_S` between two refusals, so that the time while the queue is paused does not count.
     """
@@ -200,7 +200,7 @@ def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
 
 
 def pause_of(error: BaseException | None) -> TaskPaused | None:
-    """Return the `TaskPaused` with which a function ended its run, even from inside an exception group, or None."""
+    """Return the `TaskPaused` that a function raised, alone or in an exception group, to end its run. None: none."""
     if isinstance(error, BaseExceptionGroup):
         pauses = [pause_of(each) for each in error.exceptions]
         return None if None in pauses else pauses[0]
@@ -246,7 +246,7 @@ def warn_oversized(run: Run, result: OversizedResult) -> None:
 
 
 def _record(run: Run, error: BaseException | None, now_s: float, duration_s: float, worker: str) -> bytes:
-    """Return the record of this attempt that is stored with the task."""
+    """Return a record of this attempt, which is stored with the task."""
     return record_attempt(
         run.message.retried + 1, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error
     )
@@ -359,7 +359,7 @@ def _counts(run: Run, error: BaseException) -> bool:
 def counts_as_failure(
     is_failure: Callable[[BaseException], bool] | None, error: BaseException, *, name: str, queue: str, task_id: str
 ) -> bool:
-    """Return whether an error counts by the `is_failure` option. If the option fails, log that and count the error."""
+    """Return whether the option `is_failure` counts an error as a failure. Return True if the option raises."""
     if is_failure is None:
         return True
     try:

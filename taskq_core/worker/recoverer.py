@@ -1,7 +1,7 @@
 """Recover the tasks of workers that no longer extend their leases.
 
 Every few seconds the recoverer lists leases that expired longer ago than the grace. It moves each task to `retry`, or
-to `archived` when no attempt is left. A task that cannot be read is set aside with its bytes. An id without a task is
+to `archived` when no attempt is left. A task that cannot be decoded is moved to quarantine. An id without a task is
 dropped. A task may run twice, but it is never lost. Several recoverers may run at the same time: the Lua script reads
 the lease again, so the second one finds nothing to do.
 """

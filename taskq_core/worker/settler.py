@@ -196,7 +196,7 @@ class Settler:
             self.release(1, None)
 
     def _report_lost(self, run: Run) -> None:
-        """Report a run whose task another worker has taken to error handlers, unless its own failure was reported."""
+        """Call error handlers for a run that lost its task to another worker, unless its failure was reported."""
         if run.failure is None and run.context is not None:  # without a context, the function never began
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
@@ -213,7 +213,7 @@ class Settler:
     def _send_again(self, run: Run) -> None:
         """Send the settlement of a run again with a later batch, because Redis refused or did not answer it.
 
-        Its slot stays in use. Otherwise each refusal would let in another task, without end.
+        The slot of the run stays in use. Otherwise, repeated refusals would let in more and more tasks.
         """
         run.was_sent = True
         run.settlement = _settlement(run)
@@ -362,7 +362,7 @@ def _settlement(run: Run) -> Settlement:
 
 
 def _fitting(runs: Sequence[Run], most: int) -> int:
-    """Return the number of waiting runs that fit in one batch by size."""
+    """Return how many of the waiting runs fit into one batch of `BATCH_BYTES`."""
     size = 0
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None

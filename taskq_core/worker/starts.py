@@ -111,7 +111,7 @@ class Starts:
             self._start(run, now)
 
     def _set_aside(self, queue: QueueKeys, task_id: str, number: int) -> None:
-        """Quarantine an unreadable task, and return its slot."""
+        """Move an undecodable task to quarantine, and free its slot."""
         facts = {"queue": queue.name, "task_id": task_id}
         logger.error("a task of queue %s cannot be decoded and is moved to quarantine", queue.name, extra=facts)
         self._context.background.start(self._quarantine(queue, task_id, number))
@@ -125,7 +125,7 @@ class Starts:
             self._settler.release(1, queue.name)
 
     def flush_logs(self) -> None:
-        """Log counted events that were not logged yet."""
+        """Log the counts of events that were not logged yet."""
         self._log_dropped.flush()
         self._log_foreign.flush()
 
@@ -137,7 +137,7 @@ class Starts:
         return {name: spec for limits in self.limits.values() for name, spec in limits.specs.items()}
 
     def room(self, queue: str) -> tuple[int | None, int | None]:
-        """Return how many more tasks of a queue may run here, and how many may be active overall. None: no limit."""
+        """Return how many more tasks of a queue this worker may run, and the maximum of all workers. None: no limit."""
         cap = self._context.caps.get(queue)
         if cap is None:
             return None, None
@@ -148,7 +148,7 @@ class Starts:
         return left, cap.concurrency
 
     async def _claim(self, run: Run) -> None:
-        """Claim the limits of a task in Redis, and start its run if they allow it now.
+        """Ask Redis for a place in each limit of a task, and start its run if all limits allow it now.
 
         Raises:
             BrokerError: Redis did not answer. The task returns to its queue when its lease ends.

@@ -98,7 +98,7 @@ class Takeover(WorkerService):
             await self._runner.run(presence.forget_peer(self._queue, self._place, token))
 
     async def resign(self) -> None:
-        """Delete the record of this process, which has given back its tasks."""
+        """Delete the record of this process in Redis, because it has no tasks any more."""
         await self._runner.run(presence.forget_peer(self._queue, self._place, self._token))
 
 

@@ -1,4 +1,4 @@
-"""The state of one pipeline's current dequeue, until Redis answers it or the worker calls it off."""
+"""The state of the current dequeue of one pipeline, until Redis answers it or the worker calls it off."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Notice new tasks of idle queues without polling.
 
-`Waker` waits for the wake tokens that taskq's enqueue, forward and requeue scripts put, and sends dequeues behind the
+`Waker` waits for the wake tokens that taskq's enqueue, forward and requeue scripts put, and sends dequeues with the
 wait. `Watcher` serves producers that put no token, such as Go's. The worker that leads the queue notices changes of the
 pending list, and puts a token for all workers.
 """
@@ -22,7 +22,7 @@ from taskq_core.worker.leadership import Leadership, QueueService
 from taskq_core.worker.turn import Turn
 
 FULL_S = 0.05
-"""Seconds until the next check of a worker that is at the caps of all its queues."""
+"""Seconds until the next check, if the caps of all queues allow this worker no further task."""
 
 
 class Waker(WorkerService):
@@ -189,7 +189,7 @@ class Watcher(QueueService):
     SHORTEST_S = 0.001
     """Minimum seconds between two checks, while tasks arrive without a token."""
     SELDOM_S = 0.016
-    """Maximum seconds between two checks while all tasks arrive with a token, when each check is useless."""
+    """Maximum seconds between two checks while all tasks arrive with a token, so that checks find nothing."""
     LONGEST_S = 1.0
     """Maximum seconds between two checks while tasks stay pending because all workers are busy."""
     HELD_S = 0.25

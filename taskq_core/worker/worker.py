@@ -71,7 +71,7 @@ logger = logging.getLogger("taskq.worker")
 START_PATIENCE_S = 5.0
 """Seconds that a starting worker waits for Redis."""
 CONNECTIONS, PREFERRED_CONNECTIONS = 16, 2
-"""Maximum connections that services and running tasks share, and the number that suffices while Redis answers fast."""
+"""Maximum number of connections that services and tasks share, and the usual number while Redis answers fast."""
 RETIRE_LOOK_S = 0.05
 """Seconds between two checks whether a retiring worker has ended its last task."""
 
@@ -119,7 +119,7 @@ class Worker:
         self._health_server: HealthServer | None = None
         self._health: Health | None = None
         self.supervisor = ""
-        """Name that the parent process holds, if it takes back this worker's tasks when the worker dies."""
+        """Socket name of the parent process if it takes back the tasks of this worker after its death, else ""."""
         self.is_watched = False
         """Whether a caller polls `report`. If so, the worker checks its health even without an HTTP server."""
         self.on_exhausted: Callable[[str], object] = partial(logger.error, "%s. Restart this process")
@@ -127,7 +127,7 @@ class Worker:
         self.on_stop_requested: Callable[[], None] = self.stop
         """Called when an operator requests a stop."""
         self.has_retired = False
-        """Whether `retire` stopped it, so that its process can be replaced."""
+        """Whether `retire` has stopped the worker, so that its process can be replaced."""
 
     # --- control ------------------------------------------------------------------------------------------------------
 
@@ -432,7 +432,7 @@ class Worker:
         return [serve(self._context.new_pipeline(), number, share) for number in range(count)]
 
     def describe(self) -> ServerInfo:
-        """Return the worker's presence in the form that tools read."""
+        """Return the description of this worker that tools read from Redis (its presence)."""
         return ServerInfo(
             host=self.host,
             pid=os.getpid(),
