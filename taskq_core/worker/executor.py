@@ -81,7 +81,7 @@ class Executor:
     # --- start --------------------------------------------------------------------------------------------------------
 
     def start(self, run: Run, now: float) -> None:
-        """Start a run at a monotonic second. Its end is reported to the settler, even if the run cannot start."""
+        """Start a run; `now` is the monotonic time. The settler receives its end, even if the run cannot start."""
         message = run.message
         run.started = now
         known = self._context.running.setdefault(run.key, run)

@@ -416,7 +416,7 @@ class Fetcher:
     # --- turns ahead --------------------------------------------------------------------------------------------------
 
     def ask_ahead(self, turns: Mapping[str, Turn]) -> list[Turn]:
-        """Prepare turns ahead for some of these queues, as dequeues that Redis runs when a wake token arrives.
+        """Prepare dequeues from some of these queues, which are sent ahead and which Redis runs at the next wake token.
 
         Return an empty list while a task runs here: it might block this loop, and new tasks would wait for it while
         other workers are idle. Each dequeue requests at most `AHEAD_TASKS` tasks, because if this process hangs, they

@@ -94,7 +94,7 @@ class Limiter(QueueService):
         page = await self._runner.run(check_limits(self._queue, cursor=cursor, skip=skip, count=CHECK_COUNT))
         if page.freed or page.lost:
             logger.info(
-                "queue %s: freed %d places of limits that no task holds, and rescheduled %d tasks that no limit lists",
+                "queue %s: freed %d places of limits whose task has ended, rescheduled %d tasks that no limit lists",
                 self._queue.name,
                 page.freed,
                 page.lost,

@@ -145,7 +145,8 @@ class Settler:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement
         run.outcome = run_outcome(settlement, run.failure or run.error)
-        if settlement.outcome is not Ended.WAIT:  # `_finish` reports a wait, because a cancellation may prevent it
+        # `_finish` reports a wait later, because a cancellation may still replace it.
+        if settlement.outcome is not Ended.WAIT:
             self._report_end(run, run.outcome, state_after(settlement), duration_s)
             if run.failure is not None or self._is_observed(run.outcome.value):
                 self._report(run)

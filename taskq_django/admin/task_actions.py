@@ -147,7 +147,7 @@ def _signal_action(name: str, description: Any) -> Any:
 
 
 def _task_action(name: str, description: Any, permission: str, **more: Any) -> Any:
-    """Return an action on tasks: its name in `ACTIONS`, its text in the list, and the permission that it needs."""
+    """Return the admin's action on tasks for a name in `ACTIONS`, with its text in the list and its permission."""
     action = ACTIONS[name]
 
     def act(self: Any, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], **options: Any) -> None:

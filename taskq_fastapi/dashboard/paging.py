@@ -11,7 +11,7 @@ PAGE_MAX = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """A page of a list.
+    """Describes one page of a list: its number, its rows, and the length of the list.
 
     Attributes:
         number: Number of the page, from 1.

@@ -53,7 +53,7 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         facts["cause"] = _facts(error.__cause__, deepest - 1)
     elif error.__context__ is not None and deepest:
         facts["context"] = _facts(error.__context__, deepest - 1)
-        # `raise ... from None` sets it: the context is not shown, but still decides about retries
+        # `raise ... from None` hides the context in tracebacks, but the context still decides about retries.
         facts["is_context_hidden"] = error.__suppress_context__
     return facts
 
