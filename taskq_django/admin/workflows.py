@@ -195,9 +195,8 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     )
     def cancel_workflows(self, row: Any, deadline: Deadline) -> tuple[str, int]:
         """Cancel a workflow."""
-        is_cancelled = _handle(
-            row
-        ).cancel()  # called even if it was cancelled before, to ask running steps again to stop
+        # Call it even if the workflow was cancelled before, to ask running steps again to stop.
+        is_cancelled = _handle(row).cancel()
         if not is_cancelled or row.record.state is not WorkflowState.RUNNING:
             raise SkippedError(gettext_lazy("already ended"))
         return _("Cancelled."), 1
