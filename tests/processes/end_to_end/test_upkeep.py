@@ -186,7 +186,7 @@ def test_a_customer_is_welcomed_once_in_24_hours(studio: Studio) -> None:
     """)
 
     assert (first, again, other) == ("welcome:1", [None, None], "welcome:2")
-    assert ttl == 24 * 3600
+    assert ttl - 24 * 3600 in (0, 1)  # the worker's clock says when it completed, Redis's clock when it expires
 
 
 def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
