@@ -71,7 +71,7 @@ class DurableMachine(RuleBasedStateMachine):
         return int(self.record["try"].partition(b" ")[0])
 
     def forget(self) -> None:
-        """The task is gone."""
+        """Reset the model after the task was deleted."""
         self.state, self.record, self.ids, self.output = "", {}, [], []
 
     # --- the task and its runs ----------------------------------------------------------------------------------------
@@ -84,7 +84,11 @@ class DurableMachine(RuleBasedStateMachine):
 
     @rule(ends=st.booleans())
     def run_what_is_pending(self, ends: bool) -> None:
-        """Sub-tasks end at once, or later. The task starts and reads its record, twice if the answer is lost."""
+        """Run all pending tasks. The task starts and reads its record, twice as after a lost response.
+
+        Args:
+            ends: End sub-tasks at once, or leave them running.
+        """
         self.call += 1
         dequeue = runs.dequeue(self.queue, owner="w", call=self.call, limit=100, lease_s=LEASE_S)
         for task_id, _ in self.ask(dequeue).tasks:
@@ -126,7 +130,7 @@ class DurableMachine(RuleBasedStateMachine):
         begun = b"1 " + task_id.removeprefix("child-").encode()
         name = next((field[2:] for field, value in self.record.items() if field[:2] == "c:" and value == begun), "")
         if not name:
-            return  # its task is gone
+            return  # the task of the sub-task was deleted
         self.record[f"e:{name}"] = b"%d" % (self.now_s * 1000)
         self._wake(f"c:{name}")
 
@@ -173,12 +177,12 @@ class DurableMachine(RuleBasedStateMachine):
         if self.state in ("scheduled", "retry") and self.until_s <= self.now_s:
             self.state = "pending"
 
-    # --- what the run does --------------------------------------------------------------------------------------------
+    # --- rules of the running task ------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.state == "active")
     @rule(kind=st.sampled_from("sssk"), name=names)
     def store_a_result(self, kind: str, name: str) -> None:
-        """The result of a step or of sub-tasks."""
+        """Store the result of a step or of sub-tasks."""
         value = b"1 1 %d" % self.next()
         expected = self.record.setdefault(f"{kind}:{name}", value)
         for _ in range(2):
@@ -225,7 +229,7 @@ class DurableMachine(RuleBasedStateMachine):
         kind=st.sampled_from("zrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((0, 1, 50, 5000))
     )
     def wait(self, kind: str, name: str, ahead: int, seconds: int) -> None:
-        """Wait for so many seconds at most, 0: without limit."""
+        """Wait for at most this number of seconds; 0 without a limit."""
         number = max(1, int(self.record.get(f"n:{name}", 0)) + ahead)
         wait = {"z": f"z:{name}", "r": f"r:{name}#{number}", "c": f"c:{name}"}[kind]
         if kind == "c" and f"c:{name}" not in self.record:
@@ -249,7 +253,7 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "active")
     @rule(back=st.integers(0, 1))
     def emit(self, back: int) -> None:
-        """Send two batches, and one of them again: it is a repeat, or arrives late."""
+        """Send two batches of output, and one of them again, as a repeat or as a late request."""
         value = b"%d" % self.next()
         self.output += [(self.attempt, value)] * 2
         self.emits += 2
@@ -278,7 +282,7 @@ class DurableMachine(RuleBasedStateMachine):
             late_step = steps.store_step(self.queue, "t", "s:late", b"1 1 1", owner="w", run=run, missed=missed)
             assert self.ask(late_step, timed=False) == Refusal(is_lost=False)
 
-    # --- what others do -----------------------------------------------------------------------------------------------
+    # --- rules of clients and inspectors ------------------------------------------------------------------------------
 
     @rule(name=names, again=st.booleans())
     def signal(self, name: str, again: bool) -> None:
@@ -316,8 +320,8 @@ class DurableMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state == "active")
     @rule(name=names)
-    def start_anew_with_sub_tasks_of_the_same_name(self, name: str) -> None:
-        """The sub-tasks of the earlier task still run."""
+    def reuse_the_id_while_sub_tasks_run(self, name: str) -> None:
+        """Enqueue a new task with the same id while the sub-tasks of the earlier task still run."""
         self.start_sub_tasks(name)
         self.run_what_is_pending(ends=False)
         self.end_the_run("done")
@@ -344,7 +348,7 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "active")
     @rule()
     def cancel(self) -> None:
-        """The worker does not hear of it, as in the moment before it settles a wait."""
+        """Cancel the run. The worker does not get the message, as at the moment before it settles a wait."""
         self.ask(services.ask_cancel(self.queue, "t", CancelOutcome.DISCARD), timed=False)
         self.is_cancelled = True
 
@@ -352,7 +356,7 @@ class DurableMachine(RuleBasedStateMachine):
     def flush_scripts(self) -> None:
         self.client.script_flush()
 
-    # --- what is compared ---------------------------------------------------------------------------------------------
+    # --- comparison with the store ------------------------------------------------------------------------------------
 
     @invariant()
     def the_store_equals_the_model(self) -> None:

@@ -75,16 +75,16 @@ def problems_of(mutant: Mutant) -> Iterator[str]:
     if text.count(mutant.old) != 1:
         yield f"{mutant.old!r} must occur once in {mutant.file}, but occurs {text.count(mutant.old)} times"
     if mutant.old == mutant.new:
-        yield f"it does not change {mutant.file}"
+        yield f"{mutant.name}: the mutant does not change {mutant.file}"
     for path in mutant.tests:
         if not (ROOT / path).exists():
-            yield f"there is no {path}"
+            yield f"{mutant.name}: {path} does not exist"
 
 
 def copy_tree(tree: Path) -> Path:
     """Copy the tree and compile its packages, so that the many processes of the tests start quickly.
 
-    The compiled files hold a hash of their source: time and size cannot tell a mutant from the original.
+    The compiled files contain a hash of their source, because a mutant may have the time and size of the original.
     """
     shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
     for package in PACKAGES:

@@ -1,6 +1,6 @@
-"""The mutants: one small mistake each, and the tests that are likely to notice it.
+"""The mutants: one small error in the code each, and the tests that are likely to detect it.
 
-A mutant is a mistake that a person could make. It changes one place in one file, and the program still runs.
+A mutant is an error that a person could make. It changes one place in one file, and the program still runs.
 When you move or change code that a mutant names, change the mutant with it.
 """
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One mistake.
+    """A deliberate error in the code.
 
     Attributes:
-        name: What is broken, as a sentence.
+        name: The error, as a sentence.
         file: The file to change, relative to the root of the repository.
         old: The text to replace. It occurs exactly once in the file.
         new: The text that replaces it.
-        tests: Test files or folders that are likely to notice the mistake. They run first.
+        tests: Test files or folders that are likely to detect the error. They run first.
     """
 
     name: str
@@ -45,14 +45,14 @@ ENQUEUE = (
         tests=(f"{_SCRIPTS}/test_enqueue.py",),
     ),
     Mutant(
-        name="an enqueue that arrives after a later one of the same caller is carried out",
+        name="an enqueue that arrives after a later enqueue of the same caller is executed",
         file=f"{_LUA}/_receipt.lua",
         old="elseif last and tonumber(last) > tonumber(call) then",
         new="elseif false then",
         tests=(f"{_SCRIPTS}/test_enqueue.py",),
     ),
     Mutant(
-        name="a request that arrives after its deadline is carried out",
+        name="a request that arrives after its deadline is executed",
         file=f"{_LUA}/_late.lua",
         old="if left_ms < 0 or left_ms > 110000 then",
         new="if false then",
@@ -97,21 +97,21 @@ ENQUEUE = (
 
 RUNS = (
     Mutant(
-        name="a repeated dequeue hands out other tasks",
+        name="a repeated dequeue returns other tasks",
         file=f"{_LUA}/dequeue.lua",
         old="if number == ARGV[3] then",
         new="if false then",
         tests=(f"{_SCRIPTS}/test_run.py",),
     ),
     Mutant(
-        name="a dequeue that was called off hands out tasks when it arrives",
+        name="a dequeue that was cancelled returns tasks when it arrives",
         file=f"{_LUA}/dequeue.lua",
         old="  redis.call('SET', KEYS[6], ARGV[3] .. ':', 'EX', whole(math.max(120, tonumber(ARGV[6]))))\n",
         new="",
         tests=(f"{_SCRIPTS}/test_run.py",),
     ),
     Mutant(
-        name="a paused queue hands out tasks",
+        name="a dequeue returns tasks of a paused queue",
         file=f"{_LUA}/dequeue.lua",
         old="if redis.call('LLEN', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then",
         new="if redis.call('LLEN', KEYS[1]) == 0 then",
@@ -146,7 +146,7 @@ RUNS = (
         tests=(f"{_SCRIPTS}/test_run.py",),
     ),
     Mutant(
-        name="an extended lease does not fit the fence of its task",
+        name="an extended lease does not match the fence of its task",
         file=f"{_LUA}/extend_leases.lua",
         old="    redis.call('HSET', key, 'taskq_owner', owner .. expiry)\n",
         new="",
@@ -174,7 +174,7 @@ RUNS = (
         tests=(f"{_SCRIPTS}/test_run.py",),
     ),
     Mutant(
-        name="a task that is given back goes to the end of its queue",
+        name="a task that is returned goes to the end of its queue",
         file=f"{_LUA}/settle.lua",
         old="redis.call('RPUSH', KEYS[3], id)",
         new="redis.call('LPUSH', KEYS[3], id)",
@@ -188,7 +188,7 @@ RUNS = (
         tests=(f"{_SCRIPTS}/test_run.py", f"{_SCRIPTS}/test_states.py"),
     ),
     Mutant(
-        name="a settlement writes before it finds that a key is of another type",
+        name="a settlement writes before it checks the types of its keys",
         file=f"{_LUA}/settle.lua",
         old="check('ZCARD', KEYS[4], KEYS[5], KEYS[6])",
         new="check('ZCARD', KEYS[4], KEYS[6])",
@@ -212,7 +212,7 @@ LOCKS_AND_LIMITS = (
         tests=(f"{_SCRIPTS}/test_unique.py",),
     ),
     Mutant(
-        name="a task frees a unique lock that another task holds",
+        name="a task releases a unique lock that another task holds",
         file=f"{_LUA}/_unique.lua",
         old="if is_lock(lock) and redis.pcall('GET', lock) == id then",
         new="if is_lock(lock) then",
@@ -306,7 +306,7 @@ WORKFLOWS_AND_GROUPS = (
         tests=(f"{_CORE}/workflow/test_running.py", f"{_CORE}/workflow/test_workers.py"),
     ),
     Mutant(
-        name="members of a group that were taken stay in the group",
+        name="collected members of a group stay in the group",
         file=f"{_LUA}/collect_groups.lua",
         old="      redis.call('ZREMRANGEBYRANK', group, 0, most - 1)\n",
         new="",
@@ -330,7 +330,7 @@ WORKFLOWS_AND_GROUPS = (
 
 SERVICES = (
     Mutant(
-        name="recovery takes a task back without reading its lease again",
+        name="recovery takes a task back without checking its lease again",
         file=f"{_LUA}/recover.lua",
         old="if is_lost and score == ARGV[i + 2] and message == ARGV[i + 3] then",
         new="if score then",
@@ -372,28 +372,28 @@ SERVICES = (
         tests=(f"{_SCRIPTS}/test_states.py", f"{_SCRIPTS}/test_inspector_states.py"),
     ),
     Mutant(
-        name="the reconciler repairs what it has seen only once",
+        name="the reconciler repairs damage that it has found only once",
         file=f"{_LUA}/repair_tasks.lua",
         old="if kind ~= '' and diagnosis == expected then",
         new="if kind ~= '' then",
         tests=(f"{_SCRIPTS}/test_reconcile.py",),
     ),
     Mutant(
-        name="a task that stood in two places still does after its repair",
+        name="a task in two lists is still in both after its repair",
         file=f"{_LUA}/repair_tasks.lua",
         old="      unlist(task, truth)\n",
         new="",
         tests=(f"{_SCRIPTS}/test_reconcile.py",),
     ),
     Mutant(
-        name="a dead letter is handed to two callers",
+        name="a dead letter is returned to two callers",
         file=f"{_LUA}/take_dead_letters.lua",
         old="  redis.call('ZADD', KEYS[1], until_s, id)\n",
         new="",
         tests=(f"{_SCRIPTS}/test_letters.py",),
     ),
     Mutant(
-        name="a scheduler that slept enqueues a firing again",
+        name="a scheduler that was frozen enqueues a firing again",
         file=f"{_LUA}/tick.lua",
         old="if mark.at ~= ARGV[i + 1] then",
         new="if false then",
@@ -424,14 +424,14 @@ OPERATORS = (
         tests=(f"{_OF_INSPECTOR}/test_move.py",),
     ),
     Mutant(
-        name="a caller ends a move that another caller carries on",
+        name="a caller ends a move that another caller has taken over",
         file=f"{_LUA}/move_end.lua",
         old="if type(fields[1]) == 'string' and string.sub(fields[1], 1, #mark) == mark then",
         new="if type(fields[1]) == 'string' then",
         tests=(f"{_OF_INSPECTOR}/test_move.py",),
     ),
     Mutant(
-        name="a new payload overwrites a change that another caller made meanwhile",
+        name="a new payload overwrites a concurrent change of another caller",
         file=f"{_LUA}/change_task.lua",
         old="if rewrites and fields[2] ~= ARGV[5] then",
         new="if false then",
@@ -466,7 +466,7 @@ OPERATORS = (
         tests=(f"{_CORE}/doctor/test_doctor.py",),
     ),
     Mutant(
-        name="taskq doctor exits with 0 although it found something red",
+        name="taskq doctor exits with 0 although it found an error",
         file="taskq_core/cli/doctor.py",
         old="return FAILED if any(finding.level is Level.RED for finding in findings) else 0",
         new="return 0",
@@ -483,14 +483,14 @@ OPERATORS = (
 
 WORKER = (
     Mutant(
-        name="a settlement that got no answer is not sent again",
+        name="a settlement without a response is not repeated",
         file=f"{_WORKER}/settler.py",
         old="if now < run.lease_until + self._context.grace_s:",
         new="if now < 0:",
         tests=(f"{_OF_WORKER}/test_settler.py",),
     ),
     Mutant(
-        name="a settlement is not sent again in the grace after its lease",
+        name="a settlement is not repeated in the grace after its lease",
         file=f"{_WORKER}/settler.py",
         old="if now < run.lease_until + self._context.grace_s:",
         new="if now < run.lease_until:",
@@ -504,7 +504,7 @@ WORKER = (
         tests=(f"{_OF_WORKER}/test_keepalive.py",),
     ),
     Mutant(
-        name="a worker goes on with a task whose lease it could not extend",
+        name="a worker continues a task whose lease it could not extend",
         file=f"{_WORKER}/keepalive.py",
         old="        if lapsed:\n            self._lost(lapsed)\n",
         new="",
@@ -525,14 +525,14 @@ WORKER = (
         tests=(f"{_OF_WORKER}/test_ending.py",),
     ),
     Mutant(
-        name="a plain function is not interrupted when it has to end",
+        name="a plain function is not interrupted at its timeout",
         file=f"{_WORKER}/threads.py",
         old="            raise_in_thread(self.ident, TaskInterrupted)\n",
         new="",
         tests=(f"{_OF_WORKER}/test_ending.py",),
     ),
     Mutant(
-        name="a worker does not cancel the task that it was told to cancel",
+        name="a worker ignores the cancellation of a task",
         file=f"{_WORKER}/executor.py",
         old="            self.end(run, Ending.CANCELLED)\n",
         new="            pass\n",
@@ -553,7 +553,7 @@ WORKER = (
         tests=(f"{_OF_WORKER}/test_expiry.py",),
     ),
     Mutant(
-        name="a task of a type that this worker does not know is archived at once",
+        name="a task of an unknown type is archived at once",
         file=f"{_WORKER}/outcome.py",
         old="if (waited_s or 0) >= timeout_s:",
         new="if True:",
@@ -567,7 +567,7 @@ WORKER = (
         tests=(f"{_OF_WORKER}/test_outcome.py",),
     ),
     Mutant(
-        name="a task that asks to be retried later is retried after its usual delay",
+        name="a task that requests a delay for its retry is retried after its usual delay",
         file=f"{_WORKER}/outcome.py",
         old="delay = failure.delay if failure.delay is not None else _delay(run, failure.error)",
         new="delay = _delay(run, failure.error)",
@@ -630,7 +630,7 @@ WORKER = (
         tests=(f"{_OF_WORKER}/test_oversized.py",),
     ),
     Mutant(
-        name="the cursor of a loop moves on before the body has run",
+        name="the cursor of a loop moves before the body has run",
         file="taskq_core/execution/iteration.py",
         old=(
             "                walk.enter()\n"
@@ -665,7 +665,7 @@ WORKER = (
 
 SCHEDULER_SUPERVISOR_AND_SETTINGS = (
     Mutant(
-        name="missed firings are caught up although their entry skips them",
+        name="missed firings are enqueued although their entry skips them",
         file="taskq_core/scheduler/due.py",
         old="if catch_up is CatchUp.SKIP or on_time:",
         new="if on_time:",
@@ -679,7 +679,7 @@ SCHEDULER_SUPERVISOR_AND_SETTINGS = (
         tests=(f"{_CORE}/scheduler/test_scheduler.py",),
     ),
     Mutant(
-        name="the supervisor does not give back the tasks of a process that died",
+        name="the supervisor does not return the tasks of a dead process",
         file="taskq_core/supervisor/supervisor.py",
         old="            self._background.start(self._returns.return_tasks(child, patience_s=patience_s))\n",
         new="            del patience_s\n",
@@ -706,7 +706,7 @@ CLIENT_AND_WIRE = (
         tests=(f"{_CORE}/broker/test_sync.py",),
     ),
     Mutant(
-        name="a worker does not send a script again that Redis has forgotten",
+        name="a worker does not load a script again that Redis has deleted",
         file=f"{_BROKER}/exchange.py",
         old="if must_correct or is_missing_script(refused):",
         new="if must_correct:",
@@ -755,7 +755,7 @@ CLIENT_AND_WIRE = (
         tests=(f"{_CORE}/client/test_bulk.py",),
     ),
     Mutant(
-        name="a client that may wait for room in a full queue gives up at once",
+        name="a client that may wait for a full queue fails at once",
         file="taskq_core/client/sender.py",
         old="if limit is None or limit.when_full is WhenFull.REJECT:",
         new="if limit is None or limit.when_full:",
@@ -769,14 +769,14 @@ CLIENT_AND_WIRE = (
         tests=(f"{_CORE}/client/test_circuit.py",),
     ),
     Mutant(
-        name="a half-open circuit breaker lets more than one enqueue try",
+        name="a half-open circuit breaker permits more than one enqueue",
         file="taskq_core/client/circuit.py",
         old="if self._probe_until is not None and now < self._probe_until:",
         new="if False:",
         tests=(f"{_CORE}/client/test_circuit.py",),
     ),
     Mutant(
-        name="arguments that do not count change the unique lock",
+        name="ignored arguments change the unique lock",
         file="taskq_core/wire/uniqueness.py",
         old="counted = payload if names is None else chosen(payload, names)",
         new="counted = payload",
@@ -811,7 +811,7 @@ CLIENT_AND_WIRE = (
         tests=(f"{_CORE}/client/test_client.py", f"{_OF_WORKER}/test_tracing.py"),
     ),
     Mutant(
-        name="a span holds the message of an exception although messages are left out",
+        name="a span contains the message of an exception although messages are disabled",
         file="taskq_core/telemetry/recording.py",
         old="error and self._redaction.shown(error)",
         new="error",
@@ -850,7 +850,7 @@ DJANGO = (
         tests=("tests/taskq_core/client/test_outbox.py",),
     ),
     Mutant(
-        name="an outbox sender gives back receipts although another sender has claimed its rows",
+        name="an outbox sender deletes receipts although another sender has claimed its rows",
         file="taskq_core/client/outbox/delivery.py",
         old="if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):",
         new="if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < 0:",
@@ -864,7 +864,7 @@ DJANGO = (
         tests=("tests/taskq_core/client/test_outbox.py",),
     ),
     Mutant(
-        name="a task whose model instance is gone is retried",
+        name="a task whose model instance was deleted is retried",
         file="taskq_core/codec/arguments.py",
         old="            if missing:\n                raise MissingReferenceError",
         new="            if False:\n                raise MissingReferenceError",
@@ -937,7 +937,7 @@ STEPS = (
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),
     Mutant(
-        name="a lost record counts as an empty one",
+        name="a lost record counts as an empty record",
         file=f"{_LUA}/_steps.lua",
         old="  elseif redis.call('HGET', record, 'of') ~= mark then\n    return false\n",
         new="",
@@ -972,7 +972,7 @@ STEPS = (
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),
     Mutant(
-        name="a cancellation in the moment of a wait is lost",
+        name="a cancellation at the moment of a wait is lost",
         file=f"{_LUA}/settle.lua",
         old="if asked and started == (fields[2] or '') then",
         new="if false then",
@@ -1035,7 +1035,7 @@ STEPS = (
         tests=(f"{_OF_WORKER}/test_steps_faults.py",),
     ),
     Mutant(
-        name="sub-tasks fail if Redis does not answer",
+        name="sub-tasks fail if Redis does not respond",
         file="taskq_core/worker/step_store.py",
         old="if not isinstance(error.__cause__, BrokerUnavailableError):",
         new="if True:",
@@ -1059,7 +1059,7 @@ FASTAPI = (
         tests=(f"{_OF_FASTAPI}/test_api_access.py",),
     ),
     Mutant(
-        name="the dashboard accepts a form that it did not show to this person",
+        name="the dashboard accepts a form without its CSRF token",
         file="taskq_fastapi/dashboard/forgery.py",
         old="return hmac.compare_digest(token_for(secret, who), token)",
         new="return True",
@@ -1087,7 +1087,7 @@ FASTAPI = (
         tests=(f"{_OF_FASTAPI}/test_throttle.py",),
     ),
     Mutant(
-        name="a status page tells the result of a task although results are hidden",
+        name="a status page shows the result of a task although results are hidden",
         file="taskq_core/views/status.py",
         old="has_result = show_results and info.state",
         new="has_result = info.state",

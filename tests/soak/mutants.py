@@ -1,7 +1,7 @@
-"""`python -m tests.soak.mutants`: test the soak. It must turn red for each of sixteen ways to break the queue.
+"""`python -m tests.soak.mutants`: test the soak. It must be red for each of sixteen deliberate errors in the code.
 
-Each mutant is a small change of a copy of the tree, in a folder that is deleted afterwards, and a schedule of faults
-that exposes it. A control runs all these faults on an unchanged copy, and must be green. Ends with 0 if all is so.
+Each mutant is a small change of a copy of the tree, with a schedule of faults that exposes the error. A control run
+with all these faults on an unchanged copy must be green. Exits with 0 if all runs have the expected result.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LUA = "taskq_core/broker/lua"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One place to change: the text must stand there exactly once."""
+    """A change of one place in a file. The old text must occur exactly once."""
 
     file: str
     old: str
@@ -31,16 +31,16 @@ class Change:
 
 
 class StalePatchError(Exception):
-    """The code has moved on: a mutant does not fit it any more."""
+    """The code that a mutant changes was not found. The mutant must be updated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One way to break the queue.
+    """A deliberate error in the code.
 
     Attributes:
-        faults: What exposes it.
-        shows: Invariants of which at least one must be broken. Others may be as well.
+        faults: Numbers of the faults that expose the error.
+        shows: Invariants of which at least one must be broken. Others may be broken as well.
     """
 
     name: str
@@ -112,12 +112,12 @@ MUTANTS = (
         shows=frozenset({6}),
     ),
     Mutant(
-        name="turn without receipt",
+        name="request for tasks without receipt",
         changes=(
             Change(
                 file=f"{LUA}/settle_and_dequeue.lua",
                 old="-- include _hand_out",
-                new="ARGV[3] = '0' -- what it hands out is noted for no call\n-- include _hand_out",
+                new="ARGV[3] = '0' -- no receipt\n-- include _hand_out",
             ),
         ),
         faults=(13,),
@@ -163,7 +163,7 @@ MUTANTS = (
         shows=frozenset({6}),
     ),
     Mutant(
-        name="permit not given back",
+        name="permit not released",
         changes=(
             Change(file=f"{LUA}/settle.lua", old="limits.release_permits(id, key, of_sequence[outcome])", new=""),
             Change(file=f"{LUA}/_limits.lua", old="if not holds then", new="if false then"),
@@ -172,7 +172,7 @@ MUTANTS = (
         shows=frozenset({3, 26}),
     ),
     Mutant(
-        name="continuation doubled",
+        name="workflow step stored twice",
         changes=(
             Change(
                 file=f"{LUA}/put_steps.lua",
@@ -233,7 +233,7 @@ def apply(mutant: Mutant, tree: Path) -> None:
     """Change a tree.
 
     Raises:
-        StalePatchError: A text does not stand in its file exactly once.
+        StalePatchError: An old text does not occur exactly once in its file.
     """
     for change in mutant.changes:
         file = tree / change.file
@@ -247,7 +247,7 @@ def apply(mutant: Mutant, tree: Path) -> None:
 
 
 def copy(folder: Path) -> Path:
-    """Copy the tree, as it stands."""
+    """Copy the working tree, and return the path of the copy."""
     tree = folder / "tree"
     for name in COPIED:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -255,10 +255,10 @@ def copy(folder: Path) -> Path:
 
 
 def run(tree: Path, faults: Sequence[int], *, seed: int, out: Path, minutes: float) -> dict[str, Any]:
-    """Run a directed soak in a tree and return its report.
+    """Run a soak with some faults in a tree and return its report.
 
     Raises:
-        RuntimeError: It did not come to a verdict, or ran other code than the tree's.
+        RuntimeError: The soak failed to run, or ran code outside the tree.
     """
     only = [word for fault in faults for word in ("--only", str(fault))]
     command = [sys.executable, "-m", "tests.soak", "--seed", str(seed), "--minutes", str(minutes), "--out", str(out)]
@@ -273,7 +273,7 @@ def run(tree: Path, faults: Sequence[int], *, seed: int, out: Path, minutes: flo
         check=False,
     )
     if done.returncode not in (0, 1) or not (out / "report.json").exists():
-        raise RuntimeError(f"the soak came to no verdict (status {done.returncode}):\n{done.stdout[-3000:]}")
+        raise RuntimeError(f"the soak failed to run (status {done.returncode}):\n{done.stdout[-3000:]}")
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     if not Path(report["code"]).is_relative_to(tree):
         raise RuntimeError(f"the soak ran the code in {report['code']}, not that in {tree}")
@@ -281,15 +281,17 @@ def run(tree: Path, faults: Sequence[int], *, seed: int, out: Path, minutes: flo
 
 
 def broken(report: dict[str, Any]) -> set[int]:
-    """Return the numbers of the invariants that did not hold."""
+    """Return the numbers of the broken invariants."""
     return {verdict["number"] for verdict in report["invariants"] if not verdict["holds"]}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.mutants", description=__doc__)
     names = [mutant.name for mutant in MUTANTS]
-    parser.add_argument("--only", action="append", choices=[*names, "control"], help="this one only; may be repeated")
-    parser.add_argument("--seed", type=int, default=1, help="what schedules are drawn from (default: 1)")
+    parser.add_argument(
+        "--only", action="append", choices=[*names, "control"], help="run only this mutant; may be repeated"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the schedules (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("build") / "soak-mutants", help="folder for the reports")
     given = parser.parse_args(arguments)
     wanted = given.only or ["control", *names]
@@ -315,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
         for each in report["invariants"]:
             if not each["holds"]:
                 print(f"          {each['number']:>2}  {each['failures'][0]}", flush=True)
-    print(f"{len(wanted) - len(failed)} of {len(wanted)} as they have to be", flush=True)
+    print(f"{len(wanted) - len(failed)} of {len(wanted)} with the expected result", flush=True)
     return 1 if failed else 0
 
 

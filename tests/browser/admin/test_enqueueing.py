@@ -21,7 +21,7 @@ def registered() -> Iterator[None]:
 
     @taskq.task(name="mail:welcome", retention=60)
     def welcome(to: str, copies: int, tone: Literal["warm", "brief"], tags: list[str] = [], note: str = "hi") -> None:  # noqa: B006 - never called
-        """Welcome somebody."""
+        """Send a welcome mail."""
 
     yield
     taskq._tasks.pop("mail:welcome")
@@ -30,7 +30,7 @@ def registered() -> Iterator[None]:
 def test_a_task_is_enqueued_from_the_list(page: Page, inspector: Inspector) -> None:
     page.goto(TASKS)
     page.locator("#content .addlink").click()
-    expect(page.locator("#content")).to_contain_text("Welcome somebody.")
+    expect(page.locator("#content")).to_contain_text("Send a welcome mail.")
     page.locator("#content").get_by_role("link", name="mail:welcome").click()
 
     expect(page.locator("[name=arguments]")).to_have_value('{\n  "to": null,\n  "copies": null,\n  "tone": null\n}')
