@@ -1,4 +1,4 @@
-"""One PostgreSQL for all tests here that need a database."""
+"""A PostgreSQL server for all tests in this folder that need a database."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.postgres_server import PostgresServer, find_postgres
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL; take a database of your own. A test that stops the server starts its own."""
+    """A PostgreSQL server. Each test creates a separate database, and a test that stops a server starts another."""
     if find_postgres() is None:
         if os.environ.get("CI") == "true":
             pytest.fail("PostgreSQL is not installed, and CI has to have it")

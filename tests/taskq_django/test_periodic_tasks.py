@@ -205,7 +205,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("steady")
 @pytest.mark.django_db(transaction=True)
 class TestScheduling:
-    async def test_runs_are_counted_and_the_next_one_is_noted(self, redis: RedisServer, clock: Clock) -> None:
+    async def test_runs_are_counted_and_the_next_run_is_stored(self, redis: RedisServer, clock: Clock) -> None:
         """Beside entries of the code, which stay."""
         row = await amake(cron="* * * * *")
         daily = await amake("daily", cron="@daily", start_at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -256,7 +256,7 @@ class TestScheduling:
 
 @pytest.mark.django_db(transaction=True)
 class TestReading:
-    def test_rows_made_changed_and_deleted_by_any_means(self) -> None:
+    def test_rows_created_changed_and_deleted_in_any_way(self) -> None:
         """Also by what sends no signal: bulk operations and SQL."""
         table = DatabaseSchedule()
         seen, names = rows_of(table, None)
@@ -280,7 +280,7 @@ class TestReading:
             cursor.execute("DELETE FROM taskq_django_periodictask WHERE name <> 'first'")
         assert rows_of(table, found[0])[1] == ["first"]
 
-    def test_a_row_that_cannot_be_used_holds_up_no_other(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_invalid_row_does_not_affect_others(self, caplog: pytest.LogCaptureFixture) -> None:
         """The error is logged once, however often the table is read. The row works as soon as it is repaired."""
         broken = make("broken", kwargs={})
         make("good")

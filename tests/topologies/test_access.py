@@ -1,4 +1,4 @@
-"""Users with exactly the documented rights, passwords that change, certificates that expire."""
+"""Test Redis users with exactly the documented rights, changes of passwords, and expired certificates."""
 
 import asyncio
 import re
@@ -45,18 +45,18 @@ from tests.relay import Relay
 pytestmark = pytest.mark.redis
 
 ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", "WAIT"}
-"""Commands without a key, which connections and single tools send."""
+"""Commands without a key, which connections and some tools send."""
 
 OUTSIDE = {"try_commands", "beat", "announce", "record_firing"}
-"""Scripts that are tested here on keys with other names, and the script that checks all rights."""
+"""Scripts that `test_every_script_runs` leaves out: they use keys with other names, or check all rights."""
 
 ENQUEUES = ("enqueue", "locate", "look", "read_stream", "revoke", "signal")
 WORKFLOWS = ("create_workflow", "add_members", "close_groups", "look_at_workflow", "cancel_workflow", "revoke_steps")
-OF_A_PRODUCER = (*ENQUEUES, *WORKFLOWS)
+PRODUCER_SCRIPTS = (*ENQUEUES, *WORKFLOWS)
 """Scripts of clients that enqueue tasks and workflows, wait for their results and cancel them."""
 
 CORE = files("taskq_core")
-LOOKS = [
+OPERATOR_MODULES = [
     *(
         file
         for room in ("inspector", "repair", "views", "exporter")
@@ -65,19 +65,19 @@ LOOKS = [
     ),
     *(CORE / name for name in ("handles/changing.py", "handles/moving.py", "handles/workflow_plans.py")),
 ]
-"""Modules of tools that read and act."""
+"""Modules of tools that read data and act on tasks."""
 
 FUNCTION = re.compile(r"^( *)(?:local )?function ([\w.]+)\([^\n]*\n(.*?)^\1end$", re.MULTILINE | re.DOTALL)
 
 
 def rules_of(role: str, *queues: str, redis: RedisVersion = RedisVersion.V7_2) -> list[str]:
-    """The rules of a role with everything that it can have."""
+    """Return the ACL rules of a role with all its optional rights."""
     with_lists = role in (Role.PRODUCER, Role.SCHEDULER)
     return rules(Role(role), queues or [EVERY_QUEUE], prefix="asynq", redis=redis, with_lists=with_lists)
 
 
 def commands(role: str) -> set[str]:
-    """The commands on keys and channels that a role may send, in capitals and without subcommands."""
+    """Return the commands on keys and channels that a role may send, in capitals and without subcommands."""
     found = [rule for rule in rules_of(role, redis=RedisVersion.V6_2) if rule.startswith("+")]
     return {rule[1:].partition("|")[0].upper() for rule in found} - ANY
 
@@ -86,8 +86,8 @@ def in_scripts(texts: list[str]) -> set[str]:
     return {command for text in texts for command in re.findall(r"(?:\bp?call|own|check)\(\s*'([A-Z]+)'", text)}
 
 
-def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
-    """Scripts and plain commands of the operations that modules name."""
+def used_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
+    """Return the scripts and the plain commands of the operations that these modules use."""
     rooms = {path.name.removesuffix(".py") for path in (CORE / "broker/operations").iterdir()}
     called = {f"{room.removesuffix('s')}_ops": room for room in rooms} | {room: room for room in rooms}
     found = []
@@ -104,18 +104,18 @@ def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
     return scripts, set(re.findall(r"[(\[]\"([A-Z]{3,})\"", source)) | {"EVAL", "EVALSHA"}
 
 
-def reached(text: str) -> str:
-    """Return the code that a script can reach: its own lines, and the functions that they call, directly or not."""
+def reachable_code(text: str) -> str:
+    """Return the reachable code of a script: its top-level lines and all functions that they call, also indirectly."""
     functions: dict[str, list[str]] = {}
 
-    def take_out(text: str) -> str:
-        def note(match: re.Match[str]) -> str:
-            functions.setdefault(match[2].rpartition(".")[2], []).append(take_out(match[3]))
+    def without_functions(text: str) -> str:
+        def store(match: re.Match[str]) -> str:
+            functions.setdefault(match[2].rpartition(".")[2], []).append(without_functions(match[3]))
             return ""
 
-        return FUNCTION.sub(note, text)
+        return FUNCTION.sub(store, text)
 
-    found = [take_out(re.sub(r"--.*", "", text))]
+    found = [without_functions(re.sub(r"--.*", "", text))]
     for part in found:  # the loop appends to it
         for name in set(re.findall(r"\w+", part)) & functions.keys():
             found += functions.pop(name)
@@ -123,8 +123,8 @@ def reached(text: str) -> str:
 
 
 class TestRoles:
-    def test_a_worker_may_send_each_command_that_is_sent_and_no_other(self) -> None:
-        scripts = in_scripts([reached(script.text) for script in all_scripts() if script.name != "try_commands"])
+    def test_a_worker_may_send_exactly_the_commands_that_taskq_uses(self) -> None:
+        scripts = in_scripts([reachable_code(script.text) for script in all_scripts() if script.name != "try_commands"])
         sent: set[str] = set()
         for file in (files("taskq_core.broker") / "operations").iterdir():
             if file.name.endswith(".py"):
@@ -135,21 +135,21 @@ class TestRoles:
         assert sorted(needed - allowed) == []
         assert sorted(allowed - needed) == []
 
-    def test_who_only_enqueues_needs_less(self) -> None:
+    def test_a_producer_needs_fewer_commands_than_a_worker(self) -> None:
         sent = {"EVALSHA", "EVAL", "SADD", "PUBLISH", "SUBSCRIBE"}
 
-        needed = in_scripts([reached(load(name).text) for name in OF_A_PRODUCER]) | sent
+        needed = in_scripts([reachable_code(load(name).text) for name in PRODUCER_SCRIPTS]) | sent
         allowed = commands("producer")
         assert sorted(needed - allowed) == []
         assert sorted(allowed - needed) == []
         assert allowed < commands("worker")
 
-    def test_who_only_looks_and_acts_needs_less(self) -> None:
-        scripts, sent = asked_by(LOOKS)
+    def test_an_operator_needs_fewer_commands_than_a_worker(self) -> None:
+        scripts, sent = used_by(OPERATOR_MODULES)
 
         # an operator may do all that a producer may, and only producers read streams
         needed = (
-            in_scripts([reached(load(name).text) for name in (*scripts, "read_stream")]) | sent | {"SUBSCRIBE"}
+            in_scripts([reachable_code(load(name).text) for name in (*scripts, "read_stream")]) | sent | {"SUBSCRIBE"}
         ) - ANY
         allowed = commands("operator")
         assert sorted(needed - allowed) == []
@@ -157,13 +157,13 @@ class TestRoles:
         assert allowed < commands("worker")
         assert commands("producer") <= allowed
 
-    def test_a_worker_tries_all_that_scripts_use_when_it_starts(self) -> None:
-        used = in_scripts([reached(script.text) for script in all_scripts() if script.name != "try_commands"])
+    def test_a_worker_checks_all_commands_of_scripts_at_its_start(self) -> None:
+        used = in_scripts([reachable_code(script.text) for script in all_scripts() if script.name != "try_commands"])
 
         probes = load("try_commands").text.partition("probes = {")[2].partition("}")[0]
-        tried = set(re.findall(r"'([A-Z]+)[ ']", probes))
-        assert sorted(used - tried) == [], "try_commands.lua does not try these"
-        assert sorted(tried - used) == ["GETEX"], (
+        probed = set(re.findall(r"'([A-Z]+)[ ']", probes))
+        assert sorted(used - probed) == [], "try_commands.lua does not check these commands"
+        assert sorted(probed - used) == ["GETEX"], (
             "try_commands.lua tries others in vain"
         )  # a leadership keeps its lead by it
 
@@ -176,7 +176,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def newest() -> Iterator[RedisServer]:
-    """A server that says which command was refused, which Redis 6.2 does not: the newest there is."""
+    """The newest installed server. Unlike Redis 6.2, it reports which command was refused."""
 
     def version(name: str) -> tuple[str, list[int]]:
         flavour, _, numbers = name.partition("-")
@@ -190,7 +190,7 @@ def newest() -> Iterator[RedisServer]:
 def url_of(
     server: RedisServer, role: str, *changes: str, redis: RedisVersion | None = None, queues: Sequence[str] = ()
 ) -> str:
-    """The URL of a user of a role, named as it, after changes of its rules."""
+    """Create a user with a role and some changed rules, and return the URL of the user."""
     server.flushall()
     if redis is None:
         number = str(server.client.info("server")["redis_version"])
@@ -208,8 +208,8 @@ def denied(server: RedisServer) -> set[str]:
 
 
 class TestRights:
-    def test_an_application_does_all_it_does(self, server: RedisServer) -> None:
-        """Enqueue in every way, run, fail, time a schedule, look at everything and act on it."""
+    def test_a_worker_role_permits_an_application_to_do_everything(self, server: RedisServer) -> None:
+        """Enqueue in every way, run tasks, fail, fire a schedule, read everything and act on tasks."""
         app = TaskQ(url_of(server, "worker"), defaults={"retention": 60}, enqueue_timeout=60)
 
         @app.periodic("@every 1s")
@@ -261,15 +261,15 @@ class TestRights:
 
         assert denied(server) == set()
 
-    def test_a_scheduler_by_itself(self, server: RedisServer) -> None:
+    def test_a_scheduler_role_permits_a_separate_scheduler(self, server: RedisServer) -> None:
         app = TaskQ(url_of(server, "worker"))
-        app.periodic("@every 1s", id="e")(app.task(name="t")(lambda_free))
+        app.periodic("@every 1s", id="e")(app.task(name="t")(do_nothing))
         with closing(app):
             asyncio.run(run_scheduler(app, server))
 
         assert denied(server) == set()
 
-    async def test_who_only_enqueues(self, server: RedisServer) -> None:
+    async def test_a_producer_role_permits_to_enqueue(self, server: RedisServer) -> None:
         app = TaskQ(url_of(server, "producer"), defaults={"retention": 60}, enqueue_timeout=60)
         task = app.remote("t")
         handle = await task.adelay()
@@ -287,8 +287,8 @@ class TestRights:
         assert denied(server) == set()
         await app.aclose()
 
-    async def test_who_only_enqueues_finds_tasks_of_its_own_queues_by_their_ids(self, server: RedisServer) -> None:
-        """It may neither list the queues nor read the others that the settings name."""
+    async def test_a_producer_finds_tasks_of_its_queues_by_their_ids(self, server: RedisServer) -> None:
+        """A producer may neither list the queues nor read other queues in the settings."""
         url = url_of(server, "producer", queues=["default"])
         admin = TaskQ(server.unix_url, enqueue_timeout=60)
         app = TaskQ(url, queues={"low": 1, "default": 1}, enqueue_timeout=60)
@@ -301,8 +301,8 @@ class TestRights:
         await app.aclose()
         await admin.aclose()
 
-    async def test_who_only_enqueues_workflows(self, server: RedisServer) -> None:
-        """Of steps in several queues, and of a group that is stored part by part."""
+    async def test_a_producer_role_permits_workflows(self, server: RedisServer) -> None:
+        """The workflows have steps in several queues, and a group that is stored in several batches."""
         app = TaskQ(url_of(server, "producer"), enqueue_timeout=60)
         task, other = app.remote("t"), app.remote("t", queue="other")
         long = group(task.s(n=n) for n in range(1000))
@@ -318,12 +318,12 @@ class TestRights:
         assert denied(server) == set()
         await app.aclose()
 
-    def test_who_only_looks_and_acts(self, server: RedisServer) -> None:
-        """On tasks of every kind, limits, groups, queues and workflows, which another has enqueued."""
+    def test_an_operator_role_permits_all_reads_and_actions(self, server: RedisServer) -> None:
+        """They are on tasks of every kind, limits, groups, queues and workflows, enqueued by another user."""
         with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as admin:
             url = url_of(server, "operator")
             task = admin.remote("t")
-            ids = {name: handle.id for name, handle in stored_by_another(server).items()}
+            ids = {name: handle.id for name, handle in store_as_admin(server).items()}
             moved, changed = task.delay(n=1).id, task.using(run_after=60, unique_for=60).delay(n=2).id
             workflow = chain(task.s(), admin.remote("t", queue="other").s()).delay()
             with closing(TaskQ(url)) as app:
@@ -362,7 +362,7 @@ class TestRights:
 
         assert denied(server) <= BY_A_WORKER
 
-    async def test_who_only_enqueues_may_not_act(self, server: RedisServer) -> None:
+    async def test_a_producer_may_not_act_on_tasks(self, server: RedisServer) -> None:
         app = TaskQ(url_of(server, "producer"), enqueue_timeout=60)
         await app.remote("t").using(run_after=60).adelay()
         with pytest.raises(BrokerAuthenticationError):
@@ -370,16 +370,16 @@ class TestRights:
         await app.aclose()
 
     @pytest.mark.parametrize("command", sorted(commands("producer")))
-    def test_a_command_that_is_missing_is_named(self, newest: RedisServer, command: str) -> None:
+    def test_an_error_names_the_missing_command(self, newest: RedisServer, command: str) -> None:
         """The error names the command, and whether the operation may have taken effect."""
         url = url_of(newest, "producer", f"-{command.lower()}", redis=RedisVersion.V6_2)
         newest.client.script_flush()
         with closing(TaskQ(url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
             task = app.remote("t")
             limited = task.using(rate_limit="1/h", concurrency=1)
-            known = stored_by_another(newest)
-            workflow_id = begun_by_another(newest)
-            said = [
+            known = store_as_admin(newest)
+            workflow_id = start_workflow_as_admin(newest)
+            errors = [
                 refusal_of(call)
                 for call in (
                     task.delay,
@@ -398,8 +398,8 @@ class TestRights:
                 )
             ]
 
-        refused = [each for each in said if each is not None]
-        if command in UNNOTICED:
+        refused = [each for each in errors if each is not None]
+        if command in NOT_NEEDED:
             assert refused == []
         else:
             assert refused
@@ -408,7 +408,7 @@ class TestRights:
             if isinstance(error, EnqueueError):
                 assert isinstance(error, EnqueueUnknownError) == ("in script" in str(error))
 
-    def test_a_lock_that_may_not_be_read_is_not_taken_for_another_tasks(self, newest: RedisServer) -> None:
+    def test_a_lock_without_read_permission_is_not_treated_as_free(self, newest: RedisServer) -> None:
         keys = ["pending", "scheduled", "groups", "t:*"]
         rules = ("resetkeys", "~taskq:*", "~asynq:queues", *(f"~asynq:{{default}}:{key}" for key in keys))
         with closing(TaskQ(url_of(newest, "producer", *rules, redis=RedisVersion.V6_2), enqueue_timeout=60)) as app:
@@ -423,7 +423,7 @@ class TestRights:
     async def test_a_worker_without_a_right_does_not_start(
         self, newest: RedisServer, command: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It would take tasks from their list and drop them."""
+        """Otherwise it would remove tasks from their list and lose them."""
         app = TaskQ(url_of(newest, "worker", f"-{command}", redis=RedisVersion.V6_2))
         admin = TaskQ(newest.unix_url, enqueue_timeout=60)
         await admin.remote("t").adelay()
@@ -436,13 +436,13 @@ class TestRights:
         await admin.aclose()
 
 
-UNNOTICED = {
+NOT_NEEDED = {
     "LRANGE": "the running steps of a workflow that is cancelled go on",
     "LINSERT": "only where hundreds of urgent tasks wait",
     "ZCOUNT": "only where a queue may be full",
     "SETBIT": "only where a member of a group cannot be enqueued, as its arguments are too large",
 }
-"""Commands without which a producer goes on, and why."""
+"""Commands without which a producer still works, and what they are for."""
 
 
 def refusal_of(call: Callable[[], Any]) -> TaskQError | None:
@@ -456,7 +456,7 @@ def refusal_of(call: Callable[[], Any]) -> TaskQError | None:
     return None
 
 
-def stored_by_another(server: RedisServer) -> dict[str, Any]:
+def store_as_admin(server: RedisServer) -> dict[str, Any]:
     """Return handles of tasks in several states, stored by a user with all rights."""
     with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
         queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
@@ -470,8 +470,8 @@ def stored_by_another(server: RedisServer) -> dict[str, Any]:
         return handles
 
 
-def begun_by_another(server: RedisServer) -> str:
-    """Id of a workflow that runs."""
+def start_workflow_as_admin(server: RedisServer) -> str:
+    """Start a workflow as a user with all rights, and return its id."""
     with closing(TaskQ(server.unix_url, enqueue_timeout=60)) as app:
         return group(app.remote("known").s(), app.remote("known", queue="other").s()).delay().id
 
@@ -493,7 +493,7 @@ BY_A_WORKER = {
     "blpop",
     "ping",
 }
-"""What only a worker needs."""
+"""Rights that only a worker needs."""
 
 
 def look_at_all(dashboard: Dashboard, workflow_id: str) -> None:
@@ -514,7 +514,7 @@ async def refused_worker(app: TaskQ) -> int:
         await app.aclose()
 
 
-def lambda_free() -> None:
+def do_nothing() -> None:
     """A task that does nothing."""
 
 
@@ -522,7 +522,7 @@ async def run_scheduler(app: TaskQ, server: RedisServer) -> None:
     scheduler = Scheduler(app)
     running = asyncio.create_task(scheduler.arun())
     deadline = time.monotonic() + 30
-    # Tools see its entries, and it has enqueued.
+    # The scheduler has published its entries and enqueued a task.
     while not (server.client.exists("asynq:schedulers") and server.client.llen("asynq:{default}:pending")):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
@@ -588,8 +588,8 @@ class TestPassword:
         assert await running == 0
         await app.aclose()
 
-    async def test_it_changes_without_a_pause(self, redis_server: RedisServer) -> None:
-        """Old connections go on; a worker whose password was taken away tries again until it is right."""
+    async def test_a_password_changes_without_an_interruption(self, redis_server: RedisServer) -> None:
+        """Old connections stay open. A worker whose password was removed retries until the password is valid again."""
         ran: list[int] = []
         with RedisServer(tcp=True) as server:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
@@ -607,7 +607,9 @@ class TestPassword:
                     with pytest.raises(EnqueueError, match="refused the user or password") as refused:
                         await late.remote("note").adelay(number=9)
                     assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
-                    assert await Worker(late, WorkerConfig(burst=True)).arun() == 1, "it does not start"
+                    assert await Worker(late, WorkerConfig(burst=True)).arun() == 1, (
+                        "the worker started with an invalid password"
+                    )
                     await late.aclose()
                 assert ran == [1, 2]
                 server.command("ACL", "SETUSER", "app", ">old")
@@ -624,7 +626,7 @@ async def until_ran(ran: list[int], number: int) -> None:
 
 
 class TestCertificate:
-    async def test_an_expired_one_ends_the_connection_before_anything_is_said(
+    async def test_with_an_expired_certificate_nothing_is_sent(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.3)
@@ -643,32 +645,34 @@ class TestCertificate:
                     await once
                 assert not why.value.may_have_happened
             for send in (app.remote("t").adelay, lambda: asyncio.to_thread(app.client.enqueue, app.remote("t").s())):
-                with pytest.raises(EnqueueError) as refused:  # its last attempt may have had no time for the handshake
+                with pytest.raises(EnqueueError) as refused:  # the last attempt may time out before the handshake
                     await send()
                 assert isinstance(refused.value.__cause__, BrokerUnavailableError)
                 assert not refused.value.__cause__.may_have_happened
             assert await Worker(app, WorkerConfig(burst=True)).arun() == 1
             await app.aclose()
 
-            assert relay.said
-            assert all(data[0] in (0x15, 0x16) for data in relay.said), "a handshake or its end, never plain text"
+            assert relay.requests
+            assert all(data[0] in (0x15, 0x16) for data in relay.requests), (
+                "data other than a handshake or its end was sent"
+            )
             assert not server.client.keys("*")
 
 
 class SpyingRelay(Relay):
-    """A relay that keeps what clients said."""
+    """A relay that records what clients send."""
 
     def __init__(self, target: Any) -> None:
         super().__init__(target)
-        self.said: list[bytes] = []
+        self.requests: list[bytes] = []
 
     def _intercept(self, pair: Any, data: bytes) -> None:
-        self.said.append(data)
+        self.requests.append(data)
         super()._intercept(pair, data)
 
 
-def test_a_runner_of_a_rediss_url_never_speaks_plainly(redis_server: RedisServer) -> None:
-    """Against a server that speaks no TLS it fails, and has said nothing but the beginning of a handshake."""
+def test_a_rediss_url_never_sends_plain_text(redis_server: RedisServer) -> None:
+    """With a server without TLS, a call fails after it has sent only the beginning of a handshake."""
     with (
         SpyingRelay(redis_server.socket_path) as relay,
         closing(TaskQ(f"rediss://:secret@localhost:{relay.port}")) as app,
@@ -678,6 +682,6 @@ def test_a_runner_of_a_rediss_url_never_speaks_plainly(redis_server: RedisServer
             runner.run(EVERY["scan_tasks"](app.runtime.keys.queue("default")))
         runner.close()
 
-        assert relay.said
-        assert b"secret" not in b"".join(relay.said)
-        assert all(data[0] == 0x16 for data in relay.said)
+        assert relay.requests
+        assert b"secret" not in b"".join(relay.requests)
+        assert all(data[0] == 0x16 for data in relay.requests)

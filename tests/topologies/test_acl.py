@@ -1,4 +1,4 @@
-"""`taskq acl`: what each role may do on a real server, and what Redis refuses it."""
+"""Test the rules of `taskq acl` on a real server: what Redis permits and refuses to each role."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group
 from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
-from tests.topologies.test_access import begun_by_another, lambda_free, newest, run_scheduler, stored_by_another
+from tests.topologies.test_access import do_nothing, newest, run_scheduler, start_workflow_as_admin, store_as_admin
 
 __all__ = ["newest"]  # a fixture
 
@@ -35,7 +35,7 @@ DIGEST = hashlib.sha256(PASSWORD.encode()).hexdigest()
 
 
 def create_user(server: RedisServer, role: str, *options: str) -> str:
-    """Send Redis the line that the command prints, and return the URL of its user."""
+    """Send the line that `taskq acl` prints to Redis, and return the URL of the new user."""
     out = io.StringIO()
     chosen = [] if "--keep" in options else ["--password-hash", DIGEST]
     assert main(["acl", str(role), *chosen, *(options or ("--queue", Q))], stdout=out) == 0
@@ -53,7 +53,7 @@ def server(newest: RedisServer) -> Iterator[RedisServer]:
 
 
 def refused(server: RedisServer) -> set[str]:
-    """Commands and keys that Redis refused to scripts and clients, apart from the name that redis-py reports."""
+    """Return the commands and keys that Redis refused, except the announcement of redis-py's name."""
     return {str(entry["object"]) for entry in server.client.acl_log()} - {"client", "client|setinfo"}
 
 
@@ -61,8 +61,8 @@ def refused(server: RedisServer) -> set[str]:
 
 
 def produce(app: TaskQ, server: RedisServer) -> None:
-    """Enqueue in every way that needs no list, read and await results, cancel tasks, run and cancel workflows."""
-    known = stored_by_another(server)
+    """Enqueue in every way that needs no rights on lists, read results, cancel tasks, run and cancel workflows."""
+    known = store_as_admin(server)
     task = app.remote("t")
     limited = task.using(concurrency=1, rate_limit="5/s")
     handles = [
@@ -90,8 +90,8 @@ def produce(app: TaskQ, server: RedisServer) -> None:
 
 
 def work(app: TaskQ, server: RedisServer) -> None:
-    """Enqueue from tasks and run everything, periodic tasks and workflows too."""
-    app.periodic("@every 1s")(app.task(name="tick")(lambda_free))
+    """Enqueue in tasks, and run all tasks, also periodic tasks and workflows."""
+    app.periodic("@every 1s")(app.task(name="tick")(do_nothing))
 
     @app.task(name="add")
     def add(a: int = 1, b: int = 1) -> int:
@@ -113,13 +113,13 @@ def work(app: TaskQ, server: RedisServer) -> None:
 
 
 def schedule(app: TaskQ, server: RedisServer) -> None:
-    app.periodic("@every 1s", id="e", unique_for=60)(app.task(name="t")(lambda_free))
+    app.periodic("@every 1s", id="e", unique_for=60)(app.task(name="t")(do_nothing))
     asyncio.run(run_scheduler(app, server))
 
 
 def look(app: TaskQ, server: RedisServer) -> None:
-    stored_by_another(server)
-    workflow = begun_by_another(server)
+    store_as_admin(server)
+    workflow = start_workflow_as_admin(server)
     inspector = Inspector(app)
     assert inspector.tasks(Q, TaskState.PENDING).tasks
     assert inspector.find_tasks(Q, TaskState.SCHEDULED, name="known").tasks
@@ -157,12 +157,12 @@ def operate(app: TaskQ, server: RedisServer) -> None:
     assert inspector.control_workers("quiet") == []
     app.runtime.runner.run(presence.send_control(app.runtime.keys.control, b"{}"))
     inspector.reconcile(Q, repair=True)
-    assert app.workflow(begun_by_another(server)).cancel()
+    assert app.workflow(start_workflow_as_admin(server)).cancel()
     inspector.remove_queue("other", force=True)
 
 
 def export(app: TaskQ, server: RedisServer) -> None:
-    stored_by_another(server)
+    store_as_admin(server)
     reading = asyncio.run(_read(app))
     assert [queue.info.problem for queue in reading.queues] == [""]
     assert all(queue.memory for queue in reading.queues)
@@ -176,7 +176,7 @@ async def _read(app: TaskQ) -> Any:
 
 
 PERMITTED: dict[Role, tuple[Callable[[TaskQ, RedisServer], None], set[str]]] = {
-    Role.PRODUCER: (produce, {"lrange"}),  # of a workflow's running steps, which go on
+    Role.PRODUCER: (produce, {"lrange"}),  # to cancel running steps of a workflow, which continue without it
     Role.WORKER: (work, set()),
     Role.SCHEDULER: (schedule, set()),
     Role.OPERATOR: (operate, set()),
@@ -188,7 +188,7 @@ PERMITTED: dict[Role, tuple[Callable[[TaskQ, RedisServer], None], set[str]]] = {
 
 @pytest.mark.parametrize("version", ["7.2", "6.2"])
 @pytest.mark.parametrize("role", [*PERMITTED])
-def test_a_role_does_its_work(server: RedisServer, role: Role, version: str) -> None:
+def test_the_rights_of_a_role_suffice(server: RedisServer, role: Role, version: str) -> None:
     do, without_consequence = PERMITTED[role]
     url = create_user(server, role, "--queue", Q, "--queue", "other", "--redis", version)
     with closing(TaskQ(url, defaults={"retention": 60}, enqueue_timeout=60, limits={Q: 1000})) as app:
@@ -217,8 +217,8 @@ def test_without_lists_a_priority_is_refused_before_anything_is_stored(server: R
     assert server.client.keys("asynq:{default}:*") == []
 
 
-def test_roles_are_added_to_each_other(server: RedisServer) -> None:
-    """A worker of one queue that enqueues to another."""
+def test_a_user_with_several_roles(server: RedisServer) -> None:
+    """A worker of one queue that enqueues into another queue."""
     url = create_user(server, "worker")
     create_user(server, "producer", "--queue", "other", "--user", "worker", "--keep")
     with closing(TaskQ(url, enqueue_timeout=60)) as app:
@@ -280,12 +280,12 @@ FORBIDDEN: dict[tuple[Role, str], str] = {
     (Role.OPERATOR, "6.2"): ADMIN,
     (Role.WORKER, "6.2"): ADMIN,
 }
-"""Commands that Redis refuses to each role by the rules of a version, as a client's and in a script."""
+"""Commands that Redis must refuse to each role, from a client and in a script, by version of the rules."""
 
 
 @pytest.mark.parametrize(("role", "version"), [*FORBIDDEN])
-def test_redis_refuses_a_role_everything_else(server: RedisServer, role: Role, version: str) -> None:
-    stored_by_another(server)
+def test_redis_refuses_all_other_commands_of_a_role(server: RedisServer, role: Role, version: str) -> None:
+    store_as_admin(server)
     with redis.Redis.from_url(create_user(server, role, "--queue", Q, "--redis", version)) as client:
         before = everything(server)
         allowed: list[str] = []
@@ -306,9 +306,9 @@ def test_redis_refuses_a_role_everything_else(server: RedisServer, role: Role, v
     assert everything(server) == before
 
 
-def test_a_producer_lists_deletes_pauses_and_works_not(server: RedisServer) -> None:
-    """The four attacks, with the classes that do these things."""
-    stored_by_another(server)
+def test_a_producer_cannot_list_delete_pause_or_dequeue(server: RedisServer) -> None:
+    """Tests these four attacks with taskq's own classes."""
+    store_as_admin(server)
     with closing(TaskQ(create_user(server, "producer"), enqueue_timeout=60)) as app:
         before = everything(server)
         inspector = Inspector(app)

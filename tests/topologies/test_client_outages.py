@@ -48,7 +48,7 @@ def server() -> Iterator[RedisServer]:
 
 
 async def test_a_server_that_does_not_answer(is_async: bool) -> None:
-    """The task may have been written: the error says so and how to be sure, and doing that is safe."""
+    """The error says that the task may have been stored, and how to find out. Following this advice is safe."""
     with RedisServer() as server:
         app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
         task = app.taskq.remote("t")
@@ -78,7 +78,7 @@ async def test_a_server_that_comes_back_in_time(is_async: bool) -> None:
         server.stop()
         sending = asyncio.ensure_future(app.send(app.taskq.remote("t").s()))
         await asyncio.sleep(0.1)  # lets the first attempt fail; the outcome is the same if it does not
-        server.start()  # in this thread: the server ends with the thread that started it
+        server.start()  # not in another thread, because the server ends with the thread that started it
 
         handle = await sending
         await app.taskq.aclose()
@@ -86,7 +86,7 @@ async def test_a_server_that_comes_back_in_time(is_async: bool) -> None:
         assert server.client.lrange("asynq:{default}:pending", 0, -1) == [handle.id.encode()]
 
 
-async def test_a_call_in_doubt_does_not_spoil_the_next(is_async: bool) -> None:
+async def test_a_call_with_an_unknown_result_does_not_affect_the_next(is_async: bool) -> None:
     """After a call without a reply, the next call has its own receipt."""
     with RedisServer() as server:
         app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
@@ -115,8 +115,8 @@ async def test_waiting_for_a_turn_ends_with_the_enqueue_timeout() -> None:
     assert {type(answer) for answer in answers} == {BrokerUnavailableError}
 
 
-def test_the_end_of_a_loop_ends_what_waits() -> None:
-    """`asyncio.run` cancels what still sends; nothing hangs, nothing warns."""
+def test_the_end_of_an_event_loop_cancels_waiting_enqueues() -> None:
+    """`asyncio.run` cancels enqueues that are still running, without a deadlock or a warning."""
     with RedisServer() as server:
         taskq = TaskQ(server.url, enqueue_timeout=30)
         asyncio.run(_send(taskq))
@@ -135,7 +135,7 @@ def test_the_end_of_a_loop_ends_what_waits() -> None:
 
 
 async def test_an_unanswered_enqueue_stays_unknown_when_a_replica_refuses_the_repeat() -> None:
-    """Another server may take over: it is asked again as long as there is time."""
+    """The enqueue is repeated until the timeout, because another server may become primary."""
     with RedisServer() as server, Relay(server.socket_path) as relay:
         taskq = TaskQ(relay.url, enqueue_timeout=2)
         await refuse_a_repeat(taskq, server, relay, "read-only", one)
@@ -145,8 +145,8 @@ async def test_an_unanswered_enqueue_stays_unknown_when_a_replica_refuses_the_re
 # --- many tasks -------------------------------------------------------------------------------------------------------
 
 
-async def test_redis_is_lost_on_the_way(is_async: bool) -> None:
-    """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
+async def test_a_bulk_enqueue_loses_redis_halfway(is_async: bool) -> None:
+    """The error has the number of enqueued tasks and the ids with unknown results. This agrees with the queue."""
     with RedisServer() as server:
         app = test_bulk.Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
         task = app.taskq.remote("t")
@@ -174,7 +174,7 @@ async def test_redis_is_lost_on_the_way(is_async: bool) -> None:
 
 
 async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(is_async: bool) -> None:
-    """The error counts what was taken, and names what was not."""
+    """The error has the number of enqueued tasks and the ids of the other tasks."""
     with RedisServer() as server:
         app = test_back_pressure.Application(server.url, blocks(10, 60), is_async=is_async, enqueue_timeout=2)
         ids = [f"id-{number}" for number in range(30)]
@@ -194,8 +194,8 @@ async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(is_async: bool) ->
 
 
 @pytest.mark.parametrize("how", ["pause", "kill"])
-async def test_a_server_that_goes_away(server: RedisServer, is_async: bool, how: str) -> None:
-    """The first enqueues raise the actual error. Later ones fail without being sent, and their errors say so."""
+async def test_the_circuit_breaker_opens_after_failures(server: RedisServer, is_async: bool, how: str) -> None:
+    """The first enqueues raise the actual error. Later ones fail without a request, and their errors say so."""
     app = test_circuit.Application(server.url, is_async=is_async)
     await app.begin()
     getattr(server, how)()
@@ -205,7 +205,7 @@ async def test_a_server_that_goes_away(server: RedisServer, is_async: bool, how:
     await app.taskq.aclose()
 
     assert {type(error.__cause__) for error in first} == {BrokerUnavailableError}
-    assert [type(error) for error in after] == [EnqueueError] * 3  # certainly not enqueued
+    assert [type(error) for error in after] == [EnqueueError] * 3  # not EnqueueUnknownError: certainly not enqueued
     for error in after:
         assert isinstance(error.__cause__, CircuitOpenError)
         assert 0 < error.__cause__.retry_in_s <= 60
@@ -213,7 +213,7 @@ async def test_a_server_that_goes_away(server: RedisServer, is_async: bool, how:
         assert "failed 2 times in a row, so no request is sent for" in str(error)
 
 
-async def test_nothing_is_sent_while_it_is_open(server: RedisServer, is_async: bool) -> None:
+async def test_an_open_circuit_breaker_sends_nothing(server: RedisServer, is_async: bool) -> None:
     app = test_circuit.Application(server.url, is_async=is_async)
     await app.begin()
     server.pause()
@@ -228,7 +228,7 @@ async def test_nothing_is_sent_while_it_is_open(server: RedisServer, is_async: b
     assert "cmdstat_evalsha" not in server.client.info("commandstats")
 
 
-async def test_it_closes_when_the_server_is_back(server: RedisServer, is_async: bool) -> None:
+async def test_the_circuit_breaker_closes_when_redis_is_back(server: RedisServer, is_async: bool) -> None:
     app = test_circuit.Application(
         server.url, is_async=is_async, circuit_breaker={"FAILURES": 2, "FIRST_PAUSE": 0.05, "MAX_PAUSE": 0.05}
     )
@@ -245,14 +245,14 @@ async def test_it_closes_when_the_server_is_back(server: RedisServer, is_async: 
         try:
             await app.send()
         except EnqueueError:
-            await asyncio.sleep(0.01)  # until the next try is due
+            await asyncio.sleep(0.01)  # until the next attempt is due
     handle = await app.begin()
     await app.taskq.aclose()
 
     assert handle.is_sent
 
 
-async def test_both_clients_of_an_application_share_it(server: RedisServer, is_async: bool) -> None:
+async def test_both_clients_of_an_application_share_the_circuit_breaker(server: RedisServer, is_async: bool) -> None:
     app = test_circuit.Application(server.url, is_async=is_async)
     server.kill()
     for _ in range(2):
@@ -265,8 +265,8 @@ async def test_both_clients_of_an_application_share_it(server: RedisServer, is_a
     assert isinstance(error.__cause__, CircuitOpenError)
 
 
-async def test_bulk_enqueues_that_fail_count(server: RedisServer, is_async: bool) -> None:
-    """Where the queue is known already, it is the batch that fails."""
+async def test_failed_bulk_enqueues_count_for_the_circuit_breaker(server: RedisServer, is_async: bool) -> None:
+    """If the queue is already registered, the batch itself fails."""
     app = test_circuit.Application(server.url, is_async=is_async)
     await app.begin()
     server.kill()
@@ -278,7 +278,7 @@ async def test_bulk_enqueues_that_fail_count(server: RedisServer, is_async: bool
     await app.taskq.aclose()
 
 
-async def test_results_and_handles_are_asked_for_all_the_same(server: RedisServer, is_async: bool) -> None:
+async def test_an_open_circuit_breaker_does_not_block_results_and_handles(server: RedisServer, is_async: bool) -> None:
     """The circuit breaker blocks only enqueues, because other requests have single callers with their own timeouts."""
     app = test_circuit.Application(server.url, is_async=is_async)
     handle = await app.begin()
@@ -291,7 +291,7 @@ async def test_results_and_handles_are_asked_for_all_the_same(server: RedisServe
     deadline = time.monotonic() + 60
     while info is None:
         assert time.monotonic() < deadline
-        with contextlib.suppress(BrokerUnavailableError):  # which has half a second to answer
+        with contextlib.suppress(BrokerUnavailableError):  # Redis may not respond within half a second
             info = await handle.arefresh()
     assert info.id == handle.id
     await app.taskq.aclose()

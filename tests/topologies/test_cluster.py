@@ -1,4 +1,4 @@
-"""A cluster of six nodes whose slots move and whose primaries are killed, under load."""
+"""Move slots and kill primaries of a cluster with six nodes under load."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ def slot_of(queue: str) -> int:
 
 
 def queues_on(nodes: list[RedisServer]) -> list[str]:
-    """Names of queues, one on each primary."""
+    """Return names of queues, one on each primary."""
     found: dict[int, str] = {}
     for number in itertools.count():
         owner = owner_of(nodes, slot_of(f"q{number}"))
@@ -51,7 +51,7 @@ async def until(condition: Callable[[], Any], what: str, *, within: float = 60.0
 
 
 async def take_over(replica: RedisServer) -> None:
-    """Make a replica the primary of its slots. Redis gives a request up after five seconds, so it is asked again."""
+    """Make a replica the primary of its slots. Redis gives up after five seconds, so the request is repeated."""
     while replica.command("ROLE")[0] != b"master":
         replica.command("CLUSTER", "FAILOVER")
         with contextlib.suppress(AssertionError):
@@ -88,13 +88,13 @@ async def test_slots_move_and_a_primary_is_killed() -> None:
             recoveries.append(await traffic.until_flowing(20))
             await traffic.finish()
 
-    traffic.ledger.tell("slots moved, a primary killed, then a planned failover", recoveries)
+    traffic.ledger.log("slots moved, a primary killed, then a planned failover", recoveries)
     assert traffic.ledger.lost() == set()
-    assert moved == {}, "a script was refused whole, or done whole"
+    assert moved == {}, "a script must have its whole effect or none"
 
 
-async def test_a_node_that_hangs_delays_no_queue_of_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The leader notices a task without a wake token while its read of another queue waits for an answer."""
+async def test_a_hanging_node_does_not_delay_queues_on_other_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader wakes workers for a task without a wake token while its read of another queue hangs."""
     held, may_go_on = asyncio.Event(), asyncio.Event()
     hanging_queue = ""
     exchange = ChangeFeed.exchange
@@ -102,7 +102,7 @@ async def test_a_node_that_hangs_delays_no_queue_of_another_node(monkeypatch: py
     async def hang(self: ChangeFeed, operations: Any) -> Any:
         if not hanging_queue or f"{{{hanging_queue}}}" not in f"{operations}":
             return await exchange(self, operations)
-        async with self._turn:  # as a read without an answer, but for as long as the test needs
+        async with self._turn:  # like a read without a response, for as long as the test needs
             held.set()
             await may_go_on.wait()
             return await self._pipeline.exchange(operations)

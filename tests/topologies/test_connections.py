@@ -1,4 +1,4 @@
-"""URLs of TLS servers, Sentinels and clusters, each against real ones, through both runners."""
+"""Test URLs of TLS servers, Sentinels and clusters with real servers and both runners."""
 
 import asyncio
 import time
@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("long_connect_timeout")
 
 
 async def replica_joined(replica: RedisServer, sentinel: RedisServer) -> None:
-    """Wait until a replica has its copy, and a Sentinel knows of it."""
+    """Wait until a replica has its first copy and a Sentinel knows the replica."""
     deadline = time.monotonic() + 30
     while replica.client.info("replication")["master_link_status"] != "up" or not sentinel.command(
         "SENTINEL", "REPLICAS", RedisServer.MASTER_NAME
     ):
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)  # between two looks at a replica that joins
+        await asyncio.sleep(0.05)  # the replica is joining
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ class TestTls:
         [({"authority": "other-ca.pem"}, "certificate verify failed"), ({"host": "127.0.0.1"}, "IP address mismatch")],
         ids=["another authority", "another host name"],
     )
-    async def test_an_unverified_server_is_not_spoken_to(
+    async def test_a_server_with_an_invalid_certificate_gets_no_data(
         self, server: RedisServer, changed: dict[str, str], reason: str
     ) -> None:
         url = self.url(server, **changed)
@@ -90,7 +90,7 @@ class TestTls:
         assert not arefused.value.may_have_happened
         assert "secret" not in f"{refused.value}{arefused.value}"
 
-    async def test_an_authority_that_is_no_file(self, server: RedisServer) -> None:
+    async def test_a_missing_file_of_the_certificate_authority(self, server: RedisServer) -> None:
         url = self.url(server, authority="none.pem")
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match="cannot reach"):
             runner.run(views.ping())
@@ -109,7 +109,7 @@ class TestTls:
 
     @pytest.fixture
     def by_address(self, authority: trustme.CA, files: TlsFiles, tmp_path: Path) -> TlsFiles:
-        """Return files of a server known by its address, because Sentinels and clusters report addresses."""
+        """Return TLS files for a server's IP address, because Sentinels and clusters report addresses."""
         authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
         return replace(files, certificate=tmp_path / "server.pem", key=tmp_path / "server.pem")
 
@@ -136,14 +136,14 @@ class TestTls:
                 with pytest.raises(BrokerUnavailableError):
                     await lanes.run(views.ping())
 
-    def test_plain_words_are_not_answered(self, server: RedisServer) -> None:
+    def test_a_tls_port_does_not_respond_to_plain_text(self, server: RedisServer) -> None:
         with (
             blocking(f"redis://:secret@localhost:{server.port}/0", timeout_s=1) as runner,
             pytest.raises(BrokerUnavailableError),
         ):
             runner.run(views.ping())
 
-    def test_a_client_taken_over_keeps_its_checks(self, server: RedisServer) -> None:
+    def test_an_existing_redis_client_keeps_its_certificate_checks(self, server: RedisServer) -> None:
         assert server.tls is not None
         server.flushall()
         ca = str(server.tls.authority)
@@ -173,7 +173,7 @@ class TestSentinel:
             dead = gone.port
         return f"redis+sentinel://:secret@127.0.0.1:{dead},127.0.0.1:{sentinel.port}/{master}?db=1"
 
-    def test_the_primary_is_found_though_one_sentinel_is_gone(
+    def test_the_primary_is_found_without_one_of_the_sentinels(
         self, primary: RedisServer, sentinel: RedisServer
     ) -> None:
         primary.flushall()
@@ -186,7 +186,7 @@ class TestSentinel:
         assert not refused.value.may_have_happened
         assert "secret" not in str(refused.value)
 
-    def test_one_runner_on_one_event_loop_after_another(self, primary: RedisServer, sentinel: RedisServer) -> None:
+    def test_a_runner_on_several_event_loops_in_turn(self, primary: RedisServer, sentinel: RedisServer) -> None:
         endpoint = endpoint_of(self.url(sentinel))
         runner = AsyncRunner(endpoint, timeout_s=30)
 
@@ -197,7 +197,7 @@ class TestSentinel:
 
         assert [asyncio.run(once()) for _ in range(3)] == [True, True, True]
 
-    def test_a_hurried_first_call_does_not_hurry_the_later_ones(
+    def test_a_first_call_with_a_short_timeout_does_not_shorten_later_ones(
         self, primary: RedisServer, sentinel: RedisServer
     ) -> None:
         with blocking(self.url(sentinel)) as runner:
@@ -221,7 +221,7 @@ class TestSentinel:
 
     @pytest.mark.slow
     async def test_the_new_primary_is_found_after_a_failover(self) -> None:
-        """Both runners go on with the same connection objects, and repeat within their patience."""
+        """Both runners keep their connection objects, and retry until their timeouts."""
         with (
             RedisServer(tcp=True) as first,
             RedisServer(tcp=True, replica_of=first) as second,
@@ -244,8 +244,8 @@ class TestSentinel:
             assert second.client.smembers("q") == {b"before", b"before-too", b"after", b"after-too"}
 
     @pytest.mark.slow
-    async def test_who_follows_the_primary_leaves_one_that_does_not_know_yet_that_it_is_none(self) -> None:
-        """After a planned failover the old primary takes writes for ten seconds more, and forgets them all."""
+    async def test_a_client_leaves_an_old_primary_that_does_not_know_about_the_failover(self) -> None:
+        """After a planned failover the old primary accepts writes for ten seconds and then discards them."""
         with (
             RedisServer(tcp=True) as first,
             RedisServer(tcp=True, replica_of=first) as second,
@@ -267,20 +267,22 @@ class TestSentinel:
             while not endpoint.takeovers:
                 assert time.monotonic() < deadline
                 assert await lanes.follow_primary() > 0
-                await asyncio.sleep(0.05)  # between two questions
+                await asyncio.sleep(0.05)  # before the next check
             assert await lanes_lane.run(new_tasks.register_queue("q", ["lane-after"])) == 1
             assert await lanes.run(new_tasks.register_queue("q", ["after"])) == 1
             assert runner.run(new_tasks.register_queue("q", ["after-too"])) == 1
 
-            assert first.command("ROLE")[0] == b"master", "it was told before anybody could go on working with it"
+            assert first.command("ROLE")[0] == b"master", (
+                "the old primary learned of the failover before the clients left it"
+            )
             assert {b"lane-after", b"after", b"after-too"} <= second.client.smembers("q")
             assert not {b"lane-after", b"after", b"after-too"} & first.client.smembers("q")
             await lanes_lane.close()
             await lanes.aclose()
             runner.close()
 
-    async def test_a_sentinel_that_stands_alone_is_not_followed(self, primary: RedisServer) -> None:
-        """One that was cut off with an old primary goes on naming that one."""
+    async def test_a_single_sentinel_is_not_trusted(self, primary: RedisServer) -> None:
+        """A Sentinel that was cut off together with an old primary still reports that primary."""
         with (
             RedisServer(tcp=True, password="secret") as other,
             RedisServer(sentinel_of=primary) as first,
@@ -295,7 +297,7 @@ class TestSentinel:
 
             assert endpoint.takeovers == 0
 
-    async def test_sentinels_that_do_not_agree_or_answer_change_nothing(self, primary: RedisServer) -> None:
+    async def test_sentinels_that_disagree_or_do_not_respond_change_nothing(self, primary: RedisServer) -> None:
         with (
             RedisServer(tcp=True, password="secret") as other,
             RedisServer(sentinel_of=primary) as first,
@@ -334,7 +336,7 @@ class TestCluster:
         assert sum(counts) == 12
         assert all(counts)
 
-    async def test_nobody_is_reached(self) -> None:
+    async def test_no_node_is_reachable(self) -> None:
         with RedisServer(tcp=True) as gone:
             url = f"redis+cluster://:secret@127.0.0.1:{gone.port}"
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError) as refused:
@@ -347,7 +349,7 @@ class TestCluster:
         assert not arefused.value.may_have_happened
         assert "secret" not in f"{refused.value}{arefused.value}"
 
-    async def test_a_server_that_is_no_cluster(self, redis_server: RedisServer) -> None:
+    async def test_a_server_without_cluster_mode(self, redis_server: RedisServer) -> None:
         with RedisServer(tcp=True) as single:
             url = f"redis+cluster://127.0.0.1:{single.port}"
             with blocking(url) as runner, pytest.raises(BrokerUnavailableError):
@@ -356,14 +358,14 @@ class TestCluster:
                 with pytest.raises(BrokerUnavailableError):
                     await lanes.run(views.ping())
 
-    def test_a_client_cannot_be_taken_over(self, nodes: list[RedisServer]) -> None:
+    def test_an_existing_cluster_client_is_refused(self, nodes: list[RedisServer]) -> None:
         client = redis.cluster.RedisCluster(host="127.0.0.1", port=nodes[0].port, password="secret")
         with pytest.raises(ConfigurationError, match=r"give redis\+cluster://host:port instead"):
             endpoint_of(client)
         client.close()
 
     @pytest.mark.slow
-    async def test_a_cancelled_call_never_answers_another(self, nodes: list[RedisServer]) -> None:
+    async def test_the_response_of_a_cancelled_call_is_not_used_for_another(self, nodes: list[RedisServer]) -> None:
         async with coroutines(f"redis+cluster://:secret@127.0.0.1:{nodes[0].port}") as runner:
             for number in range(150):
                 call = asyncio.ensure_future(runner.run(views.list_queues(f"cancelled-{number}")))

@@ -14,7 +14,7 @@ from tests.taskq_core.doctor.test_doctor import SAFE, examine, of, one, server
 pytestmark = pytest.mark.redis
 
 
-def test_replicas_without_a_guard_are_yellow_and_a_replica_is_red() -> None:
+def test_unsafe_replicas_are_a_warning_and_a_replica_as_broker_is_an_error() -> None:
     with server(tcp=True) as primary, server(replica_of=primary) as replica:
         primary.client.execute_command("WAIT", 1, 10_000)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         unguarded = one(examine(TaskQ(primary.unix_url)), "replication")
@@ -29,7 +29,7 @@ def test_replicas_without_a_guard_are_yellow_and_a_replica_is_red() -> None:
     assert (of_replica.level, "refuses writes" in of_replica.message) == (Level.RED, True)
 
 
-def test_every_primary_of_a_cluster_is_looked_at() -> None:
+def test_every_primary_of_a_cluster_is_checked() -> None:
     with start_cluster(options=SAFE) as nodes:
         nodes[1].command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}")
@@ -44,7 +44,7 @@ def test_every_primary_of_a_cluster_is_looked_at() -> None:
 
 
 def test_a_cluster_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys of all primaries are looked at, and repaired where they are."""
+    """Keys on all primaries are checked and repaired."""
     monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
     with start_cluster() as nodes:
         app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)

@@ -1,7 +1,7 @@
 """A replica takes over while durable tasks run steps, wait for signals and call sub-tasks.
 
 The surviving server shows what the failover kept: a step or sub-task whose result is stored there must not run again.
-What the replica had not received is lost, so an acknowledged signal that is not there has to be sent again.
+Data that the replica had not received is lost, so the test sends acknowledged signals again if they are missing.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Test followers of tasks with Sentinel and on a cluster: they see the end after a change of the primary."""
+"""Test `handle.events()` with Sentinel and on a cluster: it reports the end of a task after a failover."""
 
 import asyncio
 import time
@@ -21,23 +21,23 @@ PATIENCE_S = 60
 
 
 class Followers:
-    """Two who follow a task, one blocking and one not, and what they hear."""
+    """Two followers of a task, blocking and asyncio, and the events that they received."""
 
     def __init__(self, handle: TaskHandle[Any]) -> None:
         self._handle = handle
-        self.heard: list[list[Any]] = [[], []]
+        self.events: list[list[Any]] = [[], []]
         self.tasks = [asyncio.create_task(asyncio.to_thread(self._follow)), asyncio.create_task(self._afollow())]
 
     def _follow(self) -> None:
         for event in self._handle.events(timeout=60):
-            self.heard[0].append((event.state, event.progress and event.progress.done))
+            self.events[0].append((event.state, event.progress and event.progress.done))
 
     async def _afollow(self) -> None:
         async for event in self._handle.events(timeout=60):
-            self.heard[1].append((event.state, event.progress and event.progress.done))
+            self.events[1].append((event.state, event.progress and event.progress.done))
 
-    async def until_heard(self, *last: Any) -> None:
-        await until(lambda: all(each and each[-1] == last for each in self.heard), f"both hear {last}")
+    async def until_event(self, *last: Any) -> None:
+        await until(lambda: all(each and each[-1] == last for each in self.events), f"both get {last}")
 
 
 def act(taskq: TaskQ, operation: Any) -> Any:
@@ -58,22 +58,22 @@ def complete(taskq: TaskQ, queue: str, task_id: str, message: bytes) -> None:
     assert act(taskq, runs.settle(taskq.runtime.keys.queue(queue), [settlement], owner="w")) == "1"
 
 
-async def test_the_end_is_after_hooks_a_failover() -> None:
+async def test_the_end_is_reported_after_a_failover() -> None:
     with start_topology() as topology:
         await until(topology.is_whole, "the Sentinels know each other")
         taskq = TaskQ(topology.url, enqueue_timeout=PATIENCE_S)
         handle = await taskq.remote("t", retention=60).adelay()
         followers = Followers(handle)
-        await followers.until_heard(TaskState.PENDING, None)
+        await followers.until_event(TaskState.PENDING, None)
         task_id, message = await asyncio.to_thread(begin, taskq, "default")
-        await followers.until_heard(TaskState.ACTIVE, 1)
+        await followers.until_event(TaskState.ACTIVE, 1)
         await until(lambda: topology.replica.client.hget(f"asynq:{{default}}:t:{task_id}", "taskq_progress"), "a copy")
 
         await asyncio.to_thread(topology.kill_primary)
         await until(lambda: topology.is_named(topology.replica), "the replica takes over")
         await asyncio.to_thread(complete, taskq, "default", task_id, message)
 
-        await followers.until_heard(TaskState.COMPLETED, 1)
+        await followers.until_event(TaskState.COMPLETED, 1)
         await asyncio.gather(*followers.tasks)
         await taskq.aclose()
         await asyncio.to_thread(taskq.close)
@@ -86,11 +86,11 @@ async def test_tasks_on_every_node_of_a_cluster_are_followed() -> None:
         for queue in queues_on(nodes):
             handle = await taskq.remote("t", retention=60, queue=queue).adelay()
             followers = Followers(handle)
-            await followers.until_heard(TaskState.PENDING, None)
+            await followers.until_event(TaskState.PENDING, None)
             task_id, message = await asyncio.to_thread(begin, taskq, queue)
-            await followers.until_heard(TaskState.ACTIVE, 1)
+            await followers.until_event(TaskState.ACTIVE, 1)
             await asyncio.to_thread(complete, taskq, queue, task_id, message)
-            await followers.until_heard(TaskState.COMPLETED, 1)
+            await followers.until_event(TaskState.COMPLETED, 1)
             await asyncio.gather(*followers.tasks)
         await taskq.aclose()
         await asyncio.to_thread(taskq.close)

@@ -1,4 +1,4 @@
-"""Test a Redis that stops and comes back while a caller waits. Each test runs blocking and as a coroutine."""
+"""Test a Redis that stops and comes back while a caller waits. Each test runs with the blocking and the asyncio API."""
 
 import asyncio
 
@@ -17,44 +17,44 @@ def is_async(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "coroutine")
 
 
-async def test_it_goes_on_when_redis_comes_back(is_async: bool) -> None:
+async def test_waiting_continues_when_redis_comes_back(is_async: bool) -> None:
     with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
         taskq = TaskQ(server.url, enqueue_timeout=30)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
-        heard = await app.followed(handle)
+        listener = await app.followed(handle)
         message = (await asyncio.to_thread(app.dequeue))[handle.id]
-        await heard.until_told(ACTIVE, None)
+        await listener.until_told(ACTIVE, None)
 
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(0.2)
-        assert not heard.task.done()
+        assert not listener.task.done()
         await asyncio.to_thread(server.start)
         app.complete(handle.id, message)
 
-        assert (await heard.to_the_end())[-1] == (COMPLETED, None)
+        assert (await listener.to_the_end())[-1] == (COMPLETED, None)
         await taskq.aclose()
         await asyncio.to_thread(taskq.close)
 
 
-async def test_a_redis_that_stays_away_is_told_when_the_time_is_over(is_async: bool) -> None:
+async def test_an_unavailable_redis_raises_an_error_at_the_timeout(is_async: bool) -> None:
     with RedisServer() as server:
         taskq = TaskQ(server.url, enqueue_timeout=30)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
-        heard = await app.followed(handle, timeout=4)  # it has to listen before that is over
-        await heard.until_told(PENDING, None)
+        listener = await app.followed(handle, timeout=4)  # it must be connected before the timeout
+        await listener.until_told(PENDING, None)
 
         await asyncio.to_thread(server.kill)
 
         with pytest.raises(BrokerUnavailableError):
-            await heard.to_the_end()
-        assert [told(event) for event in heard.events] == [(PENDING, None)]
+            await listener.to_the_end()
+        assert [told(event) for event in listener.events] == [(PENDING, None)]
         await taskq.aclose()
         await asyncio.to_thread(taskq.close)
 
 
-async def test_redis_may_restart_while_somebody_waits(is_async: bool) -> None:
+async def test_redis_may_restart_while_a_caller_waits(is_async: bool) -> None:
     with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
         app = test_result.Application(TaskQ(server.url, enqueue_timeout=20), server, is_async=is_async)
         handle = await app.task.adelay()

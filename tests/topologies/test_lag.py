@@ -1,7 +1,7 @@
-"""A replica that lags takes over, and a primary that is cut off goes on: what that costs, and whom it spares.
+"""A lagging replica becomes primary, and a primary that is cut off continues: test which tasks are lost.
 
-The replica gets its copy through a relay, which throws bytes away or holds them. A replica that is only stopped would
-not lag: the data sent to it waits in its socket.
+The replica gets its data through a relay that drops or holds bytes. A frozen replica would not lag, because the data
+would wait in its socket.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ def wait_until(condition: Callable[[], Any], what: str, *, within: float = 60.0)
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.02)  # between two looks at another process
+        time.sleep(0.02)  # before the next check
 
 
 @contextmanager
 def start_pair(**options: str) -> Iterator[tuple[RedisServer, Relay, RedisServer]]:
-    """A primary, the relay to it, and a replica behind the relay that has its first copy."""
+    """Start a primary, a relay to it, and a replica that has its first copy through the relay."""
     with (
         RedisServer(tcp=True, options=options) as primary,
         Relay(("127.0.0.1", primary.port)) as relay,
@@ -60,7 +60,7 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[TaskQ]:
 async def outcomes(task: Any, ids: list[str]) -> list[str]:
     """Enqueue tasks together, and return the ids of the acknowledged tasks."""
     answers = await asyncio.gather(*[task.using(task_id=each).adelay() for each in ids], return_exceptions=True)
-    # The answer that replicas have not confirmed, which test_replicated.py awaits, may itself come too late.
+    # The response that replicas have not confirmed a task may be too late itself. test_replicated.py waits for it.
     assert {type(answer) for answer in answers} <= {TaskHandle, NotReplicatedError, EnqueueUnknownError}
     return [each for each, answer in zip(ids, answers, strict=True) if isinstance(answer, TaskHandle)]
 
@@ -87,12 +87,12 @@ async def test_a_lagging_replica_takes_over() -> None:
 
         assert len(on_primary) == 150
         assert len(before) == len(lost) == 50
-        assert unsafe == [], "each was told that it is not safe"
+        assert unsafe == [], "a task was acknowledged that the replica does not have"
         assert ids_in(replica) == set(before)
 
 
 async def test_a_primary_that_is_cut_off() -> None:
-    """It acknowledges what will be lost, but no longer than its replicas may lag, and never as replicated."""
+    """It acknowledges tasks that will be lost until `min-replicas-max-lag`, but never tasks with `replicated`."""
     with start_pair(**{"min-replicas-to-write": "1", "min-replicas-max-lag": str(LAG_S)}) as (primary, relay, replica):
         watched = cast("RedisServer", SimpleNamespace(port=relay.port, password=None))
         with RedisServer(sentinel_of=watched) as sentinel:
@@ -124,31 +124,31 @@ async def test_a_primary_that_is_cut_off() -> None:
 
 
 async def enqueue_until_refused(taskq: TaskQ) -> list[str]:
-    """Enqueue until the primary refuses, which it must; return what it acknowledged till then."""
+    """Enqueue until the primary refuses, and return the ids of the tasks that it acknowledged before."""
     acknowledged = []
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         task_id = f"exposed-{len(acknowledged)}"
         try:
-            with suppress(TaskIdConflictError):  # by an attempt that was not answered
+            with suppress(TaskIdConflictError):  # an attempt without a response stored it
                 await taskq.remote("t", task_id=task_id).adelay()
         except EnqueueError as error:
             if "NOREPLICAS" in str(error):
                 return acknowledged
-            continue  # not answered in time: asked again, with the same id
+            continue  # no response in time: repeat with the same id
         acknowledged.append(task_id)
         await asyncio.sleep(0.01)
-    raise AssertionError("it goes on for ever")
+    raise AssertionError("the primary did not refuse within 60 s")
 
 
 async def until_stored(taskq: TaskQ, task_id: str) -> None:
-    """Enqueue again and again until it succeeds."""
+    """Repeat an enqueue until it succeeds."""
     deadline = time.monotonic() + 60
     while True:
         try:
             await taskq.remote("t", task_id=task_id).adelay()
         except TaskIdConflictError:
-            return  # by an attempt that was not answered
+            return  # an attempt without a response stored it
         except EnqueueError:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What people are shown of a cluster: on the command line, and by the exporter."""
+"""Test what the command line and the exporter show for a cluster."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def test_list_on_a_cluster_shows_slot_and_nodes(
 
 
 async def test_a_task_is_found_by_its_id_on_a_cluster() -> None:
-    """Its queues are on several nodes, which no single request can ask."""
+    """The queues are on several nodes, so several requests are needed."""
     with start_cluster(3) as nodes:
         url, queues = f"redis+cluster://127.0.0.1:{nodes[0].port}", {f"q{number}": 1 for number in range(6)}
         app = TaskQ(url, queues=queues, enqueue_timeout=30)
@@ -50,7 +50,7 @@ async def test_a_task_is_found_by_its_id_on_a_cluster() -> None:
         await app.aclose()
 
 
-async def test_queues_on_all_nodes_of_a_cluster_are_told() -> None:
+async def test_the_exporter_reports_queues_on_all_nodes_of_a_cluster() -> None:
     with start_cluster(3) as nodes:
         app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)
         for number in range(6):

@@ -1,4 +1,4 @@
-"""A Redis that refuses for now: whole, as long as it lasts, and with nothing left to repair."""
+"""Test a Redis that temporarily refuses commands: a refused request has no effect, and later everything works again."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ from tests.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 REFUSED_S = 1.5
-"""Seconds a refusal lasts; long enough for a worker to have tried several times."""
+"""Duration of a refusal in seconds, long enough for several attempts of a worker."""
 
 
 @contextmanager
 def readonly(server: RedisServer) -> Iterator[None]:
-    """It is a replica, of a primary that is not there."""
+    """Make Redis a replica of a primary that does not exist."""
     server.command("REPLICAOF", "127.0.0.1", 1)
     yield
     server.command("REPLICAOF", "NO", "ONE")
@@ -35,7 +35,7 @@ def readonly(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def noreplicas(server: RedisServer) -> Iterator[None]:
-    """It wants more replicas than there are."""
+    """Make Redis require more replicas than exist."""
     server.client.config_set("min-replicas-to-write", 1)
     yield
     server.client.config_set("min-replicas-to-write", 0)
@@ -43,7 +43,7 @@ def noreplicas(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def misconf(server: RedisServer) -> Iterator[None]:
-    """Make Redis unable to write its snapshot: a folder has the name of the file."""
+    """Make Redis unable to write its snapshot: the path of the file is a folder."""
     blocked = server.folder / "dump.rdb"
     blocked.mkdir()
     server.client.config_set("save", "3600 1")
@@ -57,7 +57,7 @@ def misconf(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def busy(server: RedisServer) -> Iterator[None]:
-    """Somebody's script runs and runs."""
+    """Keep Redis busy with an endless script."""
     server.client.config_set("lua-time-limit", 50)
     endless = redis.Redis(unix_socket_path=str(server.socket_path))
     connection = endless.connection_pool.get_connection()
@@ -74,7 +74,7 @@ def busy(server: RedisServer) -> Iterator[None]:
 def loading(server: RedisServer) -> Iterator[None]:
     """Make Redis load its append-only file slowly: for twenty seconds, unless the test speeds it up."""
     server.client.mset({f"ballast-{number}": "x" * 100 for number in range(20_000)})
-    server.client.bgrewriteaof()  # a snapshot, between whose keys it answers
+    server.client.bgrewriteaof()  # the file begins with a snapshot; Redis responds between its keys
     wait_until(lambda: not server.client.info("persistence")["aof_rewrite_in_progress"], "the file is rewritten")
     server.stop()
     server.options |= {"key-load-delay": "1000", "loading-process-events-interval-bytes": "1024"}
@@ -86,7 +86,7 @@ def loading(server: RedisServer) -> Iterator[None]:
 
 
 def refusal_of(server: RedisServer) -> str:
-    """What it says to a request just now, "" if it answers. Asked without redis-py's own repeats."""
+    """Return the current error of a request, "" without an error. Without the retries of redis-py."""
     client = redis.Redis(unix_socket_path=str(server.socket_path), retry=Retry(NoBackoff(), 0))
     with closing(client):
         try:
@@ -100,7 +100,7 @@ def wait_until(condition: Callable[[], Any], what: str, *, within: float = 30.0)
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.01)  # between two looks at a server
+        time.sleep(0.01)  # before the next check
 
 
 REFUSALS = {
@@ -146,8 +146,8 @@ def requests(server: RedisServer) -> int:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_a_refusal_is_whole_and_passes(name: str) -> None:
-    """Enqueues say that nothing was stored, the worker waits, and all goes on by itself."""
+async def test_a_refused_request_changes_nothing_and_succeeds_later(name: str) -> None:
+    """Errors of enqueues say that nothing was stored. The worker waits and then continues by itself."""
     ran: list[int] = []
     with RedisServer(appendonly=True) as server:
         app = TaskQ(server.unix_url, enqueue_timeout=0.4, circuit_breaker=False)
@@ -167,7 +167,7 @@ async def test_a_refusal_is_whole_and_passes(name: str) -> None:
                     await asyncio.to_thread(enqueue_once, app)
                 assert not refused_once.value.may_have_happened
                 for number, send in enumerate(sends, start=100):
-                    # The last of several attempts at a server that is also slow may have got no answer.
+                    # The last of several attempts may have timed out, because the server is also slow.
                     with pytest.raises((EnqueueError, BulkEnqueueError)) as refused:
                         await send(number)
                     assert isinstance(refused.value.__cause__, BrokerUnavailableError)
@@ -182,8 +182,8 @@ async def test_a_refusal_is_whole_and_passes(name: str) -> None:
         assert [key for key in dump(server.client) if b":t:" in key] == []
 
 
-async def test_a_worker_that_is_refused_asks_ever_more_slowly() -> None:
-    """A count of requests, not of seconds: it does not ask in a loop."""
+async def test_a_refused_worker_sends_fewer_and_fewer_requests() -> None:
+    """The test counts requests, not seconds: the worker must not retry in a loop."""
     with RedisServer() as server:
         async with working(server, []):
             await asyncio.sleep(0.5)
@@ -192,4 +192,4 @@ async def test_a_worker_that_is_refused_asks_ever_more_slowly() -> None:
                 await asyncio.sleep(2)
                 asked = requests(server) - before
 
-    assert asked < 200, "some services, each with pauses that grow to seconds"
+    assert asked < 200, "too many requests: the pauses of each service must grow to seconds"

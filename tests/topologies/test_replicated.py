@@ -35,7 +35,7 @@ def primary() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def lag(primary: RedisServer) -> Iterator[Relay]:
-    """Between the primary and its replica: what it swallows the replica never gets, though it goes on answering."""
+    """A relay between the primary and its replica. If it drops data, the replica lags but stays connected."""
     with Relay(primary.socket_path) as relay:
         yield relay
 
@@ -47,18 +47,18 @@ def replica(lag: Relay) -> Iterator[RedisServer]:
 
 
 def wait_for_replicas(server: RedisServer, count: int) -> None:
-    """Wait until so many replicas have all that the server has."""
+    """Wait until `count` replicas are up to date."""
     deadline = time.monotonic() + 30
     while True:
         server.client.set("waited", "for")
         if server.client.wait(count, 500) >= count:
             return
-        assert time.monotonic() < deadline, "the replica does not come"
+        assert time.monotonic() < deadline, "the replica does not connect"
 
 
 @pytest.fixture
 def stored(primary: RedisServer, replica: RedisServer, lag: Relay) -> RedisServer:
-    """A primary with a replica that is up to date."""
+    """An empty primary with a replica that is up to date."""
     lag.forward()
     wait_for_replicas(primary, 1)
     primary.flushall()
@@ -86,7 +86,7 @@ class Application:
 
 @pytest.fixture
 def enqueue_timeout() -> float:
-    """How long an enqueue waits that is not confirmed; before that it has to be sent, which a busy machine delays."""
+    """Timeout of enqueues that are not confirmed. Long enough to send the request on a busy machine."""
     return 3
 
 
@@ -100,7 +100,7 @@ async def app(
 
 
 def calls_of(server: RedisServer, command: str) -> int:
-    """How often a command was called since the statistics were reset."""
+    """Return how often a command was called since the statistics were reset."""
     return int(server.client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
@@ -115,7 +115,7 @@ def unconfirmed(server: RedisServer) -> list[bytes]:
 class TestConfirmed:
     @pytest.fixture
     def enqueue_timeout(self) -> float:
-        """Nothing waits that long when all is well."""
+        """A long timeout, which is not reached without an error."""
         return 30
 
     async def test_the_replica_has_it_when_the_enqueue_returns(
@@ -126,7 +126,9 @@ class TestConfirmed:
         assert replica.client.exists(f"asynq:{{default}}:t:{handle.id}")
         assert unconfirmed(stored) == []
 
-    async def test_who_does_not_ask_does_not_wait(self, app: Application, stored: RedisServer, lag: Relay) -> None:
+    async def test_an_enqueue_without_replicated_does_not_wait(
+        self, app: Application, stored: RedisServer, lag: Relay
+    ) -> None:
         lag.swallow("replies")
 
         await app.send(app.taskq.remote("t").s())
@@ -150,9 +152,9 @@ class TestConfirmed:
         await asyncio.gather(*[task.adelay(n=number) for number in range(100)])
         await taskq.aclose()
 
-        assert calls_of(stored, "wait") == 4, "the calls that one tick is spread over"
+        assert calls_of(stored, "wait") == 4, "number of requests for the enqueues of one tick"
 
-    async def test_one_tick_keeps_those_apart_who_do_not_ask(
+    async def test_one_tick_separates_tasks_without_replicated(
         self, primary: RedisServer, stored: RedisServer, lag: Relay
     ) -> None:
         taskq = TaskQ(primary.url, enqueue_timeout=2)
@@ -180,10 +182,8 @@ class TestConfirmed:
         assert stored.client.zcard("asynq:{default}:scheduled") == 1
         assert stored.client.zcard("asynq:{default}:g:g") == 1
 
-    async def test_the_same_call_may_be_enqueued_again_once_it_has_ended(
-        self, app: Application, stored: RedisServer
-    ) -> None:
-        """A confirmed enqueue leaves nothing that a later one of the same id could be taken for."""
+    async def test_the_same_id_may_be_enqueued_again_after_its_end(self, app: Application, stored: RedisServer) -> None:
+        """A confirmed enqueue leaves no key that would make a later enqueue with the same id look like a repeat."""
         task = app.taskq.remote("t", replicated=True, task_id="daily")
         await app.send(task.s())
         with pytest.raises(TaskIdConflictError):
@@ -194,7 +194,7 @@ class TestConfirmed:
 
         assert task_ids(stored) == [b"daily"]
 
-    async def test_what_is_refused_is_not_waited_for(self, app: Application, stored: RedisServer, lag: Relay) -> None:
+    async def test_a_refused_enqueue_does_not_wait(self, app: Application, stored: RedisServer, lag: Relay) -> None:
         task = app.taskq.remote("t", unique_for=60)
         await app.send(task.using(task_id="a").s())
         lag.swallow("replies")
@@ -206,7 +206,7 @@ class TestConfirmed:
 
         assert calls_of(stored, "wait") == 0
 
-    def test_defaults_ask_for_every_task(self, primary: RedisServer, stored: RedisServer) -> None:
+    def test_the_default_replicated_applies_to_every_task(self, primary: RedisServer, stored: RedisServer) -> None:
         with closing(TaskQ(primary.url, defaults={"replicated": True}, enqueue_timeout=30)) as taskq:
             taskq.remote("t").delay()
             taskq.remote("t", replicated=False).delay()
@@ -214,7 +214,7 @@ class TestConfirmed:
         assert calls_of(stored, "wait") == 1
 
     def test_a_connection_that_is_lost_while_waiting(self, stored: RedisServer) -> None:
-        """Redis is asked again, and what it stored the first time is not stored twice."""
+        """The request is repeated, and the task is not stored twice."""
         with Relay(stored.socket_path) as relay, closing(TaskQ(relay.url, enqueue_timeout=30)) as taskq:
             taskq.remote("t").delay()
             relay.drop_reply_to(b"\r\nWAIT\r\n")
@@ -227,7 +227,7 @@ class TestConfirmed:
 
 
 def finish_all(server: RedisServer) -> None:
-    """Run what is pending, as a worker would: it is deleted then."""
+    """Run all pending tasks, as a worker would. They are deleted then."""
     with closing(TaskQ(server.url, enqueue_timeout=30)) as taskq:
         queue, run = taskq.runtime.keys.queue("default"), taskq.runtime.runner.run
         taken = run(runs.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
@@ -237,7 +237,7 @@ def finish_all(server: RedisServer) -> None:
 
 class TestNotConfirmed:
     async def test_a_lagging_replica(self, app: Application, stored: RedisServer, lag: Relay) -> None:
-        """It is connected and answers, but has not got what was written."""
+        """The replica is connected and responds, but does not have the write."""
         lag.swallow("replies")
 
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas confirmed in time; enqueue again") as caught:
@@ -249,7 +249,7 @@ class TestNotConfirmed:
         assert isinstance(error.__cause__, BrokerReplicationError)
         assert task_ids(stored) == [b"a"]
 
-    async def test_enqueued_again_it_is_confirmed(self, app: Application, stored: RedisServer, lag: Relay) -> None:
+    async def test_a_repeated_enqueue_is_confirmed(self, app: Application, stored: RedisServer, lag: Relay) -> None:
         call = app.taskq.remote("t", replicated=True, task_id="a", unique_for=60).s(n=1)
         lag.swallow("replies")
         for _ in range(2):
@@ -264,10 +264,10 @@ class TestNotConfirmed:
         assert task_ids(stored) == [b"a"]
         assert unconfirmed(stored) == []
 
-    async def test_enqueued_again_it_does_not_run_again(
+    async def test_a_repeated_enqueue_does_not_run_the_task_again(
         self, app: Application, stored: RedisServer, lag: Relay
     ) -> None:
-        """A worker may have run it meanwhile."""
+        """A worker may have run the task before the repeat."""
         call = app.taskq.remote("t", replicated=True, task_id="a").s(n=1)
         lag.swallow("replies")
         with pytest.raises(NotReplicatedError):
@@ -295,8 +295,8 @@ class TestNotConfirmed:
 
         assert unconfirmed(stored) == [b"taskq:{default}:unconfirmed:a"]
 
-    async def test_fewer_replicas_than_asked_for(self, app: Application, stored: RedisServer) -> None:
-        """How many are connected is asked in what is left of the time, which has to be more than a moment."""
+    async def test_fewer_replicas_than_requested(self, app: Application, stored: RedisServer) -> None:
+        """The number of connected replicas is read in the remaining time, so the timeout must not be too short."""
         patient = Application(TaskQ(stored.url, enqueue_timeout=3), is_async=app.is_async)
         with pytest.raises(NotReplicatedError, match="1 of 2 replicas confirmed in time; 1 is connected") as caught:
             await patient.send(patient.taskq.remote("t", replicated=2).s())
@@ -312,16 +312,16 @@ class TestNotConfirmed:
         await alone.taskq.aclose()
 
     async def test_in_bulk(self, app: Application, stored: RedisServer, lag: Relay) -> None:
-        """The first batch that is not confirmed ends it."""
+        """The first batch that is not confirmed ends the bulk enqueue."""
         task = app.taskq.remote("t", replicated=True)
         lag.swallow("replies")
 
         with pytest.raises(BulkEnqueueError, match="0 tasks were enqueued; the next 200 were, but are not confirmed"):
             await app.send_many([task.s(n=number) for number in range(450)])
 
-        assert len(task_ids(stored)) in (200, 400), "the next may be on its way"
+        assert len(task_ids(stored)) in (200, 400), "the next batch may have been sent"
 
-    def test_a_user_who_may_not_wait(self, stored: RedisServer) -> None:
+    def test_a_user_without_the_right_to_wait(self, stored: RedisServer) -> None:
         stored.command("ACL", "SETUSER", "few", "on", ">few", "~*", "&*", "+@all", "-wait")
         with (
             closing(TaskQ(f"redis://few:few@127.0.0.1:{stored.port}", enqueue_timeout=30)) as taskq,
@@ -337,7 +337,7 @@ def version(program: str) -> tuple[int, ...]:
 
 @pytest.fixture
 def knows_waitaof() -> Path:
-    """A server program that can confirm what is on disk."""
+    """A server program that has WAITAOF, which confirms writes on disk."""
     able = [each for each in redis_programs() if each.startswith("redis") and version(each) >= (7, 2)]
     if not able:
         pytest.skip("no redis-server of 7.2 or newer on this machine, which WAITAOF needs")
@@ -345,7 +345,7 @@ def knows_waitaof() -> Path:
 
 
 class TestOnDisk:
-    async def test_it_is_on_disk(self, app: Application, knows_waitaof: Path) -> None:
+    async def test_a_task_is_confirmed_on_disk(self, app: Application, knows_waitaof: Path) -> None:
         with RedisServer(appendonly=True, options={"appendfsync": "everysec"}, binary=knows_waitaof) as server:
             taskq = TaskQ(server.url, enqueue_timeout=10)
             on_disk = Application(taskq, is_async=app.is_async)

@@ -1,4 +1,4 @@
-"""A Redis with an append-only file is killed again and again; it comes back with all that it had acknowledged."""
+"""Kill a Redis with an append-only file several times. No acknowledged task may be lost."""
 
 from contextlib import closing
 
@@ -20,9 +20,9 @@ PROGRAMS = redis_programs()
     ("program", "kills"), [(program, 3 if number else KILLS) for number, program in enumerate(PROGRAMS)]
 )
 async def test_ten_kills_lose_nothing(program: str, kills: int) -> None:
-    """Producers and the worker go on by themselves, and what was acknowledged and written runs.
+    """Producers and the worker continue by themselves, and every acknowledged task runs.
 
-    Three kills of further programs.
+    Programs other than Redis are killed only three times.
     """
     recoveries = []
     options = {"appendfsync": "everysec"}
@@ -30,20 +30,20 @@ async def test_ten_kills_lose_nothing(program: str, kills: int) -> None:
         async with Traffic(server.url) as traffic:
             for _ in range(kills):
                 await traffic.until_flowing(20)
-                # With "everysec" it may acknowledge before it writes, while an fsync is under way on a busy disk.
+                # With "everysec" Redis may acknowledge before it writes, while an fsync runs on a busy disk.
                 server.command("CONFIG", "SET", "appendfsync", "always")
                 server.kill()
                 server.start()
                 recoveries.append(await traffic.until_flowing())
             await traffic.finish()
 
-    traffic.ledger.tell(f"kills of {program}", recoveries)
+    traffic.ledger.log(f"kills of {program}", recoveries)
     assert traffic.ledger.lost() == set()
-    assert traffic.ledger.repeated <= kills * 10, "at most the tasks that ran at each kill"
+    assert traffic.ledger.repeated <= kills * 10, "only tasks that ran at a kill may run again"
 
 
-async def test_connections_that_are_killed_and_scripts_that_are_forgotten_are_not_noticed() -> None:
-    """Nobody is told of an error, nothing is lost, and nothing runs twice."""
+async def test_killed_connections_and_flushed_scripts_cause_no_error() -> None:
+    """No enqueue raises an error, no task is lost, and no task runs twice."""
     with RedisServer(tcp=True) as server:
         async with Traffic(server.url, is_patient=True) as traffic:
             for _ in range(20):
@@ -53,14 +53,14 @@ async def test_connections_that_are_killed_and_scripts_that_are_forgotten_are_no
                 server.command("CLIENT", "KILL", "TYPE", "pubsub")
             await traffic.finish()
 
-    traffic.ledger.tell("connections killed", [])
+    traffic.ledger.log("connections killed", [])
     assert traffic.ledger.problems == {}
     assert traffic.ledger.lost() == set()
     assert traffic.ledger.repeated == 0
 
 
 async def test_a_redis_that_comes_back_empty() -> None:
-    """All that was in it is lost, which only Redis could prevent; what comes after it runs."""
+    """The tasks in it are lost, which only Redis could prevent. Later tasks run."""
     with RedisServer(tcp=True) as server:
         async with Traffic(server.url) as traffic:
             for _ in range(3):
@@ -72,13 +72,13 @@ async def test_a_redis_that_comes_back_empty() -> None:
             recovery = await traffic.until_flowing(100)
             await traffic.finish()
 
-    traffic.ledger.tell("back empty", [recovery])
+    traffic.ledger.log("back empty", [recovery])
     assert traffic.ledger.lost() <= before
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_file_that_has_lost_its_tail_holds_whole_tasks(program: str) -> None:
-    """As after a power loss: the last tasks are missing, each whole, in the order in which they came."""
+def test_a_truncated_append_only_file_contains_only_complete_tasks(program: str) -> None:
+    """As after a power loss: only the last tasks are missing, and no task is incomplete."""
     ids = [f"{number:03}" for number in range(200)]
     with (
         RedisServer(appendonly=True, options={"appendfsync": "always"}, binary=PROGRAMS[program]) as server,

@@ -1,4 +1,4 @@
-"""Users of Redis with few rights: each does its work and is refused all else, as docs/how-to/set-up-redis.md says."""
+"""Test the Redis users in docs/how-to/set-up-redis.md: each one can do its work, and is refused everything else."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -25,16 +25,16 @@ from tests.redis_server import RedisServer
 from tests.taskq_fastapi.api import populate
 from tests.topologies.test_access import (
     ANY,
-    asked_by,
-    begun_by_another,
     commands,
     denied,
+    do_nothing,
     in_scripts,
-    lambda_free,
-    reached,
+    reachable_code,
     run_scheduler,
-    stored_by_another,
+    start_workflow_as_admin,
+    store_as_admin,
     url_of,
+    used_by,
 )
 
 pytestmark = pytest.mark.redis
@@ -73,7 +73,7 @@ LOOKS: dict[str, Callable[[Inspector], Any]] = {
     "scheduler_entries": lambda i: i.scheduler_entries(),
     "scheduler_events": lambda i: i.scheduler_events("nightly"),
 }
-"""What an inspector tells, by its method."""
+"""Calls of the inspector's methods that read, by name."""
 ACTS: dict[str, Callable[[Inspector, str], Any]] = {
     "set_limit": lambda i, t: i.set_limit(Q, "known", rate="5/s"),
     "clear_limit": lambda i, t: i.clear_limit(Q, "known"),
@@ -100,7 +100,7 @@ ACTS: dict[str, Callable[[Inspector, str], Any]] = {
     "control_workers": lambda i, t: i.control_workers("quiet"),
     "signal_task": lambda i, t: i.signal_task(Q, t, "go", 1),
 }
-"""What an inspector does, by its method; `t` is the id of a scheduled task."""
+"""Calls of the inspector's methods that change something, by name; `t` is the id of a scheduled task."""
 ELSEWHERE = {
     "forget_step": "changes nothing without a stored step",
     "act_on": "as `run_all` and the others: it sends what they send",
@@ -115,7 +115,7 @@ ELSEWHERE = {
 }
 
 
-def test_every_method_of_the_inspector_looks_or_acts() -> None:
+def test_every_method_of_the_inspector_is_in_one_of_the_tables() -> None:
     public = {name for name in vars(Inspector) if not name.startswith("_")}
 
     assert public - set(ELSEWHERE) == set(LOOKS) | set(ACTS)
@@ -123,7 +123,7 @@ def test_every_method_of_the_inspector_looks_or_acts() -> None:
 
 
 def look_at_dashboard(inspector: Inspector, workflow: str) -> None:
-    """Read all that dashboards show."""
+    """Read everything that dashboards show."""
     dashboard, infos = Dashboard(inspector), inspector.queue_infos()
     counts = dashboard.workflow_counts([Q])
     step = dashboard.workflow(Q, workflow).graph.steps[0]
@@ -152,10 +152,10 @@ def look_at_dashboard(inspector: Inspector, workflow: str) -> None:
 
 
 def fill(server: RedisServer) -> tuple[str, str]:
-    """Store tasks of every kind and a workflow, and return ids of a scheduled task and of the workflow."""
+    """Store tasks of every kind and a workflow. Return the ids of a scheduled task and of the workflow."""
     server.flushall()
-    scheduled = stored_by_another(server)["scheduled"].id
-    workflow = begun_by_another(server)
+    scheduled = store_as_admin(server)["scheduled"].id
+    workflow = start_workflow_as_admin(server)
     with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
         populate(app, server)
         Inspector(app).add_schedule(PeriodicTask("@daily", app.remote("t"), id="added"))
@@ -163,7 +163,7 @@ def fill(server: RedisServer) -> tuple[str, str]:
 
 
 def look_at_all(app: TaskQ, workflow: str) -> None:
-    """Look with everything there is to look with."""
+    """Read with every tool that reads."""
     inspector = Inspector(app)
     for look in LOOKS.values():
         look(inspector)
@@ -173,10 +173,10 @@ def look_at_all(app: TaskQ, workflow: str) -> None:
     app.runtime.runner.run(read_stream(app.runtime.keys.queue("default"), "unknown"))
 
 
-def test_the_page_gives_who_looks_what_looking_asks_and_no_more(
+def test_the_page_gives_a_viewer_exactly_the_needed_rights(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What looking sends is noted, and each script that it sends is read to its end."""
+    """The test records the requests of all reads, and searches their scripts for commands."""
     _, workflow = fill(redis_server)
     sent: list[Operation[Any]] = []
     once = SyncRunner.run
@@ -191,8 +191,8 @@ def test_the_page_gives_who_looks_what_looking_asks_and_no_more(
 
     scripts = {operation.script.text for operation in sent if operation.script is not None}
     plain = {str(operation.args[0]) for operation in sent if operation.script is None}
-    needed = (in_scripts([reached(text) for text in scripts]) | plain | {"EVAL", "EVALSHA"}) - ANY
-    needed -= {"HSET"}  # of `look`: only for who waits for an end, and it is no matter there if it is refused
+    needed = (in_scripts([reachable_code(text) for text in scripts]) | plain | {"EVAL", "EVALSHA"}) - ANY
+    needed -= {"HSET"}  # `look` uses it for callers that wait for the end of a task, and works without it
     allowed = commands("viewer")
     assert sorted(needed - allowed) == []
     assert sorted(allowed - needed) == []
@@ -200,13 +200,13 @@ def test_the_page_gives_who_looks_what_looking_asks_and_no_more(
 
 
 @pytest.mark.parametrize("user", ["viewer", "exporter"])
-def test_no_command_of_those_who_look_writes(server: RedisServer, user: str) -> None:
-    for name in commands(user) - {"EVAL", "EVALSHA"}:  # a script may do what its user may
+def test_no_command_of_a_viewer_writes(server: RedisServer, user: str) -> None:
+    for name in commands(user) - {"EVAL", "EVALSHA"}:  # a script has the rights of its user
         (told,) = server.command("COMMAND", "INFO", name.lower()).values()
         assert "write" not in told["flags"], name
 
 
-def test_who_looks_sees_all_and_changes_nothing(server: RedisServer) -> None:
+def test_a_viewer_sees_everything_and_changes_nothing(server: RedisServer) -> None:
     scheduled, workflow = fill(server)
     stored = {key: server.client.dump(key) for key in server.client.scan_iter("*")}
     url = url_of(server, "viewer")
@@ -231,7 +231,7 @@ def test_who_looks_sees_all_and_changes_nothing(server: RedisServer) -> None:
 # --- the exporter -----------------------------------------------------------------------------------------------------
 
 
-async def test_an_exporter_needs_no_more_than_who_looks(server: RedisServer) -> None:
+async def test_an_exporter_needs_no_more_rights_than_a_viewer(server: RedisServer) -> None:
     app = TaskQ(url_of(server, "viewer"))
     await asyncio.to_thread(fill, server)
 
@@ -243,7 +243,7 @@ async def test_an_exporter_needs_no_more_than_who_looks(server: RedisServer) -> 
     assert denied(server) == set()
 
 
-async def test_an_exporter_counts_and_can_do_nothing_else(server: RedisServer) -> None:
+async def test_an_exporter_can_only_read_counts(server: RedisServer) -> None:
     await asyncio.to_thread(fill, server)
     stored = {key: server.client.dump(key) for key in server.client.scan_iter("*")}
     url = url_of(server, "exporter")
@@ -272,10 +272,10 @@ async def test_an_exporter_counts_and_can_do_nothing_else(server: RedisServer) -
     assert everything(server) == before
 
 
-def test_the_page_gives_an_exporter_what_it_asks_and_no_more() -> None:
-    texts = [reached(load(name).text) for name in ("count_tasks", "estimate_memory", "list_alive")]
+def test_the_page_gives_an_exporter_exactly_the_needed_rights() -> None:
+    texts = [reachable_code(load(name).text) for name in ("count_tasks", "estimate_memory", "list_alive")]
     needed = in_scripts(texts) | {"EVAL", "EVALSHA", "HGETALL", "MGET", "SMEMBERS"}
-    needed |= {"LRANGE"}  # which a script chooses as it goes
+    needed |= {"LRANGE"}  # a script chooses this command at run time
 
     assert commands("exporter") == needed
     assert needed < commands("viewer")
@@ -284,11 +284,11 @@ def test_the_page_gives_an_exporter_what_it_asks_and_no_more() -> None:
 # --- the scheduler ----------------------------------------------------------------------------------------------------
 
 
-def test_the_page_gives_a_scheduler_what_it_asks_and_no_more() -> None:
+def test_the_page_gives_a_scheduler_exactly_the_needed_rights() -> None:
     room = files("taskq_core") / "scheduler"
-    scripts, sent = asked_by([file for file in room.iterdir() if file.name.endswith(".py")])
+    scripts, sent = used_by([file for file in room.iterdir() if file.name.endswith(".py")])
 
-    needed = (in_scripts([reached(text) for text in texts_of(scripts)]) | sent) - ANY
+    needed = (in_scripts([reachable_code(text) for text in texts_of(scripts)]) | sent) - ANY
     allowed = commands("scheduler")
     assert sorted(needed - allowed) == []
     assert sorted(allowed - needed) == []
@@ -299,10 +299,10 @@ def texts_of(scripts: set[str]) -> list[str]:
     return [load(name).text for name in scripts]
 
 
-def test_a_scheduler_enqueues_and_does_nothing_else(server: RedisServer) -> None:
+def test_a_scheduler_can_only_enqueue(server: RedisServer) -> None:
     url = url_of(server, "scheduler")
     app = TaskQ(url)
-    app.periodic("@every 1s", id="e")(app.task(name="t")(lambda_free))
+    app.periodic("@every 1s", id="e")(app.task(name="t")(do_nothing))
     with closing(app):
         asyncio.run(run_scheduler(app, server))
         assert denied(server) == set()
@@ -321,8 +321,8 @@ def test_a_scheduler_enqueues_and_does_nothing_else(server: RedisServer) -> None
 # --- tenants ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_tenant_does_not_cross_to_another_queue(server: RedisServer) -> None:
-    """It enqueues to its own and sees its own; of the others it learns names alone."""
+def test_a_tenant_cannot_access_another_queue(server: RedisServer) -> None:
+    """A tenant can use and read its own queue, and only see the names of others."""
     with closing(TaskQ(server.unix_url, enqueue_timeout=60)) as admin:
         url = url_of(server, "operator", queues=["mail"])
         own = admin.remote("t", queue="mail").delay(n=1)
@@ -331,7 +331,9 @@ def test_a_tenant_does_not_cross_to_another_queue(server: RedisServer) -> None:
             inspector = Inspector(app)
             assert app.remote("t", queue="mail").delay().id
             assert inspector.task("mail", own.id).name == "t"
-            assert sorted(inspector.queues()) == ["bank", "mail"], "the exposure that the page tells of"
+            assert sorted(inspector.queues()) == ["bank", "mail"], (
+                "the names of other queues are visible, as the page says"
+            )
             before = everything(server)
             for look in (
                 lambda: inspector.task("bank", other.id),

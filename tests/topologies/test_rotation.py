@@ -1,4 +1,4 @@
-"""Passwords and certificates change under load, by the steps of docs/how-to/set-up-redis.md, and nothing is lost."""
+"""Change passwords and certificates under load, by the steps in docs/how-to/set-up-redis.md. No task may be lost."""
 
 import asyncio
 import os
@@ -27,25 +27,25 @@ pytestmark = pytest.mark.redis
 PAGE = (Path(__file__).parents[2] / "docs/how-to/set-up-redis.md").read_text(encoding="utf-8")
 
 
-def said(step: str) -> list[str]:
-    """The words of the command that a step of the page names."""
+def command_of(step: str) -> list[str]:
+    """Return the words of the command in a step of the page."""
     found = re.search(rf"^\d\. {step}[^`]*`([^`]*)`", PAGE, re.MULTILINE)
     assert found is not None, step
     return found[1].split()
 
 
 def write(path: Path, text: str | bytes) -> None:
-    """Replace a file in one step, as the page says."""
+    """Replace a file atomically, as the page says."""
     new = path.with_suffix(".new")
     new.write_bytes(text.encode() if isinstance(text, str) else text)
     os.replace(new, path)
 
 
 class Load:
-    """A worker, a thread and a coroutine that enqueue, on queue applications of their own.
+    """A worker, and a thread and a coroutine that enqueue, each with a separate queue application.
 
     Args:
-        url: Where Redis is.
+        url: URL of Redis, as in the settings.
     """
 
     def __init__(self, url: Any) -> None:
@@ -78,7 +78,7 @@ class Load:
                     self.acknowledged.append(f"t{number}")
                 except Exception as error:
                     self._failed(f"t{number}", error)
-                time.sleep(0.002)  # load, not a flood
+                time.sleep(0.002)  # limits the load
 
     async def _aproduce(self) -> None:
         app = TaskQ(self._url, enqueue_timeout=60)
@@ -90,7 +90,7 @@ class Load:
                 self.acknowledged.append(f"c{number}")
             except Exception as error:
                 self._failed(f"c{number}", error)
-            await asyncio.sleep(0.002)  # load, not a flood
+            await asyncio.sleep(0.002)  # limits the load
         await app.aclose()
 
     def _failed(self, number: str, error: Exception) -> None:
@@ -99,7 +99,7 @@ class Load:
         self.failures.append(error)
 
     async def go_on(self, more: int = 40) -> None:
-        """Wait until so many more were enqueued by each, and so many have run."""
+        """Wait until each producer has enqueued this number of further tasks, and as many have run."""
         wanted = [len(self.ran) + more, *(self._count(kind) + more for kind in "tc")]
         await until(lambda: len(self.ran) >= wanted[0])
         await until(lambda: self._count("t") >= wanted[1] and self._count("c") >= wanted[2])
@@ -125,13 +125,13 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 def check(load: Load) -> None:
-    """Nothing was refused, nothing was lost, and nothing ran twice."""
+    """Check that no enqueue failed, no task was lost and no task ran twice."""
     assert load.failures == []
     assert sorted(load.ran) == sorted(load.acknowledged)
 
 
 def files_of(authority: trustme.CA, folder: Path, name: str) -> TlsFiles:
-    """A new certificate and its key in one file."""
+    """Write a new certificate and its key into one file."""
     issued = authority.issue_cert("localhost")
     path = folder / f"{name}.pem"
     issued.private_key_and_cert_chain_pem.write_to_path(path)
@@ -151,20 +151,20 @@ async def test_password_and_certificate_change_under_load(tmp_path: Path) -> Non
         async with Load(url) as load:
             await load.go_on()
 
-            server.command(*said("Add the new password:"))
+            server.command(*command_of("Add the new password:"))
             write(password, "new\n")
-            server.command(*said("Make every client reconnect:"))
+            server.command(*command_of("Make every client reconnect:"))
             await load.go_on()
-            server.command(*said("Remove the old password:"))
-            server.command(*said("Make every client reconnect:"))
+            server.command(*command_of("Remove the old password:"))
+            server.command(*command_of("Make every client reconnect:"))
             await load.go_on()
 
             write(trusted, first.cert_pem.bytes() + second.cert_pem.bytes())
             server.renew_certificate(new)
-            server.command(*said("Make every client reconnect:"))
+            server.command(*command_of("Make every client reconnect:"))
             await load.go_on()
             write(trusted, second.cert_pem.bytes())
-            server.command(*said("Make every client reconnect:"))
+            server.command(*command_of("Make every client reconnect:"))
             await load.go_on()
         check(load)
 
@@ -179,12 +179,12 @@ async def test_password_and_certificate_change_under_load(tmp_path: Path) -> Non
 
 
 async def test_the_password_of_requirepass_changes_under_load(tmp_path: Path) -> None:
-    """Its user is called `default`, and takes several passwords as any other does."""
+    """`requirepass` is a password of the user `default`, which can have several passwords like any other user."""
     password = tmp_path / "password"
     write(password, "old\n")
 
     def of_default(step: str) -> list[str]:
-        return ["default" if word == "app" else word for word in said(step)]
+        return ["default" if word == "app" else word for word in command_of(step)]
 
     with RedisServer(tcp=True, password="old") as server:
         url = f"redis://127.0.0.1:{server.port}/0?password_file={password}"
@@ -204,8 +204,8 @@ async def test_the_password_of_requirepass_changes_under_load(tmp_path: Path) ->
             late.runtime.runner.run(views.ping())
 
 
-async def test_a_requirepass_that_is_set_at_once_loses_nothing(tmp_path: Path) -> None:
-    """Connections that stand go on; producers without the new one are refused, and workers wait for it."""
+async def test_an_immediate_change_of_requirepass_loses_no_task(tmp_path: Path) -> None:
+    """Open connections stay open. Producers without the new password are refused, and workers wait for it."""
     password = tmp_path / "password"
     write(password, "old\n")
     with RedisServer(tcp=True, password="old") as server:
@@ -234,7 +234,7 @@ async def test_passwords_of_redis_and_of_sentinels_change_under_load(tmp_path: P
         RedisServer(tcp=True, password="old", replica_of=primary) as replica,
         RedisServer(sentinel_of=primary) as sentinel,
     ):
-        sentinel.wait_for_primary(60)  # none is to take over where the machine stands still for a moment
+        sentinel.wait_for_primary(60)  # no failover if the machine stalls for a moment
         sentinel.command("ACL", "SETUSER", "app", "reset", "on", ">old", "-@all", "+sentinel|get-master-addr-by-name")
         url = (
             f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}?password_file={redis_password}"
@@ -242,9 +242,9 @@ async def test_passwords_of_redis_and_of_sentinels_change_under_load(tmp_path: P
         )
 
         def everywhere(step: str) -> None:
-            sentinel.command(*said(step))
+            sentinel.command(*command_of(step))
             for server in (primary, replica):
-                server.command(*("default" if word == "app" else word for word in said(step)))
+                server.command(*("default" if word == "app" else word for word in command_of(step)))
 
         def link_of_replica() -> bool:
             return bool(replica.client.info("replication")["master_link_status"] == "up")
@@ -252,9 +252,9 @@ async def test_passwords_of_redis_and_of_sentinels_change_under_load(tmp_path: P
         async with Load(url) as load:
             await load.go_on()
             everywhere("Add the new password:")
-            sentinel.command(*said("Give each Sentinel the new password:"))
+            sentinel.command(*command_of("Give each Sentinel the new password:"))
             for server in (primary, replica):
-                server.command(*said("Give each replica the new password,"))
+                server.command(*command_of("Give each replica the new password,"))
             for file in (redis_password, sentinel_password):
                 write(file, "new\n")
             everywhere("Make every client reconnect:")
@@ -264,13 +264,15 @@ async def test_passwords_of_redis_and_of_sentinels_change_under_load(tmp_path: P
             await load.go_on()
             primary.command("CLIENT", "KILL", "TYPE", "replica")
             await until(link_of_replica)
-            sentinel.command("SENTINEL", "RESET", RedisServer.MASTER_NAME)  # it logs in anew, and asks who replicates
+            sentinel.command(
+                "SENTINEL", "RESET", RedisServer.MASTER_NAME
+            )  # the Sentinel logs in again and lists the replicas
             await until(lambda: len(sentinel.command("SENTINEL", "REPLICAS", RedisServer.MASTER_NAME)) == 1)
             await load.go_on()
         check(load)
 
 
-async def test_a_function_that_names_the_password_is_asked_for_every_connection() -> None:
+async def test_a_password_function_is_called_for_every_connection() -> None:
     class Provider(CredentialProvider):
         password = "old"
 
@@ -290,8 +292,8 @@ async def test_a_function_that_names_the_password_is_asked_for_every_connection(
         check(load)
 
 
-async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> None:
-    """The file is gone for a while, then holds what Redis does not take yet: the worker goes on once it is right."""
+async def test_a_worker_waits_for_a_password_that_is_late(tmp_path: Path) -> None:
+    """The file is missing for a while, then has a password that is not valid yet. The worker continues once it is."""
     password = tmp_path / "password"
     write(password, "old")
     with RedisServer(tcp=True) as server:
@@ -340,7 +342,7 @@ async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> N
         (b"\xff", "is not UTF-8 text"),
     ],
 )
-async def test_a_file_without_a_password_is_told_and_its_content_is_not(
+async def test_an_error_about_a_password_file_does_not_show_its_content(
     redis_server: RedisServer, tmp_path: Path, content: bytes | None, problem: str
 ) -> None:
     password = tmp_path / "password"

@@ -1,4 +1,4 @@
-"""Sentinels let a replica take over under load, planned or after a kill of the primary: nothing confirmed is lost."""
+"""Failovers with Sentinel under load, planned or after a kill of the primary. No confirmed task may be lost."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from tests.topologies.traffic import Traffic
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 PROGRAMS = list({program.partition("-")[0]: program for program in reversed(redis_programs())}.values())[::-1]
-"""One program of each kind: Redis, and Valkey where there is one."""
+"""One program of each kind: Redis, and Valkey if installed."""
 SENTINELS = 3
 NAME = RedisServer.MASTER_NAME
 
@@ -46,7 +46,7 @@ class Topology:
         return all(int(port) == server.port for _, port in asked)
 
     def kill_primary(self) -> None:
-        """Kill it, and have that noticed soon. Sentinels as quick before would take any pause of the machine for it."""
+        """Kill the primary, and shorten the timeout of the Sentinels. Before, a stall would have caused a failover."""
         self.primary.kill()
         for sentinel in self.sentinels:
             sentinel.wait_for_primary(0.5)
@@ -61,7 +61,7 @@ class Topology:
 
 
 def is_up_to_date(replica: RedisServer) -> bool:
-    """Whether it has a connection to its primary and got its first copy."""
+    """Whether a server is connected to its primary and has its first copy."""
     with suppress(redis.RedisError):
         return bool(replica.client.info("replication").get("master_link_status") == "up")
     return False
@@ -76,19 +76,19 @@ def start_topology(program: str = PROGRAMS[0]) -> Iterator[Topology]:
         deadline = time.monotonic() + 30
         while not is_up_to_date(replica):
             assert time.monotonic() < deadline
-            time.sleep(0.02)  # between two looks at a replica that joins
+            time.sleep(0.02)  # the replica is joining
         sentinels = [
             stack.enter_context(RedisServer(sentinel_of=primary, quorum=2, binary=binary)) for _ in range(SENTINELS)
         ]
         for sentinel in sentinels:
             sentinel.wait_for_primary(60)
-            with suppress(redis.ResponseError):  # before Redis 7 they look around more slowly
+            with suppress(redis.ResponseError):  # before Redis 7, this interval is fixed and longer
                 sentinel.command("SENTINEL", "DEBUG", "info-period", 500, "publish-period", 500)
         yield Topology(primary, replica, sentinels)
 
 
 async def test_a_planned_failover() -> None:
-    """The primary goes on for a moment and takes what is lost when it becomes a replica; no confirmed task is in it."""
+    """The old primary loses its last writes when it becomes a replica. None of them is confirmed."""
     with start_topology() as topology:
         async with Traffic(topology.url, replicated=True) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
@@ -100,13 +100,13 @@ async def test_a_planned_failover() -> None:
             recovery = await traffic.until_flowing(50) + time.monotonic() - started
             await traffic.finish()
 
-    traffic.ledger.tell("planned failover", [recovery])
+    traffic.ledger.log("planned failover", [recovery])
     assert traffic.ledger.lost() == set()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_a_primary_that_is_killed(program: str) -> None:
-    """Its replica takes over; tasks are confirmed again once there is another replica."""
+    """The replica becomes primary. Tasks are confirmed again once it has a replica."""
     with start_topology(program) as topology:
         async with Traffic(topology.url, replicated=True) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
@@ -120,12 +120,12 @@ async def test_a_primary_that_is_killed(program: str) -> None:
             recovery = time.monotonic() - started
             await traffic.finish()
 
-    traffic.ledger.tell(f"primary killed, {program}", [recovery])
+    traffic.ledger.log(f"primary killed, {program}", [recovery])
     assert traffic.ledger.lost() == set()
 
 
-async def test_without_confirmation_the_traffic_goes_on_at_once() -> None:
-    """Who does not ask for replicas needs none: only what the killed primary had not copied may be lost."""
+async def test_without_confirmation_producers_continue_immediately() -> None:
+    """Without `replicated` no replica is needed. Only tasks that the killed primary had not replicated may be lost."""
     with start_topology() as topology:
         async with Traffic(topology.url) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
@@ -134,5 +134,5 @@ async def test_without_confirmation_the_traffic_goes_on_at_once() -> None:
             recovery = await traffic.until_flowing(50)
             await traffic.finish()
 
-    traffic.ledger.tell("primary killed, nothing confirmed", [recovery])
-    assert len(traffic.ledger.lost()) <= 10, "a tail that was on its way"
+    traffic.ledger.log("primary killed, nothing confirmed", [recovery])
+    assert len(traffic.ledger.lost()) <= 10, "more tasks were lost than the last ones before the kill"

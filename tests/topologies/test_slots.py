@@ -1,4 +1,4 @@
-"""A cluster whose slots move and whose nodes fail: where requests go, and that none is done by halves."""
+"""Test requests to a cluster with moving slots and failing nodes: they reach the right node, and none is half done."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ def nodes() -> Iterator[list[RedisServer]]:
 
 @pytest.fixture
 def empty(nodes: list[RedisServer]) -> Iterator[list[RedisServer]]:
-    """The nodes without data; a slot that a test left open is closed."""
+    """The nodes. After the test, the moving slot is closed and all data is deleted."""
     yield nodes
     for node in nodes:
         node.command("CLUSTER", "SETSLOT", SLOT, "STABLE")
@@ -57,7 +57,7 @@ def blocking(nodes: list[RedisServer]) -> Iterator[SyncRunner]:
 
 
 class Either:
-    """Both runners, asked in the same way."""
+    """A blocking or asyncio runner behind the same interface."""
 
     def __init__(self, runner: SyncRunner | AsyncRunner) -> None:
         self._runner = runner
@@ -79,22 +79,22 @@ async def runner(
 
 
 def ends_of(nodes: list[RedisServer]) -> tuple[RedisServer, RedisServer]:
-    """The primary that serves the queue, and another."""
+    """Return the primary of the queue, and another primary."""
     source = owner_of(nodes, SLOT)
     return source, next(node for node in nodes if node is not source)
 
 
 def wait_for_refusals(server: RedisServer, count: int) -> None:
-    """Wait until the server has refused so many scripts since it started."""
+    """Wait until the server has refused this number of scripts."""
     deadline = time.monotonic() + 30
     while server.client.info("commandstats").get("cmdstat_evalsha", {"rejected_calls": 0})["rejected_calls"] < count:
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks
+        time.sleep(0.01)  # before the next check
 
 
 @pytest.mark.redis
 class TestMovingSlot:
-    async def test_a_slot_that_has_moved_is_followed(self, nodes: list[RedisServer], runner: Either) -> None:
+    async def test_requests_follow_a_moved_slot(self, nodes: list[RedisServer], runner: Either) -> None:
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
         source, target = ends_of(nodes)
 
@@ -104,10 +104,10 @@ class TestMovingSlot:
         assert [task_id for task_id, _ in taken.tasks] == ["a"]
         assert target.client.exists(QUEUE.task("a"))
 
-    async def test_a_script_is_refused_whole_while_its_slot_moves(
+    async def test_a_script_is_refused_without_an_effect_while_its_slot_moves(
         self, nodes: list[RedisServer], runner: Either
     ) -> None:
-        """On either side, whichever of its keys are where; then it goes on as if nothing had been."""
+        """Both nodes refuse it, wherever its keys are. After the move it works."""
         lane = ReceiptSlot("t")
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"{n}", b"m") for n in range(20)], lane))
         await runner.run(runs.dequeue(QUEUE, owner="w", call=1, limit=10, lease_s=30))
@@ -134,10 +134,10 @@ class TestMovingSlot:
         assert (counts.sizes[TaskState.PENDING], counts.sizes[TaskState.ACTIVE]) == (10, 10)
         assert await runner.run(runs.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w")) == "1"
 
-    async def test_it_is_refused_also_where_all_the_keys_it_declares_are_there(
+    async def test_a_script_is_refused_also_if_all_its_declared_keys_are_on_the_node(
         self, nodes: list[RedisServer], runner: Either
     ) -> None:
-        """The task is a key that it does not declare: Redis would end the script when it comes to that."""
+        """The script does not declare the key of the task, and Redis would abort it at the access to this key."""
         lane = ReceiptSlot("t")
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=60_000)], lane))
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("c", b"m")], lane))
@@ -153,7 +153,7 @@ class TestMovingSlot:
         move_slot(SLOT, source, target, nodes)
         assert await runner.run(again) == "1"
 
-    async def test_a_command_of_one_key_is_sent_on(self, nodes: list[RedisServer], runner: Either) -> None:
+    async def test_a_command_with_one_key_is_redirected(self, nodes: list[RedisServer], runner: Either) -> None:
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
@@ -162,7 +162,7 @@ class TestMovingSlot:
         assert await runner.run(actions.resume(QUEUE)) is False
         assert await runner.run(services.wait_for_wake([QUEUE.wake], timeout_s=1)) == QUEUE.wake
 
-    async def test_a_caller_with_patience_sees_nothing_of_it(self, nodes: list[RedisServer], runner: Either) -> None:
+    async def test_a_caller_with_a_long_timeout_gets_no_error(self, nodes: list[RedisServer], runner: Either) -> None:
         for node in nodes:
             node.client.config_resetstat()
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
@@ -177,8 +177,10 @@ class TestMovingSlot:
 
 @pytest.mark.redis
 class TestRouting:
-    async def test_one_exchange_with_all_nodes(self, nodes: list[RedisServer], empty: list[RedisServer]) -> None:
-        """Answers come in the order of the questions, whoever gives them."""
+    async def test_one_exchange_sends_requests_to_all_nodes(
+        self, nodes: list[RedisServer], empty: list[RedisServer]
+    ) -> None:
+        """Responses are in the order of the requests, whichever nodes send them."""
         runner = AsyncRunner(endpoint_of(nodes), timeout_s=30)
         lane = runner.new_pipeline()
         queues = [Keys().queue(f"q{number}") for number in range(12)]
@@ -205,7 +207,7 @@ class TestRouting:
 class TestPatience:
     @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
     @pytest.mark.parametrize("kind", [SyncRunner, AsyncRunner])
-    async def test_frozen_nodes_cost_no_more_than_the_patience(self, kind: Any, is_warm: bool) -> None:
+    async def test_a_call_to_a_frozen_node_ends_at_its_timeout(self, kind: Any, is_warm: bool) -> None:
         with start_cluster(nodes=1) as nodes:
             source = kind(endpoint_of(nodes), timeout_s=30)
             runner = Either(source)
@@ -218,7 +220,7 @@ class TestPatience:
             took = time.monotonic() - started
             nodes[0].resume()
 
-            assert took < 15, "below the 30 s of an unbounded wait"
+            assert took < 15, "the call took as long as the timeout of the runner"
             assert (await runner.run(views.count_tasks(QUEUE), patience_s=30)).processed == 0
             if kind is SyncRunner:
                 source.close()

@@ -1,7 +1,7 @@
-"""Traffic through a Redis that fails: producers of both kinds and a worker, with a ledger outside Redis.
+"""Traffic for tests of failures: a blocking and an asyncio producer and a worker, with a ledger outside Redis.
 
-A producer gives each task an id of its own and enqueues it, under the same id again where it was not told that it is
-stored, as an application would that must not lose it. What was acknowledged must run; how often is counted.
+A producer gives each task a unique id. If an enqueue fails, it repeats it with the same id, as an application does that
+must not lose a task. Every acknowledged task must run. The ledger counts the runs of each task.
 
 Figures are logged: `python -m pytest tests/topologies -o log_cli=true -o log_cli_level=INFO`.
 """
@@ -32,56 +32,56 @@ SHRUNK: dict[str, Any] = {
     "leader_lease": 1,
     "safety_net": 1,
 }
-"""Times of the worker; a task that was lost is back after a few seconds instead of a minute."""
+"""Short intervals of the worker, so that a lost task runs again after a few seconds instead of a minute."""
 PAUSE_S = 0.003
-"""Seconds a producer rests after each enqueue."""
+"""Pause of a producer after each enqueue, in seconds."""
 PATIENCE_S = 60.0
-"""Seconds after which something is taken to never happen."""
+"""Timeout of all waits, in seconds."""
 
 
 class Ledger:
-    """What producers were told and what has run, by task id."""
+    """The acknowledged tasks and the runs of each task, by task id."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.acknowledged: dict[str, str] = {}  # id to the producer that was told
+        self.acknowledged: dict[str, str] = {}  # id to the kind of producer
         self.executed: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
 
     def lost(self) -> set[str]:
-        """Ids that were acknowledged and have not run."""
+        """Return the ids that were acknowledged and have not run."""
         with self.lock:
             return set(self.acknowledged) - set(self.executed)
 
     @property
     def repeated(self) -> int:
-        """Runs beyond the first of each task."""
+        """The number of runs after the first run of each task."""
         with self.lock:
             return sum(count - 1 for count in self.executed.values())
 
-    def tell(self, what: str, recoveries: Sequence[float]) -> None:
+    def log(self, what: str, recoveries: Sequence[float]) -> None:
         """Log the figures of a test."""
         times = ", ".join(f"{each:.2f}" for each in recoveries)
         logger.info(
-            "%s: %d acknowledged, %d lost, %d run again; producers were told %s; recovery s: %s",
+            "%s: %d acknowledged, %d lost, %d repeated runs; errors of producers: %s; seconds of recoveries: %s",
             *(what, len(self.acknowledged), len(self.lost()), self.repeated, dict(self.problems), times),
         )
 
     def mark(self) -> tuple[Counter[str], int]:
-        """How many each producer was told are stored, and how many tasks have run."""
+        """Return the number of acknowledged tasks of each producer, and the number of tasks that have run."""
         with self.lock:
             return Counter(self.acknowledged.values()), len(self.executed)
 
 
 class Traffic:
-    """Two producers and a worker, on one URL; an asynchronous context manager.
+    """Two producers and a worker, which run while the context is open.
 
     Args:
-        url: Where Redis is.
+        url: URL of Redis.
         queues: Queues that are used in turn.
-        producer_urls: Where the producers enqueue, the blocking one and the other; None: at `url`.
-        insists: Producers go on with an id until they are told that it is stored; otherwise they take the next.
-        is_patient: Nothing is to fail, so producers and leases have a minute.
+        producer_urls: URLs for the blocking and the asyncio producer; None for `url`.
+        repeats: Whether producers repeat a failed enqueue until it is acknowledged. Otherwise they use the next id.
+        is_patient: Use timeouts and leases of a minute, for tests in which no enqueue may fail.
         **options: Options of the tasks.
     """
 
@@ -91,13 +91,13 @@ class Traffic:
         *,
         queues: Sequence[str] = ("default",),
         producer_urls: tuple[str, str] | None = None,
-        insists: bool = True,
+        repeats: bool = True,
         is_patient: bool = False,
         **options: Any,
     ) -> None:
         self.ledger = Ledger()
         self.queues = tuple(queues)
-        self._insists = insists
+        self._repeats = repeats
         self._options = options
         self._worker_app = TaskQ(url, queues=list(queues))
         first, second = producer_urls or (url, url)
@@ -130,18 +130,18 @@ class Traffic:
                 await app.aclose()
 
     async def until_flowing(self, tasks: int = 5) -> float:
-        """Wait until each producer was told of so many new tasks and as many have run; return the seconds that took."""
+        """Wait until each producer has enqueued `tasks` tasks and as many have run. Return the seconds this took."""
         started = time.monotonic()
         before, ran = self.ledger.mark()
         while True:
             now, running = self.ledger.mark()
             if all(now[each] >= before[each] + tasks for each in ("blocking", "asyncio")) and running >= ran + tasks:
                 return time.monotonic() - started
-            self._check(started, f"the traffic does not go on: {self.ledger.problems.most_common(3)}")
+            self._check(started, f"the traffic does not continue: {self.ledger.problems.most_common(3)}")
             await asyncio.sleep(0.005)
 
     async def finish(self) -> None:
-        """Stop the producers and wait until all that was acknowledged has run; what is lost stays lost."""
+        """Stop the producers, and wait until all acknowledged tasks have run or all queues are idle."""
         await self._stop_producers()
         started = time.monotonic()
         while self.ledger.lost() and not await self._is_at_rest():
@@ -149,7 +149,7 @@ class Traffic:
             await asyncio.sleep(0.05)
 
     async def _is_at_rest(self) -> bool:
-        """True once no task waits or runs in any queue, twice in a row: nothing is left that could still come."""
+        """Return whether two checks in a row find no waiting and no running task in any queue."""
         for _ in range(2):
             for name in self.queues:
                 counts = await self._counts(name)
@@ -183,14 +183,16 @@ class Traffic:
             yield task_id, task.using(task_id=task_id, queue=queue).s()
             number += 1
 
-    def _note(self, task_id: str, kind: str, error: EnqueueError | None) -> bool:
-        """Note what became of an enqueue. True if the next is to be tried."""
+    def _record(self, task_id: str, kind: str, error: EnqueueError | None) -> bool:
+        """Record the result of an enqueue. Return whether the producer goes on to the next task."""
         with self.ledger.lock:
-            if error is None or isinstance(error, TaskIdConflictError):  # the id is only ours: it is stored
+            if error is None or isinstance(
+                error, TaskIdConflictError
+            ):  # only this producer uses the id, so the task is stored
                 self.ledger.acknowledged[task_id] = kind
                 return True
             self.ledger.problems[type(error).__name__] += 1
-            return not self._insists
+            return not self._repeats
 
     def _produce(self) -> None:
         for task_id, call in self._calls(self._apps[0], "blocking"):
@@ -201,7 +203,7 @@ class Traffic:
                     self._apps[0].client.enqueue(call)
                 except EnqueueError as caught:
                     error = caught
-                is_done = self._note(task_id, "blocking", error)
+                is_done = self._record(task_id, "blocking", error)
                 time.sleep(PAUSE_S if error is None else 0.05)
 
     async def _aproduce(self) -> None:
@@ -213,5 +215,5 @@ class Traffic:
                     await self._apps[1].async_client.enqueue(call)
                 except EnqueueError as caught:
                     error = caught
-                is_done = self._note(task_id, "asyncio", error)
+                is_done = self._record(task_id, "asyncio", error)
                 await asyncio.sleep(PAUSE_S if error is None else 0.05)

@@ -1,4 +1,4 @@
-"""Fixtures of tests/taskq_core/broker."""
+"""Use the fixtures of tests/taskq_core/broker."""
 
 from tests.taskq_core.broker.conftest import uses_long_connect_timeout
 from tests.taskq_core.broker.test_embedded import folder, program

@@ -1,4 +1,4 @@
-"""The life of the embedded redis-server, with real servers, real processes and real SIGKILLs."""
+"""Test the start, sharing and end of the embedded redis-server with real processes and real SIGKILLs."""
 
 import os
 import random
@@ -77,9 +77,9 @@ share.close()
 
 
 def opened_by(pid: int) -> Iterator[str]:
-    """Yield the open files of a process: names of files, and numbers of sockets."""
+    """Yield the open files of a process, as file names and socket numbers."""
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(OSError):  # it has just been closed: a server reads a file now and then
+        with suppress(OSError):  # it has just been closed; servers open files for a moment
             yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
 
 
@@ -115,7 +115,7 @@ class User:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def tell(self, line: str) -> str:
+    def send(self, line: str) -> str:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         return self.read()
@@ -153,7 +153,7 @@ def test_data_is_kept_in_an_append_only_file_and_nothing_is_evicted(folder: Path
 
 
 def test_there_is_no_tcp_port(folder: Path) -> None:
-    """None of the server's sockets is in the kernel's tables of TCP sockets."""
+    """The kernel's tables of TCP sockets contain no socket of the server."""
     with open_embedded(folder):
         found = opened_by(the_server_of(folder))
         own = {name[8:-1] for name in found if name.startswith("socket:")}
@@ -180,7 +180,7 @@ def test_only_this_user_can_read_anything(folder: Path) -> None:
 
 
 def test_git_keeps_a_new_folder_out_of_a_project(folder: Path) -> None:
-    """So task arguments do not get into the project's history. An existing folder is not changed."""
+    """This keeps task arguments out of the project's history. An existing folder is not changed."""
     with open_embedded(folder):
         pass
     wait_until_gone(folder)
@@ -202,8 +202,8 @@ def test_data_is_there_when_the_folder_is_opened_again(folder: Path) -> None:
         assert connection.get("key") == "value"
 
 
-def test_opening_while_the_server_is_being_stopped_gives_a_live_server(folder: Path) -> None:
-    """Whatever moment of the stop an opener meets, its server answers and has all data."""
+def test_opening_while_the_server_stops_gives_a_running_server(folder: Path) -> None:
+    """A process that opens the folder at any moment of the stop gets a server that responds and has all data."""
     for number in range(8):
         with open_embedded(folder) as share, client(share) as connection:
             connection.rpush("list", number)
@@ -244,43 +244,43 @@ def test_a_long_folder_path_gets_a_short_socket_path(folder: Path, monkeypatch: 
     wait_until_gone(deep)
 
 
-def test_many_open_files_and_odd_folder_names_do_no_harm(folder: Path) -> None:
+def test_many_open_files_and_unusual_folder_names_work(folder: Path) -> None:
     """Descriptors above 1023 are fine, and so are spaces, quotes and letters outside ASCII."""
-    odd = folder / """a "b' ü"""
+    unusual = folder / """a "b' ü"""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
-        with open_embedded(odd) as share, client(share) as connection:
+        with open_embedded(unusual) as share, client(share) as connection:
             assert connection.ping()
     finally:
         for descriptor in opened:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    wait_until_gone(odd)
+    wait_until_gone(unusual)
 
 
 # --- Several processes ---
 
 
-def test_processes_share_one_server_and_the_last_one_out_stops_it(folder: Path, start_user: Callable[[], User]) -> None:
+def test_processes_share_one_server_and_the_last_one_stops_it(folder: Path, start_user: Callable[[], User]) -> None:
     first, second = start_user(), start_user()
     assert first.is_open()
     assert second.is_open()
     pid = the_server_of(folder)
 
-    assert first.tell("SET key 1") == "+OK"
-    assert first.tell("close") == "closed"
-    assert second.tell("GET key") == "1"
+    assert first.send("SET key 1") == "+OK"
+    assert first.send("close") == "closed"
+    assert second.send("GET key") == "1"
     assert servers_of(folder) == [pid]
-    assert second.tell("close") == "closed"
+    assert second.send("close") == "closed"
     wait_until_gone(folder)
 
 
-def test_a_killed_user_gives_its_share_back(folder: Path, start_user: Callable[[], User]) -> None:
+def test_a_killed_user_no_longer_keeps_the_server_running(folder: Path, start_user: Callable[[], User]) -> None:
     user = start_user()
     assert user.is_open()
-    assert user.tell("SET key 1") == "+OK"
+    assert user.send("SET key 1") == "+OK"
 
     user.end(signal.SIGKILL)
 
@@ -289,18 +289,18 @@ def test_a_killed_user_gives_its_share_back(folder: Path, start_user: Callable[[
         assert connection.get("key") == "1"
 
 
-def test_a_forked_child_keeps_the_share_of_its_parent(folder: Path, start_user: Callable[[], User]) -> None:
+def test_a_forked_child_keeps_the_server_running(folder: Path, start_user: Callable[[], User]) -> None:
     """The server lives until the child has ended too, although the parent closed and was killed."""
     user = start_user()
     assert user.is_open()
-    child = int(user.tell("fork"))
+    child = int(user.send("fork"))
     pid = the_server_of(folder)
     other = start_user()
     assert other.is_open()
 
     os.kill(user.process.pid, signal.SIGKILL)
     user.process.wait()
-    assert other.tell("close") == "closed"
+    assert other.send("close") == "closed"
     with open_embedded(folder) as share, client(share) as connection:
         assert connection.info("server")["process_id"] == pid
 
@@ -308,7 +308,7 @@ def test_a_forked_child_keeps_the_share_of_its_parent(folder: Path, start_user: 
     wait_until_gone(folder)
 
 
-def test_a_killed_guardian_takes_its_server_along(folder: Path) -> None:
+def test_the_server_of_a_killed_guardian_ends(folder: Path) -> None:
     """The kernel ends the server without another opener. The server shuts down cleanly."""
     with open_embedded(folder):
         kill_guardian(folder)
@@ -319,7 +319,7 @@ def test_a_killed_guardian_takes_its_server_along(folder: Path) -> None:
     assert "ready to exit, bye bye" in log.read_text()
 
 
-def test_after_a_killed_guardian_the_next_opener_starts_anew(folder: Path) -> None:
+def test_after_a_killed_guardian_the_next_opener_starts_a_new_server(folder: Path) -> None:
     """Data is kept, and earlier openers reach the new server at the same socket."""
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
@@ -333,10 +333,10 @@ def test_after_a_killed_guardian_the_next_opener_starts_anew(folder: Path) -> No
                 assert old.get("key") == new.get("key") == "value"
 
 
-def test_a_new_server_waits_until_the_one_of_a_killed_guardian_is_gone(
+def test_a_new_server_waits_until_the_server_of_a_killed_guardian_has_ended(
     folder: Path, start_user: Callable[[], User]
 ) -> None:
-    """A server that is slow to die keeps the next one from starting."""
+    """The next server does not start before a slow server has ended."""
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
         pid = the_server_of(folder)
@@ -351,7 +351,7 @@ def test_a_new_server_waits_until_the_one_of_a_killed_guardian_is_gone(
 
         assert user.read() == "open"
         assert the_server_of(folder) != pid
-        assert user.tell("GET key") == "value"
+        assert user.send("GET key") == "value"
 
 
 def test_a_killed_server_is_started_again(folder: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_killed_server_is_started_again(folder: Path) -> None:
         assert guardians_of(folder) == [guardian]
 
 
-def test_a_guardian_told_to_end_stops_its_server_first(folder: Path) -> None:
+def test_a_guardian_that_gets_sigterm_stops_its_server_first(folder: Path) -> None:
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
         os.kill(the_guardian_of(folder), signal.SIGTERM)
@@ -380,8 +380,8 @@ def test_a_guardian_told_to_end_stops_its_server_first(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(folder: Path) -> None:
-    """Users are killed at random moments, while opening too, and now and then the guardian."""
+def test_random_kills_never_cause_two_servers_a_leftover_server_or_a_lost_write(folder: Path) -> None:
+    """The test kills users at random moments, also while they open the folder, and sometimes the guardian."""
     seed = 20_260_101
     print(f"seed {seed}")
     dice = random.Random(seed)
@@ -405,10 +405,10 @@ def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(fold
     survivors_failed = []
     guardians_killed = users_killed = 0
     guardian_is_due = False
-    deadline = time.monotonic() + 120  # a storm that ends takes a few seconds, on a busy machine a minute
+    deadline = time.monotonic() + 120  # it usually takes a few seconds, on a busy machine a minute
     try:
         while waiting or running:
-            assert time.monotonic() < deadline, "the storm does not end"
+            assert time.monotonic() < deadline, "the processes did not end within 120 s"
             if waiting and len(running) < 6:
                 writer = waiting.pop()
                 with writer.output.open("wb") as output:
@@ -421,7 +421,7 @@ def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(fold
                 running.append(writer)
                 guardian_is_due = guardian_is_due or len(waiting) in guardian_killed_at
             if guardian_is_due:
-                for pid in guardians_of(folder):  # none yet: it is killed once there is one
+                for pid in guardians_of(folder):  # if there is none yet, kill it later
                     os.kill(pid, signal.SIGKILL)
                     guardians_killed += 1
                     guardian_is_due = False
@@ -436,7 +436,7 @@ def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(fold
                     survivors_failed.append(writer.name)
                 writer.process.wait()
                 running.remove(writer)
-            time.sleep(0.002)  # leaves the processor to the storm
+            time.sleep(0.002)  # leaves the processor to the other processes
     finally:
         for writer in running:
             writer.process.kill()

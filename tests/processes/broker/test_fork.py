@@ -13,8 +13,8 @@ from tests.taskq_core.broker.test_sync import runner_of
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 class TestFork:
-    def test_parent_and_child_have_connections_of_their_own(self, redis_server: RedisServer) -> None:
-        """Idle connections are not shared, and the child's end does not close the parent's."""
+    def test_parent_and_child_have_separate_connections(self, redis_server: RedisServer) -> None:
+        """Idle connections are not shared, and the end of the child does not close those of the parent."""
         runner = runner_of(redis_server.unix_url)
         assert runner.run(views.ping())
         before = {client["id"] for client in redis_server.client.client_list()}
@@ -39,7 +39,9 @@ class TestFork:
         assert os.waitpid(child, 0)[1] == 0
 
         assert runner.run(views.ping())
-        assert before <= {client["id"] for client in redis_server.client.client_list()}, "the parent's own still stand"
+        assert before <= {client["id"] for client in redis_server.client.client_list()}, (
+            "the connections of the parent were closed"
+        )
         for each in (ours, theirs):
             each.close()
         runner.close()

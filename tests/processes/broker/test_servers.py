@@ -1,4 +1,4 @@
-"""Test servers that are frozen, killed and restarted: the cost for a call, and the result of the next call."""
+"""Test servers that are frozen, killed and restarted: the duration of a call, and the result of the next call."""
 
 import asyncio
 import time
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.redis
 
 class TestBlocking:
     @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
-    def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
-        """Frozen over TCP: connecting succeeds and the greeting is not answered."""
+    def test_the_call_ends_in_time_and_the_next_gets_its_own_response(self, is_warm: bool) -> None:
+        """A frozen server accepts TCP connections, but does not respond to the handshake."""
         with RedisServer(tcp=True) as server:
             runner = blocking_of(server.url, timeout_s=30)
             if is_warm:
@@ -35,7 +35,7 @@ class TestBlocking:
             assert runner.run(views.list_queues("other"), patience_s=30) == []
             runner.close()
 
-    def test_a_long_message_is_not_pushed_for_ever(self) -> None:
+    def test_sending_a_long_message_ends_at_the_timeout(self) -> None:
         with RedisServer(tcp=True) as server:
             runner = blocking_of(server.url)
             runner.run(views.ping())
@@ -66,7 +66,7 @@ class TestBlocking:
 
 class TestAsyncio:
     @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
-    async def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
+    async def test_the_call_ends_in_time_and_the_next_gets_its_own_response(self, is_warm: bool) -> None:
         with RedisServer(tcp=True) as server:
             runner = runner_of(server.url, timeout_s=30)
             if is_warm:

@@ -1,4 +1,4 @@
-"""Fixtures of tests/taskq_core/cli."""
+"""Use the fixtures of tests/taskq_core/cli."""
 
 from tests.taskq_core.cli.conftest import app, shop
 

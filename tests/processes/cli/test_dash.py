@@ -14,13 +14,13 @@ from taskq_core import TaskQ
 from tests.redis_server import RedisServer
 
 
-def test_nothing_of_it_is_loaded_by_other_commands() -> None:
+def test_other_commands_do_not_import_the_terminal_dashboard() -> None:
     code = "import sys, taskq_core.cli.command; sys.exit('textual' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_it_draws_on_a_real_terminal_and_leaves_it_as_it_was(redis_server: RedisServer) -> None:
+def test_it_draws_on_a_real_terminal_and_restores_it(redis_server: RedisServer) -> None:
     """Run the dashboard in a separate process: check its output, the quit key, and its exit status."""
     with contextlib.closing(TaskQ(redis_server.unix_url, enqueue_timeout=30)) as taskq:
         taskq.client.enqueue(taskq.remote("mail:send", queue="mail-of-the-shop").s())
@@ -39,7 +39,7 @@ def test_it_draws_on_a_real_terminal_and_leaves_it_as_it_was(redis_server: Redis
     os.close(slave)
     try:
         drawn = _read_until(master, b"mail-of-the-shop")
-        assert b"\x1b[?1049h" in drawn, "it draws on a screen of its own"
+        assert b"\x1b[?1049h" in drawn, "the dashboard does not use the alternate screen"
         os.write(master, b"q")
         rest = _read_until(master, b"\x1b[?1049l")
         assert b"Traceback" not in drawn + rest

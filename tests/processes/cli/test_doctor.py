@@ -16,14 +16,14 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A server that a doctor finds nothing red on."""
+    """A server for which the doctor reports no errors."""
     with RedisServer(appendonly=True) as server:
         yield server
 
 
 @pytest.fixture
 def damaged(app: TaskQ, redis_server: RedisServer) -> str:
-    """A task that is in no list and a lock whose task is gone; returns the task's id."""
+    """Create a task that is in no list, and a lock without a task. Return the id of the task."""
     handle = app.remote("shop:ship").delay()
     redis_server.client.delete(PENDING)
     redis_server.client.set(LOCK, "ghost", ex=600)
@@ -52,12 +52,12 @@ def test_a_person_confirms_or_declines(redis_server: RedisServer, damaged: str, 
         text=True,
     ) as process:
         os.write(terminal, f"{answer}\n".encode())
-        told, asked = process.communicate(timeout=60)
+        output, asked = process.communicate(timeout=60)
     os.close(terminal)
     os.close(stdin)
 
     assert "repair 2 problems? [y/N]:" in asked
     assert process.returncode == (0 if is_wanted else 1)
-    assert "to be repaired: 2" in told
+    assert "to be repaired: 2" in output
     assert is_repaired(redis_server, damaged) is is_wanted
     assert is_damaged(redis_server) is not is_wanted

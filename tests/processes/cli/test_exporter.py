@@ -16,9 +16,7 @@ pytestmark = pytest.mark.redis
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_told_to_stop(
-    app: TaskQ, redis_server: RedisServer, stop: signal.Signals
-) -> None:
+def test_the_command_serves_until_it_is_stopped(app: TaskQ, redis_server: RedisServer, stop: signal.Signals) -> None:
     for queue in ("default", "low"):
         app.remote("plain", queue=queue).delay()
     words = ("exporter", "--port", "0", "--max-queues", "1", "--timeout", "30", "--url", redis_server.unix_url)

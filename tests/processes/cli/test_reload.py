@@ -1,4 +1,4 @@
-"""`taskq worker --reload`: what counts as a change, and how the worker starts anew, as processes."""
+"""Test `taskq worker --reload` as a process: which changes it detects, and how the worker restarts."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.redis_server import RedisServer
 
 
 def write(path: Path, text: str = "", *, when: float | None = None) -> None:
-    """Put a file in the place of another one at once, as editors do, changed in the second given."""
+    """Replace a file atomically, as editors do, with the given second as time of modification."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.write_text(text)
@@ -65,8 +65,8 @@ def worker(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.redis
 @pytest.mark.slow
-def test_a_worker_starts_anew_after_running_tasks_have_finished(tmp_path: Path, redis_server: RedisServer) -> None:
-    """A change of code cuts no task off; a mistake, here a module that is missing, waits for its repair."""
+def test_a_worker_restarts_after_running_tasks_have_finished(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A change of code interrupts no task. After an error, here a missing module, the worker waits for a change."""
     module, flag = tmp_path / "shop.py", tmp_path / "flag"
     text = TASKS.format(url=redis_server.unix_url, name="first")
     write(module, text, when=1)
@@ -79,9 +79,9 @@ def test_a_worker_starts_anew_after_running_tasks_have_finished(tmp_path: Path, 
 
         write(module, f"import later\n{text.replace('first', 'second')}", when=2)
         flag.touch()
-        said = read_until(process, "The worker ended with status 1. It starts again when code changes.")
-        assert f"task completed: name=shop:first id={handle.id} attempt=1/" in said
-        assert "later" in said
+        output = read_until(process, "The worker ended with status 1. It starts again when code changes.")
+        assert f"task completed: name=shop:first id={handle.id} attempt=1/" in output
+        assert "later" in output
         write(tmp_path / "later.py")
         assert "shop:second" in read_until(process, "ready\n")
 

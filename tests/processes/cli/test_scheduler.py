@@ -22,7 +22,7 @@ def tick() -> None: ...
 """
 
 
-def test_the_scheduler_enqueues_until_it_is_told_to_stop(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_the_scheduler_enqueues_until_it_is_stopped(tmp_path: Path, redis_server: RedisServer) -> None:
     (tmp_path / "clock_app.py").write_text(CLOCK.format(url=redis_server.unix_url))
     with subprocess.Popen(
         (sys.executable, "-m", "taskq_core", "scheduler", "clock_app:taskq", "-v", "2"),
@@ -32,17 +32,17 @@ def test_the_scheduler_enqueues_until_it_is_told_to_stop(tmp_path: Path, redis_s
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = []
+        output = []
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if line.startswith("enqueued"):
                 break
         process.send_signal(signal.SIGTERM)
         status = process.wait(30)
 
     assert status == 0
-    assert f"broker       unix://{redis_server.socket_path}" in "".join(said)
-    assert "entries      1" in "".join(said)
+    assert f"broker       unix://{redis_server.socket_path}" in "".join(output)
+    assert "entries      1" in "".join(output)
 
 
 HANGING = """
@@ -74,7 +74,7 @@ def tick() -> None: ...
 
 
 @pytest.mark.parametrize("command", [("scheduler",), ("worker",)], ids=["scheduler", "worker"])
-def test_hooks_and_providers_that_hang_do_not_hold_up_the_end(
+def test_hanging_hooks_and_providers_do_not_delay_the_exit(
     tmp_path: Path, redis_server: RedisServer, command: tuple[str, ...]
 ) -> None:
     (tmp_path / "clock_hangs.py").write_text(HANGING.format(url=redis_server.unix_url))
@@ -87,10 +87,10 @@ def test_hooks_and_providers_that_hang_do_not_hold_up_the_end(
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line  # several threads write there, so a message may begin in the middle of a line
-            if "the provider hangs" in said and "a hook hangs" in said:
+            output += line  # several threads write to it, so a message may begin in the middle of a line
+            if "the provider hangs" in output and "a hook hangs" in output:
                 break
         process.send_signal(signal.SIGTERM)
         try:

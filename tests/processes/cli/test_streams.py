@@ -1,4 +1,4 @@
-"""The command as a process: pipes, terminals, passwords, and streams that are closed or full."""
+"""Test the command as a process: pipes, terminals, passwords, and closed or full streams."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from tests.redis_server import RedisServer
 
 
 def test_the_module_is_the_command() -> None:
-    told = subprocess.run(
+    done = subprocess.run(
         (sys.executable, "-m", "taskq_core", "version", "--json"), capture_output=True, text=True, check=True
     )
 
-    assert json.loads(told.stdout).keys() == {"version"}
+    assert json.loads(done.stdout).keys() == {"version"}
 
 
 def process(*words: str, url: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def process(*words: str, url: str, **options: Any) -> subprocess.CompletedProces
 
 
 @pytest.mark.redis
-def test_a_pipe_that_is_closed_is_no_traceback(redis_server: RedisServer) -> None:
+def test_a_closed_pipe_causes_no_traceback(redis_server: RedisServer) -> None:
     redis_server.client.sadd("asynq:queues", *[f"queue-{number:05}-{'x' * 50}" for number in range(5000)])
     with subprocess.Popen(
         (sys.executable, "-m", "taskq_core", "queue", "list", "--url", redis_server.unix_url),
@@ -54,7 +54,7 @@ def test_a_pipe_that_is_closed_is_no_traceback(redis_server: RedisServer) -> Non
 @pytest.mark.redis
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
 @pytest.mark.parametrize("words", [("queue", "list"), ("stats", "--json"), ("--help",)])
-def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple[str, ...]) -> None:
+def test_a_full_disk_is_reported_in_one_line(redis_server: RedisServer, words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             (sys.executable, "-m", "taskq_core", *words, "--url", redis_server.unix_url),
@@ -70,7 +70,7 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
 @pytest.mark.redis
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
 @pytest.mark.parametrize(
-    ("command", "status", "told"),
+    ("command", "status", "error"),
     [
         ("queue pause here >&-", 0, ""),
         (
@@ -86,7 +86,7 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
         ("queue list --url 127.0.0.1:1 2>&-", 1, ""),
     ],
 )
-def test_streams_may_be_closed(redis_server: RedisServer, command: str, status: int, told: str) -> None:
+def test_streams_may_be_closed(redis_server: RedisServer, command: str, status: int, error: str) -> None:
     redis_server.client.sadd("asynq:queues", "here")
     done = subprocess.run(
         ("sh", "-c", f'"$PYTHON" -m taskq_core {command}'),
@@ -97,7 +97,7 @@ def test_streams_may_be_closed(redis_server: RedisServer, command: str, status: 
     )
 
     assert done.returncode == status
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(error)
     assert "Traceback" not in done.stderr
 
 
@@ -106,13 +106,13 @@ def test_without_a_terminal_there_are_no_colours_and_nothing_is_cut(redis_server
     name = "a-queue-with-a-name-that-is-wider-than-any-terminal-" + "x" * 150
     redis_server.client.sadd("asynq:queues", name)
 
-    told = process("queue", "list", url=redis_server.unix_url)
+    done = process("queue", "list", url=redis_server.unix_url)
 
-    assert told.stdout.splitlines() == ["QUEUE", name]
+    assert done.stdout.splitlines() == ["QUEUE", name]
 
 
 @pytest.mark.redis
-def test_characters_that_cannot_be_shown_are_spelled_out(
+def test_characters_that_cannot_be_shown_are_escaped(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
@@ -127,7 +127,7 @@ def test_characters_that_cannot_be_shown_are_spelled_out(
 
 
 def in_terminal(*words: str, url: str, answer: tuple[str, str] = ("", ""), **environment: str) -> tuple[int, str]:
-    """Run the command on a pseudo-terminal, answer a question once, and return its status and what was shown."""
+    """Run the command on a pseudo-terminal, answer a prompt once, and return its status and output."""
     main_end, terminal = pty.openpty()
     started = subprocess.Popen(
         (sys.executable, "-m", "taskq_core", *words),
@@ -148,7 +148,7 @@ def in_terminal(*words: str, url: str, answer: tuple[str, str] = ("", ""), **env
             question = b""
         try:
             part = os.read(main_end, 65_536)
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             break
         if not part:
             break
@@ -160,7 +160,7 @@ def in_terminal(*words: str, url: str, answer: tuple[str, str] = ("", ""), **env
 @pytest.mark.redis
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 class TestOnATerminal:
-    """Colours, questions and passwords."""
+    """Test colors, confirmations and passwords."""
 
     def test_states_have_colours(self, redis_server: RedisServer) -> None:
         redis_server.client.sadd("asynq:queues", "default")
@@ -174,7 +174,7 @@ class TestOnATerminal:
         assert "\x1b[33m" not in plain
 
     @pytest.mark.parametrize(("answer", "status", "is_left"), [("y\n", 0, False), ("n\n", 1, True)])
-    def test_what_cannot_be_undone_is_asked_first(
+    def test_an_irreversible_action_needs_a_confirmation(
         self, redis_server: RedisServer, answer: str, status: int, is_left: bool
     ) -> None:
         redis_server.client.sadd("asynq:queues", "default")
@@ -185,8 +185,8 @@ class TestOnATerminal:
         assert "Remove queue default? [y/N]" in shown
         assert redis_server.client.sismember("asynq:queues", "default") == is_left
 
-    def test_a_question_may_be_left_without_an_answer(self, redis_server: RedisServer) -> None:
-        """By Ctrl-D here; Ctrl-C, which a process may miss that is just about to read, goes the same way."""
+    def test_a_confirmation_may_be_aborted(self, redis_server: RedisServer) -> None:
+        """The test uses Ctrl-D. Ctrl-C has the same effect, but a process that is about to read may miss it."""
         redis_server.client.sadd("asynq:queues", "default")
 
         status, shown = in_terminal("queue", "rm", "default", url=redis_server.unix_url, answer=("[y/N]: ", "\x04"))
@@ -195,7 +195,7 @@ class TestOnATerminal:
         assert "\r\ntaskq: stopped; the remaining items were not changed\r\n" in shown
         assert redis_server.client.sismember("asynq:queues", "default")
 
-    def test_completion_asks_for_no_password(self) -> None:
+    def test_completion_does_not_prompt_for_a_password(self) -> None:
         """The prompt would appear in the middle of the typed command."""
         _, shown = in_terminal(
             url="redis://127.0.0.1:1/0",
@@ -207,7 +207,7 @@ class TestOnATerminal:
 
         assert shown.strip() == ""
 
-    def test_the_password_is_asked_for_and_not_shown(self) -> None:
+    def test_the_password_prompt_does_not_show_the_password(self) -> None:
         with RedisServer(password="geheim") as server:
             server.client.sadd("asynq:queues", "default")
             url = server.unix_url.replace(":geheim@", "")
@@ -220,7 +220,7 @@ class TestOnATerminal:
 
 
 @pytest.mark.redis
-def test_the_password_is_read_from_a_pipe_and_told_nowhere() -> None:
+def test_the_password_is_read_from_a_pipe_and_shown_nowhere() -> None:
     with RedisServer(password="geheim") as server:
         url = server.unix_url.replace(":geheim@", "")
         right = process("queue", "list", "--ask-password", url=url, input="geheim\n")

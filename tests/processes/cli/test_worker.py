@@ -1,4 +1,4 @@
-"""`taskq worker` as a process: where its log goes, and what it loads."""
+"""Test `taskq worker` as a process: its log, its restart after hanging functions, and its imports."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
     ("verbosity", "levels"),
     [("0", {"ERROR"}), ("1", {"ERROR", "WARNING", "INFO"}), ("3", {"ERROR", "WARNING", "INFO", "DEBUG"})],
 )
-def test_the_log_goes_to_standard_error_from_the_level_asked_for(
+def test_the_log_goes_to_standard_error_with_the_requested_level(
     shop: str, redis_server: RedisServer, verbosity: str, levels: set[str]
 ) -> None:
     """One task is archived, one retried, and one logs a detail itself."""
@@ -44,8 +44,8 @@ def test_the_log_goes_to_standard_error_from_the_level_asked_for(
 
 
 @pytest.mark.redis
-def test_a_process_whose_functions_do_not_end_replaces_itself(shop: str, redis_server: RedisServer) -> None:
-    """Under the same pid, so that whatever started it sees one process; the threads are gone then."""
+def test_a_process_with_hanging_functions_replaces_itself(shop: str, redis_server: RedisServer) -> None:
+    """The pid stays the same, so the process manager sees one process. The hanging threads have ended then."""
     (Path.cwd() / f"{shop}.py").write_text(
         f"""
 import time
@@ -82,7 +82,7 @@ def hang():
 
 
 def test_a_worker_loads_nothing_that_only_tools_need() -> None:
-    """Modules that it does not import cost no start time or memory. A separate process has loaded nothing else."""
+    """Modules that it does not import need no start time and no memory."""
     program = """
 import sys
 import click

@@ -1,4 +1,4 @@
-"""Processes that fork after the application was used, as a web server with workers does."""
+"""Test processes that fork after the application was used, as web servers with workers do."""
 
 import asyncio
 import multiprocessing
@@ -33,7 +33,7 @@ def app(redis_server: RedisServer) -> Iterator[TaskQ]:
 
 
 def enqueue_and_look(app: TaskQ, whose: str, count: int = EACH) -> None:
-    """Enqueue tasks and read each back: a reply that was another's would name another task."""
+    """Enqueue tasks and read each back, to detect responses that belong to another process."""
     task = app.remote("work", retention=600)
     for number in range(count):
         handle = task.delay(whose=whose, number=number)
@@ -42,7 +42,7 @@ def enqueue_and_look(app: TaskQ, whose: str, count: int = EACH) -> None:
 
 
 async def enqueue_and_look_async(app: TaskQ, whose: str) -> None:
-    """As `enqueue_and_look`, from coroutines."""
+    """Do the same as `enqueue_and_look` in coroutines."""
     task = app.remote("work", retention=600)
 
     async def one(number: int) -> None:
@@ -55,7 +55,7 @@ async def enqueue_and_look_async(app: TaskQ, whose: str) -> None:
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Run something in a child that ends with 0 if it went well; return its process id."""
+    """Run a function in a child, which exits with 0 if the function succeeds. Return the id of the process."""
     child = os.fork()
     if child:
         return child
@@ -74,7 +74,7 @@ def ended_well(children: list[int]) -> bool:
 
 
 def test_children_and_their_parent_enqueue_at_the_same_time(app: TaskQ, redis_server: RedisServer) -> None:
-    """Also while threads of the parent are in the midst of a call, as with preloaded web applications."""
+    """Threads of the parent are in the middle of calls at the fork, as in preloaded web applications."""
     enqueue_and_look(app, "before", 3)
     ids = {client["id"] for client in redis_server.client.client_list()}
     go_on = threading.Event()
@@ -98,11 +98,13 @@ def test_children_and_their_parent_enqueue_at_the_same_time(app: TaskQ, redis_se
     for thread in threads:
         thread.join()
     assert trouble == []
-    assert ids <= {client["id"] for client in redis_server.client.client_list()}, "the parent's still stand"
+    assert ids <= {client["id"] for client in redis_server.client.client_list()}, (
+        "the connections of the parent were closed"
+    )
 
 
 def test_children_of_multiprocessing(app: TaskQ, redis_server: RedisServer) -> None:
-    """Also those of a child that has used the application itself."""
+    """The children of a child that has used the application work as well."""
     enqueue_and_look(app, "before", 3)
     context = multiprocessing.get_context("fork")
 
@@ -141,8 +143,8 @@ def test_workers_of_a_web_server_forked_while_its_loop_was_used(app: TaskQ, redi
     assert redis_server.client.llen("asynq:{default}:pending") == 2 + (CHILDREN + 1) * EACH
 
 
-def test_a_forked_child_draws_its_own() -> None:
-    while not task_ids._ready:  # one draw may have taken the last that was ready
+def test_a_forked_child_generates_different_ids() -> None:
+    while not task_ids._ready:  # the last id may have used up the prepared ones
         new_task_id()
     read, write = os.pipe()
     child = os.fork()
@@ -172,15 +174,15 @@ def in_child(work: Callable[[], object]) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_forked_child_and_its_parent_enqueue_both(redis_server: RedisServer) -> None:
-    """Neither takes the other's receipt for its own, and the parent's connection is not disturbed."""
+def test_a_forked_child_and_its_parent_can_both_enqueue(redis_server: RedisServer) -> None:
+    """They do not use each other's receipts, and the parent's connection still works."""
     taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     task = taskq.remote("t")
     for n in range(3):
         task.using(task_id=f"before-{n}").delay()
     connection = taskq.runtime.runner._idle[0]
 
-    for turn in range(3):  # as many calls in the child as in the parent, so that a shared count would show
+    for turn in range(3):  # equal numbers of calls, so that a shared counter would be detected
         in_child(task.using(task_id=f"child-{turn}").delay)
         task.using(task_id=f"parent-{turn}").delay()
     in_child(lambda: taskq.client.enqueue_many(task.using(task_id=f"child-many-{n}").s() for n in range(300)))
@@ -214,7 +216,7 @@ def test_children_that_race_lose_nothing(redis_server: RedisServer) -> None:
     assert len(ids(redis_server)) == 1 + 5 * 50
 
 
-def test_a_child_may_use_event_loops_of_its_own(redis_server: RedisServer) -> None:
+def test_a_child_may_use_separate_event_loops(redis_server: RedisServer) -> None:
     taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     task = taskq.remote("t")
 
@@ -229,8 +231,8 @@ def test_a_child_may_use_event_loops_of_its_own(redis_server: RedisServer) -> No
     assert len(set(ids(redis_server))) == 60
 
 
-def test_a_forked_child_begins_closed() -> None:
-    """Its lock may have been held by a thread that it does not have."""
+def test_the_circuit_breaker_of_a_forked_child_is_closed() -> None:
+    """At the fork, a thread that does not exist in the child may have held the breaker's lock."""
     bench = Bench()
     bench.fail(3)
     read, write = os.pipe()

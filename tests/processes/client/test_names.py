@@ -1,4 +1,4 @@
-"""Names of tasks whose module is run as a script."""
+"""Test the names of tasks whose module is run as a script."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_under_main_the_module_has_its_real_name(tmp_path: Path, arguments: list[str], expected: str) -> None:
-    """A producer run as a script names a task as the worker that imports the module does."""
+    """A producer that is run as a script and a worker that imports the module use the same task name."""
     code = textwrap.dedent("""
         from taskq_core import TaskQ
         taskq = TaskQ()

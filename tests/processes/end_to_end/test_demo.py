@@ -1,4 +1,4 @@
-"""The demo as its users run it: another process, on nothing but this machine."""
+"""Test the demo as users run it: as a process, without other services."""
 
 import os
 import pty
@@ -29,7 +29,7 @@ IMAGE_SPANS = {
 
 @contextmanager
 def demo(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run the demo; whatever it leaves behind is killed."""
+    """Run the demo, and kill its remaining processes afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-m", "example_project.demo", *map(str, words)],
         cwd=ROOT,
@@ -48,13 +48,13 @@ def demo(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
 def run_demo(*words: object, **environment: str) -> tuple[int, str, str]:
     with demo(*words, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         output, errors = process.communicate(timeout=TIMEOUT_S)
-        with pytest.raises(ProcessLookupError):  # it left no process behind
+        with pytest.raises(ProcessLookupError):  # all its processes have ended
             os.killpg(process.pid, 0)
     return process.returncode, output, errors
 
 
 def trees(output: str) -> dict[str, list[tuple[int, str, str]]]:
-    """Depth, name and service of the spans of each request's trace."""
+    """Return depth, name and service of the spans of each request's trace."""
     found: dict[str, list[tuple[int, str, str]]] = {}
     for block in re.split(r"\n(?=POST )", output)[1:]:
         request, _, rest = block.partition(" -> ")
@@ -65,7 +65,7 @@ def trees(output: str) -> dict[str, list[tuple[int, str, str]]]:
 
 
 def one_task(request: str, service: str, queue: str, *own: str) -> list[tuple[int, str, str]]:
-    """The tree of a request that enqueued one task."""
+    """Return the expected spans of a request that enqueued one task."""
     return [
         (0, request, service),
         (1, f"send {queue}", service),
@@ -75,7 +75,7 @@ def one_task(request: str, service: str, queue: str, *own: str) -> list[tuple[in
 
 
 def test_the_demo_shows_one_trace_for_every_request(tmp_path: Path) -> None:
-    """It exits 0 after real requests to both sites, and prints for each the tree that its tasks hang from."""
+    """After real requests to both sites it exits with 0, and prints the spans of each request and its tasks."""
     status, output, errors = run_demo("--trace-svg", tmp_path / "trace.svg")
 
     assert (status, errors) == (0, "")
@@ -128,11 +128,11 @@ def decode_without_trace(data):
 
 starts.decode_message = decode_without_trace
 """
-"""Takes `traceparent` out of every message between Redis and the worker's code."""
+"""A module that removes `traceparent` from every message that a worker takes."""
 
 
-def test_the_demo_fails_when_the_trace_is_lost_on_the_way(tmp_path: Path) -> None:
-    """With `traceparent` stripped from the headers all tasks are done, and the demo says which trace is broken."""
+def test_the_demo_fails_if_the_trace_is_lost(tmp_path: Path) -> None:
+    """Without `traceparent` in the headers all tasks run, and the demo reports which trace is broken."""
     (tmp_path / "sitecustomize.py").write_text(STRIPPED)
 
     status, output, errors = run_demo(PYTHONPATH=str(tmp_path))
@@ -147,7 +147,7 @@ def test_the_demo_fails_when_the_trace_is_lost_on_the_way(tmp_path: Path) -> Non
 
 
 def test_the_demo_stays_up_on_a_terminal() -> None:
-    """It prints where to look, its sites go on working, and Ctrl-C ends it and all its processes."""
+    """It prints the addresses of its sites, which work until Ctrl-C ends it and all its processes."""
     with terminal_demo() as (process, screen, text):
         admin, user, password = re.findall(r"Admin +(\S+) \(user (\S+), password (\S+)\)", text)[0]
         site, api = re.findall(r"^(?:Django site|FastAPI app) +(http://\S+?)/?$", text, re.MULTILINE)[:2]
@@ -155,8 +155,8 @@ def test_the_demo_stays_up_on_a_terminal() -> None:
 
         shown = admin_tasks(admin, user, password)
         refused = [*refused_forms(site), *refused_calls(api)]
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        with suppress(OSError):  # the terminal is gone when the demo is
+        os.killpg(process.pid, signal.SIGINT)  # like Ctrl-C in a terminal
+        with suppress(OSError):  # the terminal is closed when the demo ends
             for line in screen:
                 text += line
         status = process.wait(TIMEOUT_S)
@@ -171,7 +171,7 @@ def test_the_demo_stays_up_on_a_terminal() -> None:
 
 @contextmanager
 def terminal_demo() -> Iterator[tuple[subprocess.Popen[str], TextIO, str]]:
-    """Run the demo on a terminal, and give it with its terminal and what it has printed when it stays up."""
+    """Run the demo on a terminal. Yield its process, its terminal and the lines that it printed at its start."""
     master, slave = pty.openpty()
     with (
         os.fdopen(master, errors="replace") as screen,
@@ -180,12 +180,12 @@ def terminal_demo() -> Iterator[tuple[subprocess.Popen[str], TextIO, str]]:
         os.close(slave)
         lines: list[str] = []
         while not (lines and re.match(r"FastAPI app .*/docs$", lines[-1])):
-            lines.append(screen.readline().rstrip())  # an error when the demo ends: the terminal is gone then
+            lines.append(screen.readline().rstrip())  # raises an error if the demo ends, because the terminal is closed
         yield process, screen, "\n".join(lines)
 
 
 def admin_tasks(admin: str, user: str, password: str) -> str:
-    """The admin's page with the completed tasks of the queue `critical`."""
+    """Return the admin's page with the completed tasks of the queue `critical`."""
     with httpx.Client(timeout=30, follow_redirects=True) as web:
         web.get(f"{admin}login/")
         form = {"username": user, "password": password, "csrfmiddlewaretoken": web.cookies["csrftoken"]}
@@ -222,7 +222,7 @@ def refused_forms(site: str) -> Iterator[tuple[int, str]]:
             web.post("/photos/process/", data=token),
             web.get("/reports/"),
         ):
-            yield said(answer, next(expected)[1])
+            yield status_and_text(answer, next(expected)[1])
 
 
 def refused_calls(api: str) -> Iterator[tuple[int, str]]:
@@ -235,8 +235,8 @@ def refused_calls(api: str) -> Iterator[tuple[int, str]]:
             web.post("/photos/999/resize", json={"width": 100}),
             web.post("/photos/1/resize", json={"width": 1}),
         ):
-            yield said(answer, next(expected)[1])
+            yield status_and_text(answer, next(expected)[1])
 
 
-def said(answer: httpx.Response, expected: str) -> tuple[int, str]:
+def status_and_text(answer: httpx.Response, expected: str) -> tuple[int, str]:
     return answer.status_code, expected if expected in answer.text else answer.text

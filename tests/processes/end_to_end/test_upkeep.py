@@ -1,4 +1,4 @@
-"""The example's periodic work, done for real: on its own database, storage and Redis."""
+"""Test the periodic tasks of the example project with a real database, storage and Redis."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Studio:
-    """The example project with its own folder and Redis."""
+    """The example project in a separate folder with a separate Redis."""
 
     def __init__(self, folder: Path, server: RedisServer) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Studio:
             "PYTHONPATH": str(ROOT),
             "STUDIO_DATA": str(folder),
             "TASKQ_URL": server.url,
-            "TASKQ_ENQUEUE_TIMEOUT": "30",  # it is there, however busy this machine is
+            "TASKQ_ENQUEUE_TIMEOUT": "30",  # long enough for a busy machine
         }
 
     def manage(self, *arguments: str) -> str:
@@ -63,7 +63,7 @@ class Studio:
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory, session_redis_server: RedisServer) -> Path:
-    """A folder with the example's database, which is empty."""
+    """A folder with an empty database of the example."""
     folder = tmp_path_factory.mktemp("migrated")
     Studio(folder, session_redis_server).manage("migrate", "--verbosity", "0")
     return folder
@@ -75,7 +75,7 @@ def studio(migrated: Path, tmp_path: Path, redis_server: RedisServer) -> Studio:
     return Studio(tmp_path, redis_server)
 
 
-def test_what_is_scheduled(studio: Studio) -> None:
+def test_the_schedule_of_the_example(studio: Studio) -> None:
     assert studio.run("""
         from taskq_django import taskq
         print(json.dumps({each.id: [each.call.task.name, each.spec, each.payload.decode()]
@@ -87,10 +87,10 @@ def test_what_is_scheduled(studio: Studio) -> None:
     }
 
 
-def test_a_backup_is_a_whole_database_and_old_ones_go(studio: Studio) -> None:
+def test_a_backup_is_a_complete_database_and_old_backups_are_deleted(studio: Studio) -> None:
     left_s = 86_400 - time.time() % 86_400
     if left_s <= 60:
-        time.sleep(left_s)  # until a day begins, after which a backup is named
+        time.sleep(left_s)  # the name of a backup contains the day, so do not cross midnight
     folder = studio.folder / "backups"
     folder.mkdir()
     for day in range(1, 16):
@@ -110,7 +110,7 @@ def test_a_backup_is_a_whole_database_and_old_ones_go(studio: Studio) -> None:
         assert copy.execute("SELECT name FROM studio_customer ORDER BY id").fetchall() == [("Ada",), ("Bob",)]
     copy.close()
     left = sorted(path.name for path in folder.iterdir())
-    assert len(left) == 14, "the oldest are gone, and nothing unfinished is left"
+    assert len(left) == 14, "only the newest backups and no unfinished file must be left"
     assert (left[0], left[-1]) == ("studio-2001-01-03.sqlite3", name)
 
 
@@ -133,8 +133,8 @@ def test_old_data_is_deleted_and_young_data_kept(studio: Studio) -> None:
     """) == [{"checks": 1200, "sessions": 1}, 3, 1]
 
 
-def test_health_is_looked_at_and_what_is_ill_fails_the_task(studio: Studio) -> None:
-    found, error, noted = studio.run("""
+def test_the_health_check_task_fails_if_something_is_unhealthy(studio: Studio) -> None:
+    found, error, stored = studio.run("""
         from pathlib import Path
         from django.conf import settings
         from example_project.upkeep.models import HealthCheck
@@ -147,13 +147,13 @@ def test_health_is_looked_at_and_what_is_ill_fails_the_task(studio: Studio) -> N
             check_health()
         except RuntimeError as failure:
             error = str(failure)
-        noted = [[each.part, each.is_healthy] for each in HealthCheck.objects.order_by("id")]
-        print(json.dumps([found, error, noted]))
+        stored = [[each.part, each.is_healthy] for each in HealthCheck.objects.order_by("id")]
+        print(json.dumps([found, error, stored]))
     """)
 
     assert found == {"database": True, "redis": True, "storage": True}
     assert error.startswith("storage: ")
-    assert noted == [
+    assert stored == [
         ["database", True],
         ["redis", True],
         ["storage", True],
@@ -164,7 +164,7 @@ def test_health_is_looked_at_and_what_is_ill_fails_the_task(studio: Studio) -> N
 
 
 def test_a_customer_is_welcomed_once_in_24_hours(studio: Studio) -> None:
-    """Also once the mail was sent, and by no other's welcome."""
+    """This is so also after the mail was sent. Mails to other customers do not count."""
     first, again, other, ttl = studio.run("""
         from example_project.studio.models import Customer
         from example_project.studio.welcome import welcome_again
@@ -189,10 +189,11 @@ def test_a_customer_is_welcomed_once_in_24_hours(studio: Studio) -> None:
     assert ttl - 24 * 3600 in (0, 1)  # the worker's clock says when it completed, Redis's clock when it expires
 
 
-def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
-    """`runworker` has a scheduler, whose entries are pretended to have fired last a good while ago.
+def test_a_worker_runs_all_tasks_and_the_due_schedules(studio: Studio) -> None:
+    """`runworker` has a scheduler. The test sets the last firings of its entries to a time long ago.
 
-    Which of them are made up for then depends on the time of day, but for the hourly one. The others are enqueued here.
+    The scheduler catches up with the hourly entry. For others this depends on the time of day, so the test enqueues
+    their tasks.
     """
     studio.run("""
         from taskq_core.scheduler.entries import EntryBook
@@ -234,18 +235,20 @@ def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
         while not (cleaned() and is_done("low", "backup") and is_done("critical", "health")):
             assert worker.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)  # another process sends no event to wait for
+            time.sleep(0.05)  # the other process sends no event
     finally:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, log.read_text()
     assert "scheduler    off" not in log.read_text()
     backups = {path.name for path in (studio.folder / "backups").glob("studio-*.sqlite3")}
     assert backups
-    assert backups <= {f"studio-{day:%Y-%m-%d}.sqlite3" for day in (began, datetime.now(UTC))}, "one a day"
+    assert backups <= {f"studio-{day:%Y-%m-%d}.sqlite3" for day in (began, datetime.now(UTC))}, (
+        "more than one backup per day"
+    )
     assert raw.keys("asynq:schedulers*") == []
 
 
-def test_runscheduler_and_its_twin(studio: Studio) -> None:
+def test_two_processes_of_runscheduler(studio: Studio) -> None:
     for command in (("runscheduler",), ("taskq", "scheduler")):
         process = subprocess.Popen(
             (sys.executable, str(ROOT / "example_project" / "manage.py"), *command),

@@ -1,4 +1,4 @@
-"""The exporter beside a Redis that is frozen."""
+"""Test the exporter with a frozen or unavailable Redis."""
 
 import pytest
 
@@ -10,14 +10,14 @@ from tests.taskq_core.exporter.test_exporter import Exporter, HandClock, fresh, 
 pytestmark = pytest.mark.redis
 
 
-async def test_a_redis_that_does_not_answer_holds_up_no_scrape() -> None:
-    """Nor does it take the reading that goes on with it: the next scrape has its answer."""
+async def test_a_frozen_redis_does_not_delay_a_scrape() -> None:
+    """The reading continues in the background, and the next scrape gets its result."""
     with RedisServer(tcp=True) as server:
         app = TaskQ(server.url, enqueue_timeout=30)
         await app.remote("plain").adelay()
         exporter = fresh(app, timeout=30)
         server.pause()
-        hung = await scrape(exporter, wait_s=0.6)  # half a second less than it waits
+        hung = await scrape(exporter, wait_s=0.6)  # half a second less than the timeout of the reading
         server.resume()
         back = await scrape(exporter)
         late = fresh(app, timeout=0.05)
@@ -33,24 +33,24 @@ async def test_a_redis_that_does_not_answer_holds_up_no_scrape() -> None:
     assert refused.of("taskq_exporter_failures_total") == 1
 
 
-async def test_without_redis_it_says_so_at_once_and_goes_on_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
-    """It answers all the same, without series of queues rather than with old ones, and complains once."""
+async def test_without_redis_it_reports_that_at_once_and_recovers_later(caplog: pytest.LogCaptureFixture) -> None:
+    """It still responds, without the series of queues, and logs the problem once."""
     clock = HandClock()
     with RedisServer(tcp=True) as server:
         app = TaskQ(server.url, enqueue_timeout=30)
         await app.remote("plain").adelay()
         exporter = Exporter(app, clock=clock)
 
-        async def told() -> Scraped:
+        async def read() -> Scraped:
             clock.advance(2)
             return await scrape(exporter)
 
         async def is_up() -> bool:
-            return (await told()).of("taskq_up") == 1  # a scrape after a failure does not wait for long
+            return (await read()).of("taskq_up") == 1  # a scrape after a failure does not wait for long
 
-        before = await told()
+        before = await read()
         server.kill()
-        without = [await told(), await told()]
+        without = [await read(), await read()]
         server.start()
         await until(is_up)
         after = await scrape(exporter)
@@ -59,5 +59,5 @@ async def test_without_redis_it_says_so_at_once_and_goes_on_when_it_is_back(capl
     assert "asynq_queue_size" in before.samples
     assert [each.of("taskq_up") for each in without] == [0, 0]
     assert not [name for each in without for name in each.samples if name.startswith("asynq_")]
-    assert 1 <= after.of("taskq_exporter_failures_total") <= 2, "one that took long is shared by the next"
+    assert 1 <= after.of("taskq_exporter_failures_total") <= 2, "a slow reading must be shared with the next scrape"
     assert caplog.text.count("queues cannot be read") == 1

@@ -1,4 +1,4 @@
-"""The three front ends, each asked the same: the admin of Django, FastAPI's dashboard and JSON API, the command."""
+"""Helpers to send the same requests to all front ends: Django's admin, the web dashboard, the JSON API, the command."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ def web_app(taskq: TaskQ, role: Role = Role.OPERATOR, **api: Any) -> FastAPI:
 
 
 def web(app: FastAPI, *asked: tuple[str, str, Any]) -> list[Response]:
-    """Ask an app; each with a method, an address and what is sent: a mapping for a form, otherwise JSON."""
+    """Send requests to an app. Each has a method, an address and data: a mapping for a form, otherwise JSON."""
 
     async def ask() -> list[Response]:
         transport = ASGITransport(app, raise_app_exceptions=False)
@@ -81,14 +81,14 @@ def web(app: FastAPI, *asked: tuple[str, str, Any]) -> list[Response]:
 
 
 FEW_LOOKS = ("/ops/", "/ops/task?queue=default&id=1", "/ops/redis", "/api/queues", "/api/redis")
-"""A sample of pages, for checks in which all pages give the same answer."""
+"""A sample of pages, for checks in which all pages give the same response."""
 
 
 def web_looks(app: FastAPI, addresses: Sequence[str] = (*WEB_LOOKS, *API_LOOKS)) -> str:
-    """All that the dashboard and the JSON API show, with the headers of their answers."""
+    """Return everything that the dashboard and the JSON API show, with the headers of the responses."""
     answers = web(app, *[("GET", address, None) for address in addresses])
-    odd = {str(answer.request.url): answer.status_code for answer in answers}
-    assert set(odd.values()) <= {200, 403, 404, 503}, odd
+    statuses = {str(answer.request.url): answer.status_code for answer in answers}
+    assert set(statuses.values()) <= {200, 403, 404, 503}, statuses
     return "\n".join(f"{answer.headers}\n{answer.text}" for answer in answers)
 
 
@@ -102,14 +102,14 @@ def command(*words: str, url: str, status: int | None = None) -> str:
 
 
 def command_looks(url: str, *more: str, commands: Sequence[tuple[str, ...]] = CLI_LOOKS) -> str:
-    """All that the command shows of what there is."""
-    said = [command(*words, *more, url=url) for words in commands]
-    assert not [each for each in said if "--help)" in each], "each is a command that there is"
-    return "\n".join(said)
+    """Return everything that the command shows."""
+    output = [command(*words, *more, url=url) for words in commands]
+    assert not [each for each in output if "--help)" in each], "the test uses a command that does not exist"
+    return "\n".join(output)
 
 
 def admin_addresses(key: str = "default_2F1") -> list[str]:
-    """The addresses of all pages of our models in the admin."""
+    """Return the addresses of all pages of taskq's models in the admin."""
     found = []
     for model in site._registry:
         if model._meta.app_label != "taskq_django":
@@ -126,12 +126,12 @@ def admin_addresses(key: str = "default_2F1") -> list[str]:
             try:
                 found.append(reverse(f"{name}_{page}", args=args))
             except NoReverseMatch:
-                assert page == "act", "only models in Redis have pages to act"
+                assert page == "act", "only models in Redis have pages for actions"
     return found
 
 
 def admin_looks(client: Client, addresses: Sequence[str] | None = None) -> str:
-    """All that the admin shows."""
+    """Return everything that the admin shows."""
     answers = [client.get(address) for address in addresses or admin_addresses()]
     return "\n".join(f"{dict(answer.items())}\n{answer.content.decode()}" for answer in answers)
 

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(databases="__all__")]
 
 PASSWORD = "canary-password"
 CANARIES = {what: f"canary-{what}" for what in ("payload", "result", "traceback")}
-"""What viewers do not see, nor logs hold."""
+"""Texts that viewers must not see and logs must not contain."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def operator(server: RedisServer, settings: Any, client: Client) -> Iterator[Cli
 
 
 def fill_with_canaries(url: str) -> None:
-    """Store completed, failed and waiting tasks that hold canaries."""
+    """Store completed, failed and waiting tasks that contain canary texts."""
     with closing(TaskQ(url, defaults={"retention": 600}, enqueue_timeout=60)) as app:
 
         @app.task(name="whisper", max_retry=0)
@@ -92,10 +92,10 @@ def fill_with_canaries(url: str) -> None:
         assert Worker(app, WorkerConfig(burst=True, concurrency=2)).run() == 0
 
 
-def test_secrets_are_found_nowhere_by_default(
+def test_secrets_are_shown_nowhere_by_default(
     secured: RedisServer, settings: Any, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The password in no front end and in no log; payloads and results not with viewers, in the JSON API, in a log."""
+    """No front end and no log contains the password. Viewers, the JSON API and logs do not get payloads and results."""
     caplog.set_level(logging.DEBUG)
     secured.flushall()
     fill_with_canaries(secured.url)
@@ -105,21 +105,21 @@ def test_secrets_are_found_nowhere_by_default(
     settings.TASKQ = {"URL": secured.url}
     client.force_login(DjangoUser.objects.create_superuser("root"))
     with closing(TaskQ(secured.url)) as app:
-        seen_by_viewers = web_looks(web_app(app, Role.VIEWER))
-        seen_by_operators = web_looks(web_app(app, Role.OPERATOR, show_payloads=True))
-        shown_in_admin, said = admin_looks(client), command_looks(secured.url) + command_looks(secured.url, "--json")
+        shown_to_viewers = web_looks(web_app(app, Role.VIEWER))
+        shown_to_operators = web_looks(web_app(app, Role.OPERATOR, show_payloads=True))
+        shown_in_admin, output = admin_looks(client), command_looks(secured.url) + command_looks(secured.url, "--json")
     django_taskq.close()
 
-    assert CANARIES["payload"] in seen_by_operators, "there was nothing to find"
+    assert CANARIES["payload"] in shown_to_operators, "there was nothing to find"
     assert CANARIES["payload"] in shown_in_admin
-    assert CANARIES["payload"] in said
+    assert CANARIES["payload"] in output
     for what in ("payload", "result"):
-        assert CANARIES[what] not in seen_by_viewers
-    for told in (seen_by_viewers, seen_by_operators, shown_in_admin, said, *logged):
-        assert PASSWORD not in told
+        assert CANARIES[what] not in shown_to_viewers
+    for text in (shown_to_viewers, shown_to_operators, shown_in_admin, output, *logged):
+        assert PASSWORD not in text
 
 
-def test_a_password_is_not_told_when_redis_is_away_or_refuses_it(
+def test_a_password_is_not_shown_when_redis_is_unavailable_or_refuses_it(
     secured: RedisServer, settings: Any, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -128,14 +128,14 @@ def test_a_password_is_not_told_when_redis_is_away_or_refuses_it(
     for url in (wrong, f"redis://user:{PASSWORD}@127.0.0.1:1/0", f"rediss://:{PASSWORD}@127.0.0.1:{secured.port}/0"):
         settings.TASKQ = {"URL": url, "ENQUEUE_TIMEOUT": 0.1}
         with closing(TaskQ(url, enqueue_timeout=0.1)) as app:
-            told = [web_looks(web_app(app), FEW_LOOKS), repr(app), repr(app.settings)]
-        told += [
+            shown = [web_looks(web_app(app), FEW_LOOKS), repr(app), repr(app.settings)]
+        shown += [
             admin_looks(client, ["/admin/taskq_django/task/", "/admin/taskq_django/queue/"]),
             command_looks(url, commands=[("stats",), ("doctor",), ("doctor", "--json"), ("worker", "nowhere:app")]),
         ]
         django_taskq.close()
 
-        assert not any(PASSWORD in each for each in told), url
+        assert not any(PASSWORD in each for each in shown), url
     assert PASSWORD not in caplog.text
 
 
@@ -143,11 +143,11 @@ def test_a_password_is_not_told_when_redis_is_away_or_refuses_it(
 
 FORGED = "FORGED"
 HOSTILE = f'evil\n{FORGED} line\r{FORGED}\x1b[31m\x9b2J\x85{FORGED}\u2028{FORGED}\u202e"}}'
-"""A name that a foreign producer may choose, because Redis accepts any text."""
+"""A task name that a producer without taskq may choose, because Redis accepts any text."""
 
 
 def enqueue_raw(server: RedisServer, name: str, task_id: str, *, state: str = "pending", **fields: Any) -> None:
-    """Store a task as a producer does that checks nothing."""
+    """Store a task as a producer without any checks does."""
     message = encode_message(build_message(type=name, id=task_id, queue="default", payload=b"{}", **fields))
     client = server.client
     client.sadd("asynq:queues", "default")
@@ -159,17 +159,17 @@ def enqueue_raw(server: RedisServer, name: str, task_id: str, *, state: str = "p
 
 
 @pytest.mark.parametrize("more", [(), ("--json",), ("--color", "always")], ids=["plain", "json", "colours"])
-def test_no_name_steers_a_terminal_or_begins_a_line_of_it(server: RedisServer, more: tuple[str, ...]) -> None:
+def test_no_name_controls_a_terminal_or_starts_a_line(server: RedisServer, more: tuple[str, ...]) -> None:
     enqueue_raw(server, HOSTILE, HOSTILE, state="archived", error_msg=HOSTILE, group_key=HOSTILE)
     server.client.sadd("asynq:queues", f"q{HOSTILE}")
 
-    said = command_looks(server.unix_url, *more)
-    said += command("task", "inspect", "-q", "default", "-i", HOSTILE, *more, url=server.unix_url)
-    said += command("task", "inspect", "-q", "default", "-i", f"no{HOSTILE}", *more, url=server.unix_url)
-    said += command("queue", "inspect", "-q", f"no{HOSTILE}", *more, url=server.unix_url)
+    output = command_looks(server.unix_url, *more)
+    output += command("task", "inspect", "-q", "default", "-i", HOSTILE, *more, url=server.unix_url)
+    output += command("task", "inspect", "-q", "default", "-i", f"no{HOSTILE}", *more, url=server.unix_url)
+    output += command("queue", "inspect", "-q", f"no{HOSTILE}", *more, url=server.unix_url)
 
-    assert said.count("evil") >= 3, "there was nothing to find"
-    for line in said.split("\n"):
+    assert output.count("evil") >= 3, "there was nothing to find"
+    for line in output.split("\n"):
         assert not line.lstrip().startswith(FORGED), line
         for part in ("\r", "\x9b", "\x85", "\u2028", "\u202e", "\x1b[31m\x9b", "\x1b[31m\\x9b"):
             assert part not in line, line
@@ -177,8 +177,8 @@ def test_no_name_steers_a_terminal_or_begins_a_line_of_it(server: RedisServer, m
             assert "\x1b" not in line
 
 
-async def test_no_name_and_no_error_begins_a_record_of_a_log(server: RedisServer, taskq: TaskQ) -> None:
-    """Neither the name of a task, nor what it fails with, nor what an operator names."""
+async def test_no_name_and_no_error_forges_a_log_record(server: RedisServer, taskq: TaskQ) -> None:
+    """The texts are in the name of a task, in its error, and in the name of an operator."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LineFormatter("%(levelname)s %(name)s %(message)s"))
@@ -202,9 +202,9 @@ async def test_no_name_and_no_error_begins_a_record_of_a_log(server: RedisServer
             each.setLevel(level)
         await taskq.aclose()
 
-    said = stream.getvalue()
-    assert FORGED in said, "there was nothing to find"
-    for line in said.splitlines():
+    output = stream.getvalue()
+    assert FORGED in output, "there was nothing to find"
+    for line in output.splitlines():
         assert line.isprintable(), ascii(line)
         assert not line.startswith(FORGED), line
         assert line.startswith(("DEBUG ", "INFO ", "WARNING ", "ERROR ", "CRITICAL ", "  ")), line
@@ -227,7 +227,7 @@ def test_the_audit_log_of_the_front_ends_has_one_line_for_each_action(
 # --- 63: looking changes nothing --------------------------------------------------------------------------------------
 
 
-def test_looking_changes_nothing(server: RedisServer, taskq: TaskQ, operator: Client) -> None:
+def test_reading_changes_nothing(server: RedisServer, taskq: TaskQ, operator: Client) -> None:
     before = everything(server)
 
     web_looks(web_app(taskq))
@@ -240,10 +240,8 @@ def test_looking_changes_nothing(server: RedisServer, taskq: TaskQ, operator: Cl
 # --- 64: anonymous visitors -------------------------------------------------------------------------------------------
 
 
-def test_an_anonymous_visitor_is_shown_nothing(
-    server: RedisServer, taskq: TaskQ, settings: Any, client: Client
-) -> None:
-    """This holds for every page and method. The command is only for users with Redis's password."""
+def test_an_anonymous_visitor_sees_nothing(server: RedisServer, taskq: TaskQ, settings: Any, client: Client) -> None:
+    """This is so for every page and method. The command is only for users with Redis's password."""
     settings.TASKQ = {"URL": server.unix_url}
     before = everything(server)
     for address in admin_addresses():
@@ -265,8 +263,8 @@ def test_an_anonymous_visitor_is_shown_nothing(
 # --- 65: addresses ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_is_sent_elsewhere_by_the_admin(operator: Client) -> None:
-    """Neither by a parameter that Django or we might take for a way back, nor by a path."""
+def test_the_admin_redirects_to_no_other_site(operator: Client) -> None:
+    """The addresses of other sites are in parameters that Django or taskq may redirect to, and in paths."""
     for where in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"):
         for address in admin_addresses():
             answer = operator.get(address, dict.fromkeys(("next", "back", "_changelist_filters", "_popup"), where))
@@ -279,7 +277,7 @@ def test_nobody_is_sent_elsewhere_by_the_admin(operator: Client) -> None:
 
 
 class Bomb:
-    """What, unpickled, leaves a file behind."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -321,14 +319,14 @@ def test_nothing_in_redis_is_loaded_as_code(
     assert not struck.exists()
     assert ran in ([], [None])
     assert pickle.loads(pickle.dumps(Bomb(tmp_path / "proof"))) is None
-    assert (tmp_path / "proof").exists(), "the bomb is a dud"
+    assert (tmp_path / "proof").exists(), "unpickling it directly must create the file"
 
 
 FORBIDDEN = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "yaml", "xml"}
-"""Modules that load code, or bombs, from data."""
+"""Modules that can load code from data."""
 
 
-def test_no_module_of_ours_can_load_code_from_data() -> None:
+def test_no_module_of_taskq_can_load_code_from_data() -> None:
     files = [
         file
         for package in (taskq_core, taskq_django, taskq_fastapi)
@@ -381,14 +379,14 @@ def check_name(name: str, server: RedisServer, taskq: TaskQ, operator: Client) -
     for address in (f"queue/{quoted}/act/pause/", f"task/{quoted}/act/delete_selected/", f"queue/{quoted}/change/"):
         for answer in (operator.get(f"/admin/taskq_django/{address}"), operator.post(f"/admin/taskq_django/{address}")):
             assert answer.status_code in (302, 400, 403, 404), (address, answer.status_code)
-    if "\x00" not in name:  # no argument of a program holds one
+    if "\x00" not in name:  # an argument of a program cannot contain NUL
         for words in (
             ("queue", "pause", name),
             ("queue", "remove", "-y", "--force", name),
             ("task", "delete", "-q", name, "-i", "1", "-y"),
             ("task", "delete", "-q", "default", "-i", name, "-y"),
         ):
-            assert "--help)" not in command(*words, url=server.unix_url), "it is a command that there is"
+            assert "--help)" not in command(*words, url=server.unix_url), "the test uses a command that does not exist"
 
     assert everything(server) == before
 
@@ -398,7 +396,7 @@ def check_name(name: str, server: RedisServer, taskq: TaskQ, operator: Client) -
 
 @pytest.fixture
 def tenant(secured: RedisServer) -> Iterator[tuple[str, str, str]]:
-    """The URL of a user who may reach one queue, a task there, and a task of another queue."""
+    """The URL of a user with access to one queue, a task in this queue, and a task in another queue."""
     url = url_of(secured, "operator", queues=["mail"])
     with closing(TaskQ(secured.url, enqueue_timeout=60)) as app:
         own, other = (app.remote("t", queue=queue).delay(word=f"canary-{queue}").id for queue in ("mail", "bank"))
@@ -407,33 +405,33 @@ def tenant(secured: RedisServer) -> Iterator[tuple[str, str, str]]:
     assert everything(secured) == before
 
 
-def test_a_tenant_does_not_cross_to_another_queue_by_the_admin(
+def test_a_tenant_cannot_access_another_queue_in_the_admin(
     tenant: tuple[str, str, str], settings: Any, client: Client
 ) -> None:
     url, own, other = tenant
     settings.TASKQ = {"URL": url}
     client.force_login(DjangoUser.objects.create_superuser("root"))
     address = "/admin/taskq_django"
-    said = ""
+    output = ""
     for path in (f"task/bank_2F{other}/change/", "task/?queue=bank", "task/?q=canary", "queue/bank/change/"):
-        said += client.get(f"{address}/{path}", follow=True).content.decode()
+        output += client.get(f"{address}/{path}", follow=True).content.decode()
     for path, form in (
         (f"task/bank_2F{other}/act/delete_selected/", {"post": "yes"}),
         ("queue/bank/act/pause/", {"post": "yes", "action": "pause"}),
         ("queue/bank/act/delete_selected/", {"post": "yes", "force": "on"}),
     ):
-        said += client.post(f"{address}/{path}", form, follow=True).content.decode()
+        output += client.post(f"{address}/{path}", form, follow=True).content.decode()
 
     assert "canary-mail" in client.get(f"{address}/task/mail_2F{own}/change/").content.decode()
-    assert "canary-bank" not in said
-    assert "No permissions" in said
+    assert "canary-bank" not in output
+    assert "No permissions" in output
     django_taskq.close()
 
 
-def test_a_tenant_does_not_cross_to_another_queue_by_the_dashboard_and_the_api(tenant: tuple[str, str, str]) -> None:
+def test_a_tenant_cannot_access_another_queue_in_the_dashboard_and_the_api(tenant: tuple[str, str, str]) -> None:
     url, own, other = tenant
     with closing(TaskQ(url)) as app:
-        seen, told, *refused = web(
+        task_list, task_page, *refused = web(
             web_app(app, show_payloads=True),
             ("GET", f"/ops/task?queue=mail&id={own}", None),
             ("GET", f"/api/tasks/mail/{own}", None),
@@ -448,8 +446,8 @@ def test_a_tenant_does_not_cross_to_another_queue_by_the_dashboard_and_the_api(t
             ("POST", "/api/tasks/actions", {"action": "delete", "filter": {"state": "pending", "queue": "bank"}}),
         )
 
-    assert "canary-mail" in seen.text
-    assert "canary-mail" in told.text
+    assert "canary-mail" in task_list.text
+    assert "canary-mail" in task_page.text
     for answer in refused:
         assert answer.status_code == 503, answer.request.url
         assert "canary-bank" not in answer.text
@@ -457,7 +455,7 @@ def test_a_tenant_does_not_cross_to_another_queue_by_the_dashboard_and_the_api(t
             assert answer.json()["code"] == "broker-authentication"
 
 
-def test_a_tenant_does_not_cross_to_another_queue_by_the_command(tenant: tuple[str, str, str]) -> None:
+def test_a_tenant_cannot_access_another_queue_with_the_command(tenant: tuple[str, str, str]) -> None:
     url, own, other = tenant
     assert "canary-mail" in command("task", "inspect", "-q", "mail", "-i", own, url=url)
     for words in (
@@ -468,6 +466,6 @@ def test_a_tenant_does_not_cross_to_another_queue_by_the_command(tenant: tuple[s
         ("queue", "pause", "bank"),
         ("queue", "remove", "bank", "-y", "--force"),
     ):
-        said = command(*words, url=url)
-        assert "No permissions" in said, words
-        assert "canary-bank" not in said
+        output = command(*words, url=url)
+        assert "No permissions" in output, words
+        assert "canary-bank" not in output

@@ -1,4 +1,4 @@
-"""What became of Celery's code runs, in processes where Celery cannot be imported."""
+"""Test that code migrated from Celery runs, in processes that cannot import Celery."""
 
 import ast
 import os
@@ -19,7 +19,7 @@ GOLDEN = ROOT / "tests" / "golden" / "celery"
 
 
 def run(folder: Path, code: str, **variables: str) -> str:
-    """Run a program beside a migrated project, where Celery cannot be imported, and return what it printed."""
+    """Run a program in the folder of a migrated project, without Celery, and return its output."""
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", **variables}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     done = subprocess.run(
@@ -36,7 +36,7 @@ def run(folder: Path, code: str, **variables: str) -> str:
 
 
 def test_the_migrated_tasks_of_django_run(tmp_path: Path) -> None:
-    """Run all translated tasks. Code left to Celery is removed, as a person would do."""
+    """Run all translated tasks. The test removes code that was not translated, as a person would do."""
     folder = tmp_path / "project"
     shutil.copytree(GOLDEN / "django" / "after", folder)
     (folder / "shop" / "celery.py").unlink()
@@ -97,7 +97,7 @@ def _cut(path: Path, *names: str) -> None:
 
 @pytest.mark.redis
 def test_the_migrated_workflow_runs_in_a_worker(tmp_path: Path, redis_server: object) -> None:
-    """A chain whose second task asks to be retried twice."""
+    """Run a chain whose second task is retried twice."""
     folder = tmp_path / "project"
     shutil.copytree(GOLDEN / "core" / "after", folder)
 
@@ -118,7 +118,7 @@ def test_the_migrated_workflow_runs_in_a_worker(tmp_path: Path, redis_server: ob
     )
 
     assert output.splitlines() == [
-        "5",  # what the pool of threads counts
+        "5",  # the count of the thread pool
         "6",
         "[('count', '0,30 */2 * * *', '{\"text\":\"a b\"}'), ('often', '@every 90s', '{\"text\":\"c\"}')]",
     ]

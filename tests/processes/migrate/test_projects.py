@@ -1,7 +1,7 @@
-"""Three projects do the same on Celery, with its broker in memory, and on taskq after `taskq migrate celery --write`.
+"""Compare three projects on Celery, with its in-memory broker, and on taskq after `taskq migrate celery --write`.
 
-Each has at least 15 tasks, a `drive()` that enqueues them and reads results, and tasks that record what they do. Nobody
-edits a file between the two runs.
+Each project has at least 15 tasks, which record what they do, and a `drive()` that enqueues them and reads results. No
+file is edited between the two runs.
 """
 
 import json
@@ -60,7 +60,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def run(folder: Path, code: str, **variables: str) -> dict[str, object]:
-    """Run a program in a project, and return what it prints last."""
+    """Run a program in a project, and return its last output."""
     done = subprocess.run(
         (sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)),
         cwd=folder,
@@ -75,7 +75,7 @@ def run(folder: Path, code: str, **variables: str) -> dict[str, object]:
 
 
 def recorded(folder: Path) -> list[str]:
-    """Return what the tasks of a project did, in any order; what repeats on time counts once."""
+    """Return the records of a project's tasks without their order. Periodic tasks count once."""
     lines = (folder / "record").read_text().splitlines()
     once = {line for line in lines if json.loads(line)[0] in PERIODIC}
     return sorted([*once, *(line for line in lines if line not in once)])

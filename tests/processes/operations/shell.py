@@ -18,8 +18,8 @@ def commands(page: str, *, mark: str | None = None, heading: str | None = None) 
 
     Args:
         page: Name of the page, without `.md`.
-        mark: Those of blocks below such an HTML comment only.
-        heading: Those below this heading, up to the next, only.
+        mark: Only commands of blocks below an HTML comment with this text.
+        heading: Only commands between this heading and the next.
     """
     path = HOW_TO / f"{page}.md"
     text = path.read_text(encoding="utf-8")
@@ -37,12 +37,12 @@ def commands(page: str, *, mark: str | None = None, heading: str | None = None) 
 
 
 def headings(page: str) -> list[str]:
-    """Return the headings of the third level, which are the drills."""
+    """Return the third-level headings of a page, which are the drills."""
     return re.findall(r"^### (.+)$", (HOW_TO / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def shell(command: str, folder: Path, variables: Mapping[str, str], *, status: int | None = 0) -> str:
-    """Run a command and return what it prints; it has to end with this status, with any if that is None."""
+    """Run a command and return its output. It must exit with `status`; None allows any status."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "OTEL_", "DJANGO_"))}
     path = os.pathsep.join((variables.get("BIN", str(folder)), str(Path(sys.executable).parent), kept.get("PATH", "")))
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Test the page about backups: take a backup, continue to work, restore the older state, and check the result."""
+"""Test the commands of the page about backups: make a backup, run tasks, restore the backup, and check the result."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ PAGE = "back-up-and-restore"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RedisServer]:
-    """Return the Redis to back up, with its data in a separate folder."""
+    """The Redis to back up, with its data in a separate folder."""
     (tmp_path / "data").mkdir()
     options = {"dir": str(tmp_path / "data")}
     with RedisServer(tcp=True, appendonly=True, options=options) as server:
@@ -44,26 +44,26 @@ def variables(store: RedisServer, tmp_path: Path) -> Iterator[dict[str, str]]:
         "BACKUP": str(tmp_path / "backup"),
         "BIN": str(tmp_path / "bin"),
     }
-    # The commands may not have got that far.
+    # The commands may have failed before they started it.
     client = redis.Redis(port=store.port, retry=Retry(NoBackoff(), 0))
     with closing(client), suppress(redis.ConnectionError):
         client.shutdown(nosave=True)
 
 
 def back_up(folder: Path, variables: dict[str, str]) -> None:
-    """Follow the page."""
+    """Make a backup with the commands of the page."""
     save, look, copy = commands(PAGE, heading="Take a backup")
     shell(save, folder, variables)
     deadline = time.monotonic() + 60
-    while "in_progress:0" not in (told := shell(look, folder, variables)):
+    while "in_progress:0" not in (output := shell(look, folder, variables)):
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # between two looks at a server that saves
-    assert "status:ok" in told
+        time.sleep(0.05)  # the server is saving
+    assert "status:ok" in output
     shell(copy, folder, variables)
 
 
 def restore(folder: Path, variables: dict[str, str]) -> str:
-    """Follow the page; return what `taskq doctor` said."""
+    """Restore a backup with the commands of the page. Return the output of `taskq doctor`."""
     stop, aside, start, switch_on, doctor, stats = commands(PAGE, heading="Restore")
     shell(stop, folder, variables, status=None)
     shell(aside, folder, variables)
@@ -83,10 +83,10 @@ def answers(client: Any) -> bool:
         return False
 
 
-def test_an_older_state_means_what_the_page_says(
+def test_restoring_an_older_state_has_the_documented_effects(
     store: RedisServer, variables: dict[str, str], redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    notes = redis_server  # what tasks did, outside the store
+    notes = redis_server  # records of the tasks, outside the Redis to restore
     with closing(TaskQ(store.url, enqueue_timeout=30, defaults={"retention": 600})) as taskq:
         quick = taskq.remote("quick", max_retry=3)
         worker = WorkerProcess(notes, url=store.url)
@@ -141,11 +141,11 @@ def test_an_older_state_means_what_the_page_says(
     }
     assert marks(notes, "held") == ["started 1", "ended", "started 2", "ended"]
     assert not findings
-    assert "Traceback" not in worker.said
+    assert "Traceback" not in worker.output
 
 
 def test_with_the_append_only_file_on_a_snapshot_is_ignored(store: RedisServer, tmp_path: Path) -> None:
-    """Which is why the page starts Redis without it."""
+    """For this reason the page starts Redis without it."""
     store.command("SET", "what", "then")
     store.command("SAVE")
     store.command("SET", "what", "now")
@@ -160,7 +160,7 @@ def test_with_the_append_only_file_on_a_snapshot_is_ignored(store: RedisServer, 
     assert (with_file, store.command("GET", "what")) == (b"now", b"then")
 
 
-def test_the_append_only_file_is_copied_and_put_back(
+def test_the_append_only_file_is_copied_and_restored(
     store: RedisServer, variables: dict[str, str], tmp_path: Path
 ) -> None:
     with closing(TaskQ(store.url, enqueue_timeout=30)) as taskq:

@@ -1,4 +1,4 @@
-"""The drills of the page, by its own commands, under load: what should happen does."""
+"""Run the drills of the page with its commands under load, and check the documented effects."""
 
 import asyncio
 from collections.abc import Iterator
@@ -32,16 +32,16 @@ def server() -> Iterator[RedisServer]:
 
 
 async def drill(heading: str, server: RedisServer, folder: Path, mark: str = "drill") -> str:
-    """Do what the page says; return what was printed."""
-    told = [
+    """Run the commands of a drill, and return their output."""
+    output = [
         await asyncio.to_thread(shell, command, folder, {"REDIS": server.url})
         for command in commands(PAGE, mark=mark, heading=heading)
     ]
-    assert told
-    return "".join(told)
+    assert output
+    return "".join(output)
 
 
-def test_every_drill_is_tried() -> None:
+def test_every_drill_of_the_page_has_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
 
     assert {heading for heading in headings(PAGE) if f'drill("{heading}"' not in source} == BY_OTHER_TESTS
@@ -51,18 +51,18 @@ async def test_redis_is_restarted(server: RedisServer, tmp_path: Path) -> None:
     async with Traffic(server.url) as traffic:
         await drill("Redis is restarted", server, tmp_path)
         await until(lambda: not server.is_running, "it has ended")
-        await until(lambda: traffic.ledger.problems, "producers are told")
+        await until(lambda: traffic.ledger.problems, "enqueues fail")
         server.stop()
         server.start()
         await traffic.until_flowing()
         await traffic.finish()
 
     assert traffic.ledger.lost() == set()
-    assert traffic.ledger.repeated <= 10, "at most what ran"
+    assert traffic.ledger.repeated <= 10, "only tasks that ran at the restart may run again"
     assert set(traffic.ledger.problems) <= {"EnqueueError", "EnqueueUnknownError"}
 
 
-async def test_redis_stands_still(server: RedisServer, tmp_path: Path) -> None:
+async def test_redis_is_frozen(server: RedisServer, tmp_path: Path) -> None:
     async with Traffic(server.url, is_patient=True) as traffic:
         await drill("Redis hangs", server, tmp_path)
         await traffic.until_flowing()
@@ -71,7 +71,7 @@ async def test_redis_stands_still(server: RedisServer, tmp_path: Path) -> None:
     assert (traffic.ledger.lost(), traffic.ledger.repeated, traffic.ledger.problems) == (set(), 0, {})
 
 
-async def test_redis_forgets(server: RedisServer, tmp_path: Path) -> None:
+async def test_redis_loses_its_scripts_and_connections(server: RedisServer, tmp_path: Path) -> None:
     async with Traffic(server.url, is_patient=True) as traffic:
         for _ in range(3):
             await drill("Redis forgets its scripts and its connections", server, tmp_path)
@@ -97,20 +97,20 @@ async def test_redis_is_full(server: RedisServer, tmp_path: Path) -> None:
     assert traffic.ledger.lost() == set()
 
 
-async def test_somebody_deletes_a_key(server: RedisServer, tmp_path: Path) -> None:
+async def test_a_key_is_deleted(server: RedisServer, tmp_path: Path) -> None:
     with closing(TaskQ(server.url, enqueue_timeout=30)) as taskq:
         taskq.client.enqueue_many(taskq.remote("work", task_id=f"t{number}").s() for number in range(5))
         inspector = Inspector(taskq)
         await drill("Somebody deletes a key", server, tmp_path)
         assert inspector.queue_info("default").size == 0
 
-        told = await drill("Somebody deletes a key", server, tmp_path, "drill: afterwards")
+        output = await drill("Somebody deletes a key", server, tmp_path, "drill: afterwards")
 
-        assert "not_listed" in told
+        assert "not_listed" in output
         assert sorted(each.id for each in inspector.tasks("default", "pending").tasks) == [f"t{n}" for n in range(5)]
 
 
-async def test_a_queue_has_to_stop_now(server: RedisServer, tmp_path: Path) -> None:
+async def test_a_queue_is_stopped_immediately(server: RedisServer, tmp_path: Path) -> None:
     async with Traffic(server.url) as traffic:
         await drill("You must stop a queue now", server, tmp_path)
         acknowledged, ran = len(traffic.ledger.acknowledged), len(traffic.ledger.executed)
@@ -120,5 +120,5 @@ async def test_a_queue_has_to_stop_now(server: RedisServer, tmp_path: Path) -> N
         await traffic.until_flowing()
         await traffic.finish()
 
-    assert ran_meanwhile <= 10, "what was under way"
+    assert ran_meanwhile <= 10, "only tasks that were running may have ended"
     assert traffic.ledger.lost() == set()

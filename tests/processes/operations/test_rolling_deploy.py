@@ -1,4 +1,4 @@
-"""Workers are replaced one at a time, by the commands of the page, while producers go on."""
+"""Replace workers one at a time with the commands of the page, while producers enqueue."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ WORKERS = 2
 
 
 class Fleet:
-    """Workers, each with a health port, started and stopped as the page says."""
+    """Workers with health ports, which are started and stopped with the commands of the page."""
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
         self.start, self.wait, self.stop = commands("deploy", heading="Deploy your code")
@@ -62,7 +62,7 @@ class Fleet:
         return port
 
     def add(self, port: str | None = None) -> None:
-        """Start a worker, unless it was, and wait until it is ready."""
+        """Start a worker, if it is not started yet, and wait until it is ready."""
         shell(self.wait.replace("8091", port or self.launch()), self.folder, self.variables)
 
     def remove(self) -> None:
@@ -74,7 +74,7 @@ class Fleet:
             process.terminate()
 
 
-def test_workers_are_replaced_one_by_one_and_nothing_is_lost_or_runs_twice(
+def test_workers_are_replaced_one_by_one_without_a_lost_or_repeated_task(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     (tmp_path / "shop").mkdir()

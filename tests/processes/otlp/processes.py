@@ -26,7 +26,7 @@ class Depot:
             **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
             "DJANGO_SETTINGS_MODULE": "tests.processes.otlp.settings",
             "TASKQ_URL": redis.url,
-            "TASKQ_ENQUEUE_TIMEOUT": "30",  # a request that enqueues is not to fail on a busy machine
+            "TASKQ_ENQUEUE_TIMEOUT": "30",  # long enough for a busy machine
             "PYTHONPATH": str(ROOT),
             "OTEL_EXPORTER_OTLP_ENDPOINT": url,
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
@@ -40,7 +40,7 @@ class Depot:
             **env,
         }
         self.scraped = {service: free_port() for service in ("site", "app", "worker")}
-        """Ports at which each shows its metrics where OTEL_METRICS_EXPORTER is "prometheus"."""
+        """Ports of the processes' metrics if OTEL_METRICS_EXPORTER is "prometheus"."""
         self._processes: list[subprocess.Popen[bytes]] = []
         if "DEPOT_DATABASE" in env:
             migrate = [sys.executable, "-m", "django", "migrate", "--verbosity=0"]
@@ -68,7 +68,7 @@ class Depot:
         return process
 
     def wait(self) -> None:
-        """Wait until site and app answer."""
+        """Wait until the site and the app respond."""
 
         def answers(url: str) -> bool:
             try:
@@ -92,7 +92,7 @@ class Depot:
     # --- what came ----------------------------------------------------------------------------------------------------
 
     def ask(self, what: str, *, by: str = "site") -> str:
-        """Make a request with a new trace, and return the trace's id."""
+        """Send a request with a new trace, and return the trace id."""
         trace_id = os.urandom(16).hex()
         headers = {"traceparent": f"00-{trace_id}-{os.urandom(8).hex()}-01"}
         if by == "site":
@@ -103,7 +103,7 @@ class Depot:
         return trace_id
 
     def trace(self, trace_id: str, *expected: str) -> list[Span]:
-        """Wait until the trace has these spans, by name, and return it."""
+        """Wait until a trace has spans with these names, and return its spans."""
 
         def found() -> list[Span]:
             spans = [span for span in self.receiver.spans if span.trace_id == trace_id]

@@ -1,4 +1,4 @@
-"""An OTLP receiver, over gRPC and over HTTP, that keeps what it gets."""
+"""An OTLP receiver for gRPC and HTTP that stores all data."""
 
 import gzip
 import threading
@@ -24,14 +24,14 @@ KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as it came.
+    """A received span.
 
     Attributes:
         service: Name of the service that sent it.
-        links: Ids of the spans it links to.
+        links: Ids of the linked spans.
         is_error: Whether its status is an error.
         scope: Name of the instrumentation.
-        schema: Address of the conventions it follows.
+        schema: URL of its semantic conventions.
     """
 
     service: str
@@ -50,7 +50,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A value of a metric as it came; of a histogram, how many records."""
+    """A received value of a metric; for a histogram, the number of records."""
 
     service: str
     name: str
@@ -65,8 +65,8 @@ class OtlpReceiver:
     """Listens on two ports of this machine.
 
     Attributes:
-        grpc_url, http_url: Where to send to.
-        raw: All messages as they came, in their bytes.
+        grpc_url, http_url: URLs of the receiver.
+        raw: Bytes of all received messages.
     """
 
     def __init__(self) -> None:
@@ -111,25 +111,25 @@ class OtlpReceiver:
 
     @property
     def spans(self) -> list[Span]:
-        """All spans so far."""
+        """All received spans."""
         with self._lock:
             return [span for message in self._traces for span in _spans(message)]
 
     @property
     def points(self) -> list[Point]:
-        """All values of metrics so far."""
+        """All received values of metrics."""
         with self._lock:
             return [point for message in self._metrics for point in _points(message)]
 
     @property
     def logged(self) -> list[str]:
-        """The text of all log records so far."""
+        """Texts of all received log records."""
         with self._lock:
             found = [scope for message in self._logs for each in message.resource_logs for scope in each.scope_logs]
         return [record.body.string_value for scope in found for record in scope.log_records]
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait until a condition on what came is true, and return it."""
+        """Wait until a condition on the received data is true, and return its value."""
         deadline = time.monotonic() + PATIENCE_S
         while not (value := condition()):
             assert time.monotonic() < deadline, (

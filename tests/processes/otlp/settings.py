@@ -1,4 +1,4 @@
-"""The Django site."""
+"""Settings of the Django site."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Processes that fork, and collectors that are away: no span is lost by the one, no task held up by the other."""
+"""Test that forking processes lose no spans, and that unavailable collectors delay no tasks."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def environment(redis: RedisServer, endpoint: str, **more: str) -> dict[str, str
         **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
         "DJANGO_SETTINGS_MODULE": "tests.processes.otlp.settings",
         "TASKQ_URL": redis.url,
-        "TASKQ_ENQUEUE_TIMEOUT": "30",  # a request that enqueues is not to fail on a busy machine
+        "TASKQ_ENQUEUE_TIMEOUT": "30",  # long enough for a busy machine
         "PYTHONPATH": str(ROOT),
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
@@ -56,8 +56,8 @@ def until(condition: Callable[[], object], what: str, *, within: float = 60.0) -
         time.sleep(0.02)
 
 
-def test_children_of_a_server_that_forks_lose_no_span_when_they_are_recycled(tmp_path: Path) -> None:
-    """A child ends after each five requests, long before its spans would be sent by the clock."""
+def test_children_of_a_forking_server_lose_no_span_at_their_end(tmp_path: Path) -> None:
+    """A child ends after five requests, long before the interval of its exporter ends."""
     port = free_port()
     with RedisServer() as redis, OtlpReceiver() as receiver:
         env = environment(redis, receiver.http_url, OTEL_SERVICE_NAME="site", OTEL_BSP_SCHEDULE_DELAY="600000")
@@ -81,7 +81,7 @@ def test_children_of_a_server_that_forks_lose_no_span_when_they_are_recycled(tmp
             for _ in range(40):
                 answer = httpx.get(f"http://127.0.0.1:{port}/enqueue/apack", timeout=60)
                 assert answer.status_code == 200
-        # it has ended, and with it its last children
+        # the server and its last children have ended
         sent = [span for span in receiver.spans if span.name == "send default"]
         requests = [span for span in receiver.spans if span.name == "GET enqueue/<str:what>"]
 
@@ -91,7 +91,7 @@ def test_children_of_a_server_that_forks_lose_no_span_when_they_are_recycled(tmp
 
 
 class Collector:
-    """A faulty collector at a port."""
+    """A collector with faults that listens on a port."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -115,16 +115,16 @@ class Collector:
                 threading.Thread(target=self._answer, args=(held,), daemon=True).start()
 
     def _answer(self, held: socket.socket) -> None:
-        with held, suppress(OSError):  # the client may have lost patience
+        with held, suppress(OSError):  # the client may have timed out
             held.recv(65536)
             if self._kind == "slow":
-                time.sleep(0.9)  # just within it
+                time.sleep(0.9)  # just before the timeout
             status = b"200 OK" if self._kind == "slow" else b"503 Service Unavailable"
             held.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 
     def close(self) -> None:
         if self._kind != "down":
-            self._socket.shutdown(socket.SHUT_RDWR)  # to close it would not wake the thread, which goes on accepting
+            self._socket.shutdown(socket.SHUT_RDWR)  # close() alone would not wake the thread in accept()
             self._thread.join()
         self._socket.close()
         for held in self._held:
@@ -134,8 +134,8 @@ class Collector:
 @pytest.mark.parametrize(
     "kind", ["down", "silent", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("slow", "refuses"))]
 )
-def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_path: Path) -> None:
-    """All tasks end while hardly a span is taken, with a queue of spans far smaller than what they make."""
+def test_an_unavailable_collector_delays_no_task_and_no_exit(kind: str, tmp_path: Path) -> None:
+    """All tasks end although the collector accepts few spans and the queue of spans is much too small."""
     collector = Collector(kind)
     log = tmp_path / "worker.log"
     with RedisServer() as redis, OtlpReceiver() as receiver:  # which receives metrics, so drops are reported

@@ -29,7 +29,7 @@ def one(spans: list[Span], name: str, service: str | None = None) -> Span:
     return span
 
 
-def test_a_request_of_django_goes_on_in_the_worker(depot: Depot) -> None:
+def test_the_trace_of_a_django_request_continues_in_the_worker(depot: Depot) -> None:
     spans = depot.trace(depot.ask("pack"), "GET enqueue/<str:what>", "send default", "process default")
 
     request, send, process = (
@@ -65,7 +65,7 @@ def test_a_request_of_django_goes_on_in_the_worker(depot: Depot) -> None:
         assert facts == expected
 
 
-def test_a_request_of_fastapi_too(depot: Depot) -> None:
+def test_the_trace_of_a_fastapi_request_continues_in_the_worker(depot: Depot) -> None:
     names = ("POST /enqueue/{what}", "send default", "process default")
     spans = depot.trace(depot.ask("apack", by="app"), *names)
 
@@ -83,10 +83,10 @@ def test_a_retry_stays_in_the_trace_and_links_to_the_first_run(depot: Depot) -> 
     assert (first.parent_id, second.parent_id) == (send.span_id, send.span_id)
     assert [span.attributes["messaging.asynq.task.state_after"] for span in (first, second)] == ["retry", "deleted"]
     assert (set(first.links), set(second.links)) == ({send.span_id}, {send.span_id, first.span_id})
-    assert not first.is_error  # the task asked for it
+    assert not first.is_error  # the task raised Retry
 
 
-def test_a_failure_is_told_without_its_words(depot: Depot) -> None:
+def test_a_failure_is_reported_without_its_message(depot: Depot) -> None:
     spans = depot.trace(depot.ask("broken"), "process default")
 
     process = one(spans, "process default")
@@ -99,7 +99,7 @@ def test_a_failure_is_told_without_its_words(depot: Depot) -> None:
     assert "exception.message" not in event
 
 
-def test_each_task_of_a_bulk_enqueue_continues_a_span_of_its_own(depot: Depot) -> None:
+def test_each_task_of_a_bulk_enqueue_continues_a_separate_span(depot: Depot) -> None:
     spans = depot.trace(depot.ask("bulk"), *["process default"] * 3, *["create default"] * 3, "send default")
 
     created = [span for span in spans if span.name == "create default"]
@@ -130,7 +130,7 @@ def test_a_scheduled_task_keeps_its_origin(depot: Depot) -> None:
     assert one(spans, "process default").parent_id == one(spans, "send default").span_id
 
 
-def test_a_task_that_only_links_has_a_trace_of_its_own(depot: Depot) -> None:
+def test_a_task_that_only_links_has_a_separate_trace(depot: Depot) -> None:
     send = one(depot.trace(depot.ask("apart"), "send default"), "send default")
 
     def found() -> list[Span]:
@@ -154,7 +154,7 @@ def test_a_task_made_of_a_group_links_to_all_of_them(depot: Depot) -> None:
     assert one(spans, "process grouped").parent_id == send.span_id
 
 
-def test_a_workflow_is_one_trace_whose_joins_link_to_what_they_wait_for(depot: Depot) -> None:
+def test_a_workflow_is_one_trace_whose_joins_link_to_their_predecessors(depot: Depot) -> None:
     spans = depot.trace(depot.ask("flow"), *["process default"] * 2, *["process grouped"] * 3)
 
     runs = [span for span in spans if span.kind == "consumer"]
@@ -164,13 +164,13 @@ def test_a_workflow_is_one_trace_whose_joins_link_to_what_they_wait_for(depot: D
     }
     assert [len(found) for found in by_task.values()] == [2, 2, 1]
     (joined,) = by_task["load"]
-    sends = {run.parent_id for run in by_task["weigh"]}  # under which they ran
+    sends = {run.parent_id for run in by_task["weigh"]}  # the parents of the runs
     assert {*sends, joined.parent_id} <= set(joined.links)
     assert set(joined.links) <= {*sends, joined.parent_id, *[run.span_id for run in by_task["weigh"]]}
     assert {span.name for span in spans if span.span_id == joined.parent_id} == {"send grouped"}
 
 
-def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
+def test_spans_of_redis_exchanges_can_be_enabled(depot: Depot) -> None:
     depot.trace(depot.ask("pack"), "process default")
 
     for name in ("receive default", "settle default"):
@@ -181,8 +181,8 @@ def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
         assert any(span.links for span in spans)
 
 
-def test_redis_spans_are_those_of_users_code_alone(depot: Depot) -> None:
-    """The launcher instruments redis-py too. The queue's own commands must not appear."""
+def test_redis_spans_are_only_those_of_user_code(depot: Depot) -> None:
+    """The launcher also instruments redis-py. taskq's commands must not appear as spans."""
     spans = depot.trace(depot.ask("pack"), "process default", "GET")
 
     redis = [span for span in depot.receiver.spans if "redis" in span.scope]
@@ -214,7 +214,7 @@ METRICS: list[tuple[str, str, str, dict[str, str]]] = [
     ("asynq.worker.connected", "worker", "{worker}", {}),
     ("asynq.scheduler.leading", "worker", "{scheduler}", {}),
 ]
-"""Name, process, unit and some labels of each metric."""
+"""For each metric: name, process, unit and some labels."""
 
 
 def test_metrics(depot: Depot) -> None:
@@ -235,14 +235,14 @@ def test_durations_point_to_traces(depot: Depot) -> None:
     trace_id = depot.ask("pack")
     depot.trace(trace_id, "process default")
 
-    def told() -> bool:
+    def has_example() -> bool:
         points = depot.metric("asynq.task.processing_time", "worker", {"messaging.asynq.task.type": "depot:pack"})
         return any(point.exemplars for point in points)
 
-    depot.receiver.until(told, "an example is told")
+    depot.receiver.until(has_example, "an example arrives")
 
 
-def test_no_signal_tells_what_tasks_are_given_return_or_raise(depot: Depot) -> None:
+def test_no_signal_contains_arguments_results_or_error_messages(depot: Depot) -> None:
     for what in ("pack", "apack", "broken", "flaky", "nested", "apart", "bulk", "group", "flow", "later"):
         last = {"group": "process grouped", "flow": "process grouped", "apart": "send default"}.get(what)
         depot.trace(depot.ask(what), last or "process default")

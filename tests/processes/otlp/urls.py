@@ -1,4 +1,4 @@
-"""One view, which enqueues what it is asked for."""
+"""A view that enqueues the requested tasks."""
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -21,7 +21,7 @@ def enqueue(request: HttpRequest, what: str) -> HttpResponse:
     elif what == "flow":
         members = [chain(tasks.apack.s(SECRET), tasks.weigh.s()) for _ in range(2)]
         chord(members, tasks.load.s()).delay()
-    elif what == "kept":  # in the outbox, for its queue is full
+    elif what == "kept":  # in the outbox, because the queue is full
         with transaction.atomic():
             tasks.parcel.using(queue="full", aggregate=None).delay(SECRET)
     else:

@@ -1,4 +1,4 @@
-"""The Django site, for a server that forks."""
+"""WSGI application of the Django site, for a server that forks."""
 
 from django.core.wsgi import get_wsgi_application
 

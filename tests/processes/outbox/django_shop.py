@@ -1,4 +1,4 @@
-"""The shop as a Django project. Its orders are groups of users, a model that every project has."""
+"""A shop as a Django project. Orders are rows of Django's model `Group`, so that no other model is needed."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.conf import settings
 
 
 class Shop:
-    """A project with one database."""
+    """A Django project with one database."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         settings.configure(

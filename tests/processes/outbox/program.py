@@ -1,7 +1,6 @@
-"""A process that uses an outbox and stops, or is gone, at a named point: `python -m ... ACTION JSON`.
+"""A process that uses an outbox, and sends itself a signal at a named point: `python -m ... ACTION JSON`.
 
-The JSON says which adapter, database and Redis, where the side effects are noted, and the point with the signal to send
-there.
+The JSON has the adapter, the database, the Redis, the place to record side effects, the point, and the signal.
 """
 
 import json
@@ -30,13 +29,13 @@ def main() -> None:
         def unfenced(*words: Any, claim_ends_ms: int, **options: Any) -> Any:
             return fenced(*words, claim_ends_ms=1 << 52, **options)
 
-        delivery.outbox.deliver = unfenced  # type: ignore[assignment]  # it takes the same arguments
+        delivery.outbox.deliver = unfenced  # type: ignore[assignment]  # it has the same arguments
     set_point(shop, PLAN.get("point"), PLAN.get("signal", 9))
     ACTIONS[ACTION](shop)
 
 
 def set_point(shop: Any, point: str | None, number: int) -> None:
-    """Let this process send itself a signal as soon as it has come to a point."""
+    """Make this process send itself a signal when it reaches a point."""
 
     def after(owner: Any, name: str) -> None:
         inner = getattr(owner, name)
@@ -84,8 +83,8 @@ def migrate(shop: Any) -> None:
 
 
 def place(shop: Any) -> None:
-    """Store orders and enqueue their tasks, in one transaction each: of one task, or a workflow in several rows."""
-    sending.BATCH_MAX = 5  # parts of 25 entries
+    """Store orders in one transaction each, with one task or with a workflow that needs several rows."""
+    sending.BATCH_MAX = 5  # the workflow needs several batches
     ship = define(shop)
     for order in PLAN["orders"]:
         if members := PLAN.get("members"):
@@ -96,12 +95,12 @@ def place(shop: Any) -> None:
 
 
 def relay(shop: Any) -> None:
-    """Send once what waits."""
+    """Send all waiting rows once."""
     shop.app.runtime.delivery.deliver(shop.table)
 
 
 def work(shop: Any) -> None:
-    """Relay and run until nothing is left."""
+    """Run a worker with a relay until the outbox and the queue are empty."""
     define(shop)
     raise SystemExit(Worker(shop.app, WorkerConfig(queues={"default": 1}, burst=True, leader_lease=0.2)).run())
 

@@ -1,4 +1,4 @@
-"""The shop with SQLAlchemy, with sessions and an engine of either kind."""
+"""A shop with SQLAlchemy, with a blocking or asyncio engine."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A process that uses an outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
+"""Kill or freeze a process that uses an outbox at each step. No task may be lost or be sent without its data.
 
 Each step is tested with each adapter, on PostgreSQL if it is installed, or else on SQLite; nightly on both. Afterwards
 the test compares the user's data, the rows, Redis, and the effects of the tasks.
@@ -29,7 +29,7 @@ AWAY: dict[str, Any] = {"redis": "unix:///nowhere/at/all.sock", "patience_s": 0.
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """The arguments of the processes, and the names of the adapter's tables."""
+    """An adapter: arguments of the processes, and names of its tables."""
 
     plan: dict[str, Any]
     orders: str
@@ -53,7 +53,7 @@ SQLALCHEMY_ASYNC = replace(SQLALCHEMY, plan={"adapter": "sqlalchemy_shop", "is_a
 
 
 class Shop:
-    """A database with a few processes around it."""
+    """A database and the processes that use it."""
 
     def __init__(self, adapter: Adapter, database: dict[str, Any], redis: RedisServer, folder: Path) -> None:
         self.adapter = adapter
@@ -89,7 +89,7 @@ class Shop:
             return cursor.fetchall() if cursor.description else []
 
     def end_claims(self) -> None:
-        """Let the time pass for which rows are claimed."""
+        """End all claims of rows, as if their time had passed."""
         self.query(f"UPDATE {self.adapter.rows} SET {self.adapter.end_claims}")
 
     def orders(self) -> list[str]:
@@ -106,7 +106,7 @@ class Shop:
 
 
 def in_file(folder: Path) -> dict[str, Any]:
-    """Return Django's settings of a database of SQLite."""
+    """Return Django's settings for an SQLite database."""
     name = str(folder / "shop.sqlite3")
     return {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": 20}}
 
@@ -128,8 +128,8 @@ def shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Pa
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_view_that_is_killed(shop: Shop, point: str) -> None:
-    """In the process that enqueues, from the row that is not committed yet to the receipt that is given back."""
+def test_a_view_is_killed(shop: Shop, point: str) -> None:
+    """The process that enqueues is killed at each step, from the uncommitted row to the deletion of the receipt."""
     shop.call("place", orders=["o-1"], point=point, status=-signal.SIGKILL)
     shop.end_claims()
 
@@ -140,14 +140,14 @@ def test_a_view_that_is_killed(shop: Shop, point: str) -> None:
     assert shop.shipped() == expected
     assert shop.rows() == 0
     assert shop.redis.client.keys("asynq:{default}:t:*") == []
-    # A receipt that no process could release expires after 30 days, and takes some bytes until then.
+    # A receipt that no process deleted expires after 30 days.
     assert shop.receipts() == (1 if point == "row deleted" else 0)
     assert DELIVERED_KEPT_S == 30 * 86_400
 
 
 @pytest.mark.parametrize("point", POINTS[2:])
-def test_a_relay_that_is_killed(shop: Shop, point: str) -> None:
-    """Redis was away at the commit; the relay of the first worker dies, that of the second goes on."""
+def test_a_relay_is_killed(shop: Shop, point: str) -> None:
+    """Redis was unavailable at the commit. The relay of the first worker dies, and the second worker continues."""
     shop.call("place", orders=["o-1"], **AWAY)
     assert shop.rows() == 1
     shop.call("relay", point=point, status=-signal.SIGKILL)
@@ -169,8 +169,8 @@ def file_shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_pat
 @pytest.mark.parametrize(
     ("who", "point"), [("view", "committed"), ("view", "sent"), ("relay", "sent"), ("relay", "row deleted")]
 )
-def test_whoever_sends_a_workflow_is_killed(file_shop: Shop, who: str, point: str) -> None:
-    """Of several rows the first was sent, all were sent, or none: its steps run, each once."""
+def test_a_sender_of_a_workflow_is_killed(file_shop: Shop, who: str, point: str) -> None:
+    """The sender dies after it sent the first, all or none of several rows. Each step runs once."""
     shop = file_shop
     if who == "view":
         shop.call("place", orders=["o"], members=60, point=point, status=-signal.SIGKILL)
@@ -188,10 +188,10 @@ def test_whoever_sends_a_workflow_is_killed(file_shop: Shop, who: str, point: st
 
 
 @pytest.mark.parametrize("is_fence_off", [False, True])
-def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) -> None:
-    """Another one sends the row, the task runs, row and receipt go; then the first wakes up and sends it as well.
+def test_a_relay_is_frozen_for_longer_than_its_claim(shop: Shop, is_fence_off: bool) -> None:
+    """Another relay sends the row, the task runs, row and receipt are deleted. Then the first relay sends it again.
 
-    Redis refuses it by the end of its claim. Without that the task runs twice, which shows that this test can fail.
+    Redis refuses this because the claim has ended. Without that check the task runs twice, so this test can fail.
     """
     shop.call("place", orders=["o-1"], **AWAY)
     with shop.start("relay", point="claimed", signal=signal.SIGSTOP, claim_s=0.5, is_fence_off=is_fence_off) as sleeper:
@@ -203,7 +203,7 @@ def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) ->
         assert shop.shipped() == ["o-1"]
         assert (shop.rows(), shop.receipts()) == (0, 0)
         while shop.redis.client.time()[0] < fell_asleep + 2:
-            time.sleep(0.05)  # until Redis's clock is beyond the claim
+            time.sleep(0.05)  # until the claim has ended by Redis's clock
 
         os.kill(sleeper.pid, signal.SIGCONT)
         output, _ = sleeper.communicate(timeout=30)
@@ -213,8 +213,8 @@ def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) ->
     assert shop.shipped() == (["o-1", "o-1"] if is_fence_off else ["o-1"])
 
 
-def test_a_delivery_that_arrives_late(shop: Shop) -> None:
-    """The view repeated it, the row is deleted, and the task has run."""
+def test_a_delivery_arrives_late(shop: Shop) -> None:
+    """Before it arrives, the view has repeated it, the row was deleted, and the task has run."""
     with Relay(shop.redis.socket_path) as network:
         held = network.hold_request(shop.redis.load("deliver"), hang_up=True)
         shop.call("place", orders=["o-1"], redis=network.url)

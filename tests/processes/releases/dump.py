@@ -13,11 +13,11 @@ Dump = Sequence[Mapping[str, Any]]
 _PASSING = re.compile(
     r"asynq:(servers|workers|schedulers)(:.*)?|taskq:\{.*\}:(rcpt|call|leader|peers|samples|wake|lim:keepers|lim:wake)(:.*)?"
 )
-"""Keys that last seconds, or hold samples of queues."""
+"""Keys that live for seconds, or contain samples of queues. They are not dumped."""
 
 
 def dump(raw: Any) -> list[dict[str, Any]]:
-    """Return every key with its type, value and seconds to live (None: it stays)."""
+    """Return every key with its type, value and time to live in seconds (None without expiry)."""
     found = []
     for key in sorted(raw.keys("*")):
         kind = raw.type(key).decode()
@@ -34,7 +34,7 @@ def dump(raw: Any) -> list[dict[str, Any]]:
 
 
 def load(raw: Any, dumped: Dump) -> None:
-    """Put keys back as they were; they live as long as they still had to."""
+    """Restore the keys of a dump, with their remaining time to live."""
     for each in dumped:
         key, value = each["key"], each["value"]
         if each["type"] == "string":
@@ -52,7 +52,7 @@ def load(raw: Any, dumped: Dump) -> None:
 
 
 def comparable(dumped: Dump) -> list[str]:
-    """Return what two plays of a scenario have in common, a line for each thing: clocks and chance are masked.
+    """Return a dump as lines in which times and random values are masked, to compare two runs of a scenario.
 
     Messages without times must match in every byte.
     """
@@ -99,7 +99,7 @@ def _message(data: bytes) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a text without what differs from one play to the next: ids, days, moments."""
+    """Return a text in which ids and times, which differ between two runs, are masked."""
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>", text)
     text = re.sub(r"\b[0-9a-f]{20,}\b", "<hex>", text)
     text = re.sub(r"\d{4}-\d\d-\d\d", "<day>", text)
@@ -111,7 +111,7 @@ def _shown(value: Any) -> str:
 
 
 def text_of(data: bytes) -> Any:
-    """Return bytes as text where that is readable, else as hex."""
+    """Return bytes as text if they are readable, otherwise as hex."""
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError:

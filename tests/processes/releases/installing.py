@@ -13,7 +13,7 @@ Version = tuple[int, ...]
 
 
 def version_of(text: str) -> Version | None:
-    """Return a comparable version, or None for a candidate or another tag that is not a release."""
+    """Return the version of a tag in a comparable form, or None for release candidates and other tags."""
     found = re.fullmatch(r"v?(\d+(?:\.\d+)*)", text)
     return None if found is None else tuple(map(int, found[1].split(".")))
 
@@ -33,10 +33,10 @@ def install(repository: Path, tag: str, folder: Path, *, with_dependencies: bool
     """Install a release into a separate environment and return its interpreter.
 
     Args:
-        repository: Where the tag is.
-        tag: Its name.
+        repository: Git repository with the tag.
+        tag: Name of the tag.
         folder: An empty folder for the environment.
-        with_dependencies: Install what the release asks for; else it is given what this environment has.
+        with_dependencies: Install the dependencies of the release. Otherwise it uses those of this environment.
     """
     source = folder / "source"
     packed = subprocess.run(("git", "archive", tag), cwd=repository, capture_output=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Prints what the scenario of the outbox writes: the golden rows of a release.
+"""Print the rows that the outbox scenario writes, the golden file of a release.
 
 python -m tests.processes.releases.outbox_golden > tests/golden/outbox-0.1.0.json
 """

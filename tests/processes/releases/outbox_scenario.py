@@ -1,7 +1,7 @@
-"""What a transaction writes into the outbox when a bit of everything is enqueued in it, as JSON and put back.
+"""A scenario that enqueues every kind of task in one transaction, and functions to dump and restore the outbox rows.
 
-Ids, arguments and moments are fixed, so that two plays differ in nothing but chance. Of a row all columns are kept but
-those of the database: its number, when it was written, and who claims it.
+Ids, arguments and times are fixed, so that two runs differ only in random values. A dump has all columns of a row,
+except the row number, the time of writing and the claim.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]
 FAR = datetime(2099, 12, 31, 12, tzinfo=UTC)
 DECADES_S = 50 * 365 * 86_400
 AWAY = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "outbox", "ENQUEUE_TIMEOUT": 0.2}
-"""Settings with which all rows stay where they were written."""
+"""Settings with which all rows stay in the outbox."""
 TABLE = OutboxTask._meta.db_table
 OF_THE_DATABASE = {"id", "created_at", "claim", "claimed_until"}
 
@@ -70,7 +70,7 @@ def written() -> list[dict[str, Any]]:
 
 
 def put_back(rows: Rows) -> None:
-    """Write rows as an earlier release does: with the columns that it knows, and no others."""
+    """Write rows as an earlier release does, only with the columns that it knows."""
     with transaction.atomic(), connection.cursor() as cursor:
         for row in rows:
             names = [*row, "claim"]
@@ -81,7 +81,7 @@ def put_back(rows: Rows) -> None:
 
 
 def comparable(rows: Rows) -> list[str]:
-    """Return what two plays have in common, a line for each row and column: chance is masked."""
+    """Return a line for each row and column, with random values masked, to compare two runs."""
     lines = []
     for number, row in enumerate(rows):
         for name, value in sorted(row.items()):

@@ -1,7 +1,7 @@
-"""A producer and a worker of whichever release its Python has; it is run by several, so it asks for what all have.
+"""A producer and a worker for several releases of taskq, so it uses only functions that all of them have.
 
-python program.py                          enqueues, waits, prints what came back as JSON
-python -m taskq_core worker program:taskq  runs what is there
+python program.py                          enqueues tasks, waits, and prints the results as JSON
+python -m taskq_core worker program:taskq  runs the tasks
 """
 
 import asyncio
@@ -23,7 +23,7 @@ notes = redis.asyncio.from_url(URL)  # connects when it is used
 
 @taskq.task(name="who")
 async def who(number: int, producer: str) -> list[object]:
-    """Tell who ran it, once workers of two releases have taken such a task."""
+    """Return the version that ran the task, after workers of two releases have taken such a task."""
     await notes.sadd(f"seen:{producer}", RELEASE)
     while await notes.scard(f"seen:{producer}") < 2:  # noqa: ASYNC110 - a key in Redis
         await asyncio.sleep(0.01)
@@ -32,7 +32,7 @@ async def who(number: int, producer: str) -> list[object]:
 
 @taskq.task(name="again", max_retry=5)
 async def again(number: int) -> int:
-    """Fail the first time, so that either release reads what the other noted of an attempt."""
+    """Fail in the first attempt, so that each release reads attempts that the other recorded."""
     if current_task().attempt == 1:
         raise ValueError("not yet")
     return number
@@ -51,7 +51,7 @@ async def total(numbers: list[int]) -> int:
 
 
 async def main() -> None:
-    """Enqueue a bit of everything and wait for all of it."""
+    """Enqueue every kind of task and wait for all results."""
     handles = [await who.adelay(number, RELEASE) for number in range(COUNT)]
     retried = [await again.adelay(number) for number in range(COUNT // 10)]
     members = await chord([add.s(number, 1) for number in range(20)], total.s()).adelay()

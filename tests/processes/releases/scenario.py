@@ -1,7 +1,7 @@
-"""A queue application, and what it leaves in Redis when it has done a bit of everything.
+"""A queue application and a scenario that leaves every kind of data in Redis.
 
-Ids, arguments and moments are fixed, so that two plays differ in nothing but clocks and chance. Run as a program it
-uses a private Redis and prints its final content: the golden file of a release.
+Ids, arguments and times are fixed, so that two runs differ only in clocks and random values. Run as a program it uses a
+private Redis and prints its final content, the golden file of a release.
 
     python -m tests.processes.releases.scenario > tests/golden/release-0.1.0.json
 """
@@ -32,7 +32,7 @@ from tests.redis_server import RedisServer
 
 FAR = datetime(2099, 12, 31, 12, tzinfo=UTC)
 DECADES_S = 50 * 365 * 86_400
-"""How long what has ended is kept, so that the file can be read in years."""
+"""Retention of ended tasks, so long that the golden file can be read for years."""
 QUEUES = {"default": 1, "later": 1, "low": 1}
 
 
@@ -90,7 +90,7 @@ def application(url: str) -> TaskQ:
 
 
 async def play(url: str) -> None:
-    """Do a bit of everything."""
+    """Run the scenario."""
     taskq = application(url)
     task = {name: taskq.tasks[name] for name in taskq.tasks}
     send, add = task["mail:send"], task["sum:add"]
@@ -103,7 +103,7 @@ async def play(url: str) -> None:
     await taskq.aenqueue_workflow(chord([add.s(number, 1) for number in range(3)], task["sum:total"].s()))
     await Worker(taskq, WorkerConfig(queues={"default": 1}, burst=True)).arun()
 
-    # What waits: plain, with every option of a message, by time, for a limit, in a group, unique, in a paused queue.
+    # Waiting tasks: plain, with every option, scheduled, for a limit, in a group, unique, in a paused queue.
     await send.using(task_id="plain-1").adelay("d@example.com")
     everything = send.using(
         task_id="options-1",
@@ -130,7 +130,7 @@ async def play(url: str) -> None:
 
     # Tasks that a worker was running when it was killed.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", QueueUnservedWarning)  # a worker that is gone serves it
+        warnings.simplefilter("ignore", QueueUnservedWarning)  # the worker of the queue has ended
         await send.using(task_id="active-1", queue="busy").adelay("i@example.com")
     busy = taskq.runtime.keys.queue("busy")
     await taskq.runtime.async_runner.run(runs.dequeue(busy, owner="w-gone", call=1, limit=1, lease_s=30))
@@ -138,11 +138,11 @@ async def play(url: str) -> None:
 
 
 def main() -> None:
-    """Print what the scenario leaves."""
+    """Print the content of Redis after the scenario."""
     with RedisServer() as server:
         asyncio.run(play(server.unix_url))
         text = json.dumps(dump(server.client), indent=1, sort_keys=True)
-    sys.stdout.write(text.replace(str(Path(__file__).parents[3]), "/srv/taskq") + "\n")  # of tracebacks
+    sys.stdout.write(text.replace(str(Path(__file__).parents[3]), "/srv/taskq") + "\n")  # paths in tracebacks
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What earlier releases left in Redis: today's code reads it, goes on with it, and writes the same.
+"""Test that today's code reads and processes the data that earlier releases left in Redis, and writes the same data.
 
-The files are kept: data in a queue outlives the release that wrote it. A change of the format on purpose gets a
-new file beside the old ones, made by that release (`scenario.py`), and the old ones stay readable.
+Golden files are never deleted, because data in a queue outlives the release that wrote it. For an intended change of
+the format, the release that makes it adds a new file (`scenario.py`). The old files stay readable.
 """
 
 import json
@@ -35,20 +35,20 @@ def read(path: Path) -> Dump:
 
 @pytest.fixture(params=RELEASES, ids=lambda path: path.stem)
 def left(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[TaskQ]:
-    """The application, on a Redis as a release left it."""
+    """The application, with a Redis that contains the data of a release."""
     load(redis_server.client, read(request.param))
     with closing(application(redis_server.unix_url)) as taskq:
         yield taskq
 
 
 def hour_of(server: RedisServer) -> int:
-    return int(server.client.time()[0]) // 3600  # type: ignore[index]  # of a blocking client
+    return int(server.client.time()[0]) // 3600  # type: ignore[index]  # blocking client
 
 
-async def test_the_same_scenario_leaves_the_same_today(redis_server: RedisServer) -> None:
-    """Whoever changes what is written learns it here, before workers of two releases share a queue."""
+async def test_the_scenario_leaves_the_same_data_today(redis_server: RedisServer) -> None:
+    """This test fails when the format changes, before workers of two releases share a queue."""
     hour = None
-    while hour != hour_of(redis_server):  # at its turn, or at midnight, there would be counters of two
+    while hour != hour_of(redis_server):  # across an hour or midnight, there would be two counters
         hour = hour_of(redis_server)
         redis_server.flushall()
         await play(redis_server.unix_url)
@@ -61,7 +61,7 @@ async def test_the_same_scenario_leaves_the_same_today(redis_server: RedisServer
 
 
 @pytest.mark.parametrize("path", RELEASES, ids=lambda path: path.stem)
-def test_every_message_is_written_again_as_it_was(path: Path) -> None:
+def test_every_message_is_encoded_again_unchanged(path: Path) -> None:
     messages = [
         as_bytes(text) for each in read(path) if each["type"] == "hash" for name, text in each["value"] if name == "msg"
     ]
@@ -71,7 +71,7 @@ def test_every_message_is_written_again_as_it_was(path: Path) -> None:
         message = decode_message(data)
         again = encode_message(message)
         assert decode_message(again) == message
-        assert again == data or len(message.headers) > 1, "protobuf orders names that begin alike otherwise"
+        assert again == data or len(message.headers) > 1, "protobuf orders names with the same beginning differently"
 
 
 def info(inspector: Inspector, queue: str, task_id: str) -> TaskInfo:
@@ -80,7 +80,7 @@ def info(inspector: Inspector, queue: str, task_id: str) -> TaskInfo:
     return found
 
 
-def test_what_was_left_is_read(left: TaskQ) -> None:
+def test_data_of_an_earlier_release_is_read(left: TaskQ) -> None:
     inspector = Inspector(left)
 
     states = {
@@ -122,13 +122,13 @@ def test_what_was_left_is_read(left: TaskQ) -> None:
         assert not inspector.reconcile(queue).findings, queue
 
 
-def test_results_are_read(left: TaskQ) -> None:
+def test_results_of_an_earlier_release_are_read(left: TaskQ) -> None:
     inspector = Inspector(left)
 
     assert json.loads(info(inspector, "default", "done-1").result) == {"to": "a@example.com", "subject": "é"}
 
 
-def test_locks_hold(left: TaskQ) -> None:
+def test_locks_of_an_earlier_release_are_valid(left: TaskQ) -> None:
     with pytest.raises(DuplicateTaskError) as unique:
         left.tasks["search:index"].delay(7, reason="again")
     with pytest.raises(DuplicateTaskError) as locked:
@@ -137,7 +137,7 @@ def test_locks_hold(left: TaskQ) -> None:
     assert (unique.value.existing_id, locked.value.existing_id) == ("unique-1", "locked-1")
 
 
-async def test_work_goes_on_to_its_end(left: TaskQ) -> None:
+async def test_work_of_an_earlier_release_is_completed(left: TaskQ) -> None:
     """This covers tasks, workflows, groups, sequences, tasks of a killed worker, and a resumed queue."""
     inspector = AsyncInspector(left)
     workflows = [each.id for each in (await AsyncDashboard(inspector).workflows("default")).rows]
@@ -149,7 +149,7 @@ async def test_work_goes_on_to_its_end(left: TaskQ) -> None:
                 try:
                     return (await inspector.task(queue, name)).state is TaskState.COMPLETED
                 except TaskNotFoundError:
-                    return False  # a group is not one task yet
+                    return False  # the group has not been combined yet
 
             await until(has_ended, f"{queue}: {name} is completed")
 

@@ -1,4 +1,4 @@
-"""Workers and producers of the previous release and of this one share a queue, as they do during a deploy."""
+"""Test that workers and producers of the previous release and this one share a queue, as during a deploy."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PREVIOUS = previous_release(ROOT, CURRENT)
 
 @contextmanager
 def worker(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Run a worker of the release that a Python has; it has to stop in good order."""
+    """Run a worker of the release in a Python environment. It must stop with status 0."""
     with (folder / f"worker-{os.getpid()}.log").open("a+") as log:
         process = subprocess.Popen(
             (str(python), "-m", "taskq_core", "worker", "program:taskq", "--concurrency", "5"),
@@ -48,12 +48,12 @@ def worker(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[
 
 
 def share_a_queue(redis: RedisServer, old: Path, folder: Path) -> list[dict[str, Any]]:
-    """Let a worker and a producer of each release work on one queue; return the producers' results."""
+    """Run a worker and a producer of each release on one queue, and return the results of the producers."""
     shutil.copy(Path(__file__).with_name("program.py"), folder)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "PYTHON"))}
     environment |= {"TASKQ_URL": redis.unix_url, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     pythons = (old, Path(sys.executable))
-    told = []
+    results = []
     with worker(pythons[0], folder, environment), worker(pythons[1], folder, environment):
         for python in pythons:  # one after the other: their tasks wait until both workers have taken some
             done = subprocess.run(
@@ -66,12 +66,12 @@ def share_a_queue(redis: RedisServer, old: Path, folder: Path) -> list[dict[str,
                 check=False,
             )
             assert done.returncode == 0, done.stderr
-            told.append(json.loads(done.stdout))
-    return told
+            results.append(json.loads(done.stdout))
+    return results
 
 
 def assert_shared(documents: list[dict[str, Any]], old: str) -> None:
-    """Nothing was lost, and both releases ran what either had enqueued."""
+    """Check that no task was lost, and that each release ran tasks of both."""
     assert [each["release"] for each in documents] == [old, CURRENT]
     for each in documents:
         assert each["numbers"] == list(range(COUNT))
@@ -95,8 +95,8 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(("git", *names, *words), cwd=folder, check=True, capture_output=True)
 
 
-def test_a_release_that_was_made_up_shares_a_queue(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Check the test above: it finds, installs and runs the tag of a clone of this repository."""
+def test_an_artificial_release_shares_a_queue(redis_server: RedisServer, tmp_path: Path) -> None:
+    """This tests the test above: it finds, installs and runs a tag in a clone of this repository."""
     if subprocess.run(("git", "rev-parse", "HEAD"), cwd=ROOT, capture_output=True, check=False).returncode:
         pytest.skip("this is no git repository")
     clone = tmp_path / "clone"

@@ -1,7 +1,7 @@
-"""What earlier releases wrote into outboxes: today's code delivers and runs it, and writes the same.
+"""Test that today's code delivers and runs the outbox rows of earlier releases, and writes the same rows.
 
-The releases that run at the same time during a deploy share a table: the older one writes rows with the columns it
-knows, and either may deliver them.
+During a deploy two releases share a table. The older one writes rows with the columns that it knows, and both deliver
+rows.
 """
 
 import json
@@ -39,7 +39,7 @@ STATES = {
     "limited-1": "pending",
     "safe-1": "pending",
 }
-"""The states of the scenario's tasks after their delivery."""
+"""States of the scenario's tasks after their delivery."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def outbox(redis_server: RedisServer, settings: Any) -> Iterator[None]:
-    """Tasks of the project go into the outbox, and stay there until a worker looks."""
+    """Enqueue tasks of the project into the outbox, where they stay until a worker sends them."""
     settings.TASKQ = {
         "URL": redis_server.unix_url,
         "QUEUES": QUEUES,
@@ -61,7 +61,7 @@ def outbox(redis_server: RedisServer, settings: Any) -> Iterator[None]:
 
 
 def application(url: str) -> TaskQ:
-    """The tasks, on the Redis alone."""
+    """The application with the tasks, without an outbox."""
     app = TaskQ(url, enqueue_timeout=30)
 
     @app.task(name="mail:send")
@@ -79,7 +79,7 @@ def application(url: str) -> TaskQ:
     return app
 
 
-def test_the_same_scenario_writes_the_same_today(settings: Any) -> None:
+def test_the_scenario_writes_the_same_rows_today(settings: Any) -> None:
     """A change of a column or its content fails here."""
     settings.TASKQ = {**settings.TASKQ, **AWAY}
     play(taskq)
@@ -91,14 +91,14 @@ def test_the_same_scenario_writes_the_same_today(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_was_written_is_delivered_as_it_was_meant(path: Path, redis_server: RedisServer) -> None:
+def test_rows_of_an_earlier_release_are_delivered_correctly(path: Path, redis_server: RedisServer) -> None:
     rows = read(path)
     put_back(rows)
 
     deliver()
 
     left = list(OutboxTask.objects.values_list("task_id", flat=True))
-    assert left == ["safe-1"], "what Redis cannot confirm is asked again"
+    assert left == ["safe-1"], "a delivery that Redis cannot confirm must be repeated"
     inspector = Inspector(taskq)
     found = {name: info(inspector, "low" if name == "options-1" else "default", name) for name in STATES}
     assert {name: str(task.state) for name, task in found.items()} == STATES
@@ -109,7 +109,7 @@ def test_what_was_written_is_delivered_as_it_was_meant(path: Path, redis_server:
     assert found["at-1"].next_run_at == FAR
     start = found["in-1"].next_run_at
     assert start is not None
-    assert 0 < (start - inspector.queue_info("default").as_of).total_seconds() <= 91  # whole seconds, rounded up
+    assert 0 < (start - inspector.queue_info("default").as_of).total_seconds() <= 91  # rounded up to whole seconds
     for name, number in (("locked-1", {"unique_for": 60}), ("unique-1", {"unique": Unique(args=["to"])})):
         held = json.loads(found[name].payload)
         with pytest.raises(DuplicateTaskError):
@@ -119,7 +119,7 @@ def test_what_was_written_is_delivered_as_it_was_meant(path: Path, redis_server:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-async def test_what_was_written_runs_to_its_end(path: Path, redis_server: RedisServer) -> None:
+async def test_rows_of_an_earlier_release_run_to_completion(path: Path, redis_server: RedisServer) -> None:
     await sync_to_async(put_back)(read(path))
     await sync_to_async(deliver)()
     app = application(redis_server.unix_url)

@@ -13,7 +13,7 @@ from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_schedul
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 
-class Told(SchedulerListener):
+class FiringRecorder(SchedulerListener):
     def __init__(self, url: str) -> None:
         self.notes = redis.from_url(url)
 
@@ -30,14 +30,14 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     app = TaskQ(settings["url"])
-    ticker.PATIENCE_S = 60.0  # a scheduler frozen in a call then checks its outcome, however late another took over
+    ticker.PATIENCE_S = 60.0  # a scheduler frozen in a call then checks the result, even if another took over late
 
     @app.periodic("* * * * * *", id="cron")
     @app.periodic("@every 1s", id="interval")
     @app.task(name="beat")
     def beat() -> None: ...
 
-    return run_scheduler(app, SchedulerConfig(**settings["config"]), listener=Told(settings["url"]))
+    return run_scheduler(app, SchedulerConfig(**settings["config"]), listener=FiringRecorder(settings["url"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Five schedulers as processes, whose leaders are killed and frozen past their lease: each firing comes exactly once.
+"""Kill and freeze the leaders of five scheduler processes. Each firing must be enqueued exactly once.
 
-The tasks are taken and deleted the moment they come, so that no id that is still there can hide a second enqueue.
+The tasks are taken and deleted as soon as they arrive, because an existing task would prevent a second enqueue.
 """
 
 import itertools
@@ -43,7 +43,7 @@ class Swarm:
         self.server = server
         self.argument = json.dumps({"url": server.url, "config": config})
         self.processes: dict[int, subprocess.Popen[str]] = {}
-        self.said: list[str] = []
+        self.output: list[str] = []
         self._listening: dict[int, threading.Thread] = {}
 
     def start(self) -> None:
@@ -58,10 +58,10 @@ class Swarm:
         assert process.stdout is not None
         assert process.stderr is not None
         listening = self._listening[process.pid] = threading.Thread(
-            target=self.said.extend, args=(process.stderr,), daemon=True
+            target=self.output.extend, args=(process.stderr,), daemon=True
         )
         listening.start()
-        assert process.stdout.readline() == "started\n", "".join(self.said)
+        assert process.stdout.readline() == "started\n", "".join(self.output)
         self.processes[process.pid] = process
 
     def leader(self, *, other_than: int = 0) -> int:
@@ -81,7 +81,7 @@ class Swarm:
 
     def _reap(self, process: "subprocess.Popen[str]") -> int:
         status = process.wait(PATIENCE_S)
-        self._listening[process.pid].join(PATIENCE_S)  # it has read what the process said last
+        self._listening[process.pid].join(PATIENCE_S)  # until it has read the last output of the process
         for pipe in (process.stdout, process.stderr):
             assert pipe is not None
             with suppress(ValueError, OSError):
@@ -97,7 +97,7 @@ class Swarm:
 
 
 class Taker:
-    """Takes tasks the moment they come, and deletes them."""
+    """Takes tasks as soon as they arrive, and deletes them."""
 
     def __init__(self, server: RedisServer) -> None:
         self.raw: Any = server.client
@@ -142,7 +142,7 @@ def swarm(redis_server: RedisServer) -> Iterator[Callable[..., Swarm]]:
 
 
 def torment(swarm: Swarm, taker: Taker, *, lasting_s: float, frozen_s: float) -> None:
-    """Kill and freeze leaders in turn for a time; frozen ones wake up when another leads."""
+    """Kill and freeze leaders in turn for some time. A frozen leader continues when another one leads."""
     deadline = time.monotonic() + lasting_s
     for harm in itertools.cycle(("kill", "freeze", "freeze", "kill")):
         pid = swarm.leader()
@@ -153,7 +153,7 @@ def torment(swarm: Swarm, taker: Taker, *, lasting_s: float, frozen_s: float) ->
             swarm.processes[pid].send_signal(signal.SIGSTOP)
             frozen_until = time.monotonic() + frozen_s
             swarm.leader(other_than=pid)
-            time.sleep(max(0.0, frozen_until - time.monotonic()))  # how long it is frozen is what is tested
+            time.sleep(max(0.0, frozen_until - time.monotonic()))  # real time, because the test needs this duration
             swarm.processes[pid].send_signal(signal.SIGCONT)
         count = len(taker.taken)
         until(lambda count=count: len(taker.taken) >= count + 4, "firings go on")
@@ -162,7 +162,7 @@ def torment(swarm: Swarm, taker: Taker, *, lasting_s: float, frozen_s: float) ->
 
 
 def check(swarm: Swarm, taker: Taker) -> float:
-    """Every firing from the first to the last came exactly once; return the seconds the latest one came late."""
+    """Check that each firing from the first to the last came exactly once. Return the largest delay in seconds."""
     raw: Any = swarm.server.client
     marks = {key.decode().split(":")[3]: int(raw.get(key).split(b":")[0]) for key in raw.keys("taskq:{default}:tick:*")}
     seen_at = dict(taker.taken)
@@ -177,7 +177,7 @@ def check(swarm: Swarm, taker: Taker) -> float:
             latest = max(latest, seen_at[task_id] - firing_s)
             expected.add(task_id)
             firing_s -= 1
-    assert counts.keys() == expected, "a firing was left out"  # those before a gap are not reached from the last
+    assert counts.keys() == expected, "a firing was left out"  # firings before a gap are not in `expected`
     assert raw.lrange("test:odd", 0, -1) == []
     return latest
 
@@ -185,7 +185,7 @@ def check(swarm: Swarm, taker: Taker) -> float:
 @pytest.mark.redis
 @pytest.mark.slow
 def test_each_firing_comes_exactly_once(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
-    """With a lease of two seconds, so that much happens in little time."""
+    """Uses a lease of two seconds, so that many leaders change in a short time."""
     taker = Taker(redis_server)
     found = swarm(leader_lease=2)
     torment(found, taker, lasting_s=20, frozen_s=3.5)
@@ -197,7 +197,7 @@ def test_each_firing_comes_exactly_once(redis_server: RedisServer, swarm: Callab
 
 
 def forget_tasks(server: RedisServer, stop: threading.Event) -> None:
-    """Delete tasks but leave their ids pending, so that a second enqueue appears twice."""
+    """Delete tasks but keep their ids pending, so that a repeated enqueue adds the id again."""
     raw: Any = server.client
     while not stop.wait(0.05):
         with suppress(redis.RedisError):
@@ -207,7 +207,7 @@ def forget_tasks(server: RedisServer, stop: threading.Event) -> None:
 
 @pytest.mark.redis
 @pytest.mark.slow
-def test_a_redis_that_is_killed_and_frozen_loses_and_doubles_no_firing() -> None:
+def test_a_killed_and_frozen_redis_loses_and_repeats_no_firing() -> None:
     with RedisServer(appendonly=True) as server:
         raw: Any = server.client
         stop = threading.Event()
@@ -221,7 +221,7 @@ def test_a_redis_that_is_killed_and_frozen_loses_and_doubles_no_firing() -> None
                 count = raw.llen("asynq:{default}:pending")
                 until(lambda count=count: raw.llen("asynq:{default}:pending") >= count + 4, "firings go on")
                 (server.kill if harm == "kill" else server.pause)()
-                time.sleep(3)  # longer than the lease, and than a call waits for an answer
+                time.sleep(3)  # longer than the lease and than the timeout of a call
                 (server.start if harm == "kill" else server.resume)()
             count = raw.llen("asynq:{default}:pending")
             until(lambda: raw.llen("asynq:{default}:pending") >= count + 4, "firings go on")
@@ -249,7 +249,7 @@ def test_a_redis_that_is_killed_and_frozen_loses_and_doubles_no_firing() -> None
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.nightly  # over two minutes
-def test_two_minutes_as_configured_by_default(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
+def test_two_minutes_with_the_default_configuration(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
     """A leader that dies or freezes is replaced within 15 seconds."""
     taker = Taker(redis_server)
     found = swarm()

@@ -1,6 +1,6 @@
-"""A queue application for tests of several processes: its tasks note in Redis what they do, under `mark:<name>`.
+"""A queue application for tests of several processes. Its tasks record what they do in Redis, under `mark:<name>`.
 
-`python -m tests.processes.supervisor.program` runs its worker as `taskq worker` does, with shorter times.
+`python -m tests.processes.supervisor.program` runs its worker like `taskq worker`, with shorter intervals.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ if "SPANS_FILE" in os.environ:
     trace.set_tracer_provider(provider)
 
 
-def note(name: str, what: str) -> None:
+def add_mark(name: str, what: str) -> None:
     notes.rpush(f"mark:{name}", what)
 
 
@@ -60,8 +60,8 @@ def version() -> str:
 
 @app.task(name="wait")
 async def wait(name: str, until: str) -> str:
-    """Note the attempt and the process, and wait for a key."""
-    note(name, f"{current_task().attempt} {os.getpid()}")
+    """Record the attempt and the process, and wait until a key exists."""
+    add_mark(name, f"{current_task().attempt} {os.getpid()}")
     while not await asyncio.to_thread(notes.exists, until):  # noqa: ASYNC110 - a key in Redis
         await asyncio.sleep(0.01)
     return f"{os.getpid()}"
@@ -69,28 +69,28 @@ async def wait(name: str, until: str) -> str:
 
 @app.task(name="die", retry_delay=0)
 def die(name: str) -> None:
-    """Take the process along."""
-    note(name, f"{os.getpid()}")
+    """Kill the process."""
+    add_mark(name, f"{os.getpid()}")
     os._exit(9)
 
 
 @app.task(name="leave", max_retry=0)
 def leave() -> None:
-    """End the process as if all were well."""
+    """Exit the process with status 0."""
     os._exit(0)
 
 
 @app.task(name="stubborn", timeout=1, retry_delay=0, max_retry=0)
 def stubborn(name: str) -> None:
-    """Sit in one C call, which no exception reaches."""
-    note(name, f"{os.getpid()}")
+    """Stay in one C call, which no exception can interrupt."""
+    add_mark(name, f"{os.getpid()}")
     time.sleep(3600)
 
 
 @app.task(name="hold_lock", timeout=1, retry_delay=0, max_retry=0)
 def hold_lock(name: str) -> None:
     """Run one C call that does not release Python's interpreter lock."""
-    note(name, f"{os.getpid()}")
+    add_mark(name, f"{os.getpid()}")
     ctypes.PyDLL(None).usleep(int(3.6e9))
 
 
@@ -106,19 +106,19 @@ kept: list[bytes] = []
 
 @app.worker_lifespan
 def opened():  # type: ignore[no-untyped-def]
-    """Note the beginning and the end of each worker."""
+    """Record the start and the end of each worker."""
     hangs = os.path.exists(os.environ.get("HANGS", ""))
-    note("opened", f"{os.getpid()}")
+    add_mark("opened", f"{os.getpid()}")
     if hangs:
         time.sleep(3600)
     while os.path.exists(os.environ.get("HELD", "")):
         time.sleep(0.01)
     yield
-    note("closed", f"{os.getpid()}")
+    add_mark("closed", f"{os.getpid()}")
 
 
 def main(settings: dict[str, Any]) -> int:
-    """Be a process, or the supervisor of some, whose times are those of `settings`."""
+    """Run a worker process or a supervisor, with the intervals in `settings`."""
     from taskq_core.supervisor import member as member_module
     from taskq_core.supervisor import returns, supervisor
     from taskq_core.worker import executor
@@ -128,8 +128,8 @@ def main(settings: dict[str, Any]) -> int:
         (executor, "STUCK_S", 1.0),
         (returns, "STUCK_S", 1.0),
         (supervisor, "SILENT_S", 3.0),
-        (member_module, "REPORT_EVERY_S", 0.2),  # several before it is taken for deaf, also where much runs beside it
-        (member_module, "READY_AFTER_S", 30.0),  # nor does one take over that was not given time to look at its queues
+        (member_module, "REPORT_EVERY_S", 0.2),  # several reports within the timeout, also on a busy machine
+        (member_module, "READY_AFTER_S", 30.0),  # long enough for a new process to read its queues
     )
     if "WATCHDOG" in os.environ:
         times += ((member_module, "_WATCHDOG_MARGIN_S", float(os.environ["WATCHDOG"])),)

@@ -1,4 +1,4 @@
-"""Test supervisors in containers that share a network namespace, as those of a pod do: their PIDs are the same."""
+"""Test supervisors in containers that share a network namespace, as in a pod. Their PIDs are equal."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def start_container(server: RedisServer) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_container_takes_the_tasks_of_another_one_that_was_killed(redis_server: RedisServer) -> None:
-    """The supervisor of the killed container had the PID of the one that lives."""
+def test_a_container_recovers_the_tasks_of_a_killed_container(redis_server: RedisServer) -> None:
+    """The supervisors of both containers have the same PID."""
     if not can_isolate():
         pytest.skip("needs user namespaces")
     app = TaskQ(redis_server.url, defaults={"retention": 600})

@@ -1,4 +1,4 @@
-"""A supervisor in this process, over a real process that works, for what cannot be arranged from outside."""
+"""Test a supervisor in this process with a real worker process, for cases that cannot be tested from outside."""
 
 import ctypes
 import json
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.redis]
 
 @pytest.fixture
 def behind() -> list[float]:
-    """Seconds by which the supervisor's clock has jumped."""
+    """Number of seconds to add to the supervisor's clock."""
     return [0.0]
 
 
@@ -35,7 +35,7 @@ def behind() -> list[float]:
 def beside(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, behind: list[float], capfd: pytest.CaptureFixture[str]
 ) -> Callable[[Callable[[Supervisor], None]], int]:
-    """Run a supervisor, do something beside it in a thread, stop it, and return its status."""
+    """Run a supervisor and a function in a thread, stop the supervisor, and return its status."""
     for name in ("TASKQ_URL", "NOTES_URL"):
         monkeypatch.setenv(name, redis_server.url)
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + behind[0])
@@ -69,10 +69,10 @@ def beside(
     return run
 
 
-def test_time_that_the_supervisor_slept_through_is_nobodys_silence(
+def test_time_in_which_the_supervisor_was_frozen_does_not_count_as_silence(
     beside: Any, behind: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after SIGSTOP and SIGCONT, or when a machine was suspended."""
+    """This happens after SIGSTOP and SIGCONT, or when a machine was suspended."""
     caplog.set_level(logging.INFO)
 
     def sleep(parent: Supervisor) -> None:
@@ -81,10 +81,10 @@ def test_time_that_the_supervisor_slept_through_is_nobodys_silence(
 
         def wake_up() -> None:
             behind[0] += 3600
-            parent._check()  # before it reads the newer messages
+            parent._check()  # before the supervisor reads newer messages
 
         parent._loop.call_soon_threadsafe(wake_up)
-        until_blocking(lambda: child.last_message_at > last_message_at + 3601, "it is heard again")
+        until_blocking(lambda: child.last_message_at > last_message_at + 3601, "its messages arrive again")
         assert parent.report()[0]
 
     assert beside(sleep) == 0
@@ -92,7 +92,7 @@ def test_time_that_the_supervisor_slept_through_is_nobodys_silence(
     assert "the supervisor was suspended for 3" in caplog.text
 
 
-def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_in_the_background_is_logged(beside: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         raise ValueError("odd")
 
@@ -105,7 +105,7 @@ def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCap
 
 @pytest.fixture
 def first_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let what others leave behind fall to this process, as to the first one of a container."""
+    """Make this process the parent of orphaned processes, like the first process of a container."""
     set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
     assert set_subreaper(1, 0, 0, 0) == 0
     monkeypatch.setattr(orphans, "is_first_process", lambda: True)
@@ -114,9 +114,7 @@ def first_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="containers are a matter of Linux")
-def test_what_a_dead_process_has_left_behind_is_asked_for_by_the_first_of_a_container(
-    beside: Any, first_process: None
-) -> None:
+def test_the_first_process_of_a_container_reaps_orphaned_processes(beside: Any, first_process: None) -> None:
     """Otherwise each leaves a zombie process. The supervisor's own children are reported as usual."""
 
     def leave(parent: Supervisor) -> None:
@@ -130,10 +128,10 @@ def test_what_a_dead_process_has_left_behind_is_asked_for_by_the_first_of_a_cont
     assert beside(leave) == 0
 
 
-def test_a_process_that_cannot_be_killed_is_left_behind(
+def test_a_process_that_cannot_be_killed_is_abandoned(
     beside: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that the system holds: it is said once, and its place is taken by another one."""
+    """The kernel does not end the process. The supervisor logs this once and starts another process."""
     monkeypatch.setattr(supervisor, "UNKILLABLE_S", 0.0)
     monkeypatch.setattr(Child, "kill", lambda self, now: setattr(self, "killed_at", now))
 
@@ -149,8 +147,8 @@ def test_a_process_that_cannot_be_killed_is_left_behind(
     assert caplog.text.count("after it was killed; it is replaced") == 1
 
 
-def test_no_process_is_replaced_for_a_rolling_restart_once_no_tasks_are_taken(beside: Any) -> None:
-    """Nobody would follow it: the restart is over."""
+def test_a_rolling_restart_ends_when_the_worker_is_paused(beside: Any) -> None:
+    """Without this, no successor would start, because the rolling restart has ended."""
     done = threading.Event()
 
     def act(parent: Supervisor) -> None:

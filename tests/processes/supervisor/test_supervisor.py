@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Workers:
-    """A supervisor and its processes: `taskq worker` with these arguments, or with shorter times `program.py`."""
+    """A supervisor and its processes: `taskq worker` with arguments, or `program.py` with shorter intervals."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Workers:
             text=True,
             preexec_fn=lambda: self._prepare(prepare),
         )
-        self.said = ""
+        self.output = ""
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
         if ready:
@@ -72,23 +72,23 @@ class Workers:
 
     @staticmethod
     def _prepare(prepare: Callable[[], object] | None) -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which it would heed
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which ignores SIGHUP
         if prepare is not None:
             prepare()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said += line
+            self.output += line
 
     def wait_for(self, text: str, times: int = 1) -> None:
         until_blocking(
             lambda: (
-                self.said.count(text) >= times or (self.process.poll() is not None and not self._reading.is_alive())
+                self.output.count(text) >= times or (self.process.poll() is not None and not self._reading.is_alive())
             ),
-            f"{text!r} in {self.said}",
+            f"{text!r} in {self.output}",
         )
-        assert self.said.count(text) >= times, f"{text!r} not in:\n{self.said}"
+        assert self.output.count(text) >= times, f"{text!r} not in:\n{self.output}"
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -103,7 +103,7 @@ class Workers:
         return status
 
     def pids(self) -> set[int]:
-        """Processes that have opened and not closed."""
+        """Return the pids of processes that have started and not ended, according to their records."""
         opened, closed = marks(self.server, "opened"), marks(self.server, "closed")
         return {int(pid) for pid in opened} - {int(pid) for pid in closed}
 
@@ -111,7 +111,7 @@ class Workers:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for pid in self.pids():  # of a test that failed
+        for pid in self.pids():  # left over from a failed test
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
         self._reading.join(PATIENCE_S)
@@ -153,13 +153,13 @@ def queue(app: TaskQ) -> QueueKeys:
 
 
 def pid_of(server: RedisServer, name: str) -> int:
-    """The process that noted something last."""
+    """Return the pid of the process that wrote the last record."""
     return int(until_blocking(lambda: marks(server, name), f"mark {name}")[-1].split()[-1])
 
 
 def health_port_of(workers: Workers) -> int:
     workers.wait_for("health endpoints: ")
-    return int(workers.said.partition("health endpoints: http://127.0.0.1:")[2].partition("/")[0])
+    return int(workers.output.partition("health endpoints: http://127.0.0.1:")[2].partition("/")[0])
 
 
 def answer(port: int) -> tuple[int, dict[str, Any]]:
@@ -171,14 +171,14 @@ def answer(port: int) -> tuple[int, dict[str, Any]]:
             return error.code, json.load(error)
 
 
-def test_a_killed_process_is_replaced_and_what_it_held_is_given_back_at_once(
+def test_a_killed_process_is_replaced_and_its_tasks_are_returned_at_once(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """It does not wait for the lease of half a minute; the attempt counts; the other process notices nothing."""
+    """The tasks do not wait for the end of their leases, the attempt counts, and the other process is not affected."""
     workers = run("--processes", "2", "--concurrency", "1")
     handles = [app.remote("wait", retention=600).delay(name=f"w{number}", until="go") for number in range(2)]
     victim, other = pid_of(redis_server, "w0"), pid_of(redis_server, "w1")
-    assert victim != other, "each took one"
+    assert victim != other, "each process must take one task"
     until_blocking(lambda: {each.pid for each in Inspector(app).servers()} == {victim, other})
 
     os.kill(victim, signal.SIGKILL)
@@ -193,26 +193,26 @@ def test_a_killed_process_is_replaced_and_what_it_held_is_given_back_at_once(
     workers.wait_for("was killed by SIGKILL")
     workers.wait_for("1 tasks of process")
     assert workers.stop() == 0
-    assert workers.pids() == {victim}, "all others have closed what they had opened"
+    assert workers.pids() == {victim}, "the other processes did not close their resources"
 
 
-def test_a_task_that_takes_its_process_along_stops(
+def test_a_task_that_kills_its_process_is_archived(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """After its attempts it is archived; from the second loss on it waits between them."""
+    """It is archived after its attempts. From the second loss on there is a delay between attempts."""
     run(processes=2)
     handle = app.remote("die", retention=600, max_retry=1).delay(name="d")
 
     until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
 
     assert len(marks(redis_server, "d")) == 2
-    assert app.remote("whoami", retention=600).delay().result(PATIENCE_S), "the worker goes on"
+    assert app.remote("whoami", retention=600).delay().result(PATIENCE_S), "the worker does not run other tasks"
 
 
-def test_a_rolling_restart_leaves_no_gap_and_reads_code_anew(
+def test_a_rolling_restart_leaves_no_gap_and_reloads_code(
     run: Any, app: TaskQ, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """A long task goes on in its old process while the new ones work; as many work at every look as were asked for."""
+    """A long task continues in its old process. At every check the requested number of processes takes tasks."""
     version = tmp_path / "version"
     version.write_text("one")
     workers = run(processes=2, health_port=0, environment={"VERSION_FILE": str(version)})
@@ -224,15 +224,15 @@ def test_a_rolling_restart_leaves_no_gap_and_reads_code_anew(
     version.write_text("two")
 
     workers.signal(signal.SIGHUP)
-    while len(workers.pids() - before) < 2 or workers.said.count("finishes its tasks") < 2:
+    while len(workers.pids() - before) < 2 or workers.output.count("finishes its tasks") < 2:
         assert app.remote("version", retention=600).delay().result(PATIENCE_S) in ("one", "two")
         status, body = answer(port)
         assert (status, body["working"]) == (200, 2), body
 
-    # An old process that has just been asked to finish may still take a task.
+    # An old process that has just got the request to finish may still take a task.
     until_blocking(lambda: app.remote("version", retention=600).delay().result(PATIENCE_S) == "two")
     assert answer(port)[0] == 200
-    assert is_alive(old), "it finishes its tasks"
+    assert is_alive(old), "the old process did not finish its task"
     redis_server.client.set("go", 1)
     assert long.result(PATIENCE_S) == f"{old}"
     until_blocking(lambda: not workers.pids() & before, "the old ones have closed")
@@ -240,7 +240,7 @@ def test_a_rolling_restart_leaves_no_gap_and_reads_code_anew(
     assert workers.stop() == 0
 
 
-def test_a_rolling_restart_with_broken_code_is_given_up(run: Any, app: TaskQ, tmp_path: Path) -> None:
+def test_a_rolling_restart_with_broken_code_is_aborted(run: Any, app: TaskQ, tmp_path: Path) -> None:
     version = tmp_path / "version"
     version.write_text("one")
     workers = run(processes=2, environment={"VERSION_FILE": str(version)})
@@ -255,10 +255,10 @@ def test_a_rolling_restart_with_broken_code_is_given_up(run: Any, app: TaskQ, tm
     assert workers.stop() == 0
 
 
-def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
+def test_an_aborted_rolling_restart_of_a_paused_worker_leaves_no_process_that_takes_tasks(
     run: Any, app: TaskQ, tmp_path: Path
 ) -> None:
-    """The old processes take no tasks, so health and log report that no process does, until the code is valid again."""
+    """The old processes take no tasks. Health and log report that no process does, until the code is valid again."""
     version = tmp_path / "version"
     version.write_text("one")
     workers = run(processes=2, health_port=0, environment={"VERSION_FILE": str(version)})
@@ -272,7 +272,7 @@ def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
 
     status, body = until_blocking(lambda: (found := answer(port))[1]["working"] == 0 and found)
     assert (status, body["status"]) == (503, "draining")
-    assert "the other processes are not replaced" not in workers.said
+    assert "the other processes are not replaced" not in workers.output
     version.write_text("two")
     handle = app.remote("version", retention=600).delay()
     workers.signal(signal.SIGHUP)
@@ -288,26 +288,26 @@ def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
         ({"max_memory": 200_000_000}, [("grow", {"megabytes": 64})] * 3, "MB of memory"),
     ],
 )
-def test_a_process_is_replaced_after_so_much(
+def test_a_process_is_replaced_at_its_limits(
     run: Any, app: TaskQ, redis_server: RedisServer, limit: dict[str, int], calls: list[tuple[str, Any]], why: str
 ) -> None:
-    """A single process as well; its successor works before it ends, and no task is run twice."""
+    """This is so also for a single process. Its successor takes tasks before it ends, and no task runs twice."""
     workers = run(worker={"concurrency": 1}, **limit)
     (first,) = workers.pids()
-    seen = {int(app.remote(name, retention=600).delay(**values).result(PATIENCE_S)) for name, values in calls}
+    pids = {int(app.remote(name, retention=600).delay(**values).result(PATIENCE_S)) for name, values in calls}
 
     workers.wait_for(why)
-    while len(seen) < 2:
-        seen.add(int(app.remote("whoami", retention=600).delay().result(PATIENCE_S)))
-    assert first in seen
+    while len(pids) < 2:
+        pids.add(int(app.remote("whoami", retention=600).delay().result(PATIENCE_S)))
+    assert first in pids
     until_blocking(lambda: not is_alive(first))
-    assert first not in workers.pids(), "it has closed what it had opened"
+    assert first not in workers.pids(), "the replaced process did not close its resources"
     assert not redis_server.client.exists("asynq:{default}:retry")
     assert workers.stop() == 0
 
 
 def test_telemetry_is_sent_before_a_process_ends(run: Any, app: TaskQ, tmp_path: Path) -> None:
-    """Also where its exporter would send only an hour later: at replacement, and at the end."""
+    """This is so at a replacement and at the end, even if the exporter's interval is an hour."""
     spans = tmp_path / "spans"
     workers = run(max_tasks=1, worker={"concurrency": 1}, environment={"SPANS_FILE": str(spans)})
     ran_in = [app.remote("whoami", retention=600).delay().result(PATIENCE_S)]
@@ -319,7 +319,7 @@ def test_telemetry_is_sent_before_a_process_ends(run: Any, app: TaskQ, tmp_path:
     assert {f"process default {pid}" for pid in ran_in} <= set(spans.read_text().splitlines())
 
 
-def test_a_wish_for_a_successor_is_heard_again_when_a_rolling_restart_is_given_up(
+def test_a_requested_replacement_is_repeated_after_an_aborted_rolling_restart(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
 ) -> None:
     """A function never ends and the code is invalid for a while. Once the code is valid, the process is replaced."""
@@ -330,7 +330,9 @@ def test_a_wish_for_a_successor_is_heard_again_when_a_rolling_restart_is_given_u
     version.unlink()
     handle = app.remote("stubborn", timeout=1, max_retry=0, retention=600).delay(name="s")
     workers.wait_for("still run after they were interrupted")
-    assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) == f"{first}", "it works until then"
+    assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) == f"{first}", (
+        "the old process must take tasks until then"
+    )
     workers.signal(signal.SIGHUP)
     workers.wait_for("the rolling restart failed")
 
@@ -342,10 +344,10 @@ def test_a_wish_for_a_successor_is_heard_again_when_a_rolling_restart_is_given_u
     assert workers.stop() == 0
 
 
-def test_a_function_that_does_not_end_is_ended_while_no_tasks_are_taken(
+def test_a_hanging_function_is_ended_while_the_worker_is_paused(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """With its process, whose place stays empty until a rolling restart takes tasks again."""
+    """Its process is killed, and replaced only when a rolling restart takes tasks again."""
     workers = run(worker={"concurrency": 1})
     (first,) = workers.pids()
     handle = app.remote("stubborn", timeout=3, max_retry=0, retention=600).delay(name="s")
@@ -363,10 +365,10 @@ def test_a_function_that_does_not_end_is_ended_while_no_tasks_are_taken(
     assert workers.stop() == 0
 
 
-def test_a_process_that_takes_too_much_from_the_start_is_not_replaced_for_it(
+def test_a_process_that_needs_too_much_memory_from_its_start_is_not_replaced(
     run: Any, app: TaskQ, redis_server: RedisServer
 ) -> None:
-    """Its successor would take as much: it is said, once, and the process runs its tasks."""
+    """Its successor would need as much memory. The supervisor logs this once, and the process runs its tasks."""
     workers = run(max_memory=20_000_000, worker={"concurrency": 1})
     (first,) = workers.pids()
 
@@ -374,21 +376,21 @@ def test_a_process_that_takes_too_much_from_the_start_is_not_replaced_for_it(
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) == f"{first}"
 
     workers.wait_for("is replaced: the process uses")
-    assert workers.said.count("before its first task") == 1
+    assert workers.output.count("before its first task") == 1
     assert workers.stop() == 0
 
 
 @pytest.mark.parametrize("how", ["stubborn", "hold_lock"])
-def test_a_function_that_does_not_end_in_time_costs_its_process(
+def test_the_process_of_a_function_that_exceeds_its_timeout_is_replaced(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys, how: str
 ) -> None:
-    """It counts as timed out, once; what runs beside it finishes, or is given back where the whole process is held."""
+    """Its task is timed out once. Other tasks of the process finish, or are returned if the process is blocked."""
     workers = run()
     beside = app.remote("wait", retention=600).delay(name="beside", until="go")
     first = pid_of(redis_server, "beside")
     handle = app.remote(how, timeout=1, max_retry=0, retention=600).delay(name="s")
     assert pid_of(redis_server, "s") == first
-    if how == "stubborn":  # as many as there are slots
+    if how == "stubborn":  # one for each slot
         app.remote(how, timeout=1, max_retry=0, retention=600).delay(name="t")
 
     until_blocking(lambda: len(marks(redis_server, "opened")) == 2, "a successor")
@@ -405,8 +407,8 @@ def test_a_function_that_does_not_end_in_time_costs_its_process(
     assert workers.stop() == 0
 
 
-def test_the_supervisor_that_is_killed_leaves_nothing_behind(run: Any, app: TaskQ, redis_server: RedisServer) -> None:
-    """Its processes notice, finish what they run and end."""
+def test_processes_of_a_killed_supervisor_end(run: Any, app: TaskQ, redis_server: RedisServer) -> None:
+    """The processes detect this, finish their tasks and exit."""
     workers = run(processes=2)
     handle = app.remote("wait", retention=600).delay(name="w", until="go")
     pid_of(redis_server, "w")
@@ -418,13 +420,11 @@ def test_the_supervisor_that_is_killed_leaves_nothing_behind(run: Any, app: Task
 
     assert handle.result(PATIENCE_S)
     until_blocking(lambda: not any(map(is_alive, pids)), "all have ended")
-    assert workers.pids() == set(), "gracefully"
+    assert workers.pids() == set(), "the process did not finish its task"
 
 
-def test_a_process_that_is_held_up_ends_also_when_its_supervisor_is_gone(
-    run: Any, app: TaskQ, redis_server: RedisServer
-) -> None:
-    """A watchdog that needs no Python ends it, and says what held it up."""
+def test_a_hanging_process_ends_when_its_supervisor_was_killed(run: Any, app: TaskQ, redis_server: RedisServer) -> None:
+    """A watchdog that does not need the GIL ends it, and logs where it was blocked."""
     workers = run(
         silence=60,
         worker={"lease": 3, "lease_grace": 1},
@@ -440,8 +440,8 @@ def test_a_process_that_is_held_up_ends_also_when_its_supervisor_is_gone(
     workers.wait_for("in hold_lock")
 
 
-def test_signals_are_passed_on(run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """SIGTSTP takes no more tasks; SIGTERM waits for what runs; a second one gives it back."""
+def test_signals_are_forwarded(run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """SIGTSTP stops taking tasks, SIGTERM waits for running tasks, and a second SIGTERM returns them."""
     workers = run("--processes", "2")
     handle = app.remote("wait", retention=600).delay(name="w", until="go")
     pid_of(redis_server, "w")
@@ -459,10 +459,10 @@ def test_signals_are_passed_on(run: Any, app: TaskQ, redis_server: RedisServer, 
 
 
 @pytest.mark.parametrize("arguments", [("--concurrency", "1"), ("--processes", "2")])
-def test_a_hang_up_of_the_terminal_stops_it(
+def test_sighup_from_the_terminal_stops_the_worker(
     run: Any, app: TaskQ, redis_server: RedisServer, arguments: tuple[str, str]
 ) -> None:
-    """As SIGTERM does: what runs is finished."""
+    """It has the same effect as SIGTERM: running tasks are finished."""
     ours, theirs = pty.openpty()
 
     def take_terminal() -> None:
@@ -480,12 +480,12 @@ def test_a_hang_up_of_the_terminal_stops_it(
 
     assert handle.result(PATIENCE_S) == f"{pid}"
     assert workers.wait() == 0
-    assert "rolling restart" not in workers.said
+    assert "rolling restart" not in workers.output
 
 
 @pytest.mark.parametrize("arguments", [("--concurrency", "1"), ("--processes", "2")])
-def test_a_hang_up_that_was_ignored_at_the_start_stays_so(run: Any, app: TaskQ, arguments: tuple[str, str]) -> None:
-    """As `nohup` has it."""
+def test_an_ignored_sighup_stays_ignored(run: Any, app: TaskQ, arguments: tuple[str, str]) -> None:
+    """This is so under `nohup`."""
     workers = run(*arguments, prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     before = workers.pids()
 
@@ -494,11 +494,11 @@ def test_a_hang_up_that_was_ignored_at_the_start_stays_so(run: Any, app: TaskQ, 
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S)
     assert workers.pids() == before
     assert workers.stop() == 0
-    assert "rolling restart" not in workers.said
+    assert "rolling restart" not in workers.output
 
 
-def test_a_hang_up_that_all_processes_get_is_for_the_supervisor(run: Any, app: TaskQ) -> None:
-    """Who sends it to each by name means the rolling restart: the processes go on until they are replaced."""
+def test_sighup_to_all_processes_starts_a_rolling_restart(run: Any, app: TaskQ) -> None:
+    """For example with `pkill -HUP`. The processes continue until they are replaced."""
     workers = run()
     (pid,) = workers.pids()
 
@@ -508,10 +508,10 @@ def test_a_hang_up_that_all_processes_get_is_for_the_supervisor(run: Any, app: T
     assert workers.stop() == 0
 
 
-def test_a_manager_that_signals_all_processes_forces_nothing(
+def test_sigterm_to_all_processes_is_one_graceful_stop(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """One that ends a unit sends SIGTERM to each process, and the supervisor passes on its own: still one request."""
+    """A process manager may send SIGTERM to each process, and the supervisor forwards its own. This is one request."""
     workers = run()
     handle = app.remote("wait", retention=600).delay(name="w", until="go")
     pid = pid_of(redis_server, "w")
@@ -527,21 +527,21 @@ def test_a_manager_that_signals_all_processes_forces_nothing(
     assert handle.result(PATIENCE_S) == f"{pid}"
 
 
-def test_processes_that_never_come_up_end_it(run: Any) -> None:
+def test_a_worker_whose_processes_never_start_ends(run: Any) -> None:
     """The pause between the attempts grows, the error is logged, and the exit status shows the failure."""
     workers = run("--processes", "2", ready=False, environment={"BREAKS": "1"})
 
     assert workers.wait() == 1
-    assert workers.said.count("starts again in") >= 2
-    assert "no process could start in 3 tries each" in workers.said
-    assert "this code is broken" in workers.said
-    assert "ready\n" not in workers.said
+    assert workers.output.count("starts again in") >= 2
+    assert "no process could start in 3 tries each" in workers.output
+    assert "this code is broken" in workers.output
+    assert "ready\n" not in workers.output
 
 
 def test_a_process_that_hangs_at_its_start_is_replaced(
     run: Any, app: TaskQ, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """What its lifespan opens does not come: it says that it lives, and takes no tasks."""
+    """Its lifespan hangs: the process reports that it is alive, but takes no tasks."""
     hangs = tmp_path / "hangs"
     hangs.touch()
     workers = run(starting=3, ready=False, environment={"HANGS": str(hangs)})
@@ -555,8 +555,8 @@ def test_a_process_that_hangs_at_its_start_is_replaced(
     assert workers.stop() == 0
 
 
-def test_a_process_that_will_not_die_is_killed(run: Any) -> None:
-    """One that is stopped as a whole hears no signal and no word but SIGKILL."""
+def test_a_process_that_does_not_end_is_killed(run: Any) -> None:
+    """A process that is frozen reacts only to SIGKILL."""
     workers = run(ending=1)
     (pid,) = workers.pids()
     os.kill(pid, signal.SIGSTOP)
@@ -565,10 +565,10 @@ def test_a_process_that_will_not_die_is_killed(run: Any) -> None:
 
     assert workers.wait() == 0
     assert not is_alive(pid)
-    assert "is killed: the process did not end in time" in workers.said
+    assert "is killed: the process did not end in time" in workers.output
 
 
-def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServer, tmp_path: Path) -> None:
+def test_one_port_reports_the_health_of_all_processes(run: Any, redis_server: RedisServer, tmp_path: Path) -> None:
     held = tmp_path / "held"
     workers = run(processes=2, health_port=0, environment={"HELD": str(held)})
     port = health_port_of(workers)
@@ -588,7 +588,7 @@ def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServ
     assert victim not in {each["pid"] for each in body["children"]}
 
 
-def test_what_a_process_held_is_given_back_once_redis_is_there_again(
+def test_tasks_of_a_dead_process_are_returned_once_redis_is_available(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The request is repeated if the store refuses for a while. Tasks taken by another worker are not affected."""
@@ -606,7 +606,7 @@ def test_what_a_process_held_is_given_back_once_redis_is_there_again(
     assert stored(redis_server, queue, handle.id).retried == 1
 
 
-def test_burst_ends_with_the_last_process(run: Any, app: TaskQ, redis_server: RedisServer) -> None:
+def test_a_burst_worker_ends_with_its_last_process(run: Any, app: TaskQ, redis_server: RedisServer) -> None:
     handles = [app.remote("whoami", retention=600).delay() for _ in range(20)]
 
     workers = run(processes=2, burst=True, worker={"burst": True}, ready=False)
@@ -615,10 +615,10 @@ def test_burst_ends_with_the_last_process(run: Any, app: TaskQ, redis_server: Re
     assert all(handle.refresh().state is TaskState.COMPLETED for handle in handles)
 
 
-def test_a_process_that_ends_with_status_0_in_the_midst_of_its_work_has_not_done_it(
+def test_a_process_that_exits_with_status_0_during_a_task_has_not_completed_it(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """A function may end its process by any status."""
+    """A function may exit its process with any status."""
     handle = app.remote("leave", max_retry=0, retention=600).delay()
     later = app.remote("whoami", retention=600).delay()
 
@@ -627,4 +627,4 @@ def test_a_process_that_ends_with_status_0_in_the_midst_of_its_work_has_not_done
     assert workers.wait() == 0
     assert state_of(redis_server, queue, handle.id) == "archived"
     assert later.refresh().state is TaskState.COMPLETED
-    assert "ended with status 0 in the middle of its work" in workers.said
+    assert "ended with status 0 in the middle of its work" in workers.output

@@ -1,4 +1,4 @@
-"""The Redis and the project of tests/taskq_django."""
+"""Use the Redis and the project of tests/taskq_django."""
 
 from tests.taskq_django.conftest import inspector, json_support, redis
 

@@ -1,7 +1,7 @@
 """A Django process with a scheduler that reads periodic tasks from its database: `python -m ... JSON`.
 
-The JSON says which database and Redis, and maybe a point at which the process kills itself. Redis is told which process
-enqueued last.
+The JSON has the database, the Redis, and optionally a point at which the process kills itself. The process records in
+Redis that it enqueued last.
 """
 
 import json
@@ -22,7 +22,7 @@ from taskq_core.tasks.periodic import Firing, FiringOutcome
 POINTS = ("enqueued and not counted", "counted and not taken away")
 
 
-class Told(SchedulerListener):
+class FiringRecorder(SchedulerListener):
     def __init__(self, url: str) -> None:
         self.notes = redis.from_url(url)
 
@@ -34,7 +34,7 @@ class Told(SchedulerListener):
 
 
 def die_at(point: str) -> None:
-    """Let this process kill itself when it comes to a point."""
+    """Make this process kill itself when it reaches a point."""
     inner = Follower._record
 
     async def record(self: Follower, ran: Any) -> bool:
@@ -65,12 +65,12 @@ def main() -> int:
 
     (table,) = taskq.timetable.tables
     table.every_s = 0.2
-    follower.LONGEST_PAUSE_S = 0.2  # however slow a look at it was
+    follower.LONGEST_PAUSE_S = 0.2  # also if reading the table is slow
     # A busy machine may need longer, and these tests do not count later reports.
     follower.FINISH_S = leader.ENDING_S = 30.0
     if plan.get("point"):
         die_at(plan["point"])
-    return run_scheduler(taskq, SchedulerConfig(leader_lease=plan["lease_s"]), listener=Told(plan["redis"]))
+    return run_scheduler(taskq, SchedulerConfig(leader_lease=plan["lease_s"]), listener=FiringRecorder(plan["redis"]))
 
 
 if __name__ == "__main__":

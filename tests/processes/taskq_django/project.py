@@ -35,9 +35,9 @@ class Project:
     """A Django project in a separate folder, with one app.
 
     Args:
-        folder: Where it is written.
-        redis: Where its tasks go.
-        settings: Python code at the end of its settings.
+        folder: Folder of the project.
+        redis: Redis of its tasks.
+        settings: Python code to append to its settings.
     """
 
     def __init__(self, folder: Path, redis: RedisServer, settings: str = "") -> None:
@@ -53,15 +53,15 @@ class Project:
         )
 
     def write_tasks(self, name: str, *, version: int | None = None, begins: str = "") -> None:
-        """Put a file in the place of the one with the tasks, changed just now or in the second `version`."""
+        """Replace the file with the tasks. Its time of modification is now, or the second `version`."""
         new = self.folder / "tasks.py.new"
         new.write_text(begins + TASKS.format(name=name))
         if version is not None:
-            os.utime(new, (version, version))  # a change that no clock's coarseness can hide
+            os.utime(new, (version, version))  # a different time, even if the clock of the file system is coarse
         new.replace(self.tasks)
 
     def configure(self, settings: str) -> None:
-        """Put Python code at the end of its settings."""
+        """Append Python code to the settings."""
         with (self.folder / "kiosk_settings.py").open("a") as file:
             file.write(settings)
 
@@ -79,11 +79,11 @@ class Project:
         return self.running("runworker", *options)
 
     def run(self, *words: str, status: int = 0) -> str:
-        """Run a command and return what it said, if it ended with this status."""
+        """Run a command, check its exit status, and return its output."""
         with self.running(*words) as process:
-            said, _ = process.communicate(timeout=120)
-        assert process.returncode == status, said
-        return said
+            output, _ = process.communicate(timeout=120)
+        assert process.returncode == status, output
+        return output
 
     @contextmanager
     def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
@@ -108,11 +108,11 @@ class Project:
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """Read what a process says up to a line with this text."""
-    said = []
+    """Read the output of a process up to a line with this text."""
+    output = []
     assert process.stdout is not None
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if text in line:
-            return "".join(said)
-    raise AssertionError(f"it ended without saying {text!r}:\n{''.join(said)}")
+            return "".join(output)
+    raise AssertionError(f"the output ended without {text!r}:\n{''.join(output)}")

@@ -1,4 +1,4 @@
-"""The admin's page of the outbox, on PostgreSQL."""
+"""Test the admin's page of the outbox on PostgreSQL."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture(scope="class")
 def postgres(django_db_setup: None, django_db_blocker: Any, postgres_server: PostgresServer) -> Iterator[None]:
-    """A database on PostgreSQL that has an outbox; before the database of a test, which has to know it."""
+    """A PostgreSQL database with an outbox. It is created before the test databases, which must include it."""
     with django_db_blocker.unblock():
         configured = connections.configure_settings({"default": {}, "postgres": postgres_server.create("outbox")})
         connections.settings["postgres"] = configured["postgres"]
@@ -38,10 +38,10 @@ def postgres(django_db_setup: None, django_db_blocker: Any, postgres_server: Pos
 
 @pytest.mark.usefixtures("postgres")
 class TestOnPostgres:
-    """The page over rows in PostgreSQL."""
+    """Test the page with rows in PostgreSQL."""
 
     @pytest.mark.django_db(databases=["default", "other", "postgres"])
-    def test_rows_are_listed_put_in_order_and_deleted(self, root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rows_are_listed_sorted_and_deleted(self, root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         chosen = SimpleNamespace(db_for_write=lambda _model: "postgres")
         monkeypatch.setattr("taskq_django.admin.outbox.router", chosen)
         rows = [wait(name, using="postgres", minutes=minutes) for name, minutes in (("new", 2), ("old", 7))]
@@ -52,7 +52,7 @@ class TestOnPostgres:
             html = show(root, f"{LIST}?o={column}")
             assert sorted(ids(html)) == ["new", "old"]
             assert "2 tasks are waiting, the oldest for 7" in note(html)
-        assert ids(show(root, f"{LIST}?o=4")) == ["new", "old"]  # by how long they wait, the shortest first
+        assert ids(show(root, f"{LIST}?o=4")) == ["new", "old"]  # sorted by waiting time, the shortest first
         assert ids(show(root, f"{LIST}?queue=default&name=email:deliver&q=old")) == ["old"]
 
         data = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(rows[1].pk)], "post": "yes"}

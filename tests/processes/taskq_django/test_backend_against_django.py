@@ -1,7 +1,7 @@
-"""Django's own tests of a backend that runs tasks at once, with ours in its place and `EAGER`.
+"""Run Django's tests of its immediate task backend with taskq's backend and `EAGER`.
 
-They come with Django's source distribution of the version that is installed, and nothing of them is kept here. Those
-left out assert what that backend cannot do and ours can.
+The tests are in Django's source distribution of the installed version, which is downloaded. Tests that assert missing
+features of Django's backend are skipped.
 """
 
 import os
@@ -46,7 +46,7 @@ def source_of_django(folder: Path) -> Path:
     return found[0]
 
 
-def test_its_tests_of_a_backend_pass(tmp_path: Path) -> None:
+def test_djangos_tests_of_a_backend_pass(tmp_path: Path) -> None:
     with tarfile.open(source_of_django(tmp_path)) as archive:
         for member in archive.getmembers():
             parts = Path(member.name).parts

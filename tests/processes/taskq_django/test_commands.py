@@ -1,4 +1,4 @@
-"""`manage.py runworker` and `manage.py taskq` as processes: signals, several processes, reload, broken output."""
+"""Test `manage.py runworker` and `manage.py taskq` as processes: signals, several processes, reload, broken output."""
 
 import re
 import signal
@@ -26,12 +26,12 @@ def project(tmp_path: Path, redis: RedisServer) -> Project:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_worker_gracefully(project: Project, number: signal.Signals) -> None:
     with project.worker() as process:
-        said = read_until(process, "ready")
+        output = read_until(process, "ready")
         process.send_signal(number)
 
         assert process.wait(30) == 0
 
-    assert "kiosk:first" in said
+    assert "kiosk:first" in output
 
 
 ISOLATED = """
@@ -61,10 +61,8 @@ def hang() -> None:
 
 
 @pytest.mark.slow
-def test_blocking_code_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
-    project: Project, redis: RedisServer
-) -> None:
-    """A query without an answer, for one: Python would wait for its thread, while another worker has the task."""
+def test_blocking_code_that_a_coroutine_waits_for_does_not_delay_the_exit(project: Project, redis: RedisServer) -> None:
+    """For example a query without a response: Python would wait for its thread, while another worker has the task."""
     project.configure("TASKQ |= {'SHUTDOWN_GRACE': 0.1}\n")
     project.tasks.write_text(HANGING)
     app = TaskQ(redis.unix_url, enqueue_timeout=30)
@@ -79,15 +77,15 @@ def test_blocking_code_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
 
 
 @pytest.mark.slow
-def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis: RedisServer) -> None:
+def test_several_processes_and_a_task_in_a_separate_process(project: Project, redis: RedisServer) -> None:
     """Each is a separate Python process that has set up Django. The setting gives their number."""
     project.configure("TASKQ |= {'PROCESSES': 2, 'SHUTDOWN_GRACE': 5}\n")
     project.tasks.write_text(ISOLATED)
     app = TaskQ(redis.unix_url, enqueue_timeout=30)
     with project.worker("--concurrency", "1") as process:
-        said = read_until(process, "ready")
+        output = read_until(process, "ready")
         while len(servers := {each.pid for each in Inspector(app).servers()}) < 2:
-            assert process.poll() is None  # the first heartbeat of one is on its way
+            assert process.poll() is None  # the first heartbeat may be missing
             time.sleep(0.01)
         pid, parent, is_set_up = app.remote("kiosk:isolated", retention=600).delay().result(60)
         process.send_signal(signal.SIGTERM)
@@ -95,8 +93,8 @@ def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis:
         assert process.wait(60) == 0
 
     app.close()
-    assert "processes    2" in said
-    assert re.search(r"kiosk:isolated +process", said)
+    assert "processes    2" in output
+    assert re.search(r"kiosk:isolated +process", output)
     assert is_set_up
     assert parent in servers
     assert process.pid not in servers
@@ -105,7 +103,7 @@ def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis:
 
 
 @pytest.mark.parametrize(("words", "named"), [(("--processes", "0"), "--processes"), (("--max-memory", "1"), "16MiB")])
-def test_processes_that_cannot_be_are_refused(project: Project, words: tuple[str, ...], named: str) -> None:
+def test_invalid_options_of_processes_are_refused(project: Project, words: tuple[str, ...], named: str) -> None:
     assert named in project.run("runworker", *words, status=1)
     assert "--autoreload runs a single process" in project.run(
         "runworker", "--autoreload", "--processes", "2", status=1
@@ -114,7 +112,7 @@ def test_processes_that_cannot_be_are_refused(project: Project, words: tuple[str
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
 @pytest.mark.parametrize("words", [("queue", "list"), ("stats", "--json")])
-def test_a_full_disk_is_told_in_one_line(project: Project, words: tuple[str, ...]) -> None:
+def test_a_full_disk_is_reported_in_one_line(project: Project, words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             (sys.executable, str(project.manage), "taskq", *words),
@@ -129,7 +127,7 @@ def test_a_full_disk_is_told_in_one_line(project: Project, words: tuple[str, ...
     assert (done.returncode, done.stderr) == (1, "CommandError: cannot write the output: No space left on device\n")
 
 
-def test_a_pipe_that_is_closed_is_no_traceback(project: Project, redis: RedisServer) -> None:
+def test_a_closed_pipe_causes_no_traceback(project: Project, redis: RedisServer) -> None:
     redis.client.sadd("asynq:queues", *[f"queue-{number:05}-{'x' * 50}" for number in range(5000)])
     with subprocess.Popen(
         (sys.executable, str(project.manage), "taskq", "queue", "list"),
@@ -150,8 +148,8 @@ def test_a_pipe_that_is_closed_is_no_traceback(project: Project, redis: RedisSer
 
 @pytest.mark.slow
 class TestAutoreload:
-    def test_it_starts_anew_after_running_tasks_have_finished(self, project: Project, tmp_path: Path) -> None:
-        """The task that runs while the code changes is not cut off. SIGTERM ends parent and child."""
+    def test_it_restarts_after_running_tasks_have_finished(self, project: Project, tmp_path: Path) -> None:
+        """A task that runs during the change is not interrupted. SIGTERM ends parent and child."""
         from taskq_django import taskq
 
         flag = tmp_path / "flag"
@@ -164,16 +162,16 @@ class TestAutoreload:
 
             project.write_tasks("second", version=1)
             flag.touch()
-            said = read_until(process, "ready\n")
-            assert f"task completed: name=kiosk:first id={handle.id} attempt=1/" in said
-            assert "kiosk:second" in said
+            output = read_until(process, "ready\n")
+            assert f"task completed: name=kiosk:first id={handle.id} attempt=1/" in output
+            assert "kiosk:second" in output
 
             process.terminate()
             assert process.wait(60) == 0
 
         assert handle.result(timeout=10) == "first"
 
-    def test_a_mistake_in_the_code_waits_for_its_repair(self, project: Project) -> None:
+    def test_after_an_error_in_the_code_it_waits_for_a_change(self, project: Project) -> None:
         with project.worker("--autoreload") as process:
             read_until(process, "ready\n")
 
@@ -184,7 +182,7 @@ class TestAutoreload:
             assert "kiosk:second" in read_until(process, "ready\n")
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_ends_the_wait_for_a_repair(self, project: Project, number: signal.Signals) -> None:
+    def test_a_signal_ends_the_wait_for_a_change(self, project: Project, number: signal.Signals) -> None:
         with project.worker("--autoreload") as process:
             read_until(process, "ready\n")
             project.tasks.write_text("def broken(:")
@@ -194,8 +192,8 @@ class TestAutoreload:
 
             assert process.wait(60) == 1
 
-    def test_a_change_while_code_is_loaded_is_not_missed(self, project: Project, tmp_path: Path) -> None:
-        """The worker has read the file already when it changes, and has not begun to watch it."""
+    def test_a_change_while_code_is_imported_is_detected(self, project: Project, tmp_path: Path) -> None:
+        """The file changes after the worker has read it and before the worker watches it."""
         loading, go = tmp_path / "loading", tmp_path / "go"
         with project.worker("--autoreload") as process:
             read_until(process, "ready\n")
@@ -206,17 +204,17 @@ class TestAutoreload:
             project.write_tasks("third")
             go.touch()
 
-            said = ""
-            while "kiosk:third" not in said:  # the worker before it may end before it is ready
-                said = read_until(process, "ready\n")
+            output = ""
+            while "kiosk:third" not in output:  # the worker before it may end before it is ready
+                output = read_until(process, "ready\n")
 
     def test_a_worker_waits_for_redis(self, tmp_path: Path) -> None:
-        """Whoever starts it before Redis needs not come back to it."""
+        """It may be started before Redis."""
         with RedisServer() as server:
             server.stop()
             with Project(tmp_path, server).worker("--autoreload") as process:
-                said = read_until(process, "The worker starts again in 5 s, or when code changes.")
-                assert "the worker cannot start: cannot reach unix:" in said
+                output = read_until(process, "The worker starts again in 5 s, or when code changes.")
+                assert "the worker cannot start: cannot reach unix:" in output
                 server.start()
 
                 read_until(process, "ready\n")

@@ -1,4 +1,4 @@
-"""The setting `DEV_WORKER`: a worker inside `manage.py runserver`."""
+"""Test the setting `DEV_WORKER`: a worker inside `manage.py runserver`."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def project(tmp_path: Path, redis: RedisServer) -> Project:
 
 
 def begin(process: "subprocess.Popen[str]", flag: Path, name: str = "first") -> TaskHandle[Any]:
-    """Enqueue a task that runs until its flag is there, and wait until it runs."""
+    """Enqueue a task that runs until a file exists, and wait until it runs."""
     handle = taskq.remote(f"kiosk:{name}", retention=600).delay(flag=str(flag))
     while not Path(f"{flag}.started").exists():
         assert process.poll() is None
@@ -59,7 +59,7 @@ def worker_pid(inspector: Inspector) -> int:
 
 @contextmanager
 def changing(project: Project, name: str) -> Iterator[None]:
-    """Change the code until the block ends: when the reloader takes its first look, it does not say."""
+    """Change the code repeatedly until the block ends, because it is unknown when the reloader begins to watch."""
     is_seen = threading.Event()
 
     def change() -> None:
@@ -79,14 +79,14 @@ def changing(project: Project, name: str) -> Iterator[None]:
 
 @pytest.mark.redis
 class TestAsAProcess:
-    def test_the_child_of_the_reloader_works_and_starts_anew_when_code_changes(
+    def test_the_child_of_the_reloader_runs_a_worker_and_restarts_it_when_code_changes(
         self, project: Project, tmp_path: Path, inspector: Inspector
     ) -> None:
         flag = tmp_path / "flag"
         with project.running("runserver", "0") as process:
             read_until(process, RUNNING)
             first = worker_pid(inspector)
-            assert first != process.pid, "the parent only watches"
+            assert first != process.pid, "only the child may run a worker"
             handle = begin(process, flag)
 
             with changing(project, "second"):
@@ -99,21 +99,21 @@ class TestAsAProcess:
             taskq.remote("kiosk:second", retention=600).delay(flag=str(flag)).result(timeout=30)
 
     @pytest.mark.parametrize("options", [(), ("--noreload",)], ids=["reloader", "noreload"])
-    def test_ctrl_c_gives_running_tasks_back(
+    def test_ctrl_c_returns_running_tasks(
         self, project: Project, tmp_path: Path, inspector: Inspector, options: tuple[str, ...]
     ) -> None:
         with project.running("runserver", "0", *options) as process:
             read_until(process, RUNNING)
             handle = begin(process, tmp_path / "flag")
 
-            os.kill(worker_pid(inspector), signal.SIGINT)  # not the parent too: it would kill its child before long
+            os.kill(worker_pid(inspector), signal.SIGINT)  # not to the parent, which would kill its child soon
             process.wait(60)
 
         info = inspector.task(handle.queue, handle.id)
-        assert (info.state, info.retried) == (TaskState.PENDING, 0)  # type: ignore[union-attr]  # it can be read
+        assert (info.state, info.retried) == (TaskState.PENDING, 0)  # type: ignore[union-attr]  # readable
         assert inspector.servers() == []
 
-    def test_a_task_that_hangs_does_not_keep_the_server_from_stopping(
+    def test_a_hanging_task_does_not_prevent_the_server_from_stopping(
         self, project: Project, tmp_path: Path, inspector: Inspector
     ) -> None:
         project.write_tasks("first", version=0)
@@ -127,8 +127,10 @@ class TestAsAProcess:
 
         assert inspector.task(handle.queue, handle.id).state is TaskState.PENDING  # type: ignore[union-attr]  # readable
 
-    def test_a_server_of_another_kind_has_one_too(self, project: Project, tmp_path: Path, inspector: Inspector) -> None:
-        """Apps put their own command in the place of Django's."""
+    def test_a_replaced_runserver_command_has_a_worker_too(
+        self, project: Project, tmp_path: Path, inspector: Inspector
+    ) -> None:
+        """Some apps replace Django's command with their own."""
         commands = tmp_path / "kiosk" / "management" / "commands"
         commands.mkdir(parents=True)
         (commands / "runserver.py").write_text(UVICORN)
@@ -144,23 +146,23 @@ class TestAsAProcess:
     @pytest.mark.parametrize(
         "words", [("shell", "-c", "import threading; print(*threading.enumerate())"), ("check",), ("showmigrations",)]
     )
-    def test_other_commands_have_none(self, project: Project, redis: RedisServer, words: tuple[str, ...]) -> None:
+    def test_other_commands_have_no_worker(self, project: Project, redis: RedisServer, words: tuple[str, ...]) -> None:
         with project.running(*words) as process:
             assert process.stdout is not None
-            said = process.stdout.read()
+            output = process.stdout.read()
             process.wait(60)
 
-        assert "taskq worker" not in said
+        assert "taskq worker" not in output
         assert redis.client.keys("asynq:servers*") == []
 
     def test_a_server_without_debug_does_not_start(self, tmp_path: Path, redis: RedisServer) -> None:
         (tmp_path / "project").mkdir()
         settings = 'DEBUG = False\nALLOWED_HOSTS = ["*"]\nTASKQ["DEV_WORKER"] = True\n'
         with Project(tmp_path / "project", redis, settings).running("runserver", "0", "--noreload") as process:
-            said = read_until(process, "HINT")
+            output = read_until(process, "HINT")
             assert process.wait(60) == 1
 
-        assert "(taskq.E005) TASKQ['DEV_WORKER'] is not usable: DEV_WORKER is for development" in said
+        assert "(taskq.E005) TASKQ['DEV_WORKER'] is not usable: DEV_WORKER is for development" in output
         assert redis.client.keys("*") == []
 
 

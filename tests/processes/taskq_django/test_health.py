@@ -1,4 +1,4 @@
-"""`manage.py taskq health` as the probe of a container."""
+"""Test `manage.py taskq health` as the probe of a container."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.redis
 
 
 def probe(project: Project, *words: str) -> tuple[int, Any]:
-    """Return the exit status and the document of a probe."""
+    """Run a probe, and return its exit status and its JSON document."""
     done = subprocess.run(
         [sys.executable, str(project.manage), "taskq", "health", "--json", *words],
         cwd=project.folder,
@@ -28,15 +28,15 @@ def probe(project: Project, *words: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout)
 
 
-def test_a_worker_is_ready_while_it_works_and_not_after(tmp_path: Path, redis: RedisServer) -> None:
+def test_a_worker_is_ready_until_it_stops(tmp_path: Path, redis: RedisServer) -> None:
     project = Project(tmp_path, redis)
-    patient = ("--timeout", "60")  # a busy machine may need longer than a probe gives it
+    patient = ("--timeout", "60")  # a busy machine may need longer than the default
     assert probe(project, *patient) == (0, {"status": "ready", "queues": {"default": {"ok": True, "pending": 0}}})
 
     with project.worker() as process:
         read_until(process, "ready")
         while (found := probe(project, "--worker", *patient))[0]:
-            assert process.poll() is None  # its first heartbeat is on its way
+            assert process.poll() is None  # the first heartbeat may be missing
         assert found[1]["workers"] == 1
         process.terminate()
         process.wait(60)
@@ -45,7 +45,7 @@ def test_a_worker_is_ready_while_it_works_and_not_after(tmp_path: Path, redis: R
     assert (status, document["status"], document["workers"]) == (1, "unready", 0)
 
 
-def test_redis_that_is_away(tmp_path: Path, redis: RedisServer) -> None:
+def test_the_probe_without_redis(tmp_path: Path, redis: RedisServer) -> None:
     project = Project(tmp_path, redis, 'TASKQ["URL"] = "redis://:secret@127.0.0.1:1/0"\n')
 
     status, document = probe(project, "--worker")
@@ -54,7 +54,7 @@ def test_redis_that_is_away(tmp_path: Path, redis: RedisServer) -> None:
     assert document["reason"].startswith("cannot reach redis://:***@127.0.0.1:1/0")
 
 
-def test_wrong_use_and_wrong_settings_are_told_apart(tmp_path: Path, redis: RedisServer) -> None:
+def test_wrong_arguments_and_wrong_settings_have_different_statuses(tmp_path: Path, redis: RedisServer) -> None:
     project = Project(tmp_path, redis)
 
     assert "--host needs --port" in project.run("taskq", "health", "--host", "h", status=2)

@@ -7,10 +7,10 @@ from pathlib import Path
 from taskq_django.tasks_backend.framework import PACKAGE
 
 
-def test_a_process_loads_what_it_needs() -> None:
-    """One that only enqueues neither worker nor command line, which would take it twice as long to set Django up.
+def test_a_process_imports_only_needed_modules() -> None:
+    """A process that only enqueues imports neither worker nor command line, which would double the time of its setup.
 
-    A worker nothing that only other commands need.
+    A worker does not import modules of other commands.
     """
     code = (
         "import sys, django\n"
@@ -64,7 +64,7 @@ def test_without_the_framework_the_package_to_install_is_named() -> None:
 
 
 def test_a_task_in_a_script_has_the_name_that_a_worker_imports(tmp_path: Path) -> None:
-    """As with taskq's own tasks: `__main__` of one process is nothing to another."""
+    """As for other tasks of taskq: `__main__` is a different module in each process."""
     script = tmp_path / "nightly.py"
     script.write_text(
         "import django\n"

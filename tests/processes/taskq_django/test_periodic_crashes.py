@@ -1,7 +1,7 @@
-"""Schedulers as processes that read periodic tasks from a database, and are killed and frozen past their lease.
+"""Kill and freeze scheduler processes that read periodic tasks from a database.
 
-Each firing is enqueued and counted once, whichever process leads. Tasks are deleted when they arrive, but their ids
-stay pending, so that a second enqueue would appear twice.
+Each firing must be enqueued once and counted once. Tasks are deleted when they arrive, but their ids stay pending, so
+that a repeated enqueue adds the id again.
 """
 
 import json
@@ -50,7 +50,7 @@ class Swarm:
         self.raw: Any = server.client
         self.plan = {"redis": server.unix_url, "database": database, "lease_s": LEASE_S}
         self.processes: dict[int, subprocess.Popen[str]] = {}
-        self.said: list[str] = []
+        self.output: list[str] = []
         self._stop = threading.Event()
         self._forgetting = threading.Thread(target=self._forget_tasks, daemon=True)
         self._forgetting.start()
@@ -65,8 +65,8 @@ class Swarm:
         )
         assert process.stdout is not None
         assert process.stderr is not None
-        threading.Thread(target=self.said.extend, args=(process.stderr,), daemon=True).start()
-        assert process.stdout.readline() == "started\n", "".join(self.said)
+        threading.Thread(target=self.output.extend, args=(process.stderr,), daemon=True).start()
+        assert process.stdout.readline() == "started\n", "".join(self.output)
         self.processes[process.pid] = process
         return process
 
@@ -89,11 +89,11 @@ class Swarm:
         return status
 
     def enqueued(self) -> list[str]:
-        """Ids of all tasks that were ever enqueued."""
+        """Return the ids of all tasks that were enqueued since the start."""
         return [each.decode() for each in self.raw.lrange("asynq:{default}:pending", 0, -1)]
 
     def go_on(self) -> None:
-        """Wait until a few more firings have come."""
+        """Wait for a few more firings."""
         count = len(self.enqueued())
         until(lambda: len(self.enqueued()) >= count + 4, "firings go on")
 
@@ -120,7 +120,7 @@ class Swarm:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def swarm(request: pytest.FixtureRequest, redis: RedisServer) -> Iterator[Swarm]:
-    """No process yet, on a database of each kind, which is the default one of this process too."""
+    """A swarm without processes, for each kind of database, which is also the default database of this process."""
     if request.param == "sqlite":
         own = connection.settings_dict
         swarm = Swarm(redis, {"ENGINE": own["ENGINE"], "NAME": str(own["NAME"]), "OPTIONS": {"timeout": 20}})
@@ -143,7 +143,7 @@ def make(name: str, **given: Any) -> PeriodicTask:
 
 
 def check(swarm: Swarm, *rows: PeriodicTask) -> None:
-    """Every firing from the first to the last of each row came once, and is counted once."""
+    """Check that each firing of each row, from the first to the last, came once and is counted once."""
     ids = swarm.enqueued()
     assert len(ids) == len(set(ids)), "a firing came twice"
     left = set(ids)
@@ -156,10 +156,10 @@ def check(swarm: Swarm, *rows: PeriodicTask) -> None:
             count += 1
             moment -= timedelta(seconds=1)
         assert row.total_runs == count, f"{row.name}: counted {row.total_runs}, enqueued {count} in a row"
-    assert not left, "a firing was left out, or the last one was not noted" + "".join(swarm.said)
+    assert not left, "a firing was left out, or the last one was not counted" + "".join(swarm.output)
 
 
-def test_each_firing_comes_once_and_is_counted_once(swarm: Swarm) -> None:
+def test_each_firing_is_enqueued_once_and_counted_once(swarm: Swarm) -> None:
     """Leaders are killed, and frozen until another has led for a while."""
     rows = [make("cron", cron="* * * * * *"), make("interval", interval=timedelta(seconds=1))]
     off = make("off", cron="* * * * * *", enabled=False)
@@ -177,7 +177,7 @@ def test_each_firing_comes_once_and_is_counted_once(swarm: Swarm) -> None:
             swarm.go_on()
             os.kill(pid, signal.SIGCONT)
         swarm.go_on()
-    PeriodicTask.objects.filter(pk=rows[1].pk).update(enabled=False)  # all of them have to hear of it
+    PeriodicTask.objects.filter(pk=rows[1].pk).update(enabled=False)  # all schedulers must read the change
 
     def other_goes_on() -> bool:
         for row in rows:
@@ -212,8 +212,8 @@ def test_a_leader_that_dies_between_enqueueing_and_counting(swarm: Swarm, point:
     check(swarm, row)
 
 
-def test_one_that_nobody_needs_to_run_again_is_counted_by_the_next(swarm: Swarm) -> None:
-    """Its only firing was enqueued by a leader that died; the next one has nothing to enqueue, and still counts it."""
+def test_a_single_firing_of_a_dead_leader_is_counted_by_the_next_leader(swarm: Swarm) -> None:
+    """The leader that enqueued the only firing died. The next leader has nothing to enqueue, but counts the firing."""
     now = datetime.now(UTC)
     row = make("once", cron="* * * * * *", expire_at=now + timedelta(seconds=PATIENCE_S))
     first = swarm.start(point=POINTS[0])

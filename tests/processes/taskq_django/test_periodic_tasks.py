@@ -1,4 +1,4 @@
-"""Schedulers that take up periodic tasks from PostgreSQL, in real time, also while it restarts."""
+"""Test schedulers that read periodic tasks from PostgreSQL, in real time, also while PostgreSQL restarts."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ def until(condition: Callable[[], Any], what: str = "the condition") -> Any:
 
 
 class Running(SchedulerListener):
-    """A scheduler of the project in a thread, and what it has enqueued."""
+    """A scheduler of the project in a thread, and the tasks that it enqueued."""
 
     def __init__(self) -> None:
         self.fired_all: list[tuple[str, int, FiringOutcome]] = []
@@ -56,7 +56,7 @@ class Running(SchedulerListener):
         self.fired_all.append((firing.entry.id, int(firing.at.timestamp()), outcome))
 
     def of(self, row: PeriodicTask) -> list[int]:
-        """Seconds for which a row's tasks were enqueued."""
+        """Return the seconds of a row's firings."""
         name = f"{row.name}#{row.pk}"
         return [at_s for entry, at_s, outcome in self.fired_all if (entry, outcome) == (name, FiringOutcome.ENQUEUED)]
 
@@ -77,7 +77,7 @@ class Running(SchedulerListener):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is looked at many times a second, however slow it is, and what is under way at the end has its time."""
+    """Read the table many times a second, and allow a long time for running queries at the end."""
     (table,) = taskq.timetable.tables
     monkeypatch.setattr(table, "every_s", 0.05)
     monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.05)
@@ -87,7 +87,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def default_database(database: dict[str, Any]) -> Iterator[None]:
-    """Let another database take the place of the default one, in all threads."""
+    """Replace the default database with another one in all threads."""
     connection.close()
     kept = connections.settings[DEFAULT_DB_ALIAS]
     configured = connections.configure_settings({DEFAULT_DB_ALIAS: database})[DEFAULT_DB_ALIAS]
@@ -113,8 +113,8 @@ def database(postgres_server: PostgresServer, transactional_db: None) -> Iterato
 @pytest.mark.redis
 @pytest.mark.usefixtures("quick")
 class TestTakingUp:
-    def test_rows_made_changed_and_deleted_by_any_means(self, database: None, redis: RedisServer) -> None:
-        """Also by what sends no signal: bulk operations and SQL."""
+    def test_rows_created_changed_and_deleted_in_any_way(self, database: None, redis: RedisServer) -> None:
+        """This includes bulk operations and SQL, which send no signals."""
         with Running() as running:
             assert running.knows() == 0
             first = make("first")
@@ -133,13 +133,13 @@ class TestTakingUp:
                 cursor.execute("UPDATE taskq_django_periodictask SET cron = '* * * * * *' WHERE name = 'bulk 1'")
             begun = until(lambda: running.of(bulk))[0]
             until(lambda: running.of(bulk)[-1] >= begun + 2)
-            assert max(running.of(first)) < begun + 2, "it is disabled"
+            assert max(running.of(first)) < begun + 2, "the disabled row still fires"
 
             with connection.cursor() as cursor:
                 cursor.execute("DELETE FROM taskq_django_periodictask WHERE name <> 'first'")
             until(lambda: running.knows() == 1)
 
-    def test_runs_are_counted_and_the_next_one_is_noted(self, database: None, redis: RedisServer) -> None:
+    def test_runs_are_counted_and_the_next_run_is_stored(self, database: None, redis: RedisServer) -> None:
         row, daily = make(), make("daily", cron="@daily", start_at=datetime(2100, 1, 1, tzinfo=UTC))
         off = make("off", enabled=False)
         with Running() as running:
@@ -152,11 +152,13 @@ class TestTakingUp:
 
         assert row.total_runs == len(running.of(row))
         assert row.last_run_at == datetime.fromtimestamp(running.of(row)[-1], UTC)
-        assert row.last_run_at + second <= row.next_run_at <= latest, "the one after the moment at which it was noted"
+        assert row.last_run_at + second <= row.next_run_at <= latest, (
+            "the next run must be the first one after the time of storing"
+        )
         assert (daily.total_runs, daily.last_run_at, daily.next_run_at) == (0, None, daily.upcoming(1)[0])
         assert (off.total_runs, off.next_run_at) == (0, None)
 
-    def test_a_row_that_cannot_be_used_holds_up_no_other(
+    def test_an_invalid_row_does_not_affect_others(
         self, database: None, redis: RedisServer, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The error is logged once, however often the table is read. The row works as soon as it is repaired."""
@@ -168,11 +170,11 @@ class TestTakingUp:
             PeriodicTask.objects.filter(pk=broken.pk).update(kwargs={"name": "Ada"})
             until(lambda: running.of(broken))
 
-        said = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
-        assert len(said) == 1
-        assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in said[0]
+        output = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
+        assert len(output) == 1
+        assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in output[0]
 
-    def test_entries_of_the_code_stay_beside_them(self, database: None, redis: RedisServer) -> None:
+    def test_entries_in_code_work_beside_rows(self, database: None, redis: RedisServer) -> None:
         row = make()
         taskq.schedule("* * * * * *", taskq.tasks["shop:restock"].s(sku="x"), id="of the code")  # type: ignore[attr-defined]
         try:
@@ -182,10 +184,10 @@ class TestTakingUp:
             taskq.unschedule("of the code")
 
     @pytest.mark.usefixtures("database")
-    def test_a_table_that_is_made_while_a_scheduler_runs(
+    def test_a_table_that_is_created_while_a_scheduler_runs(
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without one, nothing but its absence is looked at, and that seldom."""
+        """Without a table, the scheduler only checks from time to time whether it exists."""
         monkeypatch.setattr("taskq_django.schedule_table.MISSING_S", 0.1)
         with connection.schema_editor() as editor:
             editor.delete_model(PeriodicTask)
@@ -203,8 +205,8 @@ class TestTakingUp:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_connection_from_before_a_restart_is_opened_anew() -> None:
-    """The first call after it finds the old one dead, and does not fail for that."""
+def test_a_connection_is_reopened_after_a_restart_of_the_database() -> None:
+    """The first call after the restart does not fail although its connection was closed."""
     with PostgresServer() as server, default_database({**server.create("restarted"), "CONN_MAX_AGE": None}):
         call_command("migrate", verbosity=0)
         make()
@@ -220,13 +222,13 @@ def test_a_connection_from_before_a_restart_is_opened_anew() -> None:
         server.start()
 
         assert table.read(first[0]) is None
-        assert len(table.read(None)[1]) == 1  # type: ignore[index]  # there is one
+        assert len(table.read(None)[1]) == 1  # type: ignore[index]  # the table exists
 
 
 @pytest.mark.redis
 @pytest.mark.usefixtures("quick")
 @pytest.mark.django_db(transaction=True)
-def test_firings_go_on_while_the_database_is_down(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_firings_continue_while_the_database_is_down(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """The failure is logged once. When the database is back, firings are counted and changes are picked up again."""
     with PostgresServer() as server, default_database(server.create("away")):
         call_command("migrate", verbosity=0)
@@ -247,5 +249,5 @@ def test_firings_go_on_while_the_database_is_down(redis: RedisServer, caplog: py
 
         assert PeriodicTask.objects.get().total_runs == len(running.of(row))
         runs = running.of(row)
-        assert runs == list(range(runs[0], runs[-1] + 1)), "each second once"
+        assert runs == list(range(runs[0], runs[-1] + 1)), "a firing was skipped or repeated"
         assert sum("cannot read the table" in each.getMessage() for each in caplog.records) == 1

@@ -1,4 +1,4 @@
-"""Model instances as arguments, on PostgreSQL: every kind of key arrives as its row."""
+"""Test model instances with every kind of primary key as arguments, on PostgreSQL."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ class WritesToPostgres:
 
 @pytest.fixture
 def postgres(settings: Any, django_db_blocker: Any, postgres_server: PostgresServer) -> Iterator[None]:
-    """A PostgreSQL that has the tables of all models here."""
+    """A PostgreSQL database with the tables of all models in this test."""
     with django_db_blocker.unblock():
         configured = connections.configure_settings({"default": {}, "postgres": postgres_server.create("depot")})
         connections.settings["postgres"] = configured["postgres"]

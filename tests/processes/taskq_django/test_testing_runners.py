@@ -159,7 +159,7 @@ def test_on_postgres(project: Project, postgres_server: PostgresServer, enqueue:
 
 
 def test_drain_leaves_the_database_free_to_be_dropped(project: Project, postgres_server: PostgresServer) -> None:
-    """Both with a worker's thread and with a coroutine's, whose connections `CONN_MAX_AGE` keeps open."""
+    """This is so for threads of plain functions and of coroutines, whose connections `CONN_MAX_AGE` keeps open."""
     database = {**postgres_server.create("kiosk_drain"), "CONN_MAX_AGE": 600}
     project.configure(f'DATABASES["default"] = {database!r}\n')
     (project.folder / "kiosk" / "tests.py").write_text(DRAIN)
@@ -170,9 +170,9 @@ def test_drain_leaves_the_database_free_to_be_dropped(project: Project, postgres
 def in_two_processes(project: Project) -> None:
     (project.folder / "kiosk" / "tests.py").write_text(CASES)
 
-    said = run(project, "manage.py", "test", "--parallel", "2", "--shuffle", "1")
+    output = run(project, "manage.py", "test", "--parallel", "2", "--shuffle", "1")
 
-    assert "Ran 12 tests" in said
+    assert "Ran 12 tests" in output
     assert len(list(project.folder.glob("kiosk/pid-*"))) == 2
 
 
@@ -182,7 +182,7 @@ def test_fixtures_in_processes_of_pytest_xdist(project: Project) -> None:
     (project.folder / "test_fixtures.py").write_text(FIXTURES)
     (project.folder / "test_cases.py").write_text(CASES)
 
-    said = run(project, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "-q")
+    output = run(project, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "-q")
 
-    assert "24 passed" in said
+    assert "24 passed" in output
     assert len(list(project.folder.glob("pid-*"))) == 2

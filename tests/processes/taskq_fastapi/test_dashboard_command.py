@@ -1,4 +1,4 @@
-"""`taskq dashboard` as a process."""
+"""Test `taskq dashboard` as a process."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def serving(folder: Path, *words: str) -> Iterator[str]:
             process.kill()
 
 
-def test_it_serves_until_it_is_told_to_stop(redis_server: RedisServer, tmp_path: Path) -> None:
+def test_it_serves_until_it_is_stopped(redis_server: RedisServer, tmp_path: Path) -> None:
     with (
         serving(tmp_path, "--url", redis_server.unix_url, "--read-only") as address,
         httpx.Client(base_url=address, trust_env=False, timeout=60) as web,
@@ -46,7 +46,7 @@ def test_it_serves_until_it_is_told_to_stop(redis_server: RedisServer, tmp_path:
         assert web.get("/", headers={"host": "evil.example"}).status_code == 403
 
 
-def test_a_login_lets_it_be_reached_from_other_machines(redis_server: RedisServer, tmp_path: Path) -> None:
+def test_with_a_login_it_is_reachable_from_other_machines(redis_server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "people.py").write_text(
         "from taskq_fastapi.dashboard import User\n"
         "def login(request):\n"

@@ -9,8 +9,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.taskq_core.telemetry.test_configure import Receiver
 
 
-def test_the_room_works_where_no_sdk_is_installed() -> None:
-    """Nothing but `configure` asks for the SDK."""
+def test_telemetry_works_without_an_sdk() -> None:
+    """Only `configure` needs the SDK."""
     code = """
 import sys
 sys.modules["opentelemetry.sdk"] = None

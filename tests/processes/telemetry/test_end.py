@@ -1,4 +1,4 @@
-"""The end of a worker whose collector does not answer."""
+"""Test the exit of a worker whose collector does not respond."""
 
 import os
 import shutil
@@ -30,15 +30,15 @@ def greet() -> None: ...
 
 @pytest.mark.redis
 @pytest.mark.parametrize("command", ["worker", "worker --processes 2", "scheduler"])
-def test_a_silent_collector_delays_the_end_by_no_more_than_its_timeout(
+def test_an_unresponsive_collector_delays_the_exit_by_at_most_its_timeout(
     redis_server: RedisServer, receiver: Receiver, tmp_path: Path, command: str
 ) -> None:
-    """Set up by OpenTelemetry's launcher, whose exporters would wait for a minute."""
+    """With OpenTelemetry's launcher, exporters would wait for a minute."""
     receiver.release.clear()
     (tmp_path / "shop.py").write_text(SHOP.format(url=redis_server.unix_url))
     launcher = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
     assert launcher is not None
-    told = {
+    environment = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
@@ -51,7 +51,7 @@ def test_a_silent_collector_delays_the_end_by_no_more_than_its_timeout(
     program = [launcher, sys.executable, "-m", "taskq_core", name, "shop:taskq", *options]
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     with (tmp_path / "log").open("w") as log:
-        worker = subprocess.Popen(program, cwd=tmp_path, env=os.environ | told, stderr=log, stdout=log)
+        worker = subprocess.Popen(program, cwd=tmp_path, env=os.environ | environment, stderr=log, stdout=log)
     try:
         if name == "worker":
             for _ in range(4):
@@ -67,7 +67,7 @@ def test_a_silent_collector_delays_the_end_by_no_more_than_its_timeout(
         worker.wait()
         app.close()
 
-    said = (tmp_path / "log").read_text()
+    output = (tmp_path / "log").read_text()
     assert status == 0
-    assert took_s < 12, said  # 2 s for telemetry, the rest for a busy machine
-    assert "telemetry was not sent within" in said
+    assert took_s < 12, output  # 2 s for telemetry, the rest for a busy machine
+    assert "telemetry was not sent within" in output

@@ -1,4 +1,4 @@
-"""Spans of a forked child."""
+"""Test the spans of a forked child."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from tests.taskq_core.telemetry.test_spans import enqueue
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_has_an_id_of_its_own(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+def test_a_forked_child_has_a_different_id(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     tracing = Tracing(tracer_provider=provider)
     enqueue(tracing)
     reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""The environment of a process switches instrumentation off."""
+"""Test that an environment variable disables instrumentation."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(("disabled", "expected"), [("django, taskq", "False"), ("django", "True"), ("", "True")])
-def test_the_environment_switches_it_off(disabled: str, expected: str) -> None:
+def test_the_environment_disables_instrumentation(disabled: str, expected: str) -> None:
     code = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider

@@ -1,4 +1,4 @@
-"""`drain` gives up after its time, which is real."""
+"""Test that `drain` stops at its timeout, which is in real time."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.taskq_core.testing.test_draining import app
 __all__ = ["app"]  # the fixture
 
 
-def test_a_task_that_takes_too_long_is_given_back(app: TaskQ) -> None:
+def test_a_task_that_takes_too_long_is_returned(app: TaskQ) -> None:
     @app.task(name="hang")
     async def hang() -> None:
         await asyncio.Event().wait()

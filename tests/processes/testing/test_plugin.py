@@ -22,7 +22,7 @@ def note(n: int) -> int:
 
 
 def run_pytest(folder: Path, tests: str, *, ini: str = "taskq_app = app:taskq") -> tuple[dict[str, int], str]:
-    """Run tests in a folder; return how many ended how, and the output."""
+    """Run the tests in a folder. Return the number of tests by outcome, and the output."""
     (folder / "app.py").write_text(APP, encoding="utf-8")
     (folder / "pytest.ini").write_text(f"[pytest]\n{ini}\n", encoding="utf-8")
     (folder / "conftest.py").write_text('pytest_plugins = ["taskq_core.testing.plugin"]\n', encoding="utf-8")
@@ -74,7 +74,7 @@ def test_a_failing_task_fails_its_test(tmp_path: Path) -> None:
     assert "in task 'note'" in output
 
 
-def test_a_fixture_of_ones_own_names_the_application(tmp_path: Path) -> None:
+def test_an_overridden_fixture_selects_the_application(tmp_path: Path) -> None:
     counts, output = run_pytest(
         tmp_path,
         """
@@ -100,7 +100,7 @@ def test_capture(taskq_capture):
         ("taskq_app = app:note", "taskq_app must name a TaskQ, but 'app:note' is a Task"),
     ],
 )
-def test_without_one_it_says_what_to_do(tmp_path: Path, ini: str, message: str) -> None:
+def test_without_an_application_the_error_says_what_to_do(tmp_path: Path, ini: str, message: str) -> None:
     counts, output = run_pytest(tmp_path, "def test_it(taskq_capture): ...\n", ini=ini)
 
     assert counts == {"error": 1}

@@ -1,4 +1,4 @@
-"""Workers and servers, as the tests of the worker have them, with short times: here time is real."""
+"""Workers and servers for tests in real time, with short intervals."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,13 +11,13 @@ from tests.taskq_core.worker.conftest import SHRUNK, Runner, app, exchanges, que
 __all__ = ["app", "exchanges", "queue", "read", "start", "start_process"]
 
 SHORT: dict[str, Any] = {**SHRUNK, "lease": 10}
-"""Times of a worker on the test's loop, which stalls when the machine is busy. So its lease is longer than others'.
-Where one is to end, or to be extended for want of time, a test says so."""
+"""Settings of a worker on the event loop of the test. Its lease is longer than in worker processes, because the loop
+stalls on a busy machine. Tests in which a lease must expire or be extended pass a shorter one."""
 
 
 @pytest.fixture
 async def start(app: TaskQ) -> AsyncIterator[Runner]:
-    """Start workers of `app`."""
+    """Return a function that starts workers of `app`."""
     runner = Runner(app, SHORT)
     yield runner
     await runner.close()

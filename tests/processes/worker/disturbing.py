@@ -1,4 +1,4 @@
-"""Disturb a server from a thread while a test goes on."""
+"""Disturb a server from a thread during a test."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 @contextlib.asynccontextmanager
 async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncIterator[Callable[[], bool]]:
-    """Disturb repeatedly from a thread during the block. Yield a function that returns whether it was often enough."""
+    """Call a function repeatedly in a thread during the block. Yield a check whether it ran at least five times."""
     done, times = False, 0
 
     def again() -> None:
@@ -16,7 +16,7 @@ async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncItera
         while not done:
             disturb()
             times += 1
-            time.sleep(pause_s)  # so that the server gets to do something else, too
+            time.sleep(pause_s)  # so that the server can do other work
 
     disturbing = asyncio.create_task(asyncio.to_thread(again))
     try:

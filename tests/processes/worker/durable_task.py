@@ -26,7 +26,7 @@ class Ledger:
 
         @app.task(name="durable_child", retry_delay=0, max_retry=20)
         async def child(name: str, number: int) -> int:
-            self.note(f"{name}:children", current_task().id)
+            self.record(f"{name}:children", current_task().id)
             self.check_child(name)
             return number
 
@@ -45,7 +45,7 @@ class Ledger:
             await context.aemit("after")
             return [first, *both, last, one, two, *numbers]
 
-    def note(self, name: str, what: str) -> None:
+    def record(self, name: str, what: str) -> None:
         self.notes.rpush(f"mark:{name}", what)
 
     def check_child(self, name: str) -> None:
@@ -55,7 +55,7 @@ class Ledger:
         with contextlib.suppress(redis.ConnectionError), redis.from_url(str(self._app.settings.url)) as work:
             group, _, _, workflow = work.hget(task, "taskq_step").decode().split()
             if work.hexists(f"{workflow}:g0", group.removeprefix("0.")):
-                self.note(f"{name}:wrong", context.id)
+                self.record(f"{name}:wrong", context.id)
 
     async def step(self, name: str, step: str) -> str:
         """Return a new result. Write it to the ledger, and whether a result was already stored."""
@@ -63,8 +63,8 @@ class Ledger:
         record = self._app.runtime.keys.queue(context.queue).steps_of(context.id)
         with contextlib.suppress(redis.ConnectionError), redis.from_url(str(self._app.settings.url)) as work:
             if work.hexists(record, f"s:{step}"):
-                self.note(f"{name}:wrong", step)
+                self.record(f"{name}:wrong", step)
         result = f"{step} {uuid.uuid4().hex}"
-        self.note(f"{name}:steps", result)
+        self.record(f"{name}:steps", result)
         await context.aemit(result)
         return result

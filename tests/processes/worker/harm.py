@@ -1,4 +1,4 @@
-"""Damage a worker process for tests from inside: signals at a chosen step, and limits of the operating system."""
+"""Faults that a worker process causes itself for a test: signals at a step, and limits of the operating system."""
 
 import os
 import signal
@@ -15,74 +15,77 @@ from taskq_core.worker.recoverer import Recoverer
 from taskq_core.worker.settler import Settler
 
 STEPS = ("dequeued", "run", "settling", "settled")
-"""Tasks were handed out and none started; the function has returned; its outcome is to be sent; Redis has it."""
+"""Steps: tasks were taken and not started; a function has returned; before its settlement is sent; after that."""
 
 
 def signal_at(step: str, number: int, *, times: int = 1) -> None:
-    """Let this process send itself a signal when it first comes to a step.
+    """Make this process send itself a signal when it first reaches a step.
 
-    One of `STEPS`, `starting`, or `before:` or `after:` and the name of an operation that a service sends.
+    Args:
+        step: One of `STEPS`, `starting`, or `before:` or `after:` and the name of an operation that a service sends.
+        number: The signal.
+        times: How often the signal is sent at this step.
     """
     left = [times]
 
-    def strike() -> None:
+    def send_signal() -> None:
         count, left[0] = left[0], 0
         for _ in range(count):
             os.kill(os.getpid(), number)
 
     when, _, name = step.partition(":")
     if when in ("before", "after"):
-        _around(name, when, strike)
+        _around(name, when, send_signal)
         return
     if step == "settling" or step == "settled":
         exchange = Pipeline.exchange
 
-        async def struck(lane: Pipeline, operations: Any, **options: Any) -> Any:
+        async def patched(lane: Pipeline, operations: Any, **options: Any) -> Any:
             settles = any(operation.name.startswith("settle") for operation in operations)
             if settles and step == "settling":
-                strike()
+                send_signal()
             answers = await exchange(lane, operations, **options)
             if settles and step == "settled":
-                strike()
+                send_signal()
             return answers
 
-        Pipeline.exchange = struck  # type: ignore[method-assign]  # the process is a test's own
+        Pipeline.exchange = patched  # type: ignore[method-assign]  # the process is a test's own
         return
     owner, name = {
         "starting": (Worker, "_live"),
         "dequeued": (Executor, "start"),
         "run": (Settler, "add"),
     }[step]
-    _before(owner, name, strike)
+    _before(owner, name, send_signal)
 
 
-def _around(name: str, when: str, strike: Callable[[], None]) -> None:
-    """Strike before or after the first operation of a name that services send."""
+def _around(name: str, when: str, send_signal: Callable[[], None]) -> None:
+    """Send the signal before or after the first operation with this name that a service sends."""
     run = AsyncRunner.run
 
-    async def struck(runner: AsyncRunner, operation: Any, **options: Any) -> Any:
+    async def patched(runner: AsyncRunner, operation: Any, **options: Any) -> Any:
         if operation.name == name and when == "before":
-            strike()
+            send_signal()
         answer = await run(runner, operation, **options)
         if operation.name == name and when == "after":
-            strike()
+            send_signal()
         return answer
 
-    AsyncRunner.run = struck  # type: ignore[method-assign]  # the process is a test's own
+    AsyncRunner.run = patched  # type: ignore[method-assign]  # the process is a test's own
 
 
-def _before(owner: type, name: str, strike: Callable[[], None]) -> None:
+def _before(owner: type, name: str, send_signal: Callable[[], None]) -> None:
     original = getattr(owner, name)
 
-    def struck(*args: Any, **options: Any) -> Any:
-        strike()
+    def patched(*args: Any, **options: Any) -> Any:
+        send_signal()
         return original(*args, **options)
 
-    setattr(owner, name, struck)
+    setattr(owner, name, patched)
 
 
 def stop_between_listing_and_moving(notes: "redis.Redis") -> None:
-    """Let the recoverer of this process stop (SIGSTOP) once it has listed a lapsed lease, and note when it went on."""
+    """Make this process stop itself after its recoverer has listed an expired lease, and record when it continues."""
     recover, work = recoverer.recover, Recoverer.work
     stops = 0
 
@@ -93,18 +96,18 @@ def stop_between_listing_and_moving(notes: "redis.Redis") -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         return recover(*args, **options)
 
-    async def noted(self: Recoverer) -> float:
+    async def recorded(self: Recoverer) -> float:
         pause_s = await work(self)
         if stops:
             notes.rpush("mark:recoverer", "went on")
         return pause_s
 
     recoverer.recover = stopped
-    Recoverer.work = noted  # type: ignore[method-assign]  # the process is a test's own
+    Recoverer.work = recorded  # type: ignore[method-assign]  # the process is a test's own
 
 
 def install(harm: dict[str, Any], notes: "redis.Redis") -> None:
-    """Arm what a test asked for."""
+    """Install the faults that a test requested."""
     if "signal" in harm:
         signal_at(harm["at"], harm["signal"], times=harm.get("times", 1))
     if harm.get("recoverer_stops"):

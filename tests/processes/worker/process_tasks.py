@@ -1,4 +1,4 @@
-"""Define tasks that run in separate processes, for `test_processes.py`. The processes import this module."""
+"""Tasks that run in separate processes, for `test_processes.py`. The processes import this module."""
 
 import ctypes
 import logging
@@ -24,7 +24,7 @@ logger = logging.getLogger("shop")
 
 
 class Marking(Middleware):
-    """Runs where the function runs."""
+    """Middleware that records that it runs in the process of the function."""
 
     def around(self, context: TaskContext, call: Callable[[], Any]) -> Any:
         os.environ["MARKED"] = f"{context.queue} {os.getpid()}"
@@ -84,21 +84,21 @@ def steps(context: TaskContext, until: str) -> str:
 
 
 @app.task(executor="process")
-def leave_behind(context: TaskContext, how: str, until: str, told: str) -> None:
-    """Leave a thread or a process behind that reports something later."""
+def leave_behind(context: TaskContext, how: str, until: str, reported: str) -> None:
+    """Leave a thread or a process that reports progress after the end of the task."""
 
-    def tell() -> None:
+    def report() -> None:
         end = time.monotonic() + 60
         while not Path(until).exists() and time.monotonic() < end:
             time.sleep(0.01)
         context.progress(1, 2, "late")
         context.write_result(b'"late"')
-        Path(told).touch()
+        Path(reported).touch()
 
     if how == "thread":
-        threading.Thread(target=tell, daemon=True).start()
+        threading.Thread(target=report, daemon=True).start()
     elif os.fork() == 0:
-        tell()
+        report()
         os._exit(0)
 
 
@@ -116,7 +116,7 @@ def iterate(context: TaskContext) -> None:
 
 
 class OddError(ValueError):
-    """Wants more than a text."""
+    """An exception whose constructor needs more than a message."""
 
     def __init__(self, code: int, *, hint: str) -> None:
         super().__init__(code, hint)
@@ -127,7 +127,7 @@ class OddError(ValueError):
 
 
 class MuteError(Exception):
-    """Has no text."""
+    """An exception that cannot be converted to text."""
 
     def __str__(self) -> str:
         raise SystemExit("str")
@@ -136,7 +136,7 @@ class MuteError(Exception):
 
 
 class FacelessError(Exception):
-    """Does not say what it is."""
+    """An exception whose `__class__` raises an error."""
 
     @property
     def __class__(self) -> Any:
@@ -171,7 +171,7 @@ def fail(how: str) -> object:
         raise SkipRetry("enough")
     if how == "discard":
         raise Discard
-    return object()  # which has no JSON form
+    return object()  # cannot be encoded as JSON
 
 
 @app.task(executor="process")
@@ -185,17 +185,17 @@ def die(how: str) -> None:
 
 @app.task(executor="process")
 def die_once_begun(runs: str, returns: bool) -> str:
-    """Note the run, and take the process along: at once, or after its result was sent."""
+    """Record the run and kill the process, either at once or after its result was sent."""
     with Path(runs).open("a") as file:
         file.write(f"{os.getpid()}\n")
     if not returns:
         os._exit(3)
-    threading.Thread(target=_die_once_told).start()
+    threading.Thread(target=_exit_after_result).start()
     return "done"
 
 
-def _die_once_told() -> None:
-    """End this process once its main thread has sent the result, and waits for the next task."""
+def _exit_after_result() -> None:
+    """Exit this process after its main thread has sent the result and waits for the next task."""
     main = threading.main_thread().ident
     assert main is not None
     while sys._current_frames()[main].f_code.co_name != "serve":
@@ -205,14 +205,14 @@ def _die_once_told() -> None:
 
 @app.task(executor="process")
 def stuck(started: str) -> None:
-    """Sit in one C call, which holds Python's interpreter lock and no exception reaches."""
+    """Stay in one C call that holds the GIL and that no exception can interrupt."""
     Path(started).write_text(f"{os.getpid()}")
     ctypes.PyDLL(None).usleep(int(3.6e9))
 
 
 @app.task(executor="process")
 def stuck_with_child(started: str) -> None:
-    """As `stuck`, with a program that it has started."""
+    """Start a program and then do the same as `stuck`."""
     child = subprocess.Popen(["sleep", "3600"])
     Path(started).write_text(f"{child.pid}")
     ctypes.PyDLL(None).usleep(int(3.6e9))
@@ -245,7 +245,7 @@ def enqueue() -> str:
 
 @app.task(executor="process")
 def spawn() -> int:
-    """Leave a child behind that holds what this process has open."""
+    """Leave a child process that inherits the open connections of this process."""
     if os.fork() == 0:
         time.sleep(5)  # longer than a worker takes to look whether its process is alive
     os._exit(3)

@@ -1,4 +1,4 @@
-"""A task of `process_tasks` in a module that waits, while it is imported, for the file that `SLOW_IMPORT` names."""
+"""A task in a module whose import waits until the file in the variable `SLOW_IMPORT` exists."""
 
 import os
 import time

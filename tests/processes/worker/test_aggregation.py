@@ -1,4 +1,4 @@
-"""Workers that combine groups are killed."""
+"""Test workers that are killed while they combine groups."""
 
 import signal
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.taskq_core.worker.conftest import WorkerProcess, marks, until
 
 
 class TestFailures:
-    async def test_a_killed_workers_members_come_once_in_the_next_set(
+    async def test_members_of_a_killed_worker_are_combined_once_in_the_next_set(
         self, start_process: Callable[..., WorkerProcess], redis_server: RedisServer, app: TaskQ, queue: QueueKeys
     ) -> None:
         redis_server.client.set("mark:hang", "1")

@@ -1,4 +1,4 @@
-"""The clock of Redis's machine jumps."""
+"""Test jumps of the clock of Redis's machine."""
 
 import asyncio
 from collections import Counter
@@ -14,7 +14,7 @@ from tests.wall_clock import WallClock
 
 @pytest.fixture
 def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[WallClock]:
-    """The wall clock of every server started while it is there."""
+    """The wall clock of all servers that are started during a test."""
     with WallClock() as clock:
         monkeypatch.setenv("LD_PRELOAD", str(clock.library))
         monkeypatch.setenv("TEST_WALL_CLOCK", str(clock.file))
@@ -25,7 +25,7 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[WallClock]:
 @pytest.mark.skipif(not WallClock.is_possible(), reason="needs Linux and a C compiler to move the clock of one process")
 @pytest.mark.parametrize("jump_s", [600, -600], ids=["forward", "back"])
 async def test_redis_clock_jumps(start: Runner, wall_clock: WallClock, jump_s: int) -> None:
-    """What waits comes early or late by the jump. Nothing is lost, and what runs is not taken away."""
+    """Scheduled tasks run too early or too late by the jump. No task is lost, and running tasks are not recovered."""
     with RedisServer() as server:
         app = TaskQ(server.url, defaults={"retention": 86_400, "max_retry": 3}, enqueue_timeout=60)
         queue = app.runtime.keys.queue("default")
@@ -52,7 +52,7 @@ async def test_redis_clock_jumps(start: Runner, wall_clock: WallClock, jump_s: i
         await until(lambda: abs(server.client.time()[0] - before - jump_s) < 60, "the clock has jumped")
         now = await work.adelay("now")
         assert await now.aresult(15) == "ran"
-        # The lease in terms of the new time, so it has been extended since.
+        # The lease is in terms of the new time, so it was extended after the jump.
         await until(lambda: abs((server.client.zscore(queue.lease, held.id) or 0) - before - jump_s) < 60)
         if jump_s > 0:
             assert await later.aresult(15) == "ran"
@@ -67,4 +67,4 @@ async def test_redis_clock_jumps(start: Runner, wall_clock: WallClock, jump_s: i
         await app.aclose()
 
     assert runs["later"] == runs["now"] == 1
-    assert runs["hold"] <= 2, "at most the runs that were active"
+    assert runs["hold"] <= 2, "only tasks that were active may run again"

@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped and replaced: no task is lost, and no more run again than a crash can explain."""
+"""Test workers that are killed, stopped and replaced. No task is lost, and only tasks of killed workers run again."""
 
 import random
 import signal
@@ -33,21 +33,21 @@ def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
 
 
 class Load:
-    """Keeps a queue filled with short tasks, each of which notes its id under `mark:load`."""
+    """Keeps a queue filled with short tasks, each of which records its id under `mark:load`."""
 
     def __init__(self, app: TaskQ, server: RedisServer, queue: QueueKeys) -> None:
         self._app, self._server, self._queue = app, server, queue
         self.ids: set[str] = set()
 
     def fill(self, count: int) -> None:
-        """Enqueue until so many are pending."""
+        """Enqueue until this number of tasks is pending."""
         lacking = count - self._server.client.llen(self._queue.pending)
         brief = self._app.remote("brief", retention=600)
         calls = (brief.s(name="load", seconds=0.03) for _ in range(max(0, lacking)))
         self.ids.update(handle.id for handle in self._app.client.enqueue_many(calls))
 
     def runs(self) -> Counter[str]:
-        """How often each task was started."""
+        """Return how often each task was started."""
         return Counter(marks(self._server, "load"))
 
     @property
@@ -81,7 +81,9 @@ def test_workers_killed_at_any_moment_lose_nothing(
     retried = {task_id: stored(redis_server, queue, task_id).retried for task_id in load.ids}
     assert load.completed_count == len(load.ids)
     assert runs.keys() == load.ids
-    assert 0 < sum(retried.values()) <= kills * concurrency, "a kill took tasks along, and no more than it could"
+    assert 0 < sum(retried.values()) <= kills * concurrency, (
+        "some tasks must be retried, at most one for each slot of a killed worker"
+    )
     # A task may be taken by a worker that dies before it starts it, so a retry need not be a run.
     assert all(runs[task_id] <= 1 + retried[task_id] for task_id in runs)
 
@@ -90,7 +92,7 @@ def test_workers_killed_at_any_moment_lose_nothing(
 def test_a_worker_killed_at_a_step(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
 ) -> None:
-    """Before Redis has its outcome a task runs again and the retry is counted; afterwards nothing happens."""
+    """If Redis does not have the outcome, the task runs again and the retry is counted. Otherwise nothing happens."""
     dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, **LONG_LEASE)
     handle = app.remote("quick", retention=600).delay(name="a")
 
@@ -110,11 +112,15 @@ def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, meanwhile: str
 ) -> None:
     """Its old list of lost tasks is outdated when it continues, so the script checks again."""
-    owner = start_process(recover_every=600, lease_grace=600)  # nor does it give up a lease that lapsed in a heartbeat
+    owner = start_process(
+        recover_every=600, lease_grace=600
+    )  # a long grace, so that the owner keeps the task although its lease expired
     handle = app.remote("wait", retention=600).delay(name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a") == ["started 1"])
     owner.signal(signal.SIGSTOP)
-    stopped = start_process(has_to_start=False, harm={"recoverer_stops": True})  # it may stop at once
+    stopped = start_process(
+        has_to_start=False, harm={"recoverer_stops": True}
+    )  # it may stop before it reports its start
     stopped.wait_until_stopped()
     listed: Any = redis_server.client.zscore(queue.lease, handle.id)
     if meanwhile == "another took it":
@@ -137,7 +143,7 @@ def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
 
 
 @pytest.mark.parametrize("step", ["starting", "dequeued", "run", "settling"])
-def test_signals_at_a_step_leave_nothing_stuck(
+def test_signals_at_a_step_leave_no_task_stuck(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
 ) -> None:
     """Two signals end the worker without a grace. Fetched tasks are settled, or returned for the next worker."""
@@ -165,7 +171,7 @@ def test_a_rolling_deploy_under_load_runs_each_task_once(
     config: dict[str, Any] = {**LONG_LEASE, "concurrency": 2}
     workers = [start_process(**config) for _ in range(2)]
     for _ in range(5):
-        load.fill(2000)  # more than one worker ends before its neighbour has been replaced, however long that takes
+        load.fill(2000)  # more tasks than one worker can run before the other is replaced
         old = workers.pop(0)
         old.signal(signal.SIGTERM)
         assert old.wait() == 0
@@ -187,7 +193,7 @@ def test_a_rolling_deploy_under_load_runs_each_task_once(
 def test_a_task_that_kills_its_worker_is_archived_in_the_end(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
-    """By exit, by a bad pointer, by abort: after `max_retry + 1` runs, and the tasks beside it complete."""
+    """By exit, segmentation fault or abort. It is archived after `max_retry + 1` runs, and other tasks complete."""
     killers = {"exit": 9, "segfault": -signal.SIGSEGV, "abort": -signal.SIGABRT}
     poisons, neighbours = {}, []
     workers: dict[str, WorkerProcess] = {}
@@ -197,11 +203,11 @@ def test_a_task_that_kills_its_worker_is_archived_in_the_end(
         poisons[how] = app.remote("poison", queue=how, max_retry=1, retention=600).delay(name=how, how=how)
         beside = app.remote("quick", queue=how, max_retry=3, retention=600)
         neighbours += app.client.enqueue_many(beside.s(name="beside") for _ in range(10))
-        # It may have taken the poison before it says that it has started.
+        # It may take the task that kills it before it reports its start.
         workers[how] = start_process(queues={how: 1}, has_to_start=False, **config)
 
     def all_is_over() -> bool:
-        for how, worker in workers.items():  # what runs them in production starts them again, too
+        for how, worker in workers.items():  # restart dead workers, like a process manager
             if worker.process.poll() is not None:
                 statuses[how].append(worker.wait())
                 lapse(redis_server, app.runtime.keys.queue(how))
@@ -219,12 +225,12 @@ def test_a_task_that_kills_its_worker_is_archived_in_the_end(
         assert info.retried == 1
 
 
-def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
+def test_a_task_that_takes_all_memory_is_archived_and_its_worker_survives(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
 ) -> None:
-    """Under a limit of the operating system it fails like any other; those beside it may fail too, and complete.
+    """With a memory limit of the operating system the task fails. Tasks beside it may fail too, and complete later.
 
-    None of them is left lying.
+    No task stays active.
     """
     concurrency = 3
     worker = start_process(harm={"memory_mib": 400}, concurrency=concurrency)
@@ -247,7 +253,7 @@ def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
     assert worker.wait() == 0
 
 
-def test_a_call_that_keeps_pythons_lock_costs_no_other_task_its_lease(
+def test_a_call_that_holds_the_gil_expires_no_lease_of_other_tasks(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The lock is held for less than lease and grace minus a heartbeat, so other workers recover no task of it."""
@@ -257,7 +263,7 @@ def test_a_call_that_keeps_pythons_lock_costs_no_other_task_its_lease(
     until_blocking(lambda: marks(redis_server, "other") == ["started 1"])
     watching = start_process(**config, queues={"default": 1}, concurrency=1)
     locking = app.remote("hold_lock", retention=600, max_retry=0, timeout=1).delay(name="locking", seconds=2.6)
-    until_blocking(lambda: locking.refresh().state is TaskState.ARCHIVED, "it is told to end once it can be")
+    until_blocking(lambda: locking.refresh().state is TaskState.ARCHIVED, "it is interrupted when the lock is free")
     now: Any = redis_server.client.time()
     until_blocking(
         lambda: (redis_server.client.zscore(queue.lease, other.id) or 0) > now[0] + 1, "it is extended again"
@@ -267,21 +273,21 @@ def test_a_call_that_keeps_pythons_lock_costs_no_other_task_its_lease(
     assert other.result(10)
     assert marks(redis_server, "other") == ["started 1", "ended"]
     assert locking.refresh().last_error == "context deadline exceeded"
-    assert "no longer extends its lease" not in watching.said
+    assert "no longer extends its lease" not in watching.output
     assert is_at_rest(redis_server, queue)
 
 
 # --- resources of the operating system --------------------------------------------------------------------------------
 
 
-def test_a_worker_without_file_descriptors_keeps_its_leases_and_goes_on(
+def test_a_worker_without_file_descriptors_keeps_its_leases_and_continues(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
 ) -> None:
     """One of its tasks holds all descriptors. Open connections are used, and new ones are retried later."""
     worker = start_process(harm={"files": 64}, concurrency=2)
     other = start_process(queues={"elsewhere": 1, "default": 1}, concurrency=1)
-    other.signal(signal.SIGTSTP)  # takes no tasks, but would take back those whose lease has run out
-    until_blocking(lambda: "no new tasks are taken" in other.said)
+    other.signal(signal.SIGTSTP)  # it takes no tasks, but would recover tasks with expired leases
+    until_blocking(lambda: "no new tasks are taken" in other.output)
     greedy = app.remote("take_files", retention=600).delay(name="greedy", until=str(tmp_path / "go"))
     until_blocking(lambda: marks(redis_server, "greedy") == ["24"])  # EMFILE
     first: Any = redis_server.client.zscore(queue.lease, greedy.id)
@@ -290,22 +296,24 @@ def test_a_worker_without_file_descriptors_keeps_its_leases_and_goes_on(
     assert [handle.result(10) for handle in beside] == ["done"] * 20
     for client in redis_server.client.client_list():
         if client["name"] != "notes" and int(client["id"]) != redis_server.client.client_id():
-            redis_server.client.client_kill_filter(_id=client["id"])  # it connects again, with what it has freed
+            redis_server.client.client_kill_filter(
+                _id=client["id"]
+            )  # it reconnects with the descriptor that this frees
     until_blocking(lambda: (redis_server.client.zscore(queue.lease, greedy.id) or 0) >= first + 3, "it is extended")
     (tmp_path / "go").touch()
 
     assert greedy.result(10) == "done"
     assert marks(redis_server, "greedy") == ["24"]
     assert app.remote("quick", retention=600).delay(name="after").result(10) == "done"
-    assert "no longer extends its lease" not in other.said
+    assert "no longer extends its lease" not in other.output
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
 
 
-def test_logs_that_cannot_be_written_fail_no_task(
+def test_a_log_that_cannot_be_written_fails_no_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """The disk is full: tasks run, are retried and archived as ever, and the worker stops with 0."""
+    """The disk is full. Tasks run, are retried and archived as usual, and the worker exits with 0."""
     worker = start_process(harm={"log": "/dev/full"}, unknown_task_timeout=0)
     handles = [app.remote("quick", retention=600).delay(name="a") for _ in range(20)]
     unknown = app.remote("nobody-knows-it", retention=600, max_retry=0).delay()
@@ -314,5 +322,5 @@ def test_logs_that_cannot_be_written_fail_no_task(
     until_blocking(lambda: unknown.refresh().state is TaskState.ARCHIVED)
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
-    assert "No space left on device" in worker.said, "it did try to log"
+    assert "No space left on device" in worker.output, "the worker must have tried to log"
     assert is_at_rest(redis_server, queue)

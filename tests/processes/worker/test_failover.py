@@ -1,4 +1,4 @@
-"""A worker whose primary is replaced by Sentinels goes on with the new one, before the old one learns of it."""
+"""Test that a worker uses the new primary after a failover, before the old one learns of it."""
 
 from contextlib import ExitStack
 
@@ -11,7 +11,7 @@ from tests.taskq_core.worker.conftest import Runner, until
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 
-async def test_it_leaves_a_primary_that_still_takes_writes(start: Runner) -> None:
+async def test_a_worker_leaves_an_old_primary_that_still_accepts_writes(start: Runner) -> None:
     """Tasks settled on the old primary would be lost when it becomes a replica ten seconds later."""
     with ExitStack() as stack:
         first = stack.enter_context(RedisServer(tcp=True))
@@ -36,7 +36,9 @@ async def test_it_leaves_a_primary_that_still_takes_writes(start: Runner) -> Non
         handle = await remote.adelay(number=7)
 
         assert await handle.aresult(timeout=30) == 7
-        assert first.command("ROLE")[0] == b"master", "it was made a replica before the worker could look"
+        assert first.command("ROLE")[0] == b"master", (
+            "the old primary became a replica before the worker could leave it"
+        )
         assert await start.stop(worker) == 0
         await there.aclose()
         await app.aclose()

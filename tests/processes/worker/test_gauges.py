@@ -1,4 +1,4 @@
-"""The gauges of a worker whose Redis goes and comes back."""
+"""Test the gauges of a worker during an outage of Redis."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Read, Runner, until
 
 
-async def test_a_worker_says_what_it_runs_and_whether_redis_answers(
+async def test_a_worker_reports_its_running_tasks_and_its_connection(
     app: TaskQ, start: Runner, read: Read, redis_server: RedisServer
 ) -> None:
     gate = asyncio.Event()
@@ -28,4 +28,4 @@ async def test_a_worker_says_what_it_runs_and_whether_redis_answers(
     await start.stop(worker)
 
     assert busy == ({(): 1}, {(): 1}, {(): 7})
-    assert read("asynq.worker.slots") == {}  # it is gone
+    assert read("asynq.worker.slots") == {}  # the worker has ended

@@ -1,4 +1,4 @@
-"""The health of a worker whose Redis takes no writes, or goes and comes back."""
+"""Test the readiness of a worker whose Redis accepts no writes, or is unavailable for a while."""
 
 import json
 
@@ -16,7 +16,7 @@ from tests.taskq_core.worker.test_health import GOOD, FakeTime, not_ready, ready
 
 
 class TestChecking:
-    async def test_a_store_that_answers_and_takes_no_writes_is_told(self, queue: QueueKeys) -> None:
+    async def test_a_redis_that_responds_but_accepts_no_writes_is_reported(self, queue: QueueKeys) -> None:
         """A PING would succeed."""
         with RedisServer(tcp=True) as primary, RedisServer(replica_of=primary) as server:
             app = TaskQ(server.unix_url)
@@ -29,7 +29,7 @@ class TestChecking:
                 return "READONLY" in health.found["default"]["problem"]
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("taskq_core.worker.health.CHECK_S", 1.0)  # no answer in that time is another problem
+                patch.setattr("taskq_core.worker.health.CHECK_S", 1.0)  # a timeout would be reported as another problem
                 await until(is_told)
 
             await runner.aclose()
@@ -37,8 +37,8 @@ class TestChecking:
 
 
 class TestWorker:
-    async def test_redis_goes_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Red with the reason and without the password; green again by itself."""
+    async def test_redis_becomes_unavailable_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not ready, with a reason without the password; later ready again."""
         monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
         monkeypatch.setattr(health, "CHECK_AGAIN_S", 0.05)
         with RedisServer(tcp=True, password="hunter2") as server:

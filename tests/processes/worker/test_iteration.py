@@ -1,4 +1,4 @@
-"""Tasks that iterate go on where they were: over deploys, kills and a Redis that goes away."""
+"""Test that iterating tasks continue at their position after deploys, kills and outages of Redis."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def cursor_of(server: RedisServer, queue: QueueKeys, task_id: str) -> int:
 
 
 def items_of(server: RedisServer, name: str) -> list[int]:
-    """Numbers of the items that a task has begun, in order."""
+    """Return the numbers of the items that a task has begun, in order."""
     return [int(mark.split()[1]) for mark in marks(server, name)]
 
 
@@ -52,7 +52,7 @@ def repeats(items: list[int]) -> int:
 def test_five_deploys_under_load_repeat_no_item(
     app: TaskQ, redis_server: RedisServer, start_process: Callable[..., WorkerProcess], queue: QueueKeys
 ) -> None:
-    """Items are shorter than the grace, so a stop comes between two of them."""
+    """Items are shorter than the shutdown grace, so a worker stops between two items."""
     names = ["plain 0", "plain 1", "coroutine 0", "coroutine 1"]
     handles = [
         app.remote(PLAIN if name.startswith("plain") else COROUTINE).delay(name=name, count=120, pause_s=0.02)
@@ -66,7 +66,7 @@ def test_five_deploys_under_load_repeat_no_item(
         )
         process.signal(signal.SIGTERM)
         following = start_process(concurrency=6, **LONG_LEASE)
-        assert process.wait() == 0, process.said
+        assert process.wait() == 0, process.output
         process = following
         load += [app.remote("quick").delay(name="load") for _ in range(200)]
     for handle in handles:
@@ -74,17 +74,17 @@ def test_five_deploys_under_load_repeat_no_item(
     until_blocking(lambda: len(marks(redis_server, "load")) == len(load))
 
     for name in names:
-        assert items_of(redis_server, name) == list(range(120)), "each item once, in order"
-        assert attempts_of(redis_server, name) == {1}, "a stop uses no attempt"
+        assert items_of(redis_server, name) == list(range(120)), "an item was repeated or skipped"
+        assert attempts_of(redis_server, name) == {1}, "a stop used an attempt"
     for handle in handles:
-        assert cursor_of(redis_server, queue, handle.id) == 0, "cleared at the end"
+        assert cursor_of(redis_server, queue, handle.id) == 0, "the cursor was not deleted at the end"
 
 
 @pytest.mark.redis
-def test_a_kill_repeats_the_item_in_hand_where_each_is_stored(
+def test_a_kill_repeats_only_the_current_item_if_each_item_is_stored(
     app: TaskQ, redis_server: RedisServer, start_process: Callable[..., WorkerProcess], queue: QueueKeys
 ) -> None:
-    handles = [  # not done before they are killed, however late that is
+    handles = [  # so long that they do not end before the kill
         app.remote(kind).using(max_retry=5).delay(name=kind, count=40, pause_s=0.02, every=1, until="go")
         for kind in (PLAIN, COROUTINE)
     ]
@@ -106,14 +106,14 @@ def test_a_kill_repeats_the_item_in_hand_where_each_is_stored(
         items = items_of(redis_server, kind)
         assert set(items) == set(range(40))
         assert repeats(items) <= kills
-        assert attempts_of(redis_server, kind) == {1, 2, 3}, "a kill uses an attempt, as for any task"
+        assert attempts_of(redis_server, kind) == {1, 2, 3}, "a kill must use an attempt"
 
 
 @pytest.mark.redis
 def test_a_kill_repeats_nothing_before_the_stored_cursor(
     app: TaskQ, redis_server: RedisServer, start_process: Callable[..., WorkerProcess], queue: QueueKeys
 ) -> None:
-    """Without `every` the cursor is stored in the background, and what came after it is repeated."""
+    """Without `every` the cursor is stored in the background, and items after it are repeated."""
     handles = {
         kind: app.remote(kind).delay(name=kind, count=200, pause_s=0.01, until="go") for kind in (PLAIN, COROUTINE)
     }
@@ -134,10 +134,10 @@ def test_a_kill_repeats_nothing_before_the_stored_cursor(
 
 
 @pytest.mark.redis
-def test_a_zombie_does_not_move_the_cursor(
+def test_a_worker_that_lost_its_lease_does_not_move_the_cursor(
     app: TaskQ, redis_server: RedisServer, start_process: Callable[..., WorkerProcess], queue: QueueKeys
 ) -> None:
-    """A worker that was stopped for longer than its lease stores nothing when it goes on."""
+    """A worker that was frozen for longer than its lease stores nothing when it continues."""
     handles = {
         name: app.remote(PLAIN).delay(name=name, count=200, pause_s=0.02, every=every, until="go")
         for name, every in (("background", None), ("each", 1))
@@ -152,14 +152,14 @@ def test_a_zombie_does_not_move_the_cursor(
     until_blocking(lambda: all(2 in attempts_of(redis_server, name) for name in handles), "they are taken over")
 
     zombie.signal(signal.SIGCONT)
-    seen: dict[str, list[int]] = {name: [] for name in handles}
+    cursors_of: dict[str, list[int]] = {name: [] for name in handles}
 
     def have_ended() -> bool:
         for name, handle in handles.items():
             cursor = cursor_of(redis_server, queue, handle.id)
             if cursor:
-                seen[name].append(cursor)
-        if all(len(cursors) > 1 for cursors in seen.values()):
+                cursors_of[name].append(cursor)
+        if all(len(cursors) > 1 for cursors in cursors_of.values()):
             redis_server.client.set("go", 1)
         return not any(state_of(redis_server, queue, handle.id) == "active" for handle in handles.values())
 
@@ -167,18 +167,18 @@ def test_a_zombie_does_not_move_the_cursor(
 
     for name, handle in handles.items():
         assert handle.result(timeout=60) == "done"
-        assert seen[name] == sorted(seen[name]), "the cursor only moves forward"
+        assert cursors_of[name] == sorted(cursors_of[name]), "the cursor moved back"
         of_other = [int(mark.split()[1]) for mark in marks(redis_server, name) if mark.startswith("2 ")]
-        assert of_other == list(range(of_other[0], 200)), "the other worker goes on undisturbed"
+        assert of_other == list(range(of_other[0], 200)), "the run of the other worker was disturbed"
         assert of_other[0] > 5
     late = [mark for mark in marks(redis_server, "each")[left_at["each"] :] if mark.startswith("1 ")]
-    assert len(late) <= 1, "its next store is refused"
+    assert len(late) <= 1, "its next write was not refused"
 
 
 @pytest.mark.redis
-async def test_progress_waits_for_nothing_while_redis_is_away(start: Runner) -> None:
-    """The function finishes before Redis answers any client."""
-    told = threading.Event()
+async def test_progress_does_not_wait_while_redis_is_unavailable(start: Runner) -> None:
+    """The function ends before Redis responds to any client."""
+    reported = threading.Event()
     may_go, has_begun = threading.Event(), threading.Event()
 
     with RedisServer() as server:
@@ -190,7 +190,7 @@ async def test_progress_waits_for_nothing_while_redis_is_away(start: Runner) -> 
             may_go.wait(60)
             for number in range(1_000):
                 context.progress(number)
-            told.set()
+            reported.set()
             return "done"
 
         handle = await go.adelay()
@@ -199,7 +199,7 @@ async def test_progress_waits_for_nothing_while_redis_is_away(start: Runner) -> 
         server.pause()
         try:
             may_go.set()
-            await until(told.is_set)
+            await until(reported.is_set)
         finally:
             server.resume()
 
@@ -222,40 +222,40 @@ BOTH = pytest.mark.parametrize("kind", [PLAIN, COROUTINE])
 @pytest.mark.redis
 @pytest.mark.parametrize("every", [None, 1])
 @BOTH
-async def test_redis_away_for_a_moment_repeats_nothing(
+async def test_a_short_outage_of_redis_repeats_no_item(
     app: TaskQ, start: Runner, redis_server: RedisServer, kind: str, every: int | None
 ) -> None:
-    seen: list[int] = []
+    items: list[int] = []
 
     @app.task(name=PLAIN)
     def plain(context: TaskContext) -> str:
         for number in context.iterate(range(60), every=every):
-            seen.append(number)
+            items.append(number)
             time.sleep(0.02)
         return "done"
 
     @app.task(name=COROUTINE)
     async def coroutine(context: TaskContext) -> str:
         async for number in context.iterate(range(60), every=every):
-            seen.append(number)
+            items.append(number)
             await asyncio.sleep(0.02)
         return "done"
 
     handle = await (plain if kind == PLAIN else coroutine).adelay()
     await start(lease=10)
-    await until(lambda: len(seen) > 5)
+    await until(lambda: len(items) > 5)
     redis_server.client.execute_command("CLIENT", "PAUSE", "1200", "ALL")
 
     assert await handle.aresult(timeout=30) == "done"
-    assert seen == list(range(60))
+    assert items == list(range(60))
 
 
 @pytest.mark.redis
-async def test_a_run_that_begins_while_redis_is_away_waits_for_its_cursor(
+async def test_a_run_that_begins_in_an_outage_waits_for_its_cursor(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """It never begins anew because it does not know where it was."""
-    seen: list[int] = []
+    """It does not start from the beginning when the position is unknown."""
+    items: list[int] = []
     may_go, has_begun = threading.Event(), threading.Event()
 
     @app.task(name="go", retry_delay=0)
@@ -264,8 +264,8 @@ async def test_a_run_that_begins_while_redis_is_away_waits_for_its_cursor(
             has_begun.set()
             may_go.wait(60)
         for number in context.iterate(range(6)):
-            seen.append(number)
-            if seen == [0, 1, 2]:
+            items.append(number)
+            if items == [0, 1, 2]:
                 raise ValueError
         return "done"
 
@@ -276,4 +276,4 @@ async def test_a_run_that_begins_while_redis_is_away_waits_for_its_cursor(
     may_go.set()
 
     assert await handle.aresult(timeout=30) == "done"
-    assert seen == [0, 1, 2, 2, 3, 4, 5]
+    assert items == [0, 1, 2, 2, 3, 4, 5]

@@ -32,7 +32,7 @@ Start = Callable[..., WorkerProcess]
 async def test_a_killed_worker_loses_no_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Another worker runs it again when the lease and its grace are over, and the retry is counted."""
+    """Another worker runs it again after the lease and the grace, and the retry is counted."""
     killed = start_process(**LONG_LEASE)
     handle = await app.remote("wait", retention=600, max_retry=3).adelay(name="a", until="go")
     await until(lambda: marks(redis_server, "a") == ["started 1"])
@@ -54,7 +54,7 @@ async def test_a_killed_worker_loses_no_task(
 async def test_a_task_without_attempts_left_is_archived_when_its_worker_dies(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, start: Runner
 ) -> None:
-    """The reason says that the worker was lost; it counts as failed."""
+    """Its error says that the worker was lost, and it counts as failed."""
     process = start_process()
     handle = await app.remote("die", retention=600, max_retry=0).adelay(name="a")
     assert await asyncio.to_thread(process.wait) == 9
@@ -70,7 +70,7 @@ async def test_a_task_without_attempts_left_is_archived_when_its_worker_dies(
 async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Its writes are refused, its function is interrupted, and only the successor's run counts."""
+    """Its writes are refused, its function is interrupted, and only the run of the other worker counts."""
     zombie = start_process()
     handle = await app.remote("wait", retention=600, max_retry=3).adelay(name="a", until="go")
     await until(lambda: marks(redis_server, "a") == ["started 1"])
@@ -91,12 +91,12 @@ async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
     redis_server.client.set("go", 1)
     assert await handle.aresult(10) == str(heir.process.pid)
     assert marks(redis_server, "a") == ["started 1", "started 2", "cancelled", "ended"]
-    await until(lambda: "task wait lost its lease" in zombie.said)
+    await until(lambda: "task wait lost its lease" in zombie.output)
     await app.aclose()
 
 
 @pytest.mark.slow
-async def test_a_zombie_that_finished_cannot_settle(
+async def test_a_worker_that_lost_its_lease_cannot_settle(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """This holds even if its function ends just as the process continues: the result is discarded."""
@@ -106,10 +106,10 @@ async def test_a_zombie_that_finished_cannot_settle(
     zombie.signal(signal.SIGSTOP)
     heir = start_process(**LONG_LEASE)
     await until(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
-    heir.signal(signal.SIGSTOP)  # it holds the task, and does nothing
+    heir.signal(signal.SIGSTOP)  # it owns the task but cannot settle it
     redis_server.client.set("go", 1)
     zombie.signal(signal.SIGCONT)
-    await until(lambda: "lost its lease" in zombie.said or "was refused" in zombie.said)
+    await until(lambda: "lost its lease" in zombie.output or "was refused" in zombie.output)
 
     assert state_of(redis_server, queue, handle.id) == "active"
     heir.signal(signal.SIGCONT)
@@ -122,7 +122,7 @@ async def test_a_task_that_blocks_its_loop_longer_than_its_lease_runs_once(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A separate thread extends the lease."""
-    workers = [start_process(), start_process()]  # both before the task, which ends by itself; one would take it back
+    workers = [start_process(), start_process()]  # both run before the task, because one of them could recover it
     handle = await app.remote("block", retention=600).adelay(name="a", seconds=4)
     await until(lambda: marks(redis_server, "a") == ["started 1"])
     first = redis_server.client.zscore(queue.lease, handle.id)
@@ -131,15 +131,15 @@ async def test_a_task_that_blocks_its_loop_longer_than_its_lease_runs_once(
 
     await handle.aresult(15)
     assert marks(redis_server, "a") == ["started 1", "ended"]
-    assert not any("no longer extends its lease" in worker.said for worker in workers)
+    assert not any("no longer extends its lease" in worker.output for worker in workers)
     await app.aclose()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runner, kind: str) -> None:
+async def test_a_worker_ends_its_runs_before_lease_and_grace_when_redis_is_frozen(start: Runner, kind: str) -> None:
     """The worker interrupts the function and drops its outcome before other workers may take the task."""
-    told: list[float] = []
+    interrupted_at: list[float] = []
     release = threading.Event()
 
     with RedisServer() as server:
@@ -153,7 +153,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
                 while not release.is_set():  # noqa: ASYNC110 - set by either kind
                     await asyncio.sleep(0.01)
             except asyncio.CancelledError:
-                told.append(time.monotonic())
+                interrupted_at.append(time.monotonic())
                 raise
             return f"run {len(runs)}"
 
@@ -164,7 +164,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
                 while not release.is_set():
                     time.sleep(0.01)
             except TaskInterrupted:
-                told.append(time.monotonic())
+                interrupted_at.append(time.monotonic())
                 raise
             return f"run {len(runs)}"
 
@@ -174,7 +174,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
         await until(lambda: worker.running_count == 1)
         lease = frozen.runtime.keys.queue("default").lease
         first = server.client.zscore(lease, handle.id)
-        # Once extended, the lease ends a second earlier here than in Redis, so this process may stall for a second.
+        # After an extension, the lease ends a second earlier in this process than in Redis, so the process may stall.
         await until(lambda: server.client.zscore(lease, handle.id) != first)
         server.pause()
         paused_at = time.monotonic()
@@ -188,12 +188,12 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
 
     assert ends.of(handle.id) == ["lost", "completed"]
     assert result == "run 2"
-    assert told[0] - paused_at <= 5  # lease and grace: no other worker may act before
+    assert interrupted_at[0] - paused_at <= 5  # lease and grace: no other worker may act before
 
 
 @pytest.mark.slow
-async def test_a_short_freeze_of_redis_is_not_noticed(start: Runner) -> None:
-    """Shorter than lease and grace: the task runs once, undisturbed, and is settled afterwards."""
+async def test_a_short_freeze_of_redis_does_not_affect_a_task(start: Runner) -> None:
+    """If the freeze is shorter than lease and grace, the task runs once and is settled afterwards."""
     with RedisServer() as server:
         frozen = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=60)
         runs: list[int] = []

@@ -1,4 +1,4 @@
-"""A settlement that the kernel delivers late changes no later run of the same task."""
+"""Test that a settlement that the kernel delivers late does not change a later run of the task."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ def two_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoPa
 
 
 @pytest.mark.slow
-async def test_the_kernel_delivers_a_settlement_late_once_a_link_is_back(
+async def test_a_settlement_that_the_kernel_delivers_late_changes_nothing(
     two_paths: TwoPaths, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Meanwhile the worker reaches Redis on another link."""
+    """In the meantime, the worker reaches Redis over another link."""
     monkeypatch.setitem(Pipeline.__init__.__kwdefaults__, "timeout_s", 0.5)
     near, far = TaskQ(two_paths.server.unix_url), TaskQ(two_paths.url)
 

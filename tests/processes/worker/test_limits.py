@@ -19,18 +19,18 @@ pytestmark = pytest.mark.slow
 
 
 def started_ms(server: RedisServer, name: str, count: int) -> list[int]:
-    """When tasks were handed out, by Redis's clock; waits for so many."""
+    """Wait for `count` starts of tasks, and return their times by Redis's clock in milliseconds."""
     until_blocking(lambda: len(marks(server, f"{name}:at")) >= count, f"{count} starts of {name}")
     return sorted(map(int, marks(server, f"{name}:at")))
 
 
 def most_in_a_span(starts: list[int], ms: int) -> int:
-    """The most starts in any span of so many milliseconds, its end left out."""
+    """Return the largest number of starts in any period of this length in milliseconds, without its end."""
     return max(sum(first <= each < first + ms for each in starts) for first in starts)
 
 
 def most_at_once(notes: list[str]) -> int:
-    """The most tasks that had begun and not ended."""
+    """Return the largest number of tasks that ran at once."""
     running = most = 0
     for each in notes:
         running += 1 if each[0] == "+" else -1
@@ -41,7 +41,7 @@ def most_at_once(notes: list[str]) -> int:
 def test_a_token_bucket_is_counted_over_four_processes(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
-    """In every sliding window no more than burst + rate * window."""
+    """Every sliding window has at most burst + rate * window starts."""
     timed = app.remote("timed", rate_limit=RateLimit("50/s", burst=5))
     for _ in range(4):
         start_process(concurrency=4)
@@ -55,7 +55,7 @@ def test_a_token_bucket_is_counted_over_four_processes(
 def test_a_fixed_window_is_counted_over_four_processes(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
-    """In every period by the clock no more than the number, in every sliding window no more than twice as many."""
+    """Every fixed period has at most the allowed number of starts, and every sliding window at most twice as many."""
     timed = app.remote("timed", rate_limit=RateLimit("20/300ms", window="fixed"))
     for _ in range(4):
         start_process(concurrency=4)
@@ -66,7 +66,9 @@ def test_a_fixed_window_is_counted_over_four_processes(
     assert most_in_a_span(starts, 300) <= 40
 
 
-def test_places_are_counted_over_four_processes(app: TaskQ, start_process: Start, redis_server: RedisServer) -> None:
+def test_total_and_per_key_limits_are_counted_over_four_processes(
+    app: TaskQ, start_process: Start, redis_server: RedisServer
+) -> None:
     timed = app.remote("timed", concurrency=(3, Concurrency(1, key="name")))
     for _ in range(4):
         start_process(concurrency=4)
@@ -78,7 +80,7 @@ def test_places_are_counted_over_four_processes(app: TaskQ, start_process: Start
     assert [most_at_once(marks(redis_server, each)) for each in names] == [1] * 5
 
 
-def test_all_places_together_are_counted_over_four_processes(
+def test_a_total_limit_is_counted_over_four_processes(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
     timed = app.remote("timed", concurrency=3)
@@ -103,13 +105,13 @@ def test_a_sequence_keeps_its_order_over_four_processes_though_some_fail(
 
     for name, of_name in ids.items():
         until_blocking(lambda name=name: len(marks(redis_server, name)) == 26)
-        noted = marks(redis_server, name)
+        recorded = marks(redis_server, name)
         twice = [*of_name[:5], of_name[4], *of_name[5:]]
-        assert noted == [sign + each for each in twice for sign in "+-"]
+        assert recorded == [sign + each for each in twice for sign in "+-"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_holder_that_is_killed_or_frozen_gives_its_place_back_with_its_lease(
+def test_a_killed_or_frozen_holder_loses_its_place_with_its_lease(
     app: TaskQ, start_process: Start, redis_server: RedisServer, how: signal.Signals
 ) -> None:
     victim = start_process(concurrency=1)
@@ -127,7 +129,7 @@ def test_a_holder_that_is_killed_or_frozen_gives_its_place_back_with_its_lease(
         victim.signal(signal.SIGCONT)
 
 
-def test_what_go_pushed_is_checked_at_fetch_and_uses_no_attempt(
+def test_limits_of_tasks_from_go_are_checked_when_a_worker_takes_them(
     start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     for _ in range(4):
@@ -143,7 +145,7 @@ def test_what_go_pushed_is_checked_at_fetch_and_uses_no_attempt(
     assert most_at_once(marks(redis_server, "pushed")) == 1
 
 
-def test_a_failing_key_of_a_pushed_task_fails_it(
+def test_a_task_from_go_fails_if_its_limit_key_fails(
     start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     start_process(concurrency=1)
@@ -162,7 +164,7 @@ def test_a_sequence_that_skips(app: TaskQ, start_process: Start, redis_server: R
     until_blocking(lambda: len(marks(redis_server, "skip")) == 4)
 
 
-def test_a_worker_that_stops_leaves_the_admission_to_another(
+def test_another_worker_continues_the_admission_of_a_stopped_worker(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
     first = start_process(concurrency=2)
@@ -176,7 +178,7 @@ def test_a_worker_that_stops_leaves_the_admission_to_another(
     started_ms(redis_server, "led", 15)
 
 
-def test_without_anybody_to_wait_for_nothing_is_left(
+def test_without_waiting_tasks_no_keys_of_limits_are_left(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
     queue: Any = app.runtime.keys.queue("default")

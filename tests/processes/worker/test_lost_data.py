@@ -10,7 +10,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, until
 
 
-async def test_redis_restarted_empty(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_restarts_empty(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
     """Without persistence all data is lost, and handles report it. Workers continue with new tasks."""
     with RedisServer(tcp=True) as server:
         forgetful = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=20)
@@ -44,7 +44,7 @@ async def test_redis_restarted_empty(start: Runner, caplog: pytest.LogCaptureFix
     assert results == list(range(100))
     assert runs == Counter([-1, *range(100)])
     assert len(ends.of(running.id)) == 1
-    # Told by the next heartbeat, or by the answer to the outcome, whichever came first.
+    # The worker learns of the loss from the next heartbeat or from the response to the settlement.
     assert "lost its lease" in caplog.text or "another worker has the task, or the task was deleted" in caplog.text
 
 
@@ -64,7 +64,7 @@ async def test_a_redis_that_evicts(start: Runner, policy: str, caplog: pytest.Lo
         handles = list(await evicting.async_client.enqueue_many(work.s(number, "x" * 1000) for number in range(count)))
         server.client.config_set("maxmemory-policy", policy)
         server.client.config_set("maxmemory", str(int(server.client.info("memory")["used_memory"]) - 1_000_000))
-        await work.using(queue="elsewhere").adelay(-1, "x")  # a write, so that Redis makes room, part of it after that
+        await work.using(queue="elsewhere").adelay(-1, "x")  # Redis evicts keys at a write, partly in the background
         await until(lambda: int(server.client.info("stats")["evicted_keys"]) > 200)
         server.client.config_set("maxmemory", "0")
         evicted = int(server.client.info("stats")["evicted_keys"])
@@ -84,5 +84,5 @@ async def test_a_redis_that_evicts(start: Runner, policy: str, caplog: pytest.Lo
     if is_listed:
         assert dropped == lost
         assert "because they have no stored message" in caplog.text
-    else:  # the list of pending tasks was evicted itself; the tasks were found by their hashes
+    else:  # the pending list was evicted, and the tasks were found by their hashes
         assert "queue default was damaged" in caplog.text

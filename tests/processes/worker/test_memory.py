@@ -22,7 +22,7 @@ def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
     return not server.client.exists(queue.pending, queue.active, queue.lease, queue.scheduled, queue.retry)
 
 
-async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(start: Runner) -> None:
+async def test_full_memory_for_longer_than_a_lease_causes_no_second_run(start: Runner) -> None:
     """Leases are still extended, so running tasks are not recovered, and the queue drains by itself."""
     with RedisServer() as server:
         app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
@@ -40,7 +40,7 @@ async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(s
             await work.adelay(number)
         await until(lambda: len(runs) == 4)
         server.client.config_set("maxmemory", "1")
-        until_s = int(server.command("TIME")[0]) + 5  # lease, grace and the recoverer's period, of those in tests
+        until_s = int(server.command("TIME")[0]) + 5  # lease + grace + the recoverer's interval in tests
         with pytest.raises(EnqueueError) as refused:
             await work.adelay(99)
         await until(lambda: int(server.command("TIME")[0]) >= until_s)
@@ -55,7 +55,7 @@ async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(s
     assert runs == dict.fromkeys(range(20), 1)
 
 
-async def test_a_redis_that_evicts_loses_tasks_and_it_is_said(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
+async def test_evicted_tasks_are_reported(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
     """Evicted tasks are dropped and reported, all others run, and no keys are left. The doctor names the cause."""
     with RedisServer(options={"maxmemory-policy": "allkeys-random"}) as server:
         app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
@@ -69,7 +69,7 @@ async def test_a_redis_that_evicts_loses_tasks_and_it_is_said(start: Runner, cap
         await app.async_client.enqueue_many(work.s(number, "x" * 4_000) for number in range(600))
         used = int(server.client.info("memory")["used_memory"])
         server.client.config_set("maxmemory", str(used - 600_000))
-        server.client.set("ballast", "x" * 8_000)  # a write, for which others have to go
+        server.client.set("ballast", "x" * 8_000)  # a write for which Redis must evict keys
         evicted = int(server.client.info("stats")["evicted_keys"])
         server.client.config_set("maxmemory", "0")
         kept = {key.decode().rpartition(":t:")[2] for key in server.client.scan_iter(queue.task_prefix + "*")}
@@ -77,7 +77,7 @@ async def test_a_redis_that_evicts_loses_tasks_and_it_is_said(start: Runner, cap
 
         with caplog.at_level(logging.ERROR, logger="taskq.worker"):
             worker = await start(app=app, concurrency=10, reconcile_every=1)
-            await until(lambda: len(runs) >= len(kept))  # all that are there, also if the list of them was evicted
+            await until(lambda: len(runs) >= len(kept))  # all remaining tasks, also if the pending list was evicted
             await until(lambda: not server.client.exists(queue.pending, queue.active, queue.lease))
         left = await asyncio.to_thread(lambda: plan(read_facts(app)))
         await start.stop(worker)

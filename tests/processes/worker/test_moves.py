@@ -1,4 +1,4 @@
-"""A process that moves tasks dies on the way."""
+"""Test a process that dies while it moves tasks."""
 
 import signal
 import subprocess
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.redis
 
 class TestMovesThatWereCutOff:
     @pytest.mark.parametrize("step", ["move_in", "move_end"])
-    async def test_a_worker_carries_them_on(
+    async def test_a_worker_finishes_interrupted_moves(
         self, app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer, step: str
     ) -> None:
-        """The process that moved the task dies between two steps; a minute later a worker brings it to its queue."""
+        """The process dies between two requests of the move. A minute later a worker finishes the move."""
         raw, low = redis_server.client, app.runtime.keys.queue("low")
         task_id = app.client.enqueue(app.remote("t", unique_for=600).s()).id
         die_before(step, redis_server.unix_url, task_id)

@@ -1,4 +1,4 @@
-"""Workers behind a network that holds, swallows, trickles and flaps."""
+"""Test workers behind a network that delays, drops or splits data, or is interrupted."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ BOTH: tuple[Direction, ...] = ("requests", "replies")
 
 @pytest.fixture
 def relay(redis_server: RedisServer) -> Iterator[Relay]:
-    """A relay before the shared server."""
+    """A relay to the shared server."""
     with Relay(redis_server.socket_path) as relay:
         yield relay
 
@@ -42,7 +42,7 @@ async def far(relay: Relay) -> AsyncIterator[TaskQ]:
     [("hold", ("requests",)), ("swallow", ("requests",)), ("swallow", ("replies",)), ("hold", BOTH)],
     ids=["requests are held", "requests are lost", "replies are lost", "nothing passes"],
 )
-async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
+async def test_a_worker_that_is_cut_off_ends_its_run_before_another_worker_begins(
     app: TaskQ,
     far: TaskQ,
     start: Runner,
@@ -52,36 +52,36 @@ async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
     how: str,
     directions: tuple[Direction, ...],
 ) -> None:
-    """Its connections stay open without data. Its functions may reach the outside world, so they are ended in time.
+    """Its connections stay open without data. Its functions may have side effects, so they are interrupted in time.
 
-    When the network has healed nothing it did counts, and it works again.
+    When the network is back, its earlier runs have no effect, and it takes tasks again.
     """
-    seen: list[str] = []
+    events: list[str] = []
     release = asyncio.Event()
 
     @far.task(name="work")
     async def cut_off() -> None:
-        seen.append("started")
+        events.append("started")
         try:
             await asyncio.Event().wait()
         finally:
-            seen.append("told to end")
+            events.append("interrupted")
 
     @app.task(name="work")
     async def heirs() -> str:
-        seen.append("started again")
+        events.append("started again")
         await release.wait()
         return "the heir's"
 
     ends, heirs_ends = Ends(), Ends()
     worker = await start(app=far, listener=ends, concurrency=2, lease=2, unknown_task_timeout=0)
     handle = await app.remote("work", retention=600, max_retry=3).adelay()
-    await until(lambda: seen)
+    await until(lambda: events)
     getattr(relay, how)(*directions)
     heir = await start(listener=heirs_ends, concurrency=1)
-    await until(lambda: "started again" in seen)
+    await until(lambda: "started again" in events)
 
-    assert seen == ["started", "told to end", "started again"]
+    assert events == ["started", "interrupted", "started again"]
     relay.forward()
     other = await app.remote("unknown to both", retention=600, max_retry=0).adelay()  # the heir's only slot is taken
     await until(lambda: state_of(redis_server, queue, other.id) == "archived", "the worker works again")
@@ -93,12 +93,12 @@ async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
     await start.stop(heir)
     assert ends.of(handle.id) == ["lost"]
     assert heirs_ends.of(handle.id) == ["completed"]
-    assert seen == ["started", "told to end", "started again"]
+    assert events == ["started", "interrupted", "started again"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "goes on"])
-async def test_a_worker_that_was_cut_off_asks_what_it_was_given_and_not_for_more(
+async def test_a_worker_that_was_cut_off_first_repeats_its_last_request_for_tasks(
     app: TaskQ,
     far: TaskQ,
     start: Runner,
@@ -109,11 +109,11 @@ async def test_a_worker_that_was_cut_off_asks_what_it_was_given_and_not_for_more
     monkeypatch: pytest.MonkeyPatch,
     is_stopped: bool,
 ) -> None:
-    """It asked before that, and does not know whether Redis heard it: it asks what it was given, not for more.
+    """It does not know whether its last request arrived. It repeats this request instead of taking more tasks.
 
-    A running worker does the same before its next request, because the old request may still arrive without a reader.
+    A running worker does the same before its next request, because the old request may still arrive.
     """
-    release, seen = asyncio.Event(), []
+    release, events = asyncio.Event(), []
 
     @far.task
     async def hold() -> None:
@@ -121,42 +121,44 @@ async def test_a_worker_that_was_cut_off_asks_what_it_was_given_and_not_for_more
 
     @far.task
     async def short() -> None:
-        seen.append("short")
+        events.append("short")
 
     asked: dict[tuple[str, int], list[int]] = defaultdict(list)
 
-    def noting(*args: Any, **options: Any) -> Any:
+    def recording(*args: Any, **options: Any) -> Any:
         asked[options["lane"], options["call"]].append(options["limit"])
         return dequeue(*args, **options)
 
-    monkeypatch.setattr(turn, "dequeue", noting)
+    monkeypatch.setattr(turn, "dequeue", recording)
     worker = await start(app=far, lease=60, lease_grace=30, heartbeat=5, concurrency=2)
     await app.remote(hold.name).adelay()
     await until(lambda: worker.running_count == 1)
     relay.swallow("requests")
-    handle = await app.remote(short.name).adelay()  # its token comes through, the question for it does not
+    handle = await app.remote(
+        short.name
+    ).adelay()  # the wake token arrives at the worker, the request for the task does not arrive at Redis
     await until(lambda: [record for record in caplog.records if record.filename == "fetcher.py"], "no answer")
     if is_stopped:
         worker.stop()
     relay.forward()
     if not is_stopped:
-        await until(lambda: seen, "it asks anew")
+        await until(lambda: events, "it requests tasks again")
     release.set()
     await start.stop(worker)
 
     repeated = [limits for limits in asked.values() if len(limits) > 1]
     assert repeated
     assert not any(limit for limits in repeated for limit in limits[1:])
-    assert seen == ([] if is_stopped else ["short"])
+    assert events == ([] if is_stopped else ["short"])
     if is_stopped:
         assert state_of(redis_server, queue, handle.id) == "pending"
 
 
 @pytest.mark.slow
-async def test_bytes_that_come_one_at_a_time_and_late(
+async def test_a_network_that_delivers_single_bytes_late(
     far: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
 ) -> None:
-    """All tasks run once, their results arrive, and no connection is given up."""
+    """All tasks run once, their results arrive, and no connection is closed."""
     runs: Counter[int] = Counter()
     chance = random.Random(5)
 
@@ -184,10 +186,10 @@ async def test_bytes_that_come_one_at_a_time_and_late(
 
 
 @pytest.mark.slow
-async def test_a_network_that_is_gone_every_other_second(
+async def test_a_network_that_is_interrupted_every_other_second(
     app: TaskQ, far: TaskQ, start: Runner, redis_server: RedisServer, relay: Relay
 ) -> None:
-    """Nobody hammers at it, nothing piles up, all tasks run once, and it works on as before."""
+    """Reconnects are limited, connections do not accumulate, all tasks run once, and the worker recovers."""
     runs: Counter[int] = Counter()
     flaps = 5
 
@@ -199,7 +201,7 @@ async def test_a_network_that_is_gone_every_other_second(
     worker = await start(app=far, lease=30, heartbeat=1, lease_grace=30, concurrency=10)
     await until(lambda: worker._fetcher.is_idle)
     before, threads = relay.connections, threading.active_count()
-    parties = len(worker._services.all) + 2  # each service tries again by itself, as fetcher and keepalive do
+    parties = len(worker._services.all) + 2  # each service, the fetcher and the keepalive retry separately
     for flap in range(flaps):
         relay.refuse()
         await app.async_client.enqueue_many(app.remote("work").s(number=flap * 50 + number) for number in range(50))
@@ -209,14 +211,14 @@ async def test_a_network_that_is_gone_every_other_second(
     await until(lambda: len(runs) == flaps * 50)
     await until(lambda: worker.running_count == 0)
 
-    assert relay.connections - before <= parties * 2 * flaps, "at most one attempt a second and connection"
+    assert relay.connections - before <= parties * 2 * flaps, "more than one attempt per second and connection"
     assert threading.active_count() <= threads
     assert len(redis_server.client.client_list()) <= 2 * parties + 5
     assert set(runs.values()) == {1}
     await start.stop(worker)
 
 
-async def test_killed_connections_are_noticed_by_nobody(
+async def test_killed_connections_affect_no_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """This covers connections of producers and workers, and subscriptions for results and cancellations."""

@@ -63,8 +63,8 @@ def is_reaped(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-async def test_it_runs_elsewhere_and_processes_are_kept(start: Runner) -> None:
-    """On the main thread of another process, the same one for the next task; it ends with the worker."""
+async def test_it_runs_in_another_process_which_is_reused(start: Runner) -> None:
+    """It runs on the main thread of the process, which runs the next task as well and ends with the worker."""
     worker = await start(concurrency=2)
 
     first = await (await tasks.who.adelay()).aresult(PATIENCE_S)
@@ -77,8 +77,10 @@ async def test_it_runs_elsewhere_and_processes_are_kept(start: Runner) -> None:
     assert not is_alive(first["pid"])
 
 
-async def test_what_a_function_knows_there(start: Runner, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its context, its middleware, its logging."""
+async def test_the_context_of_a_function_in_a_separate_process(
+    start: Runner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The function has its context, its middleware and its logging."""
     worker = await start()
 
     handle = await tasks.about.adelay(text="ä")
@@ -97,7 +99,7 @@ async def test_what_a_function_knows_there(start: Runner, capfd: pytest.CaptureF
     assert "WARNING shop: said in there" in capfd.readouterr().err
 
 
-async def test_its_trace_goes_on_there(start: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_trace_continues_in_a_separate_process(start: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     await start()
@@ -108,7 +110,7 @@ async def test_its_trace_goes_on_there(start: Runner, monkeypatch: pytest.Monkey
     assert (await handle.aresult(PATIENCE_S))["trace"] == f"{span.get_span_context().trace_id:032x}"
 
 
-async def test_progress_and_results_on_the_way_are_stored(start: Runner, tmp_path: Path) -> None:
+async def test_progress_and_intermediate_results_are_stored(start: Runner, tmp_path: Path) -> None:
     await start()
     handle = await tasks.steps.adelay(until=str(tmp_path / "go"))
 
@@ -122,7 +124,7 @@ async def test_progress_and_results_on_the_way_are_stored(start: Runner, tmp_pat
 
 
 @pytest.mark.parametrize("how", ["thread", "process"])
-async def test_what_a_task_left_behind_tells_is_not_taken_for_the_next_ones(
+async def test_late_reports_of_an_ended_task_do_not_count_for_the_next_task(
     start: Runner,
     redis_server: RedisServer,
     queue: QueueKeys,
@@ -132,14 +134,14 @@ async def test_what_a_task_left_behind_tells_is_not_taken_for_the_next_ones(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await start(concurrency=1)
-    go, told, started, end = (tmp_path / name for name in ("go", "told", "started", "end"))
-    left = await tasks.leave_behind.adelay(how=how, until=str(go), told=str(told))
+    go, reported, started, end = (tmp_path / name for name in ("go", "reported", "started", "end"))
+    left = await tasks.leave_behind.adelay(how=how, until=str(go), reported=str(reported))
     await left.aresult(PATIENCE_S)
     handle = await tasks.wait_for.adelay(started=str(started), until=str(end))
     await until(started.exists)
 
     go.touch()
-    await until(told.exists)
+    await until(reported.exists)
     end.touch()
     await handle.aresult(PATIENCE_S)
 
@@ -165,7 +167,7 @@ RAISED: list[tuple[str, str | None, str]] = [
 """The exception of a function, the resulting state of its task, and the start of the stored error."""
 
 
-async def test_what_a_function_raises_counts_as_if_it_ran_here(
+async def test_exceptions_have_the_same_effect_as_in_the_worker(
     start: Runner, redis_server: RedisServer, queue: QueueKeys, subtests: pytest.Subtests
 ) -> None:
     ends = Ends()
@@ -185,7 +187,7 @@ async def test_what_a_function_raises_counts_as_if_it_ran_here(
                 assert 'raise OddError(7, hint="no luck")' in attempt.traceback
 
 
-async def test_what_cannot_work_there_says_so(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_unsupported_features_raise_an_error(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
     await start()
     handle = await tasks.iterate.adelay()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
@@ -196,10 +198,10 @@ async def test_what_cannot_work_there_says_so(start: Runner, redis_server: Redis
 @pytest.mark.parametrize(
     ("how", "said"), [("exit", "status 3"), ("segfault", "signal 11"), ("kill", "signal 9"), ("spawn", "status 3")]
 )
-async def test_a_process_that_dies_fails_its_task_alone(
+async def test_a_dead_process_fails_only_its_task(
     start: Runner, redis_server: RedisServer, queue: QueueKeys, how: str, said: str, tmp_path: Path
 ) -> None:
-    """Also where a child of its own still holds its connection open; the worker and its other tasks go on."""
+    """This is so even if a child of the process keeps the connection open. The worker and other tasks continue."""
     ends = Ends()
     await start(listener=ends)
     beside = await tasks.steps.adelay(until=str(tmp_path / "go"))
@@ -217,7 +219,7 @@ async def test_a_process_that_dies_fails_its_task_alone(
 def test_a_process_that_dies_on_the_loop_of_a_worker_process(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """As started from a command line, on uvloop where there is one: it refuses to write where it has hung up."""
+    """The worker runs as from the command line, with uvloop if installed, which refuses to write to a closed pipe."""
     ends = Ends()
     worker = Worker(app, WorkerConfig(**SHRUNK), listener=ends)
     thread = threading.Thread(target=worker.run)
@@ -235,7 +237,7 @@ def test_a_process_that_dies_on_the_loop_of_a_worker_process(
 async def test_a_call_into_c_is_ended(
     start: Runner, redis_server: RedisServer, queue: QueueKeys, why: str, tmp_path: Path
 ) -> None:
-    """A thread could not be; its process is killed."""
+    """A thread could not be interrupted, so the process is killed."""
     worker = await start(shutdown_grace=0, concurrency=1)
     started = tmp_path / "started"
     handle = await tasks.stuck.using(timeout=5 if why == "timeout" else 600).adelay(started=str(started))
@@ -254,7 +256,7 @@ async def test_a_call_into_c_is_ended(
     await until(lambda: not is_alive(pid))
 
 
-async def test_what_a_function_has_started_is_killed_with_its_process(
+async def test_child_processes_of_a_function_are_killed_with_its_process(
     start: Runner, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     await start()
@@ -284,10 +286,10 @@ async def test_a_function_may_clean_up(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_that_the_worker_did_not_send_ends_nothing(
+async def test_a_signal_from_outside_does_not_end_a_running_process(
     start: Runner, number: signal.Signals, tmp_path: Path
 ) -> None:
-    """Who stops a unit, or a terminal, sends it to all processes; what runs has its grace. An idle one stays, too."""
+    """Process managers and terminals send signals to all processes. The running task keeps its grace."""
     await start(concurrency=1)
     started, end = tmp_path / "started", tmp_path / "end"
     handle = await tasks.wait_for.adelay(started=str(started), until=str(end))
@@ -302,7 +304,7 @@ async def test_a_signal_that_the_worker_did_not_send_ends_nothing(
     assert (await (await tasks.who.adelay()).aresult(PATIENCE_S))["pid"] == pid
 
 
-async def test_a_signal_that_comes_before_it_has_come_up_ends_nothing(
+async def test_a_signal_from_outside_does_not_end_a_starting_process(
     start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = processes._Process.start
@@ -318,7 +320,7 @@ async def test_a_signal_that_comes_before_it_has_come_up_ends_nothing(
     assert await (await tasks.who.adelay()).aresult(PATIENCE_S)
 
 
-async def test_a_process_that_was_killed_while_idle_is_replaced_unnoticed(start: Runner) -> None:
+async def test_a_process_killed_while_idle_is_replaced_without_a_failure(start: Runner) -> None:
     await start()
     first = await (await tasks.who.adelay()).aresult(PATIENCE_S)
     os.kill(first["pid"], signal.SIGKILL)
@@ -328,8 +330,8 @@ async def test_a_process_that_was_killed_while_idle_is_replaced_unnoticed(start:
     assert second["pid"] != first["pid"]
 
 
-async def test_a_kept_process_that_does_not_answer_is_killed_when_the_time_is_over(start: Runner) -> None:
-    """It has imported the task's module, so the time of a further task begins at once."""
+async def test_a_reused_process_that_does_not_respond_is_killed_at_the_timeout(start: Runner) -> None:
+    """The process has imported the task's module, so the timeout of the next task starts at once."""
     await start(concurrency=1)
     pid = (await (await tasks.who.adelay()).aresult(PATIENCE_S))["pid"]
     os.kill(pid, signal.SIGSTOP)
@@ -343,7 +345,7 @@ async def test_a_kept_process_that_does_not_answer_is_killed_when_the_time_is_ov
 async def test_a_task_that_is_cancelled_during_its_import_does_not_start(
     start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also if the module catches the interruption."""
+    """This is so even if the module catches the interruption."""
     there, started = tmp_path / "there", tmp_path / "started"
     monkeypatch.setenv("SLOW_IMPORT", str(there))
     monkeypatch.setenv("STUBBORN_IMPORT", "1")
@@ -359,7 +361,7 @@ async def test_a_task_that_is_cancelled_during_its_import_does_not_start(
 
 
 @pytest.mark.parametrize("returns", [False, True])
-async def test_what_a_process_said_before_it_died_is_heard_though_the_loop_was_held(
+async def test_messages_of_a_dead_process_are_received_although_the_loop_was_blocked(
     start: Runner,
     redis_server: RedisServer,
     queue: QueueKeys,
@@ -367,7 +369,7 @@ async def test_what_a_process_said_before_it_died_is_heard_though_the_loop_was_h
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A coroutine holds the loop for longer than a frame is waited for: a run that began is not begun elsewhere."""
+    """A coroutine blocks the loop for longer than the timeout of a message. A run that began must not begin again."""
     ends = Ends()
     await start(concurrency=1, listener=ends)
     idle = (await (await tasks.who.adelay()).aresult(PATIENCE_S))["pid"]
@@ -378,20 +380,20 @@ async def test_what_a_process_said_before_it_died_is_heard_though_the_loop_was_h
 
     def hold() -> None:
         until_blocking(lambda: not is_alive(idle), "it has ended")
-        time.sleep(0.1)  # the wait for a frame is over as well
+        time.sleep(0.1)  # the timeout of a message has passed as well
 
     async def send_and_hold(self: Any, kind: bytes, data: bytes) -> None:
         await send(self, kind, data)
         if kind == frames.MESSAGE and not held:
             held.append(self.process.pid)
-            asyncio.get_running_loop().call_soon(hold)  # once the frame is waited for
+            asyncio.get_running_loop().call_soon(hold)  # when the worker waits for the message
 
     monkeypatch.setattr(processes._Process, "send", send_and_hold)
     handle = await tasks.die_once_begun.adelay(runs=str(runs), returns=returns)
     await until(lambda: state_of(redis_server, queue, handle.id) in ("archived", "completed"))
 
     assert held == [idle]
-    assert runs.read_text().split() == [f"{idle}"], "it ran once"
+    assert runs.read_text().split() == [f"{idle}"], "the task ran again"
     assert ends.of(handle.id) == (["completed"] if returns else ["archived"])
     if returns:
         assert await handle.aresult(PATIENCE_S) == "done"
@@ -399,8 +401,8 @@ async def test_what_a_process_said_before_it_died_is_heard_though_the_loop_was_h
         assert "status 3" in stored(redis_server, queue, handle.id).error_msg
 
 
-async def test_processes_that_were_killed_while_idle_do_not_stay_as_zombies(start: Runner, tmp_path: Path) -> None:
-    """Also those that would not be used again while others are there."""
+async def test_processes_killed_while_idle_leave_no_zombies(start: Runner, tmp_path: Path) -> None:
+    """This includes processes that would not be used again while others are idle."""
     await start(concurrency=2)
     end = tmp_path / "end"
     started = [tmp_path / "a", tmp_path / "b"]
@@ -415,7 +417,7 @@ async def test_processes_that_were_killed_while_idle_do_not_stay_as_zombies(star
     os.kill(other, signal.SIGKILL)
 
     async def is_gone() -> bool:
-        """The system may take a moment, and what is left is seen with the next task."""
+        """The kernel may take a moment, and the worker reaps ended processes with the next task."""
         assert (await (await tasks.who.adelay()).aresult(PATIENCE_S))["pid"] == last
         return is_reaped(other)
 
@@ -441,7 +443,7 @@ async def test_there_are_no_more_processes_than_slots(start: Runner) -> None:
     assert len(pids) <= 2
 
 
-async def test_a_process_that_does_not_come_up_fails_the_attempt(
+async def test_a_process_that_does_not_start_fails_the_attempt(
     start: Runner, app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "process_set_up", "no_such_module:set_up", raising=False)
@@ -453,10 +455,10 @@ async def test_a_process_that_does_not_come_up_fails_the_attempt(
 
 
 @pytest.mark.parametrize("has_deadline", [False, True])
-async def test_its_time_begins_once_its_process_and_its_module_are_there(
+async def test_the_timeout_starts_after_the_process_and_the_import(
     start: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_deadline: bool
 ) -> None:
-    """The deadline also applies during this time."""
+    """The deadline applies also before."""
     at_once = processes._Process.start
     may_start = asyncio.Event()
 
@@ -490,10 +492,10 @@ async def test_its_time_begins_once_its_process_and_its_module_are_there(
     await handle.aresult(PATIENCE_S)
 
 
-async def test_a_module_that_is_not_there_in_time_fails_the_attempt(
+async def test_an_import_that_takes_too_long_fails_the_attempt(
     start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It says which; so does a process that does not come up in time."""
+    """The error names the module. A process that does not start in time has an error as well."""
     monkeypatch.setenv("SLOW_IMPORT", str(tmp_path / "never"))
     await start(concurrency=1)
     pid = (await (await tasks.who.adelay()).aresult(PATIENCE_S))["pid"]
@@ -510,8 +512,8 @@ async def test_a_module_that_is_not_there_in_time_fails_the_attempt(
     await until(lambda: not is_alive(pid))
 
 
-async def test_it_uses_the_broker_of_the_worker(start: Runner, redis_server: RedisServer) -> None:
-    """Whatever address its code names: what it enqueues goes where its own task came from."""
+async def test_a_separate_process_uses_the_broker_of_the_worker(start: Runner, redis_server: RedisServer) -> None:
+    """Tasks that it enqueues go to the broker of its own task, whatever URL the code has."""
     await start()
 
     other_id = await (await tasks.enqueue.adelay()).aresult(PATIENCE_S)
@@ -523,7 +525,7 @@ async def coroutine(text: str) -> None: ...
 
 
 async def test_results_over_the_limit_never_reach_the_worker(start: Runner) -> None:
-    """Returned or written on the way: the process tells only how large they are."""
+    """The process sends only the size of such results, returned or intermediate."""
     await start()
     returned = await tasks.large.adelay(returned=11, written=3)
     written = await tasks.large.adelay(returned=0, written=11)

@@ -1,4 +1,4 @@
-"""Outcomes reach a Redis that is killed, full, or refuses writes for a while."""
+"""Test that settlements reach a Redis that is killed, full, or refuses writes for a while."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 @pytest.fixture
 def relay(redis_server: RedisServer) -> Iterator[Relay]:
-    """A relay before the shared server."""
+    """A relay to the shared server."""
     with Relay(redis_server.socket_path) as relay:
         yield relay
 
@@ -27,7 +27,7 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
 async def test_a_network_that_flaps_loses_and_repeats_nothing(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
 ) -> None:
-    """Connections cut again and again, bytes in small pieces and late."""
+    """Connections are closed repeatedly, and bytes arrive late and in small pieces."""
     runs: Counter[int] = Counter()
     far = TaskQ(relay.url)
 
@@ -44,8 +44,8 @@ async def test_a_network_that_flaps_loses_and_repeats_nothing(
     await app.async_client.enqueue_many(app.remote("work").s(number=number) for number in range(count))
     relay.delay("replies", 0.001)
     while len(runs) < count:
-        seen = len(runs)
-        await until(partial(have_run, min(count, seen + 50)), within=30)
+        before = len(runs)
+        await until(partial(have_run, min(count, before + 50)), within=30)
         relay.trickle((None, 700)[cuts % 2])
         relay.cut()
         cuts += 1
@@ -60,7 +60,7 @@ async def test_a_network_that_flaps_loses_and_repeats_nothing(
 
 
 @pytest.mark.parametrize("fault", ["SCRIPT FLUSH", "CLIENT KILL"])
-async def test_scripts_and_connections_may_go_at_any_time(
+async def test_flushed_scripts_and_killed_connections_affect_no_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, fault: str
 ) -> None:
     """All tasks run once, without visible errors."""
@@ -99,8 +99,10 @@ async def test_scripts_and_connections_may_go_at_any_time(
     await until(lambda: not redis_server.client.exists(queue.active, queue.lease, queue.pending))
 
 
-async def test_a_read_only_spell_passes(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """A failover leaves the worker on a replica for a while: refused whole, then all runs once."""
+async def test_a_temporarily_read_only_redis_affects_no_task(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """During a failover the worker is connected to a replica for a while. Refused requests have no effect."""
     runs: Counter[int] = Counter()
     release = asyncio.Event()
 
@@ -129,7 +131,7 @@ async def test_a_read_only_spell_passes(app: TaskQ, start: Runner, redis_server:
 
 
 def _unused(server: RedisServer) -> int:
-    """A port without a server, so that the replica keeps its data."""
+    """Return a port without a server, so that the replica keeps its data."""
     port = server.port
     server.kill()
     return port
@@ -138,7 +140,7 @@ def _unused(server: RedisServer) -> int:
 async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
     start: Runner,
 ) -> None:
-    """Enqueueing is refused with its own error; leases are extended; presence is written."""
+    """Enqueues raise a specific error. Leases are extended, and presence is written."""
     with RedisServer() as server:
         full = TaskQ(server.url, defaults={"retention": 600, "max_retry": 0}, enqueue_timeout=PATIENCE_S)
         release = asyncio.Event()
@@ -161,7 +163,7 @@ async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
             await work.adelay(99)
         queue = full.runtime.keys.queue("default")
         now = int(server.command("TIME")[0])
-        # Of two seconds each, so that they are extended over maxmemory.
+        # Leases of two seconds, so that they are extended while Redis is over maxmemory.
         await until(lambda: server.client.zcount(queue.lease, now + 4, "+inf") == 3)
         presence = await until(lambda: server.client.keys("asynq:servers:*"))
         release.set()

@@ -27,8 +27,8 @@ from tests.taskq_core.worker.conftest import (
 Start = Callable[..., WorkerProcess]
 
 
-async def test_a_worker_waits_for_a_redis_that_is_late(start: Runner) -> None:
-    """It is patient for a few seconds."""
+async def test_a_worker_waits_for_redis_at_its_start(start: Runner) -> None:
+    """It retries for a few seconds."""
     with RedisServer() as server:
         late = TaskQ(server.url)
         server.kill()
@@ -42,8 +42,8 @@ async def test_a_worker_waits_for_a_redis_that_is_late(start: Runner) -> None:
         await late.aclose()
 
 
-async def test_a_stop_while_redis_is_gone_ends(start: Runner) -> None:
-    """It gives up after the grace, and says what it could not store."""
+async def test_a_worker_stops_also_while_redis_is_unavailable(start: Runner) -> None:
+    """It gives up after the grace, and logs the tasks that it could not settle."""
     with RedisServer() as server:
         gone = TaskQ(server.url)
         worker = await start(app=gone, shutdown_grace=0.2)
@@ -62,12 +62,12 @@ def enqueue(app: TaskQ, task: str, **arguments: Any) -> Any:
 def test_a_signal_stops_gracefully(
     app: TaskQ, start_process: Start, redis_server: RedisServer, number: signal.Signals
 ) -> None:
-    """A short task finishes, the exit status is 0, the presence is gone."""
-    process = start_process(lease=30, heartbeat=5)  # twice of which is the time to delete the presence
+    """A short task finishes, the exit status is 0, and the presence is deleted."""
+    process = start_process(lease=30, heartbeat=5)  # the deletion of the presence may take two heartbeats
     handle = enqueue(app, "wait", name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a"))
     process.signal(number)
-    until_blocking(lambda: "for 1 running tasks" in process.said)
+    until_blocking(lambda: "for 1 running tasks" in process.output)
     redis_server.client.set("go", 1)
 
     assert process.wait() == 0
@@ -79,13 +79,13 @@ def test_a_signal_stops_gracefully(
 def test_a_second_signal_stops_at_once(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Running tasks go back to the head of the queue with their attempts as they were, and run next."""
+    """Running tasks return to the head of the queue with unchanged attempts, and run next."""
     process = start_process(shutdown_grace=600, concurrency=2)
     handles = [enqueue(app, name, name=name, until="go") for name in ("wait", "plain_wait")]
     until_blocking(lambda: marks(redis_server, "wait") and marks(redis_server, "plain_wait"))
     waiting = enqueue(app, "quick", name="later")
     process.signal(signal.SIGTERM)
-    until_blocking(lambda: "stopping" in process.said)
+    until_blocking(lambda: "stopping" in process.output)
     process.signal(signal.SIGTERM)
 
     assert process.wait() == 0
@@ -101,10 +101,10 @@ def test_a_second_signal_stops_at_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stubborn", "stubborn_coroutine"])
-def test_a_function_that_will_not_end_does_not_hold_up_the_exit(
+def test_a_hanging_function_does_not_delay_the_exit(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, name: str
 ) -> None:
-    """Its task is given back all the same, since the process ends."""
+    """Its task is returned to the queue, because the process ends."""
     process = start_process(shutdown_grace=0.1)
     handle = enqueue(app, name, name="a")
     until_blocking(lambda: marks(redis_server, "a"))
@@ -112,26 +112,26 @@ def test_a_function_that_will_not_end_does_not_hold_up_the_exit(
 
     assert process.wait() == 0
     assert state_of(redis_server, queue, handle.id) == "pending"
-    assert "did not end when interrupted; it returns to its queue" in process.said
+    assert "did not end when interrupted; it returns to its queue" in process.output
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 
 @pytest.mark.slow
-def test_a_generator_that_will_not_end_does_not_spoil_the_exit(app: TaskQ, start_process: Start) -> None:
-    """A task has left it behind, and it is closed with the event loop."""
+def test_a_generator_that_does_not_close_does_not_affect_the_exit(app: TaskQ, start_process: Start) -> None:
+    """A task has left the generator, which is closed with the event loop."""
     process = start_process()
     assert enqueue(app, "leave_generator").result(10) == "1"
     process.signal(signal.SIGTERM)
 
     assert process.wait() == 0
-    assert "Traceback" not in process.said
+    assert "Traceback" not in process.output
 
 
 @pytest.mark.slow
-def test_a_thread_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
+def test_a_hanging_thread_of_a_coroutine_does_not_delay_the_exit(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """As that of a plain function: Python would wait for it, while another worker runs the task again."""
+    """Python would wait for the thread, while another worker runs the task again."""
     process = start_process(shutdown_grace=0.1)
     handle = enqueue(app, "stubborn_thread_of_a_coroutine", name="a")
     until_blocking(lambda: marks(redis_server, "a"))
@@ -146,12 +146,12 @@ def test_a_thread_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
 def test_sigtstp_stops_fetching_only(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Running tasks go on and end, new ones are left alone, tools read `stopped`; SIGTERM still stops."""
+    """Running tasks end, new tasks are not taken, tools show `stopped`, and SIGTERM still stops the worker."""
     process = start_process()
     running = enqueue(app, "wait", name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a"))
     process.signal(signal.SIGTSTP)
-    until_blocking(lambda: "no new tasks are taken" in process.said)
+    until_blocking(lambda: "no new tasks are taken" in process.output)
     waiting = enqueue(app, "quick", name="b")
     redis_server.client.set("go", 1)
 
@@ -165,10 +165,10 @@ def test_sigtstp_stops_fetching_only(
 
 
 @pytest.mark.slow
-def test_a_storm_of_signals_leaves_nothing_stuck(
+def test_repeated_signals_leave_no_task_stuck(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Repeated signals while tasks are fetched and run: all is settled or given back."""
+    """Signals arrive while tasks are taken and run. All tasks are settled or returned."""
     app.client.enqueue_many(app.remote("quick", retention=600).s(name="a") for _ in range(300))
     process = start_process(concurrency=20)
     for _ in range(10):

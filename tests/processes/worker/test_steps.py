@@ -57,7 +57,7 @@ def test_workers_that_end_before_and_after_each_write(
         harm = {"at": point, "signal": number, "times": 1 + position % 2}
         dying = start_process(harm=harm, concurrency=8, has_to_start=False, **LONG_LEASE, shutdown_grace=0)
         status = dying.wait()
-        assert status == (-signal.SIGKILL if number is signal.SIGKILL else 0), dying.said
+        assert status == (-signal.SIGKILL if number is signal.SIGKILL else 0), dying.output
         lapse(redis_server, queue)
         handles[point].signal("go", SIGNALS[1])
 

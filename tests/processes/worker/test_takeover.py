@@ -1,4 +1,4 @@
-"""A worker takes over from one of its host that was killed."""
+"""Test that a worker recovers the tasks of a killed worker on the same host at once."""
 
 import signal
 from collections.abc import Callable
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.redis
 
 
 NEVER: dict[str, Any] = {"lease": 600, "lease_grace": 600, "heartbeat": 0.2}
-"""Of workers whose leases do not run out within a test."""
+"""Settings of workers whose leases do not expire during a test."""
 
 
 @pytest.mark.slow

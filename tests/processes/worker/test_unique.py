@@ -1,4 +1,4 @@
-"""Locks of unique tasks whose workers are killed, stopped and continued."""
+"""Test the locks of unique tasks whose workers are killed, frozen and continued."""
 
 import signal
 from collections.abc import Callable
@@ -26,21 +26,21 @@ Start = Callable[..., WorkerProcess]
 
 
 def locks(server: RedisServer, queue: QueueKeys) -> dict[bytes, bytes | None]:
-    """Who holds which lock."""
+    """Return the task id in each lock."""
     return {key: server.client.get(key) for key in server.client.scan_iter(queue.unique_prefix + "*")}  # type: ignore[misc]  # blocking
 
 
 def seconds_of(server: RedisServer) -> float:
-    """Redis's time, Unix seconds."""
+    """Return Redis's time in Unix seconds."""
     whole, micros = server.client.time()  # type: ignore[misc]  # blocking
     return float(whole) + micros / 1e6
 
 
 @pytest.mark.slow
-def test_a_killed_worker_leaves_the_lock_with_its_task(
+def test_a_task_of_a_killed_worker_keeps_its_lock(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """It is held while the task waits to run again, so no second one gets in, and free once that has succeeded."""
+    """The lock is held while the task waits for its retry, so no second task is accepted, until it has succeeded."""
     task = app.remote("plain_wait").using(unique_for=600)
     dying = start_process(**LONG_LEASE, concurrency=1)
     handle = task.delay(name="u", until="go")
@@ -64,10 +64,10 @@ def test_a_killed_worker_leaves_the_lock_with_its_task(
 
 
 @pytest.mark.slow
-def test_the_lock_of_a_task_that_was_lost_for_good_is_free_with_it(
+def test_the_lock_of_a_lost_task_is_released_with_the_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Archived, it has not succeeded, so its lock is held until it ends; deleting the task deletes the lock."""
+    """The lock of an archived task is held until it expires. Deleting the task deletes the lock."""
     task = app.remote("plain_wait").using(unique_for=600, max_retry=0)
     dying = start_process(**LONG_LEASE, concurrency=1)
     handle = task.delay(name="u", until="never")
@@ -86,10 +86,10 @@ def test_the_lock_of_a_task_that_was_lost_for_good_is_free_with_it(
 
 
 @pytest.mark.slow
-def test_the_lock_of_a_killed_task_that_is_unique_until_it_ends_is_free_with_its_end(
+def test_the_lock_of_a_lost_task_is_released_when_it_is_archived(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Held until the worker is known to be lost; then the task is archived and its lock is free, in one step."""
+    """The lock is held until the loss of the worker is detected. The task is archived and its lock released at once."""
     task = app.remote("plain_wait").using(unique=Unique(), max_retry=0)
     dying = start_process(**LONG_LEASE, concurrency=1)
     handle = task.delay(name="u", until="go")
@@ -113,7 +113,7 @@ def test_the_lock_of_a_killed_task_that_is_unique_until_it_ends_is_free_with_its
 def test_a_frozen_worker_neither_loses_nor_frees_the_lock(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
 ) -> None:
-    """Another worker then runs the task and holds the lock. The worker that wakes up does not change that."""
+    """Another worker runs the task and holds the lock. The continued worker does not change the lock."""
     task = app.remote("plain_wait").using(**options)
     frozen = start_process(concurrency=1)
     handle = task.delay(name="u", until="go")

@@ -1,4 +1,4 @@
-"""An idle worker costs Redis few commands."""
+"""Test that an idle worker sends few commands to Redis."""
 
 import math
 import time
@@ -12,13 +12,13 @@ from tests.taskq_core.worker.conftest import Runner, until
 
 
 async def settled_in(server: RedisServer, worker: Worker) -> None:
-    """Wait until the worker is idle and waits for a token, and a watcher for tasks without one."""
+    """Wait until the worker is idle and waits for a wake token, and its watcher waits for tasks without a token."""
     await until(lambda: worker._fetcher.is_idle)
     await until(lambda: "blpop" in {each["cmd"] for each in server.client.client_list()})
 
 
 def calls(server: RedisServer) -> int:
-    """Commands served so far, without those of this test's own client."""
+    """Return the number of commands so far, without those of the test's client."""
     stats = server.client.info("commandstats")
     own = {"cmdstat_client|list", "cmdstat_info", "cmdstat_client"}
     return sum(each["calls"] for name, each in stats.items() if name not in own)
@@ -27,7 +27,7 @@ def calls(server: RedisServer) -> int:
 async def test_an_idle_worker_sends_few_commands(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """No polling: an idle worker's commands come from its heartbeat and the lease of its leadership."""
+    """An idle worker does not poll. Its commands are for its heartbeat and the lease of its leadership."""
     worker = await start(safety_net=600, lease=15, heartbeat=5, leader_lease=5, recover_every=600)
     await settled_in(redis_server, worker)
     await until(lambda: next(worker._services.of(Leadership)).unchanged_since < math.inf)
@@ -36,7 +36,7 @@ async def test_an_idle_worker_sends_few_commands(
     await until(lambda: time.monotonic() - started > 2.0)
     sent, took_s = calls(redis_server) - before, time.monotonic() - started
 
-    # Per second about one, and every ten to sixty seconds a sample, a look for damage and some more commands: all of
-    # them may fall into these seconds. One that asks ten times a second for something would send twice as many.
+    # About one command per second, and every ten to sixty seconds a sample, a check for damage and a few more, which
+    # may all happen during the test. A worker that polls ten times a second would send twice as many.
     assert sent <= 2 * (took_s + 1) + 45
     assert worker._fetcher.turns == turns

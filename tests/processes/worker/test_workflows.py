@@ -34,10 +34,10 @@ def states(handle: WorkflowHandle) -> dict[str, StepState]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-def test_a_worker_killed_at_a_step_of_a_chain(
+def test_a_worker_is_killed_at_a_step_of_a_chain(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
 ) -> None:
-    """What comes after is enqueued with the settled success and not before, so it runs once in any case."""
+    """The next step is enqueued together with the settlement of the step, so it runs once in any case."""
     quick = app.remote("quick", retention=600)
     dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, **LONG_LEASE)
     handle = (quick.si(name="a") | quick.si(name="b") | quick.si(name="c")).delay()
@@ -60,21 +60,21 @@ CARRYING = [
     "before:steps_sent",
     "after:steps_sent",
 ]
-"""From queue to queue: an end is told and its note dropped, a step is stored and its entry dropped."""
+"""Operations between queues: record an end and delete its note, store a step and delete its entry."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", CARRYING)
-def test_a_worker_killed_between_two_queues(
+def test_a_worker_is_killed_between_two_queues(
     app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
 ) -> None:
-    """Each step is run once, wherever on the way from queue to queue its carrier died.
+    """Each step runs once, at whichever operation the dispatcher died.
 
-    But for one that it runs just then: told of the end, the next step is in its queue before the note is forgotten.
+    The exception is a step that the dying worker runs at that moment: the next step may be in its queue already.
     """
     quick = app.remote("quick")
     there = app.remote("quick", queue="other")
-    # Where it dies once the second step is in its queue, it does not serve that queue: it may run no more than one.
+    # If it dies after it stored the second step, it must not serve that queue, so that it runs only one step.
     queues = {"default": 1} if step.endswith("steps_sent") else TWO
     dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, queues=queues)
     handle = (quick.si(name="a") | there.si(name="b") | quick.si(name="c") | there.si(name="d")).delay()
@@ -91,12 +91,12 @@ def test_a_worker_killed_between_two_queues(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["before:put_steps", "before:steps_sent", "before:record_ends", "before:forget_ends"])
-def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
+def test_a_frozen_dispatcher_changes_nothing_when_it_continues(
     app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
 ) -> None:
-    """Another has carried meanwhile, and the step it is about to store has run and is deleted.
+    """Another dispatcher has stored the step in the meantime, and the step has run and was deleted.
 
-    But for one that it runs just then, as above.
+    The exception is the same as above.
     """
     quick = app.remote("quick")
     there = app.remote("quick", queue="other")
@@ -109,7 +109,9 @@ def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
 
     frozen.signal(signal.SIGCONT)
 
-    last = (quick.si(name="last") | there.si(name="last")).delay()  # it has gone on once this is done
+    last = (
+        quick.si(name="last") | there.si(name="last")
+    ).delay()  # the frozen dispatcher has continued when this is done
     frozen.signal(signal.SIGTERM)
     frozen.wait()
     assert last.result(60) == "done"
@@ -124,7 +126,7 @@ def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
 def test_workers_killed_at_any_moment_lose_no_workflow(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
-    """Many workflows over two queues, and workers that are killed: all succeed, and none has a step too many."""
+    """Workers of many workflows over two queues are killed. All workflows succeed, and no step is enqueued twice."""
     brief = app.remote("brief", retention=600)
     there = app.remote("brief", queue="other")
     handles = [
@@ -151,12 +153,12 @@ def test_workers_killed_at_any_moment_lose_no_workflow(
         handle.result(60)
     runs = marks(redis_server, "x")
     assert len(set(runs)) == 40 * 5
-    assert len(runs) - len(set(runs)) <= kills * 4, "a kill made more run again than the worker had slots"
+    assert len(runs) - len(set(runs)) <= kills * 4, "more steps ran again than the killed workers had slots"
 
 
 @pytest.mark.parametrize("is_blocking", [True, False], ids=["blocking", "asyncio"])
-async def test_members_that_redis_refuses_leave_the_workflow_begun(is_blocking: bool) -> None:
-    """Members before them run already, so it was not simply not enqueued."""
+async def test_refused_members_leave_a_started_workflow(is_blocking: bool) -> None:
+    """The members before them already run, so the error must not say that the workflow was not enqueued."""
     with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
         app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
         member = app.remote("member")

@@ -1,4 +1,4 @@
-"""A worker process for tests: its tasks note in Redis what they do, under keys `mark:<name>`."""
+"""A worker process for tests. Its tasks record what they do in Redis, under the keys `mark:<name>`."""
 
 import asyncio
 import ctypes
@@ -25,56 +25,56 @@ one_dies = threading.Lock()
 ledger = Ledger(app)
 
 
-def note(name: str, what: str) -> None:
+def add_mark(name: str, what: str) -> None:
     notes.rpush(f"mark:{name}", what)
 
 
 @app.task(name="quick", retry_delay=0)
 def quick(name: str) -> str:
-    note(name, "ran")
+    add_mark(name, "ran")
     return "done"
 
 
 @app.task(name="wait")
 async def wait(name: str, until: str) -> str:
-    """Note the start, then wait for a key without blocking the loop."""
-    note(name, f"started {current_task().attempt}")
+    """Record the start, then wait until a key exists, without blocking the event loop."""
+    add_mark(name, f"started {current_task().attempt}")
     try:
         while not notes.exists(until):  # noqa: ASYNC110 - a key in Redis
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
-        note(name, "cancelled")
+        add_mark(name, "cancelled")
         raise
-    note(name, "ended")
+    add_mark(name, "ended")
     return f"{os.getpid()}"
 
 
 @app.task(name="block")
 async def block(name: str, seconds: float) -> str:
-    """Block the event loop, as a coroutine should not."""
-    note(name, f"started {current_task().attempt}")
-    time.sleep(seconds)  # noqa: ASYNC251 - what is tested
-    note(name, "ended")
+    """Block the event loop, which is an error in a coroutine."""
+    add_mark(name, f"started {current_task().attempt}")
+    time.sleep(seconds)  # noqa: ASYNC251 - the tests need this error
+    add_mark(name, "ended")
     return "done"
 
 
 @app.task(name="plain_wait")
 def plain_wait(context: TaskContext, name: str, until: str) -> str:
-    """As `wait`, in a thread."""
+    """Do the same as `wait` in a thread."""
     try:
-        note(name, f"started {context.attempt}")
+        add_mark(name, f"started {context.attempt}")
         while not notes.exists(until):
             time.sleep(0.01)
     except TaskInterrupted:
-        note(name, "interrupted")
+        add_mark(name, "interrupted")
         raise
-    note(name, "ended")
+    add_mark(name, "ended")
     return "done"
 
 
 @app.task(name="wait_in_process", executor="process")
 def wait_in_process(context: TaskContext, name: str, until: str) -> str:
-    """Do the same as `wait` in a separate process, which has no notes yet."""
+    """Do the same as `wait` in a separate process, which must first connect to Redis."""
     global notes
     notes = redis.from_url(str(app.settings.url))
     return plain_wait.function(context, name, until)
@@ -84,9 +84,9 @@ def wait_in_process(context: TaskContext, name: str, until: str) -> str:
 def iterate(
     context: TaskContext, name: str, count: int, pause_s: float, every: int | None = None, until: str = ""
 ) -> str:
-    """Note each item with the attempt, before the time it takes; the last one takes until a key is there, if named."""
+    """Record each item with the attempt, then sleep. With `until`, the last item lasts until this key exists."""
     for number in context.iterate(range(count), every=every):
-        note(name, f"{context.attempt} {number}")
+        add_mark(name, f"{context.attempt} {number}")
         time.sleep(pause_s)
         while until and number == count - 1 and not notes.exists(until):
             time.sleep(0.01)
@@ -95,10 +95,10 @@ def iterate(
 
 @app.task(name="iterate_coroutine", retry_delay=0)
 async def iterate_coroutine(name: str, count: int, pause_s: float, every: int | None = None, until: str = "") -> str:
-    """As `iterate`, on the event loop."""
+    """Do the same as `iterate` in a coroutine."""
     context = current_task()
     async for number in context.iterate(range(count), every=every):
-        note(name, f"{context.attempt} {number}")
+        add_mark(name, f"{context.attempt} {number}")
         await asyncio.sleep(pause_s)
         while until and number == count - 1 and not notes.exists(until):  # noqa: ASYNC110 - a key in Redis
             await asyncio.sleep(0.01)
@@ -107,32 +107,32 @@ async def iterate_coroutine(name: str, count: int, pause_s: float, every: int | 
 
 @app.task(name="stubborn")
 def stubborn(name: str) -> None:
-    """Cannot be interrupted: it sits in one C call."""
-    note(name, "started")
+    """Stay in one C call, which cannot be interrupted."""
+    add_mark(name, "started")
     time.sleep(60)
 
 
 @app.task(name="stubborn_coroutine")
 async def stubborn_coroutine(name: str) -> None:
-    """Swallow every cancellation."""
-    note(name, "started")
+    """Suppress every cancellation."""
+    add_mark(name, "started")
     while True:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            note(name, "swallowed")
+            add_mark(name, "swallowed")
 
 
 @app.task(name="stubborn_thread_of_a_coroutine")
 async def stubborn_thread_of_a_coroutine(name: str) -> None:
     """Wait for a thread that cannot be interrupted."""
-    note(name, "started")
+    add_mark(name, "started")
     await asyncio.to_thread(time.sleep, 3600)
 
 
 @app.task(name="leave_generator")
 async def leave_generator() -> str:
-    """Leave a generator behind that does not end when it is closed."""
+    """Leave a generator that does not end when it is closed."""
 
     async def numbers() -> AsyncIterator[int]:
         try:
@@ -149,8 +149,8 @@ generators: list[AsyncIterator[int]] = []
 
 @app.task(name="die")
 def die(name: str) -> None:
-    """Take the process along."""
-    note(name, "started")
+    """Kill the process."""
+    add_mark(name, "started")
     os._exit(9)
 
 
@@ -159,15 +159,15 @@ def fails_for_good(name: str) -> None:
     raise ValueError(name)
 
 
-@app.task(name="note_letter")
-def note_letter(task_id: str) -> None:
+@app.task(name="mark_dead_letter")
+def mark_dead_letter(task_id: str) -> None:
     """Handle an archived task as its dead-letter task."""
-    note("letters", task_id)
+    add_mark("letters", task_id)
 
 
 @app.on_archived
-def tell(task: TaskInfo) -> None:
-    """Take the process along, as often as a key says, before the letter is sent."""
+def kill_before_dead_letter(task: TaskInfo) -> None:
+    """Kill the process before the dead letter is sent, as often as a key says."""
     with one_dies:  # each death is counted, even if several are reported at once
         if int(notes.get("kill-letters") or 0) > 0:
             notes.decr("kill-letters")
@@ -176,36 +176,36 @@ def tell(task: TaskInfo) -> None:
 
 @app.task(name="brief")
 async def brief(name: str, seconds: float) -> None:
-    """Note the start with the task's id, and take some time."""
-    note(name, current_task().id)
+    """Record the start with the task's id, then sleep."""
+    add_mark(name, current_task().id)
     await asyncio.sleep(seconds)
 
 
 @app.task(name="timed", retry_delay=0)
 async def timed(name: str, seconds: float = 0.0, fails: int = 0) -> None:
-    """Note when Redis handed it out, its beginning and its end; fail on its first attempts."""
+    """Record when Redis returned the task, its start and its end. Fail in the first attempts."""
     context = current_task()
     key = app.runtime.keys.queue(context.queue).task(context.id)
-    note(f"{name}:at", str(notes.hget(key, "taskq_started"), "ascii"))  # type: ignore[arg-type]  # of a blocking client
-    note(name, f"+{context.id}")
+    add_mark(f"{name}:at", str(notes.hget(key, "taskq_started"), "ascii"))  # type: ignore[arg-type]  # of a blocking client
+    add_mark(name, f"+{context.id}")
     await asyncio.sleep(seconds)
-    note(name, f"-{context.id}")
+    add_mark(name, f"-{context.id}")
     if context.attempt <= fails:
         raise RuntimeError("it is to fail")
 
 
 @app.task(name="one_at_a_time", concurrency=Concurrency(1, key="name"))
 async def one_at_a_time(name: str, seconds: float = 0.0) -> None:
-    """As `timed`, with a limit that producers may not know."""
-    note(name, f"+{current_task().id}")
+    """Do the same as `timed`, with a limit that producers may not know."""
+    add_mark(name, f"+{current_task().id}")
     await asyncio.sleep(seconds)
-    note(name, f"-{current_task().id}")
+    add_mark(name, f"-{current_task().id}")
 
 
 @app.task(name="poison", retry_delay=0)
 def poison(name: str, how: str, until: str = "") -> None:
-    """End the process, or take what memory it may have until a file is there."""
-    note(name, "started")
+    """End the process, or allocate all memory until a file exists."""
+    add_mark(name, "started")
     if how == "exit":
         os._exit(9)
     if how == "segfault":
@@ -226,8 +226,8 @@ def poison(name: str, how: str, until: str = "") -> None:
 
 @app.task(name="hold_lock", max_retry=0)
 def hold_lock(name: str, seconds: float) -> None:
-    """Sit in one C call that does not release Python's interpreter lock, as some extensions do."""
-    note(name, "started")
+    """Stay in one C call that does not release the GIL, as some extensions do."""
+    add_mark(name, "started")
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
     while True:
         pass
@@ -235,13 +235,13 @@ def hold_lock(name: str, seconds: float) -> None:
 
 @app.task(name="take_files")
 def take_files(name: str, until: str) -> str:
-    """Open files until there are none left, and hold them until a file is there."""
+    """Open files until no descriptor is left, and keep them open until a file exists."""
     files = []
     try:
         while True:
             files.append(os.dup(0))
     except OSError as error:
-        note(name, str(error.errno))
+        add_mark(name, str(error.errno))
     while not os.path.exists(until):
         time.sleep(0.01)
     for each in files:
@@ -251,14 +251,14 @@ def take_files(name: str, until: str) -> str:
 
 @app.aggregator("grouped", max_size=3, timeout=3)
 def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
-    """Turn tasks into one; with a key `mark:hang` there, sit in a C call first."""
-    note("aggregate", ",".join(sorted(task.id for task in tasks)))
+    """Combine tasks. If the key `mark:hang` exists, stay in a C call first."""
+    add_mark("aggregate", ",".join(sorted(task.id for task in tasks)))
     if notes.exists("mark:hang"):
         time.sleep(60)
     return quick.using(retention=0).s("combined")
 
 
-class Told(WorkerListener):
+class ReadyListener(WorkerListener):
     def started(self, worker: Any) -> None:
         print("started", flush=True)
 
@@ -274,7 +274,7 @@ def main() -> int:
     notes.ping()
     ledger.notes = notes
     harm.install(settings["harm"], notes)
-    return Worker(app, WorkerConfig(**settings["config"]), listener=Told()).run()
+    return Worker(app, WorkerConfig(**settings["config"]), listener=ReadyListener()).run()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class TestOnRedis:
             "queues": {"critical": {"ok": True, "pending": 0}, "default": {"ok": True, "pending": 1}},
         }
 
-    def test_looking_changes_nothing(self, run: Run, redis_server: RedisServer) -> None:
+    def test_reading_changes_nothing(self, run: Run, redis_server: RedisServer) -> None:
         run(*HEALTH)
         run(*HEALTH, "--worker", status=1)
 

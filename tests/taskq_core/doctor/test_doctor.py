@@ -96,7 +96,7 @@ def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     assert all(not finding.advice for finding in findings)
 
 
-def test_looking_changes_nothing(good: RedisServer) -> None:
+def test_reading_changes_nothing(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     app.remote("shop:greet").delay(name="Ada")
     before = {key: good.client.dump(key) for key in good.client.scan_iter() if b":rcpt:" not in key}

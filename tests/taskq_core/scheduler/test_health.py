@@ -108,7 +108,7 @@ class TestScheduler:
         await clock.advance(10)
         await until(lambda: _is(scheduler, (200, "ready")))
 
-    async def test_redis_goes_and_comes_back(self, clock: Clock) -> None:
+    async def test_redis_becomes_unavailable_and_comes_back(self, clock: Clock) -> None:
         """Red with a reason and without the password; green again by itself."""
         with RedisServer(password="hunter2") as server, Relay(server.socket_path) as relay:
             app = TaskQ(relay.url.replace("redis://", "redis://:hunter2@"))

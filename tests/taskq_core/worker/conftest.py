@@ -257,7 +257,7 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.said = ""
+        self.output = ""
         self._errors = threading.Thread(target=self._read_errors, daemon=True)
         self._errors.start()
         if has_to_start:
@@ -266,12 +266,12 @@ class WorkerProcess:
     def wait_until_started(self) -> None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line == "started\n", f"the worker did not start: {line!r} {self.said}"
+        assert line == "started\n", f"the worker did not start: {line!r} {self.output}"
 
     def _read_errors(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.said += line
+            self.output += line
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

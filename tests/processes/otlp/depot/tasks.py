@@ -1,4 +1,4 @@
-"""Define tasks whose arguments, results and exceptions hold a secret, which no signal may contain."""
+"""Tasks whose arguments, results and exceptions contain a secret, which no signal may contain."""
 
 import os
 
@@ -10,7 +10,7 @@ from taskq_django import task, taskq
 
 @task(name="depot:pack")
 def pack(secret: str) -> str:
-    """Ask Redis for something of one's own, as users' code may."""
+    """Send a command to Redis, as user code may."""
     redis.Redis.from_url(os.environ["TASKQ_URL"]).get("depot:stock")
     return secret
 
