@@ -75,7 +75,7 @@ def check_saving(node: NodeFacts, info: Info) -> Findings:
     for what in failed:
         message = gettext("%(what)s failed; the server may refuse all writes until one succeeds", what=what)
         yield red(
-            "saving", node.address, message, gettext("look for a full disk or missing rights in the server's log")
+            "saving", node.address, message, gettext("look in the server's log for a full disk or missing rights")
         )
     if not failed:
         yield green("saving", node.address, "the last writes to disk succeeded")
@@ -86,16 +86,18 @@ def check_eviction(node: NodeFacts, info: Info) -> Findings:
     policy = str(info.get("maxmemory_policy", "noeviction"))
     evicted = int(info.get("evicted_keys", 0))
     if policy != "noeviction":
-        lost = gettext("; %(count)s keys were dropped since it started", count=evicted) if evicted else ""
+        lost = gettext("; it has deleted %(count)s keys since it started", count=evicted) if evicted else ""
         message = gettext(
-            "maxmemory-policy is %(policy)s: a full server drops tasks without a word%(lost)s", policy=policy, lost=lost
+            "maxmemory-policy is %(policy)s: a full server deletes tasks without an error%(lost)s",
+            policy=policy,
+            lost=lost,
         )
         yield red("eviction", node.address, message, gettext("set maxmemory-policy noeviction"))
     elif evicted:
         message = gettext(
-            "%(count)s keys were dropped since the server started, before the policy became noeviction", count=evicted
+            "the server deleted %(count)s keys after its start, before the policy became noeviction", count=evicted
         )
-        advice = gettext("look for damaged tasks; the count begins anew at a restart or CONFIG RESETSTAT")
+        advice = gettext("look for damaged tasks; a restart or CONFIG RESETSTAT sets the count to 0")
         yield yellow("eviction", node.address, message, advice)
     else:
         yield green("eviction", node.address, "maxmemory-policy noeviction")
@@ -129,14 +131,14 @@ def check_clock(node: NodeFacts, _info: Info) -> Findings:
     skewed = f"{abs(node.skew_s):.1f}"
     message = (
         gettext(
-            "its clock is %(seconds)s s ahead of this machine's: tasks scheduled for a moment from here start that "
-            "much off, deadlines likewise",
+            "the server's clock is %(seconds)s s ahead of this machine's: scheduled tasks start, and "
+            "deadlines end, that much too early",
             seconds=skewed,
         )
         if node.skew_s > 0
         else gettext(
-            "its clock is %(seconds)s s behind this machine's: tasks scheduled for a moment from here start that "
-            "much off, deadlines likewise",
+            "the server's clock is %(seconds)s s behind this machine's: scheduled tasks start, and "
+            "deadlines end, that much too late",
             seconds=skewed,
         )
     )
@@ -148,25 +150,25 @@ def check_replication(node: NodeFacts, info: Info) -> Findings:
     """Check that the server accepts writes, and that a failover loses no acknowledged task."""
     if str(info.get("role", "master")) != "master":
         advice = gettext("give the primary's address, or let Sentinel find it: redis+sentinel://host:26379/name")
-        yield red("replication", node.address, gettext("it is a replica and refuses writes"), advice)
+        yield red("replication", node.address, gettext("this server is a replica and refuses writes"), advice)
         return
     replicas = int(info.get("connected_slaves", 0))
     least = (node.config or {}).get("min-replicas-to-write", "0")
     is_guarded = "min_slaves_good_slaves" in info or least != "0"
     if replicas < node.wanted_replicas:
         message = gettext(
-            "tasks ask for %(wanted)s replicas (replicated), and %(there)s are connected: none of their enqueues "
-            "is confirmed",
+            "tasks need %(wanted)s replicas (option replicated), but only %(there)s are connected: each of their "
+            "enqueues raises NotReplicatedError",
             wanted=node.wanted_replicas,
             there=replicas,
         )
         yield red("replication", node.address, message, gettext("start more replicas, or ask for fewer"))
     elif replicas and not is_guarded:
         message = ngettext(
-            "%(count)s replica and min-replicas-to-write 0: a primary that is cut off goes on taking tasks, which "
-            "a failover loses",
-            "%(count)s replicas and min-replicas-to-write 0: a primary that is cut off goes on taking tasks, "
-            "which a failover loses",
+            "%(count)s replica and min-replicas-to-write 0: a primary without connection to it still accepts tasks,"
+            " and a failover loses them",
+            "%(count)s replicas and min-replicas-to-write 0: a primary without connection to them still accepts "
+            "tasks, and a failover loses them",
             replicas,
             count=replicas,
         )
@@ -203,8 +205,8 @@ def check_node(node: NodeFacts) -> Findings:
         yield yellow(
             "version",
             node.address,
-            gettext("this user may not ask for INFO: version, memory, persistence and replication are not known"),
-            gettext("allow it INFO (ACL SETUSER ... +info), or run the doctor as another user"),
+            gettext("this user may not call INFO: version, memory, persistence and replication are unknown"),
+            gettext("allow INFO for this user (ACL SETUSER ... +info), or run the doctor as another user"),
         )
         yield from check_clock(node, {})
         return

@@ -85,7 +85,7 @@ async def test_evicted_tasks_are_reported(start: Runner, caplog: pytest.LogCaptu
 
     assert evicted > 0
     assert [each.level for each in findings if each.check == "eviction"] == ["red"]
-    assert "allkeys-random: a full server drops tasks without a word" in str(findings)
+    assert "allkeys-random: a full server deletes tasks without an error" in str(findings)
     assert 0 < len(runs) == len(kept) < 600
     assert set(runs.values()) == {1}
     assert any("because they have no stored message" in each or "was damaged" in each for each in caplog.messages)

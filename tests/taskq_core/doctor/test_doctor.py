@@ -182,7 +182,7 @@ def test_keys_that_were_evicted_before_are_yellow() -> None:
         found = one(examine(TaskQ(started.unix_url)), "eviction")
 
     assert found.level is Level.YELLOW
-    assert "keys were dropped" in found.message
+    assert "the server deleted" in found.message
 
 
 @rows(("share", "level"), [(0.995, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
