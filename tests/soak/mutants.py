@@ -196,13 +196,13 @@ MUTANTS = (
         changes=(
             Change(
                 file="taskq_core/execution/step_record.py",
-                old="stored = self._record[field] = await self.store.store(field, value, missed=missed)",
+                old="stored = self._record[field] = _answered(await self._ask(store, at_end=True))",
                 new="stored = self._record[field] = value\n"
-                "        store = self.store.store(field, value, missed=missed)\n"
+                "        request = self._ask(store, at_end=True)\n"
                 "        if field[:2] == 's:':\n"
-                "            asyncio.get_running_loop().call_later(0.5, asyncio.ensure_future, store)\n"
+                "            asyncio.get_running_loop().call_later(0.5, asyncio.ensure_future, request)\n"
                 "        else:\n"
-                "            stored = self._record[field] = await store",
+                "            stored = self._record[field] = _answered(await request)",
             ),
         ),
         faults=(1,),
@@ -210,12 +210,14 @@ MUTANTS = (
     ),
     Mutant(
         name="repeated signal stored twice",
-        changes=(Change(file=f"{LUA}/signal.lua", old="elseif known[2] then", new="elseif false then"),),
+        changes=(
+            Change(file=f"{LUA}/signal.lua", old="elseif known[2] and known[1] == mark then", new="elseif false then"),
+        ),
         faults=(13,),
         shows=frozenset({27}),
     ),
     Mutant(
-        name="end of sub-tasks wakes nobody",
+        name="end of sub-tasks does not wake the task",
         changes=(
             Change(
                 file=f"{LUA}/_flow.lua",
