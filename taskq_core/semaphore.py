@@ -1,7 +1,7 @@
 """A semaphore in Redis: limits how many tasks do something at the same time, over all workers.
 
-It is Asynq's semaphore (`x/rate`), so Go and Python tasks with the same scope share its places. The holder of a place
-is identified by a task id. Each place becomes free at a deadline, even if the worker of its holder has died.
+It is Asynq's semaphore (`x/rate`), so Go and Python tasks with the same scope share its permits. The holder of a permit
+is identified by a task id. Each permit expires at a deadline, even if the worker of its holder has died.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 """Maximum seconds between two attempts."""
 LIMIT_MAX = 1_000_000
-"""Maximum places of a semaphore."""
+"""Maximum permits of a semaphore."""
 
 
 class Semaphore:
-    """Limits how many holders work at the same time: each holder takes one of a number of places.
+    """Limits how many holders work at the same time: each holder takes one of a number of permits.
 
     Args:
-        app: The queue application whose Redis stores the places.
+        app: The queue application whose Redis stores the permits.
         scope: Name of the semaphore. Go semaphores with this scope share it.
-        limit: Number of places, 1 to 1,000,000. Use the same number in all programs, because Redis does not store it.
+        limit: Number of permits, 1 to 1,000,000. Use the same number in all programs, because Redis does not store it.
 
     Raises:
         ConfigurationError: The scope or the limit is not valid.
@@ -54,21 +54,21 @@ class Semaphore:
     def __repr__(self) -> str:
         return f"<Semaphore {self.scope!r} of {self.limit}>"
 
-    # --- places -------------------------------------------------------------------------------------------------------
+    # --- permits ------------------------------------------------------------------------------------------------------
 
     def acquire(self, *, holder: str | None = None, deadline: datetime | Duration | None = None) -> bool:
-        """Take a place if one is free. Do not wait.
+        """Take a permit if one is free. Do not wait.
 
-        A holder that already has a place keeps it until the new deadline.
+        A holder that already has a permit keeps it until the new deadline.
 
         Args:
             holder: Id of the holder. None: the id of the current task.
-            deadline: Time at which the place becomes free if it was not released: an aware datetime, or seconds or a
+            deadline: Time at which the permit expires if it was not released: an aware datetime, or seconds or a
                 timedelta from now by Redis's clock. It is rounded up to whole seconds. None: the deadline of the
                 current task.
 
         Returns:
-            False if all places are held.
+            False if all permits are held.
 
         Raises:
             ConfigurationError: A value is not valid, or is missing where no task with a deadline runs.
@@ -77,41 +77,41 @@ class Semaphore:
         return self._app.runtime.source.run(ask(self._acquire(self._holder(holder), deadline)))
 
     async def aacquire(self, *, holder: str | None = None, deadline: datetime | Duration | None = None) -> bool:
-        """Take a place from a coroutine, as `acquire` does."""
+        """Take a permit from a coroutine, as `acquire` does."""
         return await self._app.runtime.source.arun(ask(self._acquire(self._holder(holder), deadline)))
 
     def release(self, *, holder: str | None = None) -> bool:
-        """Give a place back.
+        """Release a permit.
 
         Args:
             holder: Id of the holder. None: the id of the current task.
 
         Returns:
-            False if the holder had no place, for example because its deadline had passed.
+            False if the holder had no permit, for example because its deadline had passed.
 
         Raises:
             ConfigurationError: `holder` is missing where no task runs.
-            BrokerError: Redis refuses the request or does not answer. The place becomes free at its deadline.
+            BrokerError: Redis refuses the request or does not answer. The permit expires at its deadline.
         """
         return self._app.runtime.source.run(ask(semaphores.release(self._key, holder=self._holder(holder))))
 
     async def arelease(self, *, holder: str | None = None) -> bool:
-        """Give a place back from a coroutine, as `release` does."""
+        """Release a permit from a coroutine, as `release` does."""
         return await self._app.runtime.source.arun(ask(semaphores.release(self._key, holder=self._holder(holder))))
 
     def hold(
         self, *, holder: str | None = None, deadline: datetime | Duration | None = None, wait: Duration = 0
     ) -> "Hold":
-        """Hold a place while a `with` or an `async with` block runs.
+        """Hold a permit while a `with` or an `async with` block runs.
 
         Args:
-            holder: As for `acquire`. Two blocks of one holder share one place; the first block that ends releases it.
+            holder: As for `acquire`. Two blocks of one holder share one permit; the first block that ends releases it.
             deadline: As for `acquire`.
-            wait: Maximum time to wait for a place. A waiting task occupies its slot of the worker. To free the slot,
+            wait: Maximum time to wait for a permit. A waiting task occupies its slot of the worker. To free the slot,
                 do not wait, and raise `Snooze` instead.
 
         Raises:
-            SemaphoreFullError: No place became free during `wait`. Raised at the start of the block.
+            SemaphoreFullError: No permit was released during `wait`. Raised at the start of the block.
             ConfigurationError: An argument is not valid.
         """
         return Hold(self, self._holder(holder), deadline, seconds("wait", wait))
@@ -127,7 +127,7 @@ class Semaphore:
             return validate_task_id(given)
         context = current.get()
         if context is None:
-            raise ConfigurationError("no task runs here; pass holder=, the id of the holder of the place")
+            raise ConfigurationError("no task runs here; pass holder=, the id of the holder of the permit")
         return context.id
 
     def _acquire(self, holder: str, deadline: datetime | Duration | None) -> Operation[bool]:
@@ -138,7 +138,7 @@ class Semaphore:
             deadline = None if context is None else context.deadline
             if deadline is None:
                 raise ConfigurationError(
-                    "no task with a deadline runs here; pass deadline=, when the place becomes free"
+                    "no task with a deadline runs here; pass deadline=, the time at which the permit expires"
                 )
         if isinstance(deadline, datetime):
             if deadline.tzinfo is None:
@@ -150,7 +150,7 @@ class Semaphore:
 
 
 class Hold:
-    """A place of a semaphore, held while a block runs. Made by `Semaphore.hold`."""
+    """A permit of a semaphore, held while a block runs. Made by `Semaphore.hold`."""
 
     def __init__(
         self, semaphore: Semaphore, holder: str, deadline: datetime | timedelta | float | None, wait_s: float
@@ -159,7 +159,7 @@ class Hold:
         self._wait_s = wait_s
         self._deadline = deadline
         self.holder = holder
-        """Id of the holder of the place."""
+        """Id of the holder of the permit."""
 
     def _pauses(self) -> Iterator[float]:
         """Yield the seconds until each further attempt. Raise SemaphoreFullError when the time to wait is over."""
@@ -173,7 +173,7 @@ class Hold:
     def _log_failed_release(self, error: BrokerError) -> None:
         # Only log the error, because the block has done its work, and a retry of the task would repeat the work.
         logger.warning(
-            "a place of semaphore %r cannot be released, and stays taken until its deadline: %s",
+            "a permit of semaphore %r cannot be released, and expires at its deadline: %s",
             self._semaphore.scope,
             error,
         )
@@ -185,7 +185,7 @@ class Hold:
                 time.sleep(next(pauses))
         except Exception:
             raise
-        except BaseException:  # the task was interrupted, perhaps after Redis had given a place to it
+        except BaseException:  # the task was interrupted, perhaps after Redis had given a permit to it
             with contextlib.suppress(BrokerError):
                 self._semaphore.release(holder=self.holder)
             raise
@@ -206,7 +206,7 @@ class Hold:
                 if await self._semaphore.aacquire(holder=self.holder, deadline=self._deadline):
                     return self
                 await asyncio.sleep(next(pauses))
-        except asyncio.CancelledError:  # Redis may already have given this holder a place
+        except asyncio.CancelledError:  # Redis may already have given this holder a permit
             with contextlib.suppress(BrokerError):
                 await self._semaphore.arelease(holder=self.holder)
             raise

@@ -56,7 +56,7 @@
     |-- StepError                    a step of a task, or a signal, cannot be stored or read (also a ValueError)
     |   `-- SignalTimeoutError       a task received no signal in time (also a TimeoutError)
     |-- ProgressError                reported progress is not a number or not text (also a ValueError)
-    |-- SemaphoreFullError           all places of a semaphore are held
+    |-- SemaphoreFullError           all permits of a semaphore are held
     |-- LeaseLostError               the worker no longer holds the lease of the task
     |-- TaskProcessError             the separate process of a task has ended, or did not start
     |-- TaskCancelledError           a run was cancelled on request; only error handlers get this error

@@ -100,11 +100,11 @@ class ProgressError(TaskQError, ValueError):
 
 
 class SemaphoreFullError(TaskQError):
-    """All places of a semaphore are held, and no place became free while the caller waited.
+    """All permits of a semaphore are held, and none was released while the caller waited.
 
     Attributes:
         scope: Name of the semaphore.
-        limit: Number of places of the semaphore.
+        limit: Number of permits of the semaphore.
     """
 
     def __init__(self, scope: str, limit: int) -> None:
@@ -112,7 +112,7 @@ class SemaphoreFullError(TaskQError):
         self.scope, self.limit = scope, limit
 
     def __str__(self) -> str:
-        return f"all {self.limit} places of semaphore {self.scope!r} are held"
+        return f"all {self.limit} permits of semaphore {self.scope!r} are held"
 
 
 class LeaseLostError(TaskQError):

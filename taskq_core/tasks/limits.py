@@ -1,8 +1,8 @@
 """Limits of tasks: how many run at the same time, in which order, and how often they start.
 
-Each limit has a name. A limit with a key has a separate slot for each value of the key. A task message carries its
-limits as text, one line for each limit; the Lua scripts read it (see `lua/_limits.lua`). A limit applies to one queue,
-and all workers of the queue share it.
+Each limit has a name. A limit with a key counts the tasks of each value of the key separately. A task message
+contains its limits as text, one line for each limit. The Lua scripts read it (see `lua/_limits.lua`). A limit applies
+to one queue, and all workers of the queue share it.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from taskq_core.wire import MAX_NAME_BYTES, decode_message
 from taskq_core.wire.quoting import escape_limit_name
 
 Key = str | Callable[..., Any] | None
-"""Selects the slot of a limit: the name of a task parameter, or a function that takes some of the task's parameters."""
+"""How to compute the key of a call: the name of a task parameter, or a function that takes some of its parameters."""
 Cost = int | str | Callable[..., Any]
-"""Cost of a call: a number, the name of a task parameter, or a function that takes some of the task's parameters."""
+"""Cost of a call: a number, the name of a task parameter, or a function that takes some of its parameters."""
 
 LIMIT_MAX = 1_000_000_000
 """Largest count in a limit: rate, burst, cost or concurrency."""
@@ -306,7 +306,7 @@ class Limits:
         """
         lines = []
         for name, limit, key, cost in self._bound:
-            slot = "" if key is None else self._slot(key(self._task, arguments, self._defaults))
+            slot = "" if key is None else self._key_text(key(self._task, arguments, self._defaults))
             number = 1
             if cost is not None:
                 number = self._number(limit, cost(self._task, arguments, self._defaults))
@@ -316,7 +316,7 @@ class Limits:
             lines.append(f"{name[0]} {limit.spec} {number} {name[2:]}:{slot}")
         return "\n".join(lines)
 
-    def _slot(self, value: object) -> str:
+    def _key_text(self, value: object) -> str:
         if isinstance(value, Enum):
             value = value.value
         if not isinstance(value, str | int | UUID) and value is not None:

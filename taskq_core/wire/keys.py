@@ -250,7 +250,7 @@ class Keys:
         return f"{self._own}:outbox:leader:{table}"
 
     def semaphore(self, scope: str) -> str:
-        """Sorted set: holders of a semaphore, by the Unix second until which they hold their place."""
+        """Sorted set: holders of a semaphore, by the Unix second until which they hold their permit."""
         return f"{self.prefix}:sema:{scope}"
 
     def scheduler_history(self, entry_id: str) -> str:

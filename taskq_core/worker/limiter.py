@@ -1,8 +1,8 @@
 """Start tasks that wait for a rate or concurrency limit as soon as the limit allows: move them to pending.
 
-The script that frees a slot of a limit gives it to the next task. The limiter handles the other cases: new tokens of a
-rate limit, and holders that vanished without a report, such as Go workers. The worker that leads the queue acts if the
-queue has limits, under a lease that each call renews. It sleeps until the next task may start. A wake token wakes it
+The script that releases a permit gives it to the next task. The limiter handles the other cases: new tokens of a rate
+limit, and permits that nobody released, for example those of Go workers. The worker that leads the queue does the work,
+if the queue has limits, under a lease that each call renews. It sleeps until the next task may start. A token wakes it
 earlier if another task may start sooner. Other workers only report from time to time that they support limits.
 """
 
@@ -94,7 +94,7 @@ class Limiter(QueueService):
         page = await self._runner.run(check_limits(self._queue, cursor=cursor, skip=skip, count=CHECK_COUNT))
         if page.freed or page.lost:
             logger.info(
-                "queue %s: freed %d places of limits whose task has ended, rescheduled %d tasks that no limit lists",
+                "queue %s: released %d permits of tasks that have ended, rescheduled %d tasks that no limit lists",
                 self._queue.name,
                 page.freed,
                 page.lost,

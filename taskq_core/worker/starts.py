@@ -148,7 +148,7 @@ class Starts:
         return left, cap.concurrency
 
     async def _claim(self, run: Run) -> None:
-        """Ask Redis for a place in each limit of a task, and start its run if all limits allow it now.
+        """Ask Redis for a permit of each limit of a task, and start its run if all limits allow it now.
 
         Raises:
             BrokerError: Redis did not answer. The task returns to its queue when its lease ends.

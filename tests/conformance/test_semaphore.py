@@ -1,4 +1,4 @@
-"""The places of a semaphore, on every store, as Asynq's `x/rate` keeps them: one sorted set, holders by deadline."""
+"""The permits of a semaphore, on every store, as Asynq's `x/rate` keeps them: one sorted set, holders by deadline."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def holders(broker: Broker) -> dict[str, int]:
     return {member.decode(): int(score) for member, score in broker.raw.zrange(KEY, 0, -1, withscores=True)}
 
 
-def test_as_many_as_there_are_places(broker: Broker) -> None:
+def test_as_many_holders_as_permits(broker: Broker) -> None:
     assert [acquire(broker, each) for each in ("a", "b", "c")] == [True, True, False]
     assert holders(broker) == {"a": NOW_S + 60, "b": NOW_S + 60}
 
@@ -30,7 +30,7 @@ def test_the_name_of_the_key(broker: Broker) -> None:
     assert broker.keys.semaphore("api") == KEY
 
 
-def test_a_place_that_is_given_back(broker: Broker) -> None:
+def test_a_released_permit_is_free(broker: Broker) -> None:
     acquire(broker, "a")
     acquire(broker, "b")
 
@@ -61,7 +61,7 @@ def test_lapsed_holders_are_dropped_in_bounded_steps(broker: Broker) -> None:
 
 
 def test_a_holder_keeps_its_place_with_the_new_time(broker: Broker) -> None:
-    """Go refuses the call when all places are held. In taskq it succeeds, because it may repeat a lost call."""
+    """Go refuses the call when all permits are held. In taskq it succeeds, because it may repeat a lost call."""
     acquire(broker, "a")
     acquire(broker, "b")
 

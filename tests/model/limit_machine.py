@@ -1,6 +1,6 @@
 """A state machine for tasks with limits: operations in random order, and checks of what limits guarantee.
 
-The limits are not implemented a second time. The checks read from the store which tasks hold places and tokens and
+The limits are not implemented a second time. The checks read from the store which tasks hold permits and tokens and
 which wait, and derive from the states of the tasks which ones should.
 
 The tasks have concurrency limits, sequences and a rate limit, alone and combined. The clock is stopped; only
@@ -78,7 +78,7 @@ class StoredState:
 
     Attributes:
         tasks: Fields of the hash of each task.
-        holders, waiting: Tasks that hold a place of a limit, and tasks that wait for one, by slot.
+        holders, waiting: Tasks that hold a permit of a limit, and tasks that wait for one, by slot.
         held: Tokens that are reserved for pending tasks, by slot.
         scheduled, pending: The scheduled set and the pending list.
         due, checks: Slots of rate limits that are to be checked later.
@@ -307,7 +307,7 @@ class LimitMachine(RuleBasedStateMachine):
 
         for slot, ids in stored.holders.items():
             most = PLACES.get(slot[:3], 1)
-            assert slot.startswith("r:") or len(ids) <= most, f"{len(ids)} hold a place of {slot}"
+            assert slot.startswith("r:") or len(ids) <= most, f"{len(ids)} hold a permit of {slot}"
         for slot in waiting:
             if slot.startswith("r:"):
                 assert slot in stored.due or slot in stored.checks, (
@@ -315,7 +315,7 @@ class LimitMachine(RuleBasedStateMachine):
                 )
             else:
                 most = PLACES.get(slot[:3], 1)
-                assert len(stored.holders.get(slot, {})) == most, f"tasks wait for {slot} although a place is free"
+                assert len(stored.holders.get(slot, {})) == most, f"tasks wait for {slot} although a permit is free"
 
     @invariant()
     def no_period_has_more_starts_than_the_rate(self) -> None:

@@ -39,13 +39,13 @@ def test_limits_hold_in_any_order(
 
 
 LIMIT_MUTANTS = {
-    "settle: a place is not released": ("settle", "limits.release_permits(id, key, of_sequence[outcome])", ""),
+    "settle: a permit is not released": ("settle", "limits.release_permits(id, key, of_sequence[outcome])", ""),
     "settle: a retry loses its position in the sequence": (
         "settle",
         "r = 'retry', n = 'retry', w = 'retry', a = 'archive'",
         "a = 'archive'",
     ),
-    "recover: a place is not released": ("recover", "limits.release_permits(id, key, kept_place[verdict])", ""),
+    "recover: a permit is not released": ("recover", "limits.release_permits(id, key, kept_permit[verdict])", ""),
     "enqueue: one place too many": ("enqueue", "own('ZCARD', holders) >= permits", "own('ZCARD', holders) > permits"),
     "enqueue: before waiting tasks": ("enqueue", "waiting > 0 or not take(limit, id)", "not take(limit, id)"),
     "settle: the next task is not admitted": (

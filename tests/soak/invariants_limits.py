@@ -30,7 +30,7 @@ def places_held(evidence: Evidence) -> Verdict:
 
     A run counts from its start to the end of its function, or until its worker has been cut off for longer than a
     lease: then another task gets the place, and both may run until the worker notices. Runs around a failover do not
-    count, because the new primary may not know who holds a place.
+    count, because the new primary may not know who holds a permit.
     """
     verdict = Verdict(number=18, title="never more at once than a concurrency limit allows, also for each key")
     spans: dict[tuple[str, ...], list[tuple[float, float, Task]]] = defaultdict(list)

@@ -133,7 +133,7 @@ def nothing_left_over(evidence: Evidence) -> Verdict:
             verdict.fail(f"{queue.name}: {key} contains {members[:SHOWN]}, expected nothing")
         for what, found in (("hold", queue.holders), ("wait for", queue.waiting)):
             for slot, ids in found.items():
-                verdict.fail(f"{queue.name}: {ids[:SHOWN]} still {what} a place of {slot}", ids[0] if ids else None)
+                verdict.fail(f"{queue.name}: {ids[:SHOWN]} still {what} a permit of {slot}", ids[0] if ids else None)
         for slot, tokens in queue.held.items():
             if tokens:
                 verdict.fail(f"{queue.name}: {tokens:g} tokens of {slot} are still reserved")

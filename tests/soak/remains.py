@@ -37,7 +37,7 @@ class Remains:
 
     Attributes:
         left: For each key that must be empty and is not: up to ten members.
-        holders, waiting: Ids of tasks that hold a place of a limit, and of tasks that wait for one, by slot.
+        holders, waiting: Ids of tasks that hold a permit of a limit, and of tasks that wait for one, by slot.
         held: Tokens of a rate limit that are reserved for pending tasks, by slot.
         workflows: Ids of workflows that have keys.
         kept: For each ended workflow: the seconds until it is deleted.

@@ -35,77 +35,77 @@ def holders(server: RedisServer) -> dict[str, int]:
 
 
 def test_blocking_code(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 1)
+    permits = Semaphore(app, "api", 1)
 
-    assert places.acquire(holder="a", deadline=60)
-    assert not places.acquire(holder="b", deadline=60)
-    assert places.release(holder="a")
-    assert not places.release(holder="a")
-    assert places.acquire(holder="b", deadline=60)
+    assert permits.acquire(holder="a", deadline=60)
+    assert not permits.acquire(holder="b", deadline=60)
+    assert permits.release(holder="a")
+    assert not permits.release(holder="a")
+    assert permits.acquire(holder="b", deadline=60)
 
 
 async def test_coroutines(app: TaskQ) -> None:
-    places = Semaphore(app, "api", 1)
+    permits = Semaphore(app, "api", 1)
 
-    assert await places.aacquire(holder="a", deadline=60)
-    assert not await places.aacquire(holder="b", deadline=60)
-    assert await places.arelease(holder="a")
-    assert not await places.arelease(holder="a")
+    assert await permits.aacquire(holder="a", deadline=60)
+    assert not await permits.aacquire(holder="b", deadline=60)
+    assert await permits.arelease(holder="a")
+    assert not await permits.arelease(holder="a")
 
 
-def test_a_block_holds_a_place(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 1)
+def test_a_block_holds_a_permit(app: TaskQ, redis_server: RedisServer) -> None:
+    permits = Semaphore(app, "api", 1)
 
-    with contextlib.suppress(ZeroDivisionError), places.hold(holder="a", deadline=60) as hold:
+    with contextlib.suppress(ZeroDivisionError), permits.hold(holder="a", deadline=60) as hold:
         assert hold.holder == "a"
         assert list(holders(redis_server)) == ["a"]
-        with pytest.raises(SemaphoreFullError), places.hold(holder="b", deadline=60):
+        with pytest.raises(SemaphoreFullError), permits.hold(holder="b", deadline=60):
             pass
         raise ZeroDivisionError
 
     assert holders(redis_server) == {}
 
 
-async def test_an_async_block_holds_a_place(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 1)
+async def test_an_async_block_holds_a_permit(app: TaskQ, redis_server: RedisServer) -> None:
+    permits = Semaphore(app, "api", 1)
 
-    async with places.hold(holder="a", deadline=60):
+    async with permits.hold(holder="a", deadline=60):
         assert list(holders(redis_server)) == ["a"]
         with pytest.raises(SemaphoreFullError):
-            async with places.hold(holder="b", deadline=60):
+            async with permits.hold(holder="b", deadline=60):
                 pass
 
     assert holders(redis_server) == {}
 
 
-def test_waiting_for_a_place(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 1)
-    places.acquire(holder="a", deadline=60)
+def test_waiting_for_a_permit(app: TaskQ, redis_server: RedisServer) -> None:
+    permits = Semaphore(app, "api", 1)
+    permits.acquire(holder="a", deadline=60)
     waiting = threading.Event()
     held: list[dict[str, int]] = []
 
     def wait() -> None:
         waiting.set()
-        with places.hold(holder="b", deadline=60, wait=60):
+        with permits.hold(holder="b", deadline=60, wait=60):
             held.append(holders(redis_server))
 
     thread = threading.Thread(target=wait)
     thread.start()
     waiting.wait()
-    places.release(holder="a")
+    permits.release(holder="a")
     thread.join(30)
 
     assert [list(each) for each in held] == [["b"]]
 
 
 async def test_waiting_coroutines_take_turns(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 2)
+    permits = Semaphore(app, "api", 2)
     most = inside = 0
     together = asyncio.Event()
 
     async def use(number: int) -> None:
         nonlocal most, inside
-        async with places.hold(holder=f"h{number}", deadline=60, wait=60):
+        async with permits.hold(holder=f"h{number}", deadline=60, wait=60):
             inside += 1
             most = max(most, inside)
             if inside == 2:
@@ -121,28 +121,28 @@ async def test_waiting_coroutines_take_turns(app: TaskQ, redis_server: RedisServ
 
 
 async def test_a_wait_ends(app: TaskQ) -> None:
-    places = Semaphore(app, "api", 1)
-    await places.aacquire(holder="a", deadline=60)
+    permits = Semaphore(app, "api", 1)
+    await permits.aacquire(holder="a", deadline=60)
 
-    with pytest.raises(SemaphoreFullError, match=r"^all 1 places of semaphore 'api' are held$") as caught:
-        async with places.hold(holder="b", deadline=60, wait=0.12):
+    with pytest.raises(SemaphoreFullError, match=r"^all 1 permits of semaphore 'api' are held$") as caught:
+        async with permits.hold(holder="b", deadline=60, wait=0.12):
             pass
 
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (copy.scope, copy.limit, str(copy)) == ("api", 1, str(caught.value))
 
 
-async def test_a_cancelled_wait_leaves_no_place_taken(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 1)
-    await places.aacquire(holder="a", deadline=60)
+async def test_a_cancelled_wait_leaves_no_permit_taken(app: TaskQ, redis_server: RedisServer) -> None:
+    permits = Semaphore(app, "api", 1)
+    await permits.aacquire(holder="a", deadline=60)
 
     async def wait() -> None:
-        async with places.hold(holder="b", deadline=60, wait=60):
+        async with permits.hold(holder="b", deadline=60, wait=60):
             pass
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    await places.arelease(holder="a")
+    await permits.arelease(holder="a")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -154,7 +154,7 @@ async def test_a_cancelled_wait_leaves_no_place_taken(app: TaskQ, redis_server: 
 async def test_a_task_holds_by_its_id_until_its_deadline(
     app: TaskQ, redis_server: RedisServer, is_coroutine: bool
 ) -> None:
-    places = Semaphore(app, "api", 1)
+    permits = Semaphore(app, "api", 1)
 
     def seen() -> dict[str, Any]:
         deadline = current_task().deadline
@@ -163,12 +163,12 @@ async def test_a_task_holds_by_its_id_until_its_deadline(
 
     @app.task(name="plain", timeout=90)
     def plain() -> dict[str, Any]:
-        with places.hold():
+        with permits.hold():
             return seen()
 
     @app.task(name="coroutine", timeout=90)
     async def coroutine() -> dict[str, Any]:
-        async with places.hold():
+        async with permits.hold():
             return seen()
 
     handle = await (coroutine if is_coroutine else plain).adelay()
@@ -181,26 +181,26 @@ async def test_a_task_holds_by_its_id_until_its_deadline(
 
 
 def test_deadlines(app: TaskQ, redis_server: RedisServer) -> None:
-    places = Semaphore(app, "api", 9)
+    permits = Semaphore(app, "api", 9)
     now = datetime.now(tz=UTC)
 
-    places.acquire(holder="moment", deadline=now + timedelta(seconds=60))
-    places.acquire(holder="span", deadline=timedelta(seconds=60))
-    places.acquire(holder="seconds", deadline=60)
+    permits.acquire(holder="moment", deadline=now + timedelta(seconds=60))
+    permits.acquire(holder="span", deadline=timedelta(seconds=60))
+    permits.acquire(holder="seconds", deadline=60)
 
     assert all(60 <= score - int(now.timestamp()) <= 90 for score in holders(redis_server).values())
 
 
-def test_a_place_that_cannot_be_given_back_does_not_fail_what_was_done(
+def test_a_permit_that_cannot_be_released_does_not_fail_what_was_done(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
-    places = Semaphore(app, "api", 1)
+    permits = Semaphore(app, "api", 1)
 
-    with caplog.at_level(logging.WARNING, "taskq"), places.hold(holder="a", deadline=60):
+    with caplog.at_level(logging.WARNING, "taskq"), permits.hold(holder="a", deadline=60):
         app.runtime.runner.close()
 
-    assert "stays taken until its deadline" in caplog.text
+    assert "expires at its deadline" in caplog.text
     app.close()
 
 
@@ -221,11 +221,11 @@ def test_another_prefix(redis_server: RedisServer) -> None:
         (lambda app: Semaphore(app, "s", True), "limit must be a whole number, got True"),
         (
             lambda app: Semaphore(app, "s", 1).acquire(),
-            "no task runs here; pass holder=, the id of the holder of the place",
+            "no task runs here; pass holder=, the id of the holder of the permit",
         ),
         (
             lambda app: Semaphore(app, "s", 1).acquire(holder="a"),
-            "no task with a deadline runs here; pass deadline=, when the place becomes free",
+            "no task with a deadline runs here; pass deadline=, the time at which the permit expires",
         ),
         (lambda app: Semaphore(app, "s", 1).acquire(holder="", deadline=1), "task id must not be blank, got ''"),
         (
@@ -248,7 +248,7 @@ def test_what_is_refused(app: TaskQ, redis_server: RedisServer, make: Callable[[
 
 
 def test_no_redis(tmp_path: Any) -> None:
-    places = Semaphore(TaskQ(f"unix://{tmp_path}/none.sock", enqueue_timeout=0.01), "api", 1)
+    permits = Semaphore(TaskQ(f"unix://{tmp_path}/none.sock", enqueue_timeout=0.01), "api", 1)
 
-    with pytest.raises(BrokerUnavailableError), places.hold(holder="a", deadline=60):
+    with pytest.raises(BrokerUnavailableError), permits.hold(holder="a", deadline=60):
         pass

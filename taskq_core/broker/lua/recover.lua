@@ -58,7 +58,7 @@ local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
 local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
 -- which permit of a sequence the task keeps, by verdict; see `release_permits` in `_limits`
-local kept_place = { r = 'retry', n = 'retry', a = 'archive' }
+local kept_permit = { r = 'retry', n = 'retry', a = 'archive' }
 local gone = ARGV[9]
 for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
@@ -79,7 +79,7 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
     code = '1'
     leave(keys, id)
     if fields[4] then
-      limits.release_permits(id, key, kept_place[verdict])
+      limits.release_permits(id, key, kept_permit[verdict])
     end
     if verdict == 'r' or verdict == 'n' then
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry', record(key, ARGV[i + 6]))

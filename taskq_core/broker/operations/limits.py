@@ -159,7 +159,7 @@ def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
 def list_limits(
     queue: QueueKeys, cursor: str, *, count: int = 500
 ) -> Operation[tuple[str, dict[str, tuple[int, int]]]]:
-    """Read some slots. The answer is the next cursor ("0" at the end), and by slot its holders and waiting tasks."""
+    """Read some slots. The answer is the next cursor ("0" at the end), and holders and waiting tasks by slot."""
 
     def read(reply: Any) -> tuple[str, dict[str, tuple[int, int]]]:
         words = iter(reply[1:])

@@ -46,7 +46,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
 
     TOP = "limits"
     HELP = (
-        "The limits of tasks: the value in the code, the value that overrides it, and how many tasks hold a slot or "
+        "The limits of tasks: the value in the code, the value that overrides it, and how many tasks hold a permit or "
         "wait for one, summed over all values of the key. Enter shows the waiting tasks, which are scheduled. "
         "taskq limit set and clear change the override."
     )
