@@ -13,7 +13,7 @@ from benchmarks.results import Results, Row, shown
 GO_DRAIN_PER_S = 12_800
 """Tasks per second of Go Asynq at concurrency 50, measured earlier: see `peers.reference`."""
 _IDEAL_IO_PER_S = 100_000
-_COUNTED = "counted"
+_COUNTED = "no aim"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,22 +207,28 @@ def aims(tasks: int) -> list[Aim]:
         simple("drain, 50 coroutines, one process", drain, "tasks/s", least=80_000),
         simple("drain, 10 coroutines, one process", "drain: coroutine, concurrency 10", "tasks/s", least=40_000),
         Aim(
-            what="drain, 50 coroutines, beside Go Asynq's 12,800/s (measured earlier, not in this run)",
+            what="drain, 50 coroutines, divided by Go Asynq's 12,800/s (measured earlier, not in this run)",
             rows=(drain,),
             unit="x",
             least=5,
             value=lambda medians: medians[drain] / GO_DRAIN_PER_S,
         ),
         simple("drain, 50 threads, one process", "drain: plain, concurrency 50", "tasks/s", least=60_000),
-        Aim(what="drain, two processes over one", rows=(two, one), unit="x", least=1.25, value=_ratio(two, one)),
+        Aim(
+            what="drain, two processes divided by one process",
+            rows=(two, one),
+            unit="x",
+            least=1.25,
+            value=_ratio(two, one),
+        ),
         *(
-            simple(f"{whose} CPU a task, {words}", f"{title}, {whose} CPU us a task", "us")
+            simple(f"{whose} CPU per task, {words}", f"{title}, {whose} CPU us a task", "us")
             for whose in ("worker's", "Redis's")
             for words, title in (("one process", one), ("two processes", two))
         ),
-        simple("drain with a span and metrics a task", spans, "tasks/s", least=18_000),
+        simple("drain with a span and metrics for each task", spans, "tasks/s", least=18_000),
         *(
-            simple(f"{ours} beside a bare evalsha of redis-py, CPUs {place}", title, "%", least=85)
+            simple(f"{ours} as a share of a bare evalsha of redis-py, CPUs {place}", title, "%", least=85)
             for place in ("apart", "together")
             for ours, title in (
                 ("delay()", f"single: delay() as a share of that, CPUs {place}"),
@@ -235,17 +241,17 @@ def aims(tasks: int) -> list[Aim]:
             simple(f"enqueue to start at 200/s{who}{where}, {short}", f"{title}{where}, {part}", "ms", most=most)
             for who, title in (("", "latency at 200 tasks/s"), (", 200 workers waiting", crowd))
             for where in ("", ", CPUs spread")
-            for short, part, most in (("median", "median", 0.35), ("99 %", "99th percentile", 0.8))
+            for short, part, most in (("median", "median", 0.35), ("99th percentile", "99th percentile", 0.8))
         ),
-        simple("enqueue by Go to start at 200/s, 99 %", f"{from_go}, 99th percentile", "ms", most=3),
+        simple("enqueue by Go to start at 200/s, 99th percentile", f"{from_go}, 99th percentile", "ms", most=3),
         simple(
-            "enqueue by Go to start at 200/s, 200 workers waiting, 99 %",
+            "enqueue by Go to start at 200/s, 200 workers waiting, 99th percentile",
             f"{from_go} with 200 workers in 8 processes, 99th percentile",
             "ms",
             most=3,
         ),
         simple(
-            f"start of a scheduled task after its second among {many:,}, 99 %",
+            f"delay of the start of a scheduled task, among {many:,} others, 99th percentile",
             f"scheduled: start after its second among {many:,}, 99th percentile",
             "ms",
             most=20,
@@ -260,7 +266,7 @@ def aims(tasks: int) -> list[Aim]:
             "tasks of 10 ms, 50 threads (ideal 5,000)", "waiting 10 ms: plain, concurrency 50", "tasks/s", least=4_800
         ),
         Aim(
-            what="tasks of 10 ms, 1,000 coroutines, of the ideal or of a no-op drain",
+            what="tasks of 10 ms, 1,000 coroutines, as a share of the ideal or of a drain of empty tasks",
             rows=(io, noop),
             unit="%",
             least=95,
@@ -270,7 +276,7 @@ def aims(tasks: int) -> list[Aim]:
         simple("idle worker, CPU", "worker process, idle: CPU percent", "%", most=0.2),
         simple("idle worker, memory", "worker process, idle: resident memory", "MB", most=40),
         Aim(
-            what="commands a task with 50 idle workers on its queue, over one",
+            what="Redis commands per task with 50 idle workers on its queue, divided by those with one",
             rows=("crowd: commands a task, 50 idle workers", "crowd: commands a task, one idle worker"),
             unit="x",
             most=1.2,
@@ -283,7 +289,7 @@ def aims(tasks: int) -> list[Aim]:
         ),
         *(
             Aim(
-                what=f"drain with {pending:,} pending, of that with {tasks // 5:,} and what is drained",
+                what=f"drain with {pending:,} pending, as a share of the drain with {tasks + tasks // 5:,} pending",
                 rows=(f"growth: drain {tasks:,} of {pending:,}", least),
                 unit="%",
                 least=90,
@@ -294,7 +300,7 @@ def aims(tasks: int) -> list[Aim]:
         ),
         *(
             simple(
-                f"memory in Redis of a {state} task, of Asynq's",
+                f"memory in Redis of a {state} task, as a share of Asynq's",
                 f"memory of a {state} task, as a share of Asynq's",
                 "%",
                 most=105,
@@ -306,14 +312,14 @@ def aims(tasks: int) -> list[Aim]:
             "Django: delay() in a view, in a transaction", "Django: delay() in a view, in a transaction", "us", most=150
         ),
         Aim(
-            what="Django: start of runworker, over that of Django with the same apps",
+            what="Django: start-up time of runworker, divided by that of Django with the same apps",
             rows=(ready, set_up),
             unit="x",
             most=1.2,
             value=_ratio(ready, set_up),
         ),
         Aim(
-            what="Django: start of runworker, over that of Django without taskq",
+            what="Django: start-up time of runworker, divided by that of Django without taskq",
             rows=(ready, site),
             unit="x",
             most=1.2,
@@ -353,14 +359,14 @@ def _beside_peers(peers: Results | None) -> Verdict:
         (row for row in rows if row.system not in ("taskq", "bullmq-npm")), key=lambda row: row.median, default=None
     )
     words = "the fastest task queue in Python" if theirs is None else f"{theirs.system}, the fastest in Python"
-    aim = Aim(what=f"drain, concurrency 50, beside {words} (in the run below)", rows=(), unit="x", least=12)
+    aim = Aim(what=f"drain, concurrency 50, divided by {words} (in the run below)", rows=(), unit="x", least=12)
     value = ours / theirs.median if ours is not None and theirs is not None else None
     return Verdict(aim=aim, value=value, row=None)
 
 
 def table(found: Sequence[Verdict]) -> str:
     """Return the table in Markdown."""
-    lines = ["| measure | aim | measured | met | measure it again |", "|---|---|---|---|---|"]
+    lines = ["| measure | aim | measured | met | command |", "|---|---|---|---|---|"]
     for each in found:
         aim, row = each.aim, each.row
         measured = "not measured in this run"

@@ -69,13 +69,16 @@ PICTURES_OF_PEERS: Sequence[Picture] = (
         is_logarithmic=True,
     ),
     Picture(
-        name="latency-p99", title="From enqueue to start at 200/s, 99 %", measures=("latency p99",), is_logarithmic=True
+        name="latency-p99",
+        title="From enqueue to start at 200/s, 99th percentile",
+        measures=("latency p99",),
+        is_logarithmic=True,
     ),
     Picture(name="start-up", title="From the start of a worker to its first task", measures=("start-up",)),
     Picture(name="idle-memory", title="Resident memory of an idle worker", measures=("idle RSS",)),
     Picture(
         name="idle-commands",
-        title="Commands that an idle worker runs in Redis a second",
+        title="Redis commands of an idle worker per second",
         measures=("idle commands",),
     ),
 )
@@ -88,14 +91,14 @@ _MOST_SHARE = 1000.0
 PICTURES_OF_AIMS: Sequence[Picture] = (
     Picture(
         name="aims",
-        title="How far each aim is: green is met, and more is better",
+        title="Measured values in percent of their aims (green: the aim is met)",
         measures=(_AIMED,),
         is_logarithmic=True,
         is_ours=True,
     ),
     Picture(
         name="rates",
-        title="Tasks a second",
+        title="Tasks per second",
         measures=(
             "enqueue: enqueue_many()",
             "drain: coroutine, concurrency 1,000",
@@ -178,7 +181,7 @@ def draw(results: Results, picture: Picture) -> str:
         dict.fromkeys(results.placements[row.placement] for row in rows if row.placement in results.placements)
     )
     if is_noisy(results):
-        placements = "; ".join(filter(None, (placements, "the machine was not quiet")))
+        placements = "; ".join(filter(None, (placements, "other processes used the machine")))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{escape(described(picture, rows))}">',
@@ -291,7 +294,7 @@ def is_noisy(results: Results) -> bool:
 
 def described(picture: Picture, rows: Sequence[Row]) -> str:
     """Return the alternative text of a picture."""
-    if picture.is_ours:
-        return f"{picture.title}: {len(rows)} bars"
-    best = rows[0]
-    return f"{picture.title}: {len(rows)} bars, {best.system} first with {shown(best.median, best.unit)} {best.unit}"
+    text, best = f"Bar chart with {len(rows)} bars: {picture.title}", rows[0]
+    return (
+        text if picture.is_ours else f"{text}. The best is {best.system}, {shown(best.median, best.unit)} {best.unit}"
+    )

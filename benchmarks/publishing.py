@@ -62,13 +62,15 @@ def conditions(results: Results) -> str:
         lines.append(f"Newest versions: {others}.")
     if noise.get("steal_percent_median") is not None:
         lines.append(
-            f"Stolen by the host: {noise['steal_percent_median']:.1f} % of a CPU (at most "
-            f"{noise['steal_percent_highest']:.1f}); taken by foreign processes: "
-            f"{noise['foreign_percent_median']:.1f} % of a CPU (at most {noise['foreign_percent_highest']:.1f}); "
-            f"load {noise['load_median']:.1f}."
+            f"CPU time taken by the hypervisor: {noise['steal_percent_median']:.1f} % of one CPU (at most "
+            f"{noise['steal_percent_highest']:.1f}). CPU time of other processes: "
+            f"{noise['foreign_percent_median']:.1f} % of one CPU (at most {noise['foreign_percent_highest']:.1f}). "
+            f"Load average: {noise['load_median']:.1f}."
         )
     if is_noisy(results):
-        lines.append("The machine was not quiet: take the figures for the order of size, and measure on your own.")
+        lines.append(
+            "Other processes used the machine at the same time, so the figures show only the order of magnitude."
+        )
     lines += [f"Not measured: {entry.system}, {entry.what}: {entry.reason}." for entry in results.absent]
     return "\n".join(lines) + "\n"
 
@@ -140,7 +142,10 @@ def publish_aims(
 
 def rows_table(results: Results) -> str:
     """Return all rows of a run of taskq alone as a Markdown table."""
-    lines = ["| row | unit | median | lowest to highest | of the row beside it | where |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| row | unit | median | lowest to highest | percent of its base row | CPUs |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in results.rows:
         spread = f"{shown(row.lowest, row.unit)} to {shown(row.highest, row.unit)}"
         share = f"{row.median / row.limit:.0%}" if row.limit else ""
