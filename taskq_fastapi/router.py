@@ -38,7 +38,7 @@ from taskq_fastapi.status import GONE, TaskStatus, events_route, status_of_none,
 
 logger = logging.getLogger("taskq.fastapi")
 
-FIRST_LOOK_S = 0.1
+FIRST_PAUSE_S = 0.1
 """Seconds between a change of a streamed task and the next read. Each read doubles the pause, up to `poll_every`."""
 _OPEN_FOR = "see every task whose id they know"
 _NOT_FOUND = "there is no such task: it ended without retention, was deleted, or never existed"
@@ -219,7 +219,7 @@ async def _events(
     streams: Streams, task: _RequestedTask, last_event_id: str | None, first: TaskStatus | None, poll_s: float
 ) -> AsyncIterator[str]:
     """Yield the events of a task's stream. `first` is the status that was just read, None if the read failed."""
-    pause_s = FIRST_LOOK_S
+    pause_s = FIRST_PAUSE_S
 
     async def read() -> list[Event]:
         nonlocal first
@@ -231,7 +231,7 @@ async def _events(
 
     async def wait(is_changed: bool, left_s: float) -> bool:
         nonlocal pause_s
-        pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, poll_s)
+        pause_s = FIRST_PAUSE_S if is_changed else min(2 * pause_s, poll_s)
         await task.follower.wait(min(pause_s, left_s))
         return True
 

@@ -66,10 +66,10 @@ class Steps(ABC):
         self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the record is loaded
         self._size = 0  # bytes of the stored results
         self._attempt = 1
-        self._calls = 0  # requests that appended emitted values
-        self._emitted = 0  # values that this run has emitted outside of steps
-        self._open = 0  # running steps
-        self._is_waiting = False  # the run ends, because the task waits
+        self._calls = 0  # number of requests that appended emitted values
+        self._emitted = 0  # number of values that this run emitted outside of steps
+        self._open = 0  # number of running steps
+        self._is_waiting = False  # True once the run ends because the task waits
         self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
 
@@ -92,7 +92,7 @@ class Steps(ABC):
 
     @abstractmethod
     async def _send(self, step: str, value: bytes) -> None:
-        """Append a value to the output of the task, now or soon."""
+        """Append a value to the output of the task, at once or in a later batch."""
 
     @abstractmethod
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
@@ -108,7 +108,7 @@ class Steps(ABC):
         async with self._lock:  # concurrent steps read it once
             if self._ahead_ms < 0:
                 load = operations.load_steps(self._queue, self._task_id, **self._fence)
-                loaded = _answered(await self._ask(load))
+                loaded = _accepted(await self._ask(load))
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
                 self._attempt = loaded.attempt
@@ -122,7 +122,7 @@ class Steps(ABC):
     async def _store(self, field: str, value: bytes, *, missed: str = "") -> bytes:
         """Store a field of the record. Return its value: an earlier one if the field is already stored."""
         store = operations.store_step(self._queue, self._task_id, field, value, missed=missed, **self._fence)
-        stored = self._record[field] = _answered(await self._ask(store, at_end=True))
+        stored = self._record[field] = _accepted(await self._ask(store, at_end=True))
         return stored
 
     async def _append(self, values: Sequence[tuple[str, bytes]]) -> None:
@@ -131,7 +131,7 @@ class Steps(ABC):
         append = operations.emit(
             self._queue, self._task_id, values, call=self._calls, attempt=self._attempt, **self._fence
         )
-        _answered(await self._ask(append, at_end=True))
+        _accepted(await self._ask(append, at_end=True))
 
     def _count(self, kind: str, what: str, name: str) -> int:
         """Check a name, and count its use in this run. Return the number of its uses."""
@@ -144,7 +144,7 @@ class Steps(ABC):
         return self._names[counted]
 
     def _numbered(self, kind: str, what: str, name: str) -> str:
-        """Return a name with a number from its second use in this run on."""
+        """Return a name. From its second use in this run on, a number follows it, as in `fetch#2`."""
         number = self._count(kind, what, name)
         return name if number == 1 else f"{name}#{number}"
 
@@ -155,7 +155,7 @@ class Steps(ABC):
 
         Without a result, the caller must call `end`.
         """
-        if self._is_waiting or self.is_closed:  # code that the function has started still runs
+        if self._is_waiting or self.is_closed:  # called by background code of the function
             raise TaskInterrupted
         name = self._numbered("s:", "name of a step", name)
         self._open += 1
@@ -181,14 +181,14 @@ class Steps(ABC):
         """
         try:
             if data is not None:
-                return await self._keep("s", name, data, started_ms)
+                return await self._store_result("s", name, data, started_ms)
         finally:
             self._close()
         while has_failed and self._open:
-            await self._quiet.wait()  # again if the end of a step began another one
+            await self._quiet.wait()  # a loop, because code after a step may have begun another step
         return b""
 
-    async def _keep(self, kind: str, name: str, data: bytes, started_ms: int) -> bytes:
+    async def _store_result(self, kind: str, name: str, data: bytes, started_ms: int) -> bytes:
         """Store the result of a step or of sub-tasks. Return the JSON that is stored."""
         now_ms = self._now_ms
         value = b"%d %d %b" % (now_ms, max(0, now_ms - started_ms), data)
@@ -201,12 +201,12 @@ class Steps(ABC):
     async def _wait(self, wait: str, until_ms: int = 0) -> TaskWaiting:
         """Return the exception that ends this run, once all steps that run concurrently have ended."""
         while self._open:
-            await self._quiet.wait()  # again if the end of a step began another one
+            await self._quiet.wait()  # a loop, because code after a step may have begun another step
         self._is_waiting = True
         return TaskWaiting(wait, until_ms, self._emitted)
 
     async def _end_wait(self, wait: str, duration_ms: float) -> None:
-        """Return if a wait is over. Raise `TaskWaiting` otherwise. The first run decides when it ends."""
+        """Return if a wait is over. Raise `TaskWaiting` otherwise. The run that began the wait has set its end."""
         stored = self._record.get(f"u:{wait}", b"-").partition(b" ")[0]
         until_ms = math.ceil(self._now_ms + duration_ms) if stored == b"-" else int(stored)
         if until_ms > self._now_ms:
@@ -273,13 +273,13 @@ class Steps(ABC):
                 facts = [error.queue, workflow_id, error.reason[:REASON_CHARS]]
                 data = FAILED + encode_result(facts)
             if data is not None:
-                return await self._keep("k", name, data, int(started_ms))
+                return await self._store_result("k", name, data, int(started_ms))
         else:
             await self._start_children(name, workflow_id, calls)
         raise await self._wait(f"c:{name}")
 
     async def emit(self, value: bytes) -> None:
-        """Emit a value, unless an earlier run of this attempt emitted it before it waited."""
+        """Emit a value, unless an earlier run of this attempt has already emitted it before a wait."""
         step = current_step.get()
         record = await self._load()
         if not step:
@@ -289,8 +289,8 @@ class Steps(ABC):
         await self._send(step, value)
 
 
-def _answered(answer: T | Refusal) -> T:
-    """Return the answer to a write of a run. Raise an error if it was refused."""
+def _accepted(answer: T | Refusal) -> T:
+    """Return the answer of a script. Raise an error if the script refused the request of this run."""
     if isinstance(answer, Refusal):
         if answer.is_lost:
             raise StepError(operations.LOST)

@@ -1,4 +1,4 @@
-"""Steps of a task: results that survive a crash, waits that free the worker's slot, and output while the task runs.
+"""Steps of a task: results that survive a crash, waits that free the worker's slot, and output of a running task.
 
 ::
 
@@ -44,7 +44,7 @@ class StepContext:
     __slots__ = ()
 
     def _open_steps(self) -> Steps | None:
-        """Return the steps of this run, None if the function was called directly. `TaskContext` implements it."""
+        """Return the steps of this run, None if the function was called directly. Implemented by `TaskContext`."""
         raise NotImplementedError
 
     def _durable(self, what: str) -> Steps:
@@ -64,8 +64,8 @@ class StepContext:
 
         Args:
             name: Name of the step, 1 to 100 characters.
-            function: Function whose return value has a JSON form. It is decoded by the return annotation, in the first
-                run too.
+            function: Function whose return value has a JSON form. The value is decoded by the return annotation, in
+                the first run too.
             *args: Its arguments.
             **kwargs: Its keyword arguments.
 
@@ -126,14 +126,15 @@ class StepContext:
     def sleep(self, duration: Duration | datetime, *, name: str = "sleep") -> None:
         """End this run, and continue the task in another run after a time. Uses no attempt.
 
-        The worker's slot is free during the wait. Without a worker, in a direct call, return at once.
+        The worker's slot is free during the wait. If the function was called directly, this method returns at once.
 
         Args:
-            duration: Seconds, a `timedelta`, or a `datetime` with time zone. The first run decides.
+            duration: Seconds, a `timedelta`, or a `datetime` with time zone. Later runs keep the end that the first run
+                has set.
             name: Name of the sleep among those of the task.
 
         Raises:
-            TaskWaiting: The time is not over. Do not catch it.
+            TaskWaiting: The time is not over. Do not catch this exception.
         """
         steps = self._open_steps()
         if steps is not None:
@@ -169,7 +170,7 @@ class StepContext:
             default: Returned after the timeout.
 
         Raises:
-            TaskWaiting: No value has arrived. Do not catch it.
+            TaskWaiting: No value has arrived. Do not catch this exception.
             SignalTimeoutError: The timeout is over, and `default` is not given.
             StepError: The value does not fit the type.
         """
@@ -203,7 +204,7 @@ class StepContext:
             name: Name of the calls among those of the task.
 
         Raises:
-            TaskWaiting: The tasks have not ended. Do not catch it.
+            TaskWaiting: The tasks have not ended. Do not catch this exception.
             WorkflowFailedError: A task has failed, after all others have ended. The message contains its error.
         """
         steps = self._durable("call")
@@ -219,8 +220,8 @@ class StepContext:
     def emit(self, value: object) -> None:
         """Append a value to the output of the task, which `handle.stream()` reads while the task runs.
 
-        Values are sent in batches, at most 50 ms later. An output has at most about 10,000 values; older ones are
-        deleted. It is deleted with the task. If the function was called directly, nothing happens.
+        Values are sent in batches, at most 50 ms later. The output keeps about 10,000 values; older ones are deleted.
+        The output is deleted with the task. If the function was called directly, nothing happens.
 
         Args:
             value: A value with a JSON form.
@@ -240,7 +241,7 @@ class StepContext:
 
 
 def next_receive(context: StepContext, name: str) -> int:
-    """Return the number of the next `receive` of a name, from 1. For links by which people answer it."""
+    """Return the number of the next `receive` of a name, from 1. `approval_url` puts it into the link."""
     return context._durable("approval_url").next_receive(name)
 
 
@@ -283,7 +284,7 @@ def _results(called: tuple[str, bytes], calls: Sequence[Any]) -> list[Any]:
             f"result {number} of call {name!r}",
             encode_result(value),
             call.task.result_type,
-            way_out="see its task",
+            way_out=f"check what task {call.task.name!r} returns",
         )
         for number, (value, call) in enumerate(zip(values, calls, strict=True))
     ]

@@ -135,11 +135,11 @@ class StreamPosition:
         self._handle = handle
 
     def move(self, page: StreamPage) -> None:
-        """Move behind the values of a page."""
+        """Continue after the values of a page, and set the pause before the next read."""
         if page.values:
             self.after, self.pause_s = page.values[-1].id, 0.0
         if len(page.values) < PAGE:
-            self.pause_s = min(max(2 * self.pause_s, subscription.FIRST_LOOK_S), subscription.LAST_LOOK_S)
+            self.pause_s = min(max(2 * self.pause_s, subscription.FIRST_PAUSE_S), subscription.LONGEST_PAUSE_S)
             is_unsent = (
                 not page.state and self.after == self._first and self._handle is not None and self._handle.is_late
             )

@@ -134,7 +134,7 @@ class _Loop:
         self._ends_at = math.inf if events.timeout_s is None else time.monotonic() + events.timeout_s
         self._state: TaskState | None = None
         self._unavailable: BrokerError | None = None
-        self._pause_s = subscription.FIRST_LOOK_S
+        self._pause_s = subscription.FIRST_PAUSE_S
         self.has_ended = False
         """True once the last read event is final."""
 
@@ -152,7 +152,7 @@ class _Loop:
         if event.id == self._last_event:
             return None
         if event.state is not self._state:
-            self._pause_s = subscription.FIRST_LOOK_S
+            self._pause_s = subscription.FIRST_PAUSE_S
         self._last_event, self._state = event.id, event.state
         return event
 
@@ -168,7 +168,7 @@ class _Loop:
             ResultTimeoutError: The time is over, and the task has not ended.
         """
         pause_s = self._pause_s
-        self._pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+        self._pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
             raise self._unavailable or ResultTimeoutError(

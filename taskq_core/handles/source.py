@@ -83,20 +83,20 @@ class HandleSource:
 
         The plan is executed again when a message on the channel of the queue names the task, and from time to time.
         """
-        deadline, pause_s = _deadline(timeout), subscription.FIRST_LOOK_S
+        deadline, pause_s = _deadline(timeout), subscription.FIRST_PAUSE_S
         with contextlib.closing(self.follower(queue, task_id)) as follower:
             while (result := self.run(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
                 follower.wait(min(pause_s, left_s))
-                pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+                pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)
             return result
 
     async def apoll(self, plan: Callable[[], RequestPlan[T]], queue: str, task_id: str, timeout: Duration | None) -> T:
         """Execute a plan until its result is not `NOT_YET`. Like `poll`, for coroutines."""
-        deadline, pause_s = _deadline(timeout), subscription.FIRST_LOOK_S
+        deadline, pause_s = _deadline(timeout), subscription.FIRST_PAUSE_S
         async with self.afollower(queue, task_id) as follower:
             while (result := await self.arun(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
                 await follower.wait(min(pause_s, left_s))
-                pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+                pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)
             return result
 
 

@@ -21,9 +21,9 @@ from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.wire import QueueKeys
 
-FIRST_LOOK_S = 0.05
+FIRST_PAUSE_S = 0.05
 """Seconds until the first repeated read after a change of state. The pause doubles with each read."""
-LAST_LOOK_S = 1.0
+LONGEST_PAUSE_S = 1.0
 """Maximum seconds between two reads."""
 Reading = asyncio.Task[StoredTask | None]
 
@@ -238,14 +238,14 @@ class _Channel:
         self._task = asyncio.get_running_loop().create_task(self._listen(), name=f"taskq end hub {name}")
 
     async def _listen(self) -> None:
-        pause_s = FIRST_LOOK_S
+        pause_s = FIRST_PAUSE_S
         while True:
             try:
                 subscription = await self._runner.subscribe(self._name)
                 self.is_open = True
                 for each in self.tasks.values():
                     each.record_change()  # messages before the subscription were missed
-                pause_s = FIRST_LOOK_S
+                pause_s = FIRST_PAUSE_S
                 try:
                     while True:
                         readings = self.tasks.get(await subscription.next())
@@ -256,7 +256,7 @@ class _Channel:
                     await subscription.close()
             except BrokerError:
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LAST_LOOK_S)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def close(self) -> None:
         self._task.cancel()

@@ -1,4 +1,4 @@
-"""Signed links in e-mails by which people answer waiting tasks, and the page that they open.
+"""Signed links by which people answer waiting tasks, for example from an e-mail, and the page of such a link.
 
 A link names the task and the number of its wait, so that only the first answer counts, whether it comes through a link,
 the admin or the API. Mail scanners follow links, so a GET only shows the page, and only the POST of its form answers.
@@ -54,7 +54,7 @@ _OUTCOMES: Mapping[str, tuple[int, str]] = {
 }
 
 Page = tuple[int, str]
-"""The response to a request of a link: the HTTP status and the page."""
+"""Response to the request of a link: the HTTP status and the HTML page."""
 
 
 class LinkOptions(TypedDict, total=False):
@@ -107,7 +107,7 @@ def _content(token: str, secrets: Iterable[bytes]) -> dict[str, Any] | None:
 
 
 def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None) -> RequestPlan[Page]:
-    """Answer a task, and return the page for the person.
+    """Return the page for a link. If a button was pressed, send its value to the task first.
 
     Args:
         keys: Key names.
@@ -126,7 +126,7 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
         if value is not None:
             outcome = yield from ask(signal(queue, task_id, name, value.encode(), number=number))
             facts = (outcome, queue.name, task_id, name, choice)
-            logger.info("answer by link: %s queue=%r id=%r name=%r choice=%r", *facts)
+            logger.info("task answered by a link: outcome=%s queue=%r id=%r name=%r choice=%r", *facts)
         else:
             record = yield from ask(read_steps(queue, task_id))
             outcome = "answered" if int(record.get(f"n:{name}", 0)) >= number else "open"

@@ -1,7 +1,7 @@
-"""Server-Sent Events: a state whenever it changes, or the values that a task emits. FastAPI and Django send them.
+"""Stream changes of a state, or the values that a task emits, as Server-Sent Events, for FastAPI and Django.
 
 The id of an event identifies the reported state, or the position of the value. A client that reconnects with this id
-receives only what follows. A stream ends after some time and the client reconnects, so that a stopping server does not
+receives only later events. A stream ends after some time and the client reconnects, so that a stopping server does not
 have to wait for it.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from taskq_core.errors import BrokerError
 from taskq_core.handles.durable import POSITION, StreamPosition
-from taskq_core.handles.subscription import LAST_LOOK_S, TaskFollower
+from taskq_core.handles.subscription import LONGEST_PAUSE_S, TaskFollower
 
 logger = logging.getLogger("taskq.streams")
 
@@ -66,7 +66,7 @@ class StateUnavailableError(Exception):
 
 
 class Streams:
-    """Sends event streams, and bounds how many are open in this process.
+    """Sends event streams, and limits the number of open streams in this process.
 
     Args:
         most: Maximum number of open streams.
@@ -98,7 +98,7 @@ class Streams:
                 whether there was an event, and the seconds until the stream ends.
             last_event_id: Id of the last event that the client has received.
         """
-        if not self.has_room:  # others have opened since the request was checked
+        if not self.has_room:  # other streams were opened after the request was checked
             yield f"retry: {FULL_MS}\n\n"
             return
         self._count += 1
@@ -113,7 +113,7 @@ class Streams:
                     events = await read()
                 except StateUnavailableError as error:
                     if not is_away:
-                        logger.warning("an event stream is interrupted: %s", error.__cause__)
+                        logger.warning("event stream interrupted, because its data cannot be read: %s", error.__cause__)
                     text = "" if is_away else f"event: trouble\ndata: {error.data}\n\n"
                     is_away = True
                 else:
@@ -135,10 +135,10 @@ class Streams:
 
 
 async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id: str | None) -> AsyncIterator[str]:
-    """Yield the values that a task emits as events `item`, and `end` when it has ended.
+    """Yield an event `item` for each value that a task emits, and the event `end` when the task has ended.
 
     Args:
-        streams: Bounds the number of streams.
+        streams: Limits the number of open streams.
         follower: Reads the task.
         last_event_id: Id of the last event that the client has received.
     """
@@ -148,7 +148,7 @@ async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id
         try:
             page = await follower.read_stream(position.after)
         except BrokerError as error:
-            position.pause_s = LAST_LOOK_S
+            position.pause_s = LONGEST_PAUSE_S
             raise StateUnavailableError(json.dumps({"detail": "the queue does not answer"})) from error
         position.move(page)
         events = []

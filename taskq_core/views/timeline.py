@@ -25,7 +25,7 @@ class TimelineEntry:
         started_at: When it began. None for a signal that arrived before the task waited for it.
         ended_at: When it ended or the signal arrived. None while the task waits.
         until: End of a wait with a time limit, while the task waits.
-        has_timed_out: Whether the task stopped waiting for the signal.
+        has_timed_out: Whether the wait for the signal reached its timeout.
         has_failed: Whether the sub-tasks failed.
         workflow_id: Id of the workflow of the sub-tasks, "" for others. It is in the queue of the task.
         result: Result or value as JSON, b"" without one.
@@ -43,7 +43,7 @@ class TimelineEntry:
 
     @property
     def duration(self) -> timedelta | None:
-        """How long it took. None while the task waits, and for a signal that arrived before the task waited for it."""
+        """Time from the start to the end. None while the task waits, and for a signal that arrived before the wait."""
         if self.started_at is None or self.ended_at is None:
             return None
         return max(timedelta(), self.ended_at - self.started_at)

@@ -28,18 +28,18 @@ logger = logging.getLogger("taskq.worker")
 EMIT_EVERY_S = 0.05
 """Maximum seconds for which an emitted value is collected."""
 EMIT_BYTES = 65_536
-"""Bytes of collected values that are sent at once."""
+"""Bytes of collected values from which they are sent without further delay."""
 EMIT_VALUES = 1_000
-"""Maximum number of values that are sent at once, so that no script takes long."""
+"""Maximum number of values in one request, so that no script takes long."""
 OVERHEAD_BYTES = 100
-"""Bytes that a value counts in addition to its JSON, so that short values do not fill the memory."""
+"""Bytes that each value counts in addition to its JSON, so that many short values do not fill the memory."""
 WAITING_BYTES = 1 << 20
 """Bytes of unsent values at which `emit` waits until some are sent."""
 PATIENCE_S = 5.0
 """Maximum seconds of one request."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
-BLOCKING = "this method would block the event loop; in a coroutine, use the one whose name begins with `a`"
+BLOCKING = "this method would block the event loop; in a coroutine, use the method with the prefix `a`, such as `astep`"
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class RunSteps(Steps):
                     calls, workflow_id=workflow_id, queue=run.queue.name, parent=(name, run.task_id)
                 )
                 return
-            except EnqueueError as error:  # a repeat changes nothing if the workflow has begun
+            except EnqueueError as error:  # repeat: this changes nothing if the workflow has begun
                 if not isinstance(error.__cause__, BrokerUnavailableError):
                     raise
                 await asyncio.sleep(CHECK_S)
@@ -116,8 +116,8 @@ class RunSteps(Steps):
     # --- emitted values -----------------------------------------------------------------------------------------------
 
     async def _send(self, step: str, value: bytes) -> None:
-        """Collect a value. Wait while more than `WAITING_BYTES` wait."""
-        if self.is_closed:  # the function has ended, but code that it started still runs
+        """Collect a value, and wait while more than `WAITING_BYTES` are not sent yet."""
+        if self.is_closed:  # called by background code after the end of the function
             raise TaskInterrupted
         if self._problem is not None:
             raise self._problem
@@ -146,7 +146,7 @@ class RunSteps(Steps):
                 await self._append(values)
         except TaskInterrupted:
             self._collected.clear()
-        except (BrokerError, StepError) as error:  # the next `emit` raises it
+        except (BrokerError, StepError) as error:  # the next `emit` raises this error
             self._problem = error
             self._collected.clear()
             raise

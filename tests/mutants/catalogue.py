@@ -981,7 +981,7 @@ STEPS = (
     Mutant(
         name="a signal shortens the life of a record",
         file=f"{_LUA}/signal.lua",
-        old="now_ns, kept_until(start_s, now_s))",
+        old="now_ns, record_ttl(start_s, now_s))",
         new="now_ns)",
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),

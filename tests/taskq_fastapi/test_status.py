@@ -517,7 +517,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     assert [(each.kind, each.id, each.data) for each in (trouble, late_trouble)] == [expected] * 2
     assert [(each.kind, each.id) for each in back] == [("status", before.id)] * 2
     assert (last.kind, last.data["state"]) == ("end", "completed")
-    held_up = [message for message in caplog.messages if message.startswith("an event stream is interrupted")]
+    held_up = [message for message in caplog.messages if message.startswith("event stream interrupted")]
     assert len(held_up) == 2
 
 

@@ -7,7 +7,7 @@
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
 --   n:<name>      number of signals with this name, including those for which the task stopped waiting
---   i:<id>        '1' for each signal that arrived, so that a repeat changes nothing
+--   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
 --   signals       number of signals that arrived
 --   signal_bytes  their size
 --   emitted       "<run> <number>" of the last call of `emit`
@@ -21,13 +21,13 @@
 
 local STEPS_KEPT_S, WITHOUT_LIMIT_MS = 7776000, 86400000
 
--- kept_until: return the seconds for which a record is kept, if its task starts at `start_s`.
-local function kept_until(start_s, now_s)
+-- record_ttl: return the seconds after which a record expires, for a task that starts at `start_s`.
+local function record_ttl(start_s, now_s)
   return whole(STEPS_KEPT_S + math.max(0, math.min(10000000000, math.ceil(start_s - now_s))))
 end
 
--- open_record: create the record of a task without one. Return false if the record is lost.
-local function open_record(task_key, record, stream, now_ns, kept_s)
+-- open_record: create the record of a task if it has none, and renew its expiry. Return false if the record is lost.
+local function open_record(task_key, record, stream, now_ns, ttl_s)
   local mark = redis.call('HGET', task_key, 'taskq_steps')
   if not mark then
     redis.call('DEL', record, stream) -- left by an earlier task with the same id
@@ -36,7 +36,7 @@ local function open_record(task_key, record, stream, now_ns, kept_s)
   elseif redis.call('HGET', record, 'of') ~= mark then
     return false
   end
-  redis.call('EXPIRE', record, kept_s or STEPS_KEPT_S)
+  redis.call('EXPIRE', record, ttl_s or STEPS_KEPT_S)
   return true
 end
 
@@ -54,8 +54,9 @@ local function resume(prefix, own, now_ns, now_ms, id, wait)
   end
 end
 
--- is_over: return whether a task must not wait for a call of sub-tasks. They have ended, or a failover has lost their
--- workflow or the call, so that their end would wake nobody. In that case, the next run begins the call again.
+-- is_over: return whether a call of sub-tasks is over, so that its task must not wait: all sub-tasks have ended, or a
+-- failover lost their workflow or the record of the call. After a loss, nothing would wake the task, so it does not wait,
+-- and its next run begins the call again.
 local function is_over(own, record, name, now_ms)
   local begun, ended = unpack(redis.call('HMGET', record, 'c:' .. name, 'e:' .. name))
   local state = begun and redis.pcall('HGET', own .. 'wf:' .. string.match(begun, ' (.*)$'), 'state')
@@ -65,8 +66,9 @@ local function is_over(own, record, name, now_ms)
   return ended or state ~= 'running' and state ~= 'building'
 end
 
--- begin_wait: record what a task waits for. `until_ms` is 0 without a limit. Return whether it has happened already.
--- Nothing is recorded if the record is lost or a key of another type. The next run reports that.
+-- begin_wait: record what a task waits for, and until when (`until_ms`, 0 without a limit). Return true if that event has
+-- happened already. Record nothing if the record of the steps is lost or a key of another type:
+-- then the next run fails with an error.
 local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   local call = string.match(wait, '^c:(.*)$')
   local known = redis.pcall('HMGET', record, 'of', 'try', 'u:' .. wait, wait)
@@ -77,7 +79,7 @@ local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   local since = string.match(known[3] or '', ' (%d+)$') or whole(now_ms)
   local ends = (until_ms > 0 and whole(until_ms) or '-') .. ' '
   redis.call('HSET', record, 'waiting', ends .. wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends .. since)
-  redis.call('EXPIRE', record, kept_until(until_ms / 1000, now_ms / 1000))
+  redis.call('EXPIRE', record, record_ttl(until_ms / 1000, now_ms / 1000))
   if call then
     return is_over(own, record, call, now_ms)
   end

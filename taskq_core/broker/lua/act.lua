@@ -76,7 +76,7 @@ local function carry_out(id)
     return state
   elseif fields[9] and action ~= 'delete' then
     local is_archived = action == 'archive' or action == 'cancel'
-    keep_steps(ARGV[3], id, is_archived and ARGV[5] or kept_until(tonumber(start_s or now_s), now_s))
+    keep_steps(ARGV[3], id, is_archived and ARGV[5] or record_ttl(tonumber(start_s or now_s), now_s))
   end
   if action == 'wait' and (state == 'scheduled' or state == 'retry') then
     if not redis.call('ZSCORE', keys[state], id) then

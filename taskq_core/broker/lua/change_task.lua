@@ -87,7 +87,7 @@ if moves then
   redis.call('HDEL', key, 'pending_since')
   leave_group(key, fields[3], target)
   if fields[7] then
-    keep_steps(ARGV[2], id, kept_until(start_s, now_s))
+    keep_steps(ARGV[2], id, record_ttl(start_s, now_s))
   end
 end
 if rewrites then

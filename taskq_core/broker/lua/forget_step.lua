@@ -1,5 +1,5 @@
 --[[
-  forget_step: delete a stored result of a task that does not run, so that its next run repeats the step.
+  forget_step: delete a stored result of a task that does not run, so that the next run of the task repeats the step.
 
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`
@@ -17,7 +17,7 @@ end
 local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[1], 'k:' .. ARGV[1])
 local name, number = string.match(ARGV[1], '^(.*)#(%d+)$')
 local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[1])
-if value then -- the later signals of this name move up, and their waits begin again
+if value then -- each later signal of this name moves up by one, and its wait begins again
   local prefix, last = 'r:' .. name .. '#', tonumber(redis.call('HINCRBY', KEYS[2], 'n:' .. name, -1)) + 1
   for at = tonumber(number), last - 1 do
     redis.call('HSET', KEYS[2], prefix .. whole(at), redis.call('HGET', KEYS[2], prefix .. whole(at + 1)) or '0 ')

@@ -10,8 +10,8 @@
   ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  task id
 
-  returns  0  this worker no longer owns the run   1  the record is lost; otherwise now (Unix ms), and the fields of the
-           record and their values
+  returns  0  this worker no longer owns the run   1  the record is lost; otherwise the time (Unix ms), and the fields of
+           the record with their values
 ]]
 -- include _clock
 -- include _steps
@@ -33,7 +33,7 @@ if run ~= ARGV[2] then -- otherwise this request is a repeat
   redis.call('HSET', KEYS[3], 'try', attempt .. ' ' .. ARGV[2])
 end
 local waiting = string.match(redis.call('HGET', KEYS[3], 'waiting') or '', ' (.*)$')
-if waiting then -- this run follows the wait, so the wait is over: its time has come, or a user runs the task now
+if waiting then -- this run began after the wait: its time was over, or a user ran the task. So end the wait
   local since = string.match(redis.call('HGET', KEYS[3], 'u:' .. waiting) or '', ' (%d+)$') or whole(now_ms)
   redis.call('HSET', KEYS[3], 'u:' .. waiting, whole(now_ms) .. ' ' .. since)
   redis.call('HDEL', KEYS[3], 'waiting')

@@ -4,7 +4,7 @@
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`
 
-  returns  nothing if the task does not exist or has no record; otherwise the fields of the record and their values
+  returns  nothing if the task does not exist or has no record; otherwise the fields of the record with their values
 ]]
 local mark = redis.call('HGET', KEYS[1], 'taskq_steps')
 if not mark or redis.call('HGET', KEYS[2], 'of') ~= mark then

@@ -7,7 +7,8 @@
   ARGV[1]  string  id of the last value that the caller has, '-' without one
   ARGV[2]  int     maximum number of values
 
-  A task without retention is deleted when it ends. Its stream is kept for another minute, so that readers get its end.
+  A task without retention is deleted when it ends. Its stream is kept for another minute, so that readers get the last
+  values.
 
   returns  state of the task ('' if it does not exist), and the values: each its id and its fields
 ]]
@@ -18,6 +19,6 @@ end
 local first = ARGV[1] == '-' and '-' or '(' .. ARGV[1]
 local values = redis.call('XRANGE', KEYS[3], first, '+', 'COUNT', ARGV[2])
 if fields[1] and not fields[3] and fields[1] ~= 'completed' and fields[1] ~= 'archived' then
-  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- so that its end is published; Redis may refuse it
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- publish the end of the task; over maxmemory, Redis refuses this
 end
 return { fields[1] or '', values }

@@ -1,5 +1,5 @@
 --[[
-  signal: send a value to a task, and start the task if it waits for it.
+  signal: send a value to a task, and make the task pending if it waits for this signal.
 
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`
@@ -22,10 +22,10 @@
 
   returns  ok        the value is stored, now or earlier
            missing   the task does not exist
-           full      the task has the maximum of signals
+           full      the task has received the maximum of signals or bytes
            lost      the record of its steps is lost
-           moving    it is being moved to another queue
-           answered  this wait has its value, or is over
+           moving    the task is being moved to another queue
+           answered  the wait with the number ARGV[12] has its value, or is over
            otherwise the state of a task that has ended
 ]]
 -- include _check
@@ -60,7 +60,7 @@ elseif tonumber(known[4] or 0) >= tonumber(ARGV[6]) or tonumber(known[5] or 0) +
   return 'full'
 end
 local start_s = state == 'scheduled' and tonumber(redis.call('ZSCORE', KEYS[5], ARGV[2]) or '') or now_s
-open_record(KEYS[1], KEYS[2], KEYS[3], now_ns, kept_until(start_s, now_s))
+open_record(KEYS[1], KEYS[2], KEYS[3], now_ns, record_ttl(start_s, now_s))
 local number = redis.call('HINCRBY', KEYS[2], 'n:' .. ARGV[3], 1)
 local wait = 'r:' .. ARGV[3] .. '#' .. number
 redis.call('HSET', KEYS[2], wait, whole(now_ms) .. ' ' .. ARGV[4], 'i:' .. ARGV[5], '1')

@@ -1,5 +1,5 @@
 --[[
-  store_step: store the result of a step of a running task, or record that it stopped waiting for a signal.
+  store_step: store the result of a step of a running task, or record that the task stopped waiting for a signal.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -11,7 +11,7 @@
   ARGV[4]  string  value
   ARGV[5]  string  name of the signal for which the task stopped waiting, '' for a step
 
-  returns  the stored value, which is an earlier one if there is one; 0  this worker no longer owns the run
+  returns  the stored value: an earlier one if the field was already stored; 0  this worker no longer owns the run
            1  the record is lost
 ]]
 local score = redis.call('ZSCORE', KEYS[2], ARGV[2])

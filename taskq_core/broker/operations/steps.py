@@ -28,7 +28,7 @@ Record = dict[str, bytes]
 
 @dataclass(slots=True)
 class Refusal:
-    """Answer to a write of a run.
+    """Answer of a script that refused a write of a run.
 
     Attributes:
         is_lost: True if the record of the steps is lost. False if the worker no longer owns the run.
@@ -71,7 +71,7 @@ def load_steps(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Opera
 def store_step(
     queue: QueueKeys, task_id: str, field: str, value: bytes, *, owner: str, run: int, missed: str = ""
 ) -> Operation[bytes | Refusal]:
-    """Store the result of a step. The answer is the stored value: an earlier one if the step has a result already.
+    """Store the result of a step. The answer is the stored value: the earlier one if the step already has a result.
 
     With `missed`, record that the task has stopped waiting for the signal with this name.
     """
@@ -82,7 +82,9 @@ def store_step(
 def signal(
     queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str | None = None, number: int = 0
 ) -> Operation[str]:
-    """Send a value to a task, and start the task if it waits for it. A repeat with the same `signal_id` does nothing.
+    """Send a value to a task, and make the task pending if it waits for this signal.
+
+    A repeat with the same `signal_id` changes nothing.
 
     With `number`, the value answers only the wait with this number (from 1) of the same name. The task may begin this
     wait later.
@@ -150,7 +152,7 @@ class StreamPage:
 
 
 def read_stream(queue: QueueKeys, task_id: str, *, after: str = "") -> Operation[StreamPage]:
-    """Read values that a task emitted, oldest first, those after the id `after`."""
+    """Read the values that a task emitted after the value with the id `after`, oldest first, at most `PAGE`."""
 
     def read(reply: Any) -> StreamPage:
         values = []

@@ -123,14 +123,14 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let followers read again only after a notification."""
-    monkeypatch.setattr(subscription, "FIRST_LOOK_S", 1000.0)
-    monkeypatch.setattr(subscription, "LAST_LOOK_S", 1000.0)
+    monkeypatch.setattr(subscription, "FIRST_PAUSE_S", 1000.0)
+    monkeypatch.setattr(subscription, "LONGEST_PAUSE_S", 1000.0)
 
 
 @pytest.fixture
 def only_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever follows looks again soon."""
-    monkeypatch.setattr(subscription, "LAST_LOOK_S", 0.05)
+    monkeypatch.setattr(subscription, "LONGEST_PAUSE_S", 0.05)
 
 
 pytestmark = pytest.mark.redis

@@ -107,8 +107,8 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let waiting callers read again only after a notification."""
-    monkeypatch.setattr(subscription, "FIRST_LOOK_S", 1000.0)
-    monkeypatch.setattr(subscription, "LAST_LOOK_S", 1000.0)
+    monkeypatch.setattr(subscription, "FIRST_PAUSE_S", 1000.0)
+    monkeypatch.setattr(subscription, "LONGEST_PAUSE_S", 1000.0)
 
 
 class TestOutcomes:

@@ -103,7 +103,9 @@ async def test_a_coroutine_may_not_block(taskq: TaskQ) -> None:
 
     with eager(taskq, raises=False):
         handle = await wrong.adelay()
-        with pytest.raises(TaskFailedError, match="would block the event loop; in a coroutine, use the one whose name"):
+        with pytest.raises(
+            TaskFailedError, match="would block the event loop; in a coroutine, use the method with the prefix"
+        ):
             await handle.aresult(timeout=0)
 
 
