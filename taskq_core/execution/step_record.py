@@ -69,7 +69,7 @@ class Steps(ABC):
         self._calls = 0  # number of requests that appended emitted values
         self._emitted = 0  # number of values that this run emitted outside of steps
         self._open = 0  # number of running steps
-        self._is_waiting = False  # True once the run ends because the task waits
+        self._waiting: TaskWaiting | None = None  # ends the run, because the task waits
         self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
 
@@ -155,7 +155,9 @@ class Steps(ABC):
 
         Without a result, the caller must call `end`.
         """
-        if self._is_waiting or self.is_closed:  # called by background code of the function
+        if self._waiting is not None:  # called by a `finally`, or by background code of the function
+            raise self._waiting
+        if self.is_closed:  # called by background code of the function
             raise TaskInterrupted
         name = self._numbered("s:", "name of a step", name)
         self._open += 1
@@ -199,11 +201,15 @@ class Steps(ABC):
         return read_result(await self._store(f"{kind}:{name}", value))[2]
 
     async def _wait(self, wait: str, until_ms: int = 0) -> TaskWaiting:
-        """Return the exception that ends this run, once all steps that run concurrently have ended."""
+        """Return the exception that ends this run, once all steps that run concurrently have ended.
+
+        It is the one of the first wait, even if a `finally` of the function waits for something else.
+        """
         while self._open:
             await self._quiet.wait()  # a loop, because code after a step may have begun another step
-        self._is_waiting = True
-        return TaskWaiting(wait, until_ms, self._emitted)
+        if self._waiting is None:
+            self._waiting = TaskWaiting(wait, until_ms, self._emitted)
+        return self._waiting
 
     async def _end_wait(self, wait: str, duration_ms: float) -> None:
         """Return if a wait is over. Raise `TaskWaiting` otherwise. The run that began the wait has set its end."""
@@ -282,6 +288,8 @@ class Steps(ABC):
         """Emit a value, unless an earlier run of this attempt has already emitted it before a wait."""
         step = current_step.get()
         record = await self._load()
+        if self._waiting is not None:  # as in `begin`; the next run would emit the value again
+            raise self._waiting
         if not step:
             self._emitted += 1
             if self._emitted <= int(record.get("x", 0)):

@@ -1023,9 +1023,9 @@ STEPS = (
     Mutant(
         name="a step begins after its run has decided to wait",
         file="taskq_core/execution/step_record.py",
-        old="if self._is_waiting or self.is_closed:",
-        new="if False:",
-        tests=(f"{_OF_WORKER}/test_steps_faults.py",),
+        old="if self._waiting is not None:  # called",
+        new="if False:  # called",
+        tests=(f"{_OF_WORKER}/test_steps.py", f"{_OF_WORKER}/test_steps_faults.py"),
     ),
     Mutant(
         name="a failed step does not wait for the other steps",

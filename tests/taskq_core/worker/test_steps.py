@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from taskq_core.errors import StepError, TaskFailedError, TaskNotFoundError, Tas
 from taskq_core.inspector import AsyncInspector
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import Ends, Runner, until
 
 pytestmark = pytest.mark.redis
 
@@ -98,6 +99,46 @@ async def test_a_task_that_is_cancelled_before_its_wait_is_stored_does_not_wait(
     assert (await handle.arefresh()).last_error == "context canceled"
     assert errors == [("TaskCancelledError", "archived")]
     assert [each.message.partition(":")[0] for each in caplog.records if "work" in each.message] == ["task failed"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_a_finally_has_its_steps_and_output_after_the_last_wait(app: TaskQ, start: Runner, kind: str) -> None:
+    calls: list[str] = []
+
+    async def clean() -> None:
+        calls.append("clean")
+
+    @app.task
+    def plain(context: TaskContext) -> str:
+        try:
+            return context.receive("go", str) + context.receive("go", str)
+        finally:
+            context.emit("ready")
+            context.sleep(0.001, name="before")
+            context.step("clean", calls.append, "clean")
+            calls.append("end")
+
+    @app.task
+    async def coroutine(context: TaskContext) -> str:
+        try:
+            return await context.areceive("go", str) + await context.areceive("go", str)
+        finally:
+            await context.aemit("ready")
+            await context.asleep(0.001, name="before")
+            await context.astep("clean", clean)
+            calls.append("end")
+
+    ends = Ends()
+    await start(listener=ends)
+    handle = await (plain if kind == "plain" else coroutine).adelay()
+    for count, value in enumerate("ab", 1):
+        await until(partial(lambda count: len(ends.ends) == count, count))
+        await handle.asignal("go", value)
+
+    assert await handle.aresult(timeout=30) == "ab"
+    assert calls == ["clean", "end"]
+    assert [item.value async for item in handle.stream()] == ["ready"]
+    assert ends.of(handle.id) == ["waiting", "waiting", "waiting", "completed"]
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
