@@ -256,6 +256,9 @@ class RunBuffer:
             self._writer.ended(self._run)
 
     def _finish(self) -> bool:
+        run = self._run
+        if self._steps is not None and run.error is None:
+            run.error = self._steps.problem
         with self._lock:
             self._waiting.pop(CURSOR_FIELD, None)  # the settlement contains the cursor
             if not self._waiting and self._busy is None:

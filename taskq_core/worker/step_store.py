@@ -58,6 +58,9 @@ class RunSteps(Steps):
     Args:
         run: The run.
         writer: The worker's writer of progress.
+
+    Attributes:
+        problem: Why emitted values could not be stored, or None.
     """
 
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
@@ -67,7 +70,7 @@ class RunSteps(Steps):
         self._collected: list[tuple[str, bytes]] = []
         self._bytes = 0
         self._sending: asyncio.Task[None] | None = None
-        self._problem: Exception | None = None
+        self.problem: Exception | None = None
         self._flush = asyncio.Event()
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
@@ -119,8 +122,8 @@ class RunSteps(Steps):
         """Collect a value, and wait while more than `WAITING_BYTES` are not sent yet."""
         if self.is_closed:  # called by background code after the end of the function
             raise TaskInterrupted
-        if self._problem is not None:
-            raise self._problem
+        if self.problem is not None:
+            raise self.problem
         self._collected.append((step, value))
         self._bytes += len(value) + OVERHEAD_BYTES
         if self._sending is None:
@@ -146,8 +149,8 @@ class RunSteps(Steps):
                 await self._append(values)
         except TaskInterrupted:
             self._collected.clear()
-        except (BrokerError, StepError) as error:  # the next `emit` raises this error
-            self._problem = error
+        except (BrokerError, StepError) as error:  # the next `emit` or the end of the run raises this error
+            self.problem = error
             self._collected.clear()
             raise
         finally:

@@ -222,8 +222,9 @@ async def test_many_short_values_are_sent_in_bounded_batches(
     assert max(sizes) <= 1_000
 
 
+@pytest.mark.parametrize("is_last", [False, True])
 async def test_output_fails_the_task_if_the_record_is_lost(
-    app: TaskQ, start: Runner, redis_server: RedisServer
+    app: TaskQ, start: Runner, redis_server: RedisServer, is_last: bool
 ) -> None:
     emitted = asyncio.Event()
 
@@ -232,7 +233,8 @@ async def test_output_fails_the_task_if_the_record_is_lost(
         await context.astep("begin", int)
         redis_server.client.delete(queue_of(app).steps_of(context.id))
         emitted.set()
-        while True:
+        await context.aemit(1)
+        while not is_last:
             await context.aemit(1)
             await some_requests(app)
 
