@@ -362,12 +362,14 @@ class Endpoint:
         assert self._embedded is not None
         return Address(kind="unix", path=str(self._embedded.socket_path))
 
-    def learn_time(self, server_ms: int, sent_at: float) -> None:
+    def learn_time(self, server_ms: int, sent_at: float) -> float:
         """Record the server's time (Unix ms), as answered to a request that was sent at a monotonic second.
 
+        Return its clock minus this process's monotonic clock, in seconds.
         If the answer is slow, the server's clock seems to be ahead, so deadlines may be late but are never too early.
         """
-        self.clock_offset_s = server_ms / 1000 - sent_at
+        offset_s = self.clock_offset_s = server_ms / 1000 - sent_at
+        return offset_s
 
     def node(self, host: str, port: int) -> "Endpoint":
         """Return the endpoint of one server of the cluster. It has the same user and TLS options as the cluster."""

@@ -103,16 +103,16 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
     if operation.in_doubt:
         return
     sent_at = time.monotonic()
-    if endpoint.clock_offset_s is None:
+    offset_s = endpoint.clock_offset_s  # another thread may forget it at any time
+    if offset_s is None:
         try:
             (reply,) = yield Write([TIME])
         except BrokerError as error:  # the operation itself was not sent, so nothing changed
             raise translate_connecting(error, endpoint.address) from error
         if isinstance(reply, Exception):
             raise translate(reply, endpoint.address) from reply
-        endpoint.learn_time(time_ms(reply), sent_at)
-    assert endpoint.clock_offset_s is not None
-    deadline_ms = int((endpoint.clock_offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
+        offset_s = endpoint.learn_time(time_ms(reply), sent_at)
+    deadline_ms = int((offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
     operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, because it takes a deadline
 
 

@@ -281,6 +281,21 @@ def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> N
         assert runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane))() == "1"
 
 
+def test_another_thread_may_forget_the_servers_clock_at_any_time(
+    runner: SyncRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = runner.endpoint.learn_time
+
+    def learn_and_forget(server_ms: int, sent_at: float) -> float:
+        offset_s = learn(server_ms, sent_at)
+        runner.endpoint.clock_offset_s = None
+        return offset_s
+
+    monkeypatch.setattr(runner.endpoint, "learn_time", learn_and_forget)
+
+    assert runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("lane"))) == "1"
+
+
 def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
     runner: SyncRunner, redis_server: RedisServer
 ) -> None:
