@@ -247,7 +247,7 @@ class InlineWorker:
         if run.span is not None:
             run.span.end(state_after(settlement), error)
         assert run.context is not None
-        outcome = run.context.outcome = run_outcome(settlement, run.error).value
+        outcome = run.context.outcome = run_outcome(settlement, error).value
         return task_run(run.context, outcome, error)
 
 

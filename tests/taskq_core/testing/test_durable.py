@@ -1,5 +1,6 @@
 """Tests of a project can run tasks with steps: sleeps are skipped, signals arrive, and sub-tasks run."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -120,15 +121,17 @@ def test_a_function_that_is_called_directly_runs_its_steps(taskq: TaskQ, calls: 
         context.receive("review")
 
 
-def test_a_task_that_cancels_itself_does_not_wait(taskq: TaskQ) -> None:
+@pytest.mark.parametrize(("keep", "outcome"), [(True, "archived"), (False, "discarded")])
+def test_a_task_that_cancels_itself_does_not_wait(taskq: TaskQ, keep: bool, outcome: str) -> None:
     @taskq.task
     def stop(context: TaskContext) -> None:
-        taskq.get(context.id).cancel()
+        taskq.get(context.id).cancel(keep=keep)
         context.receive("go")
 
     with capture(taskq) as captured:
         handle = stop.delay()
-        with pytest.raises(TaskCancelledError):
+        with pytest.raises(TaskCancelledError) if keep else nullcontext():
             captured.run()
 
-        assert handle.refresh().state is TaskState.ARCHIVED
+        assert [run.outcome for run in captured.runs] == [outcome]
+        assert not keep or handle.refresh().state is TaskState.ARCHIVED
