@@ -19,8 +19,7 @@ from taskq_core.wire import QueueKeys
 if TYPE_CHECKING:
     from taskq_core.handles.handle import SentLater
 
-SIGNAL_ID_CHARS = 64
-"""Maximum length of the id of a signal."""
+_SIGNAL_ID = re.compile(r"[^\ud800-\udfff]{1,64}")
 POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 """Id of an emitted value."""
 
@@ -61,8 +60,8 @@ def signal(
         if name not in declared:
             raise StepError(str(unknown("signal", name, declared)))
         decode_signal(name, data, declared[name], way_out="nothing was sent")
-    if signal_id is not None and not (isinstance(signal_id, str) and 1 <= len(signal_id) <= SIGNAL_ID_CHARS):
-        raise StepError(f"signal_id must be 1 to {SIGNAL_ID_CHARS} characters of text, got {signal_id!r:.100}")
+    if signal_id is not None and not (isinstance(signal_id, str) and _SIGNAL_ID.fullmatch(signal_id)):
+        raise StepError(f"signal_id must be 1 to 64 characters of text, got {signal_id!r:.100}")
     answer = yield from ask(operations.signal(queue, task_id, name, data, signal_id=signal_id, number=number))
     if answer == "missing":
         raise TaskNotFoundError(queue.name, task_id)

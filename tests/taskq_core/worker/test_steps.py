@@ -222,7 +222,7 @@ async def test_a_signal_with_the_id_of_an_earlier_one_is_not_sent_again(app: Tas
 
     assert await handle.aresult(timeout=30) == ["first", "second"]
     await handle.asignal("name", "a repeat after the end", signal_id="payment:8")
-    for wrong in ("", "x" * 65, 7):
+    for wrong in ("", "x" * 65, "\ud800", 7):
         with pytest.raises(StepError, match="signal_id must be 1 to 64 characters of text, got "):
             await handle.asignal("name", signal_id=wrong)
 
@@ -420,6 +420,7 @@ async def test_what_is_refused_changes_nothing(app: TaskQ, start: Runner, redis_
             lambda: context.astep("large", lambda: "x" * 2_000_000),
             lambda: context.astep("nested", nested),
             lambda: context.areceive("a:b"),
+            lambda: context.areceive("\ud800"),
             lambda: context.aemit(object()),
         ):
             with pytest.raises(StepError) as caught:
@@ -436,6 +437,7 @@ async def test_what_is_refused_changes_nothing(app: TaskQ, start: Runner, redis_
         "the result of step 'large' must be at most 1,048,576 bytes of JSON, got 2,000,002",
         "name of a sleep 'sleep' is inside step 'nested'; steps cannot be nested",
         "name of a signal must be 1 to 100 characters of text without '#' and ':', got 'a:b'",
+        "name of a signal must be 1 to 100 characters of text without '#' and ':', got '\\ud800'",
         "an emitted value: object has no JSON form",
     ]
     assert redis_server.client.hkeys(f"taskq:{{default}}:steps:{handle.id}") == [b"of", b"try"]
