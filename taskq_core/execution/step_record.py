@@ -69,7 +69,7 @@ class Steps(ABC):
         self._calls = 0  # number of requests that appended emitted values
         self._emitted = 0  # number of values that this run emitted outside of steps
         self._open = 0  # number of running steps
-        self._waiting: TaskWaiting | None = None  # ends the run, because the task waits
+        self._waiting: tuple[str, int, int] | None = None  # arguments of the `TaskWaiting` that ends the run
         self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
 
@@ -156,7 +156,7 @@ class Steps(ABC):
         Without a result, the caller must call `end`.
         """
         if self._waiting is not None:  # called by a `finally`, or by background code of the function
-            raise self._waiting
+            raise TaskWaiting(*self._waiting)
         if self.is_closed:  # called by background code of the function
             raise TaskInterrupted
         name = self._numbered("s:", "name of a step", name)
@@ -208,8 +208,8 @@ class Steps(ABC):
         while self._open:
             await self._quiet.wait()  # a loop, because code after a step may have begun another step
         if self._waiting is None:
-            self._waiting = TaskWaiting(wait, until_ms, self._emitted)
-        return self._waiting
+            self._waiting = wait, until_ms, self._emitted
+        return TaskWaiting(*self._waiting)
 
     async def _end_wait(self, wait: str, duration_ms: float) -> None:
         """Return if a wait is over. Raise `TaskWaiting` otherwise. The run that began the wait has set its end."""
@@ -289,7 +289,7 @@ class Steps(ABC):
         step = current_step.get()
         record = await self._load()
         if self._waiting is not None:  # as in `begin`; the next run would emit the value again
-            raise self._waiting
+            raise TaskWaiting(*self._waiting)
         if not step:
             self._emitted += 1
             if self._emitted <= int(record.get("x", 0)):
