@@ -46,7 +46,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     except ConfigurationError as error:
         return [
             Error(
-                f"The TASKQ setting is not usable: {error}.",
+                f"The TASKQ setting is not usable: {_sentence(error)}",
                 hint="It is read from settings.TASKQ; environment variables TASKQ_<KEY> override it.",
                 id="taskq.E001",
             )
@@ -63,8 +63,13 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         try:
             use()
         except TaskQError as error:
-            return [Error(f"{what} is not usable: {error}.", hint=hint, id=number)]
+            return [Error(f"{what} is not usable: {_sentence(error)}", hint=hint, id=number)]
     return []
+
+
+def _sentence(error: TaskQError) -> str:
+    text = str(error)
+    return text if text.endswith("?") else f"{text}."
 
 
 @register

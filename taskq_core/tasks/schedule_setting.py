@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from taskq_core.errors import ConfigurationError
+from taskq_core.errors import ConfigurationError, TaskArgumentsError
 from taskq_core.settings import unknown
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
@@ -87,9 +87,13 @@ def scheduled_entries(
             if not line.is_remote:
                 error = unknown("task", line.task, tasks.keys())
                 raise ConfigurationError(
-                    f"SCHEDULE[{line.entry['id']!r}]: {error}; if the task's code is in another program, set 'remote': "
-                    "True"
+                    f"SCHEDULE[{line.entry['id']!r}]: {error} (if the task's code is in another program, set 'remote': "
+                    "True)"
                 )
             task = remote(line.task)
-        entries.append(PeriodicTask(call=Signature(task, (), line.kwargs), **line.entry))
+        try:
+            entries.append(PeriodicTask(call=Signature(task, (), line.kwargs), **line.entry))
+        except TaskArgumentsError as error:
+            where = f"{error.problem} (in SCHEDULE[{line.entry['id']!r}])"
+            raise TaskArgumentsError(error.task, error.parameter, where) from None
     return entries

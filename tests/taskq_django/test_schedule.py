@@ -34,7 +34,7 @@ def ours() -> list[tuple[str, str]]:
     ("entry", "check", "told"),
     [
         ({"task": "shop:greet", "cron": "60 * * * *"}, "taskq.E001", "minute: '60' is outside 0 to 59"),
-        ({"task": "shop:greet", "cron": "@daily"}, "taskq.E003", "name"),
+        ({"task": "shop:greet", "cron": "@daily"}, "taskq.E003", "'name' (in SCHEDULE['nightly'])."),
         ({"task": "shop:gret", "cron": "@daily"}, "taskq.E003", "did you mean 'shop:greet'?"),
     ],
 )
