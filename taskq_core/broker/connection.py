@@ -152,8 +152,9 @@ def parse_url(url: str) -> Address:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _KINDS:
         known = ", ".join(f"{name}://" for name in _KINDS)
-        shown = scheme if separator and len(scheme) <= 40 and "@" not in scheme else "text without a scheme"
-        raise _refuse(f"{shown!r} is not a known scheme; known are {known}")
+        if not separator or len(scheme) > 40 or "@" in scheme:
+            raise _refuse(f"it must begin with one of {known}, as in redis://localhost:6379/0")
+        raise _refuse(f"{scheme!r} is not a known scheme; known are {known}")
     kind, tls = _KINDS[scheme]
     rest, _, query = rest.partition("?")
     if "@" in query:
