@@ -266,8 +266,8 @@ def failure_text(error: TaskQError) -> str:
 
 
 _HINTS: Mapping[type[TaskQError], str] = {
-    BrokerUnavailableError: "is Redis running? --url or TASKQ_URL sets its address",
-    BrokerAuthenticationError: "give user and password in TASKQ_URL, or use --ask-password; see taskq doctor",
+    BrokerUnavailableError: "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] sets its address",
+    BrokerAuthenticationError: "give user and password in TASKQ_URL or in Django TASKQ['URL'], or use --ask-password",
     BrokerError: "run taskq doctor to find the reason",
     QueueNotFoundError: "taskq queue list shows all queues",
     TaskNotFoundError: "taskq task list shows the existing tasks",

@@ -44,9 +44,12 @@ def _worst_first(findings: list[Finding]) -> list[Finding]:
 def unreachable(error: BrokerError) -> Finding:
     """Return the finding for a Redis that cannot be reached, or that refuses the password."""
     if isinstance(error, BrokerAuthenticationError):
-        advice = "give user and password in TASKQ_URL, or with --username and --ask-password"
+        advice = "give user and password in TASKQ_URL or in Django TASKQ['URL'], or with --username and --ask-password"
     else:
-        advice = "check that the server runs there and that this machine can reach it; --url or TASKQ_URL sets it"
+        advice = (
+            "check that the server runs there and that this machine can reach it; --url, TASKQ_URL or in Django "
+            "TASKQ['URL'] sets its address"
+        )
     return red("connection", "", str(error), advice)
 
 
@@ -91,8 +94,8 @@ def _check_served(facts: Facts) -> Findings:
             unserved.pop(queue.name, None)
             yield _unserved(queue.name, f"waiting, while no running worker serves this queue: {waiting}")
     for name, tasks in sorted(unserved.items()):
-        more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
-        yield _unserved(name, f"no running worker serves this queue, which task {tasks[0]!r}{more} uses")
+        users = f"{tasks[0]!r} and {len(tasks) - 1} more use" if len(tasks) > 1 else f"{tasks[0]!r} uses"
+        yield _unserved(name, f"no running worker serves this queue, which task {users}")
 
 
 def _unserved(queue: str, message: str) -> Finding:

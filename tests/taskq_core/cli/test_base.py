@@ -134,7 +134,9 @@ def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: py
 
     told = capsys.readouterr().err
     assert told.startswith("taskq: cannot reach redis://127.0.0.1:1/0")
-    assert told.endswith("is Redis running? --url or TASKQ_URL sets its address [broker-unavailable]\n")
+    assert told.endswith(
+        "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] sets its address [broker-unavailable]\n"
+    )
     assert told.count("\n") == 1
 
 
