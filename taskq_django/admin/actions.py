@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy, ngettext, override
 from taskq_core import BrokerError, TaskQError
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerReplyError
+from taskq_django.admin.formats import waiting
 
 SHOWN = 20
 """Maximum number of rows that a confirmation page lists."""
@@ -105,7 +106,7 @@ def confirmed_action(
                 "title": button,
                 "question": question(count) if callable(question) else question % {"count": count},
                 "note": getattr(rows, "note", ""),
-                "shown": [(row, modeladmin.address("change", row.pk)) for row in shown],
+                "shown": [(row, modeladmin.address("change", row.pk), _wait_of(row)) for row in shown],
                 "more": max(0, count - len(shown)),
                 "button": button,
                 "form": confirm_form,
@@ -153,6 +154,11 @@ def row_action(*, report: Any, flag: int = CHANGE, **confirmation: Any) -> Calla
 def is_across(request: HttpRequest) -> bool:
     """Return whether all matching rows are selected. The value is parsed as in Django's own action form."""
     return forms.BooleanField(required=False).to_python(request.POST.get("select_across"))
+
+
+def _wait_of(row: Any) -> str:
+    """Return what a task with steps waits for, so that a person sees which question an action answers."""
+    return waiting(getattr(getattr(row, "record", None), "wait", None))
 
 
 def _marks(rows: Any) -> list[str]:

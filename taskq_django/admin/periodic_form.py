@@ -69,10 +69,10 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
                 "@weekly, @monthly, @yearly. Six fields begin with the second."
             ),
             "interval": _(
-                "Instead of a cron expression: “90” are seconds, “1:30:00” one and a half hours, “7 00:00:00” a week."
+                "Instead of a cron line: “90” are seconds, “1:30:00” one and a half hours, “7 00:00:00” a week."
             ),
             "time_zone": _(
-                "Of the cron expression, such as Europe/Berlin. Empty: TIME_ZONE in the setting TASKQ, or Django's."
+                "Of the cron line, such as Europe/Berlin. Empty: TIME_ZONE in the setting TASKQ, or Django's."
             ),
             "start_at": _(
                 "No tasks are enqueued before this time. An interval starts here. Empty: it starts at the creation of "

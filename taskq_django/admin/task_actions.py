@@ -172,7 +172,7 @@ def _task_action(name: str, description: Any, permission: str, **more: Any) -> A
 class TaskActions(RedisAdminMixin):
     """The actions on tasks."""
 
-    actions: Any = (*ACTIONS, *labels.SIGNALS)
+    actions: Any = (*labels.SIGNALS, *ACTIONS)
 
     approve = _signal_action("approve", gettext_lazy("Approve selected %(verbose_name_plural)s"))
     reject = _signal_action("reject", gettext_lazy("Reject selected %(verbose_name_plural)s"))

@@ -31,7 +31,7 @@ class TaskFields(MixinBase):
 
     fieldsets = (
         (None, {"fields": (*_WHICH, "buttons")}),
-        (_("Error"), {"fields": ("last_error", "attempts")}),
+        (_("Attempts"), {"fields": ("last_error", "attempts")}),
         (_("Steps"), {"fields": ("steps",)}),
         (_("Data"), {"fields": ("payload", "progress", "result")}),
         (_("Times"), {"fields": ("timeline", "worker", "timeout", "retention")}),

@@ -44,15 +44,15 @@ from tests.taskq_django.admin_pages import (
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 ALL_ACTIONS = [
+    "approve",
+    "reject",
+    "send_signal",
     "run_now",
     "retry_later",
     "archive_tasks",
     "cancel_tasks",
     "move_tasks",
     "delete_selected",
-    "approve",
-    "reject",
-    "send_signal",
 ]
 HOSTILE = "</pre><script>alert('x')</script>"
 
