@@ -137,8 +137,8 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
 
 def _page(question: str, outcome: str, choices: Iterable[str] = ()) -> Page:
     status, text = _OUTCOMES.get(outcome, _ENDED)
-    body = f"<p>{escape(gettext(text))}</p>"
+    title, body = (question, f"<p>{escape(gettext(text))}</p>") if question else (gettext(text), "")
     if outcome == "open":
         buttons = (f'<button formaction="?choice={quote(each)}">{escape(gettext(each))}</button>' for each in choices)
         status, body = 200, f'<form method="post">{" ".join(buttons)}</form>'
-    return status, _PAGE.format(title=escape(question), body=body)
+    return status, _PAGE.format(title=escape(title), body=body)

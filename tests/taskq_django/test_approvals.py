@@ -53,4 +53,5 @@ def test_the_first_post_of_a_link_answers(redis: RedisServer, settings: Any) -> 
     assert (shown.status_code, shown.content.count(b"<button")) == (200, 2)
     assert (answered.status_code, "谢谢" in answered.content.decode()) == (200, True)
     assert [each.status_code for each in (again, expired, changed)] == [409, 410, 404]
+    assert "<h1>This link is not valid.</h1>\n" in changed.content.decode()
     assert handle.result(timeout=0) is False
