@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from taskq_core.cli.base import Answer, Group, each_command
-from taskq_core.cli.documents import document, moment
+from taskq_core.cli.documents import document
 from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import listed_bytes, shown_bytes
+from taskq_core.cli.render import listed_bytes, shown_bytes, shown_moment
 from taskq_core.cli.session import Session
 from taskq_core.cli.table import Column
 from taskq_core.views import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
@@ -63,7 +63,7 @@ def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
     session.output.listing(
         "workflows",
         found.rows,
-        workflow_columns(lambda time: moment(time) or "-"),
+        workflow_columns(shown_moment),
         empty=f"there are {pages} pages" if page > 1 else f"no workflows in {queue}",
         more={"queue": queue, "running": found.running, "ended": found.ended, "page": page, "page_size": size},
     )
@@ -97,8 +97,8 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
                 "name": info.name or "-",
                 "queue": info.queue,
                 "state": info.state.value,
-                "created": moment(info.created_at) or "-",
-                "ended": moment(info.ended_at) or "-",
+                "created": shown_moment(info.created_at),
+                "ended": shown_moment(info.ended_at),
                 "steps": f"{info.ended} of {info.total} ended",
             }
         )
