@@ -14,6 +14,7 @@ from taskq_core.app import TaskQ
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import task
+from taskq_core.settings import nearest_hint
 from taskq_core.tasks.options import REPLICAS_MAX, call_options
 
 
@@ -95,6 +96,8 @@ def enqueue(
         given["headers"] = dict(headers)
     app = session.app
     handle = app.remote(name, **_over_own(app, name, content, given)).delay(content)
+    if name not in app.tasks and (near := nearest_hint(name, app.tasks)):
+        session.output.note(f"this application has no task {name!r}{near}")
     if session.output.as_json:
         session.output.json({"id": handle.id, "queue": handle.queue, "name": handle.name})
     else:

@@ -437,6 +437,7 @@ def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_
 
     document = run_json(*words, "-l", '{"name": "Ada"}', "--retry", "2", "-H", "more=2")
     refused = run(*words, "-l", '{"nmae": "Ada"}', status=1)
+    mistyped = run(*words[:-1], "shop:gret", "-l", "{}")
 
     words = ("--app", "bazaar_cli:taskq", "task", "update", "-q", "low", "-i", document["id"])
     unfit = run(*words, "-l", '{"nmae": "Ada"}', status=1)
@@ -446,6 +447,7 @@ def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_
     assert (task.queue, task.max_retry, task.payload) == ("low", 2, b'{"name": "Ada"}')
     assert {"own": "1", "more": "2"}.items() <= task.headers.items()
     assert "shop:greet" in refused.stderr
+    assert mistyped.stderr == "this application has no task 'shop:gret'; did you mean 'shop:greet'?\n"
     assert "Ada" not in refused.stderr
 
 
