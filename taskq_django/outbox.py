@@ -121,14 +121,14 @@ class DatabaseOutbox:
     """Writes tasks to the outbox tables of Django's databases. Implements the core's `Outbox`."""
 
     def in_transaction(self) -> bool:
-        """Return whether a transaction is open, so that `keep` would call `committed` later."""
+        """Return whether a transaction is open, so that `write` would call `committed` later."""
         return is_open(writing_alias())
 
     async def ain_transaction(self) -> bool:
         """Return whether the code that called this coroutine with `async_to_sync` has an open transaction."""
         return await sync_to_async(self.in_transaction, thread_sensitive=True)()
 
-    def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    def write(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
         """Write rows. Call `committed` after the commit, or at once if no transaction is open."""
         alias = writing_alias()
         table = DatabaseTable(alias)
@@ -138,9 +138,9 @@ class DatabaseOutbox:
         else:
             committed(table)
 
-    async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Write rows as `keep` does, in the thread of the blocking code that called this coroutine."""
-        await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
+    async def awrite(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """Write rows as `write` does, in the thread of the blocking code that called this coroutine."""
+        await sync_to_async(self.write, thread_sensitive=True)(rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:
         """Return a task that waits in an outbox, or None. This scans the tables, which have no index of task ids."""

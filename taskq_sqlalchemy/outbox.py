@@ -189,14 +189,14 @@ class SQLAlchemyOutbox:
             self._joined.reset(token)
 
     def in_transaction(self) -> bool:
-        """Return whether the code runs inside `joined`. If so, rows of `keep` wait for the commit of a session."""
+        """Return whether the code runs inside `joined`. If so, rows of `write` wait for the commit of a session."""
         return self._joined.get() is not None
 
     async def ain_transaction(self) -> bool:
         """Return what `in_transaction` returns, for coroutines."""
         return self.in_transaction()
 
-    def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    def write(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
         """Add rows to the session of `joined`, or write them at once without one. Call `committed` after the commit."""
         joined = self._joined.get()
         if joined is None:
@@ -208,12 +208,12 @@ class SQLAlchemyOutbox:
         session.add_all(self._model(**row.columns()) for row in rows)
         hook.defer(partial(committed, self._table))
 
-    async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Add rows as `keep` does, from a coroutine. Without a session, write them in a thread."""
+    async def awrite(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """Add rows as `write` does, from a coroutine. Without a session, write them in a thread."""
         if self.in_transaction():
-            self.keep(rows, committed)
+            self.write(rows, committed)
         else:
-            await asyncio.to_thread(self.keep, rows, committed)
+            await asyncio.to_thread(self.write, rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:
         """Return a task whose row is committed and not sent yet, or None."""

@@ -78,7 +78,7 @@ class QueueFacts:
         quarantined_ids: Ids of the first 100 of them.
         is_half_removed: True if a removal was started and not finished.
         unlimited: Workers that serve the queue without enforcing its limits, as `host:pid`.
-        has_keeper: True if a worker that enforces limits serves the queue, or if that is unknown.
+        has_limit_worker: True if a worker that enforces limits serves the queue, or if that is unknown.
         workflows: Running workflows with this home queue.
         has_taskq_worker: True if a taskq worker serves the queue, or if that is unknown.
         damage: Damaged tasks; None if the tasks were not checked.
@@ -92,7 +92,7 @@ class QueueFacts:
     damage: Damage | None
     quarantined_ids: Sequence[str] = ()
     unlimited: Sequence[str] = ()
-    has_keeper: bool = True
+    has_limit_worker: bool = True
     workflows: int = 0
     has_taskq_worker: bool = True
 

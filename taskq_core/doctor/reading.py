@@ -125,7 +125,7 @@ class _Reader:
                 return ids
         return []
 
-    def _look(self, operation: Operation[T]) -> T | None:
+    def _read(self, operation: Operation[T]) -> T | None:
         """Return a reply, or None if this user lacks the right."""
         found = _allowed(self._runner, operation)
         self._is_complete &= found is not None
@@ -235,13 +235,13 @@ class _Reader:
     def _global_types(self) -> Iterable[WrongType]:
         keys = self._keys
         for key in (keys.queues, keys.servers, keys.workers, keys.schedulers):
-            found = self._look(diagnosis.read_type(key))
+            found = self._read(diagnosis.read_type(key))
             if found not in (None, "none", "set" if key == keys.queues else "zset"):
                 yield WrongType(key=key, found=str(found))
 
     def _strange(self, queue: QueueKeys) -> list[WrongType]:
         try:
-            probed = self._look(repair_ops.probe(queue))
+            probed = self._read(repair_ops.probe(queue))
         except BrokerUnavailableError as error:
             if error.may_have_happened:
                 raise
@@ -254,7 +254,7 @@ class _Reader:
         if any(wrong.key == self._keys.queues for wrong in wrong_types):
             self._is_complete = False
             return []
-        return self._look(views.list_queues(self._keys.queues)) or []
+        return self._read(views.list_queues(self._keys.queues)) or []
 
     def _served(self) -> dict[str, list[WorkerProcess]] | None:
         """Return the running workers by queue; None if this user may not read them."""
@@ -272,17 +272,17 @@ class _Reader:
         keys = self._keys.queue(name)
         quarantined_ids: list[str] = []
         try:
-            counts = self._look(views.count_tasks(keys))
-            quarantined = self._look(diagnosis.count_members(keys.quarantine)) or 0
+            counts = self._read(views.count_tasks(keys))
+            quarantined = self._read(diagnosis.count_members(keys.quarantine)) or 0
             if quarantined:
                 quarantined_ids = (
-                    self._look(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
+                    self._read(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
                 )
-            workflows = self._look(diagnosis.count_members(keys.workflows_running)) or 0
+            workflows = self._read(diagnosis.count_members(keys.workflows_running)) or 0
         except BrokerReplyError:  # the queue has a key of the wrong type, which is reported separately
             self._is_complete = False
             counts, quarantined, workflows = None, 0, 0
-        keepers = self._look(limits.list_keepers(keys)) if self._look(limits.has_limits(keys)) else None
+        limit_workers = self._read(limits.list_limit_workers(keys)) if self._read(limits.has_limits(keys)) else None
         servers = served.get(name, ()) if served else ()
         return QueueFacts(
             name=name,
@@ -290,16 +290,16 @@ class _Reader:
             is_served=served is None or name in served,
             quarantined=quarantined,
             quarantined_ids=quarantined_ids,
-            is_half_removed=self._look(actions.is_half_removed(keys)) is True,
+            is_half_removed=self._read(actions.is_half_removed(keys)) is True,
             damage=None,
             unlimited=[
                 f"{each.host}:{each.pid}"
                 for each in servers
-                if keepers is not None and each.id.replace("-", "")[:16] not in keepers
+                if limit_workers is not None and each.id.replace("-", "")[:16] not in limit_workers
             ],
-            has_keeper=keepers is None or bool(keepers),
+            has_limit_worker=limit_workers is None or bool(limit_workers),
             workflows=workflows,
-            has_taskq_worker=self._look(services.has_worker(keys)) is not False,
+            has_taskq_worker=self._read(services.has_worker(keys)) is not False,
         )
 
     # --- tasks and keys -----------------------------------------------------------------------------------------------
@@ -308,10 +308,10 @@ class _Reader:
         total, before, found = sum(sizes.values()), 0, {}
         for name, size in sizes.items():
 
-            def told(scanned: int, _: int, before: int = before) -> None:
+            def report_scanned(scanned: int, _: int, before: int = before) -> None:
                 progress(min(before + scanned, total), total)
 
-            found[name] = self._damage(self._keys.queue(name), told)
+            found[name] = self._damage(self._keys.queue(name), report_scanned)
             before += size
         return found
 

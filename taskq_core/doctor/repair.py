@@ -107,7 +107,7 @@ class Repairer:
     Args:
         app: The queue application whose Redis is repaired.
         facts: The facts from which the plan was made.
-        look_again_s: Seconds between the two checks of a suspect task; None for the default of `reconcile`.
+        recheck_s: Seconds between the two checks of a suspect task; None for the default of `reconcile`.
         progress: Called with the number of finished queues and the number of all damaged queues.
 
     Attributes:
@@ -119,13 +119,13 @@ class Repairer:
         app: TaskQ,
         facts: Facts,
         *,
-        look_again_s: float | None = None,
+        recheck_s: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._runner = app.runtime.runner
         self._keys = app.runtime.keys
         self._facts = facts
-        self._look_again_s = look_again_s
+        self._recheck_s = recheck_s
         self._progress = progress or (lambda done, total: None)
         self.repairs: list[Repair] = []
 
@@ -172,7 +172,7 @@ class Repairer:
     def _reconcile(self, queue: QueueKeys) -> None:
         passes, is_last = 0, False
         while not is_last:
-            report = run(reconcile(queue, repair=True, look_again_s=self._look_again_s), self._runner.run)
+            report = run(reconcile(queue, repair=True, recheck_s=self._recheck_s), self._runner.run)
             passes += report.is_complete
             is_last = not report.repaired or passes == PASSES_MAX
             self.repairs += [

@@ -114,7 +114,7 @@ def _check_limits(facts: Facts) -> Findings:
     for queue in facts.queues:
         name = shlex.quote(queue.name)
         limited = 0 if queue.counts is None else queue.counts.limited
-        if limited and not queue.has_keeper:
+        if limited and not queue.has_limit_worker:
             yield yellow(
                 "limits",
                 queue.name,

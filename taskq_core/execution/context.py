@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, Unpack, overload
 from taskq_core.codec.oversized import OversizedResult, within_limit
 from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import IterationError, NoCurrentTaskError
-from taskq_core.execution.iteration import NO_KEEPER, Iteration, Keeper, LoopOptions, Loops
+from taskq_core.execution.iteration import NO_CURSOR_STORE, CursorStore, Iteration, LoopOptions, Loops
 from taskq_core.execution.sources import source_of
 from taskq_core.execution.step_record import Steps
 from taskq_core.execution.steps import StepContext
@@ -24,7 +24,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_STATE: Mapping[str, Any] = MappingProxyType({})
 
 
-class ProgressBuffer(Keeper, Protocol):
+class ProgressBuffer(CursorStore, Protocol):
     """Buffers the cursors, progress and result of a running task. Workers implement it. It never waits for Redis."""
 
     @property
@@ -233,7 +233,7 @@ class TaskContext(StepContext):
             IterationError: The stored cursor is not valid, or the caller is a coroutine, which must await `acursor()`.
         """
         loops = self._all_loops
-        if loops.keeper.is_on_event_loop:
+        if loops.cursor_store.is_on_event_loop:
             raise IterationError("cursor() would block the event loop; in a coroutine, use `await context.acursor()`")
         loops.load()
         return loops.checkpoint
@@ -251,7 +251,7 @@ class TaskContext(StepContext):
     def _all_loops(self) -> Loops:
         loops = self._loops
         if loops is None:
-            loops = self._loops = Loops(NO_KEEPER if self._open_buffer is None else self._open_buffer())
+            loops = self._loops = Loops(NO_CURSOR_STORE if self._open_buffer is None else self._open_buffer())
         return loops
 
 

@@ -37,7 +37,7 @@ _CHECKPOINT = "checkpoint"
 """Name of the cursor that `checkpoint` stores. Names of loops begin with a slash."""
 
 
-class Keeper(Protocol):
+class CursorStore(Protocol):
     """Stores the cursors and the progress of one run, and reports when the run must end. Workers implement it.
 
     The methods of this base class do nothing. They are used for functions that are called directly.
@@ -65,7 +65,7 @@ class Keeper(Protocol):
         """Read the cursors from Redis. Like `read_cursor`, for coroutines."""
         return b""
 
-    def keep(self, cursor: bytes) -> None:
+    def buffer(self, cursor: bytes) -> None:
         """Buffer cursors. The worker stores them soon, and at the end of the run. Never waits."""
         return
 
@@ -85,12 +85,12 @@ class Keeper(Protocol):
         return
 
 
-class _NoKeeper(Keeper):
-    """The keeper for functions that are called directly, without a worker. It stores nothing."""
+class _NoCursorStore(CursorStore):
+    """The cursor store of functions that are called directly, without a worker. It stores nothing."""
 
 
-NO_KEEPER = _NoKeeper()
-"""The shared keeper of all functions that are called directly."""
+NO_CURSOR_STORE = _NoCursorStore()
+"""The shared cursor store of all functions that are called directly."""
 
 
 class Interruption:
@@ -143,11 +143,11 @@ class Loops:
     """The positions of all `iterate` loops of one run of a task, and the value of `checkpoint`.
 
     Args:
-        keeper: Stores their cursors.
+        cursor_store: Stores the positions and the value.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
+    def __init__(self, cursor_store: CursorStore) -> None:
+        self.cursor_store = cursor_store
         self._stored: dict[str, Any] | None = None
         self._top = _Place("", None)
         self.handed = 0
@@ -156,12 +156,12 @@ class Loops:
     def load(self) -> None:
         """Read the cursors of earlier runs from Redis, unless they were read before."""
         if self._stored is None:
-            self._stored = _decode(self.keeper.read_cursor())
+            self._stored = _decode(self.cursor_store.read_cursor())
 
     async def aload(self) -> None:
         """Read the cursors of earlier runs. Like `load`, for coroutines."""
         if self._stored is None:
-            self._stored = _decode(await self.keeper.aread_cursor())
+            self._stored = _decode(await self.cursor_store.aread_cursor())
 
     @property
     def checkpoint(self) -> Any:
@@ -173,7 +173,7 @@ class Loops:
         """Store the cursor of `checkpoint`, and end the run here if the worker stops."""
         # read first, because the cursors of loops are in the same JSON object and must not be lost
         if self._stored is None:
-            if self.keeper.is_on_event_loop:
+            if self.cursor_store.is_on_event_loop:
                 raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
             self.load()
         try:
@@ -181,15 +181,15 @@ class Loops:
             plain = msgspec.json.decode(encode_result(cursor))
         except ResultValueError as error:
             raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None
-        self.keeper.keep(self._with(_CHECKPOINT, plain))
+        self.cursor_store.buffer(self._with(_CHECKPOINT, plain))
         self.handed += 1
         self.stop_if_due()
 
     def stop_if_due(self, until: float = math.inf) -> None:
         """Raise `TaskPaused` if the run must end between two items."""
-        keeper = self.keeper
-        keeper.check()
-        if keeper.is_stopping or (_interruption is not None and _interruption.is_due(self.handed)):
+        cursor_store = self.cursor_store
+        cursor_store.check()
+        if cursor_store.is_stopping or (_interruption is not None and _interruption.is_due(self.handed)):
             raise TaskPaused
         if self.handed and time.monotonic() >= until:
             raise TaskPaused(is_stopping=False)
@@ -310,8 +310,8 @@ class Iteration(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         loops = self._loops
-        keeper = loops.keeper
-        if keeper.is_on_event_loop:
+        cursor_store = loops.cursor_store
+        if cursor_store.is_on_event_loop:
             raise IterationError("in a coroutine, use `async for item in context.iterate(...)`")
         loops.load()
         walk = _Walk(loops)
@@ -333,12 +333,12 @@ class Iteration(Generic[T]):
                 walk.leave()
                 data, has_to_be_stored = self._passed(walk, cursor, item)
                 if has_to_be_stored:
-                    keeper.store(data)
+                    cursor_store.store(data)
                 else:
-                    keeper.keep(data)
+                    cursor_store.buffer(data)
         finally:
             walk.leave()
-        keeper.keep(loops.end(walk.place))
+        cursor_store.buffer(loops.end(walk.place))
 
     def __aiter__(self) -> AsyncIterator[T]:
         walk = _Walk(self._loops)
@@ -346,7 +346,7 @@ class Iteration(Generic[T]):
 
     async def _aitems(self, walk: "_Walk") -> AsyncGenerator[T, None]:
         loops = self._loops
-        keeper = loops.keeper
+        cursor_store = loops.cursor_store
         await loops.aload()
         self._begin(walk)
         if walk.place.has_ended:
@@ -367,24 +367,24 @@ class Iteration(Generic[T]):
                     walk.leave()
                     data, has_to_be_stored = self._passed(walk, cursor, item)
                     if has_to_be_stored:
-                        await keeper.astore(data)
+                        await cursor_store.astore(data)
                     else:
-                        keeper.keep(data)
+                        cursor_store.buffer(data)
             finally:
                 walk.leave()
-        keeper.keep(loops.end(walk.place))
+        cursor_store.buffer(loops.end(walk.place))
 
     def _begin(self, walk: "_Walk") -> None:
         walk.begin(self._name, self._most_s)
         if walk.is_outermost and not walk.place.has_ended:
-            self._loops.keeper.report(walk.place.done, self._total)
+            self._loops.cursor_store.report(walk.place.done, self._total)
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
         """Record that the loop body has processed an item. Return all cursors, and whether they must be stored now."""
         count = 1 if self._batch_size is None else len(item)
         data = self._loops.advance(walk.place, cursor, count)
         if walk.is_outermost:
-            self._loops.keeper.report(walk.place.done, self._total)
+            self._loops.cursor_store.report(walk.place.done, self._total)
         walk.unstored += count
         if self._every is None or walk.unstored < self._every:
             return data, False

@@ -95,7 +95,7 @@ class TaskFilter:
     in_payload: bool = True
 
     @property
-    def looks_inside(self) -> bool:
+    def needs_reading(self) -> bool:
         """Whether the filter has fields that can be checked only by reading tasks."""
         texts = (self.name_part, self.error, self.payload, self.text)
         return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))

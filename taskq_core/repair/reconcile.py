@@ -31,7 +31,7 @@ T = TypeVar("T")
 Progress = Callable[[int, int], object]
 """Called with the number of checked tasks and the approximate number of all tasks."""
 
-LOOK_AGAIN_S = 5.0
+RECHECK_S = 5.0
 """Seconds between the two checks of a suspect."""
 FINDINGS_MAX = 1000
 """Maximum number of findings of one pass. A pass that finds more ends early and is not complete."""
@@ -131,7 +131,7 @@ RequestPlan = Generator[Operation[Any] | Pause, Any, T]
 
 
 def reconcile(
-    queue: QueueKeys, *, repair: bool, look_again_s: float | None = None, progress: Progress | None = None
+    queue: QueueKeys, *, repair: bool, recheck_s: float | None = None, progress: Progress | None = None
 ) -> RequestPlan[ReconcileReport]:
     """Return the request plan of one pass over a queue.
 
@@ -141,10 +141,10 @@ def reconcile(
     Args:
         queue: Key names of the queue.
         repair: Whether to repair the damage.
-        look_again_s: Seconds between the two checks, None for `LOOK_AGAIN_S`. A pass without suspects does not wait.
+        recheck_s: Seconds between the two checks, None for `RECHECK_S`. A pass without suspects does not wait.
         progress: Called after each page of tasks.
     """
-    checks = _Pass(queue, repair, LOOK_AGAIN_S if look_again_s is None else look_again_s, progress)
+    checks = _Pass(queue, repair, RECHECK_S if recheck_s is None else recheck_s, progress)
     try:
         return (yield from checks.plan())
     except BrokerError:
@@ -154,10 +154,10 @@ def reconcile(
 
 
 class _Pass:
-    def __init__(self, queue: QueueKeys, repair: bool, look_again_s: float, progress: Progress | None) -> None:
+    def __init__(self, queue: QueueKeys, repair: bool, recheck_s: float, progress: Progress | None) -> None:
         self._queue = queue
         self._repair = repair
-        self._look_again_s = look_again_s
+        self._recheck_s = recheck_s
         self._progress = progress
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
@@ -185,15 +185,15 @@ class _Pass:
         self._seen = BloomFilter(probed.pending + probed.active)
         for part in (self._lists(), self._sets(), self._groups(), self._aggregation_sets(), self._tasks(probed.now_ns)):
             yield from part
-            yield from self._look()
+            yield from self._check_suspects()
             if self._is_full:
                 break
         is_full = self._is_full
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
-            yield Pause(self._look_again_s)
+            yield Pause(self._recheck_s)
         yield from self._set_aside(probed.now_ns)
         yield from self._relist()  # before the check of suspects, which treats a task in an unlisted set as damaged
-        yield from self._look_again()
+        yield from self._recheck()
         # last, because the state of a task, which was just repaired, decides whether it may hold its lock
         yield from self._relock()
         return self.report(is_complete=not is_full)
@@ -210,7 +210,7 @@ class _Pass:
         for task_id in task_ids:
             self._suspects.setdefault(task_id, Suspect(task_id, group=group))
         if len(self._suspects) >= REPAIR_MAX:
-            yield from self._look()
+            yield from self._check_suspects()
 
     def _lists(self) -> RequestPlan[None]:
         for state in _LISTS:
@@ -346,12 +346,12 @@ class _Pass:
             waiting[:0] = [suspect for suspect, task in answers if not task.was_looked_at]
         return checked
 
-    def _look(self) -> RequestPlan[None]:
+    def _check_suspects(self) -> RequestPlan[None]:
         suspects, self._suspects = self._suspects, {}
         checked = yield from self._check(suspects.values())
         self._found |= {suspect.task_id: (suspect, task) for suspect, task in checked if task.kind}
 
-    def _look_again(self) -> RequestPlan[None]:
+    def _recheck(self) -> RequestPlan[None]:
         found, self._found = self._found, {}
         again = [replace(suspect, diagnosis=task.diagnosis if self._repair else "") for suspect, task in found.values()]
         for suspect, task in (yield from self._check(again)):
@@ -372,7 +372,7 @@ class _Pass:
         moved: dict[str, str] = {}
         again = probed
         if self._repair:
-            yield Pause(self._look_again_s)
+            yield Pause(self._recheck_s)
             kinds = repair_ops.structures(self._queue)
             # not `paused`: workers only test whether the key exists, so any type pauses the queue
             strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}

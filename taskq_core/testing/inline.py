@@ -29,7 +29,7 @@ from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
-from taskq_core.execution.iteration import Keeper
+from taskq_core.execution.iteration import CursorStore
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.task import Task
@@ -251,7 +251,7 @@ class InlineWorker:
         return task_run(run.context, outcome, error)
 
 
-class _InlineBuffer(Keeper):
+class _InlineBuffer(CursorStore):
     """The progress buffer of an inline run. It stores progress, cursors and results at once, without buffering."""
 
     def __init__(self, run: Run, steps: InlineSteps, runner: SyncRunner, owner: str) -> None:
@@ -280,7 +280,7 @@ class _InlineBuffer(Keeper):
         if not self._reports_itself:
             self._write({run_ops.PROGRESS_FIELD: encode_progress(done, total)})
 
-    def keep(self, cursor: bytes) -> None:
+    def buffer(self, cursor: bytes) -> None:
         self.cursor = cursor
 
     def store(self, cursor: bytes) -> None:

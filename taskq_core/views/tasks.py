@@ -86,7 +86,7 @@ def read_tasks(
         ConfigurationError: The filter is not valid or needs to read inside tasks, or a number is out of bounds.
     """
     wanted = wanted.check()
-    if wanted.looks_inside:
+    if wanted.needs_reading:
         raise ConfigurationError("tasks are listed by queue and state only; use search_tasks, which looks inside tasks")
     check_whole("skip", skip, least=0, most=10**12)
     if count < 1:
@@ -192,7 +192,7 @@ def select_tasks(
     wanted = wanted.check()
     tasks: list[TaskRef] = []
     refused: dict[TaskState, int] = {}
-    if wanted.looks_inside:
+    if wanted.needs_reading:
         return selection_of((yield from search_tasks(keys, infos=infos, wanted=wanted)), states)
     for state, info in _parts(wanted.of(infos), wanted.state):
         queue, size = keys.queue(info.name), info.sizes[state]

@@ -109,7 +109,7 @@ class WorkflowFilter:
     text: str = ""
 
     @property
-    def looks_inside(self) -> bool:
+    def needs_reading(self) -> bool:
         """Whether the filter has fields that can be checked only by reading workflows."""
         return bool(self.text) or self.state not in (None, WorkflowState.RUNNING)
 
@@ -188,7 +188,7 @@ def list_workflows(
     Raises:
         ConfigurationError: The filter needs to read workflows, or a number is out of bounds.
     """
-    if wanted.looks_inside:
+    if wanted.needs_reading:
         raise ConfigurationError(
             "workflows are listed by queue and running or ended only; use search_workflows, which reads each workflow"
         )

@@ -204,7 +204,7 @@ class Cron:
         """Return the first firing after a moment, or None without a firing in the next five years."""
         return _next_after(self, moment_s)
 
-    def look_after(self, moment_s: int) -> int | None:
+    def compute_next_after(self, moment_s: int) -> int | None:
         """Compute the uncached result of `next_after`."""
         start_s = moment_s + 1
         if not 0 <= start_s < _LAST_S:
@@ -254,8 +254,8 @@ class Cron:
 
 @lru_cache(maxsize=4096)
 def _next_after(cron: Cron, moment_s: int) -> int | None:
-    """Cache `Cron.look_after`, because a scheduler asks repeatedly, and for all entries with the same spec."""
-    return cron.look_after(moment_s)
+    """Cache `Cron.compute_next_after`, because a scheduler asks repeatedly, and for all entries with the same spec."""
+    return cron.compute_next_after(moment_s)
 
 
 def parse_schedule(spec: str, *, zone: str = "UTC") -> Schedule:

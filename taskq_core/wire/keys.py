@@ -75,7 +75,7 @@ class QueueKeys:
         self.limits_prefix = lim = own + "lim:"  # prefix of keys of holders, lines and tokens, see `_limits.lua`
         self.limits_due = lim + "due"  # sorted set: slot of a limit, by next start (Unix ms)
         self.limit_checks = lim + "check"  # sorted set: slot of a limit, by next check of its holders (Unix ms)
-        self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call (s)
+        self.limit_workers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call (s)
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
         self.totals = own + "totals"  # hash, expiring: total counters of runs by task type, see `tallies`
         self.receipt_prefix = own + "rcpt:"

@@ -41,7 +41,7 @@ class Forwarder(QueueService):
             return jittered(self._context.leader_s / 3)
         # If no task was moved, this process's estimate of Redis's clock may be ahead, and the task is not due yet.
         if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():
-            self._leadership.look_again()
+            self._leadership.read_again()
         return 0.0
 
     async def _until_due(self) -> None:

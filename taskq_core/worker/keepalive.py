@@ -146,7 +146,7 @@ class Keepalive:
         workers = self._keys.workers_of(info.host, info.pid, info.server_id)
         shown = info.encode(), {run.task_id: self._worker_info(info, run) for run in runs}
         is_kept = not runs and shown == self._shown
-        if not is_kept or not self._runner.run(services.keep_presence(server, ttl_s=self._presence_s)):
+        if not is_kept or not self._runner.run(services.extend_presence(server, ttl_s=self._presence_s)):
             if is_kept:
                 self._index_at = -math.inf  # Redis has lost the presence, and may have lost the index entry as well
             self._runner.run(

@@ -145,7 +145,7 @@ class Leadership(WorkerService):
         self._signals.append(signal)
         return signal
 
-    def look_again(self) -> None:
+    def read_again(self) -> None:
         """Make the leader read the queue again. A service calls this after it has moved due tasks."""
         self.due_s = None
         self._on_change()

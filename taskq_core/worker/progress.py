@@ -119,7 +119,7 @@ class RunBuffer:
         if not self._reports_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
-    def keep(self, cursor: bytes) -> None:
+    def buffer(self, cursor: bytes) -> None:
         """Buffer cursors. The worker writes them soon, and once more with the settlement of the run."""
         self.cursor = cursor
         self._put({CURSOR_FIELD: cursor})

@@ -20,7 +20,7 @@ from taskq_core.broker.operations.services import lead
 from taskq_core.broker.plans import arun_plan
 from taskq_core.errors import BrokerError
 from taskq_core.handles.moving import finish
-from taskq_core.repair.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
+from taskq_core.repair.reconcile import RECHECK_S, Finding, FindingKind, ReconcileReport, arun, reconcile
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
@@ -61,7 +61,7 @@ class Reconciler(QueueService):
         async with self._context.reconciling:
             if not await self._lead():
                 return jittered(self._every_s / 2)
-            plan = reconcile(self._queue, repair=True, look_again_s=min(LOOK_AGAIN_S, self._every_s))
+            plan = reconcile(self._queue, repair=True, recheck_s=min(RECHECK_S, self._every_s))
             report = await arun(plan, self._send, rest=REST)
             self.passes += 1
             self._report(report)

@@ -269,7 +269,7 @@ class FilteredRows(Rows):
     @property
     def next_cursor(self) -> str | None:  # type: ignore[override]  # computed here
         """Value of `CURSOR_VAR` for the next page: number of rows searched so far, and cursor. None at the end."""
-        cursor = self.search.cursor if self.wanted.looks_inside else None
+        cursor = self.search.cursor if self.wanted.needs_reading else None
         return None if cursor is None else f"{self.progress[0]}:{cursor}"
 
     @property

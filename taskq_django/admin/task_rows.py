@@ -101,7 +101,7 @@ class TaskRows(FilteredRows):
 
     def size(self) -> int:
         """Return the number of tasks, or of the tasks found by a search."""
-        if self.wanted.looks_inside:
+        if self.wanted.needs_reading:
             return len(self.search.tasks)
         return len(self._sorted()) if self._order else self._total
 
@@ -111,7 +111,7 @@ class TaskRows(FilteredRows):
 
     def read(self, start: int, stop: int) -> Sequence[Task]:
         """Read tasks."""
-        if self.wanted.looks_inside:
+        if self.wanted.needs_reading:
             matches = _in_order(self.search.tasks, self._order or NEWEST_FIRST)[start:stop]
             found: Sequence[TaskRecord] = [self._whole(record) for record in matches]
         elif self._order or self._is_sorted_by_default():
@@ -182,7 +182,7 @@ class TaskRows(FilteredRows):
     @property
     def note(self) -> str:  # type: ignore[override]  # computed here
         """Text about the progress of a search, an empty list, and tasks that are not listed."""
-        if self.wanted.looks_inside:
+        if self.wanted.needs_reading:
             notes = [self.search_note()]
         else:
             notes = [self._sorting_note() if self.count() else self._why_none()]
@@ -218,7 +218,7 @@ class TaskRows(FilteredRows):
 
     def select(self, states: Sequence[TaskState]) -> TaskSelection:
         """Select the tasks of the list, or of its search, that are in one of these states."""
-        if self.wanted.looks_inside:
+        if self.wanted.needs_reading:
             return selection_of(self.search, states)
         return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)
 

@@ -76,11 +76,11 @@ class WorkflowRows(FilteredRows):
 
     def size(self) -> int:
         """Return the number of workflows, or of the workflows found by a search."""
-        return len(self.search.rows) if self.wanted.looks_inside else self.wanted.size(self._count_workflows())
+        return len(self.search.rows) if self.wanted.needs_reading else self.wanted.size(self._count_workflows())
 
     def read(self, start: int, stop: int) -> Sequence[Any]:
         """Read workflows."""
-        if self.wanted.looks_inside:
+        if self.wanted.needs_reading:
             return [self._row(record) for record in self.search.rows[start:stop]]
         counts = self._count_workflows()
         return [
@@ -101,7 +101,7 @@ class WorkflowRows(FilteredRows):
     @property
     def note(self) -> str:  # type: ignore[override]  # computed here
         """Text about the progress of a search, or about an empty list."""
-        if self.wanted.looks_inside:
+        if self.wanted.needs_reading:
             return self.search_note()
         text = _("No workflows here. An ended workflow is kept for a day, or for its own retention.")
         return "" if self.count() else text

@@ -58,7 +58,7 @@ def fill(broker: Broker) -> None:
 
 
 def look(broker: Broker, *, repair: bool = False) -> ReconcileReport:
-    return run(reconcile(broker.queue, repair=repair, look_again_s=0), broker.run)
+    return run(reconcile(broker.queue, repair=repair, recheck_s=0), broker.run)
 
 
 def found(report: ReconcileReport) -> dict[str, str]:
@@ -686,7 +686,7 @@ class TestOnTheWay:
             ):
                 assert settle(broker, outcome, task_id, owner=owner) == "1"
 
-        report = run(reconcile(broker.queue, repair=True, look_again_s=0), Meanwhile(broker, step, happens))
+        report = run(reconcile(broker.queue, repair=True, recheck_s=0), Meanwhile(broker, step, happens))
 
         assert count
         assert found(report) == {"scheduled": "listed_without_task"}
@@ -695,7 +695,7 @@ class TestOnTheWay:
     def test_what_changed_between_the_looks_is_no_damage(self, broker: Broker) -> None:
         fill(broker)
         broker.raw.zadd(broker.queue.retry, {"pending": 5})
-        steps = reconcile(broker.queue, repair=True, look_again_s=7)
+        steps = reconcile(broker.queue, repair=True, recheck_s=7)
         answer: Any = None
         paused = []
 
@@ -791,7 +791,7 @@ class TestBounds:
             looks += operation.name == "repair_tasks"
             return broker.run(operation)
 
-        assert run(reconcile(broker.queue, repair=True, look_again_s=0), send).findings == ()
+        assert run(reconcile(broker.queue, repair=True, recheck_s=0), send).findings == ()
         assert (added, looks) == (3, 0)
 
     def test_an_id_at_the_edge_of_a_page_that_is_listed_twice(self, broker: Broker) -> None:
@@ -813,7 +813,7 @@ class TestBounds:
         progress: list[tuple[int, int]] = []
 
         steps = reconcile(
-            broker.queue, repair=True, look_again_s=0, progress=lambda done, total: progress.append((done, total))
+            broker.queue, repair=True, recheck_s=0, progress=lambda done, total: progress.append((done, total))
         )
         report = run(steps, broker.run)
 
@@ -925,7 +925,7 @@ class TestKeysOfAnotherType:
             broker.raw.delete(queue.pending)
             broker.raw.rpush(queue.pending, *ids[::-1])
 
-        report = run(reconcile(queue, repair=True, look_again_s=0), Meanwhile(broker, "set_aside", comes_right))
+        report = run(reconcile(queue, repair=True, recheck_s=0), Meanwhile(broker, "set_aside", comes_right))
 
         assert report == ReconcileReport(queue="default", scanned=len(ALL), findings=(), is_complete=True)
         assert broker.pending() == ids
@@ -943,11 +943,11 @@ class TestKeysOfAnotherType:
 
         sends = Meanwhile(broker, "check_listed", fails)
 
-        report = run(reconcile(queue, repair=True, look_again_s=0), sends)
+        report = run(reconcile(queue, repair=True, recheck_s=0), sends)
         assert [each.repaired for each in report.findings] == [True]
         assert not report.is_complete
         with pytest.raises(type(error)):
-            run(reconcile(queue, repair=True, look_again_s=0), sends)
+            run(reconcile(queue, repair=True, recheck_s=0), sends)
 
     def test_a_call_whose_answer_was_lost_is_sent_again(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw

@@ -163,7 +163,7 @@ def delete_by_hand(broker: Broker) -> None:
 
 
 def reconciled(broker: Broker) -> list[FindingKind]:
-    report = run(reconcile(broker.queue, repair=True, look_again_s=0), broker.run)
+    report = run(reconcile(broker.queue, repair=True, recheck_s=0), broker.run)
     return [finding.kind for finding in report.findings if finding.repaired]
 
 

@@ -128,7 +128,7 @@ class DamageRules(BaseMachine):
     def repair(self, name: str) -> ReconcileReport:
         """Run a pass of the reconciler without a pause between its checks. Delete the keys that it set aside."""
         keys = self.keys.queue(name)
-        report = run(reconcile(keys, repair=True, look_again_s=0), self.send)
+        report = run(reconcile(keys, repair=True, recheck_s=0), self.send)
         for each in read(self.client):
             if each.startswith(f"{keys.own_prefix}strange:"):
                 self.client.delete(each)

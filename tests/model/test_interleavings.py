@@ -159,7 +159,7 @@ def test_a_reconciler_finds_no_damage_while_an_actor_works(runner: SyncRunner, r
                     operation.args = [str(scene.now_ns), *operation.args[1:]]
                 return scene.execute(operation)
 
-            report = run(reconcile(scene.queue, repair=True, look_again_s=0), send)
+            report = run(reconcile(scene.queue, repair=True, recheck_s=0), send)
 
             assert not report.findings, (name, scene_name, position, report.findings)
             scene.check(allow_counted_twice=False)

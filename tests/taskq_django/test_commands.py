@@ -193,7 +193,7 @@ def test_a_task_of_the_project_is_enqueued_with_its_payload_checked(redis: Redis
 
 
 def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     handle = greet.delay("Ada")
     pending = f"asynq:{{{handle.queue}}}:pending"
     redis.client.delete(pending)

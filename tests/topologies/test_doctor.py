@@ -45,7 +45,7 @@ def test_every_primary_of_a_cluster_is_checked() -> None:
 
 def test_a_cluster_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys on all primaries are checked and repaired."""
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     with start_cluster() as nodes:
         app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)
         queues = [app.runtime.keys.queue(name) for name in ("a", "b", "c", "d")]
@@ -57,7 +57,7 @@ def test_a_cluster_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
         send(operation.Operation("del", None, ("asynq:queues",), ("DEL", "asynq:queues"), str))
 
         facts = read_facts(app)
-        repairs = Repairer(app, facts, look_again_s=0).work()
+        repairs = Repairer(app, facts, recheck_s=0).work()
         after = read_facts(app)
         pending = [send(views.count_tasks(queue)).sizes["pending"] for queue in queues]
         app.close()

@@ -58,7 +58,7 @@ def admit(queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MA
         queue.leader("limiter"),
         queue.absent,
         queue.limits,
-        queue.limit_keepers,
+        queue.limit_workers,
     )
 
     def read(reply: Any) -> AdmittedNow:
@@ -171,10 +171,10 @@ def list_limits(
     return script("list_limits", (queue.limits,), args, read)
 
 
-def list_keepers(queue: QueueKeys) -> Operation[list[str]]:
+def list_limit_workers(queue: QueueKeys) -> Operation[list[str]]:
     """Read the tokens of the workers that can admit tasks of a queue. A stopped worker is listed for up to a minute."""
-    words = ("ZRANGE", queue.limit_keepers, 0, -1)
-    return command("list_keepers", words, lambda reply: [replies.shown(each) for each in reply])
+    words = ("ZRANGE", queue.limit_workers, 0, -1)
+    return command("list_limit_workers", words, lambda reply: [replies.shown(each) for each in reply])
 
 
 def has_limits(queue: QueueKeys) -> Operation[bool]:

@@ -301,9 +301,9 @@ def beat(
     return script("beat", (server_key, workers_key), args, replies.nothing)
 
 
-def keep_presence(server_key: str, *, ttl_s: int) -> Operation[bool]:
+def extend_presence(server_key: str, *, ttl_s: int) -> Operation[bool]:
     """Extend the presence of an idle worker. The answer is False if it has expired."""
-    return command("keep_presence", ("EXPIRE", server_key, ttl_s), replies.boolean)
+    return command("extend_presence", ("EXPIRE", server_key, ttl_s), replies.boolean)
 
 
 def unindex_presence(index_key: str, member: str) -> Operation[int]:

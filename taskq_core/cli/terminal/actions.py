@@ -29,7 +29,7 @@ async def act_on(screen: DashScreen[Any], refs: Sequence[TaskRef], action: TaskA
         if refs:
             states = sorted({str(ref.state) for ref in refs})
             they_are = f"it is {states[0]}" if len(refs) == 1 else f"they are {', '.join(states)}"
-            screen.say(f"{BUTTONS[action]}: not while {they_are}.", "warning")
+            screen.show_message(f"{BUTTONS[action]}: not while {they_are}.", "warning")
         return None
     more = f"\n{len(refs) - len(fit):,} more are skipped, because of their state." if len(fit) < len(refs) else ""
     names = [ref.id for ref in fit] if len(fit) > 1 else []
@@ -37,7 +37,7 @@ async def act_on(screen: DashScreen[Any], refs: Sequence[TaskRef], action: TaskA
     if options is None:
         return None
     if len(fit) > 1:
-        screen.say(f"{BUTTONS[action]}: {_tasks_text(fit)}…")
+        screen.show_message(f"{BUTTONS[action]}: {_tasks_text(fit)}…")
     report = await screen.shared.inspector.act_on(fit, action, **options)
     _show(screen, *outcome(action, report), report)
     return report
@@ -58,7 +58,7 @@ async def act_on_all(screen: DashScreen[Any], action: TaskAction, wanted: TaskFi
     where = "all queues" if wanted.queue is None else f"the queue “{wanted.queue}”"
     if wanted.group is not None:
         where = f"the group “{wanted.group}” of {where}"
-    fitting = f" that match the filter (of {total:,})" if wanted.looks_inside else ""
+    fitting = f" that match the filter (of {total:,})" if wanted.needs_reading else ""
     whom = f"all {'' if fitting else f'{total:,} '}{wanted.state} tasks of {where}{fitting}"
     options = await _options(screen, action, ALL_BUTTONS, whom, 2)
     if options is None:
@@ -136,9 +136,9 @@ def _show(screen: DashScreen[Any], level: str, text: str, report: ActionReport) 
     if isinstance(report.failure, BrokerAuthenticationError):
         screen.show_failure(report.failure)
     elif report.failure is not None:
-        screen.say(f"{text} {failure_text(report.failure)}", "error")
+        screen.show_message(f"{text} {failure_text(report.failure)}", "error")
     else:
-        screen.say(text, levels.get(level, "warning"))
+        screen.show_message(text, levels.get(level, "warning"))
 
 
 def _tasks_text(refs: Sequence[TaskRef]) -> str:

@@ -107,7 +107,7 @@ class DashApp(App[None]):
             self.pop_screen()
         elif self.shared.changes and isinstance(screen, DashScreen) and not self.shared.is_warned:
             self.shared.is_warned = True
-            screen.say("A change is still in progress; press q again to quit anyway.", "warning")
+            screen.show_message("A change is still in progress; press q again to quit anyway.", "warning")
         else:
             self.exit()
 

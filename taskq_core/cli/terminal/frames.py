@@ -248,9 +248,9 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         try:
             self._filter(event.value.strip())
         except ConfigurationError as error:
-            self.say(str(error), "error")
+            self.show_message(str(error), "error")
         else:
-            self.say("")
+            self.show_message("")
             self._close_filter()
 
     def _filter(self, text: str) -> None:

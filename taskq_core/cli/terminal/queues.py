@@ -174,7 +174,7 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
         tasks = f"its {count_of(row.size, 'task')}" if row.size else "no task in it"
         if await self.ask(f"Delete the queue “{row.name}” with {tasks}?", "Delete", is_destructive=True):
             count = await self.shared.inspector.remove_queue(row.name, force=True)
-            self.say(f"Queue “{row.name}” is deleted, and {count_of(count, 'task')} with it.")
+            self.show_message(f"Queue “{row.name}” is deleted, and {count_of(count, 'task')} with it.")
 
 
 async def pause_or_resume(screen: DashScreen[Any], queue: QueueInfo) -> None:
@@ -183,10 +183,10 @@ async def pause_or_resume(screen: DashScreen[Any], queue: QueueInfo) -> None:
     if queue.is_paused:
         if await screen.ask(f"Let workers take tasks of the queue “{name}” again?", "Resume"):
             await screen.shared.inspector.resume(name)
-            screen.say(f"Queue “{name}” is resumed: workers take its tasks again.")
+            screen.show_message(f"Queue “{name}” is resumed: workers take its tasks again.")
     elif await screen.ask(f"Pause the queue “{name}”? Workers take no more of its tasks until it is resumed.", "Pause"):
         await screen.shared.inspector.pause(name)
-        screen.say(f"Queue “{name}” is paused: workers take no more of its tasks.")
+        screen.show_message(f"Queue “{name}” is paused: workers take no more of its tasks.")
 
 
 def failed_share(row: QueueInfo, bad: str) -> Text:

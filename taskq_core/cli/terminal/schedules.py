@@ -69,7 +69,7 @@ class SchedulesScreen(ListScreen[Sequence[PeriodicEntryInfo], PeriodicEntryInfo]
             await self.shared.inspector.resume_schedule(entry.id)
         else:
             await self.shared.inspector.pause_schedule(entry.id)
-        self.say(f"“{entry.id}” is {'resumed' if entry.is_paused else 'paused'}.")
+        self.show_message(f"“{entry.id}” is {'resumed' if entry.is_paused else 'paused'}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         found = await self.shared.dashboard.search_tasks(infos, TaskFilter(text=task_id), scan=1)
         task = next((each for each in found.tasks if each.id == task_id), None)
         if task is None:
-            self.say(f"Task “{task_id}” is no longer stored.", "warning")
+            self.show_message(f"Task “{task_id}” is no longer stored.", "warning")
         elif self.app.screen is self:
             self.go("task", task.queue, task.id)
 
@@ -147,4 +147,4 @@ async def _run_now(screen: DashScreen[Any], entry: PeriodicEntryInfo) -> None:
     if await screen.ask(fire_question(entry), "Run now"):
         taskq = screen.shared.taskq
         handle = await taskq.async_client.enqueue(entry_call(taskq, entry))
-        screen.say(f"Task {handle.id} was enqueued to “{handle.queue}”.")
+        screen.show_message(f"Task {handle.id} was enqueued to “{handle.queue}”.")

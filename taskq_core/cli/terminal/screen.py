@@ -170,11 +170,11 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
             self._may_change = shared.may_change
             self.refresh_bindings()
 
-    def say(self, text: str, level: Level = "success") -> None:
+    def show_message(self, text: str, level: Level = "success") -> None:
         """Show a message on the visible screen, until the next message replaces it."""
         screen = front(self.app)
         if screen is not None and screen is not self:
-            screen.say(text, level)
+            screen.show_message(text, level)
         elif self.has_parts:
             notice = self.query_one("#notice", Static)
             notice.update(shown(text))
@@ -200,7 +200,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
             self._is_gone = True  # the record was deleted, so show its last data in gray
             if self.has_parts:
                 self.show_state()
-                self.say(failure_text(error), "error")
+                self.show_message(failure_text(error), "error")
         else:
             self.shared.answered()
             self._is_gone = False
@@ -239,7 +239,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
 
     def change(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a change in the background. It continues if the screen is left."""
-        self.say("")
+        self.show_message("")
         self.app.run_worker(self._change(work), group="change")
 
     async def _change(self, work: Coroutine[Any, Any, None]) -> None:
@@ -259,4 +259,4 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         """Show why a change failed."""
         if isinstance(error, BrokerAuthenticationError):
             self.shared.forget_rights()
-        self.say(failure_text(error), "error")
+        self.show_message(failure_text(error), "error")

@@ -126,7 +126,7 @@ class TaskScreen(TextScreen[TaskRecord]):
     def action_copy(self) -> None:
         """Copy the id of the task to the clipboard, if the terminal allows it."""
         self.app.copy_to_clipboard(self.task_id)
-        self.say("The id is on the clipboard, if this terminal allows it.")
+        self.show_message("The id is on the clipboard, if this terminal allows it.")
 
     def action_workflow(self) -> None:
         """Show the workflow of the task."""
@@ -145,7 +145,7 @@ class TaskScreen(TextScreen[TaskRecord]):
         if is_gone and self.app.screen is self:  # go back, because this task no longer exists here
             said = str(self.query_one("#notice").render())
             self.app.pop_screen()
-            self.say(said)
+            self.show_message(said)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable the keys of actions that the state allows, and the key for the workflow if the task is a step."""

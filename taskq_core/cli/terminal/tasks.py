@@ -104,7 +104,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
     @property
     def is_live(self) -> bool:
         """Whether the list is read periodically. A search reads many tasks, so it is repeated only on request."""
-        return not self._wanted.looks_inside
+        return not self._wanted.needs_reading
 
     # --- reading and drawing ------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             groups = await inspector.groups_page(self.queue, limit=count, cursor=self.position or None)
             return Found(infos=infos, total=groups.total, now=now, groups=groups)
         workers = await dashboard.workers() if self.choice is TaskState.ACTIVE else None
-        if self._wanted.looks_inside:
+        if self._wanted.needs_reading:
             search = await dashboard.search_tasks(
                 infos, self._wanted, cursor=self.position or None, scan=SCAN, limit=count
             )
@@ -273,7 +273,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         if task is None or isinstance(task, GroupInfo):
             return
         if len(self.marked) >= MARKED_MAX and ref_of(task) not in self.marked:
-            self.say(f"At most {MARKED_MAX:,} tasks can be marked; x marks all tasks of the list.", "warning")
+            self.show_message(f"At most {MARKED_MAX:,} tasks can be marked; x marks all tasks of the list.", "warning")
             return
         self.is_all = False
         self.marked ^= {ref_of(task)}
@@ -291,7 +291,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
     def action_mark_all(self) -> None:
         """Mark all tasks of the list, on all pages, or unmark them."""
         if self.choice is None:
-            self.say("Choose a state first, with left and right.", "warning")
+            self.show_message("Choose a state first, with left and right.", "warning")
             return
         if self.found is not None and any(task.id == self._wanted.text for task in self.found.tasks):
             # The filter is the id of a task, so mark only this task. After its deletion, the filter would match tasks

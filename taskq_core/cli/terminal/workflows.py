@@ -72,7 +72,7 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         sizes = sum(each.running for each in counts), sum(each.ended for each in counts)
         wanted = WorkflowFilter(state=self.choice, text=self.text)
         total = wanted.size(counts)
-        if not wanted.looks_inside:
+        if not wanted.needs_reading:
             rows = await dashboard.list_workflows(counts, wanted, skip=self.position, count=self.table.fits)
             return Found(rows=rows, total=total, sizes=sizes, next=self.next_number(total))
         found = await dashboard.search_workflows(counts, wanted, cursor=self.position or None, scan=WORKFLOW_SCAN_MAX)
@@ -82,7 +82,7 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         """Return a page of workflows. Its choices are the states."""
         now, (running, ended) = self.shared.now(), found.sizes
         states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
-        if WorkflowFilter(state=self.choice, text=self.text).looks_inside:
+        if WorkflowFilter(state=self.choice, text=self.text).needs_reading:
             more = "; n continues" if found.next is not None else ""
             below = f"{f'filter: {self.text}   ' if self.text else ''}{len(found.rows):,} found{more}"
         else:
@@ -278,7 +278,7 @@ def show_task(screen: DashScreen[Any], step: StepInfo | MemberRow) -> None:
     if has_task(step):
         screen.go("task", step.queue, step.task_id)
     else:
-        screen.say(f"This step has no task, because it is {step.state}.", "warning")
+        screen.show_message(f"This step has no task, because it is {step.state}.", "warning")
 
 
 def first_line(error: str) -> str:
@@ -290,10 +290,10 @@ async def _cancel(screen: DashScreen[Any], queue: str, workflow_id: str) -> None
     """Cancel a workflow after a confirmation."""
     info = (await screen.shared.dashboard.workflow(queue, workflow_id)).graph.info
     if info.state is not WorkflowState.RUNNING:
-        screen.say(cancelled(info, is_done=False), "warning")
+        screen.show_message(cancelled(info, is_done=False), "warning")
     elif await screen.ask(cancel_question(info), "Cancel the workflow", is_destructive=True):
         is_done = await screen.shared.taskq.workflow(info.id, info.queue).acancel()
-        screen.say(cancelled(info, is_done=is_done), "success" if is_done else "warning")
+        screen.show_message(cancelled(info, is_done=is_done), "success" if is_done else "warning")
 
 
 async def _retry(screen: DashScreen[Any], queue: str, workflow_id: str) -> None:
@@ -301,7 +301,7 @@ async def _retry(screen: DashScreen[Any], queue: str, workflow_id: str) -> None:
     detail = await screen.shared.dashboard.workflow(queue, workflow_id)
     info = detail.graph.info
     if not detail.can_be_retried:
-        screen.say(retried(info, 0), "warning")
+        screen.show_message(retried(info, 0), "warning")
     elif await screen.ask(retry_question(detail), "Run again"):
         count = await screen.shared.taskq.workflow(info.id, info.queue).aretry()
-        screen.say(retried(info, count), "success" if count else "warning")
+        screen.show_message(retried(info, count), "success" if count else "warning")

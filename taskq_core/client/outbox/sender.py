@@ -49,12 +49,12 @@ class OutboxSender:
     def send(self, prepared: Prepared[Any]) -> None:
         """Write the row of a task. Raises errors of the database."""
         with self._writing(prepared) as (rows, committed):
-            self._outbox.keep(rows, committed)
+            self._outbox.write(rows, committed)
 
     async def asend(self, prepared: Prepared[Any]) -> None:
         """Write the row of a task. Like `send`, for coroutines."""
         with self._writing(prepared) as (rows, committed):
-            await self._outbox.akeep(rows, committed)
+            await self._outbox.awrite(rows, committed)
 
     @contextmanager
     def _writing(self, prepared: Prepared[Any]) -> Iterator[tuple[list[OutboxRow], Callable[[OutboxTable], None]]]:
@@ -89,7 +89,7 @@ class OutboxSender:
         is_deferred = self._outbox.in_transaction()
         for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
             rows, committed = self._begin_many(part, result, is_deferred)
-            self._outbox.keep(rows, committed)
+            self._outbox.write(rows, committed)
             self._record_sent(part)
 
     async def asend_many(self, batches: AsyncIterable[Batch], result: BulkResult) -> None:
@@ -103,7 +103,7 @@ class OutboxSender:
 
     async def _asend_part(self, part: Sequence[Batch], result: BulkResult, is_deferred: bool) -> None:
         rows, committed = self._begin_many(part, result, is_deferred)
-        await self._outbox.akeep(rows, committed)
+        await self._outbox.awrite(rows, committed)
         self._record_sent(part)
 
     def _begin_many(
@@ -147,11 +147,11 @@ class OutboxSender:
 
     def send_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
         """Write the rows of a workflow. After the commit, call `sent` with True if all rows are in Redis."""
-        self._outbox.keep(rows, self._committed(rows, sent))
+        self._outbox.write(rows, self._committed(rows, sent))
 
     async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
         """Write the rows of a workflow. Like `send_workflow`, for coroutines."""
-        await self._outbox.akeep(rows, self._committed(rows, sent))
+        await self._outbox.awrite(rows, self._committed(rows, sent))
 
     def _committed(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> Callable[[OutboxTable], None]:
         receipts = [row.receipt for row in rows]

@@ -138,14 +138,14 @@ class Outbox(Protocol):
     """Writes rows of waiting tasks, and provides the tables that relays read."""
 
     def in_transaction(self) -> bool:
-        """Return whether a transaction is open. If so, `keep` calls `committed` only after its commit."""
+        """Return whether a transaction is open. If so, `write` calls `committed` only after its commit."""
         ...
 
     async def ain_transaction(self) -> bool:
         """Return whether a transaction is open in the blocking code around a coroutine. See `in_transaction`."""
         ...
 
-    def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    def write(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
         """Write rows in the surrounding transaction, or in a new transaction.
 
         After the commit, `committed` is called with the table of the rows. Without a surrounding transaction it is
@@ -153,8 +153,8 @@ class Outbox(Protocol):
         """
         ...
 
-    async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Write rows in a transaction. Like `keep`, for coroutines. `committed` is called in blocking code."""
+    async def awrite(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """Write rows in a transaction. Like `write`, for coroutines. `committed` is called in blocking code."""
         ...
 
     def find(self, task_id: str) -> TaskInfo | None:

@@ -275,7 +275,7 @@ class _ProgressSender:
     async def aread_cursor(self) -> bytes:
         raise IterationError(_NO_ITERATION)
 
-    def keep(self, cursor: bytes) -> None:
+    def buffer(self, cursor: bytes) -> None:
         raise IterationError(_NO_ITERATION)
 
     def store(self, cursor: bytes) -> None:

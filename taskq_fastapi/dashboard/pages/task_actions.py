@@ -163,7 +163,7 @@ async def ask_all(view: View, form: Form) -> Question:
     if wanted.group is not None:
         where = gettext("the group “%(group)s” of %(where)s", group=wanted.group, where=where)
     state = pgettext("task state", task_state)
-    if not wanted.looks_inside:
+    if not wanted.needs_reading:
         whom = gettext("all %(count)s %(state)s tasks of %(where)s", count=f"{total:,}", state=state, where=where)
     else:
         whom = gettext("all matching %(state)s tasks of %(where)s", state=state, where=where)

@@ -42,7 +42,7 @@ async def show(view: View) -> Shown:
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     tasks: Sequence[TaskRecord]
     paging, cursor, scanned, total = None, None, 0, 0
-    if wanted.looks_inside:
+    if wanted.needs_reading:
         found = await view.dashboard.search_tasks(
             infos, wanted, cursor=view.query.get("cursor") or None, scan=SCAN, limit=rows
         )

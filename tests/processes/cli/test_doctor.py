@@ -33,7 +33,7 @@ def damaged(app: TaskQ, redis_server: RedisServer) -> str:
 WITHOUT_PAUSES = """
 import sys
 import taskq_core.repair.reconcile
-taskq_core.repair.reconcile.LOOK_AGAIN_S = 0
+taskq_core.repair.reconcile.RECHECK_S = 0
 from taskq_core.cli import main
 sys.exit(main(["doctor", "--fix"]))
 """

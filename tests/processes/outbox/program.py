@@ -53,12 +53,12 @@ def set_point(shop: Any, point: str | None, number: int) -> None:
             after(*shop.writes_row)
         case "committed":
             outbox = type(shop.app.outbox)
-            inner = outbox.keep
+            inner = outbox.write
 
-            def keep(self: Any, rows: Any, committed: Callable[[Any], None]) -> None:
+            def write(self: Any, rows: Any, committed: Callable[[Any], None]) -> None:
                 inner(self, rows, lambda table: os.kill(os.getpid(), number))
 
-            outbox.keep = keep
+            outbox.write = write
         case "claimed":
             after(table, "claim")
         case "sent":

@@ -34,7 +34,7 @@ def redis_server(durable_server: RedisServer) -> RedisServer:
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two looks come one after the other."""
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
 
 
 @pytest.fixture

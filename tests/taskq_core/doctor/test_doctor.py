@@ -480,7 +480,7 @@ def test_a_task_that_was_put_aside_is_yellow(good: RedisServer) -> None:
 
 
 def test_damage_is_yellow_and_a_quick_look_leaves_it_out(good: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app = TaskQ(good.unix_url)
     handle = app.remote("shop:greet").delay()
     good.client.delete("asynq:{default}:pending")  # its hash says pending, and it is in no list

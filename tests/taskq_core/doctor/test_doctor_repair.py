@@ -65,12 +65,12 @@ class Bench:
 
     def repair(self, facts: Facts | None = None, app: TaskQ | None = None) -> list[Repair]:
         app = app or self.app
-        return Repairer(app, facts or self.look(app), look_again_s=0).work()
+        return Repairer(app, facts or self.look(app), recheck_s=0).work()
 
 
 @pytest.fixture
 def bench(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     for wait in ("try_wait", "try_watch"):  # they block for a moment, to try a right
         monkeypatch.setattr(diagnosis, wait, lambda key: views.ping())
     bench = Bench(redis_server)
@@ -462,14 +462,14 @@ def test_what_a_user_may_not_repair_is_told_and_the_rest_repaired(redis_server: 
 
 def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what belongs to the application is looked at."""
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app, other = (TaskQ(redis_server.unix_url, prefix=each, enqueue_timeout=30) for each in ("shop", "asynq"))
     for each in (app, other):
         each.remote("t").delay()
         queue = each.runtime.keys.queue("default")
         redis_server.client.set(queue.unique_prefix + "x", "ghost", ex=600)
 
-    repairs = Repairer(app, read_facts(app), look_again_s=0).work()
+    repairs = Repairer(app, read_facts(app), recheck_s=0).work()
 
     assert [(each.kind, each.subject) for each in repairs] == [("lock_without_task", "ghost")]
     assert not redis_server.client.exists("shop:{default}:unique:x")
@@ -480,14 +480,14 @@ def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPat
 
 def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that mean something in a pattern, and one whose keys begin as another queue's."""
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app = TaskQ(redis_server.unix_url, prefix="a*[b]?", enqueue_timeout=30)
     for name in ("x*[y]", "d}:t:e"):
         app.remote("t", queue=name).delay()
         redis_server.client.set(app.runtime.keys.queue(name).unique_prefix + "x", "ghost", ex=600)
 
     facts = read_facts(app)
-    Repairer(app, facts, look_again_s=0).work()
+    Repairer(app, facts, recheck_s=0).work()
 
     assert [(each.queue, str(each.kind)) for each in plan(facts)] == [("x*[y]", "lock_without_task")]
     assert redis_server.client.exists(app.runtime.keys.queue("d}:t:e").unique_prefix + "x")
@@ -496,7 +496,7 @@ def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_full_store_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over its memory limit too: every script begins with a write that Redis never refuses."""
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
         bench = Bench(server)
         bench.raw.delete(bench.queue.pending)

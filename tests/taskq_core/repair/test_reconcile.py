@@ -32,7 +32,7 @@ def queue(app: TaskQ) -> QueueKeys:
 @pytest.fixture(params=[Inspector, AsyncInspector])
 def reconcile(request: pytest.FixtureRequest, app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Reconcile through either inspector, without the pause between the looks."""
-    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0.01)
     inspector = request.param(app)
 
     async def ask(*args: Any, **kwargs: Any) -> ReconcileReport:

@@ -300,7 +300,7 @@ def test_threads_share_a_schedule() -> None:
 
     def ask(start_s: int) -> set[int | None]:
         together.wait(timeout=30)
-        return {schedule.look_after(start_s) for _ in range(2000)}  # the uncached computation
+        return {schedule.compute_next_after(start_s) for _ in range(2000)}  # the uncached computation
 
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -59,12 +59,12 @@ async def test_the_presence_of_a_worker_that_runs_nothing_costs_a_command(
     monkeypatch.setattr(keepalive._runner, "run", noted)
     client.expire(member, 60)
     await asyncio.to_thread(keepalive.beat)
-    assert asked == ["keep_presence"]
+    assert asked == ["extend_presence"]
     assert client.ttl(member) > 100
 
     client.delete(member, "asynq:servers", "asynq:workers")
     await asyncio.to_thread(keepalive.beat)
-    assert asked[1:] == ["keep_presence", "beat", "index_presence", "index_presence"]
+    assert asked[1:] == ["extend_presence", "beat", "index_presence", "index_presence"]
     assert client.zrange("asynq:servers", 0, -1) == [member]
     assert client.zcard("asynq:workers") == client.exists(member) == 1
 

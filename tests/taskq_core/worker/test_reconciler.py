@@ -65,7 +65,7 @@ class TestService:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         monkeypatch.setattr("taskq_core.repair.reconcile.FINDINGS_MAX", 30)
-        monkeypatch.setattr("taskq_core.worker.reconciler.LOOK_AGAIN_S", 0.01)
+        monkeypatch.setattr("taskq_core.worker.reconciler.RECHECK_S", 0.01)
         app.client.enqueue_many(app.remote("a:b").s() for _ in range(120))
         redis_server.client.delete(queue.pending)
         runner = AsyncRunner(app.runtime.endpoint)

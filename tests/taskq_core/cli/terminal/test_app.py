@@ -357,7 +357,7 @@ async def test_what_is_told_or_read_while_it_ends_is_not_shown(opened: Open) -> 
         ending = asyncio.create_task(person.app._shutdown())
         while not ending.done():
             await asyncio.sleep(0)
-            look.say("told too late")
+            look.show_message("told too late")
 
         await look._load()
         assert not look.has_parts
