@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from taskq_core import TaskQ, WorkflowHandle, chain, chord, group
-from taskq_core.broker.operations.workflows import look_at_workflow
+from taskq_core.broker.operations.workflows import read_workflow
 from taskq_core.tasks.canvas import Canvas
 from taskq_core.worker import Worker, WorkerConfig
 
@@ -65,7 +65,7 @@ async def _work(taskq: TaskQ, handle: WorkflowHandle) -> None:
     """Run a worker until the workflow has ended."""
     worker = Worker(taskq, WorkerConfig(concurrency=50))
     running = asyncio.create_task(worker.arun())
-    look = look_at_workflow(taskq.runtime.keys.queue(handle.queue), handle.id, ["state"])
+    look = read_workflow(taskq.runtime.keys.queue(handle.queue), handle.id, ["state"])
     while await taskq.runtime.async_runner.run(look) == [b"running"]:
         if running.done():
             raise SystemExit("the worker has ended")

@@ -107,7 +107,7 @@ class _RequestedTask:
     shown: Shown
 
     async def read_status(self) -> TaskStatus:
-        info = await self.follower.look()
+        info = await self.follower.find()
         return status_of_none(self.queue, self.task_id) if info is None else TaskStatus(**self.shown(info))
 
 

@@ -8,7 +8,7 @@ from taskq_core.broker.operations import views
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import QueueInfo
-from taskq_core.inspector.look import whole_or_damaged
+from taskq_core.inspector.reading import whole_or_damaged
 from taskq_core.inspector.records import GROUPS_COUNTED
 from taskq_core.wire import Keys, ServerInfo, TaskState
 from taskq_core.wire.tallies import TypeCounters

@@ -141,7 +141,7 @@ def replace_payload(
         expected: The payload that the caller read before. If the stored payload differs, nothing is changed.
     """
     for _ in range(_ATTEMPTS):
-        stored: StoredTask | None = yield from ask(views.look(queue, task_id))
+        stored: StoredTask | None = yield from ask(views.read_task(queue, task_id))
         if stored is None:
             raise TaskNotFoundError(queue.name, task_id)
         message = decode_message(stored.message)

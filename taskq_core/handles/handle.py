@@ -247,7 +247,7 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     def _ask_outcome(self) -> RequestPlan[Any]:
         """Return the result, or `NOT_YET` while the task has not ended. Raise the reason why it has no result."""
-        stored = yield from ask(views.look(self._keys, self.id, publish_end=True))
+        stored = yield from ask(views.read_task(self._keys, self.id, publish_end=True))
         if stored is None:
             if self.is_late:
                 return NOT_YET
@@ -292,7 +292,7 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     def _ask_info(self) -> RequestPlan[TaskInfo]:
         self._check_sent()
-        stored = yield from ask(views.look(self._keys, self.id))
+        stored = yield from ask(views.read_task(self._keys, self.id))
         if stored is not None:
             return task_info(stored)
         if self.is_late:

@@ -119,8 +119,8 @@ class BlockingFollower:
 
         After a `wait`, also ask workers for messages.
         """
-        look = views.look(self._queue, self._task_id, publish_changes=self._has_waited)
-        return self._runner.run(look, patience_s=patience_s)
+        request = views.read_task(self._queue, self._task_id, publish_changes=self._has_waited)
+        return self._runner.run(request, patience_s=patience_s)
 
     def read_stream(self, after: str, patience_s: float) -> StreamPage:
         """Return the next values that the task emitted after a position."""

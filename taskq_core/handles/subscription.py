@@ -3,8 +3,9 @@
 All coroutines of an event loop that wait for tasks of a queue share one subscription. All coroutines that follow the
 same task share each read of it, so 200 followers cause no more requests than one.
 
-Workers publish the changes and the end of a task on its queue's channel only if a client asked for it (`views.look`).
-Go workers publish nothing, so a follower also polls from time to time. A lost subscription only causes a delay.
+Workers publish the changes and the end of a task on its queue's channel only if a client asked for it; see
+`views.read_task`. Go workers publish nothing, so a follower also polls from time to time. A lost subscription only
+causes a delay.
 """
 
 import asyncio
@@ -159,9 +160,9 @@ class TaskFollower:
         """
         if self._shared is None:
             # before the first wait, do not ask workers for messages
-            return await self._look(patience_s, publish_changes=False)
+            return await self._read_task(patience_s, publish_changes=False)
         readings, changed = self._shared
-        reading, is_own = readings.take(self._number, lambda: self._look(patience_s, publish_changes=True))
+        reading, is_own = readings.take(self._number, lambda: self._read_task(patience_s, publish_changes=True))
         number = self._number = readings.number
         try:
             async with asyncio.timeout(None if is_own else patience_s):
@@ -185,15 +186,15 @@ class TaskFollower:
             readings = self._shared[0]
             reading = readings.take_page(after, lambda: self._runner.run(request, patience_s=self._patience_s))
             page = await asyncio.shield(reading)
-        if not page.state and self._find_in_outbox is not None and await self.look() is not None:
+        if not page.state and self._find_in_outbox is not None and await self.find() is not None:
             return StreamPage("pending", page.values)
         return page
 
-    async def _look(self, patience_s: float, *, publish_changes: bool) -> StoredTask | None:
-        look = views.look(self._queue, self._task_id, publish_changes=publish_changes)
-        return await self._runner.run(look, patience_s=patience_s)
+    async def _read_task(self, patience_s: float, *, publish_changes: bool) -> StoredTask | None:
+        request = views.read_task(self._queue, self._task_id, publish_changes=publish_changes)
+        return await self._runner.run(request, patience_s=patience_s)
 
-    async def look(self) -> TaskInfo | None:
+    async def find(self) -> TaskInfo | None:
         """Read the task from Redis, or from the outbox if it still waits there. Return None if neither has it.
 
         Raises:

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from taskq_core.broker.operations.services import cancel
-from taskq_core.broker.operations.views import look
+from taskq_core.broker.operations.views import read_task
 from taskq_core.broker.operations.workflows import (
     FIELDS_MAX,
     cancel_workflow,
-    look_at_workflow,
     read_results,
     read_step,
+    read_workflow,
     retry_steps,
     revoke_steps,
 )
@@ -131,7 +131,7 @@ def ask_fields(
     """Return the values of some fields of a workflow."""
     values: list[bytes | None] = []
     for first in range(0, len(fields), FIELDS_MAX):
-        page = yield look_at_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], publish_end=publish_end)
+        page = yield read_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], publish_end=publish_end)
         if page is None:
             raise WorkflowNotFoundError(queue.name, workflow_id, "there is no such workflow, or it is no longer stored")
         values += page
@@ -222,7 +222,7 @@ LOOKED_UP_MAX = 100
 
 def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> RequestPlan[dict[str, Any]]:
     """Return `retried`, `max_retry` and `error` of a started step whose task has failed before, otherwise {}."""
-    stored = yield look(keys.queue(task_queue), task_id)
+    stored = yield read_task(keys.queue(task_queue), task_id)
     if stored is None:
         return {}
     try:

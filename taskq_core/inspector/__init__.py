@@ -8,8 +8,8 @@ calls, which keep Redis responsive.
 from taskq_core.codec.worker_requests import WorkerAction
 from taskq_core.inspector.aio import AsyncInspector
 from taskq_core.inspector.limits import LimitInfo
-from taskq_core.inspector.look import total_of
 from taskq_core.inspector.matching import MatchingReport, TaskFilter
+from taskq_core.inspector.reading import total_of
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, ParamSpec
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import Progress, RequestPlan, T, arun_plan
-from taskq_core.inspector import bulk, change, control, look, move, presence, removal, schedules
+from taskq_core.inspector import bulk, change, control, move, presence, reading, removal, schedules
 from taskq_core.inspector import limits as limit_plans
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.matching import act_on_matching, find_tasks
@@ -74,13 +74,13 @@ class AsyncInspector:
         return await arun_plan(read(self._app.runtime.keys), self._send)
 
     # queues
-    queues = _with_keys(look.queues)
-    queue_info = _with_keys(look.queue_info)
-    queue_infos = _with_keys(look.queue_infos)
-    history = _with_keys(look.history)
-    memory_usage = _with_keys(look.memory_usage)
-    groups = _with_keys(look.groups)
-    groups_page = _with_keys(look.groups_page)
+    queues = _with_keys(reading.queues)
+    queue_info = _with_keys(reading.queue_info)
+    queue_infos = _with_keys(reading.queue_infos)
+    history = _with_keys(reading.history)
+    memory_usage = _with_keys(reading.memory_usage)
+    groups = _with_keys(reading.groups)
+    groups_page = _with_keys(reading.groups_page)
     limits = _with_keys(limit_plans.limits)
     set_limit = _with_keys(limit_plans.set_limit)
     clear_limit = _with_keys(limit_plans.clear_limit)
@@ -90,9 +90,9 @@ class AsyncInspector:
     remove_queue_part = _with_keys(removal.remove_queue_part)
 
     # tasks
-    tasks = _with_keys(look.tasks)
-    task = _with_keys(look.task)
-    count = _with_keys(look.count)
+    tasks = _with_keys(reading.tasks)
+    task = _with_keys(reading.task)
+    count = _with_keys(reading.count)
     find_tasks = _with_keys(find_tasks)
 
     # one task

@@ -19,7 +19,7 @@ from taskq_core.errors import (
 from taskq_core.handles import changing, durable
 from taskq_core.handles.changing import check_payload, refusal, start_of
 from taskq_core.inspector.known import check_text, known_queue
-from taskq_core.inspector.look import task
+from taskq_core.inspector.reading import task
 from taskq_core.settings import Duration
 from taskq_core.wire import Keys
 

@@ -22,7 +22,7 @@ from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.cursors import read_cursor, write_cursor
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
-from taskq_core.inspector.look import read_task
+from taskq_core.inspector.reading import read_task
 from taskq_core.inspector.records import LISTED_STATES, FoundTasks, QueueInfo, UnreadableTask
 from taskq_core.inspector.search import SearchPlace, scan_state
 from taskq_core.inspector.selection import CHUNK, ActionReport, TaskAction, TaskRef, act_on, check_state
@@ -189,7 +189,7 @@ def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> Requ
     scanned = read_bytes = 0
     ageless = replace(wanted, older_than=None, newer_than=None)
     for name in queues:
-        stored = yield from ask(views.look(keys.queue(name), wanted.text))
+        stored = yield from ask(views.read_task(keys.queue(name), wanted.text))
         if stored is None:
             continue
         scanned += 1

@@ -8,8 +8,8 @@ from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, EntryNotFoundError, TaskQError, WireFormatError
 from taskq_core.inspector.alive import alive
 from taskq_core.inspector.known import check_text, hint
-from taskq_core.inspector.look import check_page
 from taskq_core.inspector.presence import moment_of
+from taskq_core.inspector.reading import check_page
 from taskq_core.inspector.records import PeriodicEntryInfo, SchedulerEvent
 from taskq_core.scheduler.runtime_schedules import (
     ADDED_MAX,

@@ -14,7 +14,7 @@ from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.cursors import write_cursor
-from taskq_core.inspector.look import read_task
+from taskq_core.inspector.reading import read_task
 from taskq_core.inspector.records import FoundTasks, UnreadableTask
 from taskq_core.wire import QueueKeys, TaskState
 

@@ -10,7 +10,7 @@ from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import LISTED_STATES, STATES, DailyStats, QueueInfo, UnreadableTask, error_rate
 from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.known import known_queue
-from taskq_core.inspector.look import HISTORY_DAYS, queue_infos, read_history, read_task, whole_or_damaged
+from taskq_core.inspector.reading import HISTORY_DAYS, queue_infos, read_history, read_task, whole_or_damaged
 from taskq_core.wire import Keys, TaskState
 
 DAYS_CHOICES = (7, 30, HISTORY_DAYS)

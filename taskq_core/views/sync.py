@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec
 
 from taskq_core.broker.plans import RequestPlan, T
 from taskq_core.inspector import Inspector
-from taskq_core.inspector.look import read_history
+from taskq_core.inspector.reading import read_history
 from taskq_core.views.queues import read_queue, read_queues
 from taskq_core.views.samples import read_samples
 from taskq_core.views.store import read_store

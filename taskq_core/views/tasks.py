@@ -25,8 +25,8 @@ from taskq_core.inspector import (
     total_of,
 )
 from taskq_core.inspector.cursors import read_cursor, write_cursor
-from taskq_core.inspector.look import list_tasks
 from taskq_core.inspector.matching import tasks_with_id
+from taskq_core.inspector.reading import list_tasks
 from taskq_core.inspector.search import SearchPlace, all_ids, scan_state
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
@@ -87,7 +87,9 @@ def read_tasks(
     """
     wanted = wanted.check()
     if wanted.needs_reading:
-        raise ConfigurationError("tasks are listed by queue and state only; use search_tasks, which looks inside tasks")
+        raise ConfigurationError(
+            "this list can be filtered only by queue and state; use search_tasks for the other fields"
+        )
     check_whole("skip", skip, least=0, most=10**12)
     if count < 1:
         return ()

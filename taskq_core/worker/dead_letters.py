@@ -16,7 +16,7 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.dead_letters import DeadLetterBatch, end_dead_letter, take_dead_letters
 from taskq_core.broker.operations.services import count_keys
-from taskq_core.broker.operations.views import look
+from taskq_core.broker.operations.views import read_task
 from taskq_core.errors import BrokerError, TaskIdConflictError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.service.loop import jittered
@@ -100,7 +100,7 @@ class DeadLetters(QueueService):
         again_in_s: int | None = None
         facts = {"queue": self._queue.name, "task_id": task_id}
         try:
-            stored = await self._runner.run(look(self._queue, task_id))
+            stored = await self._runner.run(read_task(self._queue, task_id))
             # Skip a task that was run again or deleted after it was archived.
             if stored is not None and stored.state is TaskState.ARCHIVED:
                 # The message may contain another queue or id, but handlers must act on this task.

@@ -101,7 +101,7 @@ class Dispatcher(WorkerService):
             dispatch(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
         )
         if sweep is not None and due.steps:
-            more |= await self._run_plan(sweep.look(queue, due))
+            more |= await self._run_plan(sweep.check(queue, due))
         return more
 
     async def _run_plan(self, plan: Dispatch) -> set[str]:

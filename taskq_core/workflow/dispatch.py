@@ -93,7 +93,7 @@ class Sweep:
     def __init__(self) -> None:
         self._next = 0
 
-    def look(self, queue: QueueKeys, due: DueSteps) -> Dispatch:
+    def check(self, queue: QueueKeys, due: DueSteps) -> Dispatch:
         """Check the oldest started steps of the queue, and the next page of the others."""
         if self._next >= due.steps:
             self._next = 0

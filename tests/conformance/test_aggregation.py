@@ -483,7 +483,7 @@ class TestLocks:
 
     def test_who_waits_for_a_member_is_told(self, one_server: Broker) -> None:
         take(one_server, "a")
-        one_server.run(views.look(one_server.queue, "a", publish_end=True))
+        one_server.run(views.read_task(one_server.queue, "a", publish_end=True))
         listening = one_server.raw.pubsub(ignore_subscribe_messages=True)
         listening.subscribe(one_server.queue.done)
         while listening.get_message(timeout=30) is not None:

@@ -385,7 +385,7 @@ CASES = {
     ),
     "resign": Case(build=lambda q: services.resign(q.leader("forwarder"), owner="w1"), tolerate="leader(forwarder)"),
     "notify": Case(build=services.notify, refuse="pending wake"),
-    "look": Case(build=lambda q: views.look(q, "done", publish_end=True), refuse="task(done)"),
+    "read_task": Case(build=lambda q: views.read_task(q, "done", publish_end=True), refuse="task(done)"),
     "revoke_pending": Case(build=lambda q: views.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
     "revoke_scheduled": Case(build=lambda q: views.revoke(q, "due"), refuse="scheduled"),
     "revoke_retry": Case(build=lambda q: views.revoke(q, "due-retry"), refuse="retry"),

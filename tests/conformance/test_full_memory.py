@@ -225,7 +225,7 @@ def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
 
 def test_looking_goes_on(full: Broker) -> None:
     """The request for a notification is dropped, because waiting callers also poll."""
-    task = full.run(views.look(full.queue, "run-1", publish_end=True))
+    task = full.run(views.read_task(full.queue, "run-1", publish_end=True))
 
     assert task is not None
     assert task.state == "active"

@@ -23,7 +23,7 @@ from taskq_core.errors import (
     TaskQError,
     TaskStateError,
 )
-from taskq_core.inspector import bulk, change, look, presence, removal, schedules, search
+from taskq_core.inspector import bulk, change, presence, reading, removal, schedules, search
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import TaskState, build_message, decode_message, encode_message
 from tests.clock import at_time
@@ -136,8 +136,8 @@ def plan_of(broker: Broker, scenario: dict[str, Any]) -> RequestPlan[Any]:
         "unpause": lambda: change.resume(keys, queue),
         "remove_queue": lambda: removal.remove_queue(keys, queue, force=given["force"], progress=None),
         "queues": lambda: ask(views.list_queues(keys.queues)),
-        "groups": lambda: look.groups(keys, queue),
-        "queue_history": lambda: look.history(keys, queue, given["days"]),
+        "groups": lambda: reading.groups(keys, queue),
+        "queue_history": lambda: reading.history(keys, queue, given["days"]),
         "list_servers": lambda: presence.servers(keys),
         "list_scheduler_entries": lambda: schedules.scheduler_entries(keys),
         "list_scheduler_events": lambda: schedules.scheduler_events(

@@ -60,7 +60,7 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     ]
     end = Settlement(task_id, Outcome.COMPLETE, 1, b"m", seconds=5)
     assert run(at_time(late_ns, runs.settle(queue, [end], owner="w2"))) == "1"
-    found = run(views.look(queue, task_id))
+    found = run(views.read_task(queue, task_id))
     assert found is not None
     assert (found.state, found.result) == (TaskState.COMPLETED, b"r")
     assert run(at_time(late_ns + 5 * SECOND, services.clean(queue))) == (1, 0)

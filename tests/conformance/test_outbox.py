@@ -117,17 +117,17 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
     assert not broker.raw.exists(broker.queue.workflow("w"), broker.queue.delivered)
     assert [send(number) for number in (2, 2, 0, 2, 0)] == ["1", "s", "1", "s", "s"]
     assert broker.pending() == []
-    assert broker.run(workflows.look_at_workflow(broker.queue, "w", ["queue"])) is None
+    assert broker.run(workflows.read_workflow(broker.queue, "w", ["queue"])) is None
     assert 0 < broker.raw.ttl(broker.queue.workflow("w")) <= outbox.DELIVERED_KEPT_S
 
     assert [send(number) for number in (1, 1)] == ["1", "s"]
 
     assert broker.pending() == ["a"]
-    assert broker.run(workflows.look_at_workflow(broker.queue, "w", ["state"])) == [b"running"]
+    assert broker.run(workflows.read_workflow(broker.queue, "w", ["state"])) == [b"running"]
     assert broker.raw.ttl(broker.queue.workflow("w")) == -1
     assert broker.dequeue(limit=1) == ["a"]
     broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
-    assert broker.run(workflows.look_at_workflow(broker.queue, "w", ["state"])) == [b"failed"], "its task was dropped"
+    assert broker.run(workflows.read_workflow(broker.queue, "w", ["state"])) == [b"failed"], "its task was dropped"
     assert [send(number) for number in range(3)] == ["s"] * 3
     assert broker.pending() == []
 

@@ -251,9 +251,9 @@ class TestSettle:
     def test_a_look_shows_who_runs_a_task_since_when_and_its_attempts(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        running = broker.run(views.look(broker.queue, "a"))
+        running = broker.run(views.read_task(broker.queue, "a"))
         broker.settle(Outcome.ARCHIVE, "a", record=b"{}")
-        over = broker.run(views.look(broker.queue, "a"))
+        over = broker.run(views.read_task(broker.queue, "a"))
 
         assert running is not None
         assert over is not None
@@ -465,7 +465,7 @@ class TestSettle:
         broker.enqueue(*ids, "quiet")
         broker.dequeue()
         for name in ids:
-            broker.run(views.look(broker.queue, name, publish_end=True))
+            broker.run(views.read_task(broker.queue, name, publish_end=True))
         listening = broker.raw.pubsub()
         listening.subscribe(broker.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -487,8 +487,8 @@ class TestSettle:
         queue = broker.queue
         broker.enqueue("a", "b", "end")
         for name, all_changes in (("a", True), ("b", True), ("end", False)):
-            broker.run(views.look(queue, name, publish_end=True, publish_changes=all_changes))
-            broker.run(views.look(queue, name, publish_end=True))
+            broker.run(views.read_task(queue, name, publish_end=True, publish_changes=all_changes))
+            broker.run(views.read_task(queue, name, publish_end=True))
         listening = broker.raw.pubsub()
         listening.subscribe(queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -732,7 +732,7 @@ class TestSettleAndDequeue:
     def test_a_start_is_told_to_those_who_follow(self, one_server: Broker) -> None:
         one_server.enqueue(*"abc")
         one_server.dequeue(limit=1)
-        one_server.run(views.look(one_server.queue, "b", publish_end=True, publish_changes=True))
+        one_server.run(views.read_task(one_server.queue, "b", publish_end=True, publish_changes=True))
         listening = one_server.raw.pubsub()
         listening.subscribe(one_server.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -861,11 +861,11 @@ class TestFence:
         """As a worker in Go leaves it behind, which takes the task and writes none."""
         broker.enqueue("a")
         broker.dequeue("w1")
-        assert broker.run(views.look(broker.queue, "a")).owner == "w1"
+        assert broker.run(views.read_task(broker.queue, "a")).owner == "w1"
 
         broker.raw.zadd(broker.queue.lease, {"a": NOW_NS // SECOND + 31})
 
-        looked = broker.run(views.look(broker.queue, "a"))
+        looked = broker.run(views.read_task(broker.queue, "a"))
         (expired,) = broker.run(at_time(NOW_NS + 99 * SECOND, services.list_expired(broker.queue, grace_s=0))).tasks
         assert (looked.owner, looked.started_ms) == ("", None)
         assert (expired.owner, expired.started_s) == ("", None)

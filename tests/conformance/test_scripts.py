@@ -108,9 +108,9 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "sweep_steps": lambda q: dispatch.sweep_steps(q),
     "list_workflows": lambda q: workflows.list_workflows(q, skip=0, count=9),
     "read_step": lambda q: workflows.read_step(q, "a", 0, first=0, count=9, most=9),
-    "look_at_workflow": lambda q: workflows.look_at_workflow(q, "a", ["state"]),
+    "read_workflow": lambda q: workflows.read_workflow(q, "a", ["state"]),
     "try_commands": lambda q: diagnosis.try_commands(q.absent, q.done),
-    "look": lambda q: views.look(q, "a"),
+    "read_task": lambda q: views.read_task(q, "a"),
     "revoke": lambda q: views.revoke(q, "a"),
     "list_tasks": lambda q: views.list_tasks(q, TaskState.PENDING, skip=0, count=9),
     "count_tasks": lambda q: views.count_tasks(q),
@@ -227,7 +227,13 @@ async def test_a_refused_operation_leaves_the_others_their_answers(broker: Broke
     lane = AsyncRunner(broker.store.endpoint, timeout_s=30).new_pipeline()
 
     answers = await lane.exchange(
-        [views.ping(), views.look(queue, "odd"), views.look(queue, "damaged"), views.look(queue, "none"), views.ping()]
+        [
+            views.ping(),
+            views.read_task(queue, "odd"),
+            views.read_task(queue, "damaged"),
+            views.read_task(queue, "none"),
+            views.ping(),
+        ]
     )
 
     await lane.close()

@@ -742,7 +742,7 @@ def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> No
     load(broker, by_name("queue_info")["before"])
     parameters = scenario["given"]["parameters"]
 
-    task = broker.run(views.look(broker.keys.queue(parameters["queue"]), parameters["id"]))
+    task = broker.run(views.read_task(broker.keys.queue(parameters["queue"]), parameters["id"]))
 
     wanted = scenario["returns"]["value"]
     assert (None if task is None else described(task, scenario["now_s"])) == (wanted and go_describes(wanted))

@@ -268,8 +268,8 @@ def test_the_fastapi_code_of_the_readme_runs(tmp_path: Path, redis_server: Redis
             answer = client.post("/orders/7")
         assert Worker(taskq, WorkerConfig(burst=True)).run() == 0
         (task,) = [answer.json()["task"]]
-        from taskq_core.broker.operations.views import look
-        stored = taskq.runtime.runner.run(look(taskq.runtime.keys.queue("default"), task))
+        from taskq_core.broker.operations.views import read_task
+        stored = taskq.runtime.runner.run(read_task(taskq.runtime.keys.queue("default"), task))
         print(stored.state, stored.result.decode())
         taskq.close()
         """,

@@ -184,7 +184,7 @@ def inspect_with(action: Action) -> Actor:
 
 def rewriter(scene: Scene, who: str) -> Iterator[None]:
     """Change the payload of the task, and with it its unique lock."""
-    found = scene.execute(views.look(scene.queue, "t"))
+    found = scene.execute(views.read_task(scene.queue, "t"))
     yield
     if found is not None:
         new_lock = scene.queue.unique("t", who.encode())

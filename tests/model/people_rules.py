@@ -61,7 +61,7 @@ class PeopleRules(BaseMachine):
     def read_a_message(self, name: str, pick: int) -> None:
         keys, queue = self.keys_and_queue(name)
         (task_id,) = self.choose_ids(name, [pick])
-        found = self.execute(views.look(keys, task_id))
+        found = self.execute(views.read_task(keys, task_id))
         assert (found and found.message) == (queue.tasks[task_id].message if task_id in queue.tasks else None)
         if found is not None:
             self.readings = [(name, task_id, found.message), *self.readings[:5]]

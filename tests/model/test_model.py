@@ -56,7 +56,7 @@ def test_the_store_equals_the_model(
 
 
 OPERATIONS = {
-    *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_fields", "quarantine"),
+    *("enqueue", "read_task", "revoke", "dequeue", "settle", "extend_leases", "write_fields", "quarantine"),
     *(
         "settle_and_dequeue",
         "settled and dequeued",

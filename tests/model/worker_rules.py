@@ -50,7 +50,7 @@ class WorkerRules(BaseMachine):
     def wait_for_the_end(self, name: str, pick: int) -> None:
         keys, queue = self.keys_and_queue(name)
         (task_id,) = self.choose_ids(name, [pick])
-        found = self.execute(views.look(keys, task_id, publish_end=True))
+        found = self.execute(views.read_task(keys, task_id, publish_end=True))
         assert (found and found.state) == self.model.wait_for_end(queue, task_id)
 
     @rule(name=queues, pick=numbers)

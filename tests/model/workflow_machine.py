@@ -221,7 +221,7 @@ class WorkflowMachine(RuleBasedStateMachine):
         for _ in range(20):
             for name in QUEUES:
                 self.dispatch(name, self.read_due(name), 1000)
-                self.run_plan(Sweep().look(self.queue(name), self.read_due(name)), 1000)
+                self.run_plan(Sweep().check(self.queue(name), self.read_due(name)), 1000)
             if not any(self.undelivered(name) for name in QUEUES):
                 break
         else:

@@ -479,7 +479,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also a stream that begins while it is away. It says so once."""
-    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.look, 30.0
+    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.find, 30.0
 
     async def count(self: TaskFollower) -> Any:
         self._patience_s = patience_s
@@ -489,7 +489,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
             tries.release()
             raise
 
-    monkeypatch.setattr(TaskFollower, "look", count)
+    monkeypatch.setattr(TaskFollower, "find", count)
     handle = await work.adelay()
     path = f"/tasks/events/default/{handle.id}"
     async with stream(app, path) as events:

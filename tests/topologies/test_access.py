@@ -50,8 +50,8 @@ ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT",
 OUTSIDE = {"try_commands", "beat", "announce", "record_firing"}
 """Scripts that `test_every_script_runs` leaves out: they use keys with other names, or check all rights."""
 
-ENQUEUES = ("enqueue", "locate", "look", "read_stream", "revoke", "signal")
-WORKFLOWS = ("create_workflow", "add_members", "close_groups", "look_at_workflow", "cancel_workflow", "revoke_steps")
+ENQUEUES = ("enqueue", "locate", "read_task", "read_stream", "revoke", "signal")
+WORKFLOWS = ("create_workflow", "add_members", "close_groups", "read_workflow", "cancel_workflow", "revoke_steps")
 PRODUCER_SCRIPTS = (*ENQUEUES, *WORKFLOWS)
 """Scripts of clients that enqueue tasks and workflows, wait for their results and cancel them."""
 

@@ -192,7 +192,7 @@ def test_the_page_gives_a_viewer_exactly_the_needed_rights(
     scripts = {operation.script.text for operation in sent if operation.script is not None}
     plain = {str(operation.args[0]) for operation in sent if operation.script is None}
     needed = (in_scripts([reachable_code(text) for text in scripts]) | plain | {"EVAL", "EVALSHA"}) - ANY
-    needed -= {"HSET"}  # `look` uses it for callers that wait for the end of a task, and works without it
+    needed -= {"HSET"}  # `read_task` uses it for callers that wait for the end of a task, and works without it
     allowed = commands("viewer")
     assert sorted(needed - allowed) == []
     assert sorted(allowed - needed) == []

@@ -80,7 +80,7 @@ def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
         raise BrokerReplyError(f"task {task_id!r} in {queue.name!r} has an unknown state") from None
 
 
-def look(
+def read_task(
     queue: QueueKeys, task_id: str, *, publish_end: bool = False, publish_changes: bool = False
 ) -> Operation[StoredTask | None]:
     """Read one task. The answer is None if it does not exist.
@@ -105,7 +105,7 @@ def look(
         return stored
 
     args = (task_id, queue.prefix, 2 if publish_changes else int(publish_end), queue.own_prefix)
-    return script("look", (queue.task(task_id),), args, read)
+    return script("read_task", (queue.task(task_id),), args, read)
 
 
 def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:

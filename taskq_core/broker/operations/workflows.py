@@ -158,7 +158,7 @@ def close_groups(
     return script("close_groups", keys, args, replies.integer)
 
 
-def look_at_workflow(
+def read_workflow(
     queue: QueueKeys, workflow_id: str, fields: Sequence[str], *, publish_end: bool = False
 ) -> Operation[list[bytes | None] | None]:
     """Read fields of a workflow, at most `FIELDS_MAX`. The answer is None if the workflow does not exist.
@@ -170,7 +170,7 @@ def look_at_workflow(
         return None if reply is None else list(reply)
 
     args: tuple[Argument, ...] = (int(publish_end), *fields)
-    return script("look_at_workflow", (queue.workflow(workflow_id),), args, read)
+    return script("read_workflow", (queue.workflow(workflow_id),), args, read)
 
 
 def read_results(

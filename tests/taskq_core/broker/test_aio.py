@@ -396,7 +396,7 @@ class TestConnections:
         redis_server.client.set(QUEUE.task("a"), "not a hash")
         for _ in range(3):
             with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
-                await runner.run(views.look(QUEUE, "a"))
+                await runner.run(views.read_task(QUEUE, "a"))
         await runner.aclose()
 
         assert relay.connections == 1

@@ -363,7 +363,7 @@ class TestConnections:
         redis_server.client.set(QUEUE.task("a"), "not a hash")
         for _ in range(3):
             with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
-                runner.run(views.look(QUEUE, "a"))
+                runner.run(views.read_task(QUEUE, "a"))
         runner.close()
 
         assert relay.connections == 1

@@ -219,11 +219,11 @@ async def test_a_heartbeat_is_no_event(app: Application) -> None:
     """Nor is anything else that is written to a task and says nothing about it."""
     handle = await app.task.adelay()
     app.dequeue()
-    stored = app.run(views.look(app.keys, handle.id))
+    stored = app.run(views.read_task(app.keys, handle.id))
     app.run(runs.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
     app.run(runs.write_fields(app.keys, handle.id, {runs.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
 
-    again = app.run(views.look(app.keys, handle.id, publish_changes=True))
+    again = app.run(views.read_task(app.keys, handle.id, publish_changes=True))
 
     assert again.score != stored.score
     assert events.event_of(again).id == events.event_of(stored).id

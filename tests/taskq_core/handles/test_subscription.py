@@ -19,7 +19,7 @@ class Readings:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.begun: asyncio.Queue[Callable[[Exception | None], None]] = asyncio.Queue()
-        look = TaskFollower._look
+        look = TaskFollower._read_task
 
         async def held_up(follower: TaskFollower, patience_s: float, **options: Any) -> Any:
             stored = await look(follower, patience_s, **options)
@@ -29,7 +29,7 @@ class Readings:
                 await goes_on
             return stored
 
-        patch.setattr(TaskFollower, "_look", held_up)
+        patch.setattr(TaskFollower, "_read_task", held_up)
 
     async def let_go(self, error: Exception | None = None) -> None:
         (await self.begun.get())(error)
@@ -54,7 +54,7 @@ async def followers(taskq: TaskQ, readings: Readings) -> AsyncIterator[list[Task
     async with taskq.async_client.follow("q", sent.id) as first, taskq.async_client.follow("q", sent.id) as second:
         for each in (first, second):
             await each.wait(FOREVER_S)
-        both = asyncio.gather(*(each.look() for each in (first, second)))
+        both = asyncio.gather(*(each.find() for each in (first, second)))
         await readings.let_go()
         assert [info.state for info in await both] == [TaskState.PENDING] * 2
         assert readings.begun.empty(), "they have shared it"
@@ -63,14 +63,14 @@ async def followers(taskq: TaskQ, readings: Readings) -> AsyncIterator[list[Task
 
 async def _look_again(follower: TaskFollower) -> Any:
     await follower.wait(FOREVER_S)
-    return await follower.look()
+    return await follower.find()
 
 
 async def test_a_change_during_a_reading_is_read_by_all(
     taskq: TaskQ, followers: list[TaskFollower], readings: Readings
 ) -> None:
     first, second = followers
-    early = asyncio.create_task(first.look())
+    early = asyncio.create_task(first.find())
     let_go = await readings.begun.get()  # it has read that the task waits
     assert await taskq.get("1", queue="q").acancel()
     late = asyncio.create_task(_look_again(second))  # woken by the message
@@ -90,7 +90,7 @@ async def test_what_one_reads_by_itself_wakes_the_others(
     first, second = followers
     redis_server.client.delete("asynq:{q}:t:1")
     woken = asyncio.create_task(_look_again(second))
-    found = asyncio.create_task(first.look())
+    found = asyncio.create_task(first.find())
     await readings.let_go()
 
     assert await found is None
@@ -101,10 +101,10 @@ async def test_what_one_reads_by_itself_wakes_the_others(
 async def test_a_reading_that_fails_fails_for_all_and_is_tried_again(
     followers: list[TaskFollower], readings: Readings
 ) -> None:
-    both = asyncio.gather(*(each.look() for each in followers), return_exceptions=True)
+    both = asyncio.gather(*(each.find() for each in followers), return_exceptions=True)
     await readings.let_go(BrokerUnavailableError("away"))
     failures = await both
-    again = asyncio.gather(*(each.look() for each in followers))
+    again = asyncio.gather(*(each.find() for each in followers))
     await readings.let_go()
 
     assert [str(each) for each in failures] == ["away"] * 2
@@ -114,7 +114,7 @@ async def test_a_reading_that_fails_fails_for_all_and_is_tried_again(
 async def test_one_that_leaves_takes_no_reading_from_the_others(
     followers: list[TaskFollower], readings: Readings
 ) -> None:
-    leaving, staying = (asyncio.create_task(each.look()) for each in followers)
+    leaving, staying = (asyncio.create_task(each.find()) for each in followers)
     let_go = await readings.begun.get()
     leaving.cancel()
     await asyncio.wait((leaving,))

@@ -1,5 +1,5 @@
 --[[
-  look_at_workflow: read fields of a workflow. On request, have its end published on the queue's channel.
+  read_workflow: read fields of a workflow. On request, ask workers to publish its end on the queue's channel.
 
   KEYS[1]  hash    the workflow
   ARGV[1]  int     1 to publish its end, else 0

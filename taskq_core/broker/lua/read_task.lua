@@ -1,5 +1,5 @@
 --[[
-  look: read one task. On request, have its end or each of its changes published on the queue's channel.
+  read_task: read one task. On request, ask workers to publish its end or each of its changes on the queue's channel.
 
   KEYS[1]  hash    the task
   ARGV[1]  string  task id

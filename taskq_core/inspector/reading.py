@@ -217,7 +217,7 @@ def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
     """Return the stored form of a task."""
     check_text("queue", name)
     check_text("task_id", task_id)
-    stored = yield from ask(views.look(keys.queue(name), task_id))
+    stored = yield from ask(views.read_task(keys.queue(name), task_id))
     if stored is None:
         yield from known_queue(keys, name)
         raise TaskNotFoundError(name, task_id)
