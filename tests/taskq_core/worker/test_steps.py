@@ -111,21 +111,29 @@ async def test_a_finally_has_its_steps_and_output_after_the_last_wait(app: TaskQ
     @app.task
     def plain(context: TaskContext) -> str:
         try:
-            return context.receive("go", str) + context.receive("go", str)
+            try:
+                try:
+                    return context.receive("go", str) + context.receive("go", str)
+                finally:
+                    context.step("clean", calls.append, "clean")
+            finally:
+                context.emit("ready")
         finally:
-            context.emit("ready")
-            context.sleep(0.001, name="before")
-            context.step("clean", calls.append, "clean")
+            context.sleep(0.001)
             calls.append("end")
 
     @app.task
     async def coroutine(context: TaskContext) -> str:
         try:
-            return await context.areceive("go", str) + await context.areceive("go", str)
+            try:
+                try:
+                    return await context.areceive("go", str) + await context.areceive("go", str)
+                finally:
+                    await context.astep("clean", clean)
+            finally:
+                await context.aemit("ready")
         finally:
-            await context.aemit("ready")
-            await context.asleep(0.001, name="before")
-            await context.astep("clean", clean)
+            await context.asleep(0.001)
             calls.append("end")
 
     ends = Ends()
@@ -133,6 +141,7 @@ async def test_a_finally_has_its_steps_and_output_after_the_last_wait(app: TaskQ
     handle = await (plain if kind == "plain" else coroutine).adelay()
     for count, value in enumerate("ab", 1):
         await until(partial(lambda count: len(ends.ends) == count, count))
+        assert not calls
         await handle.asignal("go", value)
 
     assert await handle.aresult(timeout=30) == "ab"
