@@ -94,7 +94,10 @@ class TaskInfo:
     @property
     def ended_at(self) -> datetime | None:
         """When the task succeeded or was archived, None before."""
-        return self.completed_at or self.archived_at
+        at = self.completed_at or self.archived_at
+        run_ended_at = self.last_attempt.ended_at if self.last_attempt else None
+        # Asynq stores whole seconds, so `at` may be before the start of a short run.
+        return max(at, run_ended_at) if at and run_ended_at else at
 
     @property
     def last_started_at(self) -> datetime | None:

@@ -1,5 +1,6 @@
 """Test the record of a task, which converts the message and its state in Redis to Python types."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from taskq_core import TaskState
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.errors import WireFormatError
+from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import task_info
 from taskq_core.wire import TaskMessage
 from tests.rows import rows
@@ -45,6 +47,19 @@ def test_every_field_of_the_message() -> None:
     assert (info.max_retry, info.retried, info.last_error, info.last_failed_at) == (3, 2, "it broke", MOMENT)
     assert (info.timeout, info.deadline, info.retention) == (timedelta(minutes=1), MOMENT, timedelta(minutes=2))
     assert (info.group, info.completed_at, info.expires_at) == ("g", MOMENT, MOMENT)
+
+
+@pytest.mark.parametrize("state", [TaskState.COMPLETED, TaskState.ARCHIVED])
+def test_a_short_run_does_not_end_before_its_start(state: TaskState) -> None:
+    """Asynq stores the end in whole seconds, the attempt has milliseconds."""
+    attempt = Attempt(
+        number=1, worker="w", started_at=MOMENT + timedelta(seconds=0.2), ended_at=MOMENT + timedelta(seconds=0.5)
+    )
+    info = replace(task_info(stored(state, score=WHEN, completed_at=WHEN)), last_attempt=attempt)
+    earlier = replace(attempt, ended_at=MOMENT - timedelta(hours=1))
+
+    assert info.ended_at == attempt.ended_at
+    assert replace(info, last_attempt=earlier).ended_at == MOMENT
 
 
 def test_nothing_set_is_none() -> None:
