@@ -36,7 +36,9 @@ HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",  # the address of the page is the permission to answer
 }
 _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><body style="font: 1.1rem system-ui; max-width: 32rem; margin: 15vh auto; padding: 0 1rem">
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<style>button {{ font: inherit; padding: .5rem 1rem }}</style>
+<body style="font: 1.1rem system-ui; max-width: 32rem; margin: 15vh auto; padding: 0 1rem">
 <h1>{title}</h1>{body}
 """
 _ENDED = (410, marked("The task has ended and needs no answer any more."))

@@ -131,6 +131,7 @@ def test_a_link_that_is_not_valid_or_has_expired_changes_nothing(
     answers = [web.post(url, params={"choice": "Approve"}) for url in (*urls, urls[0] + "x", "/approvals/é.é")]
 
     assert [each.status_code for each in answers] == [410, 404, 404, 404]
+    assert "<h1>This link is not valid.</h1>" in answers[1].text
     assert everything(server) == before
 
 
