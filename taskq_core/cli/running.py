@@ -144,7 +144,8 @@ def banner(
     for name in shown:
         task = app.tasks[name]
         kind = "coroutine" if task.is_coroutine else "process" if task.runs_in_process else "thread"
-        lines.append(f"    {name:<{width}}  {kind:<9}  {task.options.queue}")
+        unserved = "" if task.options.queue in config.queues else " (not served by this worker)"
+        lines.append(f"    {name:<{width}}  {kind:<9}  {task.options.queue}{unserved}")
     if len(shown) < len(app.tasks):
         lines.append(f"    and {len(app.tasks) - len(shown)} more (-v 2 shows all)")
     if not config.burst:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def test_the_banner_says_what_runs_without_the_password() -> None:
     assert "concurrency  10" in text
     assert "shop:greet-00  thread     default" in text
     assert "shop:wait      coroutine  low" in text
+
+
+def test_the_banner_marks_tasks_of_other_queues() -> None:
+    app = make_app()
+
+    text = banner(app, worker_config(app.settings, {"queues": "lwo,low"}))
+
+    assert "shop:greet-00  thread     default (not served by this worker)" in text
+    assert text.count("not served by this worker") == text.count(" default (")
+    assert re.search(r"shop:wait +coroutine +low$", text, re.MULTILINE)
 
 
 def test_the_banner_of_many_tasks_is_cut() -> None:
