@@ -24,7 +24,7 @@ WORKERS_KEY = "taskq_workers"
 _MISSING = (
     "this request has no queue application: create the app with FastAPI(lifespan=taskq_lifespan(taskq)). "
     "If you did, the lifespan did not run: a mounted sub-app needs taskq_lifespan on its outer app, "
-    "and a test needs `with TestClient(app)` or an entry in app.dependency_overrides"
+    "and a test needs `with TestClient(app)`, or `capture(app, taskq)` of taskq_fastapi.testing"
 )
 
 
