@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+import shlex
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -72,6 +73,10 @@ class Steps(ABC):
         self._waiting: tuple[str, int, int] | None = None  # arguments of the `TaskWaiting` that ends the run
         self._quiet = asyncio.Event()  # set while no step runs
         self._quiet.set()
+
+    def forget_command(self, name: str) -> str:
+        """Return the command that deletes the stored result of a step, or the value of a signal."""
+        return shlex.join(["taskq", "task", "forget-step", "--queue", self._queue.name, self._task_id, name])
 
     # --- what subclasses implement ------------------------------------------------------------------------------------
 

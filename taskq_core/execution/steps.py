@@ -86,7 +86,7 @@ class StepContext:
                     value = encode_value(f"the result of step {name!r}", function(*args, **kwargs))
             finally:
                 data = steps.wait_for(steps.end(name, value, started_ms))
-        result: R = _result(name, data, function)
+        result: R = _result(steps, name, data, function)
         return result
 
     @overload
@@ -119,7 +119,7 @@ class StepContext:
                 raise
             finally:
                 data = await steps.run(steps.end(name, value, started_ms, has_failed=has_failed))
-        return _result(name, data, function)
+        return _result(steps, name, data, function)
 
     # --- waits --------------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class StepContext:
             StepError: The value does not fit the type.
         """
         steps = self._durable("receive")
-        return _received(name, steps.wait_for(steps.receive(name, timeout)), type_, default)
+        return _received(steps, name, steps.wait_for(steps.receive(name, timeout)), type_, default)
 
     @overload
     async def areceive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
@@ -190,7 +190,7 @@ class StepContext:
     ) -> Any:
         """Return the next value that was sent to this task. As `receive`, for coroutines."""
         steps = self._durable("areceive")
-        return _received(name, await steps.run(steps.receive(name, timeout)), type_, default)
+        return _received(steps, name, await steps.run(steps.receive(name, timeout)), type_, default)
 
     def call(self, *calls: Any, name: str = "call") -> list[Any]:
         """Enqueue other tasks, and return their results in the order of the calls, once all have ended.
@@ -254,22 +254,19 @@ def _inside(name: str) -> Iterator[None]:
         current_step.reset(token)
 
 
-def _result(name: str, data: bytes, function: Callable[..., Any]) -> Any:
-    way_out = f"to repeat the step, {_forget(name)}"
+def _result(steps: Steps, name: str, data: bytes, function: Callable[..., Any]) -> Any:
+    way_out = f"to repeat the step, run `{steps.forget_command(name)}`"
     return decode_value(f"the stored result of step {name!r}", data, result_type(function), way_out=way_out)
 
 
-def _forget(name: str) -> str:
-    return f"run `taskq task forget-step --queue <queue> <task id> {name!r}`"
-
-
-def _received(name: str, received: tuple[str, bytes | None], type_: Any, default: Any) -> Any:
+def _received(steps: Steps, name: str, received: tuple[str, bytes | None], type_: Any, default: Any) -> Any:
     numbered, data = received
     if data is None:
         if default is _NO_DEFAULT:
             raise SignalTimeoutError(name)
         return default
-    return decode_signal(name, data, type_, way_out=f"to delete it, {_forget(numbered)}, and send another one")
+    way_out = f"to delete it, run `{steps.forget_command(numbered)}`, and send another one"
+    return decode_signal(name, data, type_, way_out=way_out)
 
 
 def _results(called: tuple[str, bytes], calls: Sequence[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from taskq_core.errors import TaskQError, UnknownTaskError
 from taskq_core.execution.propagation import REQUEST_ID
 from taskq_core.handles.attempts import users_frames
+from taskq_core.handles.waits import read_wait
 from taskq_core.service.user_code import describe
 from taskq_core.telemetry import Outcome, current_ids
 from taskq_core.telemetry.redaction import Redaction
@@ -82,6 +83,9 @@ class RunLog:
         facts["duration"] = f"{duration_s:.3f}s"
         if outcome in (Outcome.RETRIED, Outcome.SNOOZED) and run.settlement is not None:
             facts["next_run" if error is None else "next_retry"] = f"{run.settlement.delay_ms / 1000:g}s"
+        elif outcome is Outcome.WAITING and run.settlement is not None:
+            wait = read_wait(run.settlement.record.decode(), None)
+            facts["waits_for"] = "" if wait is None else f"{wait.kind} {wait.name!r}"
         elif outcome is Outcome.ARCHIVED:
             facts["state"] = "archived"
         trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)

@@ -151,7 +151,10 @@ async def test_a_finally_has_its_steps_and_output_after_the_last_wait(app: TaskQ
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
-async def test_a_sleep_frees_the_slot_and_uses_no_attempt(app: TaskQ, start: Runner, clock: Clock, kind: str) -> None:
+async def test_a_sleep_frees_the_slot_and_uses_no_attempt(
+    app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    caplog.set_level("INFO", "taskq.worker")
     runs: list[tuple[int, float]] = []
 
     @app.task(retention=60, max_retry=0)
@@ -179,6 +182,8 @@ async def test_a_sleep_frees_the_slot_and_uses_no_attempt(app: TaskQ, start: Run
     assert [attempt for attempt, _ in runs] == [1, 1, 1]
     assert 600 <= runs[1][1] - runs[0][1] < 620
     assert 60 <= runs[2][1] - runs[1][1] < 80
+    waits = [each.message.rpartition(" waits_for=")[2] for each in caplog.records if "task waits" in each.message]
+    assert waits == ["sleep 'sleep'", "sleep 'sleep#2'"]
 
 
 async def test_a_loop_continues_after_a_wait_inside_it(app: TaskQ, start: Runner, clock: Clock) -> None:
@@ -514,7 +519,8 @@ async def test_a_signal_that_does_not_fit_can_be_deleted(app: TaskQ, start: Runn
     handle = await ask.adelay()
     await handle.asignal("number", "one")
     await handle.asignal("number", 2)
-    with pytest.raises(TaskFailedError, match=r"to delete it, run `taskq task forget-step --queue <queue> <task id> "):
+    command = f"taskq task forget-step --queue default {handle.id} 'number#1'"
+    with pytest.raises(TaskFailedError, match=f"to delete it, run `{command}`"):
         await handle.aresult(timeout=30)
     inspector = AsyncInspector(app)
     assert await inspector.forget_step("default", handle.id, "number#1") is True
