@@ -263,8 +263,9 @@ class Chain(Canvas):
 
     @property
     def enqueuer(self) -> Any:
-        """The queue application of the first part."""
-        return self.parts[0].enqueuer
+        """The queue application of the first part that is not a group without members."""
+        filled = (part for part in self.parts if not isinstance(part, Group) or part.first is not None)
+        return next(filled, self.parts[0]).enqueuer
 
 
 class Group(Canvas):

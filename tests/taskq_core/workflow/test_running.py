@@ -178,10 +178,11 @@ def test_a_group_that_is_streamed(tasks: Captured) -> None:
 
 def test_groups_without_members(tasks: Captured) -> None:
     handle = (add.si(1) | group([]) | total.s()).delay()
+    first = chord((double.s(each) for each in range(0)), total.s()).delay()
 
     tasks.run()
 
-    assert handle.result(timeout=0) == 0
+    assert [each.result(timeout=0) for each in (handle, first)] == [0, 0]
 
 
 def test_map_and_starmap(tasks: Captured) -> None:
