@@ -1,7 +1,7 @@
 """The queue application of a Django project: one `TaskQ` that follows the settings.
 
-Tasks register with it at import. Settings are read at the first use, and anew after `override_settings`; the registered
-tasks stay. Nothing connects before the first enqueue.
+Tasks register with it at import. It reads the settings at the first use, and again after `override_settings`, and keeps
+the registered tasks. It does not connect to Redis before the first enqueue.
 """
 
 import sys

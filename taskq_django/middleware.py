@@ -99,7 +99,7 @@ def _leave_thread() -> bool:
 
 def close_idle_connections() -> None:
     """Close the connections that tasks have left open in threads of workers, except those in use."""
-    with _lock:  # a task that starts meanwhile waits here, and then opens its connection again
+    with _lock:  # a task that starts at the same time waits here, and then opens its connection again
         for connection in _idle_connections:
             connection.inc_thread_sharing()
             with contextlib.suppress(Error):  # the connection was already broken

@@ -138,7 +138,7 @@ class DatabaseSchedule:
 
 
 def _reached(function: Callable[[], T]) -> T:
-    """Call a function with healthy connections. Call it again if the database has closed the connection meanwhile."""
+    """Call a function with healthy connections. Call it again if the database had closed the connection."""
     call = on_healthy_connections(function)
     try:
         return call()

@@ -8,7 +8,7 @@ from taskq_core.supervisor.cores import usable_cores
 
 TICK_S = 1.0
 """Seconds between two regular checks of the supervisor. It also checks after each event, such as a signal."""
-HAND_BACK_S = 5.0
+TAKE_BACK_S = 5.0
 """Maximum time for returning the tasks of the last processes, before the supervisor ends."""
 FIRST_PAUSE_S = 1.0
 """Seconds until the next start after two consecutive deaths of a process. Doubles with each further death."""
@@ -62,7 +62,7 @@ class SupervisorConfig:
     @property
     def ends_within_s(self) -> float:
         """Maximum shutdown time in seconds. The process manager must wait longer before it sends SIGKILL."""
-        return self.span("ending") + 2 * TICK_S + HAND_BACK_S
+        return self.span("ending") + 2 * TICK_S + TAKE_BACK_S
 
     def span(self, name: str) -> float:
         """Return a duration of this record in seconds."""

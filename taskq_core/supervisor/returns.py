@@ -13,7 +13,7 @@ from taskq_core.broker.operations import services
 from taskq_core.errors import BrokerError
 from taskq_core.supervisor.child import Child
 from taskq_core.wire import QueueKeys
-from taskq_core.worker import hand_back
+from taskq_core.worker import take_back
 from taskq_core.worker.executor import STUCK_S
 
 logger = logging.getLogger("taskq.supervisor")
@@ -69,7 +69,7 @@ class Returns:
     async def _return_once(self, child: Child) -> None:
         runner, queues = await self._runner_and_queues(child)
         token = str(child.identity["token"])
-        if count := await hand_back.hand_back(runner, queues, token, self._app, overran=child.overran):
+        if count := await take_back.take_back(runner, queues, token, self._app, overran=child.overran):
             logger.info("%d tasks of process %d (pid %d) were returned to their queues", count, child.place, child.pid)
         await self._remove_presence(child)
 
@@ -77,7 +77,7 @@ class Returns:
         """Return queue and id of the overdue tasks of a process. Return an empty list if Redis does not answer."""
         try:
             runner, queues = await self._runner_and_queues(child)
-            return await hand_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
+            return await take_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
             return []  # the supervisor tries again later, and finally kills a process that sends no messages
 

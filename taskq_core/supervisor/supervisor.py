@@ -25,7 +25,7 @@ from taskq_core.service.loop import Signal
 from taskq_core.service.signals import signal_handlers
 from taskq_core.supervisor import channel, orphans
 from taskq_core.supervisor.child import Child, Place, Stage, ending_of
-from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES, TICK_S, SupervisorConfig
+from taskq_core.supervisor.config import MEMBER_SHARE, START_TRIES, TAKE_BACK_S, TICK_S, SupervisorConfig
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
 from taskq_core.wire.ids import new_token
@@ -123,7 +123,7 @@ class Supervisor:
                     self._check()
                     await self._wake.wait_for(TICK_S)
                     self._wake.clear()
-                await self._background.close(HAND_BACK_S)
+                await self._background.close(TAKE_BACK_S)
         finally:
             for child in self._children:  # processes still run only if the loop above has failed
                 child.kill(time.monotonic())

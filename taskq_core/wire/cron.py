@@ -64,7 +64,7 @@ class Schedule(Protocol):
     def anchor(self, start_s: int, limit_s: int) -> int:
         """Return the time from which `next_after` finds all firings after `limit_s`, and few earlier ones.
 
-        Callers thereby skip firings that are in the past. The result is at most `limit_s`, or else the start.
+        Callers use it to skip firings that are in the past. The result is at most `limit_s`, or else the start.
         """
         ...
 

@@ -75,7 +75,7 @@ class LoopWatch:
         self._warned_at[name] = now
         where = f"{held_by.f_code.co_filename}:{held_by.f_lineno}"
         logger.warning(
-            "task %r has blocked the event loop for %.1f s, at %s: the worker starts and settles no task meanwhile; "
+            "task %r has blocked the event loop for %.1f s, at %s, so the worker cannot start or settle tasks; "
             "make it a plain function, or call blocking code with asyncio.to_thread [loop-blocked]\n%s",
             name,
             blocked_s,

@@ -74,7 +74,7 @@ class Run:
         coroutine: The asyncio task that runs a coroutine.
         thread: The thread that runs a plain function.
         is_interrupted: True once an exception was raised in the thread.
-        settlement: Its outcome for Redis. Set when the function has ended, or when the run is abandoned or given back.
+        settlement: Its outcome for Redis. Set when the function has ended, or the run is abandoned or requeued.
         repeated: True if the settlement was sent before and its reply is unknown.
         was_sent: True if the settlement was sent before, with any answer or none.
         duration_s: Seconds from its start to its end; set with the settlement.

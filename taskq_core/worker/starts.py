@@ -211,7 +211,7 @@ class Starts:
         """Mark the runs as started in Redis, then start them. Give back runs whose lease has ended.
 
         Raises:
-            BrokerError: Redis did not answer before a lease ended. The runs are given back.
+            BrokerError: Redis did not answer before a lease ended. The tasks are returned to their queues.
         """
         context = self._context
         marked = [False] * len(runs)

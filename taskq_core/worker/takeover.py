@@ -16,8 +16,8 @@ import socket
 from taskq_core.broker.operations import presence, services
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext, WorkerService
-from taskq_core.worker.hand_back import hand_back
 from taskq_core.worker.liveness import is_held, place
+from taskq_core.worker.take_back import take_back
 
 logger = logging.getLogger("taskq.worker")
 
@@ -84,7 +84,7 @@ class Takeover(WorkerService):
         return not supervisor or dead_for_s >= SUPERVISOR_S or not is_held(supervisor)
 
     async def _take_from(self, token: str) -> None:
-        count = await hand_back(self._runner, [self._queue], token, self._app)
+        count = await take_back(self._runner, [self._queue], token, self._app)
         if count:
             logger.warning(
                 "took back %d tasks of queue %s from a worker of this host whose process has ended",

@@ -3,7 +3,7 @@
 ::
 
     new --> active --> stopped --> closed
-             stop()      drained: every run has ended and is settled, or was given back
+             stop()      drained: every run is settled, or its task was returned to its queue
 
 `stop` lets running tasks finish within the grace period. After that, they are interrupted and go back to the head of
 their queue without using an attempt. `abort`, or a second signal, ends the grace period at once. SIGTSTP only stops

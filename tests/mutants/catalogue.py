@@ -592,14 +592,14 @@ WORKER = (
         file=f"{_WORKER}/recoverer.py",
         old="if options.retry_delay is None and is_first_loss:",
         new="if is_first_loss:",
-        tests=(f"{_OF_WORKER}/test_recoverer.py", f"{_OF_WORKER}/test_hand_back.py"),
+        tests=(f"{_OF_WORKER}/test_recoverer.py", f"{_OF_WORKER}/test_take_back.py"),
     ),
     Mutant(
         name="the tasks of a dead process wait until their leases end",
-        file=f"{_WORKER}/hand_back.py",
+        file=f"{_WORKER}/take_back.py",
         old="recover(queue, recoveries, grace_s=0, archive=archive, gone=token)",
         new="recover(queue, recoveries, grace_s=0, archive=archive)",
-        tests=(f"{_OF_WORKER}/test_hand_back.py",),
+        tests=(f"{_OF_WORKER}/test_take_back.py",),
     ),
     Mutant(
         name="tasks of a dead worker are taken while a process that it started still runs one",

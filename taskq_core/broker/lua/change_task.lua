@@ -62,10 +62,10 @@ elseif not moves and state == 'aggregating' then
   end
 end
 local old, new, lock = ARGV[7], ARGV[8], fields[5]
-local locks_anew = rewrites and new ~= '' and new ~= old
+local needs_new_lock = rewrites and new ~= '' and new ~= old
 if rewrites and fields[2] ~= ARGV[5] then
   return 'changed'
-elseif locks_anew and (moves or (is_lock(old) and redis.pcall('GET', old) == id)) and is_taken(new, id, ARGV[2] .. 't:') then
+elseif needs_new_lock and (moves or (is_lock(old) and redis.pcall('GET', old) == id)) and is_taken(new, id, ARGV[2] .. 't:') then
   return 'duplicate'
 end
 local limits, target
@@ -92,7 +92,7 @@ if moves then
 end
 if rewrites then
   redis.call('HSET', key, 'msg', ARGV[6])
-  if locks_anew then
+  if needs_new_lock then
     exchange(old, new, id)
     redis.call('HSET', key, 'unique_key', new)
     lock = new

@@ -42,7 +42,7 @@ def create_workflow(
         queue: Home queue of the workflow.
         workflow_id: Id of the workflow.
         entries: Fields to store: suffix of the key ("" for the workflow itself), field and value.
-        slot: Numbers the calls. A script thereby recognizes a late duplicate, even of a deleted workflow.
+        slot: Numbers the calls. By this number, a script recognizes a late duplicate, even of a deleted workflow.
         roots: Nodes without predecessors, or None if more parts follow.
         confirm: Replicas or disks that must have the write before the operation succeeds.
 

@@ -11,8 +11,8 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import runs
 from taskq_core.handles.attempts import read_attempts
 from taskq_core.wire import QueueKeys, TaskMessage
-from taskq_core.worker.hand_back import hand_back, list_overrun
 from taskq_core.worker.recoverer import LOST_TEXT, delay_after_loss
+from taskq_core.worker.take_back import list_overrun, take_back
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import state_of, stored
 
@@ -34,8 +34,8 @@ class Gone:
         await self.runner.run(runs.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30))
         return handle.id
 
-    async def hand_back(self, **options: Any) -> int:
-        return await hand_back(self.runner, [self.queue], self.token, self.app, **options)
+    async def take_back(self, **options: Any) -> int:
+        return await take_back(self.runner, [self.queue], self.token, self.app, **options)
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ async def gone(app: TaskQ, queue: QueueKeys) -> Any:
 async def test_an_attempt_is_used(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
     task_id = await gone.take()
 
-    assert await gone.hand_back() == 1
-    assert await gone.hand_back() == 0, "there is nothing left"
+    assert await gone.take_back() == 1
+    assert await gone.take_back() == 0, "there is nothing left"
 
     message = stored(redis_server, queue, task_id)
     assert (message.retried, message.error_msg) == (1, LOST_TEXT)
@@ -61,7 +61,7 @@ async def test_the_last_attempt_archives(gone: Gone, redis_server: RedisServer, 
     task_id = await gone.take(max_retry=0)
     assert await gone.runner.run(runs.mark_starts(queue, [(task_id, 1)], owner=gone.token)) == [True]
 
-    await gone.hand_back()
+    await gone.take_back()
 
     assert state_of(redis_server, queue, task_id) == "archived"
     assert "no attempt is left" in stored(redis_server, queue, task_id).error_msg
@@ -74,7 +74,7 @@ async def test_the_last_attempt_is_not_used_before_its_run_starts(
     task_id = await gone.take(max_retry=0)
     redis_server.client.hset(queue.task(task_id), "taskq_begun", f"{gone.token}.0")
 
-    await gone.hand_back()
+    await gone.take_back()
 
     message = stored(redis_server, queue, task_id)
     assert (state_of(redis_server, queue, task_id), message.retried) == ("retry", 0)
@@ -89,7 +89,7 @@ async def test_an_error_that_is_no_failure_uses_none(
     app.task(name="t", is_failure=lambda error: False)(lambda: None)
     task_id = await gone.take()
 
-    await gone.hand_back()
+    await gone.take_back()
 
     assert stored(redis_server, queue, task_id).retried == 0
 
@@ -98,7 +98,7 @@ async def test_what_did_not_end_in_time_says_so(gone: Gone, redis_server: RedisS
     """Only that one: what ran beside it was lost with the process."""
     overran, beside = await gone.take(), await gone.take()
 
-    await gone.hand_back(overran=[("default", overran)])
+    await gone.take_back(overran=[("default", overran)])
 
     texts = [stored(redis_server, queue, each).error_msg for each in (overran, beside)]
     assert texts == ["context deadline exceeded", LOST_TEXT]
@@ -128,7 +128,7 @@ async def test_a_tasks_own_delay_applies_as_after_a_failure(
     app.task(name="t", retry_delay=later)(lambda: None)
     task_id = await gone.take(max_retry=5)
 
-    await gone.hand_back()
+    await gone.take_back()
 
     message = stored(redis_server, queue, task_id)
     assert redis_server.client.zscore(queue.retry, task_id) >= message.last_failed_at + 3600  # type: ignore[operator]

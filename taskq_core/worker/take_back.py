@@ -64,7 +64,7 @@ async def _held(runner: AsyncRunner, queue: QueueKeys, token: str) -> AsyncItera
         yield held.found
 
 
-async def hand_back(
+async def take_back(
     runner: AsyncRunner,
     queues: Sequence[QueueKeys],
     token: str,
