@@ -36,6 +36,7 @@ HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",  # the address of the page is the permission to answer
 }
 _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><style>button {{ font: inherit; padding: 0.4em 1.2em }}</style>
 <meta name="color-scheme" content="light dark"><title>{title}</title>
 <style>button {{ font: inherit; padding: .5rem 1rem }}</style>
 <body style="font: 1.1rem system-ui; max-width: 32rem; margin: 15vh auto; padding: 0 1rem">
