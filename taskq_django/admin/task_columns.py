@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
@@ -60,17 +60,18 @@ class TaskColumns(MixinBase):
         return format_html('<span title="{}">{}</span>', task.record.id, Truncator(task.record.id).chars(9))
 
     @admin.display(description=_("name"), ordering="name")
-    def name(self, task: Task) -> SafeString | str:
-        """Return the name, and the first line of the last error."""
+    def name(self, task: Task) -> SafeString:
+        """Return the name, which may break after a dot, and the first line of the last error."""
         record = task.record
         if isinstance(record, UnreadableTask):
             name, error = f"({_('unreadable')})", record.problem
         else:
             name, error = record.name, record.last_error.partition("\n")[0]
+        shown = format_html_join(SafeString(".<wbr>"), "{}", ((part,) for part in name.split(".")))
         if not error:
-            return name
+            return shown
         line = Truncator(error).chars(ERROR_CHARS)
-        return format_html('{}<div class="quiet taskq-error">{}</div>', name, line)
+        return format_html('{}<div class="quiet taskq-error">{}</div>', shown, line)
 
     @admin.display(description=_("state"), ordering="state")
     def state(self, task: Task) -> SafeString | str:
