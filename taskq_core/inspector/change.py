@@ -205,6 +205,8 @@ def signal_task(
 def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[bool]:
     """Delete the stored result of a step or of sub-tasks, or a signal, so that the next run of the task repeats it.
 
+    A task that waits for a later signal of the same name is started.
+
     Args:
         queue: Name of the queue.
         task_id: Id of the task.

@@ -204,7 +204,10 @@ CASES = {
     "read_stream": Case(
         build=lambda q: steps.read_stream(q, "sleep"), refuse="task(sleep) steps_of(sleep) stream_of(sleep)"
     ),
-    "forget_step": Case(build=lambda q: steps.forget_step(q, "sleep", "go#1"), refuse="task(sleep) steps_of(sleep)"),
+    "forget_step": Case(
+        build=lambda q: at_time(NOW_NS, steps.forget_step(q, "sleep", "go#1")),
+        refuse="task(sleep) steps_of(sleep) pending scheduled wake",
+    ),
     "extend_leases": Case(
         build=lambda q: at_time(NOW_NS, runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90)),
         refuse="lease",

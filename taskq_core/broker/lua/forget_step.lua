@@ -1,22 +1,37 @@
 --[[
-  forget_step: delete a stored result of a task that does not run, so that the next run of the task repeats the step.
+  forget_step: delete a stored result of a task that does not run, so that the next run of the task repeats the step. A
+  task that waits for a later signal of the same name is started, because the number of its wait has changed.
 
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`
-  ARGV[1]  string  name of a step or of sub-tasks, or "<name>#<number>" of a signal
+  KEYS[3]  list    pending tasks
+  KEYS[4]  zset    scheduled: id by start (Unix s)
+  KEYS[5]  list    wake tokens
+  ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
+  ARGV[2]  string  task id
+  ARGV[3]  string  name of a step or of sub-tasks, or "<name>#<number>" of a signal
+  ARGV[4]  string  prefix of the queue's keys
+  ARGV[5]  string  prefix of the queue's taskq-only keys
 
   returns  1  deleted   0  unknown field   missing  unknown task   active  the task runs
 ]]
+-- include _check
 -- include _clock
+-- include _place
+-- include _wake
+-- include _steps
+local _, now_ns, now_ms = clock(ARGV[1])
+check('LLEN', KEYS[3], KEYS[5])
+check('ZCARD', KEYS[4])
 local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps')
 if not fields[1] or fields[1] == 'active' then
   return fields[1] or 'missing'
 elseif not fields[2] or redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
   return 0
 end
-local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[1], 'k:' .. ARGV[1])
-local name, number = string.match(ARGV[1], '^(.*)#(%d+)$')
-local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[1])
+local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[3], 'k:' .. ARGV[3])
+local name, number = string.match(ARGV[3], '^(.*)#(%d+)$')
+local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[3])
 if value then -- each later signal of this name moves up by one, and its wait begins again
   local prefix, last = 'r:' .. name .. '#', tonumber(redis.call('HINCRBY', KEYS[2], 'n:' .. name, -1)) + 1
   for at = tonumber(number), last - 1 do
@@ -29,6 +44,7 @@ if value then -- each later signal of this name moves up by one, and its wait be
     redis.call('HINCRBY', KEYS[2], 'signals', -1)
     redis.call('HINCRBY', KEYS[2], 'signal_bytes', -#json)
   end
+  resume(ARGV[4], ARGV[5], now_ns, now_ms, ARGV[2], prefix .. whole(last + 1))
   deleted = deleted + 1
 end
 return math.min(1, deleted)

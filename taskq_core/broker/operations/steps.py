@@ -176,4 +176,6 @@ def forget_step(queue: QueueKeys, task_id: str, name: str) -> Operation[bool | s
     def read(reply: Any) -> bool | str:
         return reply == 1 if isinstance(reply, int) else replies.text(reply)
 
-    return script("forget_step", (queue.task(task_id), queue.steps_of(task_id)), (name,), read)
+    keys = (queue.task(task_id), queue.steps_of(task_id), queue.pending, queue.scheduled, queue.wake)
+    args = (NOW, task_id, name, queue.prefix, queue.own_prefix)
+    return script("forget_step", keys, args, read)

@@ -552,6 +552,29 @@ async def test_a_wait_that_timed_out_begins_again_after_forget_step(app: TaskQ, 
     await start.stop(worker)
 
 
+async def test_a_task_does_not_miss_a_signal_after_forget_step(app: TaskQ, start: Runner) -> None:
+    @app.task(retention=60)
+    async def collect(context: TaskContext) -> list[int]:
+        return [await context.areceive("number", int) for _ in range(2)]
+
+    def number_of_wait(handle: TaskHandle[Any]) -> int | None:
+        wait = handle.refresh().wait
+        return None if wait is None else wait.number
+
+    await start()
+    handle = await collect.adelay()
+    await handle.asignal("number", 1)
+    await until(lambda: number_of_wait(handle) == 2)
+
+    assert await AsyncInspector(app).forget_step("default", handle.id, "number#1") is True
+    await until(lambda: number_of_wait(handle) == 1)
+    await handle.asignal("number", 2)
+    await until(lambda: number_of_wait(handle) == 2)
+    await handle.asignal("number", 3)
+
+    assert await handle.aresult(timeout=30) == [2, 3]
+
+
 async def test_output_of_code_that_a_task_leaves_behind_ends_with_it(app: TaskQ, start: Runner) -> None:
     leftover: list[asyncio.Task[None]] = []
 
