@@ -185,7 +185,7 @@ class Hold:
                 time.sleep(next(pauses))
         except Exception:
             raise
-        except BaseException:  # the task was interrupted, perhaps after Redis had given a permit to it
+        except BaseException:  # the task was interrupted: Redis may already have given it a permit
             with contextlib.suppress(BrokerError):
                 self._semaphore.release(holder=self.holder)
             raise

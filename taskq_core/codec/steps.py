@@ -18,7 +18,7 @@ def check_step_name(what: str, name: object) -> str:
     """Return the name of a step or signal if it is valid: 1 to 100 characters, no control characters, '#' or ':'.
 
     Raises:
-        StepError: It is not valid.
+        StepError: The name is not valid.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise StepError(f"{what} must be 1 to 100 characters of text without '#' and ':', got {name!r:.120}")
@@ -29,7 +29,7 @@ def encode_value(what: str, value: object, limit: int = VALUE_BYTES) -> bytes:
     """Encode the result of a step, a signal or an emitted value as JSON.
 
     Raises:
-        StepError: It has no JSON form, or has more than `limit` bytes.
+        StepError: The value has no JSON form, or has more than `limit` bytes.
     """
     try:
         data = encode_result(value)
@@ -53,7 +53,7 @@ def decode_signal(name: str, data: bytes, type_: Any, *, way_out: str) -> Any:
     """Decode the value of a signal as a type. If `true` does not fit, try `{"approved": true}`, and the reverse.
 
     Raises:
-        StepError: It does not fit the type.
+        StepError: The value does not fit the type.
     """
     what = f"the value of signal {name!r}"
     try:
@@ -70,7 +70,7 @@ def decode_value(what: str, data: bytes, type_: Any, *, way_out: str) -> Any:
     """Decode a stored value as a type.
 
     Raises:
-        StepError: It does not fit the type. The message ends with the `way_out`.
+        StepError: The value does not fit the type. The message ends with the `way_out`.
     """
     try:
         return decode_result(data, type_)

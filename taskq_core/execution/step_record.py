@@ -183,8 +183,8 @@ class Steps(ABC):
     async def end(self, name: str, data: bytes | None, started_ms: int, *, has_failed: bool = False) -> bytes:
         """Store the result of a step that has begun. Return the JSON that is stored.
 
-        If the step has failed, wait until all other steps have ended. The failure ends the run, and their results could
-        not be stored afterwards.
+        If the step has failed, wait until all other steps have ended. The failure ends the run, and after its end the
+        results of the other steps could not be stored.
         """
         try:
             if data is not None:

@@ -33,13 +33,13 @@ QUIET_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A state, a value, or the reason for the end of a stream.
+    """One Server-Sent Event: a state, a value, or the reason for the end of the stream.
 
     Attributes:
         name: Name of the event.
         data: The state or value in one line.
         is_last: Whether the stream ends after this event.
-        id: The id of the event. "": a hash of the state.
+        id: Id of the event, "" to use a hash of the data.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Event:
 
     @property
     def tag(self) -> str:
-        """The id of the event."""
+        """Id that the client receives."""
         return self.id or hashlib.blake2b(self.data.encode("utf-8", "replace"), digest_size=9).hexdigest()
 
 

@@ -170,7 +170,7 @@ def read_stream(queue: QueueKeys, task_id: str, *, after: str = "") -> Operation
 def forget_step(queue: QueueKeys, task_id: str, name: str) -> Operation[bool | str]:
     """Delete a field of the record, so that the next run of the task repeats the step.
 
-    The answer is whether the field existed, "missing" without such a task, or "active" if the task runs.
+    The answer is True if the field existed, False if not, "missing" if the task does not exist, or "active" if it runs.
     """
 
     def read(reply: Any) -> bool | str:
