@@ -54,16 +54,16 @@ def allowed(url: str, *, count: int) -> Figures:
     """
     taskq = TaskQ(url)
     rated: list[float] = []
-    placed: list[float] = []
+    starts_of_single: list[float] = []
     ended: list[float] = []
 
     @taskq.task(name="bench:rated", rate_limit=f"{SLOW_PER_S}/s")
     async def rated_task(number: int) -> None:
         rated.append(time.perf_counter())
 
-    @taskq.task(name="bench:placed", concurrency=1)
-    async def placed_task(number: int) -> None:
-        placed.append(time.perf_counter())
+    @taskq.task(name="bench:one_at_a_time", concurrency=1)
+    async def single_task(number: int) -> None:
+        starts_of_single.append(time.perf_counter())
         await asyncio.sleep(0.01)
         ended.append(time.perf_counter())
 
@@ -79,11 +79,11 @@ def allowed(url: str, *, count: int) -> Figures:
         await taskq.runtime.async_runner.aclose()
 
     taskq.client.enqueue_many(rated_task.s(number) for number in range(count))
-    taskq.client.enqueue_many(placed_task.s(number) for number in range(count))
+    taskq.client.enqueue_many(single_task.s(number) for number in range(count))
     asyncio.run(work())
     late = {
         "rate": sorted(start - before - 1 / SLOW_PER_S for before, start in pairwise(rated)),
-        "place": sorted(start - end for start, end in zip(placed[1:], ended, strict=False)),
+        "permit": sorted(start - end for start, end in zip(starts_of_single[1:], ended, strict=False)),
     }
     figures = {}
     for name, seconds in late.items():

@@ -118,7 +118,7 @@ def plan(tasks: int, *, large: bool = False) -> list[Measure]:
     for figure, words in (("run_s", "run, s"), ("most_in_a_second", "most in a second")):
         title = f"{tasks // 5:,} tasks limited to 1,000 a second: {words}"
         rows.append(Measure(title, "limited", {"count": tasks // 5}, figure))
-    for limit, words in (("rate", "a rate of 20 a second"), ("place", "a place")):
+    for limit, words in (("rate", "a rate limit of 20 a second"), ("permit", "a concurrency limit of 1")):
         for figure, part in (("median", "median"), ("p99", "99th percentile")):
             title = f"start of a task after {words} allows it, {part}"
             rows.append(Measure(title, "allowed", {"count": tasks // 250}, f"{limit}_{figure}_ms"))
