@@ -48,6 +48,7 @@ DATA = {
     "schedule-remove": "nightly",
     "schedule-run": "nightly sales",
     "task": "receipt smtplib smtprecipientsrefused",
+    "tasks": "reserve",
     "task-edit": "receipt",
     "task-signal": "approved review true",
     "workflow": STEPS,

@@ -206,6 +206,20 @@ async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) ->
     assert huge.status_code == 400
 
 
+async def test_of_ended_tasks_the_newest_come_first(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1", "2", "3")
+    for task_id in ("1", "2", "3"):
+        await AsyncInspector(taskq).archive_task("default", task_id)
+
+    async with looking(dashboard_of(taskq)) as web:
+        pages = [
+            await web.get(path)
+            for path in ("/queue?name=default&state=archived", "/tasks?queue=default&state=archived", "/failed")
+        ]
+
+    assert [ids_of(page) for page in pages] == [["3", "2", "1"]] * 3
+
+
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ async def show(view: View) -> Shown:
         tasks, cursor, scanned, total = found.tasks, found.cursor, found.scanned, found.total
     else:
         paging = view.paging(total_of(wanted.of(infos), wanted.state))
-        tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
+        tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows, is_newest_first=True)
     filter_fields = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
     # A search by id offers no action on all matches: once that task is deleted, the id would be searched as text.
     is_bulk = wanted.state is not None and not any(task.id == wanted.text for task in tasks)
@@ -80,8 +80,8 @@ async def show_failed(view: View) -> Shown:
     infos: Sequence[QueueInfo] = await view.inspector.queue_infos()
     paging = view.paging(total_of(infos, state))
     wanted = TaskFilter(state=state)
-    tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
-    sample = await view.dashboard.tasks(infos, wanted, count=SAMPLE)
+    tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows, is_newest_first=True)
+    sample = await view.dashboard.tasks(infos, wanted, count=SAMPLE, is_newest_first=True)
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     return view.page(
         "failed.html",
