@@ -7,7 +7,7 @@ import shlex
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.steps import Record, Refusal
 from taskq_core.codec import check_step_name, encode_result
 from taskq_core.errors import StepError, TaskInterrupted, TaskWaiting, WorkflowCancelledError, WorkflowFailedError
-from taskq_core.settings import Duration, seconds
+from taskq_core.settings import Duration, seconds, unknown
 from taskq_core.telemetry import Tracing
 from taskq_core.wire import QueueKeys
 
@@ -49,17 +49,21 @@ class Steps(ABC):
         owner: Token of the worker.
         run: Number of the run.
         tracing: Records the spans of steps.
+        signals: The signals that the task declares, with the types of their values. Empty: all names are allowed.
 
     Attributes:
         span: Returns a context manager that records the span of a step.
         is_closed: True once the function has ended. Code that it started may still run.
     """
 
-    def __init__(self, queue: QueueKeys, task_id: str, *, owner: str, run: int, tracing: Tracing) -> None:
+    def __init__(
+        self, queue: QueueKeys, task_id: str, *, owner: str, run: int, tracing: Tracing, signals: Mapping[str, Any]
+    ) -> None:
         self.span = tracing.step
         self.is_closed = False
         self._queue = queue
         self._task_id = task_id
+        self._signals = signals
         self._fence: dict[str, Any] = {"owner": owner, "run": run}
         self._names: Counter[str] = Counter()
         self._record: Record = {}
@@ -239,6 +243,7 @@ class Steps(ABC):
 
     def next_receive(self, name: str) -> int:
         """Return the number of the next `receive` of a name, from 1."""
+        self._check_signal(name)
         return self._names[f"r:{name}"] + 1
 
     async def receive(self, name: str, timeout: Duration | None) -> tuple[str, bytes | None]:
@@ -247,6 +252,7 @@ class Steps(ABC):
         Raise `TaskWaiting` if it has not arrived.
         """
         numbered = f"{name}#{self._count('r:', 'name of a signal', name)}"
+        self._check_signal(name)
         field = f"r:{numbered}"
         data = (await self._load()).get(field)
         if data is None:
@@ -255,6 +261,10 @@ class Steps(ABC):
             await self._end_wait(field, seconds("timeout", timeout) * 1000)
             data = await self._store(field, b"%d " % self._now_ms, missed=name)
         return numbered, data.partition(b" ")[2] or None
+
+    def _check_signal(self, name: str) -> None:
+        if self._signals and name not in self._signals:
+            raise StepError(str(unknown("signal", name, self._signals)))
 
     async def call(self, name: str, calls: Sequence[Any]) -> tuple[str, bytes]:
         """Return the name and number of a call, and the results of its sub-tasks as a JSON list.

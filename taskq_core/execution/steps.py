@@ -172,7 +172,7 @@ class StepContext:
         Raises:
             TaskWaiting: No value has arrived. Do not catch this exception.
             SignalTimeoutError: The timeout is over, and `default` is not given.
-            StepError: The value does not fit the type.
+            StepError: The value does not fit the type, or the task declares its signals without this one.
         """
         steps = self._durable("receive")
         return _received(steps, name, steps.wait_for(steps.receive(name, timeout)), type_, default)

@@ -35,7 +35,9 @@ class InlineSteps(Steps):
     """
 
     def __init__(self, app: TaskQ, run: Run, runner: SyncRunner, owner: str) -> None:
-        super().__init__(run.queue, run.task_id, owner=owner, run=run.number, tracing=app.runtime.tracing)
+        signals = {} if run.task is None else run.task.options.signals
+        tracing = app.runtime.tracing
+        super().__init__(run.queue, run.task_id, owner=owner, run=run.number, tracing=tracing, signals=signals)
         self._app = app
         self._run = run
         self._runner = runner

@@ -401,6 +401,20 @@ async def test_a_task_that_declares_its_signals_gets_no_others(app: TaskQ) -> No
         publish.using(signals={})
 
 
+async def test_a_task_receives_only_the_signals_that_it_declares(app: TaskQ, start: Runner) -> None:
+    """Nobody could send another one."""
+
+    @app.task(signals={"review": Review}, max_retry=0)
+    async def publish(context: TaskContext) -> None:
+        await context.areceive("reveiw", Review)
+
+    await start()
+    handle = await publish.adelay()
+
+    with pytest.raises(TaskFailedError, match="unknown signal 'reveiw'; did you mean 'review'"):
+        await handle.aresult(timeout=30)
+
+
 async def test_children_are_cancelled_on_request(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     @app.task
     def part(number: int) -> int:
