@@ -138,6 +138,7 @@ class TaskHandle(SentLater, Generic[R_co]):
     existing = False
     info: TaskInfo | None = None
     _not_sent = TaskNotSentError
+    _last_state: TaskState | None = None
 
     def __init__(
         self,
@@ -261,6 +262,7 @@ class TaskHandle(SentLater, Generic[R_co]):
                 raise ResultTooLargeError(self.queue, self.id, oversized.size, oversized.limit)
             return None
         if stored.state is not TaskState.ARCHIVED:
+            self._last_state = stored.state
             return NOT_YET
         message = decode_message(stored.message)
         text = message.error_msg
@@ -271,7 +273,12 @@ class TaskHandle(SentLater, Generic[R_co]):
     def _checked(self, outcome: Any, timeout: Duration | None) -> R_co:
         if outcome is NOT_YET:
             waited_s = seconds("timeout", timeout)
-            raise ResultTimeoutError(self.queue, self.id, f"the task did not end within {waited_s:g} s")
+            text = f"the task did not end within {waited_s:g} s"
+            if self._last_state is not None:
+                text += f"; it is {self._last_state}"
+            if self._last_state is TaskState.PENDING:
+                text += ", because no worker has taken it yet"
+            raise ResultTimeoutError(self.queue, self.id, text)
         result: R_co = outcome
         return result
 

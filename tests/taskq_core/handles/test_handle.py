@@ -249,7 +249,8 @@ class TestNoOutcome:
             assert not waiting.done()
             await clock.advance(32)
 
-        with pytest.raises(ResultTimeoutError, match=f"the task did not end within {text}$") as caught:
+        reason = f"the task did not end within {text}; it is pending, because no worker has taken it yet$"
+        with pytest.raises(ResultTimeoutError, match=reason) as caught:
             await waiting
 
         assert isinstance(caught.value, TimeoutError)
