@@ -37,8 +37,7 @@ HEADERS: Mapping[str, str] = {
 }
 _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><style>button {{ font: inherit; padding: 0.4em 1.2em }}</style>
-<meta name="color-scheme" content="light dark"><title>{title}</title>
-<style>button {{ font: inherit; padding: .5rem 1rem }}</style>
+<title>{title}</title>
 <body style="font: 1.1rem system-ui; max-width: 32rem; margin: 15vh auto; padding: 0 1rem">
 <h1>{title}</h1>{body}
 """
