@@ -1,4 +1,4 @@
-"""How long a call waits for room in a full queue. That it waits at all is tested in test_back_pressure.py."""
+"""Test how long a call waits for room in a full queue. test_back_pressure.py tests the wait itself."""
 
 from types import SimpleNamespace
 
@@ -41,15 +41,15 @@ def sender_with(limits: dict[str, QueueLimit]) -> Sender:
     return Sender(preparer, Circuit(CircuitSettings(), address="redis"), limits, timeout_s=2.0)
 
 
-def test_pauses_double_up_to_the_last_and_end_with_the_time(time: Time) -> None:
+def test_pauses_double_up_to_a_maximum_and_sum_up_to_the_timeout(time: Time) -> None:
     pauses = time.pauses(waiting(3.0))
 
     assert pauses[:6] == [FIRST_PAUSE_S * 2**n for n in range(5)] + [LAST_PAUSE_S]
     assert sum(pauses) == pytest.approx(3.0)
 
 
-def test_pauses_differ_by_chance(time: Time) -> None:
-    """Those who wait do not all try at once; no pause is longer than it would be without."""
+def test_pauses_are_random(time: Time) -> None:
+    """Waiting callers do not all retry at the same time. The randomness only shortens a pause."""
     half = time.pauses(waiting(0.03, jitter=0.5))
 
     assert half[0] == FIRST_PAUSE_S / 2
@@ -57,14 +57,14 @@ def test_pauses_differ_by_chance(time: Time) -> None:
     assert all(FIRST_PAUSE_S / 2 <= (Wait(1.0).pause_s() or 0) <= FIRST_PAUSE_S for _ in range(100))
 
 
-def test_the_time_counts_from_the_first_refusal(time: Time) -> None:
+def test_the_timeout_starts_with_the_first_refusal(time: Time) -> None:
     wait = waiting(1.0)
     time.now += 50
 
     assert wait.pause_s() is not None
 
 
-def test_each_batch_may_wait_anew_until_one_has_waited_in_vain(time: Time) -> None:
+def test_each_batch_gets_a_full_timeout_until_one_batch_times_out(time: Time) -> None:
     wait = waiting(1.0)
     wait.pause_s()
     time.now += 0.9
@@ -77,7 +77,7 @@ def test_each_batch_may_wait_anew_until_one_has_waited_in_vain(time: Time) -> No
     assert wait.pause_s() is None
 
 
-def test_a_queue_without_a_limit_and_one_that_rejects_do_not_wait() -> None:
+def test_an_enqueue_does_not_wait_without_a_limit_or_with_reject() -> None:
     admission = sender_with({"rejects": QueueLimit(max_pending=5)})
 
     assert (admission.max_pending("rejects"), admission.max_pending("other")) == (5, None)
@@ -85,7 +85,7 @@ def test_a_queue_without_a_limit_and_one_that_rejects_do_not_wait() -> None:
     assert admission.wait("other").pause_s() is None
 
 
-def test_a_queue_that_blocks_waits_as_long_as_it_says_or_as_for_redis() -> None:
+def test_block_timeout_defaults_to_the_enqueue_timeout() -> None:
     limits = {
         "own": QueueLimit(max_pending=5, when_full=WhenFull.BLOCK, block_timeout=9),
         "usual": QueueLimit(max_pending=5, when_full=WhenFull.BLOCK),

@@ -86,8 +86,8 @@ def script_calls(server: RedisServer) -> int:
     return int(server.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
 
-async def begun(send: Coroutine[Any, Any, T], server: RedisServer) -> "asyncio.Task[T]":
-    """Begin to enqueue, and return when that was tried once."""
+async def started(send: Coroutine[Any, Any, T], server: RedisServer) -> "asyncio.Task[T]":
+    """Start an enqueue, and return after its first attempt."""
     calls = script_calls(server)
     sending = asyncio.create_task(send)
     await until(lambda: script_calls(server) > calls, "it was tried")
@@ -114,7 +114,9 @@ class Drain:
 
 
 class TestReject:
-    async def test_a_full_queue_refuses_and_says_how_full_it_is(self, open_app: Any, redis_server: RedisServer) -> None:
+    async def test_the_queue_full_error_has_the_size_and_the_limit(
+        self, open_app: Any, redis_server: RedisServer
+    ) -> None:
         app = open_app(rejects(2))
         await app.send()
         await app.send()
@@ -132,8 +134,10 @@ class TestReject:
         assert not redis_server.client.exists("asynq:{default}:t:id-3")
         assert not list(redis_server.client.scan_iter("asynq:{default}:unique:*"))
 
-    async def test_once_there_is_room_the_same_task_is_taken(self, open_app: Any, redis_server: RedisServer) -> None:
-        """Its unique lock was not taken by the attempt that was refused."""
+    async def test_a_refused_task_is_accepted_once_the_queue_has_room(
+        self, open_app: Any, redis_server: RedisServer
+    ) -> None:
+        """The refused attempt did not take the unique lock."""
         app = open_app(rejects(1))
         await app.send()
         with pytest.raises(QueueFullError):
@@ -146,16 +150,14 @@ class TestReject:
         with pytest.raises(DuplicateTaskError):
             await app.send(unique_for=60)
 
-    async def test_other_queues_and_tasks_that_start_later_are_taken(self, open_app: Any) -> None:
+    async def test_other_queues_and_scheduled_and_grouped_tasks_are_accepted(self, open_app: Any) -> None:
         app = open_app(rejects(1))
         await app.send()
 
         for options in ({"queue": "other"}, {"run_after": 60}, {"aggregate": "g"}):
             assert (await app.send(**options)).is_sent
 
-    async def test_a_bulk_enqueue_tells_of_each_task_that_found_no_room(
-        self, open_app: Any, redis_server: RedisServer
-    ) -> None:
+    async def test_a_bulk_enqueue_reports_each_refused_task(self, open_app: Any, redis_server: RedisServer) -> None:
         app = open_app(rejects(BATCH_MAX + 50))
         ids = [f"id-{number}" for number in range(BATCH_MAX * 2)]
 
@@ -166,7 +168,7 @@ class TestReject:
         assert {(type(error), error.size, error.limit) for error in result.errors} == {(QueueFullError, 250, 250)}
         assert pending(redis_server) == 250
 
-    async def test_an_enqueue_whose_reply_was_lost_is_no_less_accepted(
+    async def test_an_enqueue_with_a_lost_reply_is_accepted_although_the_queue_is_full(
         self, redis_server: RedisServer, is_async: bool
     ) -> None:
         """The repeat finds the queue full, partly because of its first attempt, and gets its reply from the receipt."""
@@ -182,7 +184,7 @@ class TestReject:
         assert handle.is_sent
         assert pending(redis_server) == 2
 
-    async def test_enqueueing_again_with_the_same_id_tells_that_it_is_there(self, open_app: Any) -> None:
+    async def test_a_used_id_is_reported_although_the_queue_is_full(self, open_app: Any) -> None:
         """A caller does this after an unknown outcome. A queue that is full by now does not change the answer."""
         app = open_app(rejects(1))
         await app.send(task_id="id-1")
@@ -192,7 +194,7 @@ class TestReject:
 
 
 class TestBlock:
-    async def test_it_waits_until_there_is_room(self, open_app: Any, redis_server: RedisServer) -> None:
+    async def test_an_enqueue_waits_until_the_queue_has_room(self, open_app: Any, redis_server: RedisServer) -> None:
         app = open_app(blocks(1, 60))
         await app.send()
 
@@ -202,11 +204,13 @@ class TestBlock:
         assert handle.is_sent
         assert redis_server.client.lrange(PENDING, 0, -1) == [handle.id.encode()]
 
-    async def test_it_gives_up_after_its_time(self, open_app: Any, redis_server: RedisServer, clock: Clock) -> None:
+    async def test_an_enqueue_fails_after_the_block_timeout(
+        self, open_app: Any, redis_server: RedisServer, clock: Clock
+    ) -> None:
         app = open_app(blocks(1, 60))
         await app.send()
 
-        sending = await begun(app.send(unique_for=60), redis_server)
+        sending = await started(app.send(unique_for=60), redis_server)
         await clock.advance(50)
         assert not sending.done()
         await clock.advance(15)
@@ -217,21 +221,23 @@ class TestBlock:
         assert pending(redis_server) == 1
         assert not list(redis_server.client.scan_iter("asynq:{default}:unique:*"))
 
-    async def test_without_a_time_of_its_own_it_waits_as_long_as_for_redis(
+    async def test_without_a_block_timeout_an_enqueue_waits_for_the_enqueue_timeout(
         self, open_app: Any, redis_server: RedisServer, clock: Clock
     ) -> None:
         await open_app(rejects(1)).send()
         app = open_app({"MAX_PENDING": 1, "WHEN_FULL": "block"}, enqueue_timeout=30)
 
-        sending = await begun(app.send(), redis_server)
+        sending = await started(app.send(), redis_server)
         await clock.advance(25)
         assert not sending.done()
         await clock.advance(10)
         with pytest.raises(QueueFullError):
             await sending
 
-    async def test_a_bulk_enqueue_goes_on_as_room_is_made(self, open_app: Any, redis_server: RedisServer) -> None:
-        """Batch after batch, each task once and in order, and never more pending than may be."""
+    async def test_a_bulk_enqueue_continues_when_the_queue_gets_room(
+        self, open_app: Any, redis_server: RedisServer
+    ) -> None:
+        """Each task is stored once and in order, and the pending tasks never exceed the limit."""
         app = open_app(blocks(BATCH_MAX + 10, 60))
         ids = [f"id-{number}" for number in range(BATCH_MAX * 3)]
         most, taken = 0, []
@@ -249,14 +255,14 @@ class TestBlock:
         assert result.errors == []
         assert 0 < most <= BATCH_MAX + 10
 
-    async def test_a_bulk_enqueue_that_waited_in_vain_waits_no_more(
+    async def test_a_bulk_enqueue_times_out_only_once(
         self, open_app: Any, redis_server: RedisServer, clock: Clock
     ) -> None:
-        """What finds no room from then on is refused at once, task by task."""
+        """After the timeout, each task without room is refused at once."""
         app = open_app(blocks(10, 1))
         redis_server.client.config_resetstat()
 
-        sending = await begun(app.send_many(app.call() for _ in range(BATCH_MAX * 10)), redis_server)
+        sending = await started(app.send_many(app.call() for _ in range(BATCH_MAX * 10)), redis_server)
         await clock.advance(2)
         result = await sending
         calls = script_calls(redis_server)
@@ -265,9 +271,7 @@ class TestBlock:
         assert {type(error) for error in result.errors} == {QueueFullError}
         assert calls < 10 + 9  # the first batch tried a few times, all others once
 
-    async def test_a_coroutine_that_is_cancelled_while_it_waits_enqueues_nothing(
-        self, redis_server: RedisServer
-    ) -> None:
+    async def test_an_enqueue_cancelled_while_it_waits_stores_nothing(self, redis_server: RedisServer) -> None:
         app = Application(redis_server.url, blocks(1, 60), is_async=True)
         await app.send()
         waiting = asyncio.create_task(app.send(task_id="id-2"))
@@ -283,7 +287,9 @@ class TestBlock:
         assert waiting.cancelled()
         assert redis_server.client.lrange(PENDING, 0, -1) == [b"id-3"]
 
-    async def test_many_callers_get_in_one_after_the_other(self, open_app: Any, redis_server: RedisServer) -> None:
+    async def test_all_waiting_callers_enqueue_their_tasks_in_the_end(
+        self, open_app: Any, redis_server: RedisServer
+    ) -> None:
         app = open_app(blocks(2, 60))
 
         @app.taskq.task(name="t")
@@ -301,7 +307,7 @@ class TestBlock:
 
 
 class Hook:
-    """A transaction that commits when the test calls what waits."""
+    """A transaction hook that stores the deferred sends. The test calls them to commit."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
@@ -321,7 +327,7 @@ class TestTransactions:
     def hook(self) -> Hook:
         return Hook()
 
-    async def test_a_task_that_finds_no_room_at_the_commit(
+    async def test_a_task_is_refused_when_the_queue_is_full_at_the_commit(
         self, open_app: Any, redis_server: RedisServer, hook: Hook
     ) -> None:
         app = open_app(rejects(1))
@@ -337,13 +343,13 @@ class TestTransactions:
             second.refresh()
         assert pending(redis_server) == 1
 
-    async def test_a_commit_waits_for_room_in_vain_only_once(
+    async def test_a_commit_times_out_on_a_full_queue_only_once(
         self, open_app: Any, redis_server: RedisServer, hook: Hook, clock: Clock
     ) -> None:
-        """Whatever `BLOCK_TIMEOUT` says: for no longer than `ENQUEUE_TIMEOUT`, and each of the rest is tried once."""
+        """`ENQUEUE_TIMEOUT` bounds the wait even if `BLOCK_TIMEOUT` is longer. The other tasks are tried once each."""
         app = open_app(blocks(1, 3600), enqueue_timeout=30)
         await app.send()
-        await app.taskq.aclose()  # what other settings take the place of is not closed on an event loop
+        await app.taskq.aclose()  # on an event loop, `configure` does not close the replaced connections
         app.taskq.configure(app.taskq.settings, transaction=hook)
         for _ in range(5):
             await app.send()
@@ -367,8 +373,8 @@ class TestTransactions:
 
 
 class TestWhatIsNeverRefused:
-    async def test_a_task_that_is_retried_or_comes_due(self, open_app: Any) -> None:
-        """A worker of a full queue runs all there is, whatever comes back to it."""
+    async def test_a_full_queue_accepts_retries_and_due_tasks(self, open_app: Any) -> None:
+        """A worker runs all tasks of a full queue, including those that return to it."""
         app = open_app(rejects(3))
         runs: list[str] = []
 

@@ -71,8 +71,10 @@ def pending(server: RedisServer, queue: str = "default") -> list[str]:
 
 
 class TestStreaming:
-    async def test_any_number_of_calls(self, app: Application, redis_server: RedisServer) -> None:
-        """In order, each with its own arguments, id and handle; one script call a batch."""
+    async def test_all_calls_are_enqueued_in_order_in_batches(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
+        """Each task has its own arguments, id and handle. Each batch takes one script call."""
         task = app.taskq.remote("t")
         await app.send([task.s()])
         redis_server.flushall()
@@ -94,13 +96,15 @@ class TestStreaming:
         with pytest.raises(IndexError):
             result[1050]
 
-    async def test_nothing_at_all(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_an_empty_iterable_enqueues_nothing(self, app: Application, redis_server: RedisServer) -> None:
         result = await app.send([])
 
         assert (len(result), result.errors) == (0, [])
         assert redis_server.client.keys() == []
 
-    async def test_several_queues_and_options(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_calls_with_several_queues_and_options_are_enqueued(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
         a, b = app.taskq.remote("a", queue="qa", headers={"x": "y"}), app.taskq.remote("b", queue="qb", retention=60)
         calls = [each.s(n=n) for n in range(3) for each in (a, b, a.using(run_after=60))]
 
@@ -126,10 +130,10 @@ class TestStreaming:
 
         assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
 
-    async def test_a_batch_has_one_span_that_says_how_many_tasks_it_has_and_each_of_these_one(
+    async def test_each_batch_and_each_of_its_tasks_has_a_span(
         self, app: Application, redis_server: RedisServer, spans: InMemorySpanExporter
     ) -> None:
-        """A full batch and what is left. An SDK keeps 128 links a span, so a batch has no more tasks."""
+        """There is a full batch and a rest. An SDK keeps 128 links a span, so a batch has at most as many tasks."""
         task = app.taskq.remote("t")
 
         result = await app.send(task.s(n=n) for n in range(BATCH_MAX + 50))
@@ -146,7 +150,7 @@ class TestStreaming:
         assert told == [128, BATCH_MAX + 50 - 128]
         assert [(len(span.links), span.dropped_links) for span in sends] == [(count, 0) for count in told]
 
-    async def test_without_spans_of_its_tasks_a_batch_is_as_large_as_without_traces(
+    async def test_without_task_spans_a_batch_keeps_its_full_size(
         self, redis_server: RedisServer, is_async: bool, spans: InMemorySpanExporter
     ) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30, trace={"CREATE_SPANS": False})
@@ -159,7 +163,7 @@ class TestStreaming:
         assert {span.name for span in sends} == {"send default"}
         assert [dict(span.attributes or {})["messaging.batch.message_count"] for span in sends] == [BATCH_MAX, 50]
 
-    async def test_an_asynchronous_iterable(self, redis_server: RedisServer) -> None:
+    async def test_an_asynchronous_iterable_is_enqueued(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
 
         async def calls() -> AsyncIterator[Signature[Any]]:
@@ -191,7 +195,7 @@ class TestStreaming:
 
         assert turns >= 10
 
-    async def test_payloads_are_not_held(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_payloads_are_released_after_they_are_sent(self, app: Application, redis_server: RedisServer) -> None:
         """Payloads (here 12 MB in all) are released once they were sent; ids (600 KB) are kept."""
         task = app.taskq.remote("t")
         payload = "x" * 2000
@@ -216,7 +220,7 @@ class TestStreaming:
 
 
 class TestRefusals:
-    async def test_what_is_taken_is_told_beside_what_was_enqueued(
+    async def test_a_bulk_result_lists_the_refused_and_the_enqueued_tasks(
         self, app: Application, redis_server: RedisServer
     ) -> None:
         task = app.taskq.remote("t")
@@ -244,13 +248,13 @@ class TestRefusals:
             result.raise_errors()
         assert caught.value.exceptions == tuple(result.errors)
 
-    async def test_nothing_to_raise(self, app: Application) -> None:
+    async def test_raise_errors_does_nothing_without_errors(self, app: Application) -> None:
         (await app.send([app.taskq.remote("t").s()])).raise_errors()
 
-    async def test_a_call_that_does_not_fit_raises_where_it_stands(
+    async def test_an_invalid_call_raises_after_the_calls_before_it_are_sent(
         self, app: Application, redis_server: RedisServer
     ) -> None:
-        """Full batches before it are enqueued, those on their way too; a note says how many that makes."""
+        """All full batches before the call are enqueued, and a note of the error counts their tasks."""
 
         @app.taskq.task(name="t")
         def task(n: int) -> None: ...
@@ -267,7 +271,9 @@ class TestRefusals:
         assert len(pending(redis_server)) == 2 * BATCH_MAX
         await app.send([task.s(1)])
 
-    async def test_an_error_of_the_iterable_passes(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_an_exception_of_the_iterable_reaches_the_caller(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
         def calls() -> Iterator[Signature[Any]]:
             yield app.taskq.remote("t").s()
             raise KeyError("mine")
@@ -283,7 +289,7 @@ class TestRefusals:
 
 
 class TestFailures:
-    async def test_nobody_listens(self, is_async: bool) -> None:
+    async def test_an_unreachable_redis_raises_a_bulk_error_with_all_ids(self, is_async: bool) -> None:
         app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01), is_async=is_async)
         task = app.taskq.remote("t")
 
@@ -297,7 +303,9 @@ class TestFailures:
             "0 tasks were enqueued; the next 200 were not: cannot reach redis://127.0.0.1:1/0"
         )
 
-    async def test_a_lost_reply_is_repeated(self, redis_server: RedisServer, is_async: bool) -> None:
+    async def test_a_batch_with_a_lost_reply_is_sent_again_and_stored_once(
+        self, redis_server: RedisServer, is_async: bool
+    ) -> None:
         with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=60), is_async=is_async)
             task = app.taskq.remote("t")
@@ -312,7 +320,9 @@ class TestFailures:
         assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
 
     @rows("turns", [1, 2, 3, 5, 8, 13])
-    async def test_a_cancelled_bulk_leaves_whole_batches(self, redis_server: RedisServer, turns: int) -> None:
+    async def test_a_cancelled_bulk_enqueue_stores_only_complete_batches(
+        self, redis_server: RedisServer, turns: int
+    ) -> None:
         """The batch in flight is sent completely, and the client keeps working."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
@@ -358,8 +368,10 @@ class TestTransactions:
         app.taskq.configure(app.taskq.settings, transaction=hook)
         return hook
 
-    async def test_all_are_sent_at_the_commit(self, app: Application, redis_server: RedisServer, hook: Hook) -> None:
-        """Handles and ids are there at once; the handles say that they wait."""
+    async def test_all_tasks_are_sent_at_the_commit(
+        self, app: Application, redis_server: RedisServer, hook: Hook
+    ) -> None:
+        """Handles and ids exist at once; the handles raise until the commit."""
         task = app.taskq.remote("t")
 
         result = await app.send(task.s(n=n) for n in range(450))
@@ -379,7 +391,7 @@ class TestTransactions:
         assert repr(result) == "<450 tasks to be enqueued, 0 refused>"
         assert redis_server.client.keys() == []
 
-    async def test_one_call_that_does_not_fit_sends_none(
+    async def test_one_invalid_call_prevents_the_whole_bulk_enqueue(
         self, app: Application, redis_server: RedisServer, hook: Hook
     ) -> None:
         @app.taskq.task(name="t")
@@ -391,8 +403,10 @@ class TestTransactions:
 
         assert redis_server.client.keys() == []
 
-    async def test_handles_tell_what_was_refused(self, app: Application, redis_server: RedisServer, hook: Hook) -> None:
-        """After the commit the result holds what was enqueued."""
+    async def test_handles_report_refused_tasks_after_the_commit(
+        self, app: Application, redis_server: RedisServer, hook: Hook
+    ) -> None:
+        """After the commit the result contains only the enqueued tasks."""
         task = app.taskq.remote("t")
         result = await app.send([task.using(task_id=each).s() for each in ("a", "b", "c")])
         early = list(result)
@@ -406,7 +420,7 @@ class TestTransactions:
         assert list(result.ids) == ["a", "c"]
         assert [error.task_id for error in result.errors] == ["b"]
 
-    async def test_handles_tell_that_sending_failed(self, is_async: bool) -> None:
+    async def test_handles_report_that_sending_failed_after_the_commit(self, is_async: bool) -> None:
         app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01), is_async=is_async)
         hook = self.Hook()
         app.taskq.configure(app.taskq.settings, transaction=hook)

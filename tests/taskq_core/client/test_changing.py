@@ -1,4 +1,4 @@
-"""Handles put tasks off, give them other arguments and move them, and the tasks keep their ids."""
+"""Test that handles reschedule tasks, change their arguments and move them, and that the tasks keep their ids."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -28,8 +28,8 @@ def app(redis_server: RedisServer) -> Any:
     app.close()
 
 
-def test_a_task_is_put_off_with_other_arguments_in_one_step(app: TaskQ) -> None:
-    """Pending and scheduled ones."""
+def test_reschedule_changes_time_and_arguments_at_once(app: TaskQ) -> None:
+    """This holds for pending and for scheduled tasks."""
 
     @app.task
     def work(name: str) -> None: ...
@@ -46,8 +46,8 @@ def test_a_task_is_put_off_with_other_arguments_in_one_step(app: TaskQ) -> None:
     assert Inspector(app).count("default", TaskState.PENDING) == 0
 
 
-def test_the_unique_lock_follows(app: TaskQ) -> None:
-    """It goes over to the new arguments; what another task holds is not taken."""
+def test_reschedule_moves_the_unique_lock_to_the_new_arguments(app: TaskQ) -> None:
+    """A lock that another task holds is not taken."""
 
     @app.task(unique_for=600)
     def work(name: str) -> None: ...
@@ -66,8 +66,8 @@ def test_the_unique_lock_follows(app: TaskQ) -> None:
     second.cancel()
 
 
-def test_what_cannot_be_put_off_is_refused_with_its_reason(app: TaskQ) -> None:
-    """Nothing has changed then."""
+def test_an_invalid_reschedule_is_refused_with_its_reason(app: TaskQ) -> None:
+    """A refused call changes nothing."""
 
     @app.task
     def work(name: str) -> None: ...
@@ -92,7 +92,7 @@ def test_what_cannot_be_put_off_is_refused_with_its_reason(app: TaskQ) -> None:
         handle.reschedule(after=1, call=work.s("b"))
 
 
-def test_an_archived_task_waits_for_a_retry_and_a_completed_one_is_refused(
+def test_reschedule_retries_an_archived_task_and_refuses_a_completed_task(
     app: TaskQ, redis_server: RedisServer
 ) -> None:
     handle = app.remote("t").delay(n=1)
@@ -111,8 +111,8 @@ def test_an_archived_task_waits_for_a_retry_and_a_completed_one_is_refused(
         done.reschedule(after=1)
 
 
-def test_a_handle_moves_its_task_and_follows_it(app: TaskQ) -> None:
-    """Where it is refused, it stays with its queue."""
+def test_a_handle_moves_its_task_and_then_uses_the_new_queue(app: TaskQ) -> None:
+    """A refused move leaves the task and the handle in their queue."""
     handle = app.remote("t").using(task_id="one").delay(n=1)
 
     handle.move("other")
@@ -127,7 +127,7 @@ def test_a_handle_moves_its_task_and_follows_it(app: TaskQ) -> None:
     assert handle.refresh().state is TaskState.PENDING
 
 
-async def test_coroutines_move_and_put_off_as_well(app: TaskQ) -> None:
+async def test_amove_and_areschedule_work_like_the_blocking_methods(app: TaskQ) -> None:
     handle = await app.remote("t").adelay(n=1)
 
     await handle.amove("other")

@@ -1,4 +1,4 @@
-"""The circuit breaker of the clients: its states with a clock of the test, and what enqueues see of a real server."""
+"""Test the clients' circuit breaker: its states with a simulated clock, and enqueues with a real server."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ SILENCE = BrokerUnavailableError("no answer from redis://h/0: timeout")
 
 
 class Bench:
-    """A circuit whose time the test moves, without chance in its pauses."""
+    """A circuit with a simulated clock and pauses that are not random."""
 
     def __init__(self, *, jitter: float = 1.0, **settings: Any) -> None:
         self.now = 100.0
@@ -61,8 +61,8 @@ class Bench:
 
 
 class TestStates:
-    def test_it_stays_closed_until_so_many_have_failed_in_a_row(self) -> None:
-        """Each of those raises what it met itself; a success in between starts the count again."""
+    def test_the_circuit_opens_after_consecutive_failures(self) -> None:
+        """A success in between resets the count of failures."""
         bench = Bench()
         bench.fail(2)
         bench.succeed()
@@ -74,7 +74,7 @@ class TestStates:
         assert bench.circuit.state is CircuitState.OPEN
         assert bench.opened == 1
 
-    def test_the_error_says_when_it_is_tried_again_and_why_it_is_not_now(self) -> None:
+    def test_the_error_has_the_time_of_the_next_try_and_the_last_failure(self) -> None:
         bench = Bench()
         bench.fail(3)
         bench.now += 0.25
@@ -90,7 +90,7 @@ class TestStates:
         )
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
-    def test_one_tries_when_the_pause_is_over_while_the_others_still_fail(self) -> None:
+    def test_one_probe_is_sent_after_the_pause_while_other_calls_fail(self) -> None:
         bench = Bench()
         bench.fail(3)
         bench.now += 1
@@ -102,11 +102,11 @@ class TestStates:
         bench.circuit.end(None, is_probe=is_probe)
         assert bench.circuit.state is CircuitState.CLOSED
         bench.fail(2)
-        assert bench.circuit.state is CircuitState.CLOSED  # the count has started again, as has the pause
+        assert bench.circuit.state is CircuitState.CLOSED  # the success has reset the count and the pause
         bench.fail()
         assert bench.refused().retry_in_s == 1
 
-    def test_each_try_that_fails_doubles_the_pause_up_to_the_longest(self) -> None:
+    def test_each_failed_probe_doubles_the_pause_up_to_the_maximum(self) -> None:
         bench = Bench()
         bench.fail(3)
 
@@ -117,17 +117,17 @@ class TestStates:
             bench.fail()
 
         assert pauses == [1, 2, 4, 4]
-        assert bench.opened == 1  # it has been open all the time
+        assert bench.opened == 1  # failed probes do not count as openings
 
-    def test_pauses_differ_by_chance(self) -> None:
-        """So that many processes do not try at once."""
+    def test_pauses_are_random(self) -> None:
+        """Otherwise many processes would send their probes at the same time."""
         bench = Bench(jitter=0.5)
         bench.fail(3)
 
         assert bench.refused().retry_in_s == 0.5
 
     @pytest.mark.parametrize("error", [BrokerFullError("full"), None], ids=["refusal", "success"])
-    def test_any_answer_closes_it(self, error: BaseException | None) -> None:
+    def test_any_reply_closes_the_circuit(self, error: BaseException | None) -> None:
         """A server that refuses a request is reachable, and returns its own error."""
         bench = Bench()
         bench.fail(3)
@@ -137,8 +137,8 @@ class TestStates:
 
         assert bench.circuit.state is CircuitState.CLOSED
 
-    def test_what_was_sent_before_it_opened_does_not_make_the_pause_longer(self) -> None:
-        """Fifty threads that waited at the same time have failed once, not fifty times."""
+    def test_failures_of_calls_sent_before_opening_do_not_lengthen_the_pause(self) -> None:
+        """Concurrent calls that fail together count as one failure."""
         bench = Bench()
         early = [bench.circuit.begin() for _ in range(10)]
         for each in early[:9]:
@@ -153,7 +153,7 @@ class TestStates:
         bench.circuit.end(SILENCE, is_probe=is_probe)
         assert bench.refused().retry_in_s == 2
 
-    def test_a_late_success_of_an_early_call_closes_it(self) -> None:
+    def test_a_success_of_a_call_sent_before_opening_closes_the_circuit(self) -> None:
         bench = Bench()
         is_probe = bench.circuit.begin()
         bench.fail(3)
@@ -162,7 +162,7 @@ class TestStates:
 
         assert bench.circuit.state is CircuitState.CLOSED
 
-    def test_a_try_that_was_given_up_lets_another_try(self) -> None:
+    def test_a_cancelled_probe_allows_another_probe(self) -> None:
         """A cancelled coroutine, or Ctrl-C, says nothing about the server."""
         bench = Bench()
         bench.fail(3)
@@ -174,7 +174,7 @@ class TestStates:
         bench.succeed()
         assert bench.circuit.state is CircuitState.CLOSED
 
-    def test_a_try_that_never_ends_is_lost_after_a_while(self) -> None:
+    def test_a_probe_that_never_ends_is_replaced_after_a_timeout(self) -> None:
         bench = Bench()
         bench.fail(3)
         bench.now += 1
@@ -186,14 +186,14 @@ class TestStates:
 
         bench.succeed()
 
-    def test_one_that_is_switched_off_never_opens(self) -> None:
+    def test_a_disabled_circuit_never_opens(self) -> None:
         bench = Bench(failures=0)
 
         bench.fail(100)
 
         assert bench.circuit.state is CircuitState.CLOSED
 
-    def test_opening_and_closing_is_logged_once_each(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_opening_and_closing_are_logged_once_each(self, caplog: pytest.LogCaptureFixture) -> None:
         bench = Bench()
         with caplog.at_level(logging.INFO, logger="taskq.client"):
             bench.fail(3)
@@ -212,7 +212,7 @@ class TestStates:
             ("INFO", "redis://h/0 answers again: enqueues are sent again"),
         ]
 
-    def test_openings_are_counted_by_a_metric(self) -> None:
+    def test_a_metric_counts_openings(self) -> None:
         reader = InMemoryMetricReader()
         metrics = ClientMetrics(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
         circuit = Circuit(CircuitSettings(failures=1), address="redis://h/0", opened=metrics.circuit_opened)
@@ -224,7 +224,7 @@ class TestStates:
         (metric,) = [each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.data.data_points]
         assert (metric.name, metric.data.data_points[0].value) == ("asynq.client.circuit_opened", 1)  # type: ignore[union-attr]  # a counter
 
-    def test_threads_let_one_try(self) -> None:
+    def test_only_one_of_several_threads_sends_a_probe(self) -> None:
         bench = Bench()
         bench.fail(3)
         bench.now += 1
@@ -292,7 +292,7 @@ async def server() -> AsyncIterator[RedisServer]:
 
 @pytest.mark.redis
 class TestEnqueues:
-    async def test_applications_do_not(self, server: RedisServer, is_async: bool) -> None:
+    async def test_applications_do_not_share_a_circuit(self, server: RedisServer, is_async: bool) -> None:
         """Each application has its own endpoint, which may be a different server."""
         app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
         other = Application(server.url, is_async=is_async, enqueue_timeout=30)
@@ -303,7 +303,7 @@ class TestEnqueues:
         await app.taskq.aclose()
         await other.taskq.aclose()
 
-    async def test_one_that_is_switched_off(self, is_async: bool) -> None:
+    async def test_a_disabled_circuit_sends_every_enqueue(self, is_async: bool) -> None:
         app = Application("redis://127.0.0.1:1/0", is_async=is_async, circuit_breaker=False, enqueue_timeout=0.01)
 
         errors = [await app.fail() for _ in range(10)]
@@ -311,7 +311,7 @@ class TestEnqueues:
 
         assert {type(error.__cause__) for error in errors} == {BrokerUnavailableError}
 
-    async def test_a_bulk_enqueue_stops_at_once(self, is_async: bool) -> None:
+    async def test_an_open_circuit_stops_a_bulk_enqueue_at_once(self, is_async: bool) -> None:
         app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
         for _ in range(2):
             await app.fail()
@@ -323,8 +323,8 @@ class TestEnqueues:
         assert isinstance(caught.value.__cause__, CircuitOpenError)
         assert (caught.value.enqueued, caught.value.may_have_happened) == (0, False)
 
-    async def test_a_redis_that_refuses_does_not_open_it(self, is_async: bool) -> None:
-        """It answers each enqueue with what is wrong."""
+    async def test_a_redis_that_refuses_requests_does_not_open_the_circuit(self, is_async: bool) -> None:
+        """Each enqueue raises the error that Redis replied."""
         with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
             server.command("CONFIG", "SET", "maxmemory", "1")
             app = Application(server.url, is_async=is_async, enqueue_timeout=30)
@@ -334,6 +334,6 @@ class TestEnqueues:
         assert {type(error.__cause__) for error in errors} == {BrokerFullError}
 
 
-def test_a_setting_that_is_not_usable_is_refused_before_anything_connects() -> None:
+def test_an_unknown_setting_is_refused_before_a_connection_is_opened() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'FAILURES'"):
         TaskQ(circuit_breaker={"FAILURE": 3})

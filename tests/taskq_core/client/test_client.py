@@ -68,7 +68,7 @@ def field(server: RedisServer, handle: TaskHandle[Any], name: str) -> bytes | No
 
 
 class TestWhatIsWritten:
-    async def test_a_plain_task(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_a_task_is_stored_as_asynq_stores_it(self, app: Application, redis_server: RedisServer) -> None:
         """Message, state, list and the set of queues, as Asynq has them."""
         task = app.taskq.remote("email:deliver", queue="critical", max_retry=5, timeout=30, retention=60)
 
@@ -83,7 +83,7 @@ class TestWhatIsWritten:
         assert redis_server.client.smembers("asynq:queues") == {b"critical"}
         assert (handle.name, handle.queue, handle.is_sent) == ("email:deliver", "critical", True)
 
-    async def test_headers_and_deadline(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_headers_and_deadline_are_stored(self, app: Application, redis_server: RedisServer) -> None:
         deadline = datetime(2040, 1, 1, 0, 0, 0, 999_999, tzinfo=UTC)
         task = app.taskq.remote("t", headers={"tenant": "blue"}, deadline=deadline)
 
@@ -93,7 +93,9 @@ class TestWhatIsWritten:
         assert dict(stored.headers) == {"tenant": "blue"}
         assert (stored.deadline, stored.timeout) == (2_208_988_800, 0)
 
-    async def test_run_after_a_time(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_run_after_a_delay_is_rounded_up_to_the_second(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
         """The delay counts from Redis's clock, and the second is rounded up: never early."""
         before = redis_server.client.time()
         handle = await app.send(app.taskq.remote("t").using(run_after=timedelta(seconds=90)).s())
@@ -104,7 +106,9 @@ class TestWhatIsWritten:
         assert score == int(score)
         assert before[0] + before[1] / 1e6 + 90 <= score <= after[0] + 1 + 90
 
-    async def test_run_after_a_moment(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_run_after_a_datetime_is_rounded_up_to_the_second(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
         moment = datetime(2040, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
         handle = await app.send(app.taskq.remote("t").using(run_after=moment).s())
@@ -112,12 +116,14 @@ class TestWhatIsWritten:
         assert redis_server.client.zscore("asynq:{default}:scheduled", handle.id) == math.ceil(moment.timestamp())
 
     @rows("when", [-5, 0, datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=-3)])
-    async def test_a_start_in_the_past_is_now(self, app: Application, redis_server: RedisServer, when: Any) -> None:
+    async def test_a_task_with_a_start_in_the_past_is_pending(
+        self, app: Application, redis_server: RedisServer, when: Any
+    ) -> None:
         handle = await app.send(app.taskq.remote("t").using(run_after=when).s())
 
         assert field(redis_server, handle, "state") == b"pending"
 
-    async def test_another_prefix(self, redis_server: RedisServer, is_async: bool) -> None:
+    async def test_all_keys_begin_with_the_prefix(self, redis_server: RedisServer, is_async: bool) -> None:
         app = Application(TaskQ(redis_server.url, prefix="shop", enqueue_timeout=30), is_async=is_async)
 
         handle = await app.send(app.taskq.remote("t").s())
@@ -126,10 +132,8 @@ class TestWhatIsWritten:
         assert redis_server.client.lrange("shop:{default}:pending", 0, -1) == [handle.id.encode()]
         assert not redis_server.client.keys("asynq*")
 
-    async def test_a_queue_that_was_removed_is_made_known_again(
-        self, app: Application, redis_server: RedisServer
-    ) -> None:
-        """Another process may remove an empty queue; clients note it again after `REGISTER_EVERY_S`."""
+    async def test_a_removed_queue_is_registered_again(self, app: Application, redis_server: RedisServer) -> None:
+        """Another process may remove an empty queue. Clients register it again after `REGISTER_EVERY_S`."""
         task = app.taskq.remote("t")
         await app.send(task.s())
         redis_server.client.srem("asynq:queues", "default")
@@ -143,9 +147,7 @@ class TestWhatIsWritten:
 
 
 class TestRefusals:
-    async def test_a_task_id_is_taken_whatever_became_of_its_task(
-        self, app: Application, redis_server: RedisServer
-    ) -> None:
+    async def test_a_second_task_with_the_same_id_is_refused(self, app: Application, redis_server: RedisServer) -> None:
         task = app.taskq.remote("t").using(task_id="welcome-7")
         first = await app.send(task.s(a=1))
 
@@ -156,8 +158,10 @@ class TestRefusals:
         assert message(redis_server, first).payload == b'{"a":1}'
         assert redis_server.client.llen("asynq:{default}:pending") == 1
 
-    async def test_a_unique_lock_is_held_by_another_task(self, app: Application, redis_server: RedisServer) -> None:
-        """Same queue, name and arguments; others are free."""
+    async def test_a_task_is_refused_when_another_task_holds_its_unique_lock(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
+        """The lock covers queue, name and arguments. A task that differs in one of them is accepted."""
         task = app.taskq.remote("t").using(unique_for=3600)
         first = await app.send(task.s(a=1))
 
@@ -171,7 +175,9 @@ class TestRefusals:
         assert len(locks) == 2
         assert all(3590 <= redis_server.client.ttl(lock) <= 3600 for lock in locks)
 
-    async def test_a_conflict_takes_no_lock(self, app: Application, redis_server: RedisServer) -> None:
+    async def test_a_task_with_a_used_id_takes_no_unique_lock(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
         task = app.taskq.remote("t")
         await app.send(task.using(task_id="x").s(a=1))
 
@@ -181,7 +187,7 @@ class TestRefusals:
         assert redis_server.client.keys("asynq:{default}:unique:*") == []
 
     async def test_a_large_payload_warns(self, app: Application, redis_server: RedisServer) -> None:
-        """From 1 MiB on, naming the task; below it is silent (a warning would fail the test)."""
+        """The warning names the task and starts at 1 MiB. A warning for a smaller payload would fail the test."""
         task = app.taskq.remote("t")
         await app.send(task.s(b"x" * ((1 << 20) - 1)))
 
@@ -190,14 +196,14 @@ class TestRefusals:
 
         assert len(message(redis_server, handle).payload) == 1 << 20
 
-    def test_the_warning_points_at_the_caller(self, redis_server: RedisServer) -> None:
+    def test_the_payload_warning_points_at_the_callers_line(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         call = taskq.remote("t").s(b"x" * (1 << 20))
 
         for send in (call.delay, lambda: taskq.client.enqueue(call), lambda: taskq.client.enqueue_many([call])):
-            with pytest.warns(PayloadSizeWarning) as said:
+            with pytest.warns(PayloadSizeWarning) as caught:
                 send()
-            assert [each.filename for each in said] == [__file__]
+            assert [each.filename for each in caught] == [__file__]
         taskq.close()
 
     async def test_a_payload_over_the_limit_is_refused_before_anything_is_sent(self, is_async: bool) -> None:
@@ -220,8 +226,8 @@ class TestRefusals:
 
 
 class TestUnreachable:
-    async def test_nobody_listens(self, is_async: bool, clock: Clock) -> None:
-        """Certainly not written, so no `EnqueueUnknownError`; with the id; after the enqueue timeout."""
+    async def test_an_unreachable_redis_fails_the_enqueue_after_the_timeout(self, is_async: bool, clock: Clock) -> None:
+        """The task was certainly not stored, so the error is not an `EnqueueUnknownError`. It has the task's id."""
         app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=60), is_async=is_async)
         sending = asyncio.ensure_future(app.send(app.taskq.remote("t").using(task_id="id-1").s()))
         await clock.advance(50)
@@ -239,7 +245,7 @@ class TestUnreachable:
 
 class TestLostReplies:
     @pytest.mark.parametrize("times", [1, 3])
-    async def test_an_enqueue_whose_reply_was_lost_is_one_task_and_a_success(
+    async def test_an_enqueue_with_a_lost_reply_succeeds_and_stores_one_task(
         self, redis_server: RedisServer, is_async: bool, times: int
     ) -> None:
         with Relay(redis_server.socket_path) as relay:
@@ -254,7 +260,9 @@ class TestLostReplies:
         assert relay.intercepted == times
         assert redis_server.client.llen("asynq:{default}:pending") == 2
 
-    async def test_even_if_the_task_has_finished_meanwhile(self, redis_server: RedisServer, is_async: bool) -> None:
+    async def test_a_repeated_enqueue_succeeds_although_its_task_has_finished(
+        self, redis_server: RedisServer, is_async: bool
+    ) -> None:
         """The receipt, not the task, shows the repeat that the first attempt succeeded."""
         with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=60), is_async=is_async)
@@ -272,7 +280,7 @@ class TestLostReplies:
         assert not redis_server.client.exists("asynq:{default}:t:id-1")
 
     @pytest.mark.parametrize(("word", "kind"), [(b"id-1", EnqueueUnknownError), (b"SADD", EnqueueError)])
-    async def test_a_repeat_that_is_refused_tells_what_became_of_the_first(
+    async def test_a_refused_repeat_leaves_the_enqueue_in_an_unknown_state(
         self, is_async: bool, word: bytes, kind: type[EnqueueError]
     ) -> None:
         """The user's password is revoked. The open connection keeps working until its reply is lost."""
@@ -293,7 +301,7 @@ class TestLostReplies:
 
 
 class TestTransactionHook:
-    """A hook in the place of a framework's."""
+    """A transaction hook that the test commits or rolls back."""
 
     class Hook:
         """Holds what is sent until `commit`."""
@@ -332,7 +340,7 @@ class TestTransactionHook:
         assert handle.is_sent
         assert redis_server.client.lrange("asynq:{default}:pending", 0, -1) == [handle.id.encode()]
 
-    async def test_observers_see_a_deferred_task_as_sent(
+    async def test_observers_receive_a_deferred_task_after_it_is_sent(
         self, app: Application, hook: Hook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[bool] = []
@@ -368,7 +376,7 @@ class TestTransactionHook:
         assert message(redis_server, handle).payload == b'{"names":["a"]}'
         assert redis_server.client.llen("asynq:{default}:pending") == 1
 
-    async def test_a_handle_says_that_it_waits_rather_than_hang(self, app: Application, hook: Hook) -> None:
+    async def test_a_handle_raises_before_the_commit(self, app: Application, hook: Hook) -> None:
         handle = await app.send(app.taskq.remote("t", retention=60).s())
 
         for ask in (handle.aresult, handle.arefresh, handle.acancel):
@@ -383,7 +391,7 @@ class TestTransactionHook:
         await hook.commit()
         assert (await handle.arefresh()).id == handle.id
 
-    async def test_outside_a_transaction_it_is_sent_at_once(
+    async def test_a_task_is_sent_at_once_outside_a_transaction(
         self, app: Application, redis_server: RedisServer, hook: Hook
     ) -> None:
         hook.is_open = False
@@ -393,7 +401,7 @@ class TestTransactionHook:
         assert handle.is_sent
         assert redis_server.client.llen("asynq:{default}:pending") == 1
 
-    async def test_a_send_that_fails_after_the_commit_is_told_by_the_handle(self, app: Application, hook: Hook) -> None:
+    async def test_a_handle_raises_the_error_of_a_send_after_the_commit(self, app: Application, hook: Hook) -> None:
         task = app.taskq.remote("t").using(task_id="x")
         first, second = await app.send(task.s(a=1)), await app.send(task.s(a=2))
 
@@ -405,7 +413,7 @@ class TestTransactionHook:
         with pytest.raises(TaskNotSentError, match=r"the send after the commit failed: .* id 'x' is taken"):
             second.refresh()
 
-    async def test_one_commit_waits_for_a_silent_redis_once(
+    async def test_a_commit_waits_only_once_for_an_unreachable_redis(
         self, app: Application, hook: Hook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The first task is tried for the whole enqueue timeout, those after it for a moment only."""
@@ -433,8 +441,8 @@ class TestTransactionHook:
 
 
 class TestAsyncClient:
-    async def test_what_one_tick_enqueues_goes_in_few_calls(self, redis_server: RedisServer) -> None:
-        """50 concurrent `adelay`: one script call for each queue."""
+    async def test_concurrent_enqueues_are_merged_into_one_call_for_each_queue(self, redis_server: RedisServer) -> None:
+        """50 concurrent calls of `adelay` for two queues take two script calls."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         tasks = [taskq.remote("t", queue="a"), taskq.remote("t", queue="b")]
         await asyncio.gather(*[task.adelay() for task in tasks])
@@ -449,8 +457,8 @@ class TestAsyncClient:
             ids = [each.decode() for each in redis_server.client.lrange(f"asynq:{{{queue}}}:pending", 0, 24)]
             assert ids[::-1] == [handle.id for n, handle in enumerate(handles) if n % 2 == parity]
 
-    async def test_many_of_one_tick_are_spread_over_a_few_calls(self, redis_server: RedisServer) -> None:
-        """So that Redis stores some while the callers of others go on; never in more calls than are worth it."""
+    async def test_many_concurrent_enqueues_are_split_into_a_few_calls(self, redis_server: RedisServer) -> None:
+        """Redis then stores one part while the callers of another part continue. The number of calls stays small."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await task.adelay()
@@ -464,7 +472,7 @@ class TestAsyncClient:
         assert calls == {24: 1, 49: 1, 50: 2, 1000: 5}
         assert redis_server.client.llen("asynq:{default}:pending") == 1124
 
-    async def test_each_caller_gets_its_own_answer(self, redis_server: RedisServer) -> None:
+    async def test_each_caller_of_a_merged_call_gets_its_own_result(self, redis_server: RedisServer) -> None:
         """A refused call does not affect the other calls in its batch."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
@@ -487,7 +495,7 @@ class TestAsyncClient:
             TaskHandle,
         ]
 
-    async def test_large_messages_are_not_put_into_one_call(self, redis_server: RedisServer) -> None:
+    async def test_large_messages_are_split_into_several_calls(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await task.adelay()
@@ -499,10 +507,10 @@ class TestAsyncClient:
         assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
 
     @rows("turns", range(6))
-    async def test_a_cancelled_caller_neither_loses_nor_doubles_its_task(
+    async def test_a_cancelled_enqueue_neither_loses_nor_duplicates_a_task(
         self, redis_server: RedisServer, turns: int
     ) -> None:
-        """Cancelled at whatever turn of the loop, each task that was handed over is there once."""
+        """Each accepted task is stored once, at whatever turn of the loop the caller is cancelled."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await task.adelay()
@@ -522,7 +530,7 @@ class TestAsyncClient:
         if turns > 0:  # they had begun
             assert len(ids) == 12
 
-    async def test_nothing_warns_when_a_cancelled_call_fails(self) -> None:
+    async def test_asyncio_reports_no_error_when_a_cancelled_enqueue_fails(self) -> None:
         """An abandoned call does not make asyncio report "exception was never retrieved"."""
         taskq = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
         complaints: list[Any] = []
@@ -538,8 +546,8 @@ class TestAsyncClient:
 
         assert complaints == []
 
-    async def test_many_calls_at_once_open_few_connections(self, redis_server: RedisServer) -> None:
-        """Those that cannot be merged wait their turn."""
+    async def test_concurrent_calls_share_a_few_connections(self, redis_server: RedisServer) -> None:
+        """Calls that cannot be merged wait for a free connection."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         handle = await taskq.remote("t").adelay()
         before = redis_server.client.info("stats")["total_connections_received"]

@@ -1,4 +1,4 @@
-"""What enqueueing and running a task costs in calls of functions, which a profiler counts alike on every machine.
+"""Count the function calls of an enqueue and of a run. A profiler counts them alike on every machine.
 
 The bounds allow for a Python version with a few more calls. A change that makes a task 10 % more expensive fails here.
 """
@@ -27,7 +27,7 @@ _OURS = "/taskq_core/"
 
 
 class Calls:
-    """Calls of functions that this thread has made, in Python's own code and ours, and in that of C."""
+    """Counts the function calls of this thread: those of Python code (ours and others) and those of C code."""
 
     def __init__(self) -> None:
         self._calls: Counter[str] = Counter()
@@ -46,7 +46,7 @@ class Calls:
         sys.setprofile(None)
 
     def each(self, kind: str) -> float:
-        """Return how many calls a round has made."""
+        """Return the calls per round."""
         return self._calls[kind] / ROUNDS
 
 
@@ -57,7 +57,7 @@ def app(redis_server: RedisServer) -> Iterator[TaskQ]:
     app.close()
 
 
-def test_a_blocking_enqueue(app: TaskQ) -> None:
+def test_a_blocking_enqueue_makes_a_bounded_number_of_python_calls(app: TaskQ) -> None:
     task = app.remote("note")
     task.delay(number=0)  # connects, and loads the script
 
@@ -78,7 +78,7 @@ async def _enqueue(make: Callable[[int], Awaitable[object]]) -> Calls:
     return calls
 
 
-def test_an_asyncio_enqueue(app: TaskQ) -> None:
+def test_an_asyncio_enqueue_makes_a_bounded_number_of_python_calls(app: TaskQ) -> None:
     task = app.remote("note")
 
     async def main() -> Calls:
@@ -90,7 +90,7 @@ def test_an_asyncio_enqueue(app: TaskQ) -> None:
 
 
 def _drain(app: TaskQ, count: int) -> int:
-    """Let a worker empty a queue; return the calls it made of functions of a run's way through it."""
+    """Let a worker empty a queue, and return how many function calls it made to run the tasks."""
     task = app.tasks["note"]
     app.client.enqueue_many(task.s(number=number) for number in range(count))
     calls = 0
@@ -115,8 +115,8 @@ _NOT_OF_A_RUN = ("/broker/stream.py",)
 """Keeps the loop turning while an answer is on its way, which takes as many calls as it takes time."""
 
 
-def test_a_run(redis_server: RedisServer) -> None:
-    """Of a coroutine that does nothing, in a worker without telemetry: what 1,500 more runs take."""
+def test_a_run_makes_a_bounded_number_of_python_calls(redis_server: RedisServer) -> None:
+    """The task is an empty coroutine and the worker has no telemetry. Measures the cost of 1,500 additional runs."""
     calls = []
     for count in (500, 2_000):
         app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
@@ -131,8 +131,8 @@ def test_a_run(redis_server: RedisServer) -> None:
     assert 0 < (calls[1] - calls[0]) / 1_500 <= 25.5
 
 
-def test_spans_and_metrics_of_a_run() -> None:
-    """What taskq adds to OpenTelemetry's own."""
+def test_spans_and_metrics_of_a_run_make_a_bounded_number_of_python_calls() -> None:
+    """Counts only the calls that taskq makes in addition to OpenTelemetry's own."""
     tracing = Tracing(tracer_provider=TracerProvider())
     metrics = WorkerMetrics(meter_provider=MeterProvider(metric_readers=[InMemoryMetricReader()]))
 
@@ -154,7 +154,7 @@ def test_spans_and_metrics_of_a_run() -> None:
     assert 0 < calls.each("ours") <= 25
 
 
-def test_metrics_of_runs_that_are_settled_together() -> None:
+def test_metrics_of_a_batch_make_a_bounded_number_of_python_calls() -> None:
     """Count OpenTelemetry's calls too: each run is recorded in three histograms, and counted with the others."""
     reader = InMemoryMetricReader()
     metrics = WorkerMetrics(meter_provider=MeterProvider(metric_readers=[reader]))

@@ -1,4 +1,4 @@
-"""`taskq.get`: the handle of a task of which only the id is known."""
+"""Test `taskq.get`, which returns the handle of a task by its id."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +42,7 @@ def requests(server: RedisServer) -> int:
 async def test_a_task_is_found_in_any_queue(
     taskq: TaskQ, redis_server: RedisServer, get: Get, queue: str, asked: int
 ) -> None:
-    """Whatever the number of queues: one request asks for the queue, the next reads the task."""
+    """Two requests suffice for any number of queues: the first finds the queue, the second reads the task."""
 
     @taskq.task(queue="critical")
     def known() -> None: ...
@@ -59,7 +59,7 @@ async def test_a_task_is_found_in_any_queue(
     assert requests(redis_server) == asked
 
 
-async def test_its_handle_tells_state_progress_times_and_the_typed_result(taskq: TaskQ, get: Get) -> None:
+async def test_the_handle_has_state_progress_times_and_the_typed_result(taskq: TaskQ, get: Get) -> None:
     begun, goes_on = asyncio.Event(), asyncio.Event()
 
     @taskq.task(retention=60)
@@ -86,7 +86,7 @@ async def test_its_handle_tells_state_progress_times_and_the_typed_result(taskq:
     assert await ended.aresult() == {1: "one"}
 
 
-async def test_a_failed_task_tells_its_error(taskq: TaskQ, get: Get) -> None:
+async def test_the_handle_of_a_failed_task_has_its_error(taskq: TaskQ, get: Get) -> None:
     @taskq.task
     async def fail() -> None:
         raise ValueError("no such order")
@@ -101,12 +101,12 @@ async def test_a_failed_task_tells_its_error(taskq: TaskQ, get: Get) -> None:
 
 
 @rows("task_id", ["none", "", "x" * 300, "a\0b", None])
-async def test_a_task_that_is_nowhere_is_not_found(get: Get, task_id: Any) -> None:
+async def test_an_unknown_id_is_not_found(get: Get, task_id: Any) -> None:
     with pytest.raises(TaskNotFoundError, match="in any queue"):
         await get(task_id)
 
 
-async def test_of_several_tasks_of_an_id_the_first_queue_of_the_settings_counts(taskq: TaskQ, get: Get) -> None:
+async def test_the_first_configured_queue_with_the_id_wins(taskq: TaskQ, get: Get) -> None:
     for queue in ("another", "low", "default"):
         await taskq.remote("t", queue=queue, task_id="nightly").adelay()
 
@@ -118,14 +118,14 @@ async def test_of_several_tasks_of_an_id_the_first_queue_of_the_settings_counts(
         await get("nightly", queue="}")
 
 
-async def test_a_task_that_was_moved_is_found(taskq: TaskQ, get: Get) -> None:
+async def test_a_moved_task_is_found(taskq: TaskQ, get: Get) -> None:
     sent = await taskq.remote("t").adelay()
     Inspector(taskq).move_task("default", sent.id, "low")
 
     assert (await get(sent.id)).queue == "low"
 
 
-def test_it_finds_what_a_test_captures() -> None:
+def test_get_finds_captured_tasks() -> None:
     taskq = TaskQ("redis://nowhere.invalid")
 
     @taskq.task(retention=60)

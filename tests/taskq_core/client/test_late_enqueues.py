@@ -1,4 +1,4 @@
-"""An enqueue that reaches Redis late stores nothing, and what an unanswered one did stays unknown."""
+"""Test that a late enqueue stores nothing, and that an enqueue without a reply raises an error of unknown outcome."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -54,10 +54,10 @@ async def app(relay: Relay) -> AsyncIterator[TaskQ]:
 
 
 @pytest.mark.parametrize(("send", "size"), [(one, 1), (one_from_a_coroutine, 1), (many, 200)])
-async def test_an_enqueue_that_arrives_after_a_later_one_of_the_same_client_stores_nothing(
+async def test_a_delayed_enqueue_stores_nothing_after_a_newer_enqueue_of_the_same_client(
     app: TaskQ, server: RedisServer, relay: Relay, send: Send, size: int
 ) -> None:
-    """The client has repeated it, its tasks have run, and the client has enqueued another task since."""
+    """Meanwhile the client has sent the enqueue again, its tasks have run, and the client has enqueued another task."""
     ran: list[int] = []
 
     @app.task
@@ -95,10 +95,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         ("ACL", one),
     ],
 )
-async def test_an_unanswered_enqueue_stays_unknown_when_redis_refuses_the_repeat(
+async def test_an_enqueue_without_a_reply_stays_unknown_when_redis_refuses_the_repeat(
     app: TaskQ, server: RedisServer, relay: Relay, refusal: str, send: Send
 ) -> None:
-    """The first attempt is still on its way, and may store the task later."""
+    """The first request may still arrive and store the task later."""
     await refuse_a_repeat(app, server, relay, refusal, send)
 
 

@@ -1,4 +1,4 @@
-"""A task is written in the transaction of the data it belongs to, and sent from there: the outbox of every adapter."""
+"""Test the outbox of each adapter: it stores tasks in the caller's transaction and sends them after the commit."""
 
 import logging
 import threading
@@ -83,7 +83,7 @@ def test_a_row_is_written_in_the_transaction_and_sent_at_the_commit(outbox: Outb
     assert handle.refresh().id == handle.id
 
 
-def test_a_rollback_takes_the_row_with_it(outbox: OutboxUnderTest) -> None:
+def test_a_rollback_removes_the_row(outbox: OutboxUnderTest) -> None:
     with outbox.rolled_back():
         outbox.enqueue(outbox.greet.s("Ada"))
         outbox.enqueue_many(outbox.greet.s(name) for name in ("Edsger", "Barbara"))
@@ -93,7 +93,7 @@ def test_a_rollback_takes_the_row_with_it(outbox: OutboxUnderTest) -> None:
     assert names(outbox) == []
 
 
-def test_a_savepoint_takes_only_its_own(outbox: OutboxUnderTest) -> None:
+def test_a_rolled_back_savepoint_removes_only_its_own_rows(outbox: OutboxUnderTest) -> None:
     with outbox.transaction():
         outbox.enqueue(outbox.restock.s("kept"))
         with outbox.rolled_back():
@@ -105,7 +105,7 @@ def test_a_savepoint_takes_only_its_own(outbox: OutboxUnderTest) -> None:
     assert outbox.waiting() == []
 
 
-def test_while_redis_is_away_commits_succeed_and_rows_wait(outbox: OutboxUnderTest) -> None:
+def test_commits_succeed_and_rows_wait_while_redis_is_unreachable(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         with outbox.transaction():
             handle = outbox.enqueue(outbox.greet.s("Ada"))
@@ -121,7 +121,7 @@ def test_while_redis_is_away_commits_succeed_and_rows_wait(outbox: OutboxUnderTe
     assert names(outbox) == ["shop:greet", "shop:restock", "shop:restock"]
 
 
-def test_a_worker_sends_what_waits_and_its_result_can_be_awaited(outbox: OutboxUnderTest) -> None:
+def test_a_worker_sends_waiting_rows_and_the_handle_returns_the_result(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         handle = outbox.greet.using(retention=60).delay("Ada")
     handle._source = outbox.app.runtime.source  # the handle belongs to a client of other settings
@@ -135,7 +135,7 @@ def test_a_worker_sends_what_waits_and_its_result_can_be_awaited(outbox: OutboxU
     worker.join()
 
 
-def test_a_task_that_waits_is_found_by_its_id(outbox: OutboxUnderTest) -> None:
+def test_get_finds_a_task_that_waits_in_the_outbox(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         soon = outbox.greet.delay("Ada")
         later = outbox.greet.using(run_after=60).delay("Grace")
@@ -148,7 +148,7 @@ def test_a_task_that_waits_is_found_by_its_id(outbox: OutboxUnderTest) -> None:
     assert outbox.app.outbox.find("another") is None
 
 
-def test_a_start_after_a_time_counts_from_the_enqueue(outbox: OutboxUnderTest) -> None:
+def test_run_after_counts_from_the_enqueue_and_not_from_the_delivery(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         outbox.greet.using(run_after=0.05).delay("soon")
         outbox.greet.using(run_after=3600).delay("later")
@@ -159,7 +159,9 @@ def test_a_start_after_a_time_counts_from_the_enqueue(outbox: OutboxUnderTest) -
     assert sorted(task.state for task in Inspector(outbox.app).tasks().tasks) == ["pending", "pending"]
 
 
-def test_what_is_refused_is_told_and_dropped(outbox: OutboxUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_task_is_reported_by_its_handle_and_its_row_deleted(
+    outbox: OutboxUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
     first = outbox.greet.using(task_id="one").delay("Ada")
     second = outbox.greet.using(task_id="one").delay("Ada")
     locked = outbox.greet.using(unique_for=60).delay("Grace")
@@ -177,7 +179,7 @@ def test_what_is_refused_is_told_and_dropped(outbox: OutboxUnderTest, caplog: py
     assert "Ada" not in caplog.text
 
 
-def test_a_full_queue_keeps_its_rows_waiting_and_holds_up_no_other(outbox: OutboxUnderTest) -> None:
+def test_a_full_queue_delays_only_its_own_rows(outbox: OutboxUnderTest) -> None:
     outbox.configure(lambda settings: replace(settings, limits={"default": {"MAX_PENDING": 1}}))
     for name in ("Ada", "Grace"):
         outbox.greet.delay(name)
@@ -187,13 +189,13 @@ def test_a_full_queue_keeps_its_rows_waiting_and_holds_up_no_other(outbox: Outbo
     assert outbox.waiting() == ["shop:greet"]
 
     Inspector(outbox.app).delete_all("default", TaskState.PENDING)
-    outbox.end_claims()  # the time for which it was put off is over
+    outbox.end_claims()  # the delay of the delivery is over
     outbox.relay()
 
     assert outbox.waiting() == []
 
 
-def test_many_rows_go_in_batches_in_their_order(outbox: OutboxUnderTest, redis_server: RedisServer) -> None:
+def test_many_rows_are_sent_in_batches_and_in_order(outbox: OutboxUnderTest, redis_server: RedisServer) -> None:
     with outbox.redis_away(), outbox.transaction():
         many = outbox.enqueue_many(outbox.restock.s(str(number)) for number in range(450))
 
@@ -206,7 +208,7 @@ def test_many_rows_go_in_batches_in_their_order(outbox: OutboxUnderTest, redis_s
     assert [each.decode() for each in reversed(pending)] == list(many.ids)
 
 
-def test_a_claim_holds_no_more_bytes_than_it_may(outbox: OutboxUnderTest) -> None:
+def test_a_claim_is_bounded_by_bytes(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         for _ in range(6):
             outbox.greet.delay("x" * 1_000_000)
@@ -217,7 +219,7 @@ def test_a_claim_holds_no_more_bytes_than_it_may(outbox: OutboxUnderTest) -> Non
     assert [len(first), len(rest)] == [4, 2]
 
 
-def test_claimed_rows_are_left_alone_until_the_claim_ends(outbox: OutboxUnderTest) -> None:
+def test_claimed_rows_are_skipped_until_the_claim_expires(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         outbox.greet.delay("Ada")
     table = outbox.table
@@ -234,7 +236,7 @@ def test_claimed_rows_are_left_alone_until_the_claim_ends(outbox: OutboxUnderTes
     assert len(table.claim("three", most=10, most_bytes=100, seconds=60)) == 1, "a claim that has ended is free"
 
 
-def test_a_sender_that_lost_its_claim_leaves_the_receipt_to_the_next(
+def test_a_sender_that_lost_its_claim_keeps_the_receipt_for_the_next_sender(
     outbox: OutboxUnderTest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was suspended before it deleted the row. Without the receipt, the next sender would store the task again."""
@@ -258,7 +260,7 @@ def test_a_sender_that_lost_its_claim_leaves_the_receipt_to_the_next(
     assert redis_server.client.llen("asynq:{default}:pending") == 0
 
 
-def test_figures_tell_how_many_wait_and_how_long(outbox: OutboxUnderTest) -> None:
+def test_figures_count_the_waiting_rows_and_their_age(outbox: OutboxUnderTest) -> None:
     figures = outbox.table.figures()
     assert (figures.waiting, figures.oldest_s) == (0, None)
     with outbox.redis_away():
@@ -273,19 +275,19 @@ def test_figures_tell_how_many_wait_and_how_long(outbox: OutboxUnderTest) -> Non
     assert figures.oldest_s > 86_400
 
 
-def test_without_a_database_the_mode_is_refused() -> None:
+def test_the_outbox_mode_is_refused_without_an_outbox() -> None:
     with pytest.raises(ConfigurationError, match=r"the application has no outbox: pass TaskQ\(outbox="):
         TaskQ(settings=Settings(enqueue="outbox"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [BrokerUnavailableError, BrokerAuthenticationError])
-def test_a_message_that_may_have_arrived_stays_claimed(
+def test_a_row_stays_claimed_when_its_message_may_have_been_stored(
     outbox: OutboxUnderTest,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     kind: type[BrokerUnavailableError | BrokerAuthenticationError],
 ) -> None:
-    """Otherwise a second sender could be done with the row before the first call arrives after all."""
+    """Otherwise a second sender could send and delete the row before the delayed first message arrives."""
 
     def lost(*words: Any) -> str:
         error = kind("no answer")
@@ -303,7 +305,7 @@ def test_a_message_that_may_have_arrived_stays_claimed(
 
 
 @pytest.mark.parametrize("kind", [BrokerUnavailableError, BrokerAuthenticationError])
-def test_a_queue_that_was_not_registered_for_certain_sends_its_rows_later(
+def test_rows_are_released_when_the_registration_of_their_queue_fails(
     outbox: OutboxUnderTest,
     monkeypatch: pytest.MonkeyPatch,
     kind: type[BrokerUnavailableError | BrokerAuthenticationError],
@@ -326,7 +328,7 @@ def test_a_queue_that_was_not_registered_for_certain_sends_its_rows_later(
     assert all(left < SEND_S for left in claims_left(outbox))
 
 
-def test_a_database_that_fails_after_the_commit_leaves_the_task_to_a_worker(
+def test_a_worker_sends_the_row_when_the_database_fails_after_the_commit(
     outbox: OutboxUnderTest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The row is committed, so the caller must not take the task for lost."""
@@ -345,7 +347,7 @@ def test_a_database_that_fails_after_the_commit_leaves_the_task_to_a_worker(
     assert len(outbox.relay().stored) == 2
 
 
-def test_a_row_stays_until_replicas_have_its_task(
+def test_a_row_stays_until_replicas_confirm_its_task(
     outbox: OutboxUnderTest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_core.broker.exchange.ANSWER_S", 30.0)  # replicas are waited for once, and not for long
@@ -362,7 +364,7 @@ def test_a_row_stays_until_replicas_have_its_task(
     assert redis_server.client.llen("asynq:{default}:pending") == 1, "stored by the first try, and by no other"
 
 
-def test_a_workflow_is_a_row_and_sent_after_the_commit(outbox: OutboxUnderTest) -> None:
+def test_a_workflow_is_stored_as_a_row_and_sent_after_the_commit(outbox: OutboxUnderTest) -> None:
     greet = outbox.greet
     with outbox.transaction():
         handle = outbox.enqueue_workflow(chain(greet.si("Ada"), greet.si("Grace")).named("greetings"))
@@ -375,8 +377,8 @@ def test_a_workflow_is_a_row_and_sent_after_the_commit(outbox: OutboxUnderTest) 
     assert chain(greet.si("at once")).delay().refresh().total == 1
 
 
-def test_a_workflow_waits_for_redis_with_all_its_members(outbox: OutboxUnderTest) -> None:
-    """Out of a generator, of any number: in rows of a bounded size, which are stored in whatever order."""
+def test_a_large_workflow_waits_in_the_outbox_while_redis_is_unreachable(outbox: OutboxUnderTest) -> None:
+    """A generator gives the members. They are split into rows of a bounded size, which may be sent in any order."""
     greet = outbox.greet
 
     with outbox.redis_away(), outbox.transaction():
@@ -401,7 +403,7 @@ def test_a_workflow_waits_for_redis_with_all_its_members(outbox: OutboxUnderTest
     assert (handle.refresh().total, handle.is_late) == (2_101, False)
 
 
-def test_a_workflow_that_cannot_be_made_leaves_no_row(outbox: OutboxUnderTest) -> None:
+def test_an_invalid_workflow_leaves_no_row(outbox: OutboxUnderTest) -> None:
     def members() -> Iterator[Any]:
         yield from (outbox.greet.si(str(number)) for number in range(300))
         yield "no call"
@@ -414,7 +416,7 @@ def test_a_workflow_that_cannot_be_made_leaves_no_row(outbox: OutboxUnderTest) -
 
 @pytest.mark.parametrize("mode", [EnqueueMode.ON_COMMIT, EnqueueMode.OUTBOX])
 @pytest.mark.parametrize("on_conflict", ["return_existing", "replace"])
-def test_a_task_that_was_there_before_answers_after_the_commit(
+def test_a_handle_refers_to_the_existing_task_after_the_commit(
     outbox: OutboxUnderTest, mode: EnqueueMode, on_conflict: str
 ) -> None:
     """Each handle belongs to the task that represents its call, for single and bulk enqueues."""
@@ -435,7 +437,7 @@ def test_a_task_that_was_there_before_answers_after_the_commit(
     assert outbox.waiting() == []
 
 
-def test_a_refused_call_of_many_takes_no_answer_from_the_next(outbox: OutboxUnderTest) -> None:
+def test_a_refused_call_does_not_shift_the_results_of_a_bulk_enqueue(outbox: OutboxUnderTest) -> None:
     first = outbox.enqueue(outbox.greet.using(unique=Unique(), run_after=60).s("Ada"))
     refused, answered = (
         outbox.greet.using(unique=Unique(on_conflict=on_conflict), run_after=60)
@@ -449,8 +451,8 @@ def test_a_refused_call_of_many_takes_no_answer_from_the_next(outbox: OutboxUnde
     assert [type(error) for error in many.errors] == [DuplicateTaskError]
 
 
-def test_a_row_keeps_what_it_does_about_another(outbox: OutboxUnderTest) -> None:
-    """Delivered later, by a worker: the latest arguments win, and the row is gone."""
+def test_a_row_keeps_its_unique_conflict_rule(outbox: OutboxUnderTest) -> None:
+    """A worker delivers the row later: the latest arguments win, and the row is deleted."""
     task = outbox.greet.using(unique=Unique(args=[], on_conflict="replace"), run_after=60)
     first = task.delay("Ada")
     with outbox.redis_away():

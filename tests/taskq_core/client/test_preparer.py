@@ -26,7 +26,7 @@ from taskq_core.wire import Keys, TaskMessage, decode_message
 
 
 class Recording:
-    """A preparer whose spans and metrics are kept."""
+    """A preparer whose spans and metrics the test can read."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -65,7 +65,9 @@ def read(task: NewTask) -> TaskMessage:
     return decode_message(task.message)
 
 
-def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, call: Signature[Any]) -> None:
+def test_a_single_enqueue_has_a_span_and_sends_its_trace_in_the_headers(
+    recording: Recording, call: Signature[Any]
+) -> None:
     with recording.tracer.start_as_current_span("http") as http:
         prepared = recording.preparer.prepare(call)
         recording.preparer.record_sent(prepared, None, 0.0)
@@ -84,7 +86,7 @@ def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, c
     assert list(recording.counts("asynq.tasks.enqueued").values()) == [1]
 
 
-def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Signature[Any]) -> None:
+def test_a_failed_enqueue_sets_the_error_of_its_span(recording: Recording, call: Signature[Any]) -> None:
     prepared = recording.preparer.prepare(call)
 
     recording.preparer.record_sent(prepared, EnqueueError("t", "default", prepared.handle.id, "no"), 0.0)
@@ -95,7 +97,7 @@ def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Sign
     assert "taskq_core.errors.EnqueueError" in labels
 
 
-def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recording, call: Signature[Any]) -> None:
+def test_a_batch_has_a_span_and_each_task_sends_its_own_span(recording: Recording, call: Signature[Any]) -> None:
     """Tasks with and without headers behave the same."""
     plain = TaskQ().remote("u").s()
     other = TaskQ().remote("u", queue="other").s()
@@ -124,7 +126,7 @@ def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recor
     assert sum(recording.counts("messaging.client.operation.duration").values()) == 2
 
 
-def test_baggage_that_does_not_fit_is_counted() -> None:
+def test_baggage_over_the_limit_is_dropped_and_counted() -> None:
     """Each task with its own trace counts, and nothing is counted if the baggage fits."""
     recording = Recording()
     task = TaskQ().remote("t", queue="low", headers={"own": "x" * 7000})
@@ -140,7 +142,7 @@ def test_baggage_that_does_not_fit_is_counted() -> None:
     assert recording.counts("asynq.client.baggage_cut") == {("low",): 6}
 
 
-def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
+def test_an_invalid_call_starts_no_span(recording: Recording) -> None:
     taskq = TaskQ()
 
     @taskq.task(name="t")
@@ -153,10 +155,10 @@ def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
 
 
 @pytest.mark.parametrize("made", [lambda call: call.task, lambda call: call.task.name, lambda call: [call]])
-def test_what_is_no_call_is_named(
+def test_a_value_that_is_not_a_call_is_refused_with_its_type(
     recording: Recording, call: Signature[Any], made: Callable[[Signature[Any]], Any]
 ) -> None:
-    """A task without `s()`, its name, a list: one alone, and one of many."""
+    """Both single and bulk enqueues refuse a task without `s()`, a task name and a list."""
     wrong = made(call)
     message = rf"a call such as task\.s\(\.\.\.\), got {type(wrong).__name__}$"
 

@@ -1,4 +1,4 @@
-"""Enqueues that replicas, or the append-only file, must confirm: what may be asked for. See `tests/topologies`."""
+"""Test the options of enqueues that replicas or the append-only file must confirm. See also `tests/topologies`."""
 
 import pickle
 from typing import Any
@@ -11,8 +11,8 @@ from taskq_core.testing import capture
 from tests.rows import rows
 
 
-def test_a_store_in_memory_has_no_replicas() -> None:
-    """So tests of an application need none, and enqueueing again is what it is there."""
+def test_a_captured_task_needs_no_replicas() -> None:
+    """An application's tests need no replicas, and a used id is refused as usual."""
     taskq = TaskQ()
     task = taskq.remote("t", replicated=True, fsynced=True, task_id="a")
     with capture(taskq) as captured:
@@ -32,14 +32,14 @@ def test_a_store_in_memory_has_no_replicas() -> None:
         ({"fsynced": 1}, "fsynced must be True or False, got 1"),
     ],
 )
-def test_what_cannot_be_asked_for(options: Any, message: str) -> None:
+def test_invalid_replication_options_are_refused(options: Any, message: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         TaskQ().remote("t", **options)
 
     assert str(refused.value) == f"task 't': {message}"
 
 
-def test_the_errors_survive_pickling() -> None:
+def test_replication_errors_survive_pickling() -> None:
     for error in (NotReplicatedError("t", "q", "a", "why", 2, 1), BrokerReplicationError("why", 2, 1)):
         again = pickle.loads(pickle.dumps(error))
         assert (str(again), again.wanted, again.confirmed) == (str(error), 2, 1)
