@@ -92,7 +92,7 @@ def test_tasks_are_filtered_by_queue_and_state(pages: Callable[..., str], redis:
     ]
 
 
-def test_filters_say_how_many_there_are(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_filters_show_the_number_of_tasks(pages: Callable[..., str], redis: RedisServer) -> None:
     archive(redis, enqueue(), "ValueError: no")
     enqueue(queue="low")
 
@@ -138,7 +138,7 @@ def test_arguments_are_on_the_tasks_own_page_and_their_beginning_in_lists(pages:
     assert "{\n  &quot;to&quot;: &quot;user@example.com&quot;,\n  &quot;count&quot;: 3,\n" in html
 
 
-def test_a_tasks_page_says_what_is_known(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_the_page_of_a_task_shows_all_its_fields(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = taskq.remote("email:deliver", headers={"tenant": "acme"}, max_retry=4, retention=60).delay()
     archive(redis, handle, "ValueError: no such address\nmore")
 
@@ -174,7 +174,7 @@ def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
 
 
 @pytest.mark.parametrize("uses_time_zones", [True, False])
-def test_times_are_told_in_the_zone_of_the_project(
+def test_times_are_shown_in_the_time_zone_of_the_project(
     pages: Callable[..., str], settings: Any, uses_time_zones: bool
 ) -> None:
     settings.USE_TZ, settings.TIME_ZONE = uses_time_zones, "Asia/Tokyo"
@@ -194,7 +194,7 @@ def test_times_are_told_in_the_zone_of_the_project(
         ("America/New_York", datetime(1, 1, 1, tzinfo=UTC), "Jan. 1, 0001, 00:00:00 UTC"),
     ],
 )
-def test_a_time_that_the_zone_of_the_project_cannot_tell_is_told_in_utc(
+def test_a_time_that_does_not_fit_the_time_zone_is_shown_in_utc(
     pages: Callable[..., str], redis: RedisServer, settings: Any, zone: str, start: datetime, told: str
 ) -> None:
     settings.TIME_ZONE = zone
@@ -206,7 +206,7 @@ def test_a_time_that_the_zone_of_the_project_cannot_tell_is_told_in_utc(
     assert told in pages(detail(handle))
 
 
-def test_whatever_a_task_holds_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_all_values_of_a_task_are_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = taskq.remote(HOSTILE, queue=HOSTILE, headers={HOSTILE: HOSTILE}, task_id=HOSTILE).delay(text=HOSTILE)
     archive(redis, handle, HOSTILE)
 
@@ -226,7 +226,7 @@ def test_a_task_with_an_odd_id_in_an_odd_queue_has_a_page(
     assert "email:deliver" in pages(unescape(url))
 
 
-def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_a_task_that_cannot_be_decoded_is_shown_as_unreadable(pages: Callable[..., str], redis: RedisServer) -> None:
     broken, gone = enqueue(), enqueue()
     redis.client.hset(f"asynq:{{default}}:t:{broken.id}", "msg", b"\xff\xff garbage")
     redis.client.delete(f"asynq:{{default}}:t:{gone.id}")
@@ -241,14 +241,16 @@ def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: R
 
 
 @rows("key", ["default_2Fnothing", "default/nothing", "nothing"])
-def test_a_task_that_is_gone_is_told_on_the_list(staff: Client, redis: RedisServer, key: str) -> None:
+def test_the_page_of_a_deleted_task_redirects_to_the_list_with_a_message(
+    staff: Client, redis: RedisServer, key: str
+) -> None:
     response = staff.get(f"{TASKS}{key}/change/", follow=True)
 
     assert response.redirect_chain == [(TASKS, 302)]
     assert "does not exist any more" in response.content.decode()
 
 
-def test_a_damaged_queue_is_told_beside_the_others(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_a_damaged_queue_is_reported_and_the_others_are_listed(pages: Callable[..., str], redis: RedisServer) -> None:
     enqueue(queue="low")
     redis.client.sadd("asynq:queues", "odd")
     redis.client.set("asynq:{odd}:retry", "x")
@@ -260,13 +262,13 @@ def test_a_damaged_queue_is_told_beside_the_others(pages: Callable[..., str], re
     assert "odd" in pages(TASKS)
 
 
-def test_empty_lists_say_so(pages: Callable[..., str]) -> None:
+def test_an_empty_list_shows_a_message(pages: Callable[..., str]) -> None:
     assert "No tasks here." in pages(TASKS)
     assert "0 queues" in pages(QUEUES)
 
 
 @rows("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
-def test_redis_down_is_said_rather_than_an_error_page(staff: Client, settings: Any, path: str) -> None:
+def test_pages_show_a_message_while_redis_is_down(staff: Client, settings: Any, path: str) -> None:
     settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     response = staff.get(path)
@@ -279,7 +281,7 @@ def test_redis_down_is_said_rather_than_an_error_page(staff: Client, settings: A
 
 
 @pytest.mark.parametrize("path", [TASKS, QUEUES])
-def test_only_staff_with_the_permission_may_look(client: Client, redis: RedisServer, path: str) -> None:
+def test_only_staff_with_the_permission_see_the_pages(client: Client, redis: RedisServer, path: str) -> None:
     client.force_login(User.objects.create_user("eve", is_staff=True))
     assert client.get(path).status_code == 403
 
@@ -287,7 +289,7 @@ def test_only_staff_with_the_permission_may_look(client: Client, redis: RedisSer
     assert client.get(path).status_code == 302
 
 
-def test_the_index_offers_to_view_and_nothing_more(pages: Callable[..., str]) -> None:
+def test_the_index_offers_only_links_to_view(pages: Callable[..., str]) -> None:
     html = pages("/admin/")
 
     assert f'href="{TASKS}"' in html
@@ -318,7 +320,7 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"use_base_manager": True}], ids=["default", "all"])
-def test_a_dump_of_the_database_leaves_out_what_has_no_table(options: dict[str, bool]) -> None:
+def test_dumpdata_skips_models_without_a_table(options: dict[str, bool]) -> None:
     """And works at all: Django asks every model for its rows."""
     User.objects.create_user("ada")
     stdout = io.StringIO()
@@ -345,7 +347,7 @@ def test_the_migration_is_current() -> None:
         (b"[" * 10_000, "[" * 10_000, ""),
     ],
 )
-def test_bytes_are_shown_as_what_they_are(data: bytes, shown: str, note: str) -> None:
+def test_a_payload_of_bytes_is_shown_as_bytes(data: bytes, shown: str, note: str) -> None:
     """Numbers are not rounded, text that is not JSON is shown unchanged, and long values are cut."""
     text, remark = blob(data)
 

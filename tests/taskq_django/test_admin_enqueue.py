@@ -95,7 +95,7 @@ def pending() -> list[Any]:
     return list(Inspector(taskq).tasks().tasks)
 
 
-def test_the_registered_tasks_are_offered(operator: Client) -> None:
+def test_the_form_offers_the_registered_tasks(operator: Client) -> None:
     html = operator.get(ADD).content.decode()
 
     assert '<a href="?task=try%3Aall">try:all</a>' in html
@@ -123,7 +123,7 @@ def test_the_form_offers_the_arguments_without_a_default(operator: Client) -> No
     assert '{\n  "text": null,\n  "number": null,\n  "day": null\n}' in html
 
 
-def test_options_are_those_of_the_task_unless_others_are_given(operator: Client, redis: RedisServer) -> None:
+def test_empty_option_fields_use_the_options_of_the_task(operator: Client, redis: RedisServer) -> None:
     html = operator.get(f"{ADD}?task=try:options").content.decode()
     assert '<option value="low" selected>low</option>' in html
     assert "Empty: 7." in html
@@ -137,7 +137,7 @@ def test_options_are_those_of_the_task_unless_others_are_given(operator: Client,
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_row_is_given_by_its_primary_key(operator: Client) -> None:
+def test_a_model_argument_is_entered_as_a_primary_key(operator: Client) -> None:
     grace = User.objects.create_user("grace")
 
     submit(operator, "try:user", {"user": grace.pk})
@@ -167,7 +167,7 @@ def test_tasks_of_djangos_framework_are_enqueued_too(operator: Client) -> None:
     }
 
 
-def test_it_is_logged_who_enqueued_which_task(operator: Client) -> None:
+def test_the_log_names_the_user_who_enqueued_the_task(operator: Client) -> None:
     submit(operator, "shop:greet", {"name": "Grace"})
 
     (task,), entry = pending(), LogEntry.objects.get()
@@ -202,9 +202,7 @@ def test_the_next_task_can_be_enqueued_at_once(operator: Client) -> None:
         ({"task_id": "x" * 300}, "task id"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_stays_in_the_form(
-    operator: Client, given: dict[str, Any], problem: str
-) -> None:
+def test_invalid_input_is_refused_and_stays_in_the_form(operator: Client, given: dict[str, Any], problem: str) -> None:
     response = submit(operator, "try:all", **{"arguments": {**FULL, "greeting": "hi"}, **given})
 
     assert problem.lower() in errors(response).lower()
@@ -214,14 +212,14 @@ def test_what_does_not_fit_is_refused_and_stays_in_the_form(
 
 
 @rows("key", ["x", "", None])
-def test_what_is_no_key_of_a_row_is_refused(operator: Client, key: object) -> None:
+def test_an_invalid_primary_key_is_refused(operator: Client, key: object) -> None:
     response = submit(operator, "try:user", {"user": key})
 
     assert errors(response)
     assert pending() == []
 
 
-def test_an_id_that_is_taken_is_told(operator: Client) -> None:
+def test_a_duplicate_task_id_is_reported(operator: Client) -> None:
     submit(operator, "shop:greet", {"name": "Grace"}, task_id="order-7")
 
     response = submit(operator, "shop:greet", {"name": "Ada"}, task_id="order-7")
@@ -231,7 +229,7 @@ def test_an_id_that_is_taken_is_told(operator: Client) -> None:
     assert len(pending()) == 1
 
 
-def test_redis_that_fails_while_a_task_is_enqueued_is_told_and_the_form_stays(
+def test_a_redis_error_is_reported_and_the_input_stays_in_the_form(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = taskq.runtime.runner.run
@@ -257,7 +255,7 @@ def test_only_registered_tasks_can_be_enqueued(operator: Client, name: str) -> N
     assert pending() == []
 
 
-def test_without_the_permission_nothing_is_offered_and_nothing_enqueued(client: Client, redis: RedisServer) -> None:
+def test_a_user_without_the_permission_cannot_enqueue(client: Client, redis: RedisServer) -> None:
     client.force_login(user("eve", "view_task", "change_task", "delete_task", "run_task"))
 
     assert "/add/" not in client.get(TASKS).content.decode()
@@ -266,7 +264,7 @@ def test_without_the_permission_nothing_is_offered_and_nothing_enqueued(client: 
     assert pending() == []
 
 
-def test_it_is_enqueued_at_once_also_where_each_request_is_a_transaction(
+def test_a_task_is_enqueued_at_once_even_with_atomic_requests(
     operator: Client,
 ) -> None:
     from django.db import connection
@@ -282,5 +280,5 @@ def test_it_is_enqueued_at_once_also_where_each_request_is_a_transaction(
     assert "order-7" in errors(again)
 
 
-def test_the_check_of_the_project_has_nothing_against_these_pages() -> None:
+def test_system_checks_pass_with_these_pages() -> None:
     call_command("check", verbosity=0)

@@ -30,7 +30,9 @@ def root(client: Client) -> Client:
 
 
 @rows("address", LISTS)
-def test_every_list_has_the_script_and_its_texts(root: Client, redis: RedisServer, address: str) -> None:
+def test_every_list_page_includes_the_refresh_script_and_its_texts(
+    root: Client, redis: RedisServer, address: str
+) -> None:
     html = root.get(address).content.decode()
 
     (attributes,) = re.findall(r'<script src="/static/taskq_django/live\.js"([^>]*)>', html)
@@ -39,7 +41,7 @@ def test_every_list_has_the_script_and_its_texts(root: Client, redis: RedisServe
     assert 'data-pause="Pause live updates"' in attributes
 
 
-def test_the_script_is_there_asks_nobody_else_and_holds_no_markup() -> None:
+def test_the_script_is_served_and_contains_no_foreign_address_and_no_markup() -> None:
     path = finders.find("taskq_django/live.js")
     assert path is not None
     script = Path(path).read_text()
@@ -61,7 +63,7 @@ def test_pages_work_under_a_script_name(root: Client, redis: RedisServer, addres
     assert [each for each in addresses if not each.startswith(("/site", "/static/"))] == []
 
 
-def test_a_look_of_the_script_takes_no_message_from_its_reader(root: Client, redis: RedisServer) -> None:
+def test_a_refresh_does_not_consume_messages_for_the_user(root: Client, redis: RedisServer) -> None:
     taskq.remote("email:deliver").delay()
     data = {"_selected_action": ["default"], "action": "pause", "post": "yes"}
     assert root.post(QUEUES, data).status_code == 302
@@ -73,7 +75,9 @@ def test_a_look_of_the_script_takes_no_message_from_its_reader(root: Client, red
     assert "1 queue was paused." not in root.get(QUEUES).content.decode()
 
 
-def test_nor_does_one_while_redis_is_down(root: Client, redis: RedisServer, settings: Any) -> None:
+def test_a_refresh_does_not_consume_messages_while_redis_is_down(
+    root: Client, redis: RedisServer, settings: Any
+) -> None:
     taskq.remote("email:deliver").delay()
     there = settings.TASKQ
     root.post(QUEUES, {"_selected_action": ["default"], "action": "pause", "post": "yes"})
@@ -85,7 +89,7 @@ def test_nor_does_one_while_redis_is_down(root: Client, redis: RedisServer, sett
     assert "1 queue was paused." in root.get(QUEUES).content.decode()
 
 
-def test_the_seconds_are_an_attribute_and_0_leaves_the_script_out() -> None:
+def test_the_refresh_interval_is_an_attribute_and_0_omits_the_script() -> None:
     class Slow(QueueAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own class takes no parameter
         live_seconds = 60
 

@@ -57,7 +57,7 @@ def names(rows: Any) -> list[str]:
     return [row.name for row in rows]
 
 
-def test_rows_are_read_when_they_are_needed_and_once() -> None:
+def test_rows_are_read_lazily_and_once() -> None:
     rows = CountedRows(["a", "b", "c"])
 
     assert rows.order_by("-pk").filter().filter(Q()) is rows
@@ -68,7 +68,7 @@ def test_rows_are_read_when_they_are_needed_and_once() -> None:
     assert rows.reads == ["size", (1, 3), (0, 3)]
 
 
-def test_rows_are_picked_by_their_keys_those_that_are_gone_left_out() -> None:
+def test_rows_are_selected_by_key_and_deleted_rows_are_skipped() -> None:
     rows = CountedRows(["a", "b", "c"])
 
     assert names(rows.filter(pk__in=["c", "gone", "a", "c"])) == ["c", "a"]
@@ -79,14 +79,14 @@ def test_rows_are_picked_by_their_keys_those_that_are_gone_left_out() -> None:
 
 
 @rows("lookups", [{"name__startswith": "a"}, {"pk": "a", "name": "a"}, {"other": 1}])
-def test_rows_refuse_what_only_a_database_can(lookups: dict[str, Any]) -> None:
+def test_rows_refuse_queries_that_need_a_database(lookups: dict[str, Any]) -> None:
     with pytest.raises(FieldError, match=r"taskq_django\.Queue cannot be filtered"):
         CountedRows(["a"]).filter(**lookups)
     with pytest.raises(FieldError):
         CountedRows(["a"]).filter(Q(**lookups))
 
 
-def test_rows_that_were_read_at_once_can_be_narrowed_by_a_function() -> None:
+def test_loaded_rows_can_be_filtered_by_a_function() -> None:
     rows = ListRows(Queue, [Queue(name="a"), Queue(name="b")])
 
     assert names(rows.only_if(lambda row: row.name == "b")) == ["b"]
@@ -243,7 +243,7 @@ def hidden(html: str) -> dict[str, list[str]]:
 
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True)
-def test_the_pages_stand_over_another_model_admin_and_use_its_templates(staff: Client, redis: RedisServer) -> None:
+def test_the_pages_work_with_another_model_admin_and_its_templates(staff: Client, redis: RedisServer) -> None:
     handle = taskq.remote("email:deliver").delay(to="grace")
 
     listed = staff.get("/themed/taskq_django/task/").content.decode()
@@ -259,7 +259,7 @@ def test_the_pages_stand_over_another_model_admin_and_use_its_templates(staff: C
 
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True)
-def test_the_fields_of_our_forms_have_the_widgets_of_that_model_admin(client: Client, redis: RedisServer) -> None:
+def test_form_fields_use_the_widgets_of_the_other_model_admin(client: Client, redis: RedisServer) -> None:
     client.force_login(User.objects.create_superuser("root"))
     handle = taskq.remote("email:deliver").delay()
     page = f"/themed/taskq_django/task/default_2F{handle.id}"
@@ -280,7 +280,7 @@ def test_the_fields_of_our_forms_have_the_widgets_of_that_model_admin(client: Cl
 
 
 @pytest.mark.django_db
-def test_an_action_asks_first_and_then_acts_on_what_was_selected(staff: Client) -> None:
+def test_an_action_asks_for_confirmation_before_it_changes_the_selected_rows(staff: Client) -> None:
     asked = post(staff, LIST, "worker-007", "worker-003", index="0")
 
     assert "Greet 2 workers?" in asked
@@ -293,7 +293,7 @@ def test_an_action_asks_first_and_then_acts_on_what_was_selected(staff: Client) 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("across", ["1", "true"])
-def test_all_that_match_are_confirmed_without_their_keys(staff: Client, across: str) -> None:
+def test_the_confirmation_of_all_matching_rows_lists_no_keys(staff: Client, across: str) -> None:
     """Django's list takes either value for all rows."""
     asked = post(staff, LIST, "worker-007", index="0", select_across=across)
 
@@ -305,14 +305,14 @@ def test_all_that_match_are_confirmed_without_their_keys(staff: Client, across: 
 
 
 @pytest.mark.django_db
-def test_the_confirmation_of_what_is_gone_says_so(staff: Client) -> None:
+def test_the_confirmation_reports_rows_that_were_deleted(staff: Client) -> None:
     assert "No rows match any more." in post(staff, LIST, "gone", index="0")
     assert done == []
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("model_admin_page", ["add/", "worker-007/delete/"])
-def test_nobody_may_do_what_the_model_has_no_permission_for(client: Client, model_admin_page: str) -> None:
+def test_an_action_without_a_permission_of_the_model_is_refused(client: Client, model_admin_page: str) -> None:
     """A superuser passes every permission check, even for permissions that the model does not have."""
     client.force_login(User.objects.create_superuser("root"))
 
@@ -322,7 +322,7 @@ def test_nobody_may_do_what_the_model_has_no_permission_for(client: Client, mode
 
 
 @pytest.mark.django_db
-def test_an_action_is_taken_from_the_page_of_one_row(staff: Client) -> None:
+def test_an_action_can_be_started_from_the_page_of_one_row(staff: Client) -> None:
     asked = staff.get(f"{LIST}worker-007/act/greet/").content.decode()
     response = staff.post(f"{LIST}worker-007/act/greet/", hidden(asked))
 
@@ -375,19 +375,19 @@ def test_djangos_own_deletion_is_not_offered_for_rows_of_redis(client: Client, r
 
 @pytest.mark.django_db
 @rows("query", ["p=0", "p=-1", "p=999", "p=x", "p=" + "9" * 5000, "e=1", "id=1", "id__in=1", "o=9", "q=a"])
-def test_an_odd_address_shows_the_list(staff: Client, query: str) -> None:
+def test_an_invalid_query_string_shows_the_list(staff: Client, query: str) -> None:
     assert staff.get(f"{LIST}?{query}").status_code == 200
 
 
 @pytest.mark.django_db
-def test_a_page_beyond_the_last_is_the_last(staff: Client) -> None:
+def test_a_page_number_beyond_the_end_shows_the_last_page(staff: Client) -> None:
     html = staff.get(f"{LIST}?p=999").content.decode()
 
     assert re.findall(r'<th class="field-id"><a [^>]*>([^<]*)</a>', html) == WORKERS[100:]
 
 
 @pytest.mark.django_db
-def test_what_was_seen_is_told_as_text_and_rows_are_escaped(staff: Client) -> None:
+def test_the_confirmation_keeps_the_shown_state_and_escapes_rows(staff: Client) -> None:
     WORKERS.append(HOSTILE)
     try:
         asked = post(staff, LIST, HOSTILE, index="0")

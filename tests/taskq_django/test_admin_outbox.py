@@ -81,7 +81,7 @@ def show(client: Client, address: str = LIST) -> str:
     return response.content.decode()
 
 
-def test_the_list_says_how_many_wait_and_for_how_long(root: Client) -> None:
+def test_the_list_shows_the_number_and_the_age_of_waiting_rows(root: Client) -> None:
     assert note(show(root)) == "No tasks are waiting."
     wait("one", minutes=5, seconds=20)
     wait("two", seconds=30)
@@ -106,14 +106,14 @@ def test_rows_of_other_databases_are_counted(root: Client) -> None:
     assert "Database other: 1 task has been waiting for 2" in note(html)
 
 
-def test_rows_that_nobody_sends_are_told(root: Client, settings: Any) -> None:
+def test_rows_without_a_relay_cause_a_warning(root: Client, settings: Any) -> None:
     wait("left")
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "on_commit"}
 
     assert "Rows are not sent, because ENQUEUE" in note(show(root))
 
 
-def test_a_claim_is_told_until_it_ends(root: Client) -> None:
+def test_a_claim_is_shown_until_it_expires(root: Client) -> None:
     claimed, over = wait("claimed"), wait("over")
     now = timezone.now()
     OutboxTask.objects.filter(pk=claimed.pk).update(claimed_until=now + timedelta(minutes=5))
@@ -125,7 +125,7 @@ def test_a_claim_is_told_until_it_ends(root: Client) -> None:
     assert shown[1] == "-"
 
 
-def test_spans_are_counted_by_the_database_in_a_project_without_time_zones(root: Client, settings: Any) -> None:
+def test_ages_are_correct_in_a_project_without_time_zones(root: Client, settings: Any) -> None:
     settings.USE_TZ, settings.TIME_ZONE = False, "Asia/Tokyo"
     wait("now")
 
@@ -135,7 +135,7 @@ def test_spans_are_counted_by_the_database_in_a_project_without_time_zones(root:
     assert re.fullmatch(r"\d\.\d.s", shown[1])
 
 
-def test_who_may_only_look_deletes_nothing(client: Client) -> None:
+def test_a_user_with_view_permission_only_cannot_delete(client: Client) -> None:
     row = wait("there")
     client.force_login(user("viewer", "view_outboxtask"))
 
@@ -147,7 +147,7 @@ def test_who_may_only_look_deletes_nothing(client: Client) -> None:
 
 
 @override_settings(ROOT_URLCONF=__name__)
-def test_the_mixin_goes_over_another_admin(root: Client) -> None:
+def test_the_mixin_works_with_another_model_admin(root: Client) -> None:
     wait("there")
 
     assert ids(show(root, "/themed/taskq_django/outboxtask/")) == []  # the id is the link there

@@ -110,7 +110,7 @@ def pending(queue: str = "default") -> list[bytes]:
 
 
 class TestForm:
-    def test_a_row_is_made_and_edited(self, staff: Client) -> None:
+    def test_a_row_is_created_and_edited(self, staff: Client) -> None:
         staff.post(f"{LIST}add/", {**FORM, "interval": "", "queue": "low", "options": '{"max_retry": 2}'})
         row = PeriodicTask.objects.get()
         assert (row.kwargs, row.queue, row.options, row.enabled) == ({"name": "Ada"}, "low", {"max_retry": 2}, True)
@@ -122,7 +122,7 @@ class TestForm:
         assert len(LogEntry.objects.all()) == 2
         assert LogEntry.objects.earliest("pk").get_change_message() == "Added."
 
-    def test_every_mistake_is_told_beside_its_field(self, staff: Client) -> None:
+    def test_each_error_is_shown_at_its_field(self, staff: Client) -> None:
         given = {"task": "shop:gret", "cron": "0 0 30 2 *", "time_zone": "Mars/Base", "options": '{"max_retri": 3}'}
 
         found = errors(staff.post(f"{LIST}add/", {**FORM, **given}).content.decode())
@@ -133,7 +133,7 @@ class TestForm:
         assert "did you mean 'max_retry'?" in found["options"]
         assert not PeriodicTask.objects.exists()
 
-    def test_what_cannot_be_read_is_told_once(self, staff: Client) -> None:
+    def test_unreadable_input_causes_one_error(self, staff: Client) -> None:
         given = {"kwargs": "{", "cron": "", "interval": "often", "start_at_0": "x", "start_at_1": "y"}
 
         found = errors(staff.post(f"{LIST}add/", {**FORM, **given}).content.decode())
@@ -158,7 +158,9 @@ class TestForm:
         ],
         ids=["brackets", "levels", "a level too many", "digits", "half", "half of a name", "null", "nan", "infinity"],
     )
-    def test_json_that_no_database_or_page_could_take(self, staff: Client, field: str, text: str, told: str) -> None:
+    def test_json_that_cannot_be_stored_or_shown_is_refused(
+        self, staff: Client, field: str, text: str, told: str
+    ) -> None:
         """This includes a task of another program, whose arguments are unknown here."""
         given = {"task": "other:program", "is_remote": "on", field: text}
 
@@ -169,7 +171,7 @@ class TestForm:
         assert not PeriodicTask.objects.exists()
 
     @rows("value", ["C:\\u0000", "\\\\u0000", "[" * 63 + "]" * 63])
-    def test_json_that_only_looks_like_what_is_refused_is_stored(self, staff: Client, value: str) -> None:
+    def test_json_that_resembles_refused_json_is_stored(self, staff: Client, value: str) -> None:
         """The text of a backslash and u0000 has no character U+0000, and 64 levels are allowed."""
         arguments = {"name": json.loads(value) if value.startswith("[") else value}
         given = {"task": "other:program", "is_remote": "on", "name": value[:9], "kwargs": json.dumps(arguments)}
@@ -179,7 +181,7 @@ class TestForm:
         assert errors(html) == {}
         assert PeriodicTask.objects.get(name=value[:9]).kwargs == arguments
 
-    def test_a_stored_half_of_a_character_is_shown_as_an_escape(self, staff: Client) -> None:
+    def test_a_stored_lone_surrogate_is_shown_as_an_escape(self, staff: Client) -> None:
         row = make(kwargs={"name": "\ud800"})
 
         assert '{"name": "\\ud800"}' in unescape(page(staff, f"{row.pk}/change/"))
@@ -187,7 +189,7 @@ class TestForm:
     @rows("field", ["start_at", "expire_at"])
     @rows("zone", ["America/Los_Angeles", "Pacific/Kiritimati"])
     @rows("moment", [("0001-01-01", "00:00:00"), ("9999-12-31", "23:59:59")])
-    def test_a_moment_that_not_every_time_zone_has(
+    def test_a_time_that_some_time_zones_cannot_represent_is_refused(
         self, staff: Client, settings: Any, field: str, zone: str, moment: tuple[str, str]
     ) -> None:
         settings.TIME_ZONE = zone
@@ -196,7 +198,7 @@ class TestForm:
 
         assert errors(response.content.decode())[field] == "Give a year from 2 to 9998."
 
-    def test_the_tasks_and_time_zones_there_are_are_suggested(self, staff: Client) -> None:
+    def test_the_form_suggests_tasks_and_time_zones(self, staff: Client) -> None:
         html = page(staff, "add/")
 
         assert '<option value="shop:restock">' in html
@@ -219,7 +221,7 @@ class TestForm:
 
 class TestList:
     @pytest.mark.usefixtures("of_the_code")
-    def test_one_of_the_code_is_paused_and_resumed(self, staff: Client) -> None:
+    def test_a_schedule_from_code_is_paused_and_resumed(self, staff: Client) -> None:
         """This holds even without a scheduler. An entry added at run time is listed beside it."""
         Inspector(taskq).add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
         address = "code_3Anightly/"
@@ -238,7 +240,7 @@ class TestList:
         assert "added at run time" in page(staff, "code_3Aadded/change/")
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_one_that_was_added_at_run_time_is_deleted_and_one_of_the_code_is_not(self, staff: Client) -> None:
+    def test_a_schedule_added_at_run_time_can_be_deleted_and_one_from_code_cannot(self, staff: Client) -> None:
         inspector = Inspector(taskq)
         inspector.add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
 
@@ -252,9 +254,7 @@ class TestList:
         assert inspector.scheduler_entries() == []
         assert refused.status_code == 403
 
-    def test_redis_that_fails_while_one_is_deleted_is_told(
-        self, staff: Client, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_redis_error_during_a_deletion_is_reported(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         Inspector(taskq).add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
 
         def away(*_: Any) -> None:
@@ -269,7 +269,7 @@ class TestList:
         assert not LogEntry.objects.exists()
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_those_of_the_code_stand_beside_those_of_the_table(self, staff: Client) -> None:
+    def test_the_list_shows_schedules_from_code_and_from_the_table(self, staff: Client) -> None:
         """They follow filters and search, and cannot be chosen for an action."""
         make("in the table")
         make("off", enabled=False, queue="low")
@@ -286,14 +286,16 @@ class TestList:
         assert names(page(staff, task="shop:restock")) == ["poll"]
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_those_of_the_code_are_there_without_any_row(self, staff: Client) -> None:
+    def test_schedules_from_code_are_listed_when_the_table_is_empty(self, staff: Client) -> None:
         html = page(staff)
 
         assert names(html) == ["nightly", "poll"]
         assert 'class="action-select"' not in html
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_those_of_the_code_close_the_last_page(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_schedules_from_code_are_listed_on_the_last_page(
+        self, staff: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(admin.site._registry[PeriodicTask], "list_per_page", 2)
         for number in "123":
             make(number)
@@ -302,7 +304,7 @@ class TestList:
         assert names(page(staff, p="2")) == ["3", "nightly", "poll"]
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_one_of_the_code_is_shown_and_cannot_be_changed(self, staff: Client) -> None:
+    def test_the_page_of_a_schedule_from_code_is_read_only(self, staff: Client) -> None:
         address = reverse("admin:taskq_django_periodictask_change", args=["code_3Anightly"])
 
         html = staff.get(address).content.decode()
@@ -315,7 +317,7 @@ class TestList:
         assert staff.get(reverse("admin:taskq_django_periodictask_change", args=["code_3Agone"])).status_code == 302
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_an_interval_of_the_code_is_shown_as_a_scheduler_counts_it(
+    def test_the_next_run_of_an_interval_from_code_matches_the_scheduler(
         self, staff: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
     ) -> None:
         settings.TIME_ZONE = "UTC"
@@ -332,7 +334,7 @@ class TestList:
             "Jan. 1, 2090, 00:01:30 UTC",
         ]
 
-    def test_what_is_wrong_with_a_row_stands_in_its_place(self, staff: Client) -> None:
+    def test_the_error_of_an_invalid_row_is_shown_in_its_line(self, staff: Client) -> None:
         """It was written without the form, or its task is gone."""
         make("gone", task=f"shop:{HOSTILE}")
         make(HOSTILE, expire_at=datetime(2020, 1, 1, tzinfo=UTC))
@@ -369,7 +371,7 @@ class TestList:
 
 
 class TestActions:
-    def test_rows_are_switched_off_and_on(self, staff: Client) -> None:
+    def test_rows_are_disabled_and_enabled(self, staff: Client) -> None:
         rows = [make(name) for name in "abc"]
 
         assert said(act(staff, "disable", *rows[:2])) == ["2 periodic tasks were disabled."]
@@ -394,7 +396,7 @@ class TestActions:
         assert LogEntry.objects.count() == 2
         assert set(PeriodicTask.objects.values_list("total_runs", "last_run_at")) == {(0, None)}
 
-    def test_what_the_confirmation_says_is_what_is_done(self, staff: Client) -> None:
+    def test_run_now_enqueues_the_tasks_that_the_confirmation_listed(self, staff: Client) -> None:
         """The action affects only the chosen rows of the list, or all rows that match."""
         first, second = make("a"), make("b")
         html = act(staff, "run_now", first)
@@ -408,7 +410,7 @@ class TestActions:
         assert len(pending()) == 3
 
     @pytest.mark.parametrize("in_transactions", [False, True])
-    def test_what_cannot_be_enqueued_is_told(
+    def test_run_now_reports_rows_that_cannot_be_enqueued(
         self, staff: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, in_transactions: bool
     ) -> None:
         """This holds even if each request is a transaction, which ends after the response is made."""
@@ -424,7 +426,7 @@ class TestActions:
         settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
         assert len(said(act(staff, "run_now", make("x"), make("y"), post="yes"))) == 2
 
-    def test_a_row_that_is_gone(self, staff: Client) -> None:
+    def test_an_action_on_a_deleted_row_shows_a_message(self, staff: Client) -> None:
         row = make()
         PeriodicTask.objects.filter(pk=row.pk).delete()
         make("another")
@@ -434,7 +436,9 @@ class TestActions:
 
 
 class TestPermissions:
-    def test_who_may_only_view_sees_no_action(self, login: Callable[..., Client], of_the_code: None) -> None:
+    def test_a_user_with_view_permission_only_sees_no_action(
+        self, login: Callable[..., Client], of_the_code: None
+    ) -> None:
         browser, row = login("view"), make()
 
         html = page(browser)
@@ -449,7 +453,7 @@ class TestPermissions:
         assert "switch/" not in page(browser, "code_3Anightly/change/")
         assert browser.post(f"{LIST}code_3Anightly/switch/").status_code == 403
 
-    def test_who_may_run_may_not_change(self, login: Callable[..., Client]) -> None:
+    def test_the_permission_to_run_does_not_permit_changes(self, login: Callable[..., Client]) -> None:
         browser, row = login("view", "run"), make()
 
         html = page(browser)
@@ -462,7 +466,7 @@ class TestPermissions:
         assert len(pending()) == 1
         assert PeriodicTask.objects.get().enabled
 
-    def test_who_may_change_may_not_run(self, login: Callable[..., Client]) -> None:
+    def test_the_permission_to_change_does_not_permit_run_now(self, login: Callable[..., Client]) -> None:
         browser, row = login("view", "change"), make()
 
         act(browser, "run_now", row, post="yes")
@@ -471,14 +475,14 @@ class TestPermissions:
         assert pending() == []
         assert not PeriodicTask.objects.get().enabled
 
-    def test_others_see_nothing(self, login: Callable[..., Client], of_the_code: None) -> None:
+    def test_users_without_permission_see_nothing(self, login: Callable[..., Client], of_the_code: None) -> None:
         browser, row = login(), make()
 
         for path in ("", "add/", f"{row.pk}/change/", "code_3Anightly/change/"):
             assert browser.get(LIST + path).status_code == 403
 
 
-def test_the_mixin_goes_over_another_admin() -> None:
+def test_the_mixin_works_with_another_model_admin() -> None:
     """As that of a theme, whose templates are then used."""
 
     class Themed(BaseAdmin):
@@ -494,6 +498,6 @@ def test_the_mixin_goes_over_another_admin() -> None:
     assert mine.check() == []
 
 
-def test_a_moment_at_the_end_of_time_is_written_all_the_same() -> None:
+def test_a_time_near_the_maximum_year_is_formatted() -> None:
     """In Berlin it is in the year 10000."""
     assert "9999" in local_time(datetime(9999, 12, 31, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin"))

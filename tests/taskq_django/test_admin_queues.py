@@ -107,7 +107,7 @@ def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, f
 
 
 @pytest.mark.usefixtures("in_one_day")
-def test_the_list_tells_how_each_queue_stands(viewer: Client, redis: RedisServer) -> None:
+def test_the_list_shows_the_state_of_each_queue(viewer: Client, redis: RedisServer) -> None:
     enqueue(count=3)
     enqueue(run_after=60)
     enqueue(aggregate="digest")
@@ -126,7 +126,7 @@ def test_the_list_tells_how_each_queue_stands(viewer: Client, redis: RedisServer
     assert re.fullmatch(r"[\d.]+\s(bytes|KB)", default["memory"])
 
 
-def test_counts_lead_to_the_tasks_for_who_may_see_them(client: Client, redis: RedisServer) -> None:
+def test_counts_link_to_tasks_for_users_who_may_view_them(client: Client, redis: RedisServer) -> None:
     enqueue(count=2)
     link = f'<a href="{TASKS}?{urlencode({"queue": "default", "state": "pending"}).replace("&", "&amp;")}">2</a>'
 
@@ -136,7 +136,7 @@ def test_counts_lead_to_the_tasks_for_who_may_see_them(client: Client, redis: Re
     assert TASKS not in html_of(sign_in(client, "view_queue"), QUEUES)
 
 
-def test_bars_are_drawn_beside_each_other_and_read_aloud(viewer: Client, redis: RedisServer) -> None:
+def test_bars_are_drawn_side_by_side_and_have_text_for_screen_readers(viewer: Client, redis: RedisServer) -> None:
     """The largest queue is the whole width; each part says what it is; no script, style or address is in them."""
     enqueue("large", count=8)
     enqueue("small", count=2)
@@ -155,7 +155,7 @@ def test_bars_are_drawn_beside_each_other_and_read_aloud(viewer: Client, redis: 
 
 
 @pytest.mark.usefixtures("in_one_day")
-def test_the_past_is_a_chart_with_a_table(viewer: Client, redis: RedisServer) -> None:
+def test_the_history_is_shown_as_a_chart_and_a_table(viewer: Client, redis: RedisServer) -> None:
     enqueue()
     enqueue("low")
     count_on(redis, "default", processed=10, failed=4)
@@ -192,13 +192,13 @@ def test_the_last_hour_is_drawn_from_samples(viewer: Client, redis: RedisServer)
     assert not re.search(r"style=|http|onload|<script", rates + latency)
 
 
-def test_without_samples_it_is_said_who_takes_them(viewer: Client, redis: RedisServer) -> None:
+def test_without_samples_the_page_explains_what_records_them(viewer: Client, redis: RedisServer) -> None:
     enqueue()
 
     assert "There are no samples of the last hour" in html_of(viewer, page_of("default"))
 
 
-def test_the_span_of_the_chart_is_chosen(viewer: Client, redis: RedisServer) -> None:
+def test_the_time_range_of_the_chart_can_be_chosen(viewer: Client, redis: RedisServer) -> None:
     enqueue()
 
     for asked, days in (("7", 7), ("30", 30), ("90", 90), ("8", 30), ("x", 30), ("-1", 30)):
@@ -209,7 +209,7 @@ def test_the_span_of_the_chart_is_chosen(viewer: Client, redis: RedisServer) -> 
             assert re.search(rf'<a href="\?days={days}" aria-current="true">{days} days</a>', html), (asked, address)
 
 
-def test_the_list_is_searched_and_put_in_order(viewer: Client, redis: RedisServer) -> None:
+def test_the_list_can_be_searched_and_sorted(viewer: Client, redis: RedisServer) -> None:
     enqueue("alpha", count=1)
     enqueue("beta", count=3)
     enqueue("alphabet", count=2)
@@ -222,7 +222,7 @@ def test_the_list_is_searched_and_put_in_order(viewer: Client, redis: RedisServe
     assert "0 queues" in html_of(viewer, QUEUES, q="nothing")
 
 
-def test_a_damaged_queue_says_so(viewer: Client, redis: RedisServer) -> None:
+def test_a_damaged_queue_is_marked_in_the_list(viewer: Client, redis: RedisServer) -> None:
     enqueue("low")
     redis.client.sadd("asynq:queues", "odd")
     redis.client.set("asynq:{odd}:retry", "x")
@@ -235,7 +235,7 @@ def test_a_damaged_queue_says_so(viewer: Client, redis: RedisServer) -> None:
 
 
 @pytest.mark.usefixtures("in_one_day")
-def test_the_page_of_a_queue_tells_all(viewer: Client, redis: RedisServer) -> None:
+def test_the_page_of_a_queue_shows_all_figures(viewer: Client, redis: RedisServer) -> None:
     enqueue(count=3)
     enqueue(name="report:build", run_after=60)
     enqueue(name="report:build", aggregate="digest")
@@ -251,14 +251,14 @@ def test_the_page_of_a_queue_tells_all(viewer: Client, redis: RedisServer) -> No
     assert "/act/" not in html
 
 
-def test_the_page_of_a_large_queue_says_what_its_types_are_made_of(viewer: Client, redis: RedisServer) -> None:
+def test_the_page_of_a_large_queue_says_how_many_tasks_were_counted(viewer: Client, redis: RedisServer) -> None:
     enqueue(count=230)
 
     assert "Only 200 tasks were counted" in html_of(viewer, page_of("default"))
 
 
 @pytest.mark.parametrize("address", [QUEUES, page_of("default")])
-def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(
+def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
     viewer: Client, redis: RedisServer, address: str
 ) -> None:
     """Counted with what scripts call in turn, from where every sample is full."""
@@ -279,7 +279,7 @@ def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(
     assert few == many > 0
 
 
-def test_whatever_comes_from_redis_is_escaped(viewer: Client, redis: RedisServer) -> None:
+def test_all_values_from_redis_are_escaped(viewer: Client, redis: RedisServer) -> None:
     enqueue(HOSTILE, name=HOSTILE)
     redis.client.sadd("asynq:queues", "odd" + HOSTILE)
     redis.client.set(f"asynq:{{odd{HOSTILE}}}:retry", "x")
@@ -303,7 +303,7 @@ def test_a_queue_with_an_odd_name_has_a_page(viewer: Client, redis: RedisServer,
 
 
 @rows("address", [QUEUES, page_of("default"), f"{QUEUES}default/act/pause/"])
-def test_with_redis_down_the_page_says_so(operator: Client, settings: Any, address: str) -> None:
+def test_the_page_shows_a_message_while_redis_is_down(operator: Client, settings: Any, address: str) -> None:
     settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     html = html_of(operator, address)
@@ -335,7 +335,9 @@ def test_a_queue_is_paused_and_resumed(operator: Client, redis: RedisServer, ins
     ]
 
 
-def test_nothing_is_done_before_it_is_confirmed(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+def test_an_action_changes_nothing_before_its_confirmation(
+    operator: Client, redis: RedisServer, inspector: Inspector
+) -> None:
     enqueue()
 
     for action, question in (
@@ -353,7 +355,7 @@ def test_nothing_is_done_before_it_is_confirmed(operator: Client, redis: RedisSe
     assert not LogEntry.objects.exists()
 
 
-def test_emptying_says_how_many_tasks_it_is_about(operator: Client, redis: RedisServer) -> None:
+def test_the_confirmation_of_emptying_shows_the_number_of_tasks(operator: Client, redis: RedisServer) -> None:
     """Of the chosen queues, from the list and from a queue's own page, and of all that match."""
     enqueue("a", count=3)
     enqueue("b", count=4)
@@ -368,7 +370,9 @@ def test_emptying_says_how_many_tasks_it_is_about(operator: Client, redis: Redis
     assert "Pending (5)" in html_of(operator, f"{QUEUES}c/act/empty/")
 
 
-def test_two_operators_at_once_are_told(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+def test_concurrent_actions_of_two_operators_are_reported(
+    operator: Client, redis: RedisServer, inspector: Inspector
+) -> None:
     """An action that another user has already done on one row does not block the other rows."""
     enqueue()
     enqueue("low")
@@ -401,7 +405,7 @@ def test_all_tasks_of_the_chosen_states_are_deleted(operator: Client, redis: Red
     assert (entry.object_id, entry.change_message) == ("default", "Deleted 8 tasks: pending, aggregating.")
 
 
-def test_a_malformed_choice_of_states_is_asked_again(
+def test_an_invalid_choice_of_states_shows_the_form_again(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
     enqueue()
@@ -417,7 +421,7 @@ def test_a_malformed_choice_of_states_is_asked_again(
         assert inspector.queue_info("default").size == 1, states
 
 
-def test_what_takes_too_long_for_a_request_is_carried_on_by_the_next(
+def test_a_deletion_that_exceeds_one_request_continues_in_the_next(
     operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue(count=250)
@@ -454,7 +458,7 @@ def test_a_queue_with_tasks_is_deleted_only_with_an_explicit_confirmation(
     assert logged == [("low", DELETION, "Deleted with 0 tasks."), ("default", DELETION, "Deleted with 2 tasks.")]
 
 
-def test_a_queue_whose_tasks_run_is_kept(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+def test_a_queue_with_running_tasks_is_not_deleted(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
     enqueue()
     task_id = redis.client.rpoplpush("asynq:{default}:pending", "asynq:{default}:active")
     redis.client.hset(f"asynq:{{default}}:t:{task_id.decode()}", "state", "active")  # type: ignore[union-attr]  # there is one
@@ -465,7 +469,9 @@ def test_a_queue_whose_tasks_run_is_kept(operator: Client, redis: RedisServer, i
     assert inspector.queues() == ["default"]
 
 
-def test_a_queue_is_acted_on_from_its_own_page(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+def test_actions_can_be_started_from_the_page_of_a_queue(
+    operator: Client, redis: RedisServer, inspector: Inspector
+) -> None:
     enqueue()
     html = html_of(operator, page_of("default"))
     assert re.findall(r'taskq-action" href="([^"]*)">(\w+)</a>', html) == [
@@ -483,7 +489,7 @@ def test_a_queue_is_acted_on_from_its_own_page(operator: Client, redis: RedisSer
 
 
 @rows("address", [page_of("gone"), f"{QUEUES}gone/act/pause/", f"{QUEUES}gone/delete/"])
-def test_the_page_of_a_queue_that_is_gone_is_told_on_the_list(
+def test_the_page_of_a_deleted_queue_redirects_to_the_list_with_a_message(
     operator: Client, redis: RedisServer, address: str
 ) -> None:
     response = operator.get(address, follow=True)
@@ -492,7 +498,7 @@ def test_the_page_of_a_queue_that_is_gone_is_told_on_the_list(
     assert "Queue “gone” does not exist any more." in unescape(response.content.decode())
 
 
-def test_a_damaged_queue_keeps_no_other_from_being_emptied(
+def test_other_queues_are_emptied_when_one_is_damaged(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
     enqueue("low")
@@ -506,7 +512,7 @@ def test_a_damaged_queue_keeps_no_other_from_being_emptied(
     assert inspector.queue_info("low").size == 0
 
 
-def test_redis_failing_half_way_is_said_and_what_was_done_is_logged(
+def test_a_redis_error_during_an_action_is_reported_and_finished_work_is_logged(
     operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue("a")
@@ -533,7 +539,7 @@ def test_redis_failing_half_way_is_said_and_what_was_done_is_logged(
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 
-def test_who_may_only_look_sees_no_action_and_a_forged_post_is_refused(
+def test_a_user_with_view_permission_only_sees_no_action_and_a_forged_post_is_refused(
     viewer: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
     enqueue()
@@ -570,7 +576,7 @@ def test_each_permission_offers_its_own_actions(
         assert browser.post(f"{QUEUES}default/act/{action}/", {"post": "yes"}).status_code == 403
 
 
-def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
+def test_a_user_without_view_permission_sees_nothing(client: Client, redis: RedisServer) -> None:
     enqueue()
     browser = sign_in(client, "view_task")
 
@@ -578,7 +584,7 @@ def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> No
     assert browser.get(page_of("default")).status_code == 403
 
 
-def test_a_queue_that_vanishes_between_question_and_answer_is_told(
+def test_a_queue_deleted_before_the_confirmation_is_reported(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
     enqueue()
@@ -622,7 +628,7 @@ site.register(Worker, ThemedWorkerAdmin)
 urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
 
 
-def test_the_pages_stand_over_another_model_admin_and_use_its_templates(
+def test_the_pages_work_with_another_model_admin_and_its_templates(
     viewer: Client, redis: RedisServer, settings: Any
 ) -> None:
     """On a site of another name, and without the tasks, which nothing leads to then."""

@@ -67,7 +67,7 @@ def errors(html: str) -> str:
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_tasks_times_are_told_in_their_order(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_the_times_of_a_task_are_shown_in_order(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "retry", score=4_000_000_000, last_failed_at=1_700_000_000, deadline=4_100_000_000)
 
@@ -81,7 +81,7 @@ def test_a_tasks_times_are_told_in_their_order(pages: Callable[..., str], redis:
     ]
 
 
-def test_the_times_of_a_task_have_the_words_of_the_dashboard(pages: Callable[..., str], settings: Any) -> None:
+def test_the_times_of_a_task_have_the_same_labels_as_in_the_dashboard(pages: Callable[..., str], settings: Any) -> None:
     handle = taskq.remote("email:deliver", expires=timedelta(hours=1)).delay()
 
     assert "expires, unless a worker has started it" in pages(page_of(handle))
@@ -89,7 +89,7 @@ def test_the_times_of_a_task_have_the_words_of_the_dashboard(pages: Callable[...
     assert "过期，除非已有 worker 开始执行" in pages(page_of(handle))
 
 
-def test_attempts_are_told_with_their_tracebacks(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_attempts_are_shown_with_their_tracebacks(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = taskq.remote("email:nobody-runs-this", max_retry=0).delay()
     call_command("runworker", "--burst", verbosity=0)
 
@@ -100,9 +100,7 @@ def test_attempts_are_told_with_their_tracebacks(pages: Callable[..., str], redi
     assert "Last error:" in html
 
 
-def test_the_progress_of_a_task_is_shown_as_text_whatever_it_says(
-    pages: Callable[..., str], redis: RedisServer
-) -> None:
+def test_the_progress_of_a_task_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "active")
     told = b'{"done":3,"total":10,"at":1700000000000,"message":"<b>page</b>"}'
@@ -113,7 +111,7 @@ def test_the_progress_of_a_task_is_shown_as_text_whatever_it_says(
     assert '<progress value="0.3" max="1"></progress> 3 of 10 (30 %): &lt;b&gt;page&lt;/b&gt;' in html
 
 
-def test_what_a_running_task_has_written_is_shown(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_the_intermediate_result_of_a_running_task_is_shown(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "active")
     redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "result", b'{"done": 3, "of": 10}')
@@ -136,7 +134,7 @@ def test_a_result_that_was_too_large_is_explained(pages: Callable[..., str], red
     assert "Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216" in html
 
 
-def test_a_task_links_to_its_trace_where_a_setting_says_so(
+def test_a_task_links_to_its_trace_if_the_setting_has_a_url(
     pages: Callable[..., str], redis: RedisServer, settings: Any
 ) -> None:
     handle = enqueue()
@@ -151,7 +149,7 @@ def test_a_task_links_to_its_trace_where_a_setting_says_so(
     assert link in html
 
 
-def test_a_header_that_is_no_trace_makes_no_link(pages: Callable[..., str], redis: RedisServer, settings: Any) -> None:
+def test_an_invalid_trace_header_causes_no_link(pages: Callable[..., str], redis: RedisServer, settings: Any) -> None:
     settings.TASKQ = {**settings.TASKQ, "TRACE": {"URL": "https://tempo.example/{trace_id}"}}
     handle = enqueue()
     put(redis, handle, "pending", headers={"traceparent": 'x" onclick="alert(1)'})
@@ -159,7 +157,7 @@ def test_a_header_that_is_no_trace_makes_no_link(pages: Callable[..., str], redi
     assert "tempo.example" not in pages(page_of(handle))
 
 
-def test_somebody_who_may_only_look_sees_arguments_and_no_form(client: Client, redis: RedisServer) -> None:
+def test_a_user_with_view_permission_only_sees_arguments_without_a_form(client: Client, redis: RedisServer) -> None:
     client.force_login(user("eve", "view_task"))
     handle = enqueue(to="grace@example.com")
 
@@ -175,7 +173,7 @@ def test_somebody_who_may_only_look_sees_arguments_and_no_form(client: Client, r
 
 
 @pytest.mark.parametrize("state", ["active", "completed"])
-def test_a_task_that_does_not_wait_has_no_form(pages: Callable[..., str], redis: RedisServer, state: str) -> None:
+def test_only_a_waiting_task_has_a_form(pages: Callable[..., str], redis: RedisServer, state: str) -> None:
     handle = enqueue(to="grace")
     put(redis, handle, state)
 
@@ -187,13 +185,13 @@ def test_a_task_that_does_not_wait_has_no_form(pages: Callable[..., str], redis:
 
 
 @rows("payload", [b"\xff\xfe", b"x" * 70_000, b"a\0b"])
-def test_arguments_that_fit_no_form_are_shown_without_one(pages: Callable[..., str], payload: bytes) -> None:
+def test_arguments_that_a_form_cannot_hold_are_shown_without_a_form(pages: Callable[..., str], payload: bytes) -> None:
     handle = taskq.remote("email:deliver").delay(payload)
 
     assert "<textarea" not in pages(page_of(handle))
 
 
-def test_whatever_a_task_holds_is_escaped_in_the_form_too(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_all_values_of_a_task_are_escaped_in_the_form(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = taskq.remote("email:deliver", headers={"x": HOSTILE}).delay(text=HOSTILE)
     put(redis, handle, "archived", error_msg=HOSTILE)
     line = (
@@ -211,7 +209,7 @@ def test_whatever_a_task_holds_is_escaped_in_the_form_too(pages: Callable[..., s
 
 
 @pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "archived"])
-def test_the_arguments_of_a_task_that_waits_are_changed(operator: Client, redis: RedisServer, state: str) -> None:
+def test_the_arguments_of_a_waiting_task_can_be_changed(operator: Client, redis: RedisServer, state: str) -> None:
     handle = taskq.tasks["shop:greet"].delay("Grace")
     put(redis, handle, state)
 
@@ -264,7 +262,7 @@ def test_arguments_that_do_not_fit_the_task_are_refused_and_stay_in_the_form(
     assert not LogEntry.objects.exists()
 
 
-def test_arguments_of_another_program_only_have_to_stay_what_they_are(operator: Client, redis: RedisServer) -> None:
+def test_arguments_of_an_unregistered_task_must_only_keep_their_format(operator: Client, redis: RedisServer) -> None:
     """JSON stays JSON with unchanged numbers, and other text stays text."""
     number, text = taskq.remote("go:number").delay(b'{"n": 1}'), taskq.remote("go:text").delay(b"plain")
 
@@ -283,9 +281,7 @@ def test_saving_without_a_change_changes_no_byte(operator: Client, redis: RedisS
     assert payload_of(redis, handle) == b'{ "n" :  1.0 }\n'
 
 
-def test_a_page_that_is_out_of_date_changes_nothing_and_keeps_what_was_typed(
-    operator: Client, redis: RedisServer
-) -> None:
+def test_an_outdated_page_changes_nothing_and_keeps_the_typed_text(operator: Client, redis: RedisServer) -> None:
     """Two operators edit at once. The second gets a message, and no change is overwritten silently."""
     handle = taskq.tasks["shop:greet"].delay("Grace")
     first, second = (form_of(operator.get(page_of(handle)).content.decode()) for _ in range(2))
@@ -298,7 +294,7 @@ def test_a_page_that_is_out_of_date_changes_nothing_and_keeps_what_was_typed(
     assert payload_of(redis, handle) == b'{"name":"Ada"}'
 
 
-def test_somebody_who_is_faster_by_a_moment_is_told_too(
+def test_a_concurrent_change_during_the_save_is_reported(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the check of the form and the write."""
@@ -318,7 +314,7 @@ def test_somebody_who_is_faster_by_a_moment_is_told_too(
     assert not LogEntry.objects.exists()
 
 
-def test_a_unique_lock_that_is_held_is_told(operator: Client, redis: RedisServer) -> None:
+def test_a_held_unique_lock_is_reported(operator: Client, redis: RedisServer) -> None:
     remote = taskq.remote("email:deliver", unique_for=60)
     remote.delay(to="ada")
     handle = remote.delay(to="grace")
@@ -329,9 +325,7 @@ def test_a_unique_lock_that_is_held_is_told(operator: Client, redis: RedisServer
     assert payload_of(redis, handle) == b'{"to":"grace"}'
 
 
-def test_a_task_that_has_started_meanwhile_is_not_changed_and_that_is_said(
-    operator: Client, redis: RedisServer
-) -> None:
+def test_a_change_of_a_task_that_has_started_is_refused_with_a_message(operator: Client, redis: RedisServer) -> None:
     handle = taskq.tasks["shop:greet"].delay("Grace")
     data = form_of(operator.get(page_of(handle)).content.decode())
     put(redis, handle, "active")
@@ -343,7 +337,7 @@ def test_a_task_that_has_started_meanwhile_is_not_changed_and_that_is_said(
     assert not LogEntry.objects.exists()
 
 
-def test_a_task_that_is_gone_meanwhile_is_told_on_the_list(operator: Client, redis: RedisServer) -> None:
+def test_a_change_of_a_deleted_task_redirects_to_the_list_with_a_message(operator: Client, redis: RedisServer) -> None:
     handle = taskq.tasks["shop:greet"].delay("Grace")
     data = form_of(operator.get(page_of(handle)).content.decode())
     Inspector(taskq).delete_task("default", handle.id)
@@ -354,7 +348,7 @@ def test_a_task_that_is_gone_meanwhile_is_told_on_the_list(operator: Client, red
     assert "does not exist any more" in messages(response.content.decode())[0]
 
 
-def test_a_form_without_its_fields_changes_nothing(operator: Client, redis: RedisServer) -> None:
+def test_a_form_with_missing_fields_changes_nothing(operator: Client, redis: RedisServer) -> None:
     handle = taskq.tasks["shop:greet"].delay("Grace")
 
     html = operator.post(page_of(handle), {"_save": "Save"}).content.decode()
@@ -421,7 +415,7 @@ def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, wai
     ]
 
 
-def test_without_the_permission_nobody_approves(client: Client, waiting: Any) -> None:
+def test_a_user_without_the_permission_cannot_approve(client: Client, waiting: Any) -> None:
     client.force_login(user("eve", "view_task", "change_task", "run_task"))
 
     page = client.get(page_of(waiting)).content.decode()

@@ -120,7 +120,7 @@ def test_tasks_are_filtered_by_type_and_age(pages: Callable[..., str], redis: Re
     assert len(shown_ids(pages(TASKS, age="no such age", type=""))) == 3
 
 
-def test_the_types_offered_are_those_that_are_registered(pages: Callable[..., str]) -> None:
+def test_the_type_filter_offers_the_registered_types(pages: Callable[..., str]) -> None:
     html = pages(TASKS)
 
     assert 'href="?type=shop%3Agreet"' in html
@@ -142,7 +142,9 @@ def test_tasks_are_searched_by_id_payload_and_error(pages: Callable[..., str], r
     assert "grace@example.com" in html
 
 
-def test_a_search_says_how_far_it_got_and_goes_on(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_reports_its_progress_and_can_be_continued(
+    pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     handles = [enqueue(number=number) for number in range(30)]
     monkeypatch.setattr("taskq_core.views.sync.Dashboard.search_tasks", _search_of_ten)
 
@@ -166,15 +168,13 @@ def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = N
 
 
 @pytest.mark.parametrize("after", ["x", "archived/zz/1", "%00"])
-def test_a_search_from_a_place_that_is_none_begins_at_the_start(pages: Callable[..., str], after: str) -> None:
+def test_a_search_with_an_invalid_cursor_begins_at_the_start(pages: Callable[..., str], after: str) -> None:
     handle = enqueue(to="grace")
 
     assert shown_ids(pages(TASKS, q="grace", after=after)) == [handle.id]
 
 
-def test_no_more_is_read_to_sort_tasks_than_some_bytes(
-    pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sorting_reads_a_bounded_number_of_bytes(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks with large arguments do not fill the memory. The page sorts what it has read, or keeps Redis's order."""
     handles = [enqueue(text="x" * 1000) for _ in range(205)]
     enqueue(queue="low")
@@ -202,7 +202,7 @@ _FIRST, _RUN = ("short_id", "name", "call"), ("started", "duration", "run_by", "
         ("completed", [*_FIRST, "queue", "completed", "enqueued", *_RUN]),
     ],
 )
-def test_the_columns_fit_the_state(
+def test_the_columns_depend_on_the_state(
     pages: Callable[..., str], redis: RedisServer, state: str, expected: list[str]
 ) -> None:
     handle = enqueue()
@@ -216,7 +216,7 @@ def test_the_columns_fit_the_state(
     assert shown_ids(html) == [handle.id]
 
 
-def test_the_columns_show_what_is_known_of_a_run(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_columns_show_the_fields_of_a_run(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """While it runs its progress, its worker and its attempt, and after it also how long it took."""
     monkeypatch.setattr(taskq, "_tasks", {})
     go_on = threading.Event()
@@ -267,7 +267,7 @@ def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("state", ["archived", "completed"])
-def test_tasks_that_have_ended_are_listed_by_the_time_of_their_end(
+def test_ended_tasks_are_sorted_by_the_time_of_their_end(
     pages: Callable[..., str], redis: RedisServer, state: str
 ) -> None:
     """The last first, whatever was enqueued last, and however long it is kept."""
@@ -279,7 +279,7 @@ def test_tasks_that_have_ended_are_listed_by_the_time_of_their_end(
     assert shown_ids(pages(TASKS, state=state)) == [early.id, late.id]
 
 
-def test_a_task_that_waits_for_a_limit_says_so(pages: Callable[..., str]) -> None:
+def test_a_task_that_waits_for_a_limit_shows_that_limit(pages: Callable[..., str]) -> None:
     limited = taskq.remote("email:deliver", rate_limit="1/h")
     limited.delay()
     handle = limited.delay()
@@ -293,7 +293,7 @@ def test_a_task_that_waits_for_a_limit_says_so(pages: Callable[..., str]) -> Non
     assert not the_end_of_time.search(page)
 
 
-def test_an_unreadable_task_stands_in_the_columns_of_every_state(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_an_unreadable_task_is_listed_in_every_state(pages: Callable[..., str], redis: RedisServer) -> None:
     for state in ("active", "pending", "scheduled", "retry", "archived", "completed"):
         handle = enqueue()
         put(redis, handle, state)
@@ -302,7 +302,7 @@ def test_an_unreadable_task_stands_in_the_columns_of_every_state(pages: Callable
         assert shown_ids(pages(TASKS, state=state)) == [handle.id]
 
 
-def test_an_empty_list_of_completed_tasks_says_why_and_which_setting_changes_it(
+def test_an_empty_list_of_completed_tasks_names_the_setting_that_keeps_them(
     pages: Callable[..., str], settings: Any
 ) -> None:
     enqueue()
@@ -316,7 +316,7 @@ def test_an_empty_list_of_completed_tasks_says_why_and_which_setting_changes_it(
     assert "retention" not in pages(TASKS, state="archived")
 
 
-def test_a_page_asks_no_more_of_redis_however_many_tasks_there_are(
+def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
     pages: Callable[..., str], redis: RedisServer
 ) -> None:
     def commands() -> int:
@@ -359,7 +359,7 @@ def test_a_page_asks_no_more_of_redis_however_many_tasks_there_are(
         ("delete_selected", {}, None, "2 tasks were deleted.", DELETION, "Deleted."),
     ],
 )
-def test_selected_tasks_are_acted_on_and_it_is_logged_who_did_what_to_which(
+def test_an_action_changes_the_selected_tasks_and_logs_user_action_and_tasks(
     operator: Client,
     redis: RedisServer,
     action: str,
@@ -415,7 +415,7 @@ def test_tasks_are_moved_to_another_queue(operator: Client, redis: RedisServer) 
         ("retry_later", {"at_0": "yesterday", "at_1": "noon"}, "Enter a valid date."),
     ],
 )
-def test_a_form_that_is_filled_in_wrongly_asks_again_and_does_nothing(
+def test_an_invalid_form_is_shown_again_and_changes_nothing(
     operator: Client, redis: RedisServer, action: str, more: dict[str, str], problem: str
 ) -> None:
     handle = enqueue()
@@ -429,7 +429,7 @@ def test_a_form_that_is_filled_in_wrongly_asks_again_and_does_nothing(
     assert remembered["marks"] == fields(asked, '<form method="post"')["marks"]
 
 
-def test_a_task_is_put_off_until_a_moment(operator: Client, redis: RedisServer, settings: Any) -> None:
+def test_a_task_is_postponed_to_a_time(operator: Client, redis: RedisServer, settings: Any) -> None:
     settings.TIME_ZONE = "Asia/Tokyo"
     handle = enqueue()
 
@@ -439,7 +439,9 @@ def test_a_task_is_put_off_until_a_moment(operator: Client, redis: RedisServer, 
     assert redis.client.zscore("asynq:{default}:scheduled", handle.id) == 4_070_908_800  # 2099-01-01 00:00 UTC
 
 
-def test_all_that_match_are_acted_on_and_what_their_state_forbids_is_told(operator: Client, redis: RedisServer) -> None:
+def test_an_action_on_all_matching_tasks_reports_those_whose_state_forbids_it(
+    operator: Client, redis: RedisServer
+) -> None:
     pending = taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(120))
     running, other = enqueue(), enqueue(queue="low")
     put(redis, running, "active")
@@ -456,7 +458,7 @@ def test_all_that_match_are_acted_on_and_what_their_state_forbids_is_told(operat
     assert len(logged()) == 120
 
 
-def test_all_that_a_search_found_are_acted_on(operator: Client, redis: RedisServer) -> None:
+def test_an_action_changes_all_tasks_that_a_search_found(operator: Client, redis: RedisServer) -> None:
     wanted, other = [enqueue(to="grace") for _ in range(3)], enqueue(to="nobody")
     address = f"{TASKS}?q=grace"
 
@@ -466,7 +468,7 @@ def test_all_that_a_search_found_are_acted_on(operator: Client, redis: RedisServ
     assert [state_of(redis, handle) for handle in (*wanted, other)] == [None, None, None, "pending"]
 
 
-def test_a_search_is_made_once_a_request(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_searches_only_once(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often Django asks for its rows: it may read ten thousand tasks."""
     handles, searches, search = [enqueue(to="grace") for _ in range(60)], [0], Dashboard.search_tasks
 
@@ -485,7 +487,9 @@ def test_a_search_is_made_once_a_request(operator: Client, redis: RedisServer, m
     assert redis.client.zcard("asynq:{default}:archived") == 60
 
 
-def test_more_than_a_step_is_told(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_action_on_more_tasks_than_one_request_allows_is_reported(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dashboard_tasks, "SELECTED_MAX", 100)
     taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(150))
 
@@ -497,7 +501,7 @@ def test_more_than_a_step_is_told(operator: Client, redis: RedisServer, monkeypa
     assert second == ["50 tasks were deleted."]
 
 
-def test_what_an_other_operator_was_faster_with_is_left_alone_and_told(operator: Client, redis: RedisServer) -> None:
+def test_tasks_that_another_operator_changed_are_skipped_and_reported(operator: Client, redis: RedisServer) -> None:
     """A user deletes archived tasks while another runs one of them again and one is gone. The running task survives."""
     rescued, gone, rest = enqueue(), enqueue(), enqueue()
     for handle in (rescued, gone, rest):
@@ -541,7 +545,7 @@ def test_two_operators_who_delete_the_same_tasks_at_once_delete_each_once(redis:
     assert sum(int(text.split()[0]) for text in said if "deleted" in text) == 50
 
 
-def test_nothing_that_was_selected_is_there_any_more(operator: Client) -> None:
+def test_an_action_on_deleted_tasks_shows_a_message(operator: Client) -> None:
     handle = enqueue()
     asked = choose(operator, "run_now", key(handle))
     Inspector(taskq).delete_task("default", handle.id)
@@ -568,7 +572,7 @@ def test_a_running_task_is_cancelled(operator: Client, redis: RedisServer) -> No
     ]
 
 
-def test_redis_that_fails_on_the_way_is_told_with_what_was_done(
+def test_a_redis_error_during_an_action_is_reported_with_the_finished_tasks(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(250))
@@ -591,7 +595,7 @@ def test_redis_that_fails_on_the_way_is_told_with_what_was_done(
     assert len(logged()) == 100
 
 
-def test_redis_that_fails_after_the_action_loses_no_log_entry_and_no_name(
+def test_a_redis_error_after_an_action_loses_no_log_entry_and_no_task_name(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = enqueue()
@@ -623,7 +627,7 @@ def test_redis_that_fails_after_the_action_loses_no_log_entry_and_no_name(
         (("run_task", "signal_task", "change_task", "delete_task"), ALL_ACTIONS),
     ],
 )
-def test_each_permission_offers_its_actions_and_no_other_can_be_forged(
+def test_each_permission_offers_only_its_actions_and_forged_ones_are_refused(
     client: Client, redis: RedisServer, codenames: tuple[str, ...], actions: list[str]
 ) -> None:
     handle = enqueue()
@@ -645,7 +649,9 @@ def test_each_permission_offers_its_actions_and_no_other_can_be_forged(
         assert client.post(page_of(handle, "delete")).status_code == 403
 
 
-def test_the_page_of_a_task_offers_what_its_state_allows(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_the_page_of_a_task_offers_the_actions_that_its_state_allows(
+    pages: Callable[..., str], redis: RedisServer
+) -> None:
     handle = enqueue()
 
     def links() -> list[str]:
@@ -656,7 +662,7 @@ def test_the_page_of_a_task_offers_what_its_state_allows(pages: Callable[..., st
     assert links() == ["cancel_tasks"]
 
 
-def test_a_task_is_run_from_its_own_page_and_its_history_tells(operator: Client, redis: RedisServer) -> None:
+def test_a_run_from_the_page_of_a_task_appears_in_its_history(operator: Client, redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "archived")
 
@@ -681,7 +687,7 @@ def test_a_task_is_deleted_from_its_own_page(operator: Client, redis: RedisServe
     assert state_of(redis, handle) is None
 
 
-def test_what_is_selected_is_escaped_where_it_is_asked_and_told(operator: Client, redis: RedisServer) -> None:
+def test_selected_tasks_are_escaped_in_the_confirmation_and_the_message(operator: Client, redis: RedisServer) -> None:
     handle = taskq.remote(HOSTILE, queue="low", task_id=HOSTILE).delay(text=HOSTILE)
 
     asked = choose(operator, "move_tasks", key(handle))
@@ -729,7 +735,7 @@ def test_a_post_from_another_site_is_refused(redis: RedisServer) -> None:
         assert browser.post(TASKS + path, {"action": "run_now", "post": "yes"}).status_code == 403, path
 
 
-def test_a_task_that_was_let_run_is_run(operator: Client, redis: RedisServer) -> None:
+def test_a_task_that_was_released_with_run_now_is_run(operator: Client, redis: RedisServer) -> None:
     """By a worker, to its end."""
     handle = taskq.tasks["shop:greet"].delay("Grace")
     put(redis, handle, "archived")

@@ -80,7 +80,7 @@ def rows_of(html: str) -> list[dict[str, str]]:
     return found
 
 
-def test_the_list_tells_what_each_worker_is_and_does(viewer: Client, redis: RedisServer) -> None:
+def test_the_list_shows_the_state_of_each_worker(viewer: Client, redis: RedisServer) -> None:
     now = now_ns(redis)
     running = {
         "t1": {"start_time_ns": now - 90 * S, "deadline_ns": now - 5 * S},
@@ -98,7 +98,7 @@ def test_the_list_tells_what_each_worker_is_and_does(viewer: Client, redis: Redi
     assert re.fullmatch(r"ship:t1 for 1 min 3\d s \(overdue\) ship:t2 for 3\d s", row["running"])
 
 
-def test_running_tasks_and_queues_are_links_for_who_may_see_them(client: Client, redis: RedisServer) -> None:
+def test_running_tasks_and_queues_are_links_for_users_who_may_view_them(client: Client, redis: RedisServer) -> None:
     worker = appear(redis, queues={"low": 1}, running={"t/1": {}})
     task = f'<a href="{TASKS}{quote(key_of("low", "t/1"))}/change/">ship:t/1</a>'
     queue = f'<a href="{QUEUES}low/change/">low</a>'
@@ -116,7 +116,7 @@ def test_running_tasks_and_queues_are_links_for_who_may_see_them(client: Client,
         assert QUEUES not in html
 
 
-def test_a_worker_that_says_little_is_listed_as_any_other(viewer: Client, redis: RedisServer) -> None:
+def test_a_worker_with_few_fields_is_listed(viewer: Client, redis: RedisServer) -> None:
     """A Go worker reports only this about a task, and a worker that has just started reports less."""
     appear(redis, "go", pid=1, start_time_ns=None, running={"t1": {}})
     appear(redis, "", pid=2, status="unheard of", strict_priority=True, queues={"low": 2, "high": 5})
@@ -128,7 +128,7 @@ def test_a_worker_that_says_little_is_listed_as_any_other(viewer: Client, redis:
     assert nameless["queues"] == "high (5) , low (2) (strict priority)"
 
 
-def test_of_many_running_tasks_the_list_names_some_and_the_page_all(viewer: Client, redis: RedisServer) -> None:
+def test_the_list_names_some_running_tasks_and_the_page_names_all(viewer: Client, redis: RedisServer) -> None:
     worker = appear(redis, running={f"t{number:02}": {} for number in range(12)})
 
     (row,) = rows_of(html_of(viewer, WORKERS))
@@ -138,7 +138,7 @@ def test_of_many_running_tasks_the_list_names_some_and_the_page_all(viewer: Clie
     assert re.findall(r">(ship:t\d\d)</a>", page) == [f"ship:t{number:02}" for number in range(12)]
 
 
-def test_the_page_of_a_worker_tells_how_often_it_asks_each_queue(viewer: Client, redis: RedisServer) -> None:
+def test_the_page_of_a_worker_shows_how_often_it_polls_each_queue(viewer: Client, redis: RedisServer) -> None:
     worker = appear(redis, queues={"low": 1, "critical": 2})
 
     html = html_of(viewer, f"{WORKERS}{quote(worker)}/change/")
@@ -147,7 +147,7 @@ def test_the_page_of_a_worker_tells_how_often_it_asks_each_queue(viewer: Client,
     assert cells == ["2", "66.7 %", "1", "33.3 %"]
 
 
-def test_workers_are_searched_put_in_order_and_filtered(viewer: Client, redis: RedisServer) -> None:
+def test_workers_can_be_searched_sorted_and_filtered(viewer: Client, redis: RedisServer) -> None:
     now = now_ns(redis)
     for number in range(11):
         appear(
@@ -169,7 +169,7 @@ def test_workers_are_searched_put_in_order_and_filtered(viewer: Client, redis: R
     assert hosts(o="-3")[0] == "web-10"
 
 
-def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(viewer: Client, redis: RedisServer) -> None:
+def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(viewer: Client, redis: RedisServer) -> None:
     """The number of commands depends neither on waiting tasks nor on running tasks."""
 
     def commands() -> int:
@@ -189,7 +189,7 @@ def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(viewer: Client,
     assert few == many > 0
 
 
-def test_whatever_a_worker_says_is_escaped(viewer: Client, redis: RedisServer) -> None:
+def test_all_values_of_a_worker_are_escaped(viewer: Client, redis: RedisServer) -> None:
     worker = appear(redis, HOSTILE, queues={HOSTILE: 1}, status=HOSTILE, running={HOSTILE: {}})
 
     for html in (html_of(viewer, WORKERS), html_of(viewer, f"{WORKERS}{quote(worker)}/change/")):
@@ -197,7 +197,7 @@ def test_whatever_a_worker_says_is_escaped(viewer: Client, redis: RedisServer) -
         assert "&lt;script&gt;alert" in html
 
 
-def test_a_worker_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisServer) -> None:
+def test_the_page_of_an_ended_worker_redirects_to_the_list_with_a_message(viewer: Client, redis: RedisServer) -> None:
     response = viewer.get(f"{WORKERS}gone/change/", follow=True)
 
     assert response.redirect_chain == [(WORKERS, 302)]
@@ -212,7 +212,7 @@ def test_nobody_can_add_change_or_delete_a_worker(client: Client, redis: RedisSe
         assert client.post(f"{WORKERS}{path}", {"action": "delete_selected", "post": "yes"}).status_code == 403
 
 
-def test_with_redis_down_the_page_says_so(viewer: Client, settings: Any) -> None:
+def test_the_page_shows_a_message_while_redis_is_down(viewer: Client, settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     for address in (WORKERS, f"{WORKERS}any/change/"):
@@ -221,11 +221,11 @@ def test_with_redis_down_the_page_says_so(viewer: Client, settings: Any) -> None
         assert "secret" not in html
 
 
-def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
+def test_a_user_without_view_permission_sees_nothing(client: Client, redis: RedisServer) -> None:
     assert sign_in(client, "view_task").get(WORKERS).status_code == 403
 
 
-def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) -> None:
+def test_a_user_with_the_permission_can_send_requests_to_workers(client: Client, redis: RedisServer) -> None:
     """The list and the admin log show it. Other users do not see the action."""
     worker = appear(redis)
     heard = redis.client.pubsub()
@@ -256,7 +256,7 @@ def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) 
     assert LogEntry.objects.filter(object_id=worker).count() == 4
 
 
-def test_who_may_only_view_workers_asks_them_nothing(viewer: Client, redis: RedisServer) -> None:
+def test_a_user_with_view_permission_only_cannot_send_requests_to_workers(viewer: Client, redis: RedisServer) -> None:
     worker = appear(redis)
 
     assert 'name="action"' not in html_of(viewer, WORKERS)

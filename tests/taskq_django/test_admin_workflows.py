@@ -101,7 +101,7 @@ def named(html: str) -> list[str]:
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_tells_how_each_stands(viewer: Client, redis: RedisServer) -> None:
+def test_the_list_shows_the_state_of_each_workflow(viewer: Client, redis: RedisServer) -> None:
     first = enqueued("buy", count=3)
     redis.client.hset(hash_of(first), mapping={"s0": "d", "open": 2})
     second = group([taskq.remote("note", queue="low").si() for _ in range(4)], name="g").delay()
@@ -118,7 +118,7 @@ def test_the_list_tells_how_each_stands(viewer: Client, redis: RedisServer) -> N
     assert ended["ended"].endswith("ago")
 
 
-def test_it_is_searched_filtered_and_read_page_by_page(viewer: Client, redis: RedisServer) -> None:
+def test_the_list_can_be_searched_filtered_and_paged(viewer: Client, redis: RedisServer) -> None:
     handles = [enqueued(f"w{number:02}", queue=("default", "low")[number % 2]) for number in range(60)]
     for number, handle in enumerate(handles):
         queue = taskq.runtime.keys.queue(handle.queue)
@@ -148,19 +148,19 @@ def test_it_is_searched_filtered_and_read_page_by_page(viewer: Client, redis: Re
         *("q=%00", "q=%ff%fe", "state__in=running", "all="),
     ],
 )
-def test_an_odd_address_shows_the_list(viewer: Client, redis: RedisServer, query: str) -> None:
+def test_an_invalid_query_string_shows_the_list(viewer: Client, redis: RedisServer, query: str) -> None:
     enqueued()
 
     assert viewer.get(f"{WORKFLOWS}?{query}").status_code == 200
 
 
-def test_an_empty_list_says_why(viewer: Client, redis: RedisServer) -> None:
+def test_an_empty_list_shows_the_reason(viewer: Client, redis: RedisServer) -> None:
     assert "No workflows here. An ended workflow is kept for a day, or for its own retention." in html_of(
         viewer, WORKFLOWS
     )
 
 
-def test_a_search_that_has_not_read_all_can_be_carried_on(
+def test_an_incomplete_search_can_be_continued(
     viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def search_two(self: Any, counts: Any, wanted: Any, *, cursor: str | None = None) -> Any:
@@ -183,7 +183,7 @@ def test_a_search_that_has_not_read_all_can_be_carried_on(
     assert "All 5 workflows were searched." in html
 
 
-def test_how_much_is_asked_goes_by_queues_not_by_workflows_or_members(viewer: Client, redis: RedisServer) -> None:
+def test_the_number_of_redis_commands_depends_only_on_the_number_of_queues(viewer: Client, redis: RedisServer) -> None:
     """A command of a script counts as any other; but no page makes a call for each of its rows."""
 
     def calls(address: str, **query: Any) -> int:
@@ -209,7 +209,7 @@ def test_how_much_is_asked_goes_by_queues_not_by_workflows_or_members(viewer: Cl
     assert max(few[:2]) < 20
 
 
-def test_the_database_is_not_asked_for_workflows(viewer: Client, redis: RedisServer) -> None:
+def test_the_pages_of_workflows_run_no_database_query(viewer: Client, redis: RedisServer) -> None:
     handle = enqueued()
 
     with CaptureQueriesContext(connection) as asked:
@@ -248,7 +248,7 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
     assert 'href="?step=many#taskq-step">many</a>' in html
 
 
-def test_a_step_that_is_retried_shows_how_often_and_why(
+def test_a_retried_step_shows_its_attempts_and_its_error(
     viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the drawing, in the list of steps, and for the members of a group."""
@@ -275,7 +275,7 @@ def page_of_task(handle: WorkflowHandle, step_name: str, *, queue: str = "defaul
     return f"{TASKS}{quote(key_of(queue, f'{handle.id}.{step_name}'))}/change/"
 
 
-def test_of_too_many_steps_there_is_no_drawing_and_the_table_has_pages(viewer: Client, redis: RedisServer) -> None:
+def test_a_large_workflow_has_no_graph_and_a_paged_table(viewer: Client, redis: RedisServer) -> None:
     handle = enqueued(count=301)
 
     first, last = html_of(viewer, own_page(handle)), html_of(viewer, own_page(handle), steps=4)
@@ -290,7 +290,7 @@ def test_of_too_many_steps_there_is_no_drawing_and_the_table_has_pages(viewer: C
         assert viewer.get(own_page(handle), {"steps": odd, "members": odd, "step": odd}).status_code == 200
 
 
-def test_of_many_predecessors_the_table_names_some(viewer: Client, redis: RedisServer) -> None:
+def test_the_table_names_only_some_of_many_predecessors(viewer: Client, redis: RedisServer) -> None:
     call = taskq.remote("note")
     steps = Workflow("wide")
     for number in range(25):
@@ -303,7 +303,7 @@ def test_of_many_predecessors_the_table_names_some(viewer: Client, redis: RedisS
     assert "s19 … note" in last
 
 
-def test_a_queue_leads_to_its_workflows(viewer: Client, client: Client, redis: RedisServer) -> None:
+def test_the_page_of_a_queue_links_to_its_workflows(viewer: Client, client: Client, redis: RedisServer) -> None:
     enqueued(queue="low & slow")
     page = f"/admin/taskq_django/queue/{quote('low & slow')}/change/"
 
@@ -343,7 +343,7 @@ def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisSe
     assert "The workflow has no step “others”." in html_of(viewer, own_page(handle), step="others")
 
 
-def test_a_step_tells_what_it_returned_and_a_long_result_is_cut(viewer: Client, redis: RedisServer) -> None:
+def test_a_step_shows_its_result_and_a_long_result_is_truncated(viewer: Client, redis: RedisServer) -> None:
     handle = enqueued()
     redis.client.hset(hash_of(handle), mapping={"s0": "d", "r0": '{"sheets":7}', "r1": f'"{"x" * 70_000}"'})
 
@@ -353,7 +353,7 @@ def test_a_step_tells_what_it_returned_and_a_long_result_is_cut(viewer: Client, 
     assert "The first 65536 of 70002 bytes." in long
 
 
-def test_errors_and_results_are_for_those_who_may_view_tasks(client: Client, redis: RedisServer) -> None:
+def test_errors_and_results_are_shown_only_to_users_who_may_view_tasks(client: Client, redis: RedisServer) -> None:
     call = taskq.remote("note")
     handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
     key = hash_of(handle)
@@ -375,7 +375,7 @@ def test_errors_and_results_are_for_those_who_may_view_tasks(client: Client, red
     assert "/queue/" not in hidden
 
 
-def test_tasks_lead_to_their_workflow_and_back(viewer: Client, client: Client, redis: RedisServer) -> None:
+def test_tasks_and_workflows_link_to_each_other(viewer: Client, client: Client, redis: RedisServer) -> None:
     handle = enqueued()
     task = page_of_task(handle, "s0")
 
@@ -419,7 +419,9 @@ def _key(handle: WorkflowHandle) -> str:
     return key_of(handle.queue, handle.id)
 
 
-def test_one_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisServer) -> None:
+def test_the_page_of_a_deleted_workflow_redirects_to_the_list_with_a_message(
+    viewer: Client, redis: RedisServer
+) -> None:
     enqueued()
 
     for key in ("default/gone", "nowhere/gone", "no slash", "/", "default/"):
@@ -428,7 +430,7 @@ def test_one_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisServer
         assert "does not exist any more." in messages(response.content.decode())[0]
 
 
-def test_whatever_redis_holds_is_escaped(viewer: Client, redis: RedisServer) -> None:
+def test_all_values_from_redis_are_escaped(viewer: Client, redis: RedisServer) -> None:
     call = taskq.remote("note")
     handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
     key = hash_of(handle)
@@ -457,7 +459,9 @@ def test_whatever_redis_holds_is_escaped(viewer: Client, redis: RedisServer) -> 
 # --- actions ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_workflow_is_cancelled_once_confirmed_and_that_is_logged(operator: Client, redis: RedisServer) -> None:
+def test_a_workflow_is_cancelled_after_confirmation_and_the_cancel_is_logged(
+    operator: Client, redis: RedisServer
+) -> None:
     handle = enqueued()
     page = html_of(operator, own_page(handle))
     address = own_page(handle, "act", "cancel_workflows")
@@ -494,7 +498,7 @@ def test_failed_steps_are_retried(operator: Client, redis: RedisServer, inspecto
     assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Retried 1 step."]
 
 
-def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
+def test_an_action_on_all_matching_workflows_reports_those_it_could_not_change(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = [enqueued(f"w{number}", queue=("default", "low")[number % 2]) for number in range(60)]
@@ -517,7 +521,7 @@ def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
     ]
 
 
-def test_a_request_that_takes_too_long_says_how_many_are_left(
+def test_a_request_that_exceeds_its_time_shows_how_many_workflows_are_left(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = [enqueued(f"w{number}") for number in range(3)]
@@ -532,7 +536,7 @@ def test_a_request_that_takes_too_long_says_how_many_are_left(
     ]
 
 
-def test_what_has_changed_since_it_was_shown_is_left_alone(operator: Client, redis: RedisServer) -> None:
+def test_workflows_that_changed_since_the_page_was_loaded_are_skipped(operator: Client, redis: RedisServer) -> None:
     """The page that asks is stale: one has been cancelled, another deleted, a third failed and would run again."""
     first, second, third = enqueued("a"), enqueued("b"), enqueued("c")
     asked = choose(operator, "retry_workflows", *map(_key, (first, second, third)), address=WORKFLOWS)
@@ -548,7 +552,9 @@ def test_what_has_changed_since_it_was_shown_is_left_alone(operator: Client, red
 
 
 @pytest.mark.parametrize("action", ["cancel_workflows", "retry_workflows", "delete_selected"])
-def test_who_may_only_look_sees_no_action_and_is_refused_one(viewer: Client, redis: RedisServer, action: str) -> None:
+def test_a_user_with_view_permission_only_sees_no_action_and_a_forged_post_is_refused(
+    viewer: Client, redis: RedisServer, action: str
+) -> None:
     handle = enqueued()
     html = html_of(viewer, WORKFLOWS) + html_of(viewer, own_page(handle))
     data = {"_selected_action": _key(handle), "action": action, "post": "yes", "select_across": "0", "index": "0"}
@@ -561,7 +567,9 @@ def test_who_may_only_look_sees_no_action_and_is_refused_one(viewer: Client, red
     assert handle.refresh().state == "running"
 
 
-def test_the_permission_to_act_on_tasks_is_none_for_workflows(client: Client, redis: RedisServer) -> None:
+def test_the_permission_to_change_tasks_does_not_permit_changes_of_workflows(
+    client: Client, redis: RedisServer
+) -> None:
     handle = enqueued()
     sign_in(client, *LOOKING, "run_task", "change_task", "delete_task")
 
@@ -569,7 +577,7 @@ def test_the_permission_to_act_on_tasks_is_none_for_workflows(client: Client, re
     assert offered(html_of(client, WORKFLOWS)) == []
 
 
-def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
+def test_a_user_without_view_permission_sees_nothing(client: Client, redis: RedisServer) -> None:
     handle = enqueued()
     sign_in(client, "view_task", "view_queue", "run_workflow")
 
@@ -585,7 +593,7 @@ def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> No
 # --- Redis is away ----------------------------------------------------------------------------------------------------
 
 
-def test_with_redis_down_the_pages_say_so(operator: Client, redis: RedisServer, settings: Any) -> None:
+def test_the_pages_show_a_message_while_redis_is_down(operator: Client, redis: RedisServer, settings: Any) -> None:
     handle = enqueued()
     asked = choose(operator, "cancel_workflows", _key(handle), address=WORKFLOWS)
     there = settings.TASKQ
@@ -606,7 +614,7 @@ def fields_of(asked: str) -> dict[str, list[str]]:
     return fields(asked, '<form method="post" novalidate>')
 
 
-def test_if_redis_fails_on_the_way_what_was_done_is_logged(
+def test_finished_work_is_logged_when_redis_fails_during_an_action(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = [enqueued(f"w{number}") for number in range(3)]

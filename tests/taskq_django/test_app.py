@@ -33,7 +33,7 @@ def test_autodiscover_names_modules(settings: Any) -> None:
 
 
 @rows(("wanted", "looked_for"), [(True, [("tasks",)]), (["jobs", "queued"], [("jobs", "queued")]), (False, [])])
-def test_what_is_looked_for_in_every_app(
+def test_autodiscover_looks_for_the_configured_modules_in_every_app(
     settings: Any, monkeypatch: pytest.MonkeyPatch, wanted: object, looked_for: list[tuple[str, ...]]
 ) -> None:
     """False looks for nothing."""
@@ -46,7 +46,7 @@ def test_what_is_looked_for_in_every_app(
     assert calls == looked_for
 
 
-def test_settings_are_read_anew_under_override_settings() -> None:
+def test_override_settings_takes_effect_at_once() -> None:
     """Tasks registered before stay, and see the new defaults."""
     with override_settings(TASKQ={"CONCURRENCY": 7, "DEFAULTS": {"queue": "overridden"}}):
         inside = (taskq.settings.concurrency, greet.options.queue)
@@ -110,7 +110,7 @@ def test_an_embedded_server_keeps_its_data_below_base_dir(settings: Any, folder:
     assert taskq.runtime.endpoint.address == f"embedded://{folder}/.taskq"
 
 
-def test_a_bad_setting_is_told_at_the_first_use(settings: Any) -> None:
+def test_a_bad_setting_is_reported_at_the_first_use(settings: Any) -> None:
     settings.TASKQ = {"CONCURENCY": 7}
 
     with pytest.raises(ConfigurationError, match="did you mean 'CONCURRENCY'"):
@@ -119,7 +119,7 @@ def test_a_bad_setting_is_told_at_the_first_use(settings: Any) -> None:
         _ = taskq.settings
 
 
-def test_a_task_can_be_made_while_the_settings_are_bad(settings: Any) -> None:
+def test_a_task_can_be_defined_while_the_settings_are_invalid(settings: Any) -> None:
     """Otherwise the import of a tasks.py would hide the system check that says what is wrong."""
     settings.TASKQ = {"CONCURENCY": 7}
 

@@ -21,7 +21,7 @@ urlpatterns = [path("approvals/", include("taskq_django.approvals"))]
 
 
 @override("en-us", deactivate=True)  # the language that the middleware activates for a request stays active after it
-def test_the_first_post_of_a_link_answers(redis: RedisServer, settings: Any) -> None:
+def test_the_first_post_to_a_link_sends_the_answer(redis: RedisServer, settings: Any) -> None:
     settings.ROOT_URLCONF = __name__
     settings.MIDDLEWARE = ["django.middleware.locale.LocaleMiddleware", "django.middleware.csrf.CsrfViewMiddleware"]
     urls: list[str] = []

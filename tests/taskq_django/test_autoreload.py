@@ -15,7 +15,7 @@ from tests.rows import rows
     [FileNotFoundError("a folder went away"), RuntimeError("dictionary changed size"), KeyError("a module")],
     ids=lambda error: type(error).__name__,
 )
-def test_a_look_that_fails_changes_nothing_for_the_next(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_failed_check_does_not_affect_the_next(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Folders are searched while they change, and modules listed while others are imported."""
     looks: list[list[tuple[Path, float]] | Exception] = [
         [(Path("tasks.py"), 1.0)],
@@ -38,7 +38,7 @@ def test_a_look_that_fails_changes_nothing_for_the_next(monkeypatch: pytest.Monk
 
 
 @rows(("changed_at", "is_stale"), [(99.0, False), (100.0, True), (101.0, True), (1e12, False)], ids=str)
-def test_what_changed_while_code_was_loaded_asks_for_one_restart(
+def test_a_file_that_changed_while_code_was_loaded_causes_one_restart(
     monkeypatch: pytest.MonkeyPatch, changed_at: float, is_stale: bool
 ) -> None:
     """But not a file that claims to be changed in the future: it would be so again and again."""

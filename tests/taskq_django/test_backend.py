@@ -64,7 +64,7 @@ def refreshed(result: Any) -> Any:
 # --- the contract -----------------------------------------------------------------------------------------------------
 
 
-def test_the_backend_says_what_it_can() -> None:
+def test_the_backend_declares_its_features() -> None:
     found = backend()
 
     assert isinstance(found, BaseTaskBackend)
@@ -171,7 +171,7 @@ def test_positions_and_names_are_kept_apart(args: Any, kwargs: Any, returned: An
     assert found == result
 
 
-def test_what_is_no_json_is_refused_and_nothing_is_written(redis: RedisServer) -> None:
+def test_arguments_without_a_json_form_are_refused_and_nothing_is_enqueued(redis: RedisServer) -> None:
     with pytest.raises(TypeError, match="Unsupported type"):
         parcels.label.enqueue(datetime.now(UTC))
     with pytest.raises(TaskArgumentsError, match="NaN and infinity"):
@@ -204,7 +204,7 @@ def test_a_failure_is_read_with_class_and_traceback(name: str) -> None:
         _ = found.return_value
 
 
-def test_what_ends_a_process_and_what_is_no_json_is_a_failure() -> None:
+def test_a_system_exit_and_a_result_without_a_json_form_are_failures() -> None:
     quit_early, opened = parcels.quit_early.enqueue(), parcels.open_box.enqueue()
 
     drain(raises=False)
@@ -227,7 +227,7 @@ def test_a_task_may_take_its_context(name: str) -> None:
     assert result.return_value == expected
 
 
-def test_every_attempt_is_told_of() -> None:
+def test_a_result_lists_every_attempt() -> None:
     """A task that is to run again is ready; errors and workers of all attempts stay, and the context knows them."""
     result = parcels.deliver.using(max_retry=3).enqueue(3, pause_s=20)
     lost = "tests.taskq_django.parcels.tasks.LostError"
@@ -246,7 +246,7 @@ def test_every_attempt_is_told_of() -> None:
     assert result.started_at == between.started_at
 
 
-def test_a_running_task_says_so() -> None:
+def test_a_running_task_has_the_status_running() -> None:
     parcels.gate.clear()
     result = parcels.wait_at_gate.enqueue()
     working = threading.Thread(target=drain)
@@ -301,7 +301,7 @@ def test_results_are_found_by_id_alone(inspector: Inspector) -> None:
 
 
 @rows("wrong", ["123", "", "0" * 32 + "-c522b539", "a\nb"])
-async def test_what_is_not_there_is_refused(wrong: str) -> None:
+async def test_get_result_of_an_unknown_id_is_refused(wrong: str) -> None:
     with pytest.raises(TaskResultDoesNotExist):
         parcels.label.get_result(wrong)
     with pytest.raises(TaskResultDoesNotExist):
@@ -338,7 +338,7 @@ def test_a_task_may_be_deferred(as_delta: bool) -> None:
     assert refreshed(result).status == SUCCESSFUL
 
 
-def test_a_time_in_the_past_is_now() -> None:
+def test_a_run_after_in_the_past_runs_now() -> None:
     results = [parcels.label.using(run_after=each).enqueue() for each in (timedelta(-1), timezone.now() - timedelta(9))]
 
     drain()
@@ -347,7 +347,7 @@ def test_a_time_in_the_past_is_now() -> None:
 
 
 @rows(("priority", "queue"), [(100, "default-high"), (1, "default-high"), (0, "default"), (-1, "default-low")])
-def test_priorities_are_bands_with_queues_of_their_own(priority: int, queue: str, inspector: Inspector) -> None:
+def test_each_priority_band_has_a_separate_queue(priority: int, queue: str, inspector: Inspector) -> None:
     result = parcels.label.using(priority=priority).enqueue()
 
     assert inspector.task(queue, result.id).id == result.id
@@ -434,7 +434,7 @@ def test_a_unique_task_is_refused_while_another_waits() -> None:
     unique.enqueue(2)
 
 
-def test_the_result_is_that_of_the_task_that_was_there_before() -> None:
+def test_a_replaced_unique_task_keeps_the_id_of_the_earlier_task() -> None:
     """And reads what that one was given last."""
     unique = parcels.weigh.using(unique=Unique(args=[], on_conflict="replace"))
     first = unique.enqueue(1)
@@ -456,7 +456,7 @@ def test_the_result_is_that_of_the_task_that_was_there_before() -> None:
         ({"retention": "long"}, "retention"),
     ],
 )
-def test_what_cannot_be_is_refused_where_it_is_written(options: Any, words: str) -> None:
+def test_invalid_options_are_refused_where_they_are_written(options: Any, words: str) -> None:
     with pytest.raises(InvalidTask, match=words):
         parcels.label.using(**options)
 
@@ -478,7 +478,7 @@ def test_making_a_backend_connects_to_nothing_and_redis_may_be_away(settings: An
         parcels.label.enqueue()
 
 
-def test_a_task_is_one_of_asynqs(redis: RedisServer, inspector: Inspector) -> None:
+def test_the_stored_message_is_compatible_with_asynq(redis: RedisServer, inspector: Inspector) -> None:
     """Type and payload are those of any task of taskq, so that Go and the tools read them."""
     result = parcels.weigh.enqueue(3, unit="lb")
 

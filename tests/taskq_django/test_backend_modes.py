@@ -70,7 +70,7 @@ class TestModes:
         assert result.enqueued_at is not None
         assert parcels.label.get_result(result.id).enqueued_at == result.enqueued_at
 
-    def test_what_is_rolled_back_was_never_there(self, announced: list[str], redis: RedisServer) -> None:
+    def test_a_rollback_enqueues_nothing(self, announced: list[str], redis: RedisServer) -> None:
         with suppress(RollbackError), transaction.atomic():
             parcels.label.enqueue()
             raise RollbackError
@@ -79,7 +79,9 @@ class TestModes:
         assert not redis.client.keys("asynq:*")
         assert not open_announcements, "nothing is kept for it"
 
-    def test_a_failed_send_at_the_commit_is_not_told_of(self, announced: list[str], settings: Any) -> None:
+    def test_a_failed_send_at_the_commit_sends_no_task_enqueued_signal(
+        self, announced: list[str], settings: Any
+    ) -> None:
         settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
 
         with transaction.atomic():
@@ -88,7 +90,7 @@ class TestModes:
         assert announced == []
         assert not open_announcements, "nothing is kept for it"
 
-    def test_immediate_does_not_wait(self, announced: list[str], settings: Any) -> None:
+    def test_immediate_mode_does_not_wait_for_the_commit(self, announced: list[str], settings: Any) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
         with transaction.atomic():
             with pytest.warns(EnqueueInTransactionWarning):
@@ -122,7 +124,7 @@ class TestModes:
 
 @pytest.mark.redis
 class TestInTestCase(TestCase):
-    def test_the_commit_is_captured(self) -> None:
+    def test_capture_includes_tasks_that_the_commit_sends(self) -> None:
         with self.captureOnCommitCallbacks(execute=True), transaction.atomic():
             result = parcels.label.enqueue()
 
@@ -162,7 +164,7 @@ class TestEager:
         settings.TASKQ = {"EAGER": True}
 
     @rows("name", ["label", "track"])
-    def test_a_call_has_finished_when_it_returns(self, name: str) -> None:
+    def test_an_eager_call_returns_after_the_run(self, name: str) -> None:
         result = getattr(parcels, name).enqueue(1)
 
         assert (result.status, result.is_finished, result.attempts) == (TaskResultStatus.SUCCESSFUL, True, 1)
@@ -172,7 +174,7 @@ class TestEager:
         assert getattr(parcels, name).get_result(result.id) == result
 
     @rows("name", ["label", "track"])
-    async def test_so_has_one_in_a_coroutine(self, name: str) -> None:
+    async def test_an_eager_call_in_a_coroutine_returns_after_the_run(self, name: str) -> None:
         result = await getattr(parcels, name).aenqueue(1)
 
         assert (result.status, result.attempts) == (TaskResultStatus.SUCCESSFUL, 1)
@@ -188,7 +190,7 @@ class TestEager:
         assert logged[0].exc_info is not None
         assert isinstance(logged[0].exc_info[1], parcels.LostError)
 
-    def test_so_has_one_that_fails_with_retries_left(self) -> None:
+    def test_an_eager_call_that_fails_with_retries_left_has_ended(self) -> None:
         result = parcels.lose.using(max_retry=3).enqueue(1)
 
         assert (result.status, result.attempts) == (TaskResultStatus.FAILED, 1)
@@ -205,19 +207,19 @@ class TestEager:
         assert (result.status, result.errors[0].exception_class) == (TaskResultStatus.FAILED, TypeError)
 
     @rows("name", ["stamp", "astamp"])
-    def test_a_context_is_given(self, name: str) -> None:
+    def test_an_eager_task_receives_its_context(self, name: str) -> None:
         result = getattr(parcels, name).enqueue(5)
 
         assert result.return_value[:2] == [result.id, 1]
 
-    def test_without_retention_the_outcome_is_known_all_the_same(self) -> None:
+    def test_the_outcome_is_known_without_retention(self) -> None:
         result = parcels.weigh.using(retention=0, priority=7).enqueue(5)
         failed = parcels.lose.using(retention=0).enqueue(5)
 
         assert (result.status, result.return_value) == (TaskResultStatus.SUCCESSFUL, [5, "kg", False])
         assert failed.status == TaskResultStatus.FAILED
 
-    def test_djangos_log_has_its_order(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_djangos_log_lines_appear_in_order(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level("DEBUG", logger=PACKAGE):
             parcels.label.enqueue()
             parcels.lose.enqueue(1)

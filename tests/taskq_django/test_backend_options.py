@@ -43,7 +43,7 @@ def checked(prefix: str = "taskq.") -> list[CheckMessage]:
         ({"PRIORITY_BANDS": {}}, "unknown option of the backend 'PRIORITY_BANDS'"),
     ],
 )
-def test_options_that_are_not_usable_are_refused(given: Any, words: str) -> None:
+def test_invalid_options_are_refused(given: Any, words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_defaults(given)
 
@@ -54,7 +54,7 @@ def test_options_that_are_not_usable_are_refused(given: Any, words: str) -> None
     ("priority", "queue"),
     [(100, "mail-high"), (1, "mail-high"), (0, "mail"), (-1, "mail-low"), (-100, "mail-low")],
 )
-def test_a_priority_is_a_queue(priority: int, queue: str) -> None:
+def test_the_priority_of_a_task_determines_its_queue(priority: int, queue: str) -> None:
     assert band_queue("mail", priority) == queue
 
 
@@ -79,7 +79,7 @@ def test_workers_serve_the_queues_of_tasks(settings: Any) -> None:
     }
 
 
-def test_queues_that_are_set_count(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_queues_replace_those_of_tasks(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.TASKS = tasks_setting()
     settings.TASKQ = {"QUEUES": {"default": 1}}
     assert dict(read_settings().queues) == {"default": 1}
@@ -97,14 +97,14 @@ def test_other_settings_of_tasks_need_no_queues(setting: object) -> None:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def test_all_is_well(settings: Any) -> None:
+def test_valid_options_pass_all_checks(settings: Any) -> None:
     settings.TASKQ = {}
     settings.TASKS = tasks_setting()
 
     assert checked() == []
 
 
-def test_e021_options_are_not_usable(settings: Any) -> None:
+def test_e021_reports_invalid_options(settings: Any) -> None:
     settings.TASKQ = {}
     settings.TASKS = tasks_setting(OPTIONS={"DEFAULTS": {"max_rety": 1}})
 
@@ -115,7 +115,7 @@ def test_e021_options_are_not_usable(settings: Any) -> None:
         parcels.label.enqueue()
 
 
-def test_e022_the_app_is_missing(settings: Any) -> None:
+def test_e022_reports_a_missing_app(settings: Any) -> None:
     settings.TASKQ = {}
     settings.TASKS = tasks_setting()
     settings.INSTALLED_APPS = [each for each in settings.INSTALLED_APPS if each != "taskq_django"]
@@ -135,14 +135,14 @@ def test_e022_the_app_is_missing(settings: Any) -> None:
         ({"retention": 0}, {"retention": 60}, []),
     ],
 )
-def test_w021_no_result_is_kept(settings: Any, of_taskq: Any, of_backend: Any, ids: list[str]) -> None:
+def test_w021_warns_that_no_result_is_stored(settings: Any, of_taskq: Any, of_backend: Any, ids: list[str]) -> None:
     settings.TASKQ = {"DEFAULTS": of_taskq}
     settings.TASKS = tasks_setting(OPTIONS={"DEFAULTS": of_backend})
 
     assert [each.id for each in checked()] == ids
 
 
-def test_w022_a_queue_is_not_served(settings: Any) -> None:
+def test_w022_warns_of_a_queue_without_a_worker(settings: Any) -> None:
     settings.TASKQ = {"QUEUES": {"default": 1}}
     settings.TASKS = tasks_setting(QUEUES=["default", "mail", "news"])
 
@@ -155,7 +155,7 @@ def rush() -> None:
     """A function that the tests make a task of."""
 
 
-def test_w023_a_priority_is_ignored(settings: Any) -> None:
+def test_w023_warns_of_an_ignored_priority(settings: Any) -> None:
     settings.TASKQ = {"QUEUES": {"default": 1, "default-low": 2}}
     settings.TASKS = tasks_setting()
     parcels.task(priority=5)(rush)
@@ -171,7 +171,7 @@ def test_w023_a_priority_is_ignored(settings: Any) -> None:
     assert mended == []
 
 
-def test_a_setting_of_taskq_that_is_not_usable_is_told_of_once(settings: Any) -> None:
+def test_an_invalid_taskq_setting_is_reported_once(settings: Any) -> None:
     settings.TASKQ = {"CONCURENCY": 1}
     settings.TASKS = tasks_setting()
 

@@ -120,7 +120,7 @@ def test_a_module_that_is_loaded_again_replaces_its_tasks(tmp_path: Path, monkey
 
 
 @pytest.mark.redis
-def test_one_worker_runs_both(redis: RedisServer) -> None:
+def test_one_worker_runs_tasks_of_both_interfaces(redis: RedisServer) -> None:
     greet.delay("Ada")
     result = parcels.label.enqueue()
 
@@ -130,7 +130,7 @@ def test_one_worker_runs_both(redis: RedisServer) -> None:
 
 
 @pytest.mark.redis
-def test_others_may_enqueue_it_by_name(redis: RedisServer) -> None:
+def test_other_programs_enqueue_a_task_by_name(redis: RedisServer) -> None:
     """A schedule, the command line and Go know the name and the payload; the result is found by the task's id."""
     handle = taskq.remote("tests.taskq_django.parcels.tasks.weigh", retention=60).delay(parcel=3, exact=True)
     entry = {"task": "tests.taskq_django.parcels.tasks.label", "spec": "@hourly", "kwargs": {"colour": "red"}}
@@ -186,7 +186,7 @@ def mixed(first: int, /, second: int = 2, *rest: int, third: int = 3, **others: 
         ((2**70,), {}, b'{"first":1180591620717411303424}'),
     ],
 )
-def test_arguments_travel_by_name_and_come_back(args: Any, kwargs: Any, payload: bytes) -> None:
+def test_arguments_are_stored_by_name_and_restored(args: Any, kwargs: Any, payload: bytes) -> None:
     codec = JsonArgumentsCodec(mixed, name="mixed", injected=frozenset())
 
     assert codec.encode(args, kwargs) == payload
@@ -288,7 +288,7 @@ def test_a_module_that_the_setting_names_has_tasks(redis: RedisServer, settings:
 
 @pytest.mark.redis
 @pytest.mark.parametrize("is_named", [True, False])
-def test_a_task_that_was_made_for_another_backend_is_run(
+def test_a_task_of_another_backend_is_run(
     redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, is_named: bool
 ) -> None:
     """Only if `AUTODISCOVER` names the module."""
@@ -326,7 +326,7 @@ def test_a_task_that_was_made_for_another_backend_is_run(
         "",
     ],
 )
-def test_what_is_no_task_of_a_discovered_module_is_not_found(name: str) -> None:
+def test_objects_that_are_no_tasks_are_not_registered(name: str) -> None:
     """Nothing is imported for it either: the name comes out of Redis."""
     assert taskq.find_task("no.such") is None  # loads what looks for it
     before = set(sys.modules)
@@ -359,7 +359,7 @@ def test_the_class_of_a_stored_error_imports_no_module(redis: RedisServer, scrip
 
 @pytest.mark.redis
 @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-async def test_any_queue_may_be_named_and_is_looked_into(redis: RedisServer, settings: Any) -> None:
+async def test_an_empty_list_of_queues_permits_any_queue(redis: RedisServer, settings: Any) -> None:
     settings.TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend", "QUEUES": []}}
     result = await parcels.label.using(queue_name="of-this-customer").aenqueue(1)
     found = await parcels.label.aget_result(result.id)

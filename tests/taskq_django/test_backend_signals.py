@@ -77,7 +77,7 @@ def heard() -> Iterator[Heard]:
 
 
 @pytest.mark.parametrize("name", ["weigh", "track"])
-def test_a_success_is_told_in_three_signals(name: str, heard: Heard) -> None:
+def test_a_success_sends_three_signals(name: str, heard: Heard) -> None:
     result = getattr(parcels, name).enqueue(1)
     drain()
 
@@ -91,7 +91,7 @@ def test_a_success_is_told_in_three_signals(name: str, heard: Heard) -> None:
 
 
 @pytest.mark.parametrize("name", ["lose", "alose"])
-def test_a_failure_is_told_with_its_error(name: str, heard: Heard) -> None:
+def test_a_failure_sends_its_error(name: str, heard: Heard) -> None:
     """As from inside the `except` of the error, which Django's own log needs."""
     result = getattr(parcels, name).enqueue(1)
     drain(raises=False)
@@ -102,7 +102,7 @@ def test_a_failure_is_told_with_its_error(name: str, heard: Heard) -> None:
     assert heard.results[-1].errors == result.errors
 
 
-def test_a_task_that_is_run_again_has_not_finished(heard: Heard) -> None:
+def test_a_retry_sends_no_finished_signal(heard: Heard) -> None:
     parcels.deliver.using(max_retry=5).enqueue(2)
     drain(raises=False, advance=60)
 
@@ -111,7 +111,7 @@ def test_a_task_that_is_run_again_has_not_finished(heard: Heard) -> None:
     assert [each.attempts for each in heard.results[1:]] == [1, 2, 2]
 
 
-def test_a_payload_that_does_not_fit_is_told_of(heard: Heard) -> None:
+def test_an_invalid_payload_sends_a_failure(heard: Heard) -> None:
     """Its function is not called, and the task has failed."""
     taskq.remote("tests.taskq_django.parcels.tasks.weigh", retention=60, max_retry=0).delay(unit="kg")
     drain(raises=False)
@@ -120,7 +120,7 @@ def test_a_payload_that_does_not_fit_is_told_of(heard: Heard) -> None:
     assert heard.results[1].errors[0].exception_class_path == "taskq_core.errors.PayloadError"
 
 
-def test_a_snoozed_run_is_forgotten(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snoozed_run_sends_no_finished_signal(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     def snooze(*_: Any) -> None:
         raise Snooze(3600)
 
@@ -169,7 +169,7 @@ async def test_receivers_may_be_coroutines() -> None:
     assert heard == ["READY", "RUNNING", "SUCCESSFUL"]
 
 
-def test_what_was_not_enqueued_is_not_told_of(heard: Heard, settings: Any) -> None:
+def test_a_refused_task_sends_no_signal(heard: Heard, settings: Any) -> None:
     settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(Exception, match="was not enqueued"):
@@ -194,7 +194,7 @@ def test_djangos_log_is_written(caplog: pytest.LogCaptureFixture) -> None:
     assert "NoneType" not in caplog.text
 
 
-def test_a_context_that_cannot_read_the_past_still_counts(
+def test_a_context_that_cannot_read_earlier_attempts_still_counts_attempts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Redis may fail just then: the run goes on with the number of its attempt."""
@@ -218,7 +218,7 @@ def test_a_context_that_cannot_read_the_past_still_counts(
     assert "cannot read the earlier attempts" in caplog.text
 
 
-def test_an_interruption_in_a_receiver_is_no_receivers_error() -> None:
+def test_an_interruption_in_a_receiver_ends_the_run() -> None:
     """The time of a task ends its run wherever it is."""
 
     def receiver(**_: Any) -> None:

@@ -32,7 +32,7 @@ def test_good_settings_pass(redis: RedisServer) -> None:
     assert ours(deploy=True) == []
 
 
-def test_a_task_whose_queue_is_not_in_the_settings_is_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_with_an_unconfigured_queue_causes_a_warning(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(taskq, "task_queues")  # the one of conftest.py
     monkeypatch.setattr(taskq, "_tasks", {})
     settings.TASKQ = {"QUEUES": ["critical", "default"]}
@@ -78,7 +78,7 @@ def test_a_bad_url_is_an_error_without_its_password(settings: Any) -> None:
     assert "secret" not in message.msg
 
 
-def test_embedded_in_a_deployment_is_warned_of(settings: Any) -> None:
+def test_an_embedded_server_causes_a_deployment_warning(settings: Any) -> None:
     settings.TASKQ = {"URL": "embedded://"}
 
     assert [message.id for message in ours(deploy=True)] == ["taskq.W003"]
@@ -93,7 +93,7 @@ def test_embedded_in_a_deployment_is_warned_of(settings: Any) -> None:
         (["taskq_django"], None),
     ],
 )
-def test_another_runworker_is_told_of(
+def test_another_runworker_command_causes_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, order: list[str], expected: str | None
 ) -> None:
     """Django uses the command of the first app. The message names this app and the fix."""
@@ -119,7 +119,7 @@ def test_another_runworker_is_told_of(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_outbox_that_is_not_used_any_more_and_rows_that_wait(settings: Any) -> None:
+def test_an_unused_outbox_with_waiting_rows_causes_a_warning(settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://localhost/0"}
     assert check_tables(None, databases=["default"]) == []
     OutboxTask.objects.create(receipt="r", queue="default", name="n", task_id="i", message=b"", size=0)
@@ -134,7 +134,7 @@ def test_an_outbox_that_is_not_used_any_more_and_rows_that_wait(settings: Any) -
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_outbox_without_a_table(settings: Any) -> None:
+def test_a_missing_outbox_table_is_an_error(settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://localhost/0", "ENQUEUE": "outbox"}
     with connection.schema_editor() as editor:
         editor.delete_model(OutboxTask)
@@ -150,7 +150,7 @@ def test_an_outbox_without_a_table(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_is_reported(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OperationalError("the database is away")
 
@@ -184,7 +184,7 @@ def test_eager_tasks_need_no_redis(settings: Any) -> None:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_lists_all_checks_there_are() -> None:
+def test_the_documentation_lists_all_checks() -> None:
     """With the sections that say how each is run and what to do."""
     page = (ROOT / "docs/reference/system-checks.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(taskq\.[EW]\d{3})` \|(.*)\|(.*)\|$", page, re.MULTILINE)
@@ -198,7 +198,7 @@ def test_the_page_lists_all_checks_there_are() -> None:
 
 
 @pytest.mark.django_db(transaction=True, databases="__all__")
-def test_periodic_tasks_without_a_table(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_table_of_periodic_tasks_is_an_error(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the router keeps them out of that database."""
     assert check_tables(None, databases=["default", "other"]) == []
     with connection.schema_editor() as editor:

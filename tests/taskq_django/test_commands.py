@@ -79,7 +79,7 @@ def test_the_help_needs_no_valid_settings(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_banner_says_what_runs_and_the_log_what_ended(
+def test_the_banner_lists_settings_and_the_log_the_ended_tasks(
     redis: RedisServer, command: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     handle = greet.delay("Ada")
@@ -144,7 +144,7 @@ def test_a_worker_that_cannot_start_is_a_command_error(settings: Any, monkeypatc
     assert caught.value.returncode == 1
 
 
-def test_bad_settings_are_told_by_the_system_check(settings: Any) -> None:
+def test_bad_settings_are_reported_by_the_system_check(settings: Any) -> None:
     settings.TASKQ = {"CONCURENCY": 3}
 
     with pytest.raises(SystemCheckError, match="did you mean 'CONCURRENCY'"):
@@ -152,7 +152,9 @@ def test_bad_settings_are_told_by_the_system_check(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_teaches(command: tuple[str, ...], capsys: pytest.CaptureFixture[str], settings: Any) -> None:
+def test_the_help_shows_examples_defaults_and_signals(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], settings: Any
+) -> None:
     settings.TASKQ = {"QUEUES": {"critical": 6, "low": 1}}
 
     with pytest.raises(SystemExit):
@@ -218,14 +220,14 @@ def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch
         (["completion", "bash"], "no command 'completion'", 2),
     ],
 )
-def test_what_fails_is_a_command_error(redis: RedisServer, words: list[str], message: str, status: int) -> None:
+def test_a_failing_command_is_a_command_error(redis: RedisServer, words: list[str], message: str, status: int) -> None:
     with pytest.raises(CommandError, match=message) as caught:
         taskq(*words)
 
     assert caught.value.returncode == status
 
 
-def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
+def test_the_health_command_fails_while_redis_is_down(settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match=r"^the queues are not healthy$") as caught:
@@ -234,7 +236,7 @@ def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
     assert caught.value.returncode == 1
 
 
-def test_without_a_verb_the_help_is_shown_and_the_status_is_2() -> None:
+def test_without_a_subcommand_the_help_is_shown_and_the_status_is_2() -> None:
     stdout = io.StringIO()
 
     with pytest.raises(CommandError, match="a command is missing") as caught:
@@ -244,7 +246,7 @@ def test_without_a_verb_the_help_is_shown_and_the_status_is_2() -> None:
     assert "\nCommands:\n" in stdout.getvalue()
 
 
-def test_json_is_written_as_on_the_console(redis: RedisServer) -> None:
+def test_json_output_is_the_same_as_that_of_the_taskq_command(redis: RedisServer) -> None:
     assert taskq("queue", "list", "--json") == '{\n  "queues": []\n}\n'
 
 
@@ -273,7 +275,7 @@ def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_project_without_tasks_of_its_own_is_told_where_to_put_them(
+def test_a_project_without_tasks_gets_a_hint_where_to_put_them(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     """The task that sends mail does not count, unless a mailer of the project enqueues."""

@@ -11,7 +11,7 @@ from tests.taskq_core.client.test_costs import ROUNDS, Calls
 @pytest.mark.nightly  # a measurement, which a busy machine can disturb
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True, databases="__all__")
-def test_an_enqueue_where_no_transaction_is_open(redis: RedisServer) -> None:
+def test_an_enqueue_outside_of_a_transaction_makes_few_python_calls(redis: RedisServer) -> None:
     """All databases were used before, so each is asked whether it is in a transaction."""
     task = taskq.remote("note", headers={"tenant": "acme"})
     for each in connections.all():

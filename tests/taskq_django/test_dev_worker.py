@@ -29,12 +29,14 @@ from tests.rows import rows
         ([], {}, False),
     ],
 )
-def test_only_a_process_that_serves_has_one(arguments: list[str], environ: dict[str, str], expected: bool) -> None:
+def test_only_a_serving_process_starts_a_development_worker(
+    arguments: list[str], environ: dict[str, str], expected: bool
+) -> None:
     assert is_serving(arguments, environ) is expected
 
 
 @pytest.mark.parametrize("is_child", [False, True])
-def test_a_process_that_the_servers_code_starts_has_none(
+def test_a_child_process_of_the_server_starts_no_development_worker(
     settings: Any, monkeypatch: pytest.MonkeyPatch, is_child: bool
 ) -> None:
     """`multiprocessing` gives it the command line of its parent."""
@@ -51,7 +53,7 @@ def test_a_process_that_the_servers_code_starts_has_none(
     assert started == ([] if is_child else ["worker"])
 
 
-def test_it_is_refused_without_debug(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_development_worker_is_refused_without_debug(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.TASKQ = {"DEV_WORKER": True}
     assert [each.id for each in run_checks()] == [], "Django's tests turn DEBUG off themselves"
     monkeypatch.setattr(dev_worker, "are_tests_running", lambda: False)
@@ -64,7 +66,7 @@ def test_it_is_refused_without_debug(settings: Any, monkeypatch: pytest.MonkeyPa
     assert run_checks() == []
 
 
-def test_it_is_refused_beside_eager(settings: Any) -> None:
+def test_the_development_worker_is_refused_with_eager(settings: Any) -> None:
     settings.TASKQ = {"DEV_WORKER": True, "EAGER": True}
     settings.DEBUG = True
 
@@ -74,13 +76,13 @@ def test_it_is_refused_beside_eager(settings: Any) -> None:
     assert "DEV_WORKER and EAGER are both set" in found.msg
 
 
-def test_a_deployment_is_warned(settings: Any) -> None:
+def test_the_development_worker_causes_a_deployment_warning(settings: Any) -> None:
     settings.TASKQ = {"DEV_WORKER": True}
 
     assert "taskq.W006" in [each.id for each in run_checks(include_deployment_checks=True)]
 
 
-def test_it_can_be_set_in_the_environment(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_development_worker_can_be_set_in_the_environment(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKQ_DEV_WORKER", "yes")
     settings.TASKQ = {}
 

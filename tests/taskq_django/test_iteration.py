@@ -87,7 +87,7 @@ def make_texts() -> "models.QuerySet[Any]":
     "make",
     [make_parcels, make_fragile, make_proxies, make_uuids, make_composites, make_foreign_keys, make_texts],
 )
-def test_rows_of_every_kind_of_key_go_on_anywhere(make: Callable[[], "models.QuerySet[Any]"]) -> None:
+def test_iteration_resumes_anywhere_with_every_type_of_key(make: Callable[[], "models.QuerySet[Any]"]) -> None:
     found = make()
     expected = list(found.order_by("pk"))
     for chunk in (1, 2, 100):
@@ -100,7 +100,7 @@ def test_rows_of_every_kind_of_key_go_on_anywhere(make: Callable[[], "models.Que
             assert [row for row, _ in source.pairs(cursor)] == expected[index + 1 :], (chunk, index)
 
 
-def test_what_the_queryset_says_is_kept() -> None:
+def test_filters_and_annotations_of_the_queryset_are_kept() -> None:
     made = parcels(6)
     Receipt.objects.bulk_create([Receipt(parcel=parcel) for parcel in made])
     rows = (
@@ -117,7 +117,7 @@ def test_what_the_queryset_says_is_kept() -> None:
     assert not len(queries), "select_related was kept"
 
 
-def test_a_row_that_a_join_gives_several_times_is_given_once() -> None:
+def test_a_row_that_a_join_repeats_is_yielded_once() -> None:
     shelves = [Shelf.objects.create() for _ in range(3)]
     for shelf in shelves:
         for number in range(4):
@@ -142,7 +142,7 @@ def test_rows_are_read_in_chunks_and_no_query_is_held_open() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rows_that_come_and_go_move_nothing(tasks: Captured, forget: None) -> None:
+def test_created_and_deleted_rows_do_not_shift_the_iteration(tasks: Captured, forget: None) -> None:
     """A row that was not reached and is deleted is left out, one with a later key comes, and no other is skipped."""
     made = parcels(8)
     seen: list[str] = []
@@ -165,7 +165,7 @@ def test_rows_that_come_and_go_move_nothing(tasks: Captured, forget: None) -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_task_goes_on_with_its_rows(tasks: Captured, forget: None) -> None:
+def test_a_task_resumes_with_its_next_row(tasks: Captured, forget: None) -> None:
     parcels(7)
     seen: list[str] = []
 
@@ -183,7 +183,7 @@ def test_a_task_goes_on_with_its_rows(tasks: Captured, forget: None) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_coroutine_reads_its_rows_beside_the_loop(redis: Any, forget: None) -> None:
+async def test_a_coroutine_reads_its_rows_without_blocking_the_event_loop(redis: Any, forget: None) -> None:
     for number in range(5):
         await Parcel.objects.acreate(to=f"to {number}")
     seen: list[str] = []
@@ -212,7 +212,7 @@ def test_the_database_of_the_queryset_is_kept() -> None:
 
 
 @pytest.mark.parametrize("rows", [lambda: Parcel.objects.order_by("pk"), lambda: Parcel.objects.order_by("id")])
-def test_an_order_by_primary_key_is_taken(rows: Callable[[], Any]) -> None:
+def test_an_order_by_primary_key_is_accepted(rows: Callable[[], Any]) -> None:
     made = parcels(3)
 
     assert [row for row, _ in source_of(rows(), batch_size=1).pairs(None)] == made
@@ -236,19 +236,19 @@ def test_an_order_by_primary_key_is_taken(rows: Callable[[], Any]) -> None:
         (lambda: Parcel, "a ModelBase in another run"),
     ],
 )
-def test_what_cannot_be_read_by_key_is_refused_and_named(rows: Callable[[], Any], said: str) -> None:
+def test_querysets_that_cannot_be_read_by_key_are_refused(rows: Callable[[], Any], said: str) -> None:
     with pytest.raises(IterationError, match=said):
         source_of(rows())
 
 
 @rows("cursor", ["x", 1.5, [1], {"a": 1}, True])
-def test_a_cursor_that_is_no_key_is_refused(cursor: object) -> None:
+def test_an_invalid_cursor_is_refused(cursor: object) -> None:
     with pytest.raises(
         IterationError, match=r"the stored cursor of this iteration is not a primary key of depot\.Parcel"
     ):
         list(source_of(Parcel.objects.all()).pairs(cursor))
 
 
-def test_the_key_of_the_other_kind_of_model_is_refused() -> None:
+def test_a_cursor_of_another_type_of_key_is_refused() -> None:
     with pytest.raises(IterationError, match=r"not a primary key of depot\.Place"):
         list(source_of(Place.objects.all()).pairs(str(uuid.uuid4())))

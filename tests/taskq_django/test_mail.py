@@ -118,7 +118,7 @@ class TestInAWorker:
         settings.TASKQ = {**settings.TASKQ, "EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "low"}}}
 
     @pytest.mark.redis
-    def test_a_message_arrives_whole(self, inspector: Inspector) -> None:
+    def test_a_message_arrives_complete(self, inspector: Inspector) -> None:
         message = rich()
 
         assert message.send() == 1
@@ -138,7 +138,7 @@ class TestInAWorker:
         assert arrived.tags == ["order"]  # type: ignore[attr-defined]
 
     @pytest.mark.redis
-    def test_a_repeat_is_the_same_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_retry_sends_the_same_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its Message-ID and Date are set at the enqueue, so a recipient can recognize a duplicate."""
         monkeypatch.setattr(mailers, "errors", iter([smtplib.SMTPServerDisconnected("gone"), None]))
         send_mail("Hi", "there", "a@example.com", ["b@example.com"])
@@ -151,7 +151,7 @@ class TestInAWorker:
         assert (first["Message-ID"], first["Date"]) == (second["Message-ID"], second["Date"])
 
     @pytest.mark.redis
-    def test_refused_for_good_is_not_tried_again(self, monkeypatch: pytest.MonkeyPatch, inspector: Inspector) -> None:
+    def test_a_permanent_refusal_is_not_retried(self, monkeypatch: pytest.MonkeyPatch, inspector: Inspector) -> None:
         errors = [mailers.refused(550, 554), mailers.refused(550, 450)]
         monkeypatch.setattr(mailers, "errors", iter(errors))
         send_mass_mail([("Hi", "there", "a@example.com", ["b@example.com"])] * 2)
@@ -163,7 +163,9 @@ class TestInAWorker:
         assert archived.last_error == "the server permanently refuses all recipients"
 
     @pytest.mark.redis
-    def test_nothing_of_it_is_logged(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_contents_of_a_message_are_never_logged(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         monkeypatch.setattr(mailers, "errors", iter([smtplib.SMTPDataError(451, b"try later")]))
         with caplog.at_level(logging.DEBUG):
             send_mail("secret subject", "secret body", "secret@example.com", ["secret@example.com"])
@@ -175,7 +177,7 @@ class TestInAWorker:
     @pytest.mark.redis
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("mode", ["on_commit", "outbox"])
-    def test_it_belongs_to_the_transaction(self, settings: Any, mode: str) -> None:
+    def test_a_rollback_sends_no_message(self, settings: Any, mode: str) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": mode}
         with transaction.atomic():
             assert send_mail("kept", "there", "a@example.com", ["b@example.com"]) == 1
@@ -189,7 +191,7 @@ class TestInAWorker:
 
 
 class TestEnqueueing:
-    def test_a_task_for_each_message_with_recipients(self) -> None:
+    def test_each_message_with_recipients_becomes_one_task(self) -> None:
         messages = [
             EmailMessage("1", to=["a@example.com"]),
             EmailMessage("2"),
@@ -201,14 +203,14 @@ class TestEnqueueing:
             assert get_connection().send_messages([]) == 0
             tasks.assert_enqueued(TASK, count=2)
 
-    def test_the_senders_message_is_left_as_it_is(self) -> None:
+    def test_sending_does_not_change_the_message_object(self) -> None:
         message = rich()
         with capture():
             message.send()
 
         assert "Message-ID" not in message.extra_headers
 
-    def test_a_message_id_of_ones_own_stays(self) -> None:
+    def test_a_given_message_id_is_kept(self) -> None:
         with eager():
             EmailMessage("Hi", to=["a@example.com"], headers={"message-id": "<1@example.com>"}).send()
 
@@ -226,7 +228,7 @@ class TestEnqueueing:
         assert mailers.sent[0].message().get_content_type() == "text/html"
         assert [each[0] for each in parts(mailers.sent[1])] == ["multipart/alternative", "text/plain", "text/html"]
 
-    def test_the_payload_is_json_that_another_language_reads(self) -> None:
+    def test_the_payload_is_plain_json(self) -> None:
         with capture() as tasks:
             rich().send()
 
@@ -240,7 +242,7 @@ class TestEnqueueing:
         }
 
     @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-    def test_options_of_the_task(self, settings: Any) -> None:
+    def test_settings_determine_the_options_of_the_mail_task(self, settings: Any) -> None:
         """Those of the settings, and over them those of the connection."""
         settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "mail", "max_retry": 3}}}
 
@@ -258,7 +260,7 @@ class TestEnqueueing:
         assert taskq.settings.email.backend == "django.core.mail.backends.smtp.EmailBackend"
         assert isinstance(get_connection(), EmailBackend)
 
-    def test_redis_that_is_away(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_redis_outage_raises_unless_fail_silently(self, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(EnqueueError):
             send_mail("Hi", "secret", None, ["a@example.com"])
         with caplog.at_level(logging.WARNING, logger="taskq.mail"):
@@ -267,7 +269,7 @@ class TestEnqueueing:
         assert [record.getMessage()[:27] for record in logged_here(caplog)] == ["an e-mail was not enqueued:"]
         assert "secret" not in caplog.text
 
-    def test_a_log_that_is_mailed_does_not_go_round(self, settings: Any) -> None:
+    def test_a_mailed_log_record_causes_no_endless_loop(self, settings: Any) -> None:
         """The loss is logged, and Django's handler that mails log records would mail that record again."""
         settings.ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
         mailed: list[str] = []
@@ -287,7 +289,7 @@ class TestEnqueueing:
         assert mailed[0] == "shop"
         assert mailed.count("taskq.mail") == 1
 
-    def test_attributes_without_a_json_form_stay_behind(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_attributes_without_a_json_form_are_omitted(self, caplog: pytest.LogCaptureFixture) -> None:
         message: Any = EmailMessage("Hi", to=["a@example.com"])
         message.metadata, message.request = {"order": 17}, object()
 
@@ -301,7 +303,7 @@ class TestEnqueueing:
         ]
 
     @pytest.mark.skipif(django.VERSION >= (6, 0), reason="Django 6 has no such attributes any more")
-    def test_other_subtypes(self) -> None:
+    def test_other_content_subtypes_are_kept(self) -> None:
         message = rich()
         message.mixed_subtype = "related"
 
@@ -310,7 +312,7 @@ class TestEnqueueing:
 
         assert mailers.sent[0].message().get_content_type() == "multipart/related"
 
-    def test_a_mime_part_of_the_older_kind(self) -> None:
+    def test_a_legacy_mime_part_is_attached(self) -> None:
         """Django 6 still accepts it, with Django's own warning."""
         part = MIMEBase("application", "x-thing")
         part.set_payload("hello")
@@ -341,7 +343,7 @@ class TestRefusals:
             yield
             assert tasks.enqueued == []
 
-    def test_what_is_too_large(self) -> None:
+    def test_a_message_that_is_too_large_is_refused(self) -> None:
         """Of several messages none is enqueued then."""
         message = EmailMessage("Hi", "there", to=["a@example.com"])
         message.attach("big.bin", b"\0" * (13 << 20), "application/octet-stream")
@@ -351,29 +353,29 @@ class TestRefusals:
         with pytest.raises(PayloadTooLargeError):
             get_connection().send_messages([EmailMessage("small", to=["a@example.com"]), message])
 
-    def test_a_header_that_is_two(self) -> None:
+    def test_a_header_with_a_newline_is_refused(self) -> None:
         """As every backend does it."""
         with pytest.raises(ValueError, match=r"[Nn]ewline|linefeed|header value"):
             send_mail("Hi\nBcc: everybody@example.com", "there", None, ["a@example.com"])
 
-    def test_a_class_that_makes_its_own_mime(self) -> None:
+    def test_a_message_class_with_its_own_mime_is_refused(self) -> None:
         with pytest.raises(MailContentError, match="class OwnMime renders its own MIME"):
             OwnMime("Hi", to=["a@example.com"]).send()
 
-    def test_an_attachment_without_a_type(self) -> None:
+    def test_an_attachment_without_a_content_type_is_refused(self) -> None:
         message = EmailMessage("Hi", to=["a@example.com"])
         message.attachments.append(("a", b"b", None))
 
         with pytest.raises((MailContentError, AttributeError)):
             message.send()
 
-    def test_a_password_given_with_the_message(self) -> None:
+    def test_a_password_in_the_connection_is_refused(self) -> None:
         with pytest.raises(ImproperlyConfigured, match="cannot be passed with a message") as caught:
             send_mail("Hi", "there", None, ["a@example.com"], auth_user="ada", auth_password="hunter2")
         assert "hunter2" not in str(caught.value)
 
     @rows("backend", [BACKEND, "tests.taskq_django.mailers.Ours"])
-    def test_a_backend_that_would_enqueue_for_ever(self, settings: Any, backend: str) -> None:
+    def test_a_backend_that_enqueues_again_is_refused(self, settings: Any, backend: str) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": backend}}
         with pytest.raises(ImproperlyConfigured, match="enqueues and would never send"):
             send_mail("Hi", "there", None, ["a@example.com"])
@@ -389,13 +391,13 @@ class TestRefusals:
             ({"BACKENDS": "a.b"}, "unknown setting in EMAIL 'BACKENDS'; did you mean 'BACKEND'?"),
         ],
     )
-    def test_settings_that_are_not_usable(self, settings: Any, value: object, problem: str) -> None:
+    def test_invalid_mail_settings_are_refused(self, settings: Any, value: object, problem: str) -> None:
         settings.TASKQ = {"EMAIL": value}
         with pytest.raises(ConfigurationError) as caught:
             _ = taskq.settings
         assert str(caught.value) == problem
 
-    def test_a_backend_that_is_not_there(self, settings: Any) -> None:
+    def test_an_unknown_backend_is_refused(self, settings: Any) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": "nowhere.EmailBackend"}}
         with pytest.raises(ImproperlyConfigured, match=r"TASKQ\['EMAIL'\]\['BACKEND'\]: No module named 'nowhere'"):
             send_mail("Hi", "there", None, ["a@example.com"])
@@ -404,7 +406,7 @@ class TestRefusals:
 @pytest.mark.skipif(not hasattr(mail, "mailers"), reason="MAILERS came with Django 6.1")
 class TestMailers:
     @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-    def test_a_mailer_enqueues_for_another(self) -> None:
+    def test_a_mailer_enqueues_messages_for_another_mailer(self) -> None:
         configured = {
             "default": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "queue": "mail"}},
             "real": {"BACKEND": NOTING},
@@ -425,7 +427,7 @@ class TestMailers:
             ({"using": "default"}, "'using' names the mailer 'default', which also enqueues"),
         ],
     )
-    def test_a_mailer_that_could_not_send(self, options: dict[str, str], problem: str) -> None:
+    def test_an_invalid_mailer_is_refused(self, options: dict[str, str], problem: str) -> None:
         with (
             override_settings(MAILERS={"default": {"BACKEND": BACKEND, "OPTIONS": options}}),
             pytest.raises(ImproperlyConfigured, match=problem),
@@ -439,13 +441,13 @@ class TestChecks:
     def told(self) -> list[tuple[str | None, str]]:
         return [(each.id, each.msg) for each in run_checks() if str(each.id).startswith("taskq.")]
 
-    def test_a_mailer_that_can_send(self, settings: Any) -> None:
+    def test_a_valid_mailer_passes_the_check(self, settings: Any) -> None:
         assert self.told() == []
         settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
         settings.TASKQ = {"EMAIL": {"BACKEND": BACKEND}}
         assert self.told() == [], "nobody enqueues"
 
-    def test_one_that_could_never(self, settings: Any) -> None:
+    def test_an_invalid_backend_fails_the_check(self, settings: Any) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": BACKEND}}
         assert self.told() == [
             (
@@ -455,7 +457,7 @@ class TestChecks:
             )
         ]
 
-    def test_a_queue_that_nobody_serves(self, settings: Any) -> None:
+    def test_a_mail_queue_without_a_worker_fails_the_check(self, settings: Any) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "mail"}}}
         assert self.told() == [
             (
@@ -468,7 +470,7 @@ class TestChecks:
         assert self.told() == []
 
     @pytest.mark.skipif(not hasattr(mail, "mailers"), reason="MAILERS came with Django 6.1")
-    def test_each_of_mailers(self) -> None:
+    def test_each_mailer_is_checked(self) -> None:
         mailers = {
             "default": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "queue": "mail"}},
             "lost": {"BACKEND": BACKEND},
@@ -487,10 +489,10 @@ class TestChecks:
         assert "unknown task option 'retries'" in told[2][1]
 
 
-def test_without_mailers_none_can_be_named() -> None:
+def test_a_mailer_option_needs_the_mailers_setting() -> None:
     with pytest.raises(ImproperlyConfigured, match="'using' only works for a backend in MAILERS"):
         EmailBackend(using="real")
 
 
-def test_the_task_is_registered_in_every_process() -> None:
+def test_the_mail_task_is_registered_in_every_process() -> None:
     assert TASK in taskq.tasks

@@ -20,7 +20,7 @@ def is_prometheus(request: HttpRequest) -> bool:
     return request.headers.get("Authorization") == "Bearer let-me-in"
 
 
-def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: RequestFactory) -> None:
+def test_metrics_are_served_only_to_permitted_requests(redis: RedisServer, rf: RequestFactory) -> None:
     app = TaskQ(redis.unix_url, enqueue_timeout=30)
     app.remote("plain").delay()
     app.close()
@@ -35,7 +35,7 @@ def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: Reques
     assert view(rf.post("/metrics")).status_code == 405
 
 
-def test_queues_beyond_the_most_have_no_metrics(redis: RedisServer, rf: RequestFactory) -> None:
+def test_queues_beyond_the_maximum_have_no_metrics(redis: RedisServer, rf: RequestFactory) -> None:
     app = TaskQ(redis.unix_url, enqueue_timeout=30)
     for queue in ("a", "b", "c"):
         app.remote("plain", queue=queue).delay()
@@ -48,7 +48,7 @@ def test_queues_beyond_the_most_have_no_metrics(redis: RedisServer, rf: RequestF
     assert Scraped(told.content.decode()).by("asynq_queue_size", "queue") == {"a": 1}
 
 
-def test_threads_that_scrape_at_the_same_time_share_a_reading(
+def test_concurrent_scrapes_share_one_collection(
     redis: RedisServer, rf: RequestFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_core.exporter.exporter.FRESH_S", 600.0)

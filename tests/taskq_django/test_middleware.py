@@ -69,7 +69,7 @@ def is_usable(wrapper: Any) -> bool:
     return True
 
 
-async def test_eight_orm_coroutines_overlap() -> None:
+async def test_eight_coroutines_query_the_database_concurrently() -> None:
     """All eight are inside a query at the same time, because the barrier waits for all of them."""
     await Group.objects.acreate(name="staff")
     middleware = DatabaseMiddleware()
@@ -144,9 +144,7 @@ class TestCoroutinesWithConnMaxAge:
         await self.use()
         assert wrapper.connection not in (first, None)
 
-    async def test_a_connection_that_grew_too_old_during_the_coroutine_is_closed(
-        self, age: Callable[[float], None]
-    ) -> None:
+    async def test_a_connection_that_expires_during_the_coroutine_is_closed(self, age: Callable[[float], None]) -> None:
         seen: list[Any] = []
 
         async def read_for_long() -> None:
@@ -158,13 +156,13 @@ class TestCoroutinesWithConnMaxAge:
 
         assert seen[0].connection is None
 
-    async def test_after_a_cancellation_it_has_another(self) -> None:
+    async def test_a_coroutine_after_a_cancelled_one_gets_a_new_connection(self) -> None:
         first = await self.use(error=asyncio.CancelledError())
 
         assert first.connection is None
         assert await self.use() is not first
 
-    async def test_the_end_of_a_worker_closes_it(self) -> None:
+    async def test_the_end_of_a_worker_closes_the_connection(self) -> None:
         first = await self.use()
 
         await asyncio.to_thread(DjangoBridge().close_idle)
@@ -244,7 +242,7 @@ async def test_a_coroutine_without_blocking_code_starts_no_thread() -> None:
     assert await DatabaseMiddleware().aaround(CONTEXT, nothing) <= before  # an existing connection may have ended
 
 
-def test_a_plain_task_starts_without_the_queries_of_the_last_one(settings: Any) -> None:
+def test_a_plain_task_does_not_see_the_query_log_of_the_previous_task(settings: Any) -> None:
     settings.DEBUG = True
 
     def run() -> int:
@@ -304,7 +302,7 @@ def test_a_connection_that_was_cut_is_replaced_for_the_next_task(monkeypatch: py
 
 
 @pytest.mark.parametrize(("is_checked", "outcomes"), [(False, ["DatabaseError", 0]), (True, [0, 0])])
-def test_a_connection_that_broke_between_tasks_fails_one_unless_it_is_checked(
+def test_a_broken_connection_fails_one_task_unless_health_checks_are_on(
     monkeypatch: pytest.MonkeyPatch, is_checked: bool, outcomes: list[Any]
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
@@ -326,7 +324,7 @@ def test_a_connection_that_broke_between_tasks_fails_one_unless_it_is_checked(
 
 
 @pytest.mark.parametrize("is_atomic", [False, True])
-def test_connections_of_an_interrupted_task_are_thrown_away(is_atomic: bool) -> None:
+def test_connections_of_an_interrupted_task_are_discarded(is_atomic: bool) -> None:
     """Nobody knows in the middle of which exchange they were, so the next task gets new ones."""
     used: list[Any] = []
 
@@ -354,7 +352,7 @@ def test_connections_of_an_interrupted_task_are_thrown_away(is_atomic: bool) -> 
         used[0][1].execute("SELECT 1")
 
 
-def test_a_plain_error_handlers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_of_a_plain_error_handler_is_managed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a task's is; and the function itself stays what it was."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     seen: list[Any] = []
@@ -391,7 +389,7 @@ async def test_a_coroutine_error_handlers_connection_is_closed() -> None:
     assert seen[0].connection is None
 
 
-def test_a_schedule_hooks_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_of_a_schedule_hook_is_managed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a task's is: a hook runs for as long as the scheduler does, longer than a database keeps a connection."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     seen: list[int] = []
@@ -413,7 +411,7 @@ def test_a_schedule_hooks_connection_is_looked_after(monkeypatch: pytest.MonkeyP
     assert application.timetable.after_hooks == [], "what it does not override is not called"
 
 
-def test_a_providers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_of_a_provider_is_managed(monkeypatch: pytest.MonkeyPatch) -> None:
     """This includes a function that reads only while its result is iterated."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     application = DjangoTaskQ()
@@ -426,7 +424,7 @@ def test_a_providers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch)
     assert in_thread(run) == ([0, 0], False)
 
 
-def test_an_interruption_is_recognised_in_another_exception() -> None:
+def test_an_interruption_is_recognized_inside_another_exception() -> None:
     cleaning_up_failed = ValueError()
     cleaning_up_failed.__context__ = TaskInterrupted()
 

@@ -62,7 +62,7 @@ def waiting(alias: str = "default") -> list[str]:
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
 @pytest.mark.parametrize("alias", BOTH)
-def test_a_row_stands_in_the_database_of_the_transaction_until_it_commits(alias: str) -> None:
+def test_a_row_is_written_in_the_transaction_and_sent_after_the_commit(alias: str) -> None:
     with transaction.atomic(using=alias):
         handle = greet.delay("Ada")
 
@@ -77,7 +77,7 @@ def test_a_row_stands_in_the_database_of_the_transaction_until_it_commits(alias:
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
-def test_a_worker_relays_every_database_and_a_burst_waits_for_it(redis: RedisServer, settings: Any) -> None:
+def test_a_worker_relays_every_database_and_a_burst_waits_for_the_relay(redis: RedisServer, settings: Any) -> None:
     with redis_away(settings):
         for alias in BOTH:
             with transaction.atomic(using=alias):
@@ -91,7 +91,7 @@ def test_a_worker_relays_every_database_and_a_burst_waits_for_it(redis: RedisSer
 
 
 @pytest.mark.django_db(transaction=True)
-def test_coroutines_write_in_the_transaction_of_the_code_around_them() -> None:
+def test_a_coroutine_writes_in_the_transaction_of_its_caller() -> None:
     async def view() -> None:
         await greet.adelay("Ada")
         await async_client.enqueue_many([restock.s("a"), restock.s("b")])
@@ -111,7 +111,7 @@ def test_coroutines_write_in_the_transaction_of_the_code_around_them() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_coroutines_without_a_transaction() -> None:
+def test_a_coroutine_without_a_transaction_writes_a_row() -> None:
     async def view() -> int:
         await greet.adelay("Ada")
         many = await async_client.enqueue_many(restock.s(str(number)) for number in range(300))
@@ -124,7 +124,7 @@ def test_coroutines_without_a_transaction() -> None:
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
-def test_the_worker_that_relays_tells_them_whoever_exports_metrics(settings: Any) -> None:
+def test_only_the_relaying_worker_reports_outbox_metrics(settings: Any) -> None:
     """A full queue keeps its rows waiting, so that the page has rows to show."""
     settings.TASKQ = {**settings.TASKQ, "LIMITS": {"low": {"MAX_PENDING": 1}}}
     with transaction.atomic():
@@ -169,7 +169,7 @@ def test_the_worker_that_relays_tells_them_whoever_exports_metrics(settings: Any
 class TestWithinATestCase(TestCase):
     """Rows are written in the test's own transaction; they are sent when its callbacks are run."""
 
-    def test_callbacks_send(self) -> None:
+    def test_captured_callbacks_send_the_rows(self) -> None:
         with self.captureOnCommitCallbacks(execute=True):
             greet.delay("Ada")
             assert waiting() == ["shop:greet"]

@@ -71,7 +71,7 @@ class TestRules:
             ({"expire_at": datetime(2020, 1, 1, tzinfo=UTC)}, "expire_at", "it never fires before it expires"),
         ],
     )
-    def test_a_mistake_is_told_beside_its_field(self, given: dict[str, Any], field: str, told: str) -> None:
+    def test_an_error_names_its_field(self, given: dict[str, Any], field: str, told: str) -> None:
         found = wrong(**given)
 
         assert list(found) == [field]
@@ -82,7 +82,7 @@ class TestRules:
 
         assert "name" in wrong(name="daily")
 
-    def test_a_task_of_another_program_has_to_be_declared(self) -> None:
+    def test_a_task_of_another_program_must_be_declared(self) -> None:
         row = PeriodicTask(name="x", task="go:report", is_remote=True, cron="@daily", kwargs={"any": 1})
 
         row.full_clean()
@@ -98,7 +98,7 @@ class TestRules:
         assert row.entry.payload == b'{"parcel":7,"after":"2030-01-31"}'
         assert "kwargs" in wrong(task="periodic:send", kwargs={"parcel": "seven"})
 
-    def test_what_is_over_can_still_be_edited(self) -> None:
+    def test_a_row_that_ended_can_still_be_edited(self) -> None:
         row = make(expire_at=datetime(2020, 1, 1, tzinfo=UTC))
 
         row.description = "it was fine"
@@ -106,7 +106,7 @@ class TestRules:
 
         assert row.upcoming() == []
 
-    def test_an_interval_is_counted_from_when_the_row_was_made(self) -> None:
+    def test_an_interval_starts_at_the_creation_of_the_row(self) -> None:
         row = make(interval=timedelta(seconds=90), created_at=datetime(2030, 1, 1, tzinfo=UTC))
 
         assert row.upcoming(2, after=datetime(2030, 1, 1, 0, 2, tzinfo=UTC)) == [
@@ -115,7 +115,7 @@ class TestRules:
         ]
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_project_without_time_zones(self, settings: Any) -> None:
+    def test_rows_work_in_a_project_without_time_zones(self, settings: Any) -> None:
         """Naive times are in the time zone of the setting `TIME_ZONE`, as everywhere in Django."""
         settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
         row = make(interval=timedelta(hours=1), start_at=datetime(2030, 1, 1, 12), created_at=datetime(2030, 1, 1))  # noqa: DTZ001
@@ -130,7 +130,7 @@ class TestRules:
 class TestSaving:
     pytestmark = pytest.mark.django_db
 
-    def test_what_schedulers_write_is_theirs(self) -> None:
+    def test_saving_a_row_keeps_the_fields_that_schedulers_write(self) -> None:
         """A form that was open while a task ran does not set its count back."""
         row = make()
         opened = PeriodicTask.objects.get()
@@ -145,7 +145,7 @@ class TestSaving:
         row.save(update_fields=["total_runs"])
         assert PeriodicTask.objects.get().total_runs == 0
 
-    def test_a_part_of_a_row_is_saved_as_a_part(self) -> None:
+    def test_saving_a_row_with_deferred_columns_keeps_them(self) -> None:
         make(description="kept")
         part = PeriodicTask.objects.only("name").get()
         PeriodicTask.objects.update(description="of somebody else")
@@ -232,7 +232,7 @@ class TestScheduling:
         assert (daily.total_runs, daily.last_run_at, daily.next_run_at) == (0, None, daily.upcoming(1)[0])
         assert (off.total_runs, off.next_run_at) == (0, None)
 
-    async def test_rows_are_taken_up_while_it_runs(self, redis: RedisServer, clock: Clock) -> None:
+    async def test_a_running_scheduler_applies_changed_rows(self, redis: RedisServer, clock: Clock) -> None:
         """This includes changes without a signal: a disabled row stops enqueueing, and a deleted row is forgotten."""
         first = await amake("first")
         fired = Fired()
@@ -256,7 +256,7 @@ class TestScheduling:
 
 @pytest.mark.django_db(transaction=True)
 class TestReading:
-    def test_rows_created_changed_and_deleted_in_any_way(self) -> None:
+    def test_the_scheduler_notices_every_kind_of_change(self) -> None:
         """Also by what sends no signal: bulk operations and SQL."""
         table = DatabaseSchedule()
         seen, names = rows_of(table, None)
@@ -296,7 +296,7 @@ class TestReading:
         (said,) = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
         assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in said
 
-    def test_a_table_that_is_made_later(self, clock: Clock, django_assert_num_queries: Any) -> None:
+    def test_a_table_that_is_created_later_is_read(self, clock: Clock, django_assert_num_queries: Any) -> None:
         """Without one, nothing but its absence is looked at, and that seldom."""
         with connection.schema_editor() as editor:
             editor.delete_model(PeriodicTask)
@@ -319,7 +319,7 @@ class TestReading:
 
 @pytest.mark.django_db(transaction=True)
 class TestTable:
-    def test_a_look_at_what_has_not_changed_is_one_query(self, django_assert_num_queries: Any) -> None:
+    def test_polling_an_unchanged_table_takes_one_query(self, django_assert_num_queries: Any) -> None:
         make()
         table = DatabaseSchedule()
         first = table.read(None)
@@ -330,7 +330,7 @@ class TestTable:
         PeriodicTask.objects.update(total_runs=5, description="told to people alone")
         assert table.read(first[0]) is None
 
-    def test_a_database_that_the_router_refuses_is_not_asked(
+    def test_a_database_that_the_router_excludes_is_not_queried(
         self, settings: Any, django_assert_num_queries: Any
     ) -> None:
         make()
@@ -344,7 +344,7 @@ class TestTable:
         finally:
             settings.DATABASE_ROUTERS = []
 
-    def test_runs_are_added_once_however_often_they_come(self) -> None:
+    def test_repeated_reports_of_a_run_are_counted_once(self) -> None:
         row = make()
         table = DatabaseSchedule()
         noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -357,7 +357,7 @@ class TestTable:
         row.refresh_from_db()
         assert (row.total_runs, row.last_run_at) == (5, second.last)
 
-    def test_runs_of_another_row_of_the_same_number_do_not_count(self) -> None:
+    def test_runs_of_another_database_do_not_count_for_a_row_with_the_same_key(self) -> None:
         """It may come from a project with its own table on the same queue, or from an earlier database."""
         row = make()
         other = EntryRuns(run_key=f"{row.pk}-1", count=3, last=datetime(2030, 1, 1, tzinfo=UTC))
@@ -367,7 +367,7 @@ class TestTable:
         row.refresh_from_db()
         assert row.total_runs == 0
 
-    def test_a_change_in_this_process_is_told_when_it_is_committed(self) -> None:
+    def test_a_change_in_this_process_is_announced_after_the_commit(self) -> None:
         told: list[int] = []
         stop = DatabaseSchedule().watch(lambda: told.append(PeriodicTask.objects.count()))
         try:

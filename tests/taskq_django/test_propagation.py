@@ -88,7 +88,7 @@ def of_a_request(language: str = "de", zone: Any = "Europe/Berlin", known: str =
 
 class TestInAWorker:
     @pytest.mark.redis
-    def test_plain_tasks(self, redis: RedisServer) -> None:
+    def test_plain_tasks_run_with_the_callers_language_time_zone_and_request_id(self, redis: RedisServer) -> None:
         """Each run has its own, and what another one had is not left behind in its thread."""
         with of_a_request():
             look.delay()
@@ -105,7 +105,7 @@ class TestInAWorker:
         assert seen[3:] == [DEFAULT]
 
     @pytest.mark.redis
-    async def test_coroutines(self, redis: RedisServer) -> None:
+    async def test_coroutines_run_with_the_callers_language_time_zone_and_request_id(self, redis: RedisServer) -> None:
         """Side by side on one loop, and in the blocking code they call."""
         with of_a_request():
             await alook.adelay()
@@ -139,7 +139,7 @@ class TestInAWorker:
         assert seen[:2] == [("gathered", "", ""), ("de", "Europe/Berlin", "r-1")]
 
     @pytest.mark.redis
-    def test_tasks_of_tasks(self, redis: RedisServer) -> None:
+    def test_a_task_passes_the_values_on_to_tasks_it_enqueues(self, redis: RedisServer) -> None:
         with of_a_request():
             pass_on.delay()
         drain()
@@ -147,7 +147,7 @@ class TestInAWorker:
         assert seen == [("de", "Europe/Berlin", "r-1")]
 
     @pytest.mark.redis
-    def test_each_of_many(self, redis: RedisServer) -> None:
+    def test_each_task_of_a_batch_has_its_callers_language(self, redis: RedisServer) -> None:
         def calls() -> Iterator[Any]:
             for language in ("de", "fr", "de"):
                 with translation.override(language):
@@ -161,7 +161,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     @pytest.mark.django_db(transaction=True)
-    def test_through_the_outbox(self, redis: RedisServer, settings: Any) -> None:
+    def test_values_are_propagated_through_the_outbox(self, redis: RedisServer, settings: Any) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
         with of_a_request():
             look.delay()
@@ -170,7 +170,7 @@ class TestInAWorker:
         assert seen == [("de", "Europe/Berlin", "r-1")]
 
     @pytest.mark.redis
-    def test_a_failure_takes_it_back_too(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_run_restores_the_defaults(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(look, "body", lambda: seen[0])  # an IndexError
         with of_a_request():
             look.using(max_retry=0).delay()
@@ -193,7 +193,7 @@ class TestInAWorker:
             {LANGUAGE: "de\n", TIME_ZONE: "Europe", REQUEST_ID: "a\nb"},
         ],
     )
-    def test_what_a_run_cannot_use_is_left_out(
+    def test_invalid_headers_are_ignored(
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
     ) -> None:
         """As another program may write it, Go's for one."""
@@ -208,7 +208,7 @@ class TestInAWorker:
         assert seen == [DEFAULT]
 
     @pytest.mark.redis
-    async def test_a_periodic_task_carries_nothing(self, redis: RedisServer) -> None:
+    async def test_a_periodic_task_has_no_propagated_headers(self, redis: RedisServer) -> None:
         """Whatever is in force where its scheduler was started."""
         loop, stored, handles = asyncio.get_running_loop(), asyncio.Event(), []
 
@@ -237,7 +237,7 @@ class TestEnqueueing:
     def _nowhere(self, settings: Any) -> None:
         settings.TASKQ = NOWHERE
 
-    def test_the_headers(self) -> None:
+    def test_an_enqueue_writes_the_documented_headers(self) -> None:
         with capture() as tasks, of_a_request():
             look.delay()
 
@@ -247,7 +247,7 @@ class TestEnqueueing:
             "taskq-request-id": "r-1",
         }
 
-    def test_what_is_the_default_is_not_carried(self) -> None:
+    def test_default_values_are_not_written(self) -> None:
         with capture() as tasks:
             look.delay()
             with of_a_request("en-us", "America/Chicago", ""):
@@ -257,7 +257,7 @@ class TestEnqueueing:
 
         assert [task.headers for task in tasks.enqueued] == [{}] * 3
 
-    def test_tests_may_change_the_language_of_the_site(self, settings: Any) -> None:
+    def test_a_changed_default_language_takes_effect(self, settings: Any) -> None:
         """Django's signal for that forgets where it kept the active language."""
         settings.LANGUAGE_CODE = "fr"
 
@@ -278,7 +278,7 @@ class TestEnqueueing:
             (UTC, "UTC"),
         ],
     )
-    def test_time_zones(self, zone: Any, written: str) -> None:
+    def test_every_type_of_time_zone_is_written(self, zone: Any, written: str) -> None:
         seen.clear()
         with eager() as tasks:
             with timezone.override(zone):
@@ -299,14 +299,14 @@ class TestEnqueueing:
             ({"REQUEST_ID": False}, {"taskq-language", "taskq-timezone"}),
         ],
     )
-    def test_it_can_be_switched_off(self, settings: Any, propagate: Any, left: set[str]) -> None:
+    def test_the_setting_disables_each_header(self, settings: Any, propagate: Any, left: set[str]) -> None:
         settings.TASKQ = {**NOWHERE, "PROPAGATE": propagate}
         with capture() as tasks, of_a_request():
             look.delay()
 
         assert set(tasks.enqueued[0].headers) == left
 
-    def test_and_in_the_worker(self, settings: Any) -> None:
+    def test_the_setting_disables_propagation_in_the_worker(self, settings: Any) -> None:
         with capture() as tasks:
             with of_a_request():
                 look.delay()
@@ -327,13 +327,13 @@ class TestEnqueueing:
             ({"TIMEZONE": True}, "unknown setting in PROPAGATE 'TIMEZONE'; did you mean 'TIME_ZONE'?"),
         ],
     )
-    def test_settings_that_are_not_usable(self, settings: Any, value: object, problem: str) -> None:
+    def test_invalid_propagation_settings_are_refused(self, settings: Any, value: object, problem: str) -> None:
         settings.TASKQ = {"PROPAGATE": value}
         with pytest.raises(ConfigurationError) as caught:
             _ = taskq.settings
         assert str(caught.value) == problem
 
-    def test_the_tasks_own_headers_go_first(self) -> None:
+    def test_explicit_headers_override_propagated_ones(self) -> None:
         """User headers may take seven KiB. Propagated values are added as long as they fit."""
         with capture() as tasks, of_a_request():
             look.using(headers={"own": "x" * (7 * 1024 - 3)}).delay()
@@ -359,7 +359,7 @@ class TestTheRequestsId:
         ("given", "is_kept"),
         [("abc-123", True), ("", False), ("a b", False), ("x" * 129, False), ("a\x00", False), ("<script>", False)],
     )
-    def test_of_the_header_or_a_new_one(self, given: str, is_kept: bool) -> None:
+    def test_the_request_id_comes_from_the_header_or_is_new(self, given: str, is_kept: bool) -> None:
         known: list[Any] = []
 
         def view(request: HttpRequest) -> HttpResponse:
@@ -375,7 +375,7 @@ class TestTheRequestsId:
         assert tasks.enqueued[0].headers == {"taskq-request-id": known[0][0]}
         assert get_request_id() == ""
 
-    async def test_in_an_async_stack(self) -> None:
+    async def test_an_async_request_has_a_request_id(self) -> None:
         async def view(request: HttpRequest) -> HttpResponse:
             await look.adelay()
             return HttpResponse(headers={"X-Request-ID": "its own"})
@@ -388,7 +388,7 @@ class TestTheRequestsId:
         assert response.headers["X-Request-ID"] == "its own"
         assert get_request_id() == ""
 
-    def test_of_another_package(self, settings: Any) -> None:
+    def test_the_request_id_can_come_from_another_package(self, settings: Any) -> None:
         settings.TASKQ = {**NOWHERE, "PROPAGATE": {"REQUEST_ID": f"{__name__}.from_elsewhere"}}
         with capture() as tasks:
             look.delay()
@@ -396,7 +396,9 @@ class TestTheRequestsId:
         assert tasks.enqueued[0].headers == {"taskq-request-id": str(uuid.UUID(int=7))}
 
     @pytest.mark.parametrize("path", [f"{__name__}.broken", f"{__name__}.nothing", "nowhere.function"])
-    def test_one_that_fails_is_logged(self, settings: Any, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    def test_a_failing_request_id_function_is_logged(
+        self, settings: Any, caplog: pytest.LogCaptureFixture, path: str
+    ) -> None:
         settings.TASKQ = {**NOWHERE, "PROPAGATE": {"REQUEST_ID": path}}
         with capture() as tasks, caplog.at_level(logging.ERROR, logger="taskq.propagation"):
             look.delay()
@@ -416,7 +418,7 @@ class TestTheRequestsId:
         (f"{__name__}.NOWHERE", "is not a function"),
     ],
 )
-def test_a_check_tells_of_what_is_no_function(settings: Any, path: str, problem: str | None) -> None:
+def test_a_system_check_reports_a_path_without_a_function(settings: Any, path: str, problem: str | None) -> None:
     settings.TASKQ = {"PROPAGATE": {"REQUEST_ID": path}}
 
     found = [each for each in run_checks() if str(each.id).startswith("taskq.")]
@@ -452,7 +454,7 @@ class TestTheLog:
             wanted.setLevel(before)
 
     @pytest.mark.redis
-    def test_records_of_a_task(self, redis: RedisServer) -> None:
+    def test_log_records_of_a_task_have_the_request_id(self, redis: RedisServer) -> None:
         with of_a_request():
             handle = look.using(queue="low").delay()
         with self.written("tests.propagation") as lines:
@@ -461,7 +463,9 @@ class TestTheLog:
         assert lines == [f"looking|carrying:look|{handle.id}|low|r-1"]
 
     @pytest.mark.redis
-    def test_what_the_worker_says_of_it(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_log_records_of_the_worker_have_the_request_id(
+        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(look, "body", lambda: seen[0])
         with of_a_request():
             handle = look.delay()
@@ -471,7 +475,7 @@ class TestTheLog:
         failed = [line for line in lines if "task failed: name=carrying:look" in line]
         assert [line.partition("|")[2].splitlines()[0] for line in failed] == [f"carrying:look|{handle.id}|default|r-1"]
 
-    def test_records_of_a_request_and_of_neither(self) -> None:
+    def test_log_records_of_a_request_have_its_id_and_others_none(self) -> None:
         with self.written("tests.propagation", default="") as bare:
             logger.info("nothing")
         with self.written("tests.propagation") as lines:
@@ -495,7 +499,7 @@ class TestTheLog:
 
 
 @pytest.mark.redis
-def test_a_go_worker_finds_them_as_headers(redis: RedisServer, inspector: Inspector) -> None:
+def test_propagated_values_are_stored_as_message_headers(redis: RedisServer, inspector: Inspector) -> None:
     with of_a_request():
         handle = look.delay()
 
@@ -504,7 +508,7 @@ def test_a_go_worker_finds_them_as_headers(redis: RedisServer, inspector: Inspec
 
 
 @pytest.mark.usefixtures("redis")
-def test_people_can_see_when_a_task_was_enqueued_also_after_its_run(
+def test_the_time_of_the_enqueue_is_known_after_the_run(
     settings: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_django.app.propagated", propagated)

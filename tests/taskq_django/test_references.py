@@ -87,7 +87,7 @@ class TestInAWorker:
     """Use a real Redis and a real worker with its own threads and connections."""
 
     @pytest.mark.redis
-    def test_a_plain_task_gets_the_row_as_it_is_then(self, redis: RedisServer) -> None:
+    def test_a_plain_task_receives_the_current_row(self, redis: RedisServer) -> None:
         parcel = Parcel.objects.create(to="Ada")
         handle = send.delay(parcel, note="soon")
         Parcel.objects.filter(pk=parcel.pk).update(to="Grace")
@@ -99,7 +99,7 @@ class TestInAWorker:
         assert arrived[0] is not parcel
 
     @pytest.mark.redis
-    async def test_a_coroutine_gets_it_too_and_the_loop_goes_on(self, redis: RedisServer) -> None:
+    async def test_a_coroutine_receives_the_row_without_blocking_the_event_loop(self, redis: RedisServer) -> None:
         """The row is read in another thread than the loop's: while it waits there, the loop turns."""
         parcel = await Parcel.objects.acreate(to="Ada")
         loop = asyncio.get_running_loop()
@@ -117,7 +117,7 @@ class TestInAWorker:
         assert await handle.aresult(timeout=60) == "Ada"
 
     @pytest.mark.redis
-    def test_a_row_that_is_gone_archives_the_task_at_once(self, redis: RedisServer, inspector: Inspector) -> None:
+    def test_a_deleted_row_archives_the_task_at_once(self, redis: RedisServer, inspector: Inspector) -> None:
         parcel = Parcel.objects.create(to="Ada")
         key = parcel.pk
         handle = send.delay(parcel)
@@ -136,7 +136,7 @@ class TestInAWorker:
         assert arrived == []
 
     @pytest.mark.redis
-    async def test_a_coroutines_row_that_is_gone_as_well(self, redis: RedisServer) -> None:
+    async def test_a_deleted_row_archives_a_coroutine_task(self, redis: RedisServer) -> None:
         parcel = await Parcel.objects.acreate(to="Ada")
         handle = await asend.adelay(parcel)
         await parcel.adelete()
@@ -147,7 +147,7 @@ class TestInAWorker:
         assert (await handle.arefresh()).state is TaskState.ARCHIVED
 
     @pytest.mark.redis
-    def test_or_drops_it_where_the_task_says_so(self, redis: RedisServer) -> None:
+    def test_a_deleted_row_discards_the_task_if_its_option_says_so(self, redis: RedisServer) -> None:
         parcel = Parcel.objects.create(to="Ada")
         tidy.delay(parcel)
         parcel.delete()
@@ -160,7 +160,7 @@ class TestInAWorker:
         assert redis.client.zcard("asynq:{default}:archived") == 0
 
     @pytest.mark.redis
-    def test_or_the_setting(self, redis: RedisServer, settings: Any) -> None:
+    def test_a_deleted_row_discards_the_task_if_the_setting_says_so(self, redis: RedisServer, settings: Any) -> None:
         settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"on_missing": "discard"}}
         parcel = Parcel.objects.create(to="Ada")
         send.delay(parcel)
@@ -169,7 +169,9 @@ class TestInAWorker:
         assert [run.outcome for run in drain()] == ["discarded"]
 
     @pytest.mark.redis
-    def test_a_database_that_fails_is_no_missing_row(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_database_error_is_retried_and_not_treated_as_a_missing_row(
+        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """That may pass, so the task is retried."""
         handle = send.delay(Parcel.objects.create(to="Ada"))
         monkeypatch.setattr(Parcel._meta, "db_table", "nowhere")
@@ -180,7 +182,7 @@ class TestInAWorker:
         assert handle.refresh().state is TaskState.RETRY
 
     @pytest.mark.redis
-    def test_connections_are_looked_after(self, redis: RedisServer) -> None:
+    def test_connections_that_load_rows_are_managed(self, redis: RedisServer) -> None:
         """If connections must not persist (`CONN_MAX_AGE` 0), the connection for the row is closed with the task."""
         used: list[Any] = []
 
@@ -200,7 +202,7 @@ class TestInAWorker:
             raw.execute("SELECT 1")
 
     @pytest.mark.redis
-    def test_what_a_go_service_writes_is_read(self, redis: RedisServer) -> None:
+    def test_keys_written_by_another_program_are_loaded(self, redis: RedisServer) -> None:
         """A bare primary key, as its struct has it."""
         parcel = Parcel.objects.create(to="Ada")
         taskq.remote("depot:send").delay(b'{"parcel": %d}' % parcel.pk)
@@ -210,7 +212,7 @@ class TestInAWorker:
         assert arrived == [parcel]
 
     @pytest.mark.redis
-    def test_from_the_outbox(self, redis: RedisServer, settings: Any) -> None:
+    def test_a_row_is_loaded_for_a_task_from_the_outbox(self, redis: RedisServer, settings: Any) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
         with transaction.atomic():
             parcel = Parcel.objects.create(to="Ada")
@@ -222,7 +224,7 @@ class TestInAWorker:
 
 
 class TestThePayload:
-    def test_is_the_primary_key_alone(self) -> None:
+    def test_the_payload_holds_only_primary_keys(self) -> None:
         shelf = Shelf.objects.create()
         place = Place.objects.create(shelf=shelf, number=7)
         parcel = Parcel.objects.create(to="Ada")
@@ -241,7 +243,7 @@ class TestThePayload:
 
         assert arrived == [shelf, place, receipt, country]
 
-    def test_none_lists_and_dicts(self) -> None:
+    def test_none_lists_and_dicts_of_rows_are_loaded(self) -> None:
         """All rows of a model are read with one query, each once, and arrive where they were given."""
         a, b = Parcel.objects.create(to="a"), Parcel.objects.create(to="b")
 
@@ -254,7 +256,7 @@ class TestThePayload:
         assert arrived == [None, b, a, b, {"x": a}]
         assert len(queries) == 1
 
-    def test_more_rows_than_a_statement_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_rows_are_loaded_with_several_statements(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(type(connection.features), "max_query_params", 2)
         parcels = [Parcel.objects.create(to=str(number)) for number in range(5)]
 
@@ -263,7 +265,7 @@ class TestThePayload:
 
         assert arrived[1:-1] == parcels
 
-    def test_children_and_proxies_arrive_as_the_annotation_says(self) -> None:
+    def test_instances_of_children_and_proxies_have_the_annotated_class(self) -> None:
         fragile = FragileParcel.objects.create(to="Ada")
         with eager():
             assert send.delay(fragile).result(timeout=60) == "Parcel to Ada"
@@ -280,7 +282,7 @@ class TestThePayload:
 
         assert arrived == [parcel]
 
-    def test_a_set_has_one_order(self) -> None:
+    def test_a_set_of_rows_is_stored_in_a_stable_order(self) -> None:
         """So that equal calls make equal bytes, which the unique lock needs."""
         shelves = {Shelf.objects.create() for _ in range(20)}
 
@@ -297,7 +299,7 @@ class TestThePayload:
 
         assert arrived == [(shelves, (first, 3))]
 
-    def test_a_duplicate_is_told_by_the_key(self) -> None:
+    def test_a_duplicate_is_recognized_by_the_primary_key(self) -> None:
         parcel = Parcel.objects.create(to="Ada")
         once = send.using(unique_for=60)
 
@@ -307,7 +309,7 @@ class TestThePayload:
             with pytest.raises(Exception, match="holds the unique lock"):
                 once.delay(parcel)
 
-    def test_a_key_may_stand_for_the_instance(self) -> None:
+    def test_a_primary_key_is_accepted_instead_of_an_instance(self) -> None:
         """Which saves the one who enqueues reading the row."""
         shelf = Shelf.objects.create()
         Place.objects.create(shelf=shelf, number=7)
@@ -323,7 +325,7 @@ class TestThePayload:
 
         assert arrived == [shelf, Place.objects.get(), Receipt.objects.get(), Country.objects.get()]
 
-    def test_what_a_test_sees_enqueued_is_the_key(self) -> None:
+    def test_captured_tasks_hold_the_primary_key(self) -> None:
         parcel = Parcel.objects.create(to="Ada")
 
         with capture() as tasks:
@@ -331,7 +333,7 @@ class TestThePayload:
 
         assert tasks.enqueued[0].arguments == {"parcel": parcel.pk}
 
-    async def test_from_a_coroutine_and_in_bulk(self) -> None:
+    async def test_adelay_and_enqueue_many_store_primary_keys(self) -> None:
         parcel = await Parcel.objects.acreate(to="Ada")
 
         with capture() as tasks:
@@ -341,7 +343,7 @@ class TestThePayload:
 
         assert arrived == [parcel] * 3
 
-    def test_called_like_a_function_it_gets_what_it_is_given(self) -> None:
+    def test_a_direct_call_receives_the_given_instance(self) -> None:
         parcel = Parcel(to="Ada")
 
         assert send(parcel) == "Parcel to Ada"
@@ -349,7 +351,7 @@ class TestThePayload:
 
 
 class TestSchedules:
-    def test_the_setting_names_a_key(self, settings: Any) -> None:
+    def test_a_schedule_setting_names_a_primary_key(self, settings: Any) -> None:
         settings.TASKQ = {
             "SCHEDULE": {"nightly": {"task": "depot:send", "spec": "@daily", "kwargs": {"parcel": 7}}},
             "URL": "redis://127.0.0.1:1/0",
@@ -359,13 +361,13 @@ class TestSchedules:
 
         assert entry.payload == b'{"parcel":7}'
 
-    def test_a_key_that_is_none_is_refused_there(self, settings: Any) -> None:
+    def test_an_invalid_key_in_the_schedule_is_refused(self, settings: Any) -> None:
         settings.TASKQ = {"SCHEDULE": {"nightly": {"task": "depot:send", "spec": "@daily", "kwargs": {"parcel": "x"}}}}
 
         with pytest.raises(TaskArgumentsError, match=r"expected the primary key of a depot\.Parcel, got str"):
             taskq.periodic_tasks()
 
-    def test_an_argument_that_may_be_left_out(self) -> None:
+    def test_an_optional_model_argument_can_be_omitted(self) -> None:
         application = DjangoTaskQ()
 
         @application.periodic("@daily")
@@ -386,7 +388,7 @@ class TestRefusals:
             yield
             assert tasks.enqueued == []
 
-    def test_an_instance_that_was_never_saved(self) -> None:
+    def test_an_unsaved_instance_is_refused(self) -> None:
         with pytest.raises(TaskArgumentsError) as caught:
             send.delay(Parcel(to="Ada"))
 
@@ -397,18 +399,18 @@ class TestRefusals:
         with pytest.raises(TaskArgumentsError, match=r"this depot\.Parcel has no row: .* at \[1\]"):
             send_all.delay(None, [Parcel.objects.create(to="a"), Parcel(to="b")])
 
-    def test_one_with_a_key_of_its_own_that_was_never_saved(self) -> None:
+    def test_an_unsaved_instance_with_a_key_is_refused(self) -> None:
         with pytest.raises(TaskArgumentsError, match=r"this depot\.Shelf has no row"):
             store.encode((Shelf(), 1, 1, "DE"), {})
 
-    def test_a_deleted_one(self) -> None:
+    def test_a_deleted_instance_is_refused(self) -> None:
         parcel = Parcel.objects.create(to="Ada")
         parcel.delete()
 
         with pytest.raises(TaskArgumentsError, match=r"this depot\.Parcel has no row"):
             send.delay(parcel)
 
-    def test_one_of_another_model(self) -> None:
+    def test_an_instance_of_another_model_is_refused(self) -> None:
         country = Country.objects.create(code="DE")
         with pytest.raises(TaskArgumentsError, match=r"expected a depot\.Parcel, got a depot\.Country"):
             send.delay(country)  # type: ignore[arg-type]
@@ -417,7 +419,7 @@ class TestRefusals:
             check.delay(parcel, parcel)  # type: ignore[arg-type]
 
     @rows("value", [None, "x", "79", 7.0, True, [7], {"id": 7}, uuid.uuid4(), object(), 2j])
-    def test_what_is_neither_instance_nor_key(self, value: Any) -> None:
+    def test_a_value_that_is_neither_instance_nor_key_is_refused(self, value: Any) -> None:
         with pytest.raises(TaskArgumentsError) as caught:
             send.delay(value)
 
@@ -426,21 +428,21 @@ class TestRefusals:
         assert caught.value.__context__ is None
 
     @rows("value", [None, 7, "7", {"a": 1}])
-    def test_what_is_no_list_of_them(self, value: Any) -> None:
+    def test_a_value_that_is_no_list_is_refused(self, value: Any) -> None:
         with pytest.raises(TaskArgumentsError, match=r"parameter 'others': expected list\[Parcel\], got"):
             send_all.delay(None, value)
 
-    def test_a_query_set_is_no_list(self) -> None:
+    def test_a_queryset_is_refused_as_a_list(self) -> None:
         with pytest.raises(TaskArgumentsError, match=r"expected list\[Parcel\], got QuerySet"):
             send_all.delay(None, Parcel.objects.all())  # type: ignore[arg-type]
 
     @rows("place", [7, [7], (None, 1), "x", [uuid.UUID(int=1), "x"]])
-    def test_half_a_composite_key(self, place: Any) -> None:
+    def test_an_incomplete_composite_key_is_refused(self, place: Any) -> None:
         with pytest.raises(TaskArgumentsError, match="parameter 'place': expected"):
             store.encode((str(uuid.UUID(int=1)), place, 7, "DE"), {})
 
     @pytest.mark.django_db(transaction=True, databases=["default", "other"])
-    def test_a_row_of_a_database_that_a_run_would_not_read(self, settings: Any) -> None:
+    def test_a_row_of_a_database_that_the_run_does_not_read_is_refused(self, settings: Any) -> None:
         """With a router that says where the model is, both are the same, and a replica's instance is taken."""
         parcel = Parcel.objects.using("other").create(to="Ada")
         with pytest.raises(TaskArgumentsError, match="is in database 'other', but a run would read it from 'default'"):
@@ -455,7 +457,7 @@ class TestRefusals:
         assert rows == {parcel.pk: parcel}
 
     @rows("payload", [b'{"parcel":"7"}', b'{"parcel":null}', b'{"parcel":7.5}', b'{"parcel":[7]}'])
-    def test_a_payload_that_holds_no_key(self, payload: bytes) -> None:
+    def test_a_payload_without_a_key_is_refused(self, payload: bytes) -> None:
         with pytest.raises(
             PayloadError, match="parameter 'parcel' of task 'depot:send': expected the primary key of a"
         ):
@@ -474,7 +476,7 @@ class TestDefinitions:
         with pytest.raises(TaskDefinitionError, match="parameter 'what': Stamped is abstract and has no rows"):
             DjangoTaskQ().task(stamp)
 
-    def test_a_model_beside_other_types_is_refused(self) -> None:
+    def test_a_union_of_a_model_and_other_types_is_refused(self) -> None:
         def stamp(what: Parcel | int) -> None: ...
 
         with pytest.raises(
@@ -488,11 +490,11 @@ class TestDefinitions:
         with pytest.raises(TaskDefinitionError, match="type Parcel has no JSON form"):
             DjangoTaskQ().task(stamp)
 
-    def test_another_word_for_what_becomes_of_it_is_refused(self) -> None:
+    def test_an_unknown_on_missing_value_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="on_missing must be 'fail' or 'discard', got 'retry'"):
             task(name="depot:bad", on_missing="retry")(send.function)
 
-    def test_without_django_a_model_is_no_argument(self) -> None:
+    def test_a_model_argument_needs_django(self) -> None:
         def stamp(what: Parcel) -> None: ...
 
         with pytest.raises(TaskDefinitionError, match="type Parcel has no JSON form"):
@@ -500,7 +502,7 @@ class TestDefinitions:
 
 
 class TestEager:
-    def test_sees_the_uncommitted_row_and_loads_it_fresh(self, settings: Any) -> None:
+    def test_an_eager_task_loads_the_uncommitted_row(self, settings: Any) -> None:
         settings.TASKQ = {"EAGER": True, "ENQUEUE": "immediate"}
         with transaction.atomic():
             parcel = Parcel.objects.create(to="Ada")
@@ -510,7 +512,7 @@ class TestEager:
 
 
 @rows("annotation", [Any, int, str | None])
-def test_an_instance_for_a_parameter_that_says_no_model_is_refused_and_the_explanation_says_what_helps(
+def test_an_instance_for_a_parameter_without_a_model_annotation_is_refused_with_a_hint(
     annotation: Any,
 ) -> None:
     def pack(parcel):  # type: ignore[no-untyped-def] # that is the mistake

@@ -38,7 +38,9 @@ def ours() -> list[tuple[str, str]]:
         ({"task": "shop:gret", "cron": "@daily"}, "taskq.E003", "did you mean 'shop:greet'?"),
     ],
 )
-def test_mistakes_are_told_by_the_system_check(settings: Any, entry: dict[str, Any], check: str, told: str) -> None:
+def test_the_system_check_reports_errors_in_the_schedule(
+    settings: Any, entry: dict[str, Any], check: str, told: str
+) -> None:
     settings.TASKQ = {"SCHEDULE": {"nightly": entry}}
 
     ((check_id, message),) = ours()
@@ -79,7 +81,7 @@ def test_cron_lines_use_the_time_zone_of_the_project(settings: Any, ours: dict[s
     ],
 )
 @rows("command", [("runworker",), ("taskq", "worker")])
-def test_a_worker_has_a_scheduler_unless_told_not_to(
+def test_a_worker_runs_a_scheduler_unless_disabled(
     command: tuple[str, ...], words: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -108,7 +110,7 @@ def test_a_scheduler_that_cannot_start_is_a_command_error(
     assert caught.value.returncode == 1
 
 
-def test_the_shortcuts_are_the_project_s() -> None:
+def test_the_shortcuts_use_the_queue_of_the_project() -> None:
     entry = schedule("@daily", greet.s("Ada"), id="shortcut")
     decorated = periodic("@daily", id="decorated")(task(name="shop:nightly")(lambda: None))
     try:
@@ -170,6 +172,6 @@ def test_a_middleware_may_read_the_database_when_a_periodic_task_is_enqueued(red
     app.close()
 
 
-def test_what_is_no_provider_is_refused_here_too() -> None:
+def test_an_invalid_provider_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="a provider must be a function"):
         DjangoTaskQ().schedule_provider([])  # type: ignore[call-overload]

@@ -109,7 +109,7 @@ def _closed() -> Iterator[None]:
 
 class TestRuns:
     @pytest.mark.redis
-    def test_of_a_plain_task(self, redis: RedisServer, noted: Noted) -> None:
+    def test_a_plain_task_sends_signals(self, redis: RedisServer, noted: Noted) -> None:
         handle = double.delay(3)
         drain()
 
@@ -125,7 +125,7 @@ class TestRuns:
         assert (succeeded["result"], succeeded["context"].outcome) == (6, "completed")
 
     @pytest.mark.redis
-    async def test_of_a_coroutine(self, redis: RedisServer, noted: Noted) -> None:
+    async def test_a_coroutine_sends_signals(self, redis: RedisServer, noted: Noted) -> None:
         await adouble.using(retention=60).adelay(3)
         await adrain()
 
@@ -133,7 +133,7 @@ class TestRuns:
         assert noted.named[2]["result"] == 6
 
     @pytest.mark.redis
-    def test_of_failures(self, redis: RedisServer, noted: Noted) -> None:
+    def test_failures_send_signals(self, redis: RedisServer, noted: Noted) -> None:
         double.delay(-1)
         drain(advance=3600, raises=False)
 
@@ -144,7 +144,7 @@ class TestRuns:
         assert [each["context"].attempt for each in (retried, failed)] == [1, 2]
 
     @pytest.mark.redis
-    def test_of_a_payload_that_cannot_be_read(self, redis: RedisServer, noted: Noted) -> None:
+    def test_an_unreadable_payload_sends_task_failed(self, redis: RedisServer, noted: Noted) -> None:
         """The function never begins."""
         taskq.remote("signals:double").delay(b'{"number":"x"}')
         drain(raises=False)
@@ -153,7 +153,7 @@ class TestRuns:
         assert isinstance(noted.named[1]["error"], PayloadError)
 
     @pytest.mark.redis
-    def test_of_a_task_that_steers(self, redis: RedisServer, noted: Noted) -> None:
+    def test_snooze_sends_task_retried_and_discard_sends_no_outcome(self, redis: RedisServer, noted: Noted) -> None:
         steer.delay("snooze")
         steer.delay("discard")
         drain()
@@ -163,7 +163,9 @@ class TestRuns:
         assert (type(retried["error"]), retried["context"].outcome) == (Snooze, "snoozed")
 
     @pytest.mark.redis
-    def test_of_a_handler(self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_registered_handler_sends_signals(
+        self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Its types are not registered tasks, so the sender describes the type instead."""
         monkeypatch.setattr(taskq.handlers, "_by_pattern", {})
         monkeypatch.setattr(taskq.handlers, "_lengths", ())
@@ -177,7 +179,7 @@ class TestRuns:
         assert noted.sent == [("enqueued", RemoteTask), ("started", RawTask), ("succeeded", RawTask)]
 
     @pytest.mark.redis
-    def test_a_receiver_may_choose_its_sender(self, redis: RedisServer) -> None:
+    def test_a_receiver_can_filter_by_sender(self, redis: RedisServer) -> None:
         seen: list[str] = []
 
         def note(task_id: str, **named: Any) -> None:
@@ -195,7 +197,9 @@ class TestEnqueued:
     @pytest.mark.redis
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("mode", ["on_commit", "outbox"])
-    def test_after_the_commit_or_never(self, redis: RedisServer, settings: Any, noted: Noted, mode: str) -> None:
+    def test_task_enqueued_is_sent_after_the_commit_and_never_after_a_rollback(
+        self, redis: RedisServer, settings: Any, noted: Noted, mode: str
+    ) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": mode}
         with transaction.atomic():
             handle = double.delay(1)
@@ -211,7 +215,7 @@ class TestEnqueued:
         assert [named["handle"].is_sent for named in noted.named] == [True] * 3
 
     @pytest.mark.redis
-    def test_of_many_those_that_were_stored(self, redis: RedisServer, noted: Noted) -> None:
+    def test_enqueue_many_sends_a_signal_for_each_stored_task(self, redis: RedisServer, noted: Noted) -> None:
         double.using(task_id="taken").delay(1)
         result = client.enqueue_many([double.s(2), double.s(3).using(task_id="taken"), adouble.s(4)])
 
@@ -219,7 +223,7 @@ class TestEnqueued:
         assert [sender for _, sender in noted.sent] == [double, double, adouble]
 
     @pytest.mark.redis
-    async def test_of_many_from_a_coroutine(self, redis: RedisServer, noted: Noted) -> None:
+    async def test_aenqueue_many_sends_a_signal_for_each_stored_task(self, redis: RedisServer, noted: Noted) -> None:
         async def calls() -> Any:
             for number in range(3):
                 yield adouble.s(number)
@@ -230,7 +234,7 @@ class TestEnqueued:
         assert [sender for _, sender in noted.sent] == [adouble] * 3 + [double]
 
     @pytest.mark.redis
-    def test_not_of_what_was_refused(self, redis: RedisServer, settings: Any, noted: Noted) -> None:
+    def test_a_refused_task_sends_no_signal(self, redis: RedisServer, settings: Any, noted: Noted) -> None:
         once = double.using(unique_for=60)
         once.delay(1)
         with pytest.raises(DuplicateTaskError):
@@ -242,7 +246,7 @@ class TestEnqueued:
         assert noted.words == ["enqueued"]
 
     @pytest.mark.redis
-    async def test_of_a_periodic_task(self, redis: RedisServer, noted: Noted) -> None:
+    async def test_a_periodic_task_sends_task_enqueued(self, redis: RedisServer, noted: Noted) -> None:
         entry = taskq.schedule("@every 1s", double.s(1), id="signals")
         try:
             scheduler = Scheduler(taskq)
@@ -260,7 +264,9 @@ class TestEnqueued:
         assert isinstance(noted.named[0]["handle"], TaskHandle)
 
     @pytest.mark.redis
-    def test_of_an_aggregated_task(self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_aggregated_task_sends_task_enqueued(
+        self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """And no signal says that the aggregator's function is a task."""
         monkeypatch.setattr(taskq, "aggregators", type(taskq.aggregators)())
 
@@ -280,7 +286,7 @@ class TestEnqueued:
 class TestReceivers:
     @pytest.mark.redis
     @rows(("error", "logger"), [(ValueError("broken"), "django.dispatch"), (SystemExit("broken"), "taskq.signals")])
-    def test_one_that_raises_changes_nothing(
+    def test_a_receiver_that_raises_changes_nothing(
         self, redis: RedisServer, caplog: pytest.LogCaptureFixture, error: BaseException, logger: str
     ) -> None:
         """And is logged: eight times here, for two tasks that are enqueued, three runs and their three ends."""
@@ -304,7 +310,7 @@ class TestReceivers:
         assert len([record for record in caplog.records if record.name == logger]) == 8
 
     @pytest.mark.redis
-    def test_those_behind_one_that_raises_are_called(self, redis: RedisServer) -> None:
+    def test_receivers_after_one_that_raises_are_called(self, redis: RedisServer) -> None:
         called: list[Signal] = []
 
         def break_(**named: Any) -> None:
@@ -319,7 +325,7 @@ class TestReceivers:
         assert called == [task_enqueued]
 
     @pytest.mark.redis
-    def test_coroutines_are_awaited(self, redis: RedisServer) -> None:
+    def test_coroutine_receivers_are_awaited(self, redis: RedisServer) -> None:
         seen: list[str] = []
 
         async def note(name: str, signal: Signal, **named: Any) -> None:
@@ -335,7 +341,9 @@ class TestReceivers:
 
     @pytest.mark.redis
     @pytest.mark.django_db(transaction=True)
-    async def test_those_of_a_worker_may_use_the_database_and_leave_no_connection(self, redis: RedisServer) -> None:
+    async def test_receivers_in_a_worker_use_the_database_and_leave_no_connection_open(
+        self, redis: RedisServer
+    ) -> None:
         """Receivers run outside the event loop's thread, and for a coroutine in the thread with its connections."""
         await Group.objects.acreate(name="staff")
         seen: list[tuple[int, Any, bool]] = []
@@ -355,7 +363,7 @@ class TestReceivers:
 
 
 class TestInTests:
-    def test_captured_and_run(self, settings: Any, noted: Noted) -> None:
+    def test_captured_tasks_send_signals(self, settings: Any, noted: Noted) -> None:
         settings.TASKQ = NOWHERE
         with capture() as tasks:
             double.delay(1)
@@ -364,7 +372,7 @@ class TestInTests:
 
         assert noted.words == ["enqueued", "enqueued", "started", "succeeded", "started", "failed"]
 
-    async def test_eager(self, settings: Any, noted: Noted) -> None:
+    async def test_eager_tasks_send_signals(self, settings: Any, noted: Noted) -> None:
         settings.TASKQ = {**NOWHERE, "ENQUEUE": "immediate"}
         with eager():
             await adouble.adelay(1)
@@ -376,7 +384,9 @@ class TestInTests:
 
 class TestCost:
     @pytest.mark.redis
-    def test_nobody_listens(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_receivers_a_run_does_no_signal_work(
+        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Then nothing is sent, and no thread is woken for it."""
 
         def fail(*args: object, **named: object) -> None:

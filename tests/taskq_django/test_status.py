@@ -37,7 +37,7 @@ def ask(redis: RedisServer, rf: RequestFactory) -> Callable[..., tuple[HttpRespo
     return ask
 
 
-def test_its_owner_sees_how_a_task_stands_and_never_its_payload(ask: Any) -> None:
+def test_the_owner_sees_the_status_of_a_task_and_never_its_payload(ask: Any) -> None:
     view = task_status_view(allow=is_owner)
     handle = greet.using(headers={"owner": "ann"}, queue="low").delay("canary")
     before, waiting = ask(view, handle.id)
@@ -53,7 +53,7 @@ def test_its_owner_sees_how_a_task_stands_and_never_its_payload(ask: Any) -> Non
     assert None not in (done["started_at"], done["ended_at"])
 
 
-def test_a_task_of_another_is_as_one_that_is_not_there(ask: Any) -> None:
+def test_a_task_of_another_user_is_not_found(ask: Any) -> None:
     view = task_status_view(allow=is_owner)
     handle = greet.using(headers={"owner": "ann"}).delay("a")
 
@@ -65,7 +65,9 @@ def test_a_task_of_another_is_as_one_that_is_not_there(ask: Any) -> None:
     assert (told["state"], told["is_final"]) == ("gone", True)
 
 
-def test_it_is_closed_until_somebody_decides(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_view_refuses_all_requests_without_a_permission_function(
+    ask: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     handle = greet.delay("a")
 
     answer, told = ask(task_status_view(), handle.id)
@@ -97,7 +99,7 @@ def test_results_progress_and_errors_are_shown_as_configured(ask: Any) -> None:
     assert told(show_results=False, show_errors=True) == [(None, None, None), (None, None, "ValueError: secret")]
 
 
-def test_a_task_that_waits_in_the_outbox_is_there(ask: Any, settings: Any, db: None) -> None:
+def test_a_task_in_the_outbox_has_a_status(ask: Any, settings: Any, db: None) -> None:
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
     handle = greet.delay("a")  # the transaction of the test is not committed
 
@@ -106,7 +108,7 @@ def test_a_task_that_waits_in_the_outbox_is_there(ask: Any, settings: Any, db: N
     assert (told["id"], told["state"]) == (handle.id, "pending")
 
 
-def test_a_redis_that_is_away_is_told_without_its_address(
+def test_a_redis_outage_is_reported_without_the_address(
     rf: RequestFactory, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
@@ -117,7 +119,7 @@ def test_a_redis_that_is_away_is_told_without_its_address(
     assert json.loads(answer.content) == {"detail": "the queue does not answer"}
 
 
-def test_the_text_is_in_the_language_of_the_page(ask: Any) -> None:
+def test_the_text_is_in_the_active_language(ask: Any) -> None:
     handle = greet.delay("a")
 
     with override("zh-hans"):
@@ -127,7 +129,7 @@ def test_the_text_is_in_the_language_of_the_page(ask: Any) -> None:
 
 
 @pytest.mark.urls(__name__)
-def test_the_tag_draws_a_bar_that_asks_the_view(redis: RedisServer) -> None:
+def test_the_template_tag_draws_a_progress_bar_that_polls_the_view(redis: RedisServer) -> None:
     """And asks Redis for nothing itself: the view decides who may see the task."""
     page = Template('{% load taskq %}{% task_progress "export-status" task_id %}').render(Context({"task_id": "a b"}))
 

@@ -47,7 +47,7 @@ def fail() -> None:
 
 @override_settings(TASKQ=NOWHERE)
 class TestCaptureInTestCase(TestCase):
-    def test_what_a_commit_sends_is_captured(self) -> None:
+    def test_capture_includes_tasks_that_a_commit_sends(self) -> None:
         with capture() as tasks, self.captureOnCommitCallbacks(execute=True), transaction.atomic():
             greet.delay("Ada")
             client.enqueue_many([greet.s("Grace")])
@@ -55,7 +55,7 @@ class TestCaptureInTestCase(TestCase):
 
         tasks.assert_enqueued(greet, count=2)
 
-    def test_the_transaction_of_the_test_is_taken_for_committed(self) -> None:
+    def test_the_transaction_of_the_test_counts_as_committed(self) -> None:
         with capture() as tasks:
             greet.delay("Ada")
             tasks.assert_enqueued(greet, count=1)
@@ -65,7 +65,7 @@ class TestCaptureInTestCase(TestCase):
                 tasks.assert_enqueued(greet, count=1)
             tasks.assert_enqueued(greet, count=2)
 
-    def test_what_is_rolled_back_is_not_captured(self) -> None:
+    def test_rolled_back_tasks_are_not_captured(self) -> None:
         with capture() as tasks:
             with transaction.atomic():
                 greet.delay("Ada")
@@ -78,7 +78,7 @@ class TestCaptureInTestCase(TestCase):
 
         assert [task.arguments["name"] for task in tasks.enqueued] == ["Ada"]
 
-    def test_other_hooks_are_left_to_the_test(self) -> None:
+    def test_other_on_commit_hooks_do_not_run(self) -> None:
         ran: list[str] = []
 
         with capture() as tasks:
@@ -88,7 +88,7 @@ class TestCaptureInTestCase(TestCase):
             assert (len(callbacks), ran) == (1, [])
             tasks.assert_enqueued(greet)
 
-    def test_a_block_within_one_that_lets_tasks_wait(self) -> None:
+    def test_a_nested_capture_takes_tasks_from_the_outer_one(self) -> None:
         with capture(as_committed=False) as outer:
             with capture() as inner:
                 greet.delay("Ada")
@@ -97,7 +97,7 @@ class TestCaptureInTestCase(TestCase):
 
         outer.assert_nothing_enqueued()
 
-    def test_below_async_to_sync(self) -> None:
+    def test_it_works_below_async_to_sync(self) -> None:
         async def view() -> None:
             await greet.adelay("Ada")
 
@@ -107,14 +107,14 @@ class TestCaptureInTestCase(TestCase):
                 tasks.assert_nothing_enqueued()
             tasks.assert_enqueued(greet, "Ada")
 
-    def test_what_waits_for_the_end_of_a_block_is_told(self) -> None:
+    def test_tasks_that_wait_for_the_end_of_a_block_are_named(self) -> None:
         with capture() as tasks, transaction.atomic():
             greet.delay("Ada")
 
             with pytest.raises(AssertionError, match=r"1 more wait .*: check after the `atomic` block has ended"):
                 tasks.assert_enqueued(greet)
 
-    def test_what_still_waits_is_told(self) -> None:
+    def test_tasks_that_wait_for_a_commit_are_named(self) -> None:
         with capture(as_committed=False) as tasks:
             greet.delay("Ada")
             greet.delay("Grace")
@@ -140,7 +140,7 @@ class TestCaptureInTestCase(TestCase):
             assert [handle.result() for handle in handles] == [1, 1]
         assert Group.objects.get().name == "c"
 
-    async def test_in_an_async_test(self) -> None:
+    async def test_it_works_in_an_async_test(self) -> None:
         await Group.objects.acreate(name="a")
 
         with capture() as tasks:
@@ -166,7 +166,7 @@ class TestEagerInTestCase(TestCase):
         assert [run.outcome for run in tasks.runs] == ["completed", "completed"]
         assert Group.objects.get().name == "c"
 
-    def test_at_captured_callbacks(self) -> None:
+    def test_tasks_run_when_captured_callbacks_run(self) -> None:
         Group.objects.create(name="a")
 
         with eager(as_committed=False) as tasks, self.captureOnCommitCallbacks(execute=True):
@@ -177,11 +177,11 @@ class TestEagerInTestCase(TestCase):
         assert [run.outcome for run in tasks.runs] == ["completed", "completed"]
         assert Group.objects.get().name == "c"
 
-    def test_a_failure_ends_the_block_although_django_logs_what_hooks_raise(self) -> None:
+    def test_a_failure_in_a_robust_hook_still_ends_the_block(self) -> None:
         with pytest.raises(ValueError, match="no"), eager():
             self._commit(fail)
 
-    def test_error_handlers_leave_the_connections_of_the_test_alone(self) -> None:
+    def test_error_handlers_do_not_close_the_connections_of_the_test(self) -> None:
         Group.objects.create(name="a")
         seen: list[int] = []
         taskq.on_error(lambda error, context: seen.append(Group.objects.count()))
@@ -198,7 +198,7 @@ class TestEagerInTestCase(TestCase):
         with transaction.atomic():
             failing.delay()
 
-    def test_what_fails_can_be_raised_where_it_is_enqueued(self) -> None:
+    def test_a_failure_can_be_raised_by_delay(self) -> None:
         with eager(propagates=True) as tasks:
             with pytest.raises(ValueError, match="no"):
                 fail.delay()
@@ -207,7 +207,7 @@ class TestEagerInTestCase(TestCase):
 
         assert [run.outcome for run in tasks.runs] == ["archived", "archived"]
 
-    async def test_in_an_async_test(self) -> None:
+    async def test_it_works_in_an_async_test(self) -> None:
         await Group.objects.acreate(name="a")
 
         with eager():
@@ -217,7 +217,7 @@ class TestEagerInTestCase(TestCase):
         with eager(propagates=True), pytest.raises(ValueError, match="no"):
             await fail.adelay()
 
-    def test_below_async_to_sync(self) -> None:
+    def test_it_works_below_async_to_sync(self) -> None:
         Group.objects.create(name="a")
 
         async def view() -> None:
@@ -234,7 +234,7 @@ class TestEagerInTestCase(TestCase):
 class TestOutboxInTestCase(TestCase):
     """The row is written in the transaction of the test, and sent from there."""
 
-    def test_the_transaction_of_the_test_is_taken_for_committed(self) -> None:
+    def test_the_transaction_of_the_test_counts_as_committed(self) -> None:
         with capture() as tasks:
             greet.delay("Ada")
             client.enqueue_many([greet.s("Grace"), greet.s("Edsger")])
@@ -247,7 +247,7 @@ class TestOutboxInTestCase(TestCase):
 
         assert not OutboxTask.objects.exists()
 
-    def test_what_is_rolled_back_leaves_nothing(self) -> None:
+    def test_a_rollback_leaves_no_row(self) -> None:
         with capture() as tasks, suppress(RollbackError), transaction.atomic():
             greet.delay("Ada")
             raise RollbackError
@@ -273,7 +273,7 @@ class TestOutboxInTestCase(TestCase):
             assert Group.objects.get().name == "b"
             assert handle.result() == 1
 
-    async def test_in_an_async_test(self) -> None:
+    async def test_it_works_in_an_async_test(self) -> None:
         await Group.objects.acreate(name="a")
 
         with capture() as tasks:
@@ -283,21 +283,21 @@ class TestOutboxInTestCase(TestCase):
 
         assert not await OutboxTask.objects.aexists()
 
-    def test_nobody_is_there_to_raise_to(self) -> None:
+    def test_propagates_is_refused_with_an_outbox(self) -> None:
         with pytest.raises(ConfigurationError, match="propagates cannot be used with ENQUEUE"), eager(propagates=True):
             raise AssertionError
 
 
 @override_settings(TASKQ=NOWHERE)
 class TestInTransactionTestCase(TransactionTestCase):
-    def test_a_commit_sends(self) -> None:
+    def test_a_commit_sends_tasks(self) -> None:
         with capture() as tasks:
             with transaction.atomic():
                 greet.delay("Ada")
                 tasks.assert_nothing_enqueued()
             tasks.assert_enqueued(greet, "Ada")
 
-    def test_a_worker_runs_what_is_committed(self) -> None:
+    def test_a_worker_runs_committed_tasks(self) -> None:
         Group.objects.create(name="a")
 
         with capture():
@@ -325,7 +325,7 @@ class TestTheSetting:
         assert Group.objects.get().name == "b"
 
     @pytest.mark.django_db(transaction=True)
-    def test_inside_a_transaction_at_its_commit(self) -> None:
+    def test_tasks_in_a_transaction_run_at_its_commit(self) -> None:
         with transaction.atomic():
             Group.objects.create(name="a")
             handle = rename.delay("a", "b")
@@ -334,7 +334,7 @@ class TestTheSetting:
         assert handle.result() == 1
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_failure_is_logged_and_told_by_the_handle(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_failure_is_logged_and_raised_by_the_handle(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.ERROR, logger="taskq.testing"):
             handle = fail.delay()
 
@@ -343,7 +343,7 @@ class TestTheSetting:
             handle.result()
 
     @pytest.mark.django_db(transaction=True)
-    async def test_what_fails_has_failed_though_it_has_retries_left(self) -> None:
+    async def test_a_failed_task_is_archived_even_with_retries_left(self) -> None:
         """Nobody would try again, and who waits for the result would wait without end."""
         handle = await fail.using(max_retry=25).adelay()
 
@@ -352,7 +352,7 @@ class TestTheSetting:
             await handle.aresult(timeout=0)
 
     @pytest.mark.django_db
-    def test_the_transaction_of_a_test_case_is_taken_for_committed(self) -> None:
+    def test_the_transaction_of_a_test_case_counts_as_committed(self) -> None:
         """As pytest-django's `db` and Django's `TestCase` hold it."""
         Group.objects.create(name="a")
 
@@ -391,14 +391,14 @@ class TestTheSetting:
         assert [record.getMessage() for record in logged_here(caplog)] == ["task testing:fail failed"]
 
     @pytest.mark.django_db(transaction=True)
-    async def test_in_a_coroutine(self) -> None:
+    async def test_tasks_run_at_once_in_a_coroutine(self) -> None:
         await Group.objects.acreate(name="a")
 
         handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
 
         assert [await handle.aresult() for handle in handles] == [1, 1]
 
-    def test_other_settings_end_it(self, settings: Any) -> None:
+    def test_override_settings_can_disable_eager(self, settings: Any) -> None:
         handle = greet.using(retention=60).delay("Ada")
         assert handle.refresh().state is TaskState.COMPLETED
 
@@ -409,7 +409,7 @@ class TestTheSetting:
         settings.TASKQ = {**NOWHERE, "EAGER": True}
         assert greet.using(retention=60).delay("Ada").refresh().state is TaskState.COMPLETED
 
-    def test_a_capture_goes_before_it(self) -> None:
+    def test_capture_takes_precedence_over_eager(self) -> None:
         taskq.reload()  # so that the capture is the first use of the settings
         with capture() as tasks:
             greet.delay("Ada")
@@ -427,7 +427,7 @@ class TestTheSetting:
             (("taskq", "scheduler"), "scheduler"),
         ],
     )
-    def test_a_process_that_would_get_no_task_does_not_start(self, command: tuple[str, ...], what: str) -> None:
+    def test_workers_and_schedulers_refuse_to_start_with_eager(self, command: tuple[str, ...], what: str) -> None:
         with pytest.raises(CommandError) as caught:
             call_command(*command)
 
@@ -436,7 +436,7 @@ class TestTheSetting:
             "[configuration]"
         )
 
-    def test_a_deployment_is_warned(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_eager_causes_a_deployment_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
         call_command("check", "--deploy")
 
         assert "(taskq.W004) TASKQ['EAGER'] is set" in capsys.readouterr().err
@@ -452,7 +452,7 @@ class TestWithoutABlock(TransactionTestCase):
     """A test that captures nothing must not reach the Redis of the settings."""
 
     @override_settings(TASKQ={"URL": "redis://127.0.0.1:1/0", "REDIS_IN_TESTS": False})
-    def test_the_redis_of_the_settings_is_refused(self) -> None:
+    def test_a_test_without_capture_cannot_use_the_redis_of_the_settings(self) -> None:
         with (
             patch.dict(os.environ),
             self.assertRaisesMessage(ConfigurationError, "class MyTest(TaskQTestMixin, TransactionTestCase)"),

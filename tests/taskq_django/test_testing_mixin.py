@@ -21,7 +21,7 @@ def cascade(name: str) -> None:
 
 @override_settings(TASKQ=NOWHERE)
 class TestInTestCase(TaskQTestMixin, TestCase):
-    def test_tasks_are_captured_and_run_here(self) -> None:
+    def test_tasks_are_captured_and_run_in_the_test(self) -> None:
         """The transaction of the test counts as committed, and tasks see its data."""
         Group.objects.create(name="a")
         with transaction.atomic():
@@ -36,7 +36,7 @@ class TestInTestCase(TaskQTestMixin, TestCase):
         assert Group.objects.get().name == "b"
 
     @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-    def test_time_passes_on_demand_in_all_queues(self) -> None:
+    def test_drain_advances_the_time_of_all_queues(self) -> None:
         cascade.delay("Ada")
 
         assert self.drain() == []
@@ -50,7 +50,7 @@ class TestInTestCase(TaskQTestMixin, TestCase):
         fail.delay()
         assert [run.outcome for run in self.drain(raises=False)] == ["archived"]
 
-    def test_what_was_enqueued_is_told(self) -> None:
+    def test_assertions_check_enqueued_tasks(self) -> None:
         greet.delay("Ada")
 
         with pytest.raises(AssertionError) as caught:
@@ -60,10 +60,10 @@ class TestInTestCase(TaskQTestMixin, TestCase):
             "  shop:greet(name='Ada') in 'default'"
         )
 
-    def test_of_each_test_alone(self) -> None:
+    def test_each_test_sees_only_its_own_tasks(self) -> None:
         self.assert_nothing_enqueued()
 
-    async def test_in_a_coroutine(self) -> None:
+    async def test_it_works_in_a_coroutine_test(self) -> None:
         await Group.objects.acreate(name="a")
         await rename.adelay("a", "b")
         await arename.adelay("b", "c")
@@ -72,7 +72,7 @@ class TestInTestCase(TaskQTestMixin, TestCase):
         assert [run.outcome for run in await self.adrain()] == ["completed", "completed"]
         assert (await Group.objects.aget()).name == "c"
 
-    def test_whatever_the_settings_become(self) -> None:
+    def test_capture_survives_override_settings(self) -> None:
         for enqueue in ("immediate", "outbox", "on_commit"):
             with override_settings(TASKQ={**NOWHERE, "ENQUEUE": enqueue}):
                 greet.delay(enqueue)
@@ -87,13 +87,13 @@ class TestWithDataOfTheClass(TaskQTestMixin, TestCase):
         with transaction.atomic():
             greet.delay("the class")
 
-    def test_what_was_enqueued_for_it_is_not_the_tests(self) -> None:
+    def test_tasks_enqueued_in_setup_test_data_are_not_captured(self) -> None:
         with transaction.atomic():
             greet.delay("Ada")
 
         self.assert_enqueued(greet, count=1)
 
-    test_nor_any_others = test_what_was_enqueued_for_it_is_not_the_tests
+    test_nor_any_others = test_tasks_enqueued_in_setup_test_data_are_not_captured
 
 
 @override_settings(TASKQ=NOWHERE)
@@ -124,7 +124,7 @@ class TestEager(TaskQTestMixin, TestCase):
 
 @override_settings(TASKQ=NOWHERE)
 class TestInTransactionTestCase(TaskQTestMixin, TransactionTestCase):
-    def test_a_worker_runs_what_is_committed(self) -> None:
+    def test_a_worker_runs_committed_tasks(self) -> None:
         Group.objects.create(name="a")
         with transaction.atomic():
             rename.delay("a", "b")
@@ -133,7 +133,7 @@ class TestInTransactionTestCase(TaskQTestMixin, TransactionTestCase):
         assert [run.outcome for run in self.drain()] == ["completed"]
         assert Group.objects.get().name == "b"
 
-    async def test_in_a_coroutine(self) -> None:
+    async def test_it_works_in_a_coroutine_test(self) -> None:
         await Group.objects.acreate(name="a")
         await arename.adelay("a", "b")
 
@@ -155,7 +155,7 @@ def run(case: type[unittest.TestCase]) -> unittest.TestResult:
     return result
 
 
-def test_a_set_up_that_leaves_the_mixin_out_is_told(settings: Any) -> None:
+def test_a_setup_without_super_raises_an_explanation(settings: Any) -> None:
     settings.TASKQ = NOWHERE
 
     class Forgetful(TaskQTestMixin, SimpleTestCase):
@@ -170,7 +170,7 @@ def test_a_set_up_that_leaves_the_mixin_out_is_told(settings: Any) -> None:
     assert "Forgetful.setUp must call super().setUp() for tasks to be captured" in told
 
 
-def test_an_assertion_that_fails_is_shown_where_the_test_makes_it(settings: Any) -> None:
+def test_the_traceback_of_a_failed_assertion_ends_in_the_test(settings: Any) -> None:
     settings.TASKQ = NOWHERE
 
     class Expecting(TaskQTestMixin, SimpleTestCase):

@@ -49,7 +49,7 @@ def names(inspector: Inspector) -> list[str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_outside_a_transaction_a_task_is_sent_at_once(inspector: Inspector) -> None:
+def test_a_task_outside_of_a_transaction_is_sent_at_once(inspector: Inspector) -> None:
     handle = greet.delay("Ada")
 
     assert handle.is_sent
@@ -57,9 +57,7 @@ def test_outside_a_transaction_a_task_is_sent_at_once(inspector: Inspector) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_immediately_does_not_wait_for_the_commit_and_warns_of_that(
-    inspector: Inspector, settings: Any
-) -> None:
+def test_enqueue_immediately_does_not_wait_for_the_commit_and_warns(inspector: Inspector, settings: Any) -> None:
     """The warning names the line that enqueues. Outside a transaction, no warning is raised."""
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
@@ -74,7 +72,7 @@ def test_enqueue_immediately_does_not_wait_for_the_commit_and_warns_of_that(
 
 
 @pytest.mark.django_db(transaction=False)
-def test_the_transaction_of_a_test_is_not_warned_of(inspector: Inspector, settings: Any) -> None:
+def test_the_transaction_of_a_test_causes_no_warning(inspector: Inspector, settings: Any) -> None:
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
     with warnings.catch_warnings():
@@ -115,7 +113,9 @@ def test_a_full_queue_refuses_at_the_commit(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_enqueue_that_fails_at_the_commit_offers_the_outbox(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_error_of_a_failed_enqueue_at_the_commit_mentions_the_outbox(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """One task, many, and a workflow: each is lost, and the log says how not to lose the next."""
     settings.TASKQ = {**settings.TASKQ, "URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
@@ -202,7 +202,7 @@ def test_arguments_are_bound_and_checked_where_delay_is_called(inspector: Inspec
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("is_rolled_back", [False, True])
-def test_adelay_honours_a_transaction_of_the_code_around_it(inspector: Inspector, is_rolled_back: bool) -> None:
+def test_adelay_waits_for_the_commit_of_its_callers_transaction(inspector: Inspector, is_rolled_back: bool) -> None:
     async def enqueue() -> None:
         handle = await greet.adelay("Ada")
         assert not handle.is_sent
@@ -226,7 +226,9 @@ async def test_adelay_without_a_transaction_sends_at_once(redis: RedisServer) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_replicas_that_do_not_confirm_at_the_commit_are_told(redis: RedisServer, settings: Any, caplog: Any) -> None:
+def test_missing_confirmations_of_replicas_at_the_commit_are_logged(
+    redis: RedisServer, settings: Any, caplog: Any
+) -> None:
     """The task exists. The error is in the log and in the handle, because the server has no replica."""
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 1, "DEFAULTS": {"replicated": True}}
 
@@ -246,7 +248,9 @@ def test_replicas_that_do_not_confirm_at_the_commit_are_told(redis: RedisServer,
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
 @pytest.mark.parametrize("aliases", [["default"], BOTH])
-def test_redis_down_at_the_commit_is_told_and_other_hooks_run(settings: Any, caplog: Any, aliases: list[str]) -> None:
+def test_a_redis_outage_at_the_commit_is_logged_and_other_hooks_run(
+    settings: Any, caplog: Any, aliases: list[str]
+) -> None:
     """It costs at most the enqueue timeout; the error has the task's id, in the log and from the handle."""
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     ran: list[str] = []
@@ -277,7 +281,7 @@ class TestInDjangoTestCase(TestCase):
     def _fixtures(self, inspector: Inspector) -> None:
         self.inspector = inspector
 
-    def test_hooks_wait_for_capture_as_every_on_commit_hook_does(self) -> None:
+    def test_hooks_wait_for_captured_callbacks(self) -> None:
         handle = greet.delay("Ada")
 
         assert not handle.is_sent
@@ -307,7 +311,7 @@ class TestSeveralDatabasesInDjangoTestCase(TestCase):
 
         assert names(self.inspector) == ["shop:greet"]
 
-    def test_a_transaction_of_the_tests_own_on_the_other_one_is_captured_there(self) -> None:
+    def test_a_transaction_that_a_test_opens_on_another_database_is_captured(self) -> None:
         with self.captureOnCommitCallbacks(using="other", execute=True), transaction.atomic(using="other"):
             greet.delay("Ada")
 

@@ -41,7 +41,7 @@ def test_texts_are_found_whatever_marks_them() -> None:
     assert ("", "Reload the page to send the form again.", "") in found
 
 
-def test_the_core_tells_in_the_language_that_django_has_active() -> None:
+def test_texts_of_the_core_use_djangos_active_language() -> None:
     skipped = Counter({(Skip.CHANGED, "active"): 1, (Skip.GONE, ""): 2_000})
 
     with override("zh-hans"), in_active_language():
@@ -59,7 +59,7 @@ def test_the_core_tells_in_the_language_that_django_has_active() -> None:
         (-90_000, "-1 d 1 h", "-1 d 1 h", "-1 天 1 小时"),
     ],
 )
-def test_a_span_is_told_as_the_dashboard_tells_it_with_the_point_of_the_language(
+def test_durations_use_the_format_of_the_dashboard_and_the_decimal_mark_of_the_language(
     seconds: float, english: str, german: str, chinese: str
 ) -> None:
     told = []
