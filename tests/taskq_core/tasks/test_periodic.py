@@ -281,7 +281,7 @@ class TestSetting:
 
     def test_where_there_is_no_task_at_all_it_says_so(self) -> None:
         with pytest.raises(
-            ConfigurationError, match="unknown task 'work'; there are none yet; if the task's code is in another"
+            ConfigurationError, match=r"unknown task 'work'; there are none yet \(if the task's code is in another"
         ):
             TaskQ(schedule={"nightly": {"task": "work", "spec": "@daily"}}).periodic_tasks()
 
