@@ -183,14 +183,18 @@ def act_on(
     """
     action = TaskAction(action)
     if (action is TaskAction.MOVE) != (to_queue is not None):
-        raise ConfigurationError(f"to_queue belongs to the action {TaskAction.MOVE} only, got action={action!s}")
+        raise ConfigurationError(
+            f"the option to_queue= is only for the action {TaskAction.MOVE}, which needs it; got action={action!s}"
+        )
     if to_queue is not None:
         validate_queue_name(to_queue)
     start_time = ""
     if action is TaskAction.RETRY:
         start_time = start_of(at, after)
     elif at is not None or after is not None:
-        raise ConfigurationError(f"at and after belong to {TaskAction.RETRY}, got action={action!s}")
+        raise ConfigurationError(
+            f"the options at= and after= are only for the action {TaskAction.RETRY}, got action={action!s}"
+        )
     groups = _grouped(tasks)
     report = ActionReport()
     total = sum(map(len, groups))

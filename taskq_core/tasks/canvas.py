@@ -362,7 +362,7 @@ def step(
     if into is not None:
         if call.is_immutable:
             raise WorkflowDefinitionError(
-                single.label, f"cannot take a result into {into!r}, because it was made by si(); use s()"
+                single.label, f"cannot pass a result to {into!r}, because it was made by si(); use s()"
             )
         check_call(single.label, call, (), {into: Later(None)})
     return single

@@ -159,7 +159,7 @@ def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
     index, parameter = found[-1]
     if index != 0 or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
         raise TaskDefinitionError(
-            f"{what}: the parameter annotated TaskContext must be the first and only one, "
-            f"and positional, got {parameter.name!r}"
+            f"{what}: only the first parameter may have the annotation TaskContext, "
+            f"and it must be positional; got {parameter.name!r}"
         )
     return parameter.name

@@ -114,7 +114,7 @@ class Workflow(Canvas):
             wanted = next((edge for edge in edges if edge.into), None)
             if wanted is not None:
                 raise WorkflowDefinitionError(
-                    name, f"cannot take a result into {wanted.into!r}, because it was made by si(); use s()"
+                    name, f"cannot pass a result to {wanted.into!r}, because it was made by si(); use s()"
                 )
         else:
             check_call(name, call, positional, named)

@@ -87,7 +87,10 @@ class Reconciler(QueueService):
             moved = await arun_plan(finish(self._context.keys, self._queue, idle_s=MOVE_S), self._send)
         except BrokerError as error:
             logger.error(
-                "interrupted moves out of queue %s cannot be completed now: %s", name, error, extra={"queue": name}
+                "tasks that were being moved from queue %s to other queues cannot be moved now; trying again: %s",
+                name,
+                error,
+                extra={"queue": name},
             )
             return
         if moved:

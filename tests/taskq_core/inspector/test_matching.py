@@ -94,7 +94,12 @@ async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enq
         (TaskFilter(state="sleeping"), TaskAction.DELETE, {}, "no state 'sleeping'"),  # type: ignore[arg-type]
         (TaskFilter(state=TaskState.PENDING), TaskAction.MOVE, {}, "to_queue"),
         (TaskFilter(state=TaskState.PENDING), TaskAction.RETRY, {}, "needs either at= or after="),
-        (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"after": 1}, "at and after belong to retry"),
+        (
+            TaskFilter(state=TaskState.PENDING),
+            TaskAction.DELETE,
+            {"after": 1},
+            "at= and after= are only for the action retry",
+        ),
         (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": write_cursor([])}, "cursor must come from"),
         (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "x"}, "cursor must come from"),
         (

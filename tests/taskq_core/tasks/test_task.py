@@ -291,7 +291,7 @@ class TestContext:
 
         for function, name in ((second, "context"), (twice, "other"), (keyword, "context")):
             with pytest.raises(
-                TaskDefinitionError, match=f"must be the first and only one, and positional, got '{name}'"
+                TaskDefinitionError, match=f"only the first parameter may have .* positional; got '{name}'"
             ):
                 taskq.task(name="t")(function)
 

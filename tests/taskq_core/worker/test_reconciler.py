@@ -258,5 +258,5 @@ class TestMovesThatWereCutOff:
 
         assert pauses[1] > 200
         assert raw.zrange(queue.moving, 0, -1) == [handle.id.encode()]
-        assert "interrupted moves out of queue default cannot be completed now" in caplog.text
+        assert "from queue default to other queues cannot be moved now" in caplog.text
         await runner.aclose()
