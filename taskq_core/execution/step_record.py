@@ -18,7 +18,14 @@ from taskq_core.broker.operations import steps as operations
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.steps import Record, Refusal
 from taskq_core.codec import check_step_name, encode_result
-from taskq_core.errors import StepError, TaskInterrupted, TaskWaiting, WorkflowCancelledError, WorkflowFailedError
+from taskq_core.errors import (
+    StepError,
+    TaskInterrupted,
+    TaskPaused,
+    TaskWaiting,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+)
 from taskq_core.settings import Duration, seconds, unknown
 from taskq_core.telemetry import Tracing
 from taskq_core.wire import QueueKeys
@@ -31,6 +38,8 @@ STEPS_MAX = 1_000
 """Maximum number of steps of a task."""
 REASON_CHARS = 1_000
 """Maximum length of the stored reason why sub-tasks failed."""
+WAITS = {"z": "sleep", "r": "receive", "c": "call"}
+"""The method that begins a wait, by the first letter of the wait in the record."""
 FAILED = b"!"
 """Prefix of a stored failure of sub-tasks. Results are JSON, which never begins with it."""
 current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
@@ -220,6 +229,22 @@ class Steps(ABC):
             self._waiting = wait, until_ms, self._emitted
         return TaskWaiting(*self._waiting)
 
+    def check_end(self, error: BaseException | None) -> BaseException | None:
+        """Return the error of a run that has ended: a `StepError` if its function has suppressed `TaskWaiting`.
+
+        Args:
+            error: What the function has raised. None: it has returned.
+        """
+        if self._waiting is None or (error is not None and not _is_raised_after_wait(error)):
+            return error
+        wait, how = self._waiting[0], "returned" if error is None else f"raised {type(error).__name__}"
+        problem = StepError(
+            f"the function {how} after {WAITS[wait[0]]} {wait[2:]!r} had begun to wait; let TaskWaiting pass, which "
+            "ends the run: `except Exception` does not catch it, but `except:` and `except BaseException` do"
+        )
+        problem.__cause__ = error
+        return problem
+
     async def _end_wait(self, wait: str, duration_ms: float) -> None:
         """Return if a wait is over. Raise `TaskWaiting` otherwise. The run that began the wait has set its end."""
         stored = self._record.get(f"u:{wait}", b"-").partition(b" ")[0]
@@ -319,6 +344,20 @@ def _accepted(answer: T | Refusal) -> T:
             raise StepError(operations.LOST)
         raise TaskInterrupted
     return answer
+
+
+def _is_raised_after_wait(error: BaseException) -> bool:
+    """Return whether code that has caught `TaskWaiting` has raised an error, and not for example a concurrent step."""
+    if isinstance(error, TaskPaused):
+        return False
+    found: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in found and not isinstance(each, BaseExceptionGroup):
+        found.add(id(each))
+        if isinstance(each, TaskWaiting):
+            return True
+        each = each.__context__
+    return False
 
 
 def read_result(stored: bytes) -> tuple[int, int, bytes]:

@@ -160,6 +160,8 @@ class InlineWorker:
         except BaseException:  # the test is interrupted, for example by Ctrl-C
             self.give_back((run,))
             raise
+        if run.buffer is not None:
+            run.error = run.buffer.steps.check_end(run.error)
         ended = self._settle(run)
         context = run.context
         assert context is not None

@@ -257,8 +257,11 @@ class RunBuffer:
 
     def _finish(self) -> bool:
         run = self._run
-        if self._steps is not None and run.error is None:
-            run.error = self._steps.problem
+        if self._steps is not None:
+            if run.error is None:
+                run.error = self._steps.problem
+            if run.ending is None:
+                run.error = self._steps.check_end(run.error)
         with self._lock:
             self._waiting.pop(CURSOR_FIELD, None)  # the settlement contains the cursor
             if not self._waiting and self._busy is None:

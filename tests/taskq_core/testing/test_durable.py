@@ -1,6 +1,6 @@
 """Tests of a project can run tasks with steps: sleeps are skipped, signals arrive, and sub-tasks run."""
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -135,3 +135,17 @@ def test_a_task_that_cancels_itself_does_not_wait(taskq: TaskQ, keep: bool, outc
 
         assert [run.outcome for run in captured.runs] == [outcome]
         assert not keep or handle.refresh().state is TaskState.ARCHIVED
+
+
+def test_a_run_that_suppresses_its_wait_fails(taskq: TaskQ) -> None:
+    @taskq.task
+    def work(context: TaskContext) -> None:
+        with suppress(BaseException):
+            context.sleep(60)
+
+    with capture(taskq) as captured:
+        work.delay()
+        with pytest.raises(StepError, match="the function returned after sleep 'sleep' had begun to wait"):
+            captured.run()
+
+        assert [run.outcome for run in captured.runs] == ["retried"]

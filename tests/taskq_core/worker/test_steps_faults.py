@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import OnConflict, TaskContext, TaskHandle, TaskQ, TaskState, Unique
+from taskq_core import OnConflict, SkipRetry, TaskContext, TaskHandle, TaskQ, TaskState, Unique
 from taskq_core.broker.operations import steps
 from taskq_core.errors import (
     BrokerUnavailableError,
@@ -310,6 +310,54 @@ async def test_steps_and_waits_have_a_maximum(app: TaskQ, start: Runner) -> None
 
     with pytest.raises(TaskFailedError, match="a task has at most 1,000 steps and waits"):
         await handle.aresult(timeout=30)
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.parametrize("then", ["return", "raise", "skip retry"])
+async def test_a_run_that_suppresses_its_wait_fails(app: TaskQ, start: Runner, kind: str, then: str) -> None:
+    def go_on() -> None:
+        if then != "return":
+            raise SkipRetry if then == "skip retry" else ValueError
+
+    @app.task
+    def plain(context: TaskContext) -> None:
+        try:
+            context.receive("review", timeout=60)
+        except:  # noqa: E722 - the mistake that is tested
+            go_on()
+
+    @app.task
+    async def coroutine(context: TaskContext) -> None:
+        try:
+            await context.areceive("review", timeout=60)
+        except:  # noqa: E722 - the mistake that is tested
+            go_on()
+
+    await start()
+    handle = await (plain if kind == "plain" else coroutine).adelay()
+    await until(lambda: state(handle) is TaskState.RETRY)
+
+    how = {"return": "returned", "raise": "raised ValueError", "skip retry": "raised SkipRetry"}[then]
+    assert handle.refresh().last_error == (
+        f"StepError: the function {how} after receive 'review#1' had begun to wait; let TaskWaiting pass, which ends "
+        "the run: `except Exception` does not catch it, but `except:` and `except BaseException` do"
+    )
+
+
+async def test_a_run_whose_step_fails_beside_a_wait_fails_with_the_error_of_the_step(app: TaskQ, start: Runner) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise SkipRetry("rejected")
+
+    @app.task
+    async def work(context: TaskContext) -> None:
+        await asyncio.gather(context.areceive("review", timeout=60), context.astep("fail", fail))
+
+    await start()
+    handle = await work.adelay()
+    await until(lambda: state(handle) is TaskState.ARCHIVED)
+
+    assert handle.refresh().last_error == "rejected"
 
 
 async def test_cancelling_a_task_that_waits_or_runs_a_step(
