@@ -128,7 +128,7 @@ def _check_group(queue: str | None, state: TaskState | None, group: str | None) 
 def list_tasks(
     session: Session, queue: str | None, state: TaskState | None, group: str | None, page: int, size: int
 ) -> None:
-    """List tasks, the next one first.
+    """List tasks, the next one first. Of archived and completed tasks, the newest is the first.
 
     To list the tasks of a group, give --state aggregating, --queue and --group.
     """
@@ -176,7 +176,7 @@ def find_tasks(
     newer: timedelta | None,
     **wanted: Any,
 ) -> None:
-    """Search the tasks of a state. A task must match every option.
+    """Search the tasks of a state. A task must match every option. Of ended tasks, the newest is the first.
 
     At most --scan tasks are read. If there are more, the output ends with a cursor to continue with.
     """

@@ -220,10 +220,11 @@ def find_tasks(
 ) -> RequestPlan[FoundTasks]:
     """Search the tasks of one state. A task must match every argument that is given.
 
-    Each call reads a limited number of tasks, in small requests that keep Redis responsive. The cursor in the
-    answer continues the search. A task that stays in its state is read once, whatever other tasks do. Pending and
-    active tasks are an exception, because their newest come first: a task may be read twice, and is missed if
-    tasks before it are deleted, archived or moved between two calls.
+    Archived and completed tasks are read from the newest on. Each call reads a limited number of tasks, in small
+    requests that keep Redis responsive. The cursor in the answer continues the search. A task that stays in its
+    state is read once, whatever other tasks do. Pending and active tasks are an exception, because their newest
+    come first: a task may be read twice, and is missed if tasks before it are deleted, archived or moved between
+    two calls.
 
     `older_than` and `newer_than` compare the time of the task's state: when it became pending, its start, its next
     attempt, or when it was archived, succeeded or joined its group. Active tasks have no such time, so they do not
@@ -276,7 +277,16 @@ def find_tasks(
         return wanted.fits(task, at_s, now_s)
 
     return (
-        yield from scan_state(queue_keys, state, fits, group=group, limit=limit, scan=scan, position=place.position)
+        yield from scan_state(
+            queue_keys,
+            state,
+            fits,
+            group=group,
+            limit=limit,
+            scan=scan,
+            position=place.position,
+            is_newest_first=True,
+        )
     )
 
 

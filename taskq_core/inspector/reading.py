@@ -10,7 +10,7 @@ from taskq_core.broker.operations.views import Page, QueueCounts, StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
-from taskq_core.handles.records import TaskInfo, task_info
+from taskq_core.handles.records import FINAL, TaskInfo, task_info
 from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.cursors import RedisCursor, read_cursor, write_cursor
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
@@ -281,7 +281,8 @@ def list_tasks(
         skip: Number of tasks to skip.
         count: Maximum number of tasks.
         group: Their group, with `TaskState.AGGREGATING`.
-        is_newest_first: Within a state, the newest tasks come first. Tasks that wait for a time are still sorted by it.
+        is_newest_first: Within a state, the newest tasks come first, as ended tasks always do. Tasks that wait for a
+            time are still sorted by it.
     """
     infos = list(infos)
     tasks: list[TaskInfo | UnreadableTask] = []
@@ -295,7 +296,7 @@ def list_tasks(
         return tasks
     left = count
     for each in _listed(state):
-        is_reversed = is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY)
+        is_reversed = each in FINAL or (is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY))
         for info in infos:
             size = info.sizes[each]
             part = min(left, size - skip)
@@ -317,7 +318,7 @@ def tasks(
     page: int = 1,
     page_size: int = 30,
 ) -> RequestPlan[TaskPage]:
-    """Return a page of tasks.
+    """Return a page of tasks: of archived and completed tasks the newest first, of others the next to run.
 
     Args:
         queue: Name of their queue; None for all queues.
@@ -339,7 +340,8 @@ def tasks(
     skip = (page - 1) * page_size
     if queue is not None and state is not None:
         queue_keys = yield from known_queue(keys, queue)
-        found = yield from _read(queue_keys, state, skip=skip, count=page_size, group=group)
+        is_reversed = state in FINAL
+        found = yield from _read(queue_keys, state, skip=skip, count=page_size, group=group, is_reversed=is_reversed)
         tasks, total = [read_task(queue, stored) for stored in found.tasks], found.size
     else:
         infos = (yield from _all_counted(keys)) if queue is None else [(yield from _counted(keys, queue))]

@@ -138,7 +138,7 @@ class TaskPage:
     """A page of tasks.
 
     Attributes:
-        tasks: The tasks. Tasks that run next, or that started first, come first.
+        tasks: The tasks: the next to run or first started first, of ended tasks the newest first.
         total: Number of tasks on all pages.
         page: Number of this page, from 1.
         page_size: Maximum number of tasks on a page.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.handles.records import TaskInfo
+from taskq_core.handles.records import FINAL, TaskInfo
 from taskq_core.inspector.cursors import write_cursor
 from taskq_core.inspector.reading import read_task
 from taskq_core.inspector.records import FoundTasks, UnreadableTask
@@ -43,15 +43,18 @@ def scan_state(
     scan: int,
     position: ScanPlace,
     max_bytes: float = math.inf,
+    is_newest_first: bool = False,
 ) -> RequestPlan[FoundTasks]:
     """Read tasks of one state after a position and return matching ones. End after `max_bytes` of task data.
 
-    The cursor of the answer is that of a `SearchPlace`.
+    The cursor of the answer is that of a `SearchPlace`. With `is_newest_first`, the newest of ended tasks are first.
     """
     found: list[TaskInfo | UnreadableTask] = []
     scanned, read_bytes = 0, 0
+    is_reversed = is_newest_first and state in FINAL
     while True:
-        step = views.scan_tasks(queue, state, position, count=min(SCAN_STEP, scan - scanned), group=group)
+        count = min(SCAN_STEP, scan - scanned)
+        step = views.scan_tasks(queue, state, position, count=count, group=group, is_reversed=is_reversed)
         answer = yield from ask(step)
         is_end = answer.is_end
         for number, stored in enumerate(answer.tasks, start=1):

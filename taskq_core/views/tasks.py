@@ -79,8 +79,8 @@ def read_tasks(
         wanted: The filter. It must not need to read inside tasks.
         skip: Number of tasks to skip.
         count: Maximum number of tasks to return, up to 1000.
-        is_newest_first: Within a state, the newest tasks come first, not the next to run. Tasks that wait for a
-            time are still sorted by that time.
+        is_newest_first: Within a state, the newest tasks come first, not the next to run, as ended tasks always do.
+            Tasks that wait for a time are still sorted by that time.
 
     Raises:
         ConfigurationError: The filter is not valid or needs to read inside tasks, or a number is out of bounds.
@@ -160,6 +160,7 @@ def search_tasks(
             scan=scan - scanned,
             position=position,
             max_bytes=left_bytes,
+            is_newest_first=True,
         )
         position = SCAN_START
         left_bytes -= part.read_bytes

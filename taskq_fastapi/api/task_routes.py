@@ -164,7 +164,7 @@ def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
         page: PageQuery = 1,
         page_size: LimitQuery = 30,
     ) -> Any:
-        """List tasks by queue and state. Tasks that run next, or that started first, come first."""
+        """List tasks by queue and state: the next to run or first started first, of ended tasks the newest first."""
         return models.tasks_of(await inspector.tasks(queue, state, group=group, page=page, page_size=page_size), shown)
 
     @router.get("/tasks/search", tags=["tasks"], response_model=models.TasksFound)

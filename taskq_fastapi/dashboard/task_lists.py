@@ -128,8 +128,7 @@ async def of_queue(view: View, row: QueueInfo, state: TaskState | None) -> dict[
         total = await view.inspector.count(row.name, state, group=group)
     paging = view.paging(total)
     wanted = TaskFilter(queue=row.name, state=state, group=group)
-    has_ended = state in (TaskState.ARCHIVED, TaskState.COMPLETED)
-    tasks = await view.dashboard.tasks([row], wanted, skip=paging.skip, count=paging.rows, is_newest_first=has_ended)
+    tasks = await view.dashboard.tasks([row], wanted, skip=paging.skip, count=paging.rows)
     filter_fields = {"queue": row.name, "state": str(state)} | ({} if group is None else {"group": group})
     return context | {
         "tasks": await listing(view, tasks, state=state, now=row.as_of, paging=paging, filter_fields=filter_fields)

@@ -3,15 +3,17 @@
   added and removed between pages. Reads only.
 
   KEYS[1]  list or zset of a state
-  ARGV[1]  string  'list' (from the left: the newest first) or 'zset' (from the lowest score)
+  ARGV[1]  string  'list' (from the left: the newest first), 'zset' (from the lowest score) or 'reversed' (a zset from
+                   the highest score)
   ARGV[2]  string  list: number of tasks to skip; zset: score of the last task of the previous page, '' to begin
   ARGV[3]  string  zset: id of the last task of the previous page
   ARGV[4]  int     maximum number of tasks to read (at most 1000)
   ARGV[5]  string  prefix of task keys, or '' to read ids only
   ARGV[6]  int     total bytes of messages and results after which no further task is read
 
-  In a sorted set the next page begins after (score, id), whether or not that task still exists. In a list, added tasks
-  shift the others, so some are read twice, and removed tasks shift the others back, so some may be missed.
+  In a sorted set the next page begins after (score, id), reversed before it, whether or not that task still exists. In a
+  list, added tasks shift the others, so some are read twice, and removed tasks shift the others back, so some may be
+  missed.
 
   returns  number of tasks, 1 if this was the last page, then per task: id, score ('' in a list) and, with a prefix,
            message, result, pending_since (Unix ns), "<size> <limit>" of a result that was too large to store (each ''
@@ -27,10 +29,10 @@ local function is_after(one, other) -- compares bytes, as Redis does. Lua's own 
   return #one > #other
 end
 
-local function seek(score, member)
+local function seek(score, member) -- returns the number of tasks before (score, member), and 1 if that task exists
   local at = redis.call('ZSCORE', KEYS[1], member)
   if at and tonumber(at) == tonumber(score) then
-    return redis.call('ZRANK', KEYS[1], member) + 1
+    return redis.call('ZRANK', KEYS[1], member), 1
   end
   local low = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. score)
   local high = redis.call('ZCOUNT', KEYS[1], '-inf', score)
@@ -42,7 +44,7 @@ local function seek(score, member)
       low = middle + 1
     end
   end
-  return low
+  return low, 0
 end
 
 local count = math.min(tonumber(ARGV[4]), 1000)
@@ -52,8 +54,13 @@ if ARGV[1] == 'list' then
   found = redis.call('LRANGE', KEYS[1], first, first + count - 1)
 else
   size, step = redis.call('ZCARD', KEYS[1]), 2
-  first = ARGV[2] == '' and 0 or seek(ARGV[2], ARGV[3])
-  found = redis.call('ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
+  local is_reversed = ARGV[1] == 'reversed'
+  first = 0
+  if ARGV[2] ~= '' then
+    local before, is_there = seek(ARGV[2], ARGV[3])
+    first = is_reversed and size - before or before + is_there
+  end
+  found = redis.call(is_reversed and 'ZREVRANGE' or 'ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
 end
 local reply, bytes, read = { size, 0 }, 0, 0
 for i = 1, #found, step do

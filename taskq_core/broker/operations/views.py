@@ -325,10 +325,12 @@ def scan_tasks(
     group: str | None = None,
     ids_only: bool = False,
     max_bytes: int = BATCH_BYTES,
+    is_reversed: bool = False,
 ) -> Operation[Scan]:
     """Read tasks after a position: of a list from the newest on, of a sorted set from the lowest score on.
 
-    `count` is at most 1000 ids. It should be at most 200 without `ids_only`.
+    With `is_reversed`, a sorted set is read from the highest score on. `count` is at most 1000 ids, and should be at
+    most 200 without `ids_only`.
     """
     listed = is_list(state)
 
@@ -348,7 +350,8 @@ def scan_tasks(
                 scan.tasks.append(StoredTask(shown, state, message, result, its_score, oversized=oversized))
         return scan
 
-    at = ("list", place.skip, "") if listed else ("zset", place.score, place.task_id)
+    kind = "reversed" if is_reversed else "zset"
+    at = ("list", place.skip, "") if listed else (kind, place.score, place.task_id)
     args = (*at, count, "" if ids_only else queue.task_prefix, max_bytes)
     return script("scan_tasks", (key_of(queue, state, group),), args, read)
 

@@ -101,6 +101,24 @@ def test_list_in_pages(run: Run, app: TaskQ) -> None:
     assert beyond.stdout == "there are 3 pages\n"
 
 
+@pytest.mark.parametrize("state", ["archived", "completed"])
+def test_of_ended_tasks_the_newest_come_first(
+    run: Run, run_json: RunJson, redis_server: RedisServer, state: str
+) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    redis_server.client.zadd(
+        f"asynq:{{default}}:{state}", {f"id-{number}": 1_900_000_000 + number for number in range(5)}
+    )
+
+    def listed(*options: str) -> list[str]:
+        return [task["id"] for task in run_json("task", *options, "-s", state)["tasks"]]
+
+    assert listed("list") == listed("list", "-q", "default") == [f"id-{number}" for number in range(4, -1, -1)]
+    assert listed("list", "-q", "default", "--page", "2", "--size", "2") == ["id-2", "id-1"]
+    assert listed("find", "-q", "default", "--limit", "2") == ["id-4", "id-3"]
+    assert run("task", "list", "-s", state).stdout.splitlines()[1].startswith("id-4")
+
+
 def test_a_task_that_cannot_be_read_is_shown(run: Run, run_json: RunJson, redis_server: RedisServer) -> None:
     redis_server.client.sadd("asynq:queues", "default")
     redis_server.client.hset("asynq:{default}:t:broken", mapping={"msg": b"\xff\xff", "state": "pending"})

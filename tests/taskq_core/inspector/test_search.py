@@ -40,9 +40,9 @@ async def test_tasks_are_found_by_parts_of_what_they_hold(ask: Ask, redis_server
     async def found(**wanted: Any) -> list[str]:
         return ids(await ask("find_tasks", "default", TaskState.ARCHIVED, **wanted))
 
-    assert await found() == ["id-00001", "id-00002", "id-00003"]
-    assert await found(name="email:") == ["id-00001", "id-00002"]
-    assert await found(error="timed out") == ["id-00001", "id-00003"]
+    assert await found() == ["id-00003", "id-00002", "id-00001"]
+    assert await found(name="email:") == ["id-00002", "id-00001"]
+    assert await found(error="timed out") == ["id-00003", "id-00001"]
     assert await found(name="email:", error="timed out") == ["id-00001"]
     assert await found(payload="d@e.f") == ["id-00002"]
     assert await found(payload=b"\xff") == ["id-00003"]
@@ -87,7 +87,7 @@ async def test_a_search_is_bounded_and_carried_on(ask: Ask, redis_server: RedisS
             break
 
     assert scanned == [70, 70, 70, 40]
-    assert seen == wanted
+    assert seen == wanted[::-1]
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
@@ -103,13 +103,13 @@ async def test_a_limit_loses_nothing(ask: Ask, redis_server: RedisServer, limit:
         if cursor is None:
             break
 
-    assert seen == wanted
+    assert seen == wanted[::-1]
 
 
 async def test_a_cursor_stays_right_while_tasks_come_and_go(ask: Ask, redis_server: RedisServer) -> None:
     """The task it names is gone, others with the same time came and went: what stayed is found once."""
     stay = {archive(redis_server, number) for number in range(1, 200, 2)}
-    go = [archive(redis_server, number) for number in range(0, 200, 2)]
+    go = [archive(redis_server, number) for number in range(198, -1, -2)]
     seen: list[str] = []
     cursor = None
     while True:
@@ -122,9 +122,9 @@ async def test_a_cursor_stays_right_while_tasks_come_and_go(ask: Ask, redis_serv
             if task_id not in stay:
                 redis_server.client.zrem(PREFIX + "archived", task_id)
         go = go[5:]
-        archive(redis_server, 90_000 + len(seen), score=1_500_000_000)  # in front of where the search is
+        archive(redis_server, 90_000 + len(seen), score=1_700_000_000)  # in front of where the search is
 
-    assert [task_id for task_id in seen if task_id in stay] == sorted(stay)
+    assert [task_id for task_id in seen if task_id in stay] == sorted(stay, reverse=True)
     assert not [task_id for task_id in seen if task_id.startswith("id-9")]
 
 
