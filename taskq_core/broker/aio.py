@@ -76,7 +76,7 @@ class AsyncRunner:
             except BrokerError as error:
                 attempts = attempts or Attempts(operation)
                 pause_s = attempts.pause_s(error, deadline - loop.time(), may_repeat=patience_s is not None)
-            # after a failure, the other idle connections are probably broken too
+            # After a failure, the idle connections are probably broken too.
             await self._close_idle(self._pools.get(loop))
             await asyncio.sleep(pause_s)
 
@@ -106,7 +106,7 @@ class AsyncRunner:
             finally:
                 if pipeline.is_connected and self._pools.get(loop) is pool:  # False after `aclose`
                     pool.idle.append((pipeline, loop.time()))
-                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # unused for longest
+                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # the first one was unused for longest
                         await pool.idle.popleft()[0].close()
                 else:
                     await pipeline.close()
@@ -137,7 +137,7 @@ class AsyncRunner:
         return TrackingPipeline(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        # drop the pools of loops that closed without running `_close_with`
+        # Drop the pools of closed event loops: an event loop may close without running `_close_with`.
         for other in [each for each in self._pools if each.is_closed()]:
             self._pools.pop(other, None)
             self._closers.pop(other, None)
@@ -156,7 +156,7 @@ class AsyncRunner:
         finally:
             self._closers.pop(loop, None)
             await self._close_idle(self._pools.pop(loop, None))
-            await asyncio.sleep(0)  # a transport closes its socket in the next iteration of the loop
+            await asyncio.sleep(0)  # asyncio closes the sockets in the next cycle of the event loop
 
     async def subscribe(self, *channels: str) -> "Subscription":
         """Listen on channels, on a separate connection."""
@@ -178,7 +178,7 @@ class AsyncRunner:
 async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
     """Acquire a semaphore. Return False if that takes longer than `patience_s`."""
     if not semaphore.locked():
-        return await semaphore.acquire()  # a free semaphore is acquired at once, without a timeout
+        return await semaphore.acquire()  # needs no timeout, because a free semaphore does not wait
     try:
         async with asyncio.timeout(patience_s):
             return await semaphore.acquire()

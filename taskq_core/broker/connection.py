@@ -127,7 +127,7 @@ def _refuse(problem: str) -> ConfigurationError:
 def _parse_hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
     hosts = []
     for part in text.split(","):
-        # The error does not show the rest of the host: if "@host" was forgotten, it is the password.
+        # The error does not quote the host. If the user forgot "@host", the quoted text would be the password.
         if _NO_HOST.search(part):
             raise _refuse("a host must be written host or host:port, without blanks or control characters")
         try:
@@ -160,7 +160,7 @@ def parse_url(url: str) -> Address:
     if "@" in query:
         raise _refuse("an @ follows a ?; write ? in a user or password as %3F, and @ in an option as %40")
     if kind == "embedded" or rest.startswith("/"):
-        credentials, location = "", rest  # `rest` is a path, in which an @ is a normal character
+        credentials, location = "", rest  # a path may contain an @
     else:
         credentials, _, location = rest.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -230,14 +230,14 @@ _COMMON: dict[str, Any] = {
     "health_check_interval": 0,
     "decode_responses": False,
     "protocol": 2,
-    # Passing this default value keeps redis-py from reading its package's metadata for each connection.
+    # Without `driver_info`, redis-py would read its package metadata for each connection.
     "driver_info": redis.DriverInfo(lib_version=redis.__version__),
 }
 
 
 _OF_KIND: dict[Any, dict[str, Any]] = {
     redis: _COMMON | {"retry": Retry(NoBackoff(), 0)},
-    # The asyncio runner sets a timeout for each round trip, so the connection needs none.
+    # The asyncio runner limits each round trip itself, so the socket has no timeout.
     redis.asyncio: _COMMON | {"retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None},
 }
 """Options of all connections, by the package of redis-py that makes the connection."""
@@ -246,7 +246,7 @@ _TAKEN_OVER = frozenset(
     {
         *("host", "port", "path", "db", "username", "password", "credential_provider", "client_name"),
         *("socket_keepalive_options", "socket_type"),
-        *("server", "version", "server_type", "lua_modules", "client_class"),  # options of fakeredis
+        *("server", "version", "server_type", "lua_modules", "client_class"),  # options of fakeredis clients
     }
 )
 """Options of a redis-py client that an endpoint uses for its own connections. Timeouts, retries and options of the
@@ -344,7 +344,7 @@ class Endpoint:
     def open(self) -> None:
         """Start the embedded server if this endpoint has one. Blocking; does nothing for other kinds."""
         if self._address is not None and self._address.kind == "embedded" and self._embedded is None:
-            from taskq_core.broker.embedded import open_embedded  # imported here, because production does not need it
+            from taskq_core.broker.embedded import open_embedded  # imported here, because few programs need it
 
             folder = Path(self._address.path) if self._address.path else self._embedded_folder
             self._embedded = open_embedded(folder)
@@ -374,7 +374,7 @@ class Endpoint:
 
     def node(self, host: str, port: int) -> "Endpoint":
         """Return the endpoint of one server of the cluster. It has the same user and TLS options as the cluster."""
-        assert self._address is not None  # only clients have no address, and clients of a cluster are refused
+        assert self._address is not None  # only an endpoint of a client has none, and cluster clients are refused
         node = self._nodes.get((host, port))
         if node is None:
             address = replace(self._address, kind="standalone", hosts=((host, port),))

@@ -103,11 +103,11 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
     if operation.in_doubt:
         return
     sent_at = time.monotonic()
-    offset_s = endpoint.clock_offset_s  # another thread may forget it at any time
+    offset_s = endpoint.clock_offset_s  # copied, because another thread may reset the attribute
     if offset_s is None:
         try:
             (reply,) = yield Write([TIME])
-        except BrokerError as error:  # the operation itself was not sent, so nothing changed
+        except BrokerError as error:  # only TIME was sent, so the operation changed nothing
             raise translate_connecting(error, endpoint.address) from error
         if isinstance(reply, Exception):
             raise translate(reply, endpoint.address) from reply
@@ -122,7 +122,7 @@ def _send_again(
     """Send an operation again if the server does not have its script or its deadline was wrong. Otherwise raise."""
     must_correct = is_late(refused) and operation.deadline_at is not None and not operation.in_doubt
     if must_correct:
-        endpoint.clock_offset_s = None  # the server's clock has jumped
+        endpoint.clock_offset_s = None  # the clock of the Redis server was changed
         yield from _set_deadline(endpoint, operation)
     if must_correct or is_missing_script(refused):
         with_text = operation.command_with_text(*(absent_key(operation) if endpoint.is_node else ()))

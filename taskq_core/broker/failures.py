@@ -28,12 +28,12 @@ _REFUSALS = (
     "MISCONF",
     "UNBLOCKED",
 )
-# Redis 6.2 puts the error into this text
+# Redis 6.2 reports an error of a command in a script within a longer text.
 _REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")
 
 _NOT_ALLOWED_IN_SCRIPT = (
     "ACL failure in script",
-    "The user executing the script can't",  # text of Redis versions before 7
+    "The user executing the script can't",  # in Redis versions before 7
 )
 
 
@@ -44,7 +44,7 @@ _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
 class LateError(BrokerUnavailableError):
     """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 
-    code = BrokerUnavailableError.code  # users handle it like the base class
+    code = BrokerUnavailableError.code  # users handle a LateError like its base class
 
 
 class RedirectedError(BrokerReplyError):
@@ -67,7 +67,7 @@ class RedirectedError(BrokerReplyError):
 
 def _redirected(error: BaseException, address: str) -> RedirectedError | None:
     text = str(error)
-    is_redirection = isinstance(error, exceptions.AskError)  # MovedError is a subclass
+    is_redirection = isinstance(error, exceptions.AskError)  # MovedError is a subclass of AskError
     if not is_redirection and not text.startswith(("MOVED ", "ASK ")):
         return None
     found = _MOVED_OR_ASK.match(text)

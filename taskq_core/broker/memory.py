@@ -19,6 +19,6 @@ def memory_endpoint() -> Endpoint:
         import fakeredis
     except ImportError:
         raise ConfigurationError(_MISSING) from None
-    if importlib.util.find_spec("lupa") is None:  # without this check, fakeredis fails only at the first script
+    if importlib.util.find_spec("lupa") is None:  # without lupa, fakeredis fails only at the first script
         raise ConfigurationError(_MISSING)
     return Endpoint(fakeredis.FakeRedis(server=fakeredis.FakeServer()), embedded_folder=Path())

@@ -36,7 +36,7 @@ async def connect(endpoint: Endpoint, timeout_s: float, channels: Sequence[str] 
                 await connection.send_packed_command([pack(("SUBSCRIBE", *channels))], check_health=False)
             for _ in channels:
                 await connection.read_response()
-            # On Python 3.11, `asyncio.wait_for`, which redis-py uses, can swallow a cancellation.
+            # redis-py uses `asyncio.wait_for`, which can swallow a cancellation on Python 3.11.
             if cancellations() > cancelled:
                 raise asyncio.CancelledError
     except BaseException as error:
@@ -103,7 +103,7 @@ class Pipeline:
         """
         clock = asyncio.get_running_loop().time
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        until = clock() + timeout_s  # one timeout for connecting and the round trip
+        until = clock() + timeout_s  # connecting and the round trip share one timeout
         await self._connect_if_needed(timeout_s)
 
         async def send(write: Write) -> list[Any]:
@@ -135,7 +135,7 @@ class Pipeline:
                 return await self._stream.exchange(packed, count, max(0.0, timeout_s), spin_s=write.spin_s)
             if self._connection is None:
                 raise ConnectionError("the connection is closed")
-            # Send commands one by one, because fakeredis may reply in another order.
+            # Send commands one by one, because fakeredis may reply to several commands in another order.
             async with asyncio.timeout(timeout_s):
                 return [await self._send_alone(pack(command)) for command in write.commands]
         except CLIENT_ERRORS as error:
@@ -160,7 +160,7 @@ class Pipeline:
         connection = await connect(self._endpoint, min(timeout_s, CONNECT_TIMEOUT_S))
         self._connection, self._takeovers = connection, takeovers
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
-        if hasattr(transport, "set_protocol"):  # duck typing: fakeredis has no transport, and uvloop's is another class
+        if hasattr(transport, "set_protocol"):  # fakeredis has no transport, and uvloop has its own class
             self._stream = self._stream_on(transport)
 
     def _stream_on(self, transport: Any) -> ReplyStream:

@@ -42,7 +42,7 @@ def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any], first: S | No
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # what the plan returns
     finally:
-        plan.close()  # if `send` raised another error, this ends the suspended plan
+        plan.close()  # ends the request plan if `send` raised an unexpected error
 
 
 async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[Any]]) -> T:
@@ -59,4 +59,4 @@ async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[An
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # what the plan returns
     finally:
-        plan.close()  # if `send` raised another error, this ends the suspended plan
+        plan.close()  # ends the request plan if `send` raised an unexpected error

@@ -146,7 +146,7 @@ def rules(
         plain.append("select")
     if redis is RedisVersion.V6_2:
         return _union(names, grants, plain)
-    # A script may declare any keys, because Redis also checks the keys of each command in the script.
+    # Scripts may declare any keys, because Redis checks the rights for each command that a script calls.
     found = [*_allow(plain), "(~* +eval +evalsha)"]
     for grant in grants:
         words = [f"{grant.access}{key}" for key in grant.keys]

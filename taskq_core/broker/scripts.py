@@ -59,7 +59,7 @@ def _scripts() -> dict[str, Script]:
     }
 
     def parts_of(text: str) -> list[str]:
-        # After the split, pieces of text are at even indexes, and names of included files at odd ones.
+        # `split` returns text at even indexes, and names of included files at odd indexes.
         parts: list[str] = []
         for place, piece in enumerate(_INCLUDE.split(text)):
             parts += included(piece) if place % 2 else [piece]

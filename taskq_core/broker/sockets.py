@@ -30,7 +30,7 @@ _SENT_AT_ONCE = 1 << 16
 
 def pack(command: Sequence[Argument]) -> bytes:
     """Return the bytes of a command in Redis's protocol. Ids from Redis may contain bytes that are not valid UTF-8."""
-    words: Any = tuple(command)  # Any: hiredis accepts a tuple of any length, but its type hints do not
+    words: Any = tuple(command)  # `Any`, because hiredis accepts any tuple, but its type hints do not
     try:
         packed: bytes = hiredis.pack_command(words)
     except UnicodeEncodeError:
@@ -72,7 +72,7 @@ class SocketStream:
             return not self._reader.has_data()
         except OSError:
             return False
-        return False  # readable: the server sent an unexpected reply, or closed the connection
+        return False  # bytes are ready: an unexpected reply, or the server closed the connection
 
     def send(self, packed: bytes, until: float) -> None:
         """Send commands.
@@ -114,7 +114,7 @@ class SocketStream:
         reader = self._reader
         least_s = LEAST_S
         reply = reader.gets()
-        while reply is False:  # `False` means an incomplete reply, because RESP2 has no booleans
+        while reply is False:  # `False` means an incomplete reply: RESP2 has no booleans
             if not self._arrivals.poll(math.ceil(max(least_s, until - time.monotonic()) * 1000)):
                 raise TimeoutError("no answer in time")
             least_s = 0.0

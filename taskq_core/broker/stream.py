@@ -96,7 +96,8 @@ class ReplyStream(asyncio.Protocol):
         messages: list[Any] = []
         try:
             reader.feed(data)
-            # Without tracking, the parser stops at the last expected reply, so that `has_data` shows any further bytes.
+            # Without tracking, read only the expected replies. Then `has_data` shows whether the server sent more
+            # bytes.
             while self._changed is not None or len(replies) < self._expected:
                 reply = reader.gets()
                 if reply is _INCOMPLETE:
@@ -110,7 +111,7 @@ class ReplyStream(asyncio.Protocol):
             self._report(messages)
         missing = self._expected - len(replies)
         if missing < 0 or (not missing and self._changed is None and reader.has_data()):
-            # Replies no longer match the requests of this connection.
+            # The replies no longer match the requests, so the connection is useless.
             self._transport.abort()
             self._fail(ConnectionError("the server sent an unexpected reply"))
         elif not missing and self._waiter is not None and not self._waiter.done():

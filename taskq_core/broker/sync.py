@@ -97,7 +97,7 @@ class SyncRunner:
         try:
             connection = self._take(until)
         except BrokerUnavailableError:
-            return unsent  # without a connection now, the returned function connects and sends
+            return unsent  # `unsent` connects and sends later
         plan = exchange(self.endpoint, (operation,), connection.left_s)
         connection.until = until
         try:
@@ -145,9 +145,10 @@ class SyncRunner:
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread took the last connection
+            except IndexError:  # another thread has taken the last idle connection
                 break
-            # A connection is of no use after a failover, or if it has ended or has an unexpected reply.
+            # Close a connection that was opened before a failover, was closed by the server, or has an unexpected
+            # reply.
             if connection.takeovers == self.endpoint.takeovers and connection.stream.is_clean:
                 return connection
             connection.close()
@@ -225,7 +226,7 @@ class _Connection:
         self.unread: Write | None = None
         self.until = 0.0
         try:
-            # These timeouts limit the handshake to the time of the attempt. Later reads and long sends set their own.
+            # These timeouts are for the handshake. Later reads and long sends set their own timeouts.
             connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
             self._raw = endpoint.connection(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
             self.takeovers = endpoint.takeovers
@@ -275,7 +276,7 @@ class SyncSubscription:
         try:
             connection = endpoint.connection(timeout_s=timeout_s)
             connection.send_packed_command([pack(("SUBSCRIBE", channel))], check_health=False)
-            connection.read_response()  # Redis has confirmed the subscription, so no later message is missed
+            connection.read_response()  # Redis confirms the subscription, so no later message is missed
         except BaseException as error:
             if connection is not None:
                 connection.disconnect()

@@ -48,7 +48,7 @@ class TrackingPipeline(Pipeline):
             return
         try:
             replies = await self._stream.exchange(_BEGIN, 2, timeout_s)
-        except CLIENT_ERRORS as error:  # for example, a proxy that refuses CLIENT TRACKING
+        except CLIENT_ERRORS as error:  # for example, a proxy refuses CLIENT TRACKING
             self._tries_left -= 1
             await self.close()
             raise translate_connecting(error, self._endpoint.address) from error

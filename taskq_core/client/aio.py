@@ -132,12 +132,13 @@ class AsyncClient:
                 if name not in waits:
                     waits[name] = self._sender.wait(name)
                 in_flight = self._start(self._sender.store_batch(batch, result, waits[name]))
-                await asyncio.sleep(0)  # lets the send start, and other asyncio tasks run
+                await asyncio.sleep(0)  # start the send now, and let other asyncio tasks run
             if in_flight is not None:
                 previous, in_flight = in_flight, None
                 await asyncio.shield(previous)
         except Exception as error:
-            # If the preparation of a later call failed, wait for the batch in flight, so that the count is right.
+            # A later call could not be prepared. Wait for the batch in flight, so that the count of stored tasks is
+            # right.
             if in_flight is not None:
                 await asyncio.shield(in_flight)
             result.note_progress(error)
@@ -170,7 +171,7 @@ class AsyncClient:
     def _forget_sending(self, sending: "asyncio.Task[None]") -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
-            # If the caller was cancelled, no code awaits the send. Reading the error keeps asyncio from logging it.
+            # Read the error, because asyncio would log it if the caller was cancelled and does not wait for the send.
             sending.exception()
 
     async def _run(self, plan: SendPlan[T]) -> T:

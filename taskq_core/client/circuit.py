@@ -90,8 +90,8 @@ class Circuit:
         self.failures = 0
         self._last_failure = ""
         self._pause_s = self._first_pause_s
-        self._retry_at: float | None = None  # monotonic time of the next probe, None while the circuit is closed
-        self._probe_until: float | None = None  # time at which the running probe counts as lost, None if there is none
+        self._retry_at: float | None = None  # monotonic time of the next probe; None while the circuit is closed
+        self._probe_until: float | None = None  # time at which the running probe counts as lost; None without a probe
 
     @property
     def state(self) -> CircuitState:
@@ -122,14 +122,14 @@ class Circuit:
         Raises:
             CircuitOpenError: The circuit is open, so the request must not be sent.
         """
-        if self._retry_at is None:  # read without the lock, because a slightly outdated value does no harm
+        if self._retry_at is None:  # without the lock: a slightly outdated value does no harm
             return False
         now = self._monotonic()
         with self._lock:
             if self._is_closed:
                 return False
             if self._probe_until is not None and now < self._probe_until:
-                raise self._error(self._pause_s)  # an estimate, because enqueues work again once the probe succeeds
+                raise self._error(self._pause_s)  # estimated, because nobody knows when the running probe ends
             if now < self._retry_at:
                 raise self._error(self._retry_at - now)
             self._probe_until = now + PROBE_LOST_S
@@ -147,7 +147,7 @@ class Circuit:
                 self._record_answer()
         elif is_probe:
             with self._lock:
-                self._probe_until = None  # lets another request become the probe
+                self._probe_until = None  # another request may become the probe
 
     def _error(self, retry_in_s: float) -> CircuitOpenError:
         return CircuitOpenError(self._address, self.failures, retry_in_s, self._last_failure)
@@ -166,7 +166,7 @@ class Circuit:
             return
         with self._lock:
             if self._retry_at is not None and not is_probe:
-                return  # the request was sent before the circuit opened, so its failure is not new
+                return  # sent before the circuit opened, so the failure is not a new one
             self.failures += 1
             self._last_failure = str(error)
             is_new = self._retry_at is None

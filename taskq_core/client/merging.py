@@ -95,7 +95,7 @@ class Merger:
             errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in codes]
         except BrokerError as cause:
             errors = list(failures([prepared for prepared, _ in batch], cause))
-        except Exception as mistake:  # a bug, or in tests the error of a task that ran inside the send
+        except Exception as mistake:  # a bug, or a task that a test runs during the send has raised it
             for prepared, future in batch:
                 prepared.span.end(mistake)
                 if not future.done():
@@ -104,14 +104,14 @@ class Merger:
         except BaseException as interruption:
             for prepared, future in batch:
                 prepared.span.end(interruption)
-                future.cancel()  # the event loop is ending
+                future.cancel()  # `interruption` ends the event loop
             raise
         for (prepared, future), error in zip(batch, errors, strict=True):
-            # After a QueueFullError, a caller that still waits may send the task again.
+            # Do not record a QueueFullError while the caller waits, because the caller may send the task again.
             if not isinstance(error, QueueFullError) or future.done():
                 self._preparer.record_sent(prepared, error, started)
             if future.done():
-                continue  # the caller was cancelled during the send, so no code waits for the result
+                continue  # the caller was cancelled during the send
             if error is None:
                 future.set_result(None)
             else:

@@ -135,7 +135,7 @@ class Sender:
         try:
             yield new_tasks.register_queue(self.preparer.keys.queues, (queue.name,)), deadline
         except BrokerError as error:
-            error.may_have_happened = False  # no task was sent yet, only the name of the queue
+            error.may_have_happened = False  # only the queue's name was sent, and no task
             raise
         self.preparer.record_registered(queue)
 
@@ -188,7 +188,7 @@ class Sender:
         duration_s: float | None = time.monotonic() - started
         for (name, error_type), count in batch.count(errors).items():
             self.preparer.metrics.sent(batch.queue.name, name, count, duration_s=duration_s, error_type=error_type)
-            duration_s = None  # record the duration of the script call only once
+            duration_s = None  # record the duration once for each script call
 
 
 class TransactionHook(Protocol):
@@ -252,4 +252,4 @@ give_back_slot = _free_slots.append
 """Return a slot whose request was answered, so that other callers can take it."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free_slots.clear)  # parent and child must not use the same slots
+    os.register_at_fork(after_in_child=_free_slots.clear)  # a child process must not use the slots of its parent

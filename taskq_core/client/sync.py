@@ -118,7 +118,7 @@ class Client:
             prepared.handle.mark_sent(error)
             raise
         except Exception:
-            prepared.handle.mark_sent()  # the task has run inside its send, as tests may do, and has raised this error
+            prepared.handle.mark_sent()  # a test runs the task during the send, and the task has raised the error
             raise
         except BaseException as error:
             prepared.handle.mark_sent(error)
@@ -194,7 +194,7 @@ class Client:
         if outbox is not None:
             outbox.send_many(prepared, result)
         elif hook is not None and hook.defer(partial(self.send_deferred_batches, waiting, result)):
-            waiting += list(prepared)  # prepare all calls first, so that an error in one of them sends nothing
+            waiting += list(prepared)  # `list` prepares all calls first, so that an error sends nothing
             result.defer(waiting)
         else:
             self._send_batches(prepared, result, self._sender.wait)
@@ -238,7 +238,8 @@ class Client:
                 previous, in_flight = in_flight, None
                 self._finish(previous)
         except Exception as error:
-            # If the preparation of a later call failed, finish the batch in flight, so that the count is right.
+            # A later call could not be prepared. Finish the batch in flight, so that the count of stored tasks is
+            # right.
             if in_flight is not None:
                 self._finish(in_flight)
             result.note_progress(error)
@@ -285,5 +286,5 @@ class _InFlight:
         try:
             self.finish = runner.begin(self.request[0])
         except BrokerError as error:
-            plan.throw(error)  # the request plan handles the error, or raises another one
+            plan.throw(error)  # the request plan may raise another error instead
             raise

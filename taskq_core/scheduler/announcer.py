@@ -35,7 +35,7 @@ class Announcer(Service):
         self._redis_clock = context.redis_clock
         self._every_s = context.config.span("heartbeat")
         self._leader = leader
-        self._shown = ""  # digest of the entries that this scheduler published, "" if none
+        self._shown = ""  # digest of the published entries, or "" if none are published
         self._written_at = -math.inf
 
     async def work(self) -> float:
@@ -52,7 +52,7 @@ class Announcer(Service):
         digest = self._book.digest
         shown = [each for each in self._book.entries.values() if not each.task.is_paused][:ENTRIES_SHOWN]
         entries = [each.describe(now_s).encode() for each in shown]
-        # set before the write, so that `withdraw` also deletes entries of a write whose answer was lost
+        # Set `_shown` before the write. If the answer is lost, `withdraw` must still delete the published entries.
         self._shown = digest
         await self._runner.run(services.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
         await self._runner.run(schedules.announce(self._key, entries, ttl_s=ttl_s))

@@ -23,7 +23,7 @@ def due_firings(
     first_s = schedule.next_after(mark_s)
     if first_s is None or first_s > now_s:
         return []
-    missed_until_s = now_s - ON_TIME_S - 1  # the last second at which a firing counts as missed
+    missed_until_s = now_s - ON_TIME_S - 1  # a firing at or before this second counts as missed
     if first_s > missed_until_s:
         return _firings(schedule, mark_s, now_s, limit)
     caught_from_s = now_s - int(window_s) - 1

@@ -57,7 +57,7 @@ class Entry:
             window_s=self.task.window_s,
             limit=limit,
         )
-        if not firings:  # The catch-up policy skips all due firings. The mark stays until a later firing is enqueued.
+        if not firings:  # the catch-up policy skips all due firings
             self.next_s = next_firing(self.schedule, self.mark.at_s, now_s)
         return firings
 

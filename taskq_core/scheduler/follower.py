@@ -54,15 +54,15 @@ class Follower(Service):
         self._clock = context.clock
         self._source = source
         self._leader = leader
-        # two threads, so that one can work while a call hangs in the other
+        # Two threads: if one call to the table hangs, another can still run.
         self._call = Caller(2, name="a table of periodic tasks")
         self._version: object = None
         self._entries: list[PeriodicTask] = []
-        # queues whose counts of runs in Redis may not have been copied to the table
+        # Queues whose counts of runs may be in Redis, but not in the table yet.
         self._unrecorded: set[QueueKeys] = set()
         self._must_store_next = False
         self._led = False
-        self._problems: set[str] = set()  # operations ("read", "write") whose current failure was logged
+        self._problems: set[str] = set()  # operations ("read", "write") that fail and were logged
         self._woken = Signal()
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
@@ -179,5 +179,5 @@ class Follower(Service):
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: the follower has ended
+    with suppress(RuntimeError):  # the event loop is closed: the follower has ended
         loop.call_soon_threadsafe(function)

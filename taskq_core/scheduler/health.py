@@ -72,7 +72,7 @@ def _status(state: SchedulerState, problems: dict[str, str]) -> tuple[str, str]:
         return "draining", "no more periodic tasks are enqueued"
     if state.status == "new":
         return "starting", "no periodic task is enqueued yet"
-    if state.entries:  # without entries the scheduler does not request the lease
+    if state.entries:  # a scheduler without entries does not request the lease
         if state.answer_age_s is None:
             return "starting", "the leader lease was not requested yet"
         if state.answer_age_s > STALE_S:

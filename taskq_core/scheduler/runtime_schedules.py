@@ -142,7 +142,7 @@ def _own_options(options: TaskOptions) -> dict[str, Any]:
     found: dict[str, Any] = {"queue": options.queue}
     for name, value in call_options(options).items():
         if value != getattr(default, name):
-            # skip options that cannot be stored, such as limits: other programs could not apply them
+            # Skip options that cannot be stored, such as limits, because other programs could not apply them.
             with contextlib.suppress(ConfigurationError):
                 found[name] = _plain(name, value)
     return found

@@ -112,7 +112,7 @@ class Scheduler:
         if self._loop is None:
             self._stopping.set()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the scheduler has stopped
+            with contextlib.suppress(RuntimeError):  # the event loop is closed: the scheduler has stopped
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def arun(self) -> int:

@@ -181,7 +181,7 @@ class Ticker:
         candidates = [each for each in entries if each.put_off_until <= now]
         chosen: list[tuple[Entry, int, int]] = []
         size = 0
-        # Entries that are furthest behind come last, so that catching up one entry does not delay the others.
+        # Entries that are furthest behind come last, so that they do not delay the other entries.
         for entry in sorted(candidates, key=lambda each: each.next_s or 0, reverse=True):
             if len(chosen) >= TICK_MAX or size >= BATCH_BYTES:
                 break
@@ -195,7 +195,7 @@ class Ticker:
                     size += len(entry.task.payload)
                     before_s = at_s
         if chosen:
-            # Prepare firings concurrently, so that a slow hook or middleware delays only its own firing.
+            # Prepare all firings concurrently, so that a slow hook or middleware delays only its own firing.
             batch = await asyncio.gather(*(self._prepare(*each) for each in chosen))
             held_up = [each for each in batch if isinstance(each.error, HangError)]
             if held_up:
@@ -216,7 +216,7 @@ class Ticker:
         try:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._apply_middleware, call, timeout_s=MIDDLEWARE_S)
-            # Prepare the call in an empty context, so that each firing begins a new trace.
+            # An empty context starts a new trace for each firing.
             prepared = Context().run(self._preparer.prepare, call, task_id=task_id)
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
@@ -254,7 +254,7 @@ class Ticker:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
-            # start new call numbers: the failed call may still reach Redis and write its receipt
+            # Start new call numbers, because the failed call may still reach Redis and write its receipt there.
             self._receipts = ReceiptSlot(new_token())
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
@@ -268,14 +268,14 @@ class Ticker:
         settled: list[_Settled] = []
         for each, code in zip(batch, answer.codes, strict=True):
             if code == TickCode.SUPERSEDED:
-                each.entry.mark = None  # another scheduler moved the mark: the next turn reads it from Redis
+                each.entry.mark = None  # another scheduler changed the mark: read it from Redis in the next turn
             elif code != TickCode.EARLY and each.is_paused:
                 self._skip_paused(each)
             elif code != TickCode.EARLY:
                 settled.append(self._settle(each, code))
         self._report(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._record_history(enqueued, answer.now_ns)  # recorded before hooks are called, which may be slow
+        await self._record_history(enqueued, answer.now_ns)  # before the hooks, which may be slow
         await self._call_after_hooks(settled)
 
     async def _record_history(self, enqueued: Sequence[Firing], now_ns: int) -> None:

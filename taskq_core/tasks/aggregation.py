@@ -141,7 +141,7 @@ class Aggregators:
         """
         key = (aggregation.queue, aggregation.pattern)
         known = self._known.get(key)
-        # A known aggregator with the same function name is replaced, because its module was imported again.
+        # A second function with the same name is the same aggregator: its module was imported again.
         if known is not None and known.name != aggregation.name:
             where = "" if aggregation.queue is None else f" of queue {aggregation.queue!r}"
             raise TaskDefinitionError(

@@ -122,7 +122,7 @@ class BaseTask(Generic[R_co]):
                     "use the client of its TaskQ, or enqueue it by name with taskq.remote(...) of this TaskQ"
                 )
             plan = self.current_plan = Plan(self.name, self.options, keys, self.limits)
-            # Other programs serve the queues of remote tasks, so the setting `QUEUES` need not contain them.
+            # Other programs serve the queues of remote tasks. So the setting `QUEUES` need not contain these queues.
             if app is not None and not self.is_remote:
                 self._enqueuer.check_queue(self.name, plan.queue.name)
         return plan

@@ -100,7 +100,7 @@ class Signature(PartialSignature[R_co]):
     __slots__ = ()
 
     if TYPE_CHECKING:
-        # For type checkers: these methods return a workflow that has all its arguments, so it can be enqueued.
+        # For type checkers: a workflow that is combined with complete calls has all its arguments and can be enqueued.
         def __or__(self, other: "Part") -> "Chain": ...
         def on_success(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
         def on_error(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
@@ -190,7 +190,7 @@ class Canvas(PartialCanvas):
     __slots__ = ()
 
     if TYPE_CHECKING:
-        # For type checkers: the chain has all its arguments, so it can be enqueued.
+        # For type checkers: a chain of complete calls has all its arguments and can be enqueued.
         def __or__(self, other: "Part") -> "Chain": ...
 
     def delay(self) -> WorkflowHandle:

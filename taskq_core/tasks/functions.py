@@ -120,7 +120,7 @@ def qualified_name(function: Callable[..., Any]) -> str:
     if not isinstance(qualname, str) or qualname.endswith("<lambda>"):
         raise TaskDefinitionError(f"{function!r} has no name; give the task one with name=")
     module = function.__module__
-    if module in ("__main__", "__mp_main__"):  # multiprocessing renames the main module in its child processes
+    if module in ("__main__", "__mp_main__"):  # a child process of multiprocessing calls the main module "__mp_main__"
         main = getattr(inspect.unwrap(function), "__globals__", {})
         spec = main.get("__spec__")
         if spec is not None:

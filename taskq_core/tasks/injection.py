@@ -55,12 +55,12 @@ def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
-        return  # the check of the signature, which follows, raises the error
+        return  # the later check of the signature raises the error
     for parameter in parameters:
         try:
             annotation = resolve_annotation(parameter, function, what)
         except TaskDefinitionError:
-            annotation = None  # the check of the signature, which follows, raises the error
+            annotation = None  # the later check of the signature raises the error
         for marker in (parameter.default, *getattr(annotation, "__metadata__", ())):
             if type(marker).__module__.partition(".")[0] in _FRAMEWORKS:
                 kind = type(marker).__name__

@@ -364,7 +364,7 @@ class _ArgumentReader:
             return values[self.names[0]]
         try:
             return self._function(**values)
-        except Exception as error:  # the user's function may raise any error for arguments that it cannot use
+        except Exception as error:  # the user's function may raise any error
             raise TaskArgumentsError(task, "", f"the {self.what} of a limit failed: {type(error).__name__}") from error
 
 

@@ -42,7 +42,7 @@ DEFAULT_TIMEOUT_S = 1800
 """Seconds; Asynq's default for a task with neither timeout nor deadline."""
 REPLICAS_MAX = 100
 """Largest allowed value of `replicated`."""
-_LATEST = 253_402_300_799  # the last second of the year 9999, after which Python has no datetime
+_LATEST = 253_402_300_799  # last second of the year 9999, the last that `datetime` supports
 
 
 class TaskExecutor(StrEnum):
@@ -450,7 +450,7 @@ def _check_error_function(name: str, function: object) -> None:
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
-        return  # some built-in functions have no signature, so they cannot be checked
+        return  # some built-in functions have no signature to check
     try:
         signature.bind(None)
     except TypeError:

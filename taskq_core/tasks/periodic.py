@@ -126,7 +126,7 @@ class PeriodicTask:
         check_entry_options(options)
         self.options: Mapping[str, Any] = dict(options)
         self.call = call.using(**options) if options else call
-        self.schedule("UTC")  # parsed now, so that an invalid spec fails here and not in the scheduler
+        self.schedule("UTC")  # an invalid spec must fail here, and not later in the scheduler
         self.payload = call.task.encode(call.args, call.kwargs)
         self.id = self._derived_id() if id is None else validate_entry_id(id)
 

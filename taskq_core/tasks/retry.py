@@ -58,7 +58,7 @@ def exponential(
         raise ConfigurationError(f"factor must be between 1 and 1000, got {factor!r}")
 
     def policy(retried: int, error: BaseException) -> float:
-        # The exponent is capped so that the power stays finite. 64 doublings exceed every limit.
+        # 64 doublings exceed every limit. A larger exponent might exceed the range of a float.
         delay = min(first_s * factor ** min(retried, 64), limit_s)
         return delay * _rng.uniform(0.5, 1.0) if jitter else delay
 
@@ -125,11 +125,11 @@ def _takes_third(policy: Callable[..., Any]) -> bool:
     """Return whether to pass the context: the policy requires a third argument, or its third parameter is `context`."""
     try:
         return _takes_context(policy)
-    except TypeError:  # the policy is not hashable, so its signature is not cached
+    except TypeError:  # `lru_cache` cannot store a policy that is not hashable
         return _takes_context.__wrapped__(policy)
 
 
-@lru_cache(maxsize=1024)  # cached, because each `using` with options checks the policy of its task
+@lru_cache(maxsize=1024)  # each call of `using` with options checks the policy of its task
 def _takes_context(policy: Callable[..., Any]) -> bool:
     if inspect.iscoroutinefunction(policy):
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")

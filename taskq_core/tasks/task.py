@@ -83,7 +83,7 @@ class Task(BaseTask[R], Generic[P, R]):
             )
         self._check_options(self._own_options)
         self.result_type = result_type(function)
-        # A partial or a callable object has no name that `update_wrapper` could copy.
+        # `update_wrapper` copies no name from a partial or a callable object.
         self.__name__ = self.__qualname__ = self.name
         functools.update_wrapper(self, function, updated=())
 

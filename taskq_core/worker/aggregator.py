@@ -132,7 +132,8 @@ class Aggregator(QueueService):
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
-        # The worker that leads the queue may run a program without these aggregators. So this worker checks too.
+        # The worker that leads the queue may run a program without these aggregators. So other workers count the groups
+        # too.
         if not self._aggregators.of_queue(self._queue.name):
             return False
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
@@ -223,7 +224,8 @@ class Aggregator(QueueService):
                 [check.what for check in checks],
                 limit=AT_ONCE - len(self._running),
             )
-            # This makes the service busy: the request may move tasks into a set that is not in `_running` yet.
+            # Set before the request, because Redis may already move tasks into a set that `_running` does not contain
+            # yet.
             self._is_taking = True
             try:
                 codes = await self._runner.run(operation, patience_s=PATIENCE_S)
@@ -387,7 +389,7 @@ class Aggregator(QueueService):
             raise
         if error is None and code is StoreCode.GONE:
             self._log_returned(group)
-            return  # the span is not ended and so not exported, because the task was not stored
+            return  # do not end the span: a span without an end is not exported, and no task was stored
         preparer.record_sent(prepared, error, started)
         if error is not None:
             raise error

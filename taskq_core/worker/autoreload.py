@@ -123,7 +123,7 @@ def project_traceback(error: Exception, folder: Path) -> str:
 def _supervise(reloading: Reloading) -> int:
     with _Child() as child:
         while True:
-            # Create the watch before the child starts, so that it notices changes of files during the start.
+            # Watch the files before the child process starts, so that a change during its start is noticed.
             watch = reloading.watch(math.inf)
             since = {reloading.child: "true", LOADED_SINCE: repr(SYSTEM_CLOCK.time())}
             status = child.run(reloading.command, {**os.environ, **since})
@@ -233,7 +233,7 @@ class FileWatch:
         for path, when in now.items():
             if self._known.setdefault(path, when) != when:
                 self._known[path] = when
-                # call `is_handled` for every changed file, even after the first unhandled one
+                # Call `is_handled` for every changed file, because the call may reset caches.
                 must_restart = not self.is_handled(path) or must_restart
         return must_restart
 

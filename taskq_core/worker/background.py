@@ -87,7 +87,7 @@ class BackgroundWorker:
         """
         self._is_stopping = True
         self._forward_stop()
-        if self._thread.ident is not None:  # the thread was started, so it can be joined
+        if self._thread.ident is not None:  # `join` fails for a thread that was never started
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -111,7 +111,7 @@ class BackgroundWorker:
             try:
                 if self._live_once():
                     return
-            except BaseException as error:  # after any error, this thread has to continue and start a new worker
+            except BaseException as error:  # the thread must survive every error, so that it can start a new worker
                 self._failure = f"the worker failed with {type(error).__name__}"
                 logger.exception("the worker failed")
             pause_s = self._pause.after(time.monotonic() - started)

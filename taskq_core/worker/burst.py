@@ -49,7 +49,7 @@ class Burst(WorkerService):
         if await self._has_finished():
             if self._when_idle is not None and await self._when_idle():
                 self._pause_s = FIRST_PAUSE_S
-            # stop only if no work arrived during the call of `when_idle`
+            # Work may have arrived while `when_idle` ran, so check again before the worker stops.
             elif self._when_idle is None or await self._has_finished():
                 self._context.stopping.set()
         return self._pause_s
@@ -58,7 +58,7 @@ class Burst(WorkerService):
         turns = self._fetcher.turns
         if not self._is_out_of_work or await self._is_work_left():
             return False
-        # A fetch cycle during these checks may have settled a task and so unblocked tasks that the checks missed.
+        # A fetch cycle during the checks may settle a task. The end of that task may make other tasks pending.
         return self._is_out_of_work and self._fetcher.turns == turns
 
     @property
@@ -72,7 +72,8 @@ class Burst(WorkerService):
         """
         run = self._runner.run
         for queue in self._context.queues:
-            # Check these states first. A task that is forwarded after this check is found as pending below.
+            # Check scheduled and retried tasks before pending ones, so that a task that becomes pending meanwhile is
+            # not missed.
             for state in (TaskState.SCHEDULED, TaskState.RETRY):
                 page = await run(views.list_tasks(queue, state, skip=0, count=1))
                 if any(

@@ -38,7 +38,7 @@ class Background:
     def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Start a coroutine as a background asyncio task, and return the asyncio task."""
         task = asyncio.get_running_loop().create_task(_guarded(work))
-        # A task that starts after `close` stays in asyncio's list of tasks, so that the end of the loop cancels it.
+        # After `close`, leave the asyncio task in asyncio's list, so that the end of the event loop cancels it.
         if not self._is_closed:
             unlisted(task)
         self._tasks.add(task)

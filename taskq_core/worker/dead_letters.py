@@ -89,7 +89,7 @@ class DeadLetters(QueueService):
             return True
         if self._leadership.leads:
             return self._leadership.has(Topic.DEAD_LETTERS)
-        # The worker that leads the queue may run a program without these handlers. So this worker checks too.
+        # The worker that leads the queue may run a program without these handlers. So other workers count the keys too.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
     async def _rest(self) -> None:
@@ -103,7 +103,8 @@ class DeadLetters(QueueService):
             stored = await self._runner.run(read_task(self._queue, task_id))
             # Skip a task that was run again or deleted after it was archived.
             if stored is not None and stored.state is TaskState.ARCHIVED:
-                # The message may contain another queue or id, but handlers must act on this task.
+                # A damaged message may contain another queue or id. Use the queue and id under which the task is
+                # stored.
                 task = replace(task_info(stored), queue=self._queue.name, id=task_id)
                 await contained(partial(self._call_handlers, task))
         except (BrokerError, WireFormatError) as error:

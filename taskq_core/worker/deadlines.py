@@ -33,7 +33,7 @@ class Deadlines:
         timeout_s = message.timeout
         if message.deadline > 0:
             run.ends_by = ends_at(message, now, clock_ahead_s=self._context.redis_clock.time() - now)
-        elif timeout_s > 0:  # `ends_at` would return the same; computed here because most runs take this branch
+        elif timeout_s > 0:  # like `ends_at`, which is slower: most runs take this branch
             run.ends_by = now + timeout_s
         else:
             run.ends_by = ends_at(message, now, clock_ahead_s=0.0)
@@ -73,7 +73,7 @@ class Deadlines:
         now = self._clock.monotonic()
         upcoming = math.inf
         for run in list(self._context.running.values()):
-            # Skip runs that have ended and are about to be settled.
+            # Skip runs whose function has ended: the settler stores their outcome next.
             if run.settlement is None and run.error is None:
                 if run.ends_by <= now:
                     self._overdue(run, now)

@@ -56,7 +56,8 @@ class Dispatcher(WorkerService):
     async def work(self) -> float:
         """Dispatch all due workflow steps, and wait until the next check. Return 0: call again at once."""
         while self._urgent:
-            # Remove the queue before the read, so that a `call` during the read adds it again.
+            # Remove the queue from `_urgent` before reading it, so that a `call` during the read can add the queue
+            # again.
             name = self._in_progress = self._urgent.pop()
             try:
                 self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="")
@@ -74,7 +75,8 @@ class Dispatcher(WorkerService):
             self._urgent |= await self._dispatch_due(
                 queue, owner=self._context.token, sweep=self._sweeps[name], others=others
             )
-        # Dispatch the steps of other queues too, because perhaps only Go workers serve them, which do not dispatch.
+        # Also dispatch steps of queues that this worker does not serve. Their own workers may be Go workers, which do
+        # not.
         for name in others - self._queues.keys():
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)

@@ -68,11 +68,11 @@ class Drain:
         await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
         await self._wait_for_end(interrupt_grace_s)
         for run in self._runs:
-            # A function that still runs in a thread ends with this process, which exits next.
+            # If the function runs in a thread, it ends when the worker process exits.
             if run.settlement is not None:
                 continue
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
-                self.settler.add(run)  # settles the run as timed out or cancelled: a requeued task would hang again
+                self.settler.add(run)  # settle it as timed out or cancelled, because a requeued task would hang again
                 continue
             logger.warning("task %s did not end when interrupted; it returns to its queue", run.name, extra=run.facts)
             run.settlement = requeued(run)

@@ -85,13 +85,14 @@ class Executor:
         message = run.message
         run.started = now
         known = self._context.running.setdefault(run.key, run)
-        # This worker has lost the lease of the task and fetched the task again, while its earlier run still runs.
+        # If the worker lost the lease of a task, it may fetch the task again while the earlier run has not ended.
         if known is not run:
             self.end(known, Ending.LEASE_LOST)
             self._context.running[run.key] = run
         task = run.task = self._app.find_handler(run.name)
         self._deadlines.begin(run, now)
-        # Middleware reads the headers in each run. If the task has none, this read should not fill the context.
+        # Middleware reads the headers in each run. `has_headers` avoids filling the context of a task that has no
+        # headers.
         has_headers = not self._middleware.wraps_runs or bool(message.headers)
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
         try:
@@ -112,7 +113,8 @@ class Executor:
                 raise TimeoutError(Ending.TIMEOUT.value)
         except BaseException as error:  # any error fails only this run, so that the caller can start the next one
             run.error = readable(error)
-            # Finish the run in the next loop cycle, because the caller does not expect it to end during `start`.
+            # Finish the run in the next cycle of the event loop, because the caller of `start` does not expect an
+            # earlier end.
             self._loop.call_soon(self._finish, run)
             return
         if task.is_coroutine or (task.runs_in_process and self._processes is not None):
@@ -150,7 +152,7 @@ class Executor:
             run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop)
 
     async def _run_coroutine(self, run: Run) -> None:
-        # Each asyncio task has a separate context, so these settings end with it.
+        # Each asyncio task has a separate context. So values set here disappear when the coroutine ends.
         task, context = run.task, run.context
         assert task is not None
         current.set(context)
@@ -168,7 +170,7 @@ class Executor:
                 run.result = await task.body(**run.kwargs)
         except BaseException as raised:
             if issubclass(type(raised), MemoryError):
-                # Free the local variables of the failed function, as for a plain function.
+                # Free the local variables of the failed function, because they may use much memory.
                 traceback.clear_frames(raised.__traceback__)
             error = run.error = readable(raised)
             if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -217,7 +219,7 @@ class Executor:
             stack = run.thread.stack()
             if not self._threads.abandon(run):
                 return False
-        elif run.coroutine is None:  # the function has ended, and only its progress is still being written
+        elif run.coroutine is None:  # the function has ended, and only the write of its progress still runs
             return False
         run.is_abandoned = True
         self.abandoned += 1
@@ -247,8 +249,8 @@ class Executor:
                 self._deadlines.shorten(run, STUCK_S)
             run.ending = ending
         if run.coroutine is not None:
-            # Cancel it in the next loop cycle. A coroutine that is cancelled before its first step would never run, and
-            # so never report its end.
+            # Cancel the coroutine in the next cycle of the event loop. A coroutine that is cancelled before its first
+            # step never runs, so the end of its run would never be reported.
             self._loop.call_soon(run.coroutine.end)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
@@ -257,7 +259,7 @@ class Executor:
         """Cancel the runs of a task in all queues of this worker."""
         for queue in self._context.queues:
             run = self._context.running.get((queue.name, task_id))
-            if run is not None and not run.is_cancelling:  # a repeated cancel message causes no second request to Redis
+            if run is not None and not run.is_cancelling:  # a second cancel message needs no second request
                 run.is_cancelling = True
                 self._context.background.start(self._cancel(run))
 

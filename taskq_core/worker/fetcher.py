@@ -77,13 +77,13 @@ class Fetcher:
         self._all_answered = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        # If True, only the next turn queries the queues. Other pipelines join if it gets all tasks that it requested.
+        # If True, only one pipeline queries the queues. The others join if its dequeue returns all requested tasks.
         self._is_probing = True
         self._probing: set[Turn] = set()  # turns that query the queues for all pipelines
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
-        self._in_turns = 0  # slots that are in a request now: those to fill, and those whose runs it settles
-        self._covered = 0  # number of slots that a turn requests and that it frees itself by settling runs
+        self._in_turns = 0  # number of slots in requests: slots to fill, and slots of runs to settle
+        self._covered = 0  # number of slots that one request both frees (by settling runs) and fills
         self._usual_answer_s = math.inf
         self.free = config.concurrency
         """Number of free slots for which no pipeline has requested a task."""
@@ -123,7 +123,7 @@ class Fetcher:
             ended_in: Name of the queue in which runs have ended, if any.
         """
         self.free += slots
-        if ended_in in self._context.caps:  # the queue has a cap, so another of its tasks may start now
+        if ended_in in self._context.caps:  # the queue has a cap, which may allow another task now
             self.wake()
         else:
             self.notify()
@@ -209,7 +209,7 @@ class Fetcher:
                 if not await self._serve_once(turn):
                     self.notify()
                     return
-            except MemoryError:  # a task used all memory, so continue without a log line, which would need memory
+            except MemoryError:  # a task used all memory; a log line would need memory too
                 has_failed = True
 
     async def _serve_once(self, turn: Turn) -> bool:
@@ -228,15 +228,15 @@ class Fetcher:
             finally:
                 self._probing.discard(turn)
             self._failures = 0
-            await asyncio.sleep(0)  # lets quick functions end, so that one round trip settles all of them
+            await asyncio.sleep(0)  # quick functions end meanwhile, so that one round trip settles all of them
         except BrokerError as error:
             self._failures += 1
-            self.notify()  # let another pipeline try, whose connection may still work
+            self.notify()  # wake another pipeline, whose connection may still work
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
-            # A closing worker tries only once to call off the dequeue.
+            # A closing worker calls off the dequeue only once, and then forgets it.
             if self.is_closing and turn.in_doubt is not None and turn.is_off:
                 self._forget(turn)
         except Exception:
@@ -286,8 +286,7 @@ class Fetcher:
         asked = 0
         is_full = False
         while True:
-            # If other pipelines are idle, leave them a share of the outcomes. One script that settles all of them would
-            # delay the next tasks.
+            # Leave outcomes for idle pipelines. A single script that settles all outcomes would delay the next tasks.
             batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
             carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
@@ -297,11 +296,12 @@ class Fetcher:
                     asked += 1
             if not batches and turn.in_doubt is None:
                 if asked < len(queues) and self.left > 0 and self.is_fetching:
-                    continue  # this queue was skipped because it is at its cap on this worker
+                    continue  # the queue was skipped, because it is at its cap on this worker
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
-            # A repeated dequeue may return tasks even if these outcomes are lost, so it cannot count on their slots.
+            # A repeated dequeue may return tasks even if the outcomes are lost, so it cannot use the slots of those
+            # runs.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered
             try:
@@ -311,7 +311,7 @@ class Fetcher:
             finally:
                 self._covered -= covered
             if is_full:
-                return  # all requested slots are filled; the next turn requests the remaining tasks of the queue
+                return  # all requested slots are filled, but the queue may have more tasks for the next fetch cycle
             if asked >= len(queues):
                 if queues and wakes == self._wakes:
                     self.may_have_pending = False
@@ -346,7 +346,7 @@ class Fetcher:
         is_repeat = turn.is_repeat and turn.in_doubt is not None
         turn.is_off = is_repeat and not self.is_fetching
         if is_repeat:
-            # The first request may still arrive, and its tasks would be lost: `call_off` makes Redis refuse it.
+            # The first dequeue may still reach Redis, and its tasks would be lost. `call_off` makes Redis refuse it.
             operations.append(turn.call_off())
         elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)
@@ -386,7 +386,7 @@ class Fetcher:
             is_full, refused = self._read(turn, answers[-1], sent_at)
             failure = refused or failure
             if is_repeat and refused is None:
-                self.wake()  # a repeated dequeue only returns tasks of the first one, so query the queues again
+                self.wake()  # the repeated dequeue returned only tasks of the first one, so query the queues again
         if failure is not None:
             raise failure
         return is_full
@@ -399,14 +399,15 @@ class Fetcher:
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
             assert turn.queue is not None
-            # This is no reason to stop the turn, because other queues may work.
+            # Do not raise the error, because other queues may work.
             logger.error("tasks cannot be fetched from queue %s: %s", turn.queue.name, answer)
         elif isinstance(answer, BrokerError):
-            # If the attempt may have handed out tasks, the dequeue stays in doubt: only its repetition returns them.
+            # The failed dequeue may have handed out tasks. Only a repeated dequeue with the same number returns those
+            # tasks.
             turn.is_repeat = turn.is_repeat or is_unanswered(answer)
             if not turn.is_repeat:
-                self._forget(turn)  # Redis refused the first attempt, so it handed out no task
-                # Query the queue again, because the turn has already counted it as queried.
+                self._forget(turn)  # Redis refused the dequeue, so it handed out no task
+                # This fetch cycle does not query the queue a second time, so ask for another cycle.
                 self.may_have_pending = True
             return False, answer
         else:
@@ -440,12 +441,12 @@ class Fetcher:
         """Handle the reply to a dequeue sent ahead, and start its tasks. Return the error if Redis refused it."""
         self._end_doubt()
         if self._spans is not None:
-            # Start the span at the reply, so that it does not include the wait for the wake token.
+            # Start the span at the reply, because the wait for the wake token is not part of it.
             turn.started_ns = self._spans.now_ns()
         is_full, refused = self._read(turn, answer, sent_at)
         if is_full:
-            self.wake()  # there may be more tasks
-        self.notify()  # wake a pipeline to settle the tasks that must return to their queue
+            self.wake()  # the queue may have more tasks
+        self.notify()  # wake a pipeline, which settles tasks that must return to their queue
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
@@ -493,6 +494,6 @@ class Fetcher:
         if self._spans is not None:
             self._spans.received(queue, runs, turn.started_ns)
         is_full = len(answer.tasks) + answer.dropped >= asked
-        # A probing turn has set this to False in advance, so a full reply must set it to True again.
+        # A probing fetch cycle has already set `may_have_pending` to False. A full reply sets it to True again.
         self.may_have_pending = self.may_have_pending or is_full
         return is_full

@@ -39,7 +39,7 @@ class Forwarder(QueueService):
         due_s, moved = self._leadership.due_s, self.moved
         if not await self.move():
             return jittered(self._context.leader_s / 3)
-        # If no task was moved, this process's estimate of Redis's clock may be ahead, and the task is not due yet.
+        # If the worker's estimate of Redis's clock was ahead, no task was due. Then do not read the keys again.
         if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():
             self._leadership.read_again()
         return 0.0

@@ -25,7 +25,7 @@ class FusedExchange:
     """Combines a settle batch and a dequeue from the same queue into one script call."""
 
     def __init__(self) -> None:
-        self._apart = 0  # number of turns that use two scripts before the fused script is tried again
+        self._apart = 0  # number of exchanges that use separate scripts before the fused script is tried again
         self._refusals = 0  # number of consecutive refusals of the fused script
 
     def join(
@@ -55,7 +55,7 @@ class FusedExchange:
             return [SettleCode.SETTLED * len(batch.runs), answer]
         self._refusals += 1
         self._apart = min(2**self._refusals, APART_MAX)
-        if isinstance(answer, BrokerError):  # the script may have settled some runs before it failed
+        if isinstance(answer, BrokerError):  # the fused script may have settled some runs before it failed
             for run in batch.runs:
                 run.repeated = True
         return None

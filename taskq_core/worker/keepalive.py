@@ -94,7 +94,7 @@ class Keepalive:
             self._run()
         finally:
             self._runner.close()
-            with contextlib.suppress(RuntimeError):  # the event loop is closed, so `stop` no longer waits
+            with contextlib.suppress(RuntimeError):  # `call_soon_threadsafe` raises it if the event loop is closed
                 loop.call_soon_threadsafe(self._has_ended.set)
 
     def _run(self) -> None:
@@ -125,7 +125,7 @@ class Keepalive:
         try:
             try:
                 if self._failures:
-                    self._give_up(again=False)  # before the beat, because a beat may take long to fail
+                    self._give_up(again=False)  # give up leases before the heartbeat, because it may take long to fail
                 self.beat()
             finally:
                 self._give_up()
@@ -148,12 +148,12 @@ class Keepalive:
         is_kept = not runs and shown == self._shown
         if not is_kept or not self._runner.run(services.extend_presence(server, ttl_s=self._presence_s)):
             if is_kept:
-                self._index_at = -math.inf  # Redis has lost the presence, and may have lost the index entry as well
+                self._index_at = -math.inf  # the presence is gone from Redis, so its index entry may be gone too
             self._runner.run(
                 services.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
             )
             self._shown = shown
-        # This write comes last, because Redis refuses it above maxmemory, and the other writes must not depend on it.
+        # Write the index last. Redis refuses this write above maxmemory, and the heartbeat must succeed without it.
         if (now := self._clock.monotonic()) >= self._index_at:
             expiry_s = int(self._redis_clock.time()) + self._presence_s + self._indexed_s
             self._runner.run(services.index_presence(self._keys.servers, server, expiry_s=expiry_s))
@@ -201,7 +201,7 @@ class Keepalive:
                     break
             finally:
                 if self._failing:
-                    # Give up expired leases before each queue, because a queue may be slow to answer.
+                    # Give up expired leases after each queue, because the next queue may be slow to answer.
                     self._give_up(again=False)
         if failure is not None:
             raise failure

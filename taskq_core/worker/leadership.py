@@ -168,7 +168,7 @@ class Leadership(WorkerService):
             self._step_down()
             return 0.0
         except BrokerError:
-            self._has_changed = True  # so that the next call repeats the failed read
+            self._has_changed = True  # the next call repeats the failed read
             raise
         await self._rest()
         return 0.0
@@ -178,7 +178,8 @@ class Leadership(WorkerService):
         if self._led_until > -math.inf:
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
-        # Check first whether the lease is free. A worker that has just started tries to take it at once instead.
+        # A worker that has just started tries to take the lease at once. Later, it first reads whether the lease is
+        # free.
         if self.has_checked:
             left_ms = await self._runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
@@ -195,7 +196,7 @@ class Leadership(WorkerService):
             return False
         self._led_until = sent_at + self._leader_s
         self._read_at_s = -math.inf
-        self._has_changed = True  # Redis reports only changes that follow a read, so a new leader reads all keys
+        self._has_changed = True  # a new leader reads all keys: Redis reports only changes after a read
         self._notify()
         return True
 
@@ -224,7 +225,7 @@ class Leadership(WorkerService):
 
     async def _read(self) -> None:
         self._read_at_s = self._clock.monotonic()
-        self._has_changed = False  # reset before the read, so that a change during the read causes another one
+        self._has_changed = False  # reset before the read: a change during the read must cause another read
         due_s: float | None = None
         found: set[Topic] = set()
         is_quiet = not self._found and self.due_s is None
@@ -234,7 +235,8 @@ class Leadership(WorkerService):
             due_s = _first(answers[: len(self._dated)])
             found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
         if self.feed.is_tracking:
-            # The counts are not needed, but reading the keys makes Redis report their next change.
+            # The values of these keys are not needed. Redis reports the next change of a key only after a read of the
+            # key.
             await self._ask(count_keys(self._watched))
         self._learn(due_s, found)
 
@@ -249,8 +251,7 @@ class Leadership(WorkerService):
         is_renewal = sent_at >= self._renew_at
         if is_renewal:
             if self.due_s is not None:
-                # Read Redis's clock again: it may have been set while services wait for the second at which a task is
-                # due.
+                # Read Redis's clock again, because an operator may have set it while services wait for a due task.
                 operations.append(read_time())
             operations.append(
                 renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
@@ -289,7 +290,7 @@ class Leadership(WorkerService):
 
 
 def _first(scores: Iterable[Any]) -> float | None:
-    # A key of a wrong type counts as due, so that the forwarder reports it until the reconciler moves it aside.
+    # Count a key of a wrong type as due: the forwarder reports it until the reconciler moves it aside.
     known = [0.0 if isinstance(each, BrokerReplyError) else each for each in scores]
     return min((each for each in known if each is not None), default=None)
 

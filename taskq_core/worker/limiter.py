@@ -77,7 +77,7 @@ class Limiter(QueueService):
             self._report_at = self._clock.monotonic() + jittered(REPORT_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._leadership.has(Topic.LIMITS):  # checked after `_admit`, which may have created the first limits
+        if self._leadership.has(Topic.LIMITS):  # after `_admit`, which may have created the first limits
             return
         await self._changes.wait_for(max(0.0, self._report_at - self._clock.monotonic()) or REPORT_EVERY_S)
 

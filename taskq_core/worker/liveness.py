@@ -55,7 +55,7 @@ def is_held(name: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(_address(name))
-        except ConnectionRefusedError:  # no socket has this name
+        except ConnectionRefusedError:  # no socket has this address
             return False
         except OSError:
             return True
@@ -63,5 +63,5 @@ def is_held(name: str) -> bool:
 
 
 def _address(name: str) -> bytes:
-    # The leading zero byte makes it an abstract name, which belongs to no file.
+    # A leading zero byte makes the address of a Unix socket abstract: no file is created.
     return b"\0taskq-worker-" + name.encode("ascii", "replace")[:64]

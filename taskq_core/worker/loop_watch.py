@@ -66,10 +66,10 @@ class LoopWatch:
 
     def _warn(self, runs: list[Run], blocked_s: float, now: float) -> None:
         frame = sys._current_frames().get(self._thread_id)
-        if frame is None or self._callback_sent_at is None:  # the loop has responded since the check
+        if frame is None or self._callback_sent_at is None:  # the event loop has responded in the meantime
             return
         name, held_by = _holder(frame, runs)
-        # If no task blocks the loop, the machine is overloaded, and a warning about a task would be wrong.
+        # If no task blocks the event loop, the machine is overloaded, and no task is to blame.
         if not name or now - self._warned_at.get(name, -math.inf) < AGAIN_S:
             return
         self._warned_at[name] = now

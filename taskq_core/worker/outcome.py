@@ -130,7 +130,7 @@ def _settle(
         pause = pause_of(error)
         if isinstance(pause, TaskWaiting):
             _store_first_run_trace(run)
-            run.message.headers.pop(EXPIRES, None)  # the task has started in time, so later runs must not expire
+            run.message.headers.pop(EXPIRES, None)  # a task must start before EXPIRES, but it may continue later
             return Settlement(
                 run.task_id,
                 Outcome.WAIT,
@@ -142,7 +142,7 @@ def _settle(
             )
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
             return Settlement(run.task_id, Outcome.REQUEUE, run.number, is_young=is_young)
-        if pause is not None:  # the task goes behind the pending tasks, because it has paused in their favor
+        if pause is not None:  # a paused task lets the pending tasks of its queue run first
             message = encode_message(run.message)
             return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
@@ -170,7 +170,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
     The waiting time so far is stored in the text of the task's last error, so that every worker can read it and Go's
     tools show it. Any other error resets the waiting time.
     """
-    text = clean_text(text_of(error), 1024)  # shortened, so that the waiting time still fits behind it
+    text = clean_text(text_of(error), 1024)  # leaves space for the waiting time at the end of the text
     waited_s = _waited_s(run.message, clean_text(str(UnknownTaskError(error.name)), 1024), now_s)
     if (waited_s or 0) >= timeout_s:
         return None
@@ -183,7 +183,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
     wait_s = min(max(waited_s or 0, PUT_BACK_MIN_S), PUT_BACK_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     delay_ms = _milliseconds(wait_s)
     settlement = Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, delay_ms=delay_ms)
-    if waited_s is None:  # recorded once: further records would displace those of real attempts
+    if waited_s is None:  # record only the first of these errors: more records would displace those of real attempts
         settlement.record = _record(run, error, now_s, 0.0, worker)
     return settlement
 
@@ -270,8 +270,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
             cause.__cause__ = error  # the traceback of `error` shows where the function was interrupted
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
-        # Unlike Asynq, a cancelled task does not run again on its own. Its handler may still raise a control exception
-        # such as `Retry` or `Discard`.
+        # Unlike in Asynq, a cancelled task does not run again, unless its function raises `Retry` or a similar
+        # exception.
         if isinstance(error, Discard):
             return None
         if isinstance(error, SkipRetry):

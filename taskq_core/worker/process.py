@@ -131,7 +131,7 @@ def rarer_garbage_collection() -> Iterator[None]:
     """
     before = gc.get_threshold()
     gc.freeze()
-    if before[0]:  # a threshold of 0 means that garbage collection is turned off
+    if before[0]:  # a threshold of 0 turns garbage collection off
         gc.set_threshold(max(before[0], GARBAGE_THRESHOLD), *before[1:])
     try:
         yield
@@ -156,7 +156,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if left:
             complete(loop, asyncio.wait(left, timeout=CLOSING_S))
-        with contextlib.suppress(TimeoutError):  # an abandoned task may contain a generator that never ends
+        with contextlib.suppress(TimeoutError):  # the generator of an abandoned task may never end
             complete(loop, asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
     finally:
         loop.close()

@@ -92,7 +92,7 @@ class TaskProcesses:
             process = await self._start(run) if idle is None else idle
             try:
                 return await self._call(process, run)
-            except _NotStartedError:  # the idle process ended before it received the task, so try another process
+            except _NotStartedError:  # the idle process ended before it received the task: use another process
                 if idle is None:
                     raise self._died(run, process) from None
 
@@ -102,7 +102,7 @@ class TaskProcesses:
         module = facts["module"]
         try:
             async with asyncio.timeout(BOOT_S) as import_limit:
-                if module in process.modules:  # the process has imported the module, so the task's timeout begins now
+                if module in process.modules:  # the module is already imported, so the task's timeout begins now
                     import_limit.reschedule(None)
                     self._deadlines.begin_again(run)
                 await process.send(frames.TASK, json.dumps({**facts, "number": process.runs}).encode())
@@ -127,7 +127,7 @@ class TaskProcesses:
                         is_whole = True
                         raise decode_failure(data)
         except TimeoutError:
-            if not import_limit.expired():  # this TimeoutError comes from the function, not from the import limit
+            if not import_limit.expired():  # the function raised the TimeoutError, not the import limit
                 raise
             problem = f"the process did not import {module} within {BOOT_S:g} s"
             raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
@@ -233,7 +233,7 @@ class TaskProcesses:
         """End all processes. Kill busy ones, and give idle ones time to end by themselves."""
         waiting, self._idle = self._idle, []
         for process in self._all.difference(waiting):
-            process.kill()  # the process is busy, but its task was returned to the queue
+            process.kill()  # the process is busy, but the worker has already requeued its task
         for process in waiting:
             process.hang_up()
         await asyncio.gather(*(process.end(CLOSE_S) for process in self._all), *self._leaving)
@@ -289,7 +289,7 @@ class _Process:
                         env=launched(os.environ, [each for each in sys.path if each]),
                         pass_fds=descriptors,
                         stdin=subprocess.DEVNULL,
-                        start_new_session=True,  # so that signals of a terminal reach only the worker
+                        start_new_session=True,  # a terminal sends Ctrl-C only to the worker's session
                     )
             except OSError:
                 ours.close()
@@ -298,7 +298,7 @@ class _Process:
 
     async def send(self, kind: bytes, data: bytes) -> None:
         """Send a frame. If the process has ended, do nothing: the next read reports it."""
-        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError on a closed connection
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError if the connection is closed
             self._writer.write(frames.encode(kind, data))
             await self._writer.drain()
 
@@ -333,7 +333,7 @@ class _Process:
 
     async def interrupt(self) -> None:
         """End the process: interrupt its function, and kill it if that is not enough. Cannot be cancelled."""
-        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError on a closed connection
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError if the connection is closed
             self._writer.write(frames.encode(frames.INTERRUPT))
         until = self._loop.time() + INTERRUPT_S
         has_answered = False
@@ -345,7 +345,7 @@ class _Process:
             try:
                 has_answered = has_answered or await self._answers()
                 await asyncio.sleep(_POLL_S)
-            except asyncio.CancelledError:  # the caller was cancelled a second time, so do not wait any longer
+            except asyncio.CancelledError:  # the caller was cancelled a second time, so stop waiting
                 self.kill()
         self.hang_up()
         with contextlib.suppress(OSError):
@@ -379,5 +379,5 @@ class _Process:
         """Kill the process and its children, except children with a separate session."""
         if self.process.poll() is None:
             with contextlib.suppress(OSError):
-                # the process leads its session, so its id is also that of its process group
+                # The process leads a session, so its process id is also the id of its process group.
                 os.killpg(self.process.pid, signal.SIGKILL)

@@ -158,14 +158,14 @@ class RunBuffer:
             self._is_planned = True
         try:
             self._writer.loop.call_soon_threadsafe(self._plan)
-        except RuntimeError:  # the loop is closed, so the worker has ended and requeued this task
+        except RuntimeError:  # the event loop is closed: the worker has ended and requeued this task
             raise TaskInterrupted from None
 
     # --- on the event loop --------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
         """Write the buffered values now, or start a timer that does it when the next write is allowed."""
-        if self._busy is not None or not self._waiting:  # the write in progress calls this method again when it ends
+        if self._busy is not None or not self._waiting:  # when a running write ends, it calls `_plan` again
             return
         pause_s = self._next_at - self._writer.clock.monotonic()
         if pause_s <= 0 or self._has_ended or self._waiters or RESULT_FIELD in self._waiting:
@@ -185,9 +185,8 @@ class RunBuffer:
         while True:
             try:
                 return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=CHECK_S)
-            # Keep trying, because the function would start from the beginning without its cursor.
-
             except BrokerUnavailableError:
+                # Try again, because without its cursor the function would start from the beginning.
                 self.check()
                 await asyncio.sleep(CHECK_S)
 
@@ -204,7 +203,7 @@ class RunBuffer:
                 await asyncio.wait((waiter,), timeout=CHECK_S)
                 self.check()
             stored = waiter.result()
-            if stored is False:  # refused: another worker has taken the task
+            if stored is False:  # another worker has taken the task
                 raise TaskInterrupted
 
     async def _write(self) -> None:
@@ -263,7 +262,7 @@ class RunBuffer:
             if run.ending is None:
                 run.error = self._steps.check_end(run.error)
         with self._lock:
-            self._waiting.pop(CURSOR_FIELD, None)  # the settlement contains the cursor
+            self._waiting.pop(CURSOR_FIELD, None)  # the settlement stores the cursor
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True

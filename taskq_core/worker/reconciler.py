@@ -76,7 +76,8 @@ class Reconciler(QueueService):
 
     async def _send(self, operation: Operation[Any]) -> Any:
         if self._context.clock.monotonic() - self._led_at > self._every_s / 3:
-            # Renew the lease, because a large queue takes long. If it is lost, a second concurrent pass does no harm.
+            # Renew the lease, because checking a large queue takes long. If the lease is lost, two reconcilers do no
+            # harm.
             await self._lead()
         return await self._runner.run(operation)
 

@@ -66,7 +66,7 @@ class Relay(WorkerService):
                 raise delivered.failure
             await self._count()
             if not delivered.stored and not delivered.refused:
-                return context.config.span("relay_every")  # no row is waiting, or Redis has no memory for more tasks
+                return context.config.span("relay_every")  # the outbox has no row to send, or Redis has no memory
         return jittered(context.leader_s / 3)
 
     async def _count(self) -> None:

@@ -62,7 +62,7 @@ class ErrorReporter:
     ) -> None:
         current.set(context)
         if run.span is not None:
-            run.span.attach()  # so that spans and logs of the handlers belong to the trace of the run
+            run.span.attach()  # spans and logs of the handlers then belong to the trace of the run
         try:
             if ended is not None:
                 try:

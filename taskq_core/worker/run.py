@@ -46,8 +46,8 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     elif message.deadline > 0:
         ends = math.inf
     else:
-        # Another client wrote neither timeout nor deadline. The default timeout applies, because a run without a limit
-        # might hang unnoticed.
+        # Other clients may write a message without timeout and deadline. Such a run might hang unnoticed, so it gets
+        # the default timeout.
         ends = started + DEFAULT_TIMEOUT_S
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 

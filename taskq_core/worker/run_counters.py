@@ -55,7 +55,7 @@ class RunCounters(WorkerService):
             counted = types.get(run.name) or self._new(types, run.name)
             if outcome is not Outcome.COMPLETED:
                 is_archived = outcome is Outcome.ARCHIVED
-                # The queue's counter `failed` follows the same rule.
+                # The scripts that settle tasks count `failed` of a queue in the same way.
                 is_failure = is_archived or outcome is Outcome.RETRIED
                 counted.failed += is_failure
                 self.failed += is_failure

@@ -57,10 +57,10 @@ class RunLog:
         except Exception:
             if not self._has_failed and logging.raiseExceptions:
                 self._has_failed = True
-                traceback.print_exc()  # as `logging` does with the error of a logging handler
+                traceback.print_exc()  # `logging` does the same with the error of a logging handler
 
     def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        if outcome is Outcome.LOST:  # the code that detects the loss has already logged it
+        if outcome is Outcome.LOST:  # already logged by the code that detected the loss
             return
         message, error = run.message, run.failure
         level, what = logging.INFO, _ENDS.get(outcome, "task completed")
@@ -68,7 +68,7 @@ class RunLog:
             level, what = self._level(outcome), _ENDS.get(outcome, "task failed")
             if outcome is Outcome.SNOOZED:
                 what = "task failed, without using an attempt"
-        # The settler logs unknown tasks, at most once a minute for each type.
+        # The settler logs unknown tasks at most once a minute for each type.
         elif isinstance(run.error, UnknownTaskError):
             return
         if not logger.isEnabledFor(level):
@@ -117,7 +117,7 @@ def _leave_out_frames(error: BaseException) -> None:
         if each is None:
             break
         stack = users_frames(each.__traceback__)
-        if stack is not None or isinstance(each, TaskQError):  # otherwise the worker itself failed: keep all frames
+        if stack is not None or isinstance(each, TaskQError):  # otherwise the error is the worker's, so keep all frames
             each.__traceback__ = stack
         each = each.__cause__ or each.__context__
 

@@ -49,13 +49,13 @@ class Sampler(QueueService):
             await self._changes.wait_for(SAMPLE_S)
             return 0.0
         if self._leadership.unchanged_since == math.inf:
-            # Wait until the leader has read the queue, because `unchanged_since` is unknown before.
+            # `unchanged_since` is unknown until the leader has read the queue for the first time.
             await self._changes.wait_for(READ_S)
         sampled_at = self._clock.monotonic()
         await self.sample()
         if not self._last_s:
-            return jittered(SOON_S)  # this worker has not registered the queue yet
-        # While nothing changes, one sample a minute is enough. A change ends the wait at once.
+            return jittered(SOON_S)  # the queue is not registered in Redis yet
+        # While the queue does not change, one sample a minute is enough. A change ends the wait at once.
         while self._is_at_rest(sampled_at) and self._clock.monotonic() - sampled_at < REST_S - SAMPLE_S:
             self._changes.clear()
             await self._changes.wait_for(SAMPLE_S)
@@ -105,7 +105,7 @@ class Sampler(QueueService):
         codes = await self._runner.run(sample(queue, samples))
         self._last_s = now_s
         for level, code in zip(samples, codes, strict=True):
-            if code >= 0:  # this or another worker has stored the sample
+            if code >= 0:  # the sample is stored, by this or another worker
                 self._steps[level] = now_s // level.step_s
             if code == 1:
                 self._longest_ms[level] = None
@@ -122,7 +122,7 @@ class Sampler(QueueService):
             try:
                 used = await self._runner.run(estimate_memory(self._queue, samples=_MEMORY_SAMPLES))
             except (BrokerReplyError, BrokerAuthenticationError):
-                self._memory_kib = None  # Redis lacks or forbids MEMORY USAGE: store the sample without the memory
+                self._memory_kib = None  # Redis has no MEMORY USAGE, or forbids it: store the sample without memory
             else:
                 self._memory_kib = used // 1024
         return self._memory_kib

@@ -63,7 +63,8 @@ class Services:
         self._context = context
         self.all: list[Service] = []
         self._feeds: list[ChangeFeed] = []
-        # Queues share connections, except on a cluster, where a node that hangs must not delay queues on other nodes.
+        # The services of all queues share connections. On a cluster each queue has its own connections, because one
+        # node that hangs must not delay queues on other nodes.
         is_cluster = context.runner.endpoint.is_cluster
         self._groups = [(queue,) for queue in context.queues] if is_cluster else [context.queues]
         self.leaderships: dict[str, Leadership] = {}

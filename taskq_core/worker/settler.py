@@ -104,11 +104,11 @@ class Settler:
     def add(self, run: Run) -> None:
         """Decide the outcome of a run whose function has ended, and send it with the next batch."""
         if run.settlement is not None:
-            return  # the worker has already requeued this run, because its function did not end in time
+            return  # the worker requeued the run, because its function did not end in time
         duration_s = run.duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
-            # By far the most common outcome, so it uses a shared settlement.
+            # Nearly all runs take this branch. A shared settlement saves time.
             is_plain = not message.retention and not message.unique_key
             if is_plain and not self._is_observed(_COMPLETED):
                 run.settlement = PLAIN_DONE
@@ -130,7 +130,8 @@ class Settler:
                 worker=self._context.token,
                 unknown_timeout_s=self._unknown_timeout_s,
             )
-        # User code has failed, but the run must be settled, so that its slot becomes free.
+        # The user's code or types caused the error. Settle the run anyway, because otherwise its slot never becomes
+        # free.
         except BaseException as problem:
             logger.error(
                 "the outcome of task %s cannot be stored; the task runs again when its lease ends",
@@ -145,7 +146,7 @@ class Settler:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement
         run.outcome = run_outcome(settlement, run.failure or run.error)
-        # `_finish` reports a wait later, because a cancellation may still replace it.
+        # A cancellation may still replace `Ended.WAIT`, so `_finish` reports the outcome later.
         if settlement.outcome is not Ended.WAIT:
             self._report_end(run, run.outcome, state_after(settlement), duration_s)
             if run.failure is not None or self._is_observed(run.outcome.value):
@@ -185,7 +186,7 @@ class Settler:
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
         self._report_end(run, Outcome.LOST, "active", duration_s)
-        run.failure = None  # `_report_lost` gives error handlers a LeaseLostError instead
+        run.failure = None  # `_report_lost` creates a LeaseLostError instead
         self._report_lost(run)
         self._finish((run,))
 
@@ -198,7 +199,7 @@ class Settler:
 
     def _report_lost(self, run: Run) -> None:
         """Call error handlers for a run that lost its task to another worker, unless its failure was reported."""
-        if run.failure is None and run.context is not None:  # without a context, the function never began
+        if run.failure is None and run.context is not None:  # a run without a context never called its function
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)
@@ -224,7 +225,7 @@ class Settler:
         """Write span, metrics and log of an ended run, with the same error that error handlers receive."""
         error = run.failure or run.error
         if isinstance(error, TaskPaused):
-            error = None  # a paused run (`TaskPaused`) did not fail
+            error = None  # a pause is not a failure
         if run.span is not None:
             run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
         if self._metrics.is_active:
@@ -270,7 +271,7 @@ class Settler:
     def answered(self, batches: Sequence[SettleBatch], answers: Sequence[Any]) -> BrokerError | None:
         """Handle the replies to batches. Return an error if a batch must be sent again."""
         failure = None
-        for batch, answer in zip(batches, answers, strict=False):  # `answers` may end with the answer to a dequeue
+        for batch, answer in zip(batches, answers, strict=False):  # one more answer may follow, to a dequeue
             if isinstance(answer, BrokerError):
                 failure = answer
                 self.unanswered(batch)
@@ -344,12 +345,12 @@ class Settler:
                 self._report_end(run, run.outcome, "scheduled", run.duration_s)
                 if run.failure is None and self._is_observed(run.outcome.value):
                     self._report(run)
-            # Break the reference cycles, so that no garbage collection is needed.
+            # Break the reference cycles, so that the objects are freed without a garbage collection.
             run.context = run.error = run.failure = run.coroutine = None
-            # After a lost lease, a later run of the same task may already be registered under this key.
+            # After a lost lease, a later run of the same task may be registered under the same key.
             if running.get(run.key) is run:
                 del running[run.key]
-            if run.is_reported:  # error handlers still run, and the slot becomes free when all have returned
+            if run.is_reported:  # the slot becomes free when all error handlers have returned
                 run.is_over = True
                 slots -= 1
         self.release(slots, runs[0].queue.name if runs else None)

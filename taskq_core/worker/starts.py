@@ -47,7 +47,8 @@ class Starts:
         self._settler = settler
         self._start_now = start
         self._batch: list[Run] = []
-        # Runs that wait for a claim or a start mark. Two of them may belong to the same task, so ids would not do.
+        # Runs that wait for Redis to allow their start. This is no set of task ids, because two runs of one task may
+        # wait.
         self._waiting: set[Run] = set()
         self._log_dropped = CountedLog(
             logger, logging.ERROR, "dropped %d ids from queue %s because they have no stored message"
@@ -73,7 +74,7 @@ class Starts:
         """
         if answer.dropped:
             self._log_dropped.add(answer.dropped, queue.name)
-        foreign_locks = 0  # number of messages whose unique key belongs to another queue
+        foreign_locks = 0  # messages whose unique key belongs to another queue
         waits = iter(answer.waits_s) if answer.waits_s else None
         runs: list[Run] = []
         for task_id, data in answer.tasks:
@@ -91,7 +92,7 @@ class Starts:
             runs.append(run)
             if wait_s is not None:
                 self._context.metrics.waited(queue.name, run.name, wait_s)
-            # This process or its loop was suspended until the leases of these tasks had expired.
+            # The process or its event loop was suspended until the lease had expired.
             if now >= lease_until:
                 self._settler.return_unstarted(run, now, "arrived after its lease had ended")
             elif not is_wanted:
@@ -121,7 +122,7 @@ class Starts:
         try:
             await context.runner.run(run_ops.quarantine(queue, task_id, owner=context.token, run=number))
         finally:
-            # If the request failed, the recoverer quarantines the task when its lease ends.
+            # If `quarantine` failed, the recoverer quarantines the task after its lease has ended.
             self._settler.release(1, queue.name)
 
     def flush_logs(self) -> None:
@@ -167,7 +168,7 @@ class Starts:
             if code == ClaimCode.RUN:
                 self._start(run, context.clock.monotonic())
             else:
-                # The task does not start now: it waits for its limit, or its lease has ended.
+                # The task waits for its limit, or its lease has ended. Its slot is free again.
                 self._settler.release(1, run.queue.name)
 
     def _limit_of(self, run: Run) -> str | None:
@@ -186,14 +187,14 @@ class Starts:
     def _left_s(self, run: Run) -> float:
         return max(0.0, run.lease_until - self._context.clock.monotonic())
 
-    # --- start marks --------------------------------------------------------------------------------------------------
+    # --- last attempts ------------------------------------------------------------------------------------------------
 
     def _start(self, run: Run, now: float) -> None:
         message = run.message
         if message.retried < message.retry:
             self._start_now(run, now)
             return
-        if not self._batch:  # mark all runs of one dequeue together, because they arrive in the same loop cycle
+        if not self._batch:  # send one request for all runs of a dequeue, which arrive in the same loop cycle
             asyncio.get_running_loop().call_soon(self._mark_batch)
         self._batch.append(run)
         self._waiting.add(run)

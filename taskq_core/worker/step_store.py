@@ -110,7 +110,7 @@ class RunSteps(Steps):
                     calls, workflow_id=workflow_id, queue=run.queue.name, parent=(name, run.task_id)
                 )
                 return
-            except EnqueueError as error:  # repeat: this changes nothing if the workflow has begun
+            except EnqueueError as error:  # a repeated call changes nothing if the workflow has begun
                 if not isinstance(error.__cause__, BrokerUnavailableError):
                     raise
                 await asyncio.sleep(CHECK_S)
@@ -151,7 +151,7 @@ class RunSteps(Steps):
                 await self._append(values)
         except TaskInterrupted:
             self._collected.clear()
-        except (BrokerError, StepError) as error:  # the next `emit` or the end of the run raises this error
+        except (BrokerError, StepError) as error:  # the next `emit` or the end of the run raises the stored error
             self.problem = error
             self._collected.clear()
             raise

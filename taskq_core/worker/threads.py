@@ -101,7 +101,7 @@ class TaskThreads:
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            # The function now waits until a thread is free, or until the system can start another thread.
+            # The run waits until a thread is free, or until the system can start another thread.
             if self._another_try is None:
                 logger.error(
                     "the system starts no further thread: %s; %d threads run, trying again", error, len(self._threads)
@@ -162,12 +162,12 @@ class TaskThreads:
                 if self.is_closed:
                     return None
             self._idle.append(thread)
-            if self._inbox or self.is_closed:  # check again, because a run may have arrived since the check above
+            if self._inbox or self.is_closed:  # a run may have arrived after `popleft` failed
                 try:
                     self._idle.remove(thread)
                     continue
                 except ValueError:
-                    pass  # another thread has removed and woken this one, so `sleep` returns at once
+                    pass  # another thread has already woken this thread, so `sleep` returns at once
             thread.sleep()
 
     def perform(self, run: Run) -> object:
@@ -184,14 +184,14 @@ class TaskThreads:
             self._is_signalled = True
             try:
                 self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed, so the worker has already requeued this run
+            except RuntimeError:  # the event loop is closed: the worker has already requeued this run
                 return
-            except MemoryError:  # try again, because the lease of a run without a reported end is extended forever
+            except MemoryError:  # try again: the worker extends the lease of a run until it receives its end
                 self._is_signalled = False
                 sleep(0.01)
 
     def _drain(self) -> None:
-        self._is_signalled = False  # reset before the loop, so that a run that ends during it signals again
+        self._is_signalled = False  # reset first: a run that ends during the loop below must signal again
         while self._outbox:
             self._ended(self._outbox.popleft())
 
@@ -269,9 +269,9 @@ class _TaskThread(threading.Thread):
             try:
                 with self._lock:
                     self._current = None
-                    if run.is_interrupted:  # the exception may not be raised yet, and must not hit the next task
+                    if run.is_interrupted:  # a late interruption must not hit the next task
                         assert self.ident is not None
                         clear_in_thread(self.ident)
                 return
-            except TaskInterrupted:  # the interruption was raised after the function had ended
+            except TaskInterrupted:  # the interruption arrived after the function had ended
                 continue

@@ -78,7 +78,7 @@ class Waker(WorkerService):
         try:
             return await self._work()
         except BrokerError:
-            # The lost connection may have received a wake token, so let the fetcher query the queues.
+            # The lost connection may have received a wake token. So the fetcher queries the queues.
             self._fetcher.probe()
             raise
 
@@ -86,10 +86,10 @@ class Waker(WorkerService):
         await self._call_off_unanswered()
         await self._fetcher.wait_until_idle()
         if self._turns and not self._pipeline.is_connected:
-            await self._pipeline.run(ping())  # connect first, because only a wait on an open connection can be ended
+            await self._pipeline.run(ping())  # connect first: `call_off` can only end a wait on an open connection
             return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
-        if not keys:  # this worker is at the caps of all its queues, so other workers should receive the tokens
+        if not keys:  # the worker is at the caps of all its queues: leave the wake tokens to other workers
             return FULL_S
         turns = self._fetcher.ask_ahead(self._turns)
         sent_at = self._clock.monotonic()
@@ -113,7 +113,7 @@ class Waker(WorkerService):
             return 0.0
         is_taken = key is not None and self._fetcher.can_take and self._fetcher.has_room(self._queues[key].name)
         if key is not None and not is_taken:
-            # This worker takes no more tasks, so put the token back for another worker.
+            # Put the wake token back for another worker, because this worker takes no more tasks now.
             await self._pipeline.run(notify(self._queues[key]))
         self._fetcher.probe()
         return 0.0
@@ -211,7 +211,7 @@ class Watcher(QueueService):
         if not self._leadership.leads:
             await self._changes.wait_for(self._watch_s)
             return 0.0
-        # The same write reads the pending list, so that Redis reports its next change.
+        # A single write also reads the pending list, because Redis reports the next change of a key only after a read.
         questions = (count_keys((self._queue.pending,)), notify(self._queue, max_active=self._max_active))
         answers = await self._feed.exchange(questions)
         failure = next((each for each in answers if isinstance(each, BrokerError)), None)

@@ -52,7 +52,7 @@ class WorkerWarnings(WorkerService):
         try:
             info = await self._runner.run(server_info())
         except (BrokerAuthenticationError, BrokerReplyError):
-            return  # Redis does not let this user read server information, which `taskq doctor` reports
+            return  # this Redis user may not read server information; `taskq doctor` reports that
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             self._warn_once(

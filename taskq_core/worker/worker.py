@@ -163,7 +163,7 @@ class Worker:
         self.on_loop(self._start_retiring)
 
     def _start_retiring(self) -> None:
-        if self._loop is None:  # the worker was not started yet, so no task runs
+        if self._loop is None:  # no task runs before the worker was started
             self.has_retired = True
             self._stopping.set()
         elif not self.is_retiring:
@@ -172,7 +172,7 @@ class Worker:
 
     async def _retire(self) -> None:
         self.pause()
-        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue in progress may still bring tasks
+        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue in progress may still return tasks
         while not self.is_stopping and any(run.is_abandoned or not run.is_stuck for run in self.runs):  # noqa: ASYNC110 - several things
             await asyncio.sleep(RETIRE_LOOK_S)
         if not self.is_stopping:
@@ -385,7 +385,8 @@ class Worker:
         context = self._context
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
         takeovers = new_takeovers(context, self._socket_name, supervisor=self.supervisor)
-        # Try to lead only after the takeovers: they release the leases of a dead worker, which last for seconds.
+        # Lead queues only after the takeovers, which release the leases of a dead worker. They would otherwise last for
+        # seconds.
         services = self._services = Services(context, after=[each.has_checked for each in takeovers])
         dispatcher = Dispatcher(context, services.leaderships)
         counters = self._counters = RunCounters(context)

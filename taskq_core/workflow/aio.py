@@ -144,7 +144,7 @@ class AsyncWorkflowClient:
         has_begun = False
         with outgoing.span.current():
             try:
-                # encode the first batch before any write: if that fails, nothing is stored
+                # Encode the first batch before any write, so that an encoding error stores nothing.
                 batch = await anext(batches, None)
                 for queue in outgoing.queues.values():
                     await self._client.register(queue)
@@ -161,7 +161,7 @@ class AsyncWorkflowClient:
 
     async def _stream(self, outgoing: Outgoing, batch: Batch | None, others: AsyncIterator[Batch]) -> None:
         try:
-            # `run` returns False once the workflow has ended.
+            # `run` returns False after the end of the workflow.
             while batch is not None and await self._client.run(outgoing.batch(*batch)):
                 batch = await anext(others, None)
         except BaseException as error:
@@ -173,10 +173,10 @@ class AsyncWorkflowClient:
     async def _check_worker(self, outgoing: Outgoing) -> None:
         operation = self._worker_check.operation(outgoing)
         if operation is not None:
-            with suppress(BrokerAuthenticationError):  # a Redis user who may not list workers gets no warning
+            with suppress(BrokerAuthenticationError):  # without the right to list workers, no warning is possible
                 self._worker_check.warn(outgoing, await self._client.run(operation))
 
-    # --- members that a running member adds ---------------------------------------------------------------------------
+    # --- members added by a running member ----------------------------------------------------------------------------
 
     async def grow(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
         """Add members to the group of the running task, and return the number of new members.

@@ -36,7 +36,7 @@ class WorkflowClients:
 
     def _send_deferred(self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[Batch]) -> None:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""
-        if handle.is_sent:  # the workflow could not be encoded, and `enqueue` has raised that error
+        if handle.is_sent:  # `enqueue` has already raised an encoding error
             return
         try:
             self.blocking.send(outgoing, handle, iter(batches))

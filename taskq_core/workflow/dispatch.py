@@ -60,7 +60,7 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
                 if field.startswith(b"run "):
                     continue
                 node, _, key_bytes = field.partition(b" ")
-                if run := due.ends.get(b"run " + field):  # traceparent of the run, to which the next steps link
+                if run := due.ends.get(b"run " + field):  # the traceparent of an ended run: the next steps link to it
                     ends.append((key_bytes, b"run", run))
                 ends.append((key_bytes, node, value))
             if (yield operations.record_ends(home, ends)):

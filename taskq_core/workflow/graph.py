@@ -319,7 +319,7 @@ def _in_order(steps: dict[str, Single]) -> Iterator[str]:
     ready: list[tuple[int, str]] = []
     while sorter.is_active():
         for name in sorter.get_ready():
-            heappush(ready, (places[name], name))  # among steps that are ready, keep the order in which they were added
+            heappush(ready, (places[name], name))  # steps that are ready at the same time keep the order of `steps`
         _, name = heappop(ready)
         sorter.done(name)
         yield name

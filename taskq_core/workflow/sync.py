@@ -141,7 +141,7 @@ class WorkflowClient:
         has_begun = False
         with outgoing.span.current():
             try:
-                # encode the first batch before any write: if that fails, nothing is stored
+                # Encode the first batch before any write, so that an encoding error stores nothing.
                 batch = next(batches, None)
                 for queue in outgoing.queues.values():
                     self._client.register(queue)
@@ -158,7 +158,7 @@ class WorkflowClient:
 
     def _stream(self, outgoing: Outgoing, batch: Batch | None, others: Iterator[Batch]) -> None:
         try:
-            # `run` returns False once the workflow has ended.
+            # `run` returns False after the end of the workflow.
             while batch is not None and self._client.run(outgoing.batch(*batch)):
                 batch = next(others, None)
         except BaseException as error:
@@ -170,10 +170,10 @@ class WorkflowClient:
     def _check_worker(self, outgoing: Outgoing) -> None:
         operation = self._worker_check.operation(outgoing)
         if operation is not None:
-            with suppress(BrokerAuthenticationError):  # a Redis user who may not list workers gets no warning
+            with suppress(BrokerAuthenticationError):  # without the right to list workers, no warning is possible
                 self._worker_check.warn(outgoing, self._client.run(operation))
 
-    # --- members that a running member adds ---------------------------------------------------------------------------
+    # --- members added by a running member ----------------------------------------------------------------------------
 
     def grow(self, calls: Iterable[Signature[Any]] | Iterable[Signature[Any]]) -> int:
         """Add members to the group of the running task, and return the number of new members.

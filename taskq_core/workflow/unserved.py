@@ -20,7 +20,7 @@ class WorkerCheck:
     """Decides when a client checks whether a taskq worker serves a workflow's home queue, and warns if none does."""
 
     def __init__(self) -> None:
-        self._look_at: dict[str, float] = {}  # monotonic second of the next check, by home queue
+        self._look_at: dict[str, float] = {}  # monotonic time (s) of the next check, by home queue
 
     def operation(self, outgoing: Outgoing) -> Operation[bool] | None:
         """Return the operation that checks for a worker of the home queue, None if no check is due."""

@@ -76,7 +76,7 @@ def liveness(socket_path: str) -> Liveness:
         reply = ask(socket_path, "PING")
     except OSError:
         return Liveness.SILENT
-    # Any other error (a long script runs, the disk is full) means that the server runs.
+    # Redis answered, so it runs. It may still refuse commands, for example while a script runs or the disk is full.
     return Liveness.LOADING if reply.startswith(b"-LOADING") else Liveness.READY
 
 
@@ -106,10 +106,11 @@ def guard(*, folder: str, program: str, data: str, socket: str) -> None:
     guardian_lock = open_lock(Path(folder) / "guardian.lock")
     if not try_lock(guardian_lock):
         return
-    # The child inherits the lock and becomes the guardian. The opener waits for the parent, so no zombie remains.
+    # The child process inherits the lock and becomes the guardian. The opener waits for the parent, so no zombie
+    # remains.
     if os.fork():
         os._exit(0)
-    # Otherwise the server would inherit signals that the opener ignores or blocks, and might not receive SIGTERM.
+    # Reset signals that the opener ignores or blocks. The server would inherit them, and might not receive SIGTERM.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -134,7 +135,7 @@ def _wait_for_orphan(server_lock: int, socket_path: str) -> bool:
     while not try_lock(server_lock):
         if time.monotonic() > deadline:
             return False
-        if sys.platform != "linux":  # Linux has sent SIGTERM to the server when its guardian died
+        if sys.platform != "linux":  # on Linux, the kernel has sent SIGTERM to the server when the guardian died
             with contextlib.suppress(OSError):
                 ask(socket_path, "SHUTDOWN")
         time.sleep(LOOK_INTERVAL_S)
@@ -157,7 +158,7 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
             stdout=output,
             stderr=output,
             cwd=data,
-            env=os.environ | {"LC_ALL": "C"},  # Redis 7 and newer do not start with a locale that is not installed
+            env=os.environ | {"LC_ALL": "C"},  # Redis 7 does not start if the locale is not installed
             pass_fds=[server_lock],
             preexec_fn=_die_with(os.getpid()),
         )
@@ -167,7 +168,7 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
                 return True
             time.sleep(LOOK_INTERVAL_S)
         was_killed = server.returncode < 0
-        # A server that exits by itself so soon would exit again.
+        # Do not restart a server that ended by itself so soon after its start, because it would end again.
         return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S
     finally:
         server.terminate()

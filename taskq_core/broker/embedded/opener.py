@@ -64,7 +64,7 @@ class EmbeddedRedis:
             share = self._share.pop()
         except IndexError:
             return
-        # LOCK_UN would also release the lock of a forked child, which shares it.
+        # Close the file instead of unlocking it: LOCK_UN would also release the lock of a forked child.
         os.close(share)
 
 
@@ -106,7 +106,8 @@ def _start_lock(folder: Path) -> Iterator[None]:
         _wait_for_lock(descriptor, f"another process is starting the redis-server of {folder}")
         yield
     finally:
-        # Unlock explicitly: closing does not release the lock while a child forked by another thread has the file open.
+        # Unlock before closing. Another thread may have forked a child, which keeps the lock while the file is open
+        # there.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -160,7 +161,7 @@ def _clear_dead_guardian(folder: Path) -> bool:
     try:
         if not try_lock(descriptor):
             return False
-        # The server of a dead guardian may still answer at this address, but is about to end.
+        # The server may survive its dead guardian for a moment. Delete the address, so that no client uses that server.
         (folder / "address").unlink(missing_ok=True)
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         return True

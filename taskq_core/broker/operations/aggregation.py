@@ -128,7 +128,7 @@ def combine(queue: QueueKeys, group: str, set_id: str, size: int, task: NewTask 
     )
     args: list[Argument] = [NOW, queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
-        rule = task.unique_rule  # becomes "refuse a duplicate": with another rule, a duplicate would delete the members
+        rule = task.unique_rule  # "d" refuses a duplicate; with another rule, a duplicate would delete the members
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
     return script("combine", keys, args, lambda reply: StoreCode(replies.text(reply)))
 

@@ -229,7 +229,7 @@ def settle(
 
 def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str) -> Operation[str]:
     """Settle young runs that succeeded without a result or a lock. The answer is that of `settle`."""
-    args: list[Argument] = [NOW, owner, *housekeeping(queue, ARCHIVE), 1]  # the default limits, as nothing is archived
+    args: list[Argument] = [NOW, owner, *housekeeping(queue, ARCHIVE), 1]  # default limits: no task is archived
     args.append(_runs_argument([run for _, run in done]))
     args += [task_id for task_id, _ in done]
     return script("settle", _settle_keys(queue), args, replies.text)

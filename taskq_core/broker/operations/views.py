@@ -275,7 +275,7 @@ def read_state(queue: QueueKeys, task_id: str) -> Operation[str | None]:
     key = queue.task(task_id)
 
     def read(reply: Any) -> str | None:
-        return None if reply is None else replies.shown(reply)  # a damaged task may have any bytes here
+        return None if reply is None else replies.shown(reply)  # the state of a damaged task may be any bytes
 
     return command("read_state", ("HGET", key, "state"), read)
 

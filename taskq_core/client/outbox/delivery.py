@@ -95,11 +95,12 @@ class Delivery:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
                 if error.may_have_happened:
-                    pass  # keep the claim of these rows, because Redis may still execute the request
+                    pass  # keep the claim of the rows, because Redis may still execute the request
                 elif is_away:
                     left += [row.receipt for row in batch]
                 else:
-                    # Redis refused rows of this queue. A pause lets rows of other queues go first.
+                    # Redis refused rows of one queue. Put these rows off, so that the relay sends rows of other queues
+                    # first.
                     put_off += [row.receipt for row in batch]
             else:
                 put_off += self._record_outcomes(batch, codes, delivered)
@@ -114,7 +115,7 @@ class Delivery:
         try:
             self._run(new_tasks.register_queue(self._keys.queues, (queue,)))
         except BrokerError as error:
-            error.may_have_happened = False  # no row was sent yet, only the name of the queue
+            error.may_have_happened = False  # only the queue's name was sent, and no row
             raise
         keys = self._keys.queue(queue)
         slot = take_slot()
@@ -143,7 +144,7 @@ class Delivery:
                 delivered.existing[row.receipt] = holder
             elif code == StoreCode.FULL:
                 put_off.append(row.receipt)
-            elif code != StoreCode.TOO_LATE:  # after TOO_LATE the row stays, because another sender has claimed it
+            elif code != StoreCode.TOO_LATE:  # TOO_LATE: another sender has claimed the row, so it stays
                 is_locked = code == StoreCode.DUPLICATE
                 delivered.refused[row.receipt] = StoreCode.DUPLICATE if is_locked else StoreCode.ID_CONFLICT
                 taken = "its unique lock" if is_locked else "its id"
@@ -161,7 +162,8 @@ class Delivery:
         if not over:
             return
         if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
-            # Another sender has claimed some of these rows and needs the receipts. They expire after 30 days.
+            # Another sender has claimed some of the rows, and still needs their receipts. Receipts expire after 30
+            # days.
             return
         stored = set(delivered.stored)
         by_queue: dict[str, list[str]] = {}
@@ -179,7 +181,7 @@ class Delivery:
 def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
     """Return the task of a row. Its delay and its relative expiry are reduced by the time that the row has waited."""
     task = row.task
-    # A changed key prefix, or a row of another application, has a key that is not a lock of this queue.
+    # The key prefix was changed, or another application has written the row.
     if task.unique_key and not queue.is_lock(task.unique_key):
         logger.warning(
             "task %s from the outbox is stored without its unique lock, because %r is not a lock key of its queue",

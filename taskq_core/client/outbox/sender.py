@@ -119,7 +119,7 @@ class OutboxSender:
         rows = [row for each in by_batch for row in each]
 
         def committed(table: OutboxTable) -> None:
-            handles = result.begin() if is_deferred else ()  # this also empties `result`, which is filled again below
+            handles = result.begin() if is_deferred else ()  # `begin` also empties `result`, which is filled below
             delivered = self._attempt(table, [row.receipt for row in rows])
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
@@ -181,10 +181,10 @@ class OutboxSender:
                     break
                 waiting = left
         except CircuitOpenError:
-            pass  # no log, because the circuit breaker logged the failure when it opened
+            pass  # the circuit breaker has already logged the failure
         except BrokerError as error:
             whole.failure = error
-        except Exception:  # the database failed; the rows are committed, so the relay of a worker moves them later
+        except Exception:  # the database failed after the commit; a worker's relay moves the rows later
             logger.exception("tasks wait in the outbox of database %r", table.name)
         if whole.failure is not None:
             count = "1 task waits" if len(waiting) == 1 else f"{len(waiting)} tasks wait"

@@ -49,7 +49,7 @@ PROGRESS_EVERY_S = 0.2
 MAIN = "__mp_main__"
 """Module name of a script whose functions are tasks. `multiprocessing` uses the same name, so that the script does not
 run as `__main__`."""
-_SET_DEATH_SIGNAL = 1  # prctl(PR_SET_PDEATHSIG, ...)
+_SET_DEATH_SIGNAL = 1  # value of PR_SET_PDEATHSIG in <sys/prctl.h>
 
 _NO_ITERATION = (
     "a task with executor='process' cannot continue in another run: iterate, checkpoint and cursor do not work in a "
@@ -135,7 +135,7 @@ class TaskProcess:
     def _run(self, facts: Mapping[str, Any], data: bytes) -> None:
         self._was_interrupted = False
         started = self._guarded(partial(self._load, facts["module"]))
-        if self._was_interrupted and started[0] == frames.STARTED:  # code of the module has caught the exception
+        if self._was_interrupted and started[0] == frames.STARTED:  # the imported module has caught the interruption
             started = frames.FAILURE, encode_failure(TaskInterrupted())
         self.send(*started)
         if started[0] == frames.FAILURE:
@@ -165,7 +165,7 @@ class TaskProcess:
         run = Run(queue, message.id, message, lease_until=math.inf, task=task, context=context)
         run.decode()
         headers: Mapping[str, str] = message.headers
-        if facts["traceparent"] is not None:  # continue the span that the worker has started for this run
+        if facts["traceparent"] is not None:  # continue the trace of the worker's span for this run
             headers = {**headers, "traceparent": facts["traceparent"]}
         token = current.set(context)
         try:
@@ -217,7 +217,7 @@ class _ProgressSender:
         self._process = process
         self._number = number
         self._name = name
-        self.max_result_bytes = 0  # set to the task's limit when its module is imported
+        self.max_result_bytes = 0  # the import of the task sets it to the task's limit
         self._lock = threading.Lock()
         self._progress: bytes | None = None
         self._next_at = 0.0
@@ -334,7 +334,7 @@ def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # the worker ended before the call of prctl, so no signal will come
+    if os.getppid() != parent:  # the worker ended before `prctl`, so no signal will follow
         os._exit(1)
 
 
@@ -344,7 +344,7 @@ def main() -> None:
     _die_with(parent)
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(True)
-    for each in (descriptor, *names):  # child processes of tasks must not inherit the sockets of the worker
+    for each in (descriptor, *names):  # child processes of tasks must not inherit the worker's sockets
         os.set_inheritable(each, False)
     process = TaskProcess(connection)
     signals.handle(process.on_signal)

@@ -40,12 +40,12 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         after: Any = error.after
         facts["after"] = after.total_seconds() if isinstance(after, timedelta) else after
         if facts["after"] is not None and not isinstance(facts["after"], int | float):
-            # `after` is not a duration. Send it as text, so that the worker reports the mistake.
+            # Send an invalid `after` as text, so that the worker can report it.
             facts["after"] = text_of(after)[:80]
     if isinstance(error, SkipRetry):
         facts["reason"] = text_of(error.reason)
     if isinstance(error, BaseExceptionGroup) and deepest:
-        # Leave out the tracebacks of the members, because the traceback of the group contains them.
+        # The traceback of an exception group contains the tracebacks of its members.
         members = error.exceptions[:_MEMBERS_MOST]
         facts["members"] = [{**_facts(each, deepest - 1), "traceback": ""} for each in members]
         facts["message"] = text_of(error.message)
