@@ -21,17 +21,20 @@ _after = click.option("after", "--after", "--in", type=DURATION, help="run not b
 @each_command(
     task,
     "cancel",
+    click.option("-q", "--queue", type=QUEUE, help="queue in which the tasks must be (default: any)"),
     ids_argument,
     click.option("--retry", is_flag=True, help="retry the tasks as if they had failed (default: archive them)"),
     click.option("--discard", is_flag=True, help="delete them"),
 )
-def cancel(session: Session, task_id: str, retry: bool, discard: bool) -> Answer:
+def cancel(session: Session, task_id: str, queue: str | None, retry: bool, discard: bool) -> Answer:
     """Ask the workers to cancel running tasks.
 
     Every worker receives the request. The worker that runs the task cancels it. Tasks that are not running are refused.
     """
     if retry and discard:
         raise click.UsageError("give either --retry or --discard", click.get_current_context())
+    if queue is not None:
+        session.inspector.task(queue, task_id)  # raises an error if the queue has no such task
     workers = session.inspector.cancel_task(task_id, retry=retry, keep=False if discard else None)
     return f"asked {workers} worker{'' if workers == 1 else 's'} to cancel {task_id}", {"received_by": workers}
 

@@ -49,12 +49,12 @@ def member_columns(*, hide: bool = False) -> list[Column]:
 
 
 @workflow.command("list", aliases=("ls",))
+@_queue
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
 @click.option("--size", type=click.IntRange(1, WORKFLOWS_MAX), default=30, show_default=True, help="workflows per page")
-@click.argument("queue", type=QUEUE)
 @click.pass_obj
 def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
-    """List the workflows of the home queue QUEUE.
+    """List the workflows of a home queue.
 
     Running workflows come first, then ended workflows. In both parts, the newest is the first.
     """

@@ -51,7 +51,7 @@ CLI_LOOKS = [
     ("cron", "list"),
     ("group", "list", "-q", "default"),
     ("limit", "list", "-q", "default"),
-    ("workflow", "list", "default"),
+    ("workflow", "list", "-q", "default"),
     ("health",),
     ("doctor",),
 ]

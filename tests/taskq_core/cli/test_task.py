@@ -321,6 +321,16 @@ def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis
     assert "no task 'nobody' in any queue" in nobody["error"]
 
 
+def test_cancel_refuses_a_task_of_another_queue(run: Run, app: TaskQ) -> None:
+    enqueue(app, task_id="one")
+    enqueue(app, task_id="two", queue="low")
+    app.runtime.runner.run(runs.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=2, lease_s=30))
+
+    assert run("task", "cancel", "-q", "default", "one").stdout == "asked 0 workers to cancel one\n"
+    assert "no task 'one' in queue 'low'" in run("task", "cancel", "-q", "low", "one", status=1).stderr
+    assert "no queue 'nowhere'" in run("task", "cancel", "--queue", "nowhere", "one", status=1).stderr
+
+
 @pytest.mark.parametrize(
     ("verb", "source", "left"),
     [

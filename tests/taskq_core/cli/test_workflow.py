@@ -48,24 +48,25 @@ def test_list(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     work(app)
     later = app.enqueue_workflow(chain(app.tasks["shop:load"].s(1), app.tasks["shop:ship"].s()))
 
-    heads, first, second = run("workflow", "list", "default").stdout.splitlines()
+    heads, first, second = run("workflow", "list", "-q", "default").stdout.splitlines()
 
     assert heads.split() == ["ID", "NAME", "STATE", "STEPS", "CREATED", "ENDED"]
     assert first.split()[:5] == [later.id, "load", "→", "ship", "running"]
     assert second.split()[:3] == [handle.id, "buy", "failed"]
-    found = run_json("workflow", "ls", "default", "--size", "1", "--page", "2")
+    found = run_json("workflow", "ls", "-q", "default", "--size", "1", "--page", "2")
     assert [each["id"] for each in found["workflows"]] == [handle.id]
     assert (found["running"], found["ended"], found["page"], found["page_size"]) == (1, 1, 2, 1)
-    assert "page 1 of 2, 2 workflows" in run("workflow", "ls", "default", "--size", "1").stderr
-    assert run("workflow", "ls", "default", "--page", "9").stdout == "there are 1 pages\n"
+    assert "page 1 of 2, 2 workflows" in run("workflow", "ls", "-q", "default", "--size", "1").stderr
+    assert run("workflow", "ls", "-q", "default", "--page", "9").stdout == "there are 1 pages\n"
 
 
 def test_list_of_what_is_not_there(run: Run, app: TaskQ) -> None:
     app.remote("note").delay()
 
-    assert run("workflow", "list", "default").stdout == "no workflows in default\n"
-    assert "did you mean 'default'" in run("workflow", "list", "defaul", status=1).stderr
-    run("workflow", "list", "default", "--size", "0", status=2)
+    assert run("workflow", "list", "-q", "default").stdout == "no workflows in default\n"
+    assert "did you mean 'default'" in run("workflow", "list", "-q", "defaul", status=1).stderr
+    run("workflow", "list", "-q", "default", "--size", "0", status=2)
+    assert "Missing option '-q' / '--queue'" in run("workflow", "list", status=2).stderr
 
 
 def test_show(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
@@ -113,7 +114,7 @@ def test_names_from_redis_do_not_steer_the_terminal(
     key = app.runtime.keys.queue("default").workflow(handle.id)
     redis_server.client.hset(key, "name", "\x1b[31mred")
 
-    assert "\x1b" not in run("workflow", "list", "default").stdout
+    assert "\x1b" not in run("workflow", "list", "-q", "default").stdout
     assert "\x1b" not in run("workflow", "show", handle.id, "-q", "default").stdout
 
 
