@@ -21,7 +21,8 @@ def check_step_name(what: str, name: object) -> str:
         StepError: The name is not valid.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise StepError(f"{what} must be 1 to 100 characters of text without '#' and ':', got {name!r:.120}")
+        problem = f"{what} must be 1 to 100 characters of text without '#' and ':', got {name!r:.120}"
+        raise StepError(problem, is_final=True)
     return name
 
 
@@ -34,9 +35,9 @@ def encode_value(what: str, value: object, limit: int = VALUE_BYTES) -> bytes:
     try:
         data = encode_result(value)
     except ResultValueError as error:
-        raise StepError(f"{what}: {str(error).removeprefix('result: ')}") from None
+        raise StepError(f"{what}: {str(error).removeprefix('result: ')}", is_final=True) from None
     if len(data) > limit:
-        raise StepError(f"{what} must be at most {limit:,} bytes of JSON, got {len(data):,}")
+        raise StepError(f"{what} must be at most {limit:,} bytes of JSON, got {len(data):,}", is_final=True)
     return data
 
 

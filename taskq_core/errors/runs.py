@@ -77,7 +77,15 @@ class IterationError(TaskQError, ValueError):
 
 
 class StepError(TaskQError, ValueError):
-    """A step of a task cannot be stored or continued, or a signal cannot be sent. The message never contains values."""
+    """A step of a task cannot be stored or continued, or a signal cannot be sent. The message never contains values.
+
+    Attributes:
+        is_final: True if no retry can succeed. A task that fails with such an error is archived at once.
+    """
+
+    def __init__(self, *args: object, is_final: bool = False) -> None:
+        super().__init__(*args)
+        self.is_final = is_final
 
 
 class SignalTimeoutError(StepError, TimeoutError):

@@ -154,11 +154,13 @@ class Steps(ABC):
     def _count(self, kind: str, what: str, name: str) -> int:
         """Check a name, and count its use in this run. Return the number of its uses."""
         if current_step.get():
-            raise StepError(f"{what} {name!r:.120} is inside step {current_step.get()!r}; steps cannot be nested")
+            problem = f"{what} {name!r:.120} is inside step {current_step.get()!r}; steps cannot be nested"
+            raise StepError(problem, is_final=True)
         counted = kind + check_step_name(what, name)
         self._names[counted] += 1
         if self._names.total() > STEPS_MAX:
-            raise StepError(f"a task has at most {STEPS_MAX:,} steps and waits; use `iterate` for many small items")
+            problem = f"a task has at most {STEPS_MAX:,} steps and waits; use `iterate` for many small items"
+            raise StepError(problem, is_final=True)
         return self._names[counted]
 
     def _numbered(self, kind: str, what: str, name: str) -> str:
@@ -214,7 +216,8 @@ class Steps(ABC):
         value = b"%d %d %b" % (now_ms, max(0, now_ms - started_ms), data)
         size = self._size + len(value)
         if size > RECORD_BYTES:
-            raise StepError(f"the results of all steps must be at most {RECORD_BYTES:,} bytes, got {size:,}")
+            problem = f"the results of all steps must be at most {RECORD_BYTES:,} bytes, got {size:,}"
+            raise StepError(problem, is_final=True)
         self._size = size
         return read_result(await self._store(f"{kind}:{name}", value))[2]
 
@@ -261,7 +264,7 @@ class Steps(ABC):
         if not isinstance(duration, datetime):
             duration_ms = seconds("sleep", duration) * 1000
         elif duration.tzinfo is None:
-            raise StepError(f"sleep takes a datetime with a time zone, got {duration!r}")
+            raise StepError(f"sleep takes a datetime with a time zone, got {duration!r}", is_final=True)
         else:
             duration_ms = duration.timestamp() * 1000 - self._now_ms
         await self._end_wait(f"z:{name}", duration_ms)
@@ -341,7 +344,7 @@ def _accepted(answer: T | Refusal) -> T:
     """Return the answer of a script. Raise an error if the script refused the request of this run."""
     if isinstance(answer, Refusal):
         if answer.is_lost:
-            raise StepError(operations.LOST)
+            raise StepError(operations.LOST, is_final=True)
         raise TaskInterrupted
     return answer
 

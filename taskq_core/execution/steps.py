@@ -77,7 +77,8 @@ class StepContext:
         if steps is None:
             return function(*args, **kwargs)
         if inspect.iscoroutinefunction(function):
-            raise StepError(f"step {name!r:.120} got a coroutine function; use `await context.astep(...)`")
+            problem = f"step {name!r:.120} got a coroutine function; use `await context.astep(...)`"
+            raise StepError(problem, is_final=True)
         name, data, started_ms = steps.wait_for(steps.begin(name))
         if data is None:
             value = None

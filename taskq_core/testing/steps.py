@@ -47,7 +47,7 @@ class InlineSteps(Steps):
         assert self._run.task is not None
         if self._run.task.is_coroutine and asyncio._get_running_loop() is not None:
             work.close()
-            raise StepError(BLOCKING)
+            raise StepError(BLOCKING, is_final=True)
         return drive(work)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:

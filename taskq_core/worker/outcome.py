@@ -21,6 +21,7 @@ from taskq_core.errors import (
     Retry,
     SkipRetry,
     Snooze,
+    StepError,
     TaskCancelledError,
     TaskExpiredError,
     TaskPaused,
@@ -310,7 +311,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     # Name the origin, because a bare CancelledError looks as if an operator or the worker had cancelled the run.
     if isinstance(error, asyncio.CancelledError):
         text += " (not cancelled by the worker)"
-    return _Failure(text, error, is_final=_is_final(run, error))
+    is_final = isinstance(error, StepError) and error.is_final
+    return _Failure(text, error, is_final=is_final or _is_final(run, error))
 
 
 def _is_final(run: Run, error: BaseException) -> bool:

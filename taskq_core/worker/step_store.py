@@ -79,7 +79,7 @@ class RunSteps(Steps):
         """Run a coroutine from a thread of the worker, and return its result."""
         if asyncio._get_running_loop() is not None:
             work.close()
-            raise StepError(BLOCKING)
+            raise StepError(BLOCKING, is_final=True)
         return asyncio.run_coroutine_threadsafe(work, self._writer.loop).result()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -344,6 +344,44 @@ async def test_a_run_that_suppresses_its_wait_fails(app: TaskQ, start: Runner, k
     )
 
 
+@pytest.mark.parametrize("way", ["name", "nested", "no JSON", "one result", "all results", "number of steps"])
+async def test_a_task_is_archived_at_once_if_its_steps_can_never_be_stored(app: TaskQ, start: Runner, way: str) -> None:
+    @app.task
+    async def work(context: TaskContext) -> None:
+        if way == "name":
+            await context.astep("a#b", int)
+        if way == "nested":
+            await context.astep("outer", context.astep, "inner", int)
+        if way == "no JSON":
+            await context.astep("object", object)
+        if way == "one result":
+            await context.astep("large", lambda: "x" * 1_100_000)
+        for _ in range(5 if way == "all results" else 1_001):
+            await context.astep("many", lambda: "x" * 1_000_000 if way == "all results" else "x")
+
+    await start()
+    handle = await work.adelay()
+    await until(lambda: handle.refresh().is_final)
+
+    assert handle.refresh().last_error.startswith("StepError: ")
+    assert handle.refresh().attempts_made == 1
+
+
+async def test_a_task_is_retried_if_a_stored_result_does_not_fit(app: TaskQ, start: Runner) -> None:
+    def count() -> int:
+        return "three"  # type: ignore[return-value]  # the mistake that is tested
+
+    @app.task
+    async def work(context: TaskContext) -> None:
+        await context.astep("count", count)
+
+    await start()
+    handle = await work.adelay()
+    await until(lambda: state(handle) is TaskState.RETRY)
+
+    assert "the stored result of step 'count' does not fit" in handle.refresh().last_error
+
+
 async def test_a_run_whose_step_fails_beside_a_wait_fails_with_the_error_of_the_step(app: TaskQ, start: Runner) -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
