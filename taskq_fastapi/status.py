@@ -61,6 +61,17 @@ class TaskProgress(BaseModel):
     at: datetime = Field(description="Time of the report.")
 
 
+class TaskStatusWait(BaseModel):
+    """The sleep, the signal or the sub-tasks that a durable task waits for."""
+
+    kind: Literal["sleep", "signal", "sub-tasks"] = Field(examples=["signal"])
+    name: str = Field(description="Name of the sleep, the signal or the call.", examples=["review"])
+    number: int = Field(
+        description="Number of the value among those of the signal, from 1; 0 for other waits.", examples=[1]
+    )
+    until: datetime | None = Field(description="End of the wait at the latest; null without a time limit.")
+
+
 class TaskStatus(BaseModel):
     """The status of a task."""
 
@@ -77,6 +88,9 @@ class TaskStatus(BaseModel):
     max_attempts: int = Field(default=0, description="Maximum number of runs.", examples=[26])
     next_run_at: datetime | None = Field(default=None, description="Time of its start or its next attempt.")
     waits_for_limit: bool = Field(default=False, description="Whether it starts as soon as its limits allow it.")
+    wait: TaskStatusWait | None = Field(
+        default=None, description="What a durable task waits for; null if it does not wait."
+    )
     started_at: datetime | None = Field(default=None, description="Start of its current or last run.")
     ended_at: datetime | None = None
     progress: TaskProgress | None = Field(

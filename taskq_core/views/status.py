@@ -29,6 +29,7 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
         "max_attempts": info.max_retry + 1,
         "next_run_at": info.next_run_at,
         "waits_for_limit": info.waits_for_limit,
+        "wait": None if info.wait is None else asdict(info.wait),
         "started_at": info.last_started_at,
         "ended_at": info.ended_at,
         "progress": None if progress is None else asdict(progress),

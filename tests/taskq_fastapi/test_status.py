@@ -294,6 +294,23 @@ async def test_results_and_errors_are_shown_as_configured(taskq: TaskQ, work: An
     assert [(each["result"], each["error"]) for each in found["neither"]] == [(None, None), (None, None)]
 
 
+async def test_the_status_shows_what_a_durable_task_waits_for(taskq: TaskQ, web: HttpClient) -> None:
+    @taskq.task(name="publish")
+    async def publish(context: TaskContext) -> None:
+        await context.areceive("review", bool, timeout=60)
+        await context.asleep(60)
+
+    handle = await publish.adelay()
+    await adrain(taskq)
+    first = (await web.get(f"/tasks/status/default/{handle.id}")).json()
+    await handle.asignal("review", True)
+    await adrain(taskq)
+    second = (await web.get(f"/tasks/status/default/{handle.id}")).json()
+
+    assert first["wait"] == {"kind": "signal", "name": "review", "number": 1, "until": first["next_run_at"]}
+    assert second["wait"] == {"kind": "sleep", "name": "sleep", "number": 0, "until": second["next_run_at"]}
+
+
 async def test_a_result_that_was_too_large_is_explained(taskq: TaskQ, web: HttpClient) -> None:
     @taskq.task(max_result_bytes=10)
     async def large() -> str:
