@@ -20,7 +20,7 @@ TASKS = "/admin/taskq_django/task/"
 
 
 def user(name: str, *codenames: str) -> User:
-    """Somebody of the staff with these permissions."""
+    """Create a staff user with these permissions."""
     made = User.objects.create_user(name, is_staff=True)
     found = Permission.objects.filter(content_type__app_label="taskq_django", codename__in=codenames)
     assert len(found) == len(codenames)
@@ -41,7 +41,7 @@ def page_of(handle: TaskHandle[Any], page: str = "change", *more: str) -> str:
 
 
 def put(redis: RedisServer, handle: TaskHandle[Any], state: str, *, score: int = 1_700_000_000, **fields: Any) -> None:
-    """Put a pending task into another state, as a worker leaves it."""
+    """Move a pending task to another state and write the fields that a worker writes."""
     prefix = f"asynq:{{{handle.queue}}}:"
     stored: Any = redis.client.hget(f"{prefix}t:{handle.id}", "msg")
     message = decode_message(stored)
@@ -75,13 +75,13 @@ def columns(html: str) -> list[str]:
 
 
 def offered(html: str) -> list[str]:
-    """Names of the actions that a list offers."""
+    """Return the names of the actions that a list offers."""
     found = re.search(r'<select name="action".*?</select>', html, re.DOTALL)
     return [] if found is None else [name for name in re.findall(r'<option value="([^"]*)"', found[0]) if name]
 
 
 def fields(html: str, form: str = "<form") -> dict[str, list[str]]:
-    """The fields of a form with their values, but for the token against forgery."""
+    """Return the fields of a form with their values, without the CSRF token."""
     part = html[html.index(form) :]
     found: dict[str, list[str]] = {}
     for tag in re.findall(r"<input [^>]*>", part[: part.index("</form>")]):
@@ -100,7 +100,7 @@ def messages(html: str) -> list[str]:
 
 
 def choose(client: Client, action: str, *keys: str, address: str = TASKS, across: bool = False) -> str:
-    """Choose an action on a list and return the page that asks."""
+    """Choose an action on a list and return its confirmation page."""
     data = {ACTION_CHECKBOX_NAME: list(keys), "action": action, "select_across": str(int(across)), "index": "0"}
     response = client.post(address, data)
     assert response.status_code == 200, response
@@ -108,7 +108,7 @@ def choose(client: Client, action: str, *keys: str, address: str = TASKS, across
 
 
 def confirm(client: Client, asked: str, address: str = TASKS, **more: str) -> list[str]:
-    """Confirm and return what is said then."""
+    """Confirm an action and return the messages of the page that follows."""
     response = client.post(address, {**fields(asked, '<form method="post" novalidate>'), **more}, follow=True)
     assert response.status_code == 200
     return messages(response.content.decode())

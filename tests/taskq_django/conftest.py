@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture(scope="session", autouse=True)
 def json_support(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Ask the databases once whether they know JSON: the system check of a JSONField does, in tests without any too."""
+    """Query JSON support of the databases once, because the check of a JSONField needs it in every test."""
     with django_db_blocker.unblock():
         for each in connections.all():
             assert each.features.supports_json_field
@@ -27,7 +27,7 @@ def no_queues_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    """An empty Redis, which `TASKQ` names. It is there, so it is waited for as long as a busy machine takes."""
+    """Return an empty Redis that `TASKQ` points to. The timeout is long, because a busy machine may be slow."""
     settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
@@ -35,5 +35,5 @@ def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def inspector(redis: RedisServer) -> Inspector:
-    """Looks at what was enqueued."""
+    """Return an inspector to read enqueued tasks."""
     return Inspector(taskq)

@@ -13,8 +13,8 @@ sent: list[EmailMessage] = []
 errors: Iterator[Exception | None] = iter(())
 
 
-class Noting(BaseEmailBackend):
-    """Keeps what it is given; fails with the errors that a test has laid out, one a message."""
+class RecordingBackend(BaseEmailBackend):
+    """Records sent messages. Each error that a test prepares makes one message fail."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""What staff see of queues and tasks in the admin."""
+"""Test what staff users see of queues and tasks in the admin."""
 
 import io
 import json
@@ -161,7 +161,7 @@ def test_the_page_of_a_task_shows_all_its_fields(pages: Callable[..., str], redi
 def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
     pages: Callable[..., str], redis: RedisServer
 ) -> None:
-    """So the list and its page say nothing of failed attempts, of which Redis keeps no count."""
+    """Redis keeps no count of its failed attempts, so the list and the page show none."""
     task = taskq.task(name="email:broken", max_retry=0)(broken)
     handle = task.delay()
     call_command("runworker", "--burst", verbosity=0)
@@ -188,22 +188,22 @@ def test_times_are_shown_in_the_time_zone_of_the_project(
 
 
 @pytest.mark.parametrize(
-    ("zone", "start", "told"),
+    ("zone", "start", "expected"),
     [
         ("Asia/Tokyo", datetime(9999, 12, 31, 23, 59, 58, tzinfo=UTC), "Dec. 31, 9999, 23:59:58 UTC"),
         ("America/New_York", datetime(1, 1, 1, tzinfo=UTC), "Jan. 1, 0001, 00:00:00 UTC"),
     ],
 )
 def test_a_time_that_does_not_fit_the_time_zone_is_shown_in_utc(
-    pages: Callable[..., str], redis: RedisServer, settings: Any, zone: str, start: datetime, told: str
+    pages: Callable[..., str], redis: RedisServer, settings: Any, zone: str, start: datetime, expected: str
 ) -> None:
     settings.TIME_ZONE = zone
     handle = taskq.remote("email:deliver").delay()
     seconds = int((start - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
     put(redis, handle, "scheduled", score=seconds)
 
-    assert f'title="{told}"' in pages(TASKS, state="scheduled")
-    assert told in pages(detail(handle))
+    assert f'title="{expected}"' in pages(TASKS, state="scheduled")
+    assert expected in pages(detail(handle))
 
 
 def test_all_values_of_a_task_are_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -321,7 +321,7 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"use_base_manager": True}], ids=["default", "all"])
 def test_dumpdata_skips_models_without_a_table(options: dict[str, bool]) -> None:
-    """And works at all: Django asks every model for its rows."""
+    """Dumpdata works although Django asks every model for its rows."""
     User.objects.create_user("ada")
     stdout = io.StringIO()
 

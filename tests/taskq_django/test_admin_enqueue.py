@@ -31,7 +31,7 @@ got: list[dict[str, Any]] = []
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """Tasks, registered while a test runs."""
+    """Register tasks for the duration of a test."""
     before = set(taskq.tasks)
     got.clear()
 
@@ -147,7 +147,7 @@ def test_a_model_argument_is_entered_as_a_primary_key(operator: Client) -> None:
 
 
 def test_tasks_of_djangos_framework_are_enqueued_too(operator: Client) -> None:
-    """Whose arguments are JSON, and which may take any number of them."""
+    """Such a task takes any number of JSON arguments."""
     label, weigh = (f"tests.taskq_django.parcels.tasks.{name}" for name in ("label", "weigh"))
     html = unescape(operator.get(ADD).content.decode())
     assert f">{label}</a> <code>(*args: Any, **kwargs: Any)</code>" in html

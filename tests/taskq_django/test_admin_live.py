@@ -52,7 +52,7 @@ def test_the_script_is_served_and_contains_no_foreign_address_and_no_markup() ->
 
 @rows("address", LISTS)
 def test_pages_work_under_a_script_name(root: Client, redis: RedisServer, address: str) -> None:
-    """Every address in them is below it; the script asks for the page's own."""
+    """All links start with the script name, and the script requests the address of its own page."""
     taskq.remote("email:deliver").delay()
 
     with override_script_prefix("/site/"):

@@ -33,7 +33,7 @@ HOSTILE = "</pre><script>alert('x')</script>"
 
 
 class CountedRows(Rows):
-    """Rows that note what is read."""
+    """Rows that count how often they are read."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(Queue)
@@ -98,7 +98,7 @@ def test_loaded_rows_can_be_filtered_by_a_function() -> None:
 
 
 class ThemedChangeList(ChangeList):
-    """A theme's own list page."""
+    """The list page of a theme."""
 
     theme = "themed list"
 
@@ -119,7 +119,7 @@ class ThemedModelAdmin(BaseAdmin):
 
 
 class ThemedTaskAdmin(TaskAdminMixin, ThemedModelAdmin):
-    """Our pages over it, with columns of a project's own."""
+    """The admin page on top of the themed `ModelAdmin`, with additional columns of a project."""
 
     list_display = ("short_id", "arguments")
 
@@ -175,7 +175,7 @@ def praise(modeladmin: Any, request: HttpRequest, rows: Rows, *, shown_marks: di
 
 
 class ProjectWorkerAdmin(WorkerAdmin):
-    """The page with actions of a project: plain ones of Django, and functions."""
+    """The page with actions of a project: names of methods, and functions."""
 
     fieldsets = ((None, {"fields": ("id", "buttons")}),)
     actions = ("greet", "nod", wave, praise)
@@ -232,7 +232,7 @@ def post(client: Client, address: str, *keys: str, action: str = "greet", **more
 
 
 def hidden(html: str) -> dict[str, list[str]]:
-    """The hidden fields of a confirmation."""
+    """Return the hidden fields of a confirmation page."""
     fields: dict[str, list[str]] = {}
     form = html[html.index("<form method") :]
     for name, value in re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form):
@@ -286,15 +286,15 @@ def test_an_action_asks_for_confirmation_before_it_changes_the_selected_rows(sta
     assert "Greet 2 workers?" in asked
     assert f'<a href="{LIST}worker-007/change/">worker-007</a>' in asked
     assert done == []
-    said = staff.post(LIST, hidden(asked), follow=True).content.decode()
+    result = staff.post(LIST, hidden(asked), follow=True).content.decode()
     assert done == [(["worker-007", "worker-003"], {"worker-007": "busy", "worker-003": "busy"})]
-    assert "Greeted 2" in said
+    assert "Greeted 2" in result
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("across", ["1", "true"])
 def test_the_confirmation_of_all_matching_rows_lists_no_keys(staff: Client, across: str) -> None:
-    """Django's list takes either value for all rows."""
+    """Django's list accepts both values of `select_across` as "all rows"."""
     asked = post(staff, LIST, "worker-007", index="0", select_across=across)
 
     assert "Greet 120 workers?" in asked

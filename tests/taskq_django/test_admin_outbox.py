@@ -1,4 +1,4 @@
-"""The page of the outbox: rows of every database that has one, how many wait and for how long."""
+"""Test the page of the outbox: rows of every database with an outbox, their number and their age."""
 
 import re
 from datetime import timedelta
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(databases=["default", "ot
 
 
 class ThemedAdmin(OutboxTaskAdminMixin, BaseAdmin):
-    """The page over the `ModelAdmin` of a theme."""
+    """The page on top of the `ModelAdmin` of a theme."""
 
     list_display = ("task_id", "waits")
 
@@ -56,7 +56,7 @@ def root(client: Client) -> Client:
 
 
 def wait(task_id: str, *, using: str = "default", **ago: float) -> OutboxTask:
-    """Put a row into the outbox, as long ago as is said."""
+    """Write an outbox row with this age."""
     with transaction.atomic(using=using):
         taskq.remote("email:deliver", queue="default", task_id=task_id).delay(to="ana@example.com")
     row = OutboxTask.objects.using(using).get(task_id=task_id)

@@ -1,4 +1,4 @@
-"""Periodic tasks in the admin: edited, switched and run by who may, with those of the code beside them."""
+"""Test periodic tasks in the admin: editing, enabling and running with permissions, and schedules from code."""
 
 import json
 import re
@@ -86,7 +86,7 @@ def errors(html: str) -> dict[str, str]:
     return {field: unescape(text) for field, text in found}
 
 
-def said(html: str) -> list[str]:
+def messages_of(html: str) -> list[str]:
     return [
         unescape(re.sub("<[^>]*>", "", each))
         for each in re.findall(r'<li class="(?:success|warning|error)">(.*?)</li>', html)
@@ -144,7 +144,7 @@ class TestForm:
 
     @rows("field", ["kwargs", "options"])
     @rows(
-        ("text", "told"),
+        ("text", "expected"),
         [
             ("[" * 100_000, "cannot be stored"),
             ('{"name": ' + "[" * 2000 + "]" * 2000 + "}", "cannot be stored"),
@@ -159,20 +159,20 @@ class TestForm:
         ids=["brackets", "levels", "a level too many", "digits", "half", "half of a name", "null", "nan", "infinity"],
     )
     def test_json_that_cannot_be_stored_or_shown_is_refused(
-        self, staff: Client, field: str, text: str, told: str
+        self, staff: Client, field: str, text: str, expected: str
     ) -> None:
         """This includes a task of another program, whose arguments are unknown here."""
         given = {"task": "other:program", "is_remote": "on", field: text}
 
         html = staff.post(f"{LIST}add/", {**FORM, **given}).content.decode()
 
-        assert told in errors(html)[field]
+        assert expected in errors(html)[field]
         assert text in unescape(html)  # as it was typed
         assert not PeriodicTask.objects.exists()
 
     @rows("value", ["C:\\u0000", "\\\\u0000", "[" * 63 + "]" * 63])
     def test_json_that_resembles_refused_json_is_stored(self, staff: Client, value: str) -> None:
-        """The text of a backslash and u0000 has no character U+0000, and 64 levels are allowed."""
+        """A backslash followed by u0000 is not the character U+0000, and 64 levels of nesting are allowed."""
         arguments = {"name": json.loads(value) if value.startswith("[") else value}
         given = {"task": "other:program", "is_remote": "on", "name": value[:9], "kwargs": json.dumps(arguments)}
 
@@ -232,10 +232,10 @@ class TestList:
         resumed = staff.post(f"{LIST}{address}switch/", follow=True).content.decode()
 
         assert 'formaction="/admin/taskq_django/periodictask/code_3Anightly/switch/"' in before
-        assert said(paused) == ["The periodic task was paused."]
+        assert messages_of(paused) == ["The periodic task was paused."]
         assert "no (paused)" in paused
         assert names(listed) == ["nightly"]
-        assert said(resumed) == ["The periodic task was resumed."]
+        assert messages_of(resumed) == ["The periodic task was resumed."]
         assert names(page(staff)) == ["added", "nightly", "poll"]
         assert "added at run time" in page(staff, "code_3Aadded/change/")
 
@@ -264,13 +264,13 @@ class TestList:
 
         html = staff.post(f"{LIST}code_3Aadded/delete/", {"post": "yes"}, follow=True).content.decode()
 
-        assert said(html) == ["Redis is away"]
+        assert messages_of(html) == ["Redis is away"]
         assert "added at run time" in html
         assert not LogEntry.objects.exists()
 
     @pytest.mark.usefixtures("of_the_code")
     def test_the_list_shows_schedules_from_code_and_from_the_table(self, staff: Client) -> None:
-        """They follow filters and search, and cannot be chosen for an action."""
+        """Filters and search apply to them, and they cannot be selected for an action."""
         make("in the table")
         make("off", enabled=False, queue="low")
         html = page(staff)
@@ -335,7 +335,7 @@ class TestList:
         ]
 
     def test_the_error_of_an_invalid_row_is_shown_in_its_line(self, staff: Client) -> None:
-        """It was written without the form, or its task is gone."""
+        """A row is invalid if it was written without the form, or if its task no longer exists."""
         make("gone", task=f"shop:{HOSTILE}")
         make(HOSTILE, expire_at=datetime(2020, 1, 1, tzinfo=UTC))
         make("off", enabled=False)
@@ -374,10 +374,10 @@ class TestActions:
     def test_rows_are_disabled_and_enabled(self, staff: Client) -> None:
         rows = [make(name) for name in "abc"]
 
-        assert said(act(staff, "disable", *rows[:2])) == ["2 periodic tasks were disabled."]
-        assert said(act(staff, "disable", *rows)) == ["3 periodic tasks were disabled."]
+        assert messages_of(act(staff, "disable", *rows[:2])) == ["2 periodic tasks were disabled."]
+        assert messages_of(act(staff, "disable", *rows)) == ["3 periodic tasks were disabled."]
         assert not PeriodicTask.objects.filter(enabled=True).exists()
-        assert said(act(staff, "enable", rows[0], select_across="1")) == ["3 periodic tasks were enabled."]
+        assert messages_of(act(staff, "enable", rows[0], select_across="1")) == ["3 periodic tasks were enabled."]
 
         assert PeriodicTask.objects.filter(enabled=True).count() == 3
         assert [each.get_change_message() for each in LogEntry.objects.all()] == ["Changed Enabled."] * 8
@@ -390,7 +390,7 @@ class TestActions:
         assert pending() == pending("low") == []
         html = act(staff, "run_now", *rows[:2], post="yes")
 
-        assert said(html) == ["2 tasks were enqueued."]
+        assert messages_of(html) == ["2 tasks were enqueued."]
         assert (pending(), pending("low")) == ([b'{"name":"Bob"}'], [b'{"name":"Ada"}'])
         assert all(each.get_change_message().startswith("Run now, as task ") for each in LogEntry.objects.all())
         assert LogEntry.objects.count() == 2
@@ -419,19 +419,19 @@ class TestActions:
         act(staff, "run_now", once, post="yes")
 
         html = act(staff, "run_now", once, broken, post="yes")
-        assert [each.split(":")[:2] for each in said(html)] == [
+        assert [each.split(":")[:2] for each in messages_of(html)] == [
             ["1 was skipped", " broken"],
             ["1 was skipped", " once"],
         ]
         settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
-        assert len(said(act(staff, "run_now", make("x"), make("y"), post="yes"))) == 2
+        assert len(messages_of(act(staff, "run_now", make("x"), make("y"), post="yes"))) == 2
 
     def test_an_action_on_a_deleted_row_shows_a_message(self, staff: Client) -> None:
         row = make()
         PeriodicTask.objects.filter(pk=row.pk).delete()
         make("another")
 
-        assert said(act(staff, "disable", row)) == ["Nothing was done: the selected rows do not exist any more."]
+        assert messages_of(act(staff, "disable", row)) == ["Nothing was done: the selected rows do not exist any more."]
         assert "No rows match any more." in act(staff, "run_now", row)
 
 
@@ -483,7 +483,7 @@ class TestPermissions:
 
 
 def test_the_mixin_works_with_another_model_admin() -> None:
-    """As that of a theme, whose templates are then used."""
+    """The page on top of a themed `ModelAdmin`, whose templates are used."""
 
     class Themed(BaseAdmin):
         change_list_template = "themed.html"
@@ -499,5 +499,5 @@ def test_the_mixin_works_with_another_model_admin() -> None:
 
 
 def test_a_time_near_the_maximum_year_is_formatted() -> None:
-    """In Berlin it is in the year 10000."""
+    """In Berlin this time is in the year 10000, which Python cannot represent."""
     assert "9999" in local_time(datetime(9999, 12, 31, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin"))

@@ -73,7 +73,7 @@ def act(client: Client, action: str, *names: str, follow: bool = True, **more: A
 
 
 def rows_of(html: str) -> dict[str, dict[str, str]]:
-    """The text of each cell of the list, by name of the queue and of the column."""
+    """Return the text of each cell of the list, by the names of queue and column."""
     found = {}
     for row in re.findall(
         r"<tr>(.*?)</tr>", html[html.index('<table id="result_list"') :].split("</table>")[0], re.DOTALL
@@ -96,7 +96,7 @@ def in_one_day(redis: RedisServer) -> None:
 
 
 def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, failed: int) -> None:
-    """Count runs of a day."""
+    """Write the counts of runs of a day."""
     now: Any = redis.client.time()
     day = datetime.fromtimestamp(now[0], UTC).date() - timedelta(days=back)
     redis.client.set(f"asynq:{{{queue}}}:processed:{day}", processed)
@@ -137,7 +137,7 @@ def test_counts_link_to_tasks_for_users_who_may_view_them(client: Client, redis:
 
 
 def test_bars_are_drawn_side_by_side_and_have_text_for_screen_readers(viewer: Client, redis: RedisServer) -> None:
-    """The largest queue is the whole width; each part says what it is; no script, style or address is in them."""
+    """The largest queue has the full width, each part has a title, and the bars contain no script, style or address."""
     enqueue("large", count=8)
     enqueue("small", count=2)
 
@@ -261,7 +261,7 @@ def test_the_page_of_a_large_queue_says_how_many_tasks_were_counted(viewer: Clie
 def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
     viewer: Client, redis: RedisServer, address: str
 ) -> None:
-    """Counted with what scripts call in turn, from where every sample is full."""
+    """Commands inside scripts count too. The first measurement has enough tasks to fill every sample."""
 
     def commands() -> int:
         stats: Any = redis.client.info("commandstats")
@@ -356,7 +356,7 @@ def test_an_action_changes_nothing_before_its_confirmation(
 
 
 def test_the_confirmation_of_emptying_shows_the_number_of_tasks(operator: Client, redis: RedisServer) -> None:
-    """Of the chosen queues, from the list and from a queue's own page, and of all that match."""
+    """Tests selected queues in the list, all matching queues, and the page of one queue."""
     enqueue("a", count=3)
     enqueue("b", count=4)
     enqueue("c", count=5)
@@ -608,18 +608,18 @@ THEME = {
 
 
 class ThemedModelAdmin(BaseAdmin):
-    """The `ModelAdmin` of a theme, with its own templates."""
+    """A themed `ModelAdmin` with its own templates."""
 
     change_list_template = "theme/list.html"
     change_form_template = "theme/form.html"
 
 
 class ThemedQueueAdmin(QueueAdminMixin, ThemedModelAdmin):
-    """Our pages over it."""
+    """The admin page on top of the themed `ModelAdmin`."""
 
 
 class ThemedWorkerAdmin(WorkerAdminMixin, ThemedModelAdmin):
-    """Our pages over it."""
+    """The admin page on top of the themed `ModelAdmin`."""
 
 
 site = admin.AdminSite("themed")
@@ -631,7 +631,7 @@ urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
 def test_the_pages_work_with_another_model_admin_and_its_templates(
     viewer: Client, redis: RedisServer, settings: Any
 ) -> None:
-    """On a site of another name, and without the tasks, which nothing leads to then."""
+    """The site has another name. It has no pages of tasks, so no page links to them."""
     settings.ROOT_URLCONF = __name__
     template = {**settings.TEMPLATES[0], "APP_DIRS": False}
     loaders = [("django.template.loaders.locmem.Loader", THEME), "django.template.loaders.app_directories.Loader"]

@@ -1,4 +1,4 @@
-"""The page of one task in the admin, and changing its arguments there."""
+"""Test the page of one task in the admin, where its arguments can be changed."""
 
 import re
 from collections.abc import Callable
@@ -103,8 +103,8 @@ def test_attempts_are_shown_with_their_tracebacks(pages: Callable[..., str], red
 def test_the_progress_of_a_task_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "active")
-    told = b'{"done":3,"total":10,"at":1700000000000,"message":"<b>page</b>"}'
-    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "taskq_progress", told)
+    progress = b'{"done":3,"total":10,"at":1700000000000,"message":"<b>page</b>"}'
+    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "taskq_progress", progress)
 
     html = pages(page_of(handle))
 
@@ -297,7 +297,7 @@ def test_an_outdated_page_changes_nothing_and_keeps_the_typed_text(operator: Cli
 def test_a_concurrent_change_during_the_save_is_reported(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the check of the form and the write."""
+    """Another operator changes the task between the check of the form and the write."""
     handle = taskq.tasks["shop:greet"].delay("Grace")
     update = Inspector.update_payload
 

@@ -1,4 +1,4 @@
-"""Tasks in the admin: filters, searching, columns and the actions on selected tasks and on all that match."""
+"""Test tasks in the admin: filters, search, columns, and actions on selected tasks and on all matching tasks."""
 
 import os
 import re
@@ -95,7 +95,7 @@ def rows_of(html: str) -> list[dict[str, str]]:
 
 
 def logged() -> list[tuple[str, str, int, str]]:
-    """Who did what to which task, the first in front."""
+    """Return user, action and task of each entry of the admin log, oldest first."""
     return [
         (entry.user.get_username(), entry.object_id or "", entry.action_flag, entry.change_message)
         for entry in LogEntry.objects.order_by("pk")
@@ -217,7 +217,7 @@ def test_the_columns_depend_on_the_state(
 
 
 def test_the_columns_show_the_fields_of_a_run(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it runs its progress, its worker and its attempt, and after it also how long it took."""
+    """A running task shows progress, worker and attempt. An ended task also shows its duration."""
     monkeypatch.setattr(taskq, "_tasks", {})
     go_on = threading.Event()
 
@@ -248,7 +248,7 @@ def test_the_columns_show_the_fields_of_a_run(pages: Callable[..., str], monkeyp
 
 
 def test_the_newest_tasks_come_first(pages: Callable[..., str], redis: RedisServer) -> None:
-    """In all states and queues together, and in a list of one state."""
+    """Tests the list of all states and queues, and the list of one state."""
     handles = [enqueue(queue=queue) for queue in ("default", "low", "default")]
     for number, handle in enumerate(handles):  # two of them may have been enqueued in the same millisecond
         put(redis, handle, "pending", headers={"taskq-enqueued": str(1_700_000_000_000 + number)})
@@ -270,7 +270,7 @@ def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
 def test_ended_tasks_are_sorted_by_the_time_of_their_end(
     pages: Callable[..., str], redis: RedisServer, state: str
 ) -> None:
-    """The last first, whatever was enqueued last, and however long it is kept."""
+    """The task that ended last comes first, independent of enqueue time and retention."""
     early, late = enqueue(), enqueue()
     kept_s = 4_000_000_000
     put(redis, early, state, score=1_700_000_200 if state == "archived" else kept_s, completed_at=1_700_000_200)
@@ -351,7 +351,7 @@ def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
 
 
 @pytest.mark.parametrize(
-    ("action", "more", "becomes", "said", "flag", "message"),
+    ("action", "more", "becomes", "shown", "flag", "message"),
     [
         ("run_now", {}, "pending", "2 tasks run now.", CHANGE, "Run now."),
         ("retry_later", {"after": "10"}, "retry", "2 tasks were put off.", CHANGE, "Postponed until 20"),
@@ -365,7 +365,7 @@ def test_an_action_changes_the_selected_tasks_and_logs_user_action_and_tasks(
     action: str,
     more: dict[str, str],
     becomes: str | None,
-    said: str,
+    shown: str,
     flag: int,
     message: str,
 ) -> None:
@@ -377,7 +377,7 @@ def test_an_action_changes_the_selected_tasks_and_logs_user_action_and_tasks(
     assert "2 tasks" in asked
     assert [state_of(redis, handle) for handle in chosen] == ["retry", "retry"]
 
-    assert confirm(operator, asked, **more) == [said]
+    assert confirm(operator, asked, **more) == [shown]
     assert [state_of(redis, handle) for handle in chosen] == [becomes, becomes]
     assert state_of(redis, other) == "retry"
     entries = logged()
@@ -448,11 +448,11 @@ def test_an_action_on_all_matching_tasks_reports_those_whose_state_forbids_it(
     address = f"{TASKS}?queue=default"
 
     asked = choose(operator, "archive_tasks", key(pending[0]), address=address, across=True)
-    said = confirm(operator, asked, address)
+    messages = confirm(operator, asked, address)
 
     assert "Archive 121 tasks?" in asked
     assert "and 101 more" in asked
-    assert said == ["120 tasks were archived.", "Skipped: 1 is active, which does not allow it."]
+    assert messages == ["120 tasks were archived.", "Skipped: 1 is active, which does not allow it."]
     assert redis.client.zcard("asynq:{default}:archived") == 120
     assert state_of(redis, other) == "pending"
     assert len(logged()) == 120
@@ -469,7 +469,7 @@ def test_an_action_changes_all_tasks_that_a_search_found(operator: Client, redis
 
 
 def test_a_request_searches_only_once(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often Django asks for its rows: it may read ten thousand tasks."""
+    """Django asks for the rows several times, and each search may read ten thousand tasks."""
     handles, searches, search = [enqueue(to="grace") for _ in range(60)], [0], Dashboard.search_tasks
 
     def counted(self: Dashboard, *args: Any, **options: Any) -> Any:
@@ -526,11 +526,11 @@ def test_two_operators_who_delete_the_same_tasks_at_once_delete_each_once(redis:
         browser = Client()
         browser.force_login(user(name, "view_task", "delete_task"))
         browsers.append((browser, choose(browser, "delete_selected", *map(key, handles))))
-    said: list[str] = []
+    messages: list[str] = []
 
     def delete(browser: Client, asked: str) -> None:
         try:
-            said.extend(confirm(browser, asked))
+            messages.extend(confirm(browser, asked))
         finally:
             connections.close_all()
 
@@ -542,7 +542,7 @@ def test_two_operators_who_delete_the_same_tasks_at_once_delete_each_once(redis:
 
     assert redis.client.llen("asynq:{default}:pending") == 0
     assert len(logged()) == 50
-    assert sum(int(text.split()[0]) for text in said if "deleted" in text) == 50
+    assert sum(int(text.split()[0]) for text in messages if "deleted" in text) == 50
 
 
 def test_an_action_on_deleted_tasks_shows_a_message(operator: Client) -> None:
@@ -561,12 +561,12 @@ def test_a_running_task_is_cancelled(operator: Client, redis: RedisServer) -> No
     listener.subscribe("asynq:cancel")
     listener.get_message(timeout=60)
 
-    said = confirm(operator, choose(operator, "cancel_tasks", key(handle), key(pending)))
+    messages = confirm(operator, choose(operator, "cancel_tasks", key(handle), key(pending)))
 
     message: Any = listener.get_message(timeout=60)
     listener.close()
     assert message["data"] == handle.id.encode()
-    assert said == [
+    assert messages == [
         "The worker of 1 task was asked to cancel it.",
         "Skipped: 1 is pending, which does not allow it.",
     ]
@@ -667,9 +667,9 @@ def test_a_run_from_the_page_of_a_task_appears_in_its_history(operator: Client, 
     put(redis, handle, "archived")
 
     asked = operator.get(page_of(handle, "act", "run_now")).content.decode()
-    said = confirm(operator, asked, page_of(handle, "act", "run_now"))
+    messages = confirm(operator, asked, page_of(handle, "act", "run_now"))
 
-    assert said == ["1 task runs now."]
+    assert messages == ["1 task runs now."]
     assert state_of(redis, handle) == "pending"
     assert "Run now." in operator.get(page_of(handle, "history")).content.decode()
 
@@ -736,7 +736,7 @@ def test_a_post_from_another_site_is_refused(redis: RedisServer) -> None:
 
 
 def test_a_task_that_was_released_with_run_now_is_run(operator: Client, redis: RedisServer) -> None:
-    """By a worker, to its end."""
+    """A worker runs the task and completes it."""
     handle = taskq.tasks["shop:greet"].delay("Grace")
     put(redis, handle, "archived")
 

@@ -1,4 +1,4 @@
-"""The pages of workers in the admin."""
+"""Test the pages of workers in the admin."""
 
 import json
 import re
@@ -228,9 +228,9 @@ def test_a_user_without_view_permission_sees_nothing(client: Client, redis: Redi
 def test_a_user_with_the_permission_can_send_requests_to_workers(client: Client, redis: RedisServer) -> None:
     """The list and the admin log show it. Other users do not see the action."""
     worker = appear(redis)
-    heard = redis.client.pubsub()
-    heard.subscribe("taskq:control")
-    heard.get_message(timeout=30)
+    subscription = redis.client.pubsub()
+    subscription.subscribe("taskq:control")
+    subscription.get_message(timeout=30)
     operator = sign_in(client, "view_worker", "control_worker")
     chosen = {"action": "scale", "_selected_action": [worker], "select_across": "0", "index": "0"}
 
@@ -239,8 +239,8 @@ def test_a_user_with_the_permission_can_send_requests_to_workers(client: Client,
     done = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "3"}, follow=True).content.decode()
     for action in ("quiet", "resume", "stop"):
         operator.post(WORKERS, {**chosen, "action": action, "post": "yes"})
-    sent = [json.loads(heard.get_message(timeout=30)["data"]) for _ in range(4)]
-    heard.close()
+    sent = [json.loads(subscription.get_message(timeout=30)["data"]) for _ in range(4)]
+    subscription.close()
     unheard = operator.post(WORKERS, {**chosen, "action": "stop", "post": "yes"}, follow=True).content.decode()
 
     assert "Change how many tasks 1 worker runs at a time" in question

@@ -1,4 +1,4 @@
-"""The pages of workflows in the admin."""
+"""Test the pages of workflows in the admin."""
 
 import re
 from functools import partial
@@ -58,7 +58,7 @@ def html_of(client: Client, address: str, **query: Any) -> str:
 
 
 def enqueued(name: str = "buy", *, queue: str = "default", count: int = 2) -> WorkflowHandle:
-    """Enqueue a workflow of so many steps in a row, `s0` and so on."""
+    """Enqueue a chain with this number of steps, named `s0`, `s1` and so on."""
     steps = Workflow(name)
     call = taskq.remote("note", queue=queue)
     for number in range(count):
@@ -184,7 +184,7 @@ def test_an_incomplete_search_can_be_continued(
 
 
 def test_the_number_of_redis_commands_depends_only_on_the_number_of_queues(viewer: Client, redis: RedisServer) -> None:
-    """A command of a script counts as any other; but no page makes a call for each of its rows."""
+    """Commands inside scripts count too. No page makes a call for each row."""
 
     def calls(address: str, **query: Any) -> int:
         before: Any = redis.client.info("commandstats")
@@ -228,8 +228,8 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
         step(note.si(), name="first"), group([note.si()] * 3, name="many"), step(note.si(), name="last")
     ).on_error(step(note.s(), name="alarm"))
     handle = steps.named("buy").delay()
-    stands = {"s0": "d", "z0": 1_700_000_000_000, "s1": "p", "gd1": 1, "gf1": 1, "open": 3, "e1": "member 1: no ink"}
-    redis.client.hset(hash_of(handle), mapping=stands)
+    fields = {"s0": "d", "z0": 1_700_000_000_000, "s1": "p", "gd1": 1, "gf1": 1, "open": 3, "e1": "member 1: no ink"}
+    redis.client.hset(hash_of(handle), mapping=fields)
 
     html = html_of(viewer, own_page(handle))
 
@@ -251,7 +251,7 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
 def test_a_retried_step_shows_its_attempts_and_its_error(
     viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the drawing, in the list of steps, and for the members of a group."""
+    """Tests the graph, the list of steps, and the members of a group."""
     monkeypatch.setattr(taskq, "_tasks", {})
 
     @taskq.task(name="fail", max_retry=7)
@@ -401,7 +401,7 @@ def test_a_damaged_workflow_is_shown_as_damaged(operator: Client, redis: RedisSe
 
     states = {row["title"].split()[0]: row["state"] for row in rows_of(html_of(operator, WORKFLOWS))}
     pages = [html_of(operator, own_page(handle)) for handle in (no_time, no_spec, no_hash)]
-    said = confirm(
+    shown_messages = confirm(
         operator,
         choose(operator, "cancel_workflows", *map(_key, (whole, no_time, no_hash)), address=WORKFLOWS),
         address=WORKFLOWS,
@@ -411,7 +411,7 @@ def test_a_damaged_workflow_is_shown_as_damaged(operator: Client, redis: RedisSe
     for page, why in zip(pages, ("field 'created' must be a time", "field 'spec'", "WRONGTYPE"), strict=True):
         assert ("damaged</span>" in page, why in unescape(page)) == (True, True)
         assert "taskq-action" not in page
-    assert said == ["1 workflow was cancelled.", "2 were skipped: damaged."]
+    assert shown_messages == ["1 workflow was cancelled.", "2 were skipped: damaged."]
     assert set(named(html_of(operator, WORKFLOWS, state="damaged"))) == {"w1", no_hash.id}
 
 
@@ -470,9 +470,9 @@ def test_a_workflow_is_cancelled_after_confirmation_and_the_cancel_is_logged(
     asked = html_of(operator, address)
     assert "Cancel 1 workflow? No further step starts" in asked
     assert handle.refresh().state == "running"
-    said = confirm(operator, asked, address=address)
+    shown_messages = confirm(operator, asked, address=address)
 
-    assert said == ["1 workflow was cancelled."]
+    assert shown_messages == ["1 workflow was cancelled."]
     assert handle.refresh().state == "cancelled"
     (entry,) = LogEntry.objects.all()
     assert (entry.object_id, entry.get_change_message(), str(entry.user)) == (_key(handle), "Cancelled.", "ada")
@@ -489,10 +489,10 @@ def test_failed_steps_are_retried(operator: Client, redis: RedisServer, inspecto
     address = own_page(handle, "act", "retry_workflows")
 
     assert f'href="{address}">Retry failed steps</a>' in html_of(operator, own_page(handle))
-    said = confirm(operator, html_of(operator, address), address=address)
+    shown_messages = confirm(operator, html_of(operator, address), address=address)
     again = confirm(operator, html_of(operator, address), address=address)
 
-    assert said == ["1 step runs again."]
+    assert shown_messages == ["1 step runs again."]
     assert again == ["1 was skipped: no step can be retried."]
     assert inspector.count("default", TaskState.PENDING) == 1
     assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Retried 1 step."]
@@ -505,10 +505,10 @@ def test_an_action_on_all_matching_workflows_reports_those_it_could_not_change(
     handles[7].cancel()
 
     asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=w", across=True)
-    said = confirm(operator, asked, address=f"{WORKFLOWS}?q=w")
+    shown_messages = confirm(operator, asked, address=f"{WORKFLOWS}?q=w")
 
     assert "Cancel 60 workflows?" in asked
-    assert said == ["59 workflows were cancelled.", "1 was skipped: already ended."]
+    assert shown_messages == ["59 workflows were cancelled.", "1 was skipped: already ended."]
     assert {handle.refresh().state for handle in handles} == {"cancelled"}
     assert LogEntry.objects.count() == 59
     for number in range(3):
@@ -528,16 +528,16 @@ def test_a_request_that_exceeds_its_time_shows_how_many_workflows_are_left(
     asked = choose(operator, "cancel_workflows", *map(_key, handles), address=WORKFLOWS)
     monkeypatch.setattr("taskq_django.admin.actions.LONGEST_S", -1.0)
 
-    said = confirm(operator, asked, address=WORKFLOWS)
+    shown_messages = confirm(operator, asked, address=WORKFLOWS)
 
-    assert said == [
+    assert shown_messages == [
         "1 workflow was cancelled.",
         "One request cannot handle all rows. Repeat the action to continue.",
     ]
 
 
 def test_workflows_that_changed_since_the_page_was_loaded_are_skipped(operator: Client, redis: RedisServer) -> None:
-    """The page that asks is stale: one has been cancelled, another deleted, a third failed and would run again."""
+    """The confirmation page is stale: one workflow was cancelled, another was deleted, and a third has failed."""
     first, second, third = enqueued("a"), enqueued("b"), enqueued("c")
     asked = choose(operator, "retry_workflows", *map(_key, (first, second, third)), address=WORKFLOWS)
     first.cancel()

@@ -1,4 +1,4 @@
-"""The project's queue application follows the settings and finds the tasks."""
+"""Test that the project's queue application follows the settings and finds the tasks."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_autodiscover_names_modules(settings: Any) -> None:
 def test_autodiscover_looks_for_the_configured_modules_in_every_app(
     settings: Any, monkeypatch: pytest.MonkeyPatch, wanted: object, looked_for: list[tuple[str, ...]]
 ) -> None:
-    """False looks for nothing."""
+    """False disables autodiscovery."""
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr(discovery, "autodiscover_modules", lambda *names: calls.append(names))
     settings.TASKQ = {"AUTODISCOVER": wanted}
@@ -47,7 +47,7 @@ def test_autodiscover_looks_for_the_configured_modules_in_every_app(
 
 
 def test_override_settings_takes_effect_at_once() -> None:
-    """Tasks registered before stay, and see the new defaults."""
+    """Tasks that are already registered stay registered and use the new defaults."""
     with override_settings(TASKQ={"CONCURRENCY": 7, "DEFAULTS": {"queue": "overridden"}}):
         inside = (taskq.settings.concurrency, greet.options.queue)
 
@@ -79,7 +79,7 @@ def test_the_imported_client_follows_the_settings(redis: RedisServer, settings: 
 def test_the_settings_say_whether_each_task_of_a_batch_has_a_span(
     redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, setting: dict[str, bool], names: list[str]
 ) -> None:
-    """Without spans of their own, all tasks carry the span of the batch."""
+    """Without a span for each task, all tasks carry the span of the batch."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -120,7 +120,7 @@ def test_a_bad_setting_is_reported_at_the_first_use(settings: Any) -> None:
 
 
 def test_a_task_can_be_defined_while_the_settings_are_invalid(settings: Any) -> None:
-    """Otherwise the import of a tasks.py would hide the system check that says what is wrong."""
+    """Otherwise importing a tasks.py would fail before the system check could report the problem."""
     settings.TASKQ = {"CONCURENCY": 7}
 
     @task(name="shop:made-with-bad-settings")

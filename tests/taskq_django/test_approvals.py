@@ -1,4 +1,4 @@
-"""Links by which people answer waiting tasks from an e-mail, in a Django site."""
+"""Test links by which people answer waiting tasks, in a Django site."""
 
 from datetime import timedelta
 from typing import Any

@@ -16,7 +16,7 @@ from tests.rows import rows
     ids=lambda error: type(error).__name__,
 )
 def test_a_failed_check_does_not_affect_the_next(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Folders are searched while they change, and modules listed while others are imported."""
+    """A check can fail because folders and modules change while they are listed."""
     looks: list[list[tuple[Path, float]] | Exception] = [
         [(Path("tasks.py"), 1.0)],
         error,
@@ -41,7 +41,7 @@ def test_a_failed_check_does_not_affect_the_next(monkeypatch: pytest.MonkeyPatch
 def test_a_file_that_changed_while_code_was_loaded_causes_one_restart(
     monkeypatch: pytest.MonkeyPatch, changed_at: float, is_stale: bool
 ) -> None:
-    """But not a file that claims to be changed in the future: it would be so again and again."""
+    """A file with a modification time in the future causes no restart, because it would cause endless restarts."""
     monkeypatch.setattr(StatReloader, "snapshot_files", lambda _: iter([(Path("tasks.py"), changed_at)]))
     watch = _Watch(loaded_since=100.0)
 

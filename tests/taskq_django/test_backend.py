@@ -1,4 +1,4 @@
-"""`taskq_django.TaskQBackend`: tasks of Django's own framework, enqueued to Redis and run by a worker."""
+"""Test `taskq_django.TaskQBackend`: tasks of Django's task framework, enqueued to Redis and run by a worker."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ READY, RUNNING, FAILED, SUCCESSFUL = (
 
 @pytest.fixture(autouse=True)
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    """An empty Redis, which `TASKQ` names; workers serve the queues that `TASKS` needs."""
+    """Return an empty Redis that `TASKQ` points to. Workers serve the queues that `TASKS` needs."""
     settings.TASKQ = {"URL": redis_server.unix_url, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
@@ -107,7 +107,7 @@ def test_a_workflow_passes_a_result_to_a_task_of_the_framework() -> None:
 
 
 def test_a_return_value_that_was_too_large(settings: Any) -> None:
-    """The task is successful. Its value is refused as that of a task without one is: by a `ValueError`."""
+    """The task is successful, but reading its return value raises `ValueError`, as for a task without a value."""
     settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"max_result_bytes": 10}}
     result = parcels.track.enqueue(7)
 
@@ -228,7 +228,7 @@ def test_a_task_may_take_its_context(name: str) -> None:
 
 
 def test_a_result_lists_every_attempt() -> None:
-    """A task that is to run again is ready; errors and workers of all attempts stay, and the context knows them."""
+    """A task that waits for a retry is ready. Its result and its context list errors and workers of all attempts."""
     result = parcels.deliver.using(max_retry=3).enqueue(3, pause_s=20)
     lost = "tests.taskq_django.parcels.tasks.LostError"
     drain(raises=False)
@@ -266,7 +266,7 @@ def test_a_running_task_has_the_status_running() -> None:
 
 
 async def test_a_task_whose_worker_was_lost_has_failed() -> None:
-    """It does not stay running forever. A task of Django's framework runs once by default."""
+    """The result does not stay in the state running. A task of Django's framework runs once by default."""
     result = await parcels.label.aenqueue()
     keys = taskq.runtime.keys.queue("default")
     taken = at_time(int((time.time() - 90) * 1e9), runs.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1))
@@ -291,7 +291,7 @@ async def test_a_task_whose_worker_was_lost_has_failed() -> None:
 
 
 def test_results_are_found_by_id_alone(inspector: Inspector) -> None:
-    """Also where an operator has moved the task; ids are short, as the framework promises."""
+    """This includes a task that an operator moved. Ids are short, as the framework requires."""
     result = parcels.label.enqueue(1)
     assert len(result.id) <= 64
 
@@ -323,7 +323,7 @@ def test_a_result_of_another_task_is_refused() -> None:
 
 @pytest.mark.parametrize("as_delta", [True, False])
 def test_a_task_may_be_deferred(as_delta: bool) -> None:
-    """By a moment, or by a time after each enqueue."""
+    """`run_after` is a fixed time, or a duration after each enqueue."""
     delay = timedelta(hours=1)
     run_after: Any = delay if as_delta else timezone.now() + delay
     later = parcels.label.using(run_after=run_after)
@@ -366,7 +366,7 @@ def test_the_higher_band_is_served_first_with_strict_priority(settings: Any) -> 
 
 
 def test_a_band_that_no_worker_serves_is_not_used(settings: Any) -> None:
-    """A task is never sent to a queue without a reader."""
+    """A task is never sent to a queue without a worker."""
     settings.TASKQ = {**settings.TASKQ, "QUEUES": {"default": 1}}
     result = parcels.label.using(priority=50).enqueue()
 
@@ -435,7 +435,7 @@ def test_a_unique_task_is_refused_while_another_waits() -> None:
 
 
 def test_a_replaced_unique_task_keeps_the_id_of_the_earlier_task() -> None:
-    """And reads what that one was given last."""
+    """The task has the arguments of the last enqueue."""
     unique = parcels.weigh.using(unique=Unique(args=[], on_conflict="replace"))
     first = unique.enqueue(1)
 
@@ -479,7 +479,7 @@ def test_making_a_backend_connects_to_nothing_and_redis_may_be_away(settings: An
 
 
 def test_the_stored_message_is_compatible_with_asynq(redis: RedisServer, inspector: Inspector) -> None:
-    """Type and payload are those of any task of taskq, so that Go and the tools read them."""
+    """Type and payload have the format of every taskq task, so that Go programs and tools can read them."""
     result = parcels.weigh.enqueue(3, unit="lb")
 
     info = inspector.task("default", result.id)

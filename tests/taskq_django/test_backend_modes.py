@@ -1,4 +1,4 @@
-"""When a task of the framework is sent: at the commit, through the outbox, at once; and in tests, run in place."""
+"""Test when a framework task is sent (at the commit, by the outbox, at once), and how tests run it."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,7 +27,7 @@ from tests.taskq_django.parcels import tasks as parcels
 
 
 class RollbackError(Exception):
-    """Leaves a transaction."""
+    """Raised to roll a transaction back."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def announced() -> Iterator[list[str]]:
-    """Ids of tasks that were said to be enqueued."""
+    """Collect the ids of tasks for which `task_enqueued` was sent."""
     ids: list[str] = []
 
     def receiver(sender: Any, task_result: Any, **_: Any) -> None:
@@ -102,7 +102,7 @@ class TestModes:
     def test_through_the_outbox_a_task_is_found_before_it_is_sent(
         self, announced: list[str], settings: Any, redis: RedisServer
     ) -> None:
-        """Redis may be unreachable until then."""
+        """Redis is not needed before the relay sends the row."""
         there = {**settings.TASKQ, "ENQUEUE": "outbox"}
         settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
         with transaction.atomic():

@@ -1,4 +1,4 @@
-"""`OPTIONS` of the backend, the queues that workers serve for it, and its system checks."""
+"""Test `OPTIONS` of the backend, the queues that workers serve for it, and its system checks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -152,7 +152,7 @@ def test_w022_warns_of_a_queue_without_a_worker(settings: Any) -> None:
 
 
 def rush() -> None:
-    """A function that the tests make a task of."""
+    """A function that tests turn into a task."""
 
 
 def test_w023_warns_of_an_ignored_priority(settings: Any) -> None:

@@ -49,7 +49,7 @@ def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
 
 
 def sort_out(parcel: int) -> str:
-    """A function that the tests make a task of."""
+    """A function that tests turn into a task."""
     return f"{parcel} is sorted"
 
 
@@ -131,7 +131,7 @@ def test_one_worker_runs_tasks_of_both_interfaces(redis: RedisServer) -> None:
 
 @pytest.mark.redis
 def test_other_programs_enqueue_a_task_by_name(redis: RedisServer) -> None:
-    """A schedule, the command line and Go know the name and the payload; the result is found by the task's id."""
+    """Schedules, the command line and Go programs know only name and payload. The result is found by the task id."""
     handle = taskq.remote("tests.taskq_django.parcels.tasks.weigh", retention=60).delay(parcel=3, exact=True)
     entry = {"task": "tests.taskq_django.parcels.tasks.label", "spec": "@hourly", "kwargs": {"colour": "red"}}
     (scheduled,) = scheduled_entries(schedule_lines({"label": entry}, zone="UTC"), taskq.tasks, taskq.remote)
@@ -248,7 +248,7 @@ def wrap(parcel: int) -> str:
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """A module of an installed app that nothing has imported, and the file that it creates when it is imported."""
+    """Return a module of an installed app that is not imported yet, and the file that its import creates."""
     import tests.taskq_django.parcels
 
     name, trace = "tests.taskq_django.parcels.elsewhere", tmp_path / "imported"
@@ -291,7 +291,7 @@ def test_a_module_that_the_setting_names_has_tasks(redis: RedisServer, settings:
 def test_a_task_of_another_backend_is_run(
     redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, is_named: bool
 ) -> None:
-    """Only if `AUTODISCOVER` names the module."""
+    """This needs an `AUTODISCOVER` that names the module."""
     immediate = f"{PACKAGE}.backends.immediate.ImmediateBackend"
     settings.TASKQ = {**settings.TASKQ, "AUTODISCOVER": [HERE] if is_named else True}
     settings.TASKS = {
@@ -327,8 +327,8 @@ def test_a_task_of_another_backend_is_run(
     ],
 )
 def test_objects_that_are_no_tasks_are_not_registered(name: str) -> None:
-    """Nothing is imported for it either: the name comes out of Redis."""
-    assert taskq.find_task("no.such") is None  # loads what looks for it
+    """The lookup imports nothing, because the name comes from Redis."""
+    assert taskq.find_task("no.such") is None  # loads the modules that the lookup itself needs
     before = set(sys.modules)
 
     assert taskq.find_task(name) is None

@@ -1,4 +1,4 @@
-"""The framework's signals: when they are sent, by whom, and that no receiver changes what becomes of a task."""
+"""Test the framework's signals: time, sender, and that no receiver changes the outcome of a task."""
 
 import logging
 import sys
@@ -46,8 +46,8 @@ def connected(signal: Signal, receiver: Any) -> Iterator[None]:
         signal.disconnect(receiver)
 
 
-class Heard:
-    """Notes signals: word, sender, status and number of errors."""
+class SignalRecorder:
+    """Records signals: name, sender, status and number of errors."""
 
     def __init__(self) -> None:
         self.words: list[tuple[str, str, int]] = []
@@ -66,24 +66,24 @@ class Heard:
 
 
 @pytest.fixture
-def heard() -> Iterator[Heard]:
-    heard = Heard()
-    receivers = {word: heard.receiver(word) for word in SIGNALS}
+def recorder() -> Iterator[SignalRecorder]:
+    recorder = SignalRecorder()
+    receivers = {word: recorder.receiver(word) for word in SIGNALS}
     for word, signal in SIGNALS.items():
         signal.connect(receivers[word])
-    yield heard
+    yield recorder
     for word, signal in SIGNALS.items():
         signal.disconnect(receivers[word])
 
 
 @pytest.mark.parametrize("name", ["weigh", "track"])
-def test_a_success_sends_three_signals(name: str, heard: Heard) -> None:
+def test_a_success_sends_three_signals(name: str, recorder: SignalRecorder) -> None:
     result = getattr(parcels, name).enqueue(1)
     drain()
 
-    assert heard.words == [("enqueued", "READY", 0), ("started", "RUNNING", 0), ("finished", "SUCCESSFUL", 0)]
-    assert heard.senders == {TaskQBackend}
-    finished = heard.results[-1]
+    assert recorder.words == [("enqueued", "READY", 0), ("started", "RUNNING", 0), ("finished", "SUCCESSFUL", 0)]
+    assert recorder.senders == {TaskQBackend}
+    finished = recorder.results[-1]
     result.refresh()
     assert (finished.id, finished.return_value, finished.args) == (result.id, result.return_value, [1])
     assert finished.worker_ids == result.worker_ids
@@ -91,36 +91,36 @@ def test_a_success_sends_three_signals(name: str, heard: Heard) -> None:
 
 
 @pytest.mark.parametrize("name", ["lose", "alose"])
-def test_a_failure_sends_its_error(name: str, heard: Heard) -> None:
-    """As from inside the `except` of the error, which Django's own log needs."""
+def test_a_failure_sends_its_error(name: str, recorder: SignalRecorder) -> None:
+    """The signal is sent inside the `except` block of the error, because Django's log needs its traceback."""
     result = getattr(parcels, name).enqueue(1)
     drain(raises=False)
 
-    assert heard.words == [("enqueued", "READY", 0), ("started", "RUNNING", 0), ("finished", "FAILED", 1)]
-    assert [type(error) for error in heard.errors] == [type(None), type(None), parcels.LostError]
+    assert recorder.words == [("enqueued", "READY", 0), ("started", "RUNNING", 0), ("finished", "FAILED", 1)]
+    assert [type(error) for error in recorder.errors] == [type(None), type(None), parcels.LostError]
     result.refresh()
-    assert heard.results[-1].errors == result.errors
+    assert recorder.results[-1].errors == result.errors
 
 
-def test_a_retry_sends_no_finished_signal(heard: Heard) -> None:
+def test_a_retry_sends_no_finished_signal(recorder: SignalRecorder) -> None:
     parcels.deliver.using(max_retry=5).enqueue(2)
     drain(raises=False, advance=60)
 
     words = ["enqueued", "started", "started", "finished"]
-    assert [word for word, *_ in heard.words] == words
-    assert [each.attempts for each in heard.results[1:]] == [1, 2, 2]
+    assert [word for word, *_ in recorder.words] == words
+    assert [each.attempts for each in recorder.results[1:]] == [1, 2, 2]
 
 
-def test_an_invalid_payload_sends_a_failure(heard: Heard) -> None:
-    """Its function is not called, and the task has failed."""
+def test_an_invalid_payload_sends_a_failure(recorder: SignalRecorder) -> None:
+    """The function is not called, and the task has failed."""
     taskq.remote("tests.taskq_django.parcels.tasks.weigh", retention=60, max_retry=0).delay(unit="kg")
     drain(raises=False)
 
-    assert heard.words == [("started", "RUNNING", 0), ("finished", "FAILED", 1)]
-    assert heard.results[1].errors[0].exception_class_path == "taskq_core.errors.PayloadError"
+    assert recorder.words == [("started", "RUNNING", 0), ("finished", "FAILED", 1)]
+    assert recorder.results[1].errors[0].exception_class_path == "taskq_core.errors.PayloadError"
 
 
-def test_a_snoozed_run_sends_no_finished_signal(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snoozed_run_sends_no_finished_signal(recorder: SignalRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
     def snooze(*_: Any) -> None:
         raise Snooze(3600)
 
@@ -129,7 +129,7 @@ def test_a_snoozed_run_sends_no_finished_signal(heard: Heard, monkeypatch: pytes
     drain(raises=False)
     monkeypatch.undo()
 
-    assert [word for word, *_ in heard.words] == ["enqueued", "started"]
+    assert [word for word, *_ in recorder.words] == ["enqueued", "started"]
     result.refresh()
     assert result.status == TaskResultStatus.READY
 
@@ -157,25 +157,25 @@ def test_a_receiver_that_raises_changes_nothing(word: str, raised: BaseException
 
 
 async def test_receivers_may_be_coroutines() -> None:
-    heard: list[str] = []
+    recorder: list[str] = []
 
     async def receiver(sender: Any, task_result: Any, **_: Any) -> None:
-        heard.append(str(task_result.status))
+        recorder.append(str(task_result.status))
 
     with connected(task_enqueued, receiver), connected(task_started, receiver), connected(task_finished, receiver):
         await parcels.track.aenqueue(1)
         await adrain()
 
-    assert heard == ["READY", "RUNNING", "SUCCESSFUL"]
+    assert recorder == ["READY", "RUNNING", "SUCCESSFUL"]
 
 
-def test_a_refused_task_sends_no_signal(heard: Heard, settings: Any) -> None:
+def test_a_refused_task_sends_no_signal(recorder: SignalRecorder, settings: Any) -> None:
     settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(Exception, match="was not enqueued"):
         parcels.label.enqueue()
 
-    assert heard.words == []
+    assert recorder.words == []
 
 
 def test_djangos_log_is_written(caplog: pytest.LogCaptureFixture) -> None:
@@ -197,7 +197,7 @@ def test_djangos_log_is_written(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_context_that_cannot_read_earlier_attempts_still_counts_attempts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Redis may fail just then: the run goes on with the number of its attempt."""
+    """If Redis fails while they are read, the run continues and knows the number of its attempt."""
     result = parcels.deliver.using(max_retry=5).enqueue(2)
 
     def blind(*_: Any, **__: Any) -> Any:
@@ -219,7 +219,7 @@ def test_a_context_that_cannot_read_earlier_attempts_still_counts_attempts(
 
 
 def test_an_interruption_in_a_receiver_ends_the_run() -> None:
-    """The time of a task ends its run wherever it is."""
+    """The timeout of a task also ends its run inside a receiver."""
 
     def receiver(**_: Any) -> None:
         raise TaskInterrupted("context deadline exceeded")

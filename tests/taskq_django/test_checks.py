@@ -1,4 +1,4 @@
-"""What `manage.py check` says of the queue."""
+"""Test the system checks of `manage.py check`."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_good_settings_pass(redis: RedisServer) -> None:
 
 
 def test_a_task_with_an_unconfigured_queue_causes_a_warning(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(taskq, "task_queues")  # the one of conftest.py
+    monkeypatch.delattr(taskq, "task_queues")  # the Redis of conftest.py
     monkeypatch.setattr(taskq, "_tasks", {})
     settings.TASKQ = {"QUEUES": ["critical", "default"]}
     for name in ("charge", "refund"):
@@ -50,7 +50,7 @@ def test_a_task_with_an_unconfigured_queue_causes_a_warning(settings: Any, monke
 
 
 @rows(
-    ("setting", "told"),
+    ("setting", "expected"),
     [
         ({"CONCURENCY": 5}, "did you mean 'CONCURRENCY'?"),
         ({"CONCURRENCY": 0}, "CONCURRENCY must be between 1 and"),
@@ -59,13 +59,13 @@ def test_a_task_with_an_unconfigured_queue_causes_a_warning(settings: Any, monke
         (["URL"], "TASKQ must be a dict, got list"),
     ],
 )
-def test_a_bad_setting_is_an_error(settings: Any, setting: object, told: str) -> None:
+def test_a_bad_setting_is_an_error(settings: Any, setting: object, expected: str) -> None:
     settings.TASKQ = setting
 
     (message,) = ours()
 
     assert message.id == "taskq.E001"
-    assert told in message.msg
+    assert expected in message.msg
 
 
 def test_a_bad_url_is_an_error_without_its_password(settings: Any) -> None:
@@ -185,7 +185,7 @@ def test_eager_tasks_need_no_redis(settings: Any) -> None:
 
 
 def test_the_documentation_lists_all_checks() -> None:
-    """With the sections that say how each is run and what to do."""
+    """The page has a section for each check with its cause and its fix."""
     page = (ROOT / "docs/reference/system-checks.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(taskq\.[EW]\d{3})` \|(.*)\|(.*)\|$", page, re.MULTILINE)
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "taskq_django").rglob("*.py"))
@@ -193,13 +193,13 @@ def test_the_documentation_lists_all_checks() -> None:
 
     assert sorted({number for number, *_ in listed}) == sorted(set(given))
     assert len(listed) == len({number for number, *_ in listed})
-    assert set(re.findall(r"taskq\.[EW]\d{3}", code)) == set(given), "a check is told of that nothing gives"
+    assert set(re.findall(r"taskq\.[EW]\d{3}", code)) == set(given), "the page describes a check that does not exist"
     assert all(says.strip() and to_do.strip() for _, says, to_do in listed)
 
 
 @pytest.mark.django_db(transaction=True, databases="__all__")
 def test_a_missing_table_of_periodic_tasks_is_an_error(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the router keeps them out of that database."""
+    """No error is reported if the router excludes the table from that database."""
     assert check_tables(None, databases=["default", "other"]) == []
     with connection.schema_editor() as editor:
         editor.delete_model(PeriodicTask)
@@ -219,7 +219,7 @@ def test_a_missing_table_of_periodic_tasks_is_an_error(settings: Any, monkeypatc
 
 
 class NotHere:
-    """Lets no periodic task be in any database."""
+    """A router that excludes periodic tasks from every database."""
 
     def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
         return False if model_name == "periodictask" else None

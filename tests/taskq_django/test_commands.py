@@ -1,4 +1,4 @@
-"""`manage.py runworker` and `manage.py taskq worker`."""
+"""Test `manage.py runworker` and `manage.py taskq`."""
 
 import io
 import json
@@ -85,15 +85,15 @@ def test_the_banner_lists_settings_and_the_log_the_ended_tasks(
     handle = greet.delay("Ada")
 
     with caplog.at_level("INFO", "taskq.worker"):
-        told = run(*command, "--queues", "default=2,low", "--concurrency", "3", "--strict")
+        output = run(*command, "--queues", "default=2,low", "--concurrency", "3", "--strict")
 
-    assert f"unix://{redis.socket_path}" in told
-    assert "default=2,low=1 (strictly in this order)" in told
-    assert "concurrency  3" in told
-    assert "shop:restock" in told
-    assert f"pid          {os.getpid()}" in told
+    assert f"unix://{redis.socket_path}" in output
+    assert "default=2,low=1 (strictly in this order)" in output
+    assert "concurrency  3" in output
+    assert "shop:restock" in output
+    assert f"pid          {os.getpid()}" in output
     assert f"task completed: name=shop:greet id={handle.id} attempt=1/" in caplog.text
-    assert handle.id not in told
+    assert handle.id not in output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -106,8 +106,10 @@ def test_the_log_lines_begin_with_the_time_unless_the_project_configures_logging
 ) -> None:
     handle = greet.delay("Ada")
 
-    with caplog.at_level("WARNING"), monkeypatch.context() as patch:  # restores the level that the worker sets
-        patch.setattr(logging.getLogger(), "handlers", [])  # those of pytest count as the project's own
+    with caplog.at_level("WARNING"), monkeypatch.context() as patch:  # restores the log level that the worker sets
+        patch.setattr(
+            logging.getLogger(), "handlers", []
+        )  # pytest's handlers would count as logging configured by the project
         run(*command)
 
     lines = capsys.readouterr().err.splitlines()
@@ -160,11 +162,11 @@ def test_the_help_shows_examples_defaults_and_signals(
     with pytest.raises(SystemExit):
         call_command(*command, "--help")
 
-    told = capsys.readouterr().out
-    assert f"{' '.join(command)} --queues critical=6,default=3,low=1 --concurrency 20" in told
-    assert "default: critical=6,low=1" in " ".join(told.split())
-    assert "SIGTERM, SIGINT (Ctrl-C)" in told
-    assert "--autoreload" in told
+    output = capsys.readouterr().out
+    assert f"{' '.join(command)} --queues critical=6,default=3,low=1 --concurrency 20" in output
+    assert "default: critical=6,low=1" in " ".join(output.split())
+    assert "SIGTERM, SIGINT (Ctrl-C)" in output
+    assert "--autoreload" in output
 
 
 # --- the whole command ------------------------------------------------------------------------------------------------
@@ -187,9 +189,9 @@ def test_the_command_works_on_the_project_s_broker(redis: RedisServer) -> None:
 
 
 def test_a_task_of_the_project_is_enqueued_with_its_payload_checked(redis: RedisServer) -> None:
-    told = taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"name": "Ada"}', "--id", "by-hand")
+    output = taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"name": "Ada"}', "--id", "by-hand")
 
-    assert told.startswith("enqueued by-hand to ")
+    assert output.startswith("enqueued by-hand to ")
     with pytest.raises(CommandError, match="shop:greet"):
         taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"nmae": "Ada"}')
 
@@ -201,7 +203,7 @@ def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch
     redis.client.delete(pending)
     stdout = io.StringIO()
 
-    with pytest.raises(CommandError):  # it has a word to say on the tests' server, which writes nothing to disk
+    with pytest.raises(CommandError):  # the doctor reports that the test server has no persistence
         call_command("taskq", "doctor", "--fix", "--yes", "--json", stdout=stdout)
 
     document = json.loads(stdout.getvalue())
@@ -264,11 +266,11 @@ def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> No
             taskq(*words)
     load_command_class("taskq_django", "taskq").print_help("manage.py", "taskq")
 
-    told = capsys.readouterr().out
-    assert told.count("Usage: ") == 3
-    assert told.count("Usage: manage.py taskq [OPTIONS] COMMAND [ARGS]...") == 1
-    assert "pause" in told
-    assert "--url" not in told
+    output = capsys.readouterr().out
+    assert output.count("Usage: ") == 3
+    assert output.count("Usage: manage.py taskq [OPTIONS] COMMAND [ARGS]...") == 1
+    assert "pause" in output
+    assert "--url" not in output
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_project_without_tasks_gets_a_hint_where_to_put_them(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    """The task that sends mail does not count, unless a mailer of the project enqueues."""
+    """The built-in mail task does not count as a project task, unless a mailer of the project enqueues it."""
     monkeypatch.setattr(project, "_tasks", {"taskq:send-mail": project.tasks["taskq:send-mail"]})
     for registered in ("entries", "providers"):
         monkeypatch.setattr(project.timetable, registered, [])

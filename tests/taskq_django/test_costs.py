@@ -1,4 +1,4 @@
-"""What an enqueue from Django costs in calls of functions. As `tests/taskq_core/client/test_costs.py`."""
+"""Count the Python calls of an enqueue from Django, like `tests/taskq_core/client/test_costs.py`."""
 
 import pytest
 from django.db import connections
@@ -12,7 +12,7 @@ from tests.taskq_core.client.test_costs import ROUNDS, Calls
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True, databases="__all__")
 def test_an_enqueue_outside_of_a_transaction_makes_few_python_calls(redis: RedisServer) -> None:
-    """All databases were used before, so each is asked whether it is in a transaction."""
+    """All databases were used before, so the enqueue checks each for an open transaction."""
     task = taskq.remote("note", headers={"tenant": "acme"})
     for each in connections.all():
         each.ensure_connection()

@@ -1,4 +1,4 @@
-"""The setting `DEV_WORKER`: a worker inside `manage.py runserver`."""
+"""Test the setting `DEV_WORKER`: a worker inside `manage.py runserver`."""
 
 import multiprocessing
 import sys
@@ -39,7 +39,7 @@ def test_only_a_serving_process_starts_a_development_worker(
 def test_a_child_process_of_the_server_starts_no_development_worker(
     settings: Any, monkeypatch: pytest.MonkeyPatch, is_child: bool
 ) -> None:
-    """`multiprocessing` gives it the command line of its parent."""
+    """A process of `multiprocessing` has the command line of its parent."""
     settings.TASKQ = {"DEV_WORKER": True}
     settings.DEBUG = True
     started: list[str] = []

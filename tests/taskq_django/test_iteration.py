@@ -143,7 +143,7 @@ def test_rows_are_read_in_chunks_and_no_query_is_held_open() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_created_and_deleted_rows_do_not_shift_the_iteration(tasks: Captured, forget: None) -> None:
-    """A row that was not reached and is deleted is left out, one with a later key comes, and no other is skipped."""
+    """A deleted row is omitted, a new row with a later key is read, and no other row is skipped."""
     made = parcels(8)
     seen: list[str] = []
 
@@ -219,7 +219,7 @@ def test_an_order_by_primary_key_is_accepted(rows: Callable[[], Any]) -> None:
 
 
 @rows(
-    ("rows", "said"),
+    ("rows", "expected_error"),
     [
         (lambda: Parcel.objects.all()[:5], "a queryset of depot.Parcel is sliced"),
         (lambda: Parcel.objects.order_by("to"), "is ordered by 'to', but iterate.. orders by primary key"),
@@ -236,8 +236,8 @@ def test_an_order_by_primary_key_is_accepted(rows: Callable[[], Any]) -> None:
         (lambda: Parcel, "a ModelBase in another run"),
     ],
 )
-def test_querysets_that_cannot_be_read_by_key_are_refused(rows: Callable[[], Any], said: str) -> None:
-    with pytest.raises(IterationError, match=said):
+def test_querysets_that_cannot_be_read_by_key_are_refused(rows: Callable[[], Any], expected_error: str) -> None:
+    with pytest.raises(IterationError, match=expected_error):
         source_of(rows())
 
 

@@ -1,4 +1,4 @@
-"""The e-mail backend: a task for each message, sent in the worker through another backend, whole."""
+"""Test the e-mail backend: each message becomes a task, and a worker sends it complete by another backend."""
 
 import email
 import email.policy
@@ -33,12 +33,12 @@ from tests.rows import rows
 from tests.taskq_django import mailers
 
 pytestmark = [
-    # Django 6.1's: what came before MAILERS is deprecated there, and has to work on.
+    # Django 6.1 deprecates the settings that preceded MAILERS, which must still work
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
 ]
 BACKEND = "taskq_django.mail.EmailBackend"
-NOTING = "tests.taskq_django.mailers.Noting"
+RECORDING = "tests.taskq_django.mailers.RecordingBackend"
 NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -46,7 +46,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 @pytest.fixture(autouse=True)
 def _mail(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.EMAIL_BACKEND = BACKEND
-    settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": NOTING}}
+    settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": RECORDING}}
     monkeypatch.setattr(mailers, "sent", [])
     monkeypatch.setattr(mailers, "errors", iter(()))
     yield
@@ -54,7 +54,7 @@ def _mail(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def as_mime(message: Any) -> Any:
-    """What goes over the wire, read again, without what differs each time."""
+    """Return the parsed MIME message that would be sent, without the parts that differ each time."""
     read = email.message_from_bytes(message.message().as_bytes(), policy=email.policy.default)
     for part in read.walk():
         if part.is_multipart():
@@ -63,7 +63,7 @@ def as_mime(message: Any) -> Any:
 
 
 def parts(message: Any) -> list[tuple[Any, ...]]:
-    """Type, headers and content of each part."""
+    """Return type, headers and content of each part."""
     return [
         (
             part.get_content_type(),
@@ -77,7 +77,7 @@ def parts(message: Any) -> list[tuple[Any, ...]]:
 
 
 def rich() -> EmailMultiAlternatives:
-    """A message with everything."""
+    """Return a message that uses every feature."""
     message = EmailMultiAlternatives(
         gettext_lazy("Your order"),
         "plain ü text",
@@ -96,12 +96,12 @@ def rich() -> EmailMultiAlternatives:
     message.attach(
         "earlier.eml", EmailMessage("Earlier", "before", "a@example.com", ["b@example.com"]), "message/rfc822"
     )
-    message.tags = ["order"]  # type: ignore[attr-defined]  # as backends of mail services read it
+    message.tags = ["order"]  # type: ignore[attr-defined]  # an attribute that backends of mail services read
     return message
 
 
 def _image() -> Any:
-    """An inline image, as the Django at hand takes it."""
+    """Return an inline image in the form that the installed Django version accepts."""
     if django.VERSION >= (6, 0):
         part = email.message.MIMEPart()
         part.set_content(PNG, maintype="image", subtype="png", disposition="inline", cid="<logo>")
@@ -115,7 +115,7 @@ def _image() -> Any:
 class TestInAWorker:
     @pytest.fixture(autouse=True)
     def _redis(self, redis: RedisServer, settings: Any) -> None:
-        settings.TASKQ = {**settings.TASKQ, "EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "low"}}}
+        settings.TASKQ = {**settings.TASKQ, "EMAIL": {"BACKEND": RECORDING, "OPTIONS": {"queue": "low"}}}
 
     @pytest.mark.redis
     def test_a_message_arrives_complete(self, inspector: Inspector) -> None:
@@ -217,7 +217,7 @@ class TestEnqueueing:
         assert mailers.sent[0].message()["Message-ID"] == "<1@example.com>"
 
     def test_html_and_plain_messages(self) -> None:
-        """The kind of body is kept, and a plain message does not become one with alternatives."""
+        """The type of the body is kept, and a plain message does not become one with alternatives."""
         message = EmailMessage("Hi", "<b>there</b>", to=["a@example.com"])
         message.content_subtype = "html"
         with eager():
@@ -243,8 +243,8 @@ class TestEnqueueing:
 
     @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
     def test_settings_determine_the_options_of_the_mail_task(self, settings: Any) -> None:
-        """Those of the settings, and over them those of the connection."""
-        settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "mail", "max_retry": 3}}}
+        """Options of the connection override options of the settings."""
+        settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": RECORDING, "OPTIONS": {"queue": "mail", "max_retry": 3}}}
 
         with capture() as tasks:
             connection = get_connection(max_retry=4)
@@ -335,7 +335,7 @@ class OwnMime(EmailMessage):
 
 
 class TestRefusals:
-    """Before anything is written, and without what the message says."""
+    """Refusals happen before anything is enqueued, and errors contain nothing of the message."""
 
     @pytest.fixture(autouse=True)
     def _captured(self) -> Iterator[None]:
@@ -344,7 +344,7 @@ class TestRefusals:
             assert tasks.enqueued == []
 
     def test_a_message_that_is_too_large_is_refused(self) -> None:
-        """Of several messages none is enqueued then."""
+        """If one of several messages is refused, none is enqueued."""
         message = EmailMessage("Hi", "there", to=["a@example.com"])
         message.attach("big.bin", b"\0" * (13 << 20), "application/octet-stream")
 
@@ -354,7 +354,7 @@ class TestRefusals:
             get_connection().send_messages([EmailMessage("small", to=["a@example.com"]), message])
 
     def test_a_header_with_a_newline_is_refused(self) -> None:
-        """As every backend does it."""
+        """Every Django backend refuses it."""
         with pytest.raises(ValueError, match=r"[Nn]ewline|linefeed|header value"):
             send_mail("Hi\nBcc: everybody@example.com", "there", None, ["a@example.com"])
 
@@ -409,7 +409,7 @@ class TestMailers:
     def test_a_mailer_enqueues_messages_for_another_mailer(self) -> None:
         configured = {
             "default": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "queue": "mail"}},
-            "real": {"BACKEND": NOTING},
+            "real": {"BACKEND": RECORDING},
         }
         with override_settings(MAILERS=configured), eager() as tasks:
             assert send_mail("Hi", "there", "a@example.com", ["b@example.com"]) == 1
@@ -436,20 +436,20 @@ class TestMailers:
 
 
 class TestChecks:
-    """What `manage.py check` says, before the first message is lost."""
+    """System checks report problems before the first message is lost."""
 
-    def told(self) -> list[tuple[str | None, str]]:
+    def found_errors(self) -> list[tuple[str | None, str]]:
         return [(each.id, each.msg) for each in run_checks() if str(each.id).startswith("taskq.")]
 
     def test_a_valid_mailer_passes_the_check(self, settings: Any) -> None:
-        assert self.told() == []
+        assert self.found_errors() == []
         settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
         settings.TASKQ = {"EMAIL": {"BACKEND": BACKEND}}
-        assert self.told() == [], "nobody enqueues"
+        assert self.found_errors() == [], "no backend enqueues mail"
 
     def test_an_invalid_backend_fails_the_check(self, settings: Any) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": BACKEND}}
-        assert self.told() == [
+        assert self.found_errors() == [
             (
                 "taskq.E031",
                 "EMAIL_BACKEND enqueues e-mail that could never be sent: TASKQ['EMAIL']['BACKEND'] is "
@@ -458,8 +458,8 @@ class TestChecks:
         ]
 
     def test_a_mail_queue_without_a_worker_fails_the_check(self, settings: Any) -> None:
-        settings.TASKQ = {"EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "mail"}}}
-        assert self.told() == [
+        settings.TASKQ = {"EMAIL": {"BACKEND": RECORDING, "OPTIONS": {"queue": "mail"}}}
+        assert self.found_errors() == [
             (
                 "taskq.W031",
                 "EMAIL_BACKEND enqueues e-mail to queue 'mail', which TASKQ['QUEUES'] does not name, so that no worker "
@@ -467,7 +467,7 @@ class TestChecks:
             )
         ]
         settings.TASKQ = {**settings.TASKQ, "QUEUES": ["mail", "default"]}
-        assert self.told() == []
+        assert self.found_errors() == []
 
     @pytest.mark.skipif(not hasattr(mail, "mailers"), reason="MAILERS came with Django 6.1")
     def test_each_mailer_is_checked(self) -> None:
@@ -475,18 +475,18 @@ class TestChecks:
             "default": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "queue": "mail"}},
             "lost": {"BACKEND": BACKEND},
             "odd": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "retries": 3}},
-            "real": {"BACKEND": NOTING},
+            "real": {"BACKEND": RECORDING},
             "gone": {"BACKEND": "nowhere.EmailBackend"},
         }
         with override_settings(MAILERS=mailers):
-            told = self.told()
+            found_errors = self.found_errors()
 
-        assert [(number, text.partition(" enqueues")[0]) for number, text in told] == [
+        assert [(number, text.partition(" enqueues")[0]) for number, text in found_errors] == [
             ("taskq.W031", "MAILERS['default']"),
             ("taskq.E031", "MAILERS['lost']"),
             ("taskq.E031", "MAILERS['odd']"),
         ]
-        assert "unknown task option 'retries'" in told[2][1]
+        assert "unknown task option 'retries'" in found_errors[2][1]
 
 
 def test_a_mailer_option_needs_the_mailers_setting() -> None:

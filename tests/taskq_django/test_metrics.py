@@ -1,4 +1,4 @@
-"""`/metrics` as a view of a site."""
+"""Test the `/metrics` view of a Django site."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,11 +26,11 @@ def test_metrics_are_served_only_to_permitted_requests(redis: RedisServer, rf: R
     app.close()
     view = metrics_view(allow=is_prometheus, config=ExporterConfig(timeout=60))
 
-    told = view(rf.get("/metrics", headers={"Authorization": "Bearer let-me-in"}))
+    response = view(rf.get("/metrics", headers={"Authorization": "Bearer let-me-in"}))
     refused = [view(rf.get("/metrics")), metrics_view()(rf.get("/metrics"))]
 
-    assert told["Content-Type"].startswith("text/plain")
-    assert Scraped(told.content.decode()).by("asynq_queue_size", "queue") == {"default": 1}
+    assert response["Content-Type"].startswith("text/plain")
+    assert Scraped(response.content.decode()).by("asynq_queue_size", "queue") == {"default": 1}
     assert [each.status_code for each in refused] == [403, 403]
     assert view(rf.post("/metrics")).status_code == 405
 
@@ -43,9 +43,9 @@ def test_queues_beyond_the_maximum_have_no_metrics(redis: RedisServer, rf: Reque
 
     config = ExporterConfig(max_queues=1, timeout=60)
 
-    told = metrics_view(allow=lambda request: True, config=config)(rf.get("/metrics"))
+    response = metrics_view(allow=lambda request: True, config=config)(rf.get("/metrics"))
 
-    assert Scraped(told.content.decode()).by("asynq_queue_size", "queue") == {"a": 1}
+    assert Scraped(response.content.decode()).by("asynq_queue_size", "queue") == {"a": 1}
 
 
 def test_concurrent_scrapes_share_one_collection(

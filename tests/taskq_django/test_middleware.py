@@ -29,7 +29,7 @@ CONTEXT = TaskContext(id="1", name="shop:greet", queue="default")
 
 @contextmanager
 def meeting_at_every_read(parties: int) -> Iterator[threading.Barrier]:
-    """Each group read from the database waits, in the thread that reads it, until all parties have read theirs."""
+    """Make the thread of each query that reads a group wait until all parties have read their group."""
     barrier = threading.Barrier(parties)
 
     def meet(**kwargs: Any) -> None:
@@ -61,7 +61,7 @@ def in_thread(function: Any) -> Any:
 
 
 def is_usable(wrapper: Any) -> bool:
-    """Ask the database, as the backends of other databases than SQLite do."""
+    """Query the database for its usability, like the backends of databases other than SQLite."""
     try:
         wrapper.connection.execute("SELECT 1")
     except sqlite3.Error:
@@ -173,7 +173,7 @@ class TestCoroutinesWithConnMaxAge:
 
 @pytest.mark.parametrize("is_coroutine", [False, True])
 def test_drain_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch, is_coroutine: bool) -> None:
-    """Or the database of the tests could not be dropped."""
+    """An open connection would prevent dropping the test database."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
     seen: list[Any] = []
 
@@ -196,7 +196,7 @@ def test_drain_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch, is_cor
 
 
 async def test_a_cancelled_coroutine_waits_for_its_query_and_closes() -> None:
-    """Cancelled in the middle of a query, twice even, it ends once its thread is done with the connection."""
+    """A coroutine that is cancelled during a query ends when its thread has finished with the connection."""
     entered, release = threading.Event(), threading.Event()
     seen: list[Any] = []
 
@@ -226,7 +226,7 @@ async def test_the_thread_of_a_coroutine_ends_with_it_and_holds_up_no_process() 
     async def use() -> list[threading.Thread]:
         return [await sync_to_async(threading.current_thread)() for _ in range(3)]
 
-    (thread,) = set(await DatabaseMiddleware().aaround(CONTEXT, use))  # type: ignore[call-overload]  # what use returns
+    (thread,) = set(await DatabaseMiddleware().aaround(CONTEXT, use))  # type: ignore[call-overload]  # the return value of `use`
 
     assert thread.daemon
     await asyncio.to_thread(thread.join, 60)
@@ -239,7 +239,9 @@ async def test_a_coroutine_without_blocking_code_starts_no_thread() -> None:
     async def nothing() -> set[threading.Thread]:
         return set(threading.enumerate())
 
-    assert await DatabaseMiddleware().aaround(CONTEXT, nothing) <= before  # an existing connection may have ended
+    assert (
+        await DatabaseMiddleware().aaround(CONTEXT, nothing) <= before
+    )  # the database may have closed an existing connection
 
 
 def test_a_plain_task_does_not_see_the_query_log_of_the_previous_task(settings: Any) -> None:
@@ -266,7 +268,7 @@ def test_a_plain_tasks_connection_lives_as_long_as_conn_max_age(
 
 
 def test_a_thread_that_ends_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a function which went on after its interruption."""
+    """A thread also ends like this after a function that continued after its interruption."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
 
     def run() -> tuple[Any, bool]:
@@ -284,7 +286,7 @@ def test_a_thread_that_ends_closes_its_connection(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_connection_that_was_cut_is_replaced_for_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a database that was restarted: one task meets it, and the next of its thread has another connection."""
+    """After a restart of the database one task fails, and the next task of its thread gets a new connection."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
     monkeypatch.setattr(DatabaseWrapper, "is_usable", is_usable)
 
@@ -325,7 +327,7 @@ def test_a_broken_connection_fails_one_task_unless_health_checks_are_on(
 
 @pytest.mark.parametrize("is_atomic", [False, True])
 def test_connections_of_an_interrupted_task_are_discarded(is_atomic: bool) -> None:
-    """Nobody knows in the middle of which exchange they were, so the next task gets new ones."""
+    """Such a connection may be in the middle of an exchange, so the next task gets a new one."""
     used: list[Any] = []
 
     def task() -> None:
@@ -353,7 +355,7 @@ def test_connections_of_an_interrupted_task_are_discarded(is_atomic: bool) -> No
 
 
 def test_the_connection_of_a_plain_error_handler_is_managed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a task's is; and the function itself stays what it was."""
+    """It is managed like that of a task, and the function itself is not changed."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     seen: list[Any] = []
     application = DjangoTaskQ()
@@ -390,20 +392,20 @@ async def test_a_coroutine_error_handlers_connection_is_closed() -> None:
 
 
 def test_the_connection_of_a_schedule_hook_is_managed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a task's is: a hook runs for as long as the scheduler does, longer than a database keeps a connection."""
+    """It is managed like that of a task, because a scheduler runs longer than a database keeps a connection."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     seen: list[int] = []
 
-    class Noting(ScheduleHook):
+    class RecordingHook(ScheduleHook):
         def before_enqueue(self, firing: object) -> None:
             seen.append(Group.objects.count())
 
     application = DjangoTaskQ()
-    application.add_schedule_hook(Noting())
-    (told,) = application.timetable.before_hooks
+    application.add_schedule_hook(RecordingHook())
+    (hook,) = application.timetable.before_hooks
 
     def run() -> bool:
-        told(None)
+        hook(None)
         return connections["default"].connection is not None
 
     assert in_thread(run) is False

@@ -1,6 +1,6 @@
-"""What only Django's outbox has: several databases, the thread of the transaction, test cases.
+"""Test features that only Django's outbox has: several databases, the thread of the transaction, test cases.
 
-`tests/taskq_core/client/test_outbox.py` has what every outbox does.
+`tests/taskq_core/client/test_outbox.py` tests all outboxes.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.redis
 
 
 class RollbackError(Exception):
-    """Leaves a transaction."""
+    """Raised to roll a transaction back."""
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +125,7 @@ def test_a_coroutine_without_a_transaction_writes_a_row() -> None:
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
 def test_only_the_relaying_worker_reports_outbox_metrics(settings: Any) -> None:
-    """A full queue keeps its rows waiting, so that the page has rows to show."""
+    """Rows for a full queue stay in the outbox, so that the metrics have rows to count."""
     settings.TASKQ = {**settings.TASKQ, "LIMITS": {"low": {"MAX_PENDING": 1}}}
     with transaction.atomic():
         for _ in range(3):
@@ -147,7 +147,7 @@ def test_only_the_relaying_worker_reports_outbox_metrics(settings: Any) -> None:
         worker = Worker(taskq, WorkerConfig(queues={"default": 1}))
         thread = threading.Thread(target=worker.run)
         thread.start()
-        while len(seen) < 4:  # two figures of two databases
+        while len(seen) < 4:  # two metrics of two databases
             seen.clear()
             reader.collect()
         worker.stop()

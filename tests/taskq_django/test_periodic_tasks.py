@@ -36,7 +36,7 @@ amake = sync_to_async(make)
 
 
 def wrong(**given: Any) -> dict[str, list[str]]:
-    """Return what `full_clean` says of a row."""
+    """Return the errors that `full_clean` reports for a row."""
     standard = {"name": "x", "task": "shop:greet", "kwargs": {"name": "Ada"}}
     if "interval" not in given:
         standard["cron"] = "0 9 * * *"
@@ -51,7 +51,7 @@ class TestRules:
     pytestmark = pytest.mark.django_db
 
     @rows(
-        ("given", "field", "told"),
+        ("given", "field", "expected"),
         [
             ({"cron": "0 0 30 2 *"}, "cron", "it never fires"),
             ({"cron": "61 * * * *"}, "cron", "minute: '61' is outside 0 to 59"),
@@ -71,11 +71,11 @@ class TestRules:
             ({"expire_at": datetime(2020, 1, 1, tzinfo=UTC)}, "expire_at", "it never fires before it expires"),
         ],
     )
-    def test_an_error_names_its_field(self, given: dict[str, Any], field: str, told: str) -> None:
+    def test_an_error_names_its_field(self, given: dict[str, Any], field: str, expected: str) -> None:
         found = wrong(**given)
 
         assert list(found) == [field]
-        assert told in found[field][0]
+        assert expected in found[field][0]
 
     def test_names_are_unique(self) -> None:
         make("daily")
@@ -116,7 +116,7 @@ class TestRules:
 
     @pytest.mark.django_db(transaction=True)
     def test_rows_work_in_a_project_without_time_zones(self, settings: Any) -> None:
-        """Naive times are in the time zone of the setting `TIME_ZONE`, as everywhere in Django."""
+        """Naive times are in the time zone of the setting `TIME_ZONE`."""
         settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
         row = make(interval=timedelta(hours=1), start_at=datetime(2030, 1, 1, 12), created_at=datetime(2030, 1, 1))  # noqa: DTZ001
 
@@ -131,7 +131,7 @@ class TestSaving:
     pytestmark = pytest.mark.django_db
 
     def test_saving_a_row_keeps_the_fields_that_schedulers_write(self) -> None:
-        """A form that was open while a task ran does not set its count back."""
+        """A form that was open during a run does not reset the count of runs."""
         row = make()
         opened = PeriodicTask.objects.get()
         PeriodicTask.objects.update(total_runs=7, last_run_at=datetime(2030, 1, 1, tzinfo=UTC))
@@ -168,14 +168,14 @@ class Fired(SchedulerListener):
         self.all.append((firing.entry.id, int(firing.at.timestamp())))
 
     def of(self, row: PeriodicTask) -> list[int]:
-        """Seconds for which a row's tasks were enqueued."""
+        """Return the scheduled seconds for which tasks of a row were enqueued."""
         return [at_s for entry, at_s in self.all if entry == f"{row.name}#{row.pk}"]
 
 
 @asynccontextmanager
 async def scheduling(clock: Clock, listener: SchedulerListener) -> AsyncIterator[Scheduler]:
     """Run the project's scheduler until the end of the block."""
-    clock.settle_waits_for(Caller, "__call__")  # it reads and writes the table in threads
+    clock.settle_waits_for(Caller, "__call__")  # the scheduler reads and writes the table in threads
     scheduler = Scheduler(taskq, SchedulerConfig(), listener=listener)
     running = asyncio.create_task(scheduler.arun())
     await clock.advance(1)
@@ -187,7 +187,7 @@ async def scheduling(clock: Clock, listener: SchedulerListener) -> AsyncIterator
 
 
 def rows_of(table: DatabaseSchedule, seen: object) -> tuple[object, list[str]]:
-    """Read a table that has changed since it was `seen`; return what is seen now and the names of its entries."""
+    """Read a table that has changed since `seen`. Return the new version and the names of its entries."""
     found = table.read(seen)
     assert found is not None
     return found[0], [entry.id.partition("#")[0] for entry in found[1]]
@@ -195,7 +195,7 @@ def rows_of(table: DatabaseSchedule, seen: object) -> tuple[object, list[str]]:
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the database is, the table is looked at as often as usual, and the last runs are counted."""
+    """Fix the polling interval and count the last runs, however slow the database is."""
     monkeypatch.setattr(follower, "LONGEST_PAUSE_S", EVERY_S)
     monkeypatch.setattr(follower, "FINISH_S", 60.0)
     monkeypatch.setattr(leader, "ENDING_S", 60.0)
@@ -206,7 +206,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.django_db(transaction=True)
 class TestScheduling:
     async def test_runs_are_counted_and_the_next_run_is_stored(self, redis: RedisServer, clock: Clock) -> None:
-        """Beside entries of the code, which stay."""
+        """Entries from code remain."""
         row = await amake(cron="* * * * *")
         daily = await amake("daily", cron="@daily", start_at=datetime(2100, 1, 1, tzinfo=UTC))
         off = await amake("off", enabled=False)
@@ -228,7 +228,7 @@ class TestScheduling:
         assert row.total_runs == len(runs)
         assert row.last_run_at == datetime.fromtimestamp(runs[-1], UTC)
         latest = datetime.fromtimestamp(clock.time(), UTC) + timedelta(minutes=1)
-        assert row.last_run_at < row.next_run_at <= latest, "the one after the moment at which it was noted"
+        assert row.last_run_at < row.next_run_at <= latest, "not the first run after the recorded one"
         assert (daily.total_runs, daily.last_run_at, daily.next_run_at) == (0, None, daily.upcoming(1)[0])
         assert (off.total_runs, off.next_run_at) == (0, None)
 
@@ -257,7 +257,7 @@ class TestScheduling:
 @pytest.mark.django_db(transaction=True)
 class TestReading:
     def test_the_scheduler_notices_every_kind_of_change(self) -> None:
-        """Also by what sends no signal: bulk operations and SQL."""
+        """This includes changes without a signal: bulk operations and SQL."""
         table = DatabaseSchedule()
         seen, names = rows_of(table, None)
         assert names == []
@@ -293,11 +293,11 @@ class TestReading:
         PeriodicTask.objects.filter(pk=broken.pk).update(kwargs={"name": "Ada"})
         assert rows_of(table, seen)[1] == ["broken", "good", "another"]
 
-        (said,) = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
-        assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in said
+        (message,) = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
+        assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in message
 
     def test_a_table_that_is_created_later_is_read(self, clock: Clock, django_assert_num_queries: Any) -> None:
-        """Without one, nothing but its absence is looked at, and that seldom."""
+        """While the table is missing, the scheduler checks rarely whether it exists."""
         with connection.schema_editor() as editor:
             editor.delete_model(PeriodicTask)
         try:
@@ -351,14 +351,14 @@ class TestTable:
         first = EntryRuns(run_key=row.row.run_key, count=3, last=noon)
         second = EntryRuns(run_key=row.row.run_key, count=2, last=noon + timedelta(minutes=1))
 
-        for told in (first, first, second, first, second):
-            table.record([told])
+        for runs in (first, first, second, first, second):
+            table.record([runs])
 
         row.refresh_from_db()
         assert (row.total_runs, row.last_run_at) == (5, second.last)
 
     def test_runs_of_another_database_do_not_count_for_a_row_with_the_same_key(self) -> None:
-        """It may come from a project with its own table on the same queue, or from an earlier database."""
+        """Such runs come from another project on the same queue, or from an earlier database."""
         row = make()
         other = EntryRuns(run_key=f"{row.pk}-1", count=3, last=datetime(2030, 1, 1, tzinfo=UTC))
 
@@ -368,16 +368,16 @@ class TestTable:
         assert row.total_runs == 0
 
     def test_a_change_in_this_process_is_announced_after_the_commit(self) -> None:
-        told: list[int] = []
-        stop = DatabaseSchedule().watch(lambda: told.append(PeriodicTask.objects.count()))
+        announced: list[int] = []
+        stop = DatabaseSchedule().watch(lambda: announced.append(PeriodicTask.objects.count()))
         try:
             with transaction.atomic():
                 row = make()
-                assert told == []
-            assert told == [1]
+                assert announced == []
+            assert announced == [1]
             row.delete()
-            assert told == [1, 0]
+            assert announced == [1, 0]
         finally:
             stop()
         make("after the end")
-        assert told == [1, 0]
+        assert announced == [1, 0]

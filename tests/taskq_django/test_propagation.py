@@ -43,7 +43,7 @@ seen: list[tuple[str | None, str, str]] = []
 
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget what was seen, and leave out the times at which tasks were enqueued: every task carries one."""
+    """Clear the recorded values, and disable the header with the time of the enqueue, which every task has."""
     seen.clear()
     monkeypatch.setattr(
         "taskq_django.app.propagated", lambda settings: propagated(dataclasses.replace(settings, enqueued_at=False))
@@ -89,7 +89,7 @@ def of_a_request(language: str = "de", zone: Any = "Europe/Berlin", known: str =
 class TestInAWorker:
     @pytest.mark.redis
     def test_plain_tasks_run_with_the_callers_language_time_zone_and_request_id(self, redis: RedisServer) -> None:
-        """Each run has its own, and what another one had is not left behind in its thread."""
+        """Each run has its own values, and none of them stay in the thread for the next run."""
         with of_a_request():
             look.delay()
         look.delay()
@@ -106,7 +106,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     async def test_coroutines_run_with_the_callers_language_time_zone_and_request_id(self, redis: RedisServer) -> None:
-        """Side by side on one loop, and in the blocking code they call."""
+        """Values are separate for coroutines on one loop, and also set in the blocking code that they call."""
         with of_a_request():
             await alook.adelay()
         await alook.adelay()
@@ -123,14 +123,14 @@ class TestInAWorker:
         """The fields of the run are not even collected, because that costs more than the rest."""
         fill = Executor._fill
 
-        def noted(self: Executor, run: Run, context: TaskContext) -> None:
+        def record_fill(self: Executor, run: Run, context: TaskContext) -> None:
             seen.append(("gathered", "", ""))
             fill(self, run, context)
 
-        monkeypatch.setattr(Executor, "_fill", noted)
+        monkeypatch.setattr(Executor, "_fill", record_fill)
         called.delay()
         drain()
-        assert seen[0] == DEFAULT  # `drain` itself looks at it afterwards
+        assert seen[0] == DEFAULT  # `drain` calls `_fill` later
         seen.clear()
 
         with of_a_request():
@@ -196,7 +196,7 @@ class TestInAWorker:
     def test_invalid_headers_are_ignored(
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
     ) -> None:
-        """As another program may write it, Go's for one."""
+        """Another program, such as a Go service, may write any headers."""
         seen.clear()
         _ = taskq.settings  # the propagated values follow the settings
         monkeypatch.setattr(taskq, "propagate", lambda: headers)
@@ -209,7 +209,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     async def test_a_periodic_task_has_no_propagated_headers(self, redis: RedisServer) -> None:
-        """Whatever is in force where its scheduler was started."""
+        """Values that are active where its scheduler was started have no effect."""
         loop, stored, handles = asyncio.get_running_loop(), asyncio.Event(), []
 
         def note(handle: Any, **named: Any) -> None:
@@ -258,7 +258,7 @@ class TestEnqueueing:
         assert [task.headers for task in tasks.enqueued] == [{}] * 3
 
     def test_a_changed_default_language_takes_effect(self, settings: Any) -> None:
-        """Django's signal for that forgets where it kept the active language."""
+        """Django's handler of changed settings resets its storage of the active language."""
         settings.LANGUAGE_CODE = "fr"
 
         def enqueue() -> None:
@@ -428,7 +428,7 @@ def test_a_system_check_reports_a_path_without_a_function(settings: Any, path: s
 
 
 class Lines(logging.Handler):
-    """Return the output of a handler with the filter."""
+    """A handler with the filter that collects formatted lines."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A parameter annotated with a model: its primary key travels, and a fresh instance arrives."""
+"""Test parameters annotated with a model: the primary key is stored, and the task receives a fresh instance."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     async def test_a_coroutine_receives_the_row_without_blocking_the_event_loop(self, redis: RedisServer) -> None:
-        """The row is read in another thread than the loop's: while it waits there, the loop turns."""
+        """Another thread reads the row, and the event loop continues in that time."""
         parcel = await Parcel.objects.acreate(to="Ada")
         loop = asyncio.get_running_loop()
 
@@ -172,7 +172,7 @@ class TestInAWorker:
     def test_a_database_error_is_retried_and_not_treated_as_a_missing_row(
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """That may pass, so the task is retried."""
+        """The error may be temporary, so the task is retried."""
         handle = send.delay(Parcel.objects.create(to="Ada"))
         monkeypatch.setattr(Parcel._meta, "db_table", "nowhere")
 
@@ -203,7 +203,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     def test_keys_written_by_another_program_are_loaded(self, redis: RedisServer) -> None:
-        """A bare primary key, as its struct has it."""
+        """The payload holds a bare primary key, like the struct of a Go program."""
         parcel = Parcel.objects.create(to="Ada")
         taskq.remote("depot:send").delay(b'{"parcel": %d}' % parcel.pk)
 
@@ -244,7 +244,7 @@ class TestThePayload:
         assert arrived == [shelf, place, receipt, country]
 
     def test_none_lists_and_dicts_of_rows_are_loaded(self) -> None:
-        """All rows of a model are read with one query, each once, and arrive where they were given."""
+        """One query reads each row of a model once, and each parameter receives its rows."""
         a, b = Parcel.objects.create(to="a"), Parcel.objects.create(to="b")
 
         with capture() as tasks:
@@ -283,7 +283,7 @@ class TestThePayload:
         assert arrived == [parcel]
 
     def test_a_set_of_rows_is_stored_in_a_stable_order(self) -> None:
-        """So that equal calls make equal bytes, which the unique lock needs."""
+        """Equal calls must have equal payloads, because the unique lock compares them."""
         shelves = {Shelf.objects.create() for _ in range(20)}
 
         @task(name="depot:count")
@@ -310,7 +310,7 @@ class TestThePayload:
                 once.delay(parcel)
 
     def test_a_primary_key_is_accepted_instead_of_an_instance(self) -> None:
-        """Which saves the one who enqueues reading the row."""
+        """The caller then does not have to read the row."""
         shelf = Shelf.objects.create()
         Place.objects.create(shelf=shelf, number=7)
         parcel = Parcel.objects.create(to="Ada")
@@ -380,7 +380,7 @@ class TestSchedules:
 
 
 class TestRefusals:
-    """Before anything is written, in types and names, without values."""
+    """Refusals happen before anything is enqueued. Errors contain types and names, but no values."""
 
     @pytest.fixture(autouse=True)
     def _captured(self) -> Iterator[None]:
@@ -443,7 +443,7 @@ class TestRefusals:
 
     @pytest.mark.django_db(transaction=True, databases=["default", "other"])
     def test_a_row_of_a_database_that_the_run_does_not_read_is_refused(self, settings: Any) -> None:
-        """With a router that says where the model is, both are the same, and a replica's instance is taken."""
+        """With a router that names one database for the model, an instance of a replica is accepted."""
         parcel = Parcel.objects.using("other").create(to="Ada")
         with pytest.raises(TaskArgumentsError, match="is in database 'other', but a run would read it from 'default'"):
             send.delay(parcel)
@@ -515,7 +515,7 @@ class TestEager:
 def test_an_instance_for_a_parameter_without_a_model_annotation_is_refused_with_a_hint(
     annotation: Any,
 ) -> None:
-    def pack(parcel):  # type: ignore[no-untyped-def] # that is the mistake
+    def pack(parcel):  # type: ignore[no-untyped-def] # the model annotation is missing on purpose
         arrived.append(parcel)
 
     if annotation is not Any:

@@ -1,4 +1,4 @@
-"""Periodic tasks in a Django project: checked, enqueued by `runworker`, provided from the database."""
+"""Test periodic tasks in a Django project: system checks, `runworker`, and schedules from the database."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ def ours() -> list[tuple[str, str]]:
 
 
 @rows(
-    ("entry", "check", "told"),
+    ("entry", "check", "expected"),
     [
         ({"task": "shop:greet", "cron": "60 * * * *"}, "taskq.E001", "minute: '60' is outside 0 to 59"),
         ({"task": "shop:greet", "cron": "@daily"}, "taskq.E003", "'name' (in SCHEDULE['nightly'])."),
@@ -39,14 +39,14 @@ def ours() -> list[tuple[str, str]]:
     ],
 )
 def test_the_system_check_reports_errors_in_the_schedule(
-    settings: Any, entry: dict[str, Any], check: str, told: str
+    settings: Any, entry: dict[str, Any], check: str, expected: str
 ) -> None:
     settings.TASKQ = {"SCHEDULE": {"nightly": entry}}
 
     ((check_id, message),) = ours()
 
     assert check_id == check
-    assert told in message
+    assert expected in message
 
 
 def test_a_good_schedule_passes(settings: Any) -> None:
@@ -124,7 +124,7 @@ def test_the_shortcuts_use_the_queue_of_the_project() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_provider_may_read_the_database() -> None:
-    """Its query set is gone through while the connections are looked after, and they are closed afterwards."""
+    """The queryset is evaluated while its connections are managed, and they are closed after it."""
     app = DjangoTaskQ()
     Group.objects.create(name="0 8 * * *")
 
@@ -148,27 +148,27 @@ def test_a_provider_may_read_the_database() -> None:
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True)
 def test_a_middleware_may_read_the_database_when_a_periodic_task_is_enqueued(redis: RedisServer) -> None:
-    """Its `enqueue` is written for blocking code, and a scheduler has no other to offer."""
+    """The middleware has only a blocking `before_enqueue`, and the scheduler calls it too."""
     Group.objects.create(name="tenant")
 
     class Tenant(Middleware):
         def enqueue(self, call: Signature[Any]) -> Signature[Any]:
             return call.with_headers({"tenant": Group.objects.get().name})
 
-    class Told(SchedulerListener):
+    class RecordingListener(SchedulerListener):
         def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
-            told.append((outcome, error))
+            firings.append((outcome, error))
             running.stop()
 
-    told: list[tuple[FiringOutcome, Exception | None]] = []
+    firings: list[tuple[FiringOutcome, Exception | None]] = []
     app = DjangoTaskQ()
     app.use(Tenant())
     app.schedule("* * * * * *", app.remote("beat"), id="beat")
-    running = Scheduler(app, listener=Told())
+    running = Scheduler(app, listener=RecordingListener())
 
     assert asyncio.run(running.arun()) == 0
 
-    assert told[0] == (FiringOutcome.ENQUEUED, None)
+    assert firings[0] == (FiringOutcome.ENQUEUED, None)
     app.close()
 
 

@@ -1,4 +1,4 @@
-"""Signals about tasks: who sends what, in the web process and in a worker, and that receivers change nothing."""
+"""Test signals about tasks: their senders and arguments in web process and worker, and failing receivers."""
 
 import asyncio
 import logging
@@ -62,7 +62,7 @@ def steer(how: str) -> None:
     raise Snooze(60) if how == "snooze" else Discard
 
 
-class Noted:
+class SignalRecorder:
     """Collect the sent signals in order."""
 
     def __init__(self) -> None:
@@ -91,12 +91,12 @@ def connected(signal: Signal, receiver: Callable[..., Any], **options: Any) -> I
 
 
 @pytest.fixture
-def noted() -> Iterator[Noted]:
-    noted = Noted()
-    receivers = {word: noted.receiver(word) for word in SIGNALS}
+def recorder() -> Iterator[SignalRecorder]:
+    recorder = SignalRecorder()
+    receivers = {word: recorder.receiver(word) for word in SIGNALS}
     for word, signal in SIGNALS.items():
         signal.connect(receivers[word])
-    yield noted
+    yield recorder
     for word, signal in SIGNALS.items():
         signal.disconnect(receivers[word])
 
@@ -109,15 +109,15 @@ def _closed() -> Iterator[None]:
 
 class TestRuns:
     @pytest.mark.redis
-    def test_a_plain_task_sends_signals(self, redis: RedisServer, noted: Noted) -> None:
+    def test_a_plain_task_sends_signals(self, redis: RedisServer, recorder: SignalRecorder) -> None:
         handle = double.delay(3)
         drain()
 
-        assert noted.sent == [("enqueued", double), ("started", double), ("succeeded", double)]
-        enqueued, started, succeeded = noted.named
+        assert recorder.sent == [("enqueued", double), ("started", double), ("succeeded", double)]
+        enqueued, started, succeeded = recorder.named
         assert all(
             (each["task_id"], each["name"], each["queue"]) == (handle.id, "signals:double", "default")
-            for each in noted.named
+            for each in recorder.named
         )
         assert enqueued.keys() == {"task_id", "name", "queue", "handle"}
         assert enqueued["handle"] is handle
@@ -125,48 +125,50 @@ class TestRuns:
         assert (succeeded["result"], succeeded["context"].outcome) == (6, "completed")
 
     @pytest.mark.redis
-    async def test_a_coroutine_sends_signals(self, redis: RedisServer, noted: Noted) -> None:
+    async def test_a_coroutine_sends_signals(self, redis: RedisServer, recorder: SignalRecorder) -> None:
         await adouble.using(retention=60).adelay(3)
         await adrain()
 
-        assert noted.sent == [("enqueued", adouble), ("started", adouble), ("succeeded", adouble)]
-        assert noted.named[2]["result"] == 6
+        assert recorder.sent == [("enqueued", adouble), ("started", adouble), ("succeeded", adouble)]
+        assert recorder.named[2]["result"] == 6
 
     @pytest.mark.redis
-    def test_failures_send_signals(self, redis: RedisServer, noted: Noted) -> None:
+    def test_failures_send_signals(self, redis: RedisServer, recorder: SignalRecorder) -> None:
         double.delay(-1)
         drain(advance=3600, raises=False)
 
-        assert noted.words == ["enqueued", "started", "retried", "started", "failed"]
-        _, _, retried, _, failed = noted.named
+        assert recorder.words == ["enqueued", "started", "retried", "started", "failed"]
+        _, _, retried, _, failed = recorder.named
         assert [str(each["error"]) for each in (retried, failed)] == ["negative"] * 2
         assert [each["context"].outcome for each in (retried, failed)] == ["retried", "archived"]
         assert [each["context"].attempt for each in (retried, failed)] == [1, 2]
 
     @pytest.mark.redis
-    def test_an_unreadable_payload_sends_task_failed(self, redis: RedisServer, noted: Noted) -> None:
-        """The function never begins."""
+    def test_an_unreadable_payload_sends_task_failed(self, redis: RedisServer, recorder: SignalRecorder) -> None:
+        """The function never starts."""
         taskq.remote("signals:double").delay(b'{"number":"x"}')
         drain(raises=False)
 
-        assert noted.sent == [("enqueued", double), ("failed", double)]
-        assert isinstance(noted.named[1]["error"], PayloadError)
+        assert recorder.sent == [("enqueued", double), ("failed", double)]
+        assert isinstance(recorder.named[1]["error"], PayloadError)
 
     @pytest.mark.redis
-    def test_snooze_sends_task_retried_and_discard_sends_no_outcome(self, redis: RedisServer, noted: Noted) -> None:
+    def test_snooze_sends_task_retried_and_discard_sends_no_outcome(
+        self, redis: RedisServer, recorder: SignalRecorder
+    ) -> None:
         steer.delay("snooze")
         steer.delay("discard")
         drain()
 
-        assert sorted(noted.words[2:]) == ["retried", "started", "started"]
-        (retried,) = [named for word, named in zip(noted.words, noted.named, strict=True) if word == "retried"]
+        assert sorted(recorder.words[2:]) == ["retried", "started", "started"]
+        (retried,) = [named for word, named in zip(recorder.words, recorder.named, strict=True) if word == "retried"]
         assert (type(retried["error"]), retried["context"].outcome) == (Snooze, "snoozed")
 
     @pytest.mark.redis
     def test_a_registered_handler_sends_signals(
-        self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch
+        self, redis: RedisServer, recorder: SignalRecorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its types are not registered tasks, so the sender describes the type instead."""
+        """A handler has no registered tasks, so the sender is a description of the type."""
         monkeypatch.setattr(taskq.handlers, "_by_pattern", {})
         monkeypatch.setattr(taskq.handlers, "_lengths", ())
 
@@ -176,7 +178,7 @@ class TestRuns:
         taskq.remote("signals:raw:one").delay(b"{}")
         drain()
 
-        assert noted.sent == [("enqueued", RemoteTask), ("started", RawTask), ("succeeded", RawTask)]
+        assert recorder.sent == [("enqueued", RemoteTask), ("started", RawTask), ("succeeded", RawTask)]
 
     @pytest.mark.redis
     def test_a_receiver_can_filter_by_sender(self, redis: RedisServer) -> None:
@@ -198,32 +200,36 @@ class TestEnqueued:
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("mode", ["on_commit", "outbox"])
     def test_task_enqueued_is_sent_after_the_commit_and_never_after_a_rollback(
-        self, redis: RedisServer, settings: Any, noted: Noted, mode: str
+        self, redis: RedisServer, settings: Any, recorder: SignalRecorder, mode: str
     ) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": mode}
         with transaction.atomic():
             handle = double.delay(1)
             many = client.enqueue_many([double.s(2), double.s(3)])
-            assert noted.sent == []
+            assert recorder.sent == []
         with transaction.atomic():
             double.delay(4)
             client.enqueue_many([double.s(5)])
             transaction.set_rollback(True)
 
-        assert noted.words == ["enqueued"] * 3
-        assert [named["task_id"] for named in noted.named] == [handle.id, *many.ids]
-        assert [named["handle"].is_sent for named in noted.named] == [True] * 3
+        assert recorder.words == ["enqueued"] * 3
+        assert [named["task_id"] for named in recorder.named] == [handle.id, *many.ids]
+        assert [named["handle"].is_sent for named in recorder.named] == [True] * 3
 
     @pytest.mark.redis
-    def test_enqueue_many_sends_a_signal_for_each_stored_task(self, redis: RedisServer, noted: Noted) -> None:
+    def test_enqueue_many_sends_a_signal_for_each_stored_task(
+        self, redis: RedisServer, recorder: SignalRecorder
+    ) -> None:
         double.using(task_id="taken").delay(1)
         result = client.enqueue_many([double.s(2), double.s(3).using(task_id="taken"), adouble.s(4)])
 
         assert len(result.errors) == 1
-        assert [sender for _, sender in noted.sent] == [double, double, adouble]
+        assert [sender for _, sender in recorder.sent] == [double, double, adouble]
 
     @pytest.mark.redis
-    async def test_aenqueue_many_sends_a_signal_for_each_stored_task(self, redis: RedisServer, noted: Noted) -> None:
+    async def test_aenqueue_many_sends_a_signal_for_each_stored_task(
+        self, redis: RedisServer, recorder: SignalRecorder
+    ) -> None:
         async def calls() -> Any:
             for number in range(3):
                 yield adouble.s(number)
@@ -231,10 +237,10 @@ class TestEnqueued:
         await taskq.async_client.enqueue_many(calls())
         await taskq.async_client.enqueue_many([double.s(1)])
 
-        assert [sender for _, sender in noted.sent] == [adouble] * 3 + [double]
+        assert [sender for _, sender in recorder.sent] == [adouble] * 3 + [double]
 
     @pytest.mark.redis
-    def test_a_refused_task_sends_no_signal(self, redis: RedisServer, settings: Any, noted: Noted) -> None:
+    def test_a_refused_task_sends_no_signal(self, redis: RedisServer, settings: Any, recorder: SignalRecorder) -> None:
         once = double.using(unique_for=60)
         once.delay(1)
         with pytest.raises(DuplicateTaskError):
@@ -243,10 +249,10 @@ class TestEnqueued:
         with pytest.raises(EnqueueError):
             double.delay(1)
 
-        assert noted.words == ["enqueued"]
+        assert recorder.words == ["enqueued"]
 
     @pytest.mark.redis
-    async def test_a_periodic_task_sends_task_enqueued(self, redis: RedisServer, noted: Noted) -> None:
+    async def test_a_periodic_task_sends_task_enqueued(self, redis: RedisServer, recorder: SignalRecorder) -> None:
         entry = taskq.schedule("@every 1s", double.s(1), id="signals")
         try:
             scheduler = Scheduler(taskq)
@@ -260,14 +266,14 @@ class TestEnqueued:
         finally:
             taskq.unschedule(entry.id)
 
-        assert noted.sent[0] == ("enqueued", double)
-        assert isinstance(noted.named[0]["handle"], TaskHandle)
+        assert recorder.sent[0] == ("enqueued", double)
+        assert isinstance(recorder.named[0]["handle"], TaskHandle)
 
     @pytest.mark.redis
     def test_an_aggregated_task_sends_task_enqueued(
-        self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch
+        self, redis: RedisServer, recorder: SignalRecorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And no signal says that the aggregator's function is a task."""
+        """The function of the aggregator sends no signal."""
         monkeypatch.setattr(taskq, "aggregators", type(taskq.aggregators)())
 
         @taskq.aggregator("signals", grace=1)
@@ -278,9 +284,9 @@ class TestEnqueued:
         adouble.using(aggregate="signals").delay(2)
         drain(advance=5)
 
-        assert [sender for _, sender in noted.sent] == [adouble, adouble, double, double, double]
-        assert sorted(noted.words[2:]) == ["enqueued", "started", "succeeded"]
-        assert [named["result"] for named in noted.named if "result" in named] == [4]
+        assert [sender for _, sender in recorder.sent] == [adouble, adouble, double, double, double]
+        assert sorted(recorder.words[2:]) == ["enqueued", "started", "succeeded"]
+        assert [named["result"] for named in recorder.named if "result" in named] == [4]
 
 
 class TestReceivers:
@@ -289,7 +295,7 @@ class TestReceivers:
     def test_a_receiver_that_raises_changes_nothing(
         self, redis: RedisServer, caplog: pytest.LogCaptureFixture, error: BaseException, logger: str
     ) -> None:
-        """And is logged: eight times here, for two tasks that are enqueued, three runs and their three ends."""
+        """Each error is logged: here eight times, for two enqueued tasks, three starts and three outcomes."""
 
         def break_(**named: Any) -> None:
             raise error
@@ -363,23 +369,23 @@ class TestReceivers:
 
 
 class TestInTests:
-    def test_captured_tasks_send_signals(self, settings: Any, noted: Noted) -> None:
+    def test_captured_tasks_send_signals(self, settings: Any, recorder: SignalRecorder) -> None:
         settings.TASKQ = NOWHERE
         with capture() as tasks:
             double.delay(1)
             double.delay(0)
             tasks.run(raises=False)
 
-        assert noted.words == ["enqueued", "enqueued", "started", "succeeded", "started", "failed"]
+        assert recorder.words == ["enqueued", "enqueued", "started", "succeeded", "started", "failed"]
 
-    async def test_eager_tasks_send_signals(self, settings: Any, noted: Noted) -> None:
+    async def test_eager_tasks_send_signals(self, settings: Any, recorder: SignalRecorder) -> None:
         settings.TASKQ = {**NOWHERE, "ENQUEUE": "immediate"}
         with eager():
             await adouble.adelay(1)
             await double.adelay(2)
 
-        assert sorted(noted.words) == sorted(["enqueued", "started", "succeeded"] * 2)
-        assert [named["result"] for named in noted.named if "result" in named] == [2, 4]
+        assert sorted(recorder.words) == sorted(["enqueued", "started", "succeeded"] * 2)
+        assert [named["result"] for named in recorder.named if "result" in named] == [2, 4]
 
 
 class TestCost:
@@ -387,10 +393,10 @@ class TestCost:
     def test_without_receivers_a_run_does_no_signal_work(
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Then nothing is sent, and no thread is woken for it."""
+        """Without receivers, no signal is sent and no thread starts."""
 
         def fail(*args: object, **named: object) -> None:
-            raise AssertionError("it must not be sent")
+            raise AssertionError("a signal was sent without a receiver")
 
         for signal in SIGNALS.values():
             for name in ("send_robust", "asend_robust"):

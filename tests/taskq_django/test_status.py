@@ -1,4 +1,4 @@
-"""The status of a task for a page of a site: the view, and the tag that draws what asks it."""
+"""Test the status of a task in a page of a site: the view, and the template tag that polls it."""
 
 import json
 from collections.abc import Callable
@@ -57,12 +57,12 @@ def test_a_task_of_another_user_is_not_found(ask: Any) -> None:
     view = task_status_view(allow=is_owner)
     handle = greet.using(headers={"owner": "ann"}).delay("a")
 
-    refused, told = ask(view, handle.id, user="bob")
-    unknown, told_of_none = ask(view, "none")
+    refused, status = ask(view, handle.id, user="bob")
+    unknown, status_of_unknown = ask(view, "none")
 
     assert [refused.status_code, unknown.status_code] == [404, 404]
-    assert told == told_of_none | {"id": handle.id}
-    assert (told["state"], told["is_final"]) == ("gone", True)
+    assert status == status_of_unknown | {"id": handle.id}
+    assert (status["state"], status["is_final"]) == ("gone", True)
 
 
 def test_the_view_refuses_all_requests_without_a_permission_function(
@@ -70,9 +70,9 @@ def test_the_view_refuses_all_requests_without_a_permission_function(
 ) -> None:
     handle = greet.delay("a")
 
-    answer, told = ask(task_status_view(), handle.id)
+    answer, status = ask(task_status_view(), handle.id)
 
-    assert (answer.status_code, told) == (
+    assert (answer.status_code, status) == (
         403,
         {"detail": "access is not configured; the log of the server explains how to allow it"},
     )
@@ -90,13 +90,13 @@ def test_results_progress_and_errors_are_shown_as_configured(ask: Any) -> None:
     handles = [export.delay(fails) for fails in (False, True)]
     drain(taskq, raises=False)
 
-    def told(**options: bool) -> list[Any]:
+    def shown(**options: bool) -> list[Any]:
         view = task_status_view(allow=lambda request, task: True, **options)
         found = [ask(view, handle.id)[1] for handle in handles]
         return [(each["result"], each["progress"] and each["progress"]["done"], each["error"]) for each in found]
 
-    assert told() == [("/orders.csv", 1, None), (None, 1, None)]
-    assert told(show_results=False, show_errors=True) == [(None, None, None), (None, None, "ValueError: secret")]
+    assert shown() == [("/orders.csv", 1, None), (None, 1, None)]
+    assert shown(show_results=False, show_errors=True) == [(None, None, None), (None, None, "ValueError: secret")]
 
 
 def test_the_status_shows_what_a_durable_task_waits_for(ask: Any) -> None:
@@ -121,9 +121,9 @@ def test_a_task_in_the_outbox_has_a_status(ask: Any, settings: Any, db: None) ->
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
     handle = greet.delay("a")  # the transaction of the test is not committed
 
-    _, told = ask(task_status_view(allow=lambda request, task: True), handle.id)
+    _, status = ask(task_status_view(allow=lambda request, task: True), handle.id)
 
-    assert (told["id"], told["state"]) == (handle.id, "pending")
+    assert (status["id"], status["state"]) == (handle.id, "pending")
 
 
 def test_a_redis_outage_is_reported_without_the_address(
@@ -141,14 +141,14 @@ def test_the_text_is_in_the_active_language(ask: Any) -> None:
     handle = greet.delay("a")
 
     with override("zh-hans"):
-        _, told = ask(task_status_view(allow=lambda request, task: True), handle.id)
+        _, status = ask(task_status_view(allow=lambda request, task: True), handle.id)
 
-    assert told["text"] == "等待中"
+    assert status["text"] == "等待中"
 
 
 @pytest.mark.urls(__name__)
 def test_the_template_tag_draws_a_progress_bar_that_polls_the_view(redis: RedisServer) -> None:
-    """And asks Redis for nothing itself: the view decides who may see the task."""
+    """The tag sends no request to Redis, because the view decides who may see the task."""
     page = Template('{% load taskq %}{% task_progress "export-status" task_id %}').render(Context({"task_id": "a b"}))
 
     assert 'data-taskq-status="/exports/a%20b/status"' in page

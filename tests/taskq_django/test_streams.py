@@ -1,4 +1,4 @@
-"""Values that a task emits, streamed by an async view of a Django site."""
+"""Test an async Django view that streams the values that a task emits."""
 
 import asyncio
 from typing import Any

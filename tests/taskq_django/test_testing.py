@@ -1,4 +1,4 @@
-"""`taskq_django.testing` and the setting `EAGER`: tasks inside the test, its transactions and its connections."""
+"""Test `taskq_django.testing` and the setting `EAGER`: tasks run in the test and its transactions."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01, "QUEUES": {"
 
 
 class RollbackError(Exception):
-    """Leaves a transaction."""
+    """Raised to roll a transaction back."""
 
 
 @task(name="testing:rename", retention=60)
@@ -129,7 +129,7 @@ class TestCaptureInTestCase(TestCase):
         )
 
     def test_captured_tasks_see_the_data_of_the_test(self) -> None:
-        """Uncommitted rows too, in plain functions and in coroutines."""
+        """Tasks see even uncommitted rows, in plain functions and in coroutines."""
         Group.objects.create(name="a")
 
         with capture() as tasks:
@@ -232,7 +232,7 @@ class TestEagerInTestCase(TestCase):
 
 @override_settings(TASKQ={**NOWHERE, "ENQUEUE": "outbox"})
 class TestOutboxInTestCase(TestCase):
-    """The row is written in the transaction of the test, and sent from there."""
+    """The row is written and sent in the transaction of the test."""
 
     def test_the_transaction_of_the_test_counts_as_committed(self) -> None:
         with capture() as tasks:
@@ -311,7 +311,7 @@ class TestInTransactionTestCase(TransactionTestCase):
 
 
 class TestTheSetting:
-    """`EAGER`: for as long as the settings say so, without a block."""
+    """`EAGER` applies as long as it is set, without a `with` block."""
 
     @pytest.fixture(autouse=True)
     def _eager(self, settings: Any) -> None:
@@ -344,7 +344,7 @@ class TestTheSetting:
 
     @pytest.mark.django_db(transaction=True)
     async def test_a_failed_task_is_archived_even_with_retries_left(self) -> None:
-        """Nobody would try again, and who waits for the result would wait without end."""
+        """No worker would retry it, so a caller that waits for the result would wait forever."""
         handle = await fail.using(max_retry=25).adelay()
 
         assert (await handle.arefresh()).state is TaskState.ARCHIVED
@@ -353,7 +353,7 @@ class TestTheSetting:
 
     @pytest.mark.django_db
     def test_the_transaction_of_a_test_case_counts_as_committed(self) -> None:
-        """As pytest-django's `db` and Django's `TestCase` hold it."""
+        """Tests the transactions of pytest-django's `db` and of Django's `TestCase`."""
         Group.objects.create(name="a")
 
         with transaction.atomic():
@@ -410,7 +410,7 @@ class TestTheSetting:
         assert greet.using(retention=60).delay("Ada").refresh().state is TaskState.COMPLETED
 
     def test_capture_takes_precedence_over_eager(self) -> None:
-        taskq.reload()  # so that the capture is the first use of the settings
+        taskq.reload()  # capture must be the first use of the settings
         with capture() as tasks:
             greet.delay("Ada")
             assert tasks.runs == []
@@ -449,7 +449,7 @@ def _closed() -> Any:
 
 
 class TestWithoutABlock(TransactionTestCase):
-    """A test that captures nothing must not reach the Redis of the settings."""
+    """A test without capture must not reach the Redis of the settings."""
 
     @override_settings(TASKQ={"URL": "redis://127.0.0.1:1/0", "REDIS_IN_TESTS": False})
     def test_a_test_without_capture_cannot_use_the_redis_of_the_settings(self) -> None:

@@ -165,9 +165,9 @@ def test_a_setup_without_super_raises_an_explanation(settings: Any) -> None:
         def test_it(self) -> None:
             self.assert_nothing_enqueued()
 
-    ((_, told),) = run(Forgetful).errors
+    ((_, traceback),) = run(Forgetful).errors
 
-    assert "Forgetful.setUp must call super().setUp() for tasks to be captured" in told
+    assert "Forgetful.setUp must call super().setUp() for tasks to be captured" in traceback
 
 
 def test_the_traceback_of_a_failed_assertion_ends_in_the_test(settings: Any) -> None:
@@ -177,10 +177,10 @@ def test_the_traceback_of_a_failed_assertion_ends_in_the_test(settings: Any) -> 
         def test_it(self) -> None:
             self.assert_enqueued(greet)
 
-    ((_, told),) = run(Expecting).failures
+    ((_, traceback),) = run(Expecting).failures
 
-    assert told.count("  File ") == 1
-    assert "self.assert_enqueued(greet)" in told
+    assert traceback.count("  File ") == 1
+    assert "self.assert_enqueued(greet)" in traceback
 
 
 def test_a_failing_task_fails_an_eager_test_at_its_end(settings: Any) -> None:
@@ -192,8 +192,8 @@ def test_a_failing_task_fails_an_eager_test_at_its_end(settings: Any) -> None:
         def test_it(self) -> None:
             fail.delay()
 
-    ((_, told),) = run(Failing).errors
+    ((_, traceback),) = run(Failing).errors
 
-    assert "ValueError: no" in told
-    assert "in task 'testing:fail'" in told
+    assert "ValueError: no" in traceback
+    assert "in task 'testing:fail'" in traceback
     taskq.close()

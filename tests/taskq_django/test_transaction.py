@@ -1,4 +1,4 @@
-"""Tasks are sent when the transactions around their enqueue have committed, and only then."""
+"""Test that tasks are sent only after all transactions around their enqueue have committed."""
 
 import logging
 import warnings
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.redis
 
 
 class RollbackError(Exception):
-    """Leaves a transaction."""
+    """Raised to roll a transaction back."""
 
 
 @contextmanager
@@ -63,12 +63,12 @@ def test_enqueue_immediately_does_not_wait_for_the_commit_and_warns(inspector: I
 
     greet.delay("Ada")
     with transaction.atomic():
-        with pytest.warns(EnqueueInTransactionWarning, match="a rollback does not stop it") as said:
+        with pytest.warns(EnqueueInTransactionWarning, match="a rollback does not stop it") as caught:
             greet.delay("Grace")
         inside = names(inspector)
 
     assert inside == ["shop:greet", "shop:greet"]
-    assert [each.filename for each in said if each.category is EnqueueInTransactionWarning] == [__file__]
+    assert [each.filename for each in caught if each.category is EnqueueInTransactionWarning] == [__file__]
 
 
 @pytest.mark.django_db(transaction=False)
@@ -116,7 +116,7 @@ def test_a_full_queue_refuses_at_the_commit(
 def test_the_error_of_a_failed_enqueue_at_the_commit_mentions_the_outbox(
     settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One task, many, and a workflow: each is lost, and the log says how not to lose the next."""
+    """Tests one task, a batch and a workflow: each is lost, and the log explains how to use the outbox."""
     settings.TASKQ = {**settings.TASKQ, "URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with caplog.at_level(logging.ERROR, "django.db.backends.base"), transaction.atomic():
@@ -195,7 +195,7 @@ def test_arguments_are_bound_and_checked_where_delay_is_called(inspector: Inspec
         handle = taskq.remote("go:sum").delay(amounts=amounts)
         amounts.append(3)
         with pytest.raises(TypeError, match="name"):
-            greet.delay()  # type: ignore[call-arg]  # the mistake under test
+            greet.delay()  # type: ignore[call-arg]  # the mistake that this test makes on purpose
 
     assert inspector.task("default", handle.id).payload == b'{"amounts":[1,2]}'  # type: ignore[union-attr]  # readable
 
@@ -251,7 +251,7 @@ def test_missing_confirmations_of_replicas_at_the_commit_are_logged(
 def test_a_redis_outage_at_the_commit_is_logged_and_other_hooks_run(
     settings: Any, caplog: Any, aliases: list[str]
 ) -> None:
-    """It costs at most the enqueue timeout; the error has the task's id, in the log and from the handle."""
+    """The commit waits at most for the enqueue timeout. Log and handle have the error with the task id."""
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     ran: list[str] = []
 
@@ -275,7 +275,7 @@ def test_a_redis_outage_at_the_commit_is_logged_and_other_hooks_run(
 
 @pytest.mark.redis
 class TestInDjangoTestCase(TestCase):
-    """What users of Django's own test classes see."""
+    """Tests the behavior in Django's own test classes."""
 
     @pytest.fixture(autouse=True)
     def _fixtures(self, inspector: Inspector) -> None:
@@ -333,7 +333,7 @@ class TestInDjangoTransactionTestCase(TransactionTestCase):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_workflow_is_sent_at_the_commit(inspector: Inspector) -> None:
-    """All of it is read before: also a group out of a generator, whose members are evaluated once."""
+    """The whole workflow is built before the commit: a generator of group members is evaluated once."""
     read: list[int] = []
 
     def members() -> Iterator[Any]:

@@ -31,7 +31,7 @@ def test_every_text_is_translated_with_its_placeholders_and_compiled(language: s
 
 
 def test_texts_are_found_whatever_marks_them() -> None:
-    """Functions under other names, plurals, contexts, and tags of templates."""
+    """Texts are marked by functions under other names, plurals, contexts, and template tags."""
     found = texts(ADMIN)
 
     assert ("", "Paused.", "") in found
@@ -62,16 +62,16 @@ def test_texts_of_the_core_use_djangos_active_language() -> None:
 def test_durations_use_the_format_of_the_dashboard_and_the_decimal_mark_of_the_language(
     seconds: float, english: str, german: str, chinese: str
 ) -> None:
-    told = []
+    durations = []
     for language in ("en", "de", "zh-hans"):
         with override(language):
-            told.append(formats.span(timedelta(seconds=seconds)))
+            durations.append(formats.span(timedelta(seconds=seconds)))
 
-    assert told == [english, german, chinese]
+    assert durations == [english, german, chinese]
 
 
 def words(page: str) -> set[str]:
-    """English words that a page shows, those in code, in what was enqueued and in parts of ids left out."""
+    """Return the English words that a page shows, except those in code, in arguments and in ids."""
     shown = re.sub(r"<(script|style|code|pre|option)\b.*?</\1>|<!--.*?-->", " ", page, flags=re.DOTALL)
     found = set(re.findall(r"[a-z]{4,}", unescape(re.sub(r"<[^>]+>", " ", shown)).lower())) - KEPT
     return {word for word in found if not re.fullmatch("[a-f]+", word)}

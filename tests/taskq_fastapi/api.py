@@ -40,7 +40,7 @@ async def requests(app: FastAPI) -> AsyncIterator[HttpClient]:
 
 
 def populate(taskq: TaskQ, server: RedisServer, word: str = "w") -> None:
-    """Make something to see for each route: tasks, a group, a worker that runs one, a periodic entry with its past."""
+    """Create data for each route: tasks, a group, a worker with a running task, a periodic entry with history."""
     note = taskq.remote("note")
     note.using(task_id="1").delay(word=word)
     note.using(task_id=models.ID, run_after=60).delay(word=word)
@@ -53,7 +53,7 @@ def populate(taskq: TaskQ, server: RedisServer, word: str = "w") -> None:
     info = ServerInfo(host="h", pid=1, server_id="s", concurrency=2, queues={"default": 1}, start_time_ns=NOW_NS)
     run = WorkerInfo(host="h", pid=1, server_id="s", task_id="1", task_type="note", queue="default")
     client = server.client
-    client.sadd("asynq:queues", "default")  # a client that has enqueued to it before a flush does not say so again
+    client.sadd("asynq:queues", "default")  # a client that enqueued before a flush does not register the queue again
     client.rpush("asynq:schedulers:{h:1:s}", entry.encode())
     client.zadd("asynq:schedulers", {"asynq:schedulers:{h:1:s}": LATER_S})
     client.zadd("asynq:scheduler_history:nightly", {event.encode(): LATER_S})

@@ -1,4 +1,4 @@
-"""A real redis-server, and queue applications on it."""
+"""Start a real redis-server and queue applications that use it."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +14,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a request do all there is to do, however long that takes on this machine."""
+    """Remove the time limit of a request, so that a slow machine finishes its work in one request."""
     for module in (bulk_routes, queue_routes, queues, task_actions):
         monkeypatch.setattr(module, "time_left", partial(time_left, 60.0))
 

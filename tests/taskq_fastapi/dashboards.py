@@ -1,4 +1,4 @@
-"""A dashboard, and people who look at it without a browser: cookies, forms, links."""
+"""Run a dashboard and use it without a browser: cookies, forms, links."""
 
 import re
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ TOKEN = "csrf_token"
 
 
 def by_header(request: Request) -> User | None:
-    """A login of tests: the header `x-user` holds a name and a role."""
+    """Log in the user of the header `x-user`, which holds a name and a role."""
     name, _, role = request.headers.get("x-user", "").partition(":")
     return User(name, Role(role or "viewer")) if name else None
 
@@ -26,20 +26,22 @@ def by_header(request: Request) -> User | None:
 async def looking(
     app: Any, *, user: str = "olga:operator", base: str = ORIGIN, **headers: str
 ) -> AsyncIterator[AsyncClient]:
-    """Somebody who looks at a dashboard."""
+    """Return an HTTP client of a user of the dashboard."""
     transport = ASGITransport(app)
-    told = {"x-user": user, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    async with AsyncClient(transport=transport, base_url=base, headers={k: v for k, v in told.items() if v}) as web:
+    message_of = {"x-user": user, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    async with AsyncClient(
+        transport=transport, base_url=base, headers={k: v for k, v in message_of.items() if v}
+    ) as web:
         yield web
 
 
 def dashboard_of(taskq: TaskQ, **options: Any) -> Any:
-    """A dashboard with the login of tests, which may be asked as often as they like."""
+    """Return a dashboard with the test login and without a limit of requests."""
     return taskq_dashboard(taskq, login=by_header, **{"failed_logins": None, **options})
 
 
 class Fields(HTMLParser):
-    """The addresses of a page's links and forms, and the values of hidden fields."""
+    """Collects the addresses of links and forms of a page, and the values of hidden fields."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Fields(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what leads somewhere."""
+        """Record links, forms and fields."""
         found = dict(attrs)
         self.tags.append((tag, found))
         for name in ("href", "src"):
@@ -73,7 +75,7 @@ async def act(web: AsyncClient, path: str, page: str = "/settings", **fields: An
     return await web.post(path, data={TOKEN: token, **fields}, headers={"sec-fetch-site": "same-origin"})
 
 
-def told(response: Response) -> str:
-    """Return what a page says once, as text."""
+def message_of(response: Response) -> str:
+    """Return the one-time message of a page as text."""
     found = re.search(r'<p class="notice notice-\w+" role="status">(.*?)</p>', response.text, re.DOTALL)
     return found[1] if found else ""

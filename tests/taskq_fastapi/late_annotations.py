@@ -1,4 +1,4 @@
-"""Tasks and dependencies of a module whose annotations are texts, some of names that only type checkers know."""
+"""Tasks and dependencies with string annotations, some with names that only type checkers know."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def session(engine: EngineDep) -> str:
 
 
 def make(taskq: TaskQ, found: list[str]) -> Any:
-    """Make a task whose names are partly those of this function."""
+    """Define a task whose annotations use local names of this function."""
     Local = Annotated[str, Depends(session)]  # noqa: N806 - an alias of a type
 
     @taskq.task(name="late")

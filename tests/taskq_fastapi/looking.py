@@ -1,4 +1,4 @@
-"""What tests look at in Redis."""
+"""Read what tests check in Redis."""
 
 import time
 
@@ -6,7 +6,7 @@ from tests.redis_server import RedisServer
 
 
 def pending(server: RedisServer, prefix: str = "asynq") -> list[str]:
-    """Ids of the tasks that wait in the queue `default`."""
+    """Return the ids of pending tasks in the queue `default`."""
     return [task_id.decode() for task_id in server.command("LRANGE", f"{prefix}:{{default}}:pending", 0, -1)]
 
 

@@ -1,4 +1,4 @@
-"""A past for the queues of tests: samples, tallies, workers and schedules, as workers and schedulers leave them."""
+"""Write history into Redis for tests: samples, counters, workers and schedules, as real processes write them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SECOND = 1_000_000_000
 
 
 class Past:
-    """Writes into a Redis what would be there if time had gone by."""
+    """Writes the data that workers and schedulers would have written over time."""
 
     def __init__(self, server: RedisServer) -> None:
         self.raw: Any = server.client
@@ -42,7 +42,7 @@ class Past:
             pipeline.execute()
 
     def runs(self, queue: str, name: str, count: int, *, failed: int = 0, at_s: float = 0.2) -> None:
-        """Note what became of runs in this hour."""
+        """Write the counts of outcomes of this hour."""
         tally = TypeCounters.empty()
         tally.processed, tally.failed, tally.archived, tally.total_ms = count, failed, failed, count * at_s * 1000
         tally.buckets[sum(bound < at_s for bound in BOUNDS_S)] = count
@@ -58,12 +58,12 @@ class Past:
         running: tuple[tuple[str, str, str], ...] = (),
         **more: Any,
     ) -> None:
-        """Let a worker live that runs tasks: type, id and queue of each."""
+        """Write the record of a live worker with running tasks (type, id and queue of each)."""
         server_id = f"id-{pid}"
         server, workers = self.keys.server(host, pid, server_id), self.keys.workers_of(host, pid, server_id)
-        told = {"concurrency": 10, "start_time_ns": (self.now_s - 3600) * SECOND, **more}
+        fields = {"concurrency": 10, "start_time_ns": (self.now_s - 3600) * SECOND, **more}
         info = ServerInfo(
-            host=host, pid=pid, server_id=server_id, queues=queues, active_worker_count=len(running), **told
+            host=host, pid=pid, server_id=server_id, queues=queues, active_worker_count=len(running), **fields
         )
         self.raw.set(server, info.encode(), ex=600)
         self.raw.zadd(self.keys.servers, {server: self.now_s + 600})
@@ -84,7 +84,7 @@ class Past:
             self.raw.zadd(self.keys.workers, {workers: self.now_s + 600})
 
     def schedule(self, *entries: SchedulerEntry, fired: int = 0) -> None:
-        """Let a scheduler live that has entries, each with so many firings."""
+        """Write the record of a live scheduler with entries, each with this number of firings."""
         key = self.keys.scheduler("box", 7, "s1")
         for entry in entries:
             self.raw.rpush(key, entry.encode())
@@ -96,13 +96,13 @@ class Past:
         self.raw.zadd(self.keys.schedulers, {key: self.now_s + 600})
 
     def fired(self, entry_id: str, task_id: str) -> None:
-        """Note that an entry has enqueued a task."""
+        """Record that an entry enqueued a task."""
         event = SchedulerEnqueueEvent(task_id=task_id, enqueue_time_ns=self.now_s * SECOND)
         self.raw.zadd(self.keys.scheduler_history(entry_id), {event.encode(): self.now_s})
 
     def entry(self, entry_id: str = "nightly", **more: Any) -> SchedulerEntry:
-        """An entry that is due soon."""
-        told = {
+        """Return an entry that is due soon."""
+        fields = {
             "spec": "0 3 * * *",
             "task_type": "report:build",
             "task_payload": b'{"day":1}',
@@ -111,4 +111,4 @@ class Past:
             "prev_enqueue_time_ns": (self.now_s - 600) * SECOND,
             **more,
         }
-        return SchedulerEntry(id=entry_id, **told)
+        return SchedulerEntry(id=entry_id, **fields)

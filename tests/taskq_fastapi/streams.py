@@ -1,4 +1,4 @@
-"""A client of Server-Sent Events that reads an app's stream while it goes on, without a server between."""
+"""Read the Server-Sent Events of an ASGI app while it sends them, without a server."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class Stream:
         self._read = 0
 
     async def run(self) -> None:
-        """Make the request; returns when it has been answered in full or the client has left."""
+        """Send the request. Return when the response is complete or the client has disconnected."""
         path, _, query = self.path.partition("?")
         raw = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         scope = {
@@ -102,13 +102,13 @@ class Stream:
         return self.is_over or "\n\n" in self.text[self._read :]
 
     def leave(self) -> None:
-        """Go away, as a browser whose tab is closed."""
+        """Disconnect, like a browser whose tab is closed."""
         self._left.set()
 
 
 @asynccontextmanager
 async def stream(app: Any, path: str, *, clock: Clock | None = None, **headers: str) -> Any:
-    """Open a stream; the client leaves at the end of the block."""
+    """Open a stream, and disconnect at the end of the block."""
     opened = Stream(app, path, {name.replace("_", "-"): value for name, value in headers.items()}, clock)
     running = asyncio.create_task(opened.run())
     try:

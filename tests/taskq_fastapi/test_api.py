@@ -40,7 +40,7 @@ async def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -
 
 @pytest.fixture
 async def one_task(taskq: TaskQ) -> None:
-    """A task in the queue `default` whose id is 1."""
+    """Create a task in the queue `default` with the id 1."""
     await enqueue(taskq, "1")
 
 
@@ -51,7 +51,7 @@ async def states(web: HttpClient, *ids: str, queue: str = "default") -> list[str
 # --- reads ------------------------------------------------------------------------------------------------------------
 
 
-async def test_queues_are_told_with_their_sums(taskq: TaskQ, web: HttpClient) -> None:
+async def test_queues_are_listed_with_their_totals(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2")
     await enqueue(taskq, "3", queue="low", run_after=60)
 
@@ -64,7 +64,7 @@ async def test_queues_are_told_with_their_sums(taskq: TaskQ, web: HttpClient) ->
     assert (body["size"], body["sizes"]["scheduled"]) == (3, 1)
 
 
-async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_task_that_waits_for_a_limit_names_that_limit(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2", rate_limit="1/h")
 
     runs, waits = [(await web.get(f"/tasks/default/{task_id}")).json() for task_id in ("1", "2")]
@@ -75,7 +75,7 @@ async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ, web: HttpClie
     assert (listed["id"], listed["waits_for_limit"], listed["next_run_at"]) == ("2", True, None)
 
 
-async def test_a_task_is_told_with_its_attempts(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_task_is_returned_with_its_attempts(taskq: TaskQ, web: HttpClient) -> None:
     @taskq.task(name="fail", max_retry=0)
     def fail(number: int) -> None:
         raise ValueError("broken")
@@ -92,7 +92,7 @@ async def test_a_task_is_told_with_its_attempts(taskq: TaskQ, web: HttpClient) -
 
 
 @rows("task_id", ["x/events", "ü ?#%2F&", "<script>"])
-async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web: HttpClient, task_id: str) -> None:
+async def test_tasks_with_unusual_ids_are_found_and_changed(taskq: TaskQ, web: HttpClient, task_id: str) -> None:
     await enqueue(taskq, task_id)
     path = f"/tasks/default/{quote(task_id, safe='')}"
 
@@ -118,7 +118,7 @@ async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web
         (b"1e999", "text", "1e999"),
     ],
 )
-async def test_a_payload_is_told_in_the_form_in_which_it_can_be_read(
+async def test_a_payload_is_returned_as_json_text_or_base64(
     taskq: TaskQ, web: HttpClient, stored: bytes, kind: str, value: Any
 ) -> None:
     handle = await taskq.remote("note").adelay(stored)
@@ -129,7 +129,7 @@ async def test_a_payload_is_told_in_the_form_in_which_it_can_be_read(
     assert (payload["format"], payload["value"], payload["size"]) == (kind, value, len(stored))
 
 
-async def test_a_task_tells_its_priority_and_when_it_expires(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_task_has_its_priority_and_its_expiry(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", priority=5, expires=600)
 
     task = (await web.get("/tasks/default/1")).json()
@@ -148,7 +148,9 @@ async def test_a_list_leaves_out_large_payloads(taskq: TaskQ, web: HttpClient) -
     assert alone["value"] == "x" * 20_000
 
 
-async def test_a_task_that_cannot_be_read_is_told_as_such(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+async def test_an_undecodable_task_is_returned_with_a_problem(
+    taskq: TaskQ, web: HttpClient, server: RedisServer
+) -> None:
     await enqueue(taskq, "1")
     server.command("HSET", "asynq:{default}:t:1", "msg", b"\xff\xff")
 
@@ -160,7 +162,7 @@ async def test_a_task_that_cannot_be_read_is_told_as_such(taskq: TaskQ, web: Htt
     assert alone["message"] == {"size": 2, "format": "base64", "value": "//8=", "omitted": None}
 
 
-async def test_pages_and_filters(taskq: TaskQ, web: HttpClient) -> None:
+async def test_lists_have_pages_and_filters(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2", "3")
     await enqueue(taskq, "4", name="mail", queue="low")
 
@@ -222,7 +224,7 @@ async def test_a_task_is_changed(taskq: TaskQ, web: HttpClient, change: dict[str
     assert await states(web, "1", queue=queue) == [state]
 
 
-async def test_a_running_task_is_cancelled_only_where_it_was_named(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_running_task_is_cancelled_only_if_it_is_named(taskq: TaskQ, web: HttpClient) -> None:
     answers: list[Any] = []
 
     @taskq.task(name="ask", max_retry=0)
@@ -243,7 +245,7 @@ async def test_a_running_task_is_cancelled_only_where_it_was_named(taskq: TaskQ,
     assert answers[2].json()["action"] == "cancel"
 
 
-async def test_a_payload_is_changed_only_if_it_is_the_one_that_was_read(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_payload_is_changed_only_if_it_matches_the_version_read(taskq: TaskQ, web: HttpClient) -> None:
     await taskq.remote("note", task_id="1").adelay(b'{ "number" : 1 }')
 
     def change(number: int, expected: int) -> dict[str, Any]:
@@ -259,7 +261,7 @@ async def test_a_payload_is_changed_only_if_it_is_the_one_that_was_read(taskq: T
     assert done.json()["payload"]["value"] == {"number": 3}
 
 
-async def test_a_payload_is_changed_and_put_off_in_one_step(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_change_of_the_payload_can_also_postpone_the_task(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1")
 
     done = await send(web, "PATCH", "/tasks/default/1", {"payload": {"value": {"number": 2}}, "after": 600})
@@ -300,7 +302,7 @@ async def test_a_schedule_is_added_paused_resumed_and_removed(taskq: TaskQ, web:
     assert (removed.json(), gone.status_code) == ({"id": "sales"}, 404)
 
 
-async def test_workers_are_asked_by_name(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+async def test_requests_are_sent_to_workers_by_id(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
     await asyncio.to_thread(populate, taskq, server)
     listener = server.client.pubsub()
     listener.subscribe("taskq:control")
@@ -321,21 +323,21 @@ async def test_workers_are_asked_by_name(taskq: TaskQ, web: HttpClient, server: 
     assert wrong.status_code == 422
 
 
-async def test_a_limit_is_set_told_and_cleared(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_limit_is_set_listed_and_cleared(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1")
 
-    told = await send(web, "POST", "/limits", {"queue": "default", "name": "note", "rate": "100/m"})
+    response = await send(web, "POST", "/limits", {"queue": "default", "name": "note", "rate": "100/m"})
     refused = await send(web, "POST", "/limits", {"queue": "default", "name": "note"})
     malformed = await send(web, "POST", "/limits", {"queue": "default", "name": "note", "rate": "often"})
     cleared = [(await web.delete("/limits?queue=default&name=note")).json()["was_set"] for _ in range(2)]
 
-    assert [(each["kind"], each["name"]) for each in told.json()["limits"]] == [("rate", "note")]
-    assert told.json()["limits"][0]["changed"]
+    assert [(each["kind"], each["name"]) for each in response.json()["limits"]] == [("rate", "note")]
+    assert response.json()["limits"][0]["changed"]
     assert (refused.status_code, malformed.status_code) == (422, 422)
     assert cleared == [True, False]
 
 
-async def test_samples_and_types_are_told(taskq: TaskQ, web: HttpClient) -> None:
+async def test_samples_and_task_types_are_returned(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2")
     await enqueue(taskq, "3", name="mail")
 
@@ -369,7 +371,7 @@ async def test_a_queue_is_paused_resumed_and_removed(taskq: TaskQ, web: HttpClie
 
 
 async def act(web: HttpClient, **body: Any) -> list[dict[str, Any]]:
-    """Do it and go on until there is nothing left to do."""
+    """Send the action and repeat it until no task is left. Return all parts."""
     parts: list[dict[str, Any]] = []
     while not parts or parts[-1]["next"] is not None:
         cursor = {"cursor": parts[-1]["next"]} if parts else {}
@@ -382,12 +384,12 @@ async def act(web: HttpClient, **body: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests whose time is over at once."""
+    """Set the time limit of a request to zero."""
     for module in (bulk_routes, queue_routes):
         monkeypatch.setattr(module, "time_left", lambda: lambda: False)
 
 
-async def test_tasks_that_are_named_are_acted_on_and_the_others_told(taskq: TaskQ, web: HttpClient) -> None:
+async def test_an_action_on_named_tasks_reports_those_it_skipped(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2", run_after=60)
     await enqueue(taskq, "3")
     tasks = [{"queue": "default", "id": each} for each in ("1", "2", "3", "none")]
@@ -402,7 +404,7 @@ async def test_tasks_that_are_named_are_acted_on_and_the_others_told(taskq: Task
     ]
 
 
-async def test_a_stale_task_is_left_alone(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_stale_task_is_skipped(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1")
 
     (part,) = await act(web, action="delete", tasks=[{"queue": "default", "id": "1", "state": "archived"}])
@@ -412,7 +414,9 @@ async def test_a_stale_task_is_left_alone(taskq: TaskQ, web: HttpClient) -> None
 
 
 @pytest.mark.usefixtures("no_time")
-async def test_when_time_is_over_the_caller_goes_on_and_each_is_done_once(taskq: TaskQ, web: HttpClient) -> None:
+async def test_an_action_that_runs_out_of_time_is_continued_and_changes_each_task_once(
+    taskq: TaskQ, web: HttpClient
+) -> None:
     ids = [str(number) for number in range(250)]
     await taskq.async_client.enqueue_many(taskq.remote("note", task_id=each).s(number=1) for each in ids)
 
@@ -423,7 +427,7 @@ async def test_when_time_is_over_the_caller_goes_on_and_each_is_done_once(taskq:
 
 
 @pytest.mark.usefixtures("no_time")
-async def test_those_put_off_are_not_put_off_again(taskq: TaskQ, web: HttpClient) -> None:
+async def test_postponed_tasks_are_not_postponed_again(taskq: TaskQ, web: HttpClient) -> None:
     calls = (taskq.remote("note", task_id=str(number), run_after=10).s(number=1) for number in range(250))
     await taskq.async_client.enqueue_many(calls)
 
@@ -434,7 +438,7 @@ async def test_those_put_off_are_not_put_off_again(taskq: TaskQ, web: HttpClient
     assert len(times) == 1
 
 
-async def test_a_filter_looks_inside_and_moves_between_queues(taskq: TaskQ, web: HttpClient) -> None:
+async def test_an_action_filters_by_content_and_moves_tasks_to_another_queue(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2", name="mail:send")
     await enqueue(taskq, "3", name="note")
     await enqueue(taskq, "4", name="mail:send", queue="low")
@@ -456,7 +460,7 @@ async def test_a_field_of_a_filter_may_be_null(taskq: TaskQ, web: HttpClient) ->
 
 
 @rows("field", ["queue", "name", "name_part", "error", "payload", "text"])
-async def test_a_text_that_utf_8_cannot_encode_is_refused(web: HttpClient, field: str) -> None:
+async def test_text_that_is_not_valid_utf_8_is_refused(web: HttpClient, field: str) -> None:
     body = json.dumps({"action": "delete", "filter": {"state": "pending", field: "\ud800"}})
 
     answer = await web.post("/tasks/actions", content=body, headers={"content-type": "application/json"})
@@ -464,7 +468,7 @@ async def test_a_text_that_utf_8_cannot_encode_is_refused(web: HttpClient, field
     assert (answer.status_code, "a lone surrogate" in answer.json()["detail"]) == (422, True)
 
 
-async def test_a_task_that_was_run_and_failed_again_is_not_run_by_the_next_part(taskq: TaskQ) -> None:
+async def test_a_task_that_fails_again_is_not_run_again_by_the_next_part(taskq: TaskQ) -> None:
     @taskq.task(name="fail", max_retry=0)
     async def fail() -> None:
         raise ValueError("broken")
@@ -481,10 +485,10 @@ async def test_a_task_that_was_run_and_failed_again_is_not_run_by_the_next_part(
     second = await inspector.act_on_matching(matching, TaskAction.RUN, cursor=earlier, has_time=lambda: False)
 
     assert len(first.report.done) == 100
-    assert len(second.report.done) == 0  # all failed after the moment at which this one says that it began
+    assert len(second.report.done) == 0  # all failed after the start time in this request
 
 
-def test_a_part_is_over_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_request_of_an_action_ends_after_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(parts, "time", SimpleNamespace(monotonic=lambda: now))
     is_left = parts.time_left()
@@ -497,7 +501,7 @@ def test_a_part_is_over_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_time")
-async def test_a_queue_too_large_for_one_request_is_removed_by_several(taskq: TaskQ, web: HttpClient) -> None:
+async def test_several_requests_remove_a_large_queue(taskq: TaskQ, web: HttpClient) -> None:
     calls = (taskq.remote("note").s(number=1) for _ in range(1_500))
     await taskq.async_client.enqueue_many(calls)
 
@@ -512,7 +516,7 @@ async def test_a_queue_too_large_for_one_request_is_removed_by_several(taskq: Ta
     assert (await web.get("/queues")).json()["queues"] == []
 
 
-async def test_groups_are_told_page_by_page(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+async def test_groups_are_listed_in_pages(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
     await enqueue(taskq, "1")
     names = [f"g{number:05}" for number in range(10_000)]
     server.client.sadd("asynq:{default}:groups", *names)
@@ -561,7 +565,7 @@ async def test_groups_are_told_page_by_page(taskq: TaskQ, web: HttpClient, serve
         ),
     ],
 )
-async def test_what_is_wrong_is_told_as_a_problem(
+async def test_invalid_requests_are_answered_with_a_problem(
     one_task: None, web: HttpClient, method: str, path: str, body: Any, status: int, kind: str
 ) -> None:
     answer = await send(web, method, path, body)
@@ -583,7 +587,7 @@ async def test_a_page_beyond_the_end_is_empty(taskq: TaskQ, web: HttpClient) -> 
     assert (answer.status_code, answer.json()["tasks"], answer.json()["total"]) == (200, [], 1)
 
 
-async def test_what_was_sent_is_not_repeated(web: HttpClient) -> None:
+async def test_errors_do_not_repeat_the_sent_values(web: HttpClient) -> None:
     answer = await send(web, "PATCH", "/tasks/default/1", {"payload": {"value": 1, "format": "my-password"}})
 
     assert answer.status_code == 422
@@ -591,7 +595,7 @@ async def test_what_was_sent_is_not_repeated(web: HttpClient) -> None:
     assert "my-password" not in answer.text
 
 
-async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
+async def test_every_route_reports_a_redis_outage_without_the_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with RedisServer() as server:
@@ -602,7 +606,7 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
             server.stop()
             looked = {
                 ("GET", path): await web.get(path) for path in LOOKS if path != "/problems"
-            }  # which asks Redis nothing
+            }  # this route sends no command to Redis
             changed = {(method, path): await send(web, method, path, body) for method, path, body in CHANGES}
             tasks = [{"queue": "default", "id": "1"}]
             bulk = await send(web, "POST", "/tasks/actions", {"action": "delete", "tasks": tasks})
@@ -614,9 +618,9 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
     assert all(isinstance(answer.json()["may_have_happened"], bool) for answer in changed.values())
     assert (bulk.status_code, bulk.json()["done"], bulk.json()["next"]) == (200, 0, None)
     assert bulk.json()["failure"]
-    told = "".join(answer.text for answer in (*answers.values(), bulk))
-    assert "127.0.0.1" not in told
-    assert "localhost" not in told
+    texts = "".join(answer.text for answer in (*answers.values(), bulk))
+    assert "127.0.0.1" not in texts
+    assert "localhost" not in texts
     assert "a request to the JSON API failed" in caplog.text
 
 
@@ -624,7 +628,7 @@ class NotHereError(Exception):
     """Raised by an app without a logged-in user, with a custom response."""
 
 
-async def test_an_error_of_a_dependency_is_answered_by_the_app(taskq: TaskQ) -> None:
+async def test_the_app_handles_an_error_of_a_dependency(taskq: TaskQ) -> None:
     def guard() -> None:
         raise NotHereError
 
@@ -640,7 +644,7 @@ async def test_an_error_of_a_dependency_is_answered_by_the_app(taskq: TaskQ) -> 
     assert (answer.status_code, answer.text) == (418, "log in")
 
 
-async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, web: HttpClient) -> None:
+async def test_workflows_are_listed_read_cancelled_and_retried(taskq: TaskQ, web: HttpClient) -> None:
     handle = (
         await chain(taskq.remote("fetch").s(number=1), step(taskq.remote("store").s(), into="page"))
         .named("onboarding")
@@ -648,7 +652,7 @@ async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, w
     )
     path = f"/workflows/default/{handle.id}"
 
-    listed, beyond, told = [
+    listed, beyond, workflow = [
         (await web.get(each)).json() for each in ("/workflows?queue=default", "/workflows?queue=default&page=9", path)
     ]
     again = await send(web, "POST", path, {"action": "retry"})
@@ -658,8 +662,13 @@ async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, w
 
     assert [(row["id"], row["name"], row["state"]) for row in listed["rows"]] == [(handle.id, "onboarding", "running")]
     assert (listed["running"], listed["ended"], listed["total"], beyond["rows"]) == (1, 0, 1, [])
-    first, second = told["steps"]
-    assert (told["info"]["total"], first["task"], first["state"], second["task"]) == (2, "fetch", "started", "store")
+    first, second = workflow["steps"]
+    assert (workflow["info"]["total"], first["task"], first["state"], second["task"]) == (
+        2,
+        "fetch",
+        "started",
+        "store",
+    )
     assert second["after"] == {first["name"]: "success"}
     assert again.json() == {"action": "retry", "done": 0}
     assert cancelled.json() == {"action": "cancel", "done": 1}
@@ -687,7 +696,7 @@ async def test_a_step_that_is_retried_has_its_number_of_retries_and_its_error(ta
     assert step_page["step"] == first
 
 
-async def test_steps_and_members_are_told_page_by_page(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+async def test_steps_and_members_are_listed_in_pages(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
     handle = await group([taskq.remote("note").si(number=each) for each in range(5)], name="notes").adelay()
     key = taskq.runtime.keys.queue("default").workflow(handle.id)
     server.client.hset(f"{key}:g0", mapping={"3": "7", "4": f'"{"x" * 5_000}"'})
@@ -712,7 +721,7 @@ async def test_steps_and_members_are_told_page_by_page(taskq: TaskQ, web: HttpCl
     assert (searched["scanned"], searched["total"], searched["next"], nowhere["rows"]) == (1, 1, None, [])
 
 
-async def test_a_damaged_workflow_is_told(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+async def test_a_damaged_workflow_is_reported(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
     handle = await taskq.aenqueue_workflow(step(taskq.remote("note").si(), name="one"))
     server.client.hdel(taskq.runtime.keys.queue("default").workflow(handle.id), "created")
 
@@ -727,7 +736,7 @@ async def test_a_damaged_workflow_is_told(taskq: TaskQ, web: HttpClient, server:
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_waiting_task_is_shown_answered_once_and_a_step_is_forgotten(
+async def test_a_waiting_task_is_read_signaled_once_and_one_step_is_deleted(
     taskq: TaskQ, web: HttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = (await publish_task(taskq).adelay(photo_id=7)).id
@@ -767,7 +776,7 @@ async def test_a_waiting_task_is_shown_answered_once_and_a_step_is_forgotten(
     assert (await web.post("/tasks/default/x/signals/review", json={})).status_code == 404
 
 
-async def test_results_of_steps_are_hidden_where_payloads_are(taskq: TaskQ) -> None:
+async def test_results_of_steps_are_hidden_when_payloads_are_hidden(taskq: TaskQ) -> None:
     task_id = (await publish_task(taskq).adelay(photo_id=7)).id
     await adrain(taskq)
 

@@ -1,4 +1,4 @@
-"""Who may use the JSON API, what they may change, and what they are shown."""
+"""Test access to the JSON API: who can use it, what they can change, and what they see."""
 
 import logging
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ def contents(server: RedisServer) -> dict[bytes, bytes | None]:
     return {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
 
 
-async def test_without_dependencies_everything_answers_403_and_the_log_says_how_to_open_it(
+async def test_without_dependencies_every_route_answers_403_and_the_log_explains_the_fix(
     tasks: TaskQ, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = contents(server)
@@ -46,7 +46,7 @@ async def test_without_dependencies_everything_answers_403_and_the_log_says_how_
     assert "allow_anonymous=True" in caplog.text
 
 
-async def test_dependencies_say_who_may_ask_and_what_they_raise_is_a_problem(tasks: TaskQ) -> None:
+async def test_dependencies_control_access_and_their_errors_become_problems(tasks: TaskQ) -> None:
     def logged_in(authorization: Annotated[str | None, Header()] = None) -> None:
         if authorization != "Bearer x":
             raise HTTPException(401, "who are you?", headers={"WWW-Authenticate": "Bearer"})
@@ -66,7 +66,7 @@ async def test_dependencies_say_who_may_ask_and_what_they_raise_is_a_problem(tas
 
 
 @pytest.mark.parametrize("read_only", [True, lambda: True])
-async def test_for_reading_only_no_change_is_made(
+async def test_a_read_only_router_refuses_changes(
     tasks: TaskQ, server: RedisServer, read_only: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = contents(server)
@@ -83,7 +83,7 @@ async def test_for_reading_only_no_change_is_made(
     assert caplog.text.count("by 'ann': refused") == len(CHANGES)
 
 
-async def test_looking_never_writes(tasks: TaskQ, server: RedisServer) -> None:
+async def test_reading_routes_write_nothing_to_redis(tasks: TaskQ, server: RedisServer) -> None:
     before = contents(server)
 
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
@@ -93,7 +93,7 @@ async def test_looking_never_writes(tasks: TaskQ, server: RedisServer) -> None:
     assert contents(server) == before
 
 
-async def test_payloads_are_hidden_unless_they_are_allowed(tasks: TaskQ) -> None:
+async def test_payloads_are_hidden_by_default(tasks: TaskQ) -> None:
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
         answers = [await web.get(path) for path in LOOKS]
         guess = await web.get("/tasks/search", params={"text": SECRET[:6]})
@@ -114,7 +114,7 @@ async def test_payloads_are_hidden_unless_they_are_allowed(tasks: TaskQ) -> None
 
 
 @pytest.mark.parametrize("redact", [None, lambda name, what, value: value])
-async def test_limits_whose_keys_come_from_payloads_are_shown_as_payloads_are(taskq: TaskQ, redact: Any) -> None:
+async def test_limits_with_keys_from_payloads_are_hidden_like_payloads(taskq: TaskQ, redact: Any) -> None:
     options: Any = {"concurrency": Concurrency(1, key="word"), "headers": {"tenant": "acme"}}
     await taskq.remote("note", **options).using(task_id="1").adelay(word=SECRET)
 
@@ -128,7 +128,7 @@ async def test_limits_whose_keys_come_from_payloads_are_shown_as_payloads_are(ta
     assert SECRET in shown["headers"]["taskq-limit"]
 
 
-async def test_what_names_files_and_addresses_of_the_server_is_told_to_those_who_may_change_something(
+async def test_files_and_addresses_of_the_server_are_shown_only_to_operators(
     tasks: TaskQ,
 ) -> None:
     def may_only_look(role: Annotated[str, Header()] = "viewer") -> bool:
@@ -143,7 +143,7 @@ async def test_what_names_files_and_addresses_of_the_server_is_told_to_those_who
     assert "config_file" in whole["info"]
 
 
-async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:
+async def test_a_dependency_can_control_who_sees_payloads(tasks: TaskQ) -> None:
     def sees(role: Annotated[str, Header()] = "viewer") -> bool:
         return role == "operator"
 
@@ -156,7 +156,7 @@ async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:
 
 
 @rows("fails", [None, RuntimeError("no"), object()])
-async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(tasks: TaskQ, fails: object) -> None:
+async def test_a_redaction_replaces_shown_values_and_hides_them_if_it_fails(tasks: TaskQ, fails: object) -> None:
     def redact(name: str, what: str, value: Any) -> Any:
         if isinstance(fails, Exception):
             raise fails
@@ -190,7 +190,7 @@ async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(t
         ({"sec-fetch-site": "cross-site", "origin": "https://ops.example"}, 200),
     ],
 )
-async def test_changes_that_a_page_of_another_site_asks_for_are_refused(
+async def test_changes_from_pages_of_another_site_are_refused(
     tasks: TaskQ, headers: dict[str, str], status: int
 ) -> None:
     app = api_app(tasks, allow_anonymous=True, trusted_origins=["https://ops.example"])
@@ -206,7 +206,7 @@ async def test_changes_that_a_page_of_another_site_asks_for_are_refused(
 
 
 @rows("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
-async def test_a_change_takes_json_as_such(tasks: TaskQ, kind: str | None) -> None:
+async def test_a_change_requires_the_content_type_json(tasks: TaskQ, kind: str | None) -> None:
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
         answer = await web.patch(
             "/queues/default", content=b'{"paused": true}', headers={"content-type": kind} if kind else {}
@@ -217,7 +217,7 @@ async def test_a_change_takes_json_as_such(tasks: TaskQ, kind: str | None) -> No
     assert info["is_paused"] is False
 
 
-async def test_a_body_that_is_too_large_is_not_read(tasks: TaskQ) -> None:
+async def test_a_request_body_that_is_too_large_is_not_read(tasks: TaskQ) -> None:
     large = b'{"paused": true, "x": "' + b"x" * 2**20 + b'"}'
 
     async def pieces() -> Any:
@@ -226,13 +226,13 @@ async def test_a_body_that_is_too_large_is_not_read(tasks: TaskQ) -> None:
 
     headers = {"content-type": "application/json"}
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
-        told = await web.patch("/queues/default", content=large, headers=headers)
-        untold = await web.patch("/queues/default", content=pieces(), headers=headers)
+        known = await web.patch("/queues/default", content=large, headers=headers)
+        unknown = await web.patch("/queues/default", content=pieces(), headers=headers)
 
-    assert (told.status_code, untold.status_code) == (413, 413)
+    assert (known.status_code, unknown.status_code) == (413, 413)
 
 
-async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
+async def test_the_audit_log_has_each_change_with_its_user_and_without_payloads(
     tasks: TaskQ, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "taskq.audit")
@@ -247,8 +247,8 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
         failed = await send(web, "POST", "/tasks/default/none", {"action": "run"}, user="bob")
 
     notes = [record for record in caplog.records if record.name == "taskq.audit"]
-    told: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
-    assert [each["action"] for each in told[:-1]] == [
+    entries: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
+    assert [each["action"] for each in entries[:-1]] == [
         *("pause", "retry", "signal", "forget_step", "update_payload", "retry_workflow", "run_all"),
         *(
             "set_limit",
@@ -260,14 +260,14 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
             "remove_queue",
         ),
     ]
-    assert {each["who"] for each in told[:-1]} == {"ann\nforged"}
-    assert (told[-1]["who"], told[-1]["outcome"], failed.status_code) == ("bob", "QueueNotFoundError", 404)
+    assert {each["who"] for each in entries[:-1]} == {"ann\nforged"}
+    assert (entries[-1]["who"], entries[-1]["outcome"], failed.status_code) == ("bob", "QueueNotFoundError", 404)
     assert not any("\n" in record.getMessage() for record in notes)
     assert SECRET not in caplog.text
     assert "number" not in caplog.text
 
 
-async def test_an_action_on_found_tasks_is_recorded_without_the_searched_texts(
+async def test_the_audit_log_of_a_bulk_action_omits_the_searched_text(
     tasks: TaskQ, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "taskq.audit")
@@ -282,7 +282,7 @@ async def test_an_action_on_found_tasks_is_recorded_without_the_searched_texts(
 
 
 @rows(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"allow_anonymous": True, "dependencies": [Depends(lambda: None)]}, "got both"),
         ({"read_only": "yes"}, "read_only must be True, False or a dependency"),
@@ -291,17 +291,15 @@ async def test_an_action_on_found_tasks_is_recorded_without_the_searched_texts(
         ({"redact": "x"}, "redact must be a function"),
     ],
 )
-def test_what_is_not_usable_is_refused_when_the_router_is_made(taskq: TaskQ, options: Any, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+def test_invalid_options_are_refused_when_the_router_is_created(taskq: TaskQ, options: Any, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=expected):
         taskq_router(taskq, **options)
 
 
 @pytest.mark.parametrize("redacts", [False, True])
-async def test_progress_is_shown_and_its_words_go_through_the_redaction(
-    tasks: TaskQ, server: RedisServer, redacts: bool
-) -> None:
-    told = b'{"done":3,"total":10,"at":1700000000000,"message":"page <3>"}'
-    server.client.hset("asynq:{default}:t:1", "taskq_progress", told)
+async def test_progress_is_shown_and_its_message_is_redacted(tasks: TaskQ, server: RedisServer, redacts: bool) -> None:
+    progress = b'{"done":3,"total":10,"at":1700000000000,"message":"page <3>"}'
+    server.client.hset("asynq:{default}:t:1", "taskq_progress", progress)
 
     def redact(name: str, what: str, value: Any) -> Any:
         return "***" if (name, what) == ("note", "progress") else value

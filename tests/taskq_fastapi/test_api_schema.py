@@ -1,4 +1,4 @@
-"""The JSON API has a route for everything the inspector can do, describes itself, and keeps to what it says."""
+"""Test that the JSON API covers the inspector, has a complete schema, and that responses match it."""
 
 import dataclasses
 import inspect
@@ -101,7 +101,7 @@ def operations(*classes: type) -> set[str]:
         name
         for each in classes
         for name, function in inspect.getmembers(each, inspect.isfunction)
-        if not name.startswith("_") and name != "run_plan"  # `run_plan` is how operations are carried out
+        if not name.startswith("_") and name != "run_plan"  # `run_plan` executes operations and is not one
     }
 
 
@@ -128,8 +128,8 @@ def test_every_operation_of_the_inspector_and_the_dashboard_has_a_route(document
     assert set(ROUTES.values()) <= set(described(document))
 
 
-async def test_each_route_is_tried_and_says_what_it_describes(taskq: TaskQ, app: FastAPI) -> None:
-    """The requests that other tests go through (`LOOKS`, `CHANGES`) leave out no route."""
+async def test_the_response_of_each_route_matches_its_schema(taskq: TaskQ, app: FastAPI) -> None:
+    """The requests of other tests (`LOOKS`, `CHANGES`) cover every route."""
     await taskq.remote("note", task_id="1").adelay(number=1)
     seen = set()
 
@@ -155,7 +155,7 @@ def _matches(template: str, method: str, path: str) -> bool:
     )
 
 
-def test_every_route_has_words_examples_and_problems(document: dict[str, Any]) -> None:
+def test_every_route_has_a_description_examples_and_problems(document: dict[str, Any]) -> None:
     for name, operation in described(document).items():
         assert operation["description"], name
         assert {"401", "403", "422", "503"} <= set(operation["responses"]), name
@@ -182,7 +182,7 @@ RECORDS: dict[type, type[BaseModel]] = {
 
 
 @rows("record", RECORDS, ids=lambda record: record.__name__)
-def test_an_answer_has_every_field_of_the_record_it_is_made_from_with_its_description(record: type) -> None:
+def test_a_response_has_every_field_of_its_record_with_the_description(record: type) -> None:
     fields = {field.name for field in dataclasses.fields(record)}
     fields |= {name for name, _ in inspect.getmembers(record, lambda each: isinstance(each, property))}
 
@@ -191,17 +191,17 @@ def test_an_answer_has_every_field_of_the_record_it_is_made_from_with_its_descri
         assert all(RECORDS[record].model_fields[name].description for name in fields)
 
 
-def test_what_a_router_adds_to_an_app_is_under_its_prefix_only(app: FastAPI, document: dict[str, Any]) -> None:
+def test_a_router_adds_paths_only_below_its_prefix(app: FastAPI, document: dict[str, Any]) -> None:
     assert all(path.startswith(f"{PREFIX}/") for path in document["paths"])
 
 
 def _can_be_wrong(operation: Any) -> bool:
-    """Whether there is a request that goes against the description: any text is a name of a queue or task."""
+    """Return whether a request can violate the schema. Every text is a valid name of a queue or task."""
     return bool(operation.body) or any(parameter.location != "path" for parameter in operation.iter_parameters())
 
 
 def _name_what_is_there(case: Any) -> None:
-    """Have a request name the queue, task, workflow and periodic entry that there are, and what can be done to them."""
+    """Make a generated request name existing queues, tasks, workflows and entries, and possible actions."""
     there = {"queue": "default", "task_id": models.ID, "workflow_id": models.ID, "entry_id": "nightly", "page": 1}
     there["step"] = "note"
     for part in (case.path_parameters, case.query, case.body):
@@ -230,20 +230,20 @@ def _filter(body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_requests_made_up_from_the_description_are_answered_as_it_says(
+def test_responses_to_generated_requests_match_the_schema(
     taskq: TaskQ,
     server: RedisServer,
     app: FastAPI,
     mode: GenerationMode,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Schemathesis sends what the description allows and what it does not, and checks every answer against it."""
+    """Schemathesis sends valid and invalid requests, and checks every response against the schema."""
     caplog.set_level(logging.CRITICAL)
     tried: dict[str, list[int]] = {}
 
     for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
         operation = result.ok()
-        server.flushall()  # each route finds all there is, whatever the one before did to it
+        server.flushall()  # each route gets fresh data
         populate(taskq, server)
         added = named_schedule(taskq, "added", "@daily", "note", remote=True)
         inspection.Inspector(taskq).add_schedule(added)

@@ -1,4 +1,4 @@
-"""Links by which people answer waiting tasks from an e-mail."""
+"""Test links by which people answer waiting tasks."""
 
 from datetime import timedelta
 from typing import Any
@@ -55,7 +55,7 @@ def web(taskq: TaskQ) -> Any:
         yield web
 
 
-def test_the_first_post_of_a_link_answers_and_a_get_changes_nothing(
+def test_the_first_post_to_a_link_sends_the_answer_and_a_get_changes_nothing(
     taskq: TaskQ, server: RedisServer, web: TestClient, publish: Any, urls: list[str]
 ) -> None:
     handle = publish.delay()
@@ -98,7 +98,7 @@ def test_a_link_of_an_earlier_wait_does_not_answer_a_later_one(
     assert handle.result(timeout=0) == ["published", "published"]
 
 
-def test_a_link_may_be_answered_before_the_task_waits(taskq: TaskQ, web: TestClient) -> None:
+def test_a_link_works_before_the_task_waits(taskq: TaskQ, web: TestClient) -> None:
     @taskq.task(retention=60)
     def hasty(context: TaskContext) -> bool:
         url = approval_url(context, "review", question="?", secret=SECRET, base_url="http://testserver/approvals")
@@ -112,9 +112,7 @@ def test_a_link_may_be_answered_before_the_task_waits(taskq: TaskQ, web: TestCli
     assert handle.result(timeout=0) is False
 
 
-def test_a_link_that_is_not_valid_or_has_expired_changes_nothing(
-    taskq: TaskQ, server: RedisServer, web: TestClient
-) -> None:
+def test_an_invalid_or_expired_link_changes_nothing(taskq: TaskQ, server: RedisServer, web: TestClient) -> None:
     urls = []
 
     @taskq.task
@@ -135,7 +133,7 @@ def test_a_link_that_is_not_valid_or_has_expired_changes_nothing(
     assert everything(server) == before
 
 
-def test_the_page_says_that_redis_does_not_answer(
+def test_the_page_shows_a_message_while_redis_is_down(
     taskq: TaskQ, server: RedisServer, web: TestClient, publish: Any, urls: list[str]
 ) -> None:
     publish.delay()
@@ -161,6 +159,6 @@ def test_a_link_needs_a_worker_and_choices() -> None:
 
 
 @rows("secret", ["", None, "short"])
-def test_it_is_refused_without_a_secret(secret: Any) -> None:
+def test_approval_links_are_refused_without_a_secret(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match="approval links need a secret of at least 16 characters"):
         approval_router(secret=secret)

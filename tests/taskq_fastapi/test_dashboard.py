@@ -1,4 +1,4 @@
-"""The dashboard as a whole: its pages, its links, what it says of what is not there, and how it is mounted."""
+"""Test the dashboard as a whole: pages, links, unknown names, and mount paths."""
 
 import re
 from contextlib import suppress
@@ -19,7 +19,7 @@ from taskq_fastapi.dashboard.pages import queues
 from taskq_fastapi.dashboard.registry import PAGES
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, told
+from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, message_of
 
 pytestmark = pytest.mark.redis
 
@@ -31,7 +31,7 @@ def filled(taskq: TaskQ) -> TaskQ:
     return taskq
 
 
-async def test_the_home_page_tells_of_every_queue(filled: TaskQ) -> None:
+async def test_the_home_page_lists_every_queue(filled: TaskQ) -> None:
     Inspector(filled).pause("low")
 
     async with looking(dashboard_of(filled)) as web:
@@ -43,7 +43,7 @@ async def test_the_home_page_tells_of_every_queue(filled: TaskQ) -> None:
     assert [row[:14] for row in rows if row.startswith(("default", "low"))] == ["defaultnoworke", "lowpaused11sch"]
 
 
-async def test_a_store_without_queues_is_told_of(taskq: TaskQ) -> None:
+async def test_without_queues_the_home_page_shows_a_hint(taskq: TaskQ) -> None:
     async with looking(dashboard_of(taskq)) as web:
         assert "There are no queues yet" in (await web.get("/")).text
 
@@ -71,7 +71,7 @@ async def test_queues_are_sorted_by_a_column(filled: TaskQ, sort: str, first: st
     assert page.text.count("aria-sort=") == 1
 
 
-async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
+async def test_the_page_of_a_queue_shows_all_figures(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled)) as web:
         page = await web.get("/queue", params={"name": "low", "days": 30})
 
@@ -83,7 +83,7 @@ async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
 
 
 @rows(
-    ("path", "status", "said"),
+    ("path", "status", "expected"),
     [
         ("/queue?name=none", 404, "no queue"),
         ("/queue", 400, "name is missing"),
@@ -104,15 +104,17 @@ async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
         ("/queue?name=default&state=aggregating&groups=next", 400, "cursor must come from the previous call"),
     ],
 )
-async def test_what_is_not_there_or_not_usable_is_said(filled: TaskQ, path: str, status: int, said: str) -> None:
+async def test_unknown_names_and_invalid_values_show_an_error(
+    filled: TaskQ, path: str, status: int, expected: str
+) -> None:
     async with looking(dashboard_of(filled)) as web:
         page = await web.get(path)
 
-    assert (page.status_code, said in page.text) == (status, True)
+    assert (page.status_code, expected in page.text) == (status, True)
 
 
 @rows("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_other_methods_are_refused(filled: TaskQ, method: str) -> None:
+async def test_other_http_methods_are_refused(filled: TaskQ, method: str) -> None:
     async with looking(dashboard_of(filled)) as web:
         answer = await web.request(method, "/queue-pause?queue=default")
 
@@ -128,12 +130,12 @@ async def test_a_queue_is_paused_and_resumed(filled: TaskQ) -> None:
         answer = await act(web, "/queue-pause", queue="low", back="queue?name=low")
         assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=low")
         page = await web.get("/queue?name=low")
-        assert told(page) == "Queue “low” is paused: workers take no tasks from it."
-        assert told(await web.get("/queue?name=low")) == ""
+        assert message_of(page) == "Queue “low” is paused: workers take no tasks from it."
+        assert message_of(await web.get("/queue?name=low")) == ""
         assert Inspector(filled).queue_info("low").is_paused
 
         await act(web, "/queue-pause", queue="low")
-        assert "already" in told(await web.get("/"))
+        assert "already" in message_of(await web.get("/"))
         await act(web, "/queue-resume", queue="low")
         assert not Inspector(filled).queue_info("low").is_paused
 
@@ -149,7 +151,7 @@ async def test_a_queue_is_deleted_once_it_is_empty(filled: TaskQ) -> None:
 
         kept = await act(web, "/queue-delete", queue="low", back="queue?name=low")
         assert kept.headers["location"] == "./queue?name=low"
-        assert "low" in told(await web.get("/"))
+        assert "low" in message_of(await web.get("/"))
         assert inspector.queues() == ["default", "low"]
 
         inspector.delete_all("low", TaskState.SCHEDULED)
@@ -158,8 +160,8 @@ async def test_a_queue_is_deleted_once_it_is_empty(filled: TaskQ) -> None:
         assert inspector.queues() == ["default"]
 
 
-async def test_a_large_queue_is_deleted_part_by_part(filled: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request lasts as long as a queue is large."""
+async def test_several_requests_delete_a_large_queue(filled: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a request does not depend on the size of the queue."""
     monkeypatch.setattr(queues, "time_left", lambda: lambda: False)
     inspector = Inspector(filled)
     inspector.delete_all("low", TaskState.SCHEDULED)
@@ -177,15 +179,15 @@ async def test_a_large_queue_is_deleted_part_by_part(filled: TaskQ, monkeypatch:
             seen += 1
             assert seen < 50
         assert (part.status_code, part.headers["location"]) == (303, "./")
-        assert "“low” was deleted" in told(await web.get("/"))
+        assert "“low” was deleted" in message_of(await web.get("/"))
         foreign = await act(web, "/queue-delete", queue="default", cursor="nowhere/9")
         assert foreign.status_code == 303
-        assert "cursor must come from the previous call" in told(await web.get("/"))
+        assert "cursor must come from the previous call" in message_of(await web.get("/"))
 
     assert inspector.queues() == ["default"]
 
 
-async def test_what_is_too_long_for_an_address_is_asked_by_a_form(filled: TaskQ) -> None:
+async def test_values_too_long_for_a_url_are_sent_by_a_form(filled: TaskQ) -> None:
     marks = [f"pending/default/{'x' * 200}-{number}" for number in range(200)]
     async with looking(dashboard_of(filled)) as web:
         question = await act(web, "/tasks-act", do="delete", task=marks, ask="1", back="tasks?queue=default")
@@ -201,7 +203,7 @@ async def test_what_is_too_long_for_an_address_is_asked_by_a_form(filled: TaskQ)
     assert Inspector(filled).queue_info("default").size == 1
 
 
-async def test_what_somebody_chooses_is_kept_for_them(filled: TaskQ) -> None:
+async def test_settings_of_a_user_are_kept(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled), user="vera:viewer") as web:
         assert 'data-theme="system"' in (await web.get("/")).text
         await act(web, "/settings-save", theme="dark", interval="0", rows="60")
@@ -211,7 +213,7 @@ async def test_what_somebody_chooses_is_kept_for_them(filled: TaskQ) -> None:
 
         answer = await act(web, "/settings-save", theme="<script>", interval="5", rows="20")
         assert answer.status_code == 303
-        assert "theme must be one of" in told(await web.get("/settings"))
+        assert "theme must be one of" in message_of(await web.get("/settings"))
     async with looking(dashboard_of(filled), cookie="taskq_settings=theme=x&rows=-1") as web:
         assert 'data-theme="system"' in (await web.get("/")).text
 
@@ -231,13 +233,13 @@ def mounted(dashboard: Any, how: str) -> tuple[Any, str]:
 
 
 def kind_of(path: str) -> tuple[str, ...]:
-    """Return what is the same of addresses that need no look each: the path and what the query names."""
+    """Return path and query names of an address. One address of each such kind is tested."""
     parts = urlsplit(path)
     return (parts.path, *sorted({name for name, _ in parse_qsl(parts.query)}))
 
 
 @rows("how", ["alone", "fastapi", "starlette"])
-async def test_all_links_lead_somewhere_wherever_it_is_mounted(filled: TaskQ, how: str) -> None:
+async def test_all_links_work_at_every_mount_path(filled: TaskQ, how: str) -> None:
     app, home = mounted(dashboard_of(filled), how)
     paths = {home}
     seen: set[tuple[str, ...]] = set()
@@ -259,7 +261,7 @@ async def test_all_links_lead_somewhere_wherever_it_is_mounted(filled: TaskQ, ho
 
 
 @rows("host", ["[", "", "a b", "evil.example:99999999", "ü"])
-async def test_whatever_host_a_request_names_is_no_matter(filled: TaskQ, host: str) -> None:
+async def test_the_dashboard_works_with_any_host_header(filled: TaskQ, host: str) -> None:
     async with looking(dashboard_of(filled)) as web:
         answer = await web.get("/", headers=[(b"host", host.encode())])
 
@@ -267,14 +269,14 @@ async def test_whatever_host_a_request_names_is_no_matter(filled: TaskQ, host: s
 
 
 @rows("is_told", ["by the app", "by the server"])
-async def test_behind_a_proxy_whose_part_of_the_path_the_app_is_told(filled: TaskQ, is_told: str) -> None:
+async def test_the_dashboard_works_behind_a_proxy_with_a_root_path(filled: TaskQ, is_told: str) -> None:
     app = Starlette(routes=[Mount("/ops/queues", dashboard_of(filled))])
 
-    async def told_app(scope: Any, receive: Any, send: Any) -> None:
+    async def app_with_root_path(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "root_path": "/proxy"}, receive, send)
 
     prefix = "" if is_told == "by the app" else "/proxy"
-    async with looking(told_app) as web:
+    async with looking(app_with_root_path) as web:
         home = await web.get(f"{prefix}/ops/queues/")
         queue = await web.get(f"{prefix}/ops/queues/queue?name=low")
         nothing = await web.get(f"{prefix}/ops/queues/ops/queues/")
@@ -282,7 +284,7 @@ async def test_behind_a_proxy_whose_part_of_the_path_the_app_is_told(filled: Tas
     assert (home.status_code, queue.status_code, nothing.status_code) == (200, 200, 404)
 
 
-async def test_behind_a_proxy_that_takes_a_part_of_the_path_away(filled: TaskQ) -> None:
+async def test_the_dashboard_works_behind_a_proxy_that_strips_a_prefix(filled: TaskQ) -> None:
     """It needs no configuration: links and cookies use the path that the browser sees."""
     async with looking(dashboard_of(filled)) as web:
         page = await web.get("/")
@@ -290,7 +292,7 @@ async def test_behind_a_proxy_that_takes_a_part_of_the_path_away(filled: TaskQ) 
         assert all(not each.startswith(("/", "http")) for each in Fields(page.text).links)
 
 
-async def test_a_page_that_is_not_there_looks_as_the_others(filled: TaskQ) -> None:
+async def test_an_unknown_page_has_the_layout_of_the_dashboard(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled)) as web:
         page = await web.get("/a/b/c")
         assert page.status_code == 404
@@ -298,7 +300,7 @@ async def test_a_page_that_is_not_there_looks_as_the_others(filled: TaskQ) -> No
         assert (await web.get(urljoin("/a/b/c", style))).status_code == 200
 
 
-async def test_files_are_kept_by_browsers_for_good(filled: TaskQ) -> None:
+async def test_browsers_cache_static_files_permanently(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled)) as web:
         style = next(each for each in Fields((await web.get("/")).text).links if each.endswith(".css"))
         file = await web.get(f"/{style}", headers={"accept-encoding": "gzip"})
@@ -309,7 +311,7 @@ async def test_files_are_kept_by_browsers_for_good(filled: TaskQ) -> None:
     assert file.text == plain.text
 
 
-async def test_the_first_page_is_small(taskq: TaskQ) -> None:
+async def test_the_home_page_is_small(taskq: TaskQ) -> None:
     """The page of 20 queues and all its resources are small without compression."""
     for number in range(20):
         await taskq.remote("note").using(queue=f"queue-{number}").adelay(word="w")
@@ -321,7 +323,7 @@ async def test_the_first_page_is_small(taskq: TaskQ) -> None:
     assert len(page.content) + sum(len(each.content) for each in files) < 150_000
 
 
-async def test_dependencies_let_people_in(filled: TaskQ) -> None:
+async def test_dependencies_control_access(filled: TaskQ) -> None:
     def guard(secret: str = "") -> None:
         if secret != "open":
             raise HTTPException(401, "who are you?")
@@ -346,12 +348,12 @@ async def test_dependencies_let_people_in(filled: TaskQ) -> None:
         {"dependencies": [Depends(lambda: None)], "allow_anonymous": True},
     ],
 )
-def test_options_that_do_not_fit_are_refused(taskq: TaskQ, options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(taskq: TaskQ, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         taskq_dashboard(taskq, **options)
 
 
-async def test_redis_that_does_not_answer_is_said_and_the_page_comes_back(server: RedisServer) -> None:
+async def test_the_page_reports_a_redis_outage_and_reloads(server: RedisServer) -> None:
     taskq = TaskQ("unix:///nowhere/at/all.sock", enqueue_timeout=0.001)
 
     async with looking(dashboard_of(taskq)) as web:

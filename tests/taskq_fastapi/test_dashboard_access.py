@@ -1,4 +1,4 @@
-"""Who may look at the dashboard and who may change something: closed by default, roles, forgery, headers, the log."""
+"""Test access to the dashboard: closed by default, roles, forgery protection, headers, audit log."""
 
 import base64
 import logging
@@ -15,7 +15,7 @@ from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
 from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, token_of, told
+from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, message_of, token_of
 
 pytestmark = pytest.mark.redis
 CHANGES = [each for each in ACTIONS.values() if not each.for_viewers]
@@ -34,7 +34,7 @@ def is_paused(taskq: TaskQ) -> bool:
 # --- closed -----------------------------------------------------------------------------------------------------------
 
 
-async def test_it_is_closed_unless_it_is_told_who_may_look(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_dashboard_is_closed_by_default(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     async with looking(taskq_dashboard(filled)) as web:
         paths = [f"/{each.path}" for each in (*PAGES.values(), *ACTIONS.values())]
         for path in (*paths, "/nowhere", "/static/dashboard.css", "/../x", "//evil.example"):
@@ -45,7 +45,7 @@ async def test_it_is_closed_unless_it_is_told_who_may_look(filled: TaskQ, caplog
     assert "allow_anonymous=True" in caplog.text
 
 
-async def test_everybody_may_look_and_act_where_that_is_said(filled: TaskQ) -> None:
+async def test_the_dashboard_can_be_opened_for_everybody(filled: TaskQ) -> None:
     async with looking(taskq_dashboard(filled, allow_anonymous=True), user="") as web:
         assert (await act(web, "/queue-pause", queue="default")).status_code == 303
 
@@ -55,7 +55,7 @@ async def test_everybody_may_look_and_act_where_that_is_said(filled: TaskQ) -> N
 # --- the login --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_login_says_no(filled: TaskQ) -> None:
+async def test_a_login_can_refuse_access(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled), user="") as web:
         for path in ("/", "/nowhere", "/queue-pause"):
             assert (await web.get(path)).status_code == 403
@@ -63,7 +63,7 @@ async def test_a_login_says_no(filled: TaskQ) -> None:
 
 
 @rows("kind", ["plain", "coroutine", "object"])
-async def test_a_login_sends_people_to_the_login_of_the_app(filled: TaskQ, kind: str) -> None:
+async def test_a_login_can_redirect_to_the_login_of_the_app(filled: TaskQ, kind: str) -> None:
     def plain(request: Request) -> Any:
         return RedirectResponse("/login", 303)
 
@@ -82,7 +82,7 @@ async def test_a_login_sends_people_to_the_login_of_the_app(filled: TaskQ, kind:
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 
-async def test_a_login_that_returns_something_else_lets_nobody_in(filled: TaskQ) -> None:
+async def test_a_login_with_an_invalid_return_value_refuses_access(filled: TaskQ) -> None:
     login: Any = lambda request: True  # noqa: E731
 
     async with looking(taskq_dashboard(filled, login=login)) as web:
@@ -103,7 +103,7 @@ async def test_a_login_that_returns_something_else_lets_nobody_in(filled: TaskQ)
         ("Bearer b2xnYTpzZWNyZXQ=", 401),
     ],
 )
-async def test_a_browser_asks_for_a_name_and_a_password(filled: TaskQ, authorization: str, status: int) -> None:
+async def test_a_browser_prompts_for_name_and_password(filled: TaskQ, authorization: str, status: int) -> None:
     app = taskq_dashboard(filled, login=basic_login(lambda n, p: User(n) if (n, p) == ("olga", "secret") else None))
 
     async with looking(app, user="", authorization=authorization) as web:
@@ -114,12 +114,12 @@ async def test_a_browser_asks_for_a_name_and_a_password(filled: TaskQ, authoriza
         assert answer.headers["www-authenticate"] == 'Basic realm="taskq", charset="UTF-8"'
 
 
-async def test_a_password_may_have_any_characters(filled: TaskQ) -> None:
+async def test_a_password_can_contain_any_characters(filled: TaskQ) -> None:
     given: list[tuple[str, str]] = []
 
     async def check(name: str, password: str) -> User:
         given.append((name, password))
-        return User(name, "operator")  # type: ignore[arg-type]  # the name of a role will do
+        return User(name, "operator")  # type: ignore[arg-type]  # the name of a role is accepted too
 
     header = "Basic " + base64.b64encode("ölga:a:b c".encode()).decode()
     async with looking(taskq_dashboard(filled, login=basic_login(check)), user="", authorization=header) as web:
@@ -145,7 +145,7 @@ async def test_viewers_change_nothing(filled: TaskQ, action: Any, caplog: pytest
 
 
 @rows("action", CHANGES, ids=lambda each: each.path)
-async def test_nobody_changes_anything_where_all_is_for_reading(filled: TaskQ, action: Any) -> None:
+async def test_a_read_only_dashboard_refuses_changes(filled: TaskQ, action: Any) -> None:
     async with looking(dashboard_of(filled, read_only=True)) as web:
         answer = await act(web, f"/{action.path}", queue="default", id="1")
 
@@ -154,7 +154,7 @@ async def test_nobody_changes_anything_where_all_is_for_reading(filled: TaskQ, a
 
 
 @rows(("user", "options"), [("vera:viewer", {}), ("olga:operator", {"read_only": True})])
-async def test_who_may_not_act_is_offered_nothing(filled: TaskQ, user: str, options: Any) -> None:
+async def test_a_viewer_sees_no_actions(filled: TaskQ, user: str, options: Any) -> None:
     async with looking(dashboard_of(filled, **options), user=user) as web:
         page = await web.get("/")
 
@@ -165,7 +165,7 @@ async def test_who_may_not_act_is_offered_nothing(filled: TaskQ, user: str, opti
 # --- forgery ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_form_of_another_browser_or_person_is_refused(filled: TaskQ) -> None:
+async def test_a_form_of_another_browser_or_user_is_refused(filled: TaskQ) -> None:
     app = dashboard_of(filled)
     async with looking(app) as web, looking(app) as other, looking(app, user="otto:operator") as otto:
         mine = await token_of(web)
@@ -180,7 +180,7 @@ async def test_a_form_of_another_browser_or_person_is_refused(filled: TaskQ) -> 
     assert not is_paused(filled)
 
 
-async def test_a_secret_that_is_none_of_ours_is_replaced(filled: TaskQ) -> None:
+async def test_an_invalid_secret_cookie_is_replaced(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled), cookie="taskq_secret=known") as web:
         answer = await web.get("/")
 
@@ -213,7 +213,7 @@ async def test_a_page_of_another_site_changes_nothing(filled: TaskQ, headers: di
 
 
 @rows("back", ["https://evil.example", "//evil.example", "/\\evil", "javascript:alert(1)", "..//x", "\\x"])
-async def test_nobody_is_sent_elsewhere(filled: TaskQ, back: str) -> None:
+async def test_redirects_never_leave_the_dashboard(filled: TaskQ, back: str) -> None:
     async with looking(dashboard_of(filled)) as web:
         answer = await act(web, "/queue-pause", queue="default", back=back)
         assert answer.headers["location"] == "./"
@@ -221,7 +221,7 @@ async def test_nobody_is_sent_elsewhere(filled: TaskQ, back: str) -> None:
         assert back not in question.text
 
 
-async def test_only_forms_of_a_certain_size_are_read(filled: TaskQ) -> None:
+async def test_forms_over_the_maximum_size_are_not_read(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled)) as web:
         token = await token_of(web)
         assert (await web.post("/queue-pause", json={TOKEN: token, "queue": "default"})).status_code == 415
@@ -235,7 +235,7 @@ async def test_only_forms_of_a_certain_size_are_read(filled: TaskQ) -> None:
         assert odd.status_code == 400
 
 
-async def test_a_look_changes_nothing(filled: TaskQ, server: RedisServer) -> None:
+async def test_reading_pages_writes_nothing_to_redis(filled: TaskQ, server: RedisServer) -> None:
     before = everything(server)
     async with looking(dashboard_of(filled)) as web:
         for each in (*PAGES.values(), *ACTIONS.values()):
@@ -248,7 +248,7 @@ async def test_a_look_changes_nothing(filled: TaskQ, server: RedisServer) -> Non
 
 
 @rows("path", ["/", "/nowhere", "/queue?name=none", "/settings"])
-async def test_pages_run_no_script_of_others_and_stand_in_no_frame(filled: TaskQ, path: str) -> None:
+async def test_headers_forbid_foreign_scripts_and_frames(filled: TaskQ, path: str) -> None:
     async with looking(dashboard_of(filled), origin="https://evil.example") as web:
         page = await web.get(path)
 
@@ -267,7 +267,7 @@ async def test_pages_run_no_script_of_others_and_stand_in_no_frame(filled: TaskQ
 
 
 @rows(("scheme", "secure"), [("http", False), ("https", True)])
-async def test_cookies_are_for_no_script_and_no_other_site(filled: TaskQ, scheme: str, secure: bool) -> None:
+async def test_cookies_are_httponly_and_samesite(filled: TaskQ, scheme: str, secure: bool) -> None:
     async with looking(dashboard_of(filled), base=f"{scheme}://test") as web:
         cookie = (await web.get("/")).headers["set-cookie"].lower()
 
@@ -279,13 +279,13 @@ async def test_cookies_are_for_no_script_and_no_other_site(filled: TaskQ, scheme
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
-async def test_every_action_is_noted_with_who_did_it(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_audit_log_has_every_action_with_its_user(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskq.audit")
     async with looking(dashboard_of(filled)) as web:
         await act(web, "/queue-pause", queue="default")
         await act(web, "/queue-pause", queue="default")
         await act(web, "/queue-resume", queue="none")
-        assert "no queue" in told(await web.get("/"))
+        assert "no queue" in message_of(await web.get("/"))
 
     lines = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
     assert lines == [

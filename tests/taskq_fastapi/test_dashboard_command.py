@@ -1,4 +1,4 @@
-"""`taskq dashboard`: open on this machine only, and for requests that name it only."""
+"""Test `taskq dashboard`, which serves only this machine and only requests with its host name."""
 
 import importlib.metadata
 import sys
@@ -22,12 +22,12 @@ def failing(*words: str) -> str:
 
 
 @rows("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_it_does_not_start_open_for_other_machines(host: str) -> None:
+def test_the_command_refuses_to_listen_to_other_machines_without_a_password(host: str) -> None:
     assert "the dashboard has no login" in failing("--host", host, "--port", "0")
 
 
 @rows(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (("--host", "no such host"), "cannot be resolved"),
         (("--port", "99999"), "--port"),
@@ -36,11 +36,11 @@ def test_it_does_not_start_open_for_other_machines(host: str) -> None:
         (("--login", "math:pi"), "is not a function"),
     ],
 )
-def test_what_is_not_usable_is_said_in_a_line(words: tuple[str, ...], said: str) -> None:
-    assert said in failing(*words)
+def test_invalid_options_cause_a_one_line_error(words: tuple[str, ...], expected: str) -> None:
+    assert expected in failing(*words)
 
 
-def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(**selected: str) -> Any:
         return ()
 
@@ -48,7 +48,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install 'taskq-asynq[dashboard]'" in failing()
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "taskq_fastapi.dashboard.serving", raising=False)
     assert "pip install 'taskq-asynq[dashboard]'" in failing("--port", "0")
@@ -73,7 +73,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         ("localhost:x", 403),
     ],
 )
-async def test_only_requests_that_name_this_machine_are_answered(taskq: TaskQ, host: str, status: int) -> None:
+async def test_requests_with_a_foreign_host_header_are_refused(taskq: TaskQ, host: str, status: int) -> None:
     async with looking(local_app(taskq, read_only=False), user="", host=host) as web:
         if not host:
             web.headers["host"] = ""

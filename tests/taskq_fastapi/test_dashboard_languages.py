@@ -1,4 +1,4 @@
-"""The web dashboard in Chinese: the catalogue is whole, nothing is unmarked, each is shown their own language."""
+"""Test the web dashboard in Chinese: complete catalog, no unmarked text, and the choice of the language."""
 
 import ast
 import re
@@ -27,8 +27,7 @@ from tests.browser.scene import Scene, registered_tasks
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_fastapi.dashboards import act, dashboard_of, looking
-from tests.taskq_fastapi.dashboards import told as said
+from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, message_of
 from tests.taskq_fastapi.streams import stream
 
 FOLDER = DASHBOARD.folder
@@ -81,12 +80,12 @@ DATA = {
         ("de," * 10_000 + "zh", "en"),
     ],
 )
-def test_the_language_is_the_one_that_a_browser_asks_for_first(header: str, language: str) -> None:
+def test_the_language_is_the_first_supported_one_of_the_browser(header: str, language: str) -> None:
     assert accepted(header) == language
 
 
 @pytest.mark.redis
-async def test_each_is_shown_their_own_language_and_caches_are_told(taskq: TaskQ) -> None:
+async def test_the_language_depends_on_the_request_and_vary_names_the_header(taskq: TaskQ) -> None:
     async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
         page = await web.get("/")
     async with looking(dashboard_of(taskq)) as web:
@@ -101,7 +100,7 @@ async def test_each_is_shown_their_own_language_and_caches_are_told(taskq: TaskQ
 
 
 @pytest.mark.redis
-async def test_who_has_chosen_a_language_is_shown_that(taskq: TaskQ) -> None:
+async def test_a_chosen_language_overrides_that_of_the_browser(taskq: TaskQ) -> None:
     async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
         answer = await act(web, "/settings-save", theme="dark", interval="5", rows="20", language="en")
         english = await web.get("/settings")
@@ -111,15 +110,17 @@ async def test_who_has_chosen_a_language_is_shown_that(taskq: TaskQ) -> None:
 
     assert answer.status_code == 303
     assert "<h1>Settings</h1>" in english.text
-    assert said(await follow(answer, dashboard_of(taskq))) == "Saved in this browser."
-    assert said(await follow(back, dashboard_of(taskq))) == "已保存在此浏览器中。"
+    assert message_of(await follow(answer, dashboard_of(taskq))) == "Saved in this browser."
+    assert message_of(await follow(back, dashboard_of(taskq))) == "已保存在此浏览器中。"
     assert '<option value="en" lang="en" selected>' in english.text
     assert "<h1>设置</h1>" in asked_for.text
-    assert said(await follow(odd, dashboard_of(taskq))) == "language 必须是 en, zh-Hans 之一，得到的是 &#39;tlh&#39;"
+    assert (
+        message_of(await follow(odd, dashboard_of(taskq))) == "language 必须是 en, zh-Hans 之一，得到的是 &#39;tlh&#39;"
+    )
 
 
 async def follow(answer: Any, app: Any) -> Any:
-    """Load the page after a form, with the cookies that its answer sets."""
+    """Load the page after a form with the cookies of its response."""
     cookie = "; ".join(f"{name}={value}" for name, value in answer.cookies.items())
     async with looking(app, accept_language=CHINESE, cookie=cookie) as web:
         return await web.get("/settings")
@@ -144,11 +145,11 @@ def test_texts_are_found_whatever_marks_them() -> None:
     assert ("", "set appendfsync everysec", "") in found
 
 
-def test_the_checks_of_redis_are_all_translated() -> None:
+def test_all_checks_of_the_doctor_are_translated() -> None:
     assert len(NODE_CHECKS) == len(NODE_RULES)
 
 
-def test_the_admin_and_the_dashboard_say_the_same_in_chinese() -> None:
+def test_admin_and_dashboard_have_the_same_chinese_translations() -> None:
     admin, dashboard = _catalog(ADMIN), _catalog(DASHBOARD)
     differing = {
         message.id: (message.string, other.string)
@@ -159,7 +160,7 @@ def test_the_admin_and_the_dashboard_say_the_same_in_chinese() -> None:
 
 
 @pytest.mark.parametrize("domain", [ADMIN, DASHBOARD], ids=lambda domain: domain.name)
-def test_in_chinese_arguments_have_one_name_and_heads_of_times_say_that_they_are(domain: Domain) -> None:
+def test_chinese_texts_use_one_term_for_arguments_and_mark_column_heads_of_times(domain: Domain) -> None:
     texts = [(each.context, each.id, str(each.string)) for each in _catalog(domain) if each.id]
 
     assert {string for _context, text, string in texts if text in ("Arguments", "arguments", "Payload")} == {"参数"}
@@ -186,7 +187,7 @@ def test_no_text_of_a_template_is_unmarked(path: Path) -> None:
 
 
 def _unmarked(node: nodes.Node) -> Iterator[str]:
-    """Yield the texts of expressions that are not marked, but for keys and what is compared."""
+    """Yield unmarked texts of expressions, except keys and operands of comparisons."""
     if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name in MARKING:
         for each in node.kwargs:
             yield from _unmarked(each)
@@ -229,7 +230,7 @@ def _literal(node: ast.expr) -> str:
 
 @pytest.fixture
 def shop(session_redis_server: RedisServer) -> Iterator[tuple[TaskQ, Scene]]:
-    """A shop in the middle of its day."""
+    """Return the queue application and the scene of a busy shop."""
     session_redis_server.client.flushall()
     taskq = TaskQ(session_redis_server.unix_url, queues={"default": 3, "low": 1}, enqueue_timeout=30)
     with registered_tasks(taskq):
@@ -240,7 +241,7 @@ def shop(session_redis_server: RedisServer) -> Iterator[tuple[TaskQ, Scene]]:
 
 
 def words(page: str) -> set[str]:
-    """English words that a page shows, those left out that are in code, or out of Redis."""
+    """Return the English words that a page shows, except those in code or from Redis."""
     attributes = re.findall(rf'(?:{SHOWN_ATTRIBUTES})="([^"]*)"', page)
     left_out = r"<(script|code|pre|textarea|option|bdi)\b.*?</\1>|<span class=\"(error-line|unseen|quiet)\">.*?</span>"
     shown = unescape(re.sub(r"<[^>]+>", " ", re.sub(left_out, " ", page, flags=re.DOTALL)))
@@ -265,7 +266,7 @@ async def test_no_page_in_chinese_shows_english(shop: tuple[TaskQ, Scene]) -> No
 
 
 @pytest.mark.redis
-async def test_heads_of_columns_are_not_called_as_links_between_pages_are(shop: tuple[TaskQ, Scene]) -> None:
+async def test_column_heads_differ_from_page_links_in_chinese(shop: tuple[TaskQ, Scene]) -> None:
     """English has one word for both."""
     taskq, scene = shop
     heads: dict[str, set[str]] = {}
@@ -281,7 +282,9 @@ async def test_heads_of_columns_are_not_called_as_links_between_pages_are(shop: 
 
 
 @pytest.mark.redis
-async def test_a_task_without_bytes_has_none_of_them(taskq: TaskQ, session_redis_server: RedisServer) -> None:
+async def test_a_task_with_an_empty_payload_says_that_it_is_empty(
+    taskq: TaskQ, session_redis_server: RedisServer
+) -> None:
     """The page does not show the message of empty lists."""
     handle = await taskq.remote("note").adelay(word="w")
     session_redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"")
@@ -292,7 +295,7 @@ async def test_a_task_without_bytes_has_none_of_them(taskq: TaskQ, session_redis
 
 
 @pytest.mark.redis
-async def test_who_may_not_look_or_asks_too_often_is_told_so_in_chinese(taskq: TaskQ) -> None:
+async def test_refusals_are_translated(taskq: TaskQ) -> None:
     async def ask(app: Any, user: str = "olga:operator") -> Any:
         async with looking(app, user=user, accept_language=CHINESE) as web:
             return await web.get("/")
@@ -312,7 +315,7 @@ async def test_who_may_not_look_or_asks_too_often_is_told_so_in_chinese(taskq: T
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def test_figures_are_told_in_chinese() -> None:
+def test_numbers_and_durations_are_translated() -> None:
     with translated_with(catalogue("zh-Hans")):
         assert wording.span(timedelta(seconds=90_000)) == "1 天 1 小时"
         assert wording.span(timedelta(seconds=-5)) == "-5.0 秒"
@@ -321,7 +324,7 @@ def test_figures_are_told_in_chinese() -> None:
 
 
 @rows("kind", _TEXTS, ids=lambda kind: kind.__name__)
-def test_errors_of_the_core_are_told_with_what_they_name(kind: type[TaskQError]) -> None:
+def test_errors_of_the_core_are_translated_with_their_values(kind: type[TaskQError]) -> None:
     values: dict[str, tuple[Any, ...]] = {
         "QueueNotEmptyError": ("q", 1, 2),
         "TaskStateError": ("q", "t1", "active", "no"),
@@ -342,16 +345,16 @@ def test_errors_of_the_core_are_told_with_what_they_name(kind: type[TaskQError])
 
 
 @pytest.mark.redis
-async def test_what_was_done_is_said_in_chinese_and_noted_in_english(
+async def test_messages_are_translated_and_the_audit_log_is_english(
     taskq: TaskQ, caplog: pytest.LogCaptureFixture
 ) -> None:
     await taskq.remote("note").adelay(word="w")
     caplog.set_level("INFO", "taskq.audit")
     async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
         await act(web, "/queue-pause", queue="default")
-        first = said(await web.get("/"))
+        first = message_of(await web.get("/"))
         await act(web, "/queue-pause", queue="default")
-        again = said(await web.get("/"))
+        again = message_of(await web.get("/"))
         question = await web.get("/tasks-act-all?do=delete&state=pending&queue=default")
 
     assert first == "队列“default”已暂停：worker 不再从中取任务。"
@@ -361,8 +364,8 @@ async def test_what_was_done_is_said_in_chinese_and_noted_in_english(
 
 
 @pytest.mark.redis
-async def test_a_stream_tells_in_the_language_of_its_page(taskq: TaskQ, clock: Clock) -> None:
-    """Also of what is wrong, and though another one looks at the same in English."""
+async def test_a_stream_uses_the_language_of_its_page(taskq: TaskQ, clock: Clock) -> None:
+    """Problems are translated too, even if another user reads the same page in English."""
     await taskq.remote("note").adelay(word="w")
     app = dashboard_of(taskq)
     asked: dict[str, Any] = {"accept": "text/event-stream", "x_user": "olga:operator"}

@@ -34,7 +34,7 @@ def filled(taskq: TaskQ) -> TaskQ:
     return taskq
 
 
-async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ, clock: Clock) -> None:
+async def test_a_stream_sends_the_content_of_the_page_and_its_changes(filled: TaskQ, clock: Clock) -> None:
     async with open_stream(dashboard_of(filled), clock=clock) as page:
         first = await page.next()
         Inspector(filled).pause("default")
@@ -50,9 +50,9 @@ async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ
     assert first.id != second.id
 
 
-async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ, clock: Clock) -> None:
+async def test_a_reconnecting_client_receives_only_new_events(filled: TaskQ, clock: Clock) -> None:
     app = dashboard_of(filled)
-    Inspector(filled).delete_all("default", TaskState.PENDING)  # whose latency grows, and would be news each time
+    Inspector(filled).delete_all("default", TaskState.PENDING)  # its latency grows, so each reading would be a change
     async with open_stream(app) as page:
         first = await page.next()
     async with open_stream(app, last_event_id=first.id, clock=clock) as again:
@@ -63,7 +63,7 @@ async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ, clock: Cl
     assert "1 scheduled" in second.data
 
 
-async def test_a_redis_that_goes_away_is_told_of_once_and_the_page_comes_back(
+async def test_a_redis_outage_is_reported_once_and_the_page_recovers(
     filled: TaskQ, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unreachable(*args: Any, **options: Any) -> Any:
@@ -82,7 +82,7 @@ async def test_a_redis_that_goes_away_is_told_of_once_and_the_page_comes_back(
     assert page.text.count("event: trouble") == 1
 
 
-async def test_a_queue_that_is_gone_ends_the_stream(filled: TaskQ, clock: Clock) -> None:
+async def test_a_deleted_queue_ends_the_stream(filled: TaskQ, clock: Clock) -> None:
     async with open_stream(dashboard_of(filled), "/queue?name=default", clock=clock) as page:
         assert (await page.next()).kind == "page"
         await AsyncInspector(filled).remove_queue("default", force=True)
@@ -96,34 +96,34 @@ async def test_a_queue_that_is_gone_ends_the_stream(filled: TaskQ, clock: Clock)
 
 
 @pytest.mark.parametrize(("path", "user", "status"), [("/", "", 403), ("/nowhere", "olga:operator", 404)])
-async def test_a_stream_is_for_whom_the_page_is(filled: TaskQ, path: str, user: str, status: int) -> None:
+async def test_a_stream_requires_the_permission_of_its_page(filled: TaskQ, path: str, user: str, status: int) -> None:
     async with open_stream(dashboard_of(filled), path, user=user) as page:
         assert await page.next() is None
 
     assert page.status == status
 
 
-async def test_a_page_that_stands_still_has_no_stream(filled: TaskQ) -> None:
+async def test_a_page_without_live_updates_has_no_stream(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled), accept="text/event-stream") as web:
         assert (await web.get("/settings")).status_code == 204
         web.cookies.set("taskq_settings", "interval=0")
         assert (await web.get("/")).status_code == 204
 
 
-async def test_a_stream_ends_when_nobody_listens_any_more(filled: TaskQ) -> None:
+async def test_a_stream_ends_when_its_client_disconnects(filled: TaskQ) -> None:
     app = dashboard_of(filled)
     before = len(asyncio.all_tasks())
-    async with open_stream(app, cookie=SELDOM) as page:  # which is not about to read again when it is left
+    async with open_stream(app, cookie=SELDOM) as page:  # no reading is due when the client disconnects
         await page.next()
 
     assert len(asyncio.all_tasks()) == before
 
 
 @rows("path", ["/redis", "/metrics"])
-async def test_a_page_that_is_seldom_read_does_not_delay_the_end_of_its_stream(
+async def test_a_long_refresh_interval_does_not_delay_the_end_of_a_stream(
     filled: TaskQ, clock: Clock, path: str
 ) -> None:
-    """A stopping server waits for it."""
+    """A stopping server waits for the end of its streams."""
     async with open_stream(dashboard_of(filled), path, clock=clock) as page:
         assert (await page.next()).kind == "page"
         await clock.advance(QUIET_S + 1)

@@ -44,13 +44,13 @@ def at(second: float, value: float | None) -> tuple[datetime, float | None]:
     return BEGIN + timedelta(seconds=second), value
 
 
-def test_a_line_goes_through_its_points() -> None:
+def test_a_line_connects_its_points() -> None:
     drawn = line_path([at(0, 0), at(500, 5), at(1000, 10)], top=10, begin=BEGIN, end=END)
 
     assert drawn == "M0 100L500 50L1000 0"
 
 
-def test_a_line_is_broken_where_figures_are_missing() -> None:
+def test_a_line_has_a_gap_where_values_are_missing() -> None:
     """A single value is drawn as a dot."""
     points = [at(0, 10), at(100, 10), at(200, None), at(300, 0), at(400, None), at(900, 20)]
 
@@ -73,17 +73,17 @@ def test_a_line_is_broken_where_figures_are_missing() -> None:
         (0.001, 1.0, False, 0.001),
     ],
 )
-def test_a_scale_ends_at_a_round_figure(highest: float, most: float | None, is_whole: bool, top: float) -> None:
+def test_a_scale_ends_at_a_round_number(highest: float, most: float | None, is_whole: bool, top: float) -> None:
     assert scale_top(highest, most=most, is_whole=is_whole) == pytest.approx(top)
 
 
-def test_a_scale_of_bytes_ends_at_a_round_figure_of_its_unit() -> None:
+def test_a_scale_of_bytes_ends_at_a_round_number_of_its_unit() -> None:
     tops = [scale_top(highest, most=None, is_whole=True, kilo=1024) for highest in (0, 700, 1024, 3000, 1_500_000)]
 
     assert tops == [1, 1000, 1024, 5 * 1024, 2 * 1024**2]
 
 
-def test_a_chart_says_in_words_what_it_shows() -> None:
+def test_a_chart_has_a_text_description() -> None:
     size = next(measure for measure in MEASURES if measure.key == "size")
 
     drawn = chart(size, {"a": [at(0, 3), at(10, 7)], "b": []}, begin=BEGIN, end=END)
@@ -101,7 +101,7 @@ def test_a_chart_says_in_words_what_it_shows() -> None:
 
 
 @redis
-async def test_ten_charts_are_drawn_of_the_samples(taskq: TaskQ, past: Past) -> None:
+async def test_the_page_draws_ten_charts_from_the_samples(taskq: TaskQ, past: Past) -> None:
     past.samples("default", per_s=5)
     past.samples("low", per_s=2)
 
@@ -121,7 +121,7 @@ async def test_ten_charts_are_drawn_of_the_samples(taskq: TaskQ, past: Past) -> 
 
 @redis
 @rows("duration", ["1h", "6h", "1d", "8d", "30d", "90m", "31h30m"])
-async def test_any_duration_is_drawn(taskq: TaskQ, past: Past, duration: str) -> None:
+async def test_charts_accept_any_time_range(taskq: TaskQ, past: Past, duration: str) -> None:
     past.samples("default")
 
     async with looking(dashboard_of(taskq)) as web:
@@ -146,7 +146,7 @@ async def test_a_gap_breaks_the_lines(taskq: TaskQ, past: Past) -> None:
 
 
 @redis
-async def test_time_is_frozen_and_moved_and_let_go(taskq: TaskQ, past: Past) -> None:
+async def test_the_time_range_can_be_fixed_moved_and_released(taskq: TaskQ, past: Past) -> None:
     past.samples("default")
 
     async with looking(dashboard_of(taskq)) as web:
@@ -173,7 +173,7 @@ async def test_time_is_frozen_and_moved_and_let_go(taskq: TaskQ, past: Past) -> 
 
 
 @redis
-async def test_queues_are_chosen(taskq: TaskQ, past: Past) -> None:
+async def test_queues_can_be_selected(taskq: TaskQ, past: Past) -> None:
     for number in range(QUEUES_MOST + 2):
         past.samples(f"q{number:02}", count=3)
 
@@ -189,7 +189,7 @@ async def test_queues_are_chosen(taskq: TaskQ, past: Past) -> None:
 
 @redis
 @rows(
-    ("query", "status", "said"),
+    ("query", "status", "expected"),
     [
         ("duration=1y", 400, "duration must be 1h, 6h, 1d, 8d, 30d, or a time such as 90m"),
         ("duration=-1h", 400, "duration must be"),
@@ -202,18 +202,18 @@ async def test_queues_are_chosen(taskq: TaskQ, past: Past) -> None:
         ("&".join(f"queue=q{number}" for number in range(CHOSEN_MOST + 1)), 400, "at most 20 queues"),
     ],
 )
-async def test_what_cannot_be_drawn_is_said(taskq: TaskQ, past: Past, query: str, status: int, said: str) -> None:
+async def test_invalid_queries_show_an_error(taskq: TaskQ, past: Past, query: str, status: int, expected: str) -> None:
     past.samples("default", count=3)
 
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get(f"/metrics?{query}")
 
-    assert (page.status_code, said in page.text) == (status, True)
+    assert (page.status_code, expected in page.text) == (status, True)
 
 
 @redis
 @rows("end", ["2000-01-01T00:00", "9000-01-01T00:00", "2030-01-31T12:00:00+02:00"])
-async def test_a_time_without_samples_is_empty(taskq: TaskQ, past: Past, end: str) -> None:
+async def test_a_time_range_without_samples_shows_empty_charts(taskq: TaskQ, past: Past, end: str) -> None:
     past.samples("default", count=3)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -224,13 +224,13 @@ async def test_a_time_without_samples_is_empty(taskq: TaskQ, past: Past, end: st
 
 
 @redis
-async def test_without_queues_there_is_nothing_to_draw(taskq: TaskQ) -> None:
+async def test_without_queues_no_chart_is_drawn(taskq: TaskQ) -> None:
     async with looking(dashboard_of(taskq)) as web:
         assert "There are no queues yet" in (await web.get("/metrics")).text
 
 
 @redis
-async def test_names_of_queues_are_text(taskq: TaskQ, past: Past) -> None:
+async def test_names_of_queues_are_escaped(taskq: TaskQ, past: Past) -> None:
     name = '"><script>alert(1)</script>'
     past.samples(name)
 

@@ -75,15 +75,15 @@ def filled(taskq: TaskQ, server: RedisServer) -> TaskQ:
     return taskq
 
 
-def test_what_is_asked_for_is_found() -> None:
+def test_the_scan_finds_the_fields_that_pages_read() -> None:
     assert {"days", "sort", "queue", "back", "page"} <= set(names_of(queues.show))
     assert "name" not in names_of(queues.show)
 
 
 def questions(name: str, function: Callable[..., Any], *, few: int | None) -> Iterator[tuple[str, str]]:
-    """Return names and values to ask a page or action for: every value by every name, or a few values by each name.
+    """Return pairs of name and value for requests: every value for every name, or a few values for each name.
 
-    The choice of values depends on the names, so that every value is used for some name.
+    The choice of values depends on the name, so that every value is used for some name.
     """
     for each in names_of(function):
         begin = zlib.crc32(f"{name} {each}".encode()) % len(ODD)
@@ -94,7 +94,7 @@ HOW_MANY = pytest.mark.parametrize("few", [2, pytest.param(None, marks=pytest.ma
 
 
 @HOW_MANY
-async def test_odd_addresses_of_pages_are_answered(filled: TaskQ, few: int | None) -> None:
+async def test_pages_with_unusual_query_values_cause_no_server_error(filled: TaskQ, few: int | None) -> None:
     async with looking(dashboard_of(filled)) as web:
         for page in PAGES.values():
             for name, value in questions(page.path, page.show, few=few):
@@ -105,7 +105,7 @@ async def test_odd_addresses_of_pages_are_answered(filled: TaskQ, few: int | Non
 
 
 @HOW_MANY
-async def test_odd_forms_of_actions_are_answered(filled: TaskQ, few: int | None) -> None:
+async def test_actions_with_unusual_form_values_cause_no_server_error(filled: TaskQ, few: int | None) -> None:
     async with looking(dashboard_of(filled), sec_fetch_site="same-origin") as web:
         token = await token_of(web)
         for action in ACTIONS.values():

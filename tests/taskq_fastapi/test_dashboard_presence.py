@@ -1,4 +1,4 @@
-"""The dashboard's pages of workers, schedules, task types and the store."""
+"""Test the dashboard's pages of workers, schedules, task types and Redis."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer, start_cluster
 from tests.rows import rows
-from tests.taskq_fastapi.dashboards import Fields, act, dashboard_of, looking, told
+from tests.taskq_fastapi.dashboards import Fields, act, dashboard_of, looking, message_of
 from tests.taskq_fastapi.pasts import Past
 
 pytestmark = pytest.mark.redis
@@ -26,7 +26,7 @@ def past(server: RedisServer) -> Past:
 
 
 def table_rows(html: str, table: str) -> list[str]:
-    """Return the rows of a table as text, its own tables in a row included."""
+    """Return the rows of a table as text, including tables inside a row."""
     body = html.split(f'<table id="{table}">')[1].split("</thead>", 1)[1].split("</div>")[0]
     return [
         re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row)).strip()
@@ -37,7 +37,7 @@ def table_rows(html: str, table: str) -> list[str]:
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 
-async def test_workers_tell_what_they_serve_and_run(taskq: TaskQ, past: Past) -> None:
+async def test_the_page_of_workers_shows_their_queues_and_tasks(taskq: TaskQ, past: Past) -> None:
     past.worker("web-1", 7, {"default": 3, "low": 1}, running=(("email", "id-a", "default"), ("email", "id-b", "low")))
     past.worker("web-2", 8, {"low": 5}, strict_priority=True, status="stopped", start_time_ns=None)
 
@@ -62,7 +62,7 @@ async def test_workers_tell_what_they_serve_and_run(taskq: TaskQ, past: Past) ->
     ("sort", "first"),
     [("worker", "a"), ("-worker", "b"), ("-active", "b"), ("utilisation", "a"), ("started", "b"), ("-status", "a")],
 )
-async def test_workers_are_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
+async def test_workers_can_be_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
     past.worker("a", 1, {"default": 1}, status="stopped")
     past.worker("b", 2, {"default": 1}, running=(("email", "id-a", "default"),), start_time_ns=5)
 
@@ -72,7 +72,7 @@ async def test_workers_are_sorted(taskq: TaskQ, past: Past, sort: str, first: st
     assert re.findall(r'<th scope="row"><bdi>(\w):', page.text)[0] == first
 
 
-async def test_many_workers_come_in_pages(taskq: TaskQ, past: Past) -> None:
+async def test_many_workers_are_listed_in_pages(taskq: TaskQ, past: Past) -> None:
     for pid in range(25):
         past.worker("box", 100 + pid, {"default": 1})
 
@@ -83,7 +83,7 @@ async def test_many_workers_come_in_pages(taskq: TaskQ, past: Past) -> None:
     assert "21–25 of 25" in page.text
 
 
-async def test_without_workers_it_is_said_how_to_start_one(taskq: TaskQ) -> None:
+async def test_without_workers_the_page_shows_how_to_start_one(taskq: TaskQ) -> None:
     async with looking(dashboard_of(taskq)) as web:
         assert "No worker is running" in (await web.get("/workers")).text
 
@@ -91,7 +91,7 @@ async def test_without_workers_it_is_said_how_to_start_one(taskq: TaskQ) -> None
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
-async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
+async def test_the_page_of_schedules_shows_their_times_and_tasks(taskq: TaskQ, past: Past) -> None:
     past.schedule(past.entry(), past.entry("hourly", spec="@every 1h", task_type="sync", next_enqueue_time_ns=None))
 
     async with looking(dashboard_of(taskq)) as web:
@@ -110,7 +110,7 @@ async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
 
 
 @rows(("sort", "first"), [("id", "a"), ("-id", "b"), ("next", "b"), ("-previous", "b"), ("type", "b"), ("spec", "b")])
-async def test_schedules_are_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
+async def test_schedules_can_be_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
     past.schedule(
         past.entry("a", next_enqueue_time_ns=None, prev_enqueue_time_ns=None, task_type="z", spec="@every 1h"),
         past.entry("b", task_type="y"),
@@ -122,7 +122,7 @@ async def test_schedules_are_sorted(taskq: TaskQ, past: Past, sort: str, first: 
     assert re.findall(r"schedule\?id=(\w)\"", page.text)[0] == first
 
 
-async def test_a_schedule_tells_what_it_has_enqueued(taskq: TaskQ, past: Past) -> None:
+async def test_the_page_of_a_schedule_lists_its_enqueued_tasks(taskq: TaskQ, past: Past) -> None:
     past.schedule(past.entry(), fired=25)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -139,7 +139,7 @@ async def test_a_schedule_tells_what_it_has_enqueued(taskq: TaskQ, past: Past) -
     assert (none.status_code, "nightle" in none.text) == (404, True)
 
 
-async def test_a_schedule_that_is_gone_still_tells_what_it_has_enqueued(taskq: TaskQ, past: Past) -> None:
+async def test_the_page_of_a_deleted_schedule_lists_its_enqueued_tasks(taskq: TaskQ, past: Past) -> None:
     past.schedule(past.entry(), fired=2)
     past.raw.delete(past.keys.scheduler("box", 7, "s1"))
 
@@ -164,13 +164,13 @@ async def test_a_schedule_is_run_now(taskq: TaskQ, past: Past, caplog: pytest.Lo
     assert "Enqueue “report:build” now" in question.text
     assert (answer.status_code, answer.headers["location"]) == (303, "./schedules")
     (task,) = Inspector(taskq).tasks("low", TaskState.PENDING).tasks
-    assert told(page) == f"Task {task.id} was enqueued to “low”."
+    assert message_of(page) == f"Task {task.id} was enqueued to “low”."
     assert (task.name, task.payload, task.max_retry) == ("report:build", b'{"day":1}', 3)  # type: ignore[union-attr]  # readable
-    noted = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
-    assert "nightly" in noted
-    assert task.id in noted
-    assert "olga" in noted
-    assert "day" not in noted.replace("today", "")
+    logged = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
+    assert "nightly" in logged
+    assert task.id in logged
+    assert "olga" in logged
+    assert "day" not in logged.replace("today", "")
 
 
 async def test_a_schedule_is_paused_resumed_added_and_removed(taskq: TaskQ, past: Past) -> None:
@@ -186,11 +186,11 @@ async def test_a_schedule_is_paused_resumed_added_and_removed(taskq: TaskQ, past
         await act(web, "/schedule-add", **new, back="schedules")
         added = await web.get("/schedules")
         await act(web, "/schedule-add", **{**new, "kwargs": "{"}, back="schedules")
-        wrong = told(await web.get("/schedules"))
+        wrong = message_of(await web.get("/schedules"))
         await act(web, "/schedule-remove", id="sales", back="schedules")
         removed = await web.get("/schedules")
 
-    assert told(paused) == "Schedule “nightly” is paused."
+    assert message_of(paused) == "Schedule “nightly” is paused."
     (row,) = table_rows(paused.text, "schedules")
     assert "paused" in row
     assert "schedule-resume" in paused.text
@@ -201,30 +201,30 @@ async def test_a_schedule_is_paused_resumed_added_and_removed(taskq: TaskQ, past
     assert len(table_rows(removed.text, "schedules")) == 1
 
 
-async def test_a_worker_is_asked_to_quiet_scale_and_stop(taskq: TaskQ, past: Past) -> None:
+async def test_requests_to_quiet_scale_and_stop_are_sent_to_a_worker(taskq: TaskQ, past: Past) -> None:
     past.worker("web-1", 7, {"default": 1})
-    heard = past.raw.pubsub()
-    heard.subscribe("taskq:control")
-    heard.get_message(timeout=30)
+    subscription = past.raw.pubsub()
+    subscription.subscribe("taskq:control")
+    subscription.get_message(timeout=30)
 
     async with looking(dashboard_of(taskq)) as web:
         question = await web.get("/worker-scale?worker=id-7")
         for path, fields in (("quiet", {}), ("scale", {"concurrency": "3"}), ("resume", {}), ("stop", {})):
             await act(web, f"/worker-{path}", worker="id-7", **fields, back="workers")
-        said = told(await web.get("/workers"))
+        message = message_of(await web.get("/workers"))
         await act(web, "/worker-quiet", worker="none", back="workers")
-        unknown = told(await web.get("/workers"))
-    sent = [json.loads((await asyncio.to_thread(heard.get_message, timeout=30))["data"]) for _ in range(4)]
-    heard.close()
+        unknown = message_of(await web.get("/workers"))
+    sent = [json.loads((await asyncio.to_thread(subscription.get_message, timeout=30))["data"]) for _ in range(4)]
+    subscription.close()
 
     assert "Tasks at a time" in question.text
     assert [each["action"] for each in sent] == ["quiet", "scale", "resume", "stop"]
     assert sent[1]["concurrency"] == 3
-    assert said == "The worker received the request. The list shows the change within five seconds."
+    assert message == "The worker received the request. The list shows the change within five seconds."
     assert "no worker" in unknown
 
 
-async def test_a_schedule_is_run_by_operators_with_a_form_only(taskq: TaskQ, past: Past) -> None:
+async def test_only_operators_run_a_schedule_and_only_by_a_form(taskq: TaskQ, past: Past) -> None:
     past.schedule(past.entry())
 
     async with looking(dashboard_of(taskq), user="vera:viewer") as web:
@@ -236,19 +236,19 @@ async def test_a_schedule_is_run_by_operators_with_a_form_only(taskq: TaskQ, pas
         got = await web.get("/schedule-run?id=nightly")
         gone = await act(web, "/schedule-run", id="none", back="schedules")
         missing = await act(web, "/schedule-run", back="schedules")
-        said = told(await web.get("/schedules"))
+        message = message_of(await web.get("/schedules"))
 
     assert (viewer.status_code, read_only.status_code, forged.status_code, got.status_code) == (403, 403, 403, 200)
     assert gone.status_code in (303, 404)
     assert missing.status_code in (303, 400)
-    assert said or gone.status_code == 404
+    assert message or gone.status_code == 404
     assert Inspector(taskq).queues() == []
 
 
 # --- task types -------------------------------------------------------------------------------------------------------
 
 
-async def test_types_tell_what_became_of_their_runs(taskq: TaskQ, past: Past) -> None:
+async def test_the_page_of_task_types_shows_the_outcomes_of_their_runs(taskq: TaskQ, past: Past) -> None:
     past.runs("default", "email", 40, failed=10, at_s=0.02)
     past.runs("low", "report", 1000, at_s=20)
 
@@ -265,7 +265,7 @@ async def test_types_tell_what_became_of_their_runs(taskq: TaskQ, past: Past) ->
 
 
 @rows(
-    ("path", "status", "said"),
+    ("path", "status", "expected"),
     [
         ("/types?queue=none", 404, "no queue"),
         ("/types?hours=25", 400, "hours must be a whole number from 0 to 24"),
@@ -278,19 +278,21 @@ async def test_types_tell_what_became_of_their_runs(taskq: TaskQ, past: Past) ->
         ("/schedule-run?id=none", 404, "none"),
     ],
 )
-async def test_what_is_not_there_or_not_usable_is_said(taskq: TaskQ, path: str, status: int, said: str) -> None:
+async def test_unknown_names_and_invalid_values_show_an_error(
+    taskq: TaskQ, path: str, status: int, expected: str
+) -> None:
     await taskq.remote("email").adelay()
 
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get(path)
 
-    assert (page.status_code, said in page.text) == (status, True)
+    assert (page.status_code, expected in page.text) == (status, True)
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_page_about_redis(taskq: TaskQ, server: RedisServer) -> None:
+async def test_the_page_about_redis_shows_its_figures(taskq: TaskQ, server: RedisServer) -> None:
     info: Any = server.client.info("server")
 
     async with looking(dashboard_of(taskq)) as web:
@@ -304,8 +306,8 @@ async def test_the_page_about_redis(taskq: TaskQ, server: RedisServer) -> None:
     assert "The cluster" not in page.text
 
 
-async def test_only_operators_see_all_that_the_server_says(taskq: TaskQ) -> None:
-    """It names files, addresses and hosts."""
+async def test_only_operators_see_all_values_of_the_server(taskq: TaskQ) -> None:
+    """The values contain files, addresses and hosts."""
     async with looking(dashboard_of(taskq)) as web:
         whole = await web.get("/redis")
         part = await web.get("/redis", headers={"x-user": "vera:viewer"})
@@ -317,8 +319,8 @@ async def test_only_operators_see_all_that_the_server_says(taskq: TaskQ) -> None
     assert part.status_code == 200
 
 
-async def test_what_is_wrong_with_the_server_is_told(taskq: TaskQ, server: RedisServer) -> None:
-    """Nothing is written for it."""
+async def test_problems_of_the_server_are_shown(taskq: TaskQ, server: RedisServer) -> None:
+    """The page writes nothing to Redis."""
     server.client.config_set("maxmemory-policy", "allkeys-lru")
     server.client.config_set("maxmemory", "500mb")
     try:
@@ -334,7 +336,7 @@ async def test_what_is_wrong_with_the_server_is_told(taskq: TaskQ, server: Redis
     assert server.client.keys("*") == []
 
 
-async def test_a_user_who_may_not_ask_is_told_so(server: RedisServer) -> None:
+async def test_a_redis_user_without_permission_causes_a_message(server: RedisServer) -> None:
     with RedisServer(tcp=True) as own:
         own.command("ACL", "SETUSER", "ada", "on", ">pw", "allkeys", "allchannels", "+@all", "-info")
         taskq = TaskQ(f"redis://ada:pw@127.0.0.1:{own.port}/0", enqueue_timeout=30)
@@ -348,7 +350,7 @@ async def test_a_user_who_may_not_ask_is_told_so(server: RedisServer) -> None:
     assert "<bdi>ada</bdi>" in page.text
 
 
-async def test_a_cluster_tells_where_queues_are() -> None:
+async def test_the_page_of_a_cluster_shows_the_node_of_each_queue() -> None:
     with start_cluster() as nodes:
         taskq = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes), enqueue_timeout=30)
         await taskq.remote("email").adelay()
@@ -366,7 +368,7 @@ async def test_a_cluster_tells_where_queues_are() -> None:
 # --- what peers control -----------------------------------------------------------------------------------------------
 
 
-async def test_whatever_a_peer_wrote_is_text(taskq: TaskQ, past: Past) -> None:
+async def test_all_values_written_by_workers_and_schedulers_are_escaped(taskq: TaskQ, past: Past) -> None:
     past.worker(SCRIPT, 7, {SCRIPT: 1}, running=((SCRIPT, SCRIPT, SCRIPT),), status=SCRIPT)
     past.schedule(
         past.entry(
@@ -393,7 +395,7 @@ async def test_whatever_a_peer_wrote_is_text(taskq: TaskQ, past: Past) -> None:
             assert "style=" not in page.text
 
 
-async def test_records_that_are_damaged_hide_no_page(taskq: TaskQ, past: Past) -> None:
+async def test_damaged_records_do_not_break_a_page(taskq: TaskQ, past: Past) -> None:
     past.raw.set(past.keys.server("h", 1, "x"), b"\xff\xff")
     past.raw.zadd(past.keys.servers, {past.keys.server("h", 1, "x"): past.now_s + 60})
     past.raw.rpush(past.keys.scheduler("h", 1, "x"), b"\xff\xff")

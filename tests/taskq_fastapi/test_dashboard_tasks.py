@@ -1,4 +1,4 @@
-"""The dashboard's pages of tasks, and what is done to tasks there."""
+"""Test the dashboard's pages of tasks and the actions on tasks."""
 
 import asyncio
 import html
@@ -19,7 +19,7 @@ from tests.clock import Clock
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, token_of, told
+from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, message_of, token_of
 from tests.taskq_fastapi.streams import stream
 
 pytestmark = pytest.mark.redis
@@ -29,12 +29,12 @@ SECRET = "s3cret-of-a-producer"
 
 
 def text_of(page: Response) -> str:
-    """The words of a page, without tags."""
+    """Return the text of a page without tags."""
     return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.text)))
 
 
 def rows_of(page: Response) -> list[str]:
-    """The words of each row of the table of tasks."""
+    """Return the text of each row of the table of tasks."""
     table = re.search(r'<table id="tasks".*?</table>', page.text, re.DOTALL)
     rows = re.findall(r"<tr>(.*?)</tr>", table[0], re.DOTALL) if table else []
     return [html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row))).strip() for row in rows[1:]]
@@ -58,12 +58,12 @@ async def enqueue(
 
 @pytest.fixture
 async def one_task(taskq: TaskQ) -> None:
-    """A task in the queue `default` whose id is 1."""
+    """Create a task in the queue `default` with the id 1."""
     await enqueue(taskq, "1")
 
 
 async def in_each_state(taskq: TaskQ) -> None:
-    """A task in each state but active, whose id is the state."""
+    """Create a task in each state except active, with the state as its id."""
 
     @taskq.task(name="fail", max_retry=0)
     def fail(word: str) -> None:
@@ -108,7 +108,7 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
 
 
 @rows(
-    ("state", "columns", "said"),
+    ("state", "columns", "expected"),
     [
         ("pending", ["Payload", "Retried"], '{"number": 1}'),
         ("scheduled", ["Payload", "Starts", "Retried"], "in 1 h"),
@@ -118,7 +118,7 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
     ],
 )
 async def test_tasks_of_a_state_are_listed_with_their_columns(
-    in_all_states: None, taskq: TaskQ, state: str, columns: list[str], said: str
+    in_all_states: None, taskq: TaskQ, state: str, columns: list[str], expected: str
 ) -> None:
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/queue", params={"name": "default", "state": state})
@@ -126,10 +126,10 @@ async def test_tasks_of_a_state_are_listed_with_their_columns(
     assert page.status_code == 200
     assert heads_of(page)[:-1] == ["Id", "Type", *columns]
     assert ids_of(page) == [state]
-    assert said in rows_of(page)[0]
+    assert expected in rows_of(page)[0]
 
 
-async def test_groups_are_chosen_before_their_tasks_are_listed(taskq: TaskQ) -> None:
+async def test_a_group_is_chosen_before_its_tasks_are_listed(taskq: TaskQ) -> None:
     await enqueue(taskq, "1", "2", aggregate="g/1 ü")
 
     async with looking(dashboard_of(taskq)) as web:
@@ -143,7 +143,7 @@ async def test_groups_are_chosen_before_their_tasks_are_listed(taskq: TaskQ) -> 
     assert heads_of(page) == ["Id", "Type", "Payload", "Group", "Actions"]
 
 
-async def test_many_groups_are_offered_part_by_part(taskq: TaskQ, server: RedisServer) -> None:
+async def test_many_groups_are_offered_in_parts(taskq: TaskQ, server: RedisServer) -> None:
     await enqueue(taskq, "1")
     names = [f"g{number:05}" for number in range(2_000)]
     server.client.sadd("asynq:{default}:groups", *names)
@@ -161,7 +161,7 @@ async def test_many_groups_are_offered_part_by_part(taskq: TaskQ, server: RedisS
     assert sorted(seen) == names
 
 
-async def test_a_running_task_says_since_when_and_one_without_a_worker_cannot_be_cancelled(
+async def test_a_running_task_shows_its_start_and_cannot_be_cancelled_without_a_worker(
     taskq: TaskQ, server: RedisServer
 ) -> None:
     pages: list[Response] = []
@@ -172,7 +172,7 @@ async def test_a_running_task_says_since_when_and_one_without_a_worker_cannot_be
     async def busy() -> None:
         reached.set()
         while not go_on.is_set():
-            with suppress(asyncio.CancelledError):  # it takes its time to end
+            with suppress(asyncio.CancelledError):  # the worker ends later
                 await go_on.wait()
 
     await busy.using(task_id="1").adelay()
@@ -192,7 +192,7 @@ async def test_a_running_task_says_since_when_and_one_without_a_worker_cannot_be
     assert "do=cancel&amp;task" not in orphaned.text
 
 
-async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) -> None:
+async def test_the_length_of_a_page_can_be_chosen(taskq: TaskQ) -> None:
     await enqueue(taskq, *[str(number) for number in range(25)])
 
     async with looking(dashboard_of(taskq)) as web:
@@ -206,7 +206,7 @@ async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) ->
     assert huge.status_code == 400
 
 
-async def test_of_ended_tasks_the_newest_come_first(taskq: TaskQ) -> None:
+async def test_ended_tasks_are_listed_newest_first(taskq: TaskQ) -> None:
     await enqueue(taskq, "1", "2", "3")
     for task_id in ("1", "2", "3"):
         await AsyncInspector(taskq).archive_task("default", task_id)
@@ -237,7 +237,7 @@ async def test_of_ended_tasks_the_newest_come_first(taskq: TaskQ) -> None:
         ({}, {"archived", "retry", "completed", "pending", "scheduled", "other"}),
     ],
 )
-async def test_tasks_of_all_queues_are_found(
+async def test_a_search_covers_all_queues(
     in_all_states: None, taskq: TaskQ, query: dict[str, str], found: set[str]
 ) -> None:
     async with looking(dashboard_of(taskq)) as web:
@@ -246,7 +246,7 @@ async def test_tasks_of_all_queues_are_found(
     assert (page.status_code, set(ids_of(page))) == (200, found)
 
 
-async def test_a_search_goes_on_where_it_has_ended(taskq: TaskQ) -> None:
+async def test_a_search_continues_from_its_cursor(taskq: TaskQ) -> None:
     await enqueue(taskq, *[f"a{number}" for number in range(25)], name="mail")
 
     async with looking(dashboard_of(taskq)) as web:
@@ -261,7 +261,7 @@ async def test_a_search_goes_on_where_it_has_ended(taskq: TaskQ) -> None:
     assert sorted(seen) == sorted(f"a{number}" for number in range(25))
 
 
-async def test_failed_tasks_of_all_queues_are_told_by_type_and_error(taskq: TaskQ) -> None:
+async def test_failed_tasks_of_all_queues_are_grouped_by_type_and_error(taskq: TaskQ) -> None:
     await in_each_state(taskq)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -300,7 +300,9 @@ async def test_failed_tasks_of_all_queues_are_told_by_type_and_error(taskq: Task
         ("/queue?name=default&state=aggregating&groups=x", 400),
     ],
 )
-async def test_what_is_not_there_or_not_usable_is_said(one_task: None, taskq: TaskQ, path: str, status: int) -> None:
+async def test_unknown_names_and_invalid_values_show_an_error(
+    one_task: None, taskq: TaskQ, path: str, status: int
+) -> None:
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get(path)
 
@@ -310,7 +312,7 @@ async def test_what_is_not_there_or_not_usable_is_said(one_task: None, taskq: Ta
 # --- one task ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_task_is_told_of_in_full_with_all_that_can_be_done_to_it(taskq: TaskQ, server: RedisServer) -> None:
+async def test_the_page_of_a_task_shows_all_fields_and_actions(taskq: TaskQ, server: RedisServer) -> None:
     @taskq.task(name="fail", max_retry=0)
     def fail(word: str) -> None:
         raise ValueError("broken\nfor good")
@@ -324,7 +326,7 @@ async def test_a_task_is_told_of_in_full_with_all_that_can_be_done_to_it(taskq: 
 
     text = text_of(page)
     assert page.status_code == 200
-    for said in (
+    for expected in (
         "a/b ü",
         "archived",
         "tenant acme",
@@ -333,14 +335,14 @@ async def test_a_task_is_told_of_in_full_with_all_that_can_be_done_to_it(taskq: 
         "Attempt 1 failed",
         "1 min 30 s",
     ):
-        assert said in text, said
+        assert expected in text, expected
     assert "Traceback (most recent call last)" in text
     actions = [each for each in Fields(page.text).links if each.startswith("tasks-act?")]
     assert [re.search(r"do=(\w+)", each)[1] for each in actions] == ["run", "retry", "move", "delete"]  # type: ignore[index]
     assert any(each.startswith("task-edit?") for each in Fields(page.text).links)
 
 
-async def test_the_priority_of_a_task_stands_on_its_page(taskq: TaskQ) -> None:
+async def test_the_page_of_a_task_shows_its_priority(taskq: TaskQ) -> None:
     await enqueue(taskq, "1", priority=5)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -349,7 +351,7 @@ async def test_the_priority_of_a_task_stands_on_its_page(taskq: TaskQ) -> None:
     assert "Priority 5" in text_of(page)
 
 
-async def test_a_trace_is_a_link_where_the_settings_say_to_where(server: RedisServer) -> None:
+async def test_a_trace_id_is_a_link_if_the_settings_have_its_address(server: RedisServer) -> None:
     taskq = TaskQ(server.url, enqueue_timeout=30, trace={"URL": "https://tempo.example/trace/{trace_id}"})
     await enqueue(taskq, "1")
     traced(server, "1")
@@ -361,7 +363,7 @@ async def test_a_trace_is_a_link_where_the_settings_say_to_where(server: RedisSe
     await taskq.aclose()
 
 
-async def test_a_task_that_cannot_be_read_is_told_as_such_and_can_be_deleted(taskq: TaskQ, server: RedisServer) -> None:
+async def test_an_undecodable_task_is_shown_as_unreadable_and_can_be_deleted(taskq: TaskQ, server: RedisServer) -> None:
     await enqueue(taskq, "1")
     server.client.hset("asynq:{default}:t:1", "msg", b"\xff\xff")
 
@@ -380,7 +382,7 @@ async def test_a_task_that_cannot_be_read_is_told_as_such_and_can_be_deleted(tas
 
 
 @pytest.mark.parametrize(
-    ("fields", "state", "queue", "said"),
+    ("fields", "state", "queue", "expected"),
     [
         ({"do": "run"}, "pending", "default", "1 task runs now."),
         ({"do": "retry", "minutes": "10"}, "scheduled", "default", "1 task was put off."),
@@ -390,8 +392,8 @@ async def test_a_task_that_cannot_be_read_is_told_as_such_and_can_be_deleted(tas
         ({"do": "delete"}, "gone", "default", "1 task was deleted."),
     ],
 )
-async def test_a_task_is_changed_and_one_comes_back_with_what_became_of_it(
-    taskq: TaskQ, fields: dict[str, str], state: str, queue: str, said: str
+async def test_an_action_on_a_task_returns_to_the_page_with_its_result(
+    taskq: TaskQ, fields: dict[str, str], state: str, queue: str, expected: str
 ) -> None:
     await enqueue(taskq, "1", run_after=60)
 
@@ -407,7 +409,7 @@ async def test_a_task_is_changed_and_one_comes_back_with_what_became_of_it(
 
     assert asked.status_code == 200
     assert "the task “1” of the queue “default”" in text_of(asked)
-    assert (answer.status_code, told(after)) == (303, said)
+    assert (answer.status_code, message_of(after)) == (303, expected)
     assert after.status_code == 200
     if state == "gone":
         assert "/queue?" in answer.headers["location"].replace("queue?", "/queue?")
@@ -415,9 +417,7 @@ async def test_a_task_is_changed_and_one_comes_back_with_what_became_of_it(
         assert await state_of(taskq, "1", queue) == state
 
 
-async def test_selected_tasks_are_asked_about_and_changed_together(
-    taskq: TaskQ, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_action_on_selected_tasks_is_confirmed_once(taskq: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskq.audit")
     await enqueue(taskq, "1", "2", "3")
     await enqueue(taskq, "b", queue="l/ü")
@@ -440,30 +440,30 @@ async def test_selected_tasks_are_asked_about_and_changed_together(
 
     assert "Delete 5 tasks? They will not run any more." in text_of(asked)
     assert asked.text.count('name="task"') == 5
-    assert told(after) == "3 tasks were deleted. Skipped: 1 is now pending; 1 no longer exists."
+    assert message_of(after) == "3 tasks were deleted. Skipped: 1 is now pending; 1 no longer exists."
     assert answer.headers["location"] == "./tasks?type=x"
     assert sorted((await AsyncInspector(taskq).tasks("default", TaskState.PENDING)).tasks[0].id) == ["3"]
     assert "tasks-act by 'olga': done" in caplog.text
     assert "done=3 skipped=2" in caplog.text
 
 
-async def test_a_time_is_given_in_one_way(taskq: TaskQ) -> None:
+async def test_a_time_must_be_given_in_exactly_one_way(taskq: TaskQ) -> None:
     await enqueue(taskq, "1")
     mark = "pending/default/1"
 
     async with looking(dashboard_of(taskq)) as web:
         for fields in ({}, {"minutes": "1", "at": "2100-01-01T00:00"}, {"minutes": "-1"}, {"at": "soon"}):
             await act(web, "/tasks-act", do="retry", task=mark, back="tasks", **fields)
-            said = told(await web.get("/tasks"))
-            assert "minutes" in said or "time" in said
+            expected = message_of(await web.get("/tasks"))
+            assert "minutes" in expected or "time" in expected
         await act(web, "/tasks-act", do="move", task=mark, back="tasks")
-        assert told(await web.get("/tasks")) == "to_queue is missing"
+        assert message_of(await web.get("/tasks")) == "to_queue is missing"
 
     assert await state_of(taskq, "1") == "pending"
 
 
-async def test_a_search_for_an_id_offers_no_action_on_all(taskq: TaskQ) -> None:
-    """Once the task is deleted, the action would apply to tasks that contain the text."""
+async def test_a_search_for_an_id_offers_no_action_on_all_tasks(taskq: TaskQ) -> None:
+    """If that task is deleted, an action on all tasks would apply to tasks that contain the text."""
     await enqueue(taskq, "abc", "abcdef")
 
     async with looking(dashboard_of(taskq)) as web:
@@ -474,8 +474,8 @@ async def test_a_search_for_an_id_offers_no_action_on_all(taskq: TaskQ) -> None:
     assert "Delete all" not in text_of(by_id)
 
 
-async def test_all_tasks_that_are_meant_are_changed_part_by_part(taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part that has no time left shows how far it is, and a form to go on with."""
+async def test_several_requests_change_all_matching_tasks(taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that runs out of time shows its progress and a form to continue."""
     monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
     await enqueue(taskq, *[str(number) for number in range(250)])
     await enqueue(taskq, "other", name="mail")
@@ -499,7 +499,7 @@ async def test_all_tasks_that_are_meant_are_changed_part_by_part(taskq: TaskQ, m
 
     assert "100 tasks were archived." in text_of(pages[0])
     assert "data-go-on" in pages[0].text
-    assert told(after) == "250 tasks were archived."
+    assert message_of(after) == "250 tasks were archived."
     assert await state_of(taskq, "other") == "pending"
 
 
@@ -521,7 +521,7 @@ async def edit(web: AsyncClient, text: str, **fields: str) -> Response:
     )
 
 
-async def test_a_payload_is_edited_where_it_fits_the_task(taskq: TaskQ) -> None:
+async def test_a_payload_is_edited_if_it_is_valid_for_the_task(taskq: TaskQ) -> None:
     @taskq.task(name="note")
     def note(number: int) -> None:
         pass
@@ -539,12 +539,12 @@ async def test_a_payload_is_edited_where_it_fits_the_task(taskq: TaskQ) -> None:
     assert (no_json.status_code, "the payload is not JSON" in no_json.text) == (422, True)
     assert (wrong.status_code, "number:" in wrong.text) == (422, True)
     assert "x&lt;y" in wrong.text  # the typed text is kept
-    assert told(after) == "The payload was changed."
+    assert message_of(after) == "The payload was changed."
     record: Any = await AsyncInspector(taskq).task("default", "1")
     assert record.payload == b'{"number":2}'
 
 
-async def test_a_payload_that_has_changed_meanwhile_is_left_alone(taskq: TaskQ) -> None:
+async def test_a_payload_that_changed_since_the_page_was_loaded_is_not_overwritten(taskq: TaskQ) -> None:
     await enqueue(taskq, "1")
     await enqueue(taskq, "2")
 
@@ -562,7 +562,7 @@ async def edit_of_gone(web: AsyncClient) -> Response:
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xfe", b"x" * 70_000])
-async def test_a_payload_that_is_no_short_text_is_not_edited(taskq: TaskQ, payload: bytes) -> None:
+async def test_only_a_short_text_payload_can_be_edited(taskq: TaskQ, payload: bytes) -> None:
     await taskq.remote("note", task_id="1").adelay(payload)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -585,7 +585,7 @@ def send(taskq: TaskQ) -> Any:
     return send
 
 
-async def test_a_registered_task_is_enqueued_with_arguments_that_it_takes(taskq: TaskQ, send: Any) -> None:
+async def test_a_registered_task_is_enqueued_with_valid_arguments(taskq: TaskQ, send: Any) -> None:
     async with looking(dashboard_of(taskq)) as web:
         offered = await web.get("/enqueue")
         form = await web.get("/enqueue?task=mail:send")
@@ -603,19 +603,19 @@ async def test_a_registered_task_is_enqueued_with_arguments_that_it_takes(taskq:
 
     assert "mail:send (to: str, number: int = 1) Send a mail." in text_of(offered)
     assert '"to": null' in html.unescape(form.text)
-    assert told(after) == "The task was enqueued to the queue “mail”."
+    assert message_of(after) == "The task was enqueued to the queue “mail”."
     record: Any = await AsyncInspector(taskq).task("mail", "x")
     assert (record.state, record.payload) == (TaskState.SCHEDULED, b'{"to":"a@b"}')
 
 
 @pytest.fixture
 async def taken(taskq: TaskQ) -> None:
-    """A task in the queue `mail` whose id is `taken`."""
+    """Create a task in the queue `mail` with the id `taken`."""
     await enqueue(taskq, "taken", queue="mail")
 
 
 @rows(
-    ("fields", "said", "marked"),
+    ("fields", "expected", "marked"),
     [
         ({"arguments": "{"}, "the payload is not JSON", ["arguments"]),
         ({"arguments": "[]"}, "object", ["arguments"]),
@@ -629,8 +629,8 @@ async def taken(taskq: TaskQ) -> None:
         ({"arguments": '{"to": "a"}', "queue": "}"}, "queue name", []),
     ],
 )
-async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_enqueued(
-    taken: None, taskq: TaskQ, send: Any, fields: dict[str, str], said: str, marked: list[str]
+async def test_invalid_input_is_shown_in_the_form_and_nothing_is_enqueued(
+    taken: None, taskq: TaskQ, send: Any, fields: dict[str, str], expected: str, marked: list[str]
 ) -> None:
     async with looking(dashboard_of(taskq)) as web:
         page = await act(web, "/task-enqueue", task="mail:send", **{"queue": "mail", **fields})
@@ -638,13 +638,13 @@ async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_enqueued(
     assert page.status_code == 422
     problem = re.search(r'id="problem">(.*?)</p>', page.text, re.DOTALL)
     assert problem is not None
-    assert said in html.unescape(problem[1])
+    assert expected in html.unescape(problem[1])
     assert re.findall(r'<\w+ id="(\w+)"[^>]* aria-invalid="true"', page.text) == marked
     assert fields["arguments"] in html.unescape(page.text)
     assert (await AsyncInspector(taskq).queue_info("mail")).size == 1
 
 
-async def test_another_task_like_one_begins_with_its_arguments(taskq: TaskQ, send: Any) -> None:
+async def test_a_copy_of_a_task_starts_with_its_arguments(taskq: TaskQ, send: Any) -> None:
     await send.using(task_id="1").adelay("a@b", number=7)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -698,9 +698,7 @@ async def test_viewers_see_no_payloads_and_change_nothing(
     assert {key: server.client.dump(key) for key in server.client.keys()} == before  # noqa: SIM118 - of Redis
 
 
-async def test_where_it_is_for_looking_only_nobody_changes_anything(
-    taskq: TaskQ, server: RedisServer, send: Any
-) -> None:
+async def test_a_read_only_dashboard_refuses_changes(taskq: TaskQ, server: RedisServer, send: Any) -> None:
     await enqueue(taskq, "1", payload={"word": SECRET})
     before = {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
 
@@ -715,7 +713,7 @@ async def test_where_it_is_for_looking_only_nobody_changes_anything(
     assert {key: server.client.dump(key) for key in server.client.keys()} == before  # noqa: SIM118 - of Redis
 
 
-async def test_a_redaction_is_seen_everywhere_and_payloads_are_neither_searched_nor_edited(taskq: TaskQ) -> None:
+async def test_a_redaction_applies_everywhere_and_disables_search_and_edit_of_payloads(taskq: TaskQ) -> None:
     await enqueue(taskq, "1", payload={"word": SECRET})
 
     def redact(name: str, what: str, value: Any) -> Any:
@@ -736,7 +734,7 @@ async def test_a_redaction_is_seen_everywhere_and_payloads_are_neither_searched_
 
 
 @pytest.mark.parametrize("redact", [None, lambda name, what, value: value])
-async def test_limits_whose_keys_come_from_payloads_are_shown_as_payloads_are(taskq: TaskQ, redact: Any) -> None:
+async def test_limits_with_keys_from_payloads_are_hidden_like_payloads(taskq: TaskQ, redact: Any) -> None:
     limit = Concurrency(1, key="word")
     await enqueue(taskq, "1", payload={"word": SECRET}, concurrency=limit, headers={"tenant": "acme"})
     user = "olga:operator" if redact is not None else "vera:viewer"
@@ -773,7 +771,7 @@ async def test_payloads_are_never_in_the_log(taskq: TaskQ, send: Any, caplog: py
     )
 
 
-async def test_a_list_is_kept_up_to_date_by_events(taskq: TaskQ, clock: Clock) -> None:
+async def test_events_update_a_list(taskq: TaskQ, clock: Clock) -> None:
     await enqueue(taskq, "1")
     async with stream(
         dashboard_of(taskq),
@@ -786,17 +784,17 @@ async def test_a_list_is_kept_up_to_date_by_events(taskq: TaskQ, clock: Clock) -
         first = await events.next()
         await enqueue(taskq, "2")
         second = await events.next()
-        while 'data-copy="2"' not in second.data:  # what waits, waits for longer
+        while 'data-copy="2"' not in second.data:  # the waiting task is postponed
             second = await events.next()
 
     assert ('data-copy="1"' in first.data, 'data-copy="2"' in first.data) == (True, False)
 
 
 @pytest.mark.parametrize("redacts", [False, True])
-async def test_the_progress_of_a_task_is_shown_as_text(taskq: TaskQ, server: RedisServer, redacts: bool) -> None:
+async def test_the_progress_of_a_task_is_escaped(taskq: TaskQ, server: RedisServer, redacts: bool) -> None:
     await enqueue(taskq, "1")
-    told = b'{"done":3,"total":10,"at":1700000000000,"message":"page <b>3</b>"}'
-    server.client.hset("asynq:{default}:t:1", "taskq_progress", told)
+    progress = b'{"done":3,"total":10,"at":1700000000000,"message":"page <b>3</b>"}'
+    server.client.hset("asynq:{default}:t:1", "taskq_progress", progress)
 
     def redact(name: str, what: str, value: Any) -> Any:
         return "***" if what == "progress" else value
@@ -818,7 +816,7 @@ async def test_a_result_that_was_too_large_is_explained(taskq: TaskQ, server: Re
     assert "Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216" in page.text
 
 
-async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ) -> None:
+async def test_a_task_that_waits_for_a_limit_shows_that_limit(taskq: TaskQ) -> None:
     await enqueue(taskq, "runs", rate_limit="1/h")
     await enqueue(taskq, "waits", rate_limit="1/h")
 
@@ -861,7 +859,7 @@ async def test_a_waiting_task_shows_its_steps_and_is_approved_once(
             done = await web.post(
                 f"/{form.forms[-1]}", data={**form.hidden, **fields}, headers={"sec-fetch-site": "same-origin"}
             )
-            return text_of(asked), told(await web.get("/" + done.headers["location"])) or text_of(done)
+            return text_of(asked), message_of(await web.get("/" + done.headers["location"])) or text_of(done)
 
         approved, rejected = await answer(questions[0]), await answer(questions[1])
         await adrain(taskq)

@@ -1,4 +1,4 @@
-"""Small parts of the dashboard: figures in words, bars, pages of a list, links, what is said once."""
+"""Test small parts of the dashboard: formatted values, bars, pages of a list, links, one-time messages."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -28,7 +28,7 @@ from tests.rows import rows
         (1024**6, "1048576.0 TiB"),
     ],
 )
-def test_sizes(value: int | None, text: str) -> None:
+def test_sizes_are_formatted(value: int | None, text: str) -> None:
     assert wording.size(value) == text
 
 
@@ -44,11 +44,11 @@ def test_sizes(value: int | None, text: str) -> None:
         (-5, "-5.0 s"),
     ],
 )
-def test_spans(seconds: float, text: str) -> None:
+def test_durations_are_formatted(seconds: float, text: str) -> None:
     assert wording.span(timedelta(seconds=seconds)) == text
 
 
-def test_moments_are_told_in_utc() -> None:
+def test_times_are_formatted_in_utc() -> None:
     berlin = timezone(timedelta(hours=2))
     assert wording.moment(datetime(2026, 6, 1, 14, 5, 9, tzinfo=berlin)) == "2026-06-01 12:05:09"
     assert wording.moment(None) == "-"
@@ -56,11 +56,11 @@ def test_moments_are_told_in_utc() -> None:
 
 
 @rows(("rate", "text"), [(None, "-"), (0.0, "0.0 %"), (0.0149, "1.5 %"), (1.0, "100.0 %")])
-def test_shares(rate: float | None, text: str) -> None:
+def test_percentages_are_formatted(rate: float | None, text: str) -> None:
     assert wording.percent(rate) == text
 
 
-def test_all_that_is_there_is_seen_in_a_bar_and_it_is_never_too_long() -> None:
+def test_a_bar_shows_every_part_and_never_exceeds_its_width() -> None:
     sizes = {TaskState.ACTIVE: 1, TaskState.PENDING: 1_000_000, TaskState.RETRY: 0, TaskState.ARCHIVED: 1}
     parts = bars(sizes, 1_000_002)
 
@@ -75,20 +75,20 @@ def test_all_that_is_there_is_seen_in_a_bar_and_it_is_never_too_long() -> None:
     ("page", "total", "first", "last", "pages"),
     [(1, 0, 0, 0, 1), (1, 20, 1, 20, 1), (2, 21, 21, 21, 2), (9, 21, 0, 0, 2)],
 )
-def test_pages_of_a_list(page: int, total: int, first: int, last: int, pages: int) -> None:
+def test_lists_are_split_into_pages(page: int, total: int, first: int, last: int, pages: int) -> None:
     found = paging(Form([("page", str(page))]), total, rows=20)
 
     assert (found.first_row, found.last_row, found.last) == (first, last, pages)
 
 
 @rows("query", ["page=0", "page=-1", "page=x", "rows=0", "rows=101", "page=1000000001"])
-def test_pages_that_cannot_be(query: str) -> None:
+def test_invalid_page_numbers_are_refused(query: str) -> None:
     with pytest.raises(BadRequestError):
         paging(parsed(query), 10, rows=20)
 
 
 @rows("text", ["done", "“ü” 💥" * 10, "x" * 100_000, "💥" * 2000, "\ud800", "", "<b>\r\n;\x00"])
-def test_what_is_said_once_is_carried_in_a_cookie(text: str) -> None:
+def test_a_message_is_stored_in_a_cookie_for_one_page(text: str) -> None:
     cookie = flash.packed("error", text)
     found = flash.unpacked(cookie)
 
@@ -100,21 +100,21 @@ def test_what_is_said_once_is_carried_in_a_cookie(text: str) -> None:
 
 
 @rows("cookie", ["", "x", "bm8=", "W10=", "ü", "WyJldmlsIiwgIngiXQ==", "[" * 4000])
-def test_other_cookies_say_nothing(cookie: str) -> None:
+def test_invalid_message_cookies_are_ignored(cookie: str) -> None:
     assert flash.unpacked(cookie) is None
 
 
 @rows("cookie", ["", "theme=x", "interval=3", "rows=a", "%ff", "theme=dark&rows=1000"])
-def test_settings_that_are_none_of_ours_are_no_matter(cookie: str) -> None:
+def test_invalid_settings_cookies_are_ignored(cookie: str) -> None:
     assert preferences.stored(cookie) == preferences.Preferences()
 
 
-def test_settings_are_kept_as_they_were_chosen() -> None:
+def test_settings_are_restored_from_their_cookie() -> None:
     chosen = preferences.Preferences(theme="dark", interval=20, rows=100)
     assert preferences.stored(chosen.cookie) == chosen
 
 
-def test_links_are_relative_and_hold_any_text() -> None:
+def test_links_are_relative_and_encode_any_text() -> None:
     assert link("") == "./"
     assert link("", page=2) == "./?page=2"
     assert link("queue", name="a/b?&=# ü\r\n:", state=None) == "queue?name=a%2Fb%3F%26%3D%23+%C3%BC%0D%0A%3A"
@@ -125,5 +125,5 @@ def test_links_are_relative_and_hold_any_text() -> None:
     "text",
     ["//a", "/a", "\\a", "https://a", "a:b", "../a", "a/b", "a\r\nb", "?a b", "?ü", "./../", "//"],
 )
-def test_links_that_lead_elsewhere_are_none(text: str) -> None:
+def test_links_to_other_sites_are_rejected(text: str) -> None:
     assert own_link(text) is None

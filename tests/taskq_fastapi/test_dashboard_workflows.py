@@ -10,7 +10,7 @@ from taskq_core.testing import adrain
 from taskq_core.workflow import Workflow, WorkflowHandle, group, step
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, told
+from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, message_of
 
 pytestmark = pytest.mark.redis
 
@@ -22,14 +22,14 @@ def table_rows(html: str, table: str) -> list[str]:
 
 
 async def enqueued(taskq: TaskQ, count: int = 2) -> WorkflowHandle:
-    """Enqueue a workflow of so many steps in a row."""
+    """Enqueue a chain with this number of steps."""
     steps = Workflow("buy")
     for number in range(count):
         steps = steps.step(f"s{number}", taskq.remote("note").si(), after=f"s{number - 1}" if number else ())
     return await taskq.aenqueue_workflow(steps)
 
 
-async def test_workflows_of_a_queue_are_listed_page_by_page(taskq: TaskQ) -> None:
+async def test_workflows_of_a_queue_are_listed_in_pages(taskq: TaskQ) -> None:
     handles = [await enqueued(taskq) for _ in range(25)]
     await handles[7].acancel()
 
@@ -44,7 +44,7 @@ async def test_workflows_of_a_queue_are_listed_page_by_page(taskq: TaskQ) -> Non
     assert "There are no more" in beyond.text
 
 
-async def test_steps_are_drawn_and_told_and_too_many_only_told(taskq: TaskQ) -> None:
+async def test_steps_are_drawn_and_listed_and_too_many_only_listed(taskq: TaskQ) -> None:
     small, large = await enqueued(taskq), await enqueued(taskq, 301)
 
     async with looking(dashboard_of(taskq)) as web:
@@ -60,8 +60,8 @@ async def test_steps_are_drawn_and_told_and_too_many_only_told(taskq: TaskQ) -> 
     assert 'class="flow"' not in listed
 
 
-async def test_a_step_that_is_retried_shows_how_often_and_why(taskq: TaskQ) -> None:
-    """In the list of steps, on the page of the step, and for a member of a group."""
+async def test_a_retried_step_shows_its_attempts_and_its_error(taskq: TaskQ) -> None:
+    """Tests the list of steps, the page of the step, and a member of a group."""
 
     @taskq.task(name="fail", max_retry=7)
     def fail() -> None:
@@ -98,7 +98,7 @@ async def test_errors_of_steps_are_redacted(taskq: TaskQ, server: RedisServer) -
     assert "card 4242" not in page.text
 
 
-async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: RedisServer) -> None:
+async def test_members_of_a_group_are_listed_in_pages(taskq: TaskQ, server: RedisServer) -> None:
     handle = await group([taskq.remote("note").si(number=each) for each in range(45)], name="notes").adelay()
     key = taskq.runtime.keys.queue("default").workflow(handle.id)
     server.client.hset(f"{key}:f0", "1", "card 4242 <b>")
@@ -134,8 +134,8 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
     assert "2 of 45, 1 failed" in listed
 
 
-async def test_of_members_nothing_goes_past_a_redaction(taskq: TaskQ, server: RedisServer) -> None:
-    """The task type of a member is unknown, so a redaction cannot choose by its name what to show of its result."""
+async def test_values_of_group_members_are_redacted(taskq: TaskQ, server: RedisServer) -> None:
+    """The task type of a member is unknown, so a redaction by task name cannot apply to its result."""
     handle = await group([taskq.remote("note").si(number=each) for each in range(2)], name="notes").adelay()
     key = taskq.runtime.keys.queue("default").workflow(handle.id)
     server.client.hset(f"{key}:g0", "0", '"card 4242"')
@@ -151,7 +151,7 @@ async def test_of_members_nothing_goes_past_a_redaction(taskq: TaskQ, server: Re
     assert "card 4242" not in page.text
 
 
-async def test_what_a_step_returned_is_shown_to_those_who_may_see_it(taskq: TaskQ, server: RedisServer) -> None:
+async def test_the_result_of_a_step_is_shown_only_to_permitted_users(taskq: TaskQ, server: RedisServer) -> None:
     handle = await enqueued(taskq)
     key = taskq.runtime.keys.queue("default").workflow(handle.id)
     server.client.hset(key, mapping={"s0": "d", "r0": '{"secret":7}', "r1": '"' + "x" * 70_000 + '"'})
@@ -166,12 +166,12 @@ async def test_what_a_step_returned_is_shown_to_those_who_may_see_it(taskq: Task
     assert "&#34;secret&#34;: 7" in page
     assert f"task?queue=default&amp;id={handle.id}.s0" in page
     assert "The first 65,536 of 70,002 bytes." in long
-    assert f"task?queue=default&amp;id={handle.id}.s1" not in long  # it waits
+    assert f"task?queue=default&amp;id={handle.id}.s1" not in long  # the second step waits
     assert "secret" not in viewed
     assert "You may not see it." in viewed
 
 
-async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> None:
+async def test_a_damaged_workflow_is_reported(taskq: TaskQ, server: RedisServer) -> None:
     handle, whole = await enqueued(taskq), await enqueued(taskq)
     server.client.hset(taskq.runtime.keys.queue("default").workflow(handle.id), "spec", "odd")
     server.client.hdel(taskq.runtime.keys.queue("default").workflow(handle.id), "created")
@@ -186,7 +186,7 @@ async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> 
     assert "damaged data in Redis: field &#39;spec&#39;" in page.text
 
 
-async def test_only_operators_act_and_only_with_a_form(taskq: TaskQ) -> None:
+async def test_only_operators_change_workflows_and_only_by_a_form(taskq: TaskQ) -> None:
     handle = await enqueued(taskq)
     fields = {"queue": "default", "id": handle.id}
 
@@ -203,25 +203,27 @@ async def test_only_operators_act_and_only_with_a_form(taskq: TaskQ) -> None:
     assert (await handle.arefresh()).state == "running"
 
 
-async def test_who_did_it_is_noted_and_what_was_in_vain_is_said(taskq: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_actions_are_logged_with_the_user_and_failed_ones_are_reported(
+    taskq: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
     handle = await enqueued(taskq)
     fields = {"queue": "default", "id": handle.id, "back": "queue?name=default"}
     caplog.set_level(logging.INFO, "taskq.audit")
 
     async with looking(dashboard_of(taskq)) as web:
         await act(web, "/workflow-retry", **fields)
-        in_vain = told(await web.get("/queue?name=default"))
+        refused = message_of(await web.get("/queue?name=default"))
         answer = await act(web, "/workflow-cancel", **fields)
-        noted = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
+        logged = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
 
-    assert "has no failed step to run again" in in_vain
+    assert "has no failed step to run again" in refused
     assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=default")
     assert (await handle.arefresh()).state == "cancelled"
-    assert all(word in noted for word in ("workflow-cancel", "olga", handle.id))
+    assert all(word in logged for word in ("workflow-cancel", "olga", handle.id))
 
 
 @rows(
-    ("path", "status", "said"),
+    ("path", "status", "expected"),
     [
         ("/workflows", 400, "queue is missing"),
         ("/workflows?queue=none", 404, "no queue"),
@@ -233,10 +235,10 @@ async def test_who_did_it_is_noted_and_what_was_in_vain_is_said(taskq: TaskQ, ca
         ("/workflow-retry?queue=none&id=x", 404, "no queue"),
     ],
 )
-async def test_what_is_not_there_is_said(taskq: TaskQ, path: str, status: int, said: str) -> None:
+async def test_unknown_workflows_show_an_error(taskq: TaskQ, path: str, status: int, expected: str) -> None:
     await taskq.remote("note").adelay()
 
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get(path)
 
-    assert (page.status_code, said in page.text) == (status, True)
+    assert (page.status_code, expected in page.text) == (status, True)

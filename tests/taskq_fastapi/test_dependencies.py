@@ -29,7 +29,7 @@ def add_routes(app: FastAPI, taskq: TaskQ) -> None:
 
 @pytest.mark.redis
 def test_named_clients_belong_to_their_queue_application(server: RedisServer, taskq: TaskQ) -> None:
-    """Each name gives the clients of the queue application that the lifespan was given under it."""
+    """Each name returns the clients of the queue application that the lifespan has under this name."""
     mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
     note, mail_note = taskq.remote("note"), mail.remote("note")
@@ -71,7 +71,7 @@ def test_a_websocket_enqueues(server: RedisServer, taskq: TaskQ) -> None:
 
 @pytest.mark.redis
 def test_a_mounted_app_uses_its_parents_queue_application(server: RedisServer, taskq: TaskQ) -> None:
-    """However deep it is mounted, and for WebSockets and routes alike."""
+    """This works at any depth, and for routes and WebSockets."""
     outer, middle, inner = FastAPI(lifespan=taskq_lifespan(taskq)), FastAPI(), FastAPI()
     outer.mount("/middle", middle)
     middle.mount("/inner", inner)
@@ -84,8 +84,8 @@ def test_a_mounted_app_uses_its_parents_queue_application(server: RedisServer, t
 
 
 @pytest.mark.redis
-def test_a_mounted_app_with_a_lifespan_of_its_own_uses_that(server: RedisServer, taskq: TaskQ) -> None:
-    """Where the parent runs the sub-app's lifespan, the sub-app's queue applications go before the parent's."""
+def test_a_mounted_app_with_its_own_lifespan_uses_that_lifespan(server: RedisServer, taskq: TaskQ) -> None:
+    """If the parent runs the lifespan of the sub-app, the queue applications of the sub-app take precedence."""
     mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     inner = FastAPI(lifespan=taskq_lifespan(mail))
 
@@ -108,7 +108,7 @@ def test_a_mounted_app_with_a_lifespan_of_its_own_uses_that(server: RedisServer,
 
 
 @pytest.mark.redis
-def test_two_apps_in_one_process_keep_apart(server: RedisServer, taskq: TaskQ) -> None:
+def test_two_apps_in_one_process_are_independent(server: RedisServer, taskq: TaskQ) -> None:
     other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     first, second = FastAPI(lifespan=taskq_lifespan(taskq)), FastAPI(lifespan=taskq_lifespan(other))
     add_routes(first, taskq)
@@ -123,7 +123,7 @@ def test_two_apps_in_one_process_keep_apart(server: RedisServer, taskq: TaskQ) -
 
 @pytest.mark.redis
 async def test_a_lifespan_run_by_hand_is_enough(server: RedisServer, taskq: TaskQ) -> None:
-    """Tests with httpx run the lifespan themselves, without a server that carries its state."""
+    """Tests with httpx run the lifespan without a server that passes on its state."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     add_routes(app, taskq)
 
@@ -138,7 +138,7 @@ async def test_a_lifespan_run_by_hand_is_enough(server: RedisServer, taskq: Task
 
 @pytest.mark.redis
 def test_a_plain_route_cannot_take_the_client_of_coroutines(server: RedisServer, taskq: TaskQ) -> None:
-    """Its calls would never be awaited: the request would succeed and enqueue nothing. A service may hold it."""
+    """Calls of the asynchronous client would never be awaited, so the request would succeed and enqueue nothing."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     router = APIRouter()
     note = taskq.remote("note")
@@ -148,7 +148,7 @@ def test_a_plain_route_cannot_take_the_client_of_coroutines(server: RedisServer,
 
     @router.post("/plain")
     def create_plainly(client: ClientDep) -> None:
-        client.enqueue(note.s())  # type: ignore[unused-coroutine]  # the mistake
+        client.enqueue(note.s())  # type: ignore[unused-coroutine]  # the error under test
 
     @router.post("/service")
     async def create(client: Annotated[AsyncClient, Depends(service)]) -> str:
@@ -166,7 +166,7 @@ def test_a_plain_route_cannot_take_the_client_of_coroutines(server: RedisServer,
 
 @pytest.mark.redis
 @pytest.mark.parametrize("many", [False, True])
-def test_the_blocking_client_in_a_coroutine_warns_as_delay_does(
+def test_the_blocking_client_in_a_coroutine_warns_like_delay(
     server: RedisServer, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     monkeypatch.setattr(taskq_core.warnings, "_warned_of_blocking", False)
@@ -180,10 +180,10 @@ def test_the_blocking_client_in_a_coroutine_warns_as_delay_does(
         else:
             client.enqueue(note.s())
 
-    with TestClient(app) as web, pytest.warns(BlockingEnqueueWarning, match="ClientDep") as said:
+    with TestClient(app) as web, pytest.warns(BlockingEnqueueWarning, match="ClientDep") as caught:
         assert web.post("/notes").status_code == 200
 
-    assert said[0].filename == __file__
+    assert caught[0].filename == __file__
     assert len(pending(server)) == 1
 
 
@@ -206,7 +206,7 @@ def test_a_client_refuses_the_task_of_another_queue_application(server: RedisSer
 
 
 class Double:
-    """Stands in for a client in tests of an app."""
+    """Replaces a client in tests of an app."""
 
     def __init__(self) -> None:
         self.enqueued: list[str] = []
@@ -216,7 +216,7 @@ class Double:
 
 
 class BlockingDouble:
-    """Stands in for a blocking client."""
+    """Replaces a blocking client."""
 
     def __init__(self) -> None:
         self.enqueued: list[str] = []
@@ -225,8 +225,8 @@ class BlockingDouble:
         self.enqueued.append(call.task.name)
 
 
-def test_clients_are_replaced_by_overrides() -> None:
-    """A test needs neither Redis nor a lifespan; dependencies made anew by name are the ones overridden."""
+def test_overrides_replace_clients() -> None:
+    """Such a test needs neither Redis nor a lifespan. The override also applies to dependencies made by name."""
     app = FastAPI()
     note = TaskQ().remote("note")
 

@@ -50,7 +50,7 @@ def depends(taskq: TaskQ) -> TaskDependencies:
 
 @pytest.fixture(params=["worker", "here"])
 def run(request: pytest.FixtureRequest, taskq: TaskQ, depends: TaskDependencies) -> Callable[..., list[TaskRun]]:
-    """Runs what a call enqueues: in a worker, or in this thread."""
+    """Return a function that runs the enqueued task in a worker, or in this thread."""
 
     def by_worker(enqueue: Callable[[], object], *, raises: bool = True) -> list[TaskRun]:
         with capture(taskq):
@@ -93,7 +93,7 @@ async def async_generator(inner: Annotated[str, Depends(generator)]) -> AsyncIte
 
 
 class Prefix:
-    """A dependency made of an object."""
+    """A dependency that is an object."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -107,8 +107,8 @@ EXPECTED = ["plain of studio", "coroutine of studio", "async session over plain 
 ORDER = ["settings", "open plain", "open async", "run", "close async", "close plain"]
 
 
-def test_a_plain_function_is_given_dependencies_of_each_kind(taskq: TaskQ, run: Any) -> None:
-    """`Settings`, which two of them need, is called once."""
+def test_a_plain_function_receives_dependencies_of_each_kind(taskq: TaskQ, run: Any) -> None:
+    """`Settings` is needed twice and called once."""
     found: list[object] = []
 
     @taskq.task(name="plain")
@@ -128,7 +128,7 @@ def test_a_plain_function_is_given_dependencies_of_each_kind(taskq: TaskQ, run: 
     assert TOUCHED == ["settings", "open plain", "run", "close plain"]
 
 
-def test_and_so_is_a_coroutine(taskq: TaskQ, run: Any) -> None:
+def test_a_coroutine_receives_dependencies_of_each_kind(taskq: TaskQ, run: Any) -> None:
     found: list[object] = []
 
     @taskq.task(name="coroutine")
@@ -151,7 +151,7 @@ def test_and_so_is_a_coroutine(taskq: TaskQ, run: Any) -> None:
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator as people write them: plain, whatever it decorates."""
+    """A typical user's decorator: its wrapper is plain, whatever it decorates."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -165,7 +165,7 @@ def remembered(inner: "Annotated[str, Depends(plain)]") -> str:
     return f"remembered {inner}"
 
 
-def test_decorated_dependencies_give_what_they_give_a_route(taskq: TaskQ, run: Any) -> None:
+def test_decorated_dependencies_return_the_same_as_in_a_route(taskq: TaskQ, run: Any) -> None:
     found: list[Any] = []
 
     @taskq.task
@@ -195,7 +195,7 @@ def test_dependencies_are_no_part_of_the_payload(taskq: TaskQ, depends: TaskDepe
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_dependency_is_asked_once_a_run_unless_told_otherwise(taskq: TaskQ, run: Any, use_cache: bool) -> None:
+def test_a_dependency_is_called_once_per_run_unless_its_cache_is_off(taskq: TaskQ, run: Any, use_cache: bool) -> None:
     def count() -> int:
         TOUCHED.append("count")
         return len(TOUCHED)
@@ -214,7 +214,7 @@ def test_a_dependency_is_asked_once_a_run_unless_told_otherwise(taskq: TaskQ, ru
     assert found == ([[1, 1], [2, 2]] if use_cache else [[1, 2], [3, 4]])
 
 
-def test_a_dependency_may_take_the_context(taskq: TaskQ, run: Any) -> None:
+def test_a_dependency_can_receive_the_context(taskq: TaskQ, run: Any) -> None:
     def who(context: TaskContext) -> str:
         return context.name
 
@@ -227,8 +227,8 @@ def test_a_dependency_may_take_the_context(taskq: TaskQ, run: Any) -> None:
     assert TOUCHED == ["work"]
 
 
-def test_annotations_may_be_texts(taskq: TaskQ, run: Any) -> None:
-    """Of names in the module or around the task; with a default that says it all they need not be known."""
+def test_annotations_can_be_strings(taskq: TaskQ, run: Any) -> None:
+    """Strings use names of the module or of the enclosing function. With a `Depends` default they may be unknown."""
     late = late_annotations.make(taskq, TOUCHED)
 
     run(lambda: late.delay(1))
@@ -236,11 +236,11 @@ def test_annotations_may_be_texts(taskq: TaskQ, run: Any) -> None:
     assert TOUCHED == ["1 session on engine of late, session on engine of late"]
 
 
-def test_an_annotation_may_be_a_type_alias(taskq: TaskQ, run: Any) -> None:
+def test_an_annotation_can_be_a_type_alias(taskq: TaskQ, run: Any) -> None:
     """`type SessionDep = ...`, as from Python 3.12 on."""
 
     class Alias:
-        """As Python makes it."""
+        """Python stores annotations like this."""
 
         __value__ = AsyncSession
 
@@ -253,13 +253,13 @@ def test_an_annotation_may_be_a_type_alias(taskq: TaskQ, run: Any) -> None:
     assert "async session over plain session" in TOUCHED
 
 
-def test_a_name_that_is_nowhere_is_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
+def test_an_unknown_name_in_an_annotation_is_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
     def dependency(x: "Nowhere" = 1) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
     with pytest.raises(TaskDefinitionError, match="the annotation 'Nowhere' cannot be resolved") as refusal:
         taskq.task(name="work")(_takes(str, Depends(dependency)))
 
-    assert "dependency 'test_a_name_that_is_nowhere_is_refused.<locals>.dependency'" in str(refusal.value)
+    assert "dependency 'test_an_unknown_name_in_an_annotation_is_refused.<locals>.dependency'" in str(refusal.value)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def contextmanager_of(function: Any) -> Any:
 
 
 def _forget(taskq: TaskQ) -> None:
-    """Forget the task and what was touched of the kind before."""
+    """Delete the task and the recorded values of the previous type."""
     taskq._tasks.pop("work", None)
     TOUCHED.clear()
 
@@ -325,7 +325,9 @@ KINDS = rows(
 
 
 @KINDS
-def test_generators_see_what_the_task_raises(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+def test_generators_receive_the_exception_of_the_task(
+    taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
+) -> None:
     work = _task(taskq, is_coroutine, is_async, ValueError("no"))
 
     (ended,) = run(work.delay, raises=False)
@@ -335,8 +337,8 @@ def test_generators_see_what_the_task_raises(taskq: TaskQ, run: Any, is_coroutin
 
 
 @KINDS
-def test_a_generator_may_raise_something_else(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
-    """The new exception counts, and outer generators see it. Here it makes the worker drop the task."""
+def test_a_generator_can_raise_another_exception(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+    """The new exception is the outcome and reaches outer generators. In this test the worker discards the task."""
     work = _task(taskq, is_coroutine, is_async, ValueError("no"), raises=Discard())
 
     (ended,) = run(work.delay, raises=False)
@@ -346,7 +348,9 @@ def test_a_generator_may_raise_something_else(taskq: TaskQ, run: Any, is_corouti
 
 
 @KINDS
-def test_a_generator_that_swallows_makes_no_success(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+def test_a_generator_that_swallows_the_exception_does_not_make_the_run_succeed(
+    taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
+) -> None:
     work = _task(taskq, is_coroutine, is_async, ValueError("no"), swallows=True)
 
     (ended,) = run(work.delay, raises=False)
@@ -367,7 +371,7 @@ def test_snooze_passes_through_dependencies(taskq: TaskQ, run: Any, is_coroutine
 
 @KINDS
 def test_a_failing_clean_up_fails_the_run(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
-    """A commit at the end of a session is one."""
+    """An example is a failed commit at the end of a session."""
     _forget(taskq)
 
     def session() -> Iterator[str]:
@@ -421,18 +425,20 @@ def test_a_failing_dependency_fails_the_run_and_cleans_up(
 
 def _when_told_to_end(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Return an event that is set once a run was interrupted: its coroutine cancelled, or its thread interrupted."""
-    told, end = asyncio.Event(), Executor.end
+    ended, end = asyncio.Event(), Executor.end
 
     def note(self: Executor, *arguments: Any, **options: Any) -> None:
         end(self, *arguments, **options)
-        asyncio.get_running_loop().call_soon(told.set)  # after the cancellation, which comes in the same way
+        asyncio.get_running_loop().call_soon(
+            ended.set
+        )  # runs after the cancellation, which is scheduled in the same way
 
     monkeypatch.setattr(Executor, "end", note)
-    return told
+    return ended
 
 
 def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Return what is set once a worker hears whom to cancel: it may run tasks before."""
+    """Return an event that is set when the worker subscribes to cancels, because it may run tasks earlier."""
     listens, subscribe = asyncio.Event(), AsyncRunner.subscribe
 
     async def note(self: AsyncRunner, *channels: str) -> Any:
@@ -451,7 +457,7 @@ def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     [(False, False), (True, False), (True, True)],
     ids=["plain-plain", "coroutine-plain", "coroutine-async"],
 )
-async def test_a_run_that_is_told_to_end_cleans_up(
+async def test_an_interrupted_run_cleans_up(
     taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run may end in its function or in a dependency. A dependency in a thread continues to its yield."""
@@ -506,14 +512,14 @@ async def test_a_run_that_is_told_to_end_cleans_up(
         ["first saw CancelledError"],
         ["first saw TaskInterrupted"],
     )
-    assert TOUCHED.count("slow opened") == TOUCHED.count("slow closed"), "opened though it was told to end meanwhile"
+    assert TOUCHED.count("slow opened") == TOUCHED.count("slow closed"), "opened although it was cancelled meanwhile"
 
 
 # --- where it runs ----------------------------------------------------------------------------------------------------
 
 
 def test_a_plain_function_and_its_plain_dependencies_share_a_thread(taskq: TaskQ, run: Any) -> None:
-    """Of which some libraries make a point, sqlite3 for one."""
+    """Some libraries require one thread, for example sqlite3."""
 
     def thread() -> Iterator[int]:
         yield threading.get_ident()
@@ -532,7 +538,7 @@ def test_a_plain_function_and_its_plain_dependencies_share_a_thread(taskq: TaskQ
 def test_asynchronous_dependencies_live_on_the_event_loop_of_the_lifespan(
     taskq: TaskQ, depends: TaskDependencies
 ) -> None:
-    """In one asyncio task from start to end, so that they may hold a task group."""
+    """Each lives in one asyncio task, so that it can hold a task group."""
     found: list[object] = []
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
@@ -556,9 +562,7 @@ def test_asynchronous_dependencies_live_on_the_event_loop_of_the_lifespan(
     assert found == [True, "set by a dependency"]
 
 
-def test_many_runs_that_wait_for_one_resource_do_not_lock_each_other_out(
-    taskq: TaskQ, depends: TaskDependencies
-) -> None:
+def test_many_runs_that_wait_for_one_resource_do_not_deadlock(taskq: TaskQ, depends: TaskDependencies) -> None:
     """Cleanup needs a thread too, and gets one even if runs that wait for the cleanup hold all threads."""
     pool = threading.Semaphore(2)
 
@@ -583,7 +587,7 @@ def test_many_runs_that_wait_for_one_resource_do_not_lock_each_other_out(
     assert TOUCHED == ["resource"] * 100
 
 
-async def test_a_plain_function_beside_a_running_loop(taskq: TaskQ, depends: TaskDependencies) -> None:
+async def test_a_plain_function_runs_while_an_event_loop_runs(taskq: TaskQ, depends: TaskDependencies) -> None:
     @taskq.task(name="work")
     def work(session: str = Depends(generator)) -> None:
         TOUCHED.append("run")
@@ -597,12 +601,12 @@ async def test_a_plain_function_beside_a_running_loop(taskq: TaskQ, depends: Tas
     assert TOUCHED == ["open plain", "run", "close plain"] * 2
 
 
-def test_a_plain_function_takes_no_asynchronous_dependency(taskq: TaskQ, depends: TaskDependencies) -> None:
+def test_an_asynchronous_dependency_of_a_plain_function_is_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
     def plain_of(session: AsyncSession) -> str:
         return session
 
-    said = "plain function and cannot await the dependency 'async_generator'; make the task `async def`"
-    with pytest.raises(TaskDefinitionError, match=said):
+    expected = "plain function and cannot await the dependency 'async_generator'; make the task `async def`"
+    with pytest.raises(TaskDefinitionError, match=expected):
 
         @taskq.task
         def work(given: str = Depends(plain_of)) -> None: ...
@@ -620,7 +624,7 @@ def test_a_plain_function_takes_no_asynchronous_dependency(taskq: TaskQ, depends
         other_work()
 
 
-async def test_a_task_called_like_a_function_is_given_what_is_missing(taskq: TaskQ, depends: TaskDependencies) -> None:
+async def test_a_direct_call_receives_the_missing_dependencies(taskq: TaskQ, depends: TaskDependencies) -> None:
     @taskq.task(name="coroutine")
     async def work(n: int, session: AsyncSession = INJECTED) -> str:
         return f"{n} {session}"
@@ -640,7 +644,7 @@ async def test_a_task_called_like_a_function_is_given_what_is_missing(taskq: Tas
 # --- overrides --------------------------------------------------------------------------------------------------------
 
 
-def test_dependencies_are_replaced_by_overrides(taskq: TaskQ, depends: TaskDependencies, run: Any) -> None:
+def test_overrides_replace_dependencies(taskq: TaskQ, depends: TaskDependencies, run: Any) -> None:
     """This works at any depth, and the replacement may be of another kind and have its own dependencies."""
 
     async def double(settings: Annotated[Settings, Depends()]) -> AsyncIterator[str]:
@@ -659,8 +663,8 @@ def test_dependencies_are_replaced_by_overrides(taskq: TaskQ, depends: TaskDepen
     assert TOUCHED == ["settings", "the double of studio", "close double", "settings", "the plain of studio"]
 
 
-def test_what_takes_a_request_works_with_an_override_that_does_not(taskq: TaskQ, depends: TaskDependencies) -> None:
-    """So one dependency serves routes, where it has a request, and tasks."""
+def test_a_dependency_on_the_request_works_with_an_override(taskq: TaskQ, depends: TaskDependencies) -> None:
+    """One dependency can then serve routes, where a request exists, and tasks."""
 
     def tenant(request: Request) -> str:
         return request.headers["x-tenant"]
@@ -725,7 +729,7 @@ REFUSED = [
 
 @rows("where", ["task", "dependency", "deep"])
 @rows(("function", "message"), REFUSED)
-def test_what_cannot_work_in_a_task_is_refused_when_it_is_made(
+def test_a_dependency_that_cannot_work_in_a_task_is_refused_at_definition(
     taskq: TaskQ, depends: TaskDependencies, where: str, function: Any, message: str
 ) -> None:
     if where == "dependency":
@@ -740,7 +744,7 @@ def test_what_cannot_work_in_a_task_is_refused_when_it_is_made(
     assert not taskq.tasks
 
 
-def test_dependencies_without_end_are_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
+def test_circular_dependencies_are_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
     def first(x: str = "") -> str:
         return x
 
@@ -771,7 +775,7 @@ def test_a_dependency_that_many_others_need_is_checked_once(taskq: TaskQ, depend
     assert task() is None  # an override is checked by each run
 
 
-def test_so_it_is_where_annotations_are_texts(taskq: TaskQ) -> None:
+def test_a_shared_dependency_with_string_annotations_is_checked_once(taskq: TaskQ) -> None:
     def work(x: "Annotated[str, Depends(plain)]") -> None: ...
 
     with pytest.raises(TaskDefinitionError, match="enable_depends"):
@@ -779,7 +783,7 @@ def test_so_it_is_where_annotations_are_texts(taskq: TaskQ) -> None:
 
 
 def test_depends_without_enable_depends_is_refused(taskq: TaskQ) -> None:
-    """Also behind Annotated; the message says what is missing, also where dependencies have no place at all."""
+    """This includes `Annotated`. The message names the missing call, even where dependencies are impossible."""
     for function in (_takes(str, Depends(plain)), _takes(Annotated[str, Depends(plain)])):
         with pytest.raises(TaskDefinitionError, match=r"parameter 'x' is marked Depends\(...\); call taskq_fastapi"):
             taskq.task(name="work")(function)
@@ -806,8 +810,8 @@ def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None
         enable_depends(other)
 
 
-def test_a_dependency_stands_behind_further_positional_arguments(taskq: TaskQ, depends: TaskDependencies) -> None:
-    """They would take its place."""
+def test_a_dependency_before_variable_positional_arguments_is_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
+    """Positional arguments of a call would fill its parameter."""
 
     def give() -> dict[str, int]:
         return {}

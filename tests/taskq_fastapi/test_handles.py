@@ -50,17 +50,17 @@ def test_a_returned_handle_is_sent_without_arguments_and_result() -> None:
         drain(taskq)
         ended = web.get(f"/tasks/{accepted.json()['id']}").json()
 
-    told = accepted.json()
+    response = accepted.json()
     assert accepted.status_code == 202
-    assert told == {"id": told["id"], "queue": "default", "name": "double", "state": "pending"} | dict.fromkeys(
+    assert response == {"id": response["id"], "queue": "default", "name": "double", "state": "pending"} | dict.fromkeys(
         ("progress", "started_at", "ended_at")
     )
     assert (ended["state"], ended["progress"]["message"]) == ("completed", "half")
     assert {"started_at", "ended_at"} < ended.keys()
-    assert not {"4321", "8642"} & {str(each) for each in (*told.values(), *ended.values())}
+    assert not {"4321", "8642"} & {str(each) for each in (*response.values(), *ended.values())}
 
 
-def test_a_task_that_is_not_sent_yet_says_so_and_one_that_failed_is_an_error() -> None:
+def test_the_handle_of_an_unsent_task_has_no_state_and_a_failed_send_is_an_error() -> None:
     app = app_of()
     with capture(app, taskq):
         web = TestClient(app)
@@ -71,7 +71,7 @@ def test_a_task_that_is_not_sent_yet_says_so_and_one_that_failed_is_an_error() -
 
 
 @pytest.mark.parametrize("separate", [True, False])
-def test_the_schema_describes_it(separate: bool) -> None:
+def test_the_schema_describes_the_handle(separate: bool) -> None:
     schema = app_of(separate_input_output_schemas=separate).openapi()
 
     answer = schema["paths"]["/double/{number}"]["post"]["responses"]["202"]["content"]["application/json"]["schema"]

@@ -35,8 +35,8 @@ def welcoming_app(taskq: TaskQ, **arguments: Any) -> FastAPI:
 
 
 @rows("path", ["/signup", "/signup-blocking"])
-def test_a_route_enqueues(server: RedisServer, taskq: TaskQ, path: str) -> None:
-    """Coroutine routes and plain ones enqueue through the client they ask for."""
+def test_a_route_enqueues_a_task(server: RedisServer, taskq: TaskQ, path: str) -> None:
+    """Coroutine routes and plain routes enqueue with their injected client."""
     app = welcoming_app(taskq, lifespan=taskq_lifespan(taskq))
 
     with TestClient(app) as web:
@@ -70,7 +70,7 @@ def test_an_app_starts_again_after_its_end(server: RedisServer, taskq: TaskQ) ->
 
 
 def test_the_users_lifespan_runs_inside(server: RedisServer, taskq: TaskQ) -> None:
-    """It may enqueue at start and end, and the state it yields reaches requests."""
+    """It can enqueue at start and end, and requests receive the state that it yields."""
     note = taskq.remote("note")
 
     @asynccontextmanager
@@ -122,7 +122,7 @@ def test_connections_are_closed_when_the_users_lifespan_fails(server: RedisServe
 
 
 def test_the_app_starts_while_redis_is_down(caplog: pytest.LogCaptureFixture) -> None:
-    """A warning names the address, without its password; enqueueing works as soon as Redis is there."""
+    """A warning names the address without its password. Enqueueing works as soon as Redis is up."""
     with RedisServer(password="s3cret") as server:
         server.stop()
         taskq = TaskQ(server.url, enqueue_timeout=0.001)
@@ -145,7 +145,7 @@ def test_the_app_starts_while_redis_is_down(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_refused_password_ends_the_start() -> None:
-    """Waiting does not heal it, so it shows at once; the message holds no password."""
+    """Waiting cannot fix it, so the error is raised at once. The message contains no password."""
     with RedisServer(password="s3cret") as server:
         taskq = TaskQ(server.url.replace("s3cret", "wr0ng"))
 
@@ -166,8 +166,8 @@ def test_an_embedded_server_that_cannot_start_ends_the_start(tmp_path: Any) -> N
         pass
 
 
-def test_several_queue_applications_stand_side_by_side(server: RedisServer, taskq: TaskQ) -> None:
-    """All are opened and closed; one given under two names once."""
+def test_several_queue_applications_are_opened_and_closed(server: RedisServer, taskq: TaskQ) -> None:
+    """Each is opened and closed once, even if it has two names."""
     other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "other": other, "again": other}))
 
@@ -178,7 +178,7 @@ def test_several_queue_applications_stand_side_by_side(server: RedisServer, task
 
 
 @rows("how", ["nested", "router"])
-def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
+def test_nested_lifespans_are_combined(server: RedisServer, taskq: TaskQ, how: str) -> None:
     """A lifespan around another one, or that of an included router, adds its queue applications."""
     other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     if how == "nested":
@@ -208,7 +208,7 @@ def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
     ids=["app", "url", "empty", "url-by-name", "number-as-name"],
 )
 def test_a_wrong_argument_is_refused_at_once(wrong: Any, message: str) -> None:
-    """The message says what was expected and never holds a URL's password."""
+    """The message names the expected argument and never contains the password of a URL."""
     with pytest.raises(ConfigurationError) as refusal:
         taskq_lifespan(wrong)
 

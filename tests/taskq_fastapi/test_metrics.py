@@ -1,4 +1,4 @@
-"""`/metrics` as a route of an app."""
+"""Test the `/metrics` route of an app."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -40,25 +40,25 @@ async def web(taskq: TaskQ) -> AsyncIterator[HttpClient]:
         yield web
 
 
-async def test_metrics_are_told_to_those_who_may_scrape(
+async def test_metrics_are_served_only_to_permitted_requests(
     taskq: TaskQ, web: HttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     for queue in ("default", "low"):
         await taskq.remote("plain", queue=queue).adelay()
 
-    told = await web.get("/metrics", headers={"Authorization": "Bearer let-me-in"})
+    response = await web.get("/metrics", headers={"Authorization": "Bearer let-me-in"})
     with caplog.at_level(logging.WARNING):
         refused = [(await web.get(path)).status_code for path in ("/metrics", "/closed/metrics")]
     capped = Scraped((await web.get("/open/metrics")).text)
 
-    assert told.headers["content-type"].startswith("text/plain")
-    assert Scraped(told.text).by("asynq_queue_size", "queue") == {"default": 1, "low": 1}
+    assert response.headers["content-type"].startswith("text/plain")
+    assert Scraped(response.text).by("asynq_queue_size", "queue") == {"default": 1, "low": 1}
     assert refused == [401, 403]
     assert "metrics_router answer 403" in caplog.text
     assert capped.by("asynq_queue_size", "queue") == {"default": 1}
     assert not [name for name in capped.samples if name.startswith("process_")]
 
 
-def test_who_may_scrape_is_said_in_one_way(taskq: TaskQ) -> None:
+def test_access_must_be_configured_in_exactly_one_way(taskq: TaskQ) -> None:
     with pytest.raises(ConfigurationError, match="metrics_router"):
         metrics_router(taskq, dependencies=[Depends(prometheus)], allow_anonymous=True)

@@ -42,7 +42,7 @@ def note_app(taskq: TaskQ) -> FastAPI:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Spans ended in this test, with an SDK configured for its time only."""
+    """Collect the spans that end in this test, with an SDK configured only for this test."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -54,7 +54,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 def test_a_task_belongs_to_the_trace_of_its_request(
     server: RedisServer, taskq: TaskQ, spans: InMemorySpanExporter, path: str
 ) -> None:
-    """The header the task travels with names the producer span, which descends from the HTTP server span."""
+    """The header of the task names the producer span, which is a descendant of the HTTP server span."""
     app = note_app(taskq)
     FastAPIInstrumentor.instrument_app(app)
 
@@ -80,13 +80,13 @@ def root_of(span: ReadableSpan, by_id: dict[int, Any]) -> Any:
 async def test_a_task_survives_the_end_of_its_request(
     server: RedisServer, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request cancelled while its task is on the way enqueues it all the same, and leaks no connection."""
+    """A request that is cancelled during the enqueue still enqueues its task and leaks no connection."""
     app = note_app(taskq)
     async with (
         app.router.lifespan_context(app),
         HttpClient(transport=ASGITransport(app), base_url="http://test") as web,
     ):
-        await web.post("/notes/before")  # the queue is registered by now: what follows is the enqueue alone
+        await web.post("/notes/before")  # the queue is registered now, so the next command is the enqueue
         sending = asyncio.Event()
         exchange = taskq.runtime.async_runner.run
 

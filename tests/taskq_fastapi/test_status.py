@@ -54,7 +54,7 @@ def work(taskq: TaskQ, gate: asyncio.Event) -> Any:
 
 @pytest.fixture
 async def app(taskq: TaskQ) -> AsyncIterator[FastAPI]:
-    """An app whose lifespan runs, with the router open to everybody."""
+    """Return a client of an app whose lifespan runs and whose router is open to everybody."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(allow_anonymous=True, show_errors=True, poll_every=0.1), prefix="/tasks")
     async with app.router.lifespan_context(app):
@@ -83,7 +83,7 @@ def accepting_app(taskq: TaskQ, **options: Any) -> FastAPI:
     return app
 
 
-def test_an_accepted_task_tells_where_its_status_is(taskq: TaskQ) -> None:
+def test_an_accepted_task_has_the_address_of_its_status(taskq: TaskQ) -> None:
     app = accepting_app(taskq, lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
 
@@ -107,7 +107,7 @@ def test_an_accepted_task_tells_where_its_status_is(taskq: TaskQ) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["a/b", "ü ?#%2F&", "x/events"])
-async def test_whatever_an_id_is_its_status_is_found(taskq: TaskQ, app: FastAPI, web: HttpClient, task_id: str) -> None:
+async def test_tasks_with_unusual_ids_have_a_status(taskq: TaskQ, app: FastAPI, web: HttpClient, task_id: str) -> None:
     note = taskq.remote("note")
 
     @app.post("/one", status_code=202)
@@ -121,7 +121,7 @@ async def test_whatever_an_id_is_its_status_is_found(taskq: TaskQ, app: FastAPI,
 
 
 @pytest.mark.parametrize("where", ["inner", "outer", "nowhere"])
-def test_a_mounted_app_names_the_router_it_has_or_that_of_the_app_around_it(taskq: TaskQ, where: str) -> None:
+def test_a_mounted_app_links_to_its_status_router_or_that_of_its_parent(taskq: TaskQ, where: str) -> None:
     outer, inner = FastAPI(lifespan=taskq_lifespan(taskq)), accepting_app(taskq)
     outer.mount("/inner", inner)
     if where != "nowhere":
@@ -138,7 +138,7 @@ def test_a_mounted_app_names_the_router_it_has_or_that_of_the_app_around_it(task
     assert accepted["status_url"] == expected[where]
 
 
-def test_several_queue_applications_have_routers_of_their_own(server: RedisServer, taskq: TaskQ) -> None:
+def test_several_queue_applications_have_separate_routers(server: RedisServer, taskq: TaskQ) -> None:
     mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
     app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
@@ -170,7 +170,7 @@ def test_a_queue_with_a_slash_has_no_route(taskq: TaskQ) -> None:
     assert "location" not in answer.headers
 
 
-def test_it_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
+def test_the_status_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
     app = accepting_app(taskq)
     app.include_router(task_router(allow_anonymous=True))
 
@@ -183,8 +183,8 @@ def test_it_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
 
 
 @rows("path", ["/status/default/1", "/events/default/1", "/events/default/none", "/stream/default/1"])
-def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture, path: str) -> None:
-    """And the log says how it is opened. Dependencies around the router do not open it."""
+def test_the_status_routes_are_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    """The log explains how to open them. Dependencies of the parent router do not open them."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(), dependencies=[Depends(lambda: None)])
     caplog.clear()
@@ -200,8 +200,8 @@ def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture,
     assert "allow_anonymous=True" in caplog.messages[0]
 
 
-def test_dependencies_let_each_see_their_own(taskq: TaskQ) -> None:
-    """They may take the queue and the id from the path, and come before anything of the task is read."""
+def test_dependencies_limit_users_to_their_own_tasks(taskq: TaskQ) -> None:
+    """Dependencies can use queue and id of the path, and run before the task is read."""
 
     def own(task_id: str, user: str = "nobody") -> None:
         if not task_id.startswith(f"{user}-"):
@@ -218,7 +218,7 @@ def test_dependencies_let_each_see_their_own(taskq: TaskQ) -> None:
         assert web.get("/status/default/bob-1", params={"user": "bob"}).status_code == 404
 
 
-def test_options_that_contradict_are_refused() -> None:
+def test_contradicting_options_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="got both"):
         task_router(dependencies=[Depends(lambda: None)], allow_anonymous=True)
     with pytest.raises(ConfigurationError, match="stream_for"):
@@ -250,10 +250,10 @@ async def test_a_task_is_followed_by_polling(
     await draining
     after = (await web.get(url)).json()
 
-    told = {"done": 1, "total": 2, "message": "half"}
+    progress = {"done": 1, "total": 2, "message": "half"}
     assert during["progress"].pop("at")
     assert (before["state"], before["is_final"], before["attempt"], before["progress"]) == ("pending", False, 0, None)
-    assert (during["is_final"], during["attempt"], during["progress"], during["result"]) == (False, 1, told, None)
+    assert (during["is_final"], during["attempt"], during["progress"], during["result"]) == (False, 1, progress, None)
     assert (after["is_final"], after["attempt"], after["max_attempts"]) == (True, 1, 1)
     assert after["ended_at"] is not None
     if outcome == "fine":
@@ -262,15 +262,13 @@ async def test_a_task_is_followed_by_polling(
         assert (after["state"], after["result"], after["error"]) == ("archived", None, "ValueError: no")
 
 
-async def test_a_task_that_people_archived_before_it_ran_has_no_attempt(
-    taskq: TaskQ, web: HttpClient, work: Any
-) -> None:
+async def test_a_task_archived_before_its_first_run_has_no_attempt(taskq: TaskQ, web: HttpClient, work: Any) -> None:
     handle = await work.adelay()
     Inspector(taskq).archive_task("default", handle.id)
 
-    told = (await web.get(f"/tasks/status/default/{handle.id}")).json()
+    status = (await web.get(f"/tasks/status/default/{handle.id}")).json()
 
-    assert (told["state"], told["attempt"]) == ("archived", 0)
+    assert (status["state"], status["attempt"]) == ("archived", 0)
 
 
 async def test_results_and_errors_are_shown_as_configured(taskq: TaskQ, work: Any, gate: asyncio.Event) -> None:
@@ -346,7 +344,7 @@ async def test_an_unknown_task_is_not_found(web: HttpClient, kind: str, path: st
     assert "it ended without retention" in answer.json()["detail"]
 
 
-async def test_a_silent_redis_is_told_without_its_address(
+async def test_a_silent_redis_is_reported_without_its_address(
     taskq: TaskQ, server: RedisServer, web: HttpClient, work: Any
 ) -> None:
     handle = await work.adelay()
@@ -361,8 +359,8 @@ async def test_a_silent_redis_is_told_without_its_address(
     assert answer.json() == {"detail": "the queue does not answer"}
 
 
-async def test_a_damaged_task_is_told(taskq: TaskQ, server: RedisServer, app: FastAPI, web: HttpClient) -> None:
-    """Once; a stream waits for a worker to repair or remove it."""
+async def test_a_damaged_task_is_reported(taskq: TaskQ, server: RedisServer, app: FastAPI, web: HttpClient) -> None:
+    """Polling reports it once. A stream waits for a worker to repair or remove the task."""
     await taskq.remote("note").using(task_id="1").adelay()
     server.command("HSET", "asynq:{default}:t:1", "msg", b"\xff\xff")
 
@@ -377,7 +375,7 @@ async def test_a_damaged_task_is_told(taskq: TaskQ, server: RedisServer, app: Fa
     assert (end.kind, end.data["state"]) == ("end", "gone")
 
 
-async def test_a_single_look_writes_nothing(taskq: TaskQ, server: RedisServer, web: HttpClient) -> None:
+async def test_polling_writes_nothing_to_redis(taskq: TaskQ, server: RedisServer, web: HttpClient) -> None:
     await taskq.remote("note").using(task_id="1").adelay()
     before = server.command("HGETALL", "asynq:{default}:t:1")
 
@@ -406,21 +404,25 @@ async def test_a_task_is_streamed_to_its_end(taskq: TaskQ, app: FastAPI, work: A
     for event in found:
         assert event.data["progress"] is None or event.data["progress"].pop("at")
     states = [(event.kind, event.data["state"], event.data["progress"], event.data["result"]) for event in found]
-    told = {"done": 1, "total": 2, "message": "half"}
+    progress = {"done": 1, "total": 2, "message": "half"}
     middle = [("status", "active", None, None)]
     assert states in (
-        [("status", "pending", None, None), ("status", "active", told, None), ("end", "completed", told, "fine")],
+        [
+            ("status", "pending", None, None),
+            ("status", "active", progress, None),
+            ("end", "completed", progress, "fine"),
+        ],
         [
             ("status", "pending", None, None),
             *middle,
-            ("status", "active", told, None),
-            ("end", "completed", told, "fine"),
+            ("status", "active", progress, None),
+            ("end", "completed", progress, "fine"),
         ],
     )
     assert len({event.id for event in found}) == len(found)
 
 
-async def test_who_comes_back_hears_of_what_is_new(
+async def test_a_reconnecting_client_receives_only_new_events(
     taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
 ) -> None:
     """The client sends the id of the last event. It gets no event twice, and no event in between is lost."""
@@ -442,7 +444,7 @@ async def test_who_comes_back_hears_of_what_is_new(
     assert (await web.get(path, headers={"last-event-id": last.id})).status_code == 204
 
 
-async def test_a_stream_ends_after_a_while_and_goes_on_when_the_client_comes_back(
+async def test_a_stream_ends_at_its_maximum_time_and_continues_after_a_reconnect(
     taskq: TaskQ, work: Any, clock: Clock
 ) -> None:
     app = FastAPI(lifespan=taskq_lifespan(taskq))
@@ -457,8 +459,8 @@ async def test_a_stream_ends_after_a_while_and_goes_on_when_the_client_comes_bac
     assert (first.data["state"], over, again) == ("pending", None, None)
 
 
-async def test_a_quiet_stream_says_that_it_is_still_there(app: FastAPI, work: Any, clock: Clock) -> None:
-    """By comments, which clients pass over: so that no proxy takes it for dead."""
+async def test_a_quiet_stream_sends_keepalives(app: FastAPI, work: Any, clock: Clock) -> None:
+    """Comments, which clients ignore, keep proxies from closing the connection."""
     async with stream(app, f"/tasks/events/default/{(await work.adelay()).id}", clock=clock) as events:
         assert (await events.next()).kind == "status"
         await clock.advance(20)
@@ -467,7 +469,7 @@ async def test_a_quiet_stream_says_that_it_is_still_there(app: FastAPI, work: An
     assert events.text.count("event:") == 1
 
 
-async def test_a_task_that_is_not_kept_is_gone_at_the_end(
+async def test_the_stream_of_a_task_without_retention_ends_with_the_state_gone(
     taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
 ) -> None:
     handle = await work.using(retention=0).adelay()
@@ -486,7 +488,7 @@ async def test_a_task_that_is_not_kept_is_gone_at_the_end(
     assert (await web.get(path, headers={"last-event-id": last.id})).status_code == 204
 
 
-async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_back(
+async def test_a_redis_outage_is_reported_and_the_stream_continues_after_it(
     taskq: TaskQ,
     server: RedisServer,
     app: FastAPI,
@@ -495,7 +497,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Also a stream that begins while it is away. It says so once."""
+    """This includes a stream that begins during the outage. Each stream reports the outage once."""
     tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.find, 30.0
 
     async def count(self: TaskFollower) -> Any:
@@ -511,7 +513,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     path = f"/tasks/events/default/{handle.id}"
     async with stream(app, path) as events:
         before = await events.next()
-        patience_s = taskq.runtime.source.timeout_s = 0.1  # only while it is away
+        patience_s = taskq.runtime.source.timeout_s = 0.1  # only during the outage
         server.pause()
         try:
             trouble = await events.next()
@@ -538,8 +540,8 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     assert len(held_up) == 2
 
 
-async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: FastAPI, work: Any) -> None:
-    """Neither its subscription nor its place among the streams."""
+async def test_a_disconnected_client_leaves_no_subscription(taskq: TaskQ, app: FastAPI, work: Any) -> None:
+    """The subscription ends, and the stream no longer counts for the limit."""
     limited = FastAPI(lifespan=taskq_lifespan(taskq))
     limited.include_router(task_router(allow_anonymous=True, max_streams=1))
     async with limited.router.lifespan_context(limited):
@@ -557,7 +559,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: Fas
 async def test_200_streams_of_a_task_cost_redis_no_more_than_one(
     taskq: TaskQ, server: RedisServer, work: Any, gate: asyncio.Event, clock: Clock
 ) -> None:
-    """They share a subscription and each reading of the task."""
+    """The streams share one subscription and each reading of the task."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(allow_anonymous=True, stream_for=300, poll_every=1))
     handle = await work.adelay()
@@ -655,8 +657,8 @@ async def test_emitted_values_are_hidden_like_results(taskq: TaskQ, write: Any) 
         assert web.get(f"/stream/default/{handle.id}").status_code == 404
 
 
-async def test_one_stream_too_many_ends_at_once_though_it_was_let_in() -> None:
-    """Another has begun since it was answered: its client comes back later."""
+async def test_a_stream_over_the_limit_ends_at_once_even_after_its_answer() -> None:
+    """Another stream began after the response was started. The client reconnects later."""
 
     async def read() -> list[Event]:
         return [Event("status", "{}")]
@@ -675,7 +677,7 @@ async def test_one_stream_too_many_ends_at_once_though_it_was_let_in() -> None:
     assert streams.has_room
 
 
-def test_the_routes_are_in_the_schema(taskq: TaskQ) -> None:
+def test_the_schema_contains_the_status_routes(taskq: TaskQ) -> None:
     app = accepting_app(taskq)
     app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
 
@@ -687,7 +689,7 @@ def test_the_routes_are_in_the_schema(taskq: TaskQ) -> None:
     assert set(schema["components"]["schemas"]) >= {"TaskAccepted", "TaskStatus"}
 
 
-def test_drain_and_status_together(taskq: TaskQ) -> None:
+def test_the_status_after_drain_is_final(taskq: TaskQ) -> None:
     """Do what a test of an app does: enqueue by a request, run the task, and read the status by another request."""
     app = FastAPI()
     app.include_router(task_router(allow_anonymous=True))

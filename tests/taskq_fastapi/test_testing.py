@@ -1,4 +1,4 @@
-"""`taskq_fastapi.testing`: an app's routes, captured or eager, without Redis and without its lifespan."""
+"""Test `taskq_fastapi.testing`: routes with captured or eager tasks, without Redis and without the lifespan."""
 
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ def app(taskq: TaskQ, double: Any) -> FastAPI:
     return app
 
 
-def test_routes_are_captured_without_the_lifespan(app: FastAPI, taskq: TaskQ, double: Any) -> None:
+def test_tasks_of_routes_are_captured_without_the_lifespan(app: FastAPI, taskq: TaskQ, double: Any) -> None:
     with capture(app, taskq) as tasks:
         web = TestClient(app)
         ids = [web.post("/double/1").json(), web.post("/blocking/2").json()]
@@ -53,15 +53,15 @@ def test_routes_are_captured_without_the_lifespan(app: FastAPI, taskq: TaskQ, do
     tasks.assert_enqueued(double.s(2))
 
 
-def test_and_with_it(app: FastAPI, taskq: TaskQ, double: Any) -> None:
-    """The lifespan connects to the store in memory, and closes nothing of it."""
+def test_tasks_of_routes_are_captured_with_the_lifespan(app: FastAPI, taskq: TaskQ, double: Any) -> None:
+    """The lifespan uses the store in memory and does not close it."""
     with testing.capture(taskq) as tasks:
         with TestClient(app) as web:
             web.post("/double/1")
         tasks.assert_enqueued(double, 1)
 
 
-def test_tasks_run_inside_the_request(app: FastAPI, taskq: TaskQ) -> None:
+def test_eager_tasks_run_inside_the_request(app: FastAPI, taskq: TaskQ) -> None:
     with eager(app, taskq) as tasks:
         assert TestClient(app).post("/result/4").json() == 8
 
@@ -84,7 +84,7 @@ def test_a_failing_task_fails_the_test_and_not_the_request(app: FastAPI, taskq: 
         request()
 
 
-def test_overrides_are_as_they_were_afterwards(app: FastAPI, taskq: TaskQ) -> None:
+def test_overrides_are_restored_after_the_block(app: FastAPI, taskq: TaskQ) -> None:
     def other() -> str:
         return "another double"
 
@@ -96,7 +96,7 @@ def test_overrides_are_as_they_were_afterwards(app: FastAPI, taskq: TaskQ) -> No
     assert app.dependency_overrides == {sync_client_dep(): other}
 
 
-def test_named_clients(taskq: TaskQ, double: Any) -> None:
+def test_tasks_of_named_clients_are_captured(taskq: TaskQ, double: Any) -> None:
     app = FastAPI()
 
     @app.post("/")
@@ -118,7 +118,7 @@ def greeting() -> str:
     return "real"
 
 
-def test_dependencies_of_tasks_and_routes_are_overridden_for_a_while(app: FastAPI, taskq: TaskQ) -> None:
+def test_dependencies_of_tasks_and_routes_are_overridden_inside_the_block(app: FastAPI, taskq: TaskQ) -> None:
     depends = enable_depends(taskq)
     depends.dependency_overrides[greeting] = lambda: "for good"
     found: list[str] = []
@@ -142,7 +142,7 @@ def test_dependencies_of_tasks_and_routes_are_overridden_for_a_while(app: FastAP
     assert found == ["double", "for good"]
 
 
-async def test_an_app_behind_httpx(app: FastAPI, taskq: TaskQ, double: Any) -> None:
+async def test_tasks_of_an_app_behind_httpx_are_captured(app: FastAPI, taskq: TaskQ, double: Any) -> None:
     """`ASGITransport` runs no lifespan; tasks run on the test's own event loop, or in a worker on it."""
     async with HttpClient(transport=ASGITransport(app), base_url="http://test") as web:
         with capture(app, taskq) as tasks:
@@ -154,7 +154,7 @@ async def test_an_app_behind_httpx(app: FastAPI, taskq: TaskQ, double: Any) -> N
             assert [run.outcome for run in await adrain(taskq)] == ["completed"]
 
 
-def test_tasks_find_the_state_they_are_given(app: FastAPI, taskq: TaskQ) -> None:
+def test_tasks_receive_the_given_state(app: FastAPI, taskq: TaskQ) -> None:
     found: list[object] = []
 
     @taskq.task(name="look")

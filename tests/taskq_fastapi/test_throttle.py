@@ -1,4 +1,4 @@
-"""The limit of refused logins of one address, in the dashboard and the JSON API."""
+"""Test the limit of refused logins of one address, in the dashboard and the JSON API."""
 
 import base64
 from typing import Any
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 
 class Clock:
-    """Monotonic seconds that a test says."""
+    """A monotonic clock that a test sets."""
 
     now_s = 1000.0
 
@@ -42,7 +42,7 @@ def filled(taskq: TaskQ) -> TaskQ:
 
 
 class TestCounts:
-    def test_so_many_at_once_and_then_evenly(self, clock: Clock) -> None:
+    def test_a_burst_is_permitted_and_then_an_even_rate(self, clock: Clock) -> None:
         limiter = LoginLimiter("3/m", clock)
         for _ in range(3):
             assert limiter.wait_s("a") == 0
@@ -55,7 +55,7 @@ class TestCounts:
         limiter.count("a")
         assert limiter.wait_s("a") == 20
 
-    def test_what_is_spent_beyond_is_worked_off_and_has_a_bound(self, clock: Clock) -> None:
+    def test_attempts_over_the_rate_are_paid_back_and_bounded(self, clock: Clock) -> None:
         limiter = LoginLimiter("1/s", clock)
         for _ in range(1000):
             limiter.count("a")
@@ -65,14 +65,14 @@ class TestCounts:
         assert limiter.wait_s("a") == 0
 
     @rows(("rate", "most_s"), [("1/m", 3600), ("2/h", 1800), ("1/d", 86_400)])
-    def test_nobody_waits_for_longer_than_an_hour_or_the_period(self, clock: Clock, rate: str, most_s: float) -> None:
+    def test_the_wait_is_at_most_an_hour_or_the_period(self, clock: Clock, rate: str, most_s: float) -> None:
         limiter = LoginLimiter(rate, clock)
         for _ in range(1000):
             limiter.count("a")
 
         assert limiter.wait_s("a") == most_s
 
-    def test_without_a_rate_there_is_no_end(self, clock: Clock) -> None:
+    def test_without_a_rate_attempts_are_unlimited(self, clock: Clock) -> None:
         limiter = LoginLimiter(None, clock)
         for _ in range(10_000):
             limiter.count("a")
@@ -80,7 +80,7 @@ class TestCounts:
         assert limiter.wait_s("a") == 0
         assert len(limiter._full_at) == 0
 
-    def test_any_number_of_addresses_takes_bounded_memory(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_memory_for_addresses_is_bounded(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         """Clients beyond the limit share one count. Counted clients stay counted, and expired clients make room."""
         monkeypatch.setattr(throttle, "ADDRESSES_MAX", 100)
         limiter = LoginLimiter("2/m", clock)
@@ -119,27 +119,27 @@ def asked_by(client: str | None) -> Any:
         (None, "unknown"),
     ],
 )
-def test_a_request_counts_for_the_address_that_the_server_names(client: str | None, address: str) -> None:
+def test_an_attempt_counts_for_the_client_address_of_the_server(client: str | None, address: str) -> None:
     assert address_of(asked_by(client)) == address
 
 
 @rows("make", [taskq_dashboard, taskq_router])
 @rows(
-    ("rate", "said"),
+    ("rate", "expected"),
     [
         ("ten", "failed_logins must be a number and a period such as '100/m' or '5/10s', got 'ten'"),
         (5, "failed_logins must be a number and a period"),
         ("0/m", "failed_logins must be at least 1"),
     ],
 )
-def test_what_is_not_usable_is_refused(taskq: TaskQ, make: Any, rate: Any, said: str) -> None:
+def test_an_invalid_rate_is_refused(taskq: TaskQ, make: Any, rate: Any, expected: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         make(taskq, allow_anonymous=True, failed_logins=rate)
 
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
 
 
-def test_the_log_tells_of_an_address_once_a_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_address_is_logged_once_a_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     limiter = LoginLimiter("1/h", clock)
     limiter.refuse(asked_by("a\nb"), 403)
     for _ in range(100):
@@ -149,8 +149,8 @@ def test_the_log_tells_of_an_address_once_a_minute(clock: Clock, caplog: pytest.
     with pytest.raises(TooManyError):
         limiter.check(asked_by("a\nb"))
 
-    said = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
-    assert said == ["requests from 'a\\nb' are answered 429: too many refused logins"] * 2
+    messages = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
+    assert messages == ["requests from 'a\\nb' are answered 429: too many refused logins"] * 2
 
 
 # --- the dashboard ----------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-async def test_guesses_of_a_password_are_slowed_down(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_passwords_are_throttled(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     """After several wrong passwords, passwords are no longer checked, not even the correct one."""
     asked: list[str] = []
 
@@ -185,8 +185,8 @@ async def test_guesses_of_a_password_are_slowed_down(filled: TaskQ, caplog: pyte
     assert "guess" not in caplog.text
 
 
-async def test_who_is_let_in_and_who_is_only_asked_is_not_slowed_down(filled: TaskQ) -> None:
-    """A browser that comes without a password is asked for one, and people are refused what they may not do."""
+async def test_logins_and_requests_without_credentials_are_not_throttled(filled: TaskQ) -> None:
+    """A request without a password and a refusal for lack of permission are not failed logins."""
     login = basic_login(lambda name, password: User(name) if password == "secret" else None)
     app = taskq_dashboard(filled, login=login, failed_logins="1/h")
     async with looking(app, user="") as web:
@@ -201,14 +201,14 @@ async def test_who_is_let_in_and_who_is_only_asked_is_not_slowed_down(filled: Ta
             ).status_code == 403
 
 
-async def test_a_login_that_returns_nobody_counts(filled: TaskQ) -> None:
+async def test_a_login_that_returns_none_counts_as_an_attempt(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled, failed_logins="2/h"), user="") as web:
-        said = [(await web.get("/")).status_code for _ in range(4)]
+        statuses = [(await web.get("/")).status_code for _ in range(4)]
 
-    assert said == [403, 403, 429, 429]
+    assert statuses == [403, 403, 429, 429]
 
 
-async def test_a_wrong_key_counts_whatever_the_answer_asks_for(filled: TaskQ) -> None:
+async def test_a_wrong_key_counts_with_every_authentication_scheme(filled: TaskQ) -> None:
     """A 401 with a scheme that browsers do not prompt for counts as a wrong guess."""
 
     def refuse() -> None:
@@ -216,20 +216,20 @@ async def test_a_wrong_key_counts_whatever_the_answer_asks_for(filled: TaskQ) ->
 
     app = taskq_dashboard(filled, dependencies=[Depends(refuse)], failed_logins="2/h")
     async with looking(app) as web:
-        said = [(await web.get("/", headers={"X-API-Key": f"guess-{number}"})).status_code for number in range(3)]
+        statuses = [(await web.get("/", headers={"X-API-Key": f"guess-{number}"})).status_code for number in range(3)]
 
-    assert said == [401, 401, 429]
+    assert statuses == [401, 401, 429]
 
 
-async def test_dependencies_that_refuse_count(filled: TaskQ) -> None:
+async def test_refusals_of_dependencies_count(filled: TaskQ) -> None:
     def refuse() -> None:
         raise HTTPException(401, "no")
 
     app = taskq_dashboard(filled, dependencies=[Depends(refuse)], failed_logins="2/h")
     async with looking(app) as web:
-        said = [(await web.get("/")).status_code for _ in range(3)]
+        statuses = [(await web.get("/")).status_code for _ in range(3)]
 
-    assert said == [401, 401, 429]
+    assert statuses == [401, 401, 429]
 
 
 # --- the JSON API -----------------------------------------------------------------------------------------------------
@@ -248,32 +248,32 @@ def api_of(taskq: TaskQ, **options: Any) -> AsyncClient:
 
 
 @rows("status", ["401", "403"])
-async def test_keys_that_are_wrong_are_slowed_down(filled: TaskQ, status: str) -> None:
+async def test_wrong_keys_are_throttled(filled: TaskQ, status: str) -> None:
     async with api_of(filled, failed_logins="2/h") as web:
-        said = [await web.get("/queues", headers={"x-key": f"{n}", "x-status": status}) for n in range(3)]
+        responses = [await web.get("/queues", headers={"x-key": f"{n}", "x-status": status}) for n in range(3)]
         right = await web.get("/queues")
 
-    assert [each.status_code for each in said] == [int(status), int(status), 429]
+    assert [each.status_code for each in responses] == [int(status), int(status), 429]
     assert right.status_code == 429
     assert right.headers["content-type"] == "application/problem+json"
     assert right.headers["retry-after"].isdigit()
     assert right.json()["type"] == "urn:taskq:problem:too-many-requests"
 
 
-async def test_an_error_of_the_apps_own_counts_too(filled: TaskQ) -> None:
+async def test_a_custom_error_of_the_app_counts(filled: TaskQ) -> None:
     class UnknownError(Exception):
         pass
 
     def refuse() -> None:
         raise UnknownError
 
-    async def said(request: Request, error: Exception) -> Any:
+    async def answer_error(request: Request, error: Exception) -> Any:
         from starlette.responses import PlainTextResponse
 
         return PlainTextResponse("who?", 401)
 
     app = FastAPI()
-    app.add_exception_handler(UnknownError, said)
+    app.add_exception_handler(UnknownError, answer_error)
     app.include_router(taskq_router(filled, dependencies=[Depends(refuse)], failed_logins="1/h"))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as web:
         statuses = [(await web.get("/queues")).status_code for _ in range(2)]
@@ -281,7 +281,7 @@ async def test_an_error_of_the_apps_own_counts_too(filled: TaskQ) -> None:
     assert statuses == [401, 429]
 
 
-async def test_who_is_let_in_is_not_slowed_down_by_what_they_may_not_do(filled: TaskQ) -> None:
+async def test_refusals_for_lack_of_permission_are_not_throttled(filled: TaskQ) -> None:
     async with api_of(filled, read_only=True, failed_logins="1/h") as web:
         for _ in range(3):
             assert (await web.patch("/queues/default", json={"paused": True})).status_code == 403
@@ -291,6 +291,6 @@ async def test_who_is_let_in_is_not_slowed_down_by_what_they_may_not_do(filled: 
         assert (await web.get("/queues")).status_code == 200
 
 
-async def test_without_limits_anybody_asks_as_often_as_they_like(filled: TaskQ) -> None:
+async def test_without_a_limit_requests_are_not_throttled(filled: TaskQ) -> None:
     async with api_of(filled, failed_logins=None) as web:
         assert {(await web.get("/queues", headers={"x-key": "w"})).status_code for _ in range(15)} == {401}

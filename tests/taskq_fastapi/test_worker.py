@@ -55,7 +55,7 @@ async def until(web: HttpClient, wanted: Callable[[Any], bool], *, status: int) 
             await asyncio.sleep(0)
 
 
-async def test_it_runs_a_scheduler_for_the_periodic_tasks_of_included_modules(
+async def test_the_worker_runs_a_scheduler_for_periodic_tasks_of_included_modules(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "hourly_tasks.py").write_text(
@@ -75,14 +75,14 @@ async def test_it_runs_a_scheduler_for_the_periodic_tasks_of_included_modules(
     sys.modules.pop("hourly_tasks")
 
 
-async def test_one_without_tasks_is_warned_of(taskq: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_without_tasks_causes_a_warning(taskq: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     async with served(taskq):
         pass
 
     assert "no tasks are registered" in caplog.text
 
 
-async def test_it_runs_what_the_app_enqueues_and_says_that_it_is_ready(server: RedisServer, taskq: TaskQ) -> None:
+async def test_the_worker_runs_tasks_of_the_app_and_reports_readiness(server: RedisServer, taskq: TaskQ) -> None:
     names: list[str] = []
 
     @taskq.task(name="work")
@@ -106,7 +106,7 @@ async def test_it_runs_what_the_app_enqueues_and_says_that_it_is_ready(server: R
     assert await asyncio.to_thread(connections, server, expected=0) == 0
 
 
-async def test_a_worker_that_dies_is_told_and_followed_by_another(
+async def test_a_failed_worker_is_reported_and_replaced(
     taskq: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever it dies of. No task is lost."""
@@ -140,9 +140,9 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
         ready = await until(web, lambda body: True, status=200)
 
     assert dead["status"] == "unready"
-    told = dead["workers"]["default"]
-    assert (told["status"], told["restarts"]) == ("restarting", 2)
-    assert told["reason"].startswith("the worker failed with ConnectionError; a new worker starts in ")
+    worker_status = dead["workers"]["default"]
+    assert (worker_status["status"], worker_status["restarts"]) == ("restarting", 2)
+    assert worker_status["reason"].startswith("the worker failed with ConnectionError; a new worker starts in ")
     assert "s3cret" not in str(dead)
     assert (ready["workers"]["default"]["status"], ready["workers"]["default"]["restarts"]) == ("ready", 2)
     assert [message for message in caplog.messages if "the worker" in message] == ["the worker failed"] * 2
@@ -152,7 +152,7 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
     ]
 
 
-async def test_a_redis_that_is_away_is_told_and_the_worker_starts_when_it_is_back(
+async def test_a_redis_outage_is_reported_and_the_worker_starts_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.05)
@@ -233,8 +233,10 @@ def test_an_app_without_a_worker_is_ready(taskq: TaskQ) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "workers": {}})
 
 
-async def test_what_cannot_start_is_told_for_good(taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake in the configuration waits for a person; the app goes on."""
+async def test_a_worker_that_cannot_start_is_reported_permanently(
+    taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration error needs a person to fix it. The app continues."""
 
     def refuse(*args: Any, **kwargs: Any) -> Worker:
         raise ConfigurationError("no such queue")

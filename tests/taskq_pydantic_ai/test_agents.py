@@ -1,4 +1,4 @@
-"""Agents of Pydantic AI as durable tasks, with models that need no network."""
+"""Test agents of Pydantic AI as durable tasks, with models that need no network."""
 
 import asyncio
 import json
@@ -194,7 +194,7 @@ async def test_a_usage_limit_counts_all_runs_of_the_task(app: TaskQ, start: Runn
     assert script.asked == [0, 1, 2]
 
 
-async def test_results_of_tools_are_the_same_in_a_later_run(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_later_run_reuses_the_results_of_tools(app: TaskQ, start: Runner, clock: Clock) -> None:
     turns = {"fails": {}}, {"fails": {}}, {"fails": {}}, {"files": {}}, {"parts": {}}, ["done"]
     agent, calls, seen = Agent(Script(*turns).model), [], []
 
@@ -240,7 +240,7 @@ async def test_results_of_tools_are_the_same_in_a_later_run(app: TaskQ, start: R
     assert ("user-prompt", ["file a", "file b"]) in seen[0]
 
 
-async def test_a_handler_of_events_gets_the_stored_response_in_a_later_run(
+async def test_an_event_handler_receives_the_stored_response_in_a_later_run(
     app: TaskQ, start: Runner, clock: Clock
 ) -> None:
     script, seen = Script(["Hello"]), []

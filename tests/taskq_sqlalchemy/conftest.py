@@ -1,4 +1,4 @@
-"""A real redis-server, and a queue application on it."""
+"""Start a real redis-server and a queue application that uses it."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """A server to which nothing is connected any more when the test has ended."""
+    """Return a server, and check after the test that no connection is open."""
     yield redis_server
     redis_server.client.client_kill_filter(_type="normal", skipme=True)
 

@@ -1,4 +1,4 @@
-"""`enqueue_after_commit`: sessions of both kinds, savepoints, several sessions, and what goes wrong afterwards."""
+"""Test `enqueue_after_commit`: plain and asynchronous sessions, savepoints, several sessions, and errors."""
 
 import asyncio
 import gc
@@ -39,7 +39,7 @@ class User(Base):
 
 
 def _begin_in_earnest(engine: Any) -> None:
-    """Let SQLite's driver leave transactions to SQLAlchemy: otherwise it has no savepoints."""
+    """Let SQLAlchemy control the transactions of SQLite, because the driver has no savepoints otherwise."""
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
@@ -51,7 +51,7 @@ def _begin_in_earnest(engine: Any) -> None:
 
 
 async def done(answer: Any) -> Any:
-    """Await what an asynchronous session returns; a plain one has done it already."""
+    """Await the result of an asynchronous session. The result of a plain session is already complete."""
     return await answer if inspect.isawaitable(answer) else answer
 
 
@@ -60,7 +60,7 @@ Make = Callable[[], Any]
 
 @pytest.fixture(params=["plain", "async"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
-    """Makes sessions of a kind, each on a database that has the table."""
+    """Creates sessions of one type, each on a database that has the table."""
     engines: list[Any] = []
 
     def make() -> Any:
@@ -104,7 +104,7 @@ def call(note: Any, name: str) -> Signature[Any]:
 
 
 async def test_a_task_is_enqueued_by_the_commit(server: RedisServer, session: Any, note: Any) -> None:
-    """The worker finds what the transaction wrote; the handle answers from then on."""
+    """The worker reads the rows of the transaction, and the handle works after the commit."""
     session.add(User(id=7))
     await done(session.flush())
 
@@ -123,7 +123,7 @@ async def test_a_task_is_enqueued_by_the_commit(server: RedisServer, session: An
 
 @pytest.mark.parametrize("how", ["rollback", "close", "error"])
 async def test_a_task_is_dropped_with_its_transaction(server: RedisServer, session: Any, note: Any, how: str) -> None:
-    """And the next transaction of the session is another one."""
+    """The next transaction of the session is independent."""
     session.add(User(id=1))
     await done(session.commit())
     session.add(User(id=1 if how == "error" else 2))
@@ -193,8 +193,8 @@ async def test_a_session_that_has_not_begun_sends_at_its_next_commit(
     assert pending(server) == ["before all"]
 
 
-async def test_several_sessions_are_waited_for(server: RedisServer, make: Make, note: Any) -> None:
-    """A task is enqueued by the last commit, whichever it is, and not if one is rolled back. Others keep apart."""
+async def test_a_task_waits_for_the_commits_of_several_sessions(server: RedisServer, make: Make, note: Any) -> None:
+    """The last commit enqueues the task, and a rollback of one session drops it. Other sessions are independent."""
     first, second = make(), make()
     both = enqueue_after_commit(first, second, first)
     both.enqueue(call(note, "both"))
@@ -215,7 +215,7 @@ async def test_several_sessions_are_waited_for(server: RedisServer, make: Make, 
         await done(each.close())
 
 
-async def test_many_calls_are_enqueued_together_or_not_at_all(
+async def test_enqueue_many_is_sent_completely_or_not_at_all(
     server: RedisServer, session: Any, taskq: TaskQ, note: Any
 ) -> None:
     after_commit = enqueue_after_commit(session)
@@ -235,7 +235,7 @@ async def test_many_calls_are_enqueued_together_or_not_at_all(
             after_commit.enqueue_many(calls)
 
 
-async def test_a_call_that_does_not_fit_is_refused_at_once(session: Any, note: Any) -> None:
+async def test_a_call_with_invalid_arguments_is_refused_at_once(session: Any, note: Any) -> None:
     with pytest.raises(TaskArgumentsError):
         enqueue_after_commit(session).enqueue(note.s("seven"))
     with pytest.raises(ConfigurationError, match=r"expected a call that was made by task.s\(...\), got int"):
@@ -261,7 +261,7 @@ async def test_a_workflow_is_enqueued_by_the_commit(server: RedisServer, session
     assert len(pending(server)) == 1
 
 
-async def test_middleware_looks_at_the_call_when_it_is_made(session: Any, taskq: TaskQ, note: Any) -> None:
+async def test_middleware_sees_the_call_before_the_commit(session: Any, taskq: TaskQ, note: Any) -> None:
     seen: list[str] = []
 
     class Look(Middleware):
@@ -277,10 +277,10 @@ async def test_middleware_looks_at_the_call_when_it_is_made(session: Any, taskq:
     assert (await handle.arefresh()).headers["who"] == "me"
 
 
-async def test_a_commit_holds_though_redis_does_not_answer(
+async def test_a_commit_succeeds_while_redis_is_down(
     server: RedisServer, session: Any, taskq: TaskQ, note: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The failure is logged and noted in the handle, without payload, and what else waits is sent all the same."""
+    """Log and handle have the error without payload, and other waiting tasks are sent."""
     away = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01).task(name="away")(lambda secret: None)
     session.add(User(id=1))
     lost = enqueue_after_commit(session).enqueue(away.s("s3cret"))
@@ -307,7 +307,7 @@ async def test_a_commit_holds_though_redis_does_not_answer(
 async def test_a_request_answers_503_for_a_task_that_was_not_sent_after_the_commit(
     server: RedisServer, make: Make, why: str
 ) -> None:
-    """The client tries again, instead of waiting for a task that nobody has."""
+    """The client of the route can retry instead of waiting for a task that does not exist."""
     url = "redis://127.0.0.1:1/0" if why == "redis is away" else server.url
     limits = {"default": 1} if why == "the queue is full" else {}
     taskq = TaskQ(url, enqueue_timeout=0.01 if why == "redis is away" else 30, limits=limits)
@@ -337,8 +337,8 @@ async def test_a_request_answers_503_for_a_task_that_was_not_sent_after_the_comm
     assert len(pending(server)) == (1 if why == "the queue is full" else 0)
 
 
-async def test_a_silent_redis_does_not_hold_up_the_event_loop(taskq: TaskQ, make: Make, note: Any) -> None:
-    """An asynchronous commit waits beside the loop, a plain one blocks as its database does."""
+async def test_a_silent_redis_does_not_block_the_event_loop(taskq: TaskQ, make: Make, note: Any) -> None:
+    """An asynchronous commit does not block the event loop. A plain commit blocks like its database."""
     session = make()
     threads: list[str] = []
     send = taskq.client.send_deferred
@@ -356,8 +356,10 @@ async def test_a_silent_redis_does_not_hold_up_the_event_loop(taskq: TaskQ, make
     await done(session.close())
 
 
-async def test_a_plain_session_inside_an_asynchronous_one(server: RedisServer, note: Any, tmp_path: Path) -> None:
-    """As code sees it that `run_sync` calls."""
+async def test_the_plain_session_of_an_asynchronous_one_is_accepted(
+    server: RedisServer, note: Any, tmp_path: Path
+) -> None:
+    """Code called by `run_sync` uses the plain session."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
     async with AsyncSession(engine) as session:
         await session.run_sync(lambda plain: enqueue_after_commit(plain).enqueue(call(note, "inside")))
@@ -367,7 +369,7 @@ async def test_a_plain_session_inside_an_asynchronous_one(server: RedisServer, n
     assert pending(server) == ["inside"]
 
 
-async def test_registries_of_sessions(server: RedisServer, note: Any, tmp_path: Path) -> None:
+async def test_scoped_sessions_are_accepted(server: RedisServer, note: Any, tmp_path: Path) -> None:
     plain, aengine = create_engine("sqlite://"), create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
     registry = scoped_session(sessionmaker(plain))
     aregistry = async_scoped_session(async_sessionmaker(aengine), scopefunc=lambda: 1)
@@ -384,7 +386,7 @@ async def test_registries_of_sessions(server: RedisServer, note: Any, tmp_path: 
     await aengine.dispose()
 
 
-async def test_it_works_with_captured_tasks(session: Any, taskq: TaskQ, note: Any) -> None:
+async def test_capture_includes_tasks_of_a_commit(session: Any, taskq: TaskQ, note: Any) -> None:
     with capture(taskq) as tasks:
         enqueue_after_commit(session).enqueue(note.s(1))
         tasks.assert_nothing_enqueued()
@@ -392,8 +394,8 @@ async def test_it_works_with_captured_tasks(session: Any, taskq: TaskQ, note: An
         tasks.assert_enqueued(note, 1)
 
 
-async def test_a_commit_that_is_cancelled_while_it_sends_sends_all(tmp_path: Path) -> None:
-    """As when the client of a request goes away."""
+async def test_a_commit_that_is_cancelled_while_it_sends_still_sends_all_tasks(tmp_path: Path) -> None:
+    """The commit is cancelled, for example when the client of a request disconnects."""
     sent: list[int] = []
     is_sending, go, is_done = threading.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -427,10 +429,10 @@ async def test_a_commit_that_is_cancelled_while_it_sends_sends_all(tmp_path: Pat
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_a_session_that_goes_without_a_commit_is_told(
+def test_a_session_dropped_without_a_commit_is_logged(
     note: Any, caplog: pytest.LogCaptureFixture, has_begun: bool
 ) -> None:
-    """And its connection goes back to the pool, as without a task that waits."""
+    """The connection of the session returns to the pool."""
     engine = create_engine("sqlite://", poolclass=QueuePool)
 
     def forget() -> None:
@@ -439,13 +441,13 @@ def test_a_session_that_goes_without_a_commit_is_told(
             session.execute(text("select 1"))
         enqueue_after_commit(session).enqueue(note.s(1))
 
-    gc.collect()  # what other tests have left has its say before
+    gc.collect()  # collect objects of earlier tests first
     caplog.clear()
     with caplog.at_level(logging.WARNING, "taskq.sqlalchemy"):
         forget()
         gc.collect()
 
-    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool's
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # `checkedout` is a method of QueuePool
     engine.dispose()
     assert caplog.messages == ["1 calls were not enqueued: their session was dropped without a commit"]
 
@@ -454,6 +456,6 @@ def test_a_session_that_goes_without_a_commit_is_told(
     ("sessions", "message"),
     [((), "takes a session"), (("session",), "takes a Session or AsyncSession of SQLAlchemy, got str")],
 )
-def test_what_is_no_session_is_refused(sessions: Any, message: str) -> None:
+def test_an_object_that_is_no_session_is_refused(sessions: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         enqueue_after_commit(*sessions)

@@ -1,4 +1,4 @@
-"""What only SQLAlchemy's outbox has. `tests/taskq_core/client/test_outbox.py` has what every outbox does."""
+"""Test what only SQLAlchemy's outbox has. `tests/taskq_core/client/test_outbox.py` tests all outboxes."""
 
 import threading
 import warnings
@@ -48,10 +48,8 @@ def note_of(taskq: TaskQ) -> Any:
     return note
 
 
-async def test_coroutines_write_rows_of_their_own_without_a_session(
-    server: RedisServer, outbox: SQLAlchemyOutbox
-) -> None:
-    """And send them at once if Redis answers."""
+async def test_a_coroutine_without_a_session_writes_a_row(server: RedisServer, outbox: SQLAlchemyOutbox) -> None:
+    """The rows are sent at once if Redis answers."""
     taskq = TaskQ(AWAY, enqueue_timeout=0.01, outbox=outbox)
     note = note_of(taskq)
     handle = await note.adelay(1)
@@ -67,10 +65,10 @@ async def test_coroutines_write_rows_of_their_own_without_a_session(
     reachable.close()
 
 
-async def test_the_status_routes_see_a_task_that_waits_in_the_outbox(
+async def test_status_routes_report_a_task_that_waits_in_the_outbox(
     server: RedisServer, outbox: SQLAlchemyOutbox
 ) -> None:
-    """It is not gone, and no follower may take it for ended."""
+    """The status is not "gone", because clients would treat the task as ended."""
     handle = await note_of(TaskQ(AWAY, enqueue_timeout=0.01, outbox=outbox)).adelay(1)
     app = FastAPI(lifespan=taskq_lifespan(TaskQ(server.url, outbox=outbox)))
     app.include_router(task_router(allow_anonymous=True, stream_for=0.01))
@@ -91,7 +89,7 @@ async def test_the_status_routes_see_a_task_that_waits_in_the_outbox(
 
 
 async def test_a_plain_engine_serves_asynchronous_sessions(server: RedisServer, tmp_path: Path) -> None:
-    """A commit gives its connection back before the outbox takes one, so that a pool of one is enough."""
+    """A commit returns its connection before the outbox takes one, so a pool of one connection is enough."""
     plain = create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=QueuePool, pool_size=1, max_overflow=0)
     Base.metadata.create_all(plain)
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
@@ -133,7 +131,7 @@ async def test_only_a_row_outside_of_a_session_blocks_the_event_loop(
 async def test_closing_the_application_closes_the_pool_of_the_outbox(
     server: RedisServer, outbox: SQLAlchemyOutbox
 ) -> None:
-    """So that a test can drop its database. The next use opens another one."""
+    """A test can then drop its database. The next use opens a new pool."""
     taskq = TaskQ(server.url, outbox=outbox)
     note = note_of(taskq)
 
@@ -149,7 +147,7 @@ async def test_closing_the_application_closes_the_pool_of_the_outbox(
 
 
 async def test_the_pool_of_the_outbox_has_the_execution_options_of_the_engine(tmp_path: Path) -> None:
-    """Such as the schemas of a project with one schema per tenant."""
+    """An example is the schema translation of a project with one schema per tenant."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -178,7 +176,7 @@ async def test_several_sessions_are_refused(outbox: SQLAlchemyOutbox) -> None:
         both.enqueue(note.s(1))
 
 
-def test_what_is_no_engine_and_what_is_no_model_is_refused() -> None:
+def test_an_invalid_engine_or_model_is_refused() -> None:
     engine = create_engine("sqlite://")
     mysql = create_engine("sqlite://")
     mysql.dialect.name = "mysql"
@@ -193,8 +191,8 @@ def test_what_is_no_engine_and_what_is_no_model_is_refused() -> None:
             SQLAlchemyOutbox(*words)  # type: ignore[arg-type]
 
 
-def test_alembic_makes_the_table_and_finds_nothing_to_change_then(tmp_path: Path) -> None:
-    """Its script needs nothing of taskq, so that old migrations run with any version of it."""
+def test_alembic_creates_the_table_and_detects_no_further_change(tmp_path: Path) -> None:
+    """The migration script does not import taskq, so that old migrations run with every version."""
     engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
     with engine.connect() as connection:
         context = MigrationContext.configure(connection)

@@ -10,7 +10,7 @@ from taskq_django.tasks_backend.framework import PACKAGE
 if PACKAGE == "django.tasks":
     from django.tasks import TaskContext, task
 else:
-    from django_tasks import TaskContext, task  # type: ignore[import-not-found,no-redef]  # on Django 5.2 alone
+    from django_tasks import TaskContext, task  # type: ignore[import-not-found,no-redef]  # only needed on Django 5.2
 
 
 class LostError(Exception):
@@ -71,7 +71,7 @@ async def astamp(context: TaskContext, parcel: int) -> list[Any]:
 
 @task(takes_context=True)
 def deliver(context: TaskContext, doors: int, pause_s: int = 0) -> list[Any]:
-    """Fails at all doors but the last, with so many seconds between two."""
+    """Fail at every door except the last, and retry after this number of seconds."""
     if context.attempt < doors:
         raise Retry(after=pause_s) from LostError(f"nobody at door {context.attempt}")
     return [[each.exception_class_path for each in context.task_result.errors], context.attempt]

@@ -1,4 +1,4 @@
-"""Tasks that autodiscovery has to find."""
+"""Tasks that autodiscovery must find."""
 
 from taskq_django import task
 
