@@ -182,7 +182,7 @@ class TaskQ(Registry):
         return {queue: names for queue, names in found.items() if names}
 
     def _check(self, settings: Settings) -> None:
-        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # checks the URL and does not connect
+        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # checks the URL, but does not connect
         if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
             raise ConfigurationError(
                 "ENQUEUE is 'outbox', but the application has no outbox: pass "
@@ -305,7 +305,8 @@ class TaskQ(Registry):
         info, waiting = run(self._find(task_id, queue)), None
         if info is None and outbox is not None:
             waiting = outbox.find(task_id)
-            # Search Redis again, because the relay may have moved the task there between the two reads.
+            # Search Redis again, because the relay may have moved the task from the outbox to Redis between the two
+            # reads.
             info = waiting or run(self._find(task_id, queue))
         return self._handle(info, task_id, queue, is_late=waiting is not None)
 
@@ -322,7 +323,8 @@ class TaskQ(Registry):
         try:
             validate_task_id(task_id)
         except ConfigurationError:
-            # Do not raise a ConfigurationError, because ids often come from a URL, which a visitor can change.
+            # The id may come from a URL that a visitor has changed. So an invalid id is "not found", and no
+            # ConfigurationError.
             raise TaskNotFoundError(queue or "", task_id) from None
         if queue is not None:
             validate_queue_name(queue)

@@ -171,7 +171,7 @@ class Hold:
         raise SemaphoreFullError(self._semaphore.scope, self._semaphore.limit)
 
     def _log_failed_release(self, error: BrokerError) -> None:
-        # Only log the error, because the block has done its work, and a retry of the task would repeat the work.
+        # Do not raise the error. The block has done its work, and raising would make the task repeat this work.
         logger.warning(
             "a permit of semaphore %r cannot be released, and expires at its deadline: %s",
             self._semaphore.scope,
@@ -185,7 +185,7 @@ class Hold:
                 time.sleep(next(pauses))
         except Exception:
             raise
-        except BaseException:  # the task was interrupted: Redis may already have given it a permit
+        except BaseException:  # the task was interrupted, but Redis may already have stored its permit
             with contextlib.suppress(BrokerError):
                 self._semaphore.release(holder=self.holder)
             raise
@@ -206,7 +206,7 @@ class Hold:
                 if await self._semaphore.aacquire(holder=self.holder, deadline=self._deadline):
                     return self
                 await asyncio.sleep(next(pauses))
-        except asyncio.CancelledError:  # Redis may already have given this holder a permit
+        except asyncio.CancelledError:  # Redis may already have stored the permit of this holder
             with contextlib.suppress(BrokerError):
                 await self._semaphore.arelease(holder=self.holder)
             raise

@@ -11,6 +11,6 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:
     """Run the `taskq` command and return its exit status. See `taskq_core.cli.command.main`."""
-    from taskq_core.cli import command  # imported late, because `manage.py runworker` does not need this module
+    from taskq_core.cli import command  # imported here, because `manage.py runworker` does not need the module
 
     return command.main(arguments, stdout=stdout)

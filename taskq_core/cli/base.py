@@ -153,7 +153,7 @@ class Group(_Shared, click.Group):
         return (command.name if command is not None else resolved), command, rest
 
     def _near(self, name: str) -> str:
-        import difflib  # imported late, so that workers start faster
+        import difflib  # imported here, so that workers start faster
 
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -233,7 +233,7 @@ def write_failure_text(error: OSError) -> str:
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error
-    # Prevents a second error when Python flushes the output at exit.
+    # Python flushes standard output at exit. Without this redirection, the flush would fail a second time.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return "" if error.errno == errno.EPIPE else f"cannot write the output: {error.strerror}"
 
@@ -333,7 +333,7 @@ def confirm(question: str, *, yes: bool) -> None:
     try:
         is_confirmed = click.confirm(clean(question), err=True)
     except click.Abort:
-        click.echo(err=True)  # ends the line of the question, in which Ctrl-C and Ctrl-D leave the cursor
+        click.echo(err=True)  # end the line of the question after Ctrl-C or Ctrl-D
         raise
     if not is_confirmed:
         raise click.Abort

@@ -72,7 +72,7 @@ def update(
     if at is not None and after is not None:
         raise click.UsageError("give either --at or --after", click.get_current_context())
     context = click.get_current_context()
-    if "content" not in context.meta:  # read the payload once for all tasks, because standard input has an end
+    if "content" not in context.meta:  # standard input can be read only once, but there may be several tasks
         context.meta["content"] = payload_of(payload, payload_file)
     content: bytes = context.meta["content"]
     found = session.inspector.task(queue, task_id)

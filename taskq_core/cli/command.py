@@ -107,7 +107,7 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
 
 
 def _open_devnull(mode: str) -> Any:
-    # The file stays open, because the process may write to it until it ends.
+    # Do not close the file: the process may write to it until it ends.
     return open(os.devnull, mode, encoding="utf-8")
 
 
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
     Returns:
         0 for success, 1 for a failure and 2 for a wrong command line. Errors are on standard error.
     """
-    # The streams are None if the parent process closed them, as a shell does with `<&-`.
+    # A stream is None if the parent process has closed it, as a shell does with `<&-`.
     sys.stdin = sys.stdin or _open_devnull("r")
     sys.stdout = sys.stdout or _open_devnull("w")
     sys.stderr = sys.stderr or _open_devnull("w")

@@ -22,7 +22,7 @@ examples:
 def completion(context: click.Context, shell: str) -> None:
     """Print the shell completion script."""
     kind = get_completion_class(shell)
-    assert kind is not None  # click supports each shell that the argument allows
+    assert kind is not None  # the argument allows only shells that click supports
     root = context.find_root()
     script = kind(root.command, {}, root.info_name or "taskq", COMPLETE_VARIABLE).source()
     (context.find_object(Session) or Session()).output.stdout.write(script + "\n")

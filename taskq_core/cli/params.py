@@ -76,7 +76,7 @@ class StateType(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the state."""
         near = difflib.get_close_matches(str(value), self.choices, n=1)
-        if near and value not in list(TaskState):  # Python 3.11 has no `value in TaskState`
+        if near and value not in list(TaskState):  # on Python 3.11, `in TaskState` fails for a str
             self.fail(f"no state {value!r}; did you mean {near[0]!r}?", param, ctx)
         return TaskState(super().convert(value, param, ctx))
 
@@ -90,10 +90,10 @@ class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
         """Return the queues whose names begin with the typed text. Return none if Redis cannot be reached."""
         session = ctx.find_root().obj
         if session is None or session.given.get("ask_password"):
-            return []  # reading the queues would ask for the password, in the middle of the user's input line
+            return []  # a password prompt would disturb the line that the user is typing
         try:
             queues = session.inspector.queues()
-        except Exception:  # code of --app may raise any exception, and a traceback would garble the user's input line
+        except Exception:  # the code of --app may raise any exception, and a traceback would disturb the typed line
             return []
         return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
 

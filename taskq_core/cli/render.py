@@ -71,9 +71,9 @@ class Output:
         encoding = (getattr(self.stdout, "encoding", None) or "utf-8").lower()
         text = json.dumps(document, indent=2, ensure_ascii=not encoding.startswith("utf"))
         if not text.isprintable():
-            # `json.dumps` escapes only ASCII control characters, but other control characters also affect a terminal.
+            # `json.dumps` escapes only ASCII control characters. Other control characters also affect a terminal.
             text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
-        # Write the text in one call, because Django's stdout adds a line break after each call.
+        # Write text and line break in one call, because Django's stdout adds a line break to each call.
         self.stdout.write(text + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
@@ -185,7 +185,7 @@ def _console(file: TextIO, colour: Colour) -> Console:
         highlight=False,
         no_color={"never": True, "always": False}.get(colour),
         force_terminal=True if colour == "always" else None,
-        color_system="standard" if colour == "always" else "auto",  # "auto" shows no colors if TERM=dumb
+        color_system="standard" if colour == "always" else "auto",  # "auto" shows no colors if $TERM is "dumb"
     )
 
 

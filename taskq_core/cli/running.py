@@ -24,7 +24,7 @@ from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
-if TYPE_CHECKING:  # not imported at run time, so that workers start faster
+if TYPE_CHECKING:  # not at run time, so that workers start faster
     from taskq_core.scheduler import SchedulerConfig
 
 logger = logging.getLogger("taskq.worker")
@@ -174,7 +174,7 @@ class StatusWriter(WorkerListener):
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # The pipe is closed, or a character cannot be encoded. Continue without status lines.
+            pass  # The pipe is closed, or a character cannot be encoded. The worker continues without status lines.
 
 
 def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Worker:
@@ -221,7 +221,7 @@ def run(
     config = worker_config(app.settings, options)
     if member is not None:
         limits = recycling(app.settings, options)
-        worker = Worker(app, replace(config, health_port=None))  # the supervisor serves the health checks
+        worker = Worker(app, replace(config, health_port=None))  # the supervisor answers the health checks
         return member.run(worker, Limits.drawn(limits.tasks, limits.memory))
     supervision = supervisor_config(app.settings, options, config, has_lifespans=bool(app.lifespans))
     if supervision is None:
@@ -251,7 +251,7 @@ def _replace_process(command: Sequence[str]) -> None:
     """Replace this process by a new one with the same pid. This ends threads whose functions never returned."""
     flush()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream is a closed pipe, or None
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream may be a closed pipe, or None
             stream.flush()
     os.execv(command[0], list(command))  # noqa: S606 - our own command line
 
@@ -295,7 +295,7 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    # Show the process id if this is one of the processes of a supervisor, which sets the variable.
+    # A supervisor sets the variable for its processes. Their process ids tell the lines of the log apart.
     process = "[%(process)d] " if VARIABLE in os.environ else ""
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))

@@ -86,7 +86,7 @@ class StatusWriter(SchedulerListener):
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # The pipe is closed, or a character cannot be encoded. Continue without status lines.
+            pass  # The pipe is closed, or a character cannot be encoded. The scheduler continues without status lines.
 
 
 def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Output) -> int:

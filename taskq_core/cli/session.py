@@ -19,7 +19,7 @@ from taskq_core.broker.connection import Address, parse_url
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Settings
 
-if TYPE_CHECKING:  # imported late, because they are slow to import and a worker does not need them
+if TYPE_CHECKING:  # imported only where needed: the modules are slow to import, and workers do not need them
     from taskq_core.cli.render import Output
     from taskq_core.inspector import Inspector
 
@@ -130,7 +130,7 @@ class Session:
         app = load_app(self.given["app"]) if "app" in self.given else None
         changes = {name: self.given[name] for name in CONNECTION if name in self.given}
         if app is None:
-            # Do not read TASKQ_URL if --url replaces it: it may be invalid.
+            # Ignore TASKQ_URL if --url is given, because TASKQ_URL may be invalid.
             url = {name: value for name, value in changes.items() if name == "url"}
             app = TaskQ.from_env({k: v for k, v in os.environ.items() if not (url and k == "TASKQ_URL")})
         if changes:
@@ -246,7 +246,7 @@ def load_module(name: str, attribute: str = "") -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module exists, but one of its imports does not
+            raise  # the module exists, but it imports a module that does not exist
         hint = f"; a module is named without .py: {name.removesuffix('.py')}" + (f":{attribute}" if attribute else "")
         raise ConfigurationError(
             f"there is no module {error.name!r} in {folder} or on Python's path"

@@ -58,7 +58,7 @@ def fitted(columns: Sequence[Column], natural: Sequence[int], room: int, *, is_l
     while over > 0:
         index = max(shown, key=lambda index: widths[index] - least[index])
         if widths[index] <= least[index]:
-            break  # no column can be cut further, so the lines stay wider than the terminal
+            break  # all columns have their minimum width, so the lines stay wider than the terminal
         widths[index] -= 1
         over -= 1
     growing = next((index for index in shown if columns[index].width), None)

@@ -100,7 +100,7 @@ def _lease(task: TaskInfo, now: datetime) -> str:
     if task.lease_expires_at is None:
         return "none"
     if task.lease_expires_at <= now:
-        return "orphaned"  # its worker was lost, and the recoverer will requeue the task
+        return "orphaned"  # the worker was lost; the recoverer requeues the task
     return f"{shown_span(task.lease_expires_at - now)} left"
 
 

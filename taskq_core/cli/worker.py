@@ -118,7 +118,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
     if reload:
         refuse_processes(options, "--reload")
-        # Import it only in the child process, because an import may fail while code is being edited.
+        # Import the application only in the child process: while code is being edited, the import may fail.
         session.name_app(target)
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())

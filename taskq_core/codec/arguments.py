@@ -89,7 +89,8 @@ class ArgumentsCodec:
         Raises:
             TaskArgumentsError: An argument is missing, unknown, given twice, of the wrong type or without a JSON form.
         """
-        # Fast path, about half a microsecond: msgspec binds, encodes and compares the arguments in C.
+        # Most calls take this branch, where msgspec binds, encodes and compares the arguments in C (half a
+        # microsecond).
         if self._referring or self.is_variadic:
             return self._encode_with_care(args, kwargs)
         try:
@@ -156,7 +157,7 @@ class ArgumentsCodec:
                     "annotate the parameter, or pass a JSON value",
                     ArgumentTypeWarning,
                 )
-        # raised after the `except` block, so that the error's `__context__` does not contain the argument's value
+        # Raise the error after the `except` block. Otherwise its `__context__` would contain the argument's value.
         if problem:
             raise TaskArgumentsError(self.name, name, f"{problem}{position}")
         return plain
@@ -184,7 +185,7 @@ class ArgumentsCodec:
         try:
             arguments = self._decode_exact(payload)
         except MemoryError:
-            raise  # re-raised as it is, because the payload may be valid
+            raise  # the payload may be valid, so it must not be reported as wrong
         except Exception:
             arguments = None
         if arguments is None:
@@ -229,12 +230,12 @@ class ArgumentsCodec:
         parameter, problem = "", ""
         try:
             arguments = self._decode_lenient(payload)
-            fields = read_fields(payload)  # reads unknown fields too, which `_decode_lenient` skips
+            fields = read_fields(payload)  # also reads unknown fields, which `_decode_lenient` skips
         except MemoryError:
             raise
         except Exception as exc:
             parameter, problem = self._explain(exc)
-        # raised after the `except` block: otherwise `__context__` would contain values of the payload
+        # Raise the error after the `except` block. Otherwise its `__context__` would contain values of the payload.
         if fields is None:
             raise PayloadError(self.name, parameter, problem)
         unknown = [field for field in fields if field not in self.known]

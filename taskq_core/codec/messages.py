@@ -13,7 +13,7 @@ import msgspec
 
 TOO_DEEP = "is nested too deeply or contains itself"
 
-# Error texts of msgspec that do not quote the input. Any other text may contain a value and is replaced.
+# Error texts of msgspec that do not quote the input. Other texts may contain a value, and are replaced.
 _SAFE = re.compile(
     r"Expected `[\w.| ]+`(?: (?:>=|<=|>|<) [-+.\de]+| that's a multiple of [-+.\de]+| of length [<>= \d]+)?"
     r"(?:, got `?[\w.| ]+`?(?: of length \d+)?)?"
@@ -66,7 +66,7 @@ def describe_unreadable(exc: Exception) -> str:
     """Return why bytes could not be decoded as JSON."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
-    if isinstance(exc, UnicodeError):  # msgspec before 0.23 raises this for invalid UTF-8
+    if isinstance(exc, UnicodeError):  # msgspec before 0.23 raises UnicodeError for invalid UTF-8
         return "not valid UTF-8"
     if isinstance(exc, msgspec.DecodeError):
         return "not valid UTF-8" if "UTF-8" in str(exc) else "not valid JSON"

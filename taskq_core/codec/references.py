@@ -106,7 +106,7 @@ def with_references(hint: Any, references: References) -> Any:
     if origin is Annotated:
         inner = with_references(arguments[0], references)
         return hint if inner is arguments[0] else Annotated[inner, *hint.__metadata__]
-    # The keys of a mapping are not replaced: in JSON they are text, and an object's key may be a number.
+    # Do not replace the keys of a mapping. JSON turns keys into text, but the key of a database object may be a number.
     unchanged = 1 if origin in _MAPPINGS else 0
     replaced = (*arguments[:unchanged], *(with_references(each, references) for each in arguments[unchanged:]))
     if all(new is old for new, old in zip(replaced, arguments, strict=True)):
@@ -155,7 +155,7 @@ def refer(hint: Any, value: object, at: str = "") -> object:
         if hints is not None:
             pairs = zip(hints, value, strict=True)
             items = [refer(each, item, f"{at}[{index}]") for index, (each, item) in enumerate(pairs)]
-            # Sort the items of a set, so that equal calls are encoded to equal bytes.
+            # Sort the items of a set, so that equal calls have equal bytes.
             return sorted(items, key=_encode) if isinstance(value, set | frozenset) else items
     raise RefusedError(f"expected {type_name(hint)}, got {type(value).__qualname__}{place(at)}")
 

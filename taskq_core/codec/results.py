@@ -43,7 +43,7 @@ def _encode(value: object) -> bytes:
         return encode_plain(value)
     except Exception as exc:
         problem = describe_unwritable(exc, value)
-    raise ResultValueError(f"result: {problem}")  # raised after the `except` block, whose error may quote the value
+    raise ResultValueError(f"result: {problem}")  # outside of `except`: the caught error may quote the value
 
 
 def _check_finite(payload: bytes, value: object) -> None:
@@ -106,7 +106,7 @@ def _read(data: bytes, type_: Any) -> tuple[object, str]:
         return _decoder(type_).decode(data), ""
     except msgspec.ValidationError as exc:
         return None, describe(exc, type_, split_path(str(exc))[1] or "")
-    except TypeError as exc:  # msgspec does not support the type `type_`
+    except TypeError as exc:  # msgspec does not support the type
         return None, f"cannot be read as {type_name(type_)} ({type(exc).__name__})"
     except Exception as exc:
         return None, describe_unreadable(exc)

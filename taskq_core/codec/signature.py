@@ -55,7 +55,7 @@ def read_signature(
         if each.kind is each.VAR_POSITIONAL:
             hint = types.GenericAlias(list, (hint,))
         elif each.kind is each.VAR_KEYWORD:
-            is_unpacked = typing.get_origin(hint) is typing.Unpack  # `**kwargs: Unpack[SomeTypedDict]`
+            is_unpacked = typing.get_origin(hint) is typing.Unpack  # as in `**kwargs: Unpack[SomeTypedDict]`
             hint = typing.get_args(hint)[0] if is_unpacked else types.GenericAlias(dict, (str, hint))
         elif each.default is None:
             hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are not types
@@ -133,7 +133,7 @@ def _local_names(function: Any) -> dict[str, Any]:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
             names[name] = cell.cell_contents
-        except ValueError:  # a closure variable that the enclosing function has not assigned yet
+        except ValueError:  # the enclosing function has not assigned the closure variable yet
             continue
     names |= {each.__name__: each for each in getattr(function, "__type_params__", ())}
     return names
@@ -162,7 +162,7 @@ def _custom_types(info: object, seen: set[int]) -> Iterator[type]:
         for each in info:
             yield from _custom_types(each, seen)
     elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen:
-        seen.add(id(info))  # skip known types, because a record may contain itself
+        seen.add(id(info))  # visit each type once, because a record may contain itself
         for name in info.__struct_fields__:
             yield from _custom_types(getattr(info, name), seen)
 
@@ -172,7 +172,7 @@ def payload_struct(task: str, known: Mapping[str, Parameter], forbid: bool) -> t
 
     A field that is UNSET is not written to the payload.
     """
-    # The class is named "_", because Python does not mangle names that start with two underscores in such a class.
+    # Python mangles parameters that start with two underscores, except in a class whose name is only underscores.
     bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
     for is_named in (True, False):
         fields = [

@@ -27,7 +27,7 @@ def dump(value: Any) -> object:
     if isinstance(value, Reference):
         return value.plain
     if is_model(type(value)):
-        # Without warnings, because their texts contain values. A wrong value fails when the bytes are read back.
+        # Warnings of pydantic contain values, so turn them off. Reading the bytes back finds a wrong value.
         return value.model_dump(mode="json", by_alias=True, warnings=False)
     raise RefusedError(f"{type(value).__qualname__} has no JSON form")
 
@@ -39,12 +39,12 @@ def build(type_: Any, value: object) -> object:
     if issubclass(type_, Reference):
         return type_(value)
     try:
-        # A strict model accepts text for a UUID only from JSON, not as a Python value.
+        # A strict model accepts text for a UUID only from JSON, and not as a Python value.
         if validate := getattr(type_, "model_validate_json", None):
             return validate(encode_plain(value))
         return type_.model_validate(value)
     except MemoryError:
-        raise  # re-raised as it is, because the value may be valid
+        raise  # the value may be valid, so it must not be reported as wrong
     except Exception as exc:
         reason = _model_reason(type_, exc)
     raise RefusedError(reason)

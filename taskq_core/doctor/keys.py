@@ -217,7 +217,7 @@ def _check(
         wrong = KeyKind.NO_NUMBER, "the counter is not a number"
     elif lives_s == STAYS and each.ttl_ms >= 0:
         wrong = KeyKind.EXPIRING, "the key expires and should not"
-    # A lock may have no expiry if its rule needs none ("2"). `reconcile` releases stale locks ("0"). See `survey.lua`.
+    # Some locks never expire ("2"), and `reconcile` releases stale locks ("0"). `survey.lua` explains these values.
     elif lives_s > 0 and each.ttl_ms < 0 and not (is_lock and each.about[:1] in ("0", "2")):
         wrong = KeyKind.ENDLESS, f"the key never expires and should within {lives_s} s"
     if wrong is not None:

@@ -92,7 +92,7 @@ class _Reader:
             unlisted = {each.queue for each in census.damage if each.kind is KeyKind.UNREGISTERED_QUEUE}
             names = sorted({*names, *unlisted, *census.removed})
         queues: list[QueueFacts] = []
-        sizes: dict[str, int] = {}  # number of tasks by queue, for the queues whose tasks can be checked
+        sizes: dict[str, int] = {}  # number of tasks of each queue whose tasks can be checked
         for name in names:
             strange = self._strange(self._keys.queue(name))
             wrong_types += strange
@@ -118,7 +118,7 @@ class _Reader:
 
     def _unscheduled(self) -> list[str]:
         """Return the ids of the application's periodic tasks if no running scheduler has any of them."""
-        # the setting SCHEDULE is invalid, which workers report, or this user may not read schedulers
+        # Ignore an invalid setting SCHEDULE, which workers report, and a missing right to read schedulers.
         with suppress(TaskQError):
             ids = [entry.id for entry in self._app.periodic_tasks()]
             if ids and {entry.id for entry in self._inspector.scheduler_entries()}.isdisjoint(ids):
@@ -143,12 +143,12 @@ class _Reader:
         return nodes
 
     def _connect(self, runner: SyncRunner) -> None:
-        # TIME instead of PING, because a server that cannot write to its disk refuses PING.
+        # Use TIME instead of PING, because a server that cannot write to its disk refuses PING.
         patience_s = seconds("ENQUEUE_TIMEOUT", self._app.settings.enqueue_timeout)
         try:
             runner.run(diagnosis.read_time(), patience_s=patience_s)
         except BrokerAuthenticationError as error:
-            # a missing right to run TIME is reported later; any other error means a wrong password
+            # Another check reports a missing right to run TIME. All other errors here mean a wrong password.
             if "permission" not in str(error):
                 raise
 
@@ -193,10 +193,10 @@ class _Reader:
                 ):
                     self._try(refused, action, partial(runner.run, operation))
         if "'eval'" in refused.get("EVALSHA", ""):
-            del refused["EVALSHA"]  # EVALSHA itself is allowed: the server refused the EVAL that followed
+            del refused["EVALSHA"]  # the user may run EVALSHA: the server refused the EVAL that followed
         can_run_scripts = not {"EVAL", "EVALSHA"} & refused.keys()
         own = _pattern(queue.own_prefix, queue.name)
-        # Try each key pattern separately, so that the finding names the missing one.
+        # Try each key pattern separately, so that the finding names the pattern that the user may not use.
         for pattern, key in ((_pattern(queue.prefix, queue.name), f"{queue.prefix}absent"), (own, queue.absent)):
             if can_run_scripts:
                 attempt = partial(self._runner.run, diagnosis.try_commands(key, queue.done))
@@ -223,11 +223,11 @@ class _Reader:
             answer = _ADDRESS.sub("", str(error))
             refused.setdefault(_action(action, answer, keys=keys, channels=channels), answer)
         except (BrokerReplyError, BrokerFullError):
-            pass  # the user may run the command, which failed for another reason
+            pass  # the command failed for another reason than a missing right
         except BrokerUnavailableError as error:
             if error.may_have_happened:
                 raise
-            # The server is a replica or cannot write to its disk. Other checks report that.
+            # Other checks report a server that is a replica or cannot write to its disk.
         return None
 
     # --- queues -------------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class _Reader:
             if error.may_have_happened:
                 raise
             self._is_complete = False
-            return []  # the server refuses writes, which other checks report
+            return []  # another check reports that the server refuses writes
         strange = {} if probed is None else probed.strange
         return [WrongType(key=key, found=kind, queue=queue.name) for key, kind in strange.items()]
 
@@ -279,7 +279,7 @@ class _Reader:
                     self._read(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
                 )
             workflows = self._read(diagnosis.count_members(keys.workflows_running)) or 0
-        except BrokerReplyError:  # the queue has a key of the wrong type, which is reported separately
+        except BrokerReplyError:  # another check reports a key of the wrong type
             self._is_complete = False
             counts, quarantined, workflows = None, 0, 0
         limit_workers = self._read(limits.list_limit_workers(keys)) if self._read(limits.has_limits(keys)) else None
@@ -321,7 +321,7 @@ class _Reader:
         except (BrokerAuthenticationError, BrokerUnavailableError) as error:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise
-            return None  # the server refuses writes or this user lacks a right, which other checks report
+            return None  # other checks report that the server refuses writes or the user lacks a right
         return Damage(findings=report.findings, moving=run_plan(count_moving(queue), self._runner.run))
 
     def _census(self, wrong_types: Sequence[WrongType]) -> Census | None:
@@ -338,7 +338,8 @@ class _Reader:
                             return None
                         surveyor.check(found)
                         cursor = found.cursor
-        # The list of queues is read last. A queue enters it before its first task, so none is missing.
+        # Read the list of queues last: it then contains each queue whose tasks were found, because a queue is listed
+        # first.
         return surveyor.finish(self._queues(wrong_types))
 
 
@@ -361,7 +362,7 @@ def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:
     except BrokerAuthenticationError:
         return None
     except BrokerReplyError as error:
-        if "unknown command" in str(error):  # a managed service may have renamed or removed the command
+        if "unknown command" in str(error):  # a managed Redis service may have renamed or removed the command
             return None
         raise
 

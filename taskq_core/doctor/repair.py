@@ -180,7 +180,7 @@ class Repairer:
                     queue=queue.name, kind=each.kind, subject=each.task_id, detail=each.detail, is_done=each.repaired
                 )
                 for each in report.findings
-                # A key of the wrong type at `paused` needs a decision by the operator.
+                # If `paused` has the wrong type, only the operator can decide what to do, so no repair is reported.
                 if each.repaired or (is_last and not each.detail.startswith(f"{queue.paused} is a"))
             ]
 

@@ -87,4 +87,4 @@ from taskq_core.errors.sending import *
 
 for _class in list(vars().values()):
     if isinstance(_class, type) and _class.__module__.startswith(__name__):
-        _class.__module__ = __name__  # so that tracebacks, pickles and stored errors name the public module
+        _class.__module__ = __name__  # tracebacks, pickles and stored errors then name the public module

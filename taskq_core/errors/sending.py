@@ -43,7 +43,7 @@ class CircuitOpenError(BrokerUnavailableError):
     may_have_happened = False
 
     def __init__(self, address: str, failures: int, retry_in_s: float, last_failure: str) -> None:
-        # Pass a single argument, because OSError takes two arguments for an error number and its text.
+        # Pass only one argument, because OSError would treat two arguments as an error number and its text.
         super().__init__(
             f"{address} failed {failures} times in a row, so no request is sent for {retry_in_s:.1f} s; "
             f"the last failure: {last_failure}"

@@ -102,12 +102,12 @@ class TaskContext(StepContext):
         return context
 
     def __getattr__(self, name: str) -> Any:
-        # Python calls this method only while the attribute's slot is not set.
+        # Python calls `__getattr__` only for attributes that are not set yet.
         fill = None if name == "_fill" else self._fill
         if fill is None:
             raise AttributeError(name)
         fill(self)
-        self._fill = None  # cleared last, because another thread may need it until all attributes are set
+        self._fill = None  # cleared last: another thread may need it until all attributes are set
         return object.__getattribute__(self, name)
 
     @property

@@ -171,13 +171,13 @@ class Loops:
 
     def set_checkpoint(self, cursor: object) -> None:
         """Store the cursor of `checkpoint`, and end the run here if the worker stops."""
-        # read first, because the cursors of loops are in the same JSON object and must not be lost
+        # Load the stored JSON object first, because it also contains the cursors of loops, which must not be lost.
         if self._stored is None:
             if self.cursor_store.is_on_event_loop:
                 raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
             self.load()
         try:
-            # encode and decode it, so that `cursor()` returns the same value in this run as in the next
+            # Encode and decode the cursor, so that `cursor()` returns the same value in this run as in the next one.
             plain = msgspec.json.decode(encode_result(cursor))
         except ResultValueError as error:
             raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None

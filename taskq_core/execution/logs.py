@@ -100,7 +100,7 @@ class JsonFormatter(logging.Formatter):
 def _json(line: Mapping[str, Any]) -> str:
     try:
         return json.dumps(line, default=_text, allow_nan=False)
-    # values without a JSON form: NaN, a key that is not text, a value that contains itself
+    # The line contains NaN, a key that is not text, or a value that contains itself.
     except (ValueError, TypeError, RecursionError):
         return json.dumps(
             {name: value if isinstance(value, str | int) else _text(value) for name, value in line.items()}
@@ -110,7 +110,7 @@ def _json(line: Mapping[str, Any]) -> str:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # a broken __str__ must not lose the record
+    except Exception:  # log the record even if `__str__` fails
         return f"({type(value).__qualname__}, whose text cannot be read)"
 
 

@@ -165,11 +165,11 @@ class CsvRows(_Blocking):
         if start or not self._header:
             file.seek(start)
         for row in self._rows():
-            if row:  # skips blank lines
+            if row:  # skip blank lines
                 yield (row if names is None else dict(itertools.zip_longest(names, row))), file.tell()
 
     def _rows(self) -> Iterator[list[str]]:
-        # `csv.reader` reads only the lines of one row, and `readline`, unlike `next`, keeps the file position valid.
+        # With `readline`, `file.tell()` works. It fails while the file is read with `next`.
         return csv.reader(iter(self._file.readline, ""), **self._options)
 
 
@@ -213,7 +213,7 @@ class _MadeSource:
         if not isinstance(made, Iterable):
             problem = "iterate over it with `async for`" if _is_asynchronous(made) else "it must return an iterable"
             if isawaitable(made) and hasattr(made, "close"):
-                made.close()  # avoids Python's warning about a coroutine that was never awaited
+                made.close()  # Python would warn about a coroutine that was never awaited
             raise IterationError(f"the function given to iterate() returned {_named(made)}; {problem}")
         for item in made:
             yield item, self._cursor(item)

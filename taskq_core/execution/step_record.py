@@ -77,8 +77,8 @@ class Steps(ABC):
         self._names: Counter[str] = Counter()
         self._record: Record = {}
         self._lock = asyncio.Lock()
-        self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the record is loaded
-        self._size = 0  # bytes of the stored results
+        self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the stored steps are loaded
+        self._size = 0  # bytes of the stored results of all steps
         self._attempt = 1
         self._calls = 0  # number of requests that appended emitted values
         self._emitted = 0  # number of values that this run emitted outside of steps
@@ -123,7 +123,7 @@ class Steps(ABC):
     # --- the record ---------------------------------------------------------------------------------------------------
 
     async def _load(self) -> Record:
-        async with self._lock:  # concurrent steps read it once
+        async with self._lock:  # concurrent steps load the stored steps only once
             if self._ahead_ms < 0:
                 load = operations.load_steps(self._queue, self._task_id, **self._fence)
                 loaded = _accepted(await self._ask(load))
@@ -175,9 +175,9 @@ class Steps(ABC):
 
         Without a result, the caller must call `end`.
         """
-        if self._waiting is not None:  # called by a `finally`, or by background code of the function
+        if self._waiting is not None:  # a `finally` or background code of the function has called `begin`
             raise TaskWaiting(*self._waiting)
-        if self.is_closed:  # called by background code of the function
+        if self.is_closed:  # background code of the function has called `begin`
             raise TaskInterrupted
         name = self._numbered("s:", "name of a step", name)
         self._open += 1
@@ -207,7 +207,7 @@ class Steps(ABC):
         finally:
             self._close()
         while has_failed and self._open:
-            await self._quiet.wait()  # a loop, because code after a step may have begun another step
+            await self._quiet.wait()  # in a loop, because code after a step may begin another step
         return b""
 
     async def _store_result(self, kind: str, name: str, data: bytes, started_ms: int) -> bytes:
@@ -227,7 +227,7 @@ class Steps(ABC):
         It is the one of the first wait, even if a `finally` of the function waits for something else.
         """
         while self._open:
-            await self._quiet.wait()  # a loop, because code after a step may have begun another step
+            await self._quiet.wait()  # in a loop, because code after a step may begin another step
         if self._waiting is None:
             self._waiting = wait, until_ms, self._emitted
         return TaskWaiting(*self._waiting)
@@ -331,7 +331,7 @@ class Steps(ABC):
         """Emit a value, unless an earlier run of this attempt has already emitted it before a wait."""
         step = current_step.get()
         record = await self._load()
-        if self._waiting is not None:  # as in `begin`; the next run would emit the value again
+        if self._waiting is not None:  # the next run emits the value again
             raise TaskWaiting(*self._waiting)
         if not step:
             self._emitted += 1

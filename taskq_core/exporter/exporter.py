@@ -111,7 +111,7 @@ class Exporter:
             registry.register(_Page(list(self._series.families(reading))))
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the scraper's `Accept` header is invalid, so answer in the text format
+        except (TypeError, ValueError):  # the scraper sent an invalid `Accept` header
             encode, content_type = choose_encoder("")
         body = encode(registry)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -133,7 +133,7 @@ class Exporter:
             async with asyncio.timeout(patience_s):
                 return await asyncio.shield(self._running)
         except TimeoutError:
-            return None  # the reading of Redis continues in the background, for the next scrape
+            return None  # reading Redis continues in the background, for the next scrape
 
     async def close(self) -> None:
         """Cancel a running reading of Redis."""
@@ -154,7 +154,7 @@ class Exporter:
             if was_up:
                 words = str(error) or f"no answer within {self._config.timeout_s:g} s"
                 logger.warning("queues cannot be read; scrapes return taskq_up 0: %s", words)
-        finally:  # runs even after a cancellation, as when the caller's event loop closes
+        finally:  # also after a cancellation, for example when the caller's event loop closes
             self._last, self._last_at = found, self._clock.monotonic()
             self._duration_s = self._last_at - began
             self._failures += found is None

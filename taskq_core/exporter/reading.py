@@ -69,7 +69,7 @@ def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
     types: Mapping[str, TypeCounters] = {}
     refused: dict[str, str] = {}
     if not info.problem:
-        # Continue after an error, because other figures are readable: Redis may lack MEMORY USAGE, for example.
+        # Redis may have no MEMORY USAGE. Ignore the error, because other figures can still be read.
         try:
             memory = yield from ask(views.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
         except BrokerAuthenticationError as error:

@@ -55,7 +55,7 @@ def record_attempt(
         error = origin_of(error)
         record |= {"error": class_path(error), "traceback": traceback_text(error)}
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace")  # UTF-8 cannot encode a lone surrogate: write it as a JSON escape
+    return text.encode("utf-8", "backslashreplace")  # UTF-8 has no lone surrogates, so they become JSON escapes
 
 
 _HEAD_OF_LINE = re.compile(
@@ -119,7 +119,7 @@ def traceback_text(error: BaseException) -> str:
     """Return the traceback of an exception with its causes, without the frames of taskq above the task's function."""
     try:
         text = _format(error, users_frames(error.__traceback__))
-    except BaseException:  # an exception whose `__str__` raises must not prevent the settlement of the task
+    except BaseException:  # the task must be settled even if `__str__` of its exception raises
         text = f"{class_path(error)} (its traceback cannot be written)\n"
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= LONGEST:
@@ -137,7 +137,7 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
     each: TracebackType | None = stack
     while each is not None:
         code = each.tb_frame.f_code
-        # the file name is part of the key, because equal functions in two files have equal code objects
+        # The key contains the file name, because Python treats equal functions in two files as equal code objects.
         where.append((code, code.co_filename, each.tb_lasti))
         each = each.tb_next
     key = tuple(where)

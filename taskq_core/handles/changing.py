@@ -198,7 +198,7 @@ def cancel(
     wish = wish_of(retry=retry, keep=keep)
     workflows = set((yield from ask_children(queue, task_id)) if children else ())
     is_cancelled = yield from _cancel(keys, queue, task_id, wish, keep)
-    if children and is_cancelled:  # read again, because the running task may have enqueued more sub-tasks
+    if children and is_cancelled:  # ask again: the running task may have enqueued more sub-tasks
         workflows.update((yield from ask_children(queue, task_id)))
     for workflow_id in workflows if is_cancelled else ():
         with suppress(WorkflowNotFoundError):

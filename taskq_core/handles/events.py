@@ -62,7 +62,7 @@ def event_of(stored: StoredTask | None) -> TaskEvent:
         return TaskEvent(id="gone", task=None)
     info = task_info(stored)
     digest = hashlib.blake2b(digest_size=9)
-    # the score of an active task is not compared, because each heartbeat changes it
+    # Ignore the score of an active task, which is the end of its lease: each heartbeat changes it.
     score = None if info.state is TaskState.ACTIVE else stored.score
     for part in (info.state.value, score, stored.started_ms):
         digest.update(f"{part}\n".encode())

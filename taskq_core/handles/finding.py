@@ -31,7 +31,7 @@ def find_task(
         known = yield from ask(views.list_queues(keys.queues))
         return (yield from _find_in(keys, tuple(dict.fromkeys((*likely, *known))), task_id, is_cluster=is_cluster))
     except BrokerAuthenticationError:
-        return None  # the Redis user of a producer may not be allowed to list or read all queues
+        return None  # the Redis user of a producer may have no right to list or read all queues
 
 
 def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool) -> RequestPlan[TaskInfo | None]:

@@ -112,7 +112,8 @@ def _arrive(
             is_sent = True
             arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
-            # put back only tasks whose move this call began, because tasks of earlier moves may have arrived
+            # Put back only the tasks that this call has taken. Tasks of an interrupted earlier move may have arrived
+            # already.
             back = [task for task in tasks if task.move == token]
             if back and not (is_sent and error.may_have_happened):
                 yield from ask(actions.move_end(queue, token=token, gone=(), back=back))
@@ -156,7 +157,7 @@ def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[De
         lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
         fields[b"unique_key"] = lock.encode()
     else:
-        fields.pop(b"unique_key", None)  # the unique key is not a lock of this queue, so no lock moves
+        fields.pop(b"unique_key", None)  # a key that is not a lock of this queue is dropped
     changed.unique_key = lock
     fields[b"msg"] = encode_message(changed)
     return replace(task, fields=fields), lock if task.lock_ms is not None else ""

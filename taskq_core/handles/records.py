@@ -96,7 +96,7 @@ class TaskInfo:
         """When the task succeeded or was archived, None before."""
         at = self.completed_at or self.archived_at
         run_ended_at = self.last_attempt.ended_at if self.last_attempt else None
-        # Asynq stores whole seconds, so `at` may be before the start of a short run.
+        # Asynq stores whole seconds. So the stored end of a short run may be before its start.
         return max(at, run_ended_at) if at and run_ended_at else at
 
     @property
@@ -116,7 +116,7 @@ class TaskInfo:
             return self.retried + (self.state in (TaskState.ACTIVE, TaskState.COMPLETED))
         if self.last_attempt:
             return max(self.retried, self.last_attempt.number)
-        return self.retried + (self.last_failed_at is not None)  # Go records no attempts
+        return self.retried + (self.last_failed_at is not None)  # Go workers record no attempts
 
     @property
     def priority(self) -> int:
@@ -134,7 +134,7 @@ def _moment(unix_s: int | None) -> datetime | None:
     try:
         return datetime.fromtimestamp(unix_s, tz=UTC) if unix_s else None
     except (ValueError, OverflowError, OSError):
-        return None  # another producer may have written a time that `datetime` cannot represent
+        return None  # other programs may store a time that `datetime` cannot represent
 
 
 def _span(value: int) -> timedelta:

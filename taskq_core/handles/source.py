@@ -130,11 +130,11 @@ class BlockingFollower:
         """Wait until the task should be read again: at most the timeout, and less after a message about the task."""
         is_first, self._has_waited = not self._has_waited, True
         if self._subscription is None:
-            if not is_first:  # do not reconnect in a busy loop if Redis closes each connection at once
+            if not is_first:  # a pause, in case Redis closes each connection at once
                 time.sleep(timeout_s)
             with contextlib.suppress(BrokerUnavailableError):
                 self._subscription = self._runner.subscribe(self._queue.done)
-            return  # read the task now, because messages before the subscription were missed
+            return  # messages before the subscription were missed, so the caller must read the task now
         until = time.monotonic() + timeout_s
         try:
             while (left_s := until - time.monotonic()) > 0:

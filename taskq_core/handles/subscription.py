@@ -159,7 +159,8 @@ class TaskFollower:
             BrokerError: Redis does not answer.
         """
         if self._shared is None:
-            # before the first wait, do not ask workers for messages
+            # Workers publish changes of a task only if a reader asks for them. The first read does not wait, so it does
+            # not ask.
             return await self._read_task(patience_s, publish_changes=False)
         readings, changed = self._shared
         reading, is_own = readings.take(self._number, lambda: self._read_task(patience_s, publish_changes=True))
@@ -205,14 +206,14 @@ class TaskFollower:
             waiting = await self._find_in_outbox(self._task_id)
             if waiting is not None and waiting.queue == self._queue.name:
                 return waiting
-            stored = await self.read(self._patience_s)  # a worker may have sent the task between the two reads
+            stored = await self.read(self._patience_s)  # the outbox may have sent the task between the two reads
         return None if stored is None else task_info(stored)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until the next read: the timeout, or less if a message says that the task changed."""
         if self._shared is None:
             self._shared = await self._stack.enter_async_context(self._hub.follow(self._queue.done, self._task_id))
-            self._number = self._shared[0].number  # ignore reads that started before this follower's first read
+            self._number = self._shared[0].number  # ignore reads that started before the subscription
         changed = self._shared[1]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):

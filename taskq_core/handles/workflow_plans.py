@@ -85,7 +85,7 @@ def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
     """Raise WorkflowDamagedError if a stored field cannot be read."""
     try:
         yield
-    except (ResultError, BrokerError):  # some of these are also a ValueError or an OSError, but not damage
+    except (ResultError, BrokerError):  # some of these errors are also a ValueError or an OSError, but mean no damage
         raise
     except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
         raise WorkflowDamagedError(queue.name, workflow_id, f"damaged data in Redis: {error}") from None

@@ -17,7 +17,7 @@ end of the index, and the members after them up."""
 
 def alive(index: str) -> RequestPlan[list[str]]:
     """Return the keys that an index lists and that have not expired."""
-    members: dict[str, None] = {}  # an ordered set, because a member may be on two pages
+    members: dict[str, None] = {}  # a dict keeps the order, and a member that is on two pages counts once
     skip = 0
     while True:
         page = yield from ask(presence.list_alive(index, skip=skip, count=_STEP))
@@ -53,5 +53,5 @@ def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> RequestPlan[list[Que
         if unserved:
             unserved -= {name for server in (yield from server_infos(keys)) for name in server.queues}
     except (BrokerAuthenticationError, BrokerReplyError):
-        unserved = set()  # this user may not read the workers, so show every queue as served
+        unserved = set()  # without the right to read the workers, show every queue as served
     return [replace(info, is_served=info.name not in unserved) for info in infos]

@@ -41,7 +41,7 @@ def control_workers(
     if not chosen:
         return []
     receivers = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
-    return chosen if receivers or is_cluster else []  # in a cluster, Redis counts only the subscribers on one node
+    return chosen if receivers or is_cluster else []  # in a cluster, Redis counts only the subscribers of one node
 
 
 def _named(name: str, running: Sequence[WorkerProcess]) -> list[WorkerProcess]:

@@ -32,6 +32,6 @@ def read_cursor(cursor: str, kind: type[Place]) -> Place:
     check_text("cursor", cursor)
     try:
         text = base64.urlsafe_b64decode(cursor + "==")
-        return msgspec.convert(json.loads(text), kind)  # msgspec's own parser refuses queue names that are not UTF-8
+        return msgspec.convert(json.loads(text), kind)  # the parser of msgspec refuses queue names that are not UTF-8
     except (ValueError, RecursionError):
         raise ConfigurationError(f"cursor must come from the previous call, got {cursor[:80]!r}") from None

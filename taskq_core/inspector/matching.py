@@ -329,7 +329,7 @@ def act_on_matching(
     if wanted.state is None:
         raise ConfigurationError("an action on all matching tasks needs their state")
     check_state(action, action, wanted.state)
-    # `act_on` without tasks only checks the arguments.
+    # Without tasks, `act_on` only checks the arguments.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
         place = yield from _first_place(action, at, after)
@@ -366,7 +366,7 @@ def _act_on_exact(
     done: MatchingReport,
 ) -> RequestPlan[MatchingReport]:
     """Apply an action to the tasks whose id is the searched text."""
-    if exact is None:  # a previous call deleted or moved all tasks with this id
+    if exact is None:  # an earlier call has deleted or moved all tasks with this id
         return done
     refs = [
         TaskRef(task.queue, task.id, task.state)
@@ -376,7 +376,7 @@ def _act_on_exact(
     done.scanned = exact.scanned
     done.report.add((yield from act_on(app, refs, action, at=place.start, to_queue=to_queue)))
     if done.report.failure is not None:
-        # A later call must not search the text in other tasks, even if no task has this id any more.
+        # If the id is gone before the next call, that call must not search other tasks for the same text.
         place.is_id_only = True
         done.next = write_cursor(place)
     return done
@@ -412,7 +412,7 @@ def _act_on_queue(
         except BrokerError as error:
             if not done.scanned:
                 raise
-            done.report.failure = error  # not raised: the caller needs the report of the tasks changed so far
+            done.report.failure = error  # not raised: the report shows which tasks were changed before the error
             return False
         done.scanned += found.scanned
         refs = [TaskRef(place.queue, task.id, state) for task in found.tasks]
@@ -424,7 +424,7 @@ def _act_on_queue(
             return True
         place.position = read_cursor(found.cursor, SearchPlace).position
         if views.is_list(state) and action is not TaskAction.CANCEL:
-            # The changed tasks have left the list, so the later tasks have moved up.
+            # The changed tasks have left the list, so all later tasks have a lower position now.
             place.position = ScanPlace(max(0, place.position.skip - len(part.done)))
         if not has_time():
             return False

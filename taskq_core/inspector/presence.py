@@ -57,7 +57,7 @@ def moment_of(ns: int | None) -> datetime | None:
     try:
         return None if ns is None else datetime_of_ns(ns)
     except WireFormatError:
-        return None  # a worker in another language may store any number
+        return None  # other programs may store a number that is no valid time
 
 
 def _running(task: WorkerInfo, now: datetime) -> RunningTask:
@@ -126,9 +126,9 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         return 0
     try:
         infos = yield from server_infos(keys)
-    except BrokerAuthenticationError:  # without the right to read the workers, use the number of subscribers
+    except BrokerAuthenticationError:  # without the right to read the workers, all subscribers count
         return receivers
-    # Redis counts the subscribers of all its databases, so the number is at most that of the workers of these queues.
+    # Redis counts subscribers of all its databases. Workers of these queues are at most as many as this database has.
     return min(receivers, sum(not running.isdisjoint(info.queues) for info in infos))
 
 

@@ -111,7 +111,7 @@ def _remove(
         return QueueRemoval(deleted=deleted, next=following)
     yield from ask(actions.forget_queue(keys.queues, queue))
     if (yield from ask(views.count_tasks(queue_keys))).sizes != dict.fromkeys(TaskState, 0):
-        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued after the purge
+        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued during the removal
     return QueueRemoval(deleted=deleted, next=None)
 
 
@@ -124,7 +124,7 @@ def _purge(queue: QueueKeys, place: _Place, has_time: Callable[[], bool]) -> Req
     while True:
         page = yield from ask(actions.purge(queue, at, own=step == "purge-own"))
         if page is None:
-            return False, None  # tasks were enqueued during the removal, so the queue exists again
+            return False, None  # tasks were enqueued during the removal, so the queue still exists
         at = page
         if at == "0":
             if step == "purge-own":

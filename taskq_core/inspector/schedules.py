@@ -41,7 +41,8 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
             for data in page:
                 with contextlib.suppress(WireFormatError):
                     entry = SchedulerEntry.decode(data)
-                    # Skip an added schedule that the scheduler announced before the schedule was changed.
+                    # After a change of an added schedule, the scheduler may still announce the old version. Skip the
+                    # old version.
                     if entry.id not in added or _is_of(entry, added[entry.id]):
                         entries[entry.id] = entry
             skip += len(page)
@@ -133,7 +134,7 @@ def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> R
     if is_new or replace:
         return
     stored = yield from ask(presence.read_schedules(keys.schedules))
-    if stored.get(field) != data:  # otherwise an earlier attempt of this write has stored it
+    if stored.get(field) != data:  # if the data are equal, an earlier attempt of the same write has stored them
         raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 

@@ -256,7 +256,7 @@ class _Plan:
             record_usage(file, self.settings)
         if any(each.name == "result_expires" for each in every) or "retention" in self.settings.configured.defaults:
             for task in self.project.tasks:
-                task.is_read = False  # the task needs no option `retention`, because a default for all tasks is set
+                task.is_read = False  # a default retention for all tasks exists, so this task needs no option for it
         for task in self.project.tasks:
             queue = constant(task.options.get("queue"))
             if isinstance(queue, str) and not task.left:
@@ -311,7 +311,7 @@ class _Plan:
             self._take(settings, [*found, *(of_app if file is main else ())])
             configured = settings.configured
             if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
-                # Write UTC, which is Celery's default, because the default of taskq's adapter is Django's TIME_ZONE.
+                # Without `time_zone`, taskq would use Django's TIME_ZONE, but Celery's default is UTC.
                 configured.values.setdefault("time_zone", '"UTC"')
             if configured:
                 is_of_other = any(

@@ -100,7 +100,7 @@ class Rewriter(cst.CSTTransformer):
             module, _, what = origin.rpartition(".")
             if origin.startswith("celery.") or self._file.project.is_app(origin):
                 RemoveImportsVisitor.remove_unused_import(self._context, module, what, None if name == what else name)
-        walked = [list(ast.walk(ast.parse(code(each)))) for each in tree.body]  # walking a libcst tree is slow
+        walked = [list(ast.walk(ast.parse(code(each)))) for each in tree.body]  # walking a tree of libcst is slow
         imports = [any(isinstance(each, ast.Import | ast.ImportFrom) for each in found) for found in walked]
         count = max((number for number, has_import in enumerate(imports, 1) if has_import), default=1)
         first, others = tree.body[:count], tree.body[count:]
@@ -140,7 +140,7 @@ class Rewriter(cst.CSTTransformer):
             self._pending[-1] += marks
         elif isinstance(new, cst.CSTNode) and marks:
             old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # a node with marks is a statement
-            if not any(line.startswith(MARK) for line in old):  # if marks exist, an earlier run has written them
+            if not any(line.startswith(MARK) for line in old):  # an earlier migration has already written marks
                 lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
                 new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # a node with marks is a statement
         if original_node in self._edits.below and isinstance(new, cst.BaseStatement):

@@ -156,7 +156,7 @@ def django_settings(file: File) -> list[Setting]:
 def app_settings(file: File, files: Iterable[File]) -> Iterator[Setting]:
     """Yield the settings of a Celery app: its constructor arguments, `app.conf`, and its settings module."""
     conf = m.Attribute(attr=m.Name("conf"))
-    statement: Any  # `matches` checks its type
+    statement: Any  # typed as Any, because mypy does not see that `matches` checks the type
     for line, statement in top_level(file):
         value: Any = getattr(statement, "value", statement)
         given: dict[str, cst.BaseExpression] = {}
@@ -244,7 +244,7 @@ class Settings:
             self._take_routes(setting)
         elif name == "task_queues":
             self._take_queues(setting)
-        elif name == "task_time_limit":  # Celery kills the task at this limit; in taskq, executor="process" allows this
+        elif name == "task_time_limit":  # Celery kills the task then; taskq does that only with executor="process"
             self.configured.defaults.setdefault("timeout", self._text(setting, value))
         elif name in _PLAIN:
             text = self._text(setting, value)

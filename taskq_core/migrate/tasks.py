@@ -141,7 +141,7 @@ def _retrying(task: Task, add_import: AddImport) -> list[str]:
     if elements(automatic) == []:
         automatic = None
     if automatic is None and not _asks_for_retries(task):
-        # In Celery, a failure of this task is final. With acks_late, another worker runs it again if its worker is
+        # Celery does not retry this task after an error. With acks_late, Celery runs the task again if its worker is
         # lost.
         return ["no_retry_on=Exception" if constant(given.get("acks_late")) is True else "max_retry=0"]
     most = given.get("max_retries")
@@ -149,7 +149,7 @@ def _retrying(task: Task, add_import: AddImport) -> list[str]:
         raise CannotTranslateError("max_retries=None retries the task forever; set a number")
     found = [f"max_retry={code(most)}" if most is not None else "max_retry=3"]
     if automatic is None:
-        found.append("no_retry_on=Exception")  # without this option, taskq retries the task after every error
+        found.append("no_retry_on=Exception")  # otherwise taskq would retry the task after every error
     elif not (isinstance(automatic, cst.Tuple) and [code(each) for each in elements(automatic) or ()] == ["Exception"]):
         found.append(f"retry_on={code(automatic)}")
     return [*found, f"retry_delay={_delay(given, add_import)}"]

@@ -15,7 +15,7 @@ class BloomFilter:
     """
 
     def __init__(self, expected: int) -> None:
-        bits = 1 << max(20, (32 * expected).bit_length())  # at least 128 KiB, in case more ids are added than expected
+        bits = 1 << max(20, (32 * expected).bit_length())  # at least 128 KiB, because `expected` may be too low
         self._bits = bytearray(bits // 8)
         self._mask = bits - 1
         self._key = os.urandom(16)

@@ -161,10 +161,10 @@ class _Pass:
         self._progress = progress
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
-        self._strange: dict[str, tuple[str, Finding]] = {}  # expected type and finding, by key of a wrong type
-        self._orphans: dict[str, None] = {}  # aggregation sets that the index of aggregation sets lacks
-        self._unheld: dict[str, None] = {}  # stale unique locks: their task ended, is missing, or names another lock
-        self._unlocked: dict[str, None] = {}  # keys of tasks whose unique lock is missing
+        self._strange: dict[str, tuple[str, Finding]] = {}  # expected type and finding, by key that has the wrong type
+        self._orphans: dict[str, None] = {}  # aggregation sets that their index does not contain
+        self._unheld: dict[str, None] = {}  # unique locks whose task ended, is missing, or names another lock
+        self._unlocked: dict[str, None] = {}  # keys of tasks that have no unique lock but need one
         self._listed = 0
         self._scanned = 0
         self._seen = BloomFilter(0)
@@ -178,7 +178,7 @@ class _Pass:
         probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
-            # these keys contain no task ids, so tasks can be checked without them
+            # The three keys contain no task ids, so tasks can be checked without them.
             harmless = {self._queue.paused, self._queue.processed, self._queue.failed}
             if probed.strange.keys() - harmless:
                 return self.report(is_complete=False)
@@ -192,9 +192,9 @@ class _Pass:
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._recheck_s)
         yield from self._set_aside(probed.now_ns)
-        yield from self._relist()  # before the check of suspects, which treats a task in an unlisted set as damaged
+        yield from self._relist()  # first, because `_recheck` treats a task in an unlisted set as damaged
         yield from self._recheck()
-        # last, because the state of a task, which was just repaired, decides whether it may hold its lock
+        # Check locks last: whether a task may hold its lock depends on its state, which `_recheck` may repair.
         yield from self._relock()
         return self.report(is_complete=not is_full)
 
@@ -223,10 +223,10 @@ class _Pass:
                 )
                 ids = page.ids
                 overlaps = last is None or last in ids
-                if last in ids:  # new tasks have shifted the list, so this page begins with ids of the last one
+                if last in ids:  # new tasks have shifted the list, so skip the ids that were on the last page
                     ids = ids[ids.index(last) + 1 :]
                 twice = [each for each in ids if self._seen.add(each)]
-                # If this page has no id of the last one, many tasks were added, so a repeated id is no damage.
+                # If no id of the last page is on this page, many tasks were added, so a repeated id may be no damage.
                 yield from self._suspect([*page.doubtful, *(twice if overlaps else ())])
                 if overlaps and ids:
                     last = ids[-1]
@@ -294,7 +294,7 @@ class _Pass:
                 self._scanned += 1
                 suspect = self._decide(task, began_ns)
                 if suspect is not None:
-                    # replaces a suspect with the same id from `_lists`, which has fewer facts
+                    # The new suspect replaces a suspect with the same id from `_lists`, which has fewer facts.
                     self._suspects[task.task_id] = suspect
             yield from self._suspect(())
             if self._progress is not None:
@@ -309,7 +309,7 @@ class _Pass:
 
     def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
         """Return the task as a suspect, or None if nothing looks wrong."""
-        is_ours = "}:" not in task.task_id  # False: the key may belong to another queue, whose name contains `}:`
+        is_ours = "}:" not in task.task_id  # with "}:", the key may belong to a queue whose name contains "}:"
         if task.state is None:
             key = self._queue.task(task.task_id)
             if is_ours:
@@ -374,7 +374,7 @@ class _Pass:
         if self._repair:
             yield Pause(self._recheck_s)
             kinds = repair_ops.structures(self._queue)
-            # not `paused`: workers only test whether the key exists, so any type pauses the queue
+            # Keep `paused`: workers only test whether the key exists, so the queue is paused by a key of any type.
             strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}
             moved = yield repair_ops.set_aside(self._queue, strange, at_ns=probed.now_ns)
             again = yield repair_ops.probe(self._queue)

@@ -39,14 +39,14 @@ class DaemonThreads(ThreadPoolExecutor):
                 raise RuntimeError("these threads were shut down and accept no further calls")
             self._open.add(future)
             future.add_done_callback(self._open.discard)
-            # Put the call into the queue before the start of a thread, so that the new thread finds it.
+            # Put the call into the queue before starting a thread, so that the new thread finds the call.
             self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))
-            # Start several threads if earlier calls got none, because the system had no more threads.
+            # Start several threads: earlier calls may have got none, because the system allowed no more threads then.
             while self._count < min(len(self._open), self._max_workers):
                 try:
                     threading.Thread(target=self._serve, name=f"asyncio_{self._count}", daemon=True).start()
                     self._count += 1
-                except RuntimeError:  # the system starts no more threads, so the call waits for an existing thread
+                except RuntimeError:  # the system allows no more threads: the call waits for an existing thread
                     if not self._count:
                         future.cancel()
                         raise
@@ -59,7 +59,7 @@ class DaemonThreads(ThreadPoolExecutor):
             if call is None:
                 return
             call()
-            del call  # so that an idle thread does not keep the objects of its last call alive
+            del call  # an idle thread must not keep the objects of its last call alive
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls. Threads end once the accepted calls are done."""

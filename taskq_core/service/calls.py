@@ -78,7 +78,7 @@ class Caller:
             raise HangError(problem)
         job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
         ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
-        # Read the error even if the caller was cancelled. Otherwise asyncio logs an error that was never retrieved.
+        # Read the error even if the caller was cancelled, because asyncio logs errors that no code has read.
         ending.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             return await asyncio.shield(ending)
@@ -99,7 +99,7 @@ class _Job:
 
     def __init__(self, call: Callable[[], Any], hanging: "set[_Job]") -> None:
         self._call = call
-        self._hanging = hanging  # calls that were interrupted and have not ended
+        self._hanging = hanging  # interrupted calls that still run
         self._lock = threading.Lock()
         self._thread_id: int | None = None  # the thread that runs the function; None before and after the run
 
@@ -112,15 +112,14 @@ class _Job:
                 result = self._call()
             except BaseException as error:
                 failure = error
-        except TaskInterrupted as error:  # the interruption arrived in the `except` block above
+        except TaskInterrupted as error:  # the interruption arrived inside the `except` block above
             failure = error
         while True:
             try:
                 with self._lock:
                     self._thread_id = None  # tells `interrupt` that the function has ended
                     if self in self._hanging:
-                        # Cancel an interruption that was not raised yet, because it would hit the next call of this
-                        # thread.
+                        # Cancel a late interruption, because it would hit the next call in the same thread.
                         clear_in_thread(threading.get_ident())
                 break
             except TaskInterrupted:

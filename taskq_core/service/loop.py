@@ -75,7 +75,7 @@ async def serve(
                 failures += 1
                 pause_s = _backoff(failures)
                 logger.exception("%s failed; trying again", name)
-        except MemoryError:  # a task used all memory, so even the log statement above failed
+        except MemoryError:  # a task used all memory, so even the log call failed
             pause_s = 1.0
         if is_cancelled():  # `work` may have caught the cancellation, as `asyncio.wait_for` does on Python 3.11
             raise asyncio.CancelledError

@@ -67,7 +67,7 @@ def names_this_machine(host: str) -> bool:
         return False
     address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     try:
-        # Only an IPv6 address may and must be in brackets.
+        # An IPv6 address must be in brackets, and other names must not.
         return name.lower() == "localhost" or ((":" in address) == (address != name) and is_loopback(address))
     except ValueError:
         return False
@@ -137,7 +137,7 @@ class Port:
                     writer.write(data)
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            writer.transport.abort()  # the client has closed the connection or is too slow, so do not wait for it
+            writer.transport.abort()  # the client has closed the connection or is too slow
         except Exception:
             logger.exception("a request to port %d failed", self.port)
         finally:

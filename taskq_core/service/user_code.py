@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Work = TypeVar("Work", bound=asyncio.Task[Any])
 
-_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # this descriptor runs no code of a subclass
-_NAME: Any = vars(type)["__name__"]  # this descriptor runs no code of a metaclass
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # reading this descriptor runs no code of a subclass
+_NAME: Any = vars(type)["__name__"]  # reading this descriptor runs no code of a metaclass
 UNREADABLE = "(its text cannot be read)"
 """Text of an object whose `__str__` fails."""
 
@@ -24,7 +24,7 @@ UNREADABLE = "(its text cannot be read)"
 def text_of(value: object) -> str:
     """Return `str(value)`. Never raises: if `__str__` fails, return `UNREADABLE`."""
     try:
-        # Copy the text to an exact `str`, because `__str__` may return a subclass whose methods fail.
+        # Make an exact `str`, because `__str__` may return an object of a subclass whose methods fail.
         return "".join((str(value),))
     except BaseException:
         return UNREADABLE
@@ -57,7 +57,7 @@ def readable(error: BaseException) -> BaseException:
             kind: Any = type(error)  # annotated with Any, because mypy considers exception classes unhashable
             stand_in: BaseException = namesake(kind, Exception)(text_of(error))
         except BaseException:
-            # The reads above may run code of the exception's metaclass, which may raise any exception.
+            # Reading the class may run code of its metaclass, and this code may raise any exception.
             stand_in = RuntimeError(describe(error))
         return stand_in.with_traceback(_TRACEBACK.__get__(error))
     return error
@@ -68,7 +68,7 @@ def _read_all(error: BaseException) -> None:
     left, found = [error], {id(error)}
     while left:
         each = left.pop()
-        # `isinstance` may run code of the exception, because it reads `__class__`, which may be a property.
+        # `isinstance` reads `__class__`, which may be a property and so run code of the exception.
         members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
         kind: Any = type(each)
         _ = hash(kind), kind.__module__, kind.__qualname__, kind.__name__, getattr(each, "__notes__", None)

@@ -217,7 +217,7 @@ def check_queues(queues: object) -> dict[str, int]:
     """Check queues and return their weights by name. In a list of names, each queue has weight 1."""
     if isinstance(queues, list | tuple):
         for name in queues:
-            if not isinstance(name, str):  # checked before it becomes a dict key, because it may not be hashable
+            if not isinstance(name, str):  # a name that is not text may not be hashable
                 raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
         queues = dict.fromkeys(queues, 1)
     if not isinstance(queues, Mapping) or not queues:

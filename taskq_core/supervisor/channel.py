@@ -93,7 +93,7 @@ class Channel:
                 left_s = until - time.monotonic()
                 if left_s <= 0:
                     return
-                room = select.poll()  # `select.select` accepts no file descriptor above 1023
+                room = select.poll()  # unlike `select.select`, `poll` accepts file descriptors above 1023
                 room.register(self._socket, select.POLLOUT)
                 room.poll(left_s * 1000)
             except OSError:  # the supervisor has ended

@@ -65,7 +65,7 @@ class Child:
         self.place = place
         ours, theirs = socket.socketpair()
         with theirs:
-            # The process inherits the blocked SIGHUP, which would kill it before it has set a handler.
+            # Block SIGHUP before the process starts, because SIGHUP would kill it before it has set a handler.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -73,7 +73,7 @@ class Child:
                     env={**environment, channel.VARIABLE: str(theirs.fileno())},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    # The terminal's signals then reach only the supervisor, which forwards them.
+                    # Ctrl-C in a terminal then reaches only the supervisor, which forwards it to its processes.
                     start_new_session=True,
                 )
             except OSError:
@@ -126,7 +126,7 @@ class Child:
         self.end_requested = True
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         if self.stage is Stage.LOADING:
-            self._signal(signal.SIGTERM)  # a process that imports its code reads no messages, and runs no task yet
+            self._signal(signal.SIGTERM)  # while a process imports its code, it reads no messages and runs no task
         self.send(channel.ABORT if at_once else channel.STOP)
         self.stage = Stage.STOPPING
 

@@ -128,9 +128,9 @@ class Member:
             is_ready = pause_s < REPORT_EVERY_S and self._is_ready(worker)
             try:
                 self._report(worker, limits)
-            except Exception:  # continue, because the supervisor kills a process that sends no reports
+            except Exception:  # continue: the supervisor kills a process that sends no reports
                 logger.exception("a report to the supervisor failed")
-            if is_ready:  # the supervisor must receive the first health report before the message `ready`
+            if is_ready:  # the first health report must be sent before the message `ready`
                 pause_s = REPORT_EVERY_S
                 self._channel.send(channel.READY)
 
@@ -144,12 +144,12 @@ class Member:
 
     def _report(self, worker: Worker, limits: Limits) -> None:
         patience_s = worker.config.span("lease") + worker.config.span("lease_grace") + _WATCHDOG_MARGIN_S
-        # the watchdog needs standard error, which may be closed
+        # `dump_traceback_later` writes to standard error and fails if that is closed.
         with contextlib.suppress(RuntimeError, ValueError, AttributeError, OSError):
             faulthandler.dump_traceback_later(patience_s, exit=True)
         memory = resident_memory()
         tasks = worker.ended_count
-        # Repeat the request in each report, because the supervisor may not be able to replace the process at once.
+        # Ask for a replacement in each report, because the supervisor may not be able to replace the process at once.
         reason = self._replace_reason or limits.reached(tasks, memory)
         is_healthy, body = worker.report()
         self._channel.send_update(

@@ -21,7 +21,8 @@ def reap(own: Collection[int]) -> None:
         return
     with contextlib.suppress(ChildProcessError):  # this process has no children
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            # Stop here: an ended worker process hides other ended children until the supervisor has waited for it.
+            # Stop, because `waitid` finds no other ended child before the supervisor has waited for its own worker
+            # process.
             if ended.si_pid in own:
                 return
             os.waitpid(ended.si_pid, os.WNOHANG)

@@ -45,7 +45,8 @@ class Returns:
             patience_s: Seconds for which to retry while Redis does not answer. Later, the leases have expired anyway.
         """
         failures, until = 0, time.monotonic() + patience_s
-        # Return tasks twice, because the last request of a killed process may still arrive and dequeue tasks.
+        # After a kill, return tasks twice: the last request of the killed process may still reach Redis and dequeue
+        # tasks.
         pauses = [0.0] if child.ends_in_order else [0.0, SECOND_PASS_S]
         while pauses:
             await asyncio.sleep(pauses[0])
@@ -79,13 +80,13 @@ class Returns:
             runner, queues = await self._runner_and_queues(child)
             return await take_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
-            return []  # the supervisor tries again later, and finally kills a process that sends no messages
+            return []  # the supervisor tries again later
 
     async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
         runtime = self._app.runtime
         if self._runner is None:
             await asyncio.to_thread(runtime.endpoint.open)
-            # Check again, because another asyncio task may have opened the connection in the meantime.
+            # Another asyncio task may have created the runner in the meantime.
             self._runner = self._runner or AsyncRunner(runtime.endpoint)
         return self._runner, [runtime.keys.queue(name) for name in child.identity["queues"]]
 

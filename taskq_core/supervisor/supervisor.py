@@ -66,7 +66,7 @@ class Supervisor:
         self.config = config
         self._command = list(command)
         self._write_line = write_line
-        # The name is random, because containers that share a network namespace may have the same PIDs.
+        # A random name, because containers that share a network namespace may have processes with the same PID.
         self._name = f"supervisor-{new_token()}"
         self._environment = {**launched(os.environ), channel.NAME_VARIABLE: self._name}
         self._places = [Place(number + 1) for number in range(config.processes)]
@@ -93,7 +93,7 @@ class Supervisor:
         Returns:
             0 if it was stopped, or the work is done in burst mode; 1 if no process ever worked.
         """
-        # While the supervisor holds this name, other workers do not take back the tasks of its dead processes.
+        # Other workers take back the tasks of dead processes of this supervisor only after it has released its name.
         name = hold(self._name)
         try:
             return asyncio.run(self._live())
@@ -125,7 +125,7 @@ class Supervisor:
                     self._wake.clear()
                 await self._background.close(TAKE_BACK_S)
         finally:
-            for child in self._children:  # processes still run only if the loop above has failed
+            for child in self._children:  # processes still run only if the main loop has failed
                 child.kill(time.monotonic())
                 self._loop.remove_reader(child.socket)
             await self._background.close(0.0)
@@ -162,7 +162,7 @@ class Supervisor:
         logger.info("paused: no new tasks are taken")
         self._is_paused = True
         if self._rolled is not None:
-            self._rolled.replace_reason = ""  # cancels the rolling restart, so that no successor starts
+            self._rolled.replace_reason = ""  # a rolling restart is cancelled, so the process needs no successor
         self._rolled = None
         self._rolling.clear()
         for place in self._places:
@@ -170,7 +170,7 @@ class Supervisor:
                 self._cancel_successor(place)
             if place.current is not None and place.current.stage in (Stage.LOADING, Stage.STARTING):
                 place.current.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
-                place.current = None  # a paused process would take tasks before it has read the message
+                place.current = None  # the new process might take tasks before it reads the message PAUSE
         for child in self._children:
             child.send(channel.PAUSE)
         self._wake.set()
@@ -194,7 +194,7 @@ class Supervisor:
         self._is_rolling_from_pause, self._is_paused = self._is_rolling_from_pause or self._is_paused, False
         for place in self._places:
             if place.successor is not None:
-                self._cancel_successor(place)  # a successor that has already started may run older code
+                self._cancel_successor(place)  # this successor may run older code
         self._rolled = None
         self._rolling = deque(self._places)
         self._wake.set()
@@ -443,7 +443,7 @@ class Supervisor:
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.identity:
-            # No retries after this time, because the leases of the tasks have expired then.
+            # Do not retry for longer, because then the leases of the tasks have expired.
             patience_s = self.config.span("silence")
             self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
@@ -461,7 +461,7 @@ class Supervisor:
                 place.replace_reason = ""
                 self._rolling.clear()
                 self._rolled = None
-                if self._is_rolling_from_pause:  # the remaining old processes are still paused, so pause the new ones
+                if self._is_rolling_from_pause:  # old processes are still paused, so pause the new ones too
                     self._on_pause()
                 return
         else:

@@ -194,7 +194,8 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
 
     handle = TelemetryHandle()
     if span_exporters:
-        # shutdown_on_exit would wait for the exporter without a limit. The handle's shutdown has a limit.
+        # At exit, `shutdown_on_exit` would wait for the exporter without a limit. `TelemetryHandle.shutdown` has a
+        # limit.
         handle.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         for exporter in span_exporters:
             handle.tracer_provider.add_span_processor(BatchSpanProcessor(exporter()))
@@ -202,7 +203,7 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
     if metric_exporters:
         readers: list[MetricReader] = []
         for exporter in metric_exporters:
-            made = exporter()  # a pull exporter, such as Prometheus, is a reader already
+            made = exporter()  # a pull exporter, such as the one of Prometheus, is already a reader
             readers.append(made if isinstance(made, MetricReader) else PeriodicExportingMetricReader(made))
         handle.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
         metrics.set_meter_provider(handle.meter_provider)
@@ -227,7 +228,7 @@ def _resource(service_name: str | None, service_version: str | None) -> "Resourc
     given = {
         "service.name": service_name,
         "service.version": service_version,
-        "service.instance.id": str(uuid.uuid4()),  # distinguishes the metrics of two workers
+        "service.instance.id": str(uuid.uuid4()),  # the metrics of two workers need different ids
     }
     return Resource.create(
         {name: value for name, value in given.items() if value is not None and name not in from_environment}
@@ -278,7 +279,7 @@ def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
 
     def run(call: Callable[[], object]) -> None:
         try:
-            answers.append(call() is not False)  # `shutdown` returns None, which means success
+            answers.append(call() is not False)  # None, which `shutdown` returns, means success
         except Exception:
             _logger.warning("OpenTelemetry could not send all pending telemetry", exc_info=True)
 

@@ -104,7 +104,7 @@ class Meters:
     ) -> None:
         self._fixed = provider
         self._begin = begin
-        # One attribute holds both, so that no thread uses the instruments of an earlier provider.
+        # Provider and instruments are one attribute, so that no thread combines a new provider with old instruments.
         self._current: tuple[MeterProvider | None, Instruments | None] = (None, None)
 
     def current(self) -> Instruments | None:
@@ -168,7 +168,7 @@ class ClientMetrics:
         max_series: int = MAX_SERIES,
         server: tuple[str, int] | None = None,
     ) -> None:
-        # export a zero first, so that the first opening of the circuit breaker is visible as an increase
+        # Export a zero at the start, so that monitoring sees the first opening of the circuit breaker as an increase.
         self._meters = Meters(meter_provider, begin=lambda instruments: instruments[names.CIRCUIT_OPENED].add(0))
         self._server = names.of_server(server)
         self._tasks = Series(max_series, self._labels)

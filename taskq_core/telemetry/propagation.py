@@ -86,12 +86,12 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
     try:
         get_global_textmap().inject(headers, context, _SETTER)
     except Exception:
-        # A propagator may fail, for example on baggage with a lone surrogate. The task is enqueued anyway.
+        # A propagator may fail, for example on baggage with a lone surrogate. The task is enqueued without these
+        # headers.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
     text = headers.pop(BAGGAGE, "")
     if baggage and text:
-        # Put the baggage last, because `fit` adds headers in this order and leaves out those that exceed the size
-        # limit.
+        # Baggage comes last, because `fit` drops the last headers if all headers together exceed the size limit.
         headers[BAGGAGE] = text
     return headers
 

@@ -37,7 +37,7 @@ def _quick(getter: Callable[[], P], variable: str, env: str) -> Callable[[], P |
     version, OpenTelemetry's getter is returned.
     """
     home: dict[str, P | None] = getattr(getter, "__globals__", {})
-    # If the environment names a provider, only OpenTelemetry's getter can load it.
+    # If an environment variable names a provider, only OpenTelemetry's getter can load the provider.
     if variable not in home or env in os.environ:
         return getter
     return partial(home.get, variable)
@@ -96,7 +96,7 @@ def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
     if provider is None or not is_sdk(provider):
         return None
     tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
-    # The variable OTEL_SDK_DISABLED makes an SDK return a tracer that records nothing.
+    # If OTEL_SDK_DISABLED is set, the SDK returns a tracer that records nothing.
     return None if isinstance(tracer, trace.NoOpTracer) else tracer
 
 

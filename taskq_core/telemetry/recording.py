@@ -63,7 +63,7 @@ class Recording:
         self.opt_in = members(OptIn, "opt_in", opt_in)
         self.creates_spans = create_spans
         self._fixed_provider = tracer_provider
-        # One attribute holds all three, so that no thread uses the tracer of an earlier provider.
+        # Provider, tracer and sampling are one attribute, so that no thread combines a new provider with an old tracer.
         self._current: tuple[TracerProvider | None, Tracer | None, Sampling] = (None, None, Sampling(None))
         self._known: dict[tuple[int, str, str, str | None], dict[str, AttributeValue]] = {}
         self._complained = False
@@ -159,7 +159,7 @@ class Recording:
         body_size: int | None = None,
     ) -> dict[str, AttributeValue]:
         """Return the attributes of a span. The caller may add to them."""
-        # The key contains the process id, because the attribute `client.id` contains it and a fork changes it.
+        # The attribute `client.id` contains the process id, which changes after a fork. So the key contains it too.
         key = (os.getpid(), operation, queue, task_type)
         known = self._known.get(key)
         if known is None:

@@ -29,7 +29,7 @@ class Redaction:
         return error if self._messages is True else self._stand_in(error, _DEEPEST, {})
 
     def _stand_in(self, error: BaseException, deepest: int, made: dict[int, BaseException]) -> BaseException:
-        known = made.get(id(error))  # often `__cause__` and `__context__` are the same exception
+        known = made.get(id(error))  # `__cause__` and `__context__` are often the same exception
         if known is not None:
             return known
         kind: Any = type(error)  # typed as Any, because mypy considers exception classes unhashable

@@ -24,11 +24,12 @@ class Sampling:
     def __init__(self, provider: TracerProvider | None) -> None:
         sampler = getattr(provider, "sampler", None)
         try:
-            # The specification defines this text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
+            # OpenTelemetry's specification defines the text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
             description = str(sampler.get_description()) if sampler is not None else ""
-        except Exception:  # a sampler that the user has written may raise any exception
+        except Exception:  # a sampler of the user may raise any exception
             description = ""
-        # The description of the root sampler may contain other samplers. ParentBased's own part follows it.
+        # The text first describes the root sampler, which may contain other samplers, and then the other parts of
+        # ParentBased.
         own = description.rpartition("remoteParentSampled:")[2] if description.startswith(_PREFIX) else ""
         self._remote = _REMOTE in own
         self._local = _LOCAL in own

@@ -161,7 +161,7 @@ class Tracing(Recording):
         if self.tracer() is None or (relation is Relation.PARENT and self.drops(sender)):
             return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
         if sender.is_valid and relation is not Relation.NONE:
-            # OpenTelemetry's conventions require a link to the sender, even if the sender is the parent
+            # OpenTelemetry's conventions require the link even if the sender is the parent.
             links.append(Link(sender))
         if relation is not Relation.PARENT:
             parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)

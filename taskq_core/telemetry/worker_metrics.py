@@ -70,7 +70,7 @@ class WorkerMetrics:
         self._touched: list[_Runs] = []
         self._expected: tuple[Sequence[str], Sequence[str]] = ((), ())
         self._instruments: Instruments | None = None
-        self.is_active = False  # a plain attribute, because each run reads it, and a property would be slower
+        self.is_active = False  # no property, because that would slow down each run
         self._refresh()
 
     def expect(self, queues: Sequence[str], repair_kinds: Sequence[str]) -> None:
@@ -140,7 +140,7 @@ class WorkerMetrics:
         """Add the runs since the last call to the counters, and check for an SDK. Call it regularly, and at the end."""
         self._refresh()
         touched = self._touched
-        while touched:  # removes counts one by one, so that an error of the SDK loses only one of them
+        while touched:  # take the counts one by one, so that an error of the SDK loses only one
             runs = touched.pop()
             count, runs.pending = runs.pending, 0
             if self._instruments is not None:

@@ -97,7 +97,7 @@ async def adrain(
         safety_net=SAFETY_NET_S,
         aggregate_every=AGGREGATE_EVERY_S,
         task_processes=False,
-        unknown_task_timeout=0,  # archive unknown tasks at once, because no other worker could run them
+        unknown_task_timeout=0,  # archive unknown tasks at once: no other worker could run them
     )
     async with asyncio.timeout(seconds("timeout", timeout, allow_zero=False)):
         await Worker(app, config, listener=listener, when_idle=skip).arun()

@@ -87,7 +87,8 @@ class InlineWorker:
         """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
         key = (queue.name, task_id)
         self._forward(queue)
-        # A dequeue may return more tasks than the requested one. `_taken` keeps them for the threads that request them.
+        # A dequeue may return other tasks than the requested one. `_taken` keeps them for the threads that request
+        # them.
         with self._lock:
             while key not in self._taken:
                 runs = self._dequeue(queue)
@@ -99,7 +100,7 @@ class InlineWorker:
     def _forward(self, queue: QueueKeys) -> None:
         while self._runner.run(services.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
-        # Make tasks pending whose rate or concurrency limit allows them to start now.
+        # Tasks whose rate or concurrency limit now allows their start become pending.
         self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))
 
     def dispatch(self, queues: Iterable[QueueKeys]) -> None:
@@ -151,13 +152,13 @@ class InlineWorker:
         try:
             call = self._prepare(run, on_loop)
             if on_loop and _task(run).is_coroutine:
-                # Run the task in a separate asyncio task, which has a separate context.
+                # Run the coroutine in a separate asyncio task, which gives it a separate context.
                 run.result = await asyncio.create_task(self._acall(run, call))
             else:
                 run.result = await self._plain(partial(contextvars.copy_context().run, self._call, run, call), on_loop)
         except (Exception, SystemExit, TaskPaused) as error:
             run.error = readable(error)
-        except BaseException:  # the test is interrupted, for example by Ctrl-C
+        except BaseException:  # for example, Ctrl-C interrupts the test
             self.give_back((run,))
             raise
         if run.buffer is not None:

@@ -143,7 +143,7 @@ def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> dict[str, o
         try:
             return task.codec.decode(message.payload)
         except PayloadError:
-            pass  # the payload is from another program or version, so return its plain JSON values
+            pass  # another program or version wrote the payload: return its plain JSON values
     try:
         return msgspec.json.decode(message.payload, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -224,7 +224,7 @@ class Call:
         expected = {**(self._defaults() if self._is_whole else actual), **self._arguments}
         if expected == actual:
             return True
-        # Compare only arguments that one side has, because a default value may have no JSON form.
+        # Leave out arguments that are defaults on both sides, because a default may have no JSON form.
         names = enqueued.arguments.keys() | self._arguments.keys()
         return expected.keys() == actual.keys() and self._encode(expected, names) == self._encode(actual, names)
 

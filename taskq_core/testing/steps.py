@@ -58,7 +58,7 @@ class InlineSteps(Steps):
         return self._runner.run(operation)
 
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
-        # in eager mode, this call also runs the sub-tasks
+        # In eager mode, `enqueue_children` also runs the sub-tasks.
         self._app.workflows.blocking.enqueue_children(
             calls, workflow_id=workflow_id, queue=self._queue.name, parent=(name, self._task_id)
         )

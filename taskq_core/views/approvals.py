@@ -33,7 +33,7 @@ WEEK = timedelta(days=7)
 HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",  # the address of the page is the permission to answer
+    "Referrer-Policy": "no-referrer",  # the address is a secret: it allows the user to answer
 }
 _PAGE = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><style>button {{ font: inherit; padding: 0.4em 1.2em }}</style>

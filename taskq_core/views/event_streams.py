@@ -98,7 +98,7 @@ class Streams:
                 whether there was an event, and the seconds until the stream ends.
             last_event_id: Id of the last event that the client has received.
         """
-        if not self.has_room:  # other streams were opened after the request was checked
+        if not self.has_room:  # other streams were opened after the check of the request
             yield f"retry: {FULL_MS}\n\n"
             return
         self._count += 1

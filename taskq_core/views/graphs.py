@@ -128,7 +128,7 @@ def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
     edges = []
     for step in steps:
         drawn: set[tuple[int, str]] = set()
-        for name in sorted(step.after, key=depth.__getitem__):  # longest edge first, so that shorter ones join it
+        for name in sorted(step.after, key=depth.__getitem__):  # longest edge first: shorter edges join it
             when = step.after[name]
             path = _path(boxes[name], boxes[step.name], when, lanes, drawn)
             edges.append(StepEdge(source=name, target=step.name, when=when, path=path))

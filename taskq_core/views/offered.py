@@ -18,7 +18,7 @@ def signature_of(task: Task[Any, Any]) -> str:
     try:
         signature = inspect.signature(task.function, eval_str=True)
     except (NameError, TypeError, AttributeError, SyntaxError):
-        signature = inspect.signature(task.function)  # annotations can use names that only type checkers import
+        signature = inspect.signature(task.function)  # an annotation may use a name that only type checkers import
     known = [each for name, each in signature.parameters.items() if name in task.codec.known]
     return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
 
@@ -45,7 +45,7 @@ def call_of(task: Task[Any, Any], arguments: str, options: Mapping[str, Any]) ->
     for name in msgspec.json.decode(payload):
         if (
             name not in task.codec.known
-        ):  # `decode` ignores unknown names, because another version of the task may have written them
+        ):  # `decode` ignores unknown names, which another version of the task may have written
             raise TaskArgumentsError(task.name, "", f"got an unexpected argument {name[:80]!r}")
     args, kwargs = task.codec.split(decoded)
     return task.using(**options).s(*args, **kwargs)

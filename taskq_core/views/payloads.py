@@ -65,7 +65,7 @@ def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> b
         return task.payload
     payload = text.encode("utf-8", "replace")
     if known is None and not _is_json(task.payload):
-        return payload  # the task belongs to another program, which uses another format than JSON
+        return payload  # another program owns the task and does not use JSON
     payload = compact_json(payload, task.name)
     if known is not None:
         known.codec.decode(payload)
@@ -80,7 +80,7 @@ def compact_json(data: bytes, task: str) -> bytes:
     """
     try:
         data = msgspec.json.format(data, indent=-1)
-        msgspec.json.decode(data, type=msgspec.Raw)  # `Raw` accepts numbers of any size
+        msgspec.json.decode(data, type=msgspec.Raw)  # `Raw` allows numbers of any size
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PayloadError(task, "", f"the payload is not JSON: {error}") from None
     return data

@@ -144,4 +144,4 @@ def _memory(keys: Keys, info: QueueInfo) -> RequestPlan[int | None]:
     try:
         return (yield from ask(views.estimate_memory(keys.queue(info.name), samples=_MEMORY_SAMPLES)))
     except (BrokerReplyError, BrokerAuthenticationError):
-        return None  # Redis has no MEMORY USAGE, or this user may not call it
+        return None  # Redis has no MEMORY USAGE, or this Redis user may not call it

@@ -148,7 +148,7 @@ def read_samples(
         try:
             stored = yield from ask(sample_ops.read_samples(keys.queue(name), level, count=count))
         except BrokerReplyError:
-            stored = []  # the key has a wrong type, which `taskq doctor` reports
+            stored = []  # a key of the wrong type, which `taskq doctor` reports
         samples = [each for each in _samples(stored, level) if begin <= each.at <= end]
         series.append(QueueSeries(name=name, step=step, begin=begin, end=end, samples=_merged(samples, step, merged)))
     return tuple(series)
@@ -159,7 +159,7 @@ def _samples(stored: Sequence[QueueSample], level: Level) -> list[Sample]:
     before: QueueSample | None = None
     for each in stored:
         if before is not None and each.at_s <= before.at_s:
-            continue  # the times are not in order, because Redis's clock was set back
+            continue  # skip a sample from the time before Redis's clock was set back
         found.append(_sample(each, before, level))
         before = each
     return found

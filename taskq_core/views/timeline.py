@@ -62,7 +62,7 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
             found.append(_entry("step", name, ended_ms - took_ms, ended_ms, result=result))
         elif letter == "c":
             result = read_result(record[f"k:{name}"])[2] if f"k:{name}" in record else b""
-            has_failed = result.startswith(FAILED)  # the workflow shows the reason
+            has_failed = result.startswith(FAILED)  # the workflow of the sub-tasks shows the error
             more = {"workflow_id": rest.decode(), "result": b"" if has_failed else result, "has_failed": has_failed}
             found.append(_entry("sub-tasks", name, first, record.get(f"e:{name}", b""), **more))
         elif letter == "r":

@@ -38,7 +38,7 @@ def times_of(task: TaskRecord) -> Sequence[tuple[datetime, str]]:
         (task.expires_at, gettext("deleted")),
     ]
     times = [(at, text) for at, text in known if at is not None]
-    # Compare whole seconds, because most of these times are stored without fractions.
+    # Compare whole seconds, because most of the times are stored without fractions of a second.
     return sorted(times, key=lambda each: each[0].replace(microsecond=0))
 
 

@@ -86,7 +86,7 @@ def read_types(keys: Keys, names: Sequence[str], *, hours: int = 24) -> RequestP
             try:
                 found = yield from ask(samples.read_tally(keys.queue(name), hour))
             except BrokerReplyError:
-                continue  # the key has a wrong type, which `taskq doctor` reports
+                continue  # a key of the wrong type, which `taskq doctor` reports
             for each, tally in found.items():
                 sums.setdefault(each, TypeCounters.empty()).add(tally)
     types = [_type_runs(name, tally) for name, tally in sums.items()]

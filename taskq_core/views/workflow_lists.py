@@ -270,7 +270,7 @@ def _place(parts: Sequence[tuple[str, str, int]], place: _Place) -> tuple[int, i
         here = (which == _ENDED, queue)
         if here == wanted and place.skip < size:
             return number, place.skip
-        if here > wanted:  # continue with the next list: the cursor's list is empty, or was read to its end
+        if here > wanted:  # the cursor's list is empty or was read to its end: continue with the next list
             return number, 0
     return len(parts), 0
 

@@ -180,10 +180,10 @@ def read_step(
 def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredMember) -> MemberRow:
     if stored.end:
         state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
-    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group has ended since it was read
+    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group ended after the read of its members
         state = StepState.STARTED
-    # a member that waits to be enqueued after earlier ones
     elif group.state is StepState.STARTED and stored.queue == queue.name:
+        # The member is enqueued when earlier members have ended.
         state = StepState.WAITING
     else:
         state = group.state

@@ -25,7 +25,7 @@ from taskq_core.errors import ConfigurationError, WireFormatError
 from taskq_core.wire import parse_duration
 from taskq_core.wire.durations import NS_PER_S
 
-if TYPE_CHECKING:  # importing croniter starts another process, and most programs have no cron line
+if TYPE_CHECKING:  # not at run time: importing croniter starts a process, and most programs have no cron line
     from croniter import croniter
 
 SEARCH_YEARS = 5
@@ -224,7 +224,7 @@ class Cron:
                 return None
             elif found_s <= start_s + _STEADY_S or self.zone is UTC:
                 return found_s
-            else:  # the UTC offset may change before the match: search again from a day before it
+            else:  # the UTC offset may change before the match, so search again from one day earlier
                 start_s = local_s - _DAY_S
 
     def _first_match(self, local_s: int, limit_s: int) -> int:
@@ -241,7 +241,7 @@ class Cron:
         low, high = start_s, start_s + _STEADY_S
         if self.zone is UTC or self._offset(high) == offset_s:
             return None
-        while high - low > 1:  # bisect: the offset changes after `low`, at `high` at the latest
+        while high - low > 1:  # binary search: the offset changes after `low`, and at `high` at the latest
             middle = (low + high) // 2
             low, high = (middle, high) if self._offset(middle) == offset_s else (low, middle)
         return high
@@ -288,7 +288,7 @@ def _parse(spec: str, zone: str) -> Schedule:
         if rest.startswith("@every "):
             return _every(rest.removeprefix("@every "))
         return _cron(rest, zone, tz)
-    except ValueError as error:  # also catches ConfigurationError, a subclass
+    except ValueError as error:  # ConfigurationError is a subclass of ValueError
         raise ConfigurationError(f"schedule {spec[:120]!r}: {error}") from None
 
 
@@ -325,9 +325,9 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
             read.append(each.read(word))
         except ValueError as error:
             raise ValueError(f"{each.name}: {error}") from None
-    # as in cron: if neither day field is a star, a day has to match only one of them
+    # As in cron: if neither day field is a star, it is enough that one of them matches.
     either_day = not read[-3][1] and not read[-1][1]
-    if either_day and "*" in (read[-3][0], read[-1][0]):  # one field allows every day, for example as 1-31
+    if either_day and "*" in (read[-3][0], read[-1][0]):  # a field such as 1-31 allows every day
         read[-3] = read[-1] = ("*", True)
     _refuse_impossible(days=read[-3][0], months=read[-2][0], days_of_week=read[-1][0])
     return Cron(
@@ -335,7 +335,7 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
         zone=tz,
         walk=croniter(
             " ".join(numbers for numbers, _ in read),
-            start_time=0,  # any value, because otherwise croniter reads the clock
+            start_time=0,  # any number; without one, croniter would read the clock
             day_or=either_day,
             max_years_between_matches=SEARCH_YEARS,
             second_at_beginning=True,
@@ -376,7 +376,7 @@ def time_zone(name: str) -> tzinfo:
     """
     if name == "UTC":
         return UTC
-    import zoneinfo  # imported here because it searches the file system, and only periodic tasks need it
+    import zoneinfo  # imported here: it searches the file system, and only periodic tasks need it
 
     try:
         return zoneinfo.ZoneInfo(name)

@@ -24,7 +24,7 @@ _UNITS_NS = {
     "h": 3_600 * NS_PER_S,
 }
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
-# Maximum number of digits to convert: enough for every valid duration. Python refuses to convert thousands of digits.
+# Enough digits for every valid duration. A longer text is refused, because Python may refuse to convert it.
 _DIGITS = 20
 
 

@@ -38,4 +38,4 @@ def new_token() -> str:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ready.clear)  # otherwise a forked child would return the same ids as its parent
+    os.register_at_fork(after_in_child=_ready.clear)  # a forked child must not return the same ids as its parent

@@ -55,31 +55,31 @@ class QueueKeys:
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
         self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks with a priority, in order
-        self.letters = own + "letters"  # sorted set: archived task for the dead-letter handler, by due time
+        self.letters = own + "letters"  # sorted set: id of an archived task for the dead-letter handlers, by due time
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by time of quarantine (s)
         self.moving = own + "moving"  # sorted set: id of a task that is being moved, by start of the move (s)
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue, by its expiry (s)
         self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox, by time of delivery (s)
-        self.runs = own + "runs"  # hash: runs of periodic entries that were not reported to their provider yet
-        self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by time (s)
-        self.steps = own + "wf-steps"  # sorted set: started steps of workflows, by start (s)
-        self.workflows_out = own + "wf-out"  # sorted set: steps to start in other queues, by time (ms)
-        self.workflow_queues = own + "wf-queues"  # set: other queues that received steps of this home queue
-        self.workflow_notes = own + "wf-notes"  # hash: outcomes of steps, for workflows with another home queue
-        self.workflow_receipts = own + "wf-receipts"  # sorted set: receipts of steps from other queues, by arrival (s)
-        self.workflows_open = own + "wf-open"  # sorted set: workflow that accepts members, by time limit (s)
+        self.runs = own + "runs"  # hash: runs of periodic entries that are not yet counted in the table of their entry
+        self.combined = own + "combined"  # sorted set: id of an aggregation set with members to delete, by time (s)
+        self.steps = own + "wf-steps"  # sorted set: started workflow step, by start (s)
+        self.workflows_out = own + "wf-out"  # sorted set: workflow step to start in another queue, by time (ms)
+        self.workflow_queues = own + "wf-queues"  # set: other queues that contain steps of workflows of this queue
+        self.workflow_notes = own + "wf-notes"  # hash: outcomes of steps whose workflow belongs to another queue
+        self.workflow_receipts = own + "wf-receipts"  # sorted set: receipt of a step from another queue, by arrival (s)
+        self.workflows_open = own + "wf-open"  # sorted set: workflow that still accepts members, by time limit (s)
         self.workflows_running = own + "wf-running"  # sorted set: running workflow, by start (s)
         self.workflows_ended = own + "wf-ended"  # sorted set: ended workflow, by end of retention (s)
         self.done = own + "done"  # channel: ids of ended tasks
-        self.limits = own + "limits"  # hash: values of limits that workers declare ("d:") and users set ("o:")
-        self.limits_prefix = lim = own + "lim:"  # prefix of keys of holders, lines and tokens, see `_limits.lua`
+        self.limits = own + "limits"  # hash: value of a limit that workers declare ("d:") or users set ("o:")
+        self.limits_prefix = lim = own + "lim:"  # prefix of the keys of limits, see `_limits.lua`
         self.limits_due = lim + "due"  # sorted set: slot of a limit, by next start (Unix ms)
         self.limit_checks = lim + "check"  # sorted set: slot of a limit, by next check of its holders (Unix ms)
-        self.limit_workers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call (s)
-        self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
-        self.totals = own + "totals"  # hash, expiring: total counters of runs by task type, see `tallies`
+        self.limit_workers = lim + "keepers"  # sorted set, expiring: worker that supports limits, by its last call (s)
+        self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that starts limited tasks
+        self.totals = own + "totals"  # hash, expiring: counters of runs by task type, see `tallies`
         self.receipt_prefix = own + "rcpt:"
-        self.absent = own + "absent"  # never exists; deleting it is a write that Redis allows over maxmemory
+        self.absent = own + "absent"  # never exists; deleting it is a harmless write that Redis allows above maxmemory
 
     def __repr__(self) -> str:
         return f"QueueKeys({self.prefix!r})"
@@ -215,7 +215,7 @@ class Keys:
         try:
             return self._queues[name]
         except KeyError:
-            if len(self._queues) >= _CACHED_QUEUES:  # limits the memory of programs that use very many queue names
+            if len(self._queues) >= _CACHED_QUEUES:  # a program may use very many queue names, so limit the memory
                 self._queues.clear()
             keys = self._queues[name] = QueueKeys(self.prefix, name)
             return keys

@@ -26,7 +26,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT = "..."
 _NO_HEADERS: Mapping[str, str] = {}
 
-# Tags of proto3: field number * 8 + 2 for text and bytes, + 0 for numbers.
+# Field tags of proto3: field number * 8, plus 2 for text and bytes, or plus 0 for numbers.
 _TYPE, _PAYLOAD, _ID, _QUEUE, _UNIQUE_KEY, _GROUP_KEY, _HEADER = (
     b"\x0a",
     b"\x12",
@@ -41,7 +41,7 @@ _RETRY, _TIMEOUT, _DEADLINE, _RETENTION = b"\x28", b"\x40", b"\x48", b"\x60"
 
 def varint(number: int) -> bytes:
     """Return a number in protobuf's varint encoding."""
-    number &= 0xFFFF_FFFF_FFFF_FFFF  # protobuf writes a negative number as its 64-bit two's complement
+    number &= 0xFFFF_FFFF_FFFF_FFFF  # 64-bit two's complement: protobuf writes negative numbers in this way
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -294,7 +294,7 @@ def clean_text(text: str, limit_bytes: int = MAX_ERROR_BYTES) -> str:
         text: Any string.
         limit_bytes: Maximum number of bytes of UTF-8, at least 3.
     """
-    # Cut to this number of characters first, so that a text of many megabytes is not encoded as a whole.
+    # Cut the text before encoding it, because it may have many megabytes.
     head = text[: limit_bytes + 1]
     if not head.isascii():
         head = _SURROGATE.sub("\ufffd", head)

@@ -38,7 +38,7 @@ def unquote(quoted: str) -> str:
     try:
         if _QUOTED.fullmatch(quoted):
             text = str(ast.literal_eval(quoted))
-            text.encode()  # a lone surrogate raises a ValueError
+            text.encode()  # raises a ValueError if the text has a lone surrogate
             return text
     except (SyntaxError, ValueError):
         pass

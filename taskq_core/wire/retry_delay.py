@@ -65,6 +65,7 @@ class QueueOrder:
         """Return all queue names in the order in which one dequeue tries them."""
         if self._constant is not None:
             return self._constant
-        # Among exponential variates with rate `weight`, one is the smallest with probability weight / sum of weights.
+        # Draw an exponential variate with rate `weight` for each queue. A queue comes first with probability weight /
+        # sum.
         drawn = {name: -math.log(1.0 - self._random()) / weight for name, weight in self.weights.items()}
         return tuple(sorted(drawn, key=drawn.__getitem__))

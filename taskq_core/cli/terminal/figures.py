@@ -114,7 +114,7 @@ def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[
     cells = [max(1, int(whole * count / total)) for _, count in there]
     while sum(cells) > whole:
         cells[cells.index(max(cells))] -= 1
-    while sum(cells) < whole:  # the next cell goes to the state that is furthest below its share
+    while sum(cells) < whole:  # give the next cell to the state that is furthest below its share
         lacks = [whole * count / total - given for (_, count), given in zip(there, cells, strict=True)]
         cells[lacks.index(max(lacks))] += 1
     return [(state, given) for (state, _), given in zip(there, cells, strict=True)]

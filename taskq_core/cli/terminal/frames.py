@@ -132,7 +132,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         """Show the data of a read."""
         page = self.page = self.page_of(found)
         self.shown_position = self.position
-        # The list has become shorter, so this page is empty.
+        # The list has become shorter and the page is empty, so go back one page.
         if not page.records and isinstance(self.position, int) and self.position:
             self.positions.pop()
             self.reload()

@@ -66,7 +66,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
             except QueueNotFoundError:
                 if self.queue is not None:
                     raise
-                # The queue was deleted after the names of all queues were read.
+                # Skip a queue that was deleted after the names of all queues were read.
             except BrokerReplyError:
                 damaged.append(queue)
         found.sort(key=lambda each: (not each.limit.waiting, each.queue, each.limit.kind, each.limit.name))

@@ -197,7 +197,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
                 self.show_state()
         except TaskQError as error:
             self.shared.answered()
-            self._is_gone = True  # the record was deleted, so show its last data in gray
+            self._is_gone = True  # the record was deleted; its last data are shown in gray
             if self.has_parts:
                 self.show_state()
                 self.show_message(failure_text(error), "error")

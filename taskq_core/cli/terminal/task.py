@@ -85,7 +85,7 @@ class TaskScreen(TextScreen[TaskRecord]):
             self.section(text, "Result")
             text.append(not_stored(found.oversized_result), self.palette["bad"]).append("\n")
         self._octets(text, "Payload", found.payload)
-        # The header of limits contains arguments of the task, so it is hidden with the payload.
+        # The header of limits contains arguments of the task. So it is hidden together with the payload.
         headers = {name: value for name, value in sorted(found.headers.items()) if not self._hide or name != LIMITS}
         if headers:
             self.section(text, "Headers")
@@ -142,7 +142,7 @@ class TaskScreen(TextScreen[TaskRecord]):
     async def _act(self, action: TaskAction, ref: TaskRef) -> None:
         report = await act_on(self, [ref], action)
         is_gone = report is not None and report.done and action in (TaskAction.DELETE, TaskAction.MOVE)
-        if is_gone and self.app.screen is self:  # go back, because this task no longer exists here
+        if is_gone and self.app.screen is self:  # the task was deleted or moved, so close its screen
             said = str(self.query_one("#notice").render())
             self.app.pop_screen()
             self.show_message(said)

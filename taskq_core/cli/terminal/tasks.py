@@ -294,8 +294,8 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             self.show_message("Choose a state first, with left and right.", "warning")
             return
         if self.found is not None and any(task.id == self._wanted.text for task in self.found.tasks):
-            # The filter is the id of a task, so mark only this task. After its deletion, the filter would match tasks
-            # that contain the id.
+            # If the filter is the id of a task, mark only the task with this id. Otherwise, after its deletion, the
+            # filter would match other tasks whose data contain the id.
             self.action_mark_page()
             return
         was_all = self.is_all
