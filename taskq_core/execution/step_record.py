@@ -175,7 +175,7 @@ class Steps(ABC):
 
         Without a result, the caller must call `end`.
         """
-        if self._waiting is not None:  # a `finally` or background code of the function has called `begin`
+        if self._waiting is not None:  # called by a `finally` or by background code, after the wait began
             raise TaskWaiting(*self._waiting)
         if self.is_closed:  # background code of the function has called `begin`
             raise TaskInterrupted
