@@ -1,4 +1,4 @@
-"""Nothing here is in a hurry, but for what a test says itself."""
+"""Tests of this folder use a long connect timeout unless they set another one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The asyncio runner when things go wrong: nothing is lost, doubled, mixed up, or waited for too long."""
+"""Test that the asyncio runner loses, duplicates and confuses no requests on faults, and keeps its timeouts."""
 
 import asyncio
 import random
@@ -58,8 +58,8 @@ class Transport:
 
 
 @pytest.mark.parametrize("surplus", [b"+", b"*1\r\n", b"*2\r\n+a\r\n", b"+a\r\n"])
-async def test_a_reply_that_nobody_asked_for_closes_the_connection(surplus: bytes) -> None:
-    """Also if only its beginning has arrived: the rest must not become the reply of another call."""
+async def test_an_unsolicited_reply_closes_the_connection(surplus: bytes) -> None:
+    """This holds even if only its beginning has arrived: the rest must not become the reply of another call."""
     transport: Any = Transport()
     stream = ReplyStream(transport)
     answer = asyncio.create_task(stream.exchange(b"PING", 1, 30))
@@ -87,7 +87,7 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
 
 @asynccontextmanager
 async def answering(path: Path, answer: bytes) -> AsyncIterator[str]:
-    """A server that has the same answer to everything; gives its URL."""
+    """Run a server that sends the same reply to every request, and yield its URL."""
     handlers: set[asyncio.Task[None] | None] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +135,7 @@ class SilentConnection:
 
 
 class TestPatience:
-    """On a clock that jumps, so that waiting is counted and not sat through."""
+    """These tests run on a virtual clock, so they need not wait in real time."""
 
     @staticmethod
     def measure(
@@ -161,7 +161,7 @@ class TestPatience:
     def refuse() -> Any:
         raise redis.ConnectionError("refused")
 
-    def test_a_server_that_is_away_is_tried_again_ever_more_slowly(self) -> None:
+    def test_an_unreachable_server_is_retried_with_growing_pauses(self) -> None:
         error, _, attempts = self.measure(lambda runner: runner.run(views.ping(), patience_s=10), self.refuse)
 
         pauses = [later - earlier for earlier, later in pairwise(attempts)]
@@ -171,12 +171,12 @@ class TestPatience:
         assert max(pauses[:2]) < 0.2 < min(pauses[-3:])
         assert not error.may_have_happened
 
-    def test_without_patience_there_is_one_attempt(self) -> None:
+    def test_without_patience_a_request_is_tried_once(self) -> None:
         _, _, attempts = self.measure(lambda runner: runner.run(views.ping()), self.refuse)
 
         assert attempts == [0]
 
-    def test_what_must_not_be_repeated_is_not(self) -> None:
+    def test_an_operation_that_is_not_repeatable_is_tried_once(self) -> None:
         once = views.ping()
         once.repeatable = False
 
@@ -187,20 +187,20 @@ class TestPatience:
         assert error.may_have_happened
 
     @pytest.mark.parametrize("patience_s", [0.0, 0.001, 0.5, 2.0, 5.0, 30.0])
-    def test_a_silent_server_costs_no_more_than_the_patience(self, patience_s: float) -> None:
+    def test_a_request_to_a_silent_server_fails_when_the_patience_is_over(self, patience_s: float) -> None:
         error, took, _ = self.measure(lambda runner: runner.run(views.ping(), patience_s=patience_s), SilentConnection)
 
         assert took <= patience_s + 0.05
         assert error.may_have_happened
 
-    def test_a_blocking_command_is_given_its_time(self) -> None:
+    def test_a_blocking_command_gets_its_full_timeout(self) -> None:
         _, took, _ = self.measure(
             lambda runner: runner.run(services.wait_for_wake(["x"], timeout_s=20)), SilentConnection
         )
 
         assert 20 <= took <= 23.1
 
-    def test_a_connection_that_never_comes(self) -> None:
+    def test_an_unopened_connection_fails_after_the_connect_timeout(self) -> None:
         class Hanging(SilentConnection):
             async def connect(self) -> None:
                 await asyncio.get_running_loop().create_future()
@@ -212,7 +212,7 @@ class TestPatience:
 
 
 class TestLostReplies:
-    async def test_a_repeatable_operation_happens_once(self, relay: Relay, redis_server: RedisServer) -> None:
+    async def test_a_repeated_operation_takes_effect_once(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         other = Keys("other").queue("default")
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
@@ -234,7 +234,7 @@ class TestLostReplies:
         assert code == "0", "settled by the first, whose answer was lost"
         assert redis_server.client.get(QUEUE.processed) == b"1"
 
-    async def test_a_repeat_that_is_refused_leaves_it_in_doubt(self) -> None:
+    async def test_a_refused_repeat_leaves_the_outcome_unknown(self) -> None:
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             runner = runner_of(relay.url.replace("//", "//app:old@"))
@@ -253,7 +253,7 @@ class TestLostReplies:
             assert not refused_at_once.value.may_have_happened
             assert server.client.llen(QUEUE.pending) == 1
 
-    async def test_a_repeat_that_is_refused_says_still_that_replicas_have_not_confirmed(self) -> None:
+    async def test_a_refused_repeat_keeps_the_error_of_missing_replicas(self) -> None:
         """It was done, which is more than the refusal could say."""
         with RedisServer() as server:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
@@ -270,7 +270,7 @@ class TestLostReplies:
 
             assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
 
-    async def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
+    async def test_without_patience_a_lost_reply_leaves_the_outcome_unknown(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
         relay.drop_replies(1)
 
@@ -288,8 +288,10 @@ async def until_clients(server: RedisServer, most: int) -> None:
 
 class TestCancelled:
     @pytest.mark.parametrize("store", ["redis", "fakeredis"])
-    async def test_no_reply_ever_reaches_another_caller(self, redis_server: RedisServer, store: str) -> None:
-        """Calls are cancelled at any point of their way, beside others on the same runner that must be right."""
+    async def test_a_cancelled_call_leaves_no_reply_for_another_caller(
+        self, redis_server: RedisServer, store: str
+    ) -> None:
+        """Calls are cancelled at random points while other calls on the same runner must get their own replies."""
         chance = random.Random(7)
         source = redis_server.unix_url if store == "redis" else fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
         runner = runner_of(source, max_connections=3)
@@ -314,8 +316,10 @@ class TestCancelled:
 
         assert wrong == []
 
-    async def test_over_a_slow_network_neither(self, relay: Relay, redis_server: RedisServer) -> None:
-        """Requests and replies are long on their way: calls are cancelled in the midst of it, and none leaks."""
+    async def test_a_cancelled_call_on_a_slow_network_leaves_no_reply_or_connection(
+        self, relay: Relay, redis_server: RedisServer
+    ) -> None:
+        """Calls are cancelled while their requests or replies are in transit."""
         chance = random.Random(11)
         runner = runner_of(relay.url, max_connections=5)
         cancelled = 0
@@ -332,7 +336,7 @@ class TestCancelled:
             ]
             beside = asyncio.ensure_future(right(number))
             for _ in range(chance.randrange(12)):
-                await asyncio.sleep(0)  # somewhere on its way
+                await asyncio.sleep(0)  # while the request or the reply is in transit
             for call in doomed:
                 cancelled += call.cancel()
             relay.forward()
@@ -343,7 +347,7 @@ class TestCancelled:
         await runner.aclose()
         await until_clients(redis_server, 1)
 
-    async def test_a_lane_is_whole_again_after_a_cancelled_exchange(self, runner: AsyncRunner) -> None:
+    async def test_a_pipeline_works_after_a_cancelled_exchange(self, runner: AsyncRunner) -> None:
         lane = runner.new_pipeline()
         for patience in range(6):
             call = asyncio.ensure_future(lane.exchange([views.ping(), services.wait_for_wake(["none"], timeout_s=30)]))
@@ -356,7 +360,7 @@ class TestCancelled:
             assert await lane.exchange([views.list_queues("none"), views.ping()]) == [[], True]
         await lane.close()
 
-    async def test_connections_do_not_leak(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
+    async def test_cancelled_calls_leak_no_connections(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
         for turns in range(50):
             calls = [
                 asyncio.ensure_future(runner.run(services.wait_for_wake(["none"], timeout_s=30))) for _ in range(4)
@@ -372,7 +376,7 @@ class TestCancelled:
 
 
 class TestConnections:
-    async def test_one_is_used_again(self, relay: Relay) -> None:
+    async def test_a_connection_is_reused(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
         for _ in range(5):
             await runner.run(views.ping())
@@ -380,18 +384,16 @@ class TestConnections:
 
         assert relay.connections == 1
 
-    async def test_those_the_server_closed_are_not_noticed(
+    async def test_connections_closed_by_the_server_are_replaced(
         self, runner: AsyncRunner, redis_server: RedisServer
     ) -> None:
-        """However many idle connections a restart or a kill took."""
+        """A restart or a kill may close any number of idle connections."""
         for number in range(5):
             await asyncio.gather(*(runner.run(views.ping()) for _ in range(16)))
             redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             assert await runner.run(new_tasks.register_queue("q", [f"{number}"]), patience_s=30) == 1
 
-    async def test_a_refused_operation_does_not_cost_the_connection(
-        self, relay: Relay, redis_server: RedisServer
-    ) -> None:
+    async def test_a_refused_operation_keeps_the_connection_open(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         redis_server.client.set(QUEUE.task("a"), "not a hash")
         for _ in range(3):
@@ -401,7 +403,7 @@ class TestConnections:
 
         assert relay.connections == 1
 
-    async def test_a_reply_nobody_asked_for_ends_the_connection(self, tmp_path: Path) -> None:
+    async def test_a_pipeline_replaces_a_connection_with_an_unsolicited_reply(self, tmp_path: Path) -> None:
         async with answering(tmp_path / "s.sock", b"+PONG\r\n+AGAIN\r\n") as url:
             lane = runner_of(url).new_pipeline()
             answers = []
@@ -415,14 +417,14 @@ class TestConnections:
         assert set(answers) <= {True, None}
         assert None in answers
 
-    async def test_noise_is_no_reply(self, tmp_path: Path) -> None:
+    async def test_a_reply_of_another_protocol_is_an_error(self, tmp_path: Path) -> None:
         async with answering(tmp_path / "s.sock", b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
             runner = runner_of(url)
             with pytest.raises(BrokerUnavailableError):
                 await runner.run(views.ping())
             await runner.aclose()
 
-    async def test_large_exchanges(self, runner: AsyncRunner) -> None:
+    async def test_large_requests_and_replies_are_exchanged(self, runner: AsyncRunner) -> None:
         message = bytes(range(256)) * 8192
         lane = runner.new_pipeline()
         tasks = [NewTask(f"{number}", message) for number in range(4)]
@@ -438,7 +440,7 @@ class TestConnections:
         assert answers[0] == "1111"
         assert [answer.tasks for answer in answers[1:]] == [[(f"{number}", message)] for number in range(4)]
 
-    def test_loops_have_connections_of_their_own(self, redis_server: RedisServer) -> None:
+    def test_each_event_loop_has_its_own_connections(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url)
 
         async def use() -> bool:
@@ -449,7 +451,7 @@ class TestConnections:
         until_blocking(lambda: len(redis_server.client.client_list()) <= 1)
 
 
-async def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: AsyncRunner) -> None:
+async def test_a_wrong_estimate_of_the_servers_clock_is_corrected(runner: AsyncRunner) -> None:
     """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
     lane = ReceiptSlot("lane")
     for number, wrong_s in enumerate((-3600, 3600)):
@@ -476,7 +478,9 @@ async def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
 
 
 class TestSubscription:
-    async def test_what_is_published_is_heard(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
+    async def test_a_subscription_receives_published_messages(
+        self, runner: AsyncRunner, redis_server: RedisServer
+    ) -> None:
         subscription = await runner.subscribe("channel")
         redis_server.client.publish("channel", "ä")
         redis_server.client.publish("channel", b"\xff")
@@ -485,14 +489,16 @@ class TestSubscription:
         assert await subscription.next() == "\ufffd"
         await subscription.close()
 
-    async def test_a_lost_connection_is_said(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
+    async def test_a_subscription_raises_when_its_connection_is_lost(
+        self, runner: AsyncRunner, redis_server: RedisServer
+    ) -> None:
         subscription = await runner.subscribe("channel")
         redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
         with pytest.raises(BrokerUnavailableError, match="no answer from unix://"):
             await subscription.next()
 
-    async def test_nobody_there(self, tmp_path: Path) -> None:
+    async def test_subscribing_to_an_unreachable_server_raises(self, tmp_path: Path) -> None:
         with pytest.raises(BrokerUnavailableError):
             await runner_of(f"unix://{tmp_path}/none.sock").subscribe("channel")
 
@@ -501,7 +507,7 @@ class TestSubscription:
 
 
 class SleepCountingLoop(asyncio.SelectorEventLoop):
-    """An event loop that counts how often it waits for input or a timer rather than just looking for it."""
+    """An event loop that counts how often it blocks for input or a timer instead of only polling."""
 
     def __init__(self) -> None:
         selector = selectors.DefaultSelector()
@@ -520,7 +526,7 @@ class SleepCountingLoop(asyncio.SelectorEventLoop):
 
 
 async def count_sleeps(server: RedisServer, *, spin_s: float, answer_s: float) -> int:
-    """How often the loop sleeps until an answer is there: after so many seconds, 0 for once it has begun to sleep."""
+    """Count how often the loop sleeps until a reply arrives after `answer_s` (0: after it has begun to sleep)."""
     loop: Any = asyncio.get_running_loop()
     lane = runner_of(server.unix_url).new_pipeline()
     await lane.exchange([views.ping()])
@@ -534,14 +540,16 @@ async def count_sleeps(server: RedisServer, *, spin_s: float, answer_s: float) -
     return int(loop.sleeps - before)
 
 
-def test_an_answer_can_be_awaited_without_sleeping(redis_server: RedisServer) -> None:
+def test_a_loop_can_wait_for_a_reply_without_sleeping(redis_server: RedisServer) -> None:
     with asyncio.Runner(loop_factory=SleepCountingLoop) as runner:
         assert runner.run(count_sleeps(redis_server, spin_s=0.0, answer_s=0)) == 1
         assert runner.run(count_sleeps(redis_server, spin_s=60.0, answer_s=0.05)) == 0
 
 
-def test_a_loop_that_has_turned_long_enough_sleeps(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter(range(1000))  # one passes at each look
+def test_a_loop_sleeps_after_it_has_polled_long_enough(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(1000))  # each read of the clock advances it by one second
     monkeypatch.setattr("taskq_core.broker.stream.time", SimpleNamespace(monotonic=lambda: next(seconds)))
 
     with asyncio.Runner(loop_factory=SleepCountingLoop) as runner:

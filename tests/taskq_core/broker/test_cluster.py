@@ -18,14 +18,14 @@ A, B = ("10.0.0.1", 1), ("10.0.0.2", 2)
 
 
 class TestSlotMap:
-    def test_nothing_is_known_at_first(self) -> None:
+    def test_a_new_slot_map_knows_no_slots(self) -> None:
         slots = SlotMap((A, B))
 
         assert not slots.is_known
         assert slots.owner(5) is None
         assert sorted(slots.sources()) == [A, B]
 
-    def test_what_a_node_says_is_learnt(self) -> None:
+    def test_the_slot_map_learns_the_slots_that_a_node_reports(self) -> None:
         slots = SlotMap((A,))
 
         slots.learn([[0, 99, [b"10.0.0.2", 2, b"id"], [b"10.0.0.3", 3, b"id"]], [200, 16383, [b"", 1, b"id"]]], A)
@@ -35,7 +35,9 @@ class TestSlotMap:
         assert {slots.owner(None) for _ in range(4)} == {A, B}, "any primary in turn"
         assert sorted(slots.primaries) == [A, B]
 
-    def test_a_node_that_does_not_know_its_address_is_where_it_was_asked(self, subtests: pytest.Subtests) -> None:
+    def test_a_node_without_a_reported_address_has_the_address_used_to_query_it(
+        self, subtests: pytest.Subtests
+    ) -> None:
         for blank in [b"", None, b"?"]:
             with subtests.test(blank=blank):
                 slots = SlotMap((A,))
@@ -44,7 +46,7 @@ class TestSlotMap:
 
                 assert slots.owner(0) == (A[0], 7)
 
-    def test_a_slot_that_has_moved(self) -> None:
+    def test_a_moved_slot_has_a_new_owner(self) -> None:
         slots = SlotMap((A,))
         slots.learn([[0, 16383, [b"10.0.0.1", 1, b"id"]]], A)
 
@@ -53,7 +55,7 @@ class TestSlotMap:
         assert (slots.owner(4), slots.owner(5)) == (A, B)
         assert B in slots.sources()
 
-    def test_forgetting_keeps_the_nodes_to_ask(self) -> None:
+    def test_forgetting_the_slots_keeps_the_known_nodes(self) -> None:
         slots = SlotMap((A,))
         slots.learn([[0, 16383, [b"10.0.0.2", 2, b"id"]]], A)
 
@@ -80,7 +82,7 @@ def test_a_redirection_is_read(subtests: pytest.Subtests) -> None:
             assert (found.is_ask, found.slot, found.server) == (is_ask, 3999, server)
 
 
-def test_the_key_that_is_never_there_is_of_the_same_slot(subtests: pytest.Subtests) -> None:
+def test_the_absent_key_is_in_the_slot_of_the_queue(subtests: pytest.Subtests) -> None:
     for queue in ["default", "a{b", "a b", "x" * 200]:
         with subtests.test(queue=queue):
             operation = views.count_tasks(Keys().queue(queue))
@@ -91,19 +93,19 @@ def test_the_key_that_is_never_there_is_of_the_same_slot(subtests: pytest.Subtes
             assert key_slot(key) == slot_of(operation)
 
 
-def test_a_key_without_a_tag_has_one_of_its_slot_too() -> None:
+def test_the_absent_key_is_in_the_slot_of_a_key_without_a_hash_tag() -> None:
     operation = Operation("any", views.count_tasks(QUEUE).script, ("asynq:queues",), (), str)
 
     assert absent_key(operation) == ("asynq:{asynq:queues}:absent",)
     assert key_slot(absent_key(operation)[0]) == key_slot("asynq:queues")
 
 
-def test_a_command_declares_no_more_keys() -> None:
+def test_a_plain_command_has_no_absent_key() -> None:
     assert absent_key(views.ping()) == absent_key(new_tasks.register_queue("asynq:queues", ["a"])) == ()
 
 
-def test_no_script_counts_its_keys() -> None:
-    """There is one more on a cluster."""
+def test_no_script_uses_the_number_of_its_keys() -> None:
+    """On a cluster each script gets an additional key."""
     scripts = files("taskq_core.broker") / "lua"
 
     assert [file.name for file in scripts.iterdir() if "#KEYS" in file.read_text()] == []

@@ -1,4 +1,4 @@
-"""Broker URLs: what each form means, what is refused and in which words, and that no password is ever shown."""
+"""Test broker URLs: the meaning of each form, the errors for invalid URLs, and that no password is shown."""
 
 import pickle
 import re
@@ -213,7 +213,7 @@ PARTS = st.lists(
 @example(scheme="redis", rest="[")
 @example(scheme="redis", rest="h:\u0661")
 @example(scheme="redis", rest="\u2100")
-def test_any_text_is_an_address_or_refused(scheme: str, rest: str) -> None:
+def test_any_text_is_parsed_as_an_address_or_refused(scheme: str, rest: str) -> None:
     try:
         address = parse_url(f"{scheme}://{rest}")
     except ConfigurationError:
@@ -241,7 +241,7 @@ AS_AN_ADDRESS = re.compile(r"(@|\d*[/,])[^@]*$")
 @example(scheme="redis", user="user", secret="65000/12", tail="")
 @example(scheme="redis", user="", secret="@abcdefg", tail="/0")
 def test_no_password_is_ever_shown(scheme: str, user: str, secret: str, tail: str) -> None:
-    """Whether the URL is good, or the password is badly encoded, or its host was forgotten."""
+    """This holds for a valid URL, for a badly encoded password, and for a URL without a host."""
     url = f"{scheme}://{user}:{secret}{tail}"
     try:
         address = parse_url(url)

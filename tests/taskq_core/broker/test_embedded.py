@@ -1,4 +1,4 @@
-"""The embedded redis-server: that it opens, what is refused, and which program it is. tests/processes has its life."""
+"""Test the start, the refusals and the program of the embedded redis-server. See also tests/processes."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def servers_of(folder: Path) -> list[int]:
-    """Pids of live servers that work in the folder. Debian's is one program of several names."""
+    """Return the pids of live servers that use the folder. Debian has one program with several names."""
     return [
         pid
         for pid, cwd, exe in _processes()
@@ -121,10 +121,10 @@ def test_an_opened_server_answers_on_its_socket(folder: Path, program: ServerPro
 # --- Refusals ---
 
 
-def test_each_major_version_has_its_own_data_and_a_new_one_says_so(
+def test_each_major_version_has_its_own_data_and_a_new_version_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A first start beside other data is logged."""
+    """The first start of a version beside the data of another version is logged."""
     old = ServerProgram(path=Path("/old"), flavour="redis", version=(6, 2, 14))
     newer = ServerProgram(path=Path("/newer"), flavour="redis", version=(6, 2, 20))
     new = ServerProgram(path=Path("/new"), flavour="redis", version=(8, 0, 2))
@@ -138,7 +138,7 @@ def test_each_major_version_has_its_own_data_and_a_new_one_says_so(
     ]
 
 
-def test_a_folder_that_everybody_may_write_to_is_refused(folder: Path) -> None:
+def test_a_world_writable_folder_is_refused(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
 
@@ -146,7 +146,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(folder: Path) -> None:
         open_embedded(folder)
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(folder: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(folder: Path) -> None:
     folder.write_text("")
 
     with pytest.raises(EmbeddedRedisError, match="is not a folder"):
@@ -160,7 +160,7 @@ def temporary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("temporary")
-def test_a_socket_folder_that_others_may_enter_is_refused(folder: Path) -> None:
+def test_a_socket_folder_accessible_to_other_users_is_refused(folder: Path) -> None:
     long = folder / ("d" * LONGEST_SOCKET_PATH)
     choose_socket(long).parent.chmod(0o755)
 
@@ -169,7 +169,7 @@ def test_a_socket_folder_that_others_may_enter_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("temporary")
-def test_a_socket_folder_of_somebody_else_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = folder / ("d" * LONGEST_SOCKET_PATH)
     choose_socket(long)
     monkeypatch.setattr("os.geteuid", lambda: 12_345)
@@ -179,7 +179,7 @@ def test_a_socket_folder_of_somebody_else_is_refused(folder: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("temporary")
-def test_a_symbolic_link_in_the_place_of_a_socket_folder_is_refused(folder: Path) -> None:
+def test_a_symbolic_link_instead_of_a_socket_folder_is_refused(folder: Path) -> None:
     long = folder / ("d" * LONGEST_SOCKET_PATH)
     place = choose_socket(long).parent
     place.rename(folder.parent / "elsewhere")
@@ -189,8 +189,8 @@ def test_a_symbolic_link_in_the_place_of_a_socket_folder_is_refused(folder: Path
         choose_socket(long)
 
 
-def test_a_server_that_does_not_start_is_reported_with_the_end_of_its_log(folder: Path, tmp_path: Path) -> None:
-    """Nothing stays behind, and the next opener can succeed."""
+def test_a_failed_server_start_is_reported_with_the_end_of_its_log(folder: Path, tmp_path: Path) -> None:
+    """No files or processes are left, and the next start can succeed."""
     broken = make_program(tmp_path / "broken", "Redis server v=99.0.0 sha=0", otherwise="echo I am broken >&2; exit 1")
 
     with pytest.raises(EmbeddedRedisError, match=r"does not start; .*redis-99: .*I am broken"):
@@ -229,9 +229,7 @@ def test_the_program_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("line", ["Redis server v=6.0.16 sha=0", "Valkey server v=7.0.0", "a text editor"])
-def test_a_program_on_path_that_cannot_be_used_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
+def test_an_unusable_program_on_path_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     """The error names it if no other server is installed."""
     unusable = make_program(tmp_path / "redis-server", line)
     monkeypatch.setenv("PATH", str(tmp_path))

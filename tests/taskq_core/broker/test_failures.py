@@ -1,4 +1,4 @@
-"""redis-py's errors as ours, and commands as bytes."""
+"""Test the translation of redis-py's errors and the encoding of commands."""
 
 import pytest
 from redis import exceptions
@@ -15,7 +15,7 @@ from taskq_core.errors import (
 WHERE = "redis://h:1/0"
 
 
-def test_an_error_is_translated(subtests: pytest.Subtests) -> None:
+def test_errors_of_redis_py_are_translated(subtests: pytest.Subtests) -> None:
     for error, kind, may_have_happened in [
         (exceptions.ConnectionError("gone"), BrokerUnavailableError, True),
         (exceptions.TimeoutError("slow"), BrokerUnavailableError, True),
@@ -74,7 +74,7 @@ def test_an_error_is_translated(subtests: pytest.Subtests) -> None:
             assert found.may_have_happened is may_have_happened
 
 
-def test_while_connecting_nothing_happened() -> None:
+def test_a_connection_error_means_that_the_request_was_not_sent() -> None:
     found = translate_connecting(exceptions.ConnectionError("refused"), WHERE)
 
     assert isinstance(found, BrokerUnavailableError)
@@ -82,11 +82,11 @@ def test_while_connecting_nothing_happened() -> None:
     assert str(found) == "cannot reach redis://h:1/0: refused"
 
 
-def test_ours_passes_through() -> None:
+def test_an_error_of_taskq_is_not_translated() -> None:
     error = BrokerFullError("full")
 
     assert translate(error, WHERE) is error
 
 
-def test_words_are_packed_with_any_bytes() -> None:
+def test_a_command_may_contain_any_bytes() -> None:
     assert pack(("GET", "a\udcff", b"\x00", 7)) == b"*4\r\n$3\r\nGET\r\n$2\r\na\xff\r\n$1\r\n\x00\r\n$1\r\n7\r\n"

@@ -1,4 +1,4 @@
-"""The store in memory."""
+"""Test the store in memory."""
 
 import importlib.util
 import sys
@@ -12,7 +12,7 @@ from taskq_core.broker.operations.views import list_queues, ping
 from taskq_core.broker.sync import SyncRunner
 
 
-def test_each_is_one_of_its_own() -> None:
+def test_stores_in_memory_do_not_share_data() -> None:
     first, second = SyncRunner(memory_endpoint()), SyncRunner(memory_endpoint())
 
     first.run(register_queue("queues", ["a"]))
@@ -22,7 +22,7 @@ def test_each_is_one_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("missing", ["fakeredis", "lupa"])
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_the_error_names_the_missing_package(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setitem(sys.modules, missing, None)  # type: ignore[arg-type]  # how an import is made to fail
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))

@@ -1,4 +1,4 @@
-"""Request plans that are interrupted."""
+"""Test the interruption of request plans."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ def plan(ended: list[str]) -> RequestPlan[None]:
 
 
 def test_an_interrupt_ends_a_plan_at_once() -> None:
-    """Such as Ctrl-C while Redis is asked: a plan that stays suspended would keep what it holds."""
+    """Ctrl-C during a request must close the plan, so that the plan releases its resources."""
     ended: list[str] = []
     suspended = plan(ended)
 

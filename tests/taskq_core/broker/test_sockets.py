@@ -14,7 +14,7 @@ from taskq_core.broker.sockets import ClientStream, SocketStream, stream_over
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Both ends of a connection: ours and the server's."""
+    """The two ends of a connection: the client's and the server's."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours, theirs
@@ -36,7 +36,7 @@ def after(seconds: float) -> float:
 
 
 class Counting:
-    """A socket that notes what is asked of it."""
+    """A socket that records its method calls."""
 
     def __init__(self, real: socket.socket) -> None:
         self._real = real
@@ -48,7 +48,7 @@ class Counting:
         return getattr(self._real, name)
 
 
-def test_an_exchange_asks_three_things_and_waits_once(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_an_exchange_takes_three_system_calls_and_one_wait(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, server = ends
     counting: Any = Counting(ours)
     stream = SocketStream(counting)
@@ -64,7 +64,7 @@ def test_an_exchange_asks_three_things_and_waits_once(ends: tuple[socket.socket,
     assert counting.asked == ["recv", "send", "recv"] * 3
 
 
-def test_a_reply_may_come_in_pieces(stream: SocketStream, server: socket.socket) -> None:
+def test_a_reply_may_arrive_in_pieces(stream: SocketStream, server: socket.socket) -> None:
     def trickle() -> None:
         for byte in b"*2\r\n$3\r\none\r\n:2\r\n":
             server.sendall(bytes((byte,)))
@@ -76,7 +76,7 @@ def test_a_reply_may_come_in_pieces(stream: SocketStream, server: socket.socket)
     thread.join()
 
 
-def test_two_replies_may_come_at_once(stream: SocketStream, server: socket.socket) -> None:
+def test_two_replies_may_arrive_at_once(stream: SocketStream, server: socket.socket) -> None:
     server.sendall(b"+OK\r\n+more\r\n")
 
     assert stream.read(after(60)) == b"OK"
@@ -85,7 +85,7 @@ def test_two_replies_may_come_at_once(stream: SocketStream, server: socket.socke
     assert stream.is_clean
 
 
-def test_an_error_is_returned(stream: SocketStream, server: socket.socket) -> None:
+def test_an_error_reply_is_returned(stream: SocketStream, server: socket.socket) -> None:
     server.sendall(b"-NOSCRIPT No matching script\r\n")
 
     reply = stream.read(after(60))
@@ -95,9 +95,7 @@ def test_an_error_is_returned(stream: SocketStream, server: socket.socket) -> No
 
 
 @pytest.mark.parametrize("began", [b"", b"$100\r\nhalf of it"])
-def test_a_reply_that_does_not_come_in_time_is_an_error(
-    stream: SocketStream, server: socket.socket, began: bytes
-) -> None:
+def test_a_late_reply_raises_a_timeout(stream: SocketStream, server: socket.socket, began: bytes) -> None:
     server.sendall(began)
     started = time.monotonic()
 
@@ -107,7 +105,7 @@ def test_a_reply_that_does_not_come_in_time_is_an_error(
     assert time.monotonic() - started >= 0.02
 
 
-def test_a_request_that_is_larger_than_the_system_takes_at_once_is_sent_whole(
+def test_a_request_larger_than_the_socket_buffer_is_sent_completely(
     stream: SocketStream, server: socket.socket
 ) -> None:
     request = bytes(range(256)) * 40_000
@@ -125,19 +123,19 @@ def test_a_request_that_is_larger_than_the_system_takes_at_once_is_sent_whole(
     assert bytes(received) == request
 
 
-def test_a_request_that_is_not_taken_in_time_is_an_error(stream: SocketStream) -> None:
+def test_a_request_that_cannot_be_sent_in_time_raises_a_timeout(stream: SocketStream) -> None:
     with pytest.raises(TimeoutError, match="the request was not sent in time"):
         stream.send(bytes(20_000_000), after(0.02))
 
 
-def test_a_connection_with_something_to_read_is_not_clean(stream: SocketStream, server: socket.socket) -> None:
+def test_a_connection_with_unread_data_is_not_clean(stream: SocketStream, server: socket.socket) -> None:
     assert stream.is_clean
     server.sendall(b"+late\r\n")
 
     assert not stream.is_clean
 
 
-def test_a_connection_that_ended_is_not_clean_and_answers_nothing(stream: SocketStream, server: socket.socket) -> None:
+def test_a_closed_connection_is_not_clean_and_raises(stream: SocketStream, server: socket.socket) -> None:
     server.close()
 
     assert not stream.is_clean
@@ -147,7 +145,7 @@ def test_a_connection_that_ended_is_not_clean_and_answers_nothing(stream: Socket
         stream.send(b"PING", after(60))
 
 
-def test_what_is_no_reply_is_an_error(stream: SocketStream, server: socket.socket) -> None:
+def test_a_reply_of_another_protocol_raises(stream: SocketStream, server: socket.socket) -> None:
     server.sendall(b"HTTP/1.1 400\r\n\r\n")
 
     with pytest.raises(ConnectionError):
@@ -155,8 +153,8 @@ def test_what_is_no_reply_is_an_error(stream: SocketStream, server: socket.socke
 
 
 class TestTakingOver:
-    def test_a_connection_that_is_no_plain_socket_is_left_alone(self) -> None:
-        """For example a TLS socket, which reads ahead, or a fake socket."""
+    def test_a_connection_without_a_plain_socket_is_not_taken_over(self) -> None:
+        """Examples are a TLS socket, which reads ahead, and a fake socket."""
 
         class Wrapped(socket.socket): ...
 
@@ -170,7 +168,7 @@ class TestTakingOver:
             connection._sock = wrapped
             assert isinstance(stream_over(connection), ClientStream)
 
-    def test_a_plain_one_is_taken(self, ends: tuple[socket.socket, socket.socket]) -> None:
+    def test_a_plain_socket_is_taken_over(self, ends: tuple[socket.socket, socket.socket]) -> None:
         class Connection:
             _sock = ends[0]
 

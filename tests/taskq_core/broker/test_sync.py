@@ -1,4 +1,4 @@
-"""The blocking runner when things go wrong: nothing is lost, doubled, mixed up, or waited for too long."""
+"""Test that the blocking runner loses, duplicates and confuses no requests on faults, and keeps its timeouts."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ QUEUE = Keys().queue("default")
 
 
 def wait_for_clients(server: RedisServer, count: int) -> None:
-    """Wait until the server has noticed that all but so many connections were closed."""
+    """Wait until the server has at most this many connections."""
     until_blocking(lambda: len(server.client.client_list()) <= count)
 
 
@@ -124,7 +124,7 @@ class TestPatience:
         monkeypatch.setattr(runner.endpoint, "connection", connection)
         return runner
 
-    def test_a_server_that_is_away_is_tried_again_ever_more_slowly(
+    def test_an_unreachable_server_is_retried_with_growing_pauses(
         self, refusing: SyncRunner, attempts: list[float]
     ) -> None:
         with pytest.raises(BrokerUnavailableError) as refused:
@@ -137,13 +137,13 @@ class TestPatience:
         assert max(pauses[:2]) < 0.2 < min(pauses[-3:])
         assert not refused.value.may_have_happened
 
-    def test_without_patience_there_is_one_attempt(self, refusing: SyncRunner, attempts: list[float]) -> None:
+    def test_without_patience_a_request_is_tried_once(self, refusing: SyncRunner, attempts: list[float]) -> None:
         with pytest.raises(BrokerUnavailableError):
             refusing.run(views.ping())
 
         assert attempts == [0]
 
-    def test_what_must_not_be_repeated_is_not(self, silent: SyncRunner, attempts: list[float]) -> None:
+    def test_an_operation_that_is_not_repeatable_is_tried_once(self, silent: SyncRunner, attempts: list[float]) -> None:
         once = views.ping()
         once.repeatable = False
 
@@ -154,7 +154,7 @@ class TestPatience:
         assert refused.value.may_have_happened
 
     @pytest.mark.parametrize("patience_s", [0.0, 0.001, 0.5, 2.0, 5.0, 30.0])
-    def test_a_silent_server_costs_no_more_than_the_patience(
+    def test_a_request_to_a_silent_server_fails_when_the_patience_is_over(
         self, silent: SyncRunner, clock: FakeTime, patience_s: float
     ) -> None:
         with pytest.raises(BrokerUnavailableError) as refused:
@@ -163,13 +163,13 @@ class TestPatience:
         assert clock.now - 1000 <= patience_s + 0.01
         assert refused.value.may_have_happened
 
-    def test_a_blocking_command_is_given_its_time(self, silent: SyncRunner, clock: FakeTime) -> None:
+    def test_a_blocking_command_gets_its_full_timeout(self, silent: SyncRunner, clock: FakeTime) -> None:
         with pytest.raises(BrokerUnavailableError):
             silent.run(services.wait_for_wake(["x"], timeout_s=20))
 
         assert 20 <= clock.now - 1000 <= 23.01
 
-    def test_a_doubt_is_remembered_though_a_later_attempt_was_refused(
+    def test_the_outcome_stays_unknown_when_a_later_attempt_cannot_connect(
         self, silent: SyncRunner, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The first attempt was sent without a reply, and the next found no server. The first may have succeeded."""
@@ -189,7 +189,7 @@ class TestPatience:
 
 
 class TestLostReplies:
-    def test_a_repeatable_operation_happens_once(self, relay: Relay, redis_server: RedisServer) -> None:
+    def test_a_repeated_operation_takes_effect_once(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         other = Keys("other").queue("default")
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
@@ -212,7 +212,7 @@ class TestLostReplies:
         assert redis_server.client.get(QUEUE.processed) == b"1"
         assert relay.connections == 6
 
-    def test_a_repeat_that_is_refused_leaves_it_in_doubt(self) -> None:
+    def test_a_refused_repeat_leaves_the_outcome_unknown(self) -> None:
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             runner = runner_of(relay.url.replace("//", "//app:old@"))
@@ -231,7 +231,7 @@ class TestLostReplies:
             assert not refused_at_once.value.may_have_happened
             assert server.client.llen(QUEUE.pending) == 1
 
-    def test_a_repeat_that_is_refused_says_still_that_replicas_have_not_confirmed(self) -> None:
+    def test_a_refused_repeat_keeps_the_error_of_missing_replicas(self) -> None:
         """It was done, which is more than the refusal could say."""
         with RedisServer() as server:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
@@ -248,7 +248,7 @@ class TestLostReplies:
 
             assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
 
-    def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
+    def test_without_patience_a_lost_reply_leaves_the_outcome_unknown(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
         relay.drop_replies(1)
 
@@ -258,7 +258,9 @@ class TestLostReplies:
 
         assert refused.value.may_have_happened
 
-    def test_one_sent_ahead_is_sent_again(self, relay: Relay, redis_server: RedisServer) -> None:
+    def test_a_request_sent_in_advance_is_repeated_after_a_lost_reply(
+        self, relay: Relay, redis_server: RedisServer
+    ) -> None:
         runner = runner_of(relay.url)
         relay.drop_replies(1)
         pending = runner.begin(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
@@ -269,7 +271,7 @@ class TestLostReplies:
         assert redis_server.client.llen(QUEUE.pending) == 1
 
 
-def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> None:
+def test_a_wrong_estimate_of_the_servers_clock_is_corrected(runner: SyncRunner) -> None:
     """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
     lane = ReceiptSlot("lane")
     for number, wrong_s in enumerate((-3600, 3600)):
@@ -281,7 +283,7 @@ def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> N
         assert runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane))() == "1"
 
 
-def test_another_thread_may_forget_the_servers_clock_at_any_time(
+def test_another_thread_may_reset_the_clock_estimate_at_any_time(
     runner: SyncRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn = runner.endpoint.learn_time
@@ -314,7 +316,7 @@ def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
 
 
 class TestBegin:
-    def test_several_on_their_way(self, runner: SyncRunner) -> None:
+    def test_several_requests_may_be_in_flight(self, runner: SyncRunner) -> None:
         lanes = [ReceiptSlot(f"t{number}") for number in range(3)]
         flying = [
             runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane))
@@ -323,13 +325,13 @@ class TestBegin:
 
         assert [pending() for pending in reversed(flying)] == ["1", "1", "1"]
 
-    def test_a_forgotten_script(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+    def test_a_missing_script_is_loaded_again(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         redis_server.client.script_flush()
 
         assert runner.begin(views.count_tasks(QUEUE))().processed == 0
 
-    def test_nobody_there_is_found_out_at_the_end(self, tmp_path: Path) -> None:
-        """So one timeout covers both attempts, and a server that starts in between is used."""
+    def test_an_unreachable_server_is_reported_when_the_reply_is_awaited(self, tmp_path: Path) -> None:
+        """One timeout then covers both attempts, and a server that starts in between is used."""
         runner = runner_of(f"unix://{tmp_path}/none.sock")
 
         pending = runner.begin(views.ping())
@@ -340,7 +342,7 @@ class TestBegin:
 
 
 class TestConnections:
-    def test_one_is_used_again(self, relay: Relay) -> None:
+    def test_a_connection_is_reused(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
         for _ in range(5):
             runner.run(views.ping())
@@ -348,7 +350,7 @@ class TestConnections:
 
         assert relay.connections == 1
 
-    def test_those_the_server_closed_are_not_noticed(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+    def test_connections_closed_by_the_server_are_replaced(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         for number in range(20):
             threads = [threading.Thread(target=runner.run, args=(views.ping(),)) for _ in range(3)]
             for thread in threads:
@@ -358,7 +360,7 @@ class TestConnections:
             redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             assert runner.run(new_tasks.register_queue("q", [f"{number}"])) == 1, "also without patience"
 
-    def test_a_refused_operation_does_not_cost_the_connection(self, relay: Relay, redis_server: RedisServer) -> None:
+    def test_a_refused_operation_keeps_the_connection_open(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         redis_server.client.set(QUEUE.task("a"), "not a hash")
         for _ in range(3):
@@ -368,7 +370,7 @@ class TestConnections:
 
         assert relay.connections == 1
 
-    def test_threads_never_see_each_others_replies(self, runner: SyncRunner) -> None:
+    def test_a_thread_never_gets_the_reply_of_another_thread(self, runner: SyncRunner) -> None:
         wrong: list[Any] = []
 
         def work(number: int) -> None:
@@ -387,13 +389,13 @@ class TestConnections:
 
         assert wrong == []
 
-    def test_idle_ones_are_bounded(self, redis_server: RedisServer) -> None:
+    def test_idle_connections_are_bounded(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url, max_idle=2)
         flying = [runner.begin(views.ping()) for _ in range(6)]
         for pending in flying:
             pending()
 
-        wait_for_clients(redis_server, 3)  # two idle ones and the server's own
+        wait_for_clients(redis_server, 3)  # two idle connections, and the one of the fixture
         runner.close()
 
     def test_an_interrupted_call_leaves_no_reply_behind(
@@ -414,7 +416,7 @@ class TestConnections:
 
 
 class TestClosed:
-    def test_a_closed_runner_refuses(self, redis_server: RedisServer) -> None:
+    def test_a_closed_runner_refuses_requests(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url)
         flying = runner.begin(views.ping())
         runner.run(views.ping())
@@ -427,10 +429,10 @@ class TestClosed:
         assert flying() is True
         wait_for_clients(redis_server, 1)
 
-    def test_a_close_between_two_attempts_keeps_the_doubt_about_the_first(
+    def test_the_outcome_stays_unknown_when_the_runner_closes_between_attempts(
         self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The first attempt got no answer: Redis may have carried it out."""
+        """The first attempt got no reply, so Redis may have executed it."""
         runner = runner_of(redis_server.unix_url)
 
         def no_answer(*arguments: Any, **named: Any) -> Any:
@@ -445,7 +447,7 @@ class TestClosed:
 
 
 class TestSubscription:
-    def test_what_is_published_is_heard(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+    def test_a_subscription_receives_published_messages(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         subscription = runner.subscribe("channel")
         redis_server.client.publish("channel", "ä")
         redis_server.client.publish("channel", b"\xff")
@@ -455,7 +457,9 @@ class TestSubscription:
         assert subscription.next(0.01) is None
         subscription.close()
 
-    def test_a_lost_connection_is_said(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+    def test_a_subscription_raises_when_its_connection_is_lost(
+        self, runner: SyncRunner, redis_server: RedisServer
+    ) -> None:
         subscription = runner.subscribe("channel")
         redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
@@ -463,6 +467,6 @@ class TestSubscription:
             subscription.next(60)
         subscription.close()
 
-    def test_nobody_there(self, tmp_path: Path) -> None:
+    def test_subscribing_to_an_unreachable_server_raises(self, tmp_path: Path) -> None:
         with pytest.raises(BrokerUnavailableError):
             runner_of(f"unix://{tmp_path}/none.sock").subscribe("channel")

@@ -17,7 +17,7 @@ from tests.rows import rows
 
 
 class ShopError(Exception):
-    """An error of the user's own."""
+    """An exception class of a user's code."""
 
 
 def caught(raising: Any) -> BaseException:
@@ -46,7 +46,7 @@ def test_a_record_is_read_back() -> None:
     "line",
     [b"nonsense", b"\xff", b"[]", b"{}", b'{"attempt":"x","worker":""}', b'{"attempt":1,"worker":"","ended":1e30}'],
 )
-def test_a_damaged_line_is_left_out(line: bytes) -> None:
+def test_a_damaged_record_is_skipped(line: bytes) -> None:
     whole = record_attempt(2, worker="", started_s=None, ended_s=1.0)
 
     (attempt,) = read_attempts(line + b"\n" + whole)
@@ -54,7 +54,7 @@ def test_a_damaged_line_is_left_out(line: bytes) -> None:
     assert (attempt.number, attempt.error, attempt.started_at) == (2, "", None)
 
 
-def test_a_record_is_as_small_whatever_the_language() -> None:
+def test_the_size_of_a_record_does_not_depend_on_the_language() -> None:
     """Lone surrogates survive the round trip."""
     noted = record_attempt(1, worker="w", started_s=None, ended_s=1.0, error=ShopError("\u0436" * 9000 + "\udc80"))
 
@@ -66,7 +66,7 @@ def test_a_record_is_as_small_whatever_the_language() -> None:
 
 
 def test_a_traceback_names_its_own_file() -> None:
-    """Not that of a file with the same lines."""
+    """The name of another file with the same lines is not used."""
     texts = []
     for name in ("/srv/first/tasks.py", "/srv/second/tasks.py"):
         names: dict[str, Any] = {"__name__": "tasks"}
@@ -76,7 +76,7 @@ def test_a_traceback_names_its_own_file() -> None:
     assert ["/srv/first/tasks.py" in texts[0], "/srv/second/tasks.py" in texts[1]] == [True, True]
 
 
-def test_a_traceback_has_the_causes() -> None:
+def test_a_traceback_includes_the_causes() -> None:
     def failing() -> None:
         try:
             raise KeyError("inner")
@@ -124,14 +124,14 @@ def grouped() -> None:
     "raising",
     [lambda: deep(3), lambda: deep(50), noted, chained, suppressed, grouped, lambda: compile("(", "x", "exec")],
 )
-def test_a_traceback_is_pythons_own(raising: Any) -> None:
-    """Also when the same stack comes again, and in another place of the same function."""
+def test_a_traceback_equals_the_one_that_python_prints(raising: Any) -> None:
+    """This holds for a repeated stack, and for another line of the same function."""
     for _ in range(2):
         error = caught(raising)
         assert traceback_text(error) == "".join(traceback.format_exception(error))
 
 
-def test_few_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_stacks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "_MOST_STACKS", 3)
     for levels in range(10):
         traceback_text(caught(lambda levels=levels: deep(levels)))
@@ -139,7 +139,7 @@ def test_few_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(attempts._stacks) <= 3
 
 
-def test_of_a_long_traceback_both_ends_are_kept() -> None:
+def test_a_long_traceback_is_cut_in_the_middle() -> None:
     text = traceback_text(ShopError("a" * 50_000 + " the end"))
 
     assert len(text) < LONGEST + 100
@@ -148,7 +148,7 @@ def test_of_a_long_traceback_both_ends_are_kept() -> None:
     assert "bytes are left out" in text
 
 
-def test_an_exception_that_cannot_be_shown_costs_nothing() -> None:
+def test_an_exception_whose_text_raises_is_recorded() -> None:
     class BrokenError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
@@ -163,7 +163,7 @@ def test_an_exception_that_cannot_be_shown_costs_nothing() -> None:
     assert attempt.traceback
 
 
-def test_a_lost_lease_is_noted_with_the_worker_that_had_it() -> None:
+def test_a_lost_lease_is_recorded_with_the_worker_that_held_it() -> None:
     app = TaskQ("redis://localhost")
     message = build_message(type="t", payload=b"{}", id="x", queue="default", retry=3, retried=1)
     lost = ExpiredTask("x", "100", message.SerializeToString(), owner="w1", started_s=50.0)

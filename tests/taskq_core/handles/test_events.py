@@ -1,4 +1,4 @@
-"""`handle.events()`: what happens to a task, to its end, whatever happens to messages and to Redis.
+"""Test that `handle.events()` reports a task until its end, even if messages or connections are lost.
 
 A worker's side is played by the operations themselves, as our workers send them, or by writing as Go's workers do.
 """
@@ -29,13 +29,13 @@ from tests.taskq_core.worker.conftest import until
 PENDING, ACTIVE, RETRY, COMPLETED = TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.COMPLETED
 
 
-def told(event: TaskEvent) -> Any:
-    """State and amount done of an event."""
+def summary(event: TaskEvent) -> Any:
+    """Return the state and the completed amount of an event."""
     return event.state, None if event.progress is None else event.progress.done
 
 
-class Heard:
-    """Follows a task in the background, blocking or not, and keeps what it hears."""
+class Follower:
+    """Follows a task in the background, blocking or with asyncio, and collects its events."""
 
     def __init__(self, handle: TaskHandle[Any], *, is_async: bool, **options: Any) -> None:
         self._handle = handle
@@ -51,19 +51,19 @@ class Heard:
         async for event in self._handle.events(**self._options):
             self.events.append(event)
 
-    async def until(self, condition: Callable[["Heard"], object]) -> None:
-        await until(lambda: condition(self), "an event was told")
+    async def until(self, condition: Callable[["Follower"], object]) -> None:
+        await until(lambda: condition(self), "the event arrived")
 
-    async def until_told(self, *expected: Any) -> None:
-        await self.until(lambda heard: told(heard.events[-1]) == expected if heard.events else False)
+    async def until_event(self, *expected: Any) -> None:
+        await self.until(lambda follower: summary(follower.events[-1]) == expected if follower.events else False)
 
     async def to_the_end(self) -> list[Any]:
         await self.task
-        return [told(event) for event in self.events]
+        return [summary(event) for event in self.events]
 
 
 class Application:
-    """A `TaskQ`, and a worker's operations on it."""
+    """A `TaskQ` with a worker's operations."""
 
     def __init__(self, taskq: TaskQ, server: RedisServer, *, is_async: bool) -> None:
         self.taskq = taskq
@@ -73,14 +73,14 @@ class Application:
         self.task = taskq.remote("t", retention=60)
         self.runs: dict[str, int] = {}  # the run of each task that was handed out
 
-    def follow(self, handle: TaskHandle[Any], **options: Any) -> Heard:
-        return Heard(handle, is_async=self.is_async, **options)
+    def follow(self, handle: TaskHandle[Any], **options: Any) -> Follower:
+        return Follower(handle, is_async=self.is_async, **options)
 
-    async def followed(self, handle: TaskHandle[Any], **options: Any) -> Heard:
-        """A follower that listens."""
-        heard = self.follow(handle, **options)
-        await heard.until(lambda _: self.server.client.hget(self.keys.task(handle.id), "taskq_wait") == b"2")
-        return heard
+    async def followed(self, handle: TaskHandle[Any], **options: Any) -> Follower:
+        """Return a follower that has subscribed."""
+        follower = self.follow(handle, **options)
+        await follower.until(lambda _: self.server.client.hget(self.keys.task(handle.id), "taskq_wait") == b"2")
+        return follower
 
     def run(self, operation: Any) -> Any:
         return self.taskq.runtime.runner.run(operation, patience_s=30)
@@ -129,7 +129,7 @@ def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def only_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever follows looks again soon."""
+    """Let followers poll after a short time."""
     monkeypatch.setattr(subscription, "LONGEST_PAUSE_S", 0.05)
 
 
@@ -140,83 +140,83 @@ pytestmark = pytest.mark.redis
 
 
 @pytest.mark.usefixtures("no_polling")
-async def test_states_and_progress_are_told_to_the_end_without_polling(app: Application) -> None:
+async def test_followers_receive_states_and_progress_without_polling(app: Application) -> None:
     handle = await app.task.adelay()
-    heard = await app.followed(handle)
+    follower = await app.followed(handle)
 
     message = app.dequeue()[handle.id]
-    await heard.until_told(ACTIVE, None)
+    await follower.until_event(ACTIVE, None)
     for done in (1, 2):
         app.progress(handle.id, done)
-        await heard.until_told(ACTIVE, done)
+        await follower.until_event(ACTIVE, done)
     app.settle(handle.id, Outcome.RETRY_UNCOUNTED, message)
-    await heard.until_told(RETRY, 2)
-    app.run(actions.act(app.keys, actions.Action.RUN, [handle.id]))  # says nothing: what comes next does
+    await follower.until_event(RETRY, 2)
+    app.run(actions.act(app.keys, actions.Action.RUN, [handle.id]))  # publishes nothing, unlike the dequeue after it
     message = app.dequeue()[handle.id]
-    await heard.until_told(ACTIVE, 2)
+    await follower.until_event(ACTIVE, 2)
     app.settle(handle.id, Outcome.REQUEUE)
-    await heard.until_told(PENDING, 2)
+    await follower.until_event(PENDING, 2)
     message = app.dequeue()[handle.id]
-    await heard.until_told(ACTIVE, 2)
+    await follower.until_event(ACTIVE, 2)
     app.complete(handle.id, message)
 
-    assert (await heard.to_the_end())[-1] == (COMPLETED, 2)
-    last = heard.events[-1]
+    assert (await follower.to_the_end())[-1] == (COMPLETED, 2)
+    last = follower.events[-1]
     assert last.is_final
     assert last.task is not None
     assert last.task.result == b"5"
-    assert not any(event.is_final for event in heard.events[:-1])
-    ids = [event.id for event in heard.events]  # started twice within a millisecond, it says the same twice
+    assert not any(event.is_final for event in follower.events[:-1])
+    ids = [event.id for event in follower.events]  # two starts within a millisecond send equal messages
     assert all(one != other for one, other in itertools.pairwise(ids))
 
 
 @pytest.mark.usefixtures("no_polling")
 @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.ARCHIVE])
-async def test_a_task_that_is_dropped_or_archived_ends_it_too(app: Application, outcome: Outcome) -> None:
+async def test_events_end_when_the_task_is_dropped_or_archived(app: Application, outcome: Outcome) -> None:
     handle = await app.task.adelay()
-    heard = await app.followed(handle)
+    follower = await app.followed(handle)
     message = app.dequeue()[handle.id]
 
     app.settle(handle.id, outcome, message)
 
     end = (TaskState.ARCHIVED, None) if outcome is Outcome.ARCHIVE else (None, None)
-    assert (await heard.to_the_end())[-1] == end
-    assert heard.events[-1].is_final
+    assert (await follower.to_the_end())[-1] == end
+    assert follower.events[-1].is_final
 
 
 @pytest.mark.usefixtures("no_polling")
-async def test_a_task_that_is_taken_back_from_a_dead_worker_is_told(app: Application) -> None:
+async def test_followers_receive_the_recovery_of_a_task_from_a_dead_worker(app: Application) -> None:
     handle = await app.task.adelay()
-    heard = await app.followed(handle)
+    follower = await app.followed(handle)
     message = app.dequeue()[handle.id]
-    await heard.until_told(ACTIVE, None)
+    await follower.until_event(ACTIVE, None)
     app.server.client.zadd(app.keys.lease, {handle.id: 1})
     (listed,) = app.run(services.list_expired(app.keys, grace_s=30)).tasks
 
     back = [services.Recovery(listed, services.Verdict.RETRY, message)]
     assert app.run(services.recover(app.keys, back, grace_s=30)) == "1"
 
-    await heard.until_told(RETRY, None)
+    await follower.until_event(RETRY, None)
     await handle.acancel()
-    assert (await heard.to_the_end())[-1] == (None, None)
+    assert (await follower.to_the_end())[-1] == (None, None)
 
 
 @pytest.mark.usefixtures("only_polling")
-async def test_what_nobody_tells_is_found_by_looking(app: Application) -> None:
-    """Go's workers change a task without a word."""
+async def test_polling_finds_changes_that_nobody_publishes(app: Application) -> None:
+    """Workers in Go publish nothing when they change a task."""
     handle = await app.task.adelay()
-    heard = await app.followed(handle)
+    follower = await app.followed(handle)
     client, key = app.server.client, app.keys.task(handle.id)
 
     client.hset(key, "state", "active")
-    await heard.until_told(ACTIVE, None)
+    await follower.until_event(ACTIVE, None)
     client.hset(key, "state", "completed")
 
-    assert await heard.to_the_end() == [(PENDING, None), (ACTIVE, None), (COMPLETED, None)]
+    assert await follower.to_the_end() == [(PENDING, None), (ACTIVE, None), (COMPLETED, None)]
 
 
-async def test_a_heartbeat_is_no_event(app: Application) -> None:
-    """Nor is anything else that is written to a task and says nothing about it."""
+async def test_a_heartbeat_causes_no_event(app: Application) -> None:
+    """Other writes that change neither state nor progress cause no event either."""
     handle = await app.task.adelay()
     app.dequeue()
     stored = app.run(views.read_task(app.keys, handle.id))
@@ -229,7 +229,7 @@ async def test_a_heartbeat_is_no_event(app: Application) -> None:
     assert events.event_of(again).id == events.event_of(stored).id
 
 
-async def test_a_task_that_has_ended_or_is_gone_has_one_event(app: Application) -> None:
+async def test_an_ended_or_deleted_task_has_one_event(app: Application) -> None:
     handle = await app.task.adelay()
     for task_id, message in app.dequeue().items():
         app.complete(task_id, message)
@@ -241,30 +241,30 @@ async def test_a_task_that_has_ended_or_is_gone_has_one_event(app: Application) 
     assert await app.follow(handle).to_the_end() == [(None, None)]
 
 
-async def test_a_task_that_waits_in_an_outbox_is_not_gone(app: Application) -> None:
+async def test_a_task_that_waits_in_an_outbox_does_not_count_as_deleted(app: Application) -> None:
     handle = await app.task.using(task_id="late").adelay()
     app.server.client.delete(app.keys.task("late"))
     app.server.client.delete(app.keys.pending)
     handle.is_late = True
-    heard = app.follow(handle)
+    follower = app.follow(handle)
     await asyncio.sleep(0)
 
     await app.task.using(task_id="late").adelay()
-    await heard.until_told(PENDING, None)
+    await follower.until_event(PENDING, None)
     await handle.acancel()
 
-    assert await heard.to_the_end() == [(PENDING, None), (None, None)]
+    assert await follower.to_the_end() == [(PENDING, None), (None, None)]
 
 
-# --- coming back ------------------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------------
 
 
-async def test_who_comes_back_hears_what_is_new(app: Application) -> None:
+async def test_a_follower_that_resumes_receives_only_new_events(app: Application) -> None:
     handle = await app.task.adelay()
-    heard = await app.followed(handle)
-    await heard.until_told(PENDING, None)
-    seen = heard.events[-1].id
-    heard.task.cancel()
+    follower = await app.followed(handle)
+    await follower.until_event(PENDING, None)
+    seen = follower.events[-1].id
+    follower.task.cancel()
     again = await app.followed(handle, after=seen)
     assert again.events == []
 
@@ -280,8 +280,8 @@ async def test_who_comes_back_hears_what_is_new(app: Application) -> None:
 # --- messages that are lost, and a Redis that is away -----------------------------------------------------------------
 
 
-async def test_no_end_is_missed_by_many_followers(app: Application) -> None:
-    """However what is looked at, listened to and published falls together."""
+async def test_no_follower_misses_the_end_of_its_task(app: Application) -> None:
+    """This holds for any order of reads, subscriptions and published messages."""
     handles = list(await app.taskq.async_client.enqueue_many(app.task.s() for _ in range(60)))
     followers = [app.follow(handle, timeout=60) for handle in handles[: 60 if app.is_async else 12]]
 
@@ -294,22 +294,22 @@ async def test_no_end_is_missed_by_many_followers(app: Application) -> None:
 
 
 @pytest.mark.usefixtures("only_polling")
-async def test_subscriptions_that_are_cut_lose_no_end(app: Application) -> None:
+async def test_followers_receive_the_end_although_their_subscriptions_are_closed(app: Application) -> None:
     handle = await app.task.adelay()
-    heard = await app.followed(handle)
+    follower = await app.followed(handle)
     message = app.dequeue()[handle.id]
 
     for done in range(1, 4):
         app.server.client.client_kill_filter(_type="pubsub")
         app.progress(handle.id, done)
-        await heard.until_told(ACTIVE, done)
+        await follower.until_event(ACTIVE, done)
     app.server.client.client_kill_filter(_type="pubsub")
     app.complete(handle.id, message)
 
-    assert (await heard.to_the_end())[-1] == (COMPLETED, 3)
+    assert (await follower.to_the_end())[-1] == (COMPLETED, 3)
 
 
-def test_blocking_callers_pause_if_redis_closes_each_subscription(
+def test_blocking_followers_pause_if_redis_closes_each_subscription(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe = SyncRunner.subscribe
@@ -332,22 +332,22 @@ def test_blocking_callers_pause_if_redis_closes_each_subscription(
     assert happened == ["subscribe", "pause 30", "subscribe", "pause 30", "subscribe"]
 
 
-async def test_a_task_that_does_not_end_in_time(app: Application, clock: Clock) -> None:
-    """However little of the time is left for the last look."""
+async def test_following_raises_when_the_timeout_is_over(app: Application, clock: Clock) -> None:
+    """This holds even if almost no time is left for the last read."""
     handle = await app.task.adelay()
     with pytest.raises(ResultTimeoutError, match=r"the task did not end within 0 s"):
         await app.follow(handle, timeout=0).to_the_end()
 
-    heard = await app.followed(handle, timeout=60)
+    follower = await app.followed(handle, timeout=60)
     await clock.advance(55)
-    assert not heard.task.done()
+    assert not follower.task.done()
     await clock.advance(10)
     with pytest.raises(ResultTimeoutError, match=r"the task did not end within 60 s"):
-        await heard.to_the_end()
+        await follower.to_the_end()
 
 
 @rows("timeout", [-1, "soon", float("nan")])
-def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeout: Any) -> None:
+def test_an_invalid_timeout_is_refused_at_once(redis_server: RedisServer, timeout: Any) -> None:
     app = TaskQ(redis_server.url, enqueue_timeout=30)
     handle = app.remote("t").delay()
     app.close()
@@ -359,7 +359,7 @@ def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeo
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-async def test_leaving_early_leaves_no_connection(app: Application) -> None:
+async def test_a_follower_that_stops_early_closes_its_connection(app: Application) -> None:
     before = app.listeners()
     handle = await app.task.adelay()
     assert handle.id in app.dequeue()
@@ -395,8 +395,8 @@ async def test_leaving_early_leaves_no_connection(app: Application) -> None:
     await until(lambda: app.listeners() <= before, "the server has noticed that connections were closed")
 
 
-async def test_tasks_that_nobody_follows_publish_nothing(redis_server: RedisServer) -> None:
-    """Through a whole life with progress, retries and an end, in a real worker."""
+async def test_tasks_without_followers_publish_nothing(redis_server: RedisServer) -> None:
+    """A real worker runs the task with progress, retries and an end."""
     taskq = TaskQ(redis_server.url, defaults={"retention": 60, "max_retry": 2, "retry_delay": 0}, enqueue_timeout=30)
 
     @taskq.task(name="go")
@@ -406,24 +406,24 @@ async def test_tasks_that_nobody_follows_publish_nothing(redis_server: RedisServ
         if context.attempt == 1:
             raise ValueError
 
-    heard = redis_server.client.pubsub()
-    heard.psubscribe("*")
-    assert heard.get_message(timeout=60)
+    follower = redis_server.client.pubsub()
+    follower.psubscribe("*")
+    assert follower.get_message(timeout=60)
     for _ in range(5):
         await go.adelay()
     await adrain(taskq, advance=60, raises=False)
 
     redis_server.client.publish("end", "of it")
-    message = heard.get_message(timeout=60)
-    while message["data"] == b"":  # a worker that starts tries whether it may
-        message = heard.get_message(timeout=60)
+    message = follower.get_message(timeout=60)
+    while message["data"] == b"":  # a starting worker checks its permissions
+        message = follower.get_message(timeout=60)
     assert message["channel"] == b"end", message
-    heard.close()
+    follower.close()
     await taskq.aclose()
     await asyncio.to_thread(taskq.close)
 
 
-async def test_a_real_worker_is_followed_from_the_first_to_the_last_item(app: Application) -> None:
+async def test_a_follower_receives_each_item_of_a_real_worker(app: Application) -> None:
     steps: list[threading.Event] = [threading.Event() for _ in range(3)]
 
     @app.taskq.task(name="go", retention=60)
@@ -432,16 +432,16 @@ async def test_a_real_worker_is_followed_from_the_first_to_the_last_item(app: Ap
             steps[number].wait(60)
 
     handle = await go.adelay()
-    heard = await app.followed(handle)
+    follower = await app.followed(handle)
     draining = asyncio.create_task(adrain(app.taskq))
-    await heard.until_told(ACTIVE, 0)
+    await follower.until_event(ACTIVE, 0)
     steps[0].set()
-    await heard.until_told(ACTIVE, 1)
+    await follower.until_event(ACTIVE, 1)
     for step in steps:
         step.set()
     await draining
 
-    assert (await heard.to_the_end())[-1] == (COMPLETED, 3)
+    assert (await follower.to_the_end())[-1] == (COMPLETED, 3)
 
 
 # --- other stores -----------------------------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def captured() -> Iterator[Any]:
         yield taskq, tasks
 
 
-async def test_it_works_in_a_capture(captured: Any) -> None:
+async def test_events_work_for_captured_tasks(captured: Any) -> None:
     taskq, tasks = captured
 
     @taskq.task(name="go")
@@ -462,9 +462,9 @@ async def test_it_works_in_a_capture(captured: Any) -> None:
         context.progress(1, 2)
 
     handle = await go.adelay()
-    assert told(await anext(aiter(handle.events()))) == (PENDING, None)
-    assert told(next(iter(handle.events()))) == (PENDING, None)
+    assert summary(await anext(aiter(handle.events()))) == (PENDING, None)
+    assert summary(next(iter(handle.events()))) == (PENDING, None)
     await tasks.arun()
 
-    assert [told(event) async for event in handle.events()] == [(COMPLETED, 1)]
-    assert [told(event) for event in handle.events()] == [(COMPLETED, 1)]
+    assert [summary(event) async for event in handle.events()] == [(COMPLETED, 1)]
+    assert [summary(event) for event in handle.events()] == [(COMPLETED, 1)]

@@ -1,4 +1,4 @@
-"""Handles: waiting for the outcome, looking, cancelling. A worker's side is played by the operations themselves."""
+"""Test result, refresh and cancel of handles. The tests call a worker's operations directly."""
 
 import asyncio
 import threading
@@ -38,7 +38,7 @@ class Point:
 
 
 class Application:
-    """A `TaskQ`, a worker's operations on it, and both ways of asking a handle."""
+    """A `TaskQ` with a worker's operations, and with the blocking or the asyncio methods of a handle."""
 
     def __init__(self, taskq: TaskQ, server: RedisServer, *, is_async: bool) -> None:
         self.taskq = taskq
@@ -82,7 +82,7 @@ class Application:
             self.settle(task_id, Outcome.ARCHIVE, failed)
 
     async def waiting(self, count: int = 1) -> None:
-        """Return when this many callers have subscribed and listen."""
+        """Return when this many callers have subscribed."""
 
         def are_waiting() -> bool:
             keys = self.server.client.keys("asynq:{default}:t:*")
@@ -112,7 +112,7 @@ def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestOutcomes:
-    async def test_a_task_that_has_ended_already(self, app: Application) -> None:
+    async def test_the_result_of_an_ended_task_is_returned(self, app: Application) -> None:
         handle = await app.task.adelay()
         app.finish(b'{"a":[1]}')
 
@@ -120,8 +120,8 @@ class TestOutcomes:
         assert app.server.client.hget(app.keys.task(handle.id), "taskq_wait") is None
 
     @pytest.mark.usefixtures("no_polling")
-    async def test_completion_wakes_who_waits(self, app: Application) -> None:
-        """Without any polling."""
+    async def test_completion_wakes_the_waiting_caller(self, app: Application) -> None:
+        """The caller gets the result without polling."""
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, None))
         await app.waiting()
@@ -131,7 +131,7 @@ class TestOutcomes:
         assert await waiting == 5
 
     @pytest.mark.usefixtures("no_polling")
-    async def test_archiving_wakes_who_waits(self, app: Application) -> None:
+    async def test_archiving_wakes_the_waiting_caller(self, app: Application) -> None:
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, None))
         await app.waiting()
@@ -143,7 +143,7 @@ class TestOutcomes:
         assert (caught.value.queue, caught.value.task_id) == ("default", handle.id)
 
     @pytest.mark.usefixtures("no_polling")
-    async def test_deletion_wakes_who_waits(self, app: Application) -> None:
+    async def test_deletion_wakes_the_waiting_caller(self, app: Application) -> None:
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, None))
         await app.waiting()
@@ -175,14 +175,14 @@ class TestOutcomes:
             await app.result(handle)
         assert "canary" not in str(caught.value)
 
-    async def test_no_result_is_none(self, app: Application) -> None:
+    async def test_a_task_without_a_result_returns_none(self, app: Application) -> None:
         handle = await app.task.adelay()
         app.finish(b"")
 
         assert await app.result(handle) is None
 
-    async def test_a_task_that_go_finished_is_found_by_looking(self, app: Application) -> None:
-        """Go moves the task without a word on our channel, and knows nothing of who waits."""
+    async def test_polling_finds_a_task_that_go_completed(self, app: Application) -> None:
+        """Workers in Go publish nothing on taskq's channel, so the caller must poll."""
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, 60))
         await app.waiting()
@@ -197,7 +197,7 @@ class TestOutcomes:
 
         assert await waiting == "from Go"
 
-    async def test_a_task_that_go_archived_is_found_by_looking(self, app: Application) -> None:
+    async def test_polling_finds_a_task_that_go_archived(self, app: Application) -> None:
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, 60))
         await app.waiting()
@@ -215,7 +215,7 @@ class TestOutcomes:
 
 
 class TestNoOutcome:
-    async def test_without_retention_it_says_at_once_which_setting_keeps_results(self, app: Application) -> None:
+    async def test_result_without_retention_raises_an_error_that_names_the_setting(self, app: Application) -> None:
         handle = await app.taskq.remote("t").adelay()
 
         with pytest.raises(ResultNotKeptError) as caught:
@@ -226,7 +226,7 @@ class TestNoOutcome:
             "set retention=, for example @task(retention=3600), or set DEFAULTS['retention']"
         )
 
-    async def test_defaults_can_keep_results(self, redis_server: RedisServer, is_async: bool) -> None:
+    async def test_a_default_retention_keeps_results(self, redis_server: RedisServer, is_async: bool) -> None:
         app = Application(
             TaskQ(redis_server.url, defaults={"retention": 60}, enqueue_timeout=30), redis_server, is_async=is_async
         )
@@ -239,7 +239,9 @@ class TestNoOutcome:
     @pytest.mark.parametrize(
         ("timeout", "text"), [(0, "0 s"), (60, "60 s"), (timedelta(milliseconds=90_500), "90.5 s")]
     )
-    async def test_a_task_that_goes_on(self, app: Application, clock: Clock, timeout: Any, text: str) -> None:
+    async def test_result_raises_when_the_task_does_not_end_in_time(
+        self, app: Application, clock: Clock, timeout: Any, text: str
+    ) -> None:
         """A specific error is raised, which is also a `TimeoutError`. The task is not affected."""
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, timeout))
@@ -258,13 +260,13 @@ class TestNoOutcome:
         assert (await app.refresh(handle)).state is TaskState.PENDING
 
     @rows("timeout", [-1, float("nan"), "5"])
-    async def test_a_timeout_that_makes_no_sense(self, app: Application, timeout: Any) -> None:
+    async def test_an_invalid_timeout_is_refused(self, app: Application, timeout: Any) -> None:
         handle = await app.task.adelay()
 
         with pytest.raises(ConfigurationError, match="timeout must be"):
             await app.result(handle, timeout)
 
-    async def test_a_task_that_is_gone(self, app: Application) -> None:
+    async def test_a_deleted_task_is_reported_as_not_found(self, app: Application) -> None:
         handle = await app.task.adelay()
         app.server.client.delete(app.keys.task(handle.id))
 
@@ -276,7 +278,7 @@ class TestNoOutcome:
                 "retention"
             )
 
-    async def test_a_lost_subscription_only_delays(self, app: Application) -> None:
+    async def test_a_lost_subscription_only_delays_the_result(self, app: Application) -> None:
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, 60))
         await app.waiting()
@@ -288,7 +290,7 @@ class TestNoOutcome:
 
 
 class TestRefresh:
-    async def test_it_reads_the_task_and_keeps_what_it_read(self, app: Application) -> None:
+    async def test_refresh_reads_the_task_and_stores_its_info_in_the_handle(self, app: Application) -> None:
         handle = await app.task.using(max_retry=3, headers={"a": "b"}).adelay(n=1)
         before = handle.info
 
@@ -299,7 +301,7 @@ class TestRefresh:
         assert (info.id, info.name, info.queue, info.state) == (handle.id, "t", "default", TaskState.PENDING)
         assert (info.payload, info.headers, info.max_retry) == (b'{"n":1}', {"a": "b"}, 3)
 
-    async def test_in_each_state(self, app: Application) -> None:
+    async def test_refresh_reads_tasks_in_each_state(self, app: Application) -> None:
         states = []
         handle = await app.task.using(run_after=3600).adelay()
         states.append((await app.refresh(handle)).state)
@@ -320,8 +322,8 @@ class TestRefresh:
 
 
 class TestCancel:
-    async def test_a_waiting_task_is_deleted(self, app: Application) -> None:
-        """Pending, scheduled or between two attempts; its unique lock is free again."""
+    async def test_cancel_deletes_a_waiting_task(self, app: Application) -> None:
+        """The task is pending, scheduled or between two attempts. Its unique lock is released."""
         pending = await app.task.using(unique_for=60).adelay(n=1)
         scheduled = await app.task.using(run_after=3600).adelay()
         retried = await app.task.using(queue="other").adelay()
@@ -336,7 +338,7 @@ class TestCancel:
         assert app.server.client.keys("asynq:*:t:*") == []
         assert (await app.task.using(unique_for=60).adelay(n=1)).is_sent
 
-    async def test_a_running_task_s_worker_is_asked(self, app: Application) -> None:
+    async def test_cancel_notifies_the_worker_of_a_running_task(self, app: Application) -> None:
         handle = await app.task.adelay()
         app.dequeue()
         listener = app.server.client.pubsub()
@@ -350,7 +352,7 @@ class TestCancel:
         assert (await app.refresh(handle)).state is TaskState.ACTIVE
         listener.close()
 
-    async def test_a_task_that_has_ended_stays(self, app: Application) -> None:
+    async def test_cancel_leaves_an_ended_task_unchanged(self, app: Application) -> None:
         completed = await app.task.adelay()
         app.finish()
         archived = await app.task.adelay()
@@ -366,7 +368,7 @@ class TestCancel:
 @pytest.mark.usefixtures("no_polling")
 class TestSharing:
     async def test_many_coroutines_share_one_subscription(self, redis_server: RedisServer) -> None:
-        """One connection listens for all, and is closed when the last has its answer."""
+        """One connection serves all callers and is closed when the last caller has its result."""
         app = Application(TaskQ(redis_server.url, enqueue_timeout=30), redis_server, is_async=True)
         handles = await asyncio.gather(*[app.task.adelay(n=n) for n in range(100)])
         waiting = [asyncio.ensure_future(handle.aresult()) for handle in handles for _ in range(2)]
@@ -383,7 +385,7 @@ class TestSharing:
         assert answers == [5] * 200
         await until(lambda: not redis_server.client.client_list(_type="pubsub"), "the server has noticed")
 
-    async def test_who_comes_later_is_told_too(self, redis_server: RedisServer) -> None:
+    async def test_a_caller_that_joins_a_subscription_later_gets_its_result(self, redis_server: RedisServer) -> None:
         app = Application(TaskQ(redis_server.url, enqueue_timeout=30), redis_server, is_async=True)
         first, second = await app.task.adelay(n=1), await app.task.adelay(n=2)
         waiting = [asyncio.ensure_future(first.aresult())]
@@ -396,7 +398,7 @@ class TestSharing:
         assert await asyncio.gather(*waiting) == [5, 5]
         await app.taskq.aclose()
 
-    async def test_one_who_gives_up_does_not_disturb_the_others(self, redis_server: RedisServer) -> None:
+    async def test_a_cancelled_caller_does_not_disturb_the_other_callers(self, redis_server: RedisServer) -> None:
         app = Application(TaskQ(redis_server.url, enqueue_timeout=30), redis_server, is_async=True)
         handle = await app.task.adelay()
         waiting = [asyncio.ensure_future(handle.aresult()) for _ in range(3)]
@@ -412,7 +414,7 @@ class TestSharing:
         assert await asyncio.gather(*waiting[1:]) == [5, 5]
         await app.taskq.aclose()
 
-    def test_threads_wait_each_for_their_own(self, redis_server: RedisServer) -> None:
+    def test_each_thread_gets_the_result_of_its_own_task(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         app = Application(taskq, redis_server, is_async=False)
         handles = [app.task.delay(n=n) for n in range(5)]

@@ -23,7 +23,7 @@ def stored(state: TaskState, *, score: int | None = None, result: bytes = b"", *
     return StoredTask("id-1", state, message.SerializeToString(), result, score)
 
 
-def test_every_field_of_the_message() -> None:
+def test_every_field_of_the_message_is_converted() -> None:
     info = task_info(
         stored(
             TaskState.COMPLETED,
@@ -51,7 +51,7 @@ def test_every_field_of_the_message() -> None:
 
 @pytest.mark.parametrize("state", [TaskState.COMPLETED, TaskState.ARCHIVED])
 def test_a_short_run_does_not_end_before_its_start(state: TaskState) -> None:
-    """Asynq stores the end in whole seconds, the attempt has milliseconds."""
+    """Asynq stores the end in whole seconds, but the attempt in milliseconds."""
     attempt = Attempt(
         number=1, worker="w", started_at=MOMENT + timedelta(seconds=0.2), ended_at=MOMENT + timedelta(seconds=0.5)
     )
@@ -62,7 +62,7 @@ def test_a_short_run_does_not_end_before_its_start(state: TaskState) -> None:
     assert replace(info, last_attempt=earlier).ended_at == MOMENT
 
 
-def test_nothing_set_is_none() -> None:
+def test_fields_that_are_not_set_are_none() -> None:
     info = task_info(stored(TaskState.PENDING))
 
     assert (info.timeout, info.deadline, info.retention) == (None, None, timedelta(0))
@@ -79,15 +79,15 @@ def test_nothing_set_is_none() -> None:
         (TaskState.COMPLETED, "expires_at"),
     ],
 )
-def test_what_the_score_means_depends_on_the_state(state: TaskState, attribute: str) -> None:
+def test_the_state_decides_which_time_the_score_is(state: TaskState, attribute: str) -> None:
     info = task_info(stored(state, score=WHEN))
 
     names = ("next_run_at", "lease_expires_at", "archived_at", "expires_at")
     assert {name: getattr(info, name) for name in names} == dict.fromkeys(names) | {attribute: MOMENT}
 
 
-def test_times_that_no_calendar_holds_are_left_out() -> None:
-    """A foreign producer may have written anything."""
+def test_times_outside_the_calendar_are_none() -> None:
+    """Another program may have stored any number."""
     info = task_info(
         stored(TaskState.SCHEDULED, score=10**15, deadline=2**62, last_failed_at=-(2**62), timeout=2**62, retention=-5)
     )
@@ -97,10 +97,10 @@ def test_times_that_no_calendar_holds_are_left_out() -> None:
     assert info.retention == timedelta(0)
 
 
-def test_payload_and_result_are_not_shown() -> None:
+def test_repr_hides_payload_and_result() -> None:
     assert "canary" not in repr(task_info(stored(TaskState.COMPLETED, result=b"canary")))
 
 
-def test_a_message_that_cannot_be_read_is_refused() -> None:
+def test_an_unreadable_message_is_refused() -> None:
     with pytest.raises(WireFormatError):
         task_info(StoredTask("id", TaskState.PENDING, b"\xff\xff", b"", None))

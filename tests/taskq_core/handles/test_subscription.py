@@ -15,7 +15,7 @@ FOREVER_S = 1000.0
 
 
 class Readings:
-    """What followers read from Redis, each reading held up until the test lets it go."""
+    """Intercepts the followers' reads of Redis. Each read waits until the test continues it."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.begun: asyncio.Queue[Callable[[Exception | None], None]] = asyncio.Queue()
@@ -49,7 +49,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
 
 @pytest.fixture
 async def followers(taskq: TaskQ, readings: Readings) -> AsyncIterator[list[TaskFollower]]:
-    """Two that have read the task once since they listen."""
+    """Two followers that have subscribed and have then read the task once."""
     sent = await taskq.remote("t", queue="q", task_id="1").adelay()
     async with taskq.async_client.follow("q", sent.id) as first, taskq.async_client.follow("q", sent.id) as second:
         for each in (first, second):
@@ -66,7 +66,7 @@ async def _look_again(follower: TaskFollower) -> Any:
     return await follower.find()
 
 
-async def test_a_change_during_a_reading_is_read_by_all(
+async def test_all_followers_see_a_change_that_happens_during_a_read(
     taskq: TaskQ, followers: list[TaskFollower], readings: Readings
 ) -> None:
     first, second = followers
@@ -83,10 +83,10 @@ async def test_a_change_during_a_reading_is_read_by_all(
     assert await again is None
 
 
-async def test_what_one_reads_by_itself_wakes_the_others(
+async def test_a_change_that_one_follower_reads_wakes_the_others(
     redis_server: RedisServer, followers: list[TaskFollower], readings: Readings
 ) -> None:
-    """Go's workers publish nothing."""
+    """Workers in Go publish nothing, so one follower's read must wake the others."""
     first, second = followers
     redis_server.client.delete("asynq:{q}:t:1")
     woken = asyncio.create_task(_look_again(second))
@@ -98,7 +98,7 @@ async def test_what_one_reads_by_itself_wakes_the_others(
     assert readings.begun.empty()
 
 
-async def test_a_reading_that_fails_fails_for_all_and_is_tried_again(
+async def test_a_failed_read_fails_for_all_followers_and_can_be_repeated(
     followers: list[TaskFollower], readings: Readings
 ) -> None:
     both = asyncio.gather(*(each.find() for each in followers), return_exceptions=True)
@@ -111,7 +111,7 @@ async def test_a_reading_that_fails_fails_for_all_and_is_tried_again(
     assert [info.state for info in await again] == [TaskState.PENDING] * 2
 
 
-async def test_one_that_leaves_takes_no_reading_from_the_others(
+async def test_a_follower_that_stops_does_not_cancel_a_shared_read(
     followers: list[TaskFollower], readings: Readings
 ) -> None:
     leaving, staying = (asyncio.create_task(each.find()) for each in followers)

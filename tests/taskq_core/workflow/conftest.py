@@ -1,4 +1,4 @@
-"""Workers and servers, as the tests of the worker have them."""
+"""The worker and server fixtures of the worker's tests."""
 
 from tests.taskq_core.worker.conftest import app, queue, start, start_process
 

@@ -69,7 +69,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-def test_it_is_refused_when_it_is_built(subtests: pytest.Subtests) -> None:
+def test_an_invalid_workflow_is_refused_when_it_is_built(subtests: pytest.Subtests) -> None:
     for build, words in WRONG.values():
         with subtests.test(build=build, words=words):
             with pytest.raises(ConfigurationError) as refused:
@@ -130,7 +130,7 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-def test_it_is_refused_before_anything_is_sent(subtests: pytest.Subtests) -> None:
+def test_an_invalid_workflow_is_refused_before_a_request_is_sent(subtests: pytest.Subtests) -> None:
     """The store of these tests does not exist, so a sent request would raise another error."""
     for build, words in LATE.values():
         with subtests.test(build=build, words=words):
@@ -142,14 +142,14 @@ def test_it_is_refused_before_anything_is_sent(subtests: pytest.Subtests) -> Non
             assert words in str(refused.value)
 
 
-async def test_coroutines_refuse_it_before_anything_is_sent() -> None:
+async def test_adelay_refuses_an_invalid_workflow_before_a_request_is_sent() -> None:
     for build, words in LATE.values():
         with pytest.raises(WorkflowDefinitionError) as refused:
             await build().adelay()
         assert words in str(refused.value)
 
 
-def test_a_copy_is_changed_and_not_the_original() -> None:
+def test_methods_change_a_copy_and_not_the_original() -> None:
     first = chain(start.s(1))
 
     second = first.named("x").at_home("q").kept(9).on_success(follow.s())
@@ -158,20 +158,20 @@ def test_a_copy_is_changed_and_not_the_original() -> None:
     assert (second.details.name, second.details.queue, second.details.keep_s) == ("x", "q", 9.0)
 
 
-def test_chains_in_a_row_are_one_chain() -> None:
+def test_nested_chains_are_merged_into_one_chain() -> None:
     assert len((start.s(1) | follow.s() | follow.s() | (follow.s() | follow.s())).parts) == 5
     with pytest.raises(WorkflowDefinitionError):
         chain(start.s(1, 2) for _ in range(3))  # the second would take three arguments
 
 
-def test_a_call_that_keeps_what_it_was_made_with() -> None:
+def test_an_immutable_call_keeps_its_arguments() -> None:
     call = start.si(1).using(queue="x").with_headers({"a": "b"})
 
     assert call.is_immutable
     assert follow.s(second=1).with_arguments(first=5).arguments == {"first": 5, "second": 1}
 
 
-def test_a_deadline_and_edges_are_values() -> None:
+def test_steps_have_deadlines_and_edges_compare_by_value() -> None:
     deadline = datetime(2030, 1, 1, tzinfo=UTC)
 
     assert step(start.s(1), deadline=deadline).call.task.options.deadline == deadline

@@ -1,4 +1,4 @@
-"""What workflows do, seen through their handles: on the store in memory, where tasks run one after the other."""
+"""Test workflows through their handles, on the store in memory, which runs one task after the other."""
 
 import time
 from collections.abc import Iterator
@@ -95,7 +95,7 @@ def states(handle: Any) -> dict[str, StepState]:
     return {each.name: each.state for each in handle.graph().steps}
 
 
-def test_a_chain_hands_results_on(tasks: Captured) -> None:
+def test_a_chain_passes_each_result_to_the_next_step(tasks: Captured) -> None:
     handle = chain(add.s(1, 2), double.s(), add.s(10)).delay()
 
     assert [run.name for run in tasks.run()] == [add.name, double.name, add.name]
@@ -104,7 +104,7 @@ def test_a_chain_hands_results_on(tasks: Captured) -> None:
     assert handle.refresh().state is WorkflowState.SUCCEEDED
 
 
-def test_signs_and_calls_that_take_no_result(tasks: Captured) -> None:
+def test_operators_build_a_chain_and_immutable_calls_take_no_result(tasks: Captured) -> None:
     handle = (add.s(1) | add.si(5, 6) | double.s()).delay()
 
     tasks.run()
@@ -112,8 +112,8 @@ def test_signs_and_calls_that_take_no_result(tasks: Captured) -> None:
     assert handle.result(timeout=0) == 22
 
 
-def test_a_step_waits_for_the_settled_success_of_the_one_before(tasks: Captured) -> None:
-    """Any number of retries delays the next step, which is not in the queue until then."""
+def test_a_step_starts_after_the_previous_step_succeeded(tasks: Captured) -> None:
+    """The next step is not enqueued while the previous step is retried."""
     handle = (fail_twice.s(4) | double.s()).delay()
 
     tasks.run(raises=False)
@@ -124,7 +124,7 @@ def test_a_step_waits_for_the_settled_success_of_the_one_before(tasks: Captured)
     assert handle.result(timeout=0) == 8
 
 
-def test_what_comes_after_a_failure_is_skipped(tasks: Captured) -> None:
+def test_steps_after_a_failed_step_are_skipped(tasks: Captured) -> None:
     handle = (add.s(1) | fail.s() | double.s() | double.s()).delay()
 
     tasks.run(raises=False)
@@ -140,7 +140,7 @@ def test_what_comes_after_a_failure_is_skipped(tasks: Captured) -> None:
     assert str(failed.value).endswith("step 'fail' failed: ValueError: no \"way\"\né")
 
 
-def test_a_task_that_drops_itself_has_not_succeeded(tasks: Captured) -> None:
+def test_a_step_whose_task_drops_itself_has_failed(tasks: Captured) -> None:
     handle = (drop.si() | double.si(1)).delay()
 
     tasks.run()
@@ -149,7 +149,7 @@ def test_a_task_that_drops_itself_has_not_succeeded(tasks: Captured) -> None:
     assert handle.graph().steps[0].error == "the task was dropped"
 
 
-def test_a_failure_that_does_not_stop_what_comes_after(tasks: Captured) -> None:
+def test_a_step_that_may_fail_does_not_stop_the_next_step(tasks: Captured) -> None:
     handle = chain(step(fail.s(), on_failure="continue"), say.s()).delay()
 
     tasks.run(raises=False)
@@ -158,7 +158,7 @@ def test_a_failure_that_does_not_stop_what_comes_after(tasks: Captured) -> None:
     assert handle.refresh().state is WorkflowState.SUCCEEDED
 
 
-def test_a_group_and_its_results_in_order(tasks: Captured) -> None:
+def test_a_group_returns_its_results_in_order(tasks: Captured) -> None:
     handle = group(double.s(each) for each in range(5)).delay()
 
     tasks.run()
@@ -166,8 +166,8 @@ def test_a_group_and_its_results_in_order(tasks: Captured) -> None:
     assert handle.result(timeout=0) == [0, 2, 4, 6, 8]
 
 
-def test_a_group_that_is_streamed(tasks: Captured) -> None:
-    """More members than go with the workflow itself, out of a generator that is read once."""
+def test_a_large_group_is_streamed(tasks: Captured) -> None:
+    """A generator, which is read once, gives more members than are sent with the workflow itself."""
     handle = chord((double.s(each) for each in range(205)), total.s()).delay()
 
     assert handle.refresh().counts == {StepState.STARTED: 205, StepState.WAITING: 1}
@@ -176,7 +176,7 @@ def test_a_group_that_is_streamed(tasks: Captured) -> None:
     assert handle.result(timeout=0) == 205 * 204
 
 
-def test_groups_without_members(tasks: Captured) -> None:
+def test_a_group_without_members_returns_an_empty_list(tasks: Captured) -> None:
     handle = (add.si(1) | group([]) | total.s()).delay()
     first = chord((double.s(each) for each in range(0)), total.s()).delay()
 
@@ -185,7 +185,7 @@ def test_groups_without_members(tasks: Captured) -> None:
     assert [each.result(timeout=0) for each in (handle, first)] == [0, 0]
 
 
-def test_map_and_starmap(tasks: Captured) -> None:
+def test_map_and_starmap_start_one_member_per_item(tasks: Captured) -> None:
     mapped, starred = double.map([1, 2]).delay(), (add.starmap([(1, 2), (3, 4)]) | total.s()).delay()
 
     tasks.run()
@@ -202,8 +202,8 @@ def test_a_group_in_the_middle_gives_each_member_the_result(tasks: Captured) -> 
     assert handle.result(timeout=0) == 2 + 11
 
 
-def test_a_large_group_in_the_middle(tasks: Captured) -> None:
-    """No script starts more than 200 of them; a worker's carrier starts the others. Here they fit."""
+def test_a_large_group_in_the_middle_gets_the_result(tasks: Captured) -> None:
+    """A script starts at most 200 members, and a worker's dispatcher the others. Here one script starts all."""
     handle = (add.s(1) | group([add.s(each) for each in range(105)]) | total.s()).delay()
 
     tasks.run()
@@ -211,7 +211,7 @@ def test_a_large_group_in_the_middle(tasks: Captured) -> None:
     assert handle.result(timeout=0) == 105 + sum(range(105))
 
 
-def test_groups_of_chains_and_groups(tasks: Captured) -> None:
+def test_groups_contain_chains_and_groups(tasks: Captured) -> None:
     handle = group(chain(add.s(1), double.s()), group(double.s(4), double.s(5)), double.s(7)).delay()
 
     tasks.run()
@@ -231,7 +231,7 @@ def test_a_chord_stops_or_goes_on_when_members_fail(tasks: Captured) -> None:
     assert stops.graph().steps[0].failed == 1
 
 
-def test_callbacks_after_success(tasks: Captured) -> None:
+def test_success_and_completion_callbacks_run_after_success(tasks: Captured) -> None:
     workflow = (add.s(1) | double.s()).on_success(add.s(100)).on_error(tell.s()).on_complete(note.s(what="over"))
     handle = workflow.delay()
 
@@ -242,8 +242,8 @@ def test_callbacks_after_success(tasks: Captured) -> None:
     assert handle.result(timeout=0) == 2  # not that of a callback
 
 
-def test_callbacks_of_named_steps_get_what_the_handle_returns(tasks: Captured) -> None:
-    """They get the result of the last step, or a dict of results if there are several last steps."""
+def test_callbacks_of_a_workflow_of_named_steps_get_its_result(tasks: Captured) -> None:
+    """Callbacks get the result of the last step, or a dict of results if there are several last steps."""
     one = Workflow().step("a", add.s(1)).step("b", double.s(), after="a").on_success(hear.s()).on_complete(hear.s())
     several = Workflow().step("a", add.s(1)).step("b", add.s(2)).on_success(hear.s()).on_complete(hear.s())
     handles = one.delay(), several.delay()
@@ -257,7 +257,7 @@ def test_callbacks_of_named_steps_get_what_the_handle_returns(tasks: Captured) -
     assert all(heard.count(each) == 2 for each in results)
 
 
-def test_callbacks_after_a_failure(tasks: Captured) -> None:
+def test_error_and_completion_callbacks_run_after_a_failure(tasks: Captured) -> None:
     """An error callback runs once, and gets the name of the failed step."""
     workflow = (add.s(1) | fail.s() | double.s()).on_success(note.si(what="?")).on_error(tell.s())
     handle = workflow.on_complete(note.si(what="over")).delay()
@@ -276,8 +276,8 @@ def test_callbacks_after_a_failure(tasks: Captured) -> None:
     ]
 
 
-def test_steps_by_name(tasks: Captured) -> None:
-    """Fan-out and fan-in; results by position, by name of the parameter, or not at all."""
+def test_named_steps_run_in_the_order_of_their_edges(tasks: Captured) -> None:
+    """The graph fans out and in. Results are passed by position, by parameter name, or not at all."""
     workflow = Workflow("sums").step("a", add.s(1, 1))
     workflow.step("join", add.s(), after=["left", "right"]).step("left", double.s(), after="a")
     workflow.step("right", add.s(b=3), after="a").step("end", add.s(1), after={"a": "b", "join": None})
@@ -293,7 +293,7 @@ def test_steps_by_name(tasks: Captured) -> None:
     assert [each.name for each in graph.steps].index("join") > [each.name for each in graph.steps].index("right")
 
 
-def test_several_last_steps_are_a_dict(tasks: Captured) -> None:
+def test_the_result_of_several_last_steps_is_a_dict(tasks: Captured) -> None:
     handle = Workflow().step("a", add.s(1)).step("b", double.s(), after="a").step("c", add.s(5), after="a").delay()
 
     tasks.run()
@@ -301,7 +301,7 @@ def test_several_last_steps_are_a_dict(tasks: Captured) -> None:
     assert handle.result(timeout=0) == {"b": 2, "c": 6}
 
 
-def test_an_edge_with_a_policy_of_its_own(tasks: Captured) -> None:
+def test_an_edge_overrides_the_failure_policy(tasks: Captured) -> None:
     workflow = Workflow().step("bad", fail.s()).step("good", add.s(1))
     workflow.step("stops", say.s(), after="bad")
     workflow.step("goes_on", say.s(), after=[after("bad", on_failure="continue"), after("good", into="")])
@@ -317,7 +317,7 @@ def test_an_edge_with_a_policy_of_its_own(tasks: Captured) -> None:
     }
 
 
-def test_callbacks_of_a_step(tasks: Captured) -> None:
+def test_a_step_runs_its_own_callbacks(tasks: Captured) -> None:
     workflow = Workflow().step("bad", fail.s(), on_error=tell.s(), on_complete=note.si(what="over"))
     workflow.step("good", add.s(1), on_success=[double.s(), note.si(what="good")], on_error=tell.s())
     handle = workflow.delay()
@@ -329,9 +329,9 @@ def test_callbacks_of_a_step(tasks: Captured) -> None:
     assert handle.refresh().state is WorkflowState.FAILED
 
 
-def test_a_later_success_goes_on_where_the_workflow_failed(tasks: Captured) -> None:
+def test_a_workflow_continues_when_its_failed_step_succeeds_later(tasks: Captured) -> None:
     """An operator runs the archived task again, or it was archived by mistake."""
-    seen.append("attempt")  # two more are needed
+    seen.append("attempt")  # the task succeeds in its third attempt
     workflow = (fail_twice.s(4).using(max_retry=0) | double.s()).on_error(tell.s())
     handle = workflow.delay()
     tasks.run(raises=False)
@@ -344,7 +344,7 @@ def test_a_later_success_goes_on_where_the_workflow_failed(tasks: Captured) -> N
     assert states(handle)["double"] is StepState.SUCCEEDED
 
 
-def test_what_is_known_while_it_runs(tasks: Captured) -> None:
+def test_a_handle_reports_the_progress_of_a_running_workflow(tasks: Captured) -> None:
     handle = (add.s(1) | double.s()).named("two").delay()
 
     info = handle.refresh()
@@ -359,7 +359,7 @@ def test_what_is_known_while_it_runs(tasks: Captured) -> None:
         app.workflow("none").refresh()
 
 
-def test_a_graph_as_text_chart_and_json(tasks: Captured) -> None:
+def test_a_graph_is_shown_as_text_chart_and_json(tasks: Captured) -> None:
     handle = (add.s(1) | group(double.s(), double.s()) | total.s()).delay()
 
     graph = handle.graph()
@@ -373,7 +373,7 @@ def test_a_graph_as_text_chart_and_json(tasks: Captured) -> None:
     assert [each["state"] for each in graph.to_dict()["steps"]] == ["started", "waiting", "waiting"]
 
 
-def test_a_step_that_fails_says_how_often_and_why(tasks: Captured) -> None:
+def test_the_graph_shows_the_attempts_and_the_error_of_a_failed_step(tasks: Captured) -> None:
     handle = (fail_twice.s(1) | double.s()).delay()
 
     tasks.run(advance=31, raises=False)
@@ -390,7 +390,7 @@ def test_a_step_that_fails_says_how_often_and_why(tasks: Captured) -> None:
     assert [step.status for step in handle.graph().steps] == ["succeeded", "succeeded"]
 
 
-def test_a_member_that_fails_says_how_often_and_why(tasks: Captured) -> None:
+def test_the_dashboard_shows_the_attempts_and_the_error_of_a_failed_member(tasks: Captured) -> None:
     handle = group(fail_twice.s(1), add.using(run_after=60).s(1)).delay()
 
     tasks.run(raises=False)
@@ -401,7 +401,7 @@ def test_a_member_that_fails_says_how_often_and_why(tasks: Captured) -> None:
     ]
 
 
-def test_options_of_a_step(tasks: Captured) -> None:
+def test_a_step_overrides_the_options_of_its_task(tasks: Captured) -> None:
     handle = chain(add.s(1), step(double.s(), run_after=30, name="later", max_retry=7)).delay()
 
     tasks.run()
@@ -411,7 +411,7 @@ def test_options_of_a_step(tasks: Captured) -> None:
     assert handle.result(timeout=0) == 2
 
 
-async def test_it_is_the_same_for_coroutines(tasks: Captured) -> None:
+async def test_workflows_work_the_same_from_coroutines(tasks: Captured) -> None:
     handle = await (add.s(1) | group(double.s(each) for each in range(0)) | total.si([1])).adelay()
     members = await chord((double.s(each) for each in range(205)), total.s()).adelay()
 
@@ -423,8 +423,8 @@ async def test_it_is_the_same_for_coroutines(tasks: Captured) -> None:
     assert (await handle.agraph()).info.id == handle.id
 
 
-def test_steps_leave_nothing_behind(tasks: Captured) -> None:
-    """Tasks of steps that keep no result are deleted as any task; what keeps one keeps it."""
+def test_ended_steps_without_retention_are_deleted(tasks: Captured) -> None:
+    """Steps with a retention keep their tasks."""
     kept = (add.s(1) | double.s().using(retention=60)).delay()
 
     tasks.run()
@@ -433,7 +433,7 @@ def test_steps_leave_nothing_behind(tasks: Captured) -> None:
     assert [each.id for each in completed.tasks] == [f"{kept.id}.double"]
 
 
-# --- groups that grow -------------------------------------------------------------------------------------------------
+# --- extended groups --------------------------------------------------------------------------------------------------
 
 
 @app.task(max_retry=3, retry_delay=0)
@@ -449,8 +449,8 @@ def crawl(depth: int, width: int, *, fails: bool = False) -> int:
     return 1
 
 
-def test_a_group_grows_from_inside(tasks: Captured) -> None:
-    """Members add members, which add members; what comes after waits for them all."""
+def test_members_add_members_to_their_group(tasks: Captured) -> None:
+    """Added members add members too, and the next step waits for all of them."""
     handle = chord([crawl.s(2, 3), crawl.s(0, 0)], total.s()).delay()
 
     tasks.run()
@@ -460,7 +460,7 @@ def test_a_group_grows_from_inside(tasks: Captured) -> None:
     assert handle.graph().steps[0].members == members
 
 
-def test_a_member_that_is_retried_adds_its_members_once(tasks: Captured) -> None:
+def test_a_retried_member_adds_its_members_once(tasks: Captured) -> None:
     handle = chord([crawl.s(1, 205, fails=True)], total.s()).delay()
 
     tasks.run(advance=5, raises=False)
@@ -470,7 +470,7 @@ def test_a_member_that_is_retried_adds_its_members_once(tasks: Captured) -> None
 
 
 @pytest.mark.parametrize("how", ["a step", "a task"])
-def test_only_members_of_a_group_add_to_it(tasks: Captured, how: str) -> None:
+def test_only_members_of_a_group_can_extend_it(tasks: Captured, how: str) -> None:
     if how == "a step":
         chain(crawl.s(1, 1).using(max_retry=0)).delay()
     else:
@@ -483,7 +483,7 @@ def test_only_members_of_a_group_add_to_it(tasks: Captured, how: str) -> None:
         app.extend_group([crawl.s(1, 1)])
 
 
-def test_added_members_in_another_queue_and_failed_ones(tasks: Captured) -> None:
+def test_added_members_may_fail_or_be_in_another_queue(tasks: Captured) -> None:
     @app.task(name="grow", max_retry=0)
     def grow() -> int:
         app.extend_group([elsewhere(double.s(1)), fail_twice.s(7).using(max_retry=0)])
@@ -507,7 +507,7 @@ def elsewhere(call: Any) -> Any:
     return call.using(queue="other")
 
 
-def test_steps_in_different_queues(tasks: Captured) -> None:
+def test_steps_run_in_different_queues(tasks: Captured) -> None:
     handle = (add.s(1) | elsewhere(double.s()) | add.s(5) | group(elsewhere(double.s()), add.s(1)) | total.s()).delay()
 
     runs = tasks.run()
@@ -517,7 +517,7 @@ def test_steps_in_different_queues(tasks: Captured) -> None:
     assert handle.queue == "default"
 
 
-def test_a_workflow_whose_home_is_another_queue(tasks: Captured) -> None:
+def test_a_workflow_is_stored_in_another_queue_than_its_steps(tasks: Captured) -> None:
     handle = (elsewhere(add.s(1)) | double.s()).at_home("third").delay()
 
     tasks.run()
@@ -526,8 +526,8 @@ def test_a_workflow_whose_home_is_another_queue(tasks: Captured) -> None:
     assert app.workflow(handle.id, "third").refresh().state is WorkflowState.SUCCEEDED
 
 
-def test_a_group_with_members_in_another_queue(tasks: Captured) -> None:
-    """Also where they are streamed, and where they come after something."""
+def test_members_of_a_group_run_in_another_queue(tasks: Captured) -> None:
+    """This holds for a streamed group, and for a group after another step."""
     streamed = chord((elsewhere(double.s(each)) if each % 2 else double.s(each) for each in range(205)), total.s())
     first, second = streamed.delay(), (add.s(0) | group([elsewhere(add.s(each)) for each in range(120)]) | total.s())
     later = second.delay()
@@ -538,7 +538,7 @@ def test_a_group_with_members_in_another_queue(tasks: Captured) -> None:
     assert later.result(timeout=0) == sum(range(120))
 
 
-def test_a_failure_in_another_queue(tasks: Captured) -> None:
+def test_a_failure_in_another_queue_fails_the_workflow(tasks: Captured) -> None:
     handle = (elsewhere(fail.s()) | double.s()).on_error(tell.s()).delay()
 
     tasks.run(raises=False)
@@ -547,7 +547,7 @@ def test_a_failure_in_another_queue(tasks: Captured) -> None:
     assert seen[0]["error"] == 'ValueError: no "way"\né'
 
 
-def test_more_members_than_one_script_starts(tasks: Captured) -> None:
+def test_a_group_with_more_members_than_one_script_starts_completes(tasks: Captured) -> None:
     handle = (add.s(0) | group([add.s(each) for each in range(205)]) | total.s()).delay()
 
     tasks.run()
@@ -555,7 +555,7 @@ def test_more_members_than_one_script_starts(tasks: Captured) -> None:
     assert handle.result(timeout=0) == sum(range(205))
 
 
-def test_a_step_that_is_moved_to_another_queue(tasks: Captured) -> None:
+def test_a_workflow_continues_after_its_step_is_moved_to_another_queue(tasks: Captured) -> None:
     handle = (add.s(1) | double.s()).delay()
     Inspector(app).move_task("default", f"{handle.id}.add", "other")
 
@@ -567,7 +567,7 @@ def test_a_step_that_is_moved_to_another_queue(tasks: Captured) -> None:
 # --- cancel and retry -------------------------------------------------------------------------------------------------
 
 
-def test_a_cancelled_workflow_goes_no_further(tasks: Captured) -> None:
+def test_a_cancelled_workflow_starts_no_further_steps(tasks: Captured) -> None:
     handle = (add.s(1) | double.s()).delay()
     members = group(elsewhere(add.s(each)) if each % 2 else add.s(each) for each in range(105)).delay()
 
@@ -593,10 +593,10 @@ def test_a_cancelled_step_in_another_queue_is_dropped(tasks: Captured) -> None:
 
 @pytest.mark.parametrize("is_moved", [False, True])
 @pytest.mark.parametrize("queue", ["default", "other"])
-def test_a_cancelled_step_is_dropped_though_its_workflow_is_forgotten(
+def test_a_cancelled_step_is_dropped_after_its_workflow_has_expired(
     tasks: Captured, queue: str, is_moved: bool
 ) -> None:
-    """One that starts later than a cancelled workflow is kept for."""
+    """The step starts after the retention of the cancelled workflow is over."""
     handle = chain(add.s(1).using(run_after=60, queue=queue)).at_home("default").kept(1).delay()
     tasks.run()
     assert handle.cancel()
@@ -610,7 +610,7 @@ def test_a_cancelled_step_is_dropped_though_its_workflow_is_forgotten(
     assert [each.size for each in Inspector(app).queue_infos()] == [0] * len(Inspector(app).queues())
 
 
-def test_what_has_ended_is_not_cancelled(tasks: Captured) -> None:
+def test_an_ended_workflow_cannot_be_cancelled(tasks: Captured) -> None:
     handle = chain(add.s(1)).delay()
     tasks.run()
 
@@ -621,7 +621,7 @@ def test_what_has_ended_is_not_cancelled(tasks: Captured) -> None:
 
 
 @pytest.mark.parametrize("queue", ["default", "other"])
-def test_a_workflow_is_retried_from_the_step_that_failed(tasks: Captured, queue: str) -> None:
+def test_a_retry_continues_the_workflow_at_the_failed_step(tasks: Captured, queue: str) -> None:
     seen.append("attempt")
     bad = fail_twice.s().using(max_retry=0, queue=queue)
     handle = (add.s(1, 3) | bad | double.s() | double.s()).on_error(tell.s()).delay()
@@ -637,8 +637,8 @@ def test_a_workflow_is_retried_from_the_step_that_failed(tasks: Captured, queue:
     assert handle.retry() == 0
 
 
-def test_a_retry_of_a_task_that_is_gone(tasks: Captured) -> None:
-    """Its archived task was deleted: it is enqueued anew from what the workflow keeps."""
+def test_a_retry_enqueues_a_deleted_task_again(tasks: Captured) -> None:
+    """The archived task was deleted, so it is created again from the workflow's data."""
     seen.append("attempt")
     handle = (add.s(4) | fail_twice.s().using(max_retry=0) | double.s()).delay()
     tasks.run(raises=False)
@@ -651,7 +651,7 @@ def test_a_retry_of_a_task_that_is_gone(tasks: Captured) -> None:
 
 
 @pytest.mark.parametrize("queue", ["default", "other"])
-def test_members_that_failed_are_retried(tasks: Captured, queue: str) -> None:
+def test_a_retry_runs_failed_members_again(tasks: Captured, queue: str) -> None:
     seen.append("attempt")
     bad = fail_twice.s(4).using(max_retry=0, queue=queue)
     handle = chord([double.s(1), bad, double.s(3)], total.s()).delay()
@@ -664,7 +664,7 @@ def test_members_that_failed_are_retried(tasks: Captured, queue: str) -> None:
     assert handle.result(timeout=0) == 2 + 4 + 6
 
 
-def test_a_member_whose_task_is_gone_is_not_retried(tasks: Captured) -> None:
+def test_a_member_whose_task_was_deleted_is_not_retried(tasks: Captured) -> None:
     handle = group([drop.si(), double.s(1)], name="both").delay()
     tasks.run()
     assert handle.refresh().state is WorkflowState.FAILED
@@ -673,7 +673,7 @@ def test_a_member_whose_task_is_gone_is_not_retried(tasks: Captured) -> None:
     assert handle.refresh().state is WorkflowState.FAILED
 
 
-def test_a_retry_that_fails_again(tasks: Captured) -> None:
+def test_a_workflow_fails_again_when_its_retry_fails(tasks: Captured) -> None:
     handle = (fail.s() | double.s()).delay()
     tasks.run(raises=False)
 
@@ -687,8 +687,8 @@ def test_a_retry_that_fails_again(tasks: Captured) -> None:
 # --- queues and prefixes ----------------------------------------------------------------------------------------------
 
 
-def test_a_queue_that_is_home_to_a_running_workflow_is_not_removed(tasks: Captured) -> None:
-    """Also where all its steps are in other queues; by force it is, and the workflow with it."""
+def test_a_queue_with_a_running_workflow_is_not_removed(tasks: Captured) -> None:
+    """This holds even if all its steps are in other queues. With force, the queue and the workflow are removed."""
     handle = chain(add.s(1).using(run_after=60, queue="other")).at_home("third").delay()
     tasks.run()
 
@@ -702,7 +702,7 @@ def test_a_queue_that_is_home_to_a_running_workflow_is_not_removed(tasks: Captur
     assert [run.outcome for run in tasks.run(advance=120)] == ["completed"]
 
 
-def test_another_prefix_of_keys() -> None:
+def test_workflows_run_with_another_key_prefix() -> None:
     mine = TaskQ("redis://127.0.0.1:1/0", prefix="shop:dev")
 
     @mine.task(name="inc")
@@ -719,7 +719,7 @@ def test_another_prefix_of_keys() -> None:
 # --- modes of tests ---------------------------------------------------------------------------------------------------
 
 
-def test_eager_runs_the_whole_inside_the_call() -> None:
+def test_eager_runs_the_whole_workflow_inside_the_call() -> None:
     with eager(app) as tasks:
         handle = (add.s(1) | elsewhere(double.s()) | group(double.s(), add.s(1)) | total.s()).delay()
 
@@ -727,7 +727,7 @@ def test_eager_runs_the_whole_inside_the_call() -> None:
         assert [run.attempt for run in tasks.runs] == [1] * 5
 
 
-def test_eager_with_failures() -> None:
+def test_eager_reports_a_failed_workflow() -> None:
     with eager(app, raises=False):
         handle = (fail.s() | double.s()).delay()
 
@@ -735,7 +735,7 @@ def test_eager_with_failures() -> None:
             handle.result(timeout=0)
 
 
-async def test_eager_for_coroutines() -> None:
+async def test_eager_runs_a_workflow_enqueued_by_a_coroutine() -> None:
     with eager(app):
         handle = await chord((double.s(each) for each in range(105)), total.s()).adelay()
 

@@ -1,4 +1,4 @@
-"""Workflows of remote tasks only: enqueueing one warns where no taskq worker can advance it."""
+"""Test the warning for a workflow of remote tasks that no taskq worker can advance."""
 
 import warnings
 
@@ -14,7 +14,7 @@ def only_go(app: TaskQ) -> chain:
     return app.remote("go:resize", queue="go").s(width=3) | app.remote("go:store", queue="go").si()
 
 
-def test_a_client_warns_once_a_minute_where_no_taskq_worker_serves_the_home(app: TaskQ) -> None:
+def test_a_client_warns_once_a_minute_if_no_taskq_worker_serves_the_workflow(app: TaskQ) -> None:
     with pytest.warns(WorkflowUnservedWarning, match="no taskq worker serves queue 'go'") as said:
         only_go(app).delay()
     assert [each.filename for each in said] == [__file__]
@@ -24,7 +24,7 @@ def test_a_client_warns_once_a_minute_where_no_taskq_worker_serves_the_home(app:
         only_go(app).delay()
 
 
-async def test_coroutines_are_warned_too(app: TaskQ) -> None:
+async def test_adelay_warns_if_no_taskq_worker_serves_the_workflow(app: TaskQ) -> None:
     with pytest.warns(WorkflowUnservedWarning) as said:
         await only_go(app).adelay()
 
@@ -32,7 +32,9 @@ async def test_coroutines_are_warned_too(app: TaskQ) -> None:
 
 
 @pytest.mark.parametrize("case", ["the home is served", "another home is served", "a step has its code here"])
-def test_nothing_is_said_where_a_taskq_worker_advances_it(app: TaskQ, redis_server: RedisServer, case: str) -> None:
+def test_a_client_does_not_warn_if_a_taskq_worker_serves_the_workflow(
+    app: TaskQ, redis_server: RedisServer, case: str
+) -> None:
     @app.task
     def here() -> None: ...
 

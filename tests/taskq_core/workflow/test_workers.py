@@ -36,10 +36,10 @@ async def astates(handle: WorkflowHandle) -> dict[str, StepState]:
     return {each.name: each.state for each in (await handle.agraph()).steps}
 
 
-async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
+async def test_a_step_waits_for_a_slow_step_and_a_failure_stops_the_rest(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """However long the first takes: nothing of the others is in the queue until its success is settled."""
+    """No other step is enqueued before the success of the first step is settled."""
     gate = asyncio.Event()
 
     @app.task
@@ -77,7 +77,7 @@ async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
     assert (await astates(handle))["never"] is StepState.SKIPPED
 
 
-async def test_who_waits_is_woken_at_the_end(app: TaskQ, start: Runner) -> None:
+async def test_the_end_of_a_workflow_wakes_the_waiting_caller(app: TaskQ, start: Runner) -> None:
     @app.task
     def add(a: int, b: int = 0) -> int:
         return a + b
@@ -93,7 +93,9 @@ async def test_who_waits_is_woken_at_the_end(app: TaskQ, start: Runner) -> None:
     assert await asyncio.to_thread(handle.result, 60) == sum(range(300)) + 1
 
 
-async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_cancelling_a_workflow_cancels_its_running_steps(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
     @app.task(max_retry=0)
     async def forever(context: TaskContext) -> None:
         await asyncio.Event().wait()
@@ -116,11 +118,11 @@ async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner, redis
 # --- workers that die or stall ----------------------------------------------------------------------------------------
 
 
-# --- workers that know no workflows -----------------------------------------------------------------------------------
+# --- workers without workflows ----------------------------------------------------------------------------------------
 
 
 def take_as_go_does(server: RedisServer, queue: QueueKeys) -> str:
-    """Take the next task: what Go's dequeue leaves, without a fence."""
+    """Dequeue the next task as a worker in Go does, without a fence."""
     task_id: Any = server.client.rpoplpush(queue.pending, queue.active)
     server.client.hset(queue.task(task_id.decode()), "state", "active")
     server.client.hdel(queue.task(task_id.decode()), "pending_since")
@@ -131,7 +133,7 @@ def take_as_go_does(server: RedisServer, queue: QueueKeys) -> str:
 def end_as_go_does(
     server: RedisServer, queue: QueueKeys, task_id: str, state: str, result: bytes = b"", error: str = "no way"
 ) -> None:
-    """End it: what Go's scripts for completed and archived tasks leave."""
+    """Complete or archive a task as a worker in Go does."""
     pipeline = server.client.pipeline(transaction=True)
     pipeline.lrem(queue.active, 0, task_id)
     pipeline.zrem(queue.lease, task_id)
@@ -156,8 +158,10 @@ async def go_queue(app: TaskQ, start: Runner, redis_server: RedisServer) -> Queu
     return go
 
 
-async def test_a_step_that_go_ran_is_noticed(app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys) -> None:
-    """It gets the result before it as its payload, and what it writes as its result is handed on."""
+async def test_a_workflow_continues_after_a_step_that_go_ran(
+    app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys
+) -> None:
+    """The step gets the previous result as its payload, and its written result is passed to the next step."""
     seen = []
 
     @app.task
@@ -179,11 +183,15 @@ async def test_a_step_that_go_ran_is_noticed(app: TaskQ, redis_server: RedisServ
 
     assert await handle.aresult(timeout=60) == 9
     assert seen == [9]
-    assert not redis_server.client.exists(go_queue.task(task_id)), "what keeps no result is deleted once it is told"
+    assert not redis_server.client.exists(go_queue.task(task_id)), (
+        "a task without retention is deleted once its end is reported"
+    )
 
 
-async def test_go_alone_serves_the_queue_of_a_step(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """Also of the first one: the home is the queue of the first step whose code is here, and its workers look there."""
+async def test_a_step_may_be_in_a_queue_that_only_go_workers_serve(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """This may be the first step: the workflow is stored in the queue of the first step that has its code here."""
     go = app.runtime.keys.queue("go")
 
     @app.task
@@ -200,7 +208,9 @@ async def test_go_alone_serves_the_queue_of_a_step(app: TaskQ, start: Runner, re
     assert await handle.aresult(timeout=60) == 10
 
 
-async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys) -> None:
+async def test_a_workflow_fails_when_go_archives_its_step(
+    app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys
+) -> None:
     handle = await chain(app.remote("go:resize", queue="go").s(width=3)).adelay()
     task_id = take_as_go_does(redis_server, go_queue)
 
@@ -210,7 +220,7 @@ async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: Redi
         await handle.aresult(timeout=60)
 
 
-async def test_a_step_that_was_archived_by_hand_says_so(
+async def test_a_manually_archived_step_fails_with_a_clear_error(
     app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys
 ) -> None:
     """Go's inspector archives a task without any error text."""
@@ -223,7 +233,7 @@ async def test_a_step_that_was_archived_by_hand_says_so(
         await handle.aresult(timeout=60)
 
 
-async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKeys) -> None:
+async def test_a_workflow_fails_when_its_step_is_deleted(app: TaskQ, go_queue: QueueKeys) -> None:
     handle = await chain(app.remote("go:resize", queue="go").s(width=3)).adelay()
 
     await asyncio.to_thread(Inspector(app).delete_task, "go", f"{handle.id}.resize")
@@ -238,10 +248,10 @@ HOMES = {"home": "default", "elsewhere": "other"}
 
 @pytest.mark.parametrize("where", HOMES)
 @pytest.mark.parametrize("fate", ["completed", "archived", "deleted", "hash deleted"])
-async def test_a_step_that_was_moved_to_where_go_alone_looks_is_noticed(
+async def test_a_workflow_notices_the_end_of_a_step_moved_to_a_queue_of_go(
     app: TaskQ, start: Runner, redis_server: RedisServer, where: str, fate: str
 ) -> None:
-    """Also when its task is deleted there by other tools: as a whole, or its hash alone."""
+    """This includes a deletion of its task, or of its hash alone, by other tools."""
     go = app.runtime.keys.queue("go")
     here = app.runtime.keys.queue(HOMES[where])
 
@@ -272,7 +282,7 @@ async def test_a_step_that_was_moved_to_where_go_alone_looks_is_noticed(
 
 
 @pytest.mark.parametrize("first", ["move", "cancel"])
-async def test_a_step_that_was_moved_is_dropped_once_its_workflow_is_cancelled(
+async def test_a_moved_step_is_dropped_when_its_workflow_is_cancelled(
     app: TaskQ, start: Runner, redis_server: RedisServer, first: str
 ) -> None:
     seen: list[str] = []
@@ -303,7 +313,7 @@ async def test_a_step_that_was_moved_is_dropped_once_its_workflow_is_cancelled(
     assert not redis_server.client.exists(app.runtime.keys.queue("third").task(f"{handle.id}.step"))
 
 
-async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_step_in_a_removed_queue_has_failed(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     """Its workflow in another queue ends and can be retried. Pending reports are sent, and no keys are left."""
 
     @app.task
@@ -325,8 +335,8 @@ async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Run
     await until(lambda: redis_server.client.llen("asynq:{gone}:pending"), "the step is there again")
 
 
-def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_server: RedisServer) -> None:
-    """Of an empty queue, which is removed unasked."""
+def test_an_unreported_end_of_a_step_survives_the_removal_of_its_queue(app: TaskQ, redis_server: RedisServer) -> None:
+    """An empty queue is removed without force."""
     runner = SyncRunner(app.runtime.endpoint)
     gone = app.runtime.keys.queue("gone")
     steps = {f"0 t a taskq:{{{home}}}:wf:id": 1.0 for home in ("default", "gone")}
@@ -346,7 +356,7 @@ def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_serve
 
 @pytest.mark.parametrize("face", ["blocking", "coroutine"])
 @pytest.mark.parametrize("what", ["generator raises", "chain", "chain first"])
-async def test_members_that_cannot_be_made_fail_the_group(
+async def test_a_group_fails_when_its_generator_of_members_raises(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, what: str, face: str
 ) -> None:
     """After a first batch, its steps run and the workflow fails. The caller gets an error, and no keys are left."""
@@ -387,13 +397,13 @@ async def test_members_that_cannot_be_made_fail_the_group(
     assert (steps[0].members, steps[0].succeeded, steps[0].failed) == (201, 200, 1)
     assert sorted(ran) == list(range(200))
 
-    redis_server.client.zadd(queue.workflows_ended, {handle.id: 1})  # as if its time were over
+    redis_server.client.zadd(queue.workflows_ended, {handle.id: 1})  # as if its retention were over
     await until(lambda: not redis_server.client.keys("*:wf:*"), "it is deleted")
     assert redis_server.client.keys("*:t:*") == []
     assert not redis_server.client.exists(queue.steps, queue.workflows_open, queue.workflows_running)
 
 
-async def test_a_client_that_went_silent_fails_the_group(
+async def test_a_group_fails_when_its_client_stops_sending_members(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     @app.task
@@ -402,7 +412,7 @@ async def test_a_client_that_went_silent_fails_the_group(
 
     handle = await group(member.s(each) for each in range(3)).adelay()
     key = queue.workflow(handle.id)
-    redis_server.client.hset(key, "go0", "1")  # as if it had not said that these were all
+    redis_server.client.hset(key, "go0", "1")  # as if the client had not marked the group as complete
     redis_server.client.zadd(queue.workflows_open, {handle.id: 1})
 
     await start(dispatch_every=0.1)
@@ -411,7 +421,7 @@ async def test_a_client_that_went_silent_fails_the_group(
         await handle.aresult(timeout=60)
 
 
-async def test_a_workflow_is_deleted_after_its_time(
+async def test_a_workflow_is_deleted_after_its_retention(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     @app.task
@@ -423,14 +433,14 @@ async def test_a_workflow_is_deleted_after_its_time(
     assert await handle.aresult(timeout=60) == [0, 1, 2]
     await start.stop(worker)
 
-    await start(clean_every=0.2)  # only now, so that it is there for whoever is slow to ask
+    await start(clean_every=0.2)  # deleted only now, so that slow callers can still read it
     await until(lambda: not redis_server.client.exists(queue.workflow(handle.id)), "it is deleted")
 
     left = [each for each in redis_server.client.scan_iter("taskq:*") if b"wf" in each and b"leader" not in each]
     assert left == []
 
 
-def test_a_redis_that_is_not_there_is_told() -> None:
+def test_an_unreachable_redis_fails_the_enqueue_of_a_workflow() -> None:
     app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.2)
 
     with pytest.raises(EnqueueError) as refused:
@@ -439,8 +449,10 @@ def test_a_redis_that_is_not_there_is_told() -> None:
     assert refused.value.task == "w"
 
 
-async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """Each way between queues twice over, by hand: one task in the end."""
+async def test_repeated_deliveries_between_queues_start_a_step_once(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The test delivers each message between the queues twice, and one task exists in the end."""
     runner = SyncRunner(app.runtime.endpoint)
     other = app.runtime.keys.queue("other")
     handle = await chain(app.remote("x", queue="other").s(a=1)).at_home("default").adelay()
@@ -457,8 +469,10 @@ async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: 
     runner.close()
 
 
-async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """A carrier died after it had stored two members: one fails and is retried, the other has run and does not."""
+async def test_a_retry_does_not_start_other_members_again(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A dispatcher died after it had stored two members. The failed member is retried, the completed one is not."""
     runner = SyncRunner(app.runtime.endpoint)
     other = app.runtime.keys.queue("other")
     remote = app.remote("x", queue="other")
@@ -491,7 +505,7 @@ DAMAGE = {
 }
 
 
-async def test_a_damaged_workflow_is_named(
+async def test_the_error_of_a_damaged_workflow_names_it(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, subtests: pytest.Subtests
 ) -> None:
     for field, value, words in DAMAGE.values():
@@ -507,12 +521,14 @@ async def test_a_damaged_workflow_is_named(
             assert words in damaged.value.reason
 
 
-def test_an_outage_is_not_damage(queue: QueueKeys) -> None:
+def test_an_outage_is_not_reported_as_damage(queue: QueueKeys) -> None:
     with pytest.raises(BrokerUnavailableError), damage_named(queue, "w"):
         raise BrokerUnavailableError("no answer")
 
 
-async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_a_result_of_an_unknown_step_is_reported_as_damage(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     handle = await group(app.remote("x").s(a=1), name="g").adelay()
     key = queue.workflow(handle.id)
     redis_server.client.hset(key, mapping={"state": "succeeded", "spec": '{"nodes":[],"exits":[3]}'})
@@ -521,8 +537,8 @@ async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: Red
         await handle.aresult(timeout=0)
 
 
-async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
-    """Members of two groups run two at a time, as any calls of their task."""
+async def test_concurrency_limits_apply_to_members_of_groups(app: TaskQ, start: Runner) -> None:
+    """Members of two groups share the limit of their task."""
     running = [0]
     most = [0]
 
@@ -550,8 +566,10 @@ async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
     assert most[0] == 2
 
 
-def test_an_end_that_is_delivered_twice_counts_once(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """A step after two others waits for both, and the workflow does not end before its last step."""
+def test_the_end_of_a_step_counts_once_if_it_is_delivered_twice(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A step that depends on two steps waits for both, and the workflow ends after its last step."""
 
     @app.task
     def step() -> int:
