@@ -136,7 +136,7 @@ async def bench(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> Asyn
 
 
 class TestDue:
-    async def test_a_group_that_rests_becomes_one_task(self, bench: Bench) -> None:
+    async def test_a_group_without_new_members_becomes_one_task(self, bench: Bench) -> None:
         """Members come in the order of their time; the task takes their place in their queue."""
         bench.app.aggregator("g", grace=30)(bench.note)
         await bench.join("b")
@@ -153,7 +153,7 @@ class TestDue:
         assert bench.hashes() == set(bench.pending())
         assert aggregator.combined == 1
 
-    async def test_each_group_has_its_own_settings(self, bench: Bench) -> None:
+    async def test_each_group_uses_the_settings_of_its_longest_pattern(self, bench: Bench) -> None:
         """The longest pattern counts."""
         bench.app.aggregator(grace=90)(bench.note)
         bench.app.aggregator("user:", grace=90, max_delay=60)(bench.note)
@@ -171,7 +171,7 @@ class TestDue:
 
         assert made == [(0, ["user:7"]), (60, ["user:1"]), (30, ["other"])]
 
-    async def test_a_full_queue_takes_the_task_of_a_group(self, bench: Bench) -> None:
+    async def test_a_full_queue_accepts_the_task_of_a_group(self, bench: Bench) -> None:
         """The setting `LIMITS` applies only to the members. An accepted member is not refused later."""
         bench.app.configure(replace(bench.app.settings, limits={bench.queue.name: 1}))
         bench.app.aggregator("g", grace=30)(bench.note)
@@ -185,7 +185,7 @@ class TestDue:
         assert len(bench.pending()) == 2
         assert bench.pending()[0] == filler.id
 
-    async def test_a_backlog_is_worked_off_in_one_look(self, bench: Bench) -> None:
+    async def test_one_check_aggregates_a_whole_backlog(self, bench: Bench) -> None:
         """Calls get the maximum size, oldest tasks first. The remaining tasks are younger than the grace."""
         bench.app.aggregator(max_size=10)(bench.note)
         names = [f"{number:03}" for number in range(135)]
@@ -197,7 +197,7 @@ class TestDue:
         assert len(bench.pending()) == 13
         assert bench.hashes() - set(bench.pending()) == set(names[130:])
 
-    async def test_ten_thousand_groups_are_looked_at_in_bounded_calls(self, bench: Bench) -> None:
+    async def test_ten_thousand_groups_are_checked_in_bounded_calls(self, bench: Bench) -> None:
         bench.app.aggregator("due", grace=1)(bench.note)
         bench.app.aggregator("young", grace=600)(bench.note)
         client = bench.server.client
@@ -220,7 +220,7 @@ class TestDue:
 
 
 class TestFunctions:
-    async def test_a_coroutine_runs_on_the_loop_and_a_function_in_a_thread(self, bench: Bench) -> None:
+    async def test_a_coroutine_aggregator_runs_on_the_loop_and_a_plain_one_in_a_thread(self, bench: Bench) -> None:
         where: dict[str, int] = {}
 
         @bench.app.aggregator("plain")
@@ -242,7 +242,7 @@ class TestFunctions:
         assert where["coroutine"] == threading.get_ident() != where["plain"]
         assert sorted(bench.payloads()) == [b'{"of":"coroutine","names":["b"]}', b'{"of":"plain","names":["a"]}']
 
-    async def test_middleware_wraps_them(self, bench: Bench) -> None:
+    async def test_middleware_wraps_aggregators(self, bench: Bench) -> None:
         """As it wraps tasks: database connections are looked after, for one."""
         seen: list[tuple[str, str, str]] = []
 
@@ -272,7 +272,7 @@ class TestFunctions:
             ("plain", "note", "default"),
         ]
 
-    async def test_middleware_sees_the_task_as_enqueued_by_them(self, bench: Bench) -> None:
+    async def test_middleware_sees_the_task_that_an_aggregator_enqueues(self, bench: Bench) -> None:
         """By blocking code, which may block, or by a coroutine; and in the queue where it goes."""
         seen: list[tuple[str, str, bool]] = []
         loop_thread = threading.get_ident()
@@ -303,7 +303,7 @@ class TestFunctions:
         headers = [stored(bench.server, bench.queue, task_id).headers for task_id in bench.pending()]
         assert sorted(each.get("seen", "") for each in headers) == ["", "1"]
 
-    async def test_the_task_goes_on_with_the_trace_of_the_first(self, bench: Bench) -> None:
+    async def test_the_task_of_a_group_continues_the_trace_of_the_first_member(self, bench: Bench) -> None:
         bench.app.aggregator()(bench.note)
         await bench.join("a", headers={"traceparent": TRACE})
         bench.now_s += 1
@@ -316,7 +316,7 @@ class TestFunctions:
         headers = stored(bench.server, bench.queue, task_id).headers
         assert headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
 
-    async def test_its_span_links_to_what_enqueued_each_of_them(
+    async def test_the_span_of_a_group_task_links_to_the_enqueue_of_each_member(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         exporter = InMemorySpanExporter()
@@ -338,7 +338,9 @@ class TestFunctions:
         found = [f"{link.context.trace_id:032x}" for link in send.links]
         assert found == [TRACE.split("-")[1], other.split("-")[1]]
 
-    async def test_the_task_is_the_groups_queues_and_has_the_sets_id(self, bench: Bench) -> None:
+    async def test_the_task_of_a_group_is_in_the_queue_of_the_group_and_has_the_id_of_the_set(
+        self, bench: Bench
+    ) -> None:
         """Other options are its own."""
 
         @bench.app.aggregator()
@@ -356,7 +358,7 @@ class TestFunctions:
         (combine,) = [operation for operation in bench.runner.sent if operation.name == "combine"]
         assert combine.args[3] == task_id, "the id of the set"
 
-    async def test_the_task_may_wait_in_a_group_itself(self, bench: Bench) -> None:
+    async def test_the_task_of_a_group_may_join_another_group(self, bench: Bench) -> None:
         @bench.app.aggregator("hour")
         def hourly(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             return bench.notify.using(aggregate="day", task_id="hourly").s(
@@ -374,7 +376,7 @@ class TestFunctions:
 
         assert bench.payloads() == [b'{"of":"day","names":["a+b"]}']
 
-    async def test_the_task_may_not_wait_in_the_same_group(
+    async def test_the_task_of_a_group_must_not_join_the_same_group(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         @bench.app.aggregator()
@@ -389,7 +391,7 @@ class TestFunctions:
         assert "the aggregator returned a task with aggregate='g', which would join the same group again" in caplog.text
         assert bench.hashes() == {"a"}
 
-    async def test_discard_drops_the_tasks(self, bench: Bench) -> None:
+    async def test_discard_deletes_the_members_of_the_group(self, bench: Bench) -> None:
         @bench.app.aggregator()
         def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             raise Discard
@@ -403,7 +405,7 @@ class TestFunctions:
         assert (aggregator.combined, aggregator.failed) == (0, 0)
         assert not bench.server.client.exists(bench.queue.combined)
 
-    async def test_no_more_run_at_once_than_there_are_slots(self, bench: Bench) -> None:
+    async def test_concurrent_aggregators_are_bounded_by_the_slots(self, bench: Bench) -> None:
         gate, running, most = asyncio.Event(), 0, 0
 
         @bench.app.aggregator()
@@ -444,7 +446,7 @@ class TestFunctions:
 
 
 class TestFailures:
-    async def test_an_aggregator_that_raises_keeps_no_other_from_running(
+    async def test_an_aggregator_that_raises_does_not_stop_the_other_aggregators(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Its tasks are back in their group when the time of the set is over, and then they are turned again."""
@@ -480,7 +482,7 @@ class TestFailures:
         assert (aggregator.reclaimed, aggregator.combined, aggregator.failed) == (1, 2, 1)
 
     @pytest.mark.parametrize("kind", ["nothing", "exit", "exit of a coroutine", "bad arguments", "cancelled"])
-    async def test_whatever_else_it_does_is_a_failure(
+    async def test_an_aggregator_with_an_exit_or_an_invalid_result_has_failed(
         self, bench: Bench, kind: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         def plain(group: str, tasks: list[GroupedTask]) -> Any:
@@ -509,7 +511,7 @@ class TestFailures:
         assert words[kind] in caplog.text
 
     @pytest.mark.parametrize("kind", ["plain", "coroutine"])
-    async def test_one_that_takes_too_long_is_told_to_end(
+    async def test_an_aggregator_that_exceeds_its_timeout_is_interrupted(
         self, bench: Bench, clock: Clock, kind: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         begun, stopped = threading.Event(), threading.Event()
@@ -541,7 +543,7 @@ class TestFailures:
         assert aggregator.failed == 1
         assert "an aggregator did not end within 30 s" in caplog.text
 
-    async def test_one_that_does_not_end_when_interrupted_is_left_behind(
+    async def test_an_aggregator_that_ignores_its_interrupt_is_abandoned(
         self, bench: Bench, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The set goes back to its group when its time is over."""
@@ -571,7 +573,7 @@ class TestFailures:
         assert aggregator.failed == 1
         assert "an aggregator did not end within 30 s" in caplog.text
 
-    async def test_members_that_cannot_be_deleted_at_once_are_no_failure(
+    async def test_members_that_cannot_be_deleted_at_once_are_deleted_by_the_next_check(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The task is stored, and the next check deletes the members."""
@@ -596,7 +598,9 @@ class TestFailures:
 
         assert bench.hashes() == set(bench.pending())
 
-    async def test_what_is_no_group_is_told_once(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_group_key_of_another_type_is_logged_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
         bench.app.aggregator()(bench.note)
         bench.server.client.sadd(bench.queue.groups, "odd")
         bench.server.client.set(bench.queue.group("odd"), "strange")
@@ -609,7 +613,7 @@ class TestFailures:
             "the key of group 'odd' in queue default is not a sorted set (once per queue)"
         ]
 
-    async def test_a_group_that_nobody_can_read_leaves_nothing_behind(
+    async def test_a_group_of_unreadable_members_is_removed(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.app.aggregator()(bench.note)
@@ -624,7 +628,7 @@ class TestFailures:
         assert bench.calls == []
         assert "their sets do not exist" not in caplog.text
 
-    async def test_a_set_has_all_of_its_time_though_it_begins_late_in_a_second(self, bench: Bench) -> None:
+    async def test_an_aggregator_gets_its_full_timeout_when_it_starts_late_in_a_second(self, bench: Bench) -> None:
         """Deadlines are whole seconds: one of a second from now would be over in a tenth of it."""
 
         @bench.app.aggregator(timeout=1)
@@ -639,7 +643,7 @@ class TestFailures:
 
         assert (aggregator.combined, len(bench.pending())) == (1, 1)
 
-    async def test_a_result_that_comes_too_late_counts_for_nothing(
+    async def test_a_late_result_of_an_aggregator_is_ignored(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The members are back in their group already; they make one task, not two."""
@@ -662,7 +666,7 @@ class TestFailures:
         assert (aggregator.combined, len(bench.pending())) == (1, 1)
         assert bench.hashes() == set(bench.pending())
 
-    async def test_a_task_whose_id_is_taken_waits_until_it_is_free(
+    async def test_a_group_waits_until_the_id_of_its_task_is_free(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         @bench.app.aggregator()
@@ -683,7 +687,7 @@ class TestFailures:
 
         assert stored(bench.server, bench.queue, "daily").payload == b'{"of":"g","names":["a"]}'
 
-    async def test_members_that_are_gone_or_unreadable_stop_no_other(
+    async def test_deleted_and_unreadable_members_do_not_stop_the_other_members(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.app.aggregator()(bench.note)
@@ -703,7 +707,7 @@ class TestFailures:
         assert bench.server.client.zcard(bench.queue.aggregation_sets) == 0
         assert "1 tasks in group 'g' of queue default cannot be decoded and are moved to quarantine" in caplog.text
 
-    async def test_a_worker_lost_with_a_set_loses_no_task(self, bench: Bench) -> None:
+    async def test_the_members_of_a_set_survive_the_death_of_its_worker(self, bench: Bench) -> None:
         """Killed after it took the set: another worker, Go's too, gives the members back and they come again."""
         bench.app.aggregator()(bench.note)
         await bench.join("a", "b")
@@ -723,7 +727,7 @@ class TestFailures:
 
         assert bench.calls == [("g", ["a", "b"])]
 
-    async def test_a_worker_lost_with_members_to_delete_doubles_no_task(self, bench: Bench) -> None:
+    async def test_the_death_of_a_worker_before_it_deletes_members_duplicates_no_task(self, bench: Bench) -> None:
         """The worker is killed after it stored the task. Another worker deletes the remaining members."""
         bench.app.aggregator()(bench.note)
         names = [f"{number:03}" for number in range(350)]
@@ -740,7 +744,7 @@ class TestFailures:
         assert bench.hashes() == {"one"}
         assert (bench.calls, bench.pending()) == ([], ["one"])
 
-    async def test_a_group_of_any_name_that_go_may_give_it(self, bench: Bench) -> None:
+    async def test_a_group_may_have_any_name_that_go_allows(self, bench: Bench) -> None:
         """The function gets the name unchanged, including invalid UTF-8, spaces and colons."""
         bench.app.aggregator()(lambda group, tasks: bench.digest.s(repr(group), [task.id for task in tasks]))
         for number, name in enumerate((b"a:b: c", b"caf\xe9", "\u00fc".encode())):
@@ -755,7 +759,7 @@ class TestFailures:
         assert (aggregator.combined, aggregator.failed) == (3, 0)
         assert bench.hashes() == set(bench.pending())
 
-    async def test_the_answer_of_a_combine_may_be_lost(self, bench: Bench) -> None:
+    async def test_a_lost_reply_does_not_duplicate_the_task_of_a_group(self, bench: Bench) -> None:
         """The repeat is recognized, even if the task has run in between."""
         bench.app.aggregator()(bench.note)
         await bench.join("a")
@@ -776,7 +780,7 @@ class TestFailures:
 
 
 class TestLead:
-    async def test_one_of_several_workers_looks(self, bench: Bench) -> None:
+    async def test_one_of_several_workers_checks_the_groups(self, bench: Bench) -> None:
         bench.app.aggregator()(bench.note)
         first, second = bench.aggregator("w1"), bench.aggregator("w2")
         await bench.look(first)
@@ -790,7 +794,7 @@ class TestLead:
 
         assert bench.calls == [("g", ["a"])]
 
-    async def test_workers_with_other_aggregators_look_as_well(self, bench: Bench) -> None:
+    async def test_workers_with_other_aggregators_check_the_groups_too(self, bench: Bench) -> None:
         """Another program, or the next release: neither keeps the other's aggregators from being called."""
         other = TaskQ(bench.server.url)
         other.aggregator("other:")(bench.note)
@@ -811,7 +815,7 @@ class TestLead:
         for app in (other, none):
             await app.aclose()
 
-    async def test_a_group_without_an_aggregator_is_told_of_once(
+    async def test_a_group_without_an_aggregator_is_logged_once(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         bench.app.aggregator("mine")(bench.note)
@@ -826,7 +830,7 @@ class TestLead:
             "this worker has no aggregator for group 'other' of queue default, in which tasks wait (once per queue)"
         ]
 
-    async def test_a_worker_without_aggregators_gives_back_what_others_left(self, bench: Bench) -> None:
+    async def test_a_worker_without_aggregators_returns_expired_sets_of_other_workers(self, bench: Bench) -> None:
         await bench.join("a")
         check = aggregation.GroupCheck("g", "s", 120, 1)
         bench.now_s += 5
@@ -840,7 +844,7 @@ class TestLead:
 
 
 class TestWorker:
-    async def test_a_group_becomes_a_task_that_runs(self, app: TaskQ, start: Runner, clock: Clock) -> None:
+    async def test_a_worker_aggregates_a_group_and_runs_its_task(self, app: TaskQ, start: Runner, clock: Clock) -> None:
         """From the enqueue to the result, with a task that joins its group when its time has come."""
         results: list[tuple[str, list[int]]] = []
 
@@ -864,7 +868,7 @@ class TestWorker:
 
         assert results == [("user:1", [1, 2, 3])]
 
-    async def test_functions_that_hang_leave_the_threads_of_other_queues_alone(
+    async def test_hanging_aggregators_do_not_block_the_threads_of_other_queues(
         self, app: TaskQ, start: Runner, clock: Clock
     ) -> None:
         """The worker asks for its replacement once they take all threads of their queue."""
@@ -903,7 +907,7 @@ class TestWorker:
         finally:
             released.set()
 
-    async def test_no_thread_remains_after_the_worker(self, app: TaskQ, start: Runner) -> None:
+    async def test_a_stopped_worker_leaves_no_aggregator_threads(self, app: TaskQ, start: Runner) -> None:
         threads: list[threading.Thread] = []
 
         @app.task(name="digest", retention=0)
@@ -921,7 +925,7 @@ class TestWorker:
 
         await until(lambda: not threads[0].is_alive())
 
-    async def test_a_worker_that_stops_waits_for_its_sets(
+    async def test_a_stopping_worker_waits_for_its_aggregators(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
     ) -> None:
         begun, gate = asyncio.Event(), asyncio.Event()
@@ -947,7 +951,7 @@ class TestWorker:
         assert redis_server.client.zcard(queue.aggregation_sets) == 0
 
     @pytest.mark.parametrize("kind", ["plain", "coroutine"])
-    async def test_a_set_that_is_not_done_then_is_given_back_at_once(
+    async def test_a_stopping_worker_returns_unfinished_sets_at_once(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
     ) -> None:
         begun, stopped = threading.Event(), threading.Event()
@@ -978,7 +982,9 @@ class TestWorker:
         assert redis_server.client.zcard(queue.group("g")) == 1
         assert redis_server.client.llen(queue.pending) == 0
 
-    async def test_a_burst_ends_with_no_group_due(self, app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    async def test_burst_mode_ends_when_no_group_is_due(
+        self, app: TaskQ, start: Runner, redis_server: RedisServer
+    ) -> None:
         @app.task(retention=0)
         async def digest(count: int) -> None: ...
 

@@ -59,7 +59,7 @@ async def has_asked(worker: Worker, server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("is_busy", [False, True])
-async def test_a_dequeue_that_is_lost_after_its_script_was_sent_again_is_not_forgotten(
+async def test_a_dequeue_whose_reply_is_lost_after_its_script_was_reloaded_is_repeated(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, is_busy: bool
 ) -> None:
     """Redis has no cached scripts. The dequeue is sent again with its source and runs. Then the connection breaks."""
@@ -102,7 +102,7 @@ async def test_a_dequeue_that_is_lost_after_its_script_was_sent_again_is_not_for
 
 @pytest.mark.usefixtures("unwatched")
 @pytest.mark.parametrize("workers", [1, 4])
-async def test_a_task_comes_with_its_token(
+async def test_a_waiting_dequeue_returns_the_task_with_its_token(
     app: TaskQ, start: Runner, redis_server: RedisServer, exchanges: list[list[tuple[str, Any]]], workers: int
 ) -> None:
     """Redis is asked once for it, before it is there; of many workers that wait one is woken, and none in vain."""
@@ -129,7 +129,7 @@ async def test_a_task_comes_with_its_token(
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_many_tasks_at_once_fill_the_slots_and_no_more(
+async def test_many_tasks_at_once_do_not_exceed_the_slots(
     app: TaskQ, start: Runner, redis_server: RedisServer, concurrency: int
 ) -> None:
     release = asyncio.Event()
@@ -155,7 +155,7 @@ async def test_many_tasks_at_once_fill_the_slots_and_no_more(
 
 
 @pytest.mark.usefixtures("unwatched")
-async def test_a_worker_whose_loop_is_held_up_by_a_task_keeps_no_other_from_its_place(
+async def test_a_worker_with_a_blocked_loop_does_not_block_the_tasks_of_other_workers(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
     """While something runs it waits for a token alone."""
@@ -179,7 +179,7 @@ async def test_a_worker_whose_loop_is_held_up_by_a_task_keeps_no_other_from_its_
     await has_asked(worker, redis_server)
 
 
-async def test_a_full_worker_waits_for_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_full_worker_takes_no_tokens(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     """So a token is another's."""
     release = asyncio.Event()
 
@@ -204,7 +204,9 @@ async def test_a_full_worker_waits_for_nothing(app: TaskQ, start: Runner, redis_
     assert await held.aresult(PATIENCE_S) == "held"
 
 
-async def test_more_queues_than_slots(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_worker_with_more_queues_than_slots_runs_tasks_of_each_queue(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
     """Those that were not asked ahead are asked once their token has come."""
 
     @app.task
@@ -219,7 +221,9 @@ async def test_more_queues_than_slots(app: TaskQ, start: Runner, redis_server: R
         assert await (await work.using(queue=name).adelay()).aresult(PATIENCE_S) == "ran"
 
 
-async def test_a_stop_ends_the_wait(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_a_stop_ends_the_wait_for_tasks(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """What comes afterwards stays where it is, with its token."""
     worker = await start(**PATIENT)
     await has_asked(worker, redis_server)
@@ -233,7 +237,7 @@ async def test_a_stop_ends_the_wait(app: TaskQ, start: Runner, redis_server: Red
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 
-async def test_a_task_whose_answer_was_on_its_way_when_the_worker_stopped_goes_back(
+async def test_a_stopping_worker_returns_a_task_that_arrives_late(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
 ) -> None:
     """To the head of its queue, without using an attempt, and before the worker ends."""
@@ -262,7 +266,7 @@ async def test_a_task_whose_answer_was_on_its_way_when_the_worker_stopped_goes_b
     assert runs == []
 
 
-async def test_a_worker_stops_though_it_cannot_call_off_what_it_has_asked_for(
+async def test_a_worker_stops_although_it_cannot_cancel_its_dequeue(
     start: Runner, redis_server: RedisServer, relay: Relay
 ) -> None:
     far = TaskQ(relay.url)
@@ -274,7 +278,7 @@ async def test_a_worker_stops_though_it_cannot_call_off_what_it_has_asked_for(
     await far.aclose()
 
 
-async def test_a_task_whose_answer_is_lost_runs_once_all_the_same(
+async def test_a_task_in_a_lost_reply_runs_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
 ) -> None:
     """The worker calls its request off, learns what that had handed out, and gives it back."""
@@ -298,7 +302,7 @@ async def test_a_task_whose_answer_is_lost_runs_once_all_the_same(
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
 
-async def test_a_connection_that_is_killed_while_it_waits_loses_nothing(
+async def test_a_killed_connection_loses_no_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Repeat it many times while tasks arrive."""
@@ -320,7 +324,7 @@ async def test_a_connection_that_is_killed_while_it_waits_loses_nothing(
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
 
-async def test_a_wait_on_a_server_that_is_the_primary_no_more_ends(
+async def test_a_wait_ends_when_its_server_is_no_longer_the_primary(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would hand out tasks that the next primary hands out as well."""
@@ -339,7 +343,7 @@ async def test_a_wait_on_a_server_that_is_the_primary_no_more_ends(
 
 
 @pytest.mark.parametrize("is_capped", [False, True])
-async def test_nothing_is_asked_ahead_where_that_would_hold_something_up(
+async def test_no_dequeue_is_sent_in_advance_in_burst_mode_or_under_a_limit(
     redis_server: RedisServer, start: Runner, is_capped: bool
 ) -> None:
     """In burst mode the worker would never find that it is done; under a limit the end of one task lets in the next."""
@@ -362,7 +366,7 @@ async def test_nothing_is_asked_ahead_where_that_would_hold_something_up(
     await app.aclose()
 
 
-async def test_a_worker_that_cannot_wait_still_asks(
+async def test_a_worker_that_cannot_wait_for_tokens_polls(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example after a password change, when only older connections still work."""
@@ -389,7 +393,7 @@ async def test_a_worker_that_cannot_wait_still_asks(
         assert await (await work.adelay()).aresult(30) == "ran"
 
 
-async def test_a_refused_wait_is_an_error_that_keeps_no_slots(
+async def test_a_refused_wait_is_logged_and_releases_its_slots(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As where a key is of another type; once that is mended all goes on."""

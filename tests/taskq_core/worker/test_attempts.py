@@ -29,9 +29,7 @@ async def stored(app: TaskQ, task_id: str) -> TaskInfo:
     return info
 
 
-async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(
-    app: TaskQ, start: Runner, clock: Clock
-) -> None:
+async def test_failed_and_successful_attempts_are_recorded(app: TaskQ, start: Runner, clock: Clock) -> None:
     ends = Ends()
 
     @app.task(name="flaky", max_retry=3, retry_delay=0, retention=60)
@@ -66,7 +64,7 @@ async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(
         assert timedelta(0) <= each.ended_at - each.started_at < timedelta(seconds=20)
 
 
-async def test_a_snooze_is_no_attempt_and_what_is_not_kept_leaves_none(app: TaskQ, start: Runner) -> None:
+async def test_snoozes_and_deleted_tasks_leave_no_record_of_an_attempt(app: TaskQ, start: Runner) -> None:
     ends = Ends()
 
     @app.task(name="later", retention=60)
@@ -81,7 +79,7 @@ async def test_a_snooze_is_no_attempt_and_what_is_not_kept_leaves_none(app: Task
     assert (info.state, info.attempts) == (TaskState.RETRY, ())
 
 
-async def test_a_running_task_shows_its_worker_and_since_when(app: TaskQ, start: Runner) -> None:
+async def test_a_running_task_shows_its_worker_and_its_start(app: TaskQ, start: Runner) -> None:
     release = asyncio.Event()
 
     @app.task(name="slow")

@@ -28,7 +28,7 @@ def make(app: TaskQ, **config: Any) -> Callable[[], Worker]:
     return lambda: Worker(app, WorkerConfig.from_settings(app.settings, **config))
 
 
-def test_it_works_until_it_is_stopped(app: TaskQ) -> None:
+def test_a_background_worker_runs_tasks_until_it_is_stopped(app: TaskQ) -> None:
     names: list[str] = []
 
     @app.task(name="background:work", retention=60)
@@ -44,7 +44,7 @@ def test_it_works_until_it_is_stopped(app: TaskQ) -> None:
     assert names != [threading.current_thread().name]
 
 
-def test_a_running_task_gets_the_grace_and_is_then_given_back(app: TaskQ) -> None:
+def test_a_running_task_is_returned_after_the_shutdown_grace(app: TaskQ) -> None:
     runs, release = threading.Event(), threading.Event()
 
     @app.task(name="background:hold")
@@ -63,7 +63,7 @@ def test_a_running_task_gets_the_grace_and_is_then_given_back(app: TaskQ) -> Non
     assert (info.state, info.retried) == (TaskState.PENDING, 0)
 
 
-def test_abort_gives_back_what_does_not_end_and_returns_at_once(app: TaskQ) -> None:
+def test_abort_returns_running_tasks_and_does_not_wait(app: TaskQ) -> None:
     runs, release = threading.Event(), threading.Event()
 
     @app.task(name="background:deaf")
@@ -84,7 +84,7 @@ def test_abort_gives_back_what_does_not_end_and_returns_at_once(app: TaskQ) -> N
     assert worker.stop(30)
 
 
-def test_a_worker_that_could_not_start_is_tried_again(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_could_not_start_is_started_again(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.01)
     away = TaskQ("redis://127.0.0.1:1/0", prefix="asynq")
     monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
@@ -108,7 +108,7 @@ def test_a_worker_that_could_not_start_is_tried_again(app: TaskQ, monkeypatch: p
     assert worker.stop(30)
 
 
-def test_what_cannot_be_made_is_told_and_not_tried_again(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_with_invalid_settings_is_logged_and_not_retried(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     def refuse() -> Worker:
         raise ConfigurationError("no such queue")
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_made_is_told_and_not_tried_again(app: TaskQ, caplog: pyt
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_one_that_is_stopped_before_it_began_makes_no_worker(app: TaskQ, has_begun: bool) -> None:
+def test_a_background_worker_stopped_before_its_start_creates_no_worker(app: TaskQ, has_begun: bool) -> None:
     asked = threading.Event()
 
     def never(timeout_s: float) -> bool:
@@ -140,7 +140,7 @@ def test_one_that_is_stopped_before_it_began_makes_no_worker(app: TaskQ, has_beg
     assert not worker.is_alive
 
 
-def test_a_stop_while_the_worker_is_made_is_seen(app: TaskQ) -> None:
+def test_a_stop_during_the_creation_of_the_worker_takes_effect(app: TaskQ) -> None:
     making, go = threading.Event(), threading.Event()
 
     def slowly() -> Worker:
@@ -157,7 +157,7 @@ def test_a_stop_while_the_worker_is_made_is_seen(app: TaskQ) -> None:
     assert worker.stop(30)
 
 
-def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_long_life() -> None:
+def test_pauses_double_up_to_a_minute_and_are_reset_after_a_long_run() -> None:
     pause = Pause()
 
     assert [pause.after(0) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]

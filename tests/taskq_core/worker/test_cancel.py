@@ -29,7 +29,7 @@ from tests.taskq_core.worker.conftest import (
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_running_task_is_archived_retried_or_dropped(
+async def test_cancel_archives_retries_or_drops_a_running_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, kind: str
 ) -> None:
     """The caller that cancels chooses the outcome."""
@@ -77,7 +77,7 @@ async def test_a_running_task_is_archived_retried_or_dropped(
     await task.adelay("drop")  # its unique lock is free
 
 
-async def test_without_attempts_left_it_is_archived(
+async def test_a_cancelled_task_without_attempts_left_is_archived(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A retry uses an attempt, and an earlier wish holds for its run alone."""
@@ -109,7 +109,7 @@ async def test_without_attempts_left_it_is_archived(
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 @pytest.mark.parametrize("retry", [False, True])
-async def test_what_a_cancelled_function_steers_to_is_heard(
+async def test_skip_retry_and_discard_work_in_a_cancelled_function(
     app: TaskQ, start: Runner, redis_server: RedisServer, retry: bool, kind: str
 ) -> None:
     """`SkipRetry` archives with its reason, also where it was to be retried; `Discard` drops."""
@@ -143,7 +143,7 @@ async def test_what_a_cancelled_function_steers_to_is_heard(
         await discard.aresult(PATIENCE_S)
 
 
-async def test_a_waiting_task_is_deleted_archived_or_left(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_cancel_deletes_archives_or_keeps_a_waiting_task(app: TaskQ, redis_server: RedisServer) -> None:
     """`retry` asks for nothing that waiting is not already."""
     work = app.remote("t", retention=60)
     for options in ({}, {"run_after": 60}, {"aggregate": "g"}):
@@ -166,7 +166,7 @@ async def test_a_waiting_task_is_deleted_archived_or_left(app: TaskQ, redis_serv
         assert not await deleted.acancel(keep=True)
 
 
-def test_wishes_that_are_refused(app: TaskQ) -> None:
+def test_invalid_options_of_cancel_are_refused(app: TaskQ) -> None:
     handle = app.remote("t").delay()
 
     with pytest.raises(ConfigurationError, match="keep must not be set together with retry=True"):

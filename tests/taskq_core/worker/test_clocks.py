@@ -29,7 +29,7 @@ class WrongClock(SystemClock):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("off_s", [300.0, -300.0, None], ids=["ahead", "behind", "jumping"])
-async def test_the_clock_of_a_workers_machine_does_not_matter(
+async def test_a_wrong_clock_of_a_workers_machine_has_no_effect(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, clock: Clock, off_s: float | None
 ) -> None:
     """Leases are kept and taken back, tasks come when they are due and no earlier, by Redis's clock."""

@@ -17,7 +17,7 @@ async def inspector(app: TaskQ) -> AsyncInspector:
     return AsyncInspector(app)
 
 
-async def test_a_worker_is_quieted_and_resumed(
+async def test_a_worker_is_paused_and_resumed_by_request(
     app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
 ) -> None:
     """A running task goes on; what waits runs once the worker is resumed."""
@@ -49,7 +49,7 @@ async def test_a_worker_is_quieted_and_resumed(
     assert worker.status == "active"
 
 
-async def test_a_worker_runs_another_number_of_tasks_at_a_time(
+async def test_the_concurrency_of_a_running_worker_is_changed(
     app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
 ) -> None:
     """More tasks start at once, in threads too. Fewer run once enough running tasks have ended."""
@@ -84,7 +84,7 @@ async def test_a_worker_runs_another_number_of_tasks_at_a_time(
     await until(lambda: worker.ended_count == 16)
 
 
-async def test_a_worker_that_is_asked_to_stop_ends_gracefully_and_no_other(
+async def test_a_stop_request_ends_one_worker_gracefully(
     app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
 ) -> None:
     @app.task
@@ -105,7 +105,7 @@ async def test_a_worker_that_is_asked_to_stop_ends_gracefully_and_no_other(
     assert second.status == "active"
 
 
-async def test_a_worker_without_the_right_to_requests_still_hears_cancels(
+async def test_a_worker_without_permission_for_requests_still_receives_cancels(
     start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As with a user of Redis that was made for an earlier release."""
@@ -124,7 +124,7 @@ async def test_a_worker_without_the_right_to_requests_still_hears_cancels(
     assert "taskq:control" in line
 
 
-async def test_a_worker_says_how_many_runs_ended_and_failed(
+async def test_a_worker_reports_the_number_of_ended_and_failed_runs(
     app: TaskQ, start: Runner, inspector: AsyncInspector, clock: Clock
 ) -> None:
     @app.task(max_retry=0)
@@ -141,7 +141,7 @@ async def test_a_worker_says_how_many_runs_ended_and_failed(
     assert (shown.processed, shown.failed) == (3, 1)
 
 
-async def test_requests_that_make_no_sense_are_refused(start: Runner, inspector: AsyncInspector) -> None:
+async def test_invalid_requests_to_workers_are_refused(start: Runner, inspector: AsyncInspector) -> None:
     await start()
 
     with pytest.raises(WorkerNotFoundError, match="no worker 'web-1:7'"):

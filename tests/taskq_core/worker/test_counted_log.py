@@ -11,7 +11,7 @@ from taskq_core.worker.counted_log import CountedLog
 logger = logging.getLogger("taskq.test")
 
 
-async def test_what_follows_the_first_line_is_counted(
+async def test_events_after_the_first_line_are_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(counted_log, "EVERY_S", 0)  # the minute ends with the next turn of the loop
@@ -30,7 +30,7 @@ async def test_what_follows_the_first_line_is_counted(
     assert caplog.messages[3:] == ["6 in q"]
 
 
-async def test_the_rest_is_logged_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_flush_logs_the_remaining_count(caplog: pytest.LogCaptureFixture) -> None:
     log = CountedLog(logger, logging.ERROR, "%d in %s")
     log.add(3, "q")
     log.add(4, "q")

@@ -28,7 +28,7 @@ from tests.taskq_core.worker.conftest import (
 )
 
 
-async def test_whoever_wants_to_know_is_after_hooks_the_archive(
+async def test_on_archived_hooks_receive_each_archived_task(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
     """Of failures, expiries and cancels, in a thread or on the loop; not of what is retried, succeeds or is dropped."""
@@ -67,7 +67,7 @@ async def test_whoever_wants_to_know_is_after_hooks_the_archive(
     assert {state for _, _, state in told} == {TaskState.ARCHIVED}
 
 
-async def test_a_task_takes_the_place_of_the_archived_one(
+async def test_a_dead_letter_task_is_enqueued_for_an_archived_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """With what its function takes, in the queue it was given, once; and none takes the place of that one in turn."""
@@ -99,7 +99,7 @@ async def test_a_task_takes_the_place_of_the_archived_one(
     assert "taskq-dead-letter" not in stored.headers
 
 
-async def test_a_name_without_code_is_enqueued_with_all_there_is(app: TaskQ, start: Runner) -> None:
+async def test_a_dead_letter_task_without_code_gets_all_fields(app: TaskQ, start: Runner) -> None:
     """For Go, or another program."""
     task = app.remote("nobody", max_retry=0, dead_letter="go:dead")
     ran: list[bytes] = []
@@ -117,7 +117,7 @@ async def test_a_name_without_code_is_enqueued_with_all_there_is(app: TaskQ, sta
     assert (letter["task_id"], letter["name"]) == (handle.id, "nobody")
 
 
-async def test_what_fails_is_done_again_and_the_archive_stays(
+async def test_a_failed_hook_is_retried_and_the_task_stays_archived(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Until it succeeds; the archived task is as it was."""
@@ -142,7 +142,7 @@ async def test_what_fails_is_done_again_and_the_archive_stays(
     assert "a handler of an archived task failed; the handlers are called again" in caplog.text
 
 
-async def test_one_that_was_moved_is_told_of_where_it_went(
+async def test_hooks_receive_the_current_queue_of_a_moved_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The task is handled in its old queue after a failed try, and also after a move is undone by an id conflict."""
@@ -180,7 +180,7 @@ async def test_one_that_was_moved_is_told_of_where_it_went(
     assert not redis_server.client.hexists(other.task("moved"), "taskq_letter")
 
 
-async def test_one_that_was_run_again_or_deleted_is_not_told_of(
+async def test_hooks_do_not_receive_tasks_that_were_run_again_or_deleted(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The note of it goes."""
@@ -196,7 +196,7 @@ async def test_one_that_was_run_again_or_deleted_is_not_told_of(
     assert told == []
 
 
-def test_what_cannot_be_told_or_enqueued_is_refused(app: TaskQ) -> None:
+def test_invalid_hooks_and_dead_letter_names_are_refused(app: TaskQ) -> None:
     with pytest.raises(TaskDefinitionError, match="must accept the task"):
         app.on_archived(lambda: None)
     for wrong in (5, b"x", object()):

@@ -36,7 +36,7 @@ class Quiet:
 
 
 @pytest.mark.parametrize(("leads", "rest_s"), [(True, 0.5), (False, 2.0)])
-async def test_who_does_not_lead_looks_only_for_the_lease(
+async def test_a_dispatcher_that_does_not_lead_only_checks_the_lease(
     app: TaskQ, leads: bool, rest_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
@@ -49,7 +49,7 @@ async def test_who_does_not_lead_looks_only_for_the_lease(
     assert rests == [rest_s]
 
 
-async def test_what_is_called_for_while_it_is_carried_is_looked_for_again(app: TaskQ) -> None:
+async def test_a_dispatcher_reads_the_queue_again_after_a_concurrent_notification(app: TaskQ) -> None:
     """A step that ends after the queue was read has written what was not read."""
     looks: list[bool] = []
 

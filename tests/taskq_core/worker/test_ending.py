@@ -36,7 +36,9 @@ from tests.taskq_core.worker.conftest import (
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 @pytest.mark.parametrize("limit", ["timeout", "deadline"])
-async def test_a_run_ends_at_its_limit(app: TaskQ, start: Runner, clock: Clock, kind: str, limit: str) -> None:
+async def test_a_run_is_interrupted_at_its_timeout(
+    app: TaskQ, start: Runner, clock: Clock, kind: str, limit: str
+) -> None:
     """The function is interrupted and can clean up. The stored error has the same text as in Go."""
     cleaned: list[str] = []
 
@@ -90,7 +92,7 @@ async def test_a_task_past_its_deadline_is_not_started(
     assert runs == []
 
 
-def test_of_a_task_past_its_deadline_nobody_is_told_that_it_still_runs(
+def test_a_task_past_its_deadline_is_never_reported_as_stuck(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whichever comes first on the event loop of a worker's own process: its end, or the look at deadlines."""
@@ -109,7 +111,7 @@ def test_of_a_task_past_its_deadline_nobody_is_told_that_it_still_runs(
     assert "still runs" not in caplog.text
 
 
-async def test_the_earlier_of_timeout_and_deadline_counts(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_the_earlier_of_timeout_and_deadline_ends_a_run(app: TaskQ, start: Runner, clock: Clock) -> None:
 
     @app.task(name="slow", max_retry=0)
     async def slow() -> None:
@@ -201,7 +203,7 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
+async def test_a_function_that_ignores_its_timeout_releases_its_slot(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,
@@ -262,7 +264,7 @@ async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
     assert worker._fetcher.free == 1
 
 
-async def test_a_worker_abandons_as_many_functions_as_it_has_slots_and_asks_to_be_replaced(
+async def test_a_worker_asks_for_its_replacement_when_all_slots_have_abandoned_functions(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """Such a task keeps its slot. The worker stops on request, without waiting for these tasks."""
@@ -290,7 +292,7 @@ async def test_a_worker_abandons_as_many_functions_as_it_has_slots_and_asks_to_b
     release.set()
 
 
-async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_over(
+async def test_a_run_that_ignores_its_cancellation_is_reported_before_its_timeout(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck: list[tuple[str, str]] = []
@@ -317,7 +319,7 @@ async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_
         await handle.aresult(PATIENCE_S)
 
 
-async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
+async def test_a_plain_function_that_swallows_an_interrupt_is_interrupted_again(
     app: TaskQ, start: Runner, clock: Clock
 ) -> None:
     swallowed: list[int] = []
@@ -342,7 +344,7 @@ async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
     assert swallowed == [0, 1]
 
 
-async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, start: Runner) -> None:
+async def test_a_coroutine_cancelled_before_its_first_step_releases_its_slot(app: TaskQ, start: Runner) -> None:
     """Even a coroutine cancelled at once is reported, so its slot is released."""
 
     @app.task(max_retry=0)
@@ -364,7 +366,7 @@ async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, star
     await until(lambda: worker._fetcher.free == 1)
 
 
-async def test_a_plain_function_told_to_end_before_its_thread_has_it_never_starts(app: TaskQ, start: Runner) -> None:
+async def test_a_plain_function_cancelled_before_its_thread_starts_does_not_run(app: TaskQ, start: Runner) -> None:
     """A run that waits for a thread cannot be interrupted yet; it ends as soon as it gets one."""
     runs: list[int] = []
 
@@ -389,7 +391,7 @@ async def test_a_plain_function_told_to_end_before_its_thread_has_it_never_start
 
 
 @pytest.mark.slow
-async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
+async def test_many_timeouts_interrupt_only_their_own_tasks(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Interrupts that race the ends of short functions never reach the next task on the thread.
@@ -455,7 +457,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
 
 
 @pytest.mark.parametrize("returns", [True, False], ids=["returns", "raises"])
-async def test_an_interrupt_that_comes_too_late_is_dropped(
+async def test_a_late_interrupt_does_not_reach_the_next_task(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, returns: bool
 ) -> None:
     """A function that ends while it is being interrupted keeps its thread busy until that is over.
@@ -514,7 +516,7 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
     assert ends.of(interrupted.id) == ["archived"]
 
 
-async def test_an_interrupt_while_a_functions_own_error_is_noted_costs_no_thread(
+async def test_an_interrupt_while_an_error_is_handled_keeps_the_thread_usable(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its run ends all the same, and the thread goes on with the next."""
@@ -548,7 +550,7 @@ async def test_an_interrupt_while_a_functions_own_error_is_noted_costs_no_thread
     assert ends.of(interrupted.id) == ["archived"]
 
 
-async def test_a_run_that_came_back_outlives_its_lost_predecessor(
+async def test_a_new_run_of_a_lost_task_is_not_settled_by_the_old_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A task taken back from this worker and fetched by it again runs anew; the old run cannot settle it."""
@@ -586,7 +588,7 @@ async def test_a_run_that_came_back_outlives_its_lost_predecessor(
     await until(lambda: worker._fetcher.free == 2)
 
 
-async def test_a_worker_that_retires_before_its_start_takes_no_task(app: TaskQ) -> None:
+async def test_a_worker_that_is_retired_before_its_start_fetches_no_task(app: TaskQ) -> None:
     worker = Worker(app, WorkerConfig(with_scheduler=False))
 
     worker.retire()

@@ -46,9 +46,7 @@ async def test_a_coroutine_runs_on_the_workers_loop(app: TaskQ, start: Runner) -
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine", "context"])
-async def test_a_function_with_variadic_parameters_gets_what_the_call_gave(
-    app: TaskQ, start: Runner, kind: str
-) -> None:
+async def test_variadic_parameters_receive_the_arguments_of_the_call(app: TaskQ, start: Runner, kind: str) -> None:
     """Also as a step, whose result before it is one of them."""
 
     @app.task(name="plain", retention=60)
@@ -93,7 +91,7 @@ async def test_a_plain_function_runs_in_a_thread(app: TaskQ, start: Runner) -> N
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_task_knows_its_run(app: TaskQ, start: Runner, kind: str) -> None:
+async def test_a_task_can_read_the_context_of_its_run(app: TaskQ, start: Runner, kind: str) -> None:
     """The context parameter and `current_task()` are one object with id, attempt, deadline and headers."""
     seen: list[TaskContext] = []
 
@@ -220,7 +218,7 @@ async def test_a_returned_value_replaces_a_written_result(app: TaskQ, start: Run
         assert (await handle.arefresh()).result == b'"returned"'
 
 
-async def test_a_written_result_is_seen_while_the_task_runs_and_after_it_fails(app: TaskQ, start: Runner) -> None:
+async def test_a_written_result_is_readable_during_the_run_and_after_a_failure(app: TaskQ, start: Runner) -> None:
     """Progress is for others to read."""
     release = threading.Event()
 
@@ -247,7 +245,7 @@ async def test_a_written_result_is_seen_while_the_task_runs_and_after_it_fails(a
     assert await result() == b"more"
 
 
-async def test_something_that_is_no_bytes_is_refused_as_result(app: TaskQ, start: Runner) -> None:
+async def test_write_result_refuses_a_value_that_is_not_bytes(app: TaskQ, start: Runner) -> None:
     """`write_result` raises in the task, at the line that is wrong."""
 
     @app.task(max_retry=0)
@@ -323,7 +321,7 @@ async def test_a_strict_task_archives_unknown_fields(
     ],
     ids=["missing", "wrong type", "wrong type of optional", "no object", "empty", "no text", "deep"],
 )
-async def test_a_payload_that_does_not_fit_is_archived_at_once(
+async def test_a_task_with_an_invalid_payload_is_archived_at_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, payload: bytes, words: list[str]
 ) -> None:
     """The text names task, parameter and type, never the value, and no retry is tried."""
@@ -348,7 +346,7 @@ async def test_a_payload_that_does_not_fit_is_archived_at_once(
     assert bytes(message.payload) == payload
 
 
-async def test_an_unknown_task_type_goes_back_for_a_worker_that_knows_it(
+async def test_a_task_of_an_unknown_type_is_requeued_for_other_workers(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A rolling deploy loses no task: the old worker uses no attempt, and logs each type once."""
@@ -374,7 +372,7 @@ async def test_an_unknown_task_type_goes_back_for_a_worker_that_knows_it(
     await new.aclose()
 
 
-async def test_an_unknown_task_type_is_archived_after_the_timeout(
+async def test_a_task_of_an_unknown_type_is_archived_after_the_timeout(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Attempts that are left change nothing; the error says what is missing."""
@@ -388,7 +386,7 @@ async def test_an_unknown_task_type_is_archived_after_the_timeout(
     assert [type(error) for error in ends.errors] == [UnknownTaskError]
 
 
-async def test_an_unreadable_message_is_set_aside_and_the_next_runs(
+async def test_an_unreadable_message_is_quarantined_and_the_next_task_runs(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Its bytes are kept, its slot is given back, nothing is left in active."""
@@ -427,7 +425,7 @@ async def test_ids_without_a_task_are_dropped(
     assert worker._fetcher.dropped == 30
 
 
-async def test_a_message_with_the_largest_limits_runs(
+async def test_a_task_with_64_bit_limits_runs(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """Numbers that a peer may write, up to 64 bits, stop neither the task nor the worker's presence."""
@@ -518,7 +516,7 @@ async def test_the_first_middleware_is_the_outermost(app: TaskQ, start: Runner, 
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_what_a_middleware_raises_counts_as_raised_by_the_task(app: TaskQ, start: Runner, kind: str) -> None:
+async def test_an_error_raised_by_a_middleware_fails_the_task(app: TaskQ, start: Runner, kind: str) -> None:
     """The task fails with it, and its policy decides on it."""
 
     class Refusing(Middleware):
@@ -543,7 +541,7 @@ async def test_what_a_middleware_raises_counts_as_raised_by_the_task(app: TaskQ,
         await handle.aresult(PATIENCE_S)
 
 
-async def test_a_listener_is_told_of_each_task(app: TaskQ, start: Runner) -> None:
+async def test_a_listener_receives_the_start_and_the_end_of_each_task(app: TaskQ, start: Runner) -> None:
     """Of its start and of its end, with the error."""
 
     @app.task(max_retry=0)
@@ -561,7 +559,9 @@ async def test_a_listener_is_told_of_each_task(app: TaskQ, start: Runner) -> Non
     assert isinstance(ends.errors[0], ValueError)
 
 
-async def test_a_listener_that_fails_harms_no_task(app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_a_listener_does_not_affect_the_task(
+    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
     """It is a front end's; its error is logged and the task ends as it would."""
 
     class Broken(Ends):
@@ -588,7 +588,7 @@ async def test_a_listener_that_fails_harms_no_task(app: TaskQ, start: Runner, ca
     await until(lambda: worker._fetcher.free == 1)
 
 
-async def test_an_exit_raised_by_a_task_is_its_failure(app: TaskQ, start: Runner) -> None:
+async def test_sys_exit_in_a_task_fails_only_the_task(app: TaskQ, start: Runner) -> None:
     """`sys.exit()` in a task does not end the worker."""
 
     @app.task(max_retry=0)
@@ -634,7 +634,7 @@ async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest
     assert all("canary" not in str(vars(record)) for record in caplog.records if record.name.startswith("taskq"))
 
 
-async def test_states_are_as_tools_read_them(app: TaskQ, start: Runner) -> None:
+async def test_a_task_is_active_during_its_run_and_completed_afterwards(app: TaskQ, start: Runner) -> None:
     """While a task runs it is active with a lease; afterwards completed."""
     release = asyncio.Event()
 
@@ -655,7 +655,7 @@ async def test_states_are_as_tools_read_them(app: TaskQ, start: Runner) -> None:
 
 
 @pytest.mark.parametrize("refusals", [1, 4])
-async def test_functions_wait_while_no_thread_can_be_started(
+async def test_plain_functions_wait_while_no_thread_can_be_started(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int
 ) -> None:
     """The system is out of threads or memory, from the first one on or later: each runs in the end, none is lost."""

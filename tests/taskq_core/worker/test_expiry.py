@@ -22,7 +22,7 @@ from tests.taskq_core.worker.conftest import (
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-async def test_a_task_that_expired_is_archived_and_does_not_run(
+async def test_an_expired_task_is_archived_and_does_not_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its handle raises a typed error, error handlers are called, it is counted, and another task runs."""
@@ -60,7 +60,7 @@ async def test_a_task_that_expired_is_archived_and_does_not_run(
     assert Inspector(app).queue_info("default").failed == 1
 
 
-async def test_one_that_is_to_be_discarded_is_gone_with_its_lock(app: TaskQ, start: Runner) -> None:
+async def test_an_expired_task_with_discard_is_deleted_with_its_lock(app: TaskQ, start: Runner) -> None:
     """Nothing is kept of it, so its handle says that it is not there."""
     ran: list[int] = []
 
@@ -82,7 +82,7 @@ async def test_one_that_is_to_be_discarded_is_gone_with_its_lock(app: TaskQ, sta
     assert ran == []
 
 
-async def test_a_retry_that_comes_too_late_is_not_started(
+async def test_a_retry_after_the_expiry_is_not_started(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """What counts is when an attempt starts, not the first alone; a run that began in time is not cut short."""
@@ -104,7 +104,7 @@ async def test_a_retry_that_comes_too_late_is_not_started(
     assert stored(redis_server, queue, handle.id).retried == 1
 
 
-async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_expires_counts_from_the_scheduled_start(app: TaskQ, start: Runner, clock: Clock) -> None:
     """An expiry shorter than `run_after` lets it run all the same."""
 
     @app.task
@@ -118,7 +118,7 @@ async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ
     assert await handle.aresult(PATIENCE_S) == "ran"
 
 
-def test_options_that_are_refused(app: TaskQ) -> None:
+def test_invalid_expiry_options_are_refused(app: TaskQ) -> None:
     """Before anything is written, with name and value."""
 
     @app.task
@@ -131,7 +131,9 @@ def test_options_that_are_refused(app: TaskQ) -> None:
         work.using(on_expiry="drop")
 
 
-def test_go_gets_a_deadline_that_cuts_no_run_short(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+def test_an_expiring_task_has_a_deadline_for_go_one_timeout_after_its_expiry(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """A whole timeout after the expiry; a deadline that was given stays."""
 
     @app.task(timeout=30)

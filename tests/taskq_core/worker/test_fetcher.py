@@ -45,7 +45,7 @@ async def test_strict_order_empties_the_first_queue_first(app: TaskQ, start: Run
     assert order == ["high"] * 20 + ["middle"] * 20 + ["low"] * 20
 
 
-async def test_weights_share_the_slots(app: TaskQ, start: Runner) -> None:
+async def test_weighted_queues_share_the_slots(app: TaskQ, start: Runner) -> None:
     """While all queues are full, each is tried first in proportion to its weight."""
     order = await fill(app, {"low": 400, "high": 400})
     await start(queues={"low": 1, "high": 3}, concurrency=1)
@@ -56,7 +56,7 @@ async def test_weights_share_the_slots(app: TaskQ, start: Runner) -> None:
     assert Counter(order) == {"low": 400, "high": 400}
 
 
-async def test_a_queue_of_small_weight_is_not_starved(app: TaskQ, start: Runner) -> None:
+async def test_a_queue_with_a_small_weight_is_not_starved(app: TaskQ, start: Runner) -> None:
     """Its tasks run before a queue of large weight is empty."""
     order = await fill(app, {"low": 5, "high": 600})
     await start(queues={"low": 1, "high": 9}, concurrency=1)
@@ -126,7 +126,7 @@ async def test_concurrency_is_never_exceeded(
     await until(lambda: worker._fetcher.free == concurrency)
 
 
-async def test_a_worker_takes_only_for_free_slots(
+async def test_a_worker_fetches_tasks_only_for_free_slots(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """With all slots taken the rest stays pending, for other workers."""
@@ -149,7 +149,7 @@ async def test_a_worker_takes_only_for_free_slots(
     await until(lambda: not redis_server.client.exists(queue.pending, queue.active, queue.lease))
 
 
-async def test_the_end_of_a_run_wakes_one_connection_of_several(
+async def test_the_end_of_a_run_wakes_one_of_several_connections(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 50 slots there are three; the others would find nothing to do. What there is for all is done by all."""
@@ -190,7 +190,7 @@ async def test_the_end_of_a_run_wakes_one_connection_of_several(
     assert sum(name != "all" for name in looks) == 3
 
 
-async def test_a_token_lets_one_connection_ask_and_the_others_join_it_where_there_is_more(
+async def test_a_token_wakes_one_connection_and_a_backlog_wakes_the_others(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While something runs nothing is asked ahead. Of one task two connections of three would find nothing."""
@@ -230,7 +230,7 @@ async def test_a_token_lets_one_connection_ask_and_the_others_join_it_where_ther
     assert len(asking) > 1
 
 
-async def test_what_ends_together_is_shared_by_the_connections(
+async def test_runs_that_end_together_are_settled_by_all_connections(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each carries its part and asks for as many with it, whether the others are on their way or not."""
@@ -257,7 +257,7 @@ async def test_what_ends_together_is_shared_by_the_connections(
     assert exchanges[:3] == [(2, 2)] * 3
 
 
-async def test_a_paused_queue_gives_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_paused_queue_hands_out_no_tasks(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     """Its tasks wait, those of other queues run; after the pause they run as well."""
     keys = app.runtime.keys
 
@@ -276,7 +276,7 @@ async def test_a_paused_queue_gives_nothing(app: TaskQ, start: Runner, redis_ser
     assert await waiting.aresult(PATIENCE_S) == "ran"
 
 
-async def test_a_damaged_queue_stops_no_other(
+async def test_a_damaged_queue_does_not_stop_the_other_queues(
     app: TaskQ, start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A key of a wrong type is an error of its queue alone, also where that queue goes first."""
@@ -294,7 +294,7 @@ async def test_a_damaged_queue_stops_no_other(
     assert "tasks cannot be fetched from queue bad" in caplog.text
 
 
-async def test_a_queue_whose_request_was_refused_is_asked_again(
+async def test_a_queue_is_queried_again_after_a_refused_request(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This includes a queue that seemed empty and is only checked: no other worker fetches tasks without a token."""
@@ -318,7 +318,7 @@ async def test_a_queue_whose_request_was_refused_is_asked_again(
     await until(lambda: order == ["default"])
 
 
-async def test_large_messages_come_in_several_batches(app: TaskQ, start: Runner) -> None:
+async def test_large_messages_are_fetched_in_several_batches(app: TaskQ, start: Runner) -> None:
     """A batch is bounded by bytes; what does not fit comes with the next."""
     ended: list[int] = []
 
@@ -365,7 +365,7 @@ async def test_two_workers_run_each_task_once(app: TaskQ, start: Runner, redis_s
 
 
 @pytest.mark.parametrize("taken_over", [False, True])
-async def test_a_task_that_comes_after_its_lease_has_ended_is_not_run(
+async def test_a_task_received_after_the_end_of_its_lease_does_not_run(
     app: TaskQ,
     queue: QueueKeys,
     redis_server: RedisServer,
@@ -417,7 +417,7 @@ async def test_a_task_that_comes_after_its_lease_has_ended_is_not_run(
     assert "arrived after its lease had ended; it returns to its queue" in caplog.text
 
 
-async def test_a_lane_goes_on_though_there_is_no_memory_to_tell_of_a_failure(
+async def test_a_connection_keeps_fetching_after_a_failure_that_cannot_be_logged(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = await fill(app, {"default": 5})

@@ -29,7 +29,7 @@ def forge(server: RedisServer, queue: QueueKeys, task_id: str, *, lock: str = ""
     server.client.lpush(queue.pending, task_id)
 
 
-async def test_forged_fields_reach_no_key_outside_the_queue(
+async def test_forged_fields_cannot_change_keys_outside_the_queue(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs: list[str] = []
@@ -95,7 +95,7 @@ async def test_forged_fields_reach_no_key_outside_the_queue(
     assert "name a unique lock of another queue" in caplog.text
 
 
-async def test_a_hundred_thousand_ids_without_a_task(
+async def test_a_hundred_thousand_ids_without_a_task_are_dropped_cheaply(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,

@@ -48,7 +48,7 @@ async def test_a_task_whose_time_is_past_starts_at_once(app: TaskQ, start: Runne
     assert await (await work.using(run_after=datetime(2001, 1, 1, tzinfo=UTC)).adelay()).aresult(PATIENCE_S) == "ran"
 
 
-async def test_retried_tasks_come_back(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_retried_task_runs_after_its_delay(app: TaskQ, start: Runner, clock: Clock) -> None:
     """Not before their delay is over."""
     runs: list[float] = []
 
@@ -71,7 +71,7 @@ async def test_retried_tasks_come_back(app: TaskQ, start: Runner, clock: Clock) 
     assert runs[2] - runs[1] >= 20
 
 
-async def test_hundreds_due_at_once_all_run(
+async def test_hundreds_of_tasks_due_at_once_run_once_each(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """In batches of a hundred, once each."""
@@ -91,7 +91,7 @@ async def test_hundreds_due_at_once_all_run(
     assert redis_server.client.zcard(queue.scheduled) == 0
 
 
-async def test_thousands_due_at_once_keep_no_other_queue_waiting(
+async def test_thousands_of_due_tasks_do_not_block_another_queue(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """They are moved in bounded steps, and slots go to both queues in turn."""
@@ -117,7 +117,7 @@ async def test_thousands_due_at_once_keep_no_other_queue_waiting(
     assert redis_server.client.zcard(queue.scheduled) == 0
 
 
-async def test_hundreds_that_fail_at_once_come_back_apart(
+async def test_retries_of_tasks_that_fail_together_are_spread(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """By Asynq's own delay: over half a minute, so that what they asked too much of is not asked at once again."""
@@ -156,7 +156,7 @@ async def test_due_ids_without_a_task_are_dropped(
     assert "because they have no stored message" in caplog.text
 
 
-async def test_another_worker_forwards_when_the_leader_is_gone(
+async def test_another_worker_forwards_after_the_leader_has_died(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
     """A leader that stops releases the lead. A leader that dies loses it with its lease."""

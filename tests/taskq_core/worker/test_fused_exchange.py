@@ -30,14 +30,14 @@ def batch(count: int = RUNS_MIN, *, queue: QueueKeys = QUEUE, is_plain: bool = T
     return SettleBatch(queue, runs, sent, count, is_plain)
 
 
-def test_a_batch_of_plain_ends_is_joined_with_a_request_of_its_queue() -> None:
+def test_a_batch_of_plain_settlements_is_fused_with_a_dequeue_of_its_queue() -> None:
     joined = FusedExchange().join([batch()], QUEUE, ASKED)
 
     assert joined is not None
     assert [*joined.args[-RUNS_MIN:]] == [f"t{number}" for number in range(RUNS_MIN)]
 
 
-def test_others_go_apart(subtests: pytest.Subtests) -> None:
+def test_other_batches_are_not_fused(subtests: pytest.Subtests) -> None:
     for batches in [
         [],
         [batch(), batch(queue=Keys().queue("other"))],
@@ -50,7 +50,7 @@ def test_others_go_apart(subtests: pytest.Subtests) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, BrokerReplyError("WRONGTYPE")])
-def test_after_refusals_it_is_tried_ever_more_seldom(answer: BrokerReplyError | None) -> None:
+def test_fusing_is_tried_less_often_after_refusals(answer: BrokerReplyError | None) -> None:
     joiner = FusedExchange()
     waits = []
     for _ in range(10):
@@ -63,7 +63,7 @@ def test_after_refusals_it_is_tried_ever_more_seldom(answer: BrokerReplyError | 
     assert waits == [0, 2, 4, 8, 16, 32, 64, 128, APART_MAX, APART_MAX]
 
 
-def test_what_an_error_may_have_settled_is_sent_again_as_what_is_not_known() -> None:
+def test_settlements_of_unknown_outcome_are_sent_again_as_such() -> None:
     """So a refusal by Redis does not make these tasks look as if another worker owned them."""
     refused, failed = batch(), batch()
 
@@ -74,7 +74,7 @@ def test_what_an_error_may_have_settled_is_sent_again_as_what_is_not_known() -> 
     assert all(run.repeated for run in failed.runs)
 
 
-def test_one_that_works_is_followed_by_others() -> None:
+def test_a_success_enables_fusing_again() -> None:
     joiner = FusedExchange()
     joiner.part(batch(), None)
     while joiner.join([batch()], QUEUE, ASKED) is None:
@@ -84,7 +84,7 @@ def test_one_that_works_is_followed_by_others() -> None:
     assert joiner.join([batch()], QUEUE, ASKED) is not None
 
 
-async def test_a_turn_takes_one_script(
+async def test_settling_and_dequeuing_take_one_script_call(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,
@@ -110,7 +110,7 @@ async def test_a_turn_takes_one_script(
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
 
-async def test_tasks_that_are_waited_for_are_told_of(
+async def test_the_ends_of_tasks_with_waiting_callers_are_published(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """They are refused by the one script and settled by the other, each once."""

@@ -9,7 +9,7 @@ from taskq_core.broker.operations.actions import pause
 from tests.taskq_core.worker.conftest import Read, Runner, until
 
 
-async def test_an_sdk_that_comes_after_the_worker_gets_its_counts_too(
+async def test_an_sdk_configured_after_the_worker_started_gets_its_counts(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr("taskq_core.worker.gauges.REFRESH_S", 0.05)
@@ -27,7 +27,7 @@ async def _nothing() -> None:
     pass
 
 
-async def test_queues_are_told_by_the_one_that_leads_and_slots_by_each(app: TaskQ, start: Runner, read: Read) -> None:
+async def test_the_leader_reports_the_queues_and_each_worker_its_slots(app: TaskQ, start: Runner, read: Read) -> None:
     later = app.remote("later", run_after=3600)
     waiting = app.remote("waiting", queue="other")
     for _ in range(3):
@@ -52,7 +52,7 @@ def _pause(app: TaskQ) -> Any:
     return pause(app.runtime.keys.queue("other"))
 
 
-async def test_a_scheduler_says_whether_it_leads(app: TaskQ, start: Runner, read: Read) -> None:
+async def test_a_gauge_shows_whether_a_scheduler_leads(app: TaskQ, start: Runner, read: Read) -> None:
     plain = await start(with_scheduler=True)
     await until(lambda: plain.status == "active", "it runs")
     nothing_to_lead = read("asynq.scheduler.leading")

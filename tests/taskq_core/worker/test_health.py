@@ -49,7 +49,7 @@ def judged(*, checked_ago_s: float | None = 1.0, problem: str = "", **pulse: Any
 
 
 class TestJudging:
-    def test_a_worker_that_works(self) -> None:
+    def test_a_healthy_worker_is_ready(self) -> None:
         assert judged().report() == (
             True,
             {
@@ -62,7 +62,7 @@ class TestJudging:
             },
         )
 
-    def test_a_worker_that_does_not(self, subtests: pytest.Subtests) -> None:
+    def test_an_unhealthy_worker_reports_its_reason(self, subtests: pytest.Subtests) -> None:
         for case, status, reason in [
             ({"status": "new"}, "starting", "no task is taken yet"),
             ({"checked_ago_s": None}, "starting", "the queues were not checked yet"),
@@ -82,12 +82,12 @@ class TestJudging:
 
                 assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
 
-    def test_a_worker_with_all_slots_taken_or_none_asked_for_yet_is_ready(self, subtests: pytest.Subtests) -> None:
+    def test_a_full_or_just_started_worker_is_ready(self, subtests: pytest.Subtests) -> None:
         for case in [{"dequeue_age_s": None}, {"dequeue_age_s": 900.0, "can_take": False}]:
             with subtests.test(case=case):
                 assert judged(**case).report()[0]
 
-    def test_a_problem_stands_at_its_queue(self) -> None:
+    def test_a_problem_is_reported_for_its_queue(self) -> None:
         _, body = judged(problem="no answer").report()
 
         assert body["queues"] == {"default": {"ok": True, "pending": 3}, "low": {"ok": False, "problem": "no answer"}}
@@ -101,7 +101,7 @@ class TestChecking:
         yield runner
         await runner.aclose()
 
-    async def test_a_script_runs_on_every_queue(
+    async def test_the_health_check_runs_a_script_on_every_queue(
         self, app: TaskQ, runner: AsyncRunner, queue: QueueKeys, redis_server: RedisServer
     ) -> None:
         low = app.runtime.keys.queue("low")
@@ -118,13 +118,15 @@ class TestChecking:
         }
         assert health.checked_at == FakeTime.now
 
-    async def test_all_is_well(self, runner: AsyncRunner, queue: QueueKeys) -> None:
+    async def test_the_health_check_of_a_healthy_worker_reports_no_problem(
+        self, runner: AsyncRunner, queue: QueueKeys
+    ) -> None:
         assert await Health((queue,), lambda: Pulse(**GOOD), FakeTime(), runner).work() == CHECK_EVERY_S
 
 
 @pytest.mark.redis
 class TestWorker:
-    async def test_ready_then_draining(self, app: TaskQ, start: Runner) -> None:
+    async def test_a_worker_reports_ready_and_then_draining(self, app: TaskQ, start: Runner) -> None:
         ends = asyncio.Event()
 
         @app.task(name="wait")
@@ -151,7 +153,7 @@ class TestWorker:
         with pytest.raises(OSError, match=r"."):
             await get(worker.health_port, "/livez")
 
-    async def test_it_lives_before_it_has_reached_redis(self, tmp_path: Any) -> None:
+    async def test_a_worker_is_live_before_it_has_reached_redis(self, tmp_path: Any) -> None:
         app = TaskQ(f"unix://{tmp_path}/none.sock")
         worker = Worker(app, WorkerConfig(health_port=0))
         running = asyncio.create_task(worker.arun())
@@ -165,7 +167,7 @@ class TestWorker:
         await asyncio.gather(running, return_exceptions=True)
         app.close()
 
-    async def test_a_port_that_is_taken(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_used_port_ends_the_worker(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
         taken = HealthServer(judged(), "127.0.0.1", 0)
         await taken.start()
 
@@ -173,12 +175,12 @@ class TestWorker:
         assert f"its health endpoints cannot listen on 127.0.0.1:{taken.port}" in caplog.text
         await taken.close()
 
-    async def test_without_a_port_nothing_listens(self, start: Runner) -> None:
+    async def test_without_a_health_port_no_server_starts(self, start: Runner) -> None:
         worker = await start()
 
         assert worker.health_port is None
 
-    def test_on_the_loop_of_a_worker_process(self, app: TaskQ) -> None:
+    def test_health_is_served_on_the_loop_of_a_worker_process(self, app: TaskQ) -> None:
         """As started from a command line, on uvloop where there is one."""
         worker = Worker(app, WorkerConfig(health_port=0))
         thread = threading.Thread(target=worker.run)
@@ -202,7 +204,7 @@ async def not_ready(worker: Worker) -> bool:
     return not await ready(worker)
 
 
-def test_the_options_of_the_command(subtests: pytest.Subtests) -> None:
+def test_command_options_set_the_health_address(subtests: pytest.Subtests) -> None:
     for options, expected in [
         ({}, ("127.0.0.1", None)),
         ({"health_port": None, "health_host": None}, ("127.0.0.1", None)),
@@ -215,7 +217,7 @@ def test_the_options_of_the_command(subtests: pytest.Subtests) -> None:
             assert (config.health_host, config.health_port) == expected
 
 
-def test_what_is_refused(subtests: pytest.Subtests) -> None:
+def test_invalid_health_settings_are_refused(subtests: pytest.Subtests) -> None:
     for values, message in [
         ({"health_port": 70_000}, "health_port must be between 0 and 65535, got 70000"),
         ({"health_port": "80"}, "health_port must be a whole number, got '80'"),

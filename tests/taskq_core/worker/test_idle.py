@@ -40,7 +40,7 @@ def commands(server: RedisServer) -> int:
     return sum(each["calls"] for name, each in stats.items() if name not in own)
 
 
-async def test_the_presence_of_a_worker_that_runs_nothing_costs_a_command(
+async def test_the_presence_of_an_idle_worker_costs_one_command(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only if the record is unchanged. If Redis has lost it, the worker writes it and its indexes again."""
@@ -102,7 +102,7 @@ async def tokens_put(server: RedisServer, looks: list[str]) -> int:
     return pushes() - before
 
 
-async def test_what_waits_in_a_paused_queue_wakes_nobody(
+async def test_tasks_in_a_paused_queue_wake_no_worker(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, looks: list[str]
 ) -> None:
     """The watcher checks it now and then, and its tasks run once any tool has resumed it."""
@@ -120,7 +120,7 @@ async def test_what_waits_in_a_paused_queue_wakes_nobody(
     assert await waiting.aresult(PATIENCE_S) == "ran"
 
 
-async def test_what_waits_until_fewer_tasks_of_its_queue_run_wakes_nobody(
+async def test_tasks_that_wait_for_a_limit_of_their_queue_wake_no_worker(
     start: Runner, redis_server: RedisServer, looks: list[str]
 ) -> None:
     """Another worker, which has slots, would be given nothing."""
@@ -174,7 +174,7 @@ class Passing:
         pytest.param(Still(900, leads=False), False, 0, id="another leads"),
     ],
 )
-async def test_how_often_a_queue_is_noted(
+async def test_the_sampler_sends_few_commands_for_an_idle_queue(
     app: TaskQ, leadership: Any, is_exported: bool, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In ten minutes."""
@@ -251,7 +251,7 @@ async def test_an_idle_worker_has_few_connections(
     assert len(redis_server.client.client_list()) - 1 <= 6
 
 
-async def test_calls_that_hang_do_not_stop_the_other_calls_of_an_idle_worker(
+async def test_hanging_calls_do_not_block_the_other_calls_of_an_idle_worker(
     start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """They take the few connections that suffice otherwise."""

@@ -44,7 +44,7 @@ def repeats(items: list[int]) -> int:
 
 
 @pytest.mark.redis
-async def test_an_item_longer_than_the_grace_is_repeated_once_a_stop(app: TaskQ, start: Runner) -> None:
+async def test_an_item_longer_than_the_grace_is_repeated_after_each_stop(app: TaskQ, start: Runner) -> None:
     seen: dict[str, list[tuple[int, int]]] = {PLAIN: [], COROUTINE: []}
     release = threading.Event()
 
@@ -121,7 +121,7 @@ async def test_cancelling_ends_the_loop_and_keeps_the_cursor(
 
 
 @pytest.mark.redis
-async def test_a_run_past_its_timeout_fails_and_the_next_goes_on(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_run_after_a_timeout_continues_at_the_cursor(app: TaskQ, start: Runner, clock: Clock) -> None:
     seen: list[int] = []
 
     @app.task(name="go", timeout=30, retry_delay=0, max_retry=20)
@@ -144,7 +144,7 @@ async def test_a_run_past_its_timeout_fails_and_the_next_goes_on(app: TaskQ, sta
 
 
 @pytest.mark.redis
-async def test_a_slot_is_given_back_in_time_for_others(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_an_iterating_task_releases_its_slot_for_other_tasks(app: TaskQ, start: Runner, clock: Clock) -> None:
     order: list[Any] = []
 
     @app.task(name="long")
@@ -169,7 +169,7 @@ async def test_a_slot_is_given_back_in_time_for_others(app: TaskQ, start: Runner
 
 
 @pytest.mark.redis
-async def test_an_item_of_a_stopped_worker_is_what_is_seen_from_inside(app: TaskQ, start: Runner) -> None:
+async def test_is_stopping_is_true_inside_an_item_of_a_stopping_worker(app: TaskQ, start: Runner) -> None:
     """`is_stopping` lets a task stop by itself."""
     told: list[bool] = []
     going_on = threading.Event()
@@ -258,7 +258,7 @@ async def test_the_last_progress_before_a_long_silence_is_stored(app: TaskQ, sta
 
 
 @pytest.mark.redis
-async def test_notes_of_a_worker_that_lost_the_task_are_refused(
+async def test_progress_of_a_worker_that_lost_the_task_is_refused(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     begun, may_go = threading.Event(), threading.Event()

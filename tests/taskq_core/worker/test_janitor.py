@@ -11,7 +11,7 @@ from tests.taskq_core.worker.conftest import Runner, until
 DAY_S = 86_400
 
 
-async def test_a_worker_deletes_what_is_kept_no_longer(
+async def test_a_worker_deletes_ended_tasks_after_their_retention(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """More than one call deletes: completed tasks past their retention, and archived ones of more than 90 days."""

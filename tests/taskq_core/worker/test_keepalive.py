@@ -29,7 +29,7 @@ from tests.taskq_core.worker.conftest import (
 # --- a worker that is gone --------------------------------------------------------------------------------------------
 
 
-async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
+async def test_a_failed_lease_extension_does_not_affect_the_other_queues(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
     """For example, the key of its leases has another type, or its cluster node is unreachable."""
@@ -58,7 +58,9 @@ async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
     await until(lambda: state_of(redis_server, good, kept.id) == "completed", "its outcome is stored")
 
 
-async def test_recovery_meets_damage(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_recovery_skips_damaged_tasks(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """Leases of tasks that are unreadable or gone stop no recovery of others."""
 
     @app.task(name="work")
@@ -147,7 +149,7 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
     return runs, told
 
 
-def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(subtests: pytest.Subtests) -> None:
+def test_a_worker_gives_up_a_lease_before_other_workers_recover_it(subtests: pytest.Subtests) -> None:
     """The lease may end in any of the seconds that a queue takes to fail."""
     for queues in (1, 2, 5):
         for left_s in (25 + tenths / 10 for tenths in range(0, 50, 7)):
@@ -157,7 +159,7 @@ def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(subtests: py
                     assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
 
 
-async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_begins(
+async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_worker_starts_one(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,
@@ -306,7 +308,7 @@ async def test_presence_reads_as_go_tools_read_it(
     assert client.zrange("asynq:servers", 0, -1) == client.zrange("asynq:workers", 0, -1) == []
 
 
-async def test_a_paused_worker_says_so(start: Runner, redis_server: RedisServer, clock: Clock) -> None:
+async def test_a_paused_worker_reports_its_status(start: Runner, redis_server: RedisServer, clock: Clock) -> None:
     """Tools show `stopped`."""
     worker = await start()
     await until(lambda: status_of_worker(redis_server) == "active")

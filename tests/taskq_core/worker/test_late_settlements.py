@@ -118,7 +118,7 @@ async def test_a_late_settlement_does_not_touch_the_next_run_on_the_same_worker(
     await check_second_run(app, TaskQ(relay.url), start, redis_server, first_end, hold)
 
 
-async def test_a_task_given_back_late_at_shutdown_does_not_leave_the_worker_that_runs_it(
+async def test_a_late_requeue_at_shutdown_does_not_affect_the_run_on_another_worker(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
 ) -> None:
     far, ends = TaskQ(relay.url), Ends()

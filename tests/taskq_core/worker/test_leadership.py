@@ -120,7 +120,7 @@ async def test_a_leader_that_lost_its_lease_steps_down(
     assert leadership.due_s is None
 
 
-async def test_a_leader_that_leads_again_looks_although_nothing_has_changed(
+async def test_a_leader_that_leads_again_checks_the_queue_at_once(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """For example, its lease ended while its process was stopped. No other worker would forward due tasks."""
@@ -136,7 +136,7 @@ async def test_a_leader_that_leads_again_looks_although_nothing_has_changed(
     assert leadership.due_s == 5
 
 
-async def test_it_knows_what_is_due_first(
+async def test_a_leader_has_the_time_of_the_first_due_task(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     client = redis_server.client
@@ -166,7 +166,7 @@ async def test_a_key_of_another_type_counts_as_due(
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "asking"])
 @pytest.mark.parametrize("topic", Topic)
-async def test_it_knows_what_there_is_to_do(
+async def test_a_leader_has_the_topics_that_need_work(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys, topic: Topic, is_told: bool
 ) -> None:
     """By any of the keys that mean it, whether or not there is something else."""
@@ -195,7 +195,7 @@ async def test_it_knows_what_there_is_to_do(
             await leadership.resign()
 
 
-async def test_a_queue_in_which_nothing_happens_costs_a_renewal_of_the_lease_now_and_then(
+async def test_a_quiet_queue_costs_only_rare_lease_renewals(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
     """Redis would report a loss. With a lease of five seconds, this takes one command every four seconds."""
@@ -208,7 +208,7 @@ async def test_a_queue_in_which_nothing_happens_costs_a_renewal_of_the_lease_now
     assert leadership.leads
 
 
-async def test_where_redis_does_not_tell_a_quiet_queue_costs_one_command_a_second(
+async def test_without_tracking_a_quiet_queue_costs_one_command_per_second(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
     leadership = make(is_told=False)
@@ -220,7 +220,7 @@ async def test_where_redis_does_not_tell_a_quiet_queue_costs_one_command_a_secon
     assert commands_of(redis_server) == {"exists": 20}
 
 
-async def test_where_redis_does_not_tell_one_with_scheduled_tasks_costs_a_read_a_second(
+async def test_without_tracking_a_queue_with_scheduled_tasks_costs_one_read_per_second(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     redis_server.client.zadd(queue.scheduled, {"x": 2_000_000_000})
@@ -235,7 +235,7 @@ async def test_where_redis_does_not_tell_one_with_scheduled_tasks_costs_a_read_a
     assert counts["exists"] == 20 * len(Topic)
 
 
-async def test_changes_without_end_cost_a_look_a_second(
+async def test_constant_changes_cost_one_check_per_second(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     leadership = make()
@@ -249,7 +249,7 @@ async def test_changes_without_end_cost_a_look_a_second(
     assert commands_of(redis_server)["zrange"] <= 2 * 5
 
 
-async def test_a_follower_asks_rarely_and_with_one_command(
+async def test_a_worker_that_does_not_lead_sends_one_command_rarely(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
     first, second = make("a"), make("b")
@@ -263,7 +263,7 @@ async def test_a_follower_asks_rarely_and_with_one_command(
     assert min(again_s) >= 0.4 * LEADER_S
 
 
-async def test_a_redis_that_was_emptied_is_led_and_looked_at_anew(
+async def test_a_worker_leads_and_checks_again_after_redis_was_flushed(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     redis_server.client.zadd(queue.retry, {"x": 5})
@@ -278,7 +278,7 @@ async def test_a_redis_that_was_emptied_is_led_and_looked_at_anew(
     assert redis_server.client.get(queue.leader(SERVICE)) == b"w"
 
 
-async def test_what_is_scheduled_by_others_is_seen_at_once(
+async def test_a_task_scheduled_by_a_go_client_is_noticed_at_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Go's client schedules a task like this: it writes a hash and an entry, without a notification."""

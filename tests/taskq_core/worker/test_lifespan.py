@@ -27,7 +27,7 @@ def app(redis_server: Any) -> Iterator[TaskQ]:
     app.close()
 
 
-def test_it_opens_before_the_first_task_and_closes_after_the_last(app: TaskQ) -> None:
+def test_a_lifespan_opens_before_the_first_task_and_closes_after_the_last(app: TaskQ) -> None:
     """Of several the first is the outermost, and what the later ones yield wins. Plain functions see it as well."""
     happened: list[str] = []
 
@@ -68,7 +68,7 @@ def test_it_opens_before_the_first_task_and_closes_after_the_last(app: TaskQ) ->
     ]
 
 
-def test_what_it_opens_may_hold_a_task_group(app: TaskQ) -> None:
+def test_a_lifespan_may_contain_a_task_group(app: TaskQ) -> None:
     @app.worker_lifespan
     async def group() -> AsyncIterator[dict[str, Any]]:
         async with asyncio.TaskGroup() as group:
@@ -135,7 +135,7 @@ async def test_a_worker_whose_lifespan_fails_does_not_start(
     assert words[how] in str(record.exc_info[1])
 
 
-async def test_a_worker_that_is_stopped_while_it_opens_ends(app: TaskQ) -> None:
+async def test_a_worker_that_is_stopped_while_its_lifespan_opens_ends(app: TaskQ) -> None:
     opening = asyncio.Event()
     ended: list[str] = []
 
@@ -158,7 +158,7 @@ async def test_a_worker_that_is_stopped_while_it_opens_ends(app: TaskQ) -> None:
     assert ended == ["cancelled"]
 
 
-async def test_a_worker_whose_lifespan_ends_by_itself_stops_and_says_so(
+async def test_a_worker_whose_lifespan_ends_early_stops_and_logs_it(
     app: TaskQ, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Further tasks would only fail, so the worker ends and its process manager starts another one."""
@@ -179,7 +179,7 @@ async def test_a_worker_whose_lifespan_ends_by_itself_stops_and_says_so(
     assert [record.getMessage() for record in logged_here(caplog)] == ["the worker's lifespan failed"]
 
 
-async def test_a_lifespan_that_does_not_end_is_cancelled(
+async def test_a_lifespan_that_does_not_close_is_cancelled(
     app: TaskQ, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     lingering = asyncio.Event()
@@ -203,7 +203,7 @@ async def test_a_lifespan_that_does_not_end_is_cancelled(
 
 
 @pytest.mark.parametrize("while_it", ["opens", "closes"])
-async def test_a_lifespan_that_goes_on_when_it_is_cancelled_is_left_behind(
+async def test_a_lifespan_that_ignores_its_cancellation_is_abandoned(
     app: TaskQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, while_it: str
 ) -> None:
     """A worker that is aborted does not wait for it."""
@@ -237,7 +237,7 @@ async def test_a_lifespan_that_goes_on_when_it_is_cancelled_is_left_behind(
     assert "did not end within" in str(caplog.records[-1].exc_info)
 
 
-async def test_tasks_that_run_in_a_test_find_the_state_it_gives(app: TaskQ) -> None:
+async def test_captured_tasks_use_the_lifespan_state_of_the_test(app: TaskQ) -> None:
     """No lifespan runs there; outside a worker the state is empty."""
     found: list[object] = []
 
@@ -260,14 +260,14 @@ async def test_tasks_that_run_in_a_test_find_the_state_it_gives(app: TaskQ) -> N
     assert found == [{"a": 1}, {"a": 2}, {}]
 
 
-def test_what_is_no_lifespan_is_refused(app: TaskQ) -> None:
+def test_an_invalid_lifespan_is_refused(app: TaskQ) -> None:
     with pytest.raises(TaskDefinitionError, match="must be a function that yields once, got 7"):
         app.worker_lifespan(7)  # type: ignore[type-var]
     with pytest.raises(TaskDefinitionError, match=r"cannot call the lifespan .* without arguments"):
         app.worker_lifespan(lambda app: None)  # type: ignore[misc,arg-type]
 
 
-async def test_progress_is_told_while_it_runs(app: TaskQ) -> None:
+async def test_progress_is_published_while_the_task_runs(app: TaskQ) -> None:
     seen = asyncio.Event()
     told = asyncio.Event()
 

@@ -16,7 +16,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "[loop-blocked]" in record.getMessage()]
 
 
-async def test_a_coroutine_that_blocks_is_told_of_while_it_does(
+async def test_a_coroutine_that_blocks_the_loop_is_logged(
     app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     may_end = threading.Event()
@@ -46,7 +46,7 @@ async def test_a_coroutine_that_blocks_is_told_of_while_it_does(
     assert "may_end.wait(PATIENCE_S)" in told
 
 
-async def test_a_plain_function_that_lasts_is_not(
+async def test_a_long_plain_function_is_not_logged(
     app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It lasts longer than a coroutine may hold the loop, and several looks long."""

@@ -73,7 +73,7 @@ def refuse(message: TaskMessage, now_s: float, *, timeout_s: float = 3600) -> Se
     return settle(run, None, error, now_s=now_s, duration_s=0.0, unknown_timeout_s=timeout_s)
 
 
-def test_an_unknown_type_backs_off_until_its_time_is_over() -> None:
+def test_a_task_of_an_unknown_type_waits_longer_each_time_until_its_timeout() -> None:
     """It waits longer each time, at most a minute, uses no attempt, and the record keeps the first refusal alone."""
     message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=0)
     now_s, delays_s, records = float(NOW_S), [], []
@@ -93,7 +93,7 @@ def test_an_unknown_type_backs_off_until_its_time_is_over() -> None:
     assert message.retried == 0
 
 
-def test_time_in_which_no_worker_took_an_unknown_type_counts_little() -> None:
+def test_time_without_a_worker_hardly_counts_for_an_unknown_type() -> None:
     """For example, no worker was offered the task while its queue was paused for hours."""
     message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=3)
     message = decode_message(refuse(message, NOW_S).message)
@@ -101,7 +101,7 @@ def test_time_in_which_no_worker_took_an_unknown_type_counts_little() -> None:
     assert refuse(message, NOW_S + 90_000).outcome is Outcome.RETRY_UNCOUNTED
 
 
-def test_a_failure_of_a_known_type_begins_the_time_anew() -> None:
+def test_a_failure_with_a_known_type_resets_the_timeout_of_unknown_types() -> None:
     message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=3)
     message = decode_message(refuse(message, NOW_S).message)
     message.error_msg = "ValueError: a worker that knows it ran it"
@@ -112,7 +112,7 @@ def test_a_failure_of_a_known_type_begins_the_time_anew() -> None:
 # --- steering ---------------------------------------------------------------------------------------------------------
 
 
-async def test_retry_after_runs_again_no_earlier(
+async def test_a_retry_with_after_waits_for_the_given_time(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """`Retry(after=)` uses an attempt; the error behind it is what is stored."""
@@ -171,7 +171,9 @@ async def test_snooze_uses_no_attempt(
     assert redis_server.client.get(queue.processed) == b"1"
 
 
-async def test_skip_retry_archives_now(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_skip_retry_archives_at_once(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """Whatever attempts are left; its reason is the stored text."""
 
     @app.task(max_retry=5)
@@ -186,7 +188,9 @@ async def test_skip_retry_archives_now(app: TaskQ, start: Runner, redis_server: 
     assert stored(redis_server, queue, handle.id).retried == 0
 
 
-async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_discard_deletes_the_task_and_its_lock(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """Neither retried nor archived nor kept, and its unique lock is free."""
 
     @app.task(unique_for=100)
@@ -205,7 +209,7 @@ async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: R
     assert redis_server.client.get(queue.failed) is None
 
 
-async def test_the_last_failure_archives(
+async def test_the_last_failure_archives_the_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """A task runs `max_retry + 1` times."""
@@ -229,14 +233,14 @@ async def test_the_last_failure_archives(
     assert redis_server.client.get(queue.failed) == b"3"
 
 
-def test_no_attempt_left_archives(subtests: pytest.Subtests) -> None:
+def test_a_failure_without_attempts_left_archives_the_task(subtests: pytest.Subtests) -> None:
     """However the task asked for another one."""
     for error in [Retry(after=1), Retry(), ValueError("x")]:
         with subtests.test(error=error):
             assert decide(error, retried=3, retry=3).outcome is Outcome.ARCHIVE
 
 
-def test_an_unusable_delay_is_a_failure_that_says_so(subtests: pytest.Subtests) -> None:
+def test_an_invalid_delay_fails_the_task_with_a_clear_error(subtests: pytest.Subtests) -> None:
     """The outcome is not lost for it; the task's own policy gives the delay."""
     for error, outcome in [
         (Retry(after="soon"), Outcome.RETRY),
@@ -250,7 +254,7 @@ def test_an_unusable_delay_is_a_failure_that_says_so(subtests: pytest.Subtests) 
             assert "(after=) takes seconds or a timedelta" in text(settlement)
 
 
-def test_delays_are_cut_to_what_can_be_stored(subtests: pytest.Subtests) -> None:
+def test_delays_are_limited_to_the_storable_range(subtests: pytest.Subtests) -> None:
     """Negative means now, endless a century; a fraction is rounded up, so nothing starts early."""
     for after, expected_ms in [(-5, 0), (0, 0), (1.0001, 1001), (math.inf, 3_000_000_000_000)]:
         with subtests.test(after=after, expected_ms=expected_ms):
@@ -258,7 +262,7 @@ def test_delays_are_cut_to_what_can_be_stored(subtests: pytest.Subtests) -> None
             assert decide(Retry(after=after)).delay_ms == expected_ms
 
 
-def test_a_reason_that_is_no_text_is_made_one() -> None:
+def test_a_skip_retry_reason_is_converted_to_text() -> None:
     """`SkipRetry(error)` is an easy slip."""
     settlement = decide(SkipRetry(KeyError("k")))  # type: ignore[arg-type]  # what is tested
 
@@ -269,7 +273,7 @@ def test_a_reason_that_is_no_text_is_made_one() -> None:
 # --- policies ---------------------------------------------------------------------------------------------------------
 
 
-def test_asynqs_default_delay(subtests: pytest.Subtests) -> None:
+def test_the_default_delay_equals_asynqs(subtests: pytest.Subtests) -> None:
     """n^4 + 15 + rand{0..29} * (n + 1) seconds."""
     for retried in [0, 1, 5, 24]:
         with subtests.test(retried=retried):
@@ -279,7 +283,7 @@ def test_asynqs_default_delay(subtests: pytest.Subtests) -> None:
                 assert retried**4 + 15 <= delay_s <= retried**4 + 15 + 29 * (retried + 1)
 
 
-def test_policies(subtests: pytest.Subtests) -> None:
+def test_a_retry_delay_policy_gives_the_delay_of_each_failure(subtests: pytest.Subtests) -> None:
     """The delay by failures so far."""
     for policy, expected_ms in [
         (3, [3000, 3000, 3000]),
@@ -297,7 +301,7 @@ def test_policies(subtests: pytest.Subtests) -> None:
             ] == expected_ms
 
 
-def test_a_policy_sees_the_error() -> None:
+def test_a_policy_function_receives_the_error() -> None:
     """A function decides by what was raised."""
     seen: list[BaseException] = []
     error = ValueError()
@@ -316,7 +320,9 @@ def _raises(retried: int, error: BaseException) -> float:
 
 
 @pytest.mark.parametrize("policy", [_raises, lambda r, e: None, lambda r, e: "x", lambda r, e: math.nan])
-def test_a_broken_policy_gives_asynqs_default(policy: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_policy_that_raises_falls_back_to_asynqs_delay(
+    policy: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """The outcome is not lost; the log says what happened."""
     settlement = decide(ValueError(), retry_delay=policy)
 
@@ -325,7 +331,7 @@ def test_a_broken_policy_gives_asynqs_default(policy: Callable[..., Any], caplog
     assert "the retry_delay of task task failed" in caplog.text
 
 
-def test_a_policy_may_see_the_context() -> None:
+def test_a_policy_function_may_receive_the_context() -> None:
     def policy(retried: int, error: BaseException, context: TaskContext) -> float:
         return context.max_retry - context.attempt
 
@@ -340,7 +346,7 @@ def _counts(error: BaseException) -> bool:
     return not isinstance(error, OSError)
 
 
-def test_an_error_that_is_no_failure_uses_no_attempt(subtests: pytest.Subtests) -> None:
+def test_an_error_that_does_not_count_as_failure_uses_no_attempt(subtests: pytest.Subtests) -> None:
     """The task is retried after its usual delay, as often as it takes, with the error's text stored."""
     for given, outcome, retried in [
         ({"error": ConnectionError("line")}, Outcome.RETRY_UNCOUNTED, 1),
@@ -367,19 +373,19 @@ def _broken(error: BaseException) -> bool:
     raise RuntimeError("broken judge")
 
 
-def test_a_broken_judge_lets_the_error_count(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_counts_when_is_failure_raises(caplog: pytest.LogCaptureFixture) -> None:
     """The outcome is not lost; the log says what happened."""
     assert decide(ValueError(), is_failure=_broken).outcome is Outcome.RETRY
     assert "the option is_failure of task task failed; the error counts as a failure" in caplog.text
 
 
-def test_what_a_judge_answers_is_taken_as_true_or_false() -> None:
+def test_the_result_of_is_failure_is_converted_to_bool() -> None:
     judge: Any
     for judge, outcome in ((lambda error: 0, Outcome.RETRY_UNCOUNTED), (lambda error: "yes", Outcome.RETRY)):
         assert decide(ValueError(), is_failure=judge).outcome is outcome
 
 
-async def test_the_application_may_say_what_counts(
+async def test_the_application_can_define_is_failure(
     redis_server: RedisServer, start: Runner, queue: QueueKeys, clock: Clock
 ) -> None:
     """For all tasks; a task may have its own word. No counter of failures moves."""
@@ -417,7 +423,7 @@ async def test_the_application_may_say_what_counts(
     await app.aclose()
 
 
-def test_classes_decide_about_retrying(subtests: pytest.Subtests) -> None:
+def test_retry_on_and_no_retry_on_decide_by_exception_class(subtests: pytest.Subtests) -> None:
     """`no_retry_on` goes before `retry_on`."""
     for options, error, outcome in [
         ({"retry_on": ConnectionError}, ConnectionRefusedError(), Outcome.RETRY),
@@ -431,14 +437,14 @@ def test_classes_decide_about_retrying(subtests: pytest.Subtests) -> None:
             assert decide(error, **options).outcome is outcome
 
 
-def test_a_timeout_counts_as_timeout_error() -> None:
+def test_a_timeout_counts_as_a_timeout_error_for_class_options() -> None:
     """Class options see it so, whatever interrupted the function."""
     assert decide(None, ending=Ending.TIMEOUT).outcome is Outcome.RETRY
     assert decide(None, ending=Ending.TIMEOUT, no_retry_on=TimeoutError).outcome is Outcome.ARCHIVE
     assert decide(None, ending=Ending.TIMEOUT, retry_on=TimeoutError).outcome is Outcome.RETRY
 
 
-def test_asking_for_a_retry_is_not_judged_by_classes() -> None:
+def test_a_requested_retry_ignores_class_options() -> None:
     """`Retry` is the task's own word."""
     assert decide(Retry(after=1), retry_on=ConnectionError).outcome is Outcome.RETRY
 
@@ -510,7 +516,7 @@ async def test_error_texts_are_cleaned_and_cut(
 @pytest.mark.parametrize(
     "value", [object(), {1, object()}, math.nan, "\ud800"], ids=["object", "set", "nan", "surrogate"]
 )
-async def test_a_result_without_json_form_archives(app: TaskQ, start: Runner, value: object) -> None:
+async def test_a_result_without_json_form_archives_the_task(app: TaskQ, start: Runner, value: object) -> None:
     """The function ran, so running it again would not help; the text says that it returned."""
 
     @app.task
@@ -526,7 +532,7 @@ async def test_a_result_without_json_form_archives(app: TaskQ, start: Runner, va
     assert ends.of(handle.id) == ["archived"]
 
 
-def test_a_result_that_is_not_kept_is_not_encoded() -> None:
+def test_a_result_without_retention_is_not_encoded() -> None:
     """Without retention it may be anything."""
     assert decide(None, result=object()).outcome is Outcome.DONE
 
@@ -544,7 +550,7 @@ def test_a_cancelled_task_is_archived(subtests: pytest.Subtests) -> None:
             assert text(settlement) == "context canceled"
 
 
-def test_a_task_that_succeeds_while_the_worker_stops_has_succeeded() -> None:
+def test_a_task_that_succeeds_during_a_shutdown_is_completed() -> None:
     """Only a task that could not finish is requeued."""
     assert decide(None, ending=Ending.SHUTDOWN).outcome is Outcome.DONE
     assert decide(BaseException(), ending=Ending.SHUTDOWN).outcome is Outcome.REQUEUE

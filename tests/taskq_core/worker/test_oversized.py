@@ -70,7 +70,7 @@ async def test_a_written_result_over_the_limit_does_not_end_the_run(app: TaskQ, 
     assert await empty.aresult(PATIENCE_S) is None
 
 
-def test_a_task_that_runs_inside_a_test(app: TaskQ) -> None:
+def test_a_captured_task_enforces_the_result_limit(app: TaskQ) -> None:
     @app.task(retention=600, max_result_bytes=10)
     def answer(context: TaskContext, written: int, returned: int) -> Any:
         context.write_result(b"1" * written)

@@ -7,7 +7,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
 
-async def test_urgent_tasks_run_first_and_in_their_order(app: TaskQ, start: Runner) -> None:
+async def test_urgent_tasks_run_first_and_in_order(app: TaskQ, start: Runner) -> None:
     """This includes delayed tasks and tasks of a bulk enqueue."""
     ran: list[str] = []
 
@@ -28,7 +28,9 @@ async def test_urgent_tasks_run_first_and_in_their_order(app: TaskQ, start: Runn
     assert ran == ["first", "urgent 1", "urgent 2", "plain 1", "plain 2"]
 
 
-async def test_a_retry_goes_ahead_of_the_backlog(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_retry_with_priority_runs_before_the_backlog(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
     """Where its option says so; without it, it comes last."""
     ran: list[str] = []
 

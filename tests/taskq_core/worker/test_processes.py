@@ -30,7 +30,7 @@ def app(redis_server: RedisServer) -> Any:
     tasks.app.close()
 
 
-async def test_tests_run_it_in_their_own_process(app: TaskQ) -> None:
+async def test_a_drained_process_task_runs_in_the_process_of_the_test(app: TaskQ) -> None:
     handle = await tasks.who.adelay()
 
     await adrain(app)
@@ -44,11 +44,11 @@ async def coroutine(text: str) -> None: ...
 
 
 class TestRefused:
-    def test_a_coroutine_function(self) -> None:
+    def test_a_coroutine_function_is_refused(self) -> None:
         with pytest.raises(TaskDefinitionError, match="takes plain functions"):
             TaskQ().task(executor="process")(coroutine)
 
-    def test_a_function_inside_another_one(self) -> None:
+    def test_a_nested_function_is_refused(self) -> None:
         def inner() -> None: ...
 
         with pytest.raises(TaskDefinitionError, match="at the top of a module"):
@@ -56,7 +56,7 @@ class TestRefused:
         with pytest.raises(TaskDefinitionError, match="at the top of a module"):
             TaskQ().task(name="t", executor="process")(lambda: None)
 
-    def test_another_kind(self, subtests: pytest.Subtests) -> None:
+    def test_an_unknown_executor_is_refused(self, subtests: pytest.Subtests) -> None:
         for executor in ["proces", "", None, 1]:
             with (
                 subtests.test(executor=executor),
@@ -64,7 +64,7 @@ class TestRefused:
             ):
                 TaskQ().task(executor=executor)(nobody)  # type: ignore[arg-type]  # what is tested
 
-    def test_for_single_calls(self) -> None:
+    def test_an_executor_for_a_single_call_is_refused(self) -> None:
         """Where a task runs is said where it is made: the worker may be another program."""
         with pytest.raises(ConfigurationError, match="unknown task option 'executor'"):
             tasks.who.using(executor="process")  # type: ignore[call-arg]  # what is tested

@@ -57,7 +57,7 @@ class Crowd:
             await self.task.using(queue=queue).adelay(queue)
 
 
-async def test_a_worker_runs_so_many_of_a_queue_and_goes_on_with_others(app: TaskQ, start: Runner) -> None:
+async def test_a_queue_at_its_limit_does_not_stop_other_queues(app: TaskQ, start: Runner) -> None:
     crowd = Crowd(app)
     await crowd.fill("few", 6)
     await crowd.fill("default", 4)
@@ -70,7 +70,7 @@ async def test_a_worker_runs_so_many_of_a_queue_and_goes_on_with_others(app: Tas
     assert crowd.most["few"] == 2
 
 
-async def test_all_workers_run_so_many_of_a_queue(app: TaskQ, start: Runner) -> None:
+async def test_the_limit_of_a_queue_holds_for_all_workers_together(app: TaskQ, start: Runner) -> None:
     crowd = Crowd(app)
     await crowd.fill("few", 12)
     for _ in range(3):
@@ -84,7 +84,7 @@ async def test_all_workers_run_so_many_of_a_queue(app: TaskQ, start: Runner) -> 
     assert crowd.most["few"] == 3
 
 
-async def test_the_number_of_a_queue_is_changed_while_tasks_wait(app: TaskQ, start: Runner) -> None:
+async def test_the_limit_of_a_queue_can_be_changed_while_tasks_wait(app: TaskQ, start: Runner) -> None:
     crowd = Crowd(app)
     await crowd.fill("few", 4)
     await AsyncInspector(app).set_limit("few", "", concurrency=1)
@@ -100,7 +100,7 @@ async def test_the_number_of_a_queue_is_changed_while_tasks_wait(app: TaskQ, sta
     await until(lambda: crowd.done == 4)
 
 
-async def test_the_end_of_a_task_lets_the_worker_query_only_for_a_queue_with_a_limit(
+async def test_the_end_of_a_task_causes_a_query_only_if_its_queue_has_a_limit(
     app: TaskQ, start: Runner, clock: Clock, exchanges: list[list[tuple[str, Any]]]
 ) -> None:
     """Otherwise each task in another queue costs a request for each queue of the worker."""
@@ -121,7 +121,9 @@ async def test_the_end_of_a_task_lets_the_worker_query_only_for_a_queue_with_a_l
     assert dequeues["few"] > 0
 
 
-async def test_an_error_handler_keeps_no_place_of_a_queue(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_running_error_handler_does_not_count_for_the_limit_of_a_queue(
+    app: TaskQ, start: Runner, clock: Clock
+) -> None:
     """It keeps only a slot of the worker."""
     started: list[int] = []
     may_fail, is_over = asyncio.Event(), asyncio.Event()

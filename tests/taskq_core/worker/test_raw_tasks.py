@@ -48,7 +48,7 @@ def either(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TestHandlers:
-    async def test_it_receives_the_message_as_it_is(
+    async def test_a_handler_receives_the_unchanged_message(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
     ) -> None:
         """The handler gets a payload that is not JSON, the headers, and the number of retries."""
@@ -90,7 +90,7 @@ class TestHandlers:
         assert redis_server.client.hget(queue.task("x"), "result") == b'"email:welcome"'
         assert (threads == [threading.current_thread()]) is (kind == "coroutine")
 
-    async def test_a_registered_task_comes_first(self, app: TaskQ, start: Runner) -> None:
+    async def test_a_registered_task_takes_precedence_over_handlers(self, app: TaskQ, start: Runner) -> None:
         """Then the handler of exactly the type, then the longest beginning."""
 
         @app.task(name="email:task")
@@ -113,7 +113,7 @@ class TestHandlers:
 
         assert results == ["task x", "email:welcome", "email:welcome", "email:"]
 
-    async def test_its_own_options_decide(
+    async def test_the_options_of_a_handler_apply(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
     ) -> None:
         """Its exceptions are handled and retried like the exceptions of a task."""
@@ -133,7 +133,7 @@ class TestHandlers:
         assert ends.of(handle.id) == ["retried", "archived"]
         assert stored(redis_server, queue, handle.id).retried == 1
 
-    async def test_it_may_steer_the_queue(self, app: TaskQ, start: Runner, kind: str) -> None:
+    async def test_a_handler_may_raise_skip_retry(self, app: TaskQ, start: Runner, kind: str) -> None:
         def skip(context: TaskContext, message: RawTask) -> None:
             raise SkipRetry("obsolete")
 
@@ -144,7 +144,9 @@ class TestHandlers:
         with pytest.raises(TaskFailedError, match="obsolete"):
             await handle.aresult(PATIENCE_S)
 
-    async def test_a_payload_of_another_form_archives_the_task(self, app: TaskQ, start: Runner, kind: str) -> None:
+    async def test_an_invalid_payload_archives_the_task_of_a_handler(
+        self, app: TaskQ, start: Runner, kind: str
+    ) -> None:
         """As with a task: trying again cannot help."""
 
         @dataclass
@@ -166,7 +168,7 @@ class TestHandlers:
         assert ends.of(wrong.id) == ["archived"]
         assert isinstance(ends.errors[-1], PayloadError)
 
-    async def test_any_number_of_types_leaves_nothing_behind(self, app: TaskQ, start: Runner) -> None:
+    async def test_many_task_types_do_not_fill_the_cache(self, app: TaskQ, start: Runner) -> None:
         """A type may contain an id, so data about a function is cached by its pattern."""
 
         @app.handler("order:")
@@ -182,7 +184,7 @@ class TestHandlers:
 
 
 class TestUnknownTypes:
-    async def test_by_default_they_go_back_for_other_workers(
+    async def test_tasks_of_unknown_types_are_requeued_by_default(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
     ) -> None:
         """The error starts with the text in Asynq's tools. Error handlers are called only for an archived task."""
@@ -200,7 +202,7 @@ class TestUnknownTypes:
         assert ends.errors[0].name == "nobody's"
         assert told == []
 
-    async def test_a_function_may_run_them(self, app: TaskQ, start: Runner, kind: str) -> None:
+    async def test_a_not_found_function_runs_tasks_of_unknown_types(self, app: TaskQ, start: Runner, kind: str) -> None:
         app.not_found(either(kind, lambda context, message: f"{message.type} is not ours"))
         app.handler("email:")(either(kind, lambda context, message: "ours"))
         await start()
@@ -239,7 +241,9 @@ def entered(notes: list[str]) -> list[str]:
 
 
 class TestMiddlewareByScope:
-    async def test_application_then_queue_then_task(self, app: TaskQ, start: Runner, kind: str) -> None:
+    async def test_middleware_runs_in_the_order_application_queue_task(
+        self, app: TaskQ, start: Runner, kind: str
+    ) -> None:
         """From the outermost to the innermost; that of other queues and tasks stays away."""
         notes: list[str] = []
 
@@ -264,7 +268,7 @@ class TestMiddlewareByScope:
         await (await task.using(queue="other").adelay()).aresult(PATIENCE_S)
         assert entered(notes) == ["app", "app 2", "other queue", "task", "task by name"]
 
-    async def test_handlers_are_wrapped_by_pattern_and_by_type(self, app: TaskQ, start: Runner, kind: str) -> None:
+    async def test_middleware_wraps_handlers_by_pattern_and_by_type(self, app: TaskQ, start: Runner, kind: str) -> None:
         notes: list[str] = []
         app.handler("email:")(either(kind, lambda context, message: None))
         app.use(Noting("type", notes), task="email:welcome")
@@ -277,7 +281,7 @@ class TestMiddlewareByScope:
         await (await app.remote("email:other").adelay()).aresult(PATIENCE_S)
         assert entered(notes) == ["app", "pattern"]
 
-    async def test_unknown_types_are_wrapped(self, app: TaskQ, start: Runner, kind: str) -> None:
+    async def test_middleware_wraps_tasks_of_unknown_types(self, app: TaskQ, start: Runner, kind: str) -> None:
         """Also while no function was given for them: middleware sees the error."""
         notes: list[str] = []
         errors: list[Exception] = []
@@ -301,7 +305,7 @@ class TestMiddlewareByScope:
         assert await (await app.remote("unknown").adelay()).aresult(PATIENCE_S) == "found"
         assert entered(notes) == ["app"]
 
-    async def test_it_counts_from_the_next_run(self, app: TaskQ, start: Runner) -> None:
+    async def test_a_new_middleware_applies_from_the_next_run(self, app: TaskQ, start: Runner) -> None:
         """Also in a worker that runs already."""
         notes: list[str] = []
 

@@ -36,7 +36,7 @@ class Hasty:
 
 
 class TestService:
-    async def test_one_of_many_workers_goes_over_a_queue(
+    async def test_one_of_several_workers_checks_a_queue(
         self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer
     ) -> None:
         """The lease lasts until the next pass is due, even if the worker that took it is gone."""
@@ -56,7 +56,7 @@ class TestService:
         assert 290_000 < redis_server.client.pttl(queue.leader("reconciler")) <= 300_000
         await runner.aclose()
 
-    async def test_a_pass_with_more_than_it_can_tell_is_soon_followed_by_the_next(
+    async def test_a_pass_with_too_many_findings_is_soon_followed_by_another(
         self,
         app: TaskQ,
         queue: QueueKeys,
@@ -93,7 +93,7 @@ class TestService:
         assert calls["cmdstat_set"]["calls"] > 3, "the lease was renewed again and again"
         await runner.aclose()
 
-    async def test_a_worker_goes_over_one_queue_at_a_time(self, app: TaskQ, redis_server: RedisServer) -> None:
+    async def test_a_worker_checks_one_queue_at_a_time(self, app: TaskQ, redis_server: RedisServer) -> None:
         """Each pass goes through all keys of the server: many queues must not make a storm of it."""
         inner = AsyncRunner(app.runtime.endpoint)
         sent: list[str] = []
@@ -134,7 +134,7 @@ class TestService:
         )
 
 
-async def test_a_worker_goes_on_while_damage_is_repaired(
+async def test_a_worker_runs_tasks_while_damage_is_repaired(
     app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every task that can run does, once, while structures are deleted under the worker's hands."""
@@ -174,7 +174,7 @@ async def test_a_worker_goes_on_while_damage_is_repaired(
     assert "listed_without_task" in caplog.text
 
 
-async def test_a_task_that_runs_keeps_its_lease(
+async def test_a_repair_keeps_the_lease_of_a_running_task(
     app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer
 ) -> None:
     """Its listings are deleted while it runs; it gets them back, settles, and has run once."""
@@ -202,7 +202,7 @@ async def test_a_task_that_runs_keeps_its_lease(
     await until(lambda: state_of(redis_server, queue, handle.id) == "completed", "the outcome is stored")
 
 
-async def test_a_task_that_go_left_in_no_structure_runs_again(
+async def test_a_task_that_go_left_in_no_list_is_repaired_and_runs(
     app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer
 ) -> None:
     """A Go worker without a lease takes the task off the list and is then refused, so no tool would find the task."""
@@ -227,7 +227,7 @@ async def test_a_task_that_go_left_in_no_structure_runs_again(
 
 
 class TestMovesThatWereCutOff:
-    async def test_those_under_way_are_left_to_their_mover(
+    async def test_moves_in_progress_are_not_repaired(
         self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer
     ) -> None:
         runner = AsyncRunner(app.runtime.endpoint)
@@ -243,7 +243,7 @@ class TestMovesThatWereCutOff:
         assert redis_server.client.hget(queue.task(handle.id), "taskq_moving") == mark
         await runner.aclose()
 
-    async def test_one_that_fails_waits_for_the_next_pass(
+    async def test_a_failed_repair_of_a_move_is_repeated_by_the_next_pass(
         self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The other queue's list is of another type: the task stays on its way, and the pass counts."""

@@ -29,7 +29,9 @@ def expired(*, retried: int = 1, retry: int = 3) -> ExpiredTask:
         (False, 3, Verdict.ARCHIVE, 3),
     ],
 )
-def test_a_lost_lease_counts_if_it_is_a_failure(counts: bool, retried: int, verdict: Verdict, after: int) -> None:
+def test_a_lost_lease_uses_an_attempt_if_it_counts_as_failure(
+    counts: bool, retried: int, verdict: Verdict, after: int
+) -> None:
     """Where no attempt is left the task is archived, counted or not, as Go does."""
     seen: list[BaseException] = []
     app = TaskQ("redis://localhost")
@@ -60,7 +62,7 @@ def lose(server: RedisServer, queue: QueueKeys, task_id: str, name: str, **field
     server.client.hset(queue.task(task_id), mapping={"state": "active", "taskq_owner": "somebody:1"})
 
 
-async def test_tasks_and_handlers_may_say_that_it_does_not_count(
+async def test_is_failure_of_a_task_or_handler_applies_to_a_lost_lease(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A worker that dies is not the fault of what it ran."""
@@ -93,7 +95,7 @@ async def test_tasks_and_handlers_may_say_that_it_does_not_count(
     assert redis_server.client.get(queue.failed) == b"1"
 
 
-async def test_a_tasks_own_delay_applies_to_a_lost_worker(
+async def test_the_retry_delay_of_a_task_applies_after_a_lost_lease(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Without one the task is due at once: its lease and the grace have ended already."""
@@ -110,7 +112,7 @@ async def test_a_tasks_own_delay_applies_to_a_lost_worker(
     await until(lambda: state_of(redis_server, queue, "plain") == "pending")
 
 
-async def test_a_long_list_of_running_tasks_is_gone_through_in_several_calls(
+async def test_a_long_list_of_expired_leases_is_recovered_in_several_calls(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Each is bounded, and one look of the recoverer takes back all that was lost."""

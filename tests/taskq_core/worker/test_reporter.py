@@ -69,7 +69,7 @@ def told(app: TaskQ, request: pytest.FixtureRequest) -> Told:
     return Told(app, request.getfixturevalue("kind") if "kind" in request.fixturenames else "coroutine")
 
 
-async def test_every_failure_is_told_of(app: TaskQ, start: Runner, told: Told, kind: str) -> None:
+async def test_error_handlers_receive_every_failure(app: TaskQ, start: Runner, told: Told, kind: str) -> None:
     """With the error itself, and with how the run ended."""
 
     @app.task(max_retry=1, retry_delay=0)
@@ -95,7 +95,7 @@ async def test_every_failure_is_told_of(app: TaskQ, start: Runner, told: Told, k
     [(SkipRetry("obsolete"), "archived"), (Retry(after=60), "retried"), (SystemExit(3), "retried")],
     ids=repr,
 )
-async def test_steering_that_fails_the_run_is_told_of(
+async def test_error_handlers_receive_control_exceptions_that_fail_the_run(
     app: TaskQ, start: Runner, told: Told, raised: BaseException, outcome: str
 ) -> None:
     @app.task
@@ -110,7 +110,7 @@ async def test_steering_that_fails_the_run_is_told_of(
     assert told.contexts == [(handle.id, 1, outcome)]
 
 
-async def test_what_is_no_failure_is_not_told_of(app: TaskQ, start: Runner, told: Told) -> None:
+async def test_error_handlers_do_not_receive_successes_and_snoozes(app: TaskQ, start: Runner, told: Told) -> None:
     """A success, and what a task asks for without having failed."""
 
     @app.task
@@ -138,7 +138,7 @@ async def test_what_is_no_failure_is_not_told_of(app: TaskQ, start: Runner, told
     assert [outcome for _, outcome in ends.ends] == ["snoozed", "discarded", "completed", "retried"]
 
 
-async def test_an_error_that_does_not_count_is_told_of(
+async def test_error_handlers_receive_errors_that_do_not_count_as_failures(
     app: TaskQ, start: Runner, told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And logged, unlike a task that asked to be snoozed."""
@@ -159,7 +159,7 @@ async def test_an_error_that_does_not_count_is_told_of(
     )
 
 
-async def test_a_timeout_is_told_of(app: TaskQ, start: Runner, told: Told, clock: Clock) -> None:
+async def test_error_handlers_receive_timeouts(app: TaskQ, start: Runner, told: Told, clock: Clock) -> None:
     """Of both kinds of functions, as `TimeoutError`."""
 
     @app.task(timeout=30, max_retry=0)
@@ -180,7 +180,9 @@ async def test_a_timeout_is_told_of(app: TaskQ, start: Runner, told: Told, clock
     assert {each[::2] for each in told.contexts} == {(handle.id, "archived") for handle in handles}
 
 
-async def test_a_cancellation_is_told_of(app: TaskQ, start: Runner, told: Told, redis_server: RedisServer) -> None:
+async def test_error_handlers_receive_cancellations(
+    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer
+) -> None:
     """With what the function made of it as its cause."""
 
     @app.task
@@ -205,7 +207,7 @@ async def test_a_cancellation_is_told_of(app: TaskQ, start: Runner, told: Told, 
 
 
 @pytest.mark.parametrize("end", ["told", "swallowed"])
-async def test_a_lost_lease_is_told_of(
+async def test_error_handlers_receive_lost_leases(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys, clock: Clock, end: str
 ) -> None:
     """This holds however the function reacted to the interrupt."""
@@ -233,7 +235,7 @@ async def test_a_lost_lease_is_told_of(
     await until(lambda: worker._fetcher.free == 10)
 
 
-async def test_a_refused_outcome_is_told_of(
+async def test_error_handlers_receive_refused_settlements(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The lease was lost, and the worker had not noticed it before the function ended."""
@@ -255,7 +257,7 @@ async def test_a_refused_outcome_is_told_of(
     assert {type(error) for error in told.errors} == {LeaseLostError, ValueError}
 
 
-async def test_what_never_ran_is_told_of(app: TaskQ, start: Runner, told: Told) -> None:
+async def test_error_handlers_receive_failures_before_and_after_the_run(app: TaskQ, start: Runner, told: Told) -> None:
     """Unknown types, payloads that do not fit, results without JSON form."""
 
     @app.task(name="typed")
@@ -272,7 +274,7 @@ async def test_what_never_ran_is_told_of(app: TaskQ, start: Runner, told: Told) 
     assert {outcome for _, _, outcome in told.contexts} == {"archived"}
 
 
-async def test_a_task_that_was_given_back_is_not_told_of(
+async def test_error_handlers_do_not_receive_requeued_tasks(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A stopping worker does not make its tasks fail."""
@@ -290,7 +292,7 @@ async def test_a_task_that_was_given_back_is_not_told_of(
     assert told.errors == []
 
 
-async def test_all_are_told_in_order_and_those_that_fail_harm_nobody(
+async def test_error_handlers_run_in_order_and_may_fail(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even by trying to end the process."""
@@ -340,7 +342,7 @@ async def test_all_are_told_in_order_and_those_that_fail_harm_nobody(
     await until(lambda: worker._fetcher.free == 1)
 
 
-async def test_a_slow_handler_keeps_the_slot_and_not_the_outcome(
+async def test_a_slow_error_handler_delays_the_slot_but_not_the_settlement(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
 ) -> None:
     """A worker never has more failures to report than slots, and no task waits for a handler."""
@@ -374,7 +376,7 @@ async def test_a_slow_handler_keeps_the_slot_and_not_the_outcome(
     assert sorted(begun) == sorted(each.id for each in handles)
 
 
-async def test_a_worker_that_stops_waits_for_its_handlers(app: TaskQ, start: Runner, kind: str) -> None:
+async def test_a_stopping_worker_waits_for_its_error_handlers(app: TaskQ, start: Runner, kind: str) -> None:
     """Within the grace."""
     ended: list[int] = []
     begun, release = threading.Event(), threading.Event()
@@ -406,7 +408,7 @@ async def test_a_worker_that_stops_waits_for_its_handlers(app: TaskQ, start: Run
     assert ended == [1]
 
 
-async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
+async def test_a_hanging_error_handler_does_not_block_the_shutdown(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock, kind: str
 ) -> None:
     """The outcome of its task has long been stored."""
@@ -438,7 +440,7 @@ async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
     release.set()
 
 
-async def test_a_handler_that_hangs_is_told_to_end(
+async def test_a_hanging_error_handler_is_interrupted(
     app: TaskQ, start: Runner, kind: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise it would take slot after slot, until the worker does nothing any more."""
@@ -477,7 +479,7 @@ async def test_a_handler_that_hangs_is_told_to_end(
     assert "an error handler did not end within 30 s" in caplog.text
 
 
-async def test_an_object_with_a_coroutine_is_awaited(app: TaskQ, start: Runner) -> None:
+async def test_a_callable_object_with_an_async_call_is_awaited(app: TaskQ, start: Runner) -> None:
     """As handler, task and error handler: called and not awaited, it would seem to have succeeded."""
     seen: list[str] = []
 
@@ -504,7 +506,7 @@ async def test_an_object_with_a_coroutine_is_awaited(app: TaskQ, start: Runner) 
     assert await (await add.adelay(1)).aresult(PATIENCE_S) == 2
 
 
-async def test_one_that_is_registered_late_is_told(app: TaskQ, start: Runner) -> None:
+async def test_an_error_handler_registered_later_receives_errors(app: TaskQ, start: Runner) -> None:
     """Also by a worker that runs already."""
 
     @app.task

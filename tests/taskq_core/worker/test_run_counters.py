@@ -38,7 +38,7 @@ def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeCounters]:
     return sums
 
 
-async def test_a_worker_hands_in_what_became_of_its_runs(
+async def test_a_worker_stores_the_outcomes_of_its_runs(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """At the latest when it stops. What fails is what the counters of the queue call so."""
@@ -84,7 +84,7 @@ async def test_a_worker_hands_in_what_became_of_its_runs(
         assert sum(each.buckets) == each.processed
 
 
-async def test_steps_whose_end_is_carried_to_another_queue_count(
+async def test_workflow_steps_in_another_queue_are_counted(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     @app.task(name="here")
@@ -104,7 +104,7 @@ async def test_steps_whose_end_is_carried_to_another_queue_count(
     assert [{name: each.processed for name, each in of.items()} for of in found] == [{"here": 2}, {"there": 1}]
 
 
-async def test_workers_hand_in_while_they_run(
+async def test_workers_store_counters_while_they_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_core.worker.run_counters.HAND_IN_S", 0.05)
@@ -127,7 +127,7 @@ def ended(queue: QueueKeys, name: str, duration_s: float, outcome: Outcome = Out
     return run
 
 
-async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_the_duration_of_runs_is_stored(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
     tally = counters_of(app, runner, 500_000.5 * HOUR_S)
     tally.add(queue, [ended(queue, "work", 0.003)] * 9 + [ended(queue, "work", 42.0)])
@@ -143,7 +143,9 @@ async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer,
     assert 30 < (found.percentile_s(0.99) or 0) < 60
 
 
-async def test_a_flood_of_types_is_counted_together(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_task_types_over_the_maximum_are_counted_together(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
     tally = counters_of(app, runner)
     tally.add(queue, [ended(queue, f"t{number}", 1) for number in range(TYPES_MOST + 50)])
@@ -157,7 +159,9 @@ async def test_a_flood_of_types_is_counted_together(app: TaskQ, redis_server: Re
 
 
 @pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
-async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, queue: QueueKeys, trap: str) -> None:
+async def test_counters_with_a_lost_reply_are_stored_once(
+    redis_server: RedisServer, queue: QueueKeys, trap: str
+) -> None:
     redis_server.client.script_load(load("count_runs").text)
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
@@ -177,7 +181,7 @@ async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, q
     assert handed_in(redis_server, queue)["work"].processed == 7
 
 
-async def test_what_cannot_be_handed_in_is_kept(redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_counters_are_kept_while_redis_is_unreachable(redis_server: RedisServer, queue: QueueKeys) -> None:
     """The counters are kept until Redis is back, and runs that end in between are added later."""
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
@@ -198,7 +202,7 @@ async def test_what_cannot_be_handed_in_is_kept(redis_server: RedisServer, queue
     assert handed_in(redis_server, queue)["work"].processed == 7
 
 
-async def test_a_tally_of_another_type_is_told_of(
+async def test_counters_in_a_key_of_another_type_are_logged(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = AsyncRunner(app.runtime.endpoint)

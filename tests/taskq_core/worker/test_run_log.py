@@ -201,7 +201,7 @@ def test_sentry_gets_one_event_for_each_task_that_failed_or_one_for_each_failure
         assert event["logger"] == "taskq.worker"
 
 
-async def test_a_worker_that_stops_says_what_it_waits_for(
+async def test_a_stopping_worker_logs_the_tasks_it_waits_for(
     app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.task(name="work")
@@ -227,7 +227,7 @@ async def test_a_worker_that_stops_says_what_it_waits_for(
     assert all(re.fullmatch(form, line) for form, line in zip(expected, lines, strict=True)), lines
 
 
-async def test_what_never_came_to_the_users_code_has_no_stack(
+async def test_a_failure_before_the_users_code_is_logged_without_a_stack(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
@@ -241,7 +241,7 @@ async def test_what_never_came_to_the_users_code_has_no_stack(
 
 
 @pytest.mark.parametrize("length", [1, 100])
-def test_a_chain_of_causes_is_followed_for_a_while(length: int) -> None:
+def test_a_chain_of_causes_is_cut(length: int) -> None:
     """Test a cycle of causes, and a long chain as made by retries in a loop."""
     errors = [ValueError(SECRET) for _ in range(length)]
     for number, error in enumerate(errors):
@@ -255,7 +255,7 @@ def test_a_chain_of_causes_is_followed_for_a_while(length: int) -> None:
 
 
 @pytest.mark.parametrize("broken", ["record factory", "filter"])
-async def test_what_a_project_does_to_log_records_stops_no_worker(
+async def test_a_projects_log_factories_and_filters_stop_no_worker(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     """A factory sets names that taskq sets as well; a filter raises."""

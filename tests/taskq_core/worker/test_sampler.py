@@ -56,7 +56,7 @@ def samples(server: RedisServer, queue: QueueKeys, number: int = 0) -> list[Queu
     return [each for each in found if each is not None]
 
 
-async def test_a_worker_notes_how_its_queue_stands(
+async def test_a_worker_samples_the_counts_of_its_queue(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     for _ in range(3):
@@ -80,7 +80,7 @@ async def test_a_worker_notes_how_its_queue_stands(
         assert samples(redis_server, queue, number)[0] == noted
 
 
-async def test_how_busy_the_workers_of_the_queue_are_is_noted(
+async def test_samples_contain_the_load_of_the_workers_of_the_queue(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     keys = app.runtime.keys
@@ -102,7 +102,7 @@ async def test_how_busy_the_workers_of_the_queue_are_is_noted(
     assert (noted.busy, noted.slots) == (13, 20)
 
 
-async def test_workers_are_asked_once_for_all_queues_of_a_worker(
+async def test_presence_is_read_once_for_all_queues_of_a_worker(
     app: TaskQ, redis_server: RedisServer, hurried: Hurried
 ) -> None:
     keys = app.runtime.keys
@@ -116,7 +116,7 @@ async def test_workers_are_asked_once_for_all_queues_of_a_worker(
     assert hurried.asked.count("sample") == 3
 
 
-async def test_time_that_goes_by_is_noted_every_ten_seconds(
+async def test_a_sample_is_stored_every_ten_seconds(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     """Between, two questions are asked and nothing is written."""
@@ -138,7 +138,7 @@ async def test_time_that_goes_by_is_noted_every_ten_seconds(
     assert len(samples(redis_server, queue, 3)) == 2, "an hour has begun"
 
 
-async def test_the_longest_wait_is_noted_at_every_resolution(
+async def test_the_longest_wait_is_stored_at_every_resolution(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     """A task that waited long, between two samples of a coarse resolution, is seen there."""
@@ -159,7 +159,7 @@ async def test_the_longest_wait_is_noted_at_every_resolution(
     assert [each.latency_ms is not None and each.latency_ms > 400_000 for each in coarse] == [False, True, False]
 
 
-async def test_nothing_is_noted_of_a_queue_that_was_removed(
+async def test_a_removed_queue_is_not_sampled(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     """Its samples go with it, and a worker that still serves it brings none back."""
@@ -180,7 +180,7 @@ async def test_nothing_is_noted_of_a_queue_that_was_removed(
     assert len(samples(redis_server, queue)) == 1
 
 
-async def test_a_redis_that_lost_all_is_sampled_anew(
+async def test_sampling_continues_after_redis_lost_its_data(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     redis_server.client.sadd("asynq:queues", "default")
@@ -196,7 +196,7 @@ async def test_a_redis_that_lost_all_is_sampled_anew(
     assert [each.processed for each in samples(redis_server, queue)] == [0]
 
 
-async def test_where_memory_is_not_told_all_else_is(
+async def test_a_sample_without_permission_for_memory_has_the_other_values(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     await app.remote("work").adelay()
@@ -224,7 +224,7 @@ async def test_memory_is_estimated_once_a_minute(
     assert hurried.asked.count("sample") == 13
 
 
-async def test_a_key_of_another_type_is_told_of_and_stops_nothing(
+async def test_samples_in_a_key_of_another_type_are_logged(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis_server.client.sadd("asynq:queues", "default")
@@ -236,7 +236,7 @@ async def test_a_key_of_another_type_is_told_of_and_stops_nothing(
     assert len(samples(redis_server, queue, 1)) == 1
 
 
-async def test_two_prefixes_on_one_redis_are_sampled_apart(redis_server: RedisServer, hurried: Hurried) -> None:
+async def test_two_prefixes_on_one_redis_are_sampled_separately(redis_server: RedisServer, hurried: Hurried) -> None:
     for prefix in ("asynq", "shop"):
         keys = Keys(prefix)
         redis_server.client.sadd(keys.queues, "default")
@@ -246,7 +246,7 @@ async def test_two_prefixes_on_one_redis_are_sampled_apart(redis_server: RedisSe
     assert [samples(redis_server, Keys(prefix).queue("default"))[0].processed for prefix in ("asynq", "shop")] == [5, 4]
 
 
-async def test_a_full_ring_takes_the_memory_that_the_docs_tell(
+async def test_a_full_ring_of_samples_takes_the_documented_memory(
     redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     """Of a busy queue: every number is large."""

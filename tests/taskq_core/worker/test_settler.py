@@ -31,7 +31,7 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
 
 @pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
 @pytest.mark.parametrize("outcome", ["completed", "deleted", "archived", "retried"])
-async def test_one_lost_settlement_is_repeated(
+async def test_a_lost_settlement_is_sent_again(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,
@@ -75,7 +75,7 @@ async def test_one_lost_settlement_is_repeated(
 
 
 @pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
-async def test_one_lost_dequeue_hands_its_tasks_out_again(
+async def test_a_lost_dequeue_is_repeated_with_the_same_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay, trap: str
 ) -> None:
     """Tasks in a lost reply are not stuck in active until their lease ends."""
@@ -100,7 +100,7 @@ async def test_one_lost_dequeue_hands_its_tasks_out_again(
 
 
 @pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
-async def test_one_lost_script_that_settles_and_dequeues_is_sent_again_as_two(
+async def test_a_lost_fused_call_is_repeated_as_two_calls(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay, trap: str
 ) -> None:
     """Whether Redis did all of it or nothing: each task runs once and is settled once."""
@@ -125,7 +125,7 @@ async def test_one_lost_script_that_settles_and_dequeues_is_sent_again_as_two(
 
 
 @pytest.mark.parametrize("outcome", ["done", "complete", "retry", "archive", "snooze", "requeue"])
-async def test_nothing_is_written_for_a_task_that_another_worker_has_taken(
+async def test_settlements_and_results_of_a_lost_task_are_refused(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,
@@ -166,7 +166,7 @@ async def test_nothing_is_written_for_a_task_that_another_worker_has_taken(
     assert "was refused: another worker has the task" in caplog.text
 
 
-async def test_settlements_that_are_refused_do_not_let_in_ever_more_tasks(
+async def test_refused_settlements_do_not_let_a_worker_fetch_more_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks come with the first request, which is on its way with them; for what is sent again none are taken."""
@@ -203,7 +203,9 @@ def settler_of(app: TaskQ, **config: Any) -> tuple[Settler, list[int]]:
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
-def test_what_is_sent_again_frees_no_slot_before_it_is_settled(app: TaskQ, queue: QueueKeys, is_answered: bool) -> None:
+def test_a_repeated_settlement_releases_its_slot_only_when_settled(
+    app: TaskQ, queue: QueueKeys, is_answered: bool
+) -> None:
     settler, released = settler_of(app, lease_grace=0)
     runs = [Run(queue, f"t{number}", TaskMessage(type="t", id=f"t{number}"), math.inf) for number in range(3)]
     for run in runs:
@@ -223,7 +225,7 @@ def test_what_is_sent_again_frees_no_slot_before_it_is_settled(app: TaskQ, queue
 
 
 @pytest.mark.parametrize(("ended_s_ago", "is_sent_again"), [(5, True), (25, False)])
-def test_a_settlement_without_answer_is_sent_again_until_others_may_take_the_task(
+def test_a_settlement_is_repeated_until_other_workers_may_recover_the_task(
     app: TaskQ, queue: QueueKeys, ended_s_ago: float, is_sent_again: bool
 ) -> None:
     """Others act on a lease that has ended only after the grace, here 15 seconds."""

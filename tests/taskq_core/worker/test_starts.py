@@ -52,7 +52,7 @@ async def test_a_run_that_did_not_start_uses_no_attempt(
     assert await handle.aresult(PATIENCE_S) == 1
 
 
-async def test_a_run_that_started_uses_it(
+async def test_a_run_that_started_uses_an_attempt(
     app: TaskQ, start: Runner, runner: AsyncRunner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A task that ends its worker would go on forever otherwise."""
@@ -86,7 +86,7 @@ async def test_a_worker_that_wakes_too_late_does_not_start_the_run(
     assert not starts._waiting
 
 
-async def test_only_runs_that_may_be_the_last_are_marked(
+async def test_only_starts_of_possibly_last_attempts_are_marked(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of one dequeue by one request, before the first of them starts."""

@@ -205,7 +205,7 @@ async def test_a_loop_continues_after_a_wait_inside_it(app: TaskQ, start: Runner
     assert items == [0, 1, 2, 2, 3]
 
 
-async def test_signals_arrive_in_their_order_also_before_the_wait(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_signals_arrive_in_order_even_before_the_wait(app: TaskQ, start: Runner, clock: Clock) -> None:
     @app.task(retention=60)
     async def collect(context: TaskContext) -> list[str]:
         return [(await context.areceive("review", Review, timeout=timedelta(days=7))).note for _ in range(3)]
@@ -241,7 +241,7 @@ async def test_a_signal_with_the_id_of_an_earlier_one_is_not_sent_again(app: Tas
             await handle.asignal("name", signal_id=wrong)
 
 
-async def test_a_signal_that_does_not_come(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_wait_for_a_signal_times_out(app: TaskQ, start: Runner, clock: Clock) -> None:
     outcomes: list[Any] = []
 
     @app.task(retention=60, max_retry=0)
@@ -346,7 +346,7 @@ async def test_emitted_values_are_read_while_the_task_runs(app: TaskQ, start: Ru
     assert [item.value["line"] for item in await asyncio.to_thread(lambda: list(handle.stream()))] == [1, 2, 3, 1, 2]
 
 
-async def test_readers_of_one_task_share_a_subscription_and_each_read(
+async def test_readers_of_one_task_share_its_subscription_and_reads(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = asyncio.Event()
@@ -385,7 +385,7 @@ async def test_readers_of_one_task_share_a_subscription_and_each_read(
     assert reads.count("read_stream") < 50
 
 
-async def test_a_task_that_declares_its_signals_gets_no_others(app: TaskQ) -> None:
+async def test_a_signal_that_the_task_does_not_declare_is_refused(app: TaskQ) -> None:
     @app.task(signals={"review": Review})
     async def publish(context: TaskContext) -> None:
         await context.areceive("review", Review, timeout=60)
@@ -415,7 +415,7 @@ async def test_a_task_receives_only_the_signals_that_it_declares(app: TaskQ, sta
         await handle.aresult(timeout=30)
 
 
-async def test_children_are_cancelled_on_request(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_sub_tasks_are_cancelled_on_request(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     @app.task
     def part(number: int) -> int:
         return number
@@ -434,7 +434,7 @@ async def test_children_are_cancelled_on_request(app: TaskQ, start: Runner, redi
     assert redis_server.client.hget(f"taskq:{{default}}:wf:{workflow.decode()}", "state") == b"cancelled"
 
 
-async def test_what_is_refused_changes_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_refused_step_calls_change_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     problems: list[str] = []
 
     @app.task(retention=60)
@@ -472,7 +472,7 @@ async def test_what_is_refused_changes_nothing(app: TaskQ, start: Runner, redis_
     assert not redis_server.client.exists(f"taskq:{{default}}:stream:{handle.id}")
 
 
-async def test_a_failure_of_sub_tasks_stays_although_they_are_run_again(
+async def test_a_failure_of_sub_tasks_stays_when_they_run_again(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
     """The task has acted on the failure, so a later run must not see a success."""
@@ -507,7 +507,7 @@ async def test_a_failure_of_sub_tasks_stays_although_they_are_run_again(
 
 
 @pytest.mark.parametrize(("type_", "sent", "got"), [(bool, {"approved": True}, True), (Review, False, Review(False))])
-async def test_approvals_fit_a_bool_and_a_class(app: TaskQ, start: Runner, type_: Any, sent: Any, got: Any) -> None:
+async def test_a_signal_may_be_a_bool_or_a_class(app: TaskQ, start: Runner, type_: Any, sent: Any, got: Any) -> None:
     answers: list[Any] = []
 
     @app.task(retention=60, signals={"review": type_})
@@ -522,7 +522,7 @@ async def test_approvals_fit_a_bool_and_a_class(app: TaskQ, start: Runner, type_
     assert answers == [got]
 
 
-async def test_a_signal_that_does_not_fit_can_be_deleted(app: TaskQ, start: Runner) -> None:
+async def test_an_invalid_signal_can_be_deleted(app: TaskQ, start: Runner) -> None:
     answers: list[Any] = []
 
     @app.task(retention=60, max_retry=0)
@@ -589,7 +589,7 @@ async def test_a_task_does_not_miss_a_signal_after_forget_step(app: TaskQ, start
     assert await handle.aresult(timeout=30) == [2, 3]
 
 
-async def test_output_of_code_that_a_task_leaves_behind_ends_with_it(app: TaskQ, start: Runner) -> None:
+async def test_code_that_outlives_its_task_cannot_emit(app: TaskQ, start: Runner) -> None:
     leftover: list[asyncio.Task[None]] = []
 
     @app.task(retention=60)

@@ -110,7 +110,7 @@ async def test_a_run_waits_after_its_concurrent_steps_have_ended(
 
 
 @pytest.mark.parametrize("pauses", [False, True])
-async def test_steps_that_follow_each_other_beside_a_wait_run_once(app: TaskQ, start: Runner, pauses: bool) -> None:
+async def test_consecutive_steps_beside_a_wait_run_once(app: TaskQ, start: Runner, pauses: bool) -> None:
     """With a pause between them, the second step begins in the run after the wait."""
     calls: list[str] = []
     is_scheduled = asyncio.Event()
@@ -166,7 +166,7 @@ async def test_output_after_an_interruption_replaces_the_output_before_it(app: T
     assert [(each.value, each.attempt) for each in seen] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
 
-async def test_what_a_run_did_before_its_end_is_stored(app: TaskQ, start: Runner) -> None:
+async def test_steps_and_output_after_an_interrupt_are_stored(app: TaskQ, start: Runner) -> None:
     """The step ends, and emits, after the worker has interrupted it."""
     calls: list[str] = []
 

@@ -46,7 +46,7 @@ async def gone(app: TaskQ, queue: QueueKeys) -> Any:
     await app.aclose()
 
 
-async def test_an_attempt_is_used(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_a_recovered_task_uses_an_attempt(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
     task_id = await gone.take()
 
     assert await gone.take_back() == 1
@@ -57,7 +57,9 @@ async def test_an_attempt_is_used(gone: Gone, redis_server: RedisServer, queue: 
     assert state_of(redis_server, queue, task_id) == "retry"
 
 
-async def test_the_last_attempt_archives(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_recovery_after_the_last_attempt_archives_the_task(
+    gone: Gone, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     task_id = await gone.take(max_retry=0)
     assert await gone.runner.run(runs.mark_starts(queue, [(task_id, 1)], owner=gone.token)) == [True]
 
@@ -83,7 +85,7 @@ async def test_the_last_attempt_is_not_used_before_its_run_starts(
     assert "is lost before its run started" in attempt.traceback
 
 
-async def test_an_error_that_is_no_failure_uses_none(
+async def test_a_lost_lease_that_does_not_count_uses_no_attempt(
     gone: Gone, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     app.task(name="t", is_failure=lambda error: False)(lambda: None)
@@ -94,7 +96,9 @@ async def test_an_error_that_is_no_failure_uses_none(
     assert stored(redis_server, queue, task_id).retried == 0
 
 
-async def test_what_did_not_end_in_time_says_so(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_a_task_that_exceeded_its_timeout_is_recovered_with_that_error(
+    gone: Gone, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """Only that one: what ran beside it was lost with the process."""
     overran, beside = await gone.take(), await gone.take()
 
@@ -104,7 +108,7 @@ async def test_what_did_not_end_in_time_says_so(gone: Gone, redis_server: RedisS
     assert texts == ["context deadline exceeded", LOST_TEXT]
 
 
-async def test_what_is_beyond_its_time_is_listed(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_tasks_beyond_their_timeout_are_listed(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
     """For a process that says nothing itself."""
     short, long = await gone.take(timeout=1), await gone.take(timeout=1000)
     for task_id in (short, long):
@@ -115,7 +119,7 @@ async def test_what_is_beyond_its_time_is_listed(gone: Gone, redis_server: Redis
     assert await list_overrun(gone.runner, [queue], gone.token, grace_s=100) == []
 
 
-async def test_a_tasks_own_delay_applies_as_after_a_failure(
+async def test_the_retry_delay_of_a_task_applies_after_a_loss(
     gone: Gone, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The function receives what it receives after a failure, the context included."""
@@ -136,7 +140,7 @@ async def test_a_tasks_own_delay_applies_as_after_a_failure(
     assert (retried, type(error), context.id, context.max_retry) == (0, LeaseLostError, task_id, 5)
 
 
-def test_without_one_the_first_loss_costs_no_delay(app: TaskQ, queue: QueueKeys) -> None:
+def test_without_a_retry_delay_the_first_loss_causes_no_delay(app: TaskQ, queue: QueueKeys) -> None:
     """Only a task that is lost again may be the cause, and a task that exceeded its time has failed."""
     lost = LeaseLostError("default", "x")
 

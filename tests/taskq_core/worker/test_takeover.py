@@ -17,7 +17,7 @@ from tests.taskq_core.worker.conftest import Runner, context_of, state_of
 pytestmark = pytest.mark.redis
 
 
-async def test_a_worker_that_stops_leaves_no_record(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_a_stopped_worker_leaves_no_record(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
     worker = await start()
     key = queue.peers(place())
     await next(worker._services.of(Takeover)).has_checked.wait()
@@ -73,7 +73,7 @@ async def scene(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> Any:
     await app.aclose()
 
 
-async def test_what_a_late_request_took_is_found_by_a_second_look(scene: Scene) -> None:
+async def test_a_second_check_finds_tasks_of_a_late_request(scene: Scene) -> None:
     scene.record()
     first = await scene.take()
     assert await scene.state_after_look(first) == "retry"
@@ -85,7 +85,7 @@ async def test_what_a_late_request_took_is_found_by_a_second_look(scene: Scene) 
     assert not scene.is_recorded
 
 
-async def test_nothing_is_taken_while_a_process_of_the_dead_worker_lives(scene: Scene) -> None:
+async def test_tasks_are_not_taken_over_while_a_process_of_the_dead_worker_lives(scene: Scene) -> None:
     """This process may still run its task."""
     scene.record()
     task_id = await scene.take()
@@ -114,7 +114,7 @@ async def test_a_dead_worker_is_left_to_its_supervisor(scene: Scene, then: str) 
     supervisor.close()
 
 
-async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
+async def test_the_lead_of_a_dead_worker_is_released(scene: Scene) -> None:
     """Else what is taken back would wait for the end of it."""
     scene.record()
     await scene.runner.run(services.lead(scene.queue.leader("forwarder"), owner=scene.token, leader_ms=60_000))
@@ -126,7 +126,7 @@ async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
     assert await scene.runner.run(services.lead_left(scene.queue, "limiter")) > 0
 
 
-async def test_a_key_of_another_type_is_left_alone(scene: Scene) -> None:
+async def test_a_record_key_of_another_type_is_not_changed(scene: Scene) -> None:
     scene.server.client.set(scene.queue.peers("here"), "a string")
     await scene.takeover.work()
     assert scene.server.client.hlen(scene.queue.peers("here")) == 1

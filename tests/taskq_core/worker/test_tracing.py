@@ -69,7 +69,7 @@ async def test_later_attempts_link_to_the_first_in_one_trace(
 
 
 @pytest.mark.parametrize("is_coroutine", [True, False])
-async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
+async def test_a_task_option_sets_how_runs_relate_to_the_enqueue(
     app: TaskQ, start: Runner, named: Named, is_coroutine: bool
 ) -> None:
     if is_coroutine:
@@ -92,7 +92,7 @@ async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
 
 
 @pytest.mark.parametrize("queue_name", ["default", "other"])
-async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_run_that_enqueued_it(
+async def test_the_next_step_of_a_chain_links_to_the_run_that_enqueued_it(
     app: TaskQ, start: Runner, named: Named, queue_name: str
 ) -> None:
     """In the queue of the first step, whose script starts the next one, and from and to another by a dispatcher."""
@@ -131,7 +131,7 @@ def telling(redis_server: RedisServer) -> TaskQ:
     return TaskQ(redis_server.url, trace=opt_in, log={"EXCEPTION_MESSAGES": False}, enqueue_timeout=PATIENCE_S)
 
 
-async def test_exchanges_with_redis_are_told_on_request(telling: TaskQ, start: Runner, named: Named) -> None:
+async def test_redis_requests_have_spans_on_request(telling: TaskQ, start: Runner, named: Named) -> None:
     @telling.task(name="count")
     async def count(n: int) -> None: ...
 
@@ -154,7 +154,7 @@ async def test_exchanges_with_redis_are_told_on_request(telling: TaskQ, start: R
     assert {_of(span)["messaging.message.body.size"] for span in named("process default")} == {len('{"n":0}')}
 
 
-async def test_a_worker_nobody_asks_tells_of_no_exchange(app: TaskQ, start: Runner, named: Named) -> None:
+async def test_redis_requests_have_no_spans_by_default(app: TaskQ, start: Runner, named: Named) -> None:
     @app.task(name="work")
     async def work() -> None: ...
 
@@ -175,7 +175,7 @@ async def test_a_worker_nobody_asks_tells_of_no_exchange(app: TaskQ, start: Runn
         {"traceparent": "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "\r\nSet-Cookie: x": "y", "": ""},
     ],
 )
-async def test_what_a_foreign_producer_forged_is_ignored_and_counted(
+async def test_forged_trace_headers_are_ignored_and_counted(
     app: TaskQ,
     start: Runner,
     named: Named,
@@ -214,7 +214,7 @@ async def test_what_a_foreign_producer_forged_is_ignored_and_counted(
     assert counts == {"asynq.tasks.malformed_traces": [1]}
 
 
-async def test_messages_of_exceptions_can_be_left_out_by_a_setting(telling: TaskQ, start: Runner, named: Named) -> None:
+async def test_a_setting_removes_the_messages_of_exceptions(telling: TaskQ, start: Runner, named: Named) -> None:
     @telling.task(name="fail", max_retry=0)
     def fail() -> None:
         raise ValueError("hunter" + "2")

@@ -26,7 +26,7 @@ def locks(server: RedisServer, queue: QueueKeys) -> dict[bytes, bytes | None]:
 
 
 @pytest.mark.parametrize("end", ["succeeds", "fails for good", "is discarded"])
-async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
+async def test_a_task_that_outlives_its_lock_does_not_release_the_next_lock(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, end: str
 ) -> None:
     """If its lock is deleted, another task may take the lock, and only that task releases it."""
@@ -63,7 +63,7 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     [{"unique_for": 1}, {"unique": Unique(period=1)}, {"unique": Unique()}],
     ids=["asynq", "period", "endless"],
 )
-async def test_a_lock_shorter_than_the_run_lasts_as_long(
+async def test_a_short_lock_is_renewed_until_the_run_ends(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock, options: dict[str, Any]
 ) -> None:
     """Heartbeats renew it; it is free with the end of the task."""
@@ -89,7 +89,7 @@ async def test_a_lock_shorter_than_the_run_lasts_as_long(
     await slow.adelay()
 
 
-async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_unique_tasks_never_run_at_the_same_time(app: TaskQ, start: Runner, clock: Clock) -> None:
     """Two workers, producers that never stop, a task that fails now and then: never more than one runs."""
     running = most = 0
     runs = 0
@@ -117,7 +117,7 @@ async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: R
     assert most == 1
 
 
-async def test_what_is_enqueued_while_it_runs_waits_for_its_turn(app: TaskQ, start: Runner) -> None:
+async def test_a_unique_task_enqueued_during_a_run_runs_afterwards(app: TaskQ, start: Runner) -> None:
     """Unique until it starts, with the latest arguments: what came in while it ran is not lost, and runs once."""
     seen: list[int] = []
     first_runs, go_on = asyncio.Event(), asyncio.Event()

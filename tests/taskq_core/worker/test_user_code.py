@@ -240,7 +240,9 @@ class Neighbors:
         assert [handle.result(timeout=PATIENCE_S) for handle in self._handles] == [name, name]
 
 
-def test_its_run_fails_and_its_neighbors_finish(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+def test_a_task_with_faulty_code_fails_and_other_tasks_finish(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """The worker keeps running, and stops cleanly on request."""
     neighbors = Neighbors(app)
     calls: dict[str, Signature[Any]] = {}
@@ -293,7 +295,7 @@ def test_its_run_fails_and_its_neighbors_finish(app: TaskQ, redis_server: RedisS
     assert not redis_server.client.exists(queue.active)
 
 
-def test_hooks_cannot_stop_it_either(app: TaskQ) -> None:
+def test_faulty_hooks_do_not_stop_a_worker(app: TaskQ) -> None:
     """If a hook raises, the next one is called, and a dead letter that cannot be sent is tried again."""
     told: list[str] = []
 
@@ -337,7 +339,7 @@ def test_hooks_cannot_stop_it_either(app: TaskQ) -> None:
 
 
 @pytest.mark.parametrize("when", ["opens", "closes"])
-def test_a_lifespan_that_exits_ends_the_worker_in_order(app: TaskQ, when: str) -> None:
+def test_sys_exit_in_a_lifespan_ends_the_worker_gracefully(app: TaskQ, when: str) -> None:
     @app.worker_lifespan
     async def broken() -> AsyncIterator[None]:
         if when == "opens":
@@ -358,7 +360,7 @@ def test_a_lifespan_that_exits_ends_the_worker_in_order(app: TaskQ, when: str) -
     assert running.status == 1
 
 
-def test_one_in_a_thread_goes_on_as_well(app: TaskQ) -> None:
+def test_faulty_tasks_do_not_stop_a_worker_in_a_thread(app: TaskQ) -> None:
     """The loop of a worker beside a web server is left by what its tasks do as little as that of a process."""
     stop = app.task(stop_the_loop, name="stop")
     neighbors = Neighbors(app)

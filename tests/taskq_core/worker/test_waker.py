@@ -59,7 +59,7 @@ async def test_a_task_pushed_without_a_token_starts(
         await until(partial(is_completed, task_id))
 
 
-async def test_many_tasks_without_a_token_start_on_all_workers(
+async def test_many_tasks_pushed_without_a_token_start_on_all_workers(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A worker that takes some passes a token on while tasks remain."""
@@ -79,7 +79,7 @@ async def test_many_tasks_without_a_token_start_on_all_workers(
     release.set()
 
 
-async def test_the_watch_passes_on_when_its_worker_stops(
+async def test_another_worker_watches_when_the_watcher_stops(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """The next one takes it up soon."""
@@ -105,7 +105,7 @@ def without_watcher(server: RedisServer, queue: QueueKeys) -> None:
     server.client.set(queue.leader("lookout"), "nobody")
 
 
-async def test_a_token_lost_with_its_connection_is_made_good(
+async def test_a_task_runs_although_its_token_was_lost_with_a_connection(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """When the wait breaks, the queues are asked: the lost answer may have been the token."""
@@ -173,7 +173,7 @@ async def test_a_stopping_worker_returns_its_token_although_its_counters_cannot_
     assert redis_server.client.llen(queue.wake) == 1
 
 
-async def test_requeued_tasks_wake_others(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_requeued_tasks_wake_other_workers(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     """Tasks that a stopping worker returns start on the next worker at once."""
     release = asyncio.Event()
 

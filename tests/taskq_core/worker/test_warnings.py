@@ -78,7 +78,7 @@ async def test_a_worker_warns_of_queues_that_no_worker_serves(
     assert set(told(caplog, "queue-unserved")) == {misspelled, text}
 
 
-async def test_periodic_tasks_without_a_scheduler_anywhere_are_told_of(
+async def test_a_worker_warns_of_periodic_tasks_without_a_scheduler(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     beat = app.task(name="beat")(lambda: None)
@@ -106,7 +106,7 @@ async def _serves(app: TaskQ, runner: AsyncRunner, queue: str) -> bool:
 
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(5.0, "5.0 s ahead of"), (-3.0, "3.0 s behind")])
-async def test_clocks_that_differ_are_told_of_once(
+async def test_a_worker_warns_once_of_a_clock_that_differs(
     app: TaskQ, ahead_s: float, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
@@ -118,7 +118,7 @@ async def test_clocks_that_differ_are_told_of_once(
     assert told(caplog, "clock-skew") == [f"this machine's clock is {words} Redis's clock [clock-skew]"]
 
 
-async def test_where_all_is_well_nothing_is_said(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_does_not_warn_without_a_problem(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     app.task(name="one")(lambda: None)
     runner = AsyncRunner(app.runtime.endpoint)
     adviser = adviser_of(app, runner, Shifted(0.5))

@@ -12,7 +12,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 
-async def test_it_enqueues_and_runs_periodic_tasks(
+async def test_a_worker_with_scheduler_enqueues_and_runs_periodic_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
     ran: list[int] = []
@@ -32,7 +32,9 @@ async def test_it_enqueues_and_runs_periodic_tasks(
     assert raw.keys("taskq:scheduler:leader:*") == raw.keys("asynq:schedulers*") == [], "it gives up the lead"
 
 
-async def test_its_health_tells_of_the_scheduler(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_the_health_of_a_worker_includes_its_scheduler(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
     """Which does not count: a worker whose scheduler has trouble works."""
     bad = app.runtime.keys.queue("bad")
     raw: Any = redis_server.client
@@ -49,7 +51,7 @@ async def test_its_health_tells_of_the_scheduler(app: TaskQ, start: Runner, redi
     assert "WRONGTYPE" in scheduler["queues"]["bad"]["problem"]
 
 
-async def test_it_does_not_if_its_scheduler_is_turned_off(
+async def test_a_worker_with_its_scheduler_disabled_enqueues_no_periodic_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
     @app.periodic("* * * * * *")
@@ -69,7 +71,7 @@ async def test_it_does_not_if_its_scheduler_is_turned_off(
     assert raw.keys("taskq:*tick*") == []
 
 
-async def test_entries_that_are_not_usable_stop_its_start(
+async def test_invalid_schedule_entries_prevent_the_start(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = TaskQ(redis_server.url, schedule={"nightly": {"task": "gone", "spec": "@daily"}})

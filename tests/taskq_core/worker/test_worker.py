@@ -36,7 +36,7 @@ from tests.taskq_core.worker.conftest import (
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
-def test_unusable_values_are_refused(subtests: pytest.Subtests) -> None:
+def test_invalid_settings_are_refused(subtests: pytest.Subtests) -> None:
     """The refusal names the field, the value and what was expected."""
     for values, message in [
         ({"concurrency": 0}, "concurrency must be between 1 and 100000, got 0"),
@@ -67,7 +67,7 @@ async def test_a_worker_runs_once(start: Runner) -> None:
         await worker.arun()
 
 
-async def test_a_worker_told_to_stop_before_it_starts_ends_at_once(app: TaskQ) -> None:
+async def test_a_worker_stopped_before_its_start_ends_at_once(app: TaskQ) -> None:
     """It takes nothing."""
 
     @app.task
@@ -96,7 +96,9 @@ async def test_stopping_a_worker_that_has_ended_does_nothing(app: TaskQ) -> None
     assert worker.status == "closed"
 
 
-def test_a_wrong_password_ends_the_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_password_ends_the_worker_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """At once, with exit status 1 and one line that does not show the password."""
     with RedisServer(tcp=True, password="right") as server:
         app = TaskQ(f"redis://:canary@127.0.0.1:{server.port}/0")
@@ -111,7 +113,9 @@ def test_a_wrong_password_ends_the_start(monkeypatch: pytest.MonkeyPatch, caplog
     assert "canary" not in caplog.text
 
 
-def test_an_unreachable_redis_ends_the_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_redis_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """After some patience, with exit status 1 and the address."""
     monkeypatch.setattr(worker_module, "START_PATIENCE_S", 0.2)
     with socket.socket() as taken:
@@ -130,7 +134,7 @@ def test_an_unreachable_redis_ends_the_start(monkeypatch: pytest.MonkeyPatch, ca
     assert f"the worker cannot start: cannot reach redis://127.0.0.1:{port}/0" in caplog.text
 
 
-async def test_its_queues_are_known_to_tools(start: Runner, redis_server: RedisServer) -> None:
+async def test_a_worker_registers_its_queues(start: Runner, redis_server: RedisServer) -> None:
     """Also before a task was enqueued."""
     await start(queues={"one": 1, "two": 2})
     await until(lambda: redis_server.client.smembers("asynq:queues") == {b"one", b"two"})
@@ -169,7 +173,7 @@ async def test_stop_waits_for_running_tasks(
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 
-async def test_what_outlives_the_grace_goes_back_to_the_head(
+async def test_a_task_that_outlives_the_grace_returns_to_the_head_of_its_queue(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The task returns unchanged, uses no attempt, and is next to run. Its function is interrupted."""
@@ -212,7 +216,9 @@ async def test_what_outlives_the_grace_goes_back_to_the_head(
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 
-async def test_abort_does_not_wait(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_abort_does_not_wait_for_the_grace(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """The grace is over at once."""
 
     @app.task
@@ -230,7 +236,7 @@ async def test_abort_does_not_wait(app: TaskQ, start: Runner, redis_server: Redi
     assert state_of(redis_server, queue, handle.id) == "pending"
 
 
-async def test_a_cancelled_worker_gives_its_tasks_back(
+async def test_a_cancelled_worker_requeues_its_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A caller that runs the worker on its own event loop may cancel it."""
@@ -252,7 +258,7 @@ async def test_a_cancelled_worker_gives_its_tasks_back(
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 
-async def test_a_worker_that_is_cancelled_while_it_ends_comes_to_its_end(
+async def test_a_worker_cancelled_during_its_shutdown_completes_the_shutdown(
     app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its thread would go on, and show a worker that is gone for as long as its process lives."""
@@ -280,7 +286,7 @@ async def test_a_worker_that_is_cancelled_while_it_ends_comes_to_its_end(
     assert redis_server.client.keys("asynq:servers:*") == []
 
 
-async def test_a_worker_that_is_cancelled_again_gives_its_tasks_back(
+async def test_a_worker_cancelled_twice_requeues_its_tasks(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The worker interrupts its running tasks and waits for them, however often it is cancelled."""
@@ -313,7 +319,7 @@ async def test_a_worker_that_is_cancelled_again_gives_its_tasks_back(
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 
-async def test_a_worker_ends_though_all_threads_of_its_loop_hang(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_a_worker_ends_although_all_threads_of_its_loop_hang(app: TaskQ, redis_server: RedisServer) -> None:
     """Those in which coroutines call what blocks."""
     gate = threading.Event()
     loop = asyncio.get_running_loop()
@@ -332,7 +338,7 @@ async def test_a_worker_ends_though_all_threads_of_its_loop_hang(app: TaskQ, red
         gate.set()
 
 
-async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
+async def test_the_presence_of_a_worker_is_deleted_although_its_shutdown_fails(
     app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(leadership: Leadership) -> None:
@@ -352,7 +358,7 @@ async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
 
 
 @pytest.mark.parametrize("concurrency", [1, 30])
-async def test_a_stop_at_any_moment_leaves_nothing_active(
+async def test_a_stop_at_any_moment_leaves_no_active_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, concurrency: int
 ) -> None:
     """This includes a fetch in flight: its tasks run or are returned."""
@@ -387,7 +393,7 @@ def enqueue(app: TaskQ, task: str, **arguments: Any) -> Any:
     return app.remote(task, retention=600, max_retry=3).delay(**arguments)
 
 
-async def test_what_a_lost_answer_had_handed_out_is_given_back_by_a_worker_that_stops(
+async def test_a_stopping_worker_requeues_tasks_of_a_lost_reply(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks once more, although nothing runs here and it ends; else the task would wait for the end of its lease."""
@@ -429,7 +435,9 @@ def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return looks
 
 
-async def test_burst_mode_ends_when_all_is_done(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_burst_mode_ends_when_all_due_tasks_are_done(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """The worker runs pending tasks, due tasks and tasks enqueued by tasks, but no tasks that are due later."""
     ran: list[str] = []
 
@@ -461,7 +469,7 @@ async def test_burst_mode_ends_when_all_is_done(app: TaskQ, redis_server: RedisS
     assert state_of(redis_server, queue, later.id) == "scheduled"
 
 
-async def test_burst_mode_waits_for_what_is_due_and_not_forwarded(
+async def test_burst_mode_waits_for_due_tasks_that_are_not_forwarded_yet(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow forwarder elsewhere does not make it end too early."""
@@ -483,7 +491,7 @@ async def test_burst_mode_waits_for_what_is_due_and_not_forwarded(
     assert await asyncio.wait_for(start.ending(worker), PATIENCE_S) == 0
 
 
-async def test_burst_mode_ends_as_soon_as_all_is_done(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_burst_mode_ends_without_a_delay(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for what happens rather than for a time, and looks more rarely only where nothing does."""
     pauses_s: list[float] = []
     look = Burst.work
@@ -516,7 +524,7 @@ async def test_burst_mode_ends_as_soon_as_all_is_done(app: TaskQ, monkeypatch: p
     await app.aclose()
 
 
-async def test_burst_mode_waits_for_what_a_lost_answer_had_handed_out(
+async def test_burst_mode_waits_for_tasks_of_a_lost_reply(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has taken a task and does not know it yet."""
@@ -547,7 +555,7 @@ async def test_burst_mode_waits_for_what_a_lost_answer_had_handed_out(
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
 
-async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_burst_mode_ends_with_empty_or_paused_queues(app: TaskQ, redis_server: RedisServer) -> None:
     """Nothing can be done there."""
 
     @app.task
@@ -563,7 +571,7 @@ async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_s
     await app.aclose()
 
 
-async def test_burst_mode_runs_what_limits_let_in_later(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_burst_mode_runs_tasks_that_limits_delay(app: TaskQ, redis_server: RedisServer) -> None:
     """This covers rates, concurrency and sequences, except tasks behind a failed one and in a paused queue."""
     ran: list[str] = []
 

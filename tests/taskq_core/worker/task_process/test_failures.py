@@ -18,7 +18,7 @@ def back(error: BaseException) -> BaseException:
     return decode_failure(encode_failure(error))
 
 
-def test_class_and_text_are_what_they_were(subtests: pytest.Subtests) -> None:
+def test_an_exception_keeps_its_class_and_text(subtests: pytest.Subtests) -> None:
     for error in [
         ValueError("no"),
         KeyError("k"),
@@ -34,7 +34,7 @@ def test_class_and_text_are_what_they_were(subtests: pytest.Subtests) -> None:
             assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
 
 
-def test_of_a_class_with_rules_of_its_own_the_name_and_the_text_come_back(subtests: pytest.Subtests) -> None:
+def test_an_exception_that_cannot_be_rebuilt_keeps_its_class_name_and_text(subtests: pytest.Subtests) -> None:
     for error in [Sealed("no"), ExceptionGroup("two", [ValueError(1)])]:
         with subtests.test(error=error):
             again = back(error)
@@ -42,7 +42,7 @@ def test_of_a_class_with_rules_of_its_own_the_name_and_the_text_come_back(subtes
             assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
 
 
-def test_a_class_that_is_not_loaded_here_is_not_imported() -> None:
+def test_an_unknown_exception_class_is_not_imported() -> None:
     local = type("OddError", (Exception,), {"__module__": "no.such.module"})
 
     again = back(local("a text"))
@@ -54,7 +54,7 @@ class ManyError(ExceptionGroup[Exception]):
     """An exception group of a custom class."""
 
 
-def test_a_group_comes_back_as_one() -> None:
+def test_an_exception_group_keeps_its_class_and_members() -> None:
     """Members survive, in nested groups too. The class is restored, and the traceback appears once."""
     inner = ManyError("inner", [KeyError("k"), OSError(2, "gone")])
     try:
@@ -73,14 +73,14 @@ def test_a_group_comes_back_as_one() -> None:
     assert traceback_text(again).count("In its own process") == 1
 
 
-def test_a_group_that_ends_its_process_comes_back_as_one() -> None:
+def test_a_base_exception_group_keeps_its_class_and_members() -> None:
     again = back(BaseExceptionGroup("two", [SystemExit(3), ValueError("v")]))
 
     assert isinstance(again, BaseExceptionGroup)
     assert [type(each).__name__ for each in again.exceptions] == ["SystemExit", "ValueError"]
 
 
-def test_of_a_large_group_some_members_come_along() -> None:
+def test_a_large_exception_group_keeps_some_members() -> None:
     again = back(ExceptionGroup("many", [ValueError(str(number)) for number in range(1000)]))
 
     assert isinstance(again, ExceptionGroup)
@@ -88,7 +88,7 @@ def test_of_a_large_group_some_members_come_along() -> None:
     assert str(again) == "many (1000 sub-exceptions)"
 
 
-def test_its_traceback_is_a_note() -> None:
+def test_the_traceback_of_an_exception_becomes_a_note() -> None:
     try:
         raise ValueError("here")
     except ValueError as error:
@@ -97,7 +97,7 @@ def test_its_traceback_is_a_note() -> None:
     assert 'raise ValueError("here")' in again.__notes__[0]
 
 
-def test_causes_come_along_so_far() -> None:
+def test_a_bounded_number_of_causes_is_kept() -> None:
     error: Exception = ValueError("0")
     for number in range(1, 9):
         above = ValueError(str(number))
@@ -113,7 +113,7 @@ def test_causes_come_along_so_far() -> None:
     assert texts == ["8", "7", "6", "5"]
 
 
-def test_what_led_to_it_is_shown_as_it_would_be_there() -> None:
+def test_causes_are_shown_as_in_the_task_process() -> None:
     """A cause hidden with `from None` may be secret, so it is not shown. It still counts, as behind a `Retry`."""
 
     def raised(how: str) -> Exception:
@@ -136,7 +136,7 @@ def test_what_led_to_it_is_shown_as_it_would_be_there() -> None:
         assert isinstance(again.__cause__ or again.__context__, KeyError), how
 
 
-def test_what_steers_the_queue_steers_it_still() -> None:
+def test_control_exceptions_keep_their_class_and_arguments() -> None:
     again = [back(each) for each in (Retry(), Retry(after=5), Snooze(7.5), SkipRetry("enough"), Discard())]
 
     assert [type(each) for each in again] == [Retry, Retry, Snooze, SkipRetry, Discard]
@@ -144,7 +144,7 @@ def test_what_steers_the_queue_steers_it_still() -> None:
     assert getattr(again[3], "reason", "") == "enough"
 
 
-def test_an_error_that_cannot_be_read_is_told_all_the_same() -> None:
+def test_an_exception_without_readable_text_is_reported() -> None:
     class BrokenError(ValueError):
         def __str__(self) -> str:
             raise RuntimeError

@@ -3,7 +3,7 @@
 from taskq_core.worker.task_process import frames
 
 
-def test_frames_that_come_in_pieces() -> None:
+def test_frames_may_arrive_in_pieces() -> None:
     sent = frames.encode(frames.TASK, b"{}") + frames.encode(frames.RESULT) + frames.encode(frames.MESSAGE, b"m" * 300)
     found = frames.Frames()
 
