@@ -87,7 +87,7 @@ def show_history(session: Session, names: Sequence[str], days: int | None, last:
 @names_argument
 @click.pass_obj
 def show_types(session: Session, names: Sequence[str], hours: int) -> None:
-    """Show outcomes and durations by task type, summed over the queues.
+    """Show outcomes and durations by task type, summed over the queues. Median and percentiles are estimated.
 
     taskq workers send these figures every ten seconds; Go workers do not.
     """
@@ -97,5 +97,5 @@ def show_types(session: Session, names: Sequence[str], hours: int) -> None:
     if session.output.as_json:
         session.output.json(document(found))
         return
-    session.output.heading(f"Runs since {_time(found.since)}Z")
+    session.output.heading(f"Runs since {_time(found.since)}Z; median and percentiles are estimated")
     session.output.table(TYPES, found.types, empty="nothing ran")

@@ -76,7 +76,7 @@ class TypeCounters:
         """Return the approximate seconds within which a share (0 to 1) of the runs ended, None if there were no runs.
 
         The durations in a bucket are assumed to be evenly distributed. For runs beyond the last bound, the last bound
-        is returned.
+        is returned. The result is never more than the total duration, so it is exact for a single run.
         """
         total = sum(self.buckets)
         if not total:
@@ -84,6 +84,7 @@ class TypeCounters:
         wanted, below = share * total, 0.0
         for least, bound, count in zip((0.0, *BOUNDS_S), BOUNDS_S, self.buckets, strict=False):
             if count and below + count >= wanted:
-                return least + (bound - least) * (wanted - below) / count
+                estimate = least + (bound - least) * (wanted - below) / count
+                return min(estimate, max(least, self.total_ms / 1000))  # `least`: the stored total is rounded
             below += count
         return float(BOUNDS_S[-1])

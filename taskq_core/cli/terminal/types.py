@@ -18,7 +18,8 @@ class TypesScreen(ListScreen[TypesOverview, TypeRuns]):
     OPENS = False
     HELP = (
         "Outcomes and durations of the runs of each task type, in all queues; left and right select one, six or 24 "
-        "hours. taskq workers send these figures every ten seconds; workers in other languages do not."
+        "hours. Median and percentiles are estimated. taskq workers send these figures every ten seconds; workers in "
+        "other languages do not."
     )
 
     def __init__(self, shared: DashState) -> None:

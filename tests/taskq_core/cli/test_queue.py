@@ -155,6 +155,7 @@ def test_types(run: Run, run_json: RunJson, sampled: int) -> None:
     assert (email["name"], email["processed"], email["failed"], email["total_s"]) == ("email:deliver", 8, 2, 0.64)
     assert 0.05 <= email["median_s"] <= email["p95_s"] <= email["p99_s"] <= 0.1
     assert table[0].startswith("Runs since ")
+    assert table[0].endswith("Z; median and percentiles are estimated")
     assert table[2].split()[:6] == ["email:deliver", "8", "2", "25.00", "%", "80ms"]
     assert run("queue", "types", "default").stdout.splitlines()[-1] == "nothing ran"
     assert "no queue" in run("queue", "types", "lwo", status=1).stderr

@@ -50,6 +50,15 @@ def test_of_what_has_no_upper_bound_the_last_one_is_told() -> None:
     assert TypeCounters.empty().percentile_s(0.5) is None
 
 
+@rows("duration_s", [0.0002, 0.0005, 3.0])
+def test_the_estimate_for_a_single_run_is_at_most_its_duration(duration_s: float) -> None:
+    stored = TypeCounters.decode(tally_of(duration_s).encode().encode())
+
+    assert stored is not None
+    for share in (0.5, 0.95, 0.99):
+        assert (stored.percentile_s(share) or 0) <= duration_s
+
+
 def test_tallies_add_up() -> None:
     tally = tally_of(0.002)
     tally.add(tally_of(0.002, 90))
