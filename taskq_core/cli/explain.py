@@ -49,6 +49,7 @@ _ENTRY = re.compile(
     r"|^### (?P<code>.+)\n\n(?:`(?P<name>\w+)`: )?(?P<means>.+)\n\n- Cause: (?P<cause>.+)\n- Cure: (?P<cure>.+)$",
     re.MULTILINE,
 )
+_SYSTEM_CHECK = re.compile(r"taskq\.[EW]\d{3}")
 
 
 @cache
@@ -104,6 +105,13 @@ def explain(session: Session, code: str | None) -> None:
         _list(session)
         return
     found = find_explanation(code)
+    if found is None and (check := _SYSTEM_CHECK.fullmatch(code.strip().strip("()"))):
+        page = "docs/reference/system-checks.md"
+        if session.output.as_json:
+            session.output.json({"code": check[0], "page": page})
+        else:
+            session.output.line(f"{check[0]} is a system check of Django; {page} explains it")
+        return
     if found is None:
         near = nearest_codes(code)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "taskq explain lists all"

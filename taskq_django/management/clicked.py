@@ -14,6 +14,11 @@ from taskq_core.cli.session import Session
 from taskq_django.app import taskq
 
 _FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
+_FAILURES = {
+    "doctor": "something is red, or could not be repaired; see above",
+    "health": "the queues are not healthy",
+}
+"""Texts of the `CommandError` of commands of `manage.py taskq` that do not process a list of items."""
 _VALUES = ("-v", "--verbosity", "--settings", "--pythonpath")
 
 
@@ -117,5 +122,5 @@ class ClickCommand(BaseCommand):
                 raise SystemExit(FAILED) from None
             raise CommandError(text) from None
         if isinstance(status, int) and status:
-            problem = "the queues are not healthy" if list(words[:1]) == ["health"] else self.failure
+            problem = _FAILURES.get(words[0], self.failure) if words else self.failure
             raise CommandError(problem if status == FAILED else "", returncode=status)

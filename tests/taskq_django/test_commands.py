@@ -203,7 +203,8 @@ def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch
     redis.client.delete(pending)
     stdout = io.StringIO()
 
-    with pytest.raises(CommandError):  # the doctor reports that the test server has no persistence
+    # The doctor reports that the test server has no persistence.
+    with pytest.raises(CommandError, match=r"^something is red, or could not be repaired; see above$"):
         call_command("taskq", "doctor", "--fix", "--yes", "--json", stdout=stdout)
 
     document = json.loads(stdout.getvalue())

@@ -39,6 +39,13 @@ def test_an_unknown_code_is_answered_with_the_nearest(run: Run) -> None:
     assert "taskq explain lists all" in run("explain", "zzzz", status=2).stderr
 
 
+def test_a_system_check_is_answered_with_the_page_that_explains_it(run: Run, run_json: RunJson) -> None:
+    text = "taskq.W011 is a system check of Django; docs/reference/system-checks.md explains it\n"
+
+    assert run("explain", "taskq.W011").stdout == run("explain", "(taskq.W011)").stdout == text
+    assert run_json("explain", "taskq.E001") == {"code": "taskq.E001", "page": "docs/reference/system-checks.md"}
+
+
 @pytest.mark.redis
 def test_a_failure_names_its_code(run: Run, run_json: RunJson) -> None:
     assert run("queue", "pause", "absent", status=1).stderr.rstrip().endswith("[queue-not-found]")
