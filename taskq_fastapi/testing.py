@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from taskq_core import TaskQ, testing
+from taskq_core import ConfigurationError, TaskQ, testing
 from taskq_core.testing import Captured, EnqueuedTask, TaskRun, adrain, drain
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.dependencies import client_dep, sync_client_dep
@@ -42,7 +42,15 @@ def override_clients(app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME) ->
         app: The app. A mounted sub-app has separate overrides.
         taskq: The queue application.
         name: Its name in `client_dep(name)` and `sync_client_dep(name)`.
+
+    Raises:
+        ConfigurationError: The arguments have other types, for example because they are swapped.
     """
+    if not isinstance(app, FastAPI) or not isinstance(taskq, TaskQ):
+        raise ConfigurationError(
+            "expected a FastAPI app and then a TaskQ, as in capture(app, taskq), "
+            f"got {type(app).__name__} and {type(taskq).__name__}"
+        )
     overrides = app.dependency_overrides
     before = dict(overrides)
     overrides[client_dep(name)] = lambda: taskq.async_client

@@ -371,11 +371,12 @@ def capture(app: TaskQ, *, state: Mapping[str, Any] | None = None) -> Iterator[C
             as that of `drain`.
 
     Raises:
-        ConfigurationError: fakeredis is not installed. The extra `testing` installs it.
+        ConfigurationError: `app` is not a TaskQ, or fakeredis is not installed. The extra `testing` installs it.
 
     Example:
         `with capture(taskq) as tasks: signup("a@b.c")`, then `tasks.assert_enqueued(send_email, to="a@b.c")`.
     """
+    _check_app("capture", app)
     with _diverted(app, Captured(app, state=state)) as tasks:
         yield tasks
 
@@ -405,9 +406,10 @@ def eager(
 
     Raises:
         Exception: The last run of a task in the block failed. It is the exception of the first such task.
-        ConfigurationError: fakeredis is not installed (the extra `testing` installs it), or `propagates` is used with
-            an outbox.
+        ConfigurationError: `app` is not a TaskQ, fakeredis is not installed (the extra `testing` installs it), or
+            `propagates` is used with an outbox.
     """
+    _check_app("eager", app)
     if propagates and app.settings.enqueue is EnqueueMode.OUTBOX:
         raise ConfigurationError(
             "propagates cannot be used with ENQUEUE = 'outbox', because the enqueue ends when the row is written"
@@ -416,6 +418,11 @@ def eager(
         yield tasks
     if raises and not propagates:
         raise_failures(tasks.runs)
+
+
+def _check_app(function: str, app: object) -> None:
+    if not isinstance(app, TaskQ):
+        raise ConfigurationError(f"{function} takes a TaskQ, got {type(app).__name__}")
 
 
 @contextmanager

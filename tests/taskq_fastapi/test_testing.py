@@ -53,6 +53,13 @@ def test_tasks_of_routes_are_captured_without_the_lifespan(app: FastAPI, taskq: 
     tasks.assert_enqueued(double.s(2))
 
 
+@pytest.mark.parametrize("helper", [capture, eager])
+def test_swapped_arguments_are_refused(app: FastAPI, taskq: TaskQ, helper: Any) -> None:
+    expected = r"expected a FastAPI app and then a TaskQ, as in capture\(app, taskq\), got TaskQ and FastAPI"
+    with pytest.raises(ConfigurationError, match=expected), helper(taskq, app):
+        pass
+
+
 def test_tasks_of_routes_are_captured_with_the_lifespan(app: FastAPI, taskq: TaskQ, double: Any) -> None:
     """The lifespan uses the store in memory and does not close it."""
     with testing.capture(taskq) as tasks:

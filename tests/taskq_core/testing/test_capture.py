@@ -11,6 +11,7 @@ import pytest
 
 from taskq_core import (
     BrokerUnavailableError,
+    ConfigurationError,
     Discard,
     DuplicateTaskError,
     EnqueueError,
@@ -29,10 +30,16 @@ from taskq_core import (
 )
 from taskq_core.inspector import Inspector
 from taskq_core.tasks.middleware import Middleware
-from taskq_core.testing import EnqueuedTask, capture
+from taskq_core.testing import EnqueuedTask, capture, eager
 
 
 class TestWhereTasksGo:
+    @pytest.mark.parametrize("helper", [capture, eager])
+    def test_only_a_taskq_is_accepted(self, helper: Any) -> None:
+        expected = f"{helper.__name__} takes a TaskQ, got object"
+        with pytest.raises(ConfigurationError, match=expected), helper(object()):
+            pass
+
     def test_nothing_is_sent(self, taskq: TaskQ) -> None:
         """A Redis that is not there is not missed, neither by calls nor by handles."""
         add = taskq.task(name="add", retention=60)(lambda a, b=0: a + b)
