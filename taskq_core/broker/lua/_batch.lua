@@ -1,5 +1,5 @@
--- new_batch: return an object that collects new pending tasks and then pushes all of them at once. Needs `_wake`. For
--- tasks with a priority the caller also passes `place_all` of `_place`.
+-- new_batch: return an object that collects new pending tasks and then adds all of them to the pending list. Needs the
+-- file `_wake`. For tasks with a priority, the caller also passes the function `place_all` of `_place`.
 local function new_batch()
   local plain, urgent, size = {}, {}, 0
   local batch = {}
@@ -16,7 +16,7 @@ local function new_batch()
 
   function batch.push(pending, wake_key, task_prefix, now_ms, place_all)
     if size > 0 then
-      wake(wake_key) -- before the tasks: a worker that waits for the token gets them before one that polls the list
+      wake(wake_key) -- before the tasks, so that a waiting worker gets the tasks before a polling worker
     end
     for i = 1, #plain, 200 do
       redis.call('LPUSH', pending, unpack(plain, i, math.min(i + 199, #plain)))

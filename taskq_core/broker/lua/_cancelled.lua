@@ -1,5 +1,6 @@
--- is_cancelled: return whether a step belongs to a cancelled workflow. If so, remove it from the started steps.
--- `wake` is the key of the queue's wake tokens, `step` the field taskq_step of the task; see `_flow`.
+-- is_cancelled: return whether a workflow step belongs to a cancelled workflow. If it does, also remove the step from
+-- the started steps of the queue. `wake` is the key of the queue's wake tokens. `step` is the field taskq_step of the
+-- step's task, see `_flow`.
 local function is_cancelled(wake, step)
   local own = string.sub(wake, 1, -5)
   local workflow = string.match(step, '^%S+ %a %S+ (.+)$') or ''

@@ -1,5 +1,5 @@
--- clock: return Redis's time as whole seconds, nanoseconds (text) and milliseconds (number). In tests `override` (Unix ns
--- as text) replaces it.
+-- clock: return Redis's time as whole seconds, as nanoseconds (text) and as milliseconds (number). In tests, `override`
+-- (Unix ns as text) is used instead of Redis's time.
 local function clock(override)
   if override ~= '' then
     return tonumber(string.sub(override, 1, -10)), override, tonumber(string.sub(override, 1, -7))
@@ -9,14 +9,15 @@ local function clock(override)
   return tonumber(time[1]), now_ns, tonumber(string.sub(now_ns, 1, -7))
 end
 
--- whole: return a whole number as decimal text (Lua prints large numbers with an exponent). Numbers that fit 32 bits, such
--- as seconds until 2038, are formatted as a C integer, which takes a third of the time.
+-- whole: return a whole number as decimal text, because Lua prints large numbers with an exponent. Numbers that fit 32
+-- bits, such as Unix seconds until 2038, are formatted as C integers, which takes a third of the time.
 local function whole(number)
   local is_integer = number % 1 == 0 and number > -2147483649 and number < 2147483648
   return string.format(is_integer and '%d' or '%.0f', number)
 end
 
--- due: return the first Unix second at least `delay_ms` from now, so that no task starts early.
+-- due: return the first whole Unix second that is at least `delay_ms` milliseconds from now. The time is rounded up, so
+-- that no task starts early.
 local function due(now_ms, delay_ms)
   return math.ceil((now_ms + delay_ms) / 1000)
 end

@@ -1,5 +1,5 @@
--- add: increase a counter by n and return its value. A lifetime counter restarts beyond the largest int64, as in
--- Go Asynq.
+-- add: increase a counter by n and return the new value. If a lifetime counter would exceed the largest int64, it
+-- starts again at n, as in Go Asynq.
 local function add(key, n)
   local value = redis.pcall('INCRBY', key, n)
   if type(value) == 'table' then
@@ -9,7 +9,8 @@ local function add(key, n)
   return value
 end
 
--- count: add n to the lifetime counter and to the counter of the UTC day, which expires after `ttl_s` seconds.
+-- count: add n to the lifetime counter of a queue and to the counter of the current UTC day. The daily counter expires
+-- after `ttl_s` seconds.
 local function count(prefix, name, n, now_s, ttl_s)
   if n == 0 then
     return

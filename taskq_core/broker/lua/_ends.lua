@@ -1,11 +1,12 @@
--- Functions of the scripts that settle a worker's tasks. Their parameter `ids` is an array whose entries after the first
--- `before` are ids of tasks. Position 1 is ids[before + 1].
+-- Functions for scripts that settle tasks, that is, record how runs of tasks ended. The parameter `ids` of these
+-- functions is an array. Its first `before` entries are other values, and ids of tasks follow. So the task at position
+-- 1 is ids[before + 1].
 
--- owned: find the tasks that this worker still owns. `runs` is "<run>x<number of tasks>," for each sequence of tasks with
--- the same run number. Returns by position the keys of the tasks (false if the worker no longer owns the run); by position
--- the fields that need more work; the number of owned tasks; and whether all of them, if successful, only have to be
--- deleted. Most tasks have only the four fields of every running task. Counting the fields (HLEN) costs Redis less than
--- reading the other fields by name.
+-- owned: find the tasks that this worker still owns. `runs` is "<run>x<number of tasks>," for each sequence of tasks
+-- with the same run number. Return four values: the key of each task by position (false if the worker no longer owns
+-- the run); by position, optional fields of the tasks that have such fields; the number of owned tasks; and whether no
+-- task needs more than its deletion after a success. Most tasks have only the four fields of every running task, and
+-- counting fields (HLEN) costs Redis less than reading optional fields by name.
 local function owned(lease, token, runs, task_prefix, ids, before, size)
   local scores = redis.call('ZMSCORE', lease, unpack(ids, before + 1, before + size))
   local task_keys, marks, mine, is_plain = {}, {}, 0, true
@@ -32,7 +33,7 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
           'HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_begun', 'taskq_steps'
         )
         owner, marks[position] = fields[1], fields
-        is_plain = is_plain and count == 5 and fields[5] -- a fifth field that marks the start of the run needs no work
+        is_plain = is_plain and count == 5 and fields[5] -- the fifth field, a mark of the started run, needs no work
       end
     end
     if key and owner == fence then
@@ -45,8 +46,9 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
   return task_keys, marks, mine, is_plain
 end
 
--- has_exactly: return whether a part of the active list contains exactly these tasks, in any order. It compares the usual
--- order first: tasks are handed out oldest first, mostly end in that order, and the list begins with the youngest.
+-- has_exactly: return whether a part of the active list contains exactly these tasks, in any order. The usual order is
+-- compared first: tasks start oldest first, most of them end in the same order, and the list begins with the youngest
+-- task.
 local function has_exactly(there, ids, before, size)
   local position = #there == size and size or -1
   while position > 0 and there[size + 1 - position] == ids[before + position] do
@@ -68,8 +70,8 @@ local function has_exactly(there, ids, before, size)
   return true
 end
 
--- common_end: return the end of the active list that consists of exactly these tasks, so that one command removes them:
--- 'old' or 'young'. Otherwise return nil and the oldest ids of the list.
+-- common_end: return 'old' or 'young' if the oldest or the youngest entries of the active list are exactly these tasks,
+-- so that one command can remove all of them. Otherwise return nil and the oldest ids of the list.
 local function common_end(active, ids, before, size)
   local oldest = redis.call('LRANGE', active, -size, -1)
   if has_exactly(oldest, ids, before, size) then
@@ -85,11 +87,11 @@ local function scannable(active)
   return math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', active))))
 end
 
--- leave_one_by_one: remove tasks from the active list one by one. The search for each task starts at its nearer end; the
--- youngest tasks are at the left end. The last task is removed first, so that requeued tasks keep their order. `is_young`
--- returns whether the task at a position is young, if it is not among the `oldest`. A task that is named twice is removed
--- once, and its other key becomes false. This comes before all other writes: Redis allows it over maxmemory, and then also
--- allows the script's later writes.
+-- leave_one_by_one: remove tasks from the active list one by one. The search for a task starts at the nearer end of the
+-- list; the youngest tasks are at the left end. The last task is removed first, so that requeued tasks keep their
+-- order. For a task that is not among the `oldest`, `is_young` returns whether it is young. If `ids` contains a task
+-- twice, the task is removed once, and its second key becomes false. Scripts call this function before any other write:
+-- after this removal, even a full Redis allows the later writes.
 local function leave_one_by_one(active, ids, before, size, task_keys, oldest, is_young)
   local is_old, is_seen = {}, {}
   for _, id in ipairs(oldest) do
@@ -106,7 +108,7 @@ local function leave_one_by_one(active, ids, before, size, task_keys, oldest, is
   end
 end
 
--- leave_together: remove tasks that are next to each other from the active list. This comes before all other writes too.
+-- leave_together: remove adjacent tasks from the active list. Scripts call this function too before any other write.
 local function leave_together(active, ends, size)
   if ends == 'old' then
     redis.call('LTRIM', active, 0, -size - 1)

@@ -1,4 +1,5 @@
--- Includes and setup of the scripts that change workflows of a home queue.
+-- Included files and setup code of the scripts that change workflows. The home queue of a workflow is the queue whose
+-- keys contain the workflow.
 -- include _check
 -- include _clock
 -- include _lock
@@ -10,8 +11,8 @@
 -- include _steps
 -- include _flow
 
--- engine: check the types of the keys needed to start a step. Return the workflow functions of a home queue (see `_flow`),
--- and Redis's time.
+-- engine: check the types of the keys that are needed to start a step. Return the workflow functions of a home queue
+-- (see `_flow`), and Redis's time.
 local function engine(own, override)
   local now_s, now_ns, now_ms = clock(override)
   local flow = workflows(own, { s = now_s, ns = now_ns, ms = now_ms })

@@ -1,5 +1,5 @@
--- Workflows: start, skip and finish steps after another step has ended. Needs `_clock`, `_lock`, `_marks`, `_place`,
--- `_steps`, `_store` and `_wake`.
+-- Functions for workflows: start, skip and finish steps after another step has ended. Needs the files `_clock`,
+-- `_lock`, `_marks`, `_place`, `_steps`, `_store` and `_wake`.
 --
 -- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. A node is a step, or a group of steps, with a
 -- number i. The hash contains for each node:
@@ -27,27 +27,28 @@
 --
 -- The set W:q contains the queues, other than the home queue, that received steps. The outbox wf-out of the home queue
 -- contains work for its dispatcher: "s <id> <node>" to send a step to its queue, "r <id> <i>.<member>" to start further
--- members of a group. The hash wf-notes of another queue contains the outcomes of steps that ran there.
+-- members of a group. The hash wf-notes of another queue contains the outcomes of steps that ran in it.
 --
 -- A workflow of sub-tasks has the field parent: the name of the call, and the id of the task in the home queue.
 --
 -- The field taskq_step of a task marks it as a step: "<i> <t|k> <task id> <W>", with "<i>.<member>" for a member of a
 -- group; t: the task is deleted after success, k: the task is kept.
 
--- workflows: return the workflow functions; scripts create them for the first step. `own` is the prefix of the queue's
--- taskq-only keys.
+-- workflows: return an object with the functions for workflows. A script creates this object when it meets the first
+-- workflow step. `own` is the prefix of the queue's taskq-only keys.
 local function workflows(own, now)
   local steps, out, notes = own .. 'wf-steps', own .. 'wf-out', own .. 'wf-notes'
   local flow = {}
-  -- A stored workflow also holds a prefix of keys. It is ignored, because it may be forged and name another queue.
+  -- A stored workflow also contains a key prefix. Scripts ignore this prefix, because it may be forged and name another
+  -- queue.
   local base, tag = string.match(own, '^([^{]*taskq:)({.*}:)$')
   local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
   flow.prefix = prefix
   local W, kept_s -- key and retention of the current workflow
   local NO_RUN = '00-' .. string.rep('0', 32) .. '-' .. string.rep('0', 16) .. '-00'
 
-  -- step_of: return node, flag and key of the workflow from the field taskq_step; nothing if its form is not the one that
-  -- `enqueue` writes. The home queue may be any queue of this deployment.
+  -- step_of: return the node, the flag and the key of the workflow from the field taskq_step of a task. Return nothing
+  -- if the field does not have the form that `enqueue` writes. The home queue may be any queue of this deployment.
   local function step_of(step)
     local node, flag, key = string.match(step, '^(%d+%.?%d*) ([tk]) %S+ (.+)$')
     if node and string.sub(key, 1, #base) == base and string.match(key, '^{.+}:wf:[^:%s]+$', #base + 1) then
@@ -63,12 +64,12 @@ local function workflows(own, now)
     return redis.call('HINCRBY', W, field, n)
   end
 
-  -- open: make a workflow the current one. Return false if it was deleted.
+  -- open: make a workflow the current workflow. Return false if this workflow was deleted.
   function flow.open(key)
     W = key
     local facts = redis.pcall('HMGET', W, 'queue', 'kept_s')
     if facts.err and not string.find(tostring(facts.err), 'WRONGTYPE', 1, true) then
-      redis.call('HMGET', W, 'queue') -- raises the error if the Redis user may not read it
+      redis.call('HMGET', W, 'queue') -- raises Redis's error, for example if the user may not read the key
     end
     kept_s = tonumber(facts[2] or '')
     return facts[1] == home and kept_s ~= nil
@@ -95,7 +96,8 @@ local function workflows(own, now)
     return bytes .. string.char(number)
   end
 
-  -- oversized: return the size and the limit of a result that was too large to store, as text; nil for any other result.
+  -- oversized: return the size and the limit of a result that was too large to store, as text. Return nil for any other
+  -- result.
   local function oversized(result)
     local size, limit = string.match(result, '^!(%d+) (%d+)$')
     return size and size .. ' bytes, and the limit is ' .. limit
@@ -105,8 +107,8 @@ local function workflows(own, now)
     return nil, 'a result that it takes was not stored: ' .. what
   end
 
-  -- results_of: return the results of a group as a JSON list, in the order of its members; nil and a reason if one is
-  -- missing.
+  -- results_of: append the results of a group to `parts` as a JSON list, in the order of the members. Return the size
+  -- of the list. If a result is missing, return nil and a reason.
   local function results_of(i, parts)
     local total = tonumber(get('gt' .. i)) or 0
     local size = 2
@@ -128,7 +130,7 @@ local function workflows(own, now)
     return size
   end
 
-  -- failure_of: return the first failure among some nodes as a JSON object.
+  -- failure_of: return the failure of the first failed node among `nodes`, as a JSON object.
   local function failure_of(nodes)
     for i in string.gmatch(nodes, '%d+') do
       if get('s' .. i) == 'f' then
@@ -140,8 +142,8 @@ local function workflows(own, now)
     return 'null'
   end
 
-  -- linked: return the part of a message after the payload, with `flow.run` in place of the empty `traceparent`, so that
-  -- the step's span links to the run that enqueues it. `flow.run` is nil if that run is not traced.
+  -- linked: return the part of a message after the payload, with `flow.run` in place of the empty `traceparent`. So the
+  -- span of the step links to the run that enqueues the step. `flow.run` is nil if this run is not traced.
   local function linked(tail)
     local at = flow.run and string.find(tail, NO_RUN, 1, true)
     return at and string.sub(tail, 1, at - 1) .. flow.run .. string.sub(tail, at + #NO_RUN) or tail
@@ -190,7 +192,7 @@ local function workflows(own, now)
     return head .. '\18' .. varint(#payload) .. payload .. tail
   end
 
-  -- unpack_step: split a packed task (`m<i>`, or a member of a group):
+  -- unpack_step: split a packed task, which is the field `m<i>` or a member of a group. Its form is
   -- "<task id> <t|k> <start as in `store`, - for now> <queue>\n<pieces for `assemble`>".
   local function unpack_step(packed)
     local stop = string.find(packed, '\n', 1, true)
@@ -203,10 +205,10 @@ local function workflows(own, now)
     wake(own .. 'wake')
   end
 
-  -- put: store a step's task in this queue, unless a task with this id exists.
+  -- put: store the task of a step in this queue, unless a task with this id exists.
   function flow.put(task_prefix_, id, step, message, start)
     local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
-    -- dequeue applies the limits
+    -- no limits here, because `dequeue` applies the limits of the task
     local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false)
     if code == '1' then
       redis.call('HSET', task_prefix_ .. 't:' .. id, 'taskq_step', step)
@@ -218,7 +220,7 @@ local function workflows(own, now)
     return code
   end
 
-  -- enqueue: enqueue a step. Return its new state, and the reason if the state is 'f'.
+  -- enqueue: enqueue a step. Return the new state of the step, and a reason if this state is 'f' (failed).
   local function enqueue(node, packed)
     local id, flag, start, queue, pieces = unpack_step(packed)
     if queue ~= home then
@@ -274,7 +276,7 @@ local function workflows(own, now)
         if state == 'f' then
           member_ended(i, k, 'f', nil, problem)
         elseif state == 'p' then
-          redis.call('HDEL', W .. ':h' .. i, k) -- members for another queue stay, for the dispatcher and for retries
+          redis.call('HDEL', W .. ':h' .. i, k) -- other queues' members are needed by dispatcher and retries
         end
       end
     end
@@ -291,7 +293,8 @@ local function workflows(own, now)
     return failed > 0 and 'f' or 'd'
   end
 
-  -- start: start a node whose parents have ended. Return its new state. If it is final, the caller has to finish the node.
+  -- start: start a node whose parents have ended. Return the new state of the node. If this state is final, the caller
+  -- has to finish the node.
   local function start(i)
     if get('gt' .. i) then
       redis.call('HSET', W, 's' .. i, 'p')
@@ -319,8 +322,8 @@ local function workflows(own, now)
     flow.over(facts[4])
   end
 
-  -- parent_of: return the record, id and wait of the task that waits for the current workflow. Return nothing if that task
-  -- was deleted, even if a later task has its id.
+  -- parent_of: find the task that waits for the current workflow. Return the key of its steps record, its id, and the
+  -- name of its wait. Return nothing if the task was deleted, even if a later task has the same id.
   local function parent_of()
     local name, task = string.match(get('parent') or '', '^([^\n]*)\n(.*)$')
     local begun = task and redis.pcall('HGET', own .. 'steps:' .. task, 'c:' .. name)
@@ -329,7 +332,7 @@ local function workflows(own, now)
     end
   end
 
-  -- over: record that the current workflow has ended, and notify its waiting clients.
+  -- over: record that the current workflow has ended, and notify the clients and the task that wait for this workflow.
   function flow.over(waited)
     redis.call('ZREM', own .. 'wf-running', id_of())
     redis.call('ZADD', own .. 'wf-ended', whole(now.s + kept_s), id_of())
@@ -343,7 +346,8 @@ local function workflows(own, now)
     end
   end
 
-  -- finish: record the end of a node; start the children that waited for it, and skip those that must not run.
+  -- finish: record the end of a node. Start the child nodes that waited for this node, and skip child nodes that must
+  -- not run.
   function finish(first, first_state)
     local todo, at = { { first, first_state } }, 1
     local is_cancelled = get('state') == 'cancelled'
@@ -383,7 +387,8 @@ local function workflows(own, now)
     conclude()
   end
 
-  -- reopen: make the nodes wait again that were skipped because of a failed node, which now runs again or has succeeded.
+  -- reopen: after a failed node runs again or has succeeded, make the nodes wait again that were skipped because of its
+  -- failure.
   local function reopen(first)
     local todo, at = { first }, 1
     if not get('t' .. first) then
@@ -405,7 +410,7 @@ local function workflows(own, now)
             add('y' .. j, -1)
           end
           if its_state == 'x' then
-            redis.call('HSET', W, 's' .. j, 'w') -- at once, because several of these nodes may be its parents
+            redis.call('HSET', W, 's' .. j, 'w') -- at once, because other reopened nodes may be parents too
             todo[#todo + 1] = j
           end
         end
@@ -445,7 +450,8 @@ local function workflows(own, now)
     end
   end
 
-  -- ended: record the end of a step of the current workflow: node, 'd' done or 'f' failed, result or error text.
+  -- ended: record the end of a step of the current workflow. `state` is 'd' (done) or 'f' (failed), `result` the result
+  -- of a done step, and `problem` the error text of a failed step.
   function flow.ended(node, state, result, problem)
     local i, k = string.match(node, '^(%d+)%.?(%d*)$')
     local current = i and get('s' .. i)
@@ -508,7 +514,7 @@ local function workflows(own, now)
     end
   end
 
-  -- grow: add members to a group on behalf of one of its members; see `grow_group`.
+  -- grow: add members to a group at the request of one of its members; see `grow_group`.
   function flow.grow(i, name, by, packed, first)
     local known = W .. ':x' .. i
     local number = tonumber(redis.call('HGET', known, by) or string.match(by, '%.(%d+)$'))
@@ -531,7 +537,7 @@ local function workflows(own, now)
     return added
   end
 
-  -- close: make a group accept no more members. With a problem, members are missing and the group fails.
+  -- close: make a group accept no more members. If `problem` is not empty, members are missing, and the group fails.
   function flow.close(i, problem)
     if get('go' .. i) ~= '1' then
       return false
@@ -547,7 +553,8 @@ local function workflows(own, now)
     return true
   end
 
-  -- cancel: cancel the current workflow, so that none of its steps starts. Return false if it has ended.
+  -- cancel: cancel the current workflow, so that no further step of the workflow starts. Return false if the workflow
+  -- has ended.
   function flow.cancel()
     if get('state') ~= 'running' then
       return false
@@ -558,7 +565,7 @@ local function workflows(own, now)
     return true
   end
 
-  -- revive: run an archived task of this queue again. Return false if it does not exist.
+  -- revive: run an archived task of this queue again. Return false if the task does not exist.
   function flow.revive(task_prefix_, id, step)
     local key = task_prefix_ .. 't:' .. id
     local fields = redis.call('HMGET', key, 'state', 'taskq_priority')
@@ -572,7 +579,7 @@ local function workflows(own, now)
     return state and state ~= 'completed'
   end
 
-  -- retry: run a failed step of the current workflow again. Return false if it has not failed.
+  -- retry: run a failed step of the current workflow again. Return false if the step has not failed.
   function flow.retry(i)
     if get('s' .. i) ~= 'f' or get('gt' .. i) then
       return false
@@ -594,8 +601,8 @@ local function workflows(own, now)
     return true
   end
 
-  -- retry_members: run a page of the failed members of a group again. Return the next cursor ('0' at the end), and the
-  -- number of members.
+  -- retry_members: run one page of the failed members of a group again. Return the next cursor ('0' at the end), and
+  -- the number of members that run again.
   function flow.retry_members(i, cursor, name)
     local page = redis.call('HSCAN', W .. ':f' .. i, cursor, 'COUNT', 100)
     local count = 0
@@ -603,7 +610,7 @@ local function workflows(own, now)
       local k = page[2][at]
       local node = i .. '.' .. k
       local id = redis.call('HGET', W .. ':x' .. i, 'n' .. k) or id_of() .. '.' .. name .. '.' .. k
-      local packed = redis.call('HGET', W .. ':h' .. i, k) -- exists for a member with another queue
+      local packed = redis.call('HGET', W .. ':h' .. i, k) -- the packed task exists if the member has another queue
       local step = redis.call('HGET', prefix .. 't:' .. id, 'taskq_step')
       if packed or step and flow.revive(prefix, id, step) then
         if get('s' .. i) == 'f' then
@@ -624,7 +631,7 @@ local function workflows(own, now)
     return page[1], count
   end
 
-  -- begin: start the nodes without predecessors.
+  -- begin: start the nodes that have no parents.
   function flow.begin(roots)
     for i in string.gmatch(roots, '%d+') do
       local state = start(i)
@@ -635,10 +642,10 @@ local function workflows(own, now)
     conclude()
   end
 
-  -- settled: report to the workflow that a step has ended in this queue. `outcome`: 'c' completed, 'd'
-  -- dropped, 'a' archived, 'g' the task was deleted. `result` is the result, '' to read it from the
-  -- hash; `size_and_limit` is given if the result was too large to store. Return the outcome with which the script settles
-  -- the task.
+  -- settled: report to the workflow that the task of a step has ended in this queue. `outcome` is 'c' (completed), 'd'
+  -- (dropped), 'a' (archived) or 'g' (deleted). `result` is the result of the task, or '' to read the result from the
+  -- task's hash. `size_and_limit` is given if the result was too large to store. Return the outcome with which the
+  -- script settles the task.
   function flow.settled(step, outcome, key, message, result, size_and_limit)
     local node, flag, of = step_of(step)
     if not node then
@@ -648,25 +655,25 @@ local function workflows(own, now)
     local state, problem = 'd', nil
     if outcome == 'c' then
       if result == '' then
-        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- without a result, its size and limit
+        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- without a result, use its size and limit
         size_and_limit = size_and_limit or kept[1] == '' and kept[2]
         result = size_and_limit and '!' .. size_and_limit or kept[1] ~= '' and kept[1]
       end
-      redis.call('HDEL', key, 'taskq_step') -- if a user runs the task again, it is no step of the workflow
+      redis.call('HDEL', key, 'taskq_step') -- if a user runs the task again, the workflow ignores this run
     else
       state, result = 'f', nil
       problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)
       if problem == '' then
-        problem = 'the task was archived by hand' -- an inspector archived it, which writes no error text
+        problem = 'the task was archived by hand' -- inspectors archive tasks without an error text
       end
     end
     redis.call('ZREM', steps, step)
-    -- matches the header's name, protobuf tag, length and value
+    -- this pattern matches the name, the protobuf tag, the length and the value of the header
     local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)')
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
       redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))
       if run then
-        redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers of releases without this field ignore it
+        redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers of older releases ignore this field
       end
       flow.has_ends_to_send = true
     elseif flow.open(of) then

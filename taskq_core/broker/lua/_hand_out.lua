@@ -1,7 +1,8 @@
--- Hand pending tasks to a worker: the common end of `dequeue` and `settle_and_dequeue`, with their keys and arguments. The
--- script has checked before that the queue is not paused and that the lists of active tasks and wake tokens and the leases
--- have the right types. Needs `_clock`, `_wake`, and these variables: the time, `reply` with its first four values, the
--- end of the leases as `expiry`, and the number of wake tokens as `tokens`.
+-- Hand pending tasks to a worker. `dequeue` and `settle_and_dequeue` include this file as their last part, and it uses
+-- their keys and arguments. The script has already checked that the queue is not paused, and that the lists of active
+-- tasks and wake tokens and the set of leases have the right types. Needs the files `_clock` and `_wake`, and these
+-- variables: the time, `reply` with its first four values, `expiry` (the end of the leases), and `tokens` (the number
+-- of wake tokens).
 local limit = tonumber(ARGV[4])
 local most
 if ARGV[11] ~= '' then
@@ -9,7 +10,7 @@ if ARGV[11] ~= '' then
   most = most_active(KEYS[7], ARGV[11])
   limit = math.min(limit, most - redis.call('LLEN', KEYS[2]))
   if limit < 1 then
-    return reply -- push no wake token: the worker that settles an active task dequeues again
+    return reply -- no wake token is needed: a worker that settles an active task dequeues again
   end
 end
 local ids = redis.call('RPOP', KEYS[1], limit)
@@ -41,7 +42,8 @@ end
 
 local limits
 
--- is_permitted: return whether the limits of a task allow it to run now. Release the permits of a deleted task. The
+-- is_permitted: return whether the limits of a task allow a worker to run the task now. If the task is being deleted,
+-- release its permits instead. The included functions are created only for tasks with limits.
 -- included functions are created only for tasks with limits.
 local function is_permitted(id, key, limited, is_gone)
 -- include _place
@@ -50,8 +52,8 @@ local function is_permitted(id, key, limited, is_gone)
   return is_gone and limits.release_permits(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
 end
 
--- start_other_here: return the function that starts a task with any fields. It is created for the first such task. It
--- returns the message and the time as start_plain does, or nothing if the task is not started.
+-- start_other_here: return a function that starts a task with any fields. Like start_plain, that function returns the
+-- message and the time, or nothing if it did not start the task. It is created for the first task with other fields.
 local start_other
 local foreign_locks = 0
 local function start_other_here()
@@ -74,8 +76,8 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
       lock, foreign_locks = nil, foreign_locks + 1
     end
     if not message then
-      if message == false then -- nil would be a key of another type
-        drop(id, key, lock) -- delete a hash without a message, because no new task with this id could be stored
+      if message == false then -- nil instead of false: the key has another type
+        drop(id, key, lock) -- delete a hash without a message, because it prevents new tasks with this id
       end
       reply[3] = reply[3] + 1
       return nil
@@ -86,7 +88,7 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
       drop(id, key, lock)
       return nil
     elseif limited and not is_permitted(id, key, limited) then
-      return nil -- it waits for its limit now
+      return nil -- the task waits for its limit now
     end
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')
@@ -105,8 +107,8 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
   end
 end
 
--- `ids` is overwritten with the ids of started tasks; their number never exceeds the number of ids that were read.
--- Ids without a message are replaced by further ids, so that many of them do not delay the tasks after them.
+-- The loop overwrites `ids` with the ids of started tasks, which are never more than the ids that were read. For each
+-- id without a message the loop reads a further id, so that many such ids do not delay the tasks after them.
 local count, bytes, length = 0, 0, 0
 local batch, looked_at, dropped = ids, 0, nil
 repeat
@@ -144,9 +146,9 @@ repeat
   batch = reply[3] > dropped and count < limit and bytes < max_bytes and looked_at < 1000 and redis.call('RPOP', KEYS[1], 100)
 until not batch
 
--- Redis stores a small sorted set as a list and searches it linearly. After it has contained a member longer than 64 bytes,
--- Redis stores it as a skip list, which is faster for a batch of more than a few tasks. So the script adds a member of 65
--- blanks, which is no valid id, and removes it again.
+-- Redis stores a small sorted set as a list and searches this list linearly. Once the set has contained a member longer
+-- than 64 bytes, Redis stores the set as a skip list, which is faster for more than a few tasks. So the script adds a
+-- member of 65 blanks, which is no valid task id, and removes this member again.
 local long = count > 8 and count < 128 and string.rep(' ', 65)
 for first = 1, count, 200 do
   local last_index = math.min(first + 199, count)
@@ -166,7 +168,7 @@ for first = 1, count, 200 do
 end
 if count > 0 then
   local handed_out
-  if length then -- most batches have ids of one length
+  if length then -- usually all ids of a batch have the same length
     handed_out = length .. ':' .. table.concat(ids, length .. ':', 1, count)
   else
     local each = {}

@@ -1,7 +1,8 @@
--- lateness: check the deadline of a request (Unix ms by Redis's clock, or ''). Returns an error reply with Redis's
--- time if the deadline has passed, or is further ahead than any caller sets it, as after a jump of the clock. A caller
--- that still waits sets a new deadline from this time and sends the request again. A request that arrives after its
--- deadline must change nothing, because the record by which its repeat is recognized may have expired.
+-- lateness: check the deadline of a request (Unix ms by Redis's clock, or ''). Return an error reply with Redis's time
+-- if the deadline has passed. Also return it if the deadline is further ahead than any caller sets a deadline, which
+-- happens after a jump of the clock. A caller that still waits computes a new deadline from the time in the reply, and
+-- sends the request again. A request that arrives after its deadline must change nothing, because the stored record by
+-- which a repeat is recognized may have expired.
 local function lateness(deadline, now_ms)
   if deadline ~= '' then
     local left_ms = tonumber(deadline) - now_ms

@@ -1,6 +1,7 @@
--- lead: take or renew the lease of a service of the queue; true while `token` holds it. Writes only when it leads.
--- A key of another type is overwritten, because otherwise no worker would ever lead.
--- DEL comes first, because Redis accepts it over maxmemory, and then also the script's later writes.
+-- lead: take or renew the leader lease of a service of the queue. Return whether the worker with this `token` holds the
+-- lease. The function writes only if that worker holds the lease. A key of another type is overwritten, because
+-- otherwise no worker would ever lead. The first write is a DEL: after a DEL, even a full Redis allows the later
+-- writes.
 local function lead(key, token, ttl_ms)
   local holder = redis.pcall('GET', key)
   if type(holder) == 'string' and holder ~= token then

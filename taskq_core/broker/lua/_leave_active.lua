@@ -1,8 +1,8 @@
--- Functions that move a task out of the active list. The caller has checked that its worker owns the task, and that the
--- target sets have the right types, so nothing here can fail half-way.
+-- Functions that move a task out of the active list. The caller has checked that the worker owns the task and that the
+-- target sets have the right types. So none of these functions can fail half-way.
 
--- leave: remove the id from the active list, searching from the oldest end, and remove its lease.
--- LREM comes first: Redis allows it over maxmemory, and then also allows the script's later writes.
+-- leave: remove a task from the active list, and remove its lease. The search in the list starts at the oldest task.
+-- The first write is an LREM: after an LREM, even a full Redis allows the later writes of the script.
 local function leave(keys, id)
   redis.call('LREM', keys.active, -1, id)
   redis.call('ZREM', keys.lease, id)
@@ -22,7 +22,8 @@ local function announce_change(keys, waited, id)
   end
 end
 
--- keep: add a task to the structure of its new state, and set further fields. The cursor of a completed task is deleted.
+-- keep: add a task to the list or set of its new state, and set further fields of the task. If the task is completed,
+-- also delete its cursor.
 local function keep(set, score, id, task_key, message, state, ...)
   redis.call('ZADD', set, score, id)
   redis.call('HSET', task_key, 'msg', message, 'state', state, ...)

@@ -1,7 +1,7 @@
--- limiter: return the functions that apply limits (sequences, concurrency limits and rate limits). They
--- are created at the first use, so a call without limited tasks costs nothing. All keys begin with `prefix` and are in one
--- cluster slot. A taskq-only key of another type is overwritten. The caller has made a write that Redis allows over
--- maxmemory, so that Redis also allows the writes here. Needs `_clock` and `_place`.
+-- limiter: return the functions that apply limits: sequences, concurrency limits and rate limits. They are created at
+-- their first use, so a script call without limited tasks costs nothing. All keys begin with `prefix` and are in one
+-- cluster slot. A taskq-only key of another type is overwritten. The caller has already made a write after which even a
+-- full Redis allows the writes of these functions. Needs the files `_clock` and `_place`.
 --
 -- The field taskq_limit of a task contains its limits, one per line, in the order in which it takes their permits:
 --   s <block or skip> 1 <name>:<key>           a sequence: one task at a time, in order
@@ -61,14 +61,14 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return found or limit.spec
   end
 
-  -- rate_of: return the current state of a rate; nil if the limit was removed.
+  -- rate_of: return the current state of a rate limit. Return nil if the limit was removed.
   local function rate_of(limit)
     local fields = own('HMGET', lim .. limit.slot, 'level', 'at', 'held', 'spec')
     local spec = spec_of(limit)
-    spec = spec == '' and fields[4] or spec -- the task that contained it was deleted
+    spec = spec == '' and fields[4] or spec -- the task with the spec was deleted, so use the stored copy
     local way, tokens, period, burst = string.match(spec, '^([bw])/(%d+)/(%d+)/?(%d*)$')
     tokens, period = tonumber(tokens), tonumber(period)
-    if not way or tokens == 0 or period == 0 then -- forged: a division by 0 would end the script half-way
+    if not way or tokens == 0 or period == 0 then -- a forged limit, whose division by 0 would end the script half-way
       return nil
     end
     local rate = {
@@ -96,7 +96,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     redis.call('HSET', rate.key, 'level', number(rate.level), 'at', whole(rate.at), 'held', whole(rate.held), 'spec', rate.spec)
     if rate.held > 0 then
       redis.call('PERSIST', rate.key)
-    else -- after this time the stored state equals a new one
+    else -- expire the key when its state would equal that of an unused limit
       local full_ms = rate.way == 'b' and (rate.most - rate.level) * rate.period / rate.tokens or rate.period
       redis.call('PEXPIRE', rate.key, whole(math.ceil(full_ms) + 1000))
     end
@@ -117,7 +117,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- rearm: record when to check a line again whose first task cannot start now.
+  -- rearm: the first task of a waiting line cannot start now, so record when to check this line again.
   local function rearm(limit)
     local rate = limit.kind == 'r' and rate_of(limit)
     if not rate then
@@ -126,7 +126,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
     local lacking = lacks(rate, limit.cost) or 0
     if rate.held > 0 and rate.held + math.min(limit.cost, rate.most) > rate.most then
-      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- admitted tasks must be taken first
+      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- first, workers must take the admitted tasks
     elseif rate.way == 'b' then
       arm(now_ms + math.max(1, math.ceil(lacking * rate.period / rate.tokens)), limit.slot)
     else
@@ -185,7 +185,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       rate.level = rate.level - limit.cost
       rate.held = cost and math.max(0, rate.held - tonumber(cost)) or rate.held
       save(rate)
-      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- the cost of its first task is read when the line is checked
+      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- the real cost is read when the line is checked
         rearm({ kind = 'r', slot = limit.slot, spec = limit.spec, cost = 1 })
       end
     end
@@ -229,13 +229,14 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return tonumber(held or 0), pass == '!'
   end
 
-  -- enter: take permits for a new task. Return false if it waits.
+  -- enter: take permits for a new task. Return false if the task has to wait.
   function self.enter(id, key, text)
     return enter(id, key, chain_of(text), 0)
   end
 
-  -- release_permits: release a task's permits, and remove it from its line. `keep`: 'retry' keeps its permit of a sequence,
-  -- 'archive' keeps it if the sequence blocks after a failure, nil keeps nothing.
+  -- release_permits: release the permits of a task, and remove the task from its waiting line. With `keep` 'retry', the
+  -- task keeps its permit of a sequence. With 'archive', it keeps this permit if the sequence blocks after a failure.
+  -- With nil, it keeps no permit.
   function self.release_permits(id, key, keep)
     local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
     if not fields[1] or not (fields[2] or fields[3]) then
@@ -261,12 +262,13 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return kept
   end
 
-  -- again: take permits for a task whose start or next attempt is due. Return false if it waits.
+  -- again: take permits for a task whose start or next attempt is due. Return false if the task has to wait.
   function self.again(id, key, text)
     return enter(id, key, chain_of(text), self.release_permits(id, key, 'retry'))
   end
 
-  -- back: take new tokens for a task that a worker requeues. It keeps its other permits. Return false if it waits.
+  -- back: take new rate tokens for a task that a worker requeues. The task keeps its other permits. Return false if the
+  -- task has to wait.
   function self.back(id, key)
     local fields = redis.call('HMGET', key, 'taskq_limit', 'taskq_permit')
     local chain = chain_of(fields[1] or '')
@@ -285,7 +287,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     if pass then
       return true
     elseif held < #chain and not enter(id, key, chain, held) then
-      return false -- it became pending without its limits: by Go's forwarder or a user
+      return false -- Go's forwarder or a user made the task pending without its limits
     end
     local last = chain[#chain]
     if last and last.kind == 'r' then
@@ -294,7 +296,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return true
   end
 
-  -- pass: let a task run despite its limits. It leaves its line and keeps the permits that it holds.
+  -- pass: let a task run despite its limits. The task leaves its waiting line and keeps the permits that it holds.
   function self.pass(id, key)
     local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
     if fields[1] then
@@ -306,7 +308,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- admit: take permits for the tasks at the head of a line, as long as the limit allows it.
+  -- admit: take permits for the first tasks of a waiting line, as long as the limit allows more tasks.
   function self.admit(slot)
     local line = lim .. 'w:' .. slot
     for _ = 1, 100 do
@@ -322,7 +324,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       local stage = held_of(fields[2]) + 1
       local limit = chain[stage]
       if fields[3] ~= slot or not limit or limit.slot ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
-        redis.call('ZREM', line, id) -- it no longer waits in this line
+        redis.call('ZREM', line, id) -- the task no longer waits in this line
       elseif not take(limit, id) then
         rearm(limit)
         return
@@ -366,7 +368,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
         holds = holds and state ~= 'completed' and (state ~= 'archived' or spec == 'block')
       end
       if not holds then
-        if state and state ~= 'active' and state ~= 'pending' then -- ended by a worker that does not know limits
+        if state and state ~= 'active' and state ~= 'pending' then -- a worker that does not know limits ended the task
           self.release_permits(id, prefix .. 't:' .. id, state == 'archived' and 'archive' or state ~= 'completed' and 'retry')
         end
         free({ kind = kind, slot = slot, spec = '', cost = 0 }, id)
@@ -378,8 +380,8 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return freed_here
   end
 
-  -- wake_limiter: wake a worker to admit the tasks that wait for released permits. The script does not admit them, because
-  -- a Redis user who may only enqueue cannot read the line.
+  -- wake_limiter: wake a worker to admit the tasks that wait for released permits. This script does not admit the tasks
+  -- itself, because a Redis user who may only enqueue cannot read the line.
   function self.wake_limiter()
     for _, slot in ipairs(freed) do
       if own('ZCARD', lim .. 'w:' .. slot) > 0 then
@@ -388,11 +390,12 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- prune: remove ids from a line whose tasks no longer wait, for example because Go has deleted them. Checks 50 ids.
+  -- prune: remove tasks from a waiting line that no longer wait, for example because Go has deleted them. Each call
+  -- checks 50 tasks.
   function self.prune(slot)
     local line = lim .. 'w:' .. slot
     local size = own('ZCARD', line)
-    local first = size > 50 and now_s * 7919 % size or 0 -- in a long line, a different part each second
+    local first = size > 50 and now_s * 7919 % size or 0 -- in a long line, check another part each second
     for _, id in ipairs(redis.call('ZRANGE', line, whole(first), whole(first + 49))) do
       if redis.pcall('HGET', prefix .. 't:' .. id, 'taskq_line') ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
         redis.call('ZREM', line, id)
@@ -400,7 +403,8 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- finish: admit tasks that wait for released permits, and wake workers. A script calls it last.
+  -- finish: admit tasks that wait for released permits, and wake workers. This is the last function that a script
+  -- calls.
   function self.finish()
     local known = {}
     for _, slot in ipairs(freed) do

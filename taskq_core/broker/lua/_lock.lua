@@ -35,7 +35,8 @@ local function text_of(message, number)
   return ''
 end
 
--- lock_of: return the unique lock in a message, or ''. Go stores the lock of a grouped task nowhere else.
+-- lock_of: return the unique lock that a message names, or ''. For a grouped task, Go stores the lock only in the
+-- message.
 local function lock_of(message)
   return text_of(message, 10)
 end

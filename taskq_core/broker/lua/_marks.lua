@@ -1,6 +1,7 @@
--- marked: return the message of a new task with its expiry as an absolute time, computed from Redis's clock. `from_ms` is
--- the start of the task. For Go workers, a deadline is added that is later by the longest run. A field that is appended to
--- a protobuf message replaces the same field inside it. The marks of a task are
+-- marked: return the message of a new task with the expiry of the task as an absolute time, computed from Redis's
+-- clock. `from_ms` is the start of the task. For Go workers, the message also gets a deadline: the expiry plus the
+-- maximum duration of a run. The new fields are appended to the message, because an appended protobuf field replaces
+-- the same field inside the message. A task can have these marks:
 --   p<band>:<band of its retries>;         see `_place`
 --   x<ms it may wait>,<seconds it may run, 0 keeps the deadline>,<d if it is dropped when it expires>;
 local function marked(message, marks, from_ms)

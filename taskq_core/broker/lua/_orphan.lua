@@ -1,6 +1,6 @@
--- is_orphan: return whether a key is an aggregation set that is missing in the list of sets. Return false while the queue
--- is being removed. The key of an unlisted group with a colon in its name has the same form, so the group of the first
--- member decides.
+-- is_orphan: return whether a key is an aggregation set that is missing in the list of aggregation sets. Return false
+-- while the queue is being removed. A group whose name contains a colon may have a key of the same form. So the group
+-- that the first member names decides.
 local function is_orphan(prefix, sets, groups, removed, key)
   local name = string.sub(key, #prefix + 3)
   if not string.match(name, '^.+:[^:]*$') or redis.call('TYPE', key).ok ~= 'zset' then

@@ -6,7 +6,7 @@ local URGENT_MAX, PATIENT_MS, URGENT_S, BAND = 10000, 60000, 604800, 1e12
 
 local function waits(task_prefix, id)
   local fields = redis.pcall('HMGET', task_prefix .. id, 'state', 'taskq_priority')
-  return fields[1] == 'pending' and fields[2] -- a task without priority is a newer one with the same id
+  return fields[1] == 'pending' and fields[2] -- without a priority, it is a newer task with the same id
 end
 
 local function push_right(pending, ids)
@@ -19,10 +19,10 @@ local function push_right(pending, ids)
   end
 end
 
--- place: insert new pending tasks of one band into the list: after the tasks of the same and of higher bands, before all
--- others. A task that has waited for more than a minute is overtaken by at most one more batch. The first of `ids` runs
--- first. If `urgent` contains ten thousand ids or is a key of another type, the tasks go to the end of the list. The
--- caller has made a write that Redis allows over maxmemory, so Redis also allows these writes.
+-- place: insert new pending tasks of one band into the list: after the tasks of the same and of higher bands, before
+-- all other tasks. At most one batch of new tasks overtakes a task that has waited for more than a minute. The first of
+-- `ids` runs first. If `urgent` contains ten thousand ids or is a key of another type, the tasks go to the end of the
+-- list. The caller has already made a write after which even a full Redis allows the writes of this function.
 local function place(pending, wake_key, task_prefix, now_ms, ids, band)
   local urgent = string.sub(wake_key, 1, -5) .. 'urgent'
   local kind = redis.call('TYPE', urgent)
@@ -99,7 +99,7 @@ local function place(pending, wake_key, task_prefix, now_ms, ids, band)
   redis.call('EXPIRE', urgent, URGENT_S)
 end
 
--- join: insert one new pending task into the list by its band; 0 is the lowest.
+-- join: insert one new pending task into the list by its band. Band 0 is the lowest.
 local function join(pending, wake_key, task_prefix, now_ms, id, band)
   if band > 0 then
     place(pending, wake_key, task_prefix, now_ms, { id }, band)
@@ -108,13 +108,14 @@ local function join(pending, wake_key, task_prefix, now_ms, id, band)
   end
 end
 
--- band_of: return the band in a task's priority, '<band>:<band of its retries>'; 0 without a priority.
+-- band_of: return the band of a task from its priority, '<band>:<band of its retries>'. Return 0 for a task without a
+-- priority.
 local function band_of(priority, is_retry)
   local band, retry = string.match(type(priority) == 'string' and priority or '', '^(%d):(%d)$')
   return tonumber(is_retry and retry or band or 0)
 end
 
--- place_all: insert the tasks of each band, starting with the highest band.
+-- place_all: insert new pending tasks of all bands, starting with the highest band.
 local function place_all(pending, wake_key, task_prefix, now_ms, bands)
   for band = 9, 1, -1 do
     if bands[band] then

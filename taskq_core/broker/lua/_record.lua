@@ -1,6 +1,6 @@
--- record: return the record of a task's attempts with one more line, as field and value to write; nothing for an empty
--- line. The oldest lines are removed while all take more than 16 KiB, but never the last line. With `is_first` no record
--- exists yet.
+-- record: add a line to the record of a task's attempts. Return the field and the new value, which the caller writes,
+-- or nothing for an empty line. If the record exceeds 16 KiB, its oldest lines are removed, but never the new line. If
+-- `is_first` is true, the task has no record yet.
 local function record(task_key, line, is_first)
   if line == '' then
     return

@@ -1,7 +1,8 @@
--- Functions that renew and exchange unique locks, for scripts that run or change tasks. Needs `_unique`. They are in a
--- separate file so that a Redis user who may only enqueue needs no right to their commands.
+-- Functions that renew and exchange unique locks, for scripts that run or change tasks. Needs the file `_unique`. These
+-- functions are in a separate file, so that a Redis user who may only enqueue needs no right to their commands.
 
--- renew: make a running task hold its lock for at least `seconds` more. A lock of another task is not changed.
+-- renew: extend the unique lock of a running task to at least `seconds` from now. A lock of another task is not
+-- changed.
 local function renew(rule, lock, id, seconds)
   if not is_lock(lock) then
     return
@@ -21,7 +22,8 @@ local function renew(rule, lock, id, seconds)
   end
 end
 
--- exchange: replace the lock that a task holds by another lock, which keeps the remaining time.
+-- exchange: replace the unique lock that a task holds by another lock. The new lock keeps the remaining time of the old
+-- one.
 local function exchange(old, new, id)
   if not is_lock(old) or not is_lock(new) or redis.pcall('GET', old) ~= id then
     return

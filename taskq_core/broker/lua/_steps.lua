@@ -17,7 +17,7 @@
 --   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
 --                 to the same attempt. Every other run is another attempt, even after an interruption
 --   x             number of values that this attempt emitted outside its steps before it waited
--- The values that the task emits are in a stream `<own>stream:<id>`. Needs `_clock`.
+-- The values that the task emits are in a stream `<own>stream:<id>`. Needs the file `_clock`.
 
 local STEPS_KEPT_S, WITHOUT_LIMIT_MS = 7776000, 86400000
 
@@ -26,7 +26,8 @@ local function record_ttl(start_s, now_s)
   return whole(STEPS_KEPT_S + math.max(0, math.min(10000000000, math.ceil(start_s - now_s))))
 end
 
--- open_record: create the record of a task if it has none, and renew its expiry. Return false if the record is lost.
+-- open_record: create the steps record of a task if the task has none, and renew the expiry of the record. Return false
+-- if the record is lost.
 local function open_record(task_key, record, stream, now_ns, ttl_s)
   local mark = redis.call('HGET', task_key, 'taskq_steps')
   if not mark then
@@ -40,7 +41,8 @@ local function open_record(task_key, record, stream, now_ns, ttl_s)
   return true
 end
 
--- resume: make a scheduled task pending if it waits for `wait`. A dequeue applies its limits. Needs `_place` and `_wake`.
+-- resume: make a scheduled task pending if it waits for `wait`. The limits of the task are applied when a worker
+-- dequeues it. Needs the files `_place` and `_wake`.
 local function resume(prefix, own, now_ns, now_ms, id, wait)
   local key, record = prefix .. 't:' .. id, own .. 'steps:' .. id
   local fields = redis.pcall('HMGET', key, 'state', 'taskq_priority', 'taskq_line')
@@ -54,9 +56,9 @@ local function resume(prefix, own, now_ns, now_ms, id, wait)
   end
 end
 
--- is_over: return whether a call of sub-tasks is over, so that its task must not wait: all sub-tasks have ended, or a
--- failover lost their workflow or the record of the call. After a loss, nothing would wake the task, so it does not wait,
--- and its next run begins the call again.
+-- is_over: return whether a call of sub-tasks is over, so that its task must not wait for the call. A call is over when
+-- all sub-tasks have ended, or when a failover lost their workflow or the record of the call. After such a loss,
+-- nothing would wake the task. So the task does not wait, and its next run begins the call again.
 local function is_over(own, record, name, now_ms)
   local begun, ended = unpack(redis.call('HMGET', record, 'c:' .. name, 'e:' .. name))
   local state = begun and redis.pcall('HGET', own .. 'wf:' .. string.match(begun, ' (.*)$'), 'state')
@@ -66,9 +68,9 @@ local function is_over(own, record, name, now_ms)
   return ended or state ~= 'running' and state ~= 'building'
 end
 
--- begin_wait: record what a task waits for, and until when (`until_ms`, 0 without a limit). Return true if that event has
--- happened already. Record nothing if the record of the steps is lost or a key of another type:
--- then the next run fails with an error.
+-- begin_wait: record for which event a task waits, and until when (`until_ms`, 0 without a limit). Return true if this
+-- event has already happened. Record nothing if the steps record is lost or is a key of another type: then the next run
+-- of the task fails with an error.
 local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   local call = string.match(wait, '^c:(.*)$')
   local known = redis.pcall('HMGET', record, 'of', 'try', 'u:' .. wait, wait)

@@ -1,9 +1,10 @@
--- Functions that store a new task. Needs `_clock`, `_limits`, `_marks` and `_unique`.
+-- Functions that store a new task. Needs the files `_clock`, `_limits`, `_marks` and `_unique`.
 
--- meet: apply the lock word of a new task to the task that holds its lock (`is_held` is true). `word` is the lock word (see
--- `store`), `start_s` the new start, 0 for now. With 'r' the holder gets the new message, and the new start if there is
--- one; with 'm' only the new start. Only a waiting task is changed, and it keeps its priority. Returns 'd' if the new task
--- is refused, 'x' if the holder was not changed, 'u' if it was changed.
+-- meet: a new task needs a unique lock that another task, the holder, holds. Apply the lock word of the new task to the
+-- holder. `word` is the lock word (see `store`), `start_s` the new start (0 for now). With 'r' the holder gets the new
+-- message, and the new start if there is one. With 'm' the holder gets only the new start. Only a waiting holder is
+-- changed, and it keeps its priority. Return 'd' if the new task is refused, 'x' if the holder was not changed, 'u' if
+-- the holder was changed.
 local function meet(keys, now, holder, message, start, start_s, marks, word, group, limit)
   local key = keys.prefix .. 't:' .. holder
   if word.conflict == 'e' then
@@ -14,10 +15,10 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   local fields = redis.pcall('HMGET', key, 'state', 'group', 'taskq_moving', 'msg', 'taskq_permit', 'taskq_limit', 'taskq_steps')
   local state, from_s = fields[1], start_s
   if fields[3] or not fields[4] or fields[7] then
-    return 'd' -- it is being moved, has no message, or has stored steps that belong to its arguments
+    return 'd' -- the holder is being moved, has no message, or has stored steps of its arguments
   elseif fields[5] and (word.conflict == 'm' or start ~= '' or (fields[6] or '') ~= limit) then
-    return 'd' -- it waits for a limit or holds a permit of one
-  elseif state == 'aggregating' then -- it stays in its group, unless it is in an aggregation set
+    return 'd' -- the holder waits for a limit or holds a permit of a limit
+  elseif state == 'aggregating' then -- unless in an aggregation set, the holder stays in its group
     local score = fields[2] and redis.pcall('ZSCORE', keys.prefix .. 'g:' .. fields[2], holder)
     if type(score) ~= 'string' or word.conflict ~= 'r' or start ~= '' or group ~= fields[2] then
       return 'd'
@@ -44,7 +45,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     redis.call('HDEL', key, 'pending_since')
   end
   if word.conflict == 'r' then
-    -- The new message contains the id of the new task. In protobuf the last of two equal fields counts.
+    -- The new message contains the id of the new task. In protobuf, the last of two fields with the same number counts.
     local size, bytes = #holder, ''
     while size > 127 do
       bytes = bytes .. string.char(size % 128 + 128)
@@ -94,7 +95,7 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
   if lock ~= '' then
     local lock_s, till, conflict, names = string.match(lock_word, '^(-?%d+)(%l?)(%l?)(.*)$')
     local ttl_s = tonumber(lock_s) + (scheduled and math.floor((start_s * 1000 - now.ms) / 1000) or 0)
-    -- within the range that SET accepts, so that it cannot fail half-way
+    -- SET accepts only this range, and the script must not fail half-way
     ttl_s = math.max(1, math.min(ttl_s, 10000000000))
     if till ~= '' and tonumber(lock_s) == 0 then
       ttl_s = 0
@@ -105,7 +106,7 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
       local kind = redis.call('TYPE', lock)
       kind = kind.ok or kind
       if kind == 'string' or kind == 'none' then
-        redis.call('GET', lock) -- raises the error of Redis
+        redis.call('GET', lock) -- raises Redis's error
       end
       return 'd', false, 0, false, ''
     elseif holder and is_held(lock, keys.prefix .. 't:' .. holder) then

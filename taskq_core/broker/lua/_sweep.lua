@@ -1,4 +1,5 @@
--- Delete the members of a combined set, whose combined task was stored. Needs `_leave_active`, `_unique` and `_lock`.
+-- Delete the members of a combined set: an aggregation set whose members were combined into one stored task. Needs the
+-- files `_leave_active`, `_unique` and `_lock`.
 
 -- sweep: delete at most 100 members (about 1 MiB of messages): each hash, the unique lock that the member still holds, and
 -- its entry in the set. Return the number of deleted members.

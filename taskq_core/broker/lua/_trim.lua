@@ -10,8 +10,8 @@ local function forget(set, task_key, id)
   redis.call('ZREM', set, id)
 end
 
--- trim: delete archived tasks that are the oldest beyond `max_size`, or were archived at `cutoff_s` or before; at most 100
--- per call.
+-- trim: delete archived tasks, the oldest first, at most 100 per call. A task is deleted if there are more than
+-- `max_size` archived tasks, or if it was archived at `cutoff_s` or before.
 local function trim(archived, task_prefix, cutoff_s, max_size)
   local ids = redis.call('ZRANGE', archived, '-inf', whole(cutoff_s), 'BYSCORE', 'LIMIT', 0, 100)
   local excess = redis.call('ZCARD', archived) - max_size

@@ -12,7 +12,7 @@ local function is_lock(name)
   return type(name) == 'string' and string.sub(name, 1, #unique_prefix) == unique_prefix
 end
 
--- covers: return whether a lock rule lets a task hold its lock in a state.
+-- covers: return whether a lock rule lets a task hold its lock while the task is in a state.
 local function covers(rule, state)
   local till = string.sub(rule, 1, 1)
   if till == 's' then
@@ -26,12 +26,12 @@ end
 local function is_held(lock, task_key)
   local fields = redis.pcall('HMGET', task_key, 'state', 'taskq_unique', 'unique_key')
   if fields.err then
-    return true -- the key is not a hash, so nothing is known: keep the lock
+    return true -- the task is not a hash, so its state is unknown: do not release the lock
   end
   return fields[1] and covers(fields[2] or '', fields[1]) and (fields[3] or lock) == lock
 end
 
--- release: free a lock if this task holds it.
+-- release: free a unique lock if this task holds the lock.
 local function release(lock, id)
   if is_lock(lock) and redis.pcall('GET', lock) == id then
     redis.call('DEL', lock)

@@ -1,7 +1,7 @@
--- withdraw: remove a task that is not running from the structure of its state. Return false if it is not in it; nothing is
--- written then. Raise an error if the Redis user may not remove it. The search for a pending task starts with the next
--- task to run. The removal comes before all other writes: Redis allows it over maxmemory, and then also allows the
--- script's later writes.
+-- withdraw: remove a task that is not running from the list or set of its state. If that list or set does not contain
+-- the task, return false and write nothing. Raise an error if the Redis user may not remove the task. The search for a
+-- pending task starts with the next task to run. Scripts call this function before any other write: after this removal,
+-- even a full Redis allows the later writes.
 local function withdraw(keys, id, state, group)
   local removed
   if state == 'pending' then
@@ -34,7 +34,7 @@ local function leave_group(key, group, state)
   end
 end
 
--- structures: return the structures of a queue by state, from the first KEYS of a script.
+-- structures: return the keys of a queue's lists and sets by state. They are the first KEYS of a script.
 local function structures(prefix)
   return {
     prefix = prefix,

@@ -1,5 +1,6 @@
 --[[
-  acknowledge_runs: delete the run counters of schedule entries after the database table has recorded their values.
+  acknowledge_runs: delete run counts of schedule entries from Redis, after the database table of the entries has
+  recorded these counts.
 
   KEYS[1]    hash  runs, see take_runs
   ARGV[1..]        per entry: name, value that take_runs returned. An entry whose value has changed since then is kept

@@ -1,5 +1,6 @@
 --[[
-  acquire: take a permit of a semaphore. A task calls it before code that only some tasks may run at the same time.
+  acquire: take a permit of a semaphore. A task calls this script before code that only a limited number of tasks may
+  run at the same time.
 
   KEYS[1]  zset    holders by the time until which they hold their permit (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
@@ -8,8 +9,8 @@
   ARGV[4]  string  end of the hold: '=<Unix s>' or '+<ms from now>'
 
   A holder keeps its permit until the end of the second in its score. A caller that already holds a permit keeps it with
-  the new end, so a call whose answer was lost can be sent again. ZREM comes before any other write: Redis allows it over
-  maxmemory, and then also allows this script's later writes. At most 200 expired holders are removed per call.
+  the new end, so a call whose answer was lost can be sent again. The first write is ZREM: after a ZREM, even a full
+  Redis allows the later writes of this script. At most 200 expired holders are removed per call.
 
   returns  1  taken   0  all permits are held
 ]]

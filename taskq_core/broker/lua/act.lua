@@ -1,5 +1,5 @@
 --[[
-  act: run, archive, delete or reschedule tasks that are not running, as an operator asked.
+  act: run, archive, delete or reschedule tasks that are not running, at the request of an operator.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled: id by start (Unix s)
@@ -98,11 +98,11 @@ local function carry_out(id)
   end
   if action == 'run' then
     redis.call('HSET', key, 'state', 'pending')
-    redis.call('HDEL', key, 'pending_since') -- remove the time at which the task became pending before
+    redis.call('HDEL', key, 'pending_since') -- remove the time at which the task last became pending
     leave_group(key, fields[3], 'pending')
     join(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, id, band_of(fields[6], false))
     if fields[7] then
-      -- list the step as started again, so that its end is reported to its workflow
+      -- list the step as started again, so that the workflow learns of its end
       redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), fields[7])
     end
     follow(fields[8], fields[2], id, 'pending')

@@ -1,5 +1,6 @@
 --[[
-  add_members: add members to an open group of a workflow, and enqueue them. A client calls it for each batch.
+  add_members: add members to an open group of a workflow, and enqueue these members. A client calls this script for
+  each batch of new members.
 
   KEYS[1]  hash    the workflow
   KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox

@@ -1,10 +1,11 @@
 --[[
-  admit: make waiting tasks pending whose limits now allow them to start. Only the leader of this service changes tasks.
+  admit: make tasks pending that waited for a limit (such as a rate limit) and may start now. Only the worker that leads
+  this service changes tasks.
 
   KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
   KEYS[2]  zset    slots by time at which their holders are checked (Unix ms)
   KEYS[3]  string  token of the worker that leads
-  KEYS[4]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[4]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   KEYS[5]  hash    limits of the queue
   KEYS[6]  zset    workers that admit tasks, by their last call (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
@@ -23,7 +24,7 @@
 local now_s, now_ns, now_ms = clock(ARGV[1])
 if redis.call('EXISTS', KEYS[5]) == 1 then
   local limits = limiter(ARGV[4], now_s, now_ns, now_ms)
-  redis.call('DEL', KEYS[4]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+  redis.call('DEL', KEYS[4]) -- comes first: after a DEL, even a full Redis allows the writes below
   limits.own('ZADD', KEYS[6], whole(now_s), ARGV[2])
   for _, gone in ipairs(redis.call('ZRANGE', KEYS[6], '-inf', whole(now_s - 60), 'BYSCORE', 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[6], gone)

@@ -1,6 +1,6 @@
 --[[
-  adopt: read the marks of schedule entries when a scheduler starts. An entry without a mark gets one with the current
-  time. A mark says which firing of the entry was handled last.
+  adopt: read the mark of each schedule entry when a scheduler starts. The mark says which firing of the entry was the
+  last one that a scheduler handled. An entry without a mark gets a mark with the current time.
 
   KEYS[1..]  string  mark of an entry: "<last firing handled>:<last firing enqueued, or empty>" (Unix s);
                      all in one cluster slot. A value of another form or type is replaced

@@ -5,8 +5,8 @@
   ARGV[1]  int     seconds until the list expires
   ARGV[2..]        per entry: SchedulerEntry bytes
 
-  The caller passes at most 1000 entries. DEL comes first: Redis allows it over maxmemory, and then also allows this
-  script's later writes.
+  The caller passes at most 1000 entries. The first write is DEL: after a DEL, even a full Redis allows the later writes
+  of this script.
 
   returns  OK
 ]]

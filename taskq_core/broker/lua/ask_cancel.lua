@@ -1,5 +1,6 @@
 --[[
-  ask_cancel: record what the worker has to do with a running task after it has cancelled the run.
+  ask_cancel: record whether a running task is to be retried, discarded or archived after its worker has cancelled the
+  run.
 
   KEYS[1]  hash    the task
   ARGV[1]  string  outcome: 'retry', 'discard' or 'archive'

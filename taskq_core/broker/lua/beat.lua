@@ -1,5 +1,5 @@
 --[[
-  beat: publish that a worker is alive and which tasks it runs. The worker calls it every few seconds.
+  beat: publish that a worker is alive and which tasks it runs. The worker calls this script every few seconds.
 
   KEYS[1]  string  ServerInfo
   KEYS[2]  hash    running tasks: id -> WorkerInfo
@@ -7,7 +7,7 @@
   ARGV[2]  string  ServerInfo bytes
   ARGV[3..]        per running task: id, WorkerInfo bytes
 
-  DEL comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  The first write is DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  OK
 ]]

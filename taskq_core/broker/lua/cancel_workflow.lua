@@ -1,5 +1,5 @@
 --[[
-  cancel_workflow: cancel a workflow, so that none of its further steps starts.
+  cancel_workflow: cancel a workflow, so that no further step of the workflow starts.
 
   KEYS[1]  hash    the workflow
   KEYS[2]  set     queues, other than the home queue, that received steps
@@ -16,7 +16,7 @@
 ]]
 -- include _engine
 local now_s, now_ns, now_ms = clock(ARGV[1])
--- without the keys to start a step, because a cancellation starts none
+-- pass no keys to start a step, because a cancellation starts no step
 local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
 check('SCARD', KEYS[2])
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])

@@ -1,5 +1,6 @@
 --[[
-  change_task: change the start or the message of a waiting task, or both. Its unique lock is changed with the message.
+  change_task: change the start or the message of a waiting task, or both. A new message may come with a new unique
+  lock.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled: id by start (Unix s)
@@ -50,7 +51,7 @@ local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
 if not state or not fields[2] then
   return ''
 elseif not moves and not rewrites then
-  return 'ok' -- the earlier request of a repeated call has made the change
+  return 'ok' -- this call is a repeat: an earlier request has made the change
 elseif fields[4] then
   return 'moving'
 elseif state == 'active' or state == 'completed' then

@@ -1,9 +1,9 @@
 --[[
-  check_limits: repair a page of limits. Release permits of deleted tasks, remove deleted tasks from waiting lines, and
-  reschedule waiting tasks that are in no line.
+  check_limits: check one page of the limits of a queue. Release permits of deleted tasks, remove deleted tasks from
+  waiting lines, and reschedule waiting tasks that are in no waiting line.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
-  KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[2]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then the cursor that the previous call returned, ''
@@ -17,8 +17,8 @@
 -- include _clock
 -- include _place
 -- include _limits
-redis.call('ZCARD', KEYS[1]) -- raises an error for a key of another type, before the first write
-redis.call('DEL', KEYS[2]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+redis.call('ZCARD', KEYS[1]) -- raises an error, before the first write, if the key has another type
+redis.call('DEL', KEYS[2]) -- comes first: after a DEL, even a full Redis allows the writes below
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
 local cursor, looked, freed, lost = '0', 0, 0, 0

@@ -1,6 +1,6 @@
 --[[
-  check_listed: read a page of task ids from one list or set, and report the ids whose task is missing or has another
-  state. Reads only.
+  check_listed: read a page of task ids from one list or set. Report the ids whose task is missing, or whose task has a
+  state that does not belong to this list or set. Changes nothing.
 
   KEYS[1]  list or zset
   KEYS[2]  zset    leases: id by expiry (Unix s)

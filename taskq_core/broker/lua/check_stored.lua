@@ -1,6 +1,6 @@
 --[[
   check_stored: scan the keys of a queue's tasks, and report whether each task is in the list or set of its state. Also
-  report damaged unique locks and aggregation sets. Reads only.
+  report damaged unique locks and aggregation sets. Changes nothing.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  set     names of groups with members

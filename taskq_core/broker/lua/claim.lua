@@ -1,5 +1,6 @@
 --[[
-  claim: apply limits to an active task whose producer did not know them. The worker calls it before the run.
+  claim: apply limits to an active task whose producer did not know these limits. The worker calls this script before it
+  runs the task.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -20,14 +21,14 @@
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 local score = redis.call('ZSCORE', KEYS[2], ARGV[4])
-redis.call('LLEN', KEYS[1]) -- raises an error for a key of another type, before the first write
+redis.call('LLEN', KEYS[1]) -- raises an error, before the first write, if the key has another type
 local fields = redis.pcall('HMGET', KEYS[3], 'taskq_owner', 'taskq_limit', 'taskq_unique', 'unique_key')
 if not score or fields[1] ~= ARGV[2] .. ':' .. score then
   return 0
 elseif fields[2] then
   return 1 -- the task already has limits, which `dequeue` has applied
 end
--- first, because Redis accepts an LREM over maxmemory, and then also the writes below
+-- comes first: after an LREM, even a full Redis allows the writes below
 redis.call('LREM', KEYS[1], 1, ARGV[4])
 redis.call('HSET', KEYS[3], 'taskq_limit', ARGV[5])
 local limits = limiter(ARGV[3], clock(ARGV[1]))

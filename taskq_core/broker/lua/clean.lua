@@ -1,5 +1,5 @@
 --[[
-  clean: delete completed tasks whose retention has ended, and archived tasks beyond the age or number limit.
+  clean: delete completed tasks whose retention has ended, and archived tasks that are too old or too many.
 
   KEYS[1]  zset    completed: id by end of retention (Unix s)
   KEYS[2]  zset    archived: id by archiving time (Unix s)
@@ -18,7 +18,7 @@ local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
 -- include _trim
 local now_s = clock(ARGV[1])
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[3])
-redis.call('ZCARD', KEYS[2]) -- raises an error for a key of another type, before the first write
+redis.call('ZCARD', KEYS[2]) -- raises an error, before the first write, if the key has another type
 for _, id in ipairs(ids) do
   forget(KEYS[1], ARGV[2] .. id, id)
 end

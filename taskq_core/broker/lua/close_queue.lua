@@ -1,6 +1,6 @@
 --[[
-  close_queue: start to remove a queue, unless a task is running: rename all its lists and sets at once, so that the queue
-  is empty for all programs.
+  close_queue: start to remove a queue. If no task of the queue is running, rename all lists and sets of the queue at
+  once. Then every program finds an empty queue.
 
   KEYS[1]  list    active tasks
   KEYS[2]  list    pending tasks

@@ -1,9 +1,10 @@
 --[[
-  collect_groups: move the members of due groups into aggregation sets, one set per group.
+  collect_groups: move the tasks of each group that is due into an aggregation set. A worker then combines the tasks of
+  the set into one task.
 
   KEYS[1]  set     names of groups with members
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
-  KEYS[3]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[3]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  int     maximum number of sets to make
@@ -20,7 +21,7 @@
 -- include _clock
 local now_s = clock(ARGV[1])
 local prefix, left = ARGV[2] .. 'g:', tonumber(ARGV[3])
-redis.call('SCARD', KEYS[1]) -- raises an error for keys of another type, before the first write
+redis.call('SCARD', KEYS[1]) -- raises an error, before the first write, if the key has another type
 local sets = {}
 for i = 4, #ARGV, 6 do
   sets[#sets + 1] = prefix .. ARGV[i] .. ':' .. ARGV[i + 1]
@@ -55,7 +56,7 @@ for position, set in ipairs(sets) do
   elseif is_due(group, size, tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), most) then
     code = '1'
     left = left - 1
-    redis.call('DEL', KEYS[3]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+    redis.call('DEL', KEYS[3]) -- comes first: after a DEL, even a full Redis allows the writes below
     if most == 0 or most >= size then
       redis.call('RENAME', group, set)
       redis.call('SREM', KEYS[1], ARGV[i])

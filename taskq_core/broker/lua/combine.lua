@@ -1,5 +1,5 @@
 --[[
-  combine: store the task that replaces the members of an aggregation set, and remove the set, in one step.
+  combine: store the task that replaces all members of an aggregation set, and remove the set, in one step.
 
   KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
@@ -10,7 +10,7 @@
   KEYS[7]  set     names of groups with members
   KEYS[8]  list    wake tokens
   KEYS[9]  string  receipt: result of this call, for a repeat
-  KEYS[10] any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[10] any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -56,7 +56,7 @@ if not score or tonumber(score) <= now_s or size == 0 or size ~= tonumber(ARGV[5
   return 'g'
 end
 
-redis.call('DEL', KEYS[10]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+redis.call('DEL', KEYS[10]) -- comes first: after a DEL, even a full Redis allows the writes below
 local keys = { prefix = ARGV[2], done = ARGV[3], scheduled = KEYS[6], groups = KEYS[7] }
 if ARGV[7] then
   local now = { s = now_s, ns = now_ns, ms = now_ms }

@@ -1,5 +1,5 @@
 --[[
-  count_groups: read a page of a queue's groups with their sizes. Reads only.
+  count_groups: read a page of a queue's groups with their sizes. Changes nothing.
 
   KEYS[1]  set     names of groups with members
   ARGV[1]  string  cursor: '0' to begin, then the one that the previous call returned

@@ -1,9 +1,9 @@
 --[[
-  count_runs: add a worker's run counters, by task type, to the counters of an hour and to the totals.
+  count_runs: add the runs that a worker has counted per task type to the counters of an hour and to the total counters.
 
   KEYS[1]  hash    counters of the hour: numbers as text, by task type
   KEYS[2]  string  number of the last call of this worker
-  KEYS[3]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[3]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   KEYS[4]  hash    totals: "<Unix hour of the last run>|<numbers as text>" by task type
   ARGV[1]  int     number of this call; a repeat, and a call that arrives after a later one, adds nothing
   ARGV[2]  int     seconds until KEYS[2] expires
@@ -15,7 +15,7 @@
   ARGV[8]  int     hours after its last run for which the totals of a type are not removed for another type
   ARGV[9..] string per type: its name, its numbers as text
 
-  DEL comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  The first write is DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  1  added   0  a repeat   -1  a key is of another type
 ]]
@@ -32,7 +32,8 @@ end
 redis.call('DEL', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
 
--- room: return how many more types a hash may hold. Remove types that ran long ago from full totals.
+-- room: return how many more task types a hash may contain. If the totals are full, remove task types that last ran
+-- long ago.
 local function room(key)
   local stored = redis.call('HGETALL', key)
   local left = tonumber(ARGV[5]) - #stored / 2
@@ -67,7 +68,7 @@ local function sum(key, head, name, more)
   for word in string.gmatch(more, '%d+') do
     sums[#sums + 1] = string.format('%.0f', tonumber(word) + tonumber(next_word() or 0))
   end
-  for word in next_word do -- numbers that a later release of taskq appended
+  for word in next_word do -- also keep numbers that a later release of taskq appended
     sums[#sums + 1] = word
   end
   redis.call('HSET', key, name, head .. table.concat(sums, ' '))

@@ -1,5 +1,5 @@
 --[[
-  count_tasks: count the tasks of a queue. Reads only.
+  count_tasks: count the tasks of a queue. Changes nothing.
 
   KEYS[1..6]  pending, active, scheduled, retry, archived, completed
   KEYS[7]     set     names of groups with members
@@ -16,7 +16,7 @@
 -- include _clock
 -- include _date
 local now_s, now_ns = clock(ARGV[1])
-local function number(value) -- any other value counts as 0, and the next increment replaces it
+local function number(value) -- a value that is no number counts as 0; the next increment replaces it
   return value and string.match(value, '^%-?%d+$') or '0'
 end
 local aggregating = 0

@@ -1,5 +1,5 @@
 --[[
-  create_workflow: store a workflow, or one part of a large workflow, and start it with the last part.
+  create_workflow: store a workflow, or one part of a large workflow. The workflow starts when its last part is stored.
 
   KEYS[1]  hash    the workflow
   KEYS[2]  zset    running workflows: id by start (Unix s)
@@ -37,13 +37,13 @@ local is_known = receipt ~= '' and redis.call('ZSCORE', KEYS[8], receipt)
 if receipt ~= '' and now_ms >= tonumber(ARGV[7]) then
   return 3
 elseif is_known then
-  -- a write for a caller that waits until replicas have received its last write
+  -- a write, because the caller waits until replicas have received its last write
   redis.call('ZADD', KEYS[8], whole(now_s), receipt)
   return 2
 end
 local before = made_before(KEYS[9], ARGV[9])
 if before then
-  redis.pcall('EXPIRE', KEYS[9], 120) -- a write for a caller that waits until replicas have received its last write
+  redis.pcall('EXPIRE', KEYS[9], 120) -- a write, because the caller waits until replicas have received its last write
   return type(before) == 'table' and before or (receipt == '' and 1 or 2)
 end
 local state = redis.call('HGET', KEYS[1], 'state')

@@ -1,10 +1,12 @@
 --[[
-  deliver: store tasks from an outbox. Each task is stored once, even if several senders deliver it several times.
+  deliver: store tasks from an outbox (a database table). Each task is stored once, even if several senders deliver the
+  same task.
 
-  Each delivered task has a receipt until its row is deleted. If a sender dies before it deletes the row, the next
-  sender's delivery finds the receipt. A sender whose claim on the rows has ended stores nothing: another sender may
-  have delivered the tasks, deleted the rows and deleted the receipts. Before the claim ends, a delayed duplicate of
-  this request finds the number of its call, or of a later one, in KEYS[6] and changes nothing.
+  Each delivered task has a receipt until the row of the task is deleted from the outbox. If a sender dies before it
+  deletes the row, the next sender delivers the row again and finds the receipt. A sender claims rows for a limited
+  time. After this time it stores nothing, because another sender may have delivered the tasks, deleted the rows and
+  deleted the receipts. Before the claim ends, a delayed duplicate of this request finds the number of its call, or of a
+  later call, in KEYS[6] and changes nothing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
@@ -40,7 +42,7 @@
 -- include _wake
 -- include _batch
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local pending = redis.call('LLEN', KEYS[1]) -- raises an error for keys of another type, before the first write
+local pending = redis.call('LLEN', KEYS[1]) -- this and the next calls raise an error if a key has another type
 check('ZCARD', KEYS[2], KEYS[4])
 check('LLEN', KEYS[3])
 check('SCARD', KEYS[5])
@@ -52,7 +54,7 @@ if now_ms >= tonumber(ARGV[2]) then
 end
 local before = made_before(KEYS[6], ARGV[6])
 if before then
-  redis.pcall('EXPIRE', KEYS[6], 120) -- a write for a caller that waits until replicas have received its last write
+  redis.pcall('EXPIRE', KEYS[6], 120) -- a write, because the caller waits until replicas have received its last write
   return before
 end
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
@@ -89,7 +91,7 @@ end
 ready.push(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, place_all)
 codes = table.concat(codes) .. named(holders)
 redis.call('SET', KEYS[6], ARGV[6] .. ':' .. codes, 'EX', 120)
--- Last, because Redis never refuses this write: a full Redis must refuse the first one above.
+-- This write is the last one, because Redis never refuses it. A full Redis must refuse the first write above.
 local old = redis.call('ZRANGE', KEYS[4], '-inf', whole(now_s - tonumber(ARGV[3])), 'BYSCORE', 'LIMIT', 0, 100)
 if #old > 0 then
   redis.call('ZREM', KEYS[4], unpack(old))

@@ -24,8 +24,8 @@
   ARGV[11] int     maximum number of active tasks of the queue, '' for any number; a value in KEYS[7] overrides it
   ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
 
-  An id without a message is dropped and counted, and replaced by another id, until about 1000 ids were read.
-  RPOP comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  An id without a message is dropped and counted, and replaced by another id, until about 1000 ids were read. The first
+  write is RPOP: after a RPOP, even a full Redis allows the later writes of this script.
 
   returns  now (Unix ns as text), lease expiry (Unix s as text), number of dropped ids, time that each task was pending
            (ms, each followed by a comma; '' if not requested, in a repeat, or if Go stored no time), then per task: id,
@@ -66,14 +66,14 @@ if type(last) == 'string' then
   end
 end
 if ARGV[4] == '0' then
-  redis.call('DEL', KEYS[6]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+  redis.call('DEL', KEYS[6]) -- comes first: after a DEL, even a full Redis allows the writes below
   redis.call('SET', KEYS[6], ARGV[3] .. ':', 'EX', whole(math.max(120, tonumber(ARGV[6]))))
   return reply
 end
 if redis.call('LLEN', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then
   return reply -- return early, because idle workers call this often
 end
-redis.call('LLEN', KEYS[2]) -- raises an error for a key of another type, before the first write
+redis.call('LLEN', KEYS[2]) -- raises an error, before the first write, if the key has another type
 redis.call('ZCARD', KEYS[3])
 local tokens = redis.call('LLEN', KEYS[5])
 

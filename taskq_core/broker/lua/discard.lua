@@ -1,5 +1,5 @@
 --[[
-  discard: delete some of the tasks of a queue that is being removed, with the locks they hold.
+  discard: delete a batch of tasks of a queue that is being removed, and the unique locks that these tasks hold.
 
   KEYS[1]  list    formerly pending tasks
   KEYS[2]  zset    scheduled
@@ -26,7 +26,7 @@ local unique_prefix = ARGV[1] .. 'unique:'
 -- include _unique
 -- include _lock
 local keys = { done = ARGV[3] }
-redis.call('LLEN', KEYS[1]) -- raises an error for keys of another type, before the first write
+redis.call('LLEN', KEYS[1]) -- this and the next calls raise an error if a key has another type
 redis.call('SCARD', KEYS[6])
 for _, number in ipairs({ 2, 3, 4, 5, 7, 8, 9 }) do
   redis.call('ZCARD', KEYS[number])

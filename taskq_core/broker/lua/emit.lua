@@ -1,5 +1,5 @@
 --[[
-  emit: append values of a running task to its stream.
+  emit: append values that a running task emits to the stream of this task.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -25,8 +25,8 @@ local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
   return 0
 end
-redis.call('XLEN', KEYS[4]) -- raises an error for a key of another type, before the first write
-redis.call('DEL', KEYS[5]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+redis.call('XLEN', KEYS[4]) -- raises an error, before the first write, if the key has another type
+redis.call('DEL', KEYS[5]) -- comes first: after a DEL, even a full Redis allows the writes below
 if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
   return 1
 end

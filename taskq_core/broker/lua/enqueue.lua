@@ -1,6 +1,6 @@
 --[[
-  enqueue: store new tasks. Each becomes scheduled if its start is in the future, otherwise joins its group if it has
-  one, otherwise becomes pending.
+  enqueue: store new tasks. A task with a start in the future becomes scheduled. Any other task joins its group, or
+  becomes pending if it has no group.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
@@ -40,7 +40,7 @@
 -- include _wake
 -- include _batch
 
--- storing: return the functions for tasks with options. They are created for the first such task.
+-- storing: return the functions for tasks with options. The functions are created for the first task with options.
 local function storing()
 -- include _marks
 -- include _place
@@ -65,12 +65,12 @@ if before then
   end
   return before
 end
-local pending = redis.call('LLEN', KEYS[1]) -- raises an error for a key of another type, before the first write
+local pending = redis.call('LLEN', KEYS[1]) -- raises an error, before the first write, if the key has another type
 redis.call('LLEN', KEYS[3])
 local stride = tonumber(ARGV[5])
 local last, room = #ARGV, nil
 if (last - 5) % stride == 1 then
-  -- tasks that wait for a limit count too
+  -- tasks that wait for a limit also count as pending
   pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
   room = tonumber(ARGV[last]) - pending
   last = last - 1
@@ -146,7 +146,7 @@ if room and string.find(codes, 'f', 1, true) then
   codes = codes .. ':' .. whole(pending + stored)
   if not is_stored and not string.find(codes, 'u', 1, true) then
     codes = named and codes .. named(holders) or codes
-    -- the receipt, so that a delayed duplicate of this request stores nothing
+    -- write the receipt, so that a delayed duplicate of this request stores nothing
     redis.pcall('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120)
     return codes
   end

@@ -1,5 +1,5 @@
 --[[
-  estimate_memory: estimate the memory of a queue's tasks. Reads only.
+  estimate_memory: estimate how much memory the tasks of a queue use. Changes nothing.
 
   KEYS[1..6]  active, pending, scheduled, retry, archived, completed
   KEYS[7]     set     names of groups with members

@@ -1,8 +1,8 @@
 --[[
-  extend_leases: extend the leases of a worker's running tasks. The worker calls it every few seconds.
+  extend_leases: extend the leases of a worker's running tasks. The worker calls this script every few seconds.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[2]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  int     length of the new lease (s)
@@ -10,8 +10,8 @@
   ARGV[5]  int     minimum time for which the tasks hold their unique locks (s)
   ARGV[6..]        per task: number of its run, id
 
-  The worker may also extend a lease that has expired, as long as no recoverer has taken the task. DEL comes before any
-  other write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  The worker may also extend a lease that has expired, as long as no recoverer has taken the task. The first write is a
+  DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  now (Unix ns as text), then one character per task:  1  extended   0  the worker no longer owns the task
 ]]

@@ -1,5 +1,6 @@
 --[[
-  fetch_steps: read the steps that the dispatcher has to send to other queues, and start further members of groups.
+  fetch_steps: read the workflow steps that the dispatcher of a queue has to send to other queues. Also start further
+  members of groups.
 
   KEYS[1..5]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
@@ -24,7 +25,7 @@ for at = 3, #ARGV do
       end
       bytes = bytes + #message
     else
-      redis.call('ZREM', KEYS[5], member) -- remove the step, because it was cancelled, was sent earlier or is too large
+      redis.call('ZREM', KEYS[5], member) -- the step was cancelled, was sent before or is too large
       if problem then
         flow.ended(node, 'f', nil, problem)
       end

@@ -1,5 +1,5 @@
 --[[
-  forget_ends: delete outcomes of steps that were delivered to their workflows.
+  forget_ends: delete outcomes of workflow steps after the dispatcher has recorded these outcomes in their workflows.
 
   KEYS[1]  hash    outcomes of steps of workflows whose home queue is another
   ARGV[1..]        per outcome: field, delivered value. An outcome whose value has changed is kept

@@ -1,6 +1,7 @@
 --[[
-  forget_step: delete a stored result of a task that does not run, so that the next run of the task repeats the step. A
-  task that waits for a later signal of the same name is started, because the number of its wait has changed.
+  forget_step: delete a stored step result or signal of a task that is not running, so that the next run of the task
+  repeats the step or the wait. If the task waits for a later signal of the same name, start the task, because the
+  number of its wait has changed.
 
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`

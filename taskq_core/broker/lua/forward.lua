@@ -1,6 +1,6 @@
 --[[
   forward: move due scheduled and retry tasks to the pending tasks, to their group, or to the waiting line of a limit.
-  Only the leader of this service moves tasks.
+  Only the worker that leads this service moves tasks.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  zset    retry: id by next attempt (Unix s)
@@ -25,7 +25,7 @@
 -- include _batch
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local due = {} -- raises an error for keys of another type, before the first write. No write follows if nothing is due
+local due = {} -- the next calls raise an error if a key has another type. No write follows if nothing is due
 for source = 1, 2 do
   due[source] = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[5])
 end
@@ -56,7 +56,7 @@ for source = 1, 2 do
     redis.call('ZREM', KEYS[source], id)
     if not fields[1] then
       if fields[1] == false then
-        redis.call('DEL', key) -- delete a hash without a message, because no new task with this id could be stored
+        redis.call('DEL', key) -- delete a hash without a message, because it prevents new tasks with this id
       end
       dropped = dropped + 1
     elseif group then

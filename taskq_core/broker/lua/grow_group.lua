@@ -1,5 +1,5 @@
 --[[
-  grow_group: add members to a group of a workflow. A running member of the group calls it.
+  grow_group: add members to a group of a workflow. A running task that is a member of the same group calls this script.
 
   KEYS[1]  hash    the workflow
   KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox

@@ -1,11 +1,12 @@
 --[[
-  index_presence: set the expiry of a server or scheduler in an index, and remove those that expired over an hour ago.
+  index_presence: set the expiry of a server or scheduler in the index of all servers or schedulers. Remove index
+  entries that expired over an hour ago.
 
   KEYS[1]  zset    members by expiry (Unix s)
   ARGV[1]  int     expiry (Unix s)
   ARGV[2]  string  member
 
-  ZREM comes first: Redis allows it over maxmemory, and then also allows this script's later writes.
+  The first write is ZREM: after a ZREM, even a full Redis allows the later writes of this script.
 
   returns  1  the member is new   0  its expiry was changed
 ]]

@@ -1,5 +1,5 @@
 --[[
-  lead: take or renew the leader lease of a service, so that only one of many workers does its work.
+  lead: take or renew the leader lease of a service, so that only one of many workers does the work of this service.
 
   KEYS[1]  string  token of the worker that leads
   ARGV[1]  string  token of this worker

@@ -1,5 +1,6 @@
 --[[
-  limits_move: return whether tasks wait for a rate limit, so that some of them may start as time passes. Reads only.
+  limits_move: return whether any task waits for a rate limit. Such a task may start as time passes, without any other
+  event. Changes nothing.
 
   KEYS[1]  zset    slots by time at which the next waiting task may start (Unix ms)
   ARGV[1]  string  prefix of the keys of limits

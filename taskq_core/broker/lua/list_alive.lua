@@ -1,6 +1,6 @@
 --[[
-  list_alive: read a page of the servers or schedulers that are alive. Reads only; `index_presence` removes expired
-  ones.
+  list_alive: read a page of the servers or schedulers that are alive. Changes nothing; the script `index_presence`
+  removes expired servers and schedulers.
 
   KEYS[1]  zset    members by expiry (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production

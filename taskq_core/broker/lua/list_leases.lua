@@ -1,6 +1,6 @@
 --[[
-  list_leases: list tasks whose lease expired and whose grace period has ended, or the tasks that one worker holds. Reads
-  only.
+  list_leases: list tasks whose lease expired and whose grace period has ended, or list the tasks that one worker holds.
+  Changes nothing.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production

@@ -1,6 +1,6 @@
 --[[
-  list_limits: scan the slots of a queue's limits (one for each value of a limit's key), and return how many tasks hold
-  a permit of each, and how many wait for one. Reads only.
+  list_limits: return, for each slot of a queue's limits, how many tasks hold a permit and how many tasks wait for a
+  permit. A slot is one value of a limit's key. Changes nothing.
 
   KEYS[1]  any     a key of the queue
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned

@@ -1,12 +1,12 @@
 --[[
-  list_peers: record this worker process, and list the other worker processes of its host.
+  list_peers: record this worker process, and list the other worker processes on the same host.
 
   KEYS[1]  hash    worker processes of one host: token -> record
   ARGV[1]  string  token of this worker
   ARGV[2]  string  its record
   ARGV[3]  int     seconds to keep the hash
 
-  EXPIRE comes first: Redis allows it over maxmemory, and then also allows the HSET.
+  The first write is EXPIRE: after a EXPIRE, even a full Redis allows the later writes of this script.
 
   returns  per other worker process: token, record
 ]]

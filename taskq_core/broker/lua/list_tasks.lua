@@ -1,5 +1,5 @@
 --[[
-  list_tasks: read a page of a queue's tasks in one state. Reads only.
+  list_tasks: read a page of a queue's tasks in one state. Changes nothing.
 
   KEYS[1]  list or zset   structure of the state
   ARGV[1]  string  'list' (first = next to run / oldest started) or 'zset' (first = lowest score)

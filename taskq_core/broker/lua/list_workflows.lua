@@ -1,5 +1,5 @@
 --[[
-  list_workflows: read a page of the workflows of a home queue, the newest first, with their progress. Reads only.
+  list_workflows: read a page of the workflows of a home queue, the newest first, with their progress. Changes nothing.
 
   KEYS[1]  zset    running workflows: id by start (Unix s)
   KEYS[2]  zset    ended workflows: id by end of retention (Unix s)

@@ -1,5 +1,5 @@
 --[[
-  load_steps: read the record of the steps of a running task. Create it if the task has none.
+  load_steps: read the steps record of a running task. Create the record if the task has none.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -20,7 +20,7 @@ local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
   return 0
 end
-redis.call('DEL', KEYS[5]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+redis.call('DEL', KEYS[5]) -- comes first: after a DEL, even a full Redis allows the writes below
 if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
   return 1
 end
@@ -33,7 +33,7 @@ if run ~= ARGV[2] then -- otherwise this request is a repeat
   redis.call('HSET', KEYS[3], 'try', attempt .. ' ' .. ARGV[2])
 end
 local waiting = string.match(redis.call('HGET', KEYS[3], 'waiting') or '', ' (.*)$')
-if waiting then -- this run began after the wait: its time was over, or a user ran the task. So end the wait
+if waiting then -- the wait is over: its time has passed, or a user ran the task
   local since = string.match(redis.call('HGET', KEYS[3], 'u:' .. waiting) or '', ' (%d+)$') or whole(now_ms)
   redis.call('HSET', KEYS[3], 'u:' .. waiting, whole(now_ms) .. ' ' .. since)
   redis.call('HDEL', KEYS[3], 'waiting')

@@ -1,5 +1,6 @@
 --[[
-  locate: find out which of several task keys exist. Not for a cluster, where different nodes hold the keys.
+  locate: find out which of several task keys exist. This script does not work in a cluster, where different nodes hold
+  the keys.
 
   ARGV[1..]  string  task keys (at most 500)
 

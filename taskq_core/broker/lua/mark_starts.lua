@@ -1,17 +1,17 @@
 --[[
-  mark_starts: record that a worker starts runs, each the last attempt of its task. If the worker is lost, the task
-  loses its last attempt only if the run had started.
+  mark_starts: record that a worker starts the last allowed run of each given task. If the worker is lost before this
+  record is written, the task may be run once more.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
-  KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[2]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  string  prefix of task keys
   ARGV[4..]        per task: number of its run, id
 
-  The mark is the field taskq_begun, "<token of the worker>.<run>". A mark left by an earlier run is ignored.
-  A run whose lease has expired gets no mark, because the recoverer may already have listed its task as not started. DEL
-  comes before any other write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  The mark is the field taskq_begun, "<token of the worker>.<run>". A mark of an earlier run is ignored. A run whose
+  lease has expired gets no mark, because the recoverer may already have listed its task as not started. The first write
+  is a DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  one character per task:  1  start it   0  do not start it: its lease has expired or the run is over
 ]]

@@ -1,6 +1,6 @@
 --[[
-  move_end: finish moves to another queue (step 3 of 3): delete the tasks that the other queue has stored, and put the
-  others back into this queue.
+  move_end: finish moves of tasks to another queue (step 3 of 3). Delete tasks that the other queue has stored, and put
+  refused tasks back into this queue.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled

@@ -1,5 +1,5 @@
 --[[
-  move_in: store tasks from another queue in the lists and sets of their states (step 2 of 3 of a move).
+  move_in: store tasks that come from another queue in the lists and sets of their states (step 2 of 3 of a move).
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled

@@ -1,6 +1,6 @@
 --[[
-  move_out: start to move tasks to another queue (step 1 of 3): remove them from this queue's lists and sets, so that
-  they no longer run here. Their hashes stay until the other queue has stored them.
+  move_out: start to move tasks to another queue (step 1 of 3). Remove the tasks from the lists and sets of this queue,
+  so that no worker takes them from this queue. The hashes of the tasks stay until the other queue has stored the tasks.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -39,7 +39,7 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
-redis.call('SCARD', KEYS[6]) -- raises an error for keys of another type, before the first write
+redis.call('SCARD', KEYS[6]) -- this and the next calls raise an error if a key has another type
 redis.call('ZCARD', KEYS[7])
 
 local target_of_all = ARGV[4]

@@ -1,5 +1,5 @@
 --[[
-  notify: wake a worker if tasks are pending. It is needed for producers that push no wake token, such as Go programs.
+  notify: wake a worker if tasks are pending. Some producers, such as Go programs, do not wake workers themselves.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    wake tokens

@@ -11,6 +11,6 @@ local now_s = clock(ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
 end
-redis.call('DEL', KEYS[1]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+redis.call('DEL', KEYS[1]) -- comes first: after a DEL, even a full Redis allows the writes below
 redis.call('SET', KEYS[1], whole(now_s))
 return 1

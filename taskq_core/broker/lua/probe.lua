@@ -1,7 +1,7 @@
 --[[
   probe: check that the keys of a queue have the right types, and that Redis accepts writes.
 
-  KEYS[1]   a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[1]   a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   KEYS[2]   list    pending tasks
   KEYS[3]   list    active tasks
   KEYS[4..]         the other structures

@@ -1,5 +1,6 @@
 --[[
-  purge: delete the remaining keys of a removed queue: counters, locks, marks. Each call scans one page of all keys.
+  purge: delete the remaining keys of a removed queue: counters, locks, marks. Each call scans one page of all keys in
+  Redis.
 
   KEYS[1]  list    active tasks
   KEYS[2]  list    pending tasks
@@ -27,7 +28,7 @@ if redis.call('EXISTS', unpack(KEYS)) > 0 then
   return false
 end
 
--- keep_elsewhere: remove started steps from the list, except those of workflows whose home queue is another.
+-- keep_elsewhere: remove started steps from the list, except steps of workflows that have another home queue.
 local function keep_elsewhere(steps)
   local home, at = ' ' .. ARGV[4] .. 'wf:', 0
   for _ = 1, 100 do

@@ -1,6 +1,6 @@
 --[[
-  put_steps: store the steps of workflows whose home is another queue, or make stored steps pending again. The
-  dispatcher of the home queue sends them. A repeated call changes nothing.
+  put_steps: store workflow steps whose workflow has another home queue, or make steps pending again that were stored
+  before. The dispatcher of the home queue sends these steps. A repeated call changes nothing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled

@@ -18,7 +18,7 @@
 local unique_prefix = string.sub(KEYS[2], 1, -6) .. 'unique:'
 -- include _unique
 local now_s = clock(ARGV[1])
-redis.call('ZCARD', KEYS[4]) -- raises an error for a key of another type, before the first write
+redis.call('ZCARD', KEYS[4]) -- raises an error, before the first write, if the key has another type
 local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if not score or redis.pcall('HGET', KEYS[3], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
   return 0

@@ -1,5 +1,6 @@
 --[[
-  read_due: read what the workflow dispatcher of a queue has to send, if this worker is its leader.
+  read_due: if this worker leads the workflow dispatcher of a queue, read everything that the dispatcher has to send to
+  other queues.
 
   KEYS[1]  string  token of the leader
   KEYS[2]  hash    outcomes of steps that ran here, for workflows whose home is another queue

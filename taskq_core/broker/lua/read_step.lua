@@ -1,5 +1,5 @@
 --[[
-  read_step: read the result of a workflow step, or a page of the members of a group. Reads only.
+  read_step: read the result of a workflow step, or a page of the members of a group. Changes nothing.
 
   KEYS[1]  hash    the workflow
   ARGV[1]  string  number of the node

@@ -1,5 +1,5 @@
 --[[
-  read_steps: read the record of the steps of a task.
+  read_steps: read the steps record of a task.
 
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`

@@ -19,6 +19,6 @@ end
 local first = ARGV[1] == '-' and '-' or '(' .. ARGV[1]
 local values = redis.call('XRANGE', KEYS[3], first, '+', 'COUNT', ARGV[2])
 if fields[1] and not fields[3] and fields[1] ~= 'completed' and fields[1] ~= 'archived' then
-  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- publish the end of the task; over maxmemory, Redis refuses this
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- ask for a message at the task's end; a full Redis refuses this
 end
 return { fields[1] or '', values }

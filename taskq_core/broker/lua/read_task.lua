@@ -1,5 +1,6 @@
 --[[
-  read_task: read one task. On request, ask workers to publish its end or each of its changes on the queue's channel.
+  read_task: read one task. If requested, ask workers to publish the end or each change of the task on the queue's
+  channel.
 
   KEYS[1]  hash    the task
   ARGV[1]  string  task id
@@ -43,7 +44,7 @@ if state == 'scheduled' then
   wait = wait_of(ARGV[4], ARGV[1], fields[12])
 end
 if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
-  -- pcall: Redis may refuse it over maxmemory. The caller also polls, so it does not need the message
+  -- pcall, because a full Redis refuses this write. The caller also polls, so it needs no message
   redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3])
 end
 return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '', wait }

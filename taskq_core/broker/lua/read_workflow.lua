@@ -1,5 +1,6 @@
 --[[
-  read_workflow: read fields of a workflow. On request, ask workers to publish its end on the queue's channel.
+  read_workflow: read fields of a workflow. If requested, ask workers to publish the end of the workflow on the queue's
+  channel.
 
   KEYS[1]  hash    the workflow
   ARGV[1]  int     1 to publish its end, else 0
@@ -12,7 +13,7 @@ if not state or state == 'building' then
   return false
 end
 if ARGV[1] == '1' and state == 'running' then
-  -- pcall: Redis may refuse it over maxmemory. The caller also polls, so it does not need the message
+  -- pcall, because a full Redis refuses this write. The caller also polls, so it needs no message
   redis.pcall('HSET', KEYS[1], 'taskq_wait', '1')
 end
 return redis.call('HMGET', KEYS[1], unpack(ARGV, 2))

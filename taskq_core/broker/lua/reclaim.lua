@@ -1,5 +1,6 @@
 --[[
-  reclaim: move the members of expired aggregation sets back to their groups. Only the leader of this service does so.
+  reclaim: move the members of expired aggregation sets back to their groups. Only the worker that leads this service
+  moves members.
 
   KEYS[1]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[2]  set     names of groups with members

@@ -1,6 +1,6 @@
 --[[
-  record_ends: record in workflows of this home queue how their steps ended in other queues. A repeated call changes
-  nothing.
+  record_ends: record in workflows of this home queue how steps of these workflows ended in other queues. A repeated
+  call changes nothing.
 
   KEYS[1..5]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production

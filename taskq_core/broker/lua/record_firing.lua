@@ -7,8 +7,7 @@
   ARGV[3]  int     maximum number of events
   ARGV[4]  int     seconds until the history expires, '' for no expiry
 
-  Old firings are removed first, because Redis accepts a removal over maxmemory, and then also this script's later
-  writes.
+  Old firings are removed first: after this removal, even a full Redis allows the later writes of this script.
 
   returns  1  the firing is new   0  it was already in the history
 ]]

@@ -1,6 +1,7 @@
 --[[
-  record_target: record in the home queue that steps of its workflows are being moved to another queue. It is called
-  before they arrive, so that the dispatcher reads that queue too, and a cancellation reaches the steps there.
+  record_target: record in the home queue of workflows that steps of these workflows are being moved to another queue.
+  This script is called before the steps arrive in the other queue. So the dispatcher also reads that queue, and a
+  cancellation reaches the steps.
 
   KEYS[1]  set     queues, other than the home queue, that received steps
   ARGV[1]  string  prefix of the queue's taskq-only keys
@@ -11,7 +12,7 @@
 
   returns  ids of the workflows among them that were cancelled
 ]]
-redis.call('SCARD', KEYS[1]) -- raises an error for a key of another type, before the first write
+redis.call('SCARD', KEYS[1]) -- raises an error, before the first write, if the key has another type
 local cancelled = {}
 for at = 3, #ARGV do
   local state, id = redis.pcall('HGET', ARGV[at], 'state'), string.sub(ARGV[at], #ARGV[1] + 4)

@@ -22,9 +22,10 @@
                             b archive, and add it to the dead letters for a handler
                             z quarantine: unreadable          x drop: no hash
 
-  The script reads the lease, the message and the fence again, because they may have changed since they were listed. A
-  task is not changed if its lease was extended, or if it was settled or taken in the meantime. DEL or LREM comes first:
-  Redis allows them over maxmemory, and then also allows this script's later writes.
+  The script reads the lease, the message and the fence of each task again, because they may have changed since the
+  caller listed the task. A task is not changed if its lease was extended, or if the task was settled or taken in the
+  meantime. The first write is a DEL or an LREM: after such a command, even a full Redis allows the later writes of this
+  script.
 
   returns  one character per task:  1  moved   0  not changed   2  not checked, send it again (the search in a long active
            list is limited: tasks x length <= 2 000 000)
@@ -50,7 +51,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _flow
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
-local length = redis.call('LLEN', KEYS[1]) -- raises an error for keys of another type, before the first write
+local length = redis.call('LLEN', KEYS[1]) -- this and the next calls raise an error if a key has another type
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
@@ -109,7 +110,7 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
       release(fields[5], id)
       announce(keys, fields[2], id)
     elseif fields[1] ~= nil then -- nil: a key of another type, which taskq did not write and does not delete
-      redis.call('DEL', key) -- delete a hash without a message, because no new task with this id could be stored
+      redis.call('DEL', key) -- delete a hash without a message, because it prevents new tasks with this id
       release(fields[5], id)
     end
   end

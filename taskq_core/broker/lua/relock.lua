@@ -1,7 +1,7 @@
 --[[
   relock: release stale unique locks, and restore missing locks of tasks.
 
-  KEYS[1]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[1]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
   ARGV[1]  string  prefix of the queue's keys
   ARGV[2]  int     1 to repair, 0 only to report
@@ -32,7 +32,7 @@ for i = 2, 1 + tonumber(ARGV[4]) do
     if lock then
       wrong = lock
       if ARGV[2] == '1' then
-        redis.call('DEL', KEYS[1]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+        redis.call('DEL', KEYS[1]) -- comes first: after a DEL, even a full Redis allows the writes below
         redis.call('SET', lock, id)
       end
     end

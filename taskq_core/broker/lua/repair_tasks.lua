@@ -1,5 +1,5 @@
 --[[
-  repair_tasks: diagnose tasks that a scan has reported as suspect, and repair those whose diagnosis is the same as in
+  repair_tasks: diagnose tasks that a scan has reported as suspect. Repair each task whose diagnosis is the same as in
   an earlier call.
 
   KEYS[1]  list    pending tasks
@@ -15,7 +15,7 @@
   KEYS[11] zset    quarantine: id by time (Unix s)
   KEYS[12] zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
   KEYS[13] zset    moving: id of a task that is being moved to another queue, by time (Unix s)
-  KEYS[14] any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[14] any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -87,7 +87,7 @@ for _, kind in ipairs({
   is_removed = is_removed or redis.call('EXISTS', ARGV[6] .. kind) == 1
 end
 
--- is_leaving: return whether a task that is in no structure may be moved, removed or deleted now.
+-- is_leaving: return whether a task that is in no list or set may be in the middle of a move, a removal or a deletion.
 local function is_leaving(id, state)
   if is_removed or score_in(KEYS[13], id) then
     return true
@@ -319,7 +319,7 @@ for i = 8, #ARGV, 6 do
     end
     if kind ~= '' and diagnosis == expected then
       code = '1'
-      redis.call('DEL', KEYS[14]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+      redis.call('DEL', KEYS[14]) -- comes first: after a DEL, even a full Redis allows the writes below
       unlist(task, truth)
       if not task.strange and truth ~= 'active' and truth ~= 'pending' and truth ~= 'scheduled' then
         limits.release_permits(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
@@ -329,7 +329,7 @@ for i = 8, #ARGV, 6 do
           release(task.lock, id)
         end
         if task.stub then
-          -- delete a hash without a message, because no new task with this id could be stored
+          -- delete a hash without a message, because it prevents new tasks with this id
           redis.call('DEL', task.key)
         end
         announce({ done = ARGV[3] }, task.waited, id)

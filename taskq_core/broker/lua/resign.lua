@@ -1,5 +1,6 @@
 --[[
-  resign: give up the leader lease of a service when this worker stops, so that another worker can take it at once.
+  resign: give up the leader lease of a service when this worker stops, so that another worker can take the lease at
+  once.
 
   KEYS[1]  string  token of the worker that leads
   ARGV[1]  string  token of this worker

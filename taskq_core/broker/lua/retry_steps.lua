@@ -1,5 +1,5 @@
 --[[
-  retry_steps: run failed steps of a workflow again. Steps that were skipped because of the failure wait again.
+  retry_steps: run failed steps of a workflow again. Steps that were skipped because of these failures wait again.
 
   KEYS[1]  hash    the workflow
   KEYS[2..6]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox

@@ -33,7 +33,7 @@ elseif state == 'scheduled' then
 elseif state == 'retry' then
   removed = redis.call('ZREM', KEYS[4], ARGV[1])
 elseif state == 'aggregating' and fields[3] then
-  redis.call('SCARD', KEYS[5]) -- raises an error for a key of another type, before the first write
+  redis.call('SCARD', KEYS[5]) -- raises an error, before the first write, if the key has another type
   local group = ARGV[2] .. 'g:' .. fields[3]
   removed = redis.call('ZREM', group, ARGV[1])
   if removed == 1 and redis.call('ZCARD', group) == 0 then

@@ -1,5 +1,6 @@
 --[[
-  revoke_steps: make workers drop the waiting steps of a cancelled workflow in this queue, and return its running steps.
+  revoke_steps: make workers drop the waiting steps of a cancelled workflow in this queue. Return the running steps of
+  the workflow.
 
   KEYS[1]  string  present while steps of the workflow are to be dropped
   ARGV[1]  string  prefix of the ids of the workflow's tasks

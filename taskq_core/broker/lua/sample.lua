@@ -1,15 +1,15 @@
 --[[
-  sample: record the current figures of a queue in each of its lists of samples, unless the interval of the list has not
-  passed since its last sample.
+  sample: store the current figures of a queue as a sample. The queue has one list of samples per time resolution. A
+  list gets the sample only if the interval of the list has passed since its last sample.
 
-  KEYS[1]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[1]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   KEYS[2..] list   per resolution: its samples, the newest first
   ARGV     per resolution: seconds between two samples, maximum number of samples, seconds until the list expires, the
            sample (its bytes 2 to 5 are its Unix second)
 
-  A sample is added if the list contains none of the same interval, so two workers that both believe to be the leader add
-  only one. Samples with a later time were written while Redis's clock was ahead, and are deleted. DEL comes before any
-  other write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  A sample is added if the list contains no sample of the same interval, so two workers that both believe to be the
+  leader add only one. Samples with a later time were written while Redis's clock was ahead, and are deleted. The first
+  write is a DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  per resolution: 1 added, 0 not due, -1 the key is of another type
 ]]

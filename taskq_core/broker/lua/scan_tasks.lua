@@ -1,6 +1,6 @@
 --[[
   scan_tasks: read the next page of a list or sorted set of tasks. Sorted sets are read completely even if tasks are
-  added and removed between pages. Reads only.
+  added and removed between pages. Changes nothing.
 
   KEYS[1]  list or zset of a state
   ARGV[1]  string  'list' (from the left: the newest first), 'zset' (from the lowest score) or 'reversed' (a zset from

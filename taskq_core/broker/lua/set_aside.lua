@@ -1,13 +1,13 @@
 --[[
   set_aside: rename keys of a queue that have the wrong type, so that taskq can use the names and no data is lost.
 
-  KEYS[1]    a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[1]    a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   KEYS[2..]  per key: the key, and its new name
   ARGV[1..]  string  per key: the type it must have
 
-  A missing key, or one of the right type, is not renamed, and no key is overwritten. The new name contains the time of
-  the move, so a call whose answer was lost can be sent again. At most 50 keys per call. DEL comes before any other
-  write: Redis allows it over maxmemory, and then also allows this script's later writes.
+  A missing key, or a key of the right type, is not renamed, and no key is overwritten. The new name contains the time
+  of the renaming, so a call whose answer was lost can be sent again. At most 50 keys per call. The first write is a
+  DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  per key: the type of the renamed key ('' if it was not renamed)
 ]]

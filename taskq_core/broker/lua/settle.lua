@@ -1,5 +1,5 @@
 --[[
-  settle: record how runs of a worker ended, and move or delete their tasks accordingly.
+  settle: record how runs of a worker ended, and move or delete the tasks of these runs accordingly.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -43,7 +43,7 @@
 -- include _ends
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local stride = tonumber(ARGV[8])
-if stride == 7 then -- raises an error for keys of another type, before the first write
+if stride == 7 then -- the next calls raise an error if a key has another type
   check('LLEN', KEYS[3], KEYS[7])
   check('ZCARD', KEYS[4], KEYS[5], KEYS[6])
 end
@@ -83,7 +83,7 @@ if mine == looked_at and mine > 2 then
 end
 if ends then
   leave_together(KEYS[1], ends, mine)
-  if stride == 1 and is_plain then -- none of the tasks has a waiting client, is a step or has a limit
+  if stride == 1 and is_plain then -- no task has a waiting client, is a step or has a limit
     delete_done(KEYS[2], ARGV[3], task_keys, ids, before, mine, now_s, tonumber(ARGV[5]))
     return string.rep('1', mine) .. string.rep('2', total - mine)
   end
@@ -117,7 +117,7 @@ local function workflows_here()
   return workflows(own, { s = now_s, ns = now_ns, ms = now_ms })
 end
 
--- end_limits: release the permits that a task holds of its limits. Return true if the task is requeued and has to wait for
+-- end_limits: release the permits of limits that a task holds. Return true if the task is requeued and has to wait for
 -- a limit. The included functions are created only for tasks with limits.
 local function end_limits(id, key, outcome)
 -- include _place
@@ -131,8 +131,8 @@ local function end_limits(id, key, outcome)
   return false
 end
 
--- wait: schedule a task until the end of its wait. If what it waits for has happened already, it becomes pending.
--- Without a limit, it is started after a day, to wait again.
+-- wait: schedule a task for the end of its wait. If the event for which the task waits has already happened, make the
+-- task pending. A task that waits without a time limit is started after a day and then waits again.
 local function wait(id, key, mark, message, until_ms, what)
 -- include _place
 -- include _steps
@@ -144,7 +144,8 @@ local function wait(id, key, mark, message, until_ms, what)
   end
 end
 
--- delete_ended: delete all tasks that are done. It is called before code that reads other tasks, which must not find them.
+-- delete_ended: delete all tasks that are done. Call this function before code that reads other tasks, because that
+-- code must not find the tasks that are done.
 local ended = {}
 local function delete_ended()
   if #ended > 0 then

@@ -36,7 +36,7 @@
 -- include _steps
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local late = lateness(ARGV[11], now_ms)
-if late then -- another task may have this id now
+if late then -- refuse a late request, because another task may have this id now
   return late
 end
 check('LLEN', KEYS[4], KEYS[6])

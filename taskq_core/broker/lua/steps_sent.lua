@@ -1,6 +1,6 @@
 --[[
-  steps_sent: record that other queues have stored steps, so that they are not sent again. A repeated call changes
-  nothing.
+  steps_sent: record that other queues have stored workflow steps, so that the dispatcher does not send these steps
+  again. A repeated call changes nothing.
 
   KEYS[1]  zset    outbox: steps to start in other queues
   ARGV[1]  string  prefix of the queue's taskq-only keys
@@ -8,7 +8,7 @@
 
   returns  number of recorded steps
 ]]
-redis.call('ZCARD', KEYS[1]) -- raises an error for a key of another type, before the first write
+redis.call('ZCARD', KEYS[1]) -- raises an error, before the first write, if the key has another type
 local noted = 0
 for at = 2, #ARGV, 2 do
   local workflow_id, node = string.match(ARGV[at], '^s (%S+) (%S+)$')

@@ -21,7 +21,7 @@ if not score or fields[1] ~= ARGV[1] .. ':' .. score then
 elseif not fields[2] or redis.call('HGET', KEYS[3], 'of') ~= fields[2] then
   return 1
 end
-redis.call('DEL', KEYS[4]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+redis.call('DEL', KEYS[4]) -- comes first: after a DEL, even a full Redis allows the writes below
 if redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4]) == 0 then
   return redis.call('HGET', KEYS[3], ARGV[3])
 elseif ARGV[5] ~= '' then

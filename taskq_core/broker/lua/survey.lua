@@ -1,5 +1,6 @@
 --[[
-  survey: scan the keys of one server that match a pattern, and return the facts by which tools find damage. Reads only.
+  survey: scan the keys of one server that match a pattern, and return the facts by which tools find damage. Changes
+  nothing.
 
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  pattern of the keys
@@ -40,7 +41,7 @@ end
 
 for _, key in ipairs(page[2]) do
   local kind = redis.pcall('TYPE', key)
-  kind = kind.ok or 'none' -- the Redis user may not read it
+  kind = kind.ok or 'none' -- the Redis user may not read the key
   local ttl = kind ~= 'none' and redis.pcall('PTTL', key) or -2
   local head = string.match(key, '^(.-{.-}:)t:')
   if head and kind == 'hash' and ttl == -1 then

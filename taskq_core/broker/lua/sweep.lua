@@ -1,8 +1,9 @@
 --[[
-  sweep: delete members of the oldest combined set, that is, an aggregation set whose combined task was stored.
+  sweep: delete members of the oldest combined set. A combined set is an aggregation set whose members were combined
+  into one stored task.
 
   KEYS[1]  zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
-  KEYS[2]  any     a key that never exists. Redis accepts its DEL over maxmemory, and then also the later writes
+  KEYS[2]  any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  string  prefix of the keys of combined sets
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -21,7 +22,7 @@ end
 local set, deleted = ARGV[1] .. id, 0
 local size = redis.pcall('ZCARD', set)
 if type(size) == 'number' then
-  redis.call('DEL', KEYS[2]) -- Redis accepts a DEL over maxmemory, and then also the writes below
+  redis.call('DEL', KEYS[2]) -- comes first: after a DEL, even a full Redis allows the writes below
   deleted = sweep({ prefix = ARGV[2], done = ARGV[3] }, set)
   size = size - deleted
 end

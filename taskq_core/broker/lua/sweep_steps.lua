@@ -31,7 +31,7 @@ for _, step in ipairs(steps) do
     flow.settled(step, 'g', key, '', '')
     found = found + 1
   elseif fields[3] then
-    state = 'active' -- being moved to another queue: leave the step alone
+    state = 'active' -- the task is being moved to another queue: leave the step alone
   elseif state == 'completed' and redis.call('ZSCORE', KEYS[6], id) then
     if flow.settled(step, 'c', key, fields[2], '') == 'd' then
       redis.call('ZREM', KEYS[6], id)

@@ -1,8 +1,8 @@
 --[[
-  take_runs: read the counts of runs of schedule entries that their database table has not recorded yet.
+  take_runs: read the run counts of schedule entries that the database table of the entries has not recorded yet.
 
-  The counts that were read stay stored, separate from later runs, until acknowledge_runs deletes them. If a caller dies
-  before the table has recorded them, the next caller reads the same counts.
+  The counts that were read stay in Redis, separate from the counts of later runs, until acknowledge_runs deletes them.
+  If a caller dies before the database table has recorded the counts, the next caller reads the same counts.
 
   KEYS[1]    hash  runs: "<count>:<last>:<count to report>:<last to report>" by entry name; last is a firing (Unix s)
   ARGV[1..]        names of entries

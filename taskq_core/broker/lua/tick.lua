@@ -1,9 +1,10 @@
 --[[
-  tick: process firings of schedule entries: store their tasks, and advance the mark of each entry (its last handled
-  firing), in one step.
+  tick: process firings of schedule entries. Store the task of each firing and advance the mark of its entry in one
+  step. The mark of an entry is the last firing that a scheduler has handled.
 
-  Each firing is passed with the firing before it, and is processed only if the entry's mark is the firing before it. So
-  a scheduler that continues with old data after its lease has ended neither repeats nor skips a firing.
+  Each firing is passed with the previous firing of the same entry. A firing is processed only if the entry's mark is
+  this previous firing. So a scheduler that continues with old data after its lease has ended neither repeats nor skips
+  a firing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)

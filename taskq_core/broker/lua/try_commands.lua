@@ -1,6 +1,6 @@
 --[[
-  try_commands: find out which commands of taskq's scripts this Redis user may not run. The keys that it makes are
-  deleted. If EXISTS or DEL is refused, the other commands are not tried.
+  try_commands: find out which commands of taskq's scripts this Redis user may not run. The script deletes the keys that
+  it creates. If EXISTS or DEL is refused, the script tries no other command.
 
   KEYS[1]  a key that does not exist; if it exists, nothing is tried
   ARGV[1]  string  channel that receives an empty message
@@ -45,6 +45,6 @@ for _, probe in ipairs(probes) do
       return refused -- stop, because keys that the other commands create could not be deleted
     end
   end
-  redis.pcall('DEL', key) -- before another client can see the key, because a script is atomic
+  redis.pcall('DEL', key) -- no other client has seen the key, because a script is atomic
 end
 return refused

@@ -14,7 +14,7 @@ local score = redis.call('ZSCORE', KEYS[2], ARGV[2])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score then
   return 0
 end
-redis.call('HDEL', KEYS[1], 'pending_since') -- Redis accepts an HDEL over maxmemory, and then also the writes below
+redis.call('HDEL', KEYS[1], 'pending_since') -- comes first: after an HDEL, even a full Redis allows the writes below
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 if redis.call('HGET', KEYS[1], 'taskq_wait') == '2' then
   redis.call('PUBLISH', ARGV[3], ARGV[2])
