@@ -104,7 +104,7 @@ class AsyncRunner:
             try:
                 return await pipeline.run(operation, timeout_s=timeout_s)
             finally:
-                if pipeline.is_connected and self._pools.get(loop) is pool:  # False after `aclose`
+                if pipeline.is_connected and self._pools.get(loop) is pool:  # after `aclose`, `_pools` is empty
                     pool.idle.append((pipeline, loop.time()))
                     while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # the first one was unused for longest
                         await pool.idle.popleft()[0].close()

@@ -33,7 +33,7 @@ _REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)}
 
 _NOT_ALLOWED_IN_SCRIPT = (
     "ACL failure in script",
-    "The user executing the script can't",  # in Redis versions before 7
+    "The user executing the script can't",  # the text before Redis 7
 )
 
 

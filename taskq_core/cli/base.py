@@ -233,7 +233,7 @@ def write_failure_text(error: OSError) -> str:
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error
-    # Python flushes standard output at exit. Without this redirection, the flush would fail a second time.
+    # Redirect standard output, because Python flushes it at exit, and this flush would fail a second time.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return "" if error.errno == errno.EPIPE else f"cannot write the output: {error.strerror}"
 

@@ -53,7 +53,7 @@ def dash(
         raise ConfigurationError(_NO_TERMINAL)
     colour = session.given.get("color", "auto")
     if colour == "never":
-        os.environ["NO_COLOR"] = "1"  # the library textual reads the variable
+        os.environ["NO_COLOR"] = "1"  # the library textual reads NO_COLOR
     elif colour == "always":
         os.environ.pop("NO_COLOR", None)
     config = program.DashConfig(

@@ -71,7 +71,7 @@ def show_history(session: Session, names: Sequence[str], days: int | None, last:
         out.tables({name: (_DAYS, all_) for name, all_ in by_day.items()}, empty="nothing")
         return
     for name in names:
-        session.inspector.queue_info(name)  # raises an error for an unknown queue
+        session.inspector.queue_info(name)  # raises an error if the queue is unknown
     series = Dashboard(session.inspector).samples(names, span=last, points=SAMPLES_MAX)
     if out.as_json:
         out.json({"queues": [document(each) for each in series]})
@@ -92,7 +92,7 @@ def show_types(session: Session, names: Sequence[str], hours: int) -> None:
     taskq workers send these figures every ten seconds; Go workers do not.
     """
     for name in names:
-        session.inspector.queue_info(name)  # raises an error for an unknown queue
+        session.inspector.queue_info(name)  # raises an error if the queue is unknown
     found = Dashboard(session.inspector).types(names, hours=hours)
     if session.output.as_json:
         session.output.json(document(found))

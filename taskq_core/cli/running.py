@@ -24,7 +24,7 @@ from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
-if TYPE_CHECKING:  # not at run time, so that workers start faster
+if TYPE_CHECKING:  # not imported at run time, so that workers start faster
     from taskq_core.scheduler import SchedulerConfig
 
 logger = logging.getLogger("taskq.worker")
@@ -295,7 +295,7 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    # A supervisor sets the variable for its processes. Their process ids tell the lines of the log apart.
+    # A supervisor sets the environment variable for its processes, whose log lines then show their process ids.
     process = "[%(process)d] " if VARIABLE in os.environ else ""
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))

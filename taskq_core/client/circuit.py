@@ -122,7 +122,7 @@ class Circuit:
         Raises:
             CircuitOpenError: The circuit is open, so the request must not be sent.
         """
-        if self._retry_at is None:  # without the lock: a slightly outdated value does no harm
+        if self._retry_at is None:  # read without the lock: a slightly outdated value does no harm
             return False
         now = self._monotonic()
         with self._lock:
@@ -166,7 +166,7 @@ class Circuit:
             return
         with self._lock:
             if self._retry_at is not None and not is_probe:
-                return  # sent before the circuit opened, so the failure is not a new one
+                return  # the request was sent before the circuit opened, so its failure is not new
             self.failures += 1
             self._last_failure = str(error)
             is_new = self._retry_at is None

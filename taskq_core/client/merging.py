@@ -104,7 +104,7 @@ class Merger:
         except BaseException as interruption:
             for prepared, future in batch:
                 prepared.span.end(interruption)
-                future.cancel()  # `interruption` ends the event loop
+                future.cancel()  # the event loop is ending
             raise
         for (prepared, future), error in zip(batch, errors, strict=True):
             # Do not record a QueueFullError while the caller waits, because the caller may send the task again.

@@ -89,7 +89,7 @@ class ArgumentsCodec:
         Raises:
             TaskArgumentsError: An argument is missing, unknown, given twice, of the wrong type or without a JSON form.
         """
-        # Most calls take this branch, where msgspec binds, encodes and compares the arguments in C (half a
+        # Most calls take the fast path, where msgspec binds, encodes and compares the arguments in C (half a
         # microsecond).
         if self._referring or self.is_variadic:
             return self._encode_with_care(args, kwargs)

@@ -43,7 +43,7 @@ def _encode(value: object) -> bytes:
         return encode_plain(value)
     except Exception as exc:
         problem = describe_unwritable(exc, value)
-    raise ResultValueError(f"result: {problem}")  # outside of `except`: the caught error may quote the value
+    raise ResultValueError(f"result: {problem}")  # raised outside of `except`: the caught error may quote the value
 
 
 def _check_finite(payload: bytes, value: object) -> None:

@@ -11,7 +11,7 @@ VALUE_BYTES = 1 << 20
 """Maximum bytes of the result of one step or of a signal."""
 EMITTED_BYTES = 16_384
 """Maximum bytes of an emitted value."""
-_NAME = re.compile(r"[^\x00-\x1f\x7f#:\ud800-\udfff]{1,100}")  # UTF-8 has no surrogates
+_NAME = re.compile(r"[^\x00-\x1f\x7f#:\ud800-\udfff]{1,100}")  # no surrogates, because UTF-8 cannot encode them
 
 
 def check_step_name(what: str, name: object) -> str:

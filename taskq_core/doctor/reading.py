@@ -338,8 +338,7 @@ class _Reader:
                             return None
                         surveyor.check(found)
                         cursor = found.cursor
-        # Read the list of queues last: it then contains each queue whose tasks were found, because a queue is listed
-        # first.
+        # Read the list of queues last. A queue is listed before its first task is stored, so no queue is missing then.
         return surveyor.finish(self._queues(wrong_types))
 
 

@@ -169,7 +169,7 @@ class CsvRows(_Blocking):
                 yield (row if names is None else dict(itertools.zip_longest(names, row))), file.tell()
 
     def _rows(self) -> Iterator[list[str]]:
-        # With `readline`, `file.tell()` works. It fails while the file is read with `next`.
+        # `file.tell()` works after `readline`, but fails while the file is read with `next`.
         return csv.reader(iter(self._file.readline, ""), **self._options)
 
 

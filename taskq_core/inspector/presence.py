@@ -128,7 +128,7 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         infos = yield from server_infos(keys)
     except BrokerAuthenticationError:  # without the right to read the workers, all subscribers count
         return receivers
-    # Redis counts subscribers of all its databases. Workers of these queues are at most as many as this database has.
+    # Redis also counts subscribers of its other databases, so the number of workers is the upper limit.
     return min(receivers, sum(not running.isdisjoint(info.queues) for info in infos))
 
 

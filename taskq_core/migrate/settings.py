@@ -244,7 +244,7 @@ class Settings:
             self._take_routes(setting)
         elif name == "task_queues":
             self._take_queues(setting)
-        elif name == "task_time_limit":  # Celery kills the task then; taskq does that only with executor="process"
+        elif name == "task_time_limit":  # Celery kills a task at this limit; taskq only with executor="process"
             self.configured.defaults.setdefault("timeout", self._text(setting, value))
         elif name in _PLAIN:
             text = self._text(setting, value)

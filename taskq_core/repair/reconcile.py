@@ -178,7 +178,7 @@ class _Pass:
         probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
-            # The three keys contain no task ids, so tasks can be checked without them.
+            # The keys in `harmless` contain no task ids, so tasks can be checked without them.
             harmless = {self._queue.paused, self._queue.processed, self._queue.failed}
             if probed.strange.keys() - harmless:
                 return self.report(is_complete=False)
@@ -309,7 +309,7 @@ class _Pass:
 
     def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
         """Return the task as a suspect, or None if nothing looks wrong."""
-        is_ours = "}:" not in task.task_id  # with "}:", the key may belong to a queue whose name contains "}:"
+        is_ours = "}:" not in task.task_id  # otherwise the key may belong to a queue whose name contains "}:"
         if task.state is None:
             key = self._queue.task(task.task_id)
             if is_ours:

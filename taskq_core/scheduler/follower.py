@@ -62,7 +62,7 @@ class Follower(Service):
         self._unrecorded: set[QueueKeys] = set()
         self._must_store_next = False
         self._led = False
-        self._problems: set[str] = set()  # operations ("read", "write") that fail and were logged
+        self._problems: set[str] = set()  # operations ("read", "write") whose current failure was already logged
         self._woken = Signal()
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))

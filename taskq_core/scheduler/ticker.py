@@ -254,7 +254,7 @@ class Ticker:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
-            # Start new call numbers, because the failed call may still reach Redis and write its receipt there.
+            # Use a new receipt, because the failed call may still reach Redis and write its receipt.
             self._receipts = ReceiptSlot(new_token())
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
@@ -275,7 +275,7 @@ class Ticker:
                 settled.append(self._settle(each, code))
         self._report(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._record_history(enqueued, answer.now_ns)  # before the hooks, which may be slow
+        await self._record_history(enqueued, answer.now_ns)  # recorded before the hooks, which may be slow
         await self._call_after_hooks(settled)
 
     async def _record_history(self, enqueued: Sequence[Firing], now_ns: int) -> None:

@@ -80,7 +80,7 @@ class Returns:
             runner, queues = await self._runner_and_queues(child)
             return await take_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
-            return []  # the supervisor tries again later
+            return []  # the supervisor asks again later
 
     async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
         runtime = self._app.runtime

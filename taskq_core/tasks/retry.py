@@ -129,7 +129,7 @@ def _takes_third(policy: Callable[..., Any]) -> bool:
         return _takes_context.__wrapped__(policy)
 
 
-@lru_cache(maxsize=1024)  # each call of `using` with options checks the policy of its task
+@lru_cache(maxsize=1024)  # cached: each call of `using` with options checks the policy of its task
 def _takes_context(policy: Callable[..., Any]) -> bool:
     if inspect.iscoroutinefunction(policy):
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")

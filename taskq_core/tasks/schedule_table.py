@@ -178,7 +178,7 @@ def fit(task: BaseTask[Any], kwargs: Any) -> Mapping[str, object]:
 
 
 def _read(task: "Task[..., Any]", kwargs: Mapping[str, object]) -> Mapping[str, object]:
-    bound = task.bind((), kwargs)  # raises an error for missing and unknown names
+    bound = task.bind((), kwargs)  # `bind` raises an error for missing and unknown names
     try:
         _, read = task.codec.split(task.codec.decode(msgspec.json.encode(bound)))
     except PayloadError as error:

@@ -21,4 +21,4 @@ __all__ = [
     "TelemetryHandle",
     "configure",
     "flush_at_end",
-]  # for users; other packages of taskq import from the modules
+]  # names for users; other packages of taskq import names from the modules

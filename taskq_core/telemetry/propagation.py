@@ -86,8 +86,7 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> di
     try:
         get_global_textmap().inject(headers, context, _SETTER)
     except Exception:
-        # A propagator may fail, for example on baggage with a lone surrogate. The task is enqueued without these
-        # headers.
+        # A propagator may fail, for example on baggage with a lone surrogate. The task must be enqueued anyway.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
     text = headers.pop(BAGGAGE, "")
     if baggage and text:

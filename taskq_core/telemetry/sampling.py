@@ -24,12 +24,13 @@ class Sampling:
     def __init__(self, provider: TracerProvider | None) -> None:
         sampler = getattr(provider, "sampler", None)
         try:
-            # OpenTelemetry's specification defines the text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
+            # OpenTelemetry's specification defines the description:
+            # opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
             description = str(sampler.get_description()) if sampler is not None else ""
         except Exception:  # a sampler of the user may raise any exception
             description = ""
-        # The text first describes the root sampler, which may contain other samplers, and then the other parts of
-        # ParentBased.
+        # ParentBased's description starts with its root sampler, which may contain other samplers. Its own parts
+        # follow.
         own = description.rpartition("remoteParentSampled:")[2] if description.startswith(_PREFIX) else ""
         self._remote = _REMOTE in own
         self._local = _LOCAL in own

@@ -183,7 +183,7 @@ def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredM
     elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group ended after the read of its members
         state = StepState.STARTED
     elif group.state is StepState.STARTED and stored.queue == queue.name:
-        # The member is enqueued when earlier members have ended.
+        # The member will be enqueued after earlier members.
         state = StepState.WAITING
     else:
         state = group.state

@@ -25,7 +25,7 @@ from taskq_core.errors import ConfigurationError, WireFormatError
 from taskq_core.wire import parse_duration
 from taskq_core.wire.durations import NS_PER_S
 
-if TYPE_CHECKING:  # not at run time: importing croniter starts a process, and most programs have no cron line
+if TYPE_CHECKING:  # not imported at run time: croniter starts a process, and most programs do not need it
     from croniter import croniter
 
 SEARCH_YEARS = 5

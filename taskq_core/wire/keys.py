@@ -60,7 +60,7 @@ class QueueKeys:
         self.moving = own + "moving"  # sorted set: id of a task that is being moved, by start of the move (s)
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue, by its expiry (s)
         self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox, by time of delivery (s)
-        self.runs = own + "runs"  # hash: runs of periodic entries that are not yet counted in the table of their entry
+        self.runs = own + "runs"  # hash: runs of periodic entries that were not copied to the schedule table yet
         self.combined = own + "combined"  # sorted set: id of an aggregation set with members to delete, by time (s)
         self.steps = own + "wf-steps"  # sorted set: started workflow step, by start (s)
         self.workflows_out = own + "wf-out"  # sorted set: workflow step to start in another queue, by time (ms)
@@ -74,7 +74,7 @@ class QueueKeys:
         self.limits = own + "limits"  # hash: value of a limit that workers declare ("d:") or users set ("o:")
         self.limits_prefix = lim = own + "lim:"  # prefix of the keys of limits, see `_limits.lua`
         self.limits_due = lim + "due"  # sorted set: slot of a limit, by next start (Unix ms)
-        self.limit_checks = lim + "check"  # sorted set: slot of a limit, by next check of its holders (Unix ms)
+        self.limit_checks = lim + "check"  # sorted set: slot of a limit, by next check of its tasks (Unix ms)
         self.limit_workers = lim + "keepers"  # sorted set, expiring: worker that supports limits, by its last call (s)
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that starts limited tasks
         self.totals = own + "totals"  # hash, expiring: counters of runs by task type, see `tallies`

@@ -132,7 +132,7 @@ class Aggregator(QueueService):
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
-        # The worker that leads the queue may run a program without these aggregators. So other workers count the groups
+        # The worker that leads the queue looks for groups only if its program has aggregators. So other workers look
         # too.
         if not self._aggregators.of_queue(self._queue.name):
             return False
@@ -224,8 +224,8 @@ class Aggregator(QueueService):
                 [check.what for check in checks],
                 limit=AT_ONCE - len(self._running),
             )
-            # Set before the request, because Redis may already move tasks into a set that `_running` does not contain
-            # yet.
+            # Set `_is_taking` before the request, because Redis may move tasks into a set that `_running` does not
+            # contain yet.
             self._is_taking = True
             try:
                 codes = await self._runner.run(operation, patience_s=PATIENCE_S)
@@ -235,7 +235,7 @@ class Aggregator(QueueService):
             for check, code in zip(checks, codes, strict=True):
                 if code == CollectCode.TAKEN:
                     self._start(check)
-                    # Collect again, because the group may have more members than one set can contain.
+                    # Collect the group again, because it may have more members than one set can contain.
                     if check.what.max_size:
                         again.append(replace(check, what=replace(check.what, set_id=new_task_id())))
                 elif code == CollectCode.SEND_AGAIN:
@@ -389,7 +389,7 @@ class Aggregator(QueueService):
             raise
         if error is None and code is StoreCode.GONE:
             self._log_returned(group)
-            return  # do not end the span: a span without an end is not exported, and no task was stored
+            return  # the span is not ended, and so not exported: no task was stored
         preparer.record_sent(prepared, error, started)
         if error is not None:
             raise error

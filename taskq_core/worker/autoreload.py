@@ -173,8 +173,8 @@ class _Child:
             self._process = None
 
     def wait_to_stop(self, timeout_s: float) -> bool:
-        # Polls instead of waiting for an Event: a signal handler that sets an Event may interrupt code that holds its
-        # lock.
+        # Poll instead of waiting for an Event: a signal handler that sets an Event may interrupt code that holds the
+        # Event's lock.
         until = time.monotonic() + timeout_s
         while not self.is_stop_requested and (left := until - time.monotonic()) > 0:
             time.sleep(min(_NAP_S, left))

@@ -42,8 +42,7 @@ class BackgroundWorker:
         self._pause = Pause()
         self._failure = ""
         self._next_at: float | None = None
-        # Plain flags instead of an Event: a signal handler sets them, and may interrupt code that holds an Event's
-        # lock.
+        # Flags instead of an Event: a signal handler sets them, and may interrupt code that holds the lock of an Event.
         self._is_stopping = False
         self._is_aborting = False
         self._thread = threading.Thread(target=self._live, name="taskq worker", daemon=True)

@@ -89,7 +89,8 @@ class DeadLetters(QueueService):
             return True
         if self._leadership.leads:
             return self._leadership.has(Topic.DEAD_LETTERS)
-        # The worker that leads the queue may run a program without these handlers. So other workers count the keys too.
+        # The worker that leads the queue looks for archived tasks only if its program has handlers. So other workers
+        # look too.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
     async def _rest(self) -> None:

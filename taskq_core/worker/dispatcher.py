@@ -56,7 +56,7 @@ class Dispatcher(WorkerService):
     async def work(self) -> float:
         """Dispatch all due workflow steps, and wait until the next check. Return 0: call again at once."""
         while self._urgent:
-            # Remove the queue from `_urgent` before reading it, so that a `call` during the read can add the queue
+            # Remove the queue from `_urgent` before dispatching its steps, so that a `call` meanwhile can add the queue
             # again.
             name = self._in_progress = self._urgent.pop()
             try:
@@ -75,8 +75,8 @@ class Dispatcher(WorkerService):
             self._urgent |= await self._dispatch_due(
                 queue, owner=self._context.token, sweep=self._sweeps[name], others=others
             )
-        # Also dispatch steps of queues that this worker does not serve. Their own workers may be Go workers, which do
-        # not.
+        # Also dispatch steps of queues that this worker does not serve. Perhaps only Go workers serve them, which
+        # dispatch none.
         for name in others - self._queues.keys():
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)

@@ -72,7 +72,7 @@ class Drain:
             if run.settlement is not None:
                 continue
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
-                self.settler.add(run)  # settle it as timed out or cancelled, because a requeued task would hang again
+                self.settler.add(run)  # settle the run as timed out or cancelled: a requeued task would hang again
                 continue
             logger.warning("task %s did not end when interrupted; it returns to its queue", run.name, extra=run.facts)
             run.settlement = requeued(run)

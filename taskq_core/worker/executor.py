@@ -91,8 +91,8 @@ class Executor:
             self._context.running[run.key] = run
         task = run.task = self._app.find_handler(run.name)
         self._deadlines.begin(run, now)
-        # Middleware reads the headers in each run. `has_headers` avoids filling the context of a task that has no
-        # headers.
+        # Middleware reads the headers in each run. If the task has no headers, reading them must not fill the whole
+        # context.
         has_headers = not self._middleware.wraps_runs or bool(message.headers)
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
         try:
@@ -152,7 +152,7 @@ class Executor:
             run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop)
 
     async def _run_coroutine(self, run: Run) -> None:
-        # Each asyncio task has a separate context. So values set here disappear when the coroutine ends.
+        # Each asyncio task has a separate context. So the values that are set below disappear when the coroutine ends.
         task, context = run.task, run.context
         assert task is not None
         current.set(context)

@@ -77,13 +77,14 @@ class Fetcher:
         self._all_answered = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        # If True, only one pipeline queries the queues. The others join if its dequeue returns all requested tasks.
+        # If `_is_probing` is True, one pipeline queries the queues. The others join if it gets all tasks that it
+        # requested.
         self._is_probing = True
-        self._probing: set[Turn] = set()  # turns that query the queues for all pipelines
+        self._probing: set[Turn] = set()  # fetch cycles that query the queues for all pipelines
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
-        self._in_turns = 0  # number of slots in requests: slots to fill, and slots of runs to settle
-        self._covered = 0  # number of slots that one request both frees (by settling runs) and fills
+        self._in_turns = 0  # number of slots that current requests fill, or free by settling runs
+        self._covered = 0  # number of slots that current requests fill after freeing them by settling runs
         self._usual_answer_s = math.inf
         self.free = config.concurrency
         """Number of free slots for which no pipeline has requested a task."""

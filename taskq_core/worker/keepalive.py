@@ -94,7 +94,7 @@ class Keepalive:
             self._run()
         finally:
             self._runner.close()
-            with contextlib.suppress(RuntimeError):  # `call_soon_threadsafe` raises it if the event loop is closed
+            with contextlib.suppress(RuntimeError):  # raised if the event loop is closed
                 loop.call_soon_threadsafe(self._has_ended.set)
 
     def _run(self) -> None:
@@ -125,7 +125,7 @@ class Keepalive:
         try:
             try:
                 if self._failures:
-                    self._give_up(again=False)  # give up leases before the heartbeat, because it may take long to fail
+                    self._give_up(again=False)  # before the heartbeat, because a heartbeat may take long to fail
                 self.beat()
             finally:
                 self._give_up()
@@ -171,7 +171,7 @@ class Keepalive:
             task_type=run.name,
             queue=run.queue.name,
             start_time_ns=int((run.started + offset) * 1e9),
-            # another client may have written a deadline that is too large for the format
+            # Another client may have written a deadline that is too large for a protobuf timestamp.
             deadline_ns=int(min(run.ends_by + offset, LATEST_S) * 1e9),
         ).encode()
 

@@ -35,7 +35,7 @@ class Limiter(QueueService):
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self.leader_keys = (queue.leader("limiter"),)
-        self._pipeline = context.new_pipeline()  # waits for the limiter's wake tokens
+        self._pipeline = context.new_pipeline()  # this connection waits for the limiter's wake tokens
         self._leader_s = context.leader_s
         self._check_every_s = context.config.span("reconcile_every")
         self._next_check = self._clock.monotonic() + self._check_every_s
@@ -77,7 +77,7 @@ class Limiter(QueueService):
             self._report_at = self._clock.monotonic() + jittered(REPORT_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._leadership.has(Topic.LIMITS):  # after `_admit`, which may have created the first limits
+        if self._leadership.has(Topic.LIMITS):  # check after `_admit`, which may have created the first limits
             return
         await self._changes.wait_for(max(0.0, self._report_at - self._clock.monotonic()) or REPORT_EVERY_S)
 

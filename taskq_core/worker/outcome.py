@@ -184,7 +184,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
     wait_s = min(max(waited_s or 0, PUT_BACK_MIN_S), PUT_BACK_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     delay_ms = _milliseconds(wait_s)
     settlement = Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, delay_ms=delay_ms)
-    if waited_s is None:  # record only the first of these errors: more records would displace those of real attempts
+    if waited_s is None:  # record only the first error of an unknown task: more would displace real attempts
         settlement.record = _record(run, error, now_s, 0.0, worker)
     return settlement
 

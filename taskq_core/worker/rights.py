@@ -25,7 +25,7 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
             except BrokerAuthenticationError:
                 raise
             except BrokerError:
-                return  # start anyway, because the rights are unknown while Redis does not answer
+                return  # start the worker anyway: while Redis does not answer, the rights are unknown
             if refused:
                 raise BrokerAuthenticationError(
                     f"{runner.endpoint.address} refused the user or password: no permissions to run "

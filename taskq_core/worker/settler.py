@@ -271,7 +271,7 @@ class Settler:
     def answered(self, batches: Sequence[SettleBatch], answers: Sequence[Any]) -> BrokerError | None:
         """Handle the replies to batches. Return an error if a batch must be sent again."""
         failure = None
-        for batch, answer in zip(batches, answers, strict=False):  # one more answer may follow, to a dequeue
+        for batch, answer in zip(batches, answers, strict=False):  # `answers` may also contain the answer to a dequeue
             if isinstance(answer, BrokerError):
                 failure = answer
                 self.unanswered(batch)

@@ -198,7 +198,7 @@ class Watcher(QueueService):
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
         self._feed = leadership.feed
-        self._pipeline = context.new_pipeline()  # waits for pending tasks, if Redis does not report changes
+        self._pipeline = context.new_pipeline()  # waits for pending tasks if Redis does not report changes
         self._feed.watch((queue.pending,), self._changes.set)
         self._watch_s = 2 * context.leader_s
         cap = context.caps.get(queue.name)

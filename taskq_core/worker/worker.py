@@ -163,7 +163,7 @@ class Worker:
         self.on_loop(self._start_retiring)
 
     def _start_retiring(self) -> None:
-        if self._loop is None:  # no task runs before the worker was started
+        if self._loop is None:  # the worker was not started, so no task runs
             self.has_retired = True
             self._stopping.set()
         elif not self.is_retiring:
@@ -287,7 +287,7 @@ class Worker:
             raise RuntimeError(f"a worker can run only once, and this worker is already {self.status}")
         self._loop = asyncio.get_running_loop()
         endpoint = self.app.runtime.endpoint
-        # In a cluster, requests to a dead node would occupy the few preferred connections.
+        # In a cluster, prefer no connections: requests to a dead node would occupy the few preferred connections.
         preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS
         runner = AsyncRunner(endpoint, max_connections=CONNECTIONS, preferred=preferred)
         self._context = WorkerContext(
@@ -385,8 +385,8 @@ class Worker:
         context = self._context
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
         takeovers = new_takeovers(context, self._socket_name, supervisor=self.supervisor)
-        # Lead queues only after the takeovers, which release the leases of a dead worker. They would otherwise last for
-        # seconds.
+        # Lead queues only after the takeovers, which release the leases of a dead worker. Otherwise, these leases would
+        # last for seconds.
         services = self._services = Services(context, after=[each.has_checked for each in takeovers])
         dispatcher = Dispatcher(context, services.leaderships)
         counters = self._counters = RunCounters(context)

@@ -327,7 +327,7 @@ class Outgoing:
             trace = self._traces.get(node.number) or self.span.trace_headers()
             headers = self._preparer.headers(plan, trace, self._propagated, more=own)
             self.queues[plan.queue.name] = plan.queue
-            if len(self._plans) >= 1000:  # members of a group may have different options, which would fill the memory
+            if len(self._plans) >= 1000:  # the cache is limited, because members of a group may have different options
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]

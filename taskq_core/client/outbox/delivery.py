@@ -181,7 +181,7 @@ class Delivery:
 def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
     """Return the task of a row. Its delay and its relative expiry are reduced by the time that the row has waited."""
     task = row.task
-    # The key prefix was changed, or another application has written the row.
+    # If the key prefix was changed, or another application has written the row, the row's key is no lock of this queue.
     if task.unique_key and not queue.is_lock(task.unique_key):
         logger.warning(
             "task %s from the outbox is stored without its unique lock, because %r is not a lock key of its queue",

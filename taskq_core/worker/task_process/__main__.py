@@ -217,7 +217,7 @@ class _ProgressSender:
         self._process = process
         self._number = number
         self._name = name
-        self.max_result_bytes = 0  # the import of the task sets it to the task's limit
+        self.max_result_bytes = 0  # 0 until the module is imported, then the task's limit
         self._lock = threading.Lock()
         self._progress: bytes | None = None
         self._next_at = 0.0
