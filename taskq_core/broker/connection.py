@@ -374,7 +374,7 @@ class Endpoint:
 
     def node(self, host: str, port: int) -> "Endpoint":
         """Return the endpoint of one server of the cluster. It has the same user and TLS options as the cluster."""
-        assert self._address is not None  # only an endpoint for a client has no address, and such clients have no cluster
+        assert self._address is not None  # only an endpoint for a client, which is no cluster, has no address
         node = self._nodes.get((host, port))
         if node is None:
             address = replace(self._address, kind="standalone", hosts=((host, port),))
