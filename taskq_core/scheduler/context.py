@@ -7,6 +7,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.service.outage import Outage
 from taskq_core.wire import Keys
 
 
@@ -23,6 +24,8 @@ class SchedulerContext:
     clock: Clock
     redis_clock: RedisClock
     """Estimates the current time of Redis's clock."""
+    outage: Outage
+    """Logs when Redis is unavailable, and when it answers again."""
 
     @property
     def keys(self) -> Keys:

@@ -136,7 +136,10 @@ class Leader(Service):
             if queue not in self._running:
                 ticker = self._tickers[queue] = Ticker(self._context, queue, call=self._call, fired=self._fired)
                 work = serve(
-                    f"periodic tasks of queue {queue.name}", ticker.work, is_needed=partial(self._needs_ticker, queue)
+                    f"periodic tasks of queue {queue.name}",
+                    ticker.work,
+                    outage=self._context.outage,
+                    is_needed=partial(self._needs_ticker, queue),
                 )
                 self._running[queue] = asyncio.create_task(work, name=f"taskq ticker {queue.name}")
 

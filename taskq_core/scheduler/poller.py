@@ -97,6 +97,7 @@ class RuntimeFollower(Service):
         context = self._context
         try:
             found = await context.runner.run(presence.read_schedules(context.keys.schedules))
+            context.outage.answered()
             if found != self._last_read:
                 schedules = RuntimeSchedules.of(found)
                 context.book.hold(schedules.paused)

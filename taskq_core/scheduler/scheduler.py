@@ -41,6 +41,7 @@ from taskq_core.scheduler.poller import Poller, RuntimeFollower
 from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import Service, serve
+from taskq_core.service.outage import Outage
 from taskq_core.service.signals import signal_handlers
 from taskq_core.settings import Settings
 from taskq_core.tasks.periodic import Firing, FiringOutcome
@@ -134,17 +135,20 @@ class Scheduler:
     async def _live(self) -> int:
         runtime = self.app.runtime
         runner = AsyncRunner(runtime.endpoint)
+        outage = Outage(self._clock)
         try:
             try:
                 await asyncio.to_thread(runtime.endpoint.open)
                 await runner.run(views.ping(), patience_s=START_PATIENCE_S)
-                self.open(runner)
+                self.open(runner, outage)
                 gauges.add(self.readings)
             except TaskQError as error:
                 logger.error("the scheduler cannot start: %s", error)
                 return 1
             wanted = [(each.name, each.work) for each in self.services()] + [("gauges", self._refresh_gauges)]
-            services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in wanted]
+            services = [
+                asyncio.create_task(serve(name, work, outage=outage), name=f"taskq {name}") for name, work in wanted
+            ]
             try:
                 self._notify(self._listener.started, self)
                 await self._stopping.wait()
@@ -168,11 +172,12 @@ class Scheduler:
 
     # --- inside a worker, or after a connection is open ---------------------------------------------------------------
 
-    def open(self, runner: AsyncRunner) -> None:
+    def open(self, runner: AsyncRunner, outage: Outage) -> None:
         """Read the entries and create the services. Send nothing yet.
 
         Args:
             runner: Sends operations. The caller closes it.
+            outage: Logs when Redis is unavailable.
 
         Raises:
             ConfigurationError, TaskArgumentsError: An entry is not usable.
@@ -180,7 +185,8 @@ class Scheduler:
         app, keys = self.app, self.app.runtime.keys
         self._book = EntryBook(keys, zone=app.settings.time_zone)
         self._read_entries()
-        context = SchedulerContext(app, self.config, self._book, runner, self._clock, RedisClock(self._clock))
+        redis_clock = RedisClock(self._clock)
+        context = SchedulerContext(app, self.config, self._book, runner, self._clock, redis_clock, outage)
         self._hooks = Caller(HOOK_THREADS, name="a hook or middleware")
         self._leader = Leader(context, call=self._hooks, fired=self._fired, prepare=self._prepare)
         self._announcer = Announcer(context, keys.scheduler(self.host, os.getpid(), self.id), self._leader)

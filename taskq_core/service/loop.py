@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from taskq_core.errors import BrokerError
+from taskq_core.service.outage import Outage
 from taskq_core.service.user_code import is_cancelled
 
 logger = logging.getLogger("taskq.worker")
@@ -52,7 +53,11 @@ class Signal(asyncio.Event):
 
 
 async def serve(
-    name: str, work: Callable[[], Awaitable[float]], *, is_needed: Callable[[], bool] = lambda: True
+    name: str,
+    work: Callable[[], Awaitable[float]],
+    *,
+    outage: Outage,
+    is_needed: Callable[[], bool] = lambda: True,
 ) -> None:
     """Call `work` repeatedly while `is_needed` returns True. `work` returns the seconds until its next call.
 
@@ -67,8 +72,7 @@ async def serve(
             except BrokerError as error:
                 failures += 1
                 pause_s = _backoff(failures)
-                if failures in (1, 10) or failures % 100 == 0:
-                    logger.error("%s: %s; trying again", name, error)
+                outage.report(name, error, failures)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise

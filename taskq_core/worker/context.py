@@ -14,6 +14,7 @@ from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError
 from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service
+from taskq_core.service.outage import Outage
 from taskq_core.service.user_code import abandon, unlisted
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire.samples import QueueSample
@@ -80,6 +81,7 @@ class WorkerContext:
     Attributes:
         queues: Key names of the queues that the worker serves.
         redis_clock: Redis's time.
+        outage: Logs when Redis is unavailable, and when it answers again.
         caps: Maximum numbers of concurrent tasks of queues, by the queue's name.
         running: Runs by queue and id, from their start until their settlement is confirmed.
         fleet: Reads how busy the workers of queues are.
@@ -109,6 +111,7 @@ class WorkerContext:
         self.token = token
         self.clock = clock
         self.redis_clock = RedisClock(clock)
+        self.outage = Outage(clock)
         self.listener = listener or WorkerListener()
         self.stopping = stopping or asyncio.Event()
         self.on_exhausted = on_exhausted

@@ -234,8 +234,7 @@ class Fetcher:
             self._failures += 1
             self.notify()  # wake another pipeline, whose connection may still work
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
-            if self._failures in (1, 10) or self._failures % 100 == 0:
-                logger.error("%s; trying again", error)
+            self._context.outage.report("fetching tasks failed", error, self._failures)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
             # A closing worker calls off the dequeue only once, and then forgets it.
             if self.is_closing and turn.in_doubt is not None and turn.is_off:
@@ -485,6 +484,7 @@ class Fetcher:
         assert queue is not None
         now = self.last_answer = self._clock.monotonic()
         self._context.redis_clock.learn(answer.now_ns, now)
+        self._context.outage.answered()
         self._keep_slots(turn, -asked)
         self.free -= len(answer.tasks)
         is_wanted = not turn.is_off and (self.is_fetching or not turn.is_ahead)

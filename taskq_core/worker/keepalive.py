@@ -130,10 +130,10 @@ class Keepalive:
             finally:
                 self._give_up()
             self._failures = 0
+            self._context.outage.answered()
         except BrokerError as error:
             self._failures += 1
-            if self._failures in (1, 10) or self._failures % 100 == 0:
-                logger.error("the heartbeat failed: %s; trying again", error)
+            self._context.outage.report("the heartbeat failed", error, self._failures)
         except Exception:
             logger.exception("heartbeat failed")
 

@@ -216,6 +216,8 @@ class RunBuffer:
         try:
             operation = write_fields(run.queue, run.task_id, fields, owner=writer.owner, run=run.number)
             stored = await writer.runner.run(operation, patience_s=PATIENCE_S)
+        except BrokerUnavailableError as error:
+            writer.outage.report(f"storing the progress of task {run.name} failed", error)
         except BrokerError as error:
             logger.error(
                 "task %s wrote %s, which could not be stored: %s",
@@ -283,6 +285,7 @@ class ProgressWriter:
         self.runner = context.runner
         self.clock = context.clock
         self.owner = context.token
+        self.outage = context.outage
         self.ended = ended
         self.is_stopping = context.stopping.is_set
         self.loop = asyncio.get_running_loop()

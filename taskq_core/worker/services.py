@@ -112,7 +112,8 @@ class Services:
     def start(self) -> None:
         """Start all services."""
         for each in self.all:
-            self._tasks.append(unlisted(asyncio.create_task(serve(each.name, each.work), name=f"taskq {each.name}")))
+            work = serve(each.name, each.work, outage=self._context.outage)
+            self._tasks.append(unlisted(asyncio.create_task(work, name=f"taskq {each.name}")))
 
     async def stop(self) -> None:
         """Stop all services."""

@@ -325,7 +325,7 @@ class Worker:
             await runner.run(views.ping(), patience_s=START_PATIENCE_S)
             await check_rights(runner, self._context.queues)
             if self._scheduler is not None:
-                self._scheduler.open(runner)
+                self._scheduler.open(runner, self._context.outage)
         except TaskQError as error:
             logger.error("the worker cannot start: %s", error)
             return 1

@@ -105,7 +105,6 @@ async def test_a_worker_that_was_cut_off_first_repeats_its_last_request_for_task
     redis_server: RedisServer,
     queue: QueueKeys,
     relay: Relay,
-    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     is_stopped: bool,
 ) -> None:
@@ -137,7 +136,7 @@ async def test_a_worker_that_was_cut_off_first_repeats_its_last_request_for_task
     handle = await app.remote(
         short.name
     ).adelay()  # the wake token arrives at the worker, the request for the task does not arrive at Redis
-    await until(lambda: [record for record in caplog.records if record.filename == "fetcher.py"], "no answer")
+    await until(lambda: worker._fetcher.is_failing, "no answer")
     if is_stopped:
         worker.stop()
     relay.forward()

@@ -9,6 +9,7 @@ import pytest
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.service import loop as service
 from taskq_core.service.loop import serve
+from taskq_core.service.outage import Outage
 from tests.clock import Clock
 from tests.logged import logged_here
 
@@ -22,7 +23,7 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "told"),
     [
         (ValueError("broken"), "watcher failed; trying again"),
-        (BrokerUnavailableError("no answer"), "watcher: no answer; trying again"),
+        (BrokerUnavailableError("no answer"), "Redis is unavailable: no answer; trying again"),
         (asyncio.CancelledError(), "watcher failed; trying again"),  # of something it waited for
     ],
 )
@@ -40,7 +41,7 @@ async def test_it_goes_on_after_what_a_pass_raises(
         went_on.set()
         return 0.0
 
-    running = asyncio.create_task(serve("watcher", work))
+    running = asyncio.create_task(serve("watcher", work, outage=Outage()))
     await asyncio.wait((running, asyncio.create_task(went_on.wait())), return_when=asyncio.FIRST_COMPLETED, timeout=60)
 
     assert went_on.is_set()
@@ -58,7 +59,7 @@ async def test_it_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) ->
         await asyncio.Event().wait()
         return 0.0
 
-    running = asyncio.create_task(serve("watcher", work))
+    running = asyncio.create_task(serve("watcher", work, outage=Outage()))
     await began.wait()
     running.cancel()
 
@@ -76,7 +77,7 @@ async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_th
             await asyncio.Event().wait()
         return 0.0
 
-    running = asyncio.create_task(serve("watcher", work))
+    running = asyncio.create_task(serve("watcher", work, outage=Outage()))
     await waiting.wait()
 
     running.cancel()
@@ -103,7 +104,7 @@ async def test_it_goes_on_though_there_is_no_memory_to_tell_of_a_failure(
         return 3600.0
 
     monkeypatch.setattr(service.logger, "exception", no_memory)
-    running = asyncio.create_task(serve("watcher", work))
+    running = asyncio.create_task(serve("watcher", work, outage=Outage()))
 
     await clock.advance(2)
 

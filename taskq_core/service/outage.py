@@ -1,0 +1,72 @@
+"""Log an outage of Redis once for a whole process, instead of once for each part whose requests fail."""
+
+import logging
+import threading
+
+from taskq_core.clock import SYSTEM_CLOCK, Clock
+from taskq_core.errors import BrokerError, BrokerUnavailableError
+
+logger = logging.getLogger("taskq.worker")
+
+EVERY_S = 60.0
+"""Minimum seconds between two lines that Redis is unavailable."""
+QUIET_S = 1.0
+"""Seconds without a failure after which an answer ends the outage. One node of a cluster may fail, others answer."""
+
+
+class Outage:
+    """Whether Redis is unavailable to the parts of a process. Its methods are callable from any thread.
+
+    Args:
+        clock: Source of time.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since_s: float | None = None
+        self._failed_s = 0.0
+        self._answered_s: float | None = None
+        self._logged_s: float | None = None
+        self._is_logged = False
+
+    def report(self, what: str, error: BrokerError, failures: int = 1) -> None:
+        """Log that a request failed and is repeated. Log a lost connection only once a minute, whichever part lost it.
+
+        Args:
+            what: What failed, for the log.
+            error: The error.
+            failures: Number of failures in a row. Other errors than lost connections are not logged each time.
+        """
+        if not isinstance(error, BrokerUnavailableError):
+            if failures in (1, 10) or failures % 100 == 0:
+                logger.error("%s: %s; trying again", what, error)
+            return
+        with self._lock:
+            now = self._failed_s = self._clock.monotonic()
+            self._answered_s = None
+            if self._since_s is None:
+                self._since_s = now
+            is_due = self._logged_s is None or now - self._logged_s >= EVERY_S
+            if is_due:
+                self._logged_s, self._is_logged = now, True
+        if is_due:
+            logger.error("Redis is unavailable: %s; trying again", error)
+        else:
+            logger.debug("%s: %s; trying again", what, error)
+
+    def answered(self) -> None:
+        """End the outage, if there was one, because Redis has answered a request."""
+        if self._since_s is None:
+            return
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._answered_s is None:
+                self._answered_s = now
+            if self._since_s is None or now - self._failed_s < QUIET_S:
+                return
+            outage_s, is_logged = self._answered_s - self._since_s, self._is_logged
+            self._since_s, self._is_logged = None, False
+        logger.log(
+            logging.INFO if is_logged else logging.DEBUG, "Redis answers again, after an outage of %.1f s", outage_s
+        )
