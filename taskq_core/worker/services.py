@@ -31,7 +31,7 @@ from taskq_core.worker.recoverer import Recoverer
 from taskq_core.worker.sampler import Sampler
 from taskq_core.worker.starts import Starts
 from taskq_core.worker.waker import Waker, Watcher
-from taskq_core.worker.warnings import WorkerWarnings
+from taskq_core.worker.warnings import WorkerWarnings, warn_of_unknown_queues
 
 logger = logging.getLogger("taskq.worker")
 
@@ -102,6 +102,7 @@ class Services:
         """Register the queues, even empty ones, and their tasks' limits for tools. Clients register queues as well."""
         context = self._context
         with contextlib.suppress(BrokerError):
+            await warn_of_unknown_queues(context)
             await context.runner.run(register_queue(context.keys.queues, tuple(context.config.queues)))
             if specs := starts.specs:
                 for queue in context.queues:

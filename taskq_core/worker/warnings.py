@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 
 from taskq_core.broker.operations.presence import list_alive, server_info
+from taskq_core.broker.operations.views import list_queues
 from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.settings import nearest_hint
@@ -18,6 +19,31 @@ SETTLED_S = 60.0
 """Seconds after which all workers of a deployment have started."""
 AGAIN_S = 3600.0
 """Seconds between two checks."""
+
+
+async def warn_of_unknown_queues(context: WorkerContext) -> None:
+    """Warn of queues of this worker that neither `QUEUES` nor Redis knows, because their names may be misspelled.
+
+    Call this before the worker registers its queues in Redis.
+
+    Raises:
+        BrokerError: Redis refused or could not be reached.
+    """
+    settings = context.app.settings
+    unknown = [name for name in context.config.queues if name not in settings.queues]
+    if not settings.has_own_queues or not unknown:
+        return
+    stored = await context.runner.run(list_queues(context.keys.queues))
+    for name in unknown:
+        if name not in stored:
+            known = ", ".join(settings.queues)
+            hint = nearest_hint(name, {*settings.queues, *stored})
+            logger.warning(
+                "this worker serves queue %r, which is not in QUEUES (%s) and has never been used%s [queue-unknown]",
+                name,
+                known,
+                hint,
+            )
 
 
 class WorkerWarnings(WorkerService):

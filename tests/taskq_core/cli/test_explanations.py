@@ -15,7 +15,7 @@ from tests.rows import rows
 ROOT = Path(__file__).parents[3]
 CODES = (ROOT / "tests/golden/codes.txt").read_text(encoding="utf-8").split()
 """Codes that were released: more may come, none may go."""
-LOGGED = {"loop-blocked", "no-scheduler", "clock-skew", "eviction"}
+LOGGED = {"loop-blocked", "queue-unknown", "no-scheduler", "clock-skew", "eviction"}
 """Codes of warnings that appear only in the log."""
 
 

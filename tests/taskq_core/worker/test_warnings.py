@@ -51,6 +51,31 @@ async def test_a_worker_warns_of_a_redis_that_drops_keys(
     assert "maxmemory-policy is allkeys-lru" in told(caplog, "eviction")[0]
 
 
+async def test_a_worker_warns_of_a_queue_of_the_command_line_that_nobody_knows(
+    app: TaskQ, start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.configure(replace(app.settings, queues={"default": 1, "low": 1}))
+    redis_server.client.sadd("asynq:queues", "of-go")
+
+    await start(queues={"defualt": 1, "of-go": 1, "low": 1})
+    await until(lambda: redis_server.client.sismember("asynq:queues", "defualt"), "it has registered its queues")
+    await start(queues={"defualt": 1})
+
+    assert told(caplog, "queue-unknown") == [
+        "this worker serves queue 'defualt', which is not in QUEUES (default, low) and has never been used; "
+        "did you mean 'default'? [queue-unknown]"
+    ]
+
+
+async def test_a_worker_without_the_setting_queues_warns_of_no_unknown_queue(
+    app: TaskQ, start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start(queues={"defualt": 1})
+    await until(lambda: redis_server.client.sismember("asynq:queues", "defualt"), "it has registered its queues")
+
+    assert told(caplog, "queue-unknown") == []
+
+
 async def test_a_worker_warns_of_queues_that_no_worker_serves(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
