@@ -144,9 +144,13 @@ class TaskQ(Registry):
             runtime.close()
 
     def import_tasks(self) -> None:
-        """Import the modules of the setting `INCLUDE`. For workers and commands."""
+        """Import the modules of the setting `INCLUDE`. For workers and commands.
+
+        Raises:
+            ConfigurationError: A module does not exist.
+        """
         for name in self.settings.include:
-            importlib.import_module(name)
+            import_named(name, "INCLUDE")
 
     @property
     def has_work(self) -> bool:
@@ -415,3 +419,17 @@ class TaskQ(Registry):
         for entry in scheduled_entries(lines, self.tasks, self.remote):
             entries.add(entry)
         return list(entries.entries.values())
+
+
+def import_named(name: str, setting: str) -> None:
+    """Import a module that a setting names.
+
+    Raises:
+        ConfigurationError: The module does not exist. The message names the setting.
+    """
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module exists, but one of its imports does not
+        raise ConfigurationError(f"{setting} names {name!r}, but there is no module {error.name!r}") from None

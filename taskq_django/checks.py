@@ -15,6 +15,7 @@
 - `taskq.W006` `DEV_WORKER` in a deployment (`check --deploy`)
 - `taskq.W009` the tables of a database cannot be listed (`check --database`)
 - `taskq.W011` a task goes to a queue that is not in `QUEUES`
+- `taskq.W012` no app has a module of a name in `AUTODISCOVER`
 """
 
 import sys
@@ -33,6 +34,7 @@ from taskq_core.settings import EnqueueMode, nearest_hint
 from taskq_django import dev_worker
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
+from taskq_django.discovery import missing_names
 from taskq_django.propagation import check_request_id
 
 COMMAND = "runworker"
@@ -103,6 +105,20 @@ def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
         )
         for queue, names in tasks.items()
         if queue not in queues and not settings.eager
+    ]
+
+
+@register
+def check_discovery(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of names in `AUTODISCOVER` that are not the name of a module of any app."""
+    return [
+        Warning(
+            f"TASKQ['AUTODISCOVER'] names {name!r}, but no app in INSTALLED_APPS has a module of this name"
+            f"{nearest_hint(name, ['tasks']) or '.'}",
+            hint="Correct the name, or remove it. A name with a dot, such as 'shop.jobs', names one module.",
+            id="taskq.W012",
+        )
+        for name in missing_names()
     ]
 
 

@@ -28,8 +28,25 @@ def test_autodiscover_names_modules(settings: Any) -> None:
     """A name with a dot is imported unchanged. A missing module raises an error."""
     settings.TASKQ = {"AUTODISCOVER": ["tests.taskq_django.shop.nowhere"]}
 
-    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+    with pytest.raises(ConfigurationError, match=r"TASKQ\['AUTODISCOVER'\] names 'tests.taskq_django.shop.nowhere'"):
         autodiscover()
+
+
+def test_a_missing_module_of_include_is_an_error_that_names_the_setting(settings: Any) -> None:
+    settings.TASKQ = {"INCLUDE": ["tests.taskq_django.nope.jobs"]}
+
+    with pytest.raises(ConfigurationError) as refused:
+        autodiscover()
+
+    assert str(refused.value) == (
+        "TASKQ['INCLUDE'] names 'tests.taskq_django.nope.jobs', but there is no module 'tests.taskq_django.nope'"
+    )
+
+
+def test_invalid_settings_are_left_to_the_system_check(settings: Any) -> None:
+    settings.TASKQ = {"INCLUDE": 5}
+
+    autodiscover()
 
 
 @rows(("wanted", "looked_for"), [(True, [("tasks",)]), (["jobs", "queued"], [("jobs", "queued")]), (False, [])])

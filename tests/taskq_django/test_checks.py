@@ -49,6 +49,17 @@ def test_a_task_with_an_unconfigured_queue_causes_a_warning(settings: Any, monke
     assert "add it to TASKQ['QUEUES']" in str(found.hint)
 
 
+def test_a_name_to_discover_that_no_app_has_is_warned_of(settings: Any) -> None:
+    settings.TASKQ = {"AUTODISCOVER": ["tasks", "models", "taks"]}
+
+    (found,) = [each for each in ours() if each.id == "taskq.W012"]
+
+    assert found.msg == (
+        "TASKQ['AUTODISCOVER'] names 'taks', but no app in INSTALLED_APPS has a module of this name; "
+        "did you mean 'tasks'?"
+    )
+
+
 @rows(
     ("setting", "expected"),
     [
