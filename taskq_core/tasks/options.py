@@ -340,6 +340,27 @@ class TaskOptions:
 OPTION_NAMES = tuple(each.name for each in fields(TaskOptions) if each.init)
 CALL_OPTIONS = frozenset(CallOptionsDict.__annotations__)
 """Options that the task message contains. Workers read the others from the registered task."""
+_OF_CELERY = {
+    "countdown": "use run_after",
+    "eta": "use run_after",
+    "delay": "use run_after",
+    "expires_in": "use expires",
+    "autoretry_for": "use retry_on",
+    "dont_autoretry_for": "use no_retry_on",
+    "default_retry_delay": "use retry_delay",
+    "retry_backoff": "use retry_delay=exponential(...)",
+    "retry_backoff_max": "use retry_delay=exponential(...)",
+    "retry_jitter": "use retry_delay=exponential(...)",
+    "time_limit": 'use timeout and executor="process"',
+    "soft_time_limit": "use timeout",
+    "result_expires": "use retention",
+    "ignore_result": "use retention=0, which is the default",
+    "bind": "annotate the first parameter of the function with TaskContext",
+    "acks_late": "leave it out, because taskq acknowledges a task when it has ended",
+    "link": "use on_success of a signature: task.s(...).on_success(...)",
+    "link_error": "use on_error of a signature: task.s(...).on_error(...)",
+}
+"""What to do instead of common options of Celery and similar libraries."""
 
 
 def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -> TaskOptions:
@@ -349,6 +370,8 @@ def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -
         ConfigurationError: An option is unknown (the message suggests a similar one) or its value is not valid.
     """
     for name in given:
+        if name in _OF_CELERY:
+            raise ConfigurationError(f"unknown task option {name!r}; {_OF_CELERY[name]}")
         if name not in OPTION_NAMES:
             raise unknown("task option", name, OPTION_NAMES)
     return replace(base or TaskOptions(), **given)
