@@ -36,7 +36,7 @@ class ArgumentTypeWarning(TaskQWarning):
 
 
 class BlockingEnqueueWarning(TaskQWarning, RuntimeWarning):
-    """A blocking enqueue in a coroutine stops the event loop for a round trip to Redis."""
+    """A blocking call in a coroutine, such as `delay` or `handle.result`, stops the event loop until it returns."""
 
 
 class TaskQDeprecationWarning(TaskQWarning, DeprecationWarning):
@@ -68,13 +68,13 @@ def warn_caller(message: str, category: type[TaskQWarning]) -> None:
 _warned_of_blocking = False
 
 
-def warn_if_blocking(call: str, instead: str) -> None:
+def warn_if_blocking(call: str, instead: str, *, until: str = "for a round trip to Redis") -> None:
     """Warn if a blocking call is made on a running event loop. Warn once per process."""
     global _warned_of_blocking
     if asyncio._get_running_loop() is not None and not _warned_of_blocking:
         _warned_of_blocking = True
         warn_caller(
-            f"{call} blocks the running event loop for a round trip to Redis; await {instead} instead",
+            f"{call} blocks the running event loop {until}; await {instead} instead",
             BlockingEnqueueWarning,
         )
 

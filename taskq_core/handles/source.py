@@ -17,6 +17,7 @@ from taskq_core.errors import BrokerUnavailableError
 from taskq_core.handles import subscription
 from taskq_core.handles.subscription import EndHub, Find, TaskFollower
 from taskq_core.settings import Duration, seconds
+from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import Keys, QueueKeys
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ class HandleSource:
 
         The plan is executed again when a message on the channel of the queue names the task, and from time to time.
         """
+        warn_if_blocking(".result()", ".aresult()", until="until the task or workflow has ended")
         deadline, pause_s = _deadline(timeout), subscription.FIRST_PAUSE_S
         with contextlib.closing(self.follower(queue, task_id)) as follower:
             while (result := self.run(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:

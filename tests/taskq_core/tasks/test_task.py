@@ -18,6 +18,7 @@ from taskq_core import (
     ConfigurationError,
     CoroutineTask,
     RemoteTask,
+    ResultTimeoutError,
     Task,
     TaskArgumentsError,
     TaskContext,
@@ -25,6 +26,7 @@ from taskq_core import (
     TaskQ,
     current_task,
 )
+from taskq_core.testing import capture
 from taskq_core.wire import decode_message
 from tests.rows import rows
 
@@ -379,6 +381,18 @@ class TestBlockingWarning:
             task.delay()
             task.s().delay()
             taskq.remote("r").delay()
+
+    async def test_result_warns_too_and_names_aresult(self, taskq: TaskQ) -> None:
+        task = taskq.task(name="t", retention=60)(lambda: None)
+
+        with capture(taskq):
+            handle = await task.adelay()
+            with (
+                pytest.warns(RuntimeWarning, match=r"\.result\(\) blocks .* await \.aresult\(\)") as said,
+                pytest.raises(ResultTimeoutError),
+            ):
+                handle.result(timeout=0)
+        assert said[0].filename == __file__
 
     @pytest.mark.parametrize("kind", ["signature", "remote"])
     async def test_signatures_and_remote_tasks_warn_too(self, taskq: TaskQ, kind: str) -> None:
