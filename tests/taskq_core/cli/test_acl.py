@@ -12,7 +12,7 @@ RunJson = Callable[..., Any]
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 
 
-def test_without_a_password_redis_refuses_the_line(run: Run) -> None:
+def test_without_a_password_the_printed_line_has_a_placeholder(run: Run) -> None:
     told = run("acl", "producer", "--queue", "mail")
 
     assert told.stdout.startswith("ACL SETUSER producer reset resetchannels on #SHA-256-OF-THE-PASSWORD +")
@@ -32,7 +32,7 @@ def test_a_password_is_printed_as_its_hash(run: Run, run_json: RunJson, monkeypa
     assert "secret" not in line
 
 
-def test_names_match_themselves_alone(run: Run) -> None:
+def test_key_patterns_match_only_their_own_names(run: Run) -> None:
     line = run("acl", "producer", "--queue", "a*[b]?", "--prefix", "p").stdout
 
     assert r"p:{a\*\[b]\?}:pending" in line
@@ -40,7 +40,7 @@ def test_names_match_themselves_alone(run: Run) -> None:
     assert "asynq" not in line
 
 
-def test_roles_of_other_versions_and_added_roles(run: Run) -> None:
+def test_roles_of_other_redis_versions_and_combined_roles_work(run: Run) -> None:
     old = run("acl", "producer", "--queue", "mail", "--redis", "6.2").stdout
 
     assert not {"(", "%"} & set(old)
@@ -48,7 +48,7 @@ def test_roles_of_other_versions_and_added_roles(run: Run) -> None:
     assert run("acl", "scheduler", "--user", "w", "--keep").stdout.startswith("ACL SETUSER w +asking")
 
 
-def test_what_cannot_be_is_refused(run: Run, subtests: pytest.Subtests) -> None:
+def test_invalid_options_are_refused(run: Run, subtests: pytest.Subtests) -> None:
     for words, problem in [
         (("owner",), "'owner' is not one of 'producer'"),
         (("producer", "--queue", "a b"), "cannot name the queue 'a b'"),

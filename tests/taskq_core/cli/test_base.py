@@ -38,7 +38,7 @@ version
 """
 
 
-def test_every_command_of_asynq_is_there_under_its_names() -> None:
+def test_every_command_of_asynq_exists_with_the_same_name() -> None:
     context = click.Context(root)
     for words in (each for line in ASYNQ.strip().splitlines() for each in line.split("  ")):
         *noun, names = words.split()
@@ -71,13 +71,13 @@ def test_every_command_has_a_help_of_one_sentence_and_takes_the_shared_options(
             assert COMMANDS[path].get_short_help_str(200).endswith(".")
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["--version"], ["version"]):
         assert main(words) == 0
         assert capsys.readouterr().out == f"{importlib.metadata.version('taskq-asynq')}\n"
 
 
-def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
+def test_an_invalid_command_line_causes_a_one_line_error_and_status_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     for words, told in [
@@ -119,7 +119,7 @@ def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
             assert told.lower() in captured.err.lower()
 
 
-def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+def test_without_a_subcommand_the_help_is_shown(capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
     for words in [[], ["queue"]]:
         with subtests.test(words=words):
             assert main(words) == 2
@@ -129,7 +129,7 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], su
 
 
 @pytest.mark.usefixtures("time_flies")
-def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_broker_causes_a_one_line_error_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["queue", "list", "--url", "127.0.0.1:1"]) == 1
 
     told = capsys.readouterr().err
@@ -141,7 +141,7 @@ def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: py
 
 
 @pytest.mark.usefixtures("time_flies")
-def test_without_a_broker_the_first_of_several_is_tried_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_broker_is_tried_once_for_several_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     ids = [word for number in range(20) for word in ("-i", f"id{number}")]
 
     assert main(["task", "run", "-q", "x", *ids, "--url", "127.0.0.1:1", "--json"]) == 1
@@ -154,7 +154,9 @@ def test_without_a_broker_the_first_of_several_is_tried_and_no_other(capsys: pyt
     assert "taskq: skipped, because Redis does not answer: id1, id2, " in told.err
 
 
-def test_bad_settings_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_cause_a_one_line_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TASKQ_CONCURENCY", "3")
 
     assert main(["queue", "list"]) == 1
@@ -162,7 +164,7 @@ def test_bad_settings_are_told_in_one_line(capsys: pytest.CaptureFixture[str], m
 
 
 @pytest.mark.redis
-def test_shared_options_may_stand_anywhere_and_the_last_one_counts(
+def test_shared_options_are_accepted_anywhere_and_the_last_one_counts(
     redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     redis_server.client.sadd("asynq:queues", "here")
@@ -177,7 +179,7 @@ def test_shared_options_may_stand_anywhere_and_the_last_one_counts(
 
 
 @pytest.mark.redis
-def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
+def test_an_unknown_queue_is_reported_with_the_nearest_name(run: Run, app: Any) -> None:
     app.remote("shop:greet", queue="critical").delay()
 
     assert "no queue 'critcal'; did you mean 'critical'?" in run("queue", "inspect", "critcal", status=1).stderr
@@ -240,7 +242,7 @@ def test_completion_without_a_broker_is_silent(
 
 
 @pytest.mark.usefixtures("time_flies")
-def test_the_app_option_takes_the_broker_of_an_application(
+def test_the_app_option_uses_the_broker_of_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bazaar.py").write_text("from taskq_core import TaskQ\ntaskq = TaskQ('redis://127.0.0.1:2/0')\n")

@@ -20,7 +20,7 @@ def test_an_application_is_found_in_the_working_directory(shop: str) -> None:
     assert load_app(f"{shop}:nested.queue") is load_app(f"{shop}:taskq")
 
 
-def test_what_is_no_application_is_told(shop: str, subtests: pytest.Subtests) -> None:
+def test_an_invalid_application_is_reported(shop: str, subtests: pytest.Subtests) -> None:
     for target, told in [
         ("{shop}", "give module:attribute"),
         ("{shop}:", "give module:attribute"),
@@ -41,7 +41,7 @@ def test_an_import_that_fails_inside_the_module_keeps_its_traceback(shop: str) -
         load_app(f"{shop}_broken:taskq")
 
 
-def test_a_bad_option_is_told_and_the_status_is_1(
+def test_an_invalid_setting_is_reported_with_status_1(
     shop: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
     for options, told in [
@@ -65,7 +65,7 @@ def test_an_unreachable_broker_ends_with_status_1(shop: str, monkeypatch: pytest
 
 
 @pytest.mark.redis
-def test_a_burst_runs_what_is_there_and_ends_with_status_0(
+def test_a_burst_runs_pending_tasks_and_ends_with_status_0(
     shop: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
@@ -82,7 +82,7 @@ def test_a_burst_runs_what_is_there_and_ends_with_status_0(
     app.close()
 
 
-def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_describes_options_and_signals(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["worker", "--help"]) == 0
 
     told = capsys.readouterr().out
@@ -91,6 +91,6 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert "exit status:" in told
 
 
-def test_every_command_is_found_where_the_table_says() -> None:
+def test_every_command_has_the_name_of_its_table_entry() -> None:
     """Under its own name, with its verbs."""
     assert {name: command.name for name, command in root.commands.items()} == {name: name for name in root.commands}

@@ -23,19 +23,21 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[DashConfig]:
     return begun
 
 
-def test_it_looks_every_two_seconds_and_changes_things_unless_told_otherwise(run: Run, begun: list[DashConfig]) -> None:
+def test_by_default_it_refreshes_every_two_seconds_and_permits_changes(run: Run, begun: list[DashConfig]) -> None:
     run("dash")
 
     assert begun == [DashConfig(refresh=timedelta(seconds=2), read_only=False, payloads=True, theme="dark")]
 
 
-def test_it_takes_options(run: Run, begun: list[DashConfig]) -> None:
+def test_options_are_passed_to_the_terminal_app(run: Run, begun: list[DashConfig]) -> None:
     run("dash", "--refresh", "0.5", "--read-only", "--hide-payloads", "--theme", "light")
 
     assert begun == [DashConfig(refresh=timedelta(seconds=0.5), read_only=True, payloads=False, theme="light")]
 
 
-def test_an_interval_out_of_bounds_is_refused(run: Run, begun: list[DashConfig], subtests: pytest.Subtests) -> None:
+def test_a_refresh_interval_out_of_bounds_is_refused(
+    run: Run, begun: list[DashConfig], subtests: pytest.Subtests
+) -> None:
     for seconds in ["0.1", "0", "-1", "3601", "soon", "nan"]:
         with subtests.test(seconds=seconds):
             result = run("dash", "--refresh", seconds, status=None)
@@ -48,7 +50,7 @@ def test_an_interval_out_of_bounds_is_refused(run: Run, begun: list[DashConfig],
     ("told", "found"),
     [("", "dark"), ("15;0", "dark"), ("0;15", "light"), ("0;default;15", "light"), ("0;7", "light"), ("?", "dark")],
 )
-def test_colours_go_by_what_the_terminal_says(
+def test_colors_depend_on_the_terminal(
     run: Run, begun: list[DashConfig], monkeypatch: pytest.MonkeyPatch, told: str, found: str
 ) -> None:
     monkeypatch.setenv("COLORFGBG", told)
@@ -59,7 +61,7 @@ def test_colours_go_by_what_the_terminal_says(
     assert begun[0].theme == found
 
 
-def test_colours_can_be_forbidden(run: Run, begun: list[DashConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colors_can_be_disabled(run: Run, begun: list[DashConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "")
 
     run("dash", "--color", "never")
@@ -70,17 +72,17 @@ def test_colours_can_be_forbidden(run: Run, begun: list[DashConfig], monkeypatch
     assert len(begun) == 2
 
 
-def test_without_a_terminal_it_says_so(run: Run) -> None:
+def test_without_a_terminal_it_is_refused(run: Run) -> None:
     result = run("dash", status=1)
 
     assert "taskq: taskq dash needs a terminal; taskq stats works without one" in result.stderr
 
 
-def test_it_writes_no_json(run: Run) -> None:
+def test_json_output_is_refused(run: Run) -> None:
     assert "taskq dash has no --json; use taskq stats --json" in run("dash", "--json", status=2).stderr
 
 
-def test_without_the_extra_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "textual" or ".cli.terminal" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "textual", None)

@@ -54,7 +54,7 @@ def is_repaired(server: RedisServer, task_id: str) -> bool:
     return server.client.lrange(PENDING, 0, -1) == [task_id.encode()] and not server.client.exists(LOCK)
 
 
-def test_a_plain_look_says_that_it_can_be_repaired(run: Run, redis_server: RedisServer, damaged: str) -> None:
+def test_a_report_mentions_the_repair_option(run: Run, redis_server: RedisServer, damaged: str) -> None:
     told = run("doctor").stdout
 
     assert "yellow  damage       default: 1 tasks: not listed" in told
@@ -63,7 +63,7 @@ def test_a_plain_look_says_that_it_can_be_repaired(run: Run, redis_server: Redis
     assert is_damaged(redis_server)
 
 
-def test_a_dry_run_shows_what_would_be_done_and_does_nothing(run: Run, redis_server: RedisServer, damaged: str) -> None:
+def test_a_dry_run_lists_repairs_and_changes_nothing(run: Run, redis_server: RedisServer, damaged: str) -> None:
     lines = run("doctor", "--fix", "--dry-run").stdout.splitlines()
 
     at = lines.index("to be repaired: 2")
@@ -75,7 +75,7 @@ def test_a_dry_run_shows_what_would_be_done_and_does_nothing(run: Run, redis_ser
     assert is_damaged(redis_server)
 
 
-def test_it_shows_asks_repairs_and_looks_again(run: Run, redis_server: RedisServer, damaged: str) -> None:
+def test_a_repair_asks_for_confirmation_and_checks_again(run: Run, redis_server: RedisServer, damaged: str) -> None:
     told = run("doctor", "--fix", "--yes").stdout
 
     assert told.index("to be repaired: 2") < told.index("repaired: 2", told.index("to be repaired: 2") + 20)
@@ -84,7 +84,7 @@ def test_it_shows_asks_repairs_and_looks_again(run: Run, redis_server: RedisServ
     assert is_repaired(redis_server, damaged)
 
 
-def test_nobody_is_there_to_confirm(run: Run, redis_server: RedisServer, damaged: str) -> None:
+def test_a_repair_without_a_terminal_needs_the_option_yes(run: Run, redis_server: RedisServer, damaged: str) -> None:
     result = run("doctor", "--fix", status=2)
 
     assert "repair 2 problems: standard input is not a terminal to ask for confirmation; pass --yes" in result.stderr
@@ -92,7 +92,7 @@ def test_nobody_is_there_to_confirm(run: Run, redis_server: RedisServer, damaged
     assert is_damaged(redis_server)
 
 
-def test_json(run_json: RunJson, redis_server: RedisServer, damaged: str) -> None:
+def test_the_report_is_available_as_json(run_json: RunJson, redis_server: RedisServer, damaged: str) -> None:
     planned = run_json("doctor", "--fix", "--dry-run")
     assert planned["ok"] is True
     assert "damage" in {each["check"] for each in planned["findings"] if each["level"] == "yellow"}
@@ -112,7 +112,7 @@ def test_json(run_json: RunJson, redis_server: RedisServer, damaged: str) -> Non
     assert is_repaired(redis_server, damaged)
 
 
-def test_nothing_to_repair(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_a_healthy_broker_needs_no_repair(run: Run, run_json: RunJson, app: TaskQ) -> None:
     """The command asks no question then."""
     app.remote("shop:ship").delay()
 
@@ -120,7 +120,7 @@ def test_nothing_to_repair(run: Run, run_json: RunJson, app: TaskQ) -> None:
     assert run_json("doctor", "--fix")["planned"] == []
 
 
-def test_what_needs_a_person_is_listed(run: Run, app: TaskQ, redis_server: RedisServer) -> None:
+def test_problems_that_need_a_person_are_listed(run: Run, app: TaskQ, redis_server: RedisServer) -> None:
     handle = app.remote("shop:ship").delay()
     redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"\xff\xff")
     redis_server.client.set("asynq:{default}:retry", "not ours")
@@ -133,7 +133,7 @@ def test_what_needs_a_person_is_listed(run: Run, app: TaskQ, redis_server: Redis
     assert lines[at + 3].split()[2].startswith("taskq:{default}:strange:retry:")
 
 
-def test_what_could_not_be_repaired_is_told_and_ends_with_status_1(
+def test_a_failed_repair_is_reported_with_status_1(
     run: Run, redis_server: RedisServer, damaged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_server.client.delete("asynq:queues")
@@ -150,7 +150,9 @@ def test_what_could_not_be_repaired_is_told_and_ends_with_status_1(
     assert is_repaired(redis_server, damaged)
 
 
-def test_more_repairs_than_people_read(run: Run, run_json: RunJson, redis_server: RedisServer, app: TaskQ) -> None:
+def test_a_long_list_of_repairs_is_truncated(
+    run: Run, run_json: RunJson, redis_server: RedisServer, app: TaskQ
+) -> None:
     app.remote("shop:ship").delay()
     redis_server.client.mset({f"{LOCK}{number}": "ghost" for number in range(150)})
 
@@ -160,7 +162,7 @@ def test_more_repairs_than_people_read(run: Run, run_json: RunJson, redis_server
     assert len(run_json("doctor", "--fix", "--dry-run")["planned"]) == 150
 
 
-def test_a_broker_that_goes_away_while_it_is_repaired(
+def test_an_outage_during_a_repair_is_reported(
     run: Run, app: TaskQ, redis_server: RedisServer, damaged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The output lists the repairs made before the failure, and states that the broker is unavailable."""
@@ -187,11 +189,11 @@ def test_a_broker_that_goes_away_while_it_is_repaired(
         (("--fix", "--quick"), "--fix cannot be combined with --quick, because it needs the check of every task"),
     ],
 )
-def test_options_that_do_not_go_together(run: Run, options: tuple[str, ...], told: str) -> None:
+def test_contradicting_options_are_refused(run: Run, options: tuple[str, ...], told: str) -> None:
     assert told in run("doctor", *options, status=2).stderr
 
 
-def test_it_works_on_the_application_of_a_framework(app: TaskQ, redis_server: RedisServer, damaged: str) -> None:
+def test_it_uses_the_application_of_a_framework(app: TaskQ, redis_server: RedisServer, damaged: str) -> None:
     """With a separate session, as `manage.py taskq doctor --fix` runs it."""
     said = io.StringIO()
     session = Session(app, stdout=said)

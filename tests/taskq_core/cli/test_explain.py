@@ -11,7 +11,7 @@ from tests.taskq_core.cli.conftest import Run
 RunJson = Callable[..., Any]
 
 
-def test_it_tells_what_an_error_means_and_what_helps(run: Run) -> None:
+def test_it_prints_the_meaning_of_an_error_and_its_fix(run: Run) -> None:
     lines = run("explain", "queue-not-found").stdout.splitlines()
 
     assert lines[0] == "queue-not-found (QueueNotFoundError)"
@@ -20,21 +20,21 @@ def test_it_tells_what_an_error_means_and_what_helps(run: Run) -> None:
     assert run("explain", "QueueNotFoundError").stdout.splitlines() == lines
 
 
-def test_as_a_document(run_json: RunJson) -> None:
+def test_it_prints_json(run_json: RunJson) -> None:
     document = run_json("explain", "eviction")
 
     assert (document["code"], document["name"]) == ("eviction", None)
     assert "noeviction" in document["cure"]
 
 
-def test_without_a_code_it_lists_all(run: Run, run_json: RunJson) -> None:
+def test_without_a_code_it_lists_all_errors(run: Run, run_json: RunJson) -> None:
     text = run("explain").stdout
 
     assert [code for code in explanations() if f"\n  {code} " not in text] == []
     assert [each["code"] for each in run_json("explain")["errors"]] == list(explanations())
 
 
-def test_an_unknown_code_is_answered_with_the_nearest(run: Run) -> None:
+def test_an_unknown_code_is_answered_with_the_nearest_one(run: Run) -> None:
     assert "did you mean 'queue-full'" in run("explain", "queue-ful", status=2).stderr
     assert "taskq explain lists all" in run("explain", "zzzz", status=2).stderr
 

@@ -36,7 +36,7 @@ def all_kinds() -> dict[str, type]:
     return {name: kind for name, kind in found.items() if name not in internal}
 
 
-def test_each_class_is_explained_and_nothing_else_is() -> None:
+def test_each_error_class_has_an_explanation_and_no_explanation_is_unused() -> None:
     found = {(kind.code, name) for name, kind in all_kinds().items()}  # type: ignore[attr-defined]  # of both bases
     explained = {(each.code, each.name) for each in explanations().values()}
 
@@ -45,24 +45,24 @@ def test_each_class_is_explained_and_nothing_else_is() -> None:
     assert len(explanations()) == read_text().count("\n### ")
 
 
-def test_a_code_that_was_released_stays() -> None:
+def test_a_released_code_never_disappears() -> None:
     assert set(CODES) - set(explanations()) == set()
 
 
-def test_each_explanation_is_of_whole_sentences() -> None:
+def test_each_explanation_consists_of_complete_sentences() -> None:
     for each in explanations().values():
         for text in (each.means, each.cause, each.cure):
             assert text[0].isupper() or text[0] in "`[", (each.code, text)
             assert text.endswith("."), (each.code, text)
 
 
-def test_the_page_shows_what_the_command_tells() -> None:
+def test_the_error_page_matches_the_command() -> None:
     shown = error_page.PAGE.read_text(encoding="utf-8")
 
     assert shown == error_page.page(shown)
 
 
-def test_a_code_follows_from_a_name_and_may_be_kept_by_giving_it() -> None:
+def test_a_code_is_derived_from_the_class_name_unless_given() -> None:
     class OddlyNamedHTTPError(TaskQError):
         code = "oddly-named"
 
@@ -73,14 +73,14 @@ def test_a_code_follows_from_a_name_and_may_be_kept_by_giving_it() -> None:
 
 
 @rows("text", ["queue-full", "QueueFullError", "taskq_core.errors.QueueFullError", "[queue-full]", " queue-full\n"])
-def test_it_is_found_by_what_stands_in_a_message_or_a_traceback(text: str) -> None:
+def test_an_explanation_is_found_by_the_text_of_a_message_or_traceback(text: str) -> None:
     found = find_explanation(text)
 
     assert found is not None
     assert found.code == "queue-full"
 
 
-def test_a_misspelt_one_is_answered_with_the_nearest() -> None:
+def test_a_misspelled_code_is_answered_with_the_nearest_one() -> None:
     assert nearest_codes("QueueFulError")[0] == "queue-full"
     assert nearest_codes("queue-ful")[0] == "queue-full"
     assert nearest_codes("zzzz") == []
@@ -88,5 +88,5 @@ def test_a_misspelt_one_is_answered_with_the_nearest() -> None:
     assert find_explanation("") is None
 
 
-def test_links_and_code_are_told_by_their_words() -> None:
+def test_links_and_code_are_printed_as_plain_text() -> None:
     assert plain("give it a [`retention`](task-options.md) of `3`") == "give it a retention of 3"

@@ -51,7 +51,7 @@ def working(app: TaskQ, **config: Any) -> Iterator[Worker]:
 
 @pytest.mark.redis
 class TestOnRedis:
-    def test_redis_that_takes_tasks_is_ready(
+    def test_a_redis_that_accepts_tasks_is_ready(
         self, run: Run, run_json: RunJson, app: TaskQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("TASKQ_QUEUES", "critical=6,default=1")
@@ -63,13 +63,13 @@ class TestOnRedis:
             "queues": {"critical": {"ok": True, "pending": 0}, "default": {"ok": True, "pending": 1}},
         }
 
-    def test_reading_changes_nothing(self, run: Run, redis_server: RedisServer) -> None:
+    def test_the_check_changes_nothing(self, run: Run, redis_server: RedisServer) -> None:
         run(*HEALTH)
         run(*HEALTH, "--worker", status=1)
 
         assert redis_server.client.keys("*") == []
 
-    def test_a_queue_that_cannot_be_worked_on_is_not_ready(self, run_json: RunJson, redis_server: RedisServer) -> None:
+    def test_a_damaged_queue_is_not_ready(self, run_json: RunJson, redis_server: RedisServer) -> None:
         redis_server.client.set("asynq:{default}:pending", "not a list")
 
         document = run_json(*HEALTH, status=1)
@@ -85,7 +85,7 @@ class TestOnRedis:
 
             assert "NOREPLICAS" in run(*HEALTH, "--url", server.unix_url, status=1).stdout
 
-    def test_a_worker_of_this_machine(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
+    def test_a_worker_on_this_machine_is_ready(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
         host = socket.gethostname()
         told = f"unready: no worker of this machine ({host}) takes tasks"
         assert run(*HEALTH, "--worker", status=1).stdout.splitlines()[0] == told
@@ -98,7 +98,7 @@ class TestOnRedis:
 
         assert run(*HEALTH, "--worker", status=1).stdout.splitlines()[0] == told
 
-    def test_one_of_another_machine_does_not_count(
+    def test_a_worker_on_another_machine_does_not_count(
         self, run_json: RunJson, app: TaskQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with working(app):
@@ -108,7 +108,7 @@ class TestOnRedis:
 
             assert run_json(*HEALTH, "--worker", status=1)["workers"] == 0
 
-    def test_what_a_worker_tells_at_its_port(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
+    def test_the_health_port_of_a_worker_is_read(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
         with working(app, health_port=0) as worker:
             port = str(worker.health_port)
             while (document := run_json(*HEALTH, "--port", port, status=None))["status"] == "starting":
@@ -120,7 +120,7 @@ class TestOnRedis:
 
 
 @pytest.mark.usefixtures("time_flies")
-def test_redis_that_is_away_is_not_ready(run_json: RunJson) -> None:
+def test_an_unreachable_redis_is_not_ready(run_json: RunJson) -> None:
     document = run_json("health", "--url", "redis://:secret@127.0.0.1:1/0", status=1)
 
     assert document["reason"].startswith("cannot reach redis://:***@127.0.0.1:1/0")
@@ -128,7 +128,7 @@ def test_redis_that_is_away_is_not_ready(run_json: RunJson) -> None:
 
 
 @pytest.mark.parametrize("words", [("--url", "redis://127.0.0.1:{port}/0"), ("--port", "{port}")])
-def test_what_never_answers_is_waited_for_no_longer_than_said(run_json: RunJson, words: tuple[str, ...]) -> None:
+def test_the_check_ends_at_its_timeout(run_json: RunJson, words: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         said = run_json("health", "--timeout", "0.2", *(word.format(port=port) for word in words), status=1)
@@ -141,7 +141,7 @@ def test_what_never_answers_is_waited_for_no_longer_than_said(run_json: RunJson,
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"+OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>", b""]
 )
-def test_a_port_of_something_else_is_not_ready(run_json: RunJson, answer: bytes) -> None:
+def test_a_port_of_another_program_is_not_ready(run_json: RunJson, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -167,17 +167,17 @@ def test_a_port_of_something_else_is_not_ready(run_json: RunJson, answer: bytes)
         (("--port", "0"), "--port"),
     ],
 )
-def test_wrong_use(run: Run, words: tuple[str, ...], told: str) -> None:
+def test_invalid_options_are_refused(run: Run, words: tuple[str, ...], told: str) -> None:
     assert told in run("health", *words, status=2).stderr
 
 
 class TestWithin:
-    def test_an_answer_is_returned_and_an_error_raised(self) -> None:
+    def test_the_time_limit_returns_results_and_raises_errors(self) -> None:
         assert within(30, lambda: 7) == 7
         with pytest.raises(KeyError):
             within(30, lambda: {}[1])
 
-    def test_what_never_answers_is_left_behind(self) -> None:
+    def test_a_call_over_the_time_limit_is_abandoned(self) -> None:
         release = threading.Event()
         try:
             with pytest.raises(TimeoutError):

@@ -44,18 +44,18 @@ def filled(in_one_hour: None, app: TaskQ) -> TaskQ:
     return app
 
 
-def test_list(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+def test_list_prints_the_queues(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert run("queue", "list").stdout.splitlines() == ["QUEUE", "default", "low"]
     assert run("queue", "ls").stdout == run("queue", "list").stdout
     assert run_json("queue", "list") == {"queues": [{"queue": "default"}, {"queue": "low"}]}
 
 
-def test_an_empty_broker(run: Run) -> None:
+def test_an_empty_broker_has_no_queues(run: Run) -> None:
     assert "no queues" in run("queue", "list").stdout
     assert "no queues" in run("stats").stdout
 
 
-def test_inspect(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+def test_inspect_prints_the_fields_of_a_queue(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     told = dict(line.rsplit("  ", 1) for line in run("queue", "inspect", "default").stdout.splitlines()[1:])
     told = {name.strip(): value for name, value in told.items()}
     (default, low) = run_json("queue", "inspect", "default", "low")["queues"]
@@ -79,7 +79,7 @@ def test_inspect(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert low["memory_bytes"] > 0
 
 
-def test_history(run: Run, run_json: RunJson, filled: TaskQ, clock: Clock) -> None:
+def test_history_prints_the_counts_of_days(run: Run, run_json: RunJson, filled: TaskQ, clock: Clock) -> None:
     today = utc_datetime(clock.time()).date()
 
     (low,) = run_json("queue", "history", "low", "-x", "3")["queues"]
@@ -117,7 +117,7 @@ def sampled(filled: TaskQ, redis_server: RedisServer, clock: Clock) -> int:
     return now
 
 
-def test_history_as_samples(run: Run, run_json: RunJson, sampled: int) -> None:
+def test_history_prints_samples(run: Run, run_json: RunJson, sampled: int) -> None:
     """The newest first on a terminal, in the order of time as JSON."""
     low, default = run_json("queue", "history", "low", "default", "--last", "1h")["queues"]
     table = run("queue", "history", "low", "default", "--last", "1h").stdout.splitlines()
@@ -140,14 +140,14 @@ def test_history_as_samples(run: Run, run_json: RunJson, sampled: int) -> None:
         (("--last", "40s"), "span must be a minute to 31 days"),
     ],
 )
-def test_history_as_samples_refuses(run: Run, sampled: int, words: tuple[str, ...], said: str) -> None:
+def test_history_of_samples_refuses_invalid_options(run: Run, sampled: int, words: tuple[str, ...], said: str) -> None:
     status = 2 if "-x" in words else 1
 
     assert said in run("queue", "history", "low", *words, status=status).stderr
     assert "no queue" in run("queue", "history", "lwo", "--last", "1h", status=1).stderr
 
 
-def test_types(run: Run, run_json: RunJson, sampled: int) -> None:
+def test_types_prints_the_task_types(run: Run, run_json: RunJson, sampled: int) -> None:
     document = run_json("queue", "types", "low", "default")
     table = run("queue", "types", "low", "--hours", "0").stdout.splitlines()
 
@@ -161,7 +161,7 @@ def test_types(run: Run, run_json: RunJson, sampled: int) -> None:
     assert "no queue" in run("queue", "types", "lwo", status=1).stderr
 
 
-def test_stats_tell_what_runs_per_second(run: Run, sampled: int) -> None:
+def test_stats_print_rates_per_second(run: Run, sampled: int) -> None:
     lines = run("stats").stdout.splitlines()
     (low,) = [line.removesuffix("no worker").split() for line in lines if line.startswith("low")]
     (default,) = [line.removesuffix("no worker").split() for line in lines if line.startswith("default")]
@@ -169,7 +169,7 @@ def test_stats_tell_what_runs_per_second(run: Run, sampled: int) -> None:
     assert (low[-1], default[-1]) == ("10.0", "-")
 
 
-def test_pause_and_resume_go_on_after_one_that_fails(
+def test_pause_and_resume_continue_after_a_failed_queue(
     run: Run, run_json: RunJson, filled: TaskQ, redis_server: RedisServer
 ) -> None:
     run("queue", "pause", "low")
@@ -186,7 +186,7 @@ def test_pause_and_resume_go_on_after_one_that_fails(
     assert all("not paused" in each["error"] for each in document["queues"])
 
 
-def test_remove(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+def test_remove_deletes_a_queue(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     refused = run("queue", "remove", "default", "--yes", status=1)
     removed = run("queue", "rm", "--force", "-y", "default")
 
@@ -197,7 +197,7 @@ def test_remove(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert run_json("queue", "list") == {"queues": [{"queue": "low"}]}
 
 
-def test_a_removal_that_is_stopped_says_how_to_go_on(
+def test_an_interrupted_removal_prints_how_to_continue(
     run: Run, filled: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its tasks are out of sight already, so nothing was left as it was."""
@@ -218,7 +218,7 @@ def test_a_removal_that_is_stopped_says_how_to_go_on(
     assert not [key for key in redis_server.client.keys("*") if b"{default}" in key]
 
 
-def test_groups(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+def test_groups_prints_the_groups_of_a_queue(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert run("group", "ls", "-q", "default").stdout.splitlines() == ["GROUP  SIZE", "eu        1"]
     assert run_json("group", "list", "--queue", "default") == {
         "queue": "default",
@@ -227,7 +227,7 @@ def test_groups(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert run("group", "ls", "-q", "low").stdout == "no groups in low\n"
 
 
-def test_limits(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_limits_prints_the_limits_of_a_queue(run: Run, run_json: RunJson, app: TaskQ) -> None:
     for _ in range(3):
         app.remote("pay", concurrency=1).delay()
 
@@ -245,7 +245,7 @@ def test_limits(run: Run, run_json: RunJson, app: TaskQ) -> None:
     run("limit", "set", "-q", "default", "pay", status=1)
 
 
-def test_stats(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+def test_stats_prints_the_totals(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     run("queue", "pause", "low")
 
     told = run("stats").stdout
@@ -260,7 +260,7 @@ def test_stats(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert "error rate  0.00 %" in told
 
 
-def test_stats_tell_of_a_damaged_queue_beside_the_others(
+def test_stats_report_a_damaged_queue_and_print_the_others(
     run: Run, run_json: RunJson, filled: TaskQ, redis_server: RedisServer
 ) -> None:
     redis_server.client.sadd("asynq:queues", "odd")
@@ -280,7 +280,7 @@ def test_stats_tell_of_a_damaged_queue_beside_the_others(
     ]
 
 
-def test_stats_of_a_user_who_may_not_ask_for_info(run_json: RunJson, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stats_work_without_the_permission_for_info(run_json: RunJson, monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer(tcp=True) as server:
         server.command("ACL", "SETUSER", "ada", "on", ">pw", "allkeys", "+@all", "-@dangerous")
         monkeypatch.setenv("TASKQ_URL", f"redis://ada:pw@127.0.0.1:{server.port}/0")

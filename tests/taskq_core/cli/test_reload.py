@@ -21,7 +21,7 @@ def write(path: Path, text: str = "", *, when: float | None = None) -> None:
 
 
 class TestFolderWatch:
-    def test_a_python_file_that_changes_or_is_new_or_gone_asks_for_one_restart(self, tmp_path: Path) -> None:
+    def test_a_changed_new_or_deleted_python_file_causes_one_restart(self, tmp_path: Path) -> None:
         write(tmp_path / "shop/tasks.py", when=1)
         watch = FolderWatch(tmp_path)
         looks = [watch.must_restart()]
@@ -38,28 +38,26 @@ class TestFolderWatch:
         "name",
         ["notes.txt", ".#tasks.py", ".git/x.py", "node_modules/x.py", "a/__pycache__/x.py", "env/lib/x.py"],
     )
-    def test_other_files_are_left_out(self, tmp_path: Path, name: str) -> None:
+    def test_other_files_are_ignored(self, tmp_path: Path, name: str) -> None:
         write(tmp_path / "env/pyvenv.cfg")
         watch = FolderWatch(tmp_path)
         write(tmp_path / name)
 
         assert not watch.must_restart()
 
-    def test_a_link_that_leads_nowhere_is_no_matter(self, tmp_path: Path) -> None:
+    def test_a_dangling_link_is_ignored(self, tmp_path: Path) -> None:
         (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere.py")
 
         assert not FolderWatch(tmp_path).must_restart()
 
-    def test_what_changed_while_code_was_loaded_asks_for_one_restart(self, tmp_path: Path) -> None:
+    def test_a_file_that_changed_while_code_was_loaded_causes_one_restart(self, tmp_path: Path) -> None:
         write(tmp_path / "tasks.py", when=100)
         watch = FolderWatch(tmp_path, loaded_since=99)
 
         assert [watch.must_restart(), watch.must_restart()] == [True, False]
 
 
-def test_a_mistake_in_the_code_is_shown_from_the_projects_own_lines_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_traceback_of_a_code_error_starts_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "outer_module.py").write_text("import inner_module\n")
     (tmp_path / "inner_module.py").write_text("prize = 1 / 0\n")
     (tmp_path / "half_module.py").write_text("def (\n")

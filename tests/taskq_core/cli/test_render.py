@@ -42,7 +42,7 @@ def output(
     return Output(stdout, stderr, colour=colour, **options), stdout, stderr  # type: ignore[arg-type]  # as a test says
 
 
-def test_a_table_in_a_pipe_is_aligned_by_what_a_character_takes() -> None:
+def test_a_table_in_a_pipe_is_aligned_by_character_width() -> None:
     out, stdout, _ = output()
 
     out.table(COLUMNS, ROWS, empty="none")
@@ -54,7 +54,7 @@ def test_a_table_in_a_pipe_is_aligned_by_what_a_character_takes() -> None:
     ]
 
 
-def test_a_table_on_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_on_a_terminal_has_colors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     out, stdout, _ = output(file=Terminal)
@@ -64,7 +64,7 @@ def test_a_table_on_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b[33mpaused" in stdout.getvalue()
 
 
-def test_colours_that_are_asked_for_count_more_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_color_option_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     out, stdout, _ = output("always")
@@ -74,7 +74,7 @@ def test_colours_that_are_asked_for_count_more_than_the_environment(monkeypatch:
     assert "\x1b[33mpaused" in stdout.getvalue()
 
 
-def test_nothing_is_cut_in_a_pipe_whatever_its_colours(
+def test_nothing_is_truncated_in_a_pipe_with_or_without_colors(
     monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     """A CI server sets FORCE_COLOR; `--color always` is for a pager."""
@@ -92,7 +92,7 @@ def test_nothing_is_cut_in_a_pipe_whatever_its_colours(
             assert stderr.getvalue() == ""
 
 
-def test_a_table_too_wide_for_its_terminal_can_still_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_too_wide_for_its_terminal_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal breaks the lines then; no column is squeezed to a letter or to nothing."""
     monkeypatch.setenv("COLUMNS", "60")
     out, stdout, _ = output("always", file=Terminal)
@@ -106,7 +106,7 @@ def test_a_table_too_wide_for_its_terminal_can_still_be_read(monkeypatch: pytest
     assert row.split() == ["i" * 36, "in", "5m", "ValueError", "3"]
 
 
-def test_long_text_is_cut_on_a_terminal_and_ids_stay_whole(
+def test_long_text_is_truncated_on_a_terminal_and_ids_are_complete(
     monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     for width in [60, 100, 400]:
@@ -130,7 +130,7 @@ def test_long_text_is_cut_on_a_terminal_and_ids_stay_whole(
             assert ("e" * 200 in lines[1]) is (width == 400)
 
 
-def test_an_empty_table_says_so() -> None:
+def test_an_empty_table_shows_a_message() -> None:
     out, stdout, _ = output()
 
     out.table(COLUMNS, [], empty="no queues")
@@ -138,7 +138,7 @@ def test_an_empty_table_says_so() -> None:
     assert stdout.getvalue() == "no queues\n"
 
 
-def test_text_of_others_neither_steers_the_terminal_nor_is_read_as_markup(subtests: pytest.Subtests) -> None:
+def test_foreign_text_neither_controls_the_terminal_nor_is_markup(subtests: pytest.Subtests) -> None:
     for colour in ["auto", "always"]:
         with subtests.test(colour=colour):
             out, stdout, stderr = output(colour)
@@ -165,7 +165,7 @@ def test_json_is_one_document_with_all_characters() -> None:
     assert "\x1b" not in stdout.getvalue()
 
 
-def test_json_steers_no_terminal_and_is_read_as_it_was(subtests: pytest.Subtests) -> None:
+def test_json_escapes_control_characters_and_keeps_all_values(subtests: pytest.Subtests) -> None:
     """JSON itself escapes the control characters of ASCII alone."""
     for odd in ["\x9b31m", "\x85", "\u2028", "\u202e", "\x7f", "\ud800", "\U000e0001"]:
         with subtests.test(odd=odd):
@@ -178,7 +178,7 @@ def test_json_steers_no_terminal_and_is_read_as_it_was(subtests: pytest.Subtests
             assert json.loads(stdout.getvalue()) == {f"name{odd}": [f"a{odd}b\n"]}
 
 
-def test_progress_is_shown_on_a_terminal_only() -> None:
+def test_progress_is_shown_only_on_a_terminal() -> None:
     quiet, _, said_nothing = output()
     loud, stdout, said = output("always", file=Terminal)
 
@@ -192,7 +192,7 @@ def test_progress_is_shown_on_a_terminal_only() -> None:
     assert stdout.getvalue() == ""
 
 
-def test_spans(subtests: pytest.Subtests) -> None:
+def test_durations_are_formatted(subtests: pytest.Subtests) -> None:
     for span_s, text in [
         (0, "0ms"),
         (0.25, "250ms"),
@@ -206,7 +206,7 @@ def test_spans(subtests: pytest.Subtests) -> None:
             assert shown_span(timedelta(seconds=span_s)) == text
 
 
-def test_moments_sizes_rates_and_bytes() -> None:
+def test_times_sizes_rates_and_bytes_are_formatted() -> None:
     noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
     assert shown_moment(noon) == "2030-01-01 12:00:00Z"

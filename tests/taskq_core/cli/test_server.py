@@ -34,7 +34,7 @@ def worker(app: TaskQ) -> TaskQ:
     return app
 
 
-def test_servers(run: Run, run_json: RunJson, worker: TaskQ) -> None:
+def test_workers_are_listed(run: Run, run_json: RunJson, worker: TaskQ) -> None:
     lines = run("server", "ls").stdout.splitlines()
     (document,) = run_json("server", "list")["servers"]
 
@@ -44,12 +44,14 @@ def test_servers(run: Run, run_json: RunJson, worker: TaskQ) -> None:
     assert document["started_at"] == "2030-03-17T17:46:40Z"
 
 
-def test_no_servers_and_no_entries(run: Run) -> None:
+def test_empty_lists_show_a_message(run: Run) -> None:
     assert run("server", "list").stdout == "no worker runs\n"
     assert "no periodic tasks" in run("cron", "list").stdout
 
 
-def test_workers_are_asked_to_quiet_resume_scale_and_stop(run: Run, run_json: RunJson, worker: TaskQ) -> None:
+def test_requests_to_quiet_resume_scale_and_stop_are_sent_to_workers(
+    run: Run, run_json: RunJson, worker: TaskQ
+) -> None:
     """Any name of a worker works. The command fails if no worker receives the request, or for an unknown name."""
     assert run("server", "quiet", "box:7", status=1).stdout == "no worker received the request\n"
     heard = worker.runtime.runner.subscribe("taskq:control")
@@ -126,7 +128,7 @@ def scheduler(app: TaskQ, redis_server: RedisServer) -> TaskQ:
     return app
 
 
-def test_periodic_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> None:
+def test_periodic_entries_are_listed(run: Run, run_json: RunJson, scheduler: TaskQ) -> None:
     lines = {line.split()[0]: line for line in run("cron", "ls").stdout.splitlines()}
     entries = {each["id"]: each for each in run_json("cron", "list")["entries"]}
 
@@ -140,7 +142,7 @@ def test_periodic_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> None
     assert entries["e2"]["previous_run_at"] == "2030-03-17T17:46:40Z"
 
 
-def test_history_of_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> None:
+def test_the_history_of_entries_is_listed(run: Run, run_json: RunJson, scheduler: TaskQ) -> None:
     lines = run("cron", "history", "e1", "e2").stdout.splitlines()
     (document,) = run_json("cron", "history", "e1", "--page", "2", "--size", "2")["entries"]
 
@@ -149,7 +151,7 @@ def test_history_of_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> No
     assert document["events"] == [{"id": "t0", "enqueued_at": "2030-03-17T17:46:40Z"}]
 
 
-def test_the_doctor_tells_what_is_red_and_ends_with_status_1(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_the_doctor_reports_red_findings_with_status_1(run: Run, run_json: RunJson, app: TaskQ) -> None:
     app.remote("shop:ship", queue="lonely").delay()  # the tests' server writes nothing to disk, which is red
 
     told = run("doctor", status=1).stdout
@@ -171,7 +173,7 @@ def test_the_doctor_of_a_good_server_ends_with_status_0(run: Run, monkeypatch: p
 
 
 @pytest.mark.usefixtures("time_flies")
-def test_the_doctor_tells_of_a_broker_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_reports_an_unreachable_broker(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--url", "127.0.0.1:1", "--json"]) == 1
 
     (finding,) = json.loads(capsys.readouterr().out)["findings"]

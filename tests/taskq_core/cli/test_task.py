@@ -70,7 +70,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_list_shows_what_matters_in_a_state(run: Run, run_json: RunJson, every: dict[str, str], name: str) -> None:
+def test_list_has_columns_for_each_state(run: Run, run_json: RunJson, every: dict[str, str], name: str) -> None:
     words = ["task", "list", "-q", "default", "-s", name, *(["-g", "eu"] if name == "aggregating" else [])]
 
     lines = run(*words).stdout.splitlines()
@@ -83,14 +83,14 @@ def test_list_shows_what_matters_in_a_state(run: Run, run_json: RunJson, every: 
     assert (document["total"], document["page"], document["page_size"]) == (1, 1, 30)
 
 
-def test_list_without_queue_and_state_shows_both(run: Run, every: dict[str, str]) -> None:
+def test_list_without_queue_and_state_shows_columns_for_both(run: Run, every: dict[str, str]) -> None:
     lines = run("task", "ls").stdout.splitlines()
 
     assert lines[0].split() == ["ID", "QUEUE", "STATE", "NAME", "PAYLOAD"]
     assert {line.split()[2] for line in lines[1:]} == {"pending", "scheduled", "retry", "archived", "completed"}
 
 
-def test_list_in_pages(run: Run, app: TaskQ) -> None:
+def test_list_prints_pages(run: Run, app: TaskQ) -> None:
     ids = [enqueue(app) for _ in range(5)]
 
     second = run("task", "list", "-q", "default", "-s", "pending", "--page", "2", "--size", "2")
@@ -119,7 +119,7 @@ def test_of_ended_tasks_the_newest_come_first(
     assert run("task", "list", "-s", state).stdout.splitlines()[1].startswith("id-4")
 
 
-def test_a_task_that_cannot_be_read_is_shown(run: Run, run_json: RunJson, redis_server: RedisServer) -> None:
+def test_an_undecodable_task_is_shown(run: Run, run_json: RunJson, redis_server: RedisServer) -> None:
     redis_server.client.sadd("asynq:queues", "default")
     redis_server.client.hset("asynq:{default}:t:broken", mapping={"msg": b"\xff\xff", "state": "pending"})
     redis_server.client.lpush("asynq:{default}:pending", "broken")
@@ -130,7 +130,7 @@ def test_a_task_that_cannot_be_read_is_shown(run: Run, run_json: RunJson, redis_
     assert "\\xff\\xff" in run("task", "inspect", "-q", "default", "-i", "broken").stdout
 
 
-def test_inspect(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
+def test_inspect_prints_the_fields_of_a_task(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
     pending = run("task", "inspect", "-q", "default", "--id", every["pending"]).stdout
     retry = run("task", "inspect", "-q", "default", "--id", every["retry"]).stdout
     documents = run_json("task", "inspect", "-q", "default", "-i", every["pending"], "-i", every["completed"])["tasks"]
@@ -144,7 +144,7 @@ def test_inspect(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
     assert documents[1]["completed_at"].endswith("Z")
 
 
-def test_inspect_shows_by_when_a_task_has_to_be_started(run: Run, app: TaskQ) -> None:
+def test_inspect_shows_the_expiry_of_a_task(run: Run, app: TaskQ) -> None:
     handle = app.remote("shop:ship").using(expires=datetime.now(UTC) + timedelta(hours=2)).delay()
 
     assert re.search(r"start by +\S+ \S+Z \(in [12]h", run("task", "inspect", "-q", "default", handle.id).stdout)
@@ -186,14 +186,14 @@ def test_inspect_shows_attempts_with_their_tracebacks(run: Run, run_json: RunJso
     assert "\x1b" not in shown
 
 
-def test_a_task_that_is_not_there_is_told(run: Run, every: dict[str, str]) -> None:
+def test_an_unknown_task_is_reported(run: Run, every: dict[str, str]) -> None:
     told = run("task", "inspect", "-q", "default", "-i", "nobody", status=1).stderr
 
     assert "no task 'nobody' in queue 'default'" in told
     assert told.count("\n") == 1
 
 
-def test_bytes_that_are_no_text_are_shown(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_a_binary_payload_is_shown(run: Run, run_json: RunJson, app: TaskQ) -> None:
     task_id = enqueue(app, payload=b"\x00\xff")
 
     assert "payload  \\x00\\xff" in run("task", "inspect", "-q", "default", "-i", task_id).stdout
@@ -202,7 +202,7 @@ def test_bytes_that_are_no_text_are_shown(run: Run, run_json: RunJson, app: Task
     assert "payload" not in document
 
 
-def test_find(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_find_prints_matching_tasks(run: Run, run_json: RunJson, app: TaskQ) -> None:
     wanted = enqueue(app, name="mail:send", payload=b'{"to":"ada"}')
     for _ in range(20):
         enqueue(app)
@@ -220,7 +220,7 @@ def test_find(run: Run, run_json: RunJson, app: TaskQ) -> None:
     assert none.stdout == "no match among 21 of 21 tasks\n"
 
 
-def test_a_long_search_goes_on_in_steps(
+def test_a_long_search_continues_in_steps(
     run: Run, run_json: RunJson, app: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a bar that moves; bounds and cursor are those of the whole."""
@@ -251,7 +251,7 @@ def test_a_long_search_goes_on_in_steps(
 # --- change -----------------------------------------------------------------------------------------------------------
 
 
-def test_run_archive_and_delete(run: Run, app: TaskQ, every: dict[str, str]) -> None:
+def test_run_archive_and_delete_change_tasks(run: Run, app: TaskQ, every: dict[str, str]) -> None:
     run("task", "run", "-q", "default", "-i", every["archived"], "-i", every["scheduled"])
     run("task", "archive", "-q", "default", "-i", every["retry"])
     run("task", "delete", "-q", "default", "-i", every["completed"], "--yes")
@@ -261,7 +261,7 @@ def test_run_archive_and_delete(run: Run, app: TaskQ, every: dict[str, str]) -> 
     assert "no task" in run("task", "inspect", "-q", "default", "-i", every["completed"], status=1).stderr
 
 
-def test_one_of_several_that_fails_makes_status_1(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
+def test_one_failure_of_several_tasks_causes_status_1(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
     told = run("task", "rm", "-q", "default", "-i", "nobody", "-i", every["archived"], "-y", status=1)
     document = run_json("task", "run", "-q", "default", "-i", every["pending"], "-i", every["retry"], status=1)
 
@@ -270,13 +270,13 @@ def test_one_of_several_that_fails_makes_status_1(run: Run, run_json: RunJson, e
     assert [each["ok"] for each in document["ids"]] == [False, True]
 
 
-def test_move(run: Run, app: TaskQ, every: dict[str, str]) -> None:
+def test_move_moves_a_task_to_another_queue(run: Run, app: TaskQ, every: dict[str, str]) -> None:
     run("task", "move", "-q", "default", "-i", every["pending"], "--to", "low")
 
     assert state(app, every["pending"], "low") == "pending"
 
 
-def test_retry_lets_tasks_wait_until_another_time(run: Run, app: TaskQ, every: dict[str, str]) -> None:
+def test_retry_postpones_tasks(run: Run, app: TaskQ, every: dict[str, str]) -> None:
     run("task", "retry", "-q", "default", "-i", every["scheduled"], "--at", "2040-01-01T00:00:00Z")
     run("task", "retry", "-q", "default", "-i", every["archived"], "-i", every["pending"], "--after", "1h")
     none = run("task", "retry", "-q", "default", "-i", "nobody", "--in", "1h", status=1)
@@ -289,7 +289,7 @@ def test_retry_lets_tasks_wait_until_another_time(run: Run, app: TaskQ, every: d
     assert "give either --at or --after" in both.stderr
 
 
-def test_update_gives_a_task_another_payload(run: Run, run_json: RunJson, app: TaskQ, every: dict[str, str]) -> None:
+def test_update_replaces_the_payload_of_a_task(run: Run, run_json: RunJson, app: TaskQ, every: dict[str, str]) -> None:
     words = ("task", "update", "-q", "default", "-i", every["pending"])
     run(*words, "-l", '{"order":2}')
     first = Inspector(app).task("default", every["pending"]).payload
@@ -302,7 +302,7 @@ def test_update_gives_a_task_another_payload(run: Run, run_json: RunJson, app: T
     assert "give either --payload or --payload-file" in run(*words, status=2).stderr
 
 
-def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis_server: RedisServer) -> None:
+def test_cancel_notifies_workers(run: Run, run_json: RunJson, app: TaskQ, redis_server: RedisServer) -> None:
     for each in ("one", "two", "three"):
         enqueue(app, task_id=each)
     app.runtime.runner.run(runs.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=2, lease_s=30))
@@ -347,7 +347,9 @@ def test_cancel_refuses_a_task_of_another_queue(run: Run, app: TaskQ) -> None:
         ("moveall", "aggregating", "aggregating"),
     ],
 )
-def test_all_of_a_state(run: Run, app: TaskQ, every: dict[str, str], verb: str, source: str, left: str) -> None:
+def test_actions_on_a_state_change_all_its_tasks(
+    run: Run, app: TaskQ, every: dict[str, str], verb: str, source: str, left: str
+) -> None:
     group = ["-g", "eu"] if source == "aggregating" else []
     more = [] if verb.startswith("run") else ["--to", "low"] if verb.startswith("move") else ["--yes"]
 
@@ -360,7 +362,7 @@ def test_all_of_a_state(run: Run, app: TaskQ, every: dict[str, str], verb: str, 
         assert state(app, every[source], "low" if verb.startswith("move") else "default") == left
 
 
-def test_all_of_a_state_as_json(run_json: RunJson, every: dict[str, str]) -> None:
+def test_actions_on_a_state_print_json(run_json: RunJson, every: dict[str, str]) -> None:
     assert run_json("task", "delete-all", "-q", "default", "-s", "retry", "-y") == {
         "queue": "default",
         "state": "retry",
@@ -375,7 +377,7 @@ def enqueued(app: TaskQ, document: dict[str, str]) -> Any:
     return Inspector(app).task(document["queue"], document["id"])
 
 
-def test_enqueue_with_everything(run_json: RunJson, app: TaskQ) -> None:
+def test_enqueue_accepts_every_option(run_json: RunJson, app: TaskQ) -> None:
     words = (
         *("-t", "shop:ship", "-l", '{"order": 7}', "-q", "low", "-i", "seven", "--retry", "3", "--timeout", "90s"),
         *("--deadline", "2040-01-01T00:00:00Z", "--unique", "1h", "--process-in", "10m", "--retention", "24h"),
@@ -391,7 +393,7 @@ def test_enqueue_with_everything(run_json: RunJson, app: TaskQ) -> None:
     assert {name: task.headers[name] for name in ("tenant", "region")} == {"tenant": "a", "region": "eu=1"}
 
 
-def test_enqueue_spelt_as_asynq_spells_it(run: Run, app: TaskQ) -> None:
+def test_enqueue_accepts_the_option_names_of_asynq(run: Run, app: TaskQ) -> None:
     told = run(
         *("task", "enqueue", "--type_name", "shop:ship", "--payload", "{}", "--queue", "low"),
         *("--process_at", "2040-01-01T00:00:00Z", "--id", "x"),
@@ -402,20 +404,20 @@ def test_enqueue_spelt_as_asynq_spells_it(run: Run, app: TaskQ) -> None:
 
 
 @pytest.mark.usefixtures("time_flies")
-def test_enqueue_that_no_replica_confirms(run: Run, app: TaskQ) -> None:
+def test_enqueue_reports_a_missing_confirmation_of_replicas(run: Run, app: TaskQ) -> None:
     told = run(*("task", "enqueue", "-t", "shop:ship", "-l", "{}", "--id", "x", "--replicated", "1"), status=1)
 
     assert "is in queue 'default', but not confirmed: " in told.stderr
     assert enqueued(app, {"id": "x", "queue": "default"}).state.value == "pending"
 
 
-def test_enqueue_to_a_group(run_json: RunJson, app: TaskQ) -> None:
+def test_enqueue_adds_a_task_to_a_group(run_json: RunJson, app: TaskQ) -> None:
     task = enqueued(app, run_json("task", "enqueue", "-t", "shop:ship", "-l", "{}", "-g", "eu"))
 
     assert (task.state.value, task.group) == ("aggregating", "eu")
 
 
-def test_a_payload_comes_from_a_file_or_a_pipe(run: Run, run_json: RunJson, app: TaskQ, tmp_path: Path) -> None:
+def test_a_payload_can_be_read_from_a_file_or_a_pipe(run: Run, run_json: RunJson, app: TaskQ, tmp_path: Path) -> None:
     (tmp_path / "payload").write_bytes(b"\x00\xff")
 
     of_file = enqueued(app, run_json("task", "enqueue", "-t", "x", "--payload-file", str(tmp_path / "payload")))
@@ -434,7 +436,7 @@ def test_a_payload_comes_from_a_file_or_a_pipe(run: Run, run_json: RunJson, app:
         (("-q", " "), "queue name must not be blank"),
     ],
 )
-def test_a_task_that_is_refused_is_told(run: Run, app: TaskQ, words: tuple[str, ...], told: str) -> None:
+def test_a_refused_task_is_reported(run: Run, app: TaskQ, words: tuple[str, ...], told: str) -> None:
     run("task", "enqueue", "-t", "shop:ship", "-l", "{}", "-i", "taken", "--unique", "1h")
 
     complaint = run("task", "enqueue", "-t", "shop:ship", "-l", "{}", *words, status=1).stderr
@@ -451,7 +453,7 @@ def greet(name: str) -> None: ...
 """
 
 
-def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_checked(
+def test_a_task_of_the_application_uses_its_options_and_checks_its_payload(
     run: Run,
     run_json: RunJson,
     app: TaskQ,
@@ -479,7 +481,7 @@ def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_
     assert "Ada" not in refused.stderr
 
 
-def test_a_task_that_waits_for_a_limit_says_so(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_a_task_that_waits_for_a_limit_names_that_limit(run: Run, run_json: RunJson, app: TaskQ) -> None:
     enqueue(app, rate_limit="1/h")
     waits = enqueue(app, rate_limit="1/h")
 
@@ -493,7 +495,7 @@ def test_a_task_that_waits_for_a_limit_says_so(run: Run, run_json: RunJson, app:
     assert (document["waits_for_limit"], document["limit"], document["next_run_at"]) == (True, "shop:ship", None)
 
 
-def test_tasks_are_named_by_arguments_or_by_options(run: Run, app: TaskQ) -> None:
+def test_tasks_can_be_named_by_arguments_or_options(run: Run, app: TaskQ) -> None:
     """Ids by arguments or `--id`, the task to enqueue by an argument or `--name`, a delay by `--after`."""
     run("task", "enqueue", "shop:ship", "-l", "{}", "--id", "one", "--after", "10m")
     run("task", "enqueue", "--name", "shop:ship", "-l", "{}", "--id", "two", "--at", "2040-01-01T00:00:00Z")
@@ -531,7 +533,7 @@ def test_a_task_with_steps_shows_its_wait_and_its_timeline(run: Run, run_json: R
     assert document["timeline"][0]["result"] == '{"photo":7}'
 
 
-def test_signals_are_sent_and_steps_are_forgotten(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_signals_are_sent_and_steps_are_deleted(run: Run, run_json: RunJson, app: TaskQ) -> None:
     task_id = publish_task(app).delay(photo_id=7).id
     drain(app)
     words = ("task", "signal", "-q", "default")

@@ -36,14 +36,14 @@ def make_app(tasks: int = 2) -> TaskQ:
     return app
 
 
-def test_the_settings_hold_where_no_option_is_given() -> None:
+def test_settings_apply_without_an_option() -> None:
     config = worker_config(SETTINGS, parse())
 
     assert dict(config.queues) == {"critical": 6, "low": 1}
     assert (config.concurrency, config.strict_priority, config.burst) == (4, False, False)
 
 
-def test_options_replace_the_settings() -> None:
+def test_options_override_settings() -> None:
     options = parse("--queues", "critical=2, default", "--concurrency", "20", "--strict", "--burst")
 
     config = worker_config(SETTINGS, options)
@@ -52,7 +52,7 @@ def test_options_replace_the_settings() -> None:
     assert (config.concurrency, config.strict_priority, config.burst) == (20, True, True)
 
 
-def test_queues_that_cannot_be_are_refused(subtests: pytest.Subtests) -> None:
+def test_invalid_queues_are_refused(subtests: pytest.Subtests) -> None:
     for queues in ["", "=3", "a=,b", "a=-1", "a=1.5", "}a", "a=9999999"]:
         with subtests.test(queues=queues), pytest.raises(ConfigurationError):
             worker_config(SETTINGS, parse("--queues", queues))
@@ -67,7 +67,7 @@ def test_the_help_shows_the_settings(capsys: pytest.CaptureFixture[str]) -> None
     assert "(default: 7)" in told
 
 
-def test_the_banner_says_what_runs_without_the_password() -> None:
+def test_the_banner_lists_settings_without_the_password() -> None:
     app = make_app()
 
     text = banner(app, worker_config(app.settings, {}))
@@ -90,7 +90,7 @@ def test_the_banner_marks_tasks_of_other_queues() -> None:
     assert re.search(r"shop:wait +coroutine +low$", text, re.MULTILINE)
 
 
-def test_the_banner_of_many_tasks_is_cut() -> None:
+def test_the_banner_truncates_a_long_list_of_tasks() -> None:
     app = make_app(tasks=30)
     config = worker_config(app.settings, {"strict": True})
 
@@ -99,12 +99,12 @@ def test_the_banner_of_many_tasks_is_cut() -> None:
     assert "shop:wait" in banner(app, config, all_tasks=True)
 
 
-def test_a_worker_without_a_scheduler_says_so() -> None:
+def test_the_banner_shows_that_no_scheduler_runs() -> None:
     assert "scheduler" not in banner(make_app(), worker_config(SETTINGS, {}))
     assert "scheduler    off" in banner(make_app(), worker_config(SETTINGS, {"with_scheduler": False}))
 
 
-def test_a_worker_without_tasks_is_refused_and_told_how_to_name_them(
+def test_a_worker_without_tasks_is_refused_with_a_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "lonely_queue.py").write_text("from taskq_core import TaskQ\ntaskq = TaskQ()\n")
@@ -126,7 +126,7 @@ def test_a_worker_without_tasks_is_refused_and_told_how_to_name_them(
         ("include=['named_tasks']", ["named_queue:taskq"]),
     ],
 )
-def test_modules_with_tasks_are_named_by_arguments_or_by_the_application(
+def test_arguments_or_the_application_name_the_modules_with_tasks(
     include: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "named_queue.py").write_text(f"from taskq_core import TaskQ\ntaskq = TaskQ({include})\n")
@@ -144,7 +144,7 @@ def test_modules_with_tasks_are_named_by_arguments_or_by_the_application(
     assert seen == ["named"]
 
 
-def test_verbosity_0_says_nothing(subtests: pytest.Subtests) -> None:
+def test_verbosity_0_prints_nothing(subtests: pytest.Subtests) -> None:
     for verbosity, is_quiet in [(0, True), (1, False)]:
         with subtests.test(verbosity=verbosity, is_quiet=is_quiet):
             stdout = io.StringIO()

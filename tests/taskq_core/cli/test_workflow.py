@@ -44,7 +44,7 @@ def work(app: TaskQ) -> None:
     assert Worker(app, WorkerConfig(burst=True)).run() == 0
 
 
-def test_list(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+def test_list_prints_workflows(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
     work(app)
     later = app.enqueue_workflow(chain(app.tasks["shop:load"].s(1), app.tasks["shop:ship"].s()))
 
@@ -60,7 +60,7 @@ def test_list(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     assert run("workflow", "ls", "-q", "default", "--page", "9").stdout == "there are 1 pages\n"
 
 
-def test_list_of_what_is_not_there(run: Run, app: TaskQ) -> None:
+def test_list_reports_an_unknown_queue(run: Run, app: TaskQ) -> None:
     app.remote("note").delay()
 
     assert run("workflow", "list", "-q", "default").stdout == "no workflows in default\n"
@@ -69,7 +69,7 @@ def test_list_of_what_is_not_there(run: Run, app: TaskQ) -> None:
     assert "Missing option '-q' / '--queue'" in run("workflow", "list", status=2).stderr
 
 
-def test_show(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+def test_show_prints_the_steps_of_a_workflow(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
     words = ("workflow", "show", handle.id, "--queue", "default")
     assert [line.split()[:2] for line in run(*words).stdout.splitlines()[-3:]] == [
         ["load", "started"],
@@ -87,7 +87,7 @@ def test_show(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     assert run(*words, "--format", "json").stdout == run(*words, "--json").stdout
 
 
-def test_a_step_that_is_retried_shows_how_often_and_why(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_a_retried_step_shows_its_attempts_and_its_error(run: Run, run_json: RunJson, app: TaskQ) -> None:
     @app.task(name="shop:charge", max_retry=7)
     def charge() -> None:
         raise ValueError("card is gone")
@@ -102,13 +102,13 @@ def test_a_step_that_is_retried_shows_how_often_and_why(run: Run, run_json: RunJ
     assert "state     retrying 1/7" in run("workflow", "step", handle.id, "charge", "-q", "default").stdout
 
 
-def test_show_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
+def test_show_reports_an_unknown_workflow(run: Run, handle: WorkflowHandle) -> None:
     assert "no longer stored" in run("workflow", "show", "x", "-q", "default", status=1).stderr
     assert "no queue" in run("workflow", "show", handle.id, "-q", "elsewhere", status=1).stderr
     run("workflow", "show", handle.id, status=2)
 
 
-def test_names_from_redis_do_not_steer_the_terminal(
+def test_names_from_redis_do_not_control_the_terminal(
     run: Run, app: TaskQ, redis_server: RedisServer, handle: WorkflowHandle
 ) -> None:
     key = app.runtime.keys.queue("default").workflow(handle.id)
@@ -118,7 +118,7 @@ def test_names_from_redis_do_not_steer_the_terminal(
     assert "\x1b" not in run("workflow", "show", handle.id, "-q", "default").stdout
 
 
-def test_cancel(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+def test_cancel_cancels_a_workflow(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
     words = ("workflow", "cancel", handle.id, "-q", "default")
     assert "pass --yes" in run(*words, status=2).stderr
     assert handle.refresh().state == "running"
@@ -137,7 +137,7 @@ def test_cancel(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle)
     assert "no longer stored" in found[1]["error"]
 
 
-def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+def test_retry_retries_failed_steps(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
     words = ("workflow", "retry", handle.id, "-q", "default")
     assert run(*words).stdout == f"workflow {handle.id} has no failed step\n"
     work(app)
@@ -149,7 +149,7 @@ def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) 
     assert "no longer stored" in run("workflow", "retry", "gone", "-q", "default", status=1).stderr
 
 
-def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+def test_step_prints_a_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
     work(app)
     load, charge = app.tasks["shop:load"], app.tasks["shop:charge"]
     many = app.enqueue_workflow(group([load.s(1), charge.s(2), load.s(3)], name="orders"))
@@ -176,7 +176,7 @@ def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     assert (found["total"], found["succeeded"], found["failed"], found["page"]) == (3, 2, 1, 2)
 
 
-def test_step_of_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
+def test_step_reports_an_unknown_step(run: Run, handle: WorkflowHandle) -> None:
     refused = run("workflow", "step", handle.id, "nothing", "-q", "default", status=1)
 
     assert "the workflow has no step 'nothing'" in refused.stderr

@@ -81,7 +81,7 @@ def good(good_server: RedisServer) -> RedisServer:
     return good_server
 
 
-def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
+def test_a_healthy_server_has_only_green_findings(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     app.task(name="shop:greet")(lambda name: None).delay(name="Ada")
     Worker(app, WorkerConfig(burst=True)).run()
@@ -96,7 +96,7 @@ def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     assert all(not finding.advice for finding in findings)
 
 
-def test_reading_changes_nothing(good: RedisServer) -> None:
+def test_the_doctor_changes_nothing(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     app.remote("shop:greet").delay(name="Ada")
     before = {key: good.client.dump(key) for key in good.client.scan_iter() if b":rcpt:" not in key}
@@ -139,7 +139,7 @@ def test_an_old_version_is_red(info: dict[str, str | int], level: Level) -> None
         (True, {"appendfsync": "always"}, Level.GREEN, "appendfsync always"),
     ],
 )
-def test_persistence(appendonly: bool, options: dict[str, object], level: Level, told: str) -> None:
+def test_missing_persistence_is_reported(appendonly: bool, options: dict[str, object], level: Level, told: str) -> None:
     with server(appendonly=appendonly, options=options) as started:
         found = one(examine(TaskQ(started.unix_url)), "persistence")
 
@@ -172,7 +172,7 @@ def test_any_eviction_policy_is_red(policy: str) -> None:
     assert found.advice == "set maxmemory-policy noeviction"
 
 
-def test_keys_that_were_evicted_before_are_yellow() -> None:
+def test_earlier_evictions_are_yellow() -> None:
     with server(options={"maxmemory-policy": "allkeys-random", "maxmemory": "3mb"}) as started:
         for number in range(60):
             started.client.set(f"filler:{number}", b"x" * 100_000)
@@ -186,7 +186,7 @@ def test_keys_that_were_evicted_before_are_yellow() -> None:
 
 
 @rows(("share", "level"), [(0.995, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
-def test_memory_near_its_limit(share: float, level: Level) -> None:
+def test_memory_near_its_limit_is_reported(share: float, level: Level) -> None:
     with server() as started:
         for number in range(1000):  # small values: Redis shrinks the buffer of a connection after large ones
             started.client.set(f"filler:{number}", b"x" * 20_000)
@@ -209,7 +209,7 @@ class OffClock(SystemClock):
     ("off_s", "level", "told"),
     [(-5, Level.YELLOW, "ahead of"), (90, Level.RED, "behind"), (0, Level.GREEN, "agree")],
 )
-def test_clocks_that_differ(good: RedisServer, off_s: float, level: Level, told: str) -> None:
+def test_different_clocks_are_reported(good: RedisServer, off_s: float, level: Level, told: str) -> None:
     """Setting the server's clock needs root, so this machine's is set wrong; only the difference is looked at."""
     found = one(examine(TaskQ(good.unix_url), clock=OffClock(off_s)), "clock")
 
@@ -246,21 +246,21 @@ def as_ada(started: RedisServer, *rules: str) -> TaskQ:
         ((*ALL[:2], "&asynq:*", "+@all"), "channels taskq:*", "&taskq:*"),
     ],
 )
-def test_a_right_that_is_missing_is_red(good: RedisServer, rules: tuple[str, ...], subject: str, advice: str) -> None:
+def test_a_missing_permission_is_red(good: RedisServer, rules: tuple[str, ...], subject: str, advice: str) -> None:
     (found,) = of(examine(as_ada(good, *rules)), "rights")
 
     assert (found.level, found.subject) == (Level.RED, subject)
     assert found.advice == f"ACL SETUSER ... {advice}"
 
 
-def test_trying_rights_leaves_nothing_behind_where_nothing_can_be_deleted(good: RedisServer) -> None:
+def test_the_check_of_permissions_leaves_no_key_even_without_the_permission_to_delete(good: RedisServer) -> None:
     (found,) = of(examine(as_ada(good, *ALL, "-del", "-unlink")), "rights")
 
     assert found.subject == "DEL"
     assert good.client.keys("*absent*") == []
 
 
-def test_a_user_who_may_do_nothing_is_told_nothing_that_was_not_looked_at(good: RedisServer) -> None:
+def test_a_user_without_permissions_gets_no_findings_of_skipped_checks(good: RedisServer) -> None:
     TaskQ(good.unix_url).remote("shop:greet").delay()
 
     findings = examine(as_ada(good))
@@ -269,7 +269,7 @@ def test_a_user_who_may_do_nothing_is_told_nothing_that_was_not_looked_at(good: 
     assert all(finding.level is not Level.GREEN for finding in findings)
 
 
-def test_a_user_who_may_not_see_the_workers_is_not_told_that_none_runs(good: RedisServer) -> None:
+def test_without_permission_to_read_workers_no_missing_worker_is_reported(good: RedisServer) -> None:
     TaskQ(good.unix_url).remote("shop:greet").delay()
 
     findings = examine(as_ada(good, *ALL, "-zrangebyscore", "-zrange", "-get", "-mget"))
@@ -277,13 +277,13 @@ def test_a_user_who_may_not_see_the_workers_is_not_told_that_none_runs(good: Red
     assert of(findings, "served") == []
 
 
-def test_a_right_that_only_tools_need_is_yellow(good: RedisServer) -> None:
+def test_a_missing_permission_that_only_tools_need_is_yellow(good: RedisServer) -> None:
     (found,) = of(examine(as_ada(good, *ALL, "-script")), "rights")
 
     assert (found.level, found.subject) == (Level.YELLOW, "SCRIPT|EXISTS")
 
 
-def test_a_user_who_may_not_ask_is_told_what_is_not_known(good: RedisServer) -> None:
+def test_unknown_values_are_reported_to_a_user_without_permission(good: RedisServer) -> None:
     findings = examine(as_ada(good, *ALL, "-info", "-config"))
 
     assert one(findings, "version").level is Level.YELLOW
@@ -291,7 +291,7 @@ def test_a_user_who_may_not_ask_is_told_what_is_not_known(good: RedisServer) -> 
     assert one(findings, "rights").level is Level.GREEN
 
 
-def test_the_rights_that_the_page_gives_are_enough(good: RedisServer) -> None:
+def test_the_documented_permissions_are_sufficient(good: RedisServer) -> None:
     """For a client, a worker and the doctor, which finds nothing that is missing."""
     page = (ROOT / "docs/how-to/set-up-redis.md").read_text(encoding="utf-8")
     (rules,) = re.findall(r"^ACL SETUSER shop on >password (.*)$", page, re.MULTILINE)
@@ -310,7 +310,7 @@ def test_the_rights_that_the_page_gives_are_enough(good: RedisServer) -> None:
     assert one(examine(as_ada(good, *rules.split(), "+info", "+config|get")), "persistence").level is Level.GREEN
 
 
-def test_the_right_of_every_command_in_a_script_is_tried_and_no_other() -> None:
+def test_the_check_covers_exactly_the_commands_of_the_scripts() -> None:
     folder = files("taskq_core.broker") / "lua"
     used = {
         command
@@ -323,7 +323,7 @@ def test_the_right_of_every_command_in_a_script_is_tried_and_no_other() -> None:
     assert used | {"GETEX"} == tried  # with it a worker renews a lease outside of scripts
 
 
-def test_a_wrong_password_and_a_server_that_is_gone_are_findings(good: RedisServer) -> None:
+def test_a_wrong_password_and_an_unreachable_server_are_findings(good: RedisServer) -> None:
     good.command("ACL", "SETUSER", "ada", "reset", "on", ">pw")
     with pytest.raises(BrokerAuthenticationError) as refused:
         examine(TaskQ(f"redis://ada:wrong@127.0.0.1:{good.port}/0"))
@@ -351,7 +351,7 @@ def test_a_key_of_a_wrong_type_is_red(good: RedisServer, key: str) -> None:
     assert "hash" in found.message
 
 
-def test_a_queue_that_nobody_serves_is_yellow(good: RedisServer) -> None:
+def test_a_queue_without_a_worker_is_yellow(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     app.remote("shop:greet", queue="lonely").delay()
 
@@ -372,7 +372,7 @@ def test_a_paused_queue_with_tasks_is_yellow(good: RedisServer) -> None:
     assert (found.level, found.advice) == (Level.YELLOW, "taskq queue resume default")
 
 
-def test_a_worker_that_keeps_no_limits_is_told_of(good: RedisServer) -> None:
+def test_a_worker_that_ignores_limits_is_reported(good: RedisServer) -> None:
     from taskq_core.wire import ServerInfo
 
     app = TaskQ(good.unix_url)
@@ -402,7 +402,7 @@ def go_serves(app: TaskQ, server: RedisServer) -> None:
     app.runtime.runner.run(services.index_presence(keys.servers, keys.server("go", 1, "s"), expiry_s=4_000_000_000))
 
 
-def test_tasks_that_wait_for_a_limit_where_only_go_serves_are_told_of(good: RedisServer) -> None:
+def test_tasks_that_wait_for_a_limit_without_a_python_worker_are_reported(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     for _ in range(3):
         app.remote("go:greet", concurrency=1).delay()
@@ -415,7 +415,7 @@ def test_tasks_that_wait_for_a_limit_where_only_go_serves_are_told_of(good: Redi
     assert "start a taskq worker with --queues default" in found.advice
 
 
-def test_workflows_that_no_taskq_worker_advances_are_told_of(good: RedisServer) -> None:
+def test_workflows_without_a_taskq_worker_are_reported(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()
     go_serves(app, good)
@@ -428,7 +428,7 @@ def test_workflows_that_no_taskq_worker_advances_are_told_of(good: RedisServer) 
     assert "at_home" in found.advice
 
 
-def test_workflows_that_a_taskq_worker_advances_are_fine(good: RedisServer) -> None:
+def test_workflows_with_a_taskq_worker_are_green(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()
     queue = app.runtime.keys.queue("default")
@@ -450,7 +450,7 @@ def test_a_queue_that_a_running_worker_serves_is_green(good: RedisServer) -> Non
     assert one(examine(app), "served").level is Level.GREEN
 
 
-def test_queues_that_no_worker_serves_and_periodic_tasks_without_a_scheduler(good: RedisServer) -> None:
+def test_queues_without_workers_and_periodic_tasks_without_a_scheduler_are_reported(good: RedisServer) -> None:
     app = TaskQ(good.url)
     mail = app.task(name="mail", queue="mail")(lambda: None)
     app.task(name="report", queue="reports")(lambda: None)
@@ -466,7 +466,7 @@ def test_queues_that_no_worker_serves_and_periodic_tasks_without_a_scheduler(goo
     assert one(findings, "scheduler").message.endswith("periodic tasks of this application: hourly mail")
 
 
-def test_a_task_that_was_put_aside_is_yellow(good: RedisServer) -> None:
+def test_a_quarantined_task_is_yellow(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     good.client.sadd("asynq:queues", "default")
     good.client.hset("asynq:{default}:t:broken", mapping={"msg": b"\xff\xff", "state": "pending"})
@@ -479,7 +479,7 @@ def test_a_task_that_was_put_aside_is_yellow(good: RedisServer) -> None:
     assert "1 tasks could not be read" in found.message
 
 
-def test_damage_is_yellow_and_a_quick_look_leaves_it_out(good: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_yellow_and_a_quick_check_skips_it(good: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app = TaskQ(good.unix_url)
     handle = app.remote("shop:greet").delay()
@@ -493,7 +493,7 @@ def test_damage_is_yellow_and_a_quick_look_leaves_it_out(good: RedisServer, monk
     assert good.client.exists(f"asynq:{{default}}:t:{handle.id}")
 
 
-def test_a_queue_that_is_half_removed_is_yellow(good: RedisServer) -> None:
+def test_a_partially_removed_queue_is_yellow(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     for _ in range(150):
         app.remote("shop:greet", queue="a b").delay()
@@ -511,7 +511,7 @@ def test_a_queue_that_is_half_removed_is_yellow(good: RedisServer) -> None:
     assert one(examine(app), "removal").level is Level.GREEN
 
 
-def test_progress_is_told_by_tasks_of_all_queues(good: RedisServer) -> None:
+def test_progress_is_reported_for_tasks_of_all_queues(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     for queue in ("a", "b"):
         for _ in range(30):
@@ -525,7 +525,7 @@ def test_progress_is_told_by_tasks_of_all_queues(good: RedisServer) -> None:
     assert (30, 60) in told
 
 
-def test_the_worst_comes_first() -> None:
+def test_the_worst_findings_are_listed_first() -> None:
     bad = node(redis_version="5.0", maxmemory=100, used_memory=85)
 
     levels = [finding.level for finding in diagnose(replace(bad, refusals=[]))]

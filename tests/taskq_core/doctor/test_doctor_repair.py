@@ -98,7 +98,7 @@ OF_EACH_KIND = {damage.found[next(iter(damage.found))]: (name, damage) for name,
 
 
 @rows("damage", [damage for _, damage in OF_EACH_KIND.values()], ids=[name for name, _ in OF_EACH_KIND.values()])
-def test_damaged_tasks(bench: Bench, damage: Damage) -> None:
+def test_damaged_tasks_are_repaired(bench: Bench, damage: Damage) -> None:
     """A check changes nothing, one repair is enough, and undamaged tasks stay unchanged."""
     damage.do(bench.broker)
     before, others = bench.dump(), bench.others()
@@ -122,7 +122,7 @@ STRUCTURES = [
 
 
 @rows("name", [name for name in STRUCTURES if name != "paused"])
-def test_a_structure_of_another_type(bench: Bench, name: str) -> None:
+def test_a_key_of_a_wrong_type_is_replaced(bench: Bench, name: str) -> None:
     """The repair moves the key aside unchanged, rebuilds the correct structure, and reports the new location."""
     own = name in ("wake", "quarantine", "combined", "moving", "moved")
     key = (bench.queue.own_prefix if own else bench.queue.prefix) + name
@@ -144,7 +144,7 @@ def test_a_structure_of_another_type(bench: Bench, name: str) -> None:
     assert bench.others() == others
 
 
-def test_more_damage_than_one_pass_tells(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_that_exceeds_one_pass_is_repaired(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The repair goes on as long as a pass finds more."""
     monkeypatch.setattr("taskq_core.repair.reconcile.FINDINGS_MAX", 20)
     bench.app.client.enqueue_many(bench.app.remote("t:a").s(n=n) for n in range(300))
@@ -157,7 +157,7 @@ def test_more_damage_than_one_pass_tells(bench: Bench, monkeypatch: pytest.Monke
     assert plan(bench.look()) == []
 
 
-def test_a_task_that_cannot_be_read_is_kept_for_a_person(bench: Bench) -> None:
+def test_an_unreadable_task_is_kept_for_a_person(bench: Bench) -> None:
     bench.raw.hset(bench.queue.task("pending"), "msg", b"\xff\xff")
 
     bench.repair()
@@ -190,7 +190,7 @@ def today(bench: Bench) -> str:
     ],
     ids=["one name", "all names"],
 )
-def test_a_queue_that_is_not_listed_is_listed_again(bench: Bench, do: Callable[[Bench], object]) -> None:
+def test_an_unregistered_queue_is_registered_again(bench: Bench, do: Callable[[Bench], object]) -> None:
     """A failover of one node of a cluster can lose the list, or a part of it."""
     do(bench)
     before, others = bench.dump(), bench.others()
@@ -263,7 +263,7 @@ KEYS: dict[str, KeyCase] = {
 
 
 @rows("case", KEYS.values(), ids=KEYS)
-def test_what_only_another_program_does_to_a_key_is_left_to_a_person(bench: Bench, case: KeyCase) -> None:
+def test_damage_by_another_program_is_left_to_a_person(bench: Bench, case: KeyCase) -> None:
     case.do(bench)
     before = bench.dump()
 
@@ -276,7 +276,7 @@ def test_what_only_another_program_does_to_a_key_is_left_to_a_person(bench: Benc
     assert bench.dump() == before
 
 
-def test_a_lock_of_another_type_is_told_once(bench: Bench) -> None:
+def test_a_lock_of_another_type_is_reported_once(bench: Bench) -> None:
     """Workers and other readers of tasks handle it."""
     bench.raw.hset(lock(bench), "not", "ours")
 
@@ -287,7 +287,7 @@ def test_a_lock_of_another_type_is_told_once(bench: Bench) -> None:
     assert not bench.raw.exists(lock(bench))
 
 
-def test_a_lock_whose_task_is_gone_is_released(bench: Bench) -> None:
+def test_the_lock_of_a_deleted_task_is_released(bench: Bench) -> None:
     for number in range(120):
         bench.raw.set(lock(bench, str(number)), "ghost", ex=600)
 
@@ -299,7 +299,7 @@ def test_a_lock_whose_task_is_gone_is_released(bench: Bench) -> None:
     assert plan(bench.look()) == []
 
 
-def test_a_lock_that_was_taken_since_the_look_is_left_alone(bench: Bench) -> None:
+def test_a_lock_acquired_after_the_check_is_kept(bench: Bench) -> None:
     bench.raw.set(lock(bench), "ghost", ex=600)
     facts = bench.look()
     assert len(plan(facts)) == 1
@@ -311,7 +311,7 @@ def test_a_lock_that_was_taken_since_the_look_is_left_alone(bench: Bench) -> Non
     assert bench.dump() == before
 
 
-def test_a_worker_that_runs_nothing_is_no_damage(bench: Bench) -> None:
+def test_an_idle_worker_is_not_reported_as_damage(bench: Bench) -> None:
     """It has no key of running tasks, and is listed with it all the same."""
     info = ServerInfo(host="box", pid=7, server_id="s1", concurrency=1, queues={"default": 1}).encode()
     server, workers = bench.keys.server("box", 7, "s1"), bench.keys.workers_of("box", 7, "s1")
@@ -365,7 +365,7 @@ def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
 # --- interrupted operations -------------------------------------------------------------------------------------------
 
 
-def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
+def test_an_interrupted_move_is_completed(bench: Bench) -> None:
     long_ago_ns = time.time_ns() - 3600 * 10**9
     bench.broker.run(at_time(long_ago_ns, actions.move_out(bench.queue, ["pending"], token="a1", target="other")))
 
@@ -379,7 +379,7 @@ def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
     assert plan(bench.look()) == []
 
 
-def test_a_move_of_which_nobody_knows_the_end_is_told(bench: Bench) -> None:
+def test_a_move_with_an_unknown_outcome_is_reported(bench: Bench) -> None:
     """Its task is kept where it is: it may be in the other queue already."""
     long_ago_ns = time.time_ns() - 3600 * 10**9
     bench.broker.run(at_time(long_ago_ns, actions.move_out(bench.queue, ["pending"], token="a1", target="other")))
@@ -392,13 +392,13 @@ def test_a_move_of_which_nobody_knows_the_end_is_told(bench: Bench) -> None:
     assert bench.raw.exists(bench.queue.task("pending"))
 
 
-def test_a_move_that_goes_on_is_left_to_whoever_moves(bench: Bench) -> None:
+def test_a_running_move_is_left_alone(bench: Bench) -> None:
     bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other"))
 
     assert plan(bench.look()) == []
 
 
-def test_a_removal_that_was_cut_off_is_ended(bench: Bench) -> None:
+def test_an_interrupted_removal_is_completed(bench: Bench) -> None:
     """The repair deletes the tasks of the forced removal and keeps tasks enqueued since."""
     others = bench.others()
     bench.raw.delete(bench.queue.active, bench.queue.lease, bench.queue.task("active"))
@@ -418,7 +418,7 @@ def test_a_removal_that_was_cut_off_is_ended(bench: Bench) -> None:
 # --- what needs a person ----------------------------------------------------------------------------------------------
 
 
-def test_whatever_pauses_a_queue_is_left(bench: Bench) -> None:
+def test_the_pause_of_a_queue_is_kept(bench: Bench) -> None:
     bench.raw.hset(bench.queue.paused, "not", "ours")
 
     facts = bench.look()
@@ -431,7 +431,7 @@ def test_whatever_pauses_a_queue_is_left(bench: Bench) -> None:
     assert for_a_person(bench.look()) == []
 
 
-def test_a_name_that_no_queue_can_have_is_told(bench: Bench) -> None:
+def test_an_invalid_queue_name_is_reported(bench: Bench) -> None:
     bench.raw.sadd("asynq:queues", "} bad")
 
     (left,) = for_a_person(bench.look())
@@ -439,7 +439,9 @@ def test_a_name_that_no_queue_can_have_is_told(bench: Bench) -> None:
     assert (left.queue, left.kind) == ("} bad", "unusable_name")
 
 
-def test_what_a_user_may_not_repair_is_told_and_the_rest_repaired(redis_server: RedisServer, bench: Bench) -> None:
+def test_repairs_without_permission_are_reported_and_the_others_are_done(
+    redis_server: RedisServer, bench: Bench
+) -> None:
     bench.raw.delete(bench.queue.pending)
     bench.raw.set(lock(bench), "ghost", ex=600)
     bench.raw.srem("asynq:queues", "other")
@@ -460,7 +462,7 @@ def test_what_a_user_may_not_repair_is_told_and_the_rest_repaired(redis_server: 
 # --- other stores -----------------------------------------------------------------------------------------------------
 
 
-def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_prefix_is_repaired(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what belongs to the application is looked at."""
     monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app, other = (TaskQ(redis_server.unix_url, prefix=each, enqueue_timeout=30) for each in ("shop", "asynq"))
@@ -478,7 +480,7 @@ def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPat
     other.close()
 
 
-def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusual_names_are_repaired(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that mean something in a pattern, and one whose keys begin as another queue's."""
     monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app = TaskQ(redis_server.unix_url, prefix="a*[b]?", enqueue_timeout=30)
@@ -511,7 +513,7 @@ def test_a_full_store_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not bench.raw.exists(lock(bench))
 
 
-def test_a_script_looks_at_a_bounded_number_of_keys(bench: Bench) -> None:
+def test_a_script_reads_a_bounded_number_of_keys(bench: Bench) -> None:
     """A call checks about as many keys as requested, however many exist."""
     bench.raw.mset({f"taskq:{{default}}:rcpt:{number}": "1:1" for number in range(5_000)})
 

@@ -73,7 +73,7 @@ WAYS = pytest.mark.parametrize("run", [run_here, run_at_once, run_by_a_worker])
 
 
 @WAYS
-def test_a_task_that_is_stopped_goes_on_with_the_next_item(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
+def test_a_stopped_task_continues_with_the_next_item(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
     seen: list[int] = []
     attempts: list[int] = []
 
@@ -93,7 +93,7 @@ def test_a_task_that_is_stopped_goes_on_with_the_next_item(app: TaskQ, run: Call
 
 
 @WAYS
-def test_a_coroutine_goes_on_as_well(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
+def test_a_stopped_coroutine_continues_with_the_next_item(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
     seen: list[int] = []
 
     async def numbers(after: int | None) -> AsyncIterator[int]:
@@ -114,7 +114,7 @@ def test_a_coroutine_goes_on_as_well(app: TaskQ, run: Callable[[TaskQ, Any], lis
     assert stops.count == 4
 
 
-def test_nothing_is_stopped_twice_where_only_so_many_stops_are_wanted(app: TaskQ, tasks: Captured) -> None:
+def test_a_loop_stops_no_more_often_than_requested(app: TaskQ, tasks: Captured) -> None:
     @app.task(name="go")
     def go(context: TaskContext) -> None:
         for _ in context.iterate(range(10)):
@@ -129,7 +129,7 @@ def test_nothing_is_stopped_twice_where_only_so_many_stops_are_wanted(app: TaskQ
 
 
 @rows("given", [{"items": 0}, {"items": 1.5}, {"items": True}, {"items": 1, "times": 0}])
-def test_a_number_of_stops_that_is_none_is_refused(given: dict[str, Any]) -> None:
+def test_an_invalid_number_of_stops_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"must be at least 1, got"), interrupt_after(**given):
         pass
 
@@ -138,9 +138,7 @@ def test_a_number_of_stops_that_is_none_is_refused(given: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Retry(), Retry(after=0), Snooze(after=0)], ids=repr)
-def test_what_fails_or_asks_to_run_again_begins_with_the_item_in_hand(
-    app: TaskQ, tasks: Captured, error: Exception
-) -> None:
+def test_a_retry_starts_with_the_item_that_failed(app: TaskQ, tasks: Captured, error: Exception) -> None:
     seen: list[int] = []
 
     @app.task(name="go")
@@ -157,7 +155,7 @@ def test_what_fails_or_asks_to_run_again_begins_with_the_item_in_hand(
     assert outcomes(tasks)[-1] == "completed"
 
 
-def test_an_archived_task_that_is_run_again_goes_on_where_it_failed(app: TaskQ, tasks: Captured) -> None:
+def test_an_archived_task_that_is_run_again_continues_where_it_failed(app: TaskQ, tasks: Captured) -> None:
     seen: list[int] = []
 
     @app.task(name="go", max_retry=0)
@@ -178,7 +176,7 @@ def test_an_archived_task_that_is_run_again_goes_on_where_it_failed(app: TaskQ, 
 
 
 @pytest.mark.parametrize("retention", [0, 60])
-def test_nothing_of_it_is_left_at_the_end(app: TaskQ, tasks: Captured, retention: int) -> None:
+def test_the_cursor_is_deleted_at_the_end(app: TaskQ, tasks: Captured, retention: int) -> None:
     @app.task(name="go", retention=retention)
     def go(context: TaskContext) -> None:
         for _ in context.iterate(range(4), every=1):
@@ -194,7 +192,7 @@ def test_nothing_of_it_is_left_at_the_end(app: TaskQ, tasks: Captured, retention
 # --- several loops ----------------------------------------------------------------------------------------------------
 
 
-def test_loops_after_each_other_have_cursors_of_their_own(app: TaskQ, tasks: Captured) -> None:
+def test_consecutive_loops_have_separate_cursors(app: TaskQ, tasks: Captured) -> None:
     seen: list[Any] = []
 
     @app.task(name="go")
@@ -213,7 +211,7 @@ def test_loops_after_each_other_have_cursors_of_their_own(app: TaskQ, tasks: Cap
     assert seen == [1, 2, "a", "b", "c"]
 
 
-def test_loops_with_names_may_change_places_between_two_releases(app: TaskQ, tasks: Captured) -> None:
+def test_named_loops_can_be_reordered_between_releases(app: TaskQ, tasks: Captured) -> None:
     seen: list[Any] = []
     releases = iter(["old", "new"])
 
@@ -233,7 +231,7 @@ def test_loops_with_names_may_change_places_between_two_releases(app: TaskQ, tas
 
 
 @pytest.mark.parametrize("items", [1, 2, 3, 4, 5, 6, 7])
-def test_a_loop_inside_a_loop_goes_on_too(app: TaskQ, tasks: Captured, items: int) -> None:
+def test_a_nested_loop_continues(app: TaskQ, tasks: Captured, items: int) -> None:
     """Wherever it is stopped: the inner loop goes on with its own next item, and begins anew with each outer one."""
     seen: list[Any] = []
 
@@ -252,7 +250,7 @@ def test_a_loop_inside_a_loop_goes_on_too(app: TaskQ, tasks: Captured, items: in
     assert seen == [(outer, inner) for outer in (1, 2, 3) for inner in "abc"]
 
 
-def test_an_eager_task_enqueued_inside_a_loop_is_no_loop_inside_it(app: TaskQ) -> None:
+def test_an_eager_task_inside_a_loop_has_independent_loops(app: TaskQ) -> None:
     seen: list[Any] = []
 
     @app.task(name="inner")
@@ -288,7 +286,7 @@ def test_code_outside_the_loop_runs_each_time(app: TaskQ, tasks: Captured) -> No
     assert seen == ["before", 1, "before", 2, "before", "after"]
 
 
-def test_a_loop_that_is_left_early_is_at_its_item(app: TaskQ, tasks: Captured) -> None:
+def test_a_loop_that_exits_early_keeps_the_cursor_of_its_item(app: TaskQ, tasks: Captured) -> None:
     seen: list[Any] = []
 
     @app.task(name="go")
@@ -308,7 +306,7 @@ def test_a_loop_that_is_left_early_is_at_its_item(app: TaskQ, tasks: Captured) -
 
 
 @pytest.mark.parametrize("how", ["break", "raise"])
-def test_a_loop_of_a_coroutine_that_is_left_early_is_not_around_the_next(app: TaskQ, tasks: Captured, how: str) -> None:
+def test_an_async_loop_that_exits_early_does_not_enclose_the_next_loop(app: TaskQ, tasks: Captured, how: str) -> None:
     seen: list[Any] = []
 
     async def go_through_two(context: TaskContext) -> None:
@@ -339,7 +337,7 @@ def test_a_loop_of_a_coroutine_that_is_left_early_is_not_around_the_next(app: Ta
 
 
 @WAYS
-def test_batches_are_gone_through_whole(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
+def test_batches_are_processed_completely(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
     seen: list[list[int]] = []
 
     @app.task(name="go")
@@ -354,7 +352,7 @@ def test_batches_are_gone_through_whole(app: TaskQ, run: Callable[[TaskQ, Any], 
     assert stops.count == 3
 
 
-def test_a_slot_is_given_back_after_a_while_and_others_come_first(app: TaskQ, tasks: Captured) -> None:
+def test_a_long_loop_releases_its_slot_so_that_other_tasks_run(app: TaskQ, tasks: Captured) -> None:
     seen: list[Any] = []
 
     @app.task(name="go")
@@ -375,7 +373,7 @@ def test_a_slot_is_given_back_after_a_while_and_others_come_first(app: TaskQ, ta
     assert {run.attempt for run in tasks.runs} == {1}
 
 
-def test_progress_is_told_by_itself_and_goes_on_counting(app: TaskQ, tasks: Captured) -> None:
+def test_a_loop_reports_progress_and_continues_its_count(app: TaskQ, tasks: Captured) -> None:
     told: list[Any] = []
 
     @app.task(name="go")
@@ -392,7 +390,7 @@ def test_progress_is_told_by_itself_and_goes_on_counting(app: TaskQ, tasks: Capt
     assert [(each.done, each.total, each.fraction) for each in told] == [(0, 6, 0), (2, 6, 2 / 6), (4, 6, 4 / 6)]
 
 
-def test_a_task_that_tells_its_own_progress_is_not_talked_over(app: TaskQ, tasks: Captured) -> None:
+def test_a_loop_does_not_overwrite_the_progress_of_its_task(app: TaskQ, tasks: Captured) -> None:
     @app.task(name="go", retention=60)
     def go(context: TaskContext) -> None:
         for number in context.iterate(range(3), total=7):
@@ -410,7 +408,7 @@ def test_a_task_that_tells_its_own_progress_is_not_talked_over(app: TaskQ, tasks
 
 
 @WAYS
-def test_a_task_goes_on_at_its_checkpoint(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
+def test_a_task_continues_at_its_checkpoint(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
     seen: list[Any] = []
 
     @app.task(name="go")
@@ -430,7 +428,7 @@ def test_a_task_goes_on_at_its_checkpoint(app: TaskQ, run: Callable[[TaskQ, Any]
 
 
 @WAYS
-def test_a_coroutine_has_checkpoints_beside_its_loops(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
+def test_a_coroutine_has_checkpoints_and_loops(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
     seen: list[Any] = []
 
     @app.task(name="go")
@@ -452,7 +450,7 @@ def test_a_coroutine_has_checkpoints_beside_its_loops(app: TaskQ, run: Callable[
 
 
 @WAYS
-def test_a_coroutine_is_told_what_would_block_it(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
+def test_a_blocking_call_in_a_coroutine_is_refused(app: TaskQ, run: Callable[[TaskQ, Any], list[str]]) -> None:
     said: list[str] = []
 
     @app.task(name="go")
@@ -476,7 +474,7 @@ def test_a_coroutine_is_told_what_would_block_it(app: TaskQ, run: Callable[[Task
         ]
 
 
-def test_the_last_value_of_a_checkpoint_is_what_json_makes_of_it(app: TaskQ, tasks: Captured) -> None:
+def test_the_last_value_of_a_checkpoint_is_restored_from_json(app: TaskQ, tasks: Captured) -> None:
     seen: list[Any] = []
 
     @app.task(name="go")
@@ -503,7 +501,7 @@ def test_the_last_value_of_a_checkpoint_is_what_json_makes_of_it(app: TaskQ, tas
     ],
     ids=["object", "nan", "large"],
 )
-def test_a_cursor_that_cannot_be_kept_is_refused_and_leaves_the_one_before(
+def test_a_cursor_that_cannot_be_stored_is_refused_and_keeps_the_previous_one(
     app: TaskQ, tasks: Captured, cursor: object, said: str
 ) -> None:
     given = iter([1, cursor, 3])
@@ -536,7 +534,7 @@ def test_a_cursor_that_cannot_be_kept_is_refused_and_leaves_the_one_before(
         ({"for_at_most": -5}, "for_at_most must be .*5"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_when_the_loop_is_made(options: dict[str, Any], said: str) -> None:
+def test_invalid_options_are_refused_when_the_loop_is_created(options: dict[str, Any], said: str) -> None:
     context = TaskContext(id="a", name="go", queue="default", local=True)
 
     with pytest.raises(ConfigurationError, match=said):
@@ -546,7 +544,7 @@ def test_options_that_make_no_sense_are_refused_when_the_loop_is_made(options: d
 @pytest.mark.parametrize(
     "stored", [b"no json", b"[]", b'{"/0": 5}', b'{"/0": [1, 2]}', b'{"/0": ["x", "y", false]}', b"\xff"]
 )
-def test_stored_cursors_that_cannot_be_read_fail_the_run(app: TaskQ, tasks: Captured, stored: bytes) -> None:
+def test_unreadable_stored_cursors_fail_the_run(app: TaskQ, tasks: Captured, stored: bytes) -> None:
     """To begin anew would repeat everything."""
 
     @app.task(name="go", max_retry=0)
@@ -573,7 +571,7 @@ def test_stored_cursors_that_cannot_be_read_fail_the_run(app: TaskQ, tasks: Capt
 # --- called directly --------------------------------------------------------------------------------------------------
 
 
-def test_a_function_that_is_called_directly_goes_through_all(app: TaskQ) -> None:
+def test_a_direct_call_processes_all_items(app: TaskQ) -> None:
     @app.task(name="go")
     def go(context: TaskContext) -> list[Any]:
         context.checkpoint("kept nowhere")
@@ -584,7 +582,7 @@ def test_a_function_that_is_called_directly_goes_through_all(app: TaskQ) -> None
     assert go() == [1, 2, "kept nowhere"]
 
 
-async def test_a_coroutine_that_is_called_directly_goes_through_all(app: TaskQ) -> None:
+async def test_a_direct_call_of_a_coroutine_processes_all_items(app: TaskQ) -> None:
     @app.task(name="go")
     async def go(context: TaskContext) -> list[Any]:
         return [each async for each in context.iterate([1, 2], every=1)]
@@ -602,7 +600,7 @@ def test_a_pause_is_an_interruption_that_survives_pickling() -> None:
     assert not pause.is_stopping
 
 
-def test_files_and_csv_in_a_task(app: TaskQ, tasks: Captured, tmp_path: Any) -> None:
+def test_a_task_iterates_over_files_and_csv(app: TaskQ, tasks: Captured, tmp_path: Any) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("id,name\n1,a\n2,b\n3,c\n")
     seen: list[Any] = []

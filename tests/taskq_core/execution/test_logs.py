@@ -57,7 +57,7 @@ def in_a_task(**facts: Any) -> Iterator[None]:
         current.reset(token)
 
 
-def test_a_record_of_a_task_says_so() -> None:
+def test_a_record_of_a_task_has_its_fields() -> None:
     tracer = TracerProvider().get_tracer("tests")
     with written() as stream, in_a_task(headers={"taskq-request-id": "r-1"}):
         logger.info("plain")
@@ -73,7 +73,7 @@ def test_a_record_of_a_task_says_so() -> None:
     assert traced["span_id"] == f"{span.get_span_context().span_id:016x}"
 
 
-def test_a_record_outside_says_nothing_of_a_task() -> None:
+def test_a_record_outside_of_a_task_has_no_task_fields() -> None:
     with written() as stream:
         logger.info("outside")
         token = request_id.set("r-2")
@@ -87,7 +87,7 @@ def test_a_record_outside_says_nothing_of_a_task() -> None:
 
 @rows("formatter", [JsonFormatter(), LineFormatter("%(message)s")])
 @rows("text", ["a\nb", "a\r\nb", "\x1b[31mred", "\x00", "\x85 \u2028 \u2029", "\ud800", '"}{'], ids=ascii)
-def test_a_record_is_one_line_whatever_it_holds(formatter: logging.Formatter, text: str) -> None:
+def test_a_record_is_always_one_line(formatter: logging.Formatter, text: str) -> None:
     with written(formatter=formatter) as stream:
         logger.info("said %s", text, extra={"more": text})
 
@@ -105,7 +105,7 @@ class Odd:
         raise RuntimeError
 
 
-def test_what_has_no_json_form_is_written_as_text() -> None:
+def test_values_without_a_json_form_are_written_as_text() -> None:
     loop: list[Any] = []
     loop.append(loop)
     values = (object, {1, 2}, float("nan"), b"bytes", Odd(), loop, {("a",): 1}, 10**400)
@@ -156,7 +156,7 @@ def test_the_filter_gives_every_record_all_fields() -> None:
     assert stream.getvalue() == "- - - - -\na:b 3 own - -\n"
 
 
-def test_structlog_gets_what_is_known() -> None:
+def test_structlog_receives_the_fields_of_the_task() -> None:
     """The processor is a plain function, and it keeps the fields that the event already has."""
     assert add_task_fields(None, "info", {"event": "outside"}) == {"event": "outside"}
     with in_a_task():
@@ -165,7 +165,7 @@ def test_structlog_gets_what_is_known() -> None:
     assert event == {"event": "inside", "queue": "own", "task_id": "7", "task_name": "a:b", "attempt": 3}
 
 
-def test_a_worker_logs_what_failed_by_what_becomes_of_it() -> None:
+def test_the_log_level_of_a_failure_depends_on_its_outcome() -> None:
     """WARNING if it is retried, ERROR if it is archived, both with the exception."""
     taskq = TaskQ("redis://nobody:1", defaults={"max_retry": 1, "retry_delay": 0})
 

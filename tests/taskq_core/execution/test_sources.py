@@ -24,14 +24,14 @@ def assert_goes_on_anywhere(source: Source, items: list[Any]) -> None:
 
 
 @rows("items", [[], ["a", "b", "c"], ("a",), range(5, 50, 7)], ids=repr)
-def test_a_sequence_goes_on_anywhere_and_knows_its_size(items: Any) -> None:
+def test_a_sequence_resumes_anywhere_and_has_a_size(items: Any) -> None:
     source = source_of(items)
 
     assert_goes_on_anywhere(source, list(items))
     assert source.total == len(items)
 
 
-def test_a_sequence_that_has_become_shorter_is_at_its_end() -> None:
+def test_a_shortened_sequence_is_at_its_end() -> None:
     assert list(source_of([1, 2]).pairs(5)) == []
 
 
@@ -39,7 +39,7 @@ def test_a_sequence_that_has_become_shorter_is_at_its_end() -> None:
     ("data", "mode"),
     [("one\ntwo\r\n\nfür — €\nlast", "text"), ("one\ntwo\n", "bytes"), ("", "text")],
 )
-def test_a_file_goes_on_at_its_line(tmp_path: Path, data: str, mode: str) -> None:
+def test_a_file_resumes_at_its_line(tmp_path: Path, data: str, mode: str) -> None:
     path = tmp_path / "lines"
     path.write_bytes(data.encode())
     with path.open("rb") if mode == "bytes" else path.open(encoding="utf-8", newline="") as file:
@@ -49,7 +49,7 @@ def test_a_file_goes_on_at_its_line(tmp_path: Path, data: str, mode: str) -> Non
 
 
 @pytest.mark.parametrize("header", [True, False])
-def test_rows_of_csv_go_on_anywhere_also_with_line_breaks_in_a_field(header: bool) -> None:
+def test_csv_rows_resume_anywhere_even_with_line_breaks_in_a_field(header: bool) -> None:
     text = 'id,text\r\n1,"a\r\nb"\r\n\r\n2,"c ""d"" €"\r\n3,\r\n'
     file = io.StringIO(text, newline="")
     expected: list[Any] = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
@@ -65,7 +65,7 @@ def test_options_of_csv_are_passed_on() -> None:
     assert [row for row, _ in rows.pairs(None)] == [{"a": "1", "b": "2"}]
 
 
-def test_what_cannot_seek_is_refused() -> None:
+def test_an_unseekable_file_is_refused() -> None:
     reading, writing = os.pipe()
     with open(reading) as file, open(writing, "w"):
         with pytest.raises(IterationError, match="this TextIOWrapper cannot"):
@@ -95,24 +95,24 @@ def id_of(event: dict[str, Any]) -> int:
     return number
 
 
-def test_what_a_function_makes_goes_on_at_the_cursor_of_an_item() -> None:
+def test_the_iterable_of_a_function_resumes_at_the_cursor_of_an_item() -> None:
     assert_goes_on_anywhere(source_of(events_after, id_of), EVENTS)
 
 
 @rows("make", [events_after, asynchronous_events, fetched_events])
-async def test_a_coroutine_takes_all_that_a_function_may_make(make: Any) -> None:
+async def test_an_async_loop_accepts_every_iterable_of_a_function(make: Any) -> None:
     source = source_of(make, id_of)
 
     assert [pair async for pair in source.apairs(5)] == [(EVENTS[2], 8), (EVENTS[3], 13)]
 
 
 @pytest.mark.parametrize("make", [asynchronous_events, fetched_events])
-def test_what_is_asynchronous_is_refused_in_a_plain_loop(make: Any) -> None:
+def test_an_async_iterable_is_refused_in_a_plain_loop(make: Any) -> None:
     with pytest.raises(IterationError, match="iterate over it with `async for`"):
         list(source_of(make, id_of).pairs(None))
 
 
-async def test_a_function_that_makes_nothing_to_iterate_over_is_refused() -> None:
+async def test_a_function_that_returns_no_iterable_is_refused() -> None:
     source = source_of(lambda cursor: 5, id_of)
 
     with pytest.raises(IterationError, match="returned an int; it must return an iterable"):
@@ -134,12 +134,12 @@ async def test_a_function_that_makes_nothing_to_iterate_over_is_refused() -> Non
         (None, "a NoneType in another run"),
     ],
 )
-def test_what_cannot_be_gone_on_with_is_refused_with_what_to_do(items: object, said: str) -> None:
+def test_an_iterable_that_cannot_resume_is_refused_with_a_hint(items: object, said: str) -> None:
     with pytest.raises(IterationError, match="iterate\\(\\) cannot continue over " + said):
         source_of(items)
 
 
-def test_a_cursor_function_without_a_function_that_makes_is_refused() -> None:
+def test_a_cursor_function_without_a_source_function_is_refused() -> None:
     with pytest.raises(IterationError, match=r"needs a function that takes a cursor.*got list"):
         source_of([1], id_of)
 

@@ -90,7 +90,7 @@ async def test_the_names_kinds_and_labels_are_those_of_asynq(app: TaskQ) -> None
         assert {frozenset(dict(each)) for each in found.samples[name]} == {frozenset(labels)}, name
 
 
-async def test_tasks_are_told_by_queue_and_state_those_in_groups_too(app: TaskQ) -> None:
+async def test_tasks_are_counted_by_queue_and_state_including_groups(app: TaskQ) -> None:
     await fill(app)
 
     found = await scrape(fresh(app))
@@ -114,14 +114,14 @@ async def test_tasks_are_told_by_queue_and_state_those_in_groups_too(app: TaskQ)
     assert found.of("taskq_up") == 1
 
 
-async def test_an_empty_redis_is_up(app: TaskQ) -> None:
+async def test_an_empty_redis_is_reported_as_up(app: TaskQ) -> None:
     found = await scrape(fresh(app))
 
     assert (found.of("taskq_up"), found.of("taskq_workers")) == (1, 0)
     assert "asynq_queue_size" not in found.samples
 
 
-async def test_what_ran_is_told_by_task_type_with_how_long_it_took(app: TaskQ) -> None:
+async def test_runs_are_counted_by_task_type_with_their_duration(app: TaskQ) -> None:
     await app.remote("plain").adelay()
     await hand_in(app, 1, fast=runs(0.01, 8, failed=2), slow=runs(10, 1, failed=1, archived=1))
     await hand_in(app, 2, fast=runs(0.25, 2))
@@ -141,9 +141,7 @@ async def test_what_ran_is_told_by_task_type_with_how_long_it_took(app: TaskQ) -
     assert found.of("taskq_task_duration_seconds_sum", queue="default", type="fast") == pytest.approx(0.58)
 
 
-async def test_counters_go_on_in_an_exporter_that_starts_anew_and_over_midnight(
-    app: TaskQ, redis_server: RedisServer
-) -> None:
+async def test_counters_continue_after_a_restart_and_after_midnight(app: TaskQ, redis_server: RedisServer) -> None:
     """They are those since ever, not those of the day, which begin anew."""
     await app.remote("plain").adelay()
     keys = app.runtime.keys.queue("default")
@@ -174,7 +172,7 @@ def stuff(server: RedisServer, queues: int, tasks: int, groups: int) -> None:
     pipeline.execute()
 
 
-async def test_what_a_scrape_costs_goes_by_queues_and_not_by_tasks_or_groups(
+async def test_the_cost_of_a_scrape_depends_only_on_the_number_of_queues(
     app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the calls nor what the scripts do inside Redis."""
@@ -212,7 +210,7 @@ async def test_what_a_scrape_costs_goes_by_queues_and_not_by_tasks_or_groups(
     assert told.of("asynq_tasks_enqueued_total", queue="q0", state="pending") == 101_000
 
 
-async def test_workers_are_read_together_however_many_there_are(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_all_workers_are_read_with_one_command(app: TaskQ, redis_server: RedisServer) -> None:
     await app.remote("plain").adelay()
     await present(app, 50)
     redis_server.client.delete("asynq:servers:{h:1:s}")  # a worker that has just stopped
@@ -228,7 +226,7 @@ async def test_workers_are_read_together_however_many_there_are(app: TaskQ, redi
     assert found.by("taskq_queue_worker_slots", "queue") == {"default": 144}
 
 
-async def test_scrapes_at_the_same_time_share_one_reading(app: TaskQ) -> None:
+async def test_concurrent_scrapes_share_one_collection(app: TaskQ) -> None:
     await fill(app)
     exporter = fresh(app)
 
@@ -239,7 +237,7 @@ async def test_scrapes_at_the_same_time_share_one_reading(app: TaskQ) -> None:
     assert found[-1].of("taskq_exporter_scrapes_total") == 20
 
 
-async def test_a_reading_serves_scrapes_for_a_second(app: TaskQ) -> None:
+async def test_a_collection_is_reused_for_one_second(app: TaskQ) -> None:
     clock = HandClock()
     exporter = Exporter(app, clock=clock)
 
@@ -252,7 +250,7 @@ async def test_a_reading_serves_scrapes_for_a_second(app: TaskQ) -> None:
     assert sizes == [1, 1, 3]
 
 
-async def test_a_connection_that_breaks_does_not_mean_that_redis_is_away(redis_server: RedisServer) -> None:
+async def test_a_broken_connection_is_not_reported_as_an_outage(redis_server: RedisServer) -> None:
     with Relay(redis_server.socket_path) as relay:
         app = TaskQ(relay.url)
         relay.drop_reply_to(b"SMEMBERS", times=2)
@@ -263,7 +261,7 @@ async def test_a_connection_that_breaks_does_not_mean_that_redis_is_away(redis_s
     assert (found.of("taskq_up"), relay.intercepted) == (1, 2)
 
 
-async def test_a_damaged_queue_says_so_and_hides_no_other(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_a_damaged_queue_is_reported_and_does_not_hide_others(app: TaskQ, redis_server: RedisServer) -> None:
     await app.remote("plain").adelay()
     await app.remote("plain", queue="low").adelay()
     redis_server.client.set("asynq:{low}:archived", "x")
@@ -275,7 +273,7 @@ async def test_a_damaged_queue_says_so_and_hides_no_other(app: TaskQ, redis_serv
     assert found.by("asynq_queue_size", "queue") == {"default": 1}
 
 
-async def test_queues_and_types_beyond_the_most_are_omitted_and_counted(app: TaskQ) -> None:
+async def test_queues_and_types_over_the_maximum_are_omitted_and_counted(app: TaskQ) -> None:
     for number, queue in enumerate(("a", "b", "c", "d")):
         for _ in range(number + 1):
             await app.remote("plain", queue=queue).adelay()
@@ -288,7 +286,7 @@ async def test_queues_and_types_beyond_the_most_are_omitted_and_counted(app: Tas
     assert found.by("taskq_exporter_omitted", "label") == {"queue": 2, "type": 3}
 
 
-def test_a_name_keeps_its_place_while_it_is_there() -> None:
+def test_an_exported_name_stays_exported_while_it_exists() -> None:
     """Else a counter would jump from one label to another whenever a queue comes."""
     places: LimitedNames[str] = LimitedNames(2)
 
@@ -297,7 +295,7 @@ def test_a_name_keeps_its_place_while_it_is_there() -> None:
     assert taken == [["b", "c"], ["b", "c"], ["a", "c"]]
 
 
-async def test_workers_and_schedulers_are_told(app: TaskQ, start: Runner) -> None:
+async def test_workers_and_schedulers_are_exported(app: TaskQ, start: Runner) -> None:
     """Each queue reports the workers that serve it. A scheduler counts while it has entries."""
     await app.remote("plain", run_after=3600).adelay()
     await app.remote("plain", queue="low", run_after=3600).adelay()
@@ -316,7 +314,7 @@ async def test_workers_and_schedulers_are_told(app: TaskQ, start: Runner) -> Non
     assert found.by("taskq_queue_worker_busy", "queue") == {"default": 0, "low": 0}
 
 
-async def test_what_workers_ran_arrives(app: TaskQ, start: Runner) -> None:
+async def test_runs_of_workers_are_exported(app: TaskQ, start: Runner) -> None:
     """From a task to its series, with nothing made up between."""
 
     @app.task(name="real", retention=600)
@@ -333,7 +331,7 @@ async def test_what_workers_ran_arrives(app: TaskQ, start: Runner) -> None:
     assert found.of("asynq_tasks_processed_total", queue="default") == 5
 
 
-async def test_openmetrics_and_compression_are_spoken_to_those_who_ask(app: TaskQ) -> None:
+async def test_openmetrics_and_compression_are_used_on_request(app: TaskQ) -> None:
     await fill(app)
     await hand_in(app, 1, fast=runs(0.01))
     exporter = fresh(app)
@@ -362,7 +360,7 @@ async def test_openmetrics_and_compression_are_spoken_to_those_who_ask(app: Task
         ";;=,,\x00",
     ],
 )
-async def test_a_scraper_whose_accept_cannot_be_read_is_told_in_text(app: TaskQ, accept: str) -> None:
+async def test_an_invalid_accept_header_gets_the_text_format(app: TaskQ, accept: str) -> None:
     told = await fresh(app).expose(accept=accept)
 
     assert told.headers["Content-Type"].startswith("text/plain")
@@ -379,7 +377,7 @@ async def test_names_that_would_break_a_line_are_escaped(app: TaskQ) -> None:
     assert found.of("taskq_tasks_processed_total", queue='q"\\é', type='t"{}\\') == 1
 
 
-async def test_this_process_is_told_of_where_it_is_the_exporter_s_own(app: TaskQ) -> None:
+async def test_process_metrics_are_exported_only_by_the_exporter_process(app: TaskQ) -> None:
     alone = await scrape(Exporter(app, with_process=True))
     inside = await scrape(fresh(app))
 
@@ -392,7 +390,7 @@ TYPES, MEMORY = ("types", "-hgetall"), ("memory", "-memory")
 
 
 @pytest.mark.parametrize(("what", "rule"), [TYPES, MEMORY])
-async def test_what_the_user_of_redis_may_not_ask_is_missing_alone(
+async def test_only_metrics_without_permission_are_missing(
     app: TaskQ, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, what: str, rule: str
 ) -> None:
     """All other metrics are exported. The failure is counted, and logged once."""
@@ -418,7 +416,7 @@ async def test_what_the_user_of_redis_may_not_ask_is_missing_alone(
     assert caplog.text.count("metrics of queues 'default', 'low' are incomplete: ") == 1
 
 
-async def test_a_queue_that_the_user_of_redis_may_not_count_hides_no_other(redis_server: RedisServer) -> None:
+async def test_a_queue_without_permission_does_not_hide_others(redis_server: RedisServer) -> None:
     """A user without rights to any queue gets no queue metrics."""
     rules = ("reset", "on", ">pw", "&*", "+@all", "~asynq:queues", "~asynq:servers", "~asynq:schedulers")
     redis_server.command("ACL", "SETUSER", "some", *rules, "~asynq:{mail}:*", "~taskq:{mail}:*")
@@ -465,11 +463,11 @@ async def test_the_page_lists_every_metric_with_its_kind_and_labels(app: TaskQ) 
         ({"max_types": 10_001}, "max_types must"),
     ],
 )
-def test_what_is_not_usable_is_refused(values: dict[str, Any], words: str) -> None:
+def test_an_invalid_configuration_is_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         ExporterConfig(**values)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_an_address_of_this_machine_needs_nobody_s_name(host: str) -> None:
+def test_a_local_address_needs_no_allowed_host_names(host: str) -> None:
     assert ExporterConfig(host=host).is_local

@@ -38,7 +38,7 @@ async def get(address: str, **more: Any) -> httpx.Response:
         return await client.get(address, **more)
 
 
-async def test_metrics_and_health(app: TaskQ, open_port: Open) -> None:
+async def test_metrics_and_health_are_served(app: TaskQ, open_port: Open) -> None:
     await app.remote("plain").adelay()
     address = await open_port()
 
@@ -52,7 +52,7 @@ async def test_metrics_and_health(app: TaskQ, open_port: Open) -> None:
     ]
 
 
-async def test_without_redis_it_lives_and_is_not_ready() -> None:
+async def test_without_redis_the_exporter_is_live_and_not_ready() -> None:
     app = TaskQ("redis://127.0.0.1:1/0")  # a port that no other test takes
     config = ExporterConfig(port=0)
     port = ExporterPort(Exporter(app, config), config)
@@ -68,7 +68,7 @@ async def test_without_redis_it_lives_and_is_not_ready() -> None:
     assert states == [200, 503]
 
 
-async def test_an_open_port_of_this_machine_answers_to_its_names_only(open_port: Open) -> None:
+async def test_a_local_port_answers_only_to_local_host_names(open_port: Open) -> None:
     """A web page whose host name resolves to this machine gets no data."""
     address = await open_port()
     port = address.rpartition(":")[2]
@@ -87,13 +87,13 @@ async def test_an_open_port_of_this_machine_answers_to_its_names_only(open_port:
     assert list(told.values()) == [200, 200, 200, 403, 403]
 
 
-async def test_whoever_is_let_in_comes_by_any_name(open_port: Open) -> None:
+async def test_an_authenticated_request_may_use_any_host_name(open_port: Open) -> None:
     address = await open_port(is_open=True)
 
     assert (await get(f"{address}/metrics", headers={"Host": "exporter.example"})).status_code == 200
 
 
-def test_what_a_scraper_says_of_its_patience(subtests: pytest.Subtests) -> None:
+def test_the_scrape_timeout_header_limits_the_collection(subtests: pytest.Subtests) -> None:
     for said, seconds in [("10", 10), ("2.5", 2.5), ("", None), ("x", None), ("nan", None), ("-1", None)]:
         with subtests.test(said=said, seconds=seconds):
             assert wait_s(said) == seconds

@@ -90,7 +90,7 @@ async def test_all_pending_tasks_are_archived_within_the_limits(
 
 
 @pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.SCHEDULED])
-async def test_what_comes_meanwhile_is_not_touched(
+async def test_tasks_enqueued_during_the_action_are_not_changed(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, state: TaskState
 ) -> None:
     """Not even tasks that are due before the others."""
@@ -124,7 +124,7 @@ async def test_a_task_that_is_archived_again_is_not_run_again(ask: Ask, redis_se
     assert sizes(redis_server) == {"archived": 2 * CHUNK}
 
 
-async def test_a_task_that_has_left_is_left_alone(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_a_task_that_left_the_state_is_skipped(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     ids = [enqueue().id for _ in range(2 * CHUNK)]
 
     def take(done: int, total: int) -> None:
@@ -137,7 +137,7 @@ async def test_a_task_that_has_left_is_left_alone(ask: Ask, enqueue: Enqueue, re
     assert [key.decode().split(":t:")[1] for key in redis_server.client.keys(PREFIX + "t:*")] == [ids[-1]]
 
 
-async def test_a_task_that_has_come_to_another_state_is_left_alone(
+async def test_a_task_that_moved_to_another_state_is_skipped(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """The task could be deleted there as well, but the caller did not request that."""
@@ -154,7 +154,7 @@ async def test_a_task_that_has_come_to_another_state_is_left_alone(
     assert sizes(redis_server) == {"scheduled": 1}
 
 
-async def test_a_state_that_is_no_text_is_left_alone(ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_stored_state_that_is_not_text_is_skipped(ask: Ask, redis_server: RedisServer) -> None:
     """Damage of one task ends nothing for the others."""
     fill(redis_server, "archived", 3)
     redis_server.client.hset(PREFIX + "t:id-0000001", "state", b"\xff")
@@ -165,7 +165,7 @@ async def test_a_state_that_is_no_text_is_left_alone(ask: Ask, redis_server: Red
     assert sizes(redis_server) == {"pending": 2, "archived": 1}
 
 
-async def test_an_error_of_the_caller_ends_it_there(ask: Ask, redis_server: RedisServer) -> None:
+async def test_an_exception_of_the_caller_ends_the_action(ask: Ask, redis_server: RedisServer) -> None:
     fill(redis_server, "archived", 3 * CHUNK)
 
     def enough(done: int, total: int) -> None:
@@ -187,7 +187,7 @@ async def test_an_error_of_the_caller_ends_it_there(ask: Ask, redis_server: Redi
         ("delete_all", TaskState.ACTIVE),
     ],
 )
-async def test_a_state_it_makes_no_sense_for_is_refused(ask: Ask, method: str, state: TaskState) -> None:
+async def test_an_action_on_an_unsupported_state_is_refused(ask: Ask, method: str, state: TaskState) -> None:
     with pytest.raises(ConfigurationError, match=rf"{method} takes tasks that are .*; got state '{state}'"):
         await ask(method, "default", state)
 

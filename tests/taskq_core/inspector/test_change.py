@@ -41,7 +41,7 @@ def lock_of(redis_server: RedisServer) -> tuple[str, str]:
     return lock.decode(), redis_server.client.get(lock).decode()
 
 
-async def test_a_task_that_is_run_runs(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+async def test_run_starts_a_task(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
     """A worker takes it at once, however far its time is."""
     ran: list[str] = []
 
@@ -66,7 +66,7 @@ async def test_an_idle_worker_is_woken(ask: Ask, enqueue: Enqueue, redis_server:
     assert redis_server.client.llen("taskq:{default}:wake") == 1
 
 
-async def test_an_archived_task_waits_for_nothing(ask: Ask, enqueue: Enqueue) -> None:
+async def test_archive_moves_a_task_to_the_archive(ask: Ask, enqueue: Enqueue) -> None:
     task_id = enqueue().id
 
     await ask("archive_task", "default", task_id)
@@ -77,7 +77,7 @@ async def test_an_archived_task_waits_for_nothing(ask: Ask, enqueue: Enqueue) ->
     assert (await ask("queue_info", "default")).size == 1
 
 
-async def test_who_waits_for_an_archived_task_is_told(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+async def test_a_caller_that_waits_for_an_archived_task_is_notified(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
     handle = enqueue(run_after=3600, retention=60)
 
     await ask("archive_task", "default", handle.id)
@@ -86,7 +86,7 @@ async def test_who_waits_for_an_archived_task_is_told(app: TaskQ, ask: Ask, enqu
         await handle.aresult(timeout=60)
 
 
-async def test_a_deleted_task_is_gone_with_its_lock(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_delete_removes_a_task_and_its_lock(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     handle = enqueue(unique_for=3600)
     assert lock_of(redis_server)[1] == handle.id
 
@@ -108,7 +108,7 @@ async def test_a_deleted_task_is_gone_with_its_lock(ask: Ask, enqueue: Enqueue, 
         ("move_task", {"to_queue": "low"}),
     ],
 )
-async def test_a_task_that_runs_is_left_alone(
+async def test_a_running_task_is_not_changed(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str, arguments: dict[str, Any]
 ) -> None:
     task_id = enqueue().id
@@ -126,7 +126,7 @@ async def test_a_task_that_runs_is_left_alone(
     assert await ask("queues") == ["default"]
 
 
-async def test_what_is_so_already_is_told(ask: Ask, enqueue: Enqueue) -> None:
+async def test_a_change_to_the_current_state_is_refused(ask: Ask, enqueue: Enqueue) -> None:
     pending, archived = enqueue().id, enqueue().id
     await ask("archive_task", "default", archived)
 
@@ -136,7 +136,7 @@ async def test_what_is_so_already_is_told(ask: Ask, enqueue: Enqueue) -> None:
         await ask("archive_task", "default", archived)
 
 
-async def test_a_task_that_is_nowhere_is_told(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_an_unknown_task_is_reported(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """The task's state is `scheduled`, but it is not in the scheduled set, so the inspector changes nothing."""
     task_id = enqueue(run_after=60).id
     redis_server.client.zrem(PREFIX + "scheduled", task_id)
@@ -151,7 +151,7 @@ async def test_a_task_that_is_nowhere_is_told(ask: Ask, enqueue: Enqueue, redis_
 
 
 class TestRetryTask:
-    async def test_a_scheduled_task_gets_another_time(self, ask: Ask, enqueue: Enqueue) -> None:
+    async def test_a_scheduled_task_is_postponed(self, ask: Ask, enqueue: Enqueue) -> None:
         task_id = enqueue(run_after=60).id
         at = datetime(2033, 5, 18, 3, 33, 20, 1, tzinfo=UTC)
 
@@ -166,7 +166,7 @@ class TestRetryTask:
         [(None, TaskState.SCHEDULED), ("archive_task", TaskState.RETRY)],
         ids=["pending", "archived"],
     )
-    async def test_another_state_begins_to_wait(
+    async def test_a_task_of_another_state_becomes_scheduled(
         self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer, leave: str | None, state: TaskState
     ) -> None:
         task_id = enqueue().id
@@ -186,7 +186,7 @@ class TestRetryTask:
         "arguments",
         [{}, {"at": datetime(2033, 1, 1, tzinfo=UTC), "after": 1}, {"at": datetime(2033, 1, 1)}, {"after": -1}],  # noqa: DTZ001
     )
-    async def test_a_time_that_is_none_is_refused(self, ask: Ask, enqueue: Enqueue, arguments: dict[str, Any]) -> None:
+    async def test_an_invalid_time_is_refused(self, ask: Ask, enqueue: Enqueue, arguments: dict[str, Any]) -> None:
         task_id = enqueue().id
 
         with pytest.raises(ConfigurationError):
@@ -195,7 +195,7 @@ class TestRetryTask:
 
 class TestUpdatePayload:
     @rows("options", [{}, {"run_after": 60}, {"aggregate": "g"}], ids=["pending", "scheduled", "group"])
-    async def test_a_waiting_task_gets_another_payload(
+    async def test_the_payload_of_a_waiting_task_is_replaced(
         self, ask: Ask, enqueue: Enqueue, options: dict[str, Any]
     ) -> None:
         task_id = enqueue(**options).id
@@ -207,7 +207,7 @@ class TestUpdatePayload:
         assert after.payload == b'{"to":"new@b.c"}'
         assert (after.state, after.headers, after.next_run_at) == (before.state, before.headers, before.next_run_at)
 
-    async def test_an_archived_task_gets_another_payload_before_it_is_run_again(
+    async def test_the_payload_of_an_archived_task_is_replaced_before_it_is_run_again(
         self, ask: Ask, enqueue: Enqueue
     ) -> None:
         task_id = enqueue().id
@@ -219,7 +219,9 @@ class TestUpdatePayload:
         task = await ask("task", "default", task_id)
         assert (task.state, task.payload) == (TaskState.PENDING, b'{"to":"right@b.c"}')
 
-    async def test_its_unique_lock_follows(self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    async def test_a_changed_payload_moves_the_unique_lock(
+        self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+    ) -> None:
         """With the time it had left, and under the name that another task of the new payload asks for."""
         handle = enqueue(unique_for=3600)
         old, _ = lock_of(redis_server)
@@ -235,7 +237,7 @@ class TestUpdatePayload:
         await ask("delete_task", "default", handle.id)
         assert redis_server.client.keys(PREFIX + "unique:*") == []
 
-    async def test_a_lock_of_another_task_refuses_it(
+    async def test_a_payload_whose_lock_is_held_is_refused(
         self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
     ) -> None:
         first, second = enqueue(unique_for=60), enqueue(unique_for=60)
@@ -247,7 +249,7 @@ class TestUpdatePayload:
         holders = {redis_server.client.get(lock).decode() for lock in redis_server.client.keys(PREFIX + "unique:*")}
         assert holders == {first.id, second.id}
 
-    async def test_a_lock_that_has_expired_is_not_taken_again(
+    async def test_a_changed_payload_does_not_acquire_an_expired_lock(
         self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
     ) -> None:
         handle = enqueue(unique_for=60)
@@ -257,7 +259,7 @@ class TestUpdatePayload:
 
         assert redis_server.client.keys(PREFIX + "unique:*") == []
 
-    async def test_a_change_made_meanwhile_is_kept(
+    async def test_a_concurrent_change_is_kept(
         self, app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Another caller changes the task between reading and writing: it is read again."""
@@ -293,7 +295,7 @@ class TestUpdatePayload:
             await ask("update_payload", "default", task_id, b"{}")
 
     @rows("payload", [b'{"to":"1@b.c"}', b"{}"], ids=["the same", "another"])
-    async def test_a_task_that_runs_keeps_its_payload(
+    async def test_a_running_task_keeps_its_payload(
         self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer, payload: bytes
     ) -> None:
         task_id = enqueue().id
@@ -302,7 +304,7 @@ class TestUpdatePayload:
         with pytest.raises(TaskActiveError):
             await ask("update_payload", "default", task_id, payload)
 
-    async def test_an_unreadable_task_is_told(self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    async def test_an_unreadable_task_is_reported(self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
         task_id = enqueue().id
         redis_server.client.hset(PREFIX + f"t:{task_id}", "msg", b"\xff\xff")
 
@@ -310,12 +312,12 @@ class TestUpdatePayload:
             await ask("update_payload", "default", task_id, b"{}")
 
     @rows("payload", ["text", b"x" * (16 * 1024 * 1024 + 1)], ids=["text", "too large"])
-    async def test_what_is_no_payload_is_refused(self, ask: Ask, payload: Any) -> None:
+    async def test_an_invalid_payload_is_refused(self, ask: Ask, payload: Any) -> None:
         with pytest.raises(ConfigurationError, match="payload must be"):
             await ask("update_payload", "default", "id", payload)
 
 
-async def test_a_paused_queue_gives_no_task(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+async def test_a_paused_queue_starts_no_task(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
     ran: list[str] = []
 
     @app.task(name="email:deliver")
@@ -337,7 +339,7 @@ async def test_a_paused_queue_gives_no_task(app: TaskQ, ask: Ask, enqueue: Enque
 
 
 @pytest.mark.parametrize("method", ["run_task", "archive_task", "delete_task", "pause"])
-def test_a_change_whose_answer_is_lost_is_not_sent_again(
+def test_a_change_without_a_reply_is_not_sent_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """A second one would be refused, and hide that the first was carried out."""
@@ -364,7 +366,7 @@ def test_a_change_whose_answer_is_lost_is_not_sent_again(
     app.close()
 
 
-async def test_the_archive_keeps_to_its_limits(redis_server: RedisServer) -> None:
+async def test_archive_respects_the_limits_of_the_archive(redis_server: RedisServer) -> None:
     """Per queue, by number and age; what goes is deleted whole."""
     archive = {"MAX_TASKS": 3, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 1}}}
     app = TaskQ(redis_server.unix_url, archive=archive, enqueue_timeout=30)
@@ -384,7 +386,7 @@ async def test_the_archive_keeps_to_its_limits(redis_server: RedisServer) -> Non
     app.close()
 
 
-async def test_a_worker_keeps_the_archive_to_its_limits(redis_server: RedisServer) -> None:
+async def test_a_worker_respects_the_limits_of_the_archive(redis_server: RedisServer) -> None:
     """Those of the settings, for tasks that fail for good."""
     app = TaskQ(redis_server.unix_url, archive={"MAX_TASKS": 2}, enqueue_timeout=30)
 

@@ -24,7 +24,7 @@ def options_of(app: TaskQ, *options: str, **more: Any) -> Any:
     return entry_call(app, entry(*options, **more)).task.options
 
 
-def test_the_options_that_go_shows_hold(app: TaskQ) -> None:
+def test_options_shown_by_go_are_applied(app: TaskQ) -> None:
     found = options_of(
         app,
         'Queue("low")',
@@ -47,13 +47,13 @@ def test_the_options_that_go_shows_hold(app: TaskQ) -> None:
     assert (found.task_id, found.aggregate, dict(found.headers)) == ("id-1", "digest", {"tenant": "a"})
 
 
-def test_the_payload_goes_as_it_is(app: TaskQ) -> None:
+def test_the_payload_is_sent_unchanged(app: TaskQ) -> None:
     call = entry_call(app, entry(payload=b"\xff\x00"))
 
     assert (call.task.name, call.task.encode(call.args, call.kwargs)) == ("report:build", b"\xff\x00")
 
 
-def test_options_of_a_known_task_hold_where_the_entry_gives_none(app: TaskQ) -> None:
+def test_options_of_the_task_apply_if_the_entry_has_none(app: TaskQ) -> None:
     @app.task(name="report:build", queue="reports", max_retry=7, headers={"tenant": "a", "who": "b"})
     def build(day: int) -> None: ...
 
@@ -72,6 +72,6 @@ def test_an_entry_of_the_application_keeps_all_options_of_its_call(app: TaskQ) -
     assert entry_call(app, entry(payload=b'{"day":2}')) is not declared.call, "another release declares another"
 
 
-def test_an_option_that_is_not_usable_is_refused(app: TaskQ) -> None:
+def test_an_invalid_option_is_refused(app: TaskQ) -> None:
     with pytest.raises(ConfigurationError, match="queue name must not be blank"):
         options_of(app, 'Queue(" ")')

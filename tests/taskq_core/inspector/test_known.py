@@ -33,7 +33,7 @@ BY_STATE: dict[str, tuple[Any, ...]] = {
         ("xyz", "no state 'xyz'; there are 'active', 'pending', 'scheduled', 'retry', 'archived', 'completed', "),
     ],
 )
-async def test_a_state_that_is_none_is_told_with_the_nearest(
+async def test_an_unknown_state_is_reported_with_the_nearest_name(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str, state: Any, told: str
 ) -> None:
     enqueue()
@@ -47,9 +47,7 @@ async def test_a_state_that_is_none_is_told_with_the_nearest(
 
 
 @rows("method", BY_STATE)
-async def test_a_state_may_be_given_as_its_word(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str
-) -> None:
+async def test_a_state_can_be_given_as_text(ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str) -> None:
     enqueue(run_after=60)
     enqueue()
 
@@ -59,7 +57,7 @@ async def test_a_state_may_be_given_as_its_word(
     assert found in (1, [TaskState.SCHEDULED])
 
 
-async def test_an_unknown_queue_is_told_with_the_nearest_or_with_those_there_are(ask: Ask, enqueue: Enqueue) -> None:
+async def test_an_unknown_queue_is_reported_with_the_nearest_name_or_all_names(ask: Ask, enqueue: Enqueue) -> None:
     for name in ("critical", "low"):
         enqueue(queue=name)
 
@@ -69,7 +67,7 @@ async def test_an_unknown_queue_is_told_with_the_nearest_or_with_those_there_are
         await ask("task", "other", "id")
 
 
-def test_of_many_names_a_few_are_told() -> None:
+def test_only_a_few_of_many_names_are_listed() -> None:
     assert hint("x", [f"queue-{number}" for number in range(9)]) == (
         "there are 'queue-0', 'queue-1', 'queue-2', 'queue-3', 'queue-4' and 4 more"
     )
@@ -93,7 +91,7 @@ def test_of_many_names_a_few_are_told() -> None:
         ("key_slot", (None,), "queue name"),
     ],
 )
-async def test_what_is_no_text_is_refused_before_anything_is_asked(
+async def test_a_name_that_is_not_text_is_refused_before_a_request(
     ask: Ask, redis_server: RedisServer, method: str, arguments: tuple[Any, ...], named: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{named} must be a string, got \w+$"):
@@ -102,7 +100,7 @@ async def test_what_is_no_text_is_refused_before_anything_is_asked(
     assert redis_server.client.keys("*") == []
 
 
-async def test_the_slot_of_no_queue_is_refused(ask: Ask) -> None:
+async def test_the_slot_of_a_blank_queue_name_is_refused(ask: Ask) -> None:
     with pytest.raises(ConfigurationError, match="queue name must not be blank"):
         await ask("key_slot", " ")
 
@@ -118,6 +116,6 @@ async def test_the_slot_of_no_queue_is_refused(ask: Ask) -> None:
         ({"newer_than": datetime(2033, 1, 1, tzinfo=UTC), "limit": "9"}, "limit must be a whole number"),
     ],
 )
-async def test_a_search_for_what_is_of_another_kind_is_refused(ask: Ask, arguments: dict[str, Any], told: str) -> None:
+async def test_a_search_for_a_value_of_a_wrong_type_is_refused(ask: Ask, arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         await ask("find_tasks", "default", TaskState.PENDING, **arguments)

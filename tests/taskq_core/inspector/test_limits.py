@@ -17,7 +17,7 @@ from tests.taskq_core.inspector.conftest import Ask, Enqueue
 pytestmark = pytest.mark.redis
 
 
-async def test_limits_tell_what_holds_and_what_waits(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+async def test_limits_list_permits_and_waiting_tasks(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
     for user in ("ann", "ann", "bob"):
         await app.remote("a:b", concurrency=(2, Concurrency(1, key="user"))).adelay(user=user)
     enqueue(rate_limit="1/h")
@@ -33,7 +33,7 @@ async def test_limits_tell_what_holds_and_what_waits(app: TaskQ, ask: Ask, enque
     assert (await ask("queue_info", "default")).limited == 1
 
 
-async def test_a_limit_is_set_over_the_code_and_cleared(
+async def test_a_limit_overrides_the_code_until_it_is_cleared(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     queue: Any = app.runtime.keys.queue("default")
@@ -54,7 +54,7 @@ async def test_a_limit_is_set_over_the_code_and_cleared(
 
 
 @rows("number", [{}, {"rate": "1/s", "concurrency": 1}, {"rate": "0/s"}, {"concurrency": 0}, {"concurrency": -1}])
-async def test_what_is_no_limit_is_refused(ask: Ask, enqueue: Enqueue, number: dict[str, Any]) -> None:
+async def test_an_invalid_limit_is_refused(ask: Ask, enqueue: Enqueue, number: dict[str, Any]) -> None:
     enqueue()
     with pytest.raises(ConfigurationError):
         await ask("set_limit", "default", "t", **number)
@@ -62,14 +62,14 @@ async def test_what_is_no_limit_is_refused(ask: Ask, enqueue: Enqueue, number: d
 
 
 @rows("method", ["limits", "clear_limit", "set_limit"])
-async def test_a_queue_that_is_not_there(ask: Ask, method: str) -> None:
+async def test_an_unknown_queue_is_refused(ask: Ask, method: str) -> None:
     arguments = {"limits": (), "clear_limit": ("t",), "set_limit": ("t",)}[method]
     more = {"concurrency": 1} if method == "set_limit" else {}
     with pytest.raises(QueueNotFoundError):
         await ask(method, "nowhere", *arguments, **more)
 
 
-async def test_a_task_tells_that_it_waits_for_a_limit(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+async def test_a_task_names_the_limit_that_it_waits_for(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
     """Not that it starts in the year 9999, where tools of Asynq find it. One that means that second does start then."""
     never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     runs = enqueue(concurrency=(2, Concurrency(1, name="ftp: a", key="to")))

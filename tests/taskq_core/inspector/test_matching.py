@@ -24,7 +24,7 @@ def never() -> bool:
     return False
 
 
-async def test_it_goes_through_the_queues_there_are_and_looks_inside(ask: Ask, enqueue: Enqueue) -> None:
+async def test_an_action_covers_all_queues_and_filters_by_content(ask: Ask, enqueue: Enqueue) -> None:
     wanted = [enqueue(), enqueue(queue="low")]
     other = enqueue(name="report")
 
@@ -35,7 +35,7 @@ async def test_it_goes_through_the_queues_there_are_and_looks_inside(ask: Ask, e
     assert (await ask("task", "default", other.id)).state is TaskState.PENDING
 
 
-async def test_a_part_ends_when_time_is_over_and_the_cursor_goes_on(ask: Ask, enqueue: Enqueue) -> None:
+async def test_a_part_ends_at_its_time_limit_and_its_cursor_continues(ask: Ask, enqueue: Enqueue) -> None:
     for number in range(230):
         enqueue(queue=("a", "b")[number % 2])
     wanted = TaskFilter(state=TaskState.PENDING)
@@ -51,7 +51,7 @@ async def test_a_part_ends_when_time_is_over_and_the_cursor_goes_on(ask: Ask, en
     assert [info.size for info in await ask("queue_infos")] == [0, 0]
 
 
-async def test_what_comes_in_front_of_a_list_meanwhile_hides_none(ask: Ask, enqueue: Enqueue) -> None:
+async def test_tasks_added_in_front_hide_no_matching_task(ask: Ask, enqueue: Enqueue) -> None:
     old = {enqueue().id for _ in range(150)}
     wanted = TaskFilter(queue="default", state=TaskState.PENDING)
 
@@ -63,7 +63,7 @@ async def test_what_comes_in_front_of_a_list_meanwhile_hides_none(ask: Ask, enqu
     assert old <= {each.id for each in (*first.report.done, *second.report.done)}
 
 
-async def test_those_of_a_group_are_moved_by_their_group(ask: Ask, enqueue: Enqueue) -> None:
+async def test_tasks_of_a_group_are_moved_by_their_group(ask: Ask, enqueue: Enqueue) -> None:
     enqueue(aggregate="g")
     enqueue(aggregate="h")
     wanted = TaskFilter(queue="default", state=TaskState.AGGREGATING, group="g")
@@ -75,7 +75,7 @@ async def test_those_of_a_group_are_moved_by_their_group(ask: Ask, enqueue: Enqu
     assert await ask("count", "default", TaskState.AGGREGATING, group="h") == 1
 
 
-async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enqueue: Enqueue) -> None:
+async def test_the_target_queue_of_a_move_is_not_searched(ask: Ask, enqueue: Enqueue) -> None:
     enqueue()
     enqueue(queue="low")
 
@@ -114,7 +114,7 @@ async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enq
         (TaskFilter(state=TaskState.PENDING, older_than=datetime(2020, 1, 1)), TaskAction.DELETE, {}, "time zone"),  # noqa: DTZ001
     ],
 )
-async def test_what_is_not_usable_is_refused_and_changes_nothing(
+async def test_an_invalid_request_is_refused_and_changes_nothing(
     ask: Ask,
     enqueue: Enqueue,
     redis_server: RedisServer,
@@ -131,12 +131,12 @@ async def test_what_is_not_usable_is_refused_and_changes_nothing(
     assert (await ask("queue_info", "default")).sizes[TaskState.PENDING] == 1
 
 
-async def test_a_queue_that_is_not_there_is_refused(ask: Ask) -> None:
+async def test_an_unknown_queue_is_refused(ask: Ask) -> None:
     with pytest.raises(QueueNotFoundError):
         await ask("act_on_matching", TaskFilter(queue="none", state=TaskState.PENDING), TaskAction.DELETE)
 
 
-async def test_all_are_put_off_to_one_time_whatever_the_number_of_parts(
+async def test_all_parts_postpone_tasks_to_the_same_time(
     ask: Ask, enqueue: Enqueue, app: TaskQ, redis_server: RedisServer
 ) -> None:
     for _ in range(150):
@@ -153,9 +153,7 @@ async def test_all_are_put_off_to_one_time_whatever_the_number_of_parts(
 
 
 @pytest.mark.parametrize("failing", ["scan_tasks", "delete_tasks"])
-def test_a_store_that_fails_on_the_way_leaves_a_report_and_a_place_to_go_on(
-    app: TaskQ, enqueue: Enqueue, failing: str
-) -> None:
+def test_an_outage_during_an_action_returns_a_report_and_a_cursor(app: TaskQ, enqueue: Enqueue, failing: str) -> None:
     for _ in range(250):
         enqueue()
     seen: list[str] = []
@@ -177,7 +175,7 @@ def test_a_store_that_fails_on_the_way_leaves_a_report_and_a_place_to_go_on(
     assert Inspector(app).queue_info("default").size == 0
 
 
-def test_a_store_that_fails_at_once_raises(app: TaskQ, enqueue: Enqueue) -> None:
+def test_an_outage_at_the_start_raises(app: TaskQ, enqueue: Enqueue) -> None:
     enqueue()
 
     def send(operation: Operation[Any]) -> Any:
@@ -216,7 +214,7 @@ async def test_an_action_on_a_searched_id_changes_only_the_tasks_that_the_search
     assert searched(pending) == await act(pending, TaskAction.DELETE) == [child.id]
 
 
-async def test_an_id_in_the_queue_that_tasks_are_moved_to_is_no_text(
+async def test_an_id_in_the_target_queue_is_not_searched_as_text(
     ask: Ask, app: TaskQ, redis_server: RedisServer
 ) -> None:
     redis_server.client.sadd("asynq:queues", "default", "low")
@@ -229,7 +227,7 @@ async def test_an_id_in_the_queue_that_tasks_are_moved_to_is_no_text(
     assert (part.report.done, part.next) == ([], None)
 
 
-def test_an_action_on_an_id_that_failed_goes_on_with_no_other_task(app: TaskQ, redis_server: RedisServer) -> None:
+def test_a_failed_action_on_an_id_continues_with_no_other_task(app: TaskQ, redis_server: RedisServer) -> None:
     redis_server.client.sadd("asynq:queues", "default")
     job = app.remote("job")
     parent = app.client.enqueue(job.s(to="x"))

@@ -92,7 +92,7 @@ def runnable(redis_server: RedisServer, task_id: str) -> list[str]:
 
 
 @rows("options", STATES.values(), ids=STATES)
-async def test_a_task_moves_in_its_state(
+async def test_a_moved_task_keeps_its_state(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, options: dict[str, Any]
 ) -> None:
     """All of it but the queue's name stays, its time among it."""
@@ -113,7 +113,7 @@ async def test_a_task_moves_in_its_state(
     assert not [name for name in fields if name.startswith(b"taskq_")]
 
 
-async def test_a_moved_task_runs_there(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+async def test_a_moved_task_runs_in_the_target_queue(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
     ran: list[str] = []
 
     @app.task(name="email:deliver")
@@ -136,7 +136,7 @@ async def test_an_archived_task_moves_with_its_error(ask: Ask, enqueue: Enqueue,
     assert redis_server.client.zscore("asynq:{low}:archived", task_id) == 1_999_999_999
 
 
-async def test_the_unique_lock_moves_along(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_the_unique_lock_moves_with_the_task(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     task_id = enqueue(unique_for=3600).id
 
     await ask("move_task", "default", task_id, "low")
@@ -198,7 +198,7 @@ async def test_the_same_queue_and_odd_names_are_refused(ask: Ask, enqueue: Enque
 @rows("step", STEPS)
 @rows("options", STATES.values(), ids=STATES)
 @rows("again", ["move_task", "finish_moves"])
-async def test_a_move_that_is_cut_off_is_carried_on(
+async def test_an_interrupted_move_is_completed(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, step: str, done: bool, options: Any, again: str
 ) -> None:
     """Wherever it breaks off, the task can be run in at most one queue, and doing it again brings it to the other."""
@@ -226,7 +226,7 @@ async def test_a_move_that_is_cut_off_is_carried_on(
 
 
 @rows("again", ["move_task", "finish_moves"])
-async def test_a_task_that_has_run_since_is_not_put_there_again(
+async def test_a_task_that_has_run_is_not_moved_again(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, again: str
 ) -> None:
     """It arrived, ran and went; only its deletion in the first queue is missing."""
@@ -245,7 +245,9 @@ async def test_a_task_that_has_run_since_is_not_put_there_again(
     assert runnable(redis_server, task_id) == []
 
 
-async def test_a_task_on_its_way_is_left_alone(ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any) -> None:
+async def test_a_task_in_transit_is_not_changed(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any
+) -> None:
     """Nobody else can act on it, or move it elsewhere, until its way has ended."""
     task_id = enqueue().id
     cut("move_in", done=False)
@@ -270,7 +272,7 @@ def departure(redis_server: RedisServer, app: TaskQ, task_id: str, token: str) -
     return app.runtime.runner.run(actions.move_out(queue, [task_id], token=token, target="low"))
 
 
-async def test_a_mover_that_was_frozen_puts_no_second_one_there(
+async def test_a_delayed_mover_creates_no_second_task(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """It wakes up when another caller has carried its move on and ended it."""
@@ -288,7 +290,7 @@ async def test_a_mover_that_was_frozen_puts_no_second_one_there(
     assert redis_server.client.keys(f"asynq:*:t:{task_id}") == []
 
 
-async def test_a_mover_that_was_frozen_puts_none_back(
+async def test_a_delayed_mover_does_not_put_the_task_back(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """Another caller continues the move at the same time, and only the last one may finish it."""
@@ -306,7 +308,7 @@ async def test_a_mover_that_was_frozen_puts_none_back(
     assert runnable(redis_server, task_id) == ["low"]
 
 
-async def test_a_refused_task_that_was_put_back_cannot_arrive_later(
+async def test_a_task_that_was_put_back_cannot_arrive_later(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """A frozen mover wakes up when the id that was taken is free again."""
@@ -324,7 +326,7 @@ async def test_a_refused_task_that_was_put_back_cannot_arrive_later(
     assert runnable(redis_server, "7") == ["default"]
 
 
-async def test_a_full_store_puts_tasks_back(app: TaskQ, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_a_full_redis_puts_tasks_back(app: TaskQ, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """The other queue takes nothing new: the task stays where it was."""
     task_id = enqueue().id
     redis_server.client.config_set("maxmemory", 1)
@@ -366,7 +368,7 @@ def half_way() -> BrokerAuthenticationError:
 
 @pytest.mark.parametrize("failure", [BrokerUnavailableError("no answer"), half_way()], ids=["no answer", "half-way"])
 @pytest.mark.parametrize("face", [Inspector, AsyncInspector])
-async def test_an_answer_that_never_came_leaves_the_task_on_its_way(
+async def test_a_missing_reply_leaves_the_task_in_transit(
     app: TaskQ,
     enqueue: Enqueue,
     redis_server: RedisServer,
@@ -425,7 +427,7 @@ async def test_all_tasks_of_a_state_move(
     assert redis_server.client.sismember("asynq:{low}:groups", "g") == (group is not None)
 
 
-async def test_large_tasks_move_few_at_a_time(app: TaskQ, ask: Ask) -> None:
+async def test_large_tasks_are_moved_in_small_batches(app: TaskQ, ask: Ask) -> None:
     for number in range(6):
         app.client.enqueue(app.remote("t", task_id=f"{number}").s(bytes(500_000)))
 
@@ -433,7 +435,7 @@ async def test_large_tasks_move_few_at_a_time(app: TaskQ, ask: Ask) -> None:
     assert await ask("count", "low", TaskState.PENDING) == 6
 
 
-async def test_receipts_do_not_pile_up(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_receipts_do_not_accumulate(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """Those of moves that have ended are dropped by later moves, and all of them expire."""
     moved = "taskq:{low}:moved"
     await ask("move_task", "default", enqueue().id, "low")
@@ -449,7 +451,7 @@ async def test_receipts_do_not_pile_up(app: TaskQ, ask: Ask, enqueue: Enqueue, r
     assert 0 < redis_server.client.ttl(moved) <= 30 * 86_400
 
 
-async def test_a_time_that_is_no_whole_second_moves_along_and_comes_back(
+async def test_a_fractional_time_is_kept_by_a_move_and_its_return(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """Other programs may write any number. A task that is refused stays where it is."""
@@ -468,7 +470,7 @@ async def test_a_time_that_is_no_whole_second_moves_along_and_comes_back(
     assert client.zcard("taskq:{default}:moving") == 0
 
 
-async def test_damaged_tasks_on_their_way_hold_up_no_other(
+async def test_damaged_tasks_in_transit_do_not_block_others(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """One has lost its message, another says nothing readable of where it goes."""
@@ -498,7 +500,7 @@ async def test_a_task_with_very_many_fields_moves(ask: Ask, enqueue: Enqueue, re
     assert {name.encode(): value.encode() for name, value in fields.items()}.items() <= moved.items()
 
 
-async def test_a_lock_of_another_name_stays_behind(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_a_lock_of_another_task_is_not_moved(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """The lock may belong to another task, so the move leaves it alone. It does not block the move."""
     task_id = enqueue().id
     key = f"asynq:{{default}}:t:{task_id}"
@@ -513,7 +515,7 @@ async def test_a_lock_of_another_name_stays_behind(ask: Ask, enqueue: Enqueue, r
     assert redis_server.client.keys("asynq:*:unique:*") == [message.unique_key.encode()]
 
 
-async def test_a_target_that_cannot_be_registered_takes_nothing(
+async def test_a_target_that_cannot_be_registered_receives_no_task(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a cluster that may be another node. The task cannot have arrived, so it is put back."""
@@ -548,7 +550,7 @@ async def test_an_arrival_is_sent_only_once(
 
 @rows("refusal", [BrokerFullError("full"), BrokerUnavailableError.unchanged("cannot reach it")])
 @rows("again", ["move_task", "finish_moves"])
-async def test_a_refusal_puts_none_back_that_may_have_arrived_before(
+async def test_a_refusal_puts_back_no_task_that_may_have_arrived(
     ask: Ask,
     enqueue: Enqueue,
     redis_server: RedisServer,

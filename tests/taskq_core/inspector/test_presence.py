@@ -51,7 +51,7 @@ async def test_a_running_worker_is_shown_with_its_task(app: TaskQ, enqueue: Enqu
     assert await inspector.servers() == []
 
 
-async def test_many_servers_come_in_order(ask: Ask, redis_server: RedisServer) -> None:
+async def test_many_servers_are_listed_in_order(ask: Ask, redis_server: RedisServer) -> None:
     """Also when there are more than one call reads, and what cannot be read is left out."""
     client = redis_server.client
     for number in range(600):
@@ -93,7 +93,7 @@ async def test_a_heartbeat_between_two_pages_hides_no_server(
     assert [server.pid for server in Inspector(app).servers()] == list(range(600))
 
 
-async def test_entries_and_their_past(ask: Ask, redis_server: RedisServer) -> None:
+async def test_entries_are_listed_with_their_history(ask: Ask, redis_server: RedisServer) -> None:
     entry = SchedulerEntry(
         id="nightly",
         spec="0 2 * * *",
@@ -123,7 +123,7 @@ async def test_entries_and_their_past(ask: Ask, redis_server: RedisServer) -> No
         await ask("scheduler_events", "nightly", page=0)
 
 
-async def test_an_entry_has_a_past_without_a_scheduler_and_a_scheduler_without_a_past(
+async def test_an_entry_has_history_without_a_scheduler_and_a_scheduler_without_history(
     ask: Ask, redis_server: RedisServer
 ) -> None:
     client = redis_server.client
@@ -137,7 +137,7 @@ async def test_an_entry_has_a_past_without_a_scheduler_and_a_scheduler_without_a
     assert await ask("scheduler_events", "old", page=2) == [], "a page beyond the last is empty"
 
 
-async def test_cancelling_says_how_many_workers_of_the_queue_heard_it(
+async def test_cancel_returns_the_number_of_notified_workers(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """Redis itself counts subscribers of all its databases, and workers of other queues."""
@@ -160,7 +160,7 @@ async def test_cancelling_says_how_many_workers_of_the_queue_heard_it(
         each.close()
 
 
-async def test_cancelling_notes_what_is_to_become_of_the_task(
+async def test_cancel_stores_the_requested_outcome(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     enqueue(task_id="id-1")
@@ -171,7 +171,7 @@ async def test_cancelling_notes_what_is_to_become_of_the_task(
     assert redis_server.client.hget("asynq:{default}:t:id-1", "taskq_cancel").endswith(b":retry")
 
 
-async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_a_task_that_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """No worker is notified."""
     enqueue(task_id="waits")
     listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
@@ -188,7 +188,7 @@ async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, re
     listening.close()
 
 
-async def test_the_store_tells_about_itself(ask: Ask, redis_server: RedisServer) -> None:
+async def test_the_figures_of_redis_are_returned(ask: Ask, redis_server: RedisServer) -> None:
     info = await ask("redis_info")
 
     assert info["redis_version"] == redis_server.client.info()["redis_version"]

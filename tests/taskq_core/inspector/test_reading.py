@@ -31,7 +31,7 @@ def ids(page: TaskPage) -> list[str]:
     return [task.id for task in page.tasks]
 
 
-async def test_queues_are_those_ever_enqueued_to(app: TaskQ, ask: Ask) -> None:
+async def test_queues_lists_every_queue_with_an_enqueue(app: TaskQ, ask: Ask) -> None:
     assert await ask("queues") == []
     for name in ("low", "critical"):
         enqueue(app, name)
@@ -39,7 +39,7 @@ async def test_queues_are_those_ever_enqueued_to(app: TaskQ, ask: Ask) -> None:
     assert await ask("queues") == ["critical", "low"]
 
 
-async def test_a_queue_says_how_it_stands(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_queue_info_returns_the_state_of_a_queue(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     enqueue(app)
     enqueue(app, run_after=60)
     enqueue(app, "low")
@@ -58,7 +58,7 @@ async def test_a_queue_says_how_it_stands(app: TaskQ, ask: Ask, redis_server: Re
     assert [each.name for each in await ask("queue_infos")] == ["default", "low"]
 
 
-async def test_an_unknown_queue_is_told(app: TaskQ, ask: Ask) -> None:
+async def test_an_unknown_queue_is_reported(app: TaskQ, ask: Ask) -> None:
     with pytest.raises(QueueNotFoundError, match="no queue 'nowhere'"):
         await ask("queue_info", "nowhere")
     for method, *arguments in (
@@ -92,7 +92,7 @@ async def test_an_unknown_queue_is_told(app: TaskQ, ask: Ask) -> None:
     assert await ask("queues") == []
 
 
-async def test_tasks_come_in_pages_the_next_to_run_first(app: TaskQ, ask: Ask) -> None:
+async def test_pages_of_tasks_start_with_the_next_to_run(app: TaskQ, ask: Ask) -> None:
     handles = [enqueue(app) for _ in range(7)]
 
     first = await ask("tasks", "default", TaskState.PENDING, page_size=3)
@@ -107,7 +107,7 @@ async def test_tasks_come_in_pages_the_next_to_run_first(app: TaskQ, ask: Ask) -
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
-async def test_a_page_may_stretch_over_queues_and_states(app: TaskQ, ask: Ask, page_size: int) -> None:
+async def test_a_page_can_span_queues_and_states(app: TaskQ, ask: Ask, page_size: int) -> None:
     """State by state, and queue by queue within one; no task is missed or shown twice."""
     later = [enqueue(app, "a", run_after=60), enqueue(app, "b", run_after=60)]
     now = [enqueue(app, "a"), enqueue(app, "a"), enqueue(app, "b")]
@@ -140,7 +140,7 @@ async def test_tasks_in_groups_are_listed_by_group(app: TaskQ, ask: Ask) -> None
     assert await ask("count", "default", TaskState.AGGREGATING, group="digest") == 3
 
 
-async def test_many_groups_are_listed_in_pieces(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_many_groups_are_listed_in_several_requests(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     enqueue(app)
     names = [f"g{number:04}" for number in range(1500)]
     redis_server.client.sadd("asynq:{default}:groups", *names)
@@ -153,7 +153,7 @@ async def test_many_groups_are_listed_in_pieces(app: TaskQ, ask: Ask, redis_serv
     assert [group.size for group in groups[:4]] == [1, 1, 1, 0]
 
 
-async def test_groups_are_read_page_by_page(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_groups_are_listed_in_pages(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """Each page asks for a bounded number of names, and together they are all."""
     enqueue(app)
     names = [f"g{number:04}" for number in range(1500)]
@@ -174,14 +174,14 @@ async def test_groups_are_read_page_by_page(app: TaskQ, ask: Ask, redis_server: 
 @rows(
     "options", [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": "-1"}, {"cursor": str(2**64)}, {"cursor": 7}]
 )
-async def test_a_page_of_groups_that_cannot_be_is_refused(app: TaskQ, ask: Ask, options: Any) -> None:
+async def test_an_invalid_page_of_groups_is_refused(app: TaskQ, ask: Ask, options: Any) -> None:
     enqueue(app)
 
     with pytest.raises(ConfigurationError, match=r"limit|cursor"):
         await ask("groups_page", "default", **options)
 
 
-async def test_of_very_many_groups_a_thousand_are_counted(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_at_most_a_thousand_groups_are_counted(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """One look stays short, however many there are."""
     enqueue(app)
     names = [f"g{number:04}" for number in range(1500)]
@@ -200,7 +200,7 @@ async def test_of_very_many_groups_a_thousand_are_counted(app: TaskQ, ask: Ask, 
     ("arguments", "group"),
     [(("default", TaskState.PENDING), "g"), (("default",), "g"), ((None, TaskState.AGGREGATING), "g")],
 )
-async def test_a_group_out_of_place_is_refused(ask: Ask, arguments: Any, group: str) -> None:
+async def test_a_group_for_another_state_is_refused(ask: Ask, arguments: Any, group: str) -> None:
     with pytest.raises(ConfigurationError, match="group"):
         await ask("tasks", *arguments, group=group)
 
@@ -214,7 +214,7 @@ async def test_a_count_of_a_group_needs_its_name(app: TaskQ, ask: Ask) -> None:
     assert await ask("count", "default", TaskState.ARCHIVED) == 0
 
 
-async def test_history_is_told_day_by_day(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_history_is_returned_for_each_day(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """Days without work are there too, today first."""
     enqueue(app)
     today = datetime.fromtimestamp(redis_server.client.time()[0], UTC).date()
@@ -232,7 +232,7 @@ async def test_history_is_told_day_by_day(app: TaskQ, ask: Ask, redis_server: Re
 
 
 @rows("days", [0, 91, -1, True])
-async def test_a_history_of_no_days_is_refused(ask: Ask, days: int) -> None:
+async def test_a_history_of_zero_days_is_refused(ask: Ask, days: int) -> None:
     with pytest.raises(ConfigurationError, match="days must be"):
         await ask("history", "default", days=days)
 
@@ -272,7 +272,7 @@ async def test_one_task_is_found_by_queue_and_id(app: TaskQ, ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("queue", "state"), [("default", TaskState.PENDING), ("default", TaskState.SCHEDULED), (None, None)]
 )
-async def test_a_page_of_large_tasks_comes_in_pieces(
+async def test_a_page_of_large_tasks_is_read_in_several_requests(
     app: TaskQ,
     ask: Ask,
     redis_server: RedisServer,
@@ -297,7 +297,7 @@ async def test_a_page_of_large_tasks_comes_in_pieces(
     assert calls - (2 if queue is None else 0) == 3 + 1, "two tasks a call: 2, 2 and 1, then the last"
 
 
-async def test_what_cannot_be_decoded_is_shown_as_such(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_an_undecodable_task_is_returned_with_a_problem(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """Its neighbours are listed all the same."""
     broken, gone, good = enqueue(app), enqueue(app), enqueue(app)
     redis_server.client.hset(f"asynq:{{default}}:t:{broken.id}", "msg", b"\xff\xff")
@@ -313,7 +313,7 @@ async def test_what_cannot_be_decoded_is_shown_as_such(app: TaskQ, ask: Ask, red
     assert "xff" not in repr(task), "its bytes get into no log"
 
 
-async def test_a_time_that_no_calendar_holds_hides_nothing(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_time_beyond_the_calendar_does_not_hide_a_task(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """Whoever wrote it; the task is shown without, and a search goes on behind it."""
     first, second = enqueue(app, task_id="a", run_after=60), enqueue(app, task_id="b", run_after=60)
     redis_server.client.zadd("asynq:{default}:scheduled", {first.id: "+inf", second.id: "+inf"})
@@ -327,7 +327,7 @@ async def test_a_time_that_no_calendar_holds_hides_nothing(app: TaskQ, ask: Ask,
     assert (await ask("task", "default", "a")).next_run_at is None
 
 
-async def test_a_group_that_is_none_hides_nothing(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_an_invalid_group_does_not_hide_tasks(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """The key of its members has another type, so the group is empty."""
     enqueue(app, aggregate="good")
     redis_server.client.sadd("asynq:{default}:groups", "odd")
@@ -338,7 +338,7 @@ async def test_a_group_that_is_none_hides_nothing(app: TaskQ, ask: Ask, redis_se
     assert await ask("memory_usage", "default") > 0
 
 
-async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_damaged_queue_does_not_hide_others(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """A read of all queues reports its problem. A read of this queue alone raises an error."""
     enqueue(app, "odd")
     enqueue(app)
@@ -355,7 +355,7 @@ async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server
         await ask("queue_info", "odd")
 
 
-async def test_an_unreachable_store_is_told() -> None:
+async def test_an_unreachable_redis_is_reported() -> None:
     app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
     with pytest.raises(BrokerUnavailableError, match="cannot reach"):

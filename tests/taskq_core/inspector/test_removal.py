@@ -21,7 +21,7 @@ def names(redis_server: RedisServer, queue: str = "default") -> list[str]:
     return sorted(key.decode() for key in redis_server.client.keys("*") if f"{{{queue}}}" in key.decode())
 
 
-async def test_nothing_is_left(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_a_removal_leaves_no_key(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """Every key of the queue is gone, and another queue keeps all its keys."""
 
     @app.task(name="email:deliver")
@@ -75,7 +75,7 @@ async def test_a_queue_with_tasks_is_refused(ask: Ask, enqueue: Enqueue, redis_s
     assert names(redis_server) == before
 
 
-async def test_a_queue_whose_tasks_run_is_refused(
+async def test_a_queue_with_running_tasks_is_refused(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """This holds with and without force, because a worker would continue tasks that no longer exist."""
@@ -91,7 +91,7 @@ async def test_a_queue_whose_tasks_run_is_refused(
     assert names(redis_server) == before
 
 
-async def test_completed_tasks_keep_no_queue(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_completed_tasks_do_not_prevent_a_removal(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """They have done what they were there for."""
     task_id = enqueue().id
     client = redis_server.client
@@ -104,7 +104,7 @@ async def test_completed_tasks_keep_no_queue(ask: Ask, enqueue: Enqueue, redis_s
     assert names(redis_server) == []
 
 
-async def test_a_removal_that_is_cut_off_is_carried_on(
+async def test_an_interrupted_removal_is_continued(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """Tasks enqueued in between are counted again. Tasks that were already set aside are still deleted."""
@@ -130,9 +130,7 @@ async def test_a_removal_that_is_cut_off_is_carried_on(
         await ask("remove_queue", "default")
 
 
-async def test_a_queue_is_removed_part_by_part(
-    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
-) -> None:
+async def test_a_queue_is_removed_in_parts(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """The keys of the server, however many there are, are gone through in parts as well."""
     for _ in range(250):
         enqueue(unique_for=60)
@@ -155,7 +153,7 @@ async def test_a_queue_is_removed_part_by_part(
         await ask("remove_queue", "default")
 
 
-async def test_what_is_enqueued_between_two_parts_lives_on(ask: Ask, enqueue: Enqueue) -> None:
+async def test_tasks_enqueued_between_two_parts_survive(ask: Ask, enqueue: Enqueue) -> None:
     for _ in range(150):
         enqueue()
     part = await ask("remove_queue_part", "default", force=True, has_time=lambda: False)
@@ -168,9 +166,7 @@ async def test_what_is_enqueued_between_two_parts_lives_on(ask: Ask, enqueue: En
 
 
 @rows("cursor", ["", "7", 7, write_cursor("close"), write_cursor(["drop"]), write_cursor(["purge", "x"])])
-async def test_a_part_begins_at_no_foreign_cursor(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cursor: Any
-) -> None:
+async def test_a_foreign_cursor_is_refused(ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cursor: Any) -> None:
     enqueue()
 
     with pytest.raises(ConfigurationError, match="cursor must"):
@@ -179,7 +175,7 @@ async def test_a_part_begins_at_no_foreign_cursor(
     assert (await ask("queue_info", "default")).size == 1
 
 
-async def test_what_comes_meanwhile_lives_on(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_tasks_enqueued_during_a_removal_survive(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     for _ in range(150):
         enqueue(unique_for=60)
     came: list[str] = []
@@ -192,7 +188,7 @@ async def test_what_comes_meanwhile_lives_on(ask: Ask, enqueue: Enqueue, redis_s
     assert redis_server.client.keys("asynq:{default}:unique:*") == []
 
 
-async def test_what_comes_at_the_very_end_stays_visible(
+async def test_tasks_enqueued_at_the_end_of_a_removal_stay_visible(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its producer noted the queue a moment before it was forgotten."""
@@ -212,7 +208,7 @@ async def test_what_comes_at_the_very_end_stays_visible(
 
 
 @rows("name", ["a*", "a?[b]", "a\\b", "a^-b", "x y"])
-def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str) -> None:
+def test_names_with_glob_characters_are_removed_exactly(redis_server: RedisServer, name: str) -> None:
     """Pattern characters are literal: no other queue loses a key."""
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     for queue in (name, "ab", "a", "aa", "a1b"):
@@ -225,7 +221,7 @@ def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str)
     app.close()
 
 
-def test_a_queue_whose_name_goes_on_with_a_brace_keeps_its_keys(redis_server: RedisServer) -> None:
+def test_a_queue_whose_name_continues_with_a_brace_keeps_its_keys(redis_server: RedisServer) -> None:
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     for queue in ("a", "a}:b"):
         app.client.enqueue(app.remote("t", queue=queue).s())
@@ -238,7 +234,7 @@ def test_a_queue_whose_name_goes_on_with_a_brace_keeps_its_keys(redis_server: Re
     app.close()
 
 
-async def test_what_has_set_out_meanwhile_lives_on(
+async def test_tasks_in_transit_survive_a_removal(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     """It was enqueued since, and is on its way to another queue: in no structure of a state."""

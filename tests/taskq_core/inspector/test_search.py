@@ -32,7 +32,7 @@ def ids(found: FoundTasks) -> list[str]:
     return [task.id for task in found.tasks]
 
 
-async def test_tasks_are_found_by_parts_of_what_they_hold(ask: Ask, redis_server: RedisServer) -> None:
+async def test_tasks_are_found_by_parts_of_their_content(ask: Ask, redis_server: RedisServer) -> None:
     archive(redis_server, 1, type="email:deliver", error_msg="SMTP timed out", payload=b'{"to":"a@b.c"}')
     archive(redis_server, 2, type="email:digest", error_msg="no route", payload=b'{"to":"d@e.f"}')
     archive(redis_server, 3, type="report", error_msg="timed out", payload=b"\xff\x00")
@@ -73,7 +73,7 @@ async def test_tasks_are_found_by_the_time_of_their_state(
     assert await found(TaskState.PENDING, older_than=600) == []
 
 
-async def test_a_search_is_bounded_and_carried_on(ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_search_is_bounded_and_can_be_continued(ask: Ask, redis_server: RedisServer) -> None:
     """Each call looks at no more than it may, and the last says so by having no cursor."""
     wanted = [archive(redis_server, number, type="x" if number % 10 == 0 else "y") for number in range(250)][::10]
     seen, cursor, scanned = [], None, []
@@ -106,7 +106,7 @@ async def test_a_limit_loses_nothing(ask: Ask, redis_server: RedisServer, limit:
     assert seen == wanted[::-1]
 
 
-async def test_a_cursor_stays_right_while_tasks_come_and_go(ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_cursor_stays_correct_while_tasks_come_and_go(ask: Ask, redis_server: RedisServer) -> None:
     """The task it names is gone, others with the same time came and went: what stayed is found once."""
     stay = {archive(redis_server, number) for number in range(1, 200, 2)}
     go = [archive(redis_server, number) for number in range(198, -1, -2)]
@@ -154,7 +154,7 @@ async def test_tasks_of_a_group_are_searched(ask: Ask, enqueue: Enqueue) -> None
     assert (set(ids(found)), found.total) == (members, 3)
 
 
-async def test_large_tasks_are_read_few_at_a_time(ask: Ask, redis_server: RedisServer) -> None:
+async def test_large_tasks_are_read_in_small_batches(ask: Ask, redis_server: RedisServer) -> None:
     for number in range(6):
         archive(redis_server, number, payload=bytes(600_000))
 
@@ -163,7 +163,7 @@ async def test_large_tasks_are_read_few_at_a_time(ask: Ask, redis_server: RedisS
     assert len(found.tasks) == 6
 
 
-async def test_what_cannot_be_read_is_found_too(ask: Ask, redis_server: RedisServer) -> None:
+async def test_undecodable_tasks_are_found(ask: Ask, redis_server: RedisServer) -> None:
     task_id = archive(redis_server, 1)
     redis_server.client.hset(PREFIX + f"t:{task_id}", "msg", b"\xff\xffbroken")
     gone = archive(redis_server, 2)
@@ -192,7 +192,7 @@ async def test_what_cannot_be_read_is_found_too(ask: Ask, redis_server: RedisSer
         (TaskState.PENDING, {"cursor": write_cursor(["pending", "low"])}, "one of tasks of 'low' that are pending"),
     ],
 )
-async def test_a_search_that_makes_no_sense_is_refused(
+async def test_an_invalid_search_is_refused(
     ask: Ask, state: TaskState, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):

@@ -44,7 +44,7 @@ def activate(redis_server: RedisServer, handle: Any) -> None:
         (TaskAction.DELETE, {}, None),
     ],
 )
-async def test_it_is_done_to_tasks_of_several_queues_and_what_is_gone_is_told(
+async def test_an_action_changes_tasks_of_several_queues_and_reports_deleted_ones(
     ask: Ask,
     enqueue: Enqueue,
     redis_server: RedisServer,
@@ -63,9 +63,7 @@ async def test_it_is_done_to_tasks_of_several_queues_and_what_is_gone_is_told(
     assert [state_of(redis_server, task) for task in tasks] == [becomes, becomes]
 
 
-async def test_a_task_in_another_state_than_the_one_it_was_seen_in_is_left_alone(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer
-) -> None:
+async def test_a_task_whose_state_changed_is_skipped(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     """An archived task was run again in between, so deleting it now would lose its work."""
     handle = enqueue()
 
@@ -76,7 +74,9 @@ async def test_a_task_in_another_state_than_the_one_it_was_seen_in_is_left_alone
     assert state_of(redis_server, handle) == "pending"
 
 
-async def test_a_state_that_does_not_allow_it_is_told(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_a_task_whose_state_forbids_the_action_is_reported(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
     running, pending = enqueue(), enqueue()
     activate(redis_server, running)
 
@@ -89,7 +89,7 @@ async def test_a_state_that_does_not_allow_it_is_told(ask: Ask, enqueue: Enqueue
     assert cancelled.skipped == {(Skip.STATE, "pending"): 1}
 
 
-async def test_cancelling_tells_workers_and_says_when_there_was_none(
+async def test_cancel_notifies_workers_and_reports_if_there_is_none(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     handle = enqueue()
@@ -108,9 +108,7 @@ async def test_cancelling_tells_workers_and_says_when_there_was_none(
     listener.close()
 
 
-async def test_tasks_are_moved_and_what_is_not_wanted_there_stays(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer
-) -> None:
+async def test_tasks_are_moved_and_refused_ones_stay(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     free, taken, there = enqueue(), enqueue(task_id="same"), enqueue("low", task_id="same")
 
     report = await ask("act_on", refs(free, taken, there), TaskAction.MOVE, to_queue="low")
@@ -121,7 +119,7 @@ async def test_tasks_are_moved_and_what_is_not_wanted_there_stays(
     assert state_of(redis_server, taken) == "pending"
 
 
-async def test_a_unique_lock_that_is_held_there_keeps_a_task_where_it_is(ask: Ask, app: TaskQ) -> None:
+async def test_a_lock_held_in_the_target_queue_keeps_a_task_where_it_is(ask: Ask, app: TaskQ) -> None:
     here = await app.remote("t", queue="default", unique_for=60).adelay(a=1)
     there = await app.remote("t", queue="low", unique_for=60).adelay(a=1)
 
@@ -130,7 +128,7 @@ async def test_a_unique_lock_that_is_held_there_keeps_a_task_where_it_is(ask: As
     assert report.skipped == {(Skip.LOCK_TAKEN, ""): 1}
 
 
-async def test_many_tasks_are_gone_through_in_chunks(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_many_tasks_are_changed_in_chunks(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
     remote = app.remote("t")
     tasks = [TaskRef("default", each) for each in app.client.enqueue_many(remote.s(n=n) for n in range(250)).ids]
 
@@ -140,7 +138,7 @@ async def test_many_tasks_are_gone_through_in_chunks(ask: Ask, app: TaskQ, redis
     assert redis_server.client.zcard(f"{PREFIX}archived") == 250
 
 
-def test_a_store_that_fails_on_the_way_leaves_what_was_done_told() -> None:
+def test_an_outage_during_an_action_returns_the_finished_tasks() -> None:
     """The steps are taken by hand here, so that the second chunk fails for sure."""
     tasks = [TaskRef("default", str(number)) for number in range(250)]
     steps = act_on(TaskQ(), tasks, TaskAction.DELETE)
@@ -169,7 +167,7 @@ def test_a_store_that_fails_on_the_way_leaves_what_was_done_told() -> None:
         (TaskAction.RETRY, {"at": datetime(2099, 1, 1)}),  # noqa: DTZ001 - that it has none is the point
     ],
 )
-async def test_what_does_not_belong_together_is_refused(
+async def test_contradicting_options_are_refused(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, action: TaskAction, options: dict[str, Any]
 ) -> None:
     handle = enqueue(run_after=60)
@@ -180,7 +178,9 @@ async def test_what_does_not_belong_together_is_refused(
     assert state_of(redis_server, handle) == "scheduled"
 
 
-async def test_every_action_does_what_its_states_say(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+async def test_every_action_changes_the_states_that_it_declares(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
     """`ALLOWED_STATES` is what Redis allows, so that what is selected by it is not refused."""
     for action, options in (
         (TaskAction.RUN, {}),

@@ -59,7 +59,7 @@ def unmarked(text: str) -> str:
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_project_becomes_what_the_golden_files_say(
+def test_a_migrated_project_matches_the_golden_files(
     project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without `--write` it prints a patch that makes the same of the files."""
@@ -95,7 +95,7 @@ def test_a_second_run_changes_nothing(project: str, tmp_path: Path, monkeypatch:
     assert not found.failed
 
 
-def test_a_second_run_marks_nothing_again(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_a_second_run_adds_no_marks(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """On a second run, the file has tasks of both libraries, so the library of the call is unknown."""
     for call in ["add.apply_async((1, 2), priority=5)", "chord([add.s(1, 2)], add.s(3)).apply_async(countdown=5)"]:
         with subtests.test(call=call):
@@ -216,7 +216,7 @@ def special(a=1):
 """
 
 
-def test_a_task_that_is_sent_by_name_carries_what_its_own_calls_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_a_task_sent_by_name_has_the_options_of_its_other_calls(tmp_path: Path, subtests: pytest.Subtests) -> None:
     cases: list[tuple[str, str | None]] = [
         (
             "app.send_task('shop.tasks.f', args=[1], kwargs={'b': 2}, countdown=5)",
@@ -243,7 +243,7 @@ def test_a_task_that_is_sent_by_name_carries_what_its_own_calls_do(tmp_path: Pat
             assert ("# TODO taskq: " in new) == (after is None)
 
 
-def test_a_call_by_name_that_cannot_carry_an_option_says_which(tmp_path: Path) -> None:
+def test_a_call_by_name_names_the_option_that_it_cannot_have(tmp_path: Path) -> None:
     new = migrated(APP + "app.send_task('shop.tasks.limited', kwargs={'a': 1})\n", tmp_path).new
 
     assert (
@@ -259,7 +259,7 @@ ROUTES = {
 }
 
 
-def test_routes_become_the_queues_of_tasks_that_name_none(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_routes_become_queues_of_tasks_without_a_queue(tmp_path: Path, subtests: pytest.Subtests) -> None:
     for case in ROUTES:
         with subtests.test(case=case):
             routes, sent, other = ROUTES[case]
@@ -292,7 +292,7 @@ def test_routes_become_the_queues_of_tasks_that_name_none(tmp_path: Path, subtes
             assert any("task_routes is not needed" in note for _, note in change.notes)
 
 
-def test_routes_that_cannot_be_put_onto_tasks_are_marked(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_routes_that_match_no_task_are_marked(tmp_path: Path, subtests: pytest.Subtests) -> None:
     for routes, mark in [
         (
             "{'shop.tasks.send': {'queue': 'a'}, 'billing.*': {'queue': 'b'}}",
@@ -315,7 +315,7 @@ def test_routes_that_cannot_be_put_onto_tasks_are_marked(tmp_path: Path, subtest
             )
 
 
-def test_what_is_not_celerys_is_left_alone(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_code_without_celery_is_not_changed(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """In a file that has nothing to do with tasks."""
     for before in [
         "pool.apply_async(print, (1,))",
@@ -331,7 +331,7 @@ def test_what_is_not_celerys_is_left_alone(tmp_path: Path, subtests: pytest.Subt
             assert not change.marks
 
 
-def test_a_decorator_is_translated_or_the_task_left_to_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_a_decorator_is_translated_or_the_task_stays_with_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
     cases: list[tuple[str, str | None]] = [
         ("", "(max_retry=0)"),
         ("()", "(max_retry=0)"),
@@ -378,7 +378,7 @@ def test_a_decorator_is_translated_or_the_task_left_to_celery(tmp_path: Path, su
             assert ("remains a Celery task: " in new) == (expected is None)
 
 
-def test_what_a_bound_task_does_is_translated_or_the_task_left_to_celery(
+def test_the_body_of_a_bound_task_is_translated_or_the_task_stays_with_celery(
     tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     cases: list[tuple[str, str | None]] = [
@@ -418,7 +418,7 @@ def test_what_a_bound_task_does_is_translated_or_the_task_left_to_celery(
             assert ("remains a Celery task: " in new) == (expected is None)
 
 
-def test_a_function_that_cannot_be_a_task_is_left_to_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_a_function_that_cannot_be_a_task_stays_with_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
     for function in [
         "def f(a, /): ...",
         "def f():\n    yield 1",
@@ -446,7 +446,7 @@ def test_a_class_of_an_app_is_marked(tmp_path: Path) -> None:
     assert [mark for _line, mark in change.marks if mark.startswith("a task is a function")]
 
 
-def test_calls_of_a_task_that_stays_celerys_stay_as_they_are(tmp_path: Path) -> None:
+def test_calls_of_a_task_that_stays_with_celery_are_not_changed(tmp_path: Path) -> None:
     """Also in another file; and its periodic entry is left out."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "settings.py").write_text(
@@ -466,7 +466,7 @@ def test_calls_of_a_task_that_stays_celerys_stay_as_they_are(tmp_path: Path) -> 
     assert '"b": {"task": "x.g", "cron": "@every 60s"}' in settings
 
 
-def test_a_name_that_a_function_binds_is_no_task(tmp_path: Path) -> None:
+def test_a_local_name_of_a_function_is_no_task(tmp_path: Path) -> None:
     change = migrated(HEAD + "def h(f, pool):\n    f.apply_async(print, (1,))\n", tmp_path)
 
     assert change.new.endswith("def h(f, pool):\n    f.apply_async(print, (1,))\n")
@@ -475,7 +475,7 @@ def test_a_name_that_a_function_binds_is_no_task(tmp_path: Path) -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_keeps_its_line_ends_encoding_and_rights(tmp_path: Path) -> None:
+def test_a_file_keeps_its_line_ends_encoding_and_permissions(tmp_path: Path) -> None:
     path = tmp_path / "tasks.py"
     path.write_bytes(
         HEAD.replace("\n", "\r\n")
@@ -495,7 +495,7 @@ def test_a_file_keeps_its_line_ends_encoding_and_rights(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["tasks.py"]
 
 
-def test_a_file_that_is_no_python_is_told_and_the_others_are_done(
+def test_a_file_with_invalid_python_is_reported_and_the_others_are_migrated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "old.py").write_text("print 'celery'\n")
@@ -509,7 +509,7 @@ def test_a_file_that_is_no_python_is_told_and_the_others_are_done(
     assert "@taskq.task" in (tmp_path / "tasks.py").read_text()
 
 
-def test_environments_hidden_folders_and_links_are_left_out(tmp_path: Path) -> None:
+def test_environments_hidden_folders_and_links_are_skipped(tmp_path: Path) -> None:
     for name in ("env/lib/x.py", ".hidden/x.py", "node_modules/x.py", "shop/tasks.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
@@ -522,7 +522,7 @@ def test_environments_hidden_folders_and_links_are_left_out(tmp_path: Path) -> N
     assert [each.path.relative_to(tmp_path).as_posix() for each in found.changes] == ["shop/tasks.py"]
 
 
-def test_names_that_are_taken_get_others(tmp_path: Path) -> None:
+def test_names_in_use_are_replaced_by_others(tmp_path: Path) -> None:
     """The file already defines a `task` and a `Retry`."""
     change = migrated(
         """
@@ -545,7 +545,7 @@ def test_names_that_are_taken_get_others(tmp_path: Path) -> None:
     compile(change.new, "x", "exec")
 
 
-def test_json_tells_what_would_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lists_the_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tasks.py").write_text(HEAD + "f.apply_async((1,), priority=3)\n")
 
     assert main(["migrate", "celery", str(tmp_path), "--to", "shop.queue:taskq", "--json"]) == 0
@@ -557,25 +557,25 @@ def test_json_tells_what_would_change(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [each["text"] for each in file["marks"]] == ["apply_async(priority=) has no equivalent"]
 
 
-def test_a_target_that_is_none_is_refused(subtests: pytest.Subtests) -> None:
+def test_an_unknown_target_is_refused(subtests: pytest.Subtests) -> None:
     for target in ["", "shop", "shop.queue", "shop.queue:", "1:x", "shop.queue:a.b"]:
         with subtests.test(target=target), pytest.raises(ConfigurationError, match="MODULE:NAME"):
             Target.parse(target)
 
 
-def test_without_a_target_a_project_that_is_not_djangos_is_refused(tmp_path: Path) -> None:
+def test_a_project_without_django_needs_a_target(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text(HEAD)
 
     with pytest.raises(ConfigurationError, match="--to"):
         migrate_celery([tmp_path])
 
 
-def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file or folder"):
         migrate_celery([tmp_path / "gone"])
 
 
-def test_a_queue_module_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_queue_module_is_not_overwritten(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "core" / "before", tmp_path / "project")
     queue = tmp_path / "project" / "pipeline" / "queue.py"
     queue.write_text("mine = 1\n")
@@ -590,7 +590,7 @@ def test_a_queue_module_that_is_there_is_not_overwritten(tmp_path: Path) -> None
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
-def test_a_schedule_of_celery_as_a_spec(subtests: pytest.Subtests) -> None:
+def test_a_schedule_of_celery_becomes_a_spec(subtests: pytest.Subtests) -> None:
     for schedule, spec in [
         ("30", "@every 30s"),
         ("1.5", "@every 1.5s"),
@@ -612,7 +612,7 @@ def test_a_schedule_of_celery_as_a_spec(subtests: pytest.Subtests) -> None:
             assert spec_of(schedule) == spec
 
 
-def test_a_schedule_that_has_no_equal_is_refused(subtests: pytest.Subtests) -> None:
+def test_a_schedule_without_an_equivalent_is_refused(subtests: pytest.Subtests) -> None:
     for schedule in [
         "0.2",
         "solar('sunset', 1, 2)",
@@ -701,7 +701,7 @@ def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None
     assert '@task(queue="own", max_retry=0)\nasync def ask' in new["tasks"]
 
 
-def test_a_periodic_call_that_is_not_written_out_is_marked(tmp_path: Path) -> None:
+def test_a_dynamic_periodic_call_is_marked(tmp_path: Path) -> None:
     text = """
         from shop.celery import app
         from shop.tasks import f
@@ -762,7 +762,7 @@ def test_dates_of_calls_annotate_parameters_and_read_results_are_kept(tmp_path: 
     assert "# TODO taskq: annotate key: " in new["tasks"]
 
 
-def test_a_result_that_is_read_by_id_keeps_all_results(tmp_path: Path) -> None:
+def test_reading_a_result_by_id_enables_retention_for_all_tasks(tmp_path: Path) -> None:
     views = "from celery.result import AsyncResult\n\n\ndef state(key):\n    return AsyncResult(key).state\n"
 
     new = django_project(tmp_path, settings="INSTALLED_APPS = ['shop']\n", tasks=HEAD, views=views)

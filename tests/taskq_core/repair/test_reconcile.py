@@ -44,7 +44,7 @@ def reconcile(request: pytest.FixtureRequest, app: TaskQ, monkeypatch: pytest.Mo
 
 
 @pytest.mark.redis
-async def test_damage_is_told_and_repaired_on_request(
+async def test_damage_is_reported_and_repaired_on_request(
     app: TaskQ, queue: QueueKeys, redis_server: RedisServer, reconcile: Ask
 ) -> None:
     handle = app.client.enqueue(app.remote("a:b").s())
@@ -67,7 +67,7 @@ async def test_damage_is_told_and_repaired_on_request(
 
 
 @pytest.mark.redis
-async def test_progress_is_told(app: TaskQ, reconcile: Ask) -> None:
+async def test_progress_is_reported(app: TaskQ, reconcile: Ask) -> None:
     app.client.enqueue_many(app.remote("a:b").s() for _ in range(500))
     told: list[tuple[int, int]] = []
 
@@ -78,12 +78,12 @@ async def test_progress_is_told(app: TaskQ, reconcile: Ask) -> None:
 
 
 @pytest.mark.redis
-async def test_an_unknown_queue(reconcile: Ask) -> None:
+async def test_an_unknown_queue_is_refused(reconcile: Ask) -> None:
     with pytest.raises(QueueNotFoundError):
         await reconcile("nope")
 
 
-def test_no_id_that_was_added_is_forgotten() -> None:
+def test_no_added_id_is_lost() -> None:
     seen = BloomFilter(2000)
 
     assert not any(seen.add(f"id-{number}") for number in range(0, 2000, 2))

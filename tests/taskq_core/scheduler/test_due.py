@@ -42,11 +42,11 @@ class TestOnTime:
 
         assert found == list(range(NOON + 1, NOON + ON_TIME_S + 1))
 
-    def test_what_is_dealt_with_does_not_come_back(self, policy: str) -> None:
+    def test_a_handled_firing_does_not_return(self, policy: str) -> None:
         assert due(HOURLY, NOON, NOON, policy) == []
         assert due(HOURLY, NOON, NOON - 500, policy) == [], "a clock that was set back"
 
-    def test_an_entry_that_never_fires_again(self, policy: str) -> None:
+    def test_an_ended_entry_has_no_firing(self, policy: str) -> None:
         over = Bounded(parse_schedule("@hourly"), end_s=NOON)
 
         assert due(over, NOON, NOON + HOUR, policy) == []
@@ -57,35 +57,35 @@ class TestMissed:
 
     NOW = NOON + 3 * HOUR + 1200  # 15:20
 
-    def test_skip_leaves_them_out(self) -> None:
+    def test_skip_omits_missed_firings(self) -> None:
         assert due(HOURLY, NOON, self.NOW, "skip") == []
 
-    def test_one_takes_the_last(self) -> None:
+    def test_one_enqueues_the_last_missed_firing(self) -> None:
         assert due(HOURLY, NOON, self.NOW, "one") == [NOON + 3 * HOUR]
 
-    def test_all_takes_each_within_the_window(self) -> None:
+    def test_all_enqueues_each_missed_firing_within_the_window(self) -> None:
         assert due(HOURLY, NOON, self.NOW, "all", window_s=2 * HOUR) == [NOON + 2 * HOUR, NOON + 3 * HOUR]
         assert due(HOURLY, NOON, self.NOW, "all", window_s=9 * HOUR) == [NOON + hour * HOUR for hour in (1, 2, 3)]
 
-    def test_the_window_ends_it(self, subtests: pytest.Subtests) -> None:
+    def test_firings_before_the_window_are_omitted(self, subtests: pytest.Subtests) -> None:
         for policy in ["one", "all"]:
             with subtests.test(policy=policy):
                 assert due(HOURLY, NOON, self.NOW, policy, window_s=1200) == [NOON + 3 * HOUR]
                 assert due(HOURLY, NOON, self.NOW, policy, window_s=1199) == []
 
-    def test_one_that_is_on_time_stands_for_those_before(self, subtests: pytest.Subtests) -> None:
+    def test_a_firing_on_time_replaces_the_missed_ones(self, subtests: pytest.Subtests) -> None:
         for policy in ["skip", "one"]:
             with subtests.test(policy=policy):
                 assert due(HOURLY, NOON, NOON + 3 * HOUR + 5, policy) == [NOON + 3 * HOUR]
 
-    def test_the_last_is_found_far_back(self) -> None:
+    def test_the_last_missed_firing_is_found_far_back(self) -> None:
         weekly = parse_schedule("0 0 * * 0")
         start_s = NOON - 40 * 86_400
 
         assert due(weekly, start_s, NOON, "one", window_s=30 * 86_400) == [1_999_987_200 - 3 * 86_400]
         assert due(weekly, start_s, NOON, "one", window_s=2 * 86_400) == []
 
-    def test_an_interval_keeps_its_beat(self) -> None:
+    def test_an_interval_keeps_its_rhythm(self) -> None:
         every = parse_schedule("@every 7m")
         beats = {NOON + 420 * number for number in range(1000)}
 
@@ -94,13 +94,13 @@ class TestMissed:
         assert due(every, NOON, self.NOW, "one") == [max(beat for beat in beats if beat <= self.NOW)]
         assert next_firing(every, NOON, self.NOW) == min(beat for beat in beats if beat > self.NOW)
 
-    def test_a_call_returns_no_more_than_its_limit_and_the_next_goes_on(self) -> None:
+    def test_a_call_returns_at_most_its_limit_and_the_next_continues(self) -> None:
         first = due(EVERY_SECOND, NOON, NOON + 500, "all", limit=100)
         second = due(EVERY_SECOND, first[-1], NOON + 500, "all", limit=100)
 
         assert first + second == list(range(NOON + 1, NOON + 201))
 
-    def test_a_year_of_seconds_costs_little(self) -> None:
+    def test_a_year_of_missed_seconds_is_computed_fast(self) -> None:
         """Only what is returned is counted through."""
         calls = 0
 
@@ -131,7 +131,7 @@ class TestMissed:
     window_s=st.sampled_from([0, 1, 60, 61, 100, 3600, 100_000]),
     limit=st.sampled_from([1, 3, 100, 100_000]),
 )
-def test_each_policy_is_what_counting_through_says(
+def test_each_policy_matches_a_brute_force_count(
     spec: str, mark_s: int, late_s: int, window_s: int, limit: int
 ) -> None:
     schedule, now_s = parse_schedule(spec), mark_s + late_s

@@ -100,7 +100,7 @@ def work(app: TaskQ) -> "Callable[..., PeriodicTask]":
     return entry
 
 
-async def test_entries_of_a_table_come_change_and_go(
+async def test_the_scheduler_follows_changes_of_the_table(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     table = Table()
@@ -125,7 +125,7 @@ async def test_entries_of_a_table_come_change_and_go(
     assert scheduler.entry_count == 1
 
 
-async def test_the_table_is_told_of_every_run_and_when_entries_fire_next(
+async def test_every_run_and_the_next_firing_are_recorded_in_the_table(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     table = Table(work())
@@ -141,7 +141,7 @@ async def test_the_table_is_told_of_every_run_and_when_entries_fire_next(
     assert table.watchers == []
 
 
-async def test_a_change_in_this_process_is_taken_up_at_once(
+async def test_a_change_in_this_process_applies_at_once(
     app: TaskQ, start: Runner, work: Callable[..., PeriodicTask]
 ) -> None:
     """Long before the next look."""
@@ -157,7 +157,7 @@ async def test_a_change_in_this_process_is_taken_up_at_once(
     await until(lambda: scheduler.entry_count == 1)
 
 
-async def test_a_paused_entry_enqueues_nothing_and_catches_nothing_up(
+async def test_a_paused_entry_enqueues_nothing_and_has_no_catch_up(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """Its mark moves on, so that no scheduler, whenever it starts, takes the firings for missed ones."""
@@ -182,7 +182,7 @@ async def test_a_paused_entry_enqueues_nothing_and_catches_nothing_up(
     assert min(each for entry_id, each, _ in fired.all if entry_id == "row#1") > passed_s
 
 
-async def test_missed_firings_of_a_paused_entry_are_left_out(
+async def test_missed_firings_of_a_paused_entry_are_omitted(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     paused = work(is_paused=True, catch_up="all", window=9 * HOUR)
@@ -299,7 +299,7 @@ async def test_no_firing_waits_for_a_table_that_hangs(
     given_up.set()
 
 
-async def test_what_a_leader_left_untold_is_told_by_the_next(
+async def test_the_next_leader_records_runs_that_the_last_one_did_not(
     app: TaskQ,
     start: Runner,
     looker: Looker,
@@ -329,7 +329,7 @@ async def test_what_a_leader_left_untold_is_told_by_the_next(
     assert len(looker.pending()) == 1
 
 
-async def test_a_firing_without_a_run_is_no_run_and_moves_the_next_one_on(
+async def test_a_firing_without_a_run_is_not_counted_and_advances_the_next_firing(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """As where the task of an earlier one is still there."""
@@ -347,7 +347,7 @@ async def test_a_firing_without_a_run_is_no_run_and_moves_the_next_one_on(
     assert table.totals == {"1": 1}
 
 
-async def test_a_scheduler_that_ends_tells_all_there_is_to_tell(
+async def test_a_scheduler_records_all_runs_at_its_end(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
 ) -> None:
     """The scheduler first repeats the report of a scheduler that died, and then sends newer reports."""
@@ -368,7 +368,7 @@ async def test_a_scheduler_that_ends_tells_all_there_is_to_tell(
     assert table.totals == {"1": 5 + 2 + 1}
 
 
-async def test_runs_that_come_again_are_counted_once(
+async def test_repeated_runs_are_counted_once(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """The table noted them, and the scheduler died before it could say so to Redis."""

@@ -32,7 +32,7 @@ def judged(
 
 
 class TestJudging:
-    def test_one_that_leads(self) -> None:
+    def test_a_leader_is_ready(self) -> None:
         assert judged() == (
             True,
             {
@@ -44,14 +44,14 @@ class TestJudging:
             },
         )
 
-    def test_one_that_waits_to_lead_or_has_no_entries(self, subtests: pytest.Subtests) -> None:
+    def test_a_follower_and_a_scheduler_without_entries_are_ready(self, subtests: pytest.Subtests) -> None:
         for case in [{"leads": False}, {"leads": False, "entries": 0, "answer_age_s": None}]:
             with subtests.test(case=case):
                 is_ready, body = judged(**case)
 
                 assert (is_ready, body["status"], body["leads"], body["queues"]) == (True, "ready", False, {})
 
-    def test_one_that_does_not_work(self, subtests: pytest.Subtests) -> None:
+    def test_a_scheduler_that_does_not_work_is_not_ready(self, subtests: pytest.Subtests) -> None:
         for case, status, reason in [
             ({"status": "new"}, "starting", "no periodic task is enqueued yet"),
             ({"status": "closed"}, "draining", "no more periodic tasks are enqueued"),
@@ -65,7 +65,7 @@ class TestJudging:
 
                 assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
 
-    def test_a_problem_stands_at_its_queue(self) -> None:
+    def test_a_problem_is_reported_at_its_queue(self) -> None:
         _, body = judged(problem="no answer")
 
         assert body["queues"] == {"default": {"ok": True}, "low": {"ok": False, "problem": "no answer"}}
@@ -78,7 +78,7 @@ async def status_of(scheduler: Scheduler) -> tuple[int, str]:
 
 @pytest.mark.redis
 class TestScheduler:
-    async def test_both_that_leads_and_that_waits_are_ready(self, app: TaskQ, start: Runner) -> None:
+    async def test_leader_and_follower_are_ready(self, app: TaskQ, start: Runner) -> None:
         app.schedule("@every 1h", app.remote("work"), id="entry")
         first = await start(health_port=0)
         await until(lambda: first.leads)
@@ -93,7 +93,9 @@ class TestScheduler:
         with pytest.raises(OSError, match=r"."):
             await get(first.health_port, "/livez")
 
-    async def test_a_queue_that_takes_nothing(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
+    async def test_a_queue_that_accepts_no_task_is_reported(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         bad = looker.keys.queue("bad")
         looker.raw.set(bad.pending, "no list")
         app.schedule("* * * * * *", app.remote("work"), id="bad", queue="bad")
@@ -108,7 +110,7 @@ class TestScheduler:
         await clock.advance(10)
         await until(lambda: _is(scheduler, (200, "ready")))
 
-    async def test_redis_becomes_unavailable_and_comes_back(self, clock: Clock) -> None:
+    async def test_readiness_follows_an_outage_of_redis(self, clock: Clock) -> None:
         """Red with a reason and without the password; green again by itself."""
         with RedisServer(password="hunter2") as server, Relay(server.socket_path) as relay:
             app = TaskQ(relay.url.replace("redis://", "redis://:hunter2@"))
@@ -129,7 +131,7 @@ class TestScheduler:
             await runner.close()
             await app.aclose()
 
-    async def test_it_lives_before_it_has_reached_redis(self, tmp_path: Any) -> None:
+    async def test_the_scheduler_is_live_before_it_reached_redis(self, tmp_path: Any) -> None:
         app = TaskQ(f"unix://{tmp_path}/none.sock")
         scheduler = Scheduler(app, SchedulerConfig(health_port=0))
         running = asyncio.create_task(scheduler.arun())
@@ -141,7 +143,7 @@ class TestScheduler:
         await asyncio.gather(running, return_exceptions=True)
         app.close()
 
-    async def test_a_port_that_is_taken(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_port_in_use_is_reported(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
         taken = HealthServer(SchedulerState("new", False, 0, None, {}), "127.0.0.1", 0)
         await taken.start()
 
@@ -156,7 +158,7 @@ async def _is(scheduler: Scheduler, expected: tuple[int, str]) -> bool:
     return await status_of(scheduler) == expected
 
 
-def test_the_options_of_the_command(subtests: pytest.Subtests) -> None:
+def test_the_command_has_options_for_the_health_port(subtests: pytest.Subtests) -> None:
     for options, expected, shown in [
         ({}, ("127.0.0.1", None), ""),
         ({"health_port": None, "health_host": None}, ("127.0.0.1", None), ""),
@@ -170,7 +172,7 @@ def test_the_options_of_the_command(subtests: pytest.Subtests) -> None:
             assert shown in banner(TaskQ(), config)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_ports_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="health_port must be between 0 and 65535, got 70000"):
         SchedulerConfig(health_port=70_000)
     with pytest.raises(ConfigurationError, match="health_host must be an address, got ''"):

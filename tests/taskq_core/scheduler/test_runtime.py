@@ -75,7 +75,7 @@ async def test_a_schedule_of_the_code_is_paused_before_a_scheduler_starts(
         inspector.remove_schedule("beat")
 
 
-def test_what_cannot_be_stored_is_refused(app: TaskQ) -> None:
+def test_a_schedule_that_cannot_be_stored_is_refused(app: TaskQ) -> None:
     inspector = Inspector(app)
     task = app.remote("report")
     inspector.add_schedule(PeriodicTask("@hourly", task, id="a"))
@@ -111,7 +111,7 @@ async def test_programs_with_and_without_the_task_fire_an_added_schedule_once(
     assert {(each.type, each.retry) for each in looker.pending("low")} == {("report", 7)}
 
 
-async def test_a_listing_shows_a_schedule_as_it_was_changed(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_listing_shows_the_changed_schedule(app: TaskQ, start: Runner, clock: Clock) -> None:
     """Also before the schedulers have announced the change."""
     inspector, task = Inspector(app), app.remote("report")
     inspector.add_schedule(PeriodicTask("@hourly", task.s(day=1), id="a"))
@@ -125,7 +125,7 @@ async def test_a_listing_shows_a_schedule_as_it_was_changed(app: TaskQ, start: R
     assert (shown.spec, shown.payload, shown.is_removable) == ("@daily", b'{"day":2}', True)
 
 
-def test_of_programs_that_add_one_id_at_the_same_time_one_succeeds(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_of_several_concurrent_adds_of_an_id_succeeds(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
     inspector, task = Inspector(app), app.remote("report")
     inspector.add_schedule(PeriodicTask("@hourly", task, id="a"))
     monkeypatch.setattr(schedules, "scheduler_entries", lambda keys: _nothing())  # read before the other has written
@@ -141,7 +141,7 @@ def _nothing() -> Iterator[Any]:
     return []
 
 
-async def test_an_added_schedule_that_cannot_be_used_holds_up_no_other(
+async def test_an_invalid_added_schedule_does_not_block_others(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     Inspector(app).add_schedule(PeriodicTask("* * * * * *", app.remote("beat"), id="beat"))

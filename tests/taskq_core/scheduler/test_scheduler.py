@@ -56,7 +56,7 @@ class TestFiring:
             since = looker.raw.hget(looker.keys.queue("default").task(message.id), "pending_since")
             assert int(since) // 1_000_000_000 >= at_s, "never before its second"
 
-    async def test_arguments_and_options_of_the_entry_count(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_arguments_and_options_of_the_entry_are_used(self, app: TaskQ, start: Runner, looker: Looker) -> None:
         @app.task(name="report", max_retry=9, timeout=60)
         def report(kind: str, days: int = 7) -> None: ...
 
@@ -69,7 +69,9 @@ class TestFiring:
         assert (message.queue, message.retry, message.timeout, message.retention) == ("low", 2, 60, 60)
         assert b"low" in looker.raw.smembers("asynq:queues")
 
-    async def test_the_setting_schedule(self, redis_server: RedisServer, start: Runner, looker: Looker) -> None:
+    async def test_entries_of_the_setting_schedule_are_enqueued(
+        self, redis_server: RedisServer, start: Runner, looker: Looker
+    ) -> None:
         """Tasks registered here and tasks of another program."""
         app = TaskQ(
             redis_server.url,
@@ -92,7 +94,7 @@ class TestFiring:
         assert (remote.type, remote.payload, remote.retry) == ("go:task", b"{}", 1)
         await app.aclose()
 
-    async def test_an_id_that_is_taken_and_a_lock_that_is_held_count_as_done(
+    async def test_a_duplicate_id_and_a_held_lock_count_as_enqueued(
         self, app: TaskQ, start: Runner, looker: Looker
     ) -> None:
         """A fixed id lets a firing pass while the task of the one before is there."""
@@ -115,7 +117,7 @@ class TestFiring:
         await until(lambda: len(looker.history("by_id")) == len(looker.history("by_lock")) == 1)
         assert looker.mark(by_id) == looker.mark(by_lock) == last_s
 
-    async def test_a_full_queue_takes_what_is_due(
+    async def test_a_full_queue_accepts_periodic_tasks(
         self, redis_server: RedisServer, start: Runner, looker: Looker
     ) -> None:
         """The setting `LIMITS` holds clients up, not the timetable: a firing is not lost because others filled it."""
@@ -135,7 +137,7 @@ class TestFiring:
 
 class TestCatchUp:
     @pytest.mark.parametrize(("policy", "count"), [("skip", 0), ("one", 1), ("all", 3)])
-    async def test_missed_firings(
+    async def test_missed_firings_follow_the_catch_up_policy(
         self, app: TaskQ, start: Runner, looker: Looker, policy: str, count: int, clock: Clock
     ) -> None:
         """Of a spec whose last firing is long enough ago, whenever the test runs."""
@@ -155,7 +157,7 @@ class TestCatchUp:
         assert fired.outcomes("missed") == [ENQUEUED] * count
         await until(lambda: looker.mark(beat) >= looker.now_s() - 1, "and goes on in time")
 
-    async def test_a_great_many_are_caught_up_in_batches(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_many_missed_firings_are_enqueued_in_batches(self, app: TaskQ, start: Runner, looker: Looker) -> None:
         @app.task(name="work")
         def work() -> None: ...
 
@@ -171,7 +173,7 @@ class TestCatchUp:
         assert len(stored) == len(set(stored))
         assert {tick_task_id("beat", "work", at_s) for _, at_s, _ in fired.all} <= set(stored)
 
-    async def test_who_has_much_to_catch_up_does_not_keep_others_waiting(
+    async def test_an_entry_with_many_missed_firings_does_not_delay_others(
         self, app: TaskQ, start: Runner, looker: Looker
     ) -> None:
         """In one queue, where one batch has room for a hundred firings."""
@@ -190,7 +192,7 @@ class TestCatchUp:
         assert fired.outcomes("on time") == [ENQUEUED]
         assert [entry_id for entry_id, _, _ in fired.all].index("on time") < 100
 
-    async def test_a_new_entry_and_one_with_a_new_schedule_begin_now(
+    async def test_a_new_entry_and_a_changed_schedule_start_now(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.task(name="work")
@@ -207,7 +209,7 @@ class TestCatchUp:
 
 
 class TestShown:
-    async def test_entries_stand_there_as_asynq_writes_them(
+    async def test_entries_are_stored_in_the_format_of_asynq(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.task(name="report")
@@ -246,7 +248,7 @@ class TestShown:
         await start.stop(scheduler)
         assert looker.raw.keys("asynq:schedulers*") == []
 
-    async def test_each_entry_is_shown_once_however_many_schedulers_run(
+    async def test_several_schedulers_list_each_entry_once(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.periodic("@every 1s", id="beat")
@@ -277,7 +279,7 @@ class TestShown:
         assert looker.history("entry") == [event], "it outlives the scheduler, unlike upstream"
         assert looker.raw.ttl("asynq:scheduler_history:entry") > 89 * 86_400, "and expires 90 days later"
 
-    async def test_a_damaged_history_costs_only_itself(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_a_damaged_history_affects_no_other_entry(self, app: TaskQ, start: Runner, looker: Looker) -> None:
         @app.task(name="work")
         def work() -> None: ...
 
@@ -291,7 +293,7 @@ class TestShown:
 
 
 class TestChanges:
-    async def test_entries_come_and_go_while_it_runs(
+    async def test_entries_can_be_added_and_removed_while_it_runs(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.task(name="work")
@@ -311,7 +313,7 @@ class TestChanges:
         await until(lambda: scheduler.entry_count == 0)
         await until(lambda: looker.entries() == [])
 
-    async def test_a_provider_is_asked_again_and_its_changes_applied(
+    async def test_a_provider_is_polled_and_its_changes_are_applied(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.task(name="work")
@@ -362,7 +364,7 @@ class TestChanges:
         assert "no database" in caplog.text
         assert "a provider must return PeriodicTask objects, got 'no entry'" in caplog.text
 
-    async def test_a_provider_that_takes_long_is_told_of_and_holds_up_nothing(
+    async def test_a_slow_provider_is_logged_and_delays_nothing(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         end = threading.Event()
@@ -381,7 +383,7 @@ class TestChanges:
         end.set()
         await until(lambda: scheduler.entry_count == 2)
 
-    async def test_an_id_that_the_application_has_is_not_given_to_a_provided_entry(
+    async def test_a_provided_entry_cannot_use_an_id_of_the_application(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         @app.task(name="work")
@@ -398,7 +400,7 @@ class TestChanges:
 
 
 class TestHooks:
-    async def test_they_are_told_before_and_after(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_hooks_are_called_before_and_after_a_firing(self, app: TaskQ, start: Runner, looker: Looker) -> None:
         told: list[tuple[str, str, Any]] = []
 
         class Plain(ScheduleHook):
@@ -430,7 +432,9 @@ class TestHooks:
             ("awaited", task_id, task_id),
         ]
 
-    async def test_they_are_told_what_failed(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
+    async def test_hooks_receive_the_error_of_a_firing(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         told: list[tuple[FiringOutcome, Exception | None]] = []
 
         class Noting(ScheduleHook):
@@ -454,7 +458,7 @@ class TestHooks:
         assert {outcome for outcome, _ in told[:-1]} == {FiringOutcome.FAILED}
         assert "memory limit" in str(told[0][1])
 
-    async def test_one_that_fails_changes_nothing(
+    async def test_a_failing_hook_changes_nothing(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
     ) -> None:
         class Broken(ScheduleHook):
@@ -475,7 +479,7 @@ class TestHooks:
 
         assert "broken before" in caplog.text
 
-    async def test_a_firing_that_is_under_way_is_brought_to_its_end(
+    async def test_a_started_firing_is_completed(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The scheduler is stopped after the hook's `before` call, and still makes the `after` call."""
@@ -505,7 +509,9 @@ class TestHooks:
         assert len(looker.pending()) == len(looker.history("entry")) == 1
         assert looker.raw.keys("taskq:scheduler:leader:*") == []
 
-    async def test_those_of_one_moment_are_told_side_by_side(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_hooks_of_simultaneous_firings_run_concurrently(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
         """However long one takes: fifty firings wait for it once, not fifty times."""
         told = 0
         all_told = asyncio.Event()
@@ -527,7 +533,7 @@ class TestHooks:
 
         assert told == 50
 
-    async def test_one_that_is_cancelled_ends_nothing(
+    async def test_a_cancelled_hook_does_not_end_the_scheduler(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         """An awaitable inside the hook may be cancelled without cancelling the scheduler."""
@@ -551,9 +557,7 @@ class TestHooks:
 
         assert "a hook of periodic tasks failed" in caplog.text
 
-    async def test_a_middleware_that_may_block_is_asked_in_a_thread(
-        self, app: TaskQ, start: Runner, looker: Looker
-    ) -> None:
+    async def test_a_blocking_middleware_runs_in_a_thread(self, app: TaskQ, start: Runner, looker: Looker) -> None:
         """A middleware with coroutine methods runs on the event loop, another one in a thread."""
         threads: dict[str, int] = {}
 
@@ -576,7 +580,7 @@ class TestHooks:
         assert threads["coroutine"] == threading.get_ident() != threads["plain"]
         assert (message.headers["plain"], message.headers["coroutine"]) == ("1", "1")
 
-    async def test_a_middleware_that_hangs_puts_its_own_firings_off(
+    async def test_a_hanging_middleware_delays_only_its_own_firings(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         """Those of other tasks go on, and when it hangs no more, none is missing."""
@@ -607,7 +611,7 @@ class TestHooks:
         first_tried_s = next(at_s for entry_id, at_s, _ in fired.all if entry_id == "stuck")
         assert ("stuck", first_tried_s, ENQUEUED) in fired.all
 
-    async def test_a_middleware_that_holds_all_threads_is_tried_again_now_and_then(
+    async def test_a_middleware_that_blocks_all_threads_is_retried(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
         """Not all the time, although each attempt fails at once. When a thread is free again, the firing comes."""
@@ -638,7 +642,7 @@ class TestHooks:
         assert len(attempts) <= lasted_s / PUT_OFF_S + 1
         await until(lambda: fired.outcomes("stuck")[-1] is ENQUEUED, meanwhile=lambda: clock.skip(0.5))
 
-    async def test_firings_that_are_put_off_keep_no_other_of_their_queue_waiting(
+    async def test_postponed_firings_do_not_delay_others_of_their_queue(
         self, app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
         """Others wait for the hanging middleware only while it is tried."""
@@ -662,7 +666,7 @@ class TestHooks:
         assert len(fired.outcomes("stuck")) == attempts
         assert len(fired.outcomes("beat")) >= beats + 2
 
-    async def test_a_queue_that_hangs_keeps_no_other_waiting(
+    async def test_a_hanging_queue_does_not_delay_others(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
         hang = asyncio.Event()
@@ -687,7 +691,7 @@ class TestHooks:
         await clock.advance(3)
         await until(lambda: len(fired.outcomes("stuck")) >= 3)
 
-    async def test_a_queue_that_takes_nothing_keeps_no_other_waiting(
+    async def test_a_queue_that_accepts_no_task_does_not_delay_others(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         """One whose key holds something else: its firings come when that is gone."""
@@ -708,7 +712,7 @@ class TestHooks:
         await until(lambda: ENQUEUED in fired.outcomes("broken"))
         assert ("broken", first_s, ENQUEUED) in fired.all
 
-    async def test_a_call_that_a_middleware_refuses_is_left_out(
+    async def test_a_call_that_a_middleware_refuses_is_skipped(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The failure is reported, and the next firing runs."""
@@ -768,7 +772,9 @@ class TestTrouble:
 
         assert "the scheduler cannot start" in caplog.text
 
-    async def test_a_full_redis_postpones(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
+    async def test_a_full_redis_postpones_firings(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         """The firing is reported as failed, and enqueued when the queue has room."""
 
         @app.task(name="work")
@@ -790,7 +796,7 @@ class TestTrouble:
         assert len(looker.pending()) == 1
         assert "memory limit" in str(fired.errors[0])
 
-    async def test_schedulers_that_all_believe_they_lead_enqueue_once(
+    async def test_several_schedulers_that_believe_to_lead_enqueue_once(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         """Whatever becomes of the lease, and though the tasks are taken and gone at once."""
@@ -828,7 +834,7 @@ class TestTrouble:
         assert len(taken) == len(set(taken))
         assert set(taken) <= {tick_task_id("beat", "beat", at_s) for at_s in ticks}
 
-    async def test_another_takes_over_when_the_leader_stops(
+    async def test_a_follower_takes_over_when_the_leader_stops(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.periodic("* * * * * *", id="beat")
@@ -843,7 +849,7 @@ class TestTrouble:
         await clock.advance(3)
         await until(lambda: second.leads)
 
-    async def test_one_that_cannot_renew_its_lease_leads_no_longer_than_it_lasts(
+    async def test_a_leader_that_cannot_renew_its_lease_stops_at_its_expiry(
         self, redis_server: RedisServer, start: Runner, clock: Clock
     ) -> None:
         """It uses its own clock, because Redis does not reply. When Redis replies again, it takes the lead again."""
@@ -864,7 +870,7 @@ class TestTrouble:
             await start.stop(scheduler)
             await app.aclose()
 
-    async def test_two_applications_on_one_redis_do_not_wait_for_each_other(
+    async def test_two_applications_on_one_redis_are_independent(
         self, redis_server: RedisServer, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         """Each set of entries has its own leader, and equal ids for different tasks are different entries."""
@@ -880,7 +886,7 @@ class TestTrouble:
         await other.aclose()
 
 
-async def test_each_firing_begins_a_trace_of_its_own(
+async def test_each_firing_starts_a_separate_trace(
     app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the scheduler itself may run inside a span."""
@@ -909,12 +915,12 @@ async def test_each_firing_begins_a_trace_of_its_own(
 
 
 @pytest.mark.parametrize("name", ["leader_lease", "heartbeat"])
-def test_times_are_checked(name: str) -> None:
+def test_invalid_times_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be at least 1 second"):
         SchedulerConfig(**{name: 0.5})
 
 
-async def test_a_scheduler_runs_once(app: TaskQ, start: Runner) -> None:
+async def test_a_scheduler_can_run_only_once(app: TaskQ, start: Runner) -> None:
     scheduler = await start()
 
     with pytest.raises(RuntimeError, match="runs only once"):

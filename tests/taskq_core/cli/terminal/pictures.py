@@ -69,7 +69,9 @@ async def limit(taskq: TaskQ) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_pictures(taskq: TaskQ, redis_server: RedisServer, theme: Literal["light", "dark"]) -> None:
+async def test_the_screens_can_be_drawn_as_pictures(
+    taskq: TaskQ, redis_server: RedisServer, theme: Literal["light", "dark"]
+) -> None:
     scene = Scene(redis_server, taskq)
     scene.build()
     workflow = scene.workflow

@@ -27,14 +27,14 @@ VIEWER = "resetchannels ~asynq:* ~taskq:* +@all -@dangerous -@write +info"
 """The rights that the page on the dashboard gives to who looks."""
 
 
-async def test_digits_lead_to_the_screens_and_q_leads_back_and_out(opened: Open) -> None:
+async def test_digits_open_screens_and_q_goes_back_and_quits(opened: Open) -> None:
     async with opened() as person:
         await person.press("2", "q")
         await person.until(lambda: not person.app.is_running or person.app._exit)
 
 
 @pytest.mark.nightly
-async def test_a_click_leads_to_a_screen(opened: Open) -> None:
+async def test_a_click_opens_a_screen(opened: Open) -> None:
     async with opened() as person:
         await person.click("#nav", offset=(12, 0))
         await person.until(lambda: isinstance(person.look, TasksScreen))
@@ -79,7 +79,9 @@ async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) 
 @pytest.mark.parametrize(
     ("size", "line"), [((20, 24), "taskq dash needs"), ((80, 5), "taskq dash needs 40x10, this is 80x5")]
 )
-async def test_a_terminal_that_is_too_small_says_so_and_no_more(opened: Open, size: tuple[int, int], line: str) -> None:
+async def test_a_terminal_that_is_too_small_shows_only_a_message(
+    opened: Open, size: tuple[int, int], line: str
+) -> None:
     async with opened(size=size) as person:
         await person.sees(line)
         assert "Queues" not in person.text
@@ -95,7 +97,7 @@ async def test_a_terminal_that_is_too_small_says_so_and_no_more(opened: Open, si
 
 
 @pytest.mark.nightly
-async def test_a_question_is_asked_on_a_small_terminal_too(opened: Open, enqueued: Put) -> None:
+async def test_a_confirmation_is_shown_on_a_small_terminal(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
     async with opened(size=(40, 12)) as person:
@@ -103,14 +105,14 @@ async def test_a_question_is_asked_on_a_small_terminal_too(opened: Open, enqueue
         await person.sees("Delete the queue", "mail", "(y)", "(n)")
 
 
-async def test_it_looks_again_by_itself(opened: Open, enqueued: Put, clock: Clock) -> None:
+async def test_the_screen_refreshes_automatically(opened: Open, enqueued: Put, clock: Clock) -> None:
     async with opened(refresh=timedelta(seconds=2)) as person:
         await person.sees("There is no queue yet")
         enqueued("a")
         await person.sees("mail", "pend 1", meanwhile=lambda: clock.skip(1))
 
 
-async def test_one_look_ends_before_the_next_begins(
+async def test_one_refresh_ends_before_the_next_begins(
     opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """However slow Redis is."""
@@ -147,7 +149,7 @@ async def test_one_look_ends_before_the_next_begins(
 
 
 @pytest.mark.nightly
-async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_screen_does_not_wait_for_the_previous_one(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened() as person:
 
         async def for_ever(self: QueuesScreen) -> object:
@@ -159,7 +161,7 @@ async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, mon
         await person.sees("No worker runs.")
 
 
-async def test_a_redis_that_goes_away_is_told_and_what_was_seen_stays_until_it_is_back(
+async def test_a_redis_outage_is_reported_and_the_last_data_stay_on_screen(
     redis_server: RedisServer, enqueued: Put, tmp_path: Path, clock: Clock
 ) -> None:
     enqueued("a")
@@ -186,9 +188,7 @@ async def test_a_redis_that_goes_away_is_told_and_what_was_seen_stays_until_it_i
     await taskq.aclose()
 
 
-async def test_a_redis_that_refuses_what_is_asked_is_not_said_to_be_away(
-    redis_server: RedisServer, enqueued: Put
-) -> None:
+async def test_a_refusal_by_redis_is_not_reported_as_an_outage(redis_server: RedisServer, enqueued: Put) -> None:
     enqueued("a")
     redis_server.command("ACL", "SETUSER", "bob", "on", ">secret", "+@all", "&*", "~asynq:{other}:*")
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://bob:secret@"), enqueue_timeout=30)
@@ -205,7 +205,7 @@ async def test_a_redis_that_refuses_what_is_asked_is_not_said_to_be_away(
         redis_server.command("ACL", "DELUSER", "bob")
 
 
-async def test_it_begins_while_redis_is_away_and_goes_on_once_it_is_there(
+async def test_it_starts_while_redis_is_down_and_recovers(
     redis_server: RedisServer, tmp_path: Path, clock: Clock
 ) -> None:
     socket = tmp_path / "redis.sock"
@@ -217,7 +217,7 @@ async def test_it_begins_while_redis_is_away_and_goes_on_once_it_is_there(
     await taskq.aclose()
 
 
-async def test_an_action_while_redis_is_silent_is_told_and_nothing_else_stops(
+async def test_an_action_on_a_silent_redis_is_reported_and_blocks_nothing_else(
     redis_server: RedisServer, enqueued: Put, clock: Clock
 ) -> None:
     enqueued("a")
@@ -241,7 +241,7 @@ async def test_an_action_while_redis_is_silent_is_told_and_nothing_else_stops(
         await taskq.aclose()
 
 
-async def test_nothing_is_offered_where_nothing_may_be_changed(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_read_only_mode_offers_no_actions(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     enqueued("a")
 
     async with opened(read_only=True) as person:
@@ -258,7 +258,7 @@ async def test_nothing_is_offered_where_nothing_may_be_changed(opened: Open, enq
     assert await AsyncInspector(taskq).count("mail", TaskState.PENDING) == 1
 
 
-async def test_a_redis_user_who_may_not_write_is_offered_nothing(redis_server: RedisServer, enqueued: Put) -> None:
+async def test_a_redis_user_without_write_permission_sees_no_actions(redis_server: RedisServer, enqueued: Put) -> None:
     enqueued("a")
     redis_server.command("ACL", "SETUSER", "reader", "on", ">secret", *VIEWER.split())
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://reader:secret@"), enqueue_timeout=30)
@@ -273,15 +273,13 @@ async def test_a_redis_user_who_may_not_write_is_offered_nothing(redis_server: R
         redis_server.command("ACL", "DELUSER", "reader")
 
 
-def test_the_page_names_these_rights() -> None:
+def test_the_documentation_lists_the_required_permissions() -> None:
     page = Path(__file__).parents[4] / "docs" / "reference" / "terminal-dashboard.md"
 
     assert f"ACL SETUSER viewer on >password {VIEWER}\n" in page.read_text(encoding="utf-8")
 
 
-async def test_rights_that_are_taken_away_meanwhile_are_noticed_at_the_first_refusal(
-    redis_server: RedisServer, enqueued: Put
-) -> None:
+async def test_revoked_permissions_are_noticed_at_the_first_refusal(redis_server: RedisServer, enqueued: Put) -> None:
     enqueued("a")
     redis_server.command("ACL", "SETUSER", "ada", "on", ">secret", "~*", "&*", "+@all")
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://ada:secret@"), enqueue_timeout=30)
@@ -299,7 +297,7 @@ async def test_rights_that_are_taken_away_meanwhile_are_noticed_at_the_first_ref
         redis_server.command("ACL", "DELUSER", "ada")
 
 
-async def test_colours_suit_a_light_or_a_dark_background(opened: Open, enqueued: Put) -> None:
+async def test_colors_suit_light_and_dark_backgrounds(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
     backgrounds = []
@@ -312,7 +310,9 @@ async def test_colours_suit_a_light_or_a_dark_background(opened: Open, enqueued:
     assert backgrounds[0] != backgrounds[1]
 
 
-async def test_without_colours_nothing_is_lost(opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_information_is_readable_without_colors(
+    opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     enqueued("a")
 
@@ -332,12 +332,12 @@ async def test_without_colours_nothing_is_lost(opened: Open, enqueued: Put, monk
         await person.sees("mail", "pend 1", "█")
 
 
-async def test_how_often_it_looks_has_bounds() -> None:
+async def test_the_refresh_interval_has_bounds() -> None:
     with pytest.raises(ConfigurationError, match=r"refresh must be 0\.2 to 3600 seconds, got 0"):
         DashConfig(refresh=timedelta(0))
 
 
-async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: RedisServer) -> None:
+async def test_connections_are_closed_at_the_end(taskq: TaskQ, redis_server: RedisServer) -> None:
     def clients() -> set[str]:
         return {client["id"] for client in redis_server.client.client_list()}
 
@@ -350,7 +350,7 @@ async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: Red
     await until(lambda: clients() <= before)
 
 
-async def test_what_is_told_or_read_while_it_ends_is_not_shown(opened: Open) -> None:
+async def test_results_that_arrive_during_the_exit_are_not_shown(opened: Open) -> None:
     """The parts of a screen go one by one, before the screen does."""
     async with opened() as person:
         look = person.look

@@ -14,7 +14,7 @@ from taskq_core.wire import TaskState
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
-def test_numbers_are_short(subtests: pytest.Subtests) -> None:
+def test_numbers_are_abbreviated(subtests: pytest.Subtests) -> None:
     for number, text in [
         (0, "0"),
         (999, "999"),
@@ -32,7 +32,7 @@ def test_numbers_are_short(subtests: pytest.Subtests) -> None:
             assert short(number) == text
 
 
-def test_rates(subtests: pytest.Subtests) -> None:
+def test_rates_are_formatted(subtests: pytest.Subtests) -> None:
     for rate, text in [
         (None, "-"),
         (0, "0"),
@@ -50,7 +50,7 @@ sizes = st.dictionaries(st.sampled_from(STATES), st.integers(0, 10**7))
 
 
 @given(sizes, st.integers(0, 10**7), st.integers(0, 60))
-def test_a_bar_is_never_too_long_and_shows_all_that_is_there(found: Any, largest: int, width: int) -> None:
+def test_a_bar_shows_every_part_and_never_exceeds_its_width(found: Any, largest: int, width: int) -> None:
     cells = bar(found, largest, width)
     there = [state for state, count in found.items() if count]
 
@@ -64,30 +64,30 @@ def test_the_largest_queue_fills_its_bar(found: Any, width: int) -> None:
     assert sum(count for _, count in bar(found, sum(found.values()), width)) == width
 
 
-def test_a_bar_shares_its_cells_by_what_there_is() -> None:
+def test_the_cells_of_a_bar_are_shared_in_proportion() -> None:
     found = {TaskState.ACTIVE: 25, TaskState.PENDING: 50, TaskState.RETRY: 25}
 
     assert bar(found, 200, 40) == [(TaskState.ACTIVE, 5), (TaskState.PENDING, 10), (TaskState.RETRY, 5)]
 
 
-def test_a_sparkline_shows_what_came_last_at_its_right_end() -> None:
+def test_a_sparkline_shows_the_latest_value_at_its_right_end() -> None:
     assert sparkline([1, 0, 7, 3.5, None, 7], 4) == "█▅ █"
     assert sparkline([0, 0], 4) == "  ▁▁"
     assert sparkline([], 3) == "   "
     assert sparkline([5, 5], 0) == ""
 
 
-def test_little_is_seen_beside_much() -> None:
+def test_small_values_are_visible_next_to_large_ones() -> None:
     assert sparkline([0, 0.001, 1000], 3) == "▁▂█"
 
 
-def test_text_of_others_steers_nothing() -> None:
+def test_control_characters_in_foreign_text_are_removed() -> None:
     assert str(shown("[red]x[/red] \x1b[31m\x07 \u202e")) == "[red]x[/red] \\x1b[31m\\x07 \\u202e"
     assert shown("[red]x[/red]").spans == []
     assert str(shown_lines("a\tb\r\n\x1b[2Jc")) == "a   b\n\\x1b[2Jc"
 
 
-def test_every_state_has_a_colour(subtests: pytest.Subtests) -> None:
+def test_every_state_has_a_color(subtests: pytest.Subtests) -> None:
     for is_dark in (True, False):
         with subtests.test(is_dark=is_dark):
             palette = Palette(is_dark=is_dark)

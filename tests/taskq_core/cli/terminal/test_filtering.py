@@ -15,7 +15,7 @@ def wanted(text: str, **more: Any) -> TaskFilter:
     return wanted_of(text, **{"queue": None, "state": None, "in_payload": True, **more})
 
 
-def test_what_a_filter_means(subtests: pytest.Subtests) -> None:
+def test_a_filter_text_is_parsed(subtests: pytest.Subtests) -> None:
     for text, found in [
         ("", TaskFilter()),
         ("  order-7 ", TaskFilter(text="order-7")),
@@ -30,11 +30,11 @@ def test_what_a_filter_means(subtests: pytest.Subtests) -> None:
             assert wanted(text) == found
 
 
-def test_it_goes_with_queue_and_state() -> None:
+def test_a_filter_is_combined_with_queue_and_state() -> None:
     assert wanted("x", queue="mail", state=TaskState.RETRY) == TaskFilter(queue="mail", state=TaskState.RETRY, text="x")
 
 
-def test_what_cannot_be_read_is_told(subtests: pytest.Subtests) -> None:
+def test_an_invalid_filter_is_refused_with_the_reason(subtests: pytest.Subtests) -> None:
     for text, complaint in [
         ('error:"timed out', "the filter cannot be read: No closing quotation"),
         ("eror:x", "a filter has no 'eror'; did you mean 'error'?"),
@@ -48,13 +48,13 @@ def test_what_cannot_be_read_is_told(subtests: pytest.Subtests) -> None:
             assert str(caught.value) == complaint
 
 
-def test_payloads_that_are_hidden_are_not_searched() -> None:
+def test_hidden_payloads_are_not_searched() -> None:
     assert wanted("42", in_payload=False) == TaskFilter(text="42", in_payload=False)
     with pytest.raises(ConfigurationError, match="hidden payloads cannot be searched"):
         wanted("payload:42", in_payload=False)
 
 
-def test_durations_that_are_typed() -> None:
+def test_typed_durations_are_parsed() -> None:
     assert duration_of(" 90s ") == timedelta(seconds=90)
     with pytest.raises(ConfigurationError, match="negative"):
         duration_of("-5s")

@@ -34,7 +34,7 @@ async def at(person: Person, key: str, kind: type) -> None:
 
 
 @pytest.mark.usefixtures("scene")
-async def test_workers_tell_what_they_serve_and_run(opened: Open) -> None:
+async def test_the_screen_of_workers_shows_their_queues_and_tasks(opened: Open) -> None:
     async with opened(size=(120, 30)) as person:
         await at(person, "3", WorkersScreen)
         await person.sees("web-1:4021", "media-1:812", "2/10", "default=5,mail=3", "5d 1h")
@@ -42,7 +42,7 @@ async def test_workers_tell_what_they_serve_and_run(opened: Open) -> None:
 
 
 @pytest.mark.usefixtures("scene")
-async def test_a_running_task_is_opened_and_cancelled(opened: Open) -> None:
+async def test_a_running_task_can_be_opened_and_cancelled(opened: Open) -> None:
     async with opened(size=(120, 30)) as person:
         await at(person, "3", WorkersScreen)
         await person.press("tab")
@@ -61,7 +61,7 @@ async def test_a_running_task_is_opened_and_cancelled(opened: Open) -> None:
 
 
 @pytest.mark.nightly
-async def test_there_may_be_no_worker_and_no_schedule(opened: Open) -> None:
+async def test_empty_lists_of_workers_and_schedules_show_a_message(opened: Open) -> None:
     async with opened() as person:
         await at(person, "3", WorkersScreen)
         await person.sees("No worker runs.", "No task runs.")
@@ -72,7 +72,7 @@ async def test_there_may_be_no_worker_and_no_schedule(opened: Open) -> None:
 
 
 @pytest.mark.usefixtures("scene")
-async def test_schedules_stand_there_with_what_is_due_next_in_front(opened: Open) -> None:
+async def test_schedules_are_listed_with_the_next_due_first(opened: Open) -> None:
     async with opened(size=(130, 24)) as person:
         await at(person, "4", SchedulesScreen)
 
@@ -96,7 +96,7 @@ async def test_a_schedule_is_paused_and_resumed(opened: Open, taskq: TaskQ) -> N
 
 
 @pytest.mark.usefixtures("scene")
-async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq: TaskQ) -> None:
+async def test_a_schedule_is_run_after_confirmation(opened: Open, taskq: TaskQ) -> None:
     inspector = AsyncInspector(taskq)
 
     async with opened() as person:
@@ -117,7 +117,7 @@ async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("scene")
-async def test_a_schedule_tells_what_it_has_enqueued(opened: Open, taskq: TaskQ) -> None:
+async def test_the_screen_of_a_schedule_lists_its_enqueued_tasks(opened: Open, taskq: TaskQ) -> None:
     """It also links to a task while the task is stored."""
     taskq.client.enqueue(taskq.remote("hooks:deliver", queue="hooks", task_id="fired-1").s())
 
@@ -134,7 +134,7 @@ async def test_a_schedule_tells_what_it_has_enqueued(opened: Open, taskq: TaskQ)
 
 
 @pytest.mark.usefixtures("scene")
-async def test_task_types_tell_how_they_ran(opened: Open) -> None:
+async def test_the_screen_of_task_types_shows_the_outcomes_of_their_runs(opened: Open) -> None:
     async with opened(size=(100, 24)) as person:
         await at(person, "6", TypesScreen)
 
@@ -144,7 +144,7 @@ async def test_task_types_tell_how_they_ran(opened: Open) -> None:
         await person.until(lambda: person.look.choice == 6)  # type: ignore[attr-defined]
 
 
-async def test_redis_tells_of_itself(opened: Open) -> None:
+async def test_the_screen_of_redis_shows_its_figures(opened: Open) -> None:
     async with opened() as person:
         await at(person, "7", RedisScreen)
         await person.sees("persistence", "->")  # the server of the tests keeps nothing

@@ -89,7 +89,7 @@ def hostile(taskq: TaskQ, redis_server: RedisServer) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("hostile")
-async def test_on_every_screen(opened: Open) -> None:
+async def test_hostile_text_is_escaped_on_every_screen(opened: Open) -> None:
     async with opened(size=(150, 40)) as person:
         for number in range(1, len(TOPS) + 1):
             await person.press(str(number))
@@ -114,7 +114,7 @@ async def test_on_every_screen(opened: Open) -> None:
 
 
 @pytest.mark.usefixtures("hostile")
-async def test_in_lists_questions_help_and_the_detail_of_a_task(opened: Open) -> None:
+async def test_hostile_text_is_escaped_in_lists_questions_help_and_details(opened: Open) -> None:
     async with opened(size=(150, 60)) as person:
         await person.sees("[b]q[/b]")
         await person.press("d")

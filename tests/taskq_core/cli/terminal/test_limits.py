@@ -33,7 +33,7 @@ async def at(person: Person) -> None:
 
 
 @pytest.mark.usefixtures("limited")
-async def test_those_for_which_something_waits_stand_first(opened: Open) -> None:
+async def test_limits_with_waiting_tasks_are_listed_first(opened: Open) -> None:
     async with opened() as person:
         await at(person)
 
@@ -51,7 +51,7 @@ async def test_those_for_which_something_waits_stand_first(opened: Open) -> None
 
 
 @pytest.mark.usefixtures("limited")
-async def test_those_of_one_queue_alone(opened: Open) -> None:
+async def test_the_limits_of_one_queue_can_be_listed(opened: Open) -> None:
     async with opened() as person:
         await person.sees("bank")
         await person.press("L")
@@ -62,7 +62,7 @@ async def test_those_of_one_queue_alone(opened: Open) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("limited")
-async def test_they_fit_a_narrow_terminal(opened: Open) -> None:
+async def test_limits_fit_a_narrow_terminal(opened: Open) -> None:
     async with opened(size=(40, 12)) as person:
         await at(person)
         await person.sees("mail:send", "conc", "Waiting")
@@ -70,7 +70,9 @@ async def test_they_fit_a_narrow_terminal(opened: Open) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("limited")
-async def test_a_queue_whose_limits_cannot_be_read_hides_no_other(opened: Open, redis_server: RedisServer) -> None:
+async def test_an_unreadable_queue_does_not_hide_limits_of_other_queues(
+    opened: Open, redis_server: RedisServer
+) -> None:
     redis_server.client.set("taskq:{bank}:limits", "x")
 
     async with opened() as person:
@@ -78,7 +80,7 @@ async def test_a_queue_whose_limits_cannot_be_read_hides_no_other(opened: Open, 
         await person.sees("mail:send", "Limits that cannot be read: bank.")
 
 
-async def test_where_there_is_none_it_says_so(opened: Open, enqueued: Put) -> None:
+async def test_an_empty_list_of_limits_shows_a_message(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
     async with opened() as person:

@@ -15,7 +15,7 @@ def row(person: Person, name: str) -> list[str]:
     return next(cells for cells in person.cells if cells[0] == name)
 
 
-async def test_queues_stand_there_by_name_with_their_tasks(opened: Open, enqueued: Put) -> None:
+async def test_queues_are_listed_by_name_with_their_tasks(opened: Open, enqueued: Put) -> None:
     for number in range(3):
         enqueued(f"a{number}")
     enqueued("b", queue="images", run_after=600)
@@ -29,9 +29,7 @@ async def test_queues_stand_there_by_name_with_their_tasks(opened: Open, enqueue
         await person.sees("pend 3", "sched 1", "2 queues, by name")
 
 
-async def test_the_queue_that_is_chosen_is_told_of_in_full(
-    opened: Open, enqueued: Put, redis_server: RedisServer
-) -> None:
+async def test_the_selected_queue_is_shown_in_detail(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
     enqueued("a")
     enqueued("b", queue="images", run_after=600)
     redis_server.client.set("asynq:{mail}:processed", 4711)
@@ -43,12 +41,12 @@ async def test_the_queue_that_is_chosen_is_told_of_in_full(
         await person.sees("ever 4,711 ran, 12 failed")
 
 
-async def test_there_may_be_no_queue(opened: Open) -> None:
+async def test_an_empty_list_of_queues_shows_a_message(opened: Open) -> None:
     async with opened() as person:
         await person.sees("There is no queue yet")
 
 
-async def test_one_that_cannot_be_counted_hides_no_other(
+async def test_an_unreadable_queue_does_not_hide_other_queues(
     opened: Open, enqueued: Put, redis_server: RedisServer
 ) -> None:
     enqueued("a")
@@ -60,7 +58,7 @@ async def test_one_that_cannot_be_counted_hides_no_other(
         assert row(person, "mail")[1] == "no worker"
 
 
-async def test_they_are_sorted_in_several_ways(opened: Open, enqueued: Put) -> None:
+async def test_queues_can_be_sorted_in_several_ways(opened: Open, enqueued: Put) -> None:
     enqueued("a", queue="aaa")
     enqueued("b", queue="zzz")
     enqueued("c", queue="zzz")
@@ -73,7 +71,7 @@ async def test_they_are_sorted_in_several_ways(opened: Open, enqueued: Put) -> N
         assert [cells[0] for cells in person.cells] == ["zzz", "aaa"]
 
 
-async def test_a_queue_is_paused_and_resumed_once_that_is_confirmed(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_a_queue_is_paused_and_resumed_after_confirmation(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     enqueued("a")
     inspector = AsyncInspector(taskq)
 
@@ -98,7 +96,7 @@ async def test_a_queue_is_paused_and_resumed_once_that_is_confirmed(opened: Open
         assert not (await inspector.queue_info("mail")).is_paused
 
 
-async def test_a_queue_is_deleted_once_that_is_confirmed(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_a_queue_is_deleted_after_confirmation(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     """Enter presses the button that does no harm."""
     enqueued("a")
     enqueued("b")
@@ -119,7 +117,7 @@ async def test_a_queue_is_deleted_once_that_is_confirmed(opened: Open, enqueued:
         assert await inspector.queues() == []
 
 
-async def test_enter_and_a_click_show_its_tasks(opened: Open, enqueued: Put) -> None:
+async def test_enter_and_a_click_open_the_tasks_of_a_queue(opened: Open, enqueued: Put) -> None:
     enqueued("a1")
 
     async with opened() as person:
@@ -132,7 +130,7 @@ async def test_enter_and_a_click_show_its_tasks(opened: Open, enqueued: Put) -> 
 
 
 @pytest.mark.nightly
-async def test_of_very_many_groups_it_says_that_not_all_are_counted(
+async def test_the_count_of_very_many_groups_is_marked_as_incomplete(
     opened: Open, enqueued: Put, redis_server: RedisServer
 ) -> None:
     enqueued("a", aggregate="g")

@@ -52,7 +52,7 @@ def failing(enqueued: Put, redis_server: RedisServer) -> TaskHandle[Any]:
     return handle
 
 
-async def test_all_that_is_known_of_it_is_told(opened: Open, failing: TaskHandle[Any]) -> None:
+async def test_the_screen_of_a_task_shows_all_its_fields(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing) as person:
         await person.sees(
             *("mail:send", "retry", "order-7", "3/25", "tenant", "acme"),
@@ -75,7 +75,7 @@ async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: 
 
 
 @pytest.mark.nightly
-async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: TaskHandle[Any]) -> None:
+async def test_payloads_can_be_hidden(opened: Open, failing: TaskHandle[Any]) -> None:
     """With all that may hold arguments: results, tracebacks, messages of progress, and headers of limits."""
     async with at(opened, failing, payloads=False) as person:
         await person.sees("Payload", "hidden", "acme")
@@ -90,7 +90,7 @@ async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: T
 
 
 @pytest.mark.nightly
-async def test_it_scrolls_on_a_small_terminal(opened: Open, failing: TaskHandle[Any]) -> None:
+async def test_the_screen_scrolls_on_a_small_terminal(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing, size=(80, 24)) as person:
         await person.sees("Attempts, the latest first")  # the layout is done: before that, End has no target
         assert "acme" not in person.text
@@ -100,7 +100,7 @@ async def test_it_scrolls_on_a_small_terminal(opened: Open, failing: TaskHandle[
         await person.misses("acme")
 
 
-async def test_keys_are_offered_as_its_state_allows(opened: Open, failing: TaskHandle[Any], enqueued: Put) -> None:
+async def test_the_offered_keys_depend_on_the_state(opened: Open, failing: TaskHandle[Any], enqueued: Put) -> None:
     async with at(opened, failing) as person:
         await person.until(lambda: "Run" in person.foot)  # the keys are drawn a moment after what they are for
         assert "Delete" in person.foot
@@ -111,7 +111,7 @@ async def test_keys_are_offered_as_its_state_allows(opened: Open, failing: TaskH
 @pytest.mark.parametrize(
     ("key", "told", "after"), [("r", "1 task runs now.", "pending"), ("a", "1 task was archived.", "archived")]
 )
-async def test_it_is_changed_and_seen_in_its_new_state(
+async def test_an_action_changes_the_task_and_shows_its_new_state(
     opened: Open, failing: TaskHandle[Any], key: str, told: str, after: str
 ) -> None:
     async with at(opened, failing) as person:
@@ -123,9 +123,7 @@ async def test_it_is_changed_and_seen_in_its_new_state(
 
 
 @pytest.mark.nightly
-async def test_once_deleted_one_is_back_where_it_was_listed(
-    opened: Open, failing: TaskHandle[Any], taskq: TaskQ
-) -> None:
+async def test_the_deletion_of_a_task_returns_to_the_list(opened: Open, failing: TaskHandle[Any], taskq: TaskQ) -> None:
     async with at(opened, failing) as person:
         await person.press("d")
         await person.sees("Delete the task “order-7”")
@@ -151,7 +149,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("key", "seen"), [("3", "No worker runs."), ("escape", "1 queue, by name")])
-async def test_an_action_goes_on_when_its_screen_is_left_and_is_told_on_the_one_that_is_shown(
+async def test_an_action_continues_after_its_screen_is_closed_and_reports_on_the_next_one(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ, held: asyncio.Event, key: str, seen: str
 ) -> None:
     async with at(opened, failing) as person:
@@ -169,7 +167,7 @@ async def test_an_action_goes_on_when_its_screen_is_left_and_is_told_on_the_one_
 
 
 @pytest.mark.nightly
-async def test_quitting_in_the_middle_of_an_action_is_asked_twice(
+async def test_quitting_during_an_action_needs_confirmation(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ, held: asyncio.Event
 ) -> None:
     async with at(opened, failing) as person:
@@ -188,7 +186,7 @@ async def test_quitting_in_the_middle_of_an_action_is_asked_twice(
 
 
 @pytest.mark.nightly
-async def test_quitting_is_not_asked_again_once_an_action_has_ended(
+async def test_quitting_after_an_action_needs_no_confirmation(
     opened: Open, failing: TaskHandle[Any], held: asyncio.Event
 ) -> None:
     async with at(opened, failing) as person:
@@ -205,7 +203,7 @@ async def test_quitting_is_not_asked_again_once_an_action_has_ended(
 
 
 @pytest.mark.nightly
-async def test_one_that_is_gone_says_so_and_what_was_known_stays(
+async def test_a_deleted_task_is_reported_and_its_last_data_stay_on_screen(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ
 ) -> None:
     async with at(opened, failing) as person:
@@ -216,7 +214,7 @@ async def test_one_that_is_gone_says_so_and_what_was_known_stays(
 
 
 @pytest.mark.nightly
-async def test_one_that_cannot_be_read_shows_why(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
+async def test_an_unreadable_task_shows_the_reason(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
     handle = enqueued("broken")
     redis_server.client.hset("asynq:{mail}:t:broken", "msg", b"\xff\xfe no message")
 
@@ -227,7 +225,7 @@ async def test_one_that_cannot_be_read_shows_why(opened: Open, enqueued: Put, re
 
 
 @pytest.mark.nightly
-async def test_a_long_payload_is_cut_and_says_so(opened: Open, enqueued: Put) -> None:
+async def test_a_long_payload_is_truncated_with_a_note(opened: Open, enqueued: Put) -> None:
     handle = enqueued("long", arguments={"text": "x" * 100_000})
 
     async with at(opened, handle) as person:
@@ -237,7 +235,7 @@ async def test_a_long_payload_is_cut_and_says_so(opened: Open, enqueued: Put) ->
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("payload", [b"[" * 900 + b"]" * 900, b"[" + b"1," * 20_000 + b"1]"], ids=["deep", "long"])
-async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: TaskQ, payload: bytes) -> None:
+async def test_a_payload_of_many_lines_is_truncated_with_a_note(opened: Open, taskq: TaskQ, payload: bytes) -> None:
     """A terminal is slow for each line, and deeply nested data would have thousands of ever longer lines."""
     handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="deep").s(payload))
 
@@ -252,7 +250,7 @@ async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: T
 
 
 @pytest.mark.nightly
-async def test_bytes_that_are_no_text_are_spelled_out(opened: Open, taskq: TaskQ) -> None:
+async def test_a_binary_payload_is_shown_as_escaped_bytes(opened: Open, taskq: TaskQ) -> None:
     handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="raw").s(b"\x00\xffabc"))
 
     async with at(opened, handle) as person:
@@ -260,7 +258,7 @@ async def test_bytes_that_are_no_text_are_spelled_out(opened: Open, taskq: TaskQ
 
 
 @pytest.mark.nightly
-async def test_the_id_is_copied(opened: Open, failing: TaskHandle[Any]) -> None:
+async def test_the_task_id_can_be_copied(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing) as person:
         await person.press("y")
         await person.sees("The id is on the clipboard")

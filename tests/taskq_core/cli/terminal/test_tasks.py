@@ -63,7 +63,7 @@ async def test_each_state_has_its_list_and_its_count(opened: Open) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
-async def test_what_matters_in_a_state_is_seen(opened: Open) -> None:
+async def test_each_state_has_its_columns(opened: Open) -> None:
     async with opened(size=(130, 30)) as person:
         look = await in_queue(person)
         look.action_choose_number(4)
@@ -74,7 +74,7 @@ async def test_what_matters_in_a_state_is_seen(opened: Open) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
-async def test_a_click_chooses_a_state(opened: Open) -> None:
+async def test_a_click_selects_a_state(opened: Open) -> None:
     async with opened() as person:
         look = await in_queue(person)
         await person.click("#choices", offset=(44, 0))
@@ -86,7 +86,7 @@ async def test_a_click_chooses_a_state(opened: Open) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
-async def test_groups_are_chosen_before_their_tasks(opened: Open) -> None:
+async def test_a_group_is_chosen_before_its_tasks_are_listed(opened: Open) -> None:
     async with opened() as person:
         look = await in_queue(person)
         look.action_choose_number(2)
@@ -99,7 +99,7 @@ async def test_groups_are_chosen_before_their_tasks(opened: Open) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
-async def test_tasks_of_all_queues_stand_together(opened: Open, enqueued: Put) -> None:
+async def test_tasks_of_all_queues_are_listed_together(opened: Open, enqueued: Put) -> None:
     enqueued("elsewhere", queue="images")
 
     async with opened(size=(120, 30)) as person:
@@ -113,7 +113,7 @@ async def test_tasks_of_all_queues_stand_together(opened: Open, enqueued: Put) -
 
 
 @pytest.mark.nightly
-async def test_pages_are_as_long_as_the_terminal(opened: Open, enqueued: Put) -> None:
+async def test_the_page_length_fits_the_terminal(opened: Open, enqueued: Put) -> None:
     for number in range(40):
         enqueued(f"t{number:02}")
 
@@ -134,7 +134,7 @@ async def test_pages_are_as_long_as_the_terminal(opened: Open, enqueued: Put) ->
         await person.until(lambda: len(ids(person)) > len(first))
 
 
-async def test_a_filter_finds_tasks_and_goes_on_where_it_stopped(opened: Open, enqueued: Put) -> None:
+async def test_a_filter_finds_tasks_and_can_be_continued(opened: Open, enqueued: Put) -> None:
     for number in range(60):
         enqueued(f"t{number:02}", name="mail:send" if number % 2 else "mail:receipt")
 
@@ -157,7 +157,7 @@ async def test_a_filter_finds_tasks_and_goes_on_where_it_stopped(opened: Open, e
 
 
 @pytest.mark.nightly
-async def test_a_filter_goes_on_behind_a_page_without_a_match(
+async def test_a_filter_continues_after_a_page_without_a_match(
     opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_core.cli.terminal.tasks.SCAN", 10)
@@ -176,7 +176,7 @@ async def test_a_filter_goes_on_behind_a_page_without_a_match(
 
 
 @pytest.mark.nightly
-async def test_a_filter_that_cannot_be_read_is_told_and_leaves_the_list_alone(opened: Open, enqueued: Put) -> None:
+async def test_an_invalid_filter_is_reported_and_keeps_the_list(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
     async with opened() as person:
@@ -197,7 +197,7 @@ async def test_a_filter_that_cannot_be_read_is_told_and_leaves_the_list_alone(op
         ("archived", "d", "Delete the task “a” of the queue “mail”?", "1 task was deleted.", None),
     ],
 )
-async def test_one_task_is_changed_once_that_is_confirmed(
+async def test_a_task_is_changed_after_confirmation(
     opened: Open,
     enqueued: Put,
     redis_server: RedisServer,
@@ -251,7 +251,7 @@ async def test_a_running_task_is_cancelled(
 
 
 @pytest.mark.nightly
-async def test_a_task_is_put_off_for_as_long_as_is_typed(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_a_task_is_postponed_by_the_typed_duration(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     enqueued("a")
 
     async with opened() as person:
@@ -284,7 +284,7 @@ async def test_a_task_is_moved_to_another_queue(opened: Open, enqueued: Put, tas
     assert await stored(taskq, TaskState.PENDING, "slow") == ["a", "b"]
 
 
-async def test_those_that_are_marked_are_changed_together(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_an_action_changes_all_marked_tasks(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     for number in range(8):
         enqueued(f"t{number}")
 
@@ -303,7 +303,7 @@ async def test_those_that_are_marked_are_changed_together(opened: Open, enqueued
 
 
 @pytest.mark.nightly
-async def test_marks_are_set_for_a_whole_page(opened: Open, enqueued: Put) -> None:
+async def test_a_whole_page_can_be_marked(opened: Open, enqueued: Put) -> None:
     for number in range(4):
         enqueued(f"t{number}")
 
@@ -317,7 +317,7 @@ async def test_marks_are_set_for_a_whole_page(opened: Open, enqueued: Put) -> No
         await person.until(lambda: not look.marked)
 
 
-async def test_what_somebody_else_changed_meanwhile_is_left_alone_and_told(
+async def test_tasks_changed_by_another_user_are_skipped_and_reported(
     opened: Open, enqueued: Put, taskq: TaskQ
 ) -> None:
     enqueued("a")
@@ -334,7 +334,7 @@ async def test_what_somebody_else_changed_meanwhile_is_left_alone_and_told(
     assert await stored(taskq, TaskState.ARCHIVED) == ["a"]
 
 
-async def test_what_the_state_does_not_allow_is_neither_offered_nor_asked(opened: Open, enqueued: Put) -> None:
+async def test_actions_that_the_state_forbids_are_not_offered(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
     async with opened() as person:
@@ -352,7 +352,7 @@ async def test_what_the_state_does_not_allow_is_neither_offered_nor_asked(opened
         await person.sees("Cancel: not while it is pending.")
 
 
-async def test_all_of_a_list_are_changed_on_all_pages(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_an_action_on_all_changes_tasks_of_all_pages(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     for number in range(250):
         enqueued(f"t{number:03}")
 
@@ -373,7 +373,7 @@ async def test_all_of_a_list_are_changed_on_all_pages(opened: Open, enqueued: Pu
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("text", ["type:receipt", "receipt@"])
-async def test_all_that_fit_a_filter_are_changed_and_no_others(
+async def test_an_action_on_a_filter_changes_only_matching_tasks(
     opened: Open, enqueued: Put, taskq: TaskQ, text: str
 ) -> None:
     for number in range(4):
@@ -395,7 +395,7 @@ async def test_all_that_fit_a_filter_are_changed_and_no_others(
     assert await stored(taskq, TaskState.ARCHIVED) == ["receipt"]
 
 
-async def test_a_task_that_is_searched_by_its_id_is_marked_alone(opened: Open, enqueued: Put) -> None:
+async def test_an_action_on_a_searched_id_changes_only_that_task(opened: Open, enqueued: Put) -> None:
     """Once it is deleted, an action on all would apply to tasks that contain the text."""
     enqueued("receipt")
     enqueued("receipt-2")
@@ -409,7 +409,7 @@ async def test_a_task_that_is_searched_by_its_id_is_marked_alone(opened: Open, e
         await person.sees("1 marked")
 
 
-async def test_the_queue_is_paused_from_its_tasks(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+async def test_the_queue_can_be_paused_from_its_list_of_tasks(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     enqueued("a")
 
     async with opened() as person:
@@ -422,7 +422,7 @@ async def test_the_queue_is_paused_from_its_tasks(opened: Open, enqueued: Put, t
     assert (await AsyncInspector(taskq).queue_info("mail")).is_paused
 
 
-async def test_a_list_keeps_its_place_while_it_is_renewed(opened: Open, enqueued: Put) -> None:
+async def test_a_refresh_keeps_the_position_in_the_list(opened: Open, enqueued: Put) -> None:
     for number in range(6):
         enqueued(f"t{number}")
 

@@ -35,14 +35,14 @@ async def whole(person: Person, handle: WorkflowHandle) -> WorkflowScreen:
     return person.look
 
 
-async def test_workflows_are_listed_with_how_far_they_are(opened: Open, handle: WorkflowHandle) -> None:
+async def test_workflows_are_listed_with_their_progress(opened: Open, handle: WorkflowHandle) -> None:
     async with opened(size=(130, 24)) as person:
         await listed(person)
         await person.sees("order-48217", "running", "11/18", "1 workflow running, 0 ended", handle.id)
 
 
 @pytest.mark.usefixtures("handle")
-async def test_they_are_chosen_by_state_and_found_by_a_text(opened: Open) -> None:
+async def test_workflows_can_be_filtered_by_state_and_text(opened: Open) -> None:
     async with opened(size=(100, 24)) as person:
         look = await listed(person)
         await person.press("right", "right")
@@ -58,13 +58,13 @@ async def test_they_are_chosen_by_state_and_found_by_a_text(opened: Open) -> Non
 
 
 @pytest.mark.nightly
-async def test_there_may_be_none(opened: Open) -> None:
+async def test_an_empty_list_of_workflows_shows_a_message(opened: Open) -> None:
     async with opened() as person:
         await listed(person)
         await person.sees("There is no workflow.")
 
 
-async def test_its_steps_stand_below_those_that_they_follow(opened: Open, handle: WorkflowHandle) -> None:
+async def test_each_step_is_drawn_below_its_predecessors(opened: Open, handle: WorkflowHandle) -> None:
     async with opened(size=(160, 30)) as person:
         await whole(person, handle)
         after = {cells[0].strip(): cells[2].strip() for cells in person.cells}
@@ -75,7 +75,7 @@ async def test_its_steps_stand_below_those_that_they_follow(opened: Open, handle
         await person.sees("started 8/12, 1 failed", TIMED_OUT[:20], "order-48217")
 
 
-async def test_a_step_that_is_retried_shows_how_often_and_why(opened: Open, taskq: TaskQ) -> None:
+async def test_a_retried_step_shows_its_attempts_and_its_error(opened: Open, taskq: TaskQ) -> None:
     @taskq.task(name="charge", max_retry=7)
     def charge() -> None:
         raise ValueError("card is gone")
@@ -89,7 +89,7 @@ async def test_a_step_that_is_retried_shows_how_often_and_why(opened: Open, task
 
 
 @pytest.mark.nightly
-async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
+async def test_members_of_a_group_are_listed_in_pages_and_can_be_limited_to_failed_ones(
     opened: Open, handle: WorkflowHandle
 ) -> None:
     async with opened(size=(120, 14)) as person:
@@ -110,7 +110,7 @@ async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
 
 
 @pytest.mark.nightly
-async def test_a_step_tells_what_it_returned_and_leads_to_its_task(opened: Open, handle: WorkflowHandle) -> None:
+async def test_a_step_shows_its_result_and_opens_its_task(opened: Open, handle: WorkflowHandle) -> None:
     async with opened(size=(120, 24)) as person:
         await whole(person, handle)
         await person.press("enter")
@@ -121,7 +121,7 @@ async def test_a_step_tells_what_it_returned_and_leads_to_its_task(opened: Open,
 
 
 @pytest.mark.nightly
-async def test_a_task_that_is_a_step_leads_to_its_workflow(opened: Open, handle: WorkflowHandle) -> None:
+async def test_the_task_of_a_step_opens_its_workflow(opened: Open, handle: WorkflowHandle) -> None:
     async with opened() as person:
         person.look.go("task", handle.queue, f"{handle.id}.reserve")
         await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
@@ -132,7 +132,9 @@ async def test_a_task_that_is_a_step_leads_to_its_workflow(opened: Open, handle:
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-async def test_one_is_cancelled_once_that_is_confirmed(opened: Open, handle: WorkflowHandle, is_listed: bool) -> None:
+async def test_a_workflow_is_cancelled_after_confirmation(
+    opened: Open, handle: WorkflowHandle, is_listed: bool
+) -> None:
     async with opened(size=(100, 24)) as person:
         await (listed(person) if is_listed else whole(person, handle))
         await person.press("c")
@@ -151,7 +153,7 @@ async def test_one_is_cancelled_once_that_is_confirmed(opened: Open, handle: Wor
         await person.sees("has already ended.")
 
 
-async def test_what_failed_is_run_again_once_that_is_confirmed(opened: Open, handle: WorkflowHandle) -> None:
+async def test_failed_steps_are_retried_after_confirmation(opened: Open, handle: WorkflowHandle) -> None:
     async with opened(size=(100, 24)) as person:
         await whole(person, handle)
         await person.press("r")
