@@ -191,6 +191,18 @@ class DjangoTaskQ(TaskQ):
                 self._sought.add(name)
         return task
 
+    def task_queues(self) -> dict[str, list[str]]:
+        """Return the names of the tasks of each queue. The task that sends e-mail has the queues of the mailers."""
+        from taskq_django.mail.checks import mail_queues  # imported late, because it imports this module
+
+        found = super().task_queues()
+        queues = mail_queues()
+        if queues:
+            found = {queue: [name for name in names if name not in self.built_in] for queue, names in found.items()}
+        for queue in queues:
+            found.setdefault(queue, []).extend(self.built_in)
+        return {queue: names for queue, names in found.items() if names}
+
     def registered_form(self, task: object) -> object:
         """Return the registered form of a task of `django.tasks`, and anything else unchanged."""
         path = getattr(task, "module_path", None)

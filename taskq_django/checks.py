@@ -104,7 +104,8 @@ def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
             id="taskq.W011",
         )
         for queue, names in tasks.items()
-        if queue not in queues and not settings.eager
+        # Another check reports the queues of mailers.
+        if queue not in queues and not settings.eager and not taskq.built_in.issuperset(names)
     ]
 
 

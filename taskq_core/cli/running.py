@@ -141,11 +141,15 @@ def banner(
     ]
     shown = sorted(app.tasks) if all_tasks else sorted(app.tasks)[:_TASKS_SHOWN]
     width = max(map(len, shown), default=0)
+    queues_of = app.task_queues()
     for name in shown:
         task = app.tasks[name]
         kind = "coroutine" if task.is_coroutine else "process" if task.runs_in_process else "thread"
-        unserved = "" if task.options.queue in config.queues else " (not served by this worker)"
-        lines.append(f"    {name:<{width}}  {kind:<9}  {task.options.queue}{unserved}")
+        its_queues = [queue for queue, names in queues_of.items() if name in names] or [task.options.queue]
+        where = ", ".join(
+            f"{each}{'' if each in config.queues else ' (not served by this worker)'}" for each in its_queues
+        )
+        lines.append(f"    {name:<{width}}  {kind:<9}  {where}")
     if len(shown) < len(app.tasks):
         lines.append(f"    and {len(app.tasks) - len(shown)} more (-v 2 shows all)")
     if not config.burst:

@@ -1,7 +1,7 @@
 """Records that the doctor reads from Redis. The rules decide from them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taskq_core.broker.operations.views import QueueCounts
@@ -108,6 +108,7 @@ class Facts:
         queues: The queues.
         is_complete: False if this user may not read some keys or queues.
         census: Result of the check of all keys; None if they were not checked.
+        default_queues: Queues that a worker of the application serves unless its command line names others.
         unserved_tasks: Tasks of the application by queue, for queues that no running worker serves.
         unscheduled: Periodic tasks of the application, by id, if no running scheduler has any of them.
     """
@@ -118,5 +119,6 @@ class Facts:
     queues: Sequence[QueueFacts]
     is_complete: bool = True
     census: Census | None = None
+    default_queues: Collection[str] = ()
     unserved_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unscheduled: Sequence[str] = ()

@@ -108,6 +108,7 @@ class _Reader:
             queues=[replace(queue, damage=damages.get(queue.name)) for queue in queues],
             is_complete=self._is_complete,
             census=census,
+            default_queues=self._app.settings.queues,
             unserved_tasks={
                 queue: names
                 for queue, names in self._app.task_queues().items()

@@ -92,16 +92,17 @@ def _check_served(facts: Facts) -> Findings:
             yield yellow("served", queue.name, f"waiting in a paused queue: {pending}", advice)
         elif waiting and not queue.is_served:
             unserved.pop(queue.name, None)
-            yield _unserved(queue.name, f"waiting, while no running worker serves this queue: {waiting}")
+            yield _unserved(facts, queue.name, f"waiting, while no running worker serves this queue: {waiting}")
     for name, tasks in sorted(unserved.items()):
         users = f"{tasks[0]!r} and {len(tasks) - 1} more use" if len(tasks) > 1 else f"{tasks[0]!r} uses"
-        yield _unserved(name, f"no running worker serves this queue, which task {users}")
+        yield _unserved(facts, name, f"no running worker serves this queue, which task {users}")
 
 
-def _unserved(queue: str, message: str) -> Finding:
-    return yellow(
-        "served", queue, message, f"start a worker with --queues {shlex.quote(queue)}, or add the queue to QUEUES"
-    )
+def _unserved(facts: Facts, queue: str, message: str) -> Finding:
+    advice = f"start a worker with --queues {shlex.quote(queue)}, or add the queue to QUEUES"
+    if queue in facts.default_queues:
+        advice = "start a worker; without --queues, it serves this queue"
+    return yellow("served", queue, message, advice)
 
 
 def _check_scheduler(facts: Facts) -> Findings:

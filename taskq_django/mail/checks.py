@@ -6,6 +6,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
@@ -65,6 +66,15 @@ def mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
         kind = _ours(config.get("BACKEND", ""))
         if kind is not None:
             yield f"MAILERS[{alias!r}]", kind, {"alias": alias, **config.get("OPTIONS", {})}
+
+
+def mail_queues() -> set[str]:
+    """Return the queues to which the mailers enqueue. A mailer with an error, which a check reports, is left out."""
+    found: set[str] = set()
+    for _, kind, options in mailers():
+        with suppress(ImproperlyConfigured, ConfigurationError, TypeError):
+            found.add(kind(**options).queue)
+    return found
 
 
 def _ours(path: str) -> type[EmailBackend] | None:

@@ -4,6 +4,7 @@ import email
 import email.policy
 import json
 import logging
+import re
 import smtplib
 from collections.abc import Iterator
 from email.mime.base import MIMEBase
@@ -22,6 +23,7 @@ from django.utils.log import AdminEmailHandler
 from django.utils.translation import gettext_lazy
 
 from taskq_core import ConfigurationError, EnqueueError, PayloadTooLargeError, TaskState
+from taskq_core.cli.running import banner, worker_config
 from taskq_core.inspector import Inspector
 from taskq_django import taskq
 from taskq_django.mail import TASK, MailContentError
@@ -51,6 +53,19 @@ def _mail(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(mailers, "errors", iter(()))
     yield
     taskq.close()
+
+
+def test_the_task_is_in_the_queues_of_the_mailers(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(taskq, "task_queues")  # the one of conftest.py
+    assert TASK in taskq.task_queues()["default"]
+
+    settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": RECORDING, "OPTIONS": {"queue": "mail"}}}
+
+    assert taskq.task_queues()["mail"] == [TASK]
+    assert TASK not in taskq.task_queues().get("default", [])
+    text = banner(taskq, worker_config(taskq.settings, {"queues": "default"}), all_tasks=True)
+    assert re.search(rf"{TASK} +thread +mail \(not served by this worker\)$", text, re.MULTILINE)
+    assert [each.id for each in run_checks() if "'mail'" in each.msg] == ["taskq.W031"]
 
 
 def as_mime(message: Any) -> Any:

@@ -451,7 +451,7 @@ def test_a_queue_that_a_running_worker_serves_is_green(good: RedisServer) -> Non
 
 
 def test_queues_without_workers_and_periodic_tasks_without_a_scheduler_are_reported(good: RedisServer) -> None:
-    app = TaskQ(good.url)
+    app = TaskQ(good.url, queues={"mail": 1})
     mail = app.task(name="mail", queue="mail")(lambda: None)
     app.task(name="report", queue="reports")(lambda: None)
     app.schedule("@hourly", mail, id="hourly mail")
@@ -462,7 +462,8 @@ def test_queues_without_workers_and_periodic_tasks_without_a_scheduler_are_repor
     later, never = of(findings, "served")
     assert (later.subject, later.message) == ("mail", "waiting, while no running worker serves this queue: 1")
     assert never.message == "no running worker serves this queue, which task 'report' uses"
-    assert "--queues reports" in never.advice
+    assert later.advice == "start a worker; without --queues, it serves this queue"
+    assert never.advice == "start a worker with --queues reports, or add the queue to QUEUES"
     assert one(findings, "scheduler").message.endswith("periodic tasks of this application: hourly mail")
 
 
