@@ -28,6 +28,7 @@ from taskq_core.errors import (
     TaskQError,
     WorkerNotFoundError,
 )
+from taskq_core.service.outage import ADDRESS_HINT
 
 FAILED = 1
 """Exit status when a command failed."""
@@ -266,7 +267,7 @@ def failure_text(error: TaskQError) -> str:
 
 
 _HINTS: Mapping[type[TaskQError], str] = {
-    BrokerUnavailableError: "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] sets its address",
+    BrokerUnavailableError: ADDRESS_HINT,
     BrokerAuthenticationError: "give user and password in TASKQ_URL or in Django TASKQ['URL'], or use --ask-password",
     BrokerError: "run taskq doctor to find the reason",
     QueueNotFoundError: "taskq queue list shows all queues",

@@ -41,7 +41,7 @@ from taskq_core.scheduler.poller import Poller, RuntimeFollower
 from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import Service, serve
-from taskq_core.service.outage import Outage
+from taskq_core.service.outage import Outage, start_problem
 from taskq_core.service.signals import signal_handlers
 from taskq_core.settings import Settings
 from taskq_core.tasks.periodic import Firing, FiringOutcome
@@ -143,7 +143,7 @@ class Scheduler:
                 self.open(runner, outage)
                 gauges.add(self.readings)
             except TaskQError as error:
-                logger.error("the scheduler cannot start: %s", error)
+                logger.error("the scheduler cannot start: %s", start_problem(error))
                 return 1
             wanted = [(each.name, each.work) for each in self.services()] + [("gauges", self._refresh_gauges)]
             services = [

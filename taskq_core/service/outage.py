@@ -4,7 +4,7 @@ import logging
 import threading
 
 from taskq_core.clock import SYSTEM_CLOCK, Clock
-from taskq_core.errors import BrokerError, BrokerUnavailableError
+from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskQError
 
 logger = logging.getLogger("taskq.worker")
 
@@ -12,6 +12,14 @@ EVERY_S = 60.0
 """Minimum seconds between two lines that Redis is unavailable."""
 QUIET_S = 1.0
 """Seconds without a failure after which an answer ends the outage. One node of a cluster may fail, others answer."""
+
+
+ADDRESS_HINT = "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] sets its address"
+
+
+def start_problem(error: TaskQError) -> str:
+    """Return why a worker or scheduler cannot start, with a hint if Redis cannot be reached."""
+    return f"{error}; {ADDRESS_HINT}" if isinstance(error, BrokerUnavailableError) else str(error)
 
 
 class Outage:

@@ -34,6 +34,7 @@ from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.execution.lifespan import Lifespan
 from taskq_core.repair.reconcile import FindingKind
 from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.outage import start_problem
 from taskq_core.service.user_code import unlisted
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.ids import worker_token
@@ -327,7 +328,7 @@ class Worker:
             if self._scheduler is not None:
                 self._scheduler.open(runner, self._context.outage)
         except TaskQError as error:
-            logger.error("the worker cannot start: %s", error)
+            logger.error("the worker cannot start: %s", start_problem(error))
             return 1
         if self._stopping.is_set():
             return 0

@@ -132,6 +132,7 @@ def test_an_unreachable_redis_ends_the_worker(
     assert not worker.repairs
     assert not worker.runs
     assert f"the worker cannot start: cannot reach redis://127.0.0.1:{port}/0" in caplog.text
+    assert "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] sets its address" in caplog.text
 
 
 async def test_a_worker_registers_its_queues(start: Runner, redis_server: RedisServer) -> None:
