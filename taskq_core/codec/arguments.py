@@ -234,7 +234,7 @@ class ArgumentsCodec:
         except MemoryError:
             raise
         except Exception as exc:
-            parameter, problem = self._explain(exc)
+            parameter, problem = self._explain(exc, payload)
         # Raise the error after the `except` block. Otherwise its `__context__` would contain values of the payload.
         if fields is None:
             raise PayloadError(self.name, parameter, problem)
@@ -243,20 +243,29 @@ class ArgumentsCodec:
             raise PayloadError(self.name, "", f"unknown field {unknown[0][:80]!r}")
         return self._as_keywords(arguments), len(unknown)
 
-    def _explain(self, exc: Exception) -> tuple[str, str]:
+    def _explain(self, exc: Exception, payload: bytes) -> tuple[str, str]:
         """Return why the decoding of a payload failed: the parameter ("" if unknown), and the problem."""
         if not isinstance(exc, msgspec.ValidationError):
             return "", describe_unreadable(exc)
         head, at = split_path(str(exc))
         if at is None:
             if missing := re.fullmatch(r"Object missing required field `(\w+)`", head):
-                return missing[1], "missing"
+                return self._explain_missing(missing[1], payload)
             got = re.fullmatch(r"Expected `object`, got `(\w+)`", head)
             return "", f"expected a JSON object, got {got[1]}" if got else "not readable"
         name = re.match(r"\.(\w+)", at)
         if name is None or name[1] not in self.known:
             return "", "not readable"
         return name[1], describe(exc, self.known[name[1]].annotation, at[name.end() :])
+
+    def _explain_missing(self, parameter: str, payload: bytes) -> tuple[str, str]:
+        """Name the first unknown field too, because it may be the parameter under an earlier name."""
+        try:
+            unknown = [field for field in read_fields(payload) if field not in self.known]
+        except Exception as exc:
+            return "", describe_unreadable(exc)
+        hint = f"; it has field {unknown[0][:80]!r}, which is not a parameter" if unknown else ""
+        return parameter, f"the payload has no such field{hint}"
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Slow path of `encode`: check each argument on its own. Objects that are passed by key become references."""

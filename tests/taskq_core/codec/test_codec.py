@@ -444,8 +444,14 @@ def test_a_parameter_whose_default_is_none_takes_none(value: int | None) -> None
 @rows(
     ("payload", "message"),
     [
-        (b"", "payload of parameter 'to' of task 'email:deliver': missing"),
-        (b"{}", "payload of parameter 'to' of task 'email:deliver': missing"),
+        (b"", "payload of parameter 'to' of task 'email:deliver': the payload has no such field"),
+        (b"{}", "payload of parameter 'to' of task 'email:deliver': the payload has no such field"),
+        (
+            b'{"receiver":"s3cr3t-canary"}',
+            "payload of parameter 'to' of task 'email:deliver': the payload has no such field; it has field "
+            "'receiver', which is not a parameter",
+        ),
+        (b"{} s3cr3t-canary", "payload of task 'email:deliver': not valid JSON"),
         (b'{"to":1}', "payload of parameter 'to' of task 'email:deliver': expected str, got int"),
         (b'{"to":null}', "payload of parameter 'to' of task 'email:deliver': expected str, got null"),
         (b"[]", "payload of task 'email:deliver': expected a JSON object, got array"),
