@@ -77,7 +77,7 @@ class TestJoin:
         assert broker.pending() == []
         assert broker.raw.llen(broker.queue.wake) == 0
 
-    def test_one_batch_may_hold_all_kinds(self, broker: Broker) -> None:
+    def test_one_batch_may_contain_all_kinds_of_tasks(self, broker: Broker) -> None:
         tasks = [
             NewTask("plain", b"m"),
             NewTask("later", b"m", start_in_ms=5000),
@@ -94,7 +94,7 @@ class TestJoin:
         assert broker.raw.zrange(broker.queue.scheduled, 0, -1) == [b"both", b"later"]
         assert broker.fields("both") == {"msg": b"m", "state": b"scheduled", "taskq_group": b"h"}
 
-    def test_a_scheduled_task_joins_when_it_is_due(self, broker: Broker) -> None:
+    def test_a_scheduled_task_joins_its_group_when_it_is_due(self, broker: Broker) -> None:
         join(broker, "a", start_at_s=NOW_S + 5)
         assert members(broker) == []
 
@@ -104,7 +104,7 @@ class TestJoin:
         assert broker.raw.smembers(broker.queue.groups) == {b"g"}
         assert broker.fields("a")["state"] == b"aggregating"
 
-    def test_a_lock_is_taken_and_named(self, broker: Broker) -> None:
+    def test_a_member_takes_and_stores_its_unique_lock(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
 
         join(broker, "a", unique_key=lock, unique_s=60)
@@ -151,7 +151,7 @@ class TestGather:
             ([120], {"max_delay_s": 120, "max_size": 2}, 1),
         ],
     )
-    def test_when_a_group_is_due_and_how_much_of_it(
+    def test_a_group_is_due_by_grace_delay_or_size_up_to_the_maximum_size(
         self, broker: Broker, ages: list[int], settings: dict[str, int], taken: int
     ) -> None:
         for number, age in enumerate(ages):
@@ -164,7 +164,7 @@ class TestGather:
         assert members(broker) == ids[taken:]
         assert broker.raw.sismember(broker.queue.groups, "g") == (taken < len(ids))
 
-    def test_a_set_keeps_the_times_and_has_a_deadline(self, broker: Broker) -> None:
+    def test_a_set_keeps_the_times_of_its_members_and_has_a_deadline(self, broker: Broker) -> None:
         join(broker, "a", at_s=-100)
         join(broker, "b", at_s=-70)
 
@@ -174,14 +174,14 @@ class TestGather:
         assert broker.raw.zrange(key, 0, -1, withscores=True) == [(b"a", NOW_S - 100), (b"b", NOW_S - 70)]
         assert broker.raw.zrange(broker.queue.aggregation_sets, 0, -1, withscores=True) == [(key.encode(), NOW_S + 120)]
 
-    def test_a_repeat_tells_the_set_again(self, broker: Broker) -> None:
+    def test_a_repeated_request_returns_the_same_set(self, broker: Broker) -> None:
         """The reply to the first request was lost. The set is not mistaken for another caller's set."""
         join(broker, "a", at_s=-100)
 
         assert [collect_groups(broker), collect_groups(broker)] == ["1", "1"]
         assert collect_groups(broker, set_id="other") == "0"
 
-    def test_no_more_sets_are_made_than_asked(self, broker: Broker) -> None:
+    def test_the_number_of_created_sets_is_bounded(self, broker: Broker) -> None:
         for name in ("g1", "g2", "g3"):
             join(broker, name, group=name, at_s=-100)
         join(broker, "young", group="young")
@@ -191,21 +191,21 @@ class TestGather:
 
         assert codes == "10120"
 
-    def test_the_name_of_a_group_without_members_goes(self, broker: Broker) -> None:
+    def test_the_name_of_an_empty_group_is_deleted(self, broker: Broker) -> None:
         broker.raw.sadd(broker.queue.groups, "g")
 
         assert collect_groups(broker) == "0"
 
         assert not broker.raw.exists(broker.queue.groups)
 
-    def test_what_is_no_group_is_told_and_stops_no_other(self, broker: Broker) -> None:
+    def test_a_group_key_of_another_type_is_reported_and_skipped(self, broker: Broker) -> None:
         broker.raw.set(broker.queue.group("odd"), "strange")
         join(broker, "a", at_s=-100)
         checks = [GroupCheck(name, "s", 120, 60) for name in ("odd", "g")]
 
         assert broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=9))) == "x1"
 
-    def test_names_are_listed_in_pages(self, broker: Broker) -> None:
+    def test_group_names_are_listed_in_pages(self, broker: Broker) -> None:
         names = {f"user:{number}" for number in range(1000)}
         broker.raw.sadd(broker.queue.groups, *names)
 
@@ -223,7 +223,7 @@ class TestGather:
 
 
 class TestRead:
-    def test_members_come_in_pages_oldest_first(self, broker: Broker) -> None:
+    def test_members_are_read_in_pages_oldest_first(self, broker: Broker) -> None:
         for number in range(5):
             join(broker, f"id-{4 - number}", at_s=number - 100)
         collect_groups(broker)
@@ -250,7 +250,7 @@ class TestRead:
 
         assert (page(1), page(1001), page(10**6)) == (["a"], ["a", "b"], ["a", "b", "c"])
 
-    def test_one_that_is_gone_has_no_message(self, broker: Broker) -> None:
+    def test_a_deleted_member_has_no_message(self, broker: Broker) -> None:
         take(broker, "a", "b", "c")
         broker.raw.delete(broker.queue.task("a"), broker.queue.task("c"))
         broker.raw.set(broker.queue.task("c"), "no hash")
@@ -259,13 +259,13 @@ class TestRead:
 
         assert found == [("a", b""), ("b", b"b"), ("c", b"")]
 
-    def test_a_set_given_back_is_gone(self, broker: Broker) -> None:
+    def test_a_returned_set_cannot_be_read(self, broker: Broker) -> None:
         take(broker, "a")
         reclaim(broker)
 
         assert broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0)) is None
 
-    def test_the_unreadable_are_set_aside(self, broker: Broker) -> None:
+    def test_unreadable_members_are_quarantined(self, broker: Broker) -> None:
         take(broker, "a", "bad", "gone")
         broker.raw.delete(broker.queue.task("gone"))
 
@@ -277,7 +277,7 @@ class TestRead:
         assert broker.raw.zrange(broker.queue.quarantine, 0, -1, withscores=True) == [(b"bad", NOW_S)]
         assert broker.fields("bad") == {}
 
-    def test_a_set_without_readable_members_is_gone(self, broker: Broker) -> None:
+    def test_a_set_without_readable_members_is_deleted(self, broker: Broker) -> None:
         take(broker, "bad")
 
         broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["bad"])))
@@ -286,7 +286,7 @@ class TestRead:
 
 
 class TestCombine:
-    def test_the_task_comes_and_the_set_goes(self, broker: Broker) -> None:
+    def test_combining_stores_the_task_and_deletes_the_set(self, broker: Broker) -> None:
         take(broker, "a", "b")
 
         assert combine(broker, 2, NewTask("one", b"m")) is StoreCode.STORED
@@ -297,7 +297,7 @@ class TestCombine:
         assert broker.raw.llen(broker.queue.wake) == 1
         assert not broker.raw.exists(broker.queue.combined)
 
-    def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
+    def test_a_repeat_is_recognized_after_the_task_has_ended(self, broker: Broker) -> None:
         take(broker, "a")
         combine(broker, 1, NewTask("one", b"m"))
         broker.dequeue()
@@ -308,7 +308,7 @@ class TestCombine:
         assert broker.pending() == []
 
     @pytest.mark.parametrize("options", [{"start_in_ms": 5000}, {"group": "h"}], ids=["scheduled", "grouped"])
-    def test_the_task_may_be_of_any_kind(self, broker: Broker, options: dict[str, object]) -> None:
+    def test_the_combined_task_may_be_of_any_kind(self, broker: Broker, options: dict[str, object]) -> None:
         take(broker, "a")
 
         assert combine(broker, 1, NewTask("one", b"m", **options)) is StoreCode.STORED  # type: ignore[arg-type]
@@ -317,7 +317,7 @@ class TestCombine:
         assert broker.fields("one")["state"] == (b"scheduled" if "start_in_ms" in options else b"aggregating")
         assert broker.raw.llen(broker.queue.wake) == 0
 
-    def test_members_may_be_dropped_for_nothing(self, broker: Broker) -> None:
+    def test_members_may_be_deleted_without_a_task(self, broker: Broker) -> None:
         take(broker, "a", "b")
 
         assert combine(broker, 2, None) is StoreCode.STORED
@@ -325,7 +325,7 @@ class TestCombine:
         assert left(broker) == set()
 
     @pytest.mark.parametrize("code", [StoreCode.ID_CONFLICT, StoreCode.DUPLICATE])
-    def test_a_task_that_is_refused_leaves_the_set(self, broker: Broker, code: StoreCode) -> None:
+    def test_a_refused_task_keeps_the_set(self, broker: Broker, code: StoreCode) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("one", unique_key=lock, unique_s=60)
         take(broker, "a")
@@ -336,7 +336,7 @@ class TestCombine:
 
         assert broker.dump() == before
 
-    def test_a_set_that_went_back_is_refused(self, broker: Broker) -> None:
+    def test_combining_a_returned_set_is_refused(self, broker: Broker) -> None:
         """The function took longer than the set's time; its members come again, and only then count."""
         take(broker, "a")
         reclaim(broker)
@@ -346,7 +346,7 @@ class TestCombine:
 
         assert broker.dump() == before
 
-    def test_a_set_that_is_going_back_is_refused(self, broker: Broker) -> None:
+    def test_combining_a_set_that_is_being_returned_is_refused(self, broker: Broker) -> None:
         take(broker, "a", "b", "c")
         join(broker, "new", at_s=1)
         reclaim(broker, members=2)
@@ -356,7 +356,7 @@ class TestCombine:
 
         assert broker.pending() == []
 
-    def test_what_was_read_of_a_set_that_is_going_back_is_refused(self, broker: Broker) -> None:
+    def test_combining_pages_read_during_the_return_of_a_set_is_refused(self, broker: Broker) -> None:
         """Pages read around a move hold one member twice and miss another, though their number is right."""
         take(broker, "a", "b", "c")
         join(broker, "new", at_s=1)
@@ -369,14 +369,14 @@ class TestCombine:
 
         assert (members(broker), set_members(broker)) == (["a", "new"], ["b", "c"])
 
-    def test_a_set_past_its_deadline_is_refused(self, broker: Broker) -> None:
+    def test_combining_a_set_past_its_deadline_is_refused(self, broker: Broker) -> None:
         """This holds whether or not a worker has started to return its members."""
         take(broker, "a")
 
         assert combine(broker, 1, NewTask("one", b"m"), at_s=120) is StoreCode.GONE
         assert combine(broker, 1, NewTask("one", b"m"), at_s=119) is StoreCode.STORED
 
-    def test_a_crash_after_it_loses_and_doubles_nothing(self, broker: Broker) -> None:
+    def test_a_crash_after_combining_neither_loses_nor_duplicates_a_task(self, broker: Broker) -> None:
         """A set is larger than one call deletes. Only members to delete are left, and no worker returns them."""
         ids = [f"id-{number:03}" for number in range(250)]
         take(broker, *ids)
@@ -392,7 +392,7 @@ class TestCombine:
         assert left(broker) == {"pending", "t:one"}
         assert not broker.raw.exists(broker.queue.combined, broker.queue.combined_set("s"))
 
-    def test_a_crash_before_it_gives_the_members_back(self, broker: Broker) -> None:
+    def test_members_return_to_their_group_after_a_crash_before_combining(self, broker: Broker) -> None:
         take(broker, "a", "b")
         broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0))
 
@@ -413,7 +413,7 @@ class TestCombine:
 
 
 class TestLocks:
-    def test_a_member_frees_the_lock_it_holds(self, broker: Broker) -> None:
+    def test_combining_releases_the_unique_lock_of_a_member(self, broker: Broker) -> None:
         locks = [broker.queue.unique("t", name) for name in (b"a", b"b")]
         for name, lock in zip(("a", "b"), locks, strict=True):
             join(broker, name, unique_key=lock, unique_s=3600, at_s=-100)
@@ -425,7 +425,7 @@ class TestLocks:
         assert [broker.raw.get(lock) for lock in locks] == [None, b"another task"]
 
     @rows("size", [0, 5, 300, 70_000])
-    def test_a_lock_that_only_the_message_names_is_freed(self, broker: Broker, size: int) -> None:
+    def test_a_lock_named_only_in_the_message_is_released(self, broker: Broker, size: int) -> None:
         """As Go writes it."""
         lock = broker.queue.unique("t", b"x" * size)
         message = build_message(
@@ -469,7 +469,7 @@ class TestLocks:
             b"\x07",
         ],
     )
-    def test_bytes_that_are_no_message_name_no_lock(self, broker: Broker, message: bytes) -> None:
+    def test_an_unreadable_message_names_no_lock(self, broker: Broker, message: bytes) -> None:
         broker.run(
             at_time(
                 NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptSlot("t"))
@@ -481,7 +481,7 @@ class TestLocks:
 
         assert left(broker) == set()
 
-    def test_who_waits_for_a_member_is_told(self, one_server: Broker) -> None:
+    def test_callers_that_wait_for_a_member_are_notified(self, one_server: Broker) -> None:
         take(one_server, "a")
         one_server.run(views.read_task(one_server.queue, "a", publish_end=True))
         listening = one_server.raw.pubsub(ignore_subscribe_messages=True)
@@ -499,7 +499,7 @@ class TestLocks:
 
 
 class TestSweep:
-    def test_one_that_came_to_stand_elsewhere_is_left(self, broker: Broker) -> None:
+    def test_a_member_that_is_in_another_list_too_is_not_deleted(self, broker: Broker) -> None:
         """Foreign damage: an id in two places. It is not deleted where it may yet run."""
         take(broker, "a", "b")
         broker.raw.hset(broker.queue.task("a"), "state", "pending")
@@ -509,7 +509,7 @@ class TestSweep:
         assert broker.fields("a")["msg"] == b"a"
         assert broker.fields("b") == {}
 
-    def test_what_is_not_ours_is_taken_off_the_list(self, broker: Broker) -> None:
+    def test_foreign_entries_are_removed_from_the_list_of_sets_to_delete(self, broker: Broker) -> None:
         broker.raw.zadd(broker.queue.combined, {"odd": 1, "gone": 2})
         broker.raw.set(broker.queue.combined_set("odd"), "strange")
 
@@ -519,7 +519,7 @@ class TestSweep:
 
 
 class TestReclaim:
-    def test_a_group_that_was_emptied_is_named_again(self, broker: Broker) -> None:
+    def test_the_name_of_an_emptied_group_is_stored_again(self, broker: Broker) -> None:
         take(broker, "a", "b")
         assert not broker.raw.exists(broker.queue.groups)
 
@@ -532,7 +532,7 @@ class TestReclaim:
         assert broker.raw.smembers(broker.queue.groups) == {b"g"}
         assert not broker.raw.exists(broker.queue.aggregation_sets)
 
-    def test_members_join_those_that_came_meanwhile(self, broker: Broker) -> None:
+    def test_returned_members_join_newer_members(self, broker: Broker) -> None:
         take(broker, "a", "b", "c")
         join(broker, "new")
 
@@ -542,7 +542,7 @@ class TestReclaim:
         assert members(broker) == ["a", "b", "c", "new"]
         assert broker.fields("a")["state"] == b"aggregating"
 
-    def test_only_what_is_over_goes_back(self, broker: Broker) -> None:
+    def test_only_expired_sets_are_returned(self, broker: Broker) -> None:
         take(broker, "a", group="g1")
         take(broker, "b", group="g2")
         broker.run(aggregation.give_back(broker.queue, "g2", "s"))
@@ -559,14 +559,14 @@ class TestReclaim:
 
         assert members(broker, "user:1:mail") == ["a"]
 
-    def test_only_the_leader_gives_back(self, broker: Broker) -> None:
+    def test_only_the_leader_returns_sets(self, broker: Broker) -> None:
         take(broker, "a")
         assert reclaim(broker, at_s=0).leads
 
         assert reclaim(broker, owner="w2") == aggregation.Reclaimed(False, 0, 0, 0, 0, 0)
         assert reclaim(broker).sets == 1
 
-    def test_entries_that_name_no_set_are_dropped(self, broker: Broker) -> None:
+    def test_entries_that_name_no_set_are_deleted(self, broker: Broker) -> None:
         queue = broker.queue
         broker.raw.set(queue.aggregation_set("odd", "s"), "strange")
         entries = ["", "nonsense", queue.group("g"), queue.aggregation_set("odd", "s"), queue.aggregation_set("g", "s")]
@@ -576,7 +576,7 @@ class TestReclaim:
 
         assert broker.raw.get(queue.aggregation_set("odd", "s")) == b"strange"
 
-    def test_a_group_that_cannot_take_them_stops_no_other(self, broker: Broker) -> None:
+    def test_a_damaged_group_does_not_stop_the_return_of_other_sets(self, broker: Broker) -> None:
         for name in ("odd", "g"):
             take(broker, name, group=name)
         broker.raw.set(broker.queue.group("odd"), "strange")
@@ -588,7 +588,7 @@ class TestReclaim:
         assert reclaim(broker, at_s=200).sets == 1
         assert members(broker, "odd") == ["odd"]
 
-    def test_a_look_is_bounded(self, broker: Broker) -> None:
+    def test_the_return_of_sets_is_bounded_per_call(self, broker: Broker) -> None:
         for number in range(30):
             take(broker, f"id-{number}", group=f"g{number}")
 

@@ -131,7 +131,7 @@ def work_of(server: RedisServer, build: Build) -> tuple[int, int]:
     return sum(each["calls"] for each in statistics.values()), len(repr(reply))
 
 
-def test_a_full_queue_makes_no_call_do_more(redis_server: RedisServer) -> None:
+def test_the_work_of_a_call_is_bounded_in_a_full_queue(redis_server: RedisServer) -> None:
     work: dict[int, dict[str, tuple[int, int]]] = {SMALL: {}, LARGE: {}}
     for count, by_name in work.items():
         fill(redis_server, count)

@@ -467,7 +467,7 @@ def test_a_refused_call_changes_nothing(broker: Broker, case: Case, name: str) -
 
 
 @rows(("case", "name"), pairs("tolerate"))
-def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, name: str) -> None:
+def test_irrelevant_damage_does_not_stop_a_call(broker: Broker, case: Case, name: str) -> None:
     """The call returns, and afterwards every other task is in the one structure of its state."""
     ready(broker)
     key = key_of(broker.queue, name)
@@ -487,7 +487,7 @@ def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, n
         ("combine", "receipt(s)", "1"),
     ],
 )
-def test_a_record_of_ours_that_is_none_is_written_over(broker: Broker, title: str, name: str, answer: object) -> None:
+def test_a_damaged_internal_record_is_overwritten(broker: Broker, title: str, name: str, answer: object) -> None:
     """Only taskq uses the record, and a refusal would block its owner permanently."""
     ready(broker)
     spoil(broker, key_of(broker.queue, name))
@@ -496,7 +496,7 @@ def test_a_record_of_ours_that_is_none_is_written_over(broker: Broker, title: st
     assert broker.run(CASES[title].build(broker.queue)) == answer  # a record again: a repeat is known
 
 
-def test_a_worker_whose_last_call_is_no_record_still_gets_tasks(broker: Broker) -> None:
+def test_a_worker_with_a_damaged_dequeue_record_gets_tasks(broker: Broker) -> None:
     ready(broker)
     spoil(broker, broker.queue.call("w2"))
 
@@ -504,7 +504,7 @@ def test_a_worker_whose_last_call_is_no_record_still_gets_tasks(broker: Broker) 
 
 
 @rows("case", CASES.values(), ids=CASES)
-def test_undamaged_it_does_its_work(broker: Broker, case: Case) -> None:
+def test_without_damage_each_call_does_its_work(broker: Broker, case: Case) -> None:
     """Otherwise the tests above would prove nothing."""
     ready(broker)
 

@@ -36,7 +36,7 @@ def commands_of(server: RedisServer, act: Callable[[], object]) -> dict[str, int
     return {name: count for name, count in counts.items() if name not in NOBODY_COUNTS and "|" not in name}
 
 
-def test_an_enqueue(taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_an_enqueue_takes_a_fixed_number_of_commands(taskq: TaskQ, redis_server: RedisServer) -> None:
     task = taskq.remote("note")
     task.delay()  # connects, and loads the script
 
@@ -46,7 +46,7 @@ def test_an_enqueue(taskq: TaskQ, redis_server: RedisServer) -> None:
     }
 
 
-def test_a_bulk_enqueue(taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_a_bulk_enqueue_takes_a_fixed_number_of_commands(taskq: TaskQ, redis_server: RedisServer) -> None:
     task = taskq.remote("note")
     task.delay()
 
@@ -69,7 +69,9 @@ class TestRuns:
         yield runner.run
         runner.close()
 
-    def test_dequeue(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
+    def test_a_dequeue_takes_a_fixed_number_of_commands(
+        self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
+    ) -> None:
         keys = taskq.runtime.keys.queue("default")
         counts = commands_of(redis_server, lambda: run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
 
@@ -80,7 +82,7 @@ class TestRuns:
             "llen": 3,  # a fourth one where no token lies yet
         }
 
-    def test_dequeue_where_nothing_is_pending(
+    def test_a_dequeue_of_an_empty_queue_takes_a_fixed_number_of_commands(
         self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
     ) -> None:
         """As idle workers ask now and then."""
@@ -90,7 +92,9 @@ class TestRuns:
 
         assert counts == dict.fromkeys(("evalsha", "time", "get", "llen"), 1)
 
-    def test_done(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
+    def test_settling_as_done_takes_a_fixed_number_of_commands(
+        self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
+    ) -> None:
         """Tasks of one turn are adjacent, so one command removes them, and one command deletes them."""
         keys = taskq.runtime.keys.queue("default")
         first = run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
@@ -103,7 +107,7 @@ class TestRuns:
             "incrby": 2,
         }
 
-    def test_done_and_dequeue(
+    def test_settling_and_dequeuing_takes_a_fixed_number_of_commands(
         self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
     ) -> None:
         """A turn of a worker of quick tasks."""
@@ -123,7 +127,7 @@ class TestRuns:
             "incrby": 2,
         }
 
-    def test_kept_with_a_result(
+    def test_completing_with_a_result_takes_a_fixed_number_of_commands(
         self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
     ) -> None:
         keys = taskq.runtime.keys.queue("default")

@@ -102,18 +102,18 @@ def address(secured: RedisServer) -> str:
 
 
 class TestStandalone:
-    def test_a_password(self, address: str) -> None:
+    def test_a_password_is_sent(self, address: str) -> None:
         lead_a_life(f"redis://:{ENCODED}@{address}/0")
 
-    def test_a_password_written_as_it_is(self, address: str) -> None:
+    def test_a_password_may_be_unencoded_in_the_url(self, address: str) -> None:
         """All of it that a URL can hold unencoded: up to the last @."""
         with RedisServer(tcp=True, password="pa:ss/w@rd") as server:
             lead_a_life(f"redis://:pa:ss/w@rd@127.0.0.1:{server.port}/0")
 
-    def test_a_user_of_the_access_list(self, address: str) -> None:
+    def test_a_user_with_a_password_can_connect(self, address: str) -> None:
         lead_a_life(f"redis://worker:{ENCODED}@{address}/0")
 
-    def test_a_host_name_and_another_database(self, secured: RedisServer, address: str) -> None:
+    def test_a_host_name_and_a_database_number_are_used(self, secured: RedisServer, address: str) -> None:
         url = f"redis://:{ENCODED}@localhost:{secured.port}/7"
         lead_a_life(url)
 
@@ -124,7 +124,7 @@ class TestStandalone:
             assert client.keys("*}:t:*") == [b"asynq:{default}:t:a"]
 
     @pytest.mark.parametrize("secret", [":wrong-secret@", "worker:wrong-secret@", "nobody:wrong-secret@", ""])
-    async def test_a_wrong_password_is_said_and_never_shown(self, address: str, secret: str) -> None:
+    async def test_a_wrong_password_is_reported_and_not_shown(self, address: str, secret: str) -> None:
         url = f"redis://{secret}{address}/0"
         with blocking(url) as runner, pytest.raises(BrokerAuthenticationError) as refused:
             runner.run(views.ping(), patience_s=30)
@@ -136,7 +136,7 @@ class TestStandalone:
             assert f"{address}/0 refused the user or password: " in str(error)
             assert "wrong-secret" not in repr(error) + str(error) + str(error.__cause__)
 
-    def test_a_user_who_may_not_write(self, address: str) -> None:
+    def test_a_user_without_write_permission_is_reported(self, address: str) -> None:
         with blocking(f"redis://reader:reader@{address}/0") as runner:
             for operation in (
                 new_tasks.register_queue("asynq:queues", ["default"]),
@@ -146,7 +146,7 @@ class TestStandalone:
                     runner.run(operation)
             assert runner.run(views.count_tasks(QUEUE)).processed == 0
 
-    async def test_nobody_listens(self) -> None:
+    async def test_an_unreachable_server_is_reported(self) -> None:
         with RedisServer(tcp=True) as server:
             url = server.url
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match=r"^cannot reach redis://") as refused:
@@ -158,7 +158,7 @@ class TestStandalone:
         assert not refused.value.may_have_happened
         assert not arefused.value.may_have_happened
 
-    def test_no_such_host(self) -> None:
+    def test_an_unknown_host_is_reported(self) -> None:
         with (
             blocking("redis://no-such-host.invalid") as runner,
             pytest.raises(BrokerUnavailableError, match="cannot reach"),
@@ -167,14 +167,14 @@ class TestStandalone:
 
 
 class TestUnixSocket:
-    def test_a_socket(self, redis_server: RedisServer) -> None:
+    def test_a_unix_socket_is_used(self, redis_server: RedisServer) -> None:
         lead_a_life(redis_server.unix_url)
 
-    def test_a_socket_with_a_password(self, secured: RedisServer) -> None:
+    def test_a_unix_socket_with_a_password_is_used(self, secured: RedisServer) -> None:
         secured.flushall()
         lead_a_life(f"unix://:{ENCODED}@{secured.socket_path}?db=3")
 
-    def test_no_such_socket(self, tmp_path: Path) -> None:
+    def test_a_missing_socket_is_reported(self, tmp_path: Path) -> None:
         with (
             blocking(f"unix://{tmp_path}/none.sock") as runner,
             pytest.raises(BrokerUnavailableError, match="cannot reach"),
@@ -187,7 +187,7 @@ class TestTakenOver:
 
     @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis], ids=["sync", "async"])
     @pytest.mark.parametrize("decode", [False, True])
-    def test_a_client(self, secured: RedisServer, kind: Any, decode: bool) -> None:
+    def test_an_existing_client_is_taken_over(self, secured: RedisServer, kind: Any, decode: bool) -> None:
         secured.flushall()
         client = kind(
             host="127.0.0.1",
@@ -205,25 +205,25 @@ class TestTakenOver:
         assert PASSWORD not in repr(endpoint_of(client))
 
     @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis], ids=["sync", "async"])
-    def test_a_client_of_a_url(self, secured: RedisServer, kind: Any) -> None:
+    def test_an_existing_client_of_a_url_is_taken_over(self, secured: RedisServer, kind: Any) -> None:
         secured.flushall()
         lead_a_life(kind.from_url(f"redis://:{ENCODED}@127.0.0.1:{secured.port}/1"))
 
     @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis], ids=["sync", "async"])
-    def test_a_client_on_a_socket(self, redis_server: RedisServer, kind: Any) -> None:
+    def test_an_existing_client_on_a_socket_is_taken_over(self, redis_server: RedisServer, kind: Any) -> None:
         lead_a_life(kind(unix_socket_path=str(redis_server.socket_path)))
         redis_server.flushall()
         lead_a_life(kind.from_url(redis_server.unix_url))
 
-    def test_a_client_with_a_blocking_pool(self, redis_server: RedisServer) -> None:
+    def test_an_existing_client_with_a_blocking_pool_is_taken_over(self, redis_server: RedisServer) -> None:
         pool = redis.BlockingConnectionPool.from_url(redis_server.unix_url, max_connections=1, timeout=30)
         lead_a_life(redis.Redis(connection_pool=pool))
 
     @pytest.mark.parametrize("kind", [fakeredis.FakeRedis, fakeredis.FakeAsyncRedis], ids=["sync", "async"])
-    def test_a_stand_in(self, kind: Any) -> None:
+    def test_a_fakeredis_client_is_taken_over(self, kind: Any) -> None:
         lead_a_life(kind(server=fakeredis.FakeServer()))
 
-    def test_its_own_connections_are_left_alone(self, redis_server: RedisServer) -> None:
+    def test_the_connections_of_the_existing_client_stay_open(self, redis_server: RedisServer) -> None:
         client = redis.Redis(unix_socket_path=str(redis_server.socket_path), max_connections=1)
         known = {each["id"] for each in redis_server.client.client_list()}  # those of earlier tests may end later
         with blocking(client) as runner:
@@ -234,7 +234,7 @@ class TestTakenOver:
         assert client.ping()
         client.close()
 
-    def test_what_cannot_be_taken_over_is_refused(self) -> None:
+    def test_an_unsupported_client_is_refused(self) -> None:
         sentinel = redis.sentinel.Sentinel([("h", 1)]).master_for("m")
         asentinel = redis.asyncio.sentinel.Sentinel([("h", 1)]).master_for("m")
         for client in (sentinel, asentinel):
@@ -244,7 +244,7 @@ class TestTakenOver:
             with pytest.raises(ConfigurationError, match="the broker must be a URL or a redis-py client, got"):
                 endpoint_of(thing)
 
-    def test_a_connection_of_another_kind_is_refused(self) -> None:
+    def test_an_unsupported_connection_class_is_refused(self) -> None:
         class Odd:
             pass
 

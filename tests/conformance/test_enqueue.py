@@ -34,7 +34,7 @@ def test_tasks_run_in_the_order_they_were_enqueued(broker: Broker) -> None:
     assert broker.dequeue(limit=3) == ["a", "b", "c"]
 
 
-def test_a_batch_has_a_code_for_each_task(broker: Broker) -> None:
+def test_the_reply_has_a_code_for_each_task_of_a_batch(broker: Broker) -> None:
     """An id that is taken, also by an earlier task of the batch, does not stop the others."""
     broker.enqueue("taken")
 
@@ -44,7 +44,7 @@ def test_a_batch_has_a_code_for_each_task(broker: Broker) -> None:
     assert broker.pending() == ["taken", "a", "b"]
 
 
-def test_ids_are_per_queue(broker: Broker) -> None:
+def test_two_queues_may_contain_the_same_id(broker: Broker) -> None:
     broker.enqueue("a")
 
     assert broker.enqueue("a", queue=broker.keys.queue("low")) == "1"
@@ -58,7 +58,7 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
     assert broker.pending() == ids
 
 
-def test_a_large_message_arrives_whole(broker: Broker) -> None:
+def test_a_large_message_is_stored_unchanged(broker: Broker) -> None:
     message = bytes(range(256)) * 1024
     broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptSlot("t"))))
 
@@ -68,7 +68,7 @@ def test_a_large_message_arrives_whole(broker: Broker) -> None:
 
 
 class TestReceipts:
-    def test_a_repeat_stores_nothing_twice_and_answers_as_the_first(self, broker: Broker) -> None:
+    def test_a_repeat_stores_nothing_and_returns_the_first_reply(self, broker: Broker) -> None:
         broker.enqueue("taken")
         operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("taken", b"m")], ReceiptSlot("t"))
         first = broker.run(operation)
@@ -79,7 +79,7 @@ class TestReceipts:
         assert (first, again) == ("10", "10")
         assert broker.dump() == before
 
-    def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
+    def test_a_repeat_is_recognized_after_the_task_has_ended(self, broker: Broker) -> None:
         operation = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))
         broker.run(operation)
         broker.dequeue()
@@ -90,14 +90,14 @@ class TestReceipts:
         assert broker.pending() == []
         assert broker.fields("a") == {}
 
-    def test_the_next_call_of_a_lane_is_no_repeat(self, broker: Broker) -> None:
+    def test_the_next_call_of_a_receipt_slot_is_not_a_repeat(self, broker: Broker) -> None:
         lane = ReceiptSlot("t")
 
         codes = [broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], lane)) for name in ("a", "b", "b")]
 
         assert codes == ["1", "1", "0"]
 
-    def test_lanes_with_equal_numbers_do_not_mix(self, broker: Broker) -> None:
+    def test_receipt_slots_with_equal_numbers_are_independent(self, broker: Broker) -> None:
         for token, name in (("t1", "a"), ("t2", "b")):
             assert broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptSlot(token))) == "1"
 
@@ -148,7 +148,7 @@ class TestStart:
             ({"start_at_s": 253_402_300_799}, 253_402_300_799),
         ],
     )
-    def test_a_start_ahead_is_scheduled_and_never_early(
+    def test_a_task_with_a_future_start_is_scheduled_and_never_early(
         self, broker: Broker, start: dict[str, int], second: int
     ) -> None:
         """The clock is at .123 s of its second. A start time is rounded up to the next whole second."""
@@ -159,7 +159,7 @@ class TestStart:
         assert broker.pending() == []
 
     @rows("start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}])
-    def test_a_start_that_has_come_is_pending(self, broker: Broker, start: dict[str, int]) -> None:
+    def test_a_task_with_a_past_start_is_pending(self, broker: Broker, start: dict[str, int]) -> None:
         broker.enqueue("a", **start)
 
         assert broker.pending() == ["a"]
@@ -167,7 +167,7 @@ class TestStart:
 
 
 class TestUnique:
-    def test_the_lock_is_held_from_the_start_on(self, broker: Broker) -> None:
+    def test_a_unique_lock_lasts_from_the_scheduled_start(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
 
         broker.enqueue("now", unique_key=lock, unique_s=60)
@@ -177,7 +177,7 @@ class TestUnique:
 
         assert 130 <= broker.raw.ttl(lock) <= 159
 
-    def test_a_duplicate_is_refused_whole(self, broker: Broker) -> None:
+    def test_a_refused_duplicate_changes_nothing(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("first", unique_key=lock, unique_s=60)
         before = broker.dump()
@@ -187,12 +187,12 @@ class TestUnique:
         before[broker.queue.receipt("lane").encode()] = ("string", b"2:d\n5:first")
         assert broker.dump() == before
 
-    def test_two_alike_in_one_batch(self, broker: Broker) -> None:
+    def test_the_second_of_two_equal_unique_tasks_in_a_batch_is_refused(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
 
         assert broker.enqueue("a", "b", unique_key=lock, unique_s=60) == "1d"
 
-    def test_an_id_that_is_taken_takes_no_lock(self, broker: Broker) -> None:
+    def test_a_task_with_a_used_id_takes_no_unique_lock(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("a")
 
@@ -201,7 +201,7 @@ class TestUnique:
         assert not broker.raw.exists(lock)
 
     @rows("seconds", [0, -1, 10**19])
-    def test_a_time_redis_would_refuse_leaves_no_half_task(self, broker: Broker, seconds: int) -> None:
+    def test_an_invalid_time_leaves_no_partial_task(self, broker: Broker, seconds: int) -> None:
         """Clients refuse such times; the script must not stop half-way in a batch all the same."""
         lock = broker.queue.unique("t", b"")
 
@@ -210,7 +210,7 @@ class TestUnique:
         assert broker.pending() == ["a"]
 
     @rows("row", UNIQUE_TIMES, ids=lambda row: f"{row['operation']} {row['option']}")
-    def test_a_client_holds_a_unique_lock_as_long_as_gos(self, one_server: Broker, row: dict[str, Any]) -> None:
+    def test_a_unique_lock_lasts_as_long_as_that_of_gos_client(self, one_server: Broker, row: dict[str, Any]) -> None:
         """Whole seconds, cut; from the start on if there is one. What Go refuses is refused, but for 0: no lock."""
         app = TaskQ(one_server.raw, enqueue_timeout=30)
         waits_s = parse_duration(row["process_in"]) / 1e9 if "process_in" in row else None
@@ -231,18 +231,18 @@ class TestUnique:
 
 
 class TestWake:
-    def test_one_token_lies_there_however_many_tasks_came(self, broker: Broker) -> None:
+    def test_many_tasks_put_one_wake_token(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
         broker.enqueue("c")
 
         assert broker.raw.llen(broker.queue.wake) == 1
 
-    def test_a_scheduled_task_wakes_nobody(self, broker: Broker) -> None:
+    def test_a_scheduled_task_puts_no_wake_token(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 10)
 
         assert broker.raw.llen(broker.queue.wake) == 0
 
-    def test_a_refused_task_wakes_nobody(self, broker: Broker) -> None:
+    def test_a_refused_task_puts_no_wake_token(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.raw.delete(broker.queue.wake)
 
@@ -250,7 +250,7 @@ class TestWake:
 
         assert broker.raw.llen(broker.queue.wake) == 0
 
-    def test_the_token_is_passed_on_while_tasks_remain(self, broker: Broker) -> None:
+    def test_a_wake_token_is_passed_on_while_tasks_remain(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
         waiting = services.wait_for_wake([broker.queue.wake], timeout_s=0.01)
         assert broker.run(waiting) == broker.queue.wake
@@ -261,7 +261,7 @@ class TestWake:
 
         assert broker.run(waiting) is None
 
-    def test_rouse_puts_a_token_for_tasks_of_producers_that_put_none(self, broker: Broker) -> None:
+    def test_notify_puts_a_token_for_tasks_without_one(self, broker: Broker) -> None:
         assert broker.run(services.notify(broker.queue)) is services.Notified.NOTHING
         broker.raw.lpush(broker.queue.pending, "from-go")
 
@@ -270,7 +270,7 @@ class TestWake:
 
         assert broker.raw.llen(broker.queue.wake) == 1
 
-    def test_rouse_wakes_nobody_for_a_queue_that_is_paused(self, broker: Broker) -> None:
+    def test_notify_puts_no_token_for_a_paused_queue(self, broker: Broker) -> None:
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.set(broker.queue.paused, "1")
 
@@ -280,7 +280,7 @@ class TestWake:
         broker.raw.delete(broker.queue.paused)
         assert broker.run(services.notify(broker.queue)) is services.Notified.PUT
 
-    def test_rouse_wakes_nobody_while_as_many_are_active_as_may_be(self, broker: Broker) -> None:
+    def test_notify_puts_no_token_for_a_queue_at_its_limit(self, broker: Broker) -> None:
         """What people have set over that number counts, as where tasks are handed out."""
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.lpush(broker.queue.active, "a", "b")
@@ -293,7 +293,7 @@ class TestWake:
         broker.raw.hset(broker.queue.limits, "o:c:", 3)
         assert broker.run(services.notify(broker.queue, max_active=2)) is services.Notified.PUT
 
-    def test_watching_changes_nothing(self, broker: Broker) -> None:
+    def test_watching_a_queue_changes_nothing(self, broker: Broker) -> None:
         watching = services.watch_pending(broker.queue, timeout_s=0.01)
         assert broker.run(watching) is False
         broker.enqueue("a", "b", "c")
@@ -308,7 +308,9 @@ class TestRevoke:
     @pytest.mark.parametrize(
         ("state", "options"), [("pending", {}), ("scheduled", {"start_at_s": NOW_S + 9})], ids=["pending", "scheduled"]
     )
-    def test_a_waiting_task_is_deleted_with_its_lock(self, broker: Broker, state: str, options: dict[str, int]) -> None:
+    def test_revoke_deletes_a_waiting_task_and_its_lock(
+        self, broker: Broker, state: str, options: dict[str, int]
+    ) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("a", unique_key=lock, unique_s=60, **options)
 
@@ -316,7 +318,7 @@ class TestRevoke:
 
         assert {key for key in broker.dump() if not key.startswith(b"taskq:")} == set()
 
-    def test_a_lock_of_another_task_stays(self, broker: Broker) -> None:
+    def test_revoke_keeps_the_lock_of_another_task(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("a", unique_key=lock, unique_s=60)
         broker.raw.set(lock, "other")
@@ -325,7 +327,7 @@ class TestRevoke:
 
         assert broker.raw.get(lock) == b"other"
 
-    def test_a_task_that_waits_no_more_is_left_alone(self, broker: Broker) -> None:
+    def test_revoke_does_not_change_a_task_that_no_longer_waits(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         before = broker.dump()
@@ -335,7 +337,7 @@ class TestRevoke:
 
         assert broker.dump() == before
 
-    def test_a_retry_is_deleted(self, broker: Broker) -> None:
+    def test_revoke_deletes_a_task_that_waits_for_a_retry(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.settle(Outcome.RETRY, "a", delay_ms=1000)
@@ -345,7 +347,7 @@ class TestRevoke:
         assert broker.raw.zcard(broker.queue.retry) == 0
         assert broker.fields("a") == {}
 
-    def test_the_last_member_of_a_group_takes_its_name_along(self, broker: Broker) -> None:
+    def test_revoking_the_last_member_deletes_the_name_of_its_group(self, broker: Broker) -> None:
         queue = broker.queue
         for name in ("a", "b"):
             broker.raw.hset(queue.task(name), mapping={"msg": name, "state": "aggregating", "group": "g"})
@@ -358,7 +360,7 @@ class TestRevoke:
 
         assert broker.raw.smembers(queue.groups) == set()
 
-    def test_a_member_being_aggregated_is_not_cancelled(self, broker: Broker) -> None:
+    def test_a_member_that_is_being_aggregated_is_not_revoked(self, broker: Broker) -> None:
         """It says aggregating and is in no group any more: nothing was deleted, so nothing is claimed."""
         queue = broker.queue
         broker.raw.hset(queue.task("a"), mapping={"msg": "a", "state": "aggregating", "group": "g"})
@@ -377,7 +379,7 @@ class TestLimit:
         lane = lane or ReceiptSlot(new_token())
         return broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, lane, max_pending=most)))
 
-    def test_as_many_as_find_room_are_stored(self, broker: Broker) -> None:
+    def test_as_many_tasks_are_stored_as_the_limit_allows(self, broker: Broker) -> None:
         """In their order; each of the others is refused by itself."""
         broker.enqueue("a")
 
@@ -387,13 +389,13 @@ class TestLimit:
         assert broker.pending() == ["a", "b", "c"]
         assert broker.fields("d") == {}
 
-    def test_with_room_for_all_it_is_an_enqueue_like_any_other(self, broker: Broker) -> None:
+    def test_a_limit_with_room_for_all_tasks_has_no_effect(self, broker: Broker) -> None:
         answer = self.enqueue(broker, NewTask("a", b"m"), most=1)
 
         assert (answer, answer.pending, answer.limit) == ("1", 0, 1)
 
     @pytest.mark.parametrize("lock", ["", "unique"], ids=["plain", "with a lock"])
-    def test_a_refused_call_writes_its_receipt_only(self, broker: Broker, lock: str) -> None:
+    def test_a_refused_call_writes_only_its_receipt(self, broker: Broker, lock: str) -> None:
         """Neither task nor lock, also if more tasks are pending than the limit allows."""
         broker.enqueue("a", "b")
         before = broker.dump()
@@ -406,7 +408,7 @@ class TestLimit:
         assert after.pop(broker.queue.receipt("t").encode()) == ("string", b"1:f:2")
         assert after == before
 
-    def test_only_what_would_be_pending_counts(self, broker: Broker) -> None:
+    def test_scheduled_and_grouped_tasks_do_not_count_for_the_limit(self, broker: Broker) -> None:
         """A task with a start ahead and one in a group are taken, and take no room from others of the batch."""
         later = NewTask("later", b"m", start_at_s=NOW_S + 60)
         grouped = NewTask("grouped", b"m", group="g")
@@ -416,7 +418,7 @@ class TestLimit:
         assert answer == "111f"
         assert broker.pending() == ["a"]
 
-    def test_an_id_or_a_lock_that_is_taken_is_told_first(self, broker: Broker) -> None:
+    def test_a_used_id_or_lock_is_reported_before_a_full_queue(self, broker: Broker) -> None:
         """So a repeated enqueue after a lost reply reports that the task exists."""
         lock = broker.queue.unique_prefix + "x"
         broker.enqueue("a", unique_key=lock, unique_s=60)
@@ -426,7 +428,7 @@ class TestLimit:
 
         assert (answer, locked) == ("0", "d")
 
-    def test_a_repeat_of_an_accepted_call_is_accepted_although_the_queue_is_full_now(self, broker: Broker) -> None:
+    def test_a_repeat_of_an_accepted_call_is_accepted_although_the_queue_is_full(self, broker: Broker) -> None:
         operation = at_time(
             NOW_NS,
             new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptSlot("t"), max_pending=1),
@@ -454,7 +456,7 @@ class TestLimit:
         assert (refused, again, next_call) == ("f", "f", "1")
         assert broker.pending() == ["b"]
 
-    def test_the_call_after_a_refused_one_has_a_receipt_of_its_own(self, broker: Broker) -> None:
+    def test_the_call_after_a_refused_call_has_its_own_receipt(self, broker: Broker) -> None:
         lane = ReceiptSlot("t")
         broker.enqueue("a")
         self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
@@ -464,7 +466,7 @@ class TestLimit:
 
         assert answer == "1"
 
-    def test_what_comes_back_to_a_full_queue_is_never_refused(self, broker: Broker) -> None:
+    def test_a_full_queue_accepts_returning_and_due_tasks(self, broker: Broker) -> None:
         """Nor is what comes due: forwarding, requeueing and recovery know no limit."""
         broker.enqueue("later", start_at_s=NOW_S + 1)
         broker.enqueue("requeued", "lost", "full")
@@ -477,14 +479,14 @@ class TestLimit:
 
         assert sorted(broker.pending()) == ["full", "later", "requeued"]
 
-    def test_a_key_of_another_type_is_refused_as_without_a_limit(self, broker: Broker) -> None:
+    def test_a_key_of_another_type_is_refused_with_and_without_a_limit(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.raw.set(broker.queue.wake, "not ours")
 
         with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
             self.enqueue(broker, NewTask("b", b"m"), most=1)
 
-    def test_without_a_limit_not_a_word_more_is_sent(self) -> None:
+    def test_without_a_limit_no_additional_arguments_are_sent(self) -> None:
         queue, task = Keys().queue("default"), NewTask("a", b"m")
 
         plain = new_tasks.enqueue(queue, [task], ReceiptSlot("t")).command()

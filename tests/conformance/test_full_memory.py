@@ -42,7 +42,7 @@ def full(one_server: Broker) -> Iterator[Broker]:
     ],
     ids=["plain", "scheduled", "unique", "grouped"],
 )
-def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
+def test_a_full_redis_refuses_an_enqueue_completely(full: Broker, tasks: list[NewTask]) -> None:
     before = full.dump()
 
     with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and accepts no new tasks"):
@@ -51,14 +51,14 @@ def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
     assert full.dump() == before
 
 
-def test_tasks_are_handed_out(full: Broker) -> None:
+def test_a_full_redis_hands_out_tasks(full: Broker) -> None:
     assert full.dequeue("w2", limit=1) == ["p1"]
     assert full.dequeue("w2", limit=1) == ["p1"], "a repeat too"
     assert full.dequeue("w2", limit=1, call=2) == ["p2"]
     assert full.dequeue("w2", limit=1, call=3) == []
 
 
-def test_a_dequeue_is_called_off(full: Broker) -> None:
+def test_a_full_redis_cancels_a_dequeue(full: Broker) -> None:
     """This includes a request that has not arrived yet: the cancellation is stored."""
     assert full.dequeue("w2", limit=0, call=5) == []
 
@@ -66,7 +66,7 @@ def test_a_dequeue_is_called_off(full: Broker) -> None:
     assert full.dequeue("w2", limit=1, call=6) == ["p1"]
 
 
-def test_leases_are_extended(full: Broker) -> None:
+def test_a_full_redis_extends_leases(full: Broker) -> None:
     assert full.run(at_time(NOW_NS, runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90))).owned == [
         True
     ]
@@ -75,13 +75,13 @@ def test_leases_are_extended(full: Broker) -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
+def test_a_full_redis_settles_tasks(full: Broker, outcome: Outcome) -> None:
     ends = [Settlement(f"run-{number}", outcome, 1, b"m" * 100, result=b"r") for number in range(3)]
 
     assert full.run(at_time(NOW_NS, runs.settle(full.queue, ends, owner="w1"))) == "111"
 
 
-def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
+def test_a_full_redis_settles_and_hands_out_tasks_in_one_call(full: Broker) -> None:
     asked = at_time(NOW_NS, runs.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30))
 
     taken = full.run(runs.settle_and_dequeue([(each, 1) for each in [f"run-{number}" for number in range(8)]], asked))
@@ -90,7 +90,7 @@ def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
     assert taken.tasks == [("p1", b"p1")]
 
 
-def test_presence_is_written(full: Broker) -> None:
+def test_a_full_redis_stores_presence(full: Broker) -> None:
     server, workers = full.keys.server("h", 1, "s"), full.keys.workers_of("h", 1, "s")
 
     full.run(services.beat(server, workers, ttl_s=10, server_info=b"i" * 100, workers={"x": b"i" * 100}))
@@ -101,7 +101,7 @@ def test_presence_is_written(full: Broker) -> None:
     assert full.raw.zscore(full.keys.servers, server) == NOW_S
 
 
-def test_cursor_and_progress_are_written(full: Broker) -> None:
+def test_a_full_redis_stores_cursor_and_progress(full: Broker) -> None:
     fields = {runs.CURSOR_FIELD: b"c" * 100, runs.PROGRESS_FIELD: b"p" * 100}
 
     assert full.run(runs.write_fields(full.queue, "run-1", fields, owner="w1", run=1))
@@ -109,26 +109,26 @@ def test_cursor_and_progress_are_written(full: Broker) -> None:
     assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
 
 
-def test_a_start_is_marked(full: Broker) -> None:
+def test_a_full_redis_marks_the_start_of_a_run(full: Broker) -> None:
     assert full.run(runs.mark_starts(full.queue, [("run-1", 1)], owner="w1")) == [True]
 
     assert full.raw.hget(full.queue.task("run-1"), "taskq_begun") == b"w1.1"
 
 
-def test_a_result_is_written(full: Broker) -> None:
+def test_a_full_redis_stores_a_result(full: Broker) -> None:
     assert full.run(runs.write_fields(full.queue, "run-1", {runs.RESULT_FIELD: b"r" * 100}, owner="w1", run=1))
 
     assert full.raw.hget(full.queue.task("run-1"), "result") == b"r" * 100
 
 
-def test_due_tasks_are_forwarded(full: Broker) -> None:
+def test_a_full_redis_forwards_due_tasks(full: Broker) -> None:
     answer = full.run(at_time(LATER, services.forward(full.queue, owner="w1", leader_ms=1000)))
 
     assert (answer.leads, answer.moved) == (True, 2)
     assert full.pending() == ["p1", "p2", "due", "retried"]
 
 
-def test_groups_become_tasks(full: Broker) -> None:
+def test_a_full_redis_combines_groups(full: Broker) -> None:
     """It frees memory: two tasks are gone and one has come."""
     queue = full.queue
     assert (
@@ -147,17 +147,17 @@ def test_groups_become_tasks(full: Broker) -> None:
     assert full.raw.zrange(queue.group("g"), 0, -1) == [b"m2"]
 
 
-def test_unreadable_members_are_put_aside(full: Broker) -> None:
+def test_a_full_redis_quarantines_unreadable_members(full: Broker) -> None:
     full.run(at_time(NOW_NS, aggregation.collect_groups(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1)))
 
     assert full.run(at_time(NOW_NS, aggregation.expel(full.queue, "g", "s", ["m1"]))) == 1
 
 
-def test_a_service_is_led(full: Broker) -> None:
+def test_a_full_redis_grants_the_lead_of_a_service(full: Broker) -> None:
     assert full.run(services.lead(full.queue.leader("recoverer"), owner="w1", leader_ms=1000)) is True
 
 
-def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
+def test_a_full_redis_recovers_tasks_of_dead_workers(full: Broker) -> None:
     listed = full.run(at_time(LATER, services.list_expired(full.queue, grace_s=30))).tasks
     verdicts = [*Verdict][:4]
 
@@ -175,18 +175,18 @@ def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
     assert moved == "1111"
 
 
-def test_unreadable_tasks_are_put_aside(full: Broker) -> None:
+def test_a_full_redis_quarantines_unreadable_tasks(full: Broker) -> None:
     assert full.run(at_time(NOW_NS, runs.quarantine(full.queue, "run-1", owner="w1", run=1))) is True
 
 
-def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> None:
+def test_a_full_redis_cleans_ended_tasks_and_revokes_waiting_tasks(full: Broker) -> None:
     full.settle(Outcome.COMPLETE, "run-1")
 
     assert full.run(at_time(LATER, services.clean(full.queue))) == (1, 0)
     assert full.run(views.revoke(full.queue, "p1")) == "pending"
 
 
-def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
+def test_a_full_redis_runs_archives_and_deletes_waiting_tasks(full: Broker) -> None:
     """An operator can still free memory."""
     queue = full.queue
 
@@ -201,7 +201,7 @@ def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
     assert full.run(actions.resume(queue)) is True
 
 
-def test_a_queue_is_removed(full: Broker) -> None:
+def test_a_full_redis_removes_a_queue(full: Broker) -> None:
     other = full.keys.queue("other")
     assert full.raw.rename(full.queue.pending, other.pending)
 
@@ -211,7 +211,7 @@ def test_a_queue_is_removed(full: Broker) -> None:
     assert not full.raw.exists(other.pending)
 
 
-def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
+def test_a_full_redis_returns_a_task_that_cannot_be_moved(full: Broker) -> None:
     queue, other = full.queue, full.keys.queue("other")
     departures = full.run(at_time(NOW_NS, actions.move_out(queue, ["due"], token="a", target="other")))
 
@@ -223,7 +223,7 @@ def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
     assert not full.raw.exists(other.task("due"))
 
 
-def test_looking_goes_on(full: Broker) -> None:
+def test_a_full_redis_answers_reads(full: Broker) -> None:
     """The request for a notification is dropped, because waiting callers also poll."""
     task = full.run(views.read_task(full.queue, "run-1", publish_end=True))
 
@@ -232,7 +232,7 @@ def test_looking_goes_on(full: Broker) -> None:
     assert full.run(views.count_tasks(full.queue)).sizes["pending"] == 2
 
 
-def test_work_is_taken_again_when_there_is_room(full: Broker) -> None:
+def test_enqueues_are_accepted_again_when_memory_is_free(full: Broker) -> None:
     lane = ReceiptSlot("t")
     with pytest.raises(BrokerFullError):
         full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane)))

@@ -50,7 +50,7 @@ def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(broker: Br
     assert broker.pending() == ["a"]
 
 
-def test_it_stays_out_of_the_group_when_it_fails_then(broker: Broker) -> None:
+def test_a_group_member_forwarded_by_go_stays_out_of_the_group_after_a_failure(broker: Broker) -> None:
     broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
     go_forwards(broker, at_s=5)
     broker.dequeue()
@@ -62,7 +62,7 @@ def test_it_stays_out_of_the_group_when_it_fails_then(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("forward", [go_forwards, we_forward], ids=["Go", "taskq"])
-def test_a_member_that_was_run_by_hand_stays_out_of_its_group_when_it_fails(
+def test_a_manually_run_member_stays_out_of_its_group_after_a_failure(
     broker: Broker, forward: Callable[..., None]
 ) -> None:
     broker.enqueue("a", group="g")
@@ -75,7 +75,7 @@ def test_a_member_that_was_run_by_hand_stays_out_of_its_group_when_it_fails(
     assert broker.pending() == ["a"]
 
 
-def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_after_ours(broker: Broker) -> None:
+def test_a_rescheduled_member_runs_alone_with_gos_forwarder_and_rejoins_with_ours(broker: Broker) -> None:
     broker.enqueue("a", group="g")
     act(broker, Action.WAIT, start="+5000")
     broker.enqueue("b", group="g")
@@ -92,9 +92,7 @@ def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_af
 
 
 @pytest.mark.parametrize("forward", [go_forwards, we_forward], ids=["Go", "taskq"])
-def test_a_member_that_was_archived_by_hand_runs_alone_after_it_was_put_off(
-    broker: Broker, forward: Callable[..., None]
-) -> None:
+def test_a_manually_archived_member_runs_alone_after_a_reschedule(broker: Broker, forward: Callable[..., None]) -> None:
     broker.enqueue("a", group="g")
     act(broker, Action.ARCHIVE)
     act(broker, Action.WAIT, start="+5000")

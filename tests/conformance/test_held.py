@@ -35,7 +35,7 @@ def take_back(broker: Broker, owner: str, tasks: list[services.ExpiredTask]) -> 
     return broker.run(at_time(NOW_NS, services.recover(broker.queue, recoveries, grace_s=0, gone=owner)))
 
 
-def test_what_a_worker_holds_is_listed_among_many(broker: Broker) -> None:
+def test_the_tasks_of_a_worker_are_listed_among_many_others(broker: Broker) -> None:
     """Others may hold so many that it takes several calls."""
     taken(broker, "w1", *(f"a{number:03}" for number in range(450)))
     taken(broker, "w2", "b1", "b2")
@@ -48,7 +48,7 @@ def test_what_a_worker_holds_is_listed_among_many(broker: Broker) -> None:
     assert held(broker, "w3") == []
 
 
-def test_it_is_taken_back_before_its_lease_ends(broker: Broker) -> None:
+def test_a_task_of_a_dead_worker_is_recovered_before_its_lease_ends(broker: Broker) -> None:
     taken(broker, "w1", "a", "b")
     taken(broker, "w2", "c")
 
@@ -59,7 +59,7 @@ def test_it_is_taken_back_before_its_lease_ends(broker: Broker) -> None:
     assert broker.raw.zcard(broker.queue.retry) == 2
 
 
-def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(broker: Broker) -> None:
+def test_tasks_settled_extended_or_taken_in_between_are_not_recovered(broker: Broker) -> None:
     """Also where another worker's lease ends in the same second."""
     queue, run = broker.queue, broker.run
     taken(broker, "w1", "settled", "extended", "taken")
@@ -75,7 +75,7 @@ def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(broker: Brok
     assert [task.task_id for task in held(broker, "w1")] == ["extended"]
 
 
-def test_nobodys_tasks_are_not_taken_back_by_the_name_of_another(broker: Broker) -> None:
+def test_tasks_without_an_owner_are_not_recovered_for_a_named_worker(broker: Broker) -> None:
     taken(broker, "w1", "a")
 
     assert take_back(broker, "w2", held(broker, "w1")) == "0"

@@ -160,14 +160,14 @@ def refusal_of(scenario: dict[str, Any]) -> type[TaskQError] | tuple[type[TaskQE
     return kinds.get(returns["error_kind"], (TaskStateError, QueueStateError, QueueNotFoundError, ConfigurationError))
 
 
-def test_every_name_is_a_scenario() -> None:
+def test_every_listed_name_is_a_scenario() -> None:
     names = {each.id for each in of(*REPLAYED, *READ)}
 
     assert names >= DIFFERENCES.keys() | ANSWERS_DIFFER.keys()
 
 
 @rows("scenario", of(*REPLAYED))
-def test_an_inspector_leaves_what_gos_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
+def test_inspector_changes_equal_those_of_gos_inspector(one_server: Broker, scenario: dict[str, Any]) -> None:
     began = time.monotonic()
     load(one_server, scenario["before"])
     before = theirs(one_server)
@@ -194,7 +194,7 @@ def test_an_inspector_leaves_what_gos_leaves(one_server: Broker, scenario: dict[
 
 
 @rows("scenario", of("remove_queue"))
-def test_a_removed_queue_leaves_nothing(one_server: Broker, scenario: dict[str, Any]) -> None:
+def test_a_removed_queue_leaves_no_keys(one_server: Broker, scenario: dict[str, Any]) -> None:
     """Whatever was in it, no key bears its name any more, and it is not known."""
     load(one_server, scenario["before"])
     try:
@@ -268,7 +268,7 @@ def wanted(operation: str, value: Any) -> Any:
 
 
 @rows("scenario", of(*READ))
-def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[str, Any]) -> None:
+def test_inspector_reads_equal_those_of_gos_inspector(one_server: Broker, scenario: dict[str, Any]) -> None:
     load(one_server, scenario["before"])
     operation, returns = scenario["given"]["operation"], scenario["returns"]
 
@@ -282,7 +282,7 @@ def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[st
     assert theirs(one_server) == expected(scenario["before"]), "a look changes nothing; Go's prunes what has expired"
 
 
-def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
+def test_options_of_schedule_entries_are_formatted_as_in_go(one_server: Broker) -> None:
     """This covers all options, including the options that Go's parser drops."""
     scenario = by_name("scheduler_entries_list")
     load(one_server, scenario["before"])
@@ -346,7 +346,7 @@ def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("to", "answer"), [("", ""), ("low", "moving")])
-def test_a_move_is_not_carried_on_while_its_queue_is_removed(broker: Broker, to: str, answer: str) -> None:
+def test_a_move_is_not_continued_while_its_queue_is_removed(broker: Broker, to: str, answer: str) -> None:
     """Otherwise its task would be among those to delete and among those to carry on."""
     store_tasks(broker, 1)
     queue = broker.queue
@@ -361,7 +361,7 @@ def test_a_move_is_not_carried_on_while_its_queue_is_removed(broker: Broker, to:
     assert broker.run(actions.discard(queue)) == (1, True)
 
 
-def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
+def test_a_page_cursor_works_after_its_task_was_deleted(broker: Broker) -> None:
     """Among many of the same time it is found by its id, byte by byte."""
     names = sorted([b"a", b"b", b"b\x00", b"b\xff", b"ba", b"c", b"\xc3\xa9"])
     broker.raw.zadd(broker.queue.archived, dict.fromkeys(names, NOW_S))
@@ -375,7 +375,7 @@ def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
 
 
 @rows("size", [0, 1, 999, 1000, 1001, 2500])
-def test_all_ids_of_a_list_are_read(broker: Broker, size: int) -> None:
+def test_overlapping_pages_return_each_id_of_a_list_once(broker: Broker, size: int) -> None:
     """Once, the one to run next in front, in pages that overlap."""
     ids = [f"{number}" for number in range(size)]
     for start in range(0, size, 500):
@@ -386,7 +386,7 @@ def test_all_ids_of_a_list_are_read(broker: Broker, size: int) -> None:
     assert found == ids
 
 
-def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
+def test_the_slot_of_a_queue_equals_the_slot_that_redis_computes(broker: Broker) -> None:
     """Its nodes are the nodes that hold the slot. Without a cluster, the list is empty."""
     is_cluster = broker.store.endpoint.is_cluster
     for name in ("default", "a}b", "x y", "q"):
@@ -401,13 +401,13 @@ def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
             assert nodes == []
 
 
-def test_the_store_tells_about_itself(broker: Broker) -> None:
+def test_the_information_of_the_server_is_read(broker: Broker) -> None:
     info = run_plan(broker, presence.redis_info(broker.keys), NOW_NS)
 
     assert str(info["redis_version"])[0].isdigit()
 
 
-def test_the_archive_keeps_to_its_limits_whoever_archives(broker: Broker) -> None:
+def test_every_operation_keeps_the_limits_of_the_archive(broker: Broker) -> None:
     """Settling, recovering, cleaning and the inspector use the same two limits."""
     queue, run, archive = broker.queue, broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
     broker.enqueue("a", "b", "c", "d", "e")

@@ -14,7 +14,7 @@ def letters(broker: Broker) -> list[tuple[bytes, float]]:
     return broker.raw.zrange(broker.queue.letters, 0, -1, withscores=True)  # type: ignore[no-any-return]
 
 
-def test_a_settlement_notes_it_where_it_is_wished(broker: Broker) -> None:
+def test_a_settlement_records_a_dead_letter_if_requested(broker: Broker) -> None:
     broker.enqueue("told", "quiet", "lost")
     broker.dequeue()
     ends = [
@@ -30,7 +30,7 @@ def test_a_settlement_notes_it_where_it_is_wished(broker: Broker) -> None:
     assert broker.raw.zcard(broker.queue.archived) == 2
 
 
-def test_a_recovery_notes_it_as_well(broker: Broker) -> None:
+def test_a_recovery_records_a_dead_letter(broker: Broker) -> None:
     broker.enqueue("told", "quiet")
     broker.dequeue(lease_s=1)
     later_ns = NOW_NS + MINUTE_NS
@@ -42,7 +42,7 @@ def test_a_recovery_notes_it_as_well(broker: Broker) -> None:
     assert letters(broker) == [(b"told", NOW_S + 60)]
 
 
-def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
+def test_a_dead_letter_is_handed_to_one_caller_until_its_deadline(broker: Broker) -> None:
     """A note that was taken and not finished is handed out again. A late caller changes nothing."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S - 2, "b": NOW_S - 1, "later": NOW_S + 500})
 
@@ -62,7 +62,7 @@ def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
     assert letters(broker) == [(b"b", NOW_S + 30), (b"later", NOW_S + 500)]
 
 
-def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -> None:
+def test_a_task_archived_again_has_a_new_dead_letter(broker: Broker) -> None:
     """Finishing the first note does not delete the second one."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S})
     taken = broker.run(at_time(NOW_NS, letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9)))

@@ -97,7 +97,7 @@ def life(broker: Broker) -> Life:
     return Life(broker)
 
 
-def test_no_more_than_the_places_run_and_the_next_starts_with_the_end_of_one(life: Life) -> None:
+def test_a_concurrency_limit_admits_the_next_task_when_one_ends(life: Life) -> None:
     for number in range(5):
         assert life.enqueue(f"a{number}", places(2)) == "1"
     assert life.broker.pending() == ["a0", "a1"]
@@ -114,7 +114,7 @@ def test_no_more_than_the_places_run_and_the_next_starts_with_the_end_of_one(lif
     assert life.leftovers() == ["wake"] or life.leftovers() == []
 
 
-def test_each_key_has_places_of_its_own_beside_those_of_all(life: Life) -> None:
+def test_each_key_has_its_own_limit_and_shares_the_common_limit(life: Life) -> None:
     for number in range(3):
         for key in "xyz":
             life.enqueue(f"{key}{number}", places(1, key, "t/key"), places(2))
@@ -126,14 +126,14 @@ def test_each_key_has_places_of_its_own_beside_those_of_all(life: Life) -> None:
     assert life.take() == ["x1", "y1"]
 
 
-def test_a_key_with_many_that_wait_holds_nobody_up(life: Life) -> None:
+def test_many_waiting_tasks_of_one_key_do_not_block_other_keys(life: Life) -> None:
     for number in range(300):
         life.enqueue(f"many{number}", places(1, "many", "t/key"), places(3))
     life.enqueue("other", places(1, "other", "t/key"), places(3))
     assert life.take() == ["many0", "other"]
 
 
-def test_a_sequence_keeps_its_order_through_retries_and_blocks_when_one_is_archived(life: Life) -> None:
+def test_a_sequence_keeps_its_order_and_blocks_when_a_task_is_archived(life: Life) -> None:
     for number in range(4):
         life.enqueue(f"a{number}", sequence("k"))
     assert life.take() == ["a0"]
@@ -153,7 +153,7 @@ def test_a_sequence_keeps_its_order_through_retries_and_blocks_when_one_is_archi
     assert life.take() == ["a2"]
 
 
-def test_a_sequence_that_skips_goes_on_when_one_is_archived(life: Life) -> None:
+def test_a_sequence_with_skip_continues_when_a_task_is_archived(life: Life) -> None:
     for number in range(2):
         life.enqueue(f"a{number}", sequence("k", "skip"))
     life.enqueue("b0", sequence("other", "skip"))
@@ -180,7 +180,7 @@ def most_in_a_span(starts: list[tuple[int, int]], ms: int) -> int:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_token_bucket_is_never_overdrawn_in_any_span(life: Life, seed: int) -> None:
+def test_a_token_bucket_never_exceeds_its_rate_and_burst(life: Life, seed: int) -> None:
     rng = random.Random(seed)
     tokens, period_ms, burst = rng.choice([(10, 1000, 1), (7, 500, 5), (100, 60_000, 3)])
     costs: dict[str, int] = {}
@@ -214,7 +214,7 @@ def test_a_token_bucket_is_never_overdrawn_in_any_span(life: Life, seed: int) ->
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_fixed_window_lets_no_more_than_twice_its_number_start_in_any_span(life: Life, seed: int) -> None:
+def test_a_fixed_window_starts_at_most_twice_its_number_in_any_interval(life: Life, seed: int) -> None:
     rng = random.Random(seed)
     for step in range(250):
         if rng.random() < 0.6:
@@ -231,7 +231,7 @@ def test_a_fixed_window_lets_no_more_than_twice_its_number_start_in_any_span(lif
     assert most_in_a_span(starts, 1000) <= 8
 
 
-def test_tokens_kept_for_tasks_that_no_worker_takes_are_not_given_twice(life: Life) -> None:
+def test_tokens_reserved_for_untaken_tasks_are_not_granted_twice(life: Life) -> None:
     for number in range(20):
         life.enqueue(f"a{number}", bucket(10, 1000, 2))
     for _ in range(50):  # while no worker is free
@@ -245,7 +245,7 @@ def test_tokens_kept_for_tasks_that_no_worker_takes_are_not_given_twice(life: Li
     assert len(life.take()) == 1
 
 
-def test_a_call_that_costs_more_than_a_bucket_holds_waits_until_it_is_full_and_is_paid_for_after(life: Life) -> None:
+def test_a_call_that_costs_more_than_a_full_bucket_runs_and_leaves_a_debt(life: Life) -> None:
     life.enqueue("large", bucket(10, 1000, 2, cost=7))
     life.enqueue("small", bucket(10, 1000, 2))
     assert life.take() == ["large"]
@@ -257,7 +257,7 @@ def test_a_call_that_costs_more_than_a_bucket_holds_waits_until_it_is_full_and_i
     assert life.take() == ["small"]
 
 
-def test_a_random_life_never_breaks_places_and_order(broker: Broker) -> None:
+def test_random_operations_never_break_limits_and_order(broker: Broker) -> None:
     life, rng = Life(broker), random.Random(7)
     alive: set[str] = set()
     order: dict[str, list[str]] = defaultdict(list)
@@ -300,7 +300,7 @@ def test_a_random_life_never_breaks_places_and_order(broker: Broker) -> None:
     assert [each for each in life.leftovers() if each not in ("wake", "keepers")] == []
 
 
-def test_a_lost_holder_gives_its_place_back_with_its_lease(life: Life) -> None:
+def test_a_lost_worker_releases_its_permit_with_its_lease(life: Life) -> None:
     life.enqueue("a", places(1))
     life.enqueue("b", places(1))
     life.take()
@@ -331,7 +331,7 @@ LINES = (sequence("k", "skip"), places(1), bucket(1, 1000, 1))
 
 
 @pytest.mark.parametrize("way", ENDS)
-def test_every_end_of_a_run_frees_what_it_held(life: Life, way: str) -> None:
+def test_every_end_of_a_run_releases_its_permits(life: Life, way: str) -> None:
     life.enqueue("a", *LINES[1:])
     life.enqueue("b", *LINES[1:])
     assert life.take() == ["a"]
@@ -343,7 +343,7 @@ def test_every_end_of_a_run_frees_what_it_held(life: Life, way: str) -> None:
 
 @pytest.mark.parametrize("way", WITHDRAWN)
 @pytest.mark.parametrize("lines", [LINES[:1], LINES[1:2], LINES[2:], LINES], ids=["sequence", "places", "rate", "all"])
-def test_every_way_out_of_pending_frees_what_was_held(life: Life, way: str, lines: tuple[str, ...]) -> None:
+def test_every_exit_from_pending_releases_the_permits(life: Life, way: str, lines: tuple[str, ...]) -> None:
     life.enqueue("a", *lines)
     life.enqueue("b", *lines)
     assert life.broker.pending() == ["a"]
@@ -351,7 +351,7 @@ def test_every_way_out_of_pending_frees_what_was_held(life: Life, way: str, line
     assert life.broker.pending() == ["b"]
 
 
-def test_one_that_is_given_back_keeps_its_places_and_waits_for_new_tokens(life: Life) -> None:
+def test_a_requeued_task_keeps_its_permits_and_waits_for_new_tokens(life: Life) -> None:
     for each in "ab":
         life.enqueue(each, *LINES)
     assert life.take() == ["a"]
@@ -365,7 +365,7 @@ def test_one_that_is_given_back_keeps_its_places_and_waits_for_new_tokens(life: 
     assert life.take() == ["a"]
 
 
-def test_another_payload_leaves_a_task_in_its_line(life: Life) -> None:
+def test_a_new_payload_keeps_the_position_of_a_waiting_task(life: Life) -> None:
     for each in "abc":
         life.enqueue(each, places(1))
     old = life.broker.fields("b")["msg"]
@@ -378,7 +378,7 @@ def test_another_payload_leaves_a_task_in_its_line(life: Life) -> None:
 
 
 @pytest.mark.parametrize("way", WITHDRAWN)
-def test_every_way_out_of_a_line_leaves_it(life: Life, way: str) -> None:
+def test_every_operation_that_ends_the_wait_removes_the_task_from_the_line(life: Life, way: str) -> None:
     life.enqueue("holder", *LINES)
     life.enqueue("a", *LINES)
     life.enqueue("b", *LINES)
@@ -390,7 +390,7 @@ def test_every_way_out_of_a_line_leaves_it(life: Life, way: str) -> None:
     assert life.take() == ["b"]
 
 
-def test_a_task_that_somebody_lets_run_does_not_wait(life: Life) -> None:
+def test_a_manually_run_task_does_not_wait_for_a_limit(life: Life) -> None:
     life.enqueue("holder", *LINES)
     life.enqueue("a", *LINES)
     assert life.act(Action.RUN, "a") == ["ok"]
@@ -399,7 +399,7 @@ def test_a_task_that_somebody_lets_run_does_not_wait(life: Life) -> None:
     assert life.waiting() == 0
 
 
-def test_what_go_pushed_is_checked_when_a_worker_takes_it(life: Life) -> None:
+def test_limits_of_tasks_pushed_by_go_are_checked_at_the_dequeue(life: Life) -> None:
     life.broker.enqueue("a", now_ns=life.now_ns)
     life.broker.enqueue("b", now_ns=life.now_ns)
     assert life.take() == ["a", "b"]
@@ -416,7 +416,7 @@ def test_what_go_pushed_is_checked_when_a_worker_takes_it(life: Life) -> None:
     assert [each for each in life.leftovers() if each not in ("wake", "keepers")] == []
 
 
-def test_a_task_that_go_forwards_past_its_limit_waits_again(life: Life) -> None:
+def test_a_task_forwarded_by_go_past_its_limit_waits_again(life: Life) -> None:
     life.enqueue("holder", places(1))
     life.enqueue("a", places(1))
     raw, queue = life.broker.raw, life.broker.queue
@@ -429,7 +429,7 @@ def test_a_task_that_go_forwards_past_its_limit_waits_again(life: Life) -> None:
     assert life.take() == ["a"]
 
 
-def test_a_place_that_a_go_worker_left_behind_is_found(life: Life) -> None:
+def test_a_permit_left_by_a_go_worker_is_released(life: Life) -> None:
     life.enqueue("a", places(1))
     life.enqueue("b", places(1))
     raw, queue = life.broker.raw, life.broker.queue
@@ -441,7 +441,7 @@ def test_a_place_that_a_go_worker_left_behind_is_found(life: Life) -> None:
     assert life.take() == ["b"]
 
 
-def test_a_check_of_all_finds_holders_that_are_gone_and_tasks_in_no_line(life: Life) -> None:
+def test_a_check_finds_dead_holders_and_tasks_missing_from_their_line(life: Life) -> None:
     life.enqueue("a", places(1))
     life.enqueue("b", places(1))
     raw, queue = life.broker.raw, life.broker.queue
@@ -460,7 +460,7 @@ def test_a_check_of_all_finds_holders_that_are_gone_and_tasks_in_no_line(life: L
     assert life.take() == ["b"]
 
 
-def test_a_check_takes_tasks_out_of_lines_that_go_deleted(life: Life) -> None:
+def test_a_check_removes_tasks_deleted_by_go_from_their_line(life: Life) -> None:
     for number in range(4):
         life.enqueue(f"a{number}", bucket(1, 86_400_000, 1))
     raw, queue = life.broker.raw, life.broker.queue
@@ -476,7 +476,7 @@ def test_a_check_takes_tasks_out_of_lines_that_go_deleted(life: Life) -> None:
     assert life.lines() == {"r:t:": (1, 1)}
 
 
-def test_a_limit_is_changed_while_tasks_wait(life: Life) -> None:
+def test_a_limit_can_be_changed_while_tasks_wait(life: Life) -> None:
     for number in range(5):
         life.enqueue(f"a{number}", places(1))
         life.enqueue(f"r{number}", bucket(1, 86_400_000, 1))
@@ -496,7 +496,7 @@ def test_a_limit_is_changed_while_tasks_wait(life: Life) -> None:
     assert life.take() == ["a3"]
 
 
-def test_a_key_of_another_type_is_written_over(life: Life) -> None:
+def test_a_key_of_another_type_is_overwritten(life: Life) -> None:
     queue, raw = life.broker.queue, life.broker.raw
     for key in ("h:c:t:", "w:c:t:", "due", "check", "wake"):
         raw.set(queue.limits_prefix + key, "strange")
@@ -507,7 +507,7 @@ def test_a_key_of_another_type_is_written_over(life: Life) -> None:
     assert life.take() == ["b"]
 
 
-def test_memory_of_a_key_that_is_idle_expires(life: Life) -> None:
+def test_the_data_of_an_idle_limit_key_expires(life: Life) -> None:
     life.enqueue("a", bucket(10, 600_000, 5, key="k"))
     key = f"{life.broker.queue.limits_prefix}r:t:k"
     assert life.broker.raw.pttl(key) == -1  # while tokens are kept for it

@@ -26,7 +26,7 @@ def new_task(name: str, expiry: Expiry, *, timeout_s: int = 30, deadline: int = 
 
 
 @pytest.mark.parametrize("is_discarded", [False, True])
-def test_a_span_becomes_a_moment_by_rediss_clock(broker: Broker, is_discarded: bool) -> None:
+def test_a_relative_expiry_becomes_a_time_of_rediss_clock(broker: Broker, is_discarded: bool) -> None:
     """Rounded up, with the deadline for Go behind it; all else of the message stays."""
     tasks = [
         new_task("now", Expiry(60, True, is_discarded)),
@@ -46,7 +46,7 @@ def test_a_span_becomes_a_moment_by_rediss_clock(broker: Broker, is_discarded: b
         assert message.payload == b"p" * 200
 
 
-def test_an_outbox_and_a_schedule_do_the_same(broker: Broker) -> None:
+def test_an_outbox_and_a_schedule_convert_relative_expiries_too(broker: Broker) -> None:
     """Whoever stores a task."""
     task = new_task("a", Expiry(60, True))
     rows = [("row", task)]

@@ -76,16 +76,16 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
 
 
 @rows("queue_name", QUEUES, ids=ascii)
-def test_a_task_lives_in_a_queue_of_any_name(broker: Broker, queue_name: str) -> None:
+def test_a_queue_may_have_any_name(broker: Broker, queue_name: str) -> None:
     live(broker, queue_name, "id-1")
 
 
 @rows("task_id", IDS, ids=lambda task_id: ascii(task_id)[:20])
-def test_a_task_of_any_id_lives(broker: Broker, task_id: str) -> None:
+def test_a_task_may_have_any_id(broker: Broker, task_id: str) -> None:
     live(broker, "default", task_id)
 
 
-def test_ids_of_any_bytes_do_not_mix_in_a_repeat(broker: Broker) -> None:
+def test_a_repeated_dequeue_separates_ids_of_any_bytes(broker: Broker) -> None:
     """The record of a dequeue stores lengths, so an id that looks like a record is harmless."""
     ids = ["3:abc", "1:", "a:b", "9", "\n2:xy", "\udcfe"]
     broker.enqueue(*ids)
@@ -94,7 +94,7 @@ def test_ids_of_any_bytes_do_not_mix_in_a_repeat(broker: Broker) -> None:
     assert broker.dequeue() == ids
 
 
-def test_running_tasks_of_any_id_show_in_the_presence(broker: Broker) -> None:
+def test_presence_shows_running_tasks_with_any_id(broker: Broker) -> None:
     workers = dict.fromkeys(IDS, b"info")
 
     broker.run(services.beat("s:{h}", "w:{h}", ttl_s=9, server_info=b"i", workers=workers))
@@ -102,7 +102,7 @@ def test_running_tasks_of_any_id_show_in_the_presence(broker: Broker) -> None:
     assert set(broker.raw.hkeys("w:{h}")) == {task_id.encode("utf-8", "surrogateescape") for task_id in IDS}
 
 
-def test_a_task_of_any_id_is_revoked(broker: Broker) -> None:
+def test_a_task_with_any_id_can_be_revoked(broker: Broker) -> None:
     broker.enqueue(*IDS)
 
     assert [broker.run(views.revoke(broker.queue, task_id)) for task_id in IDS] == [TaskState.PENDING] * len(IDS)
@@ -110,7 +110,7 @@ def test_a_task_of_any_id_is_revoked(broker: Broker) -> None:
     assert not broker.raw.exists(broker.queue.pending)
 
 
-def test_a_task_of_any_id_is_acted_on_and_moved(broker: Broker) -> None:
+def test_a_task_with_any_id_can_be_changed_and_moved(broker: Broker) -> None:
     """To a queue of any name, and back out of it."""
     queue, run = broker.queue, broker.run
     broker.enqueue(*IDS)
@@ -134,7 +134,7 @@ def test_a_task_of_any_id_is_acted_on_and_moved(broker: Broker) -> None:
 
 
 @rows("queue_name", QUEUES, ids=ascii)
-def test_a_queue_of_any_name_is_removed(broker: Broker, queue_name: str) -> None:
+def test_a_queue_with_any_name_can_be_removed(broker: Broker, queue_name: str) -> None:
     queue = broker.keys.queue(queue_name)
     broker.enqueue("a", "b", queue=queue)
     broker.enqueue("other")
@@ -170,7 +170,7 @@ def test_two_prefixes_share_no_key(broker: Broker) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(now_s=st.integers(1_811_808_000, 253_000_000_000))
-def test_the_counter_of_any_moment(broker: Broker, now_s: int) -> None:
+def test_a_daily_counter_is_named_after_the_date_of_any_time(broker: Broker, now_s: int) -> None:
     """From mid 2027 on, since Redis deletes a counter at once whose time is over."""
     broker.store.flush()
     broker.enqueue("a")
@@ -186,7 +186,7 @@ def test_the_counter_of_any_moment(broker: Broker, now_s: int) -> None:
 class TestDates:
     """The day in a counter's key is the UTC day, counted in Lua."""
 
-    def test_every_day_of_four_centuries(self, broker: Broker) -> None:
+    def test_dates_are_correct_for_every_day_of_four_centuries(self, broker: Broker) -> None:
         text = (files("taskq_core.broker") / "lua" / "_date.lua").read_text(encoding="utf-8")
         script = f"""{text}
             local out = {{}}
@@ -202,7 +202,7 @@ class TestDates:
 
         assert [each.decode() for each in found] == wanted
 
-    def test_a_daily_counter_lives_ninety_days(self, broker: Broker) -> None:
+    def test_a_daily_counter_expires_after_ninety_days(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
         broker.dequeue()
 
@@ -216,7 +216,7 @@ class TestDates:
         assert broker.raw.ttl(broker.queue.processed) == -1
 
 
-def test_without_an_override_the_time_is_redis_own(broker: Broker) -> None:
+def test_without_an_override_the_clock_of_redis_is_used(broker: Broker) -> None:
     broker.run(
         new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=5000)], ReceiptSlot("t"))
     )

@@ -26,7 +26,7 @@ def plain(task_id: str) -> tuple[str, NewTask]:
     return f"row-{task_id}", NewTask(task_id, b"m")
 
 
-def test_rows_are_stored_in_their_order(broker: Broker) -> None:
+def test_rows_are_stored_in_order(broker: Broker) -> None:
     assert deliver(broker, plain("a"), plain("b")) == "11"
 
     assert broker.pending() == ["a", "b"]
@@ -44,7 +44,7 @@ def test_a_second_delivery_stores_nothing(broker: Broker) -> None:
     assert broker.pending() == ["b"]
 
 
-def test_a_receipt_that_was_given_back_is_gone(broker: Broker) -> None:
+def test_a_returned_receipt_is_deleted(broker: Broker) -> None:
     deliver(broker, plain("a"), plain("b"))
 
     broker.run(outbox.forget_deliveries(broker.queue, ["row-a", "row-b", "never"]))
@@ -53,7 +53,7 @@ def test_a_receipt_that_was_given_back_is_gone(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("later_call", [False, True])
-def test_a_delayed_duplicate_changes_nothing_after_the_receipts_were_given_back(
+def test_a_delayed_duplicate_changes_nothing_after_its_receipts_were_returned(
     broker: Broker, *, later_call: bool
 ) -> None:
     lane = ReceiptSlot("relay")
@@ -75,7 +75,7 @@ def test_a_delayed_duplicate_changes_nothing_after_the_receipts_were_given_back(
     assert broker.dump() == before
 
 
-def test_a_sender_that_slept_beyond_its_claim_stores_nothing(broker: Broker) -> None:
+def test_a_delivery_after_the_end_of_its_claim_stores_nothing(broker: Broker) -> None:
     before = broker.dump()
 
     assert deliver(broker, plain("a"), plain("b"), ends_ms=NOW_MS) == "ll"
@@ -83,7 +83,7 @@ def test_a_sender_that_slept_beyond_its_claim_stores_nothing(broker: Broker) -> 
     assert broker.dump() == before
 
 
-def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None:
+def test_a_workflow_starts_when_all_its_parts_are_delivered(broker: Broker) -> None:
     """In whatever order they come and however often; a sender that slept stores nothing."""
     message = b"a t - default\nH1:mT0:"
     whole = [
@@ -158,7 +158,7 @@ def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Brok
     assert not broker.raw.exists(broker.queue.workflow("w"))
 
 
-def test_an_id_that_is_taken_leaves_no_receipt(broker: Broker) -> None:
+def test_a_row_with_a_used_id_leaves_no_receipt(broker: Broker) -> None:
     """The row is another one than that of the task which has the id."""
     broker.enqueue("a")
 
@@ -167,13 +167,13 @@ def test_an_id_that_is_taken_leaves_no_receipt(broker: Broker) -> None:
     assert not broker.raw.exists(broker.queue.delivered)
 
 
-def test_two_rows_of_one_id(broker: Broker) -> None:
+def test_the_second_of_two_rows_with_one_id_is_refused(broker: Broker) -> None:
     assert deliver(broker, ("first", NewTask("a", b"m")), ("second", NewTask("a", b"m"))) == "10"
 
     assert broker.pending() == ["a"]
 
 
-def test_locks_start_times_and_groups_count_from_the_delivery(broker: Broker) -> None:
+def test_lock_and_start_times_count_from_the_delivery(broker: Broker) -> None:
     queue = broker.queue
     lock = queue.unique("t", b"m")
     codes = deliver(
@@ -191,7 +191,7 @@ def test_locks_start_times_and_groups_count_from_the_delivery(broker: Broker) ->
     assert broker.raw.zrange(queue.group("g"), 0, -1) == [b"member"]
 
 
-def test_receipts_that_nobody_gives_back_are_dropped_in_the_end(broker: Broker) -> None:
+def test_receipts_that_are_never_returned_expire(broker: Broker) -> None:
     deliver(broker, plain("old"))
     later = NOW_NS + (outbox.DELIVERED_KEPT_S + 1) * 1_000_000_000
 
@@ -211,7 +211,7 @@ def test_a_key_of_another_type_is_refused_before_anything_is_written(broker: Bro
     assert broker.dump() == before
 
 
-def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
+def test_the_largest_batch_is_stored_completely(broker: Broker) -> None:
     rows = [plain(f"id-{number}") for number in range(operation_ops.BATCH_MAX)]
 
     assert deliver(broker, *rows) == "1" * len(rows)
@@ -219,13 +219,13 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
     assert broker.raw.llen(broker.queue.pending) == len(rows)
 
 
-def test_an_enqueue_and_a_delivery_do_not_take_each_others_ids(broker: Broker) -> None:
+def test_an_enqueue_and_a_delivery_refuse_each_others_ids(broker: Broker) -> None:
     deliver(broker, plain("a"))
 
     assert broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))) == "0"
 
 
-def test_a_full_queue_takes_what_it_has_room_for(broker: Broker) -> None:
+def test_a_full_queue_accepts_the_rows_it_has_room_for(broker: Broker) -> None:
     broker.enqueue("first")
     rows = [plain("a"), plain("b"), ("later", NewTask("later", b"m", start_in_ms=60_000))]
     lane = ReceiptSlot("r")

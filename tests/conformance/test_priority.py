@@ -33,7 +33,7 @@ def order(broker: Broker) -> list[str]:
     return [each.decode() for each in reversed(broker.raw.lrange(broker.queue.pending, 0, -1))]
 
 
-def test_higher_bands_first_and_in_order_inside_a_band(broker: Broker) -> None:
+def test_higher_bands_run_first_and_in_order_within_a_band(broker: Broker) -> None:
     """However they come: alone, in one call, with plain ones between."""
     enqueue(broker, task("p1", 0), task("a5", 5))
     enqueue(broker, task("p2", 0))
@@ -49,14 +49,14 @@ def test_higher_bands_first_and_in_order_inside_a_band(broker: Broker) -> None:
     assert order(broker) == ["h9", "e5", "g5", "c1", "p1", "p2", "p3"]
 
 
-def test_plain_tasks_pay_nothing(broker: Broker) -> None:
+def test_tasks_without_priority_need_no_additional_key(broker: Broker) -> None:
     """No key is made for them, and none is read."""
     enqueue(broker, task("a", 0), task("b", 0))
 
     assert broker.raw.keys("taskq:*urgent") == []
 
 
-def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
+def test_clients_without_priorities_lose_no_tasks(broker: Broker) -> None:
     """Go's RPOP, a deletion and a flush of the names leave at most the order of what is there, and lose nothing."""
     enqueue(broker, *(task(f"u{number}", 5) for number in range(5)), task("p", 0))
     broker.raw.rpop(broker.queue.pending)
@@ -73,7 +73,7 @@ def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
     assert sorted(order(broker)) == ["last", "next", "p", "u1", "u2", "u3"]
 
 
-def test_a_retry_of_a_lower_band_holds_up_no_urgent_task(broker: Broker) -> None:
+def test_a_retry_in_a_lower_band_does_not_delay_urgent_tasks(broker: Broker) -> None:
     """The task was urgent at its first attempt, but its id no longer marks the position of the urgent band."""
     enqueue(broker, task("again", 5, 0))
     take(broker, 1)
@@ -84,7 +84,7 @@ def test_a_retry_of_a_lower_band_holds_up_no_urgent_task(broker: Broker) -> None
     assert order(broker) == ["urgent", "again", "plain"]
 
 
-def test_an_id_that_is_used_again_keeps_no_old_place(broker: Broker) -> None:
+def test_a_reused_id_does_not_keep_its_old_band(broker: Broker) -> None:
     """A plain task of an id that was urgent once holds up none that is."""
     enqueue(broker, task("same", 5))
     take(broker, 1)
@@ -96,7 +96,7 @@ def test_an_id_that_is_used_again_keeps_no_old_place(broker: Broker) -> None:
     assert order(broker) == ["u", "p", "same"]
 
 
-def test_a_key_of_another_type_is_no_order(broker: Broker) -> None:
+def test_tasks_are_stored_when_the_priority_key_has_another_type(broker: Broker) -> None:
     """Tasks are stored all the same, and left to the doctor's repair it is."""
     broker.raw.set(broker.queue.urgent, "strange")
 
@@ -106,7 +106,7 @@ def test_a_key_of_another_type_is_no_order(broker: Broker) -> None:
     assert broker.raw.get(broker.queue.urgent) == b"strange"
 
 
-def test_due_tasks_and_retries_go_where_they_belong(broker: Broker) -> None:
+def test_due_tasks_and_retries_enter_their_band(broker: Broker) -> None:
     """Scheduled ones to their band; retries to that of `retry_priority`, ahead of a backlog of plain ones."""
     enqueue(broker, task("s5", 5, start_in_ms=1_000), task("s0", 0, start_in_ms=1_000), task("r", 0, 7))
     take(broker, 1)
@@ -119,7 +119,7 @@ def test_due_tasks_and_retries_go_where_they_belong(broker: Broker) -> None:
     assert order(broker) == ["r", "s5", "p", "s0"]
 
 
-def test_what_is_run_now_and_what_comes_from_another_queue(broker: Broker) -> None:
+def test_manually_run_and_moved_tasks_enter_their_band(broker: Broker) -> None:
     """`run` puts a task in its band, not at the end."""
     enqueue(broker, task("p", 0), task("u", 5), task("later", 6, start_in_ms=60_000))
 
@@ -145,7 +145,7 @@ def test_low_bands_do_not_starve(broker: Broker) -> None:
     assert taken[:2] == ["p0", "u0"]
 
 
-def test_any_order_of_calls_keeps_bands_and_their_order(broker: Broker) -> None:
+def test_random_calls_keep_bands_and_their_order(broker: Broker) -> None:
     """Against a plain model, with takes between."""
     chance = random.Random(5)
     waiting: list[tuple[int, int, str]] = []
@@ -167,7 +167,7 @@ def test_any_order_of_calls_keeps_bands_and_their_order(broker: Broker) -> None:
     assert order(broker) == [task_id for _, _, task_id in waiting]
 
 
-def test_so_many_urgent_ones_are_no_longer(one_server: Broker) -> None:
+def test_urgent_tasks_over_the_maximum_are_added_at_the_end(one_server: Broker) -> None:
     """Beyond ten thousand they go to the end of the line; all are there, and a deep place is found both ways."""
     for start in range(0, 10_000, 200):
         enqueue(one_server, *(task(f"u{start + number}", 5) for number in range(200)))

@@ -270,7 +270,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 @rows("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damage_is_told_then_repaired(broker: Broker, damage: Damage) -> None:
+def test_damage_is_reported_and_then_repaired(broker: Broker, damage: Damage) -> None:
     """A check reports the damage without changes. One repair pass then puts everything in its place."""
     fill(broker)
     damage.do(broker)
@@ -300,7 +300,7 @@ def test_a_healthy_queue_has_no_findings(broker: Broker) -> None:
     assert states(broker) == HEALTHY
 
 
-def test_both_runners_repair(broker: Broker) -> None:
+def test_the_blocking_and_the_asyncio_runner_repair(broker: Broker) -> None:
     fill(broker)
     broker.raw.delete(broker.queue.pending, broker.queue.lease)
 
@@ -308,7 +308,7 @@ def test_both_runners_repair(broker: Broker) -> None:
     assert states(broker) == HEALTHY
 
 
-def test_an_empty_queue(broker: Broker) -> None:
+def test_an_empty_queue_has_no_findings(broker: Broker) -> None:
     assert look(broker, repair=True) == ReconcileReport(queue="default", scanned=0, findings=(), is_complete=True)
     assert broker.dump() == {}
 
@@ -316,7 +316,7 @@ def test_an_empty_queue(broker: Broker) -> None:
 class TestTwoGroups:
     """A member of two groups, or of a group and of a set of it, would be turned into two tasks."""
 
-    def test_it_stays_in_the_group_that_it_names(self, broker: Broker) -> None:
+    def test_a_task_in_two_groups_stays_in_the_group_it_names(self, broker: Broker) -> None:
         fill(broker)
         broker.raw.zadd(broker.queue.group("other"), {"aggregating": 5})
         broker.raw.sadd(broker.queue.groups, "other")
@@ -329,7 +329,7 @@ class TestTwoGroups:
         assert broker.raw.smembers(broker.queue.groups) == {GROUP.encode()}
         assert not look(broker).findings
 
-    def test_it_stays_in_the_set_that_is_being_turned_into_a_task(self, broker: Broker) -> None:
+    def test_a_task_in_a_group_and_a_set_stays_in_the_set(self, broker: Broker) -> None:
         TestAggregationSets.take_set(broker)
         broker.raw.zadd(broker.queue.group(GROUP), {"m1": 5})
         broker.raw.sadd(broker.queue.groups, GROUP)
@@ -339,7 +339,7 @@ class TestTwoGroups:
         assert not broker.raw.exists(broker.queue.group(GROUP), broker.queue.groups)
         assert broker.run(aggregation.combine(broker.queue, GROUP, "s", 2, None)) == "1"
 
-    def test_two_sets(self, broker: Broker) -> None:
+    def test_a_task_in_two_sets_stays_in_one(self, broker: Broker) -> None:
         TestAggregationSets.take_set(broker)
         queue = broker.queue
         broker.raw.zadd(queue.aggregation_set(GROUP, "s2"), {"m1": 5})
@@ -359,7 +359,7 @@ class TestAggregationSets:
         check = aggregation.GroupCheck(group, "s", 900, 0)
         assert broker.run(at_time(time.time_ns(), aggregation.collect_groups(broker.queue, [check], limit=1))) == "1"
 
-    def test_a_forgotten_set_is_listed_again_and_given_back(self, broker: Broker) -> None:
+    def test_an_unlisted_set_is_listed_again_and_returned(self, broker: Broker) -> None:
         self.take_set(broker)
         broker.raw.delete(broker.queue.aggregation_sets)
 
@@ -375,7 +375,7 @@ class TestAggregationSets:
         assert broker.run(aggregation.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
         assert broker.raw.zrange(broker.queue.group(GROUP), 0, -1) == [b"m1", b"m2"]
 
-    def test_a_member_that_lost_its_group_gets_it_back(self, broker: Broker) -> None:
+    def test_a_member_without_a_group_is_added_to_its_group(self, broker: Broker) -> None:
         self.take_set(broker)
         broker.raw.hdel(broker.queue.task("m1"), "group")
 
@@ -384,7 +384,7 @@ class TestAggregationSets:
         assert broker.fields("m1")["group"] == GROUP.encode()
         assert not look(broker).findings
 
-    def test_a_group_with_a_colon_is_no_set(self, broker: Broker) -> None:
+    def test_a_group_with_a_colon_is_not_mistaken_for_a_set(self, broker: Broker) -> None:
         """Go's forwarder does not list the name of a group."""
         put(broker, "m1", group="a:b")
         broker.raw.delete(broker.queue.groups)
@@ -394,7 +394,7 @@ class TestAggregationSets:
         assert not broker.raw.exists(broker.queue.aggregation_sets)
         assert broker.raw.smembers(broker.queue.groups) == {b"a:b"}
 
-    def test_a_set_of_a_group_with_a_colon(self, broker: Broker) -> None:
+    def test_a_set_of_a_group_with_a_colon_is_recognized(self, broker: Broker) -> None:
         self.take_set(broker, group="a:b")
         broker.raw.delete(broker.queue.aggregation_sets)
 
@@ -402,7 +402,7 @@ class TestAggregationSets:
 
         assert broker.raw.zrange(broker.queue.aggregation_sets, 0, -1) == [b"asynq:{default}:g:a:b:s"]
 
-    def test_those_of_a_queue_that_is_being_removed_are_left(self, broker: Broker) -> None:
+    def test_sets_of_a_queue_that_is_being_removed_are_not_repaired(self, broker: Broker) -> None:
         self.take_set(broker)
         assert broker.run(actions.close_queue(broker.queue, force=True)).is_closed
 
@@ -412,7 +412,7 @@ class TestAggregationSets:
         assert broker.dump().keys() <= {b"taskq:{default}:rcpt:tm1"}
 
 
-def test_a_lock_of_another_type_is_set_aside(broker: Broker) -> None:
+def test_a_lock_of_another_type_is_moved_aside(broker: Broker) -> None:
     """No task holds the lock, and it would refuse its payload forever."""
     lock = broker.queue.unique("t:a", b"")
     broker.raw.rpush(lock, "x")
@@ -425,7 +425,7 @@ def test_a_lock_of_another_type_is_set_aside(broker: Broker) -> None:
 
 
 class TestRepairs:
-    def test_a_lost_time_means_now(self, broker: Broker) -> None:
+    def test_a_task_without_a_start_time_is_due_at_once(self, broker: Broker) -> None:
         """The start time of a scheduled task is stored only there."""
         fill(broker)
         broker.raw.delete(broker.queue.scheduled, broker.queue.retry)
@@ -436,7 +436,7 @@ class TestRepairs:
             ((_, score),) = broker.raw.zrange(key, 0, -1, withscores=True)
             assert abs(score - time.time()) < 30
 
-    def test_times_that_the_message_tells_are_kept(self, broker: Broker) -> None:
+    def test_times_stored_in_the_message_are_kept(self, broker: Broker) -> None:
         fill(broker)
         queue, raw = broker.queue, broker.raw
         expected = (raw.zscore(queue.archived, "archived"), raw.zscore(queue.completed, "completed"))
@@ -455,7 +455,7 @@ class TestRepairs:
         assert broker.raw.llen(broker.queue.wake) == 1
         assert take(broker) == ["a"]
 
-    def test_an_unreadable_task_is_kept_byte_for_byte(self, broker: Broker) -> None:
+    def test_an_unreadable_task_is_quarantined_byte_for_byte(self, broker: Broker) -> None:
         fill(broker)
         queue, raw = broker.queue, broker.raw
         raw.hset(queue.task("retry"), "msg", b"\xff\xff")
@@ -465,7 +465,7 @@ class TestRepairs:
         assert raw.hgetall(queue.quarantined("retry")) == {b"msg": b"\xff\xff", b"state": b"retry"}
         assert raw.zrange(queue.quarantine, 0, -1) == [b"retry"]
 
-    def test_a_dropped_task_gives_its_lock_back(self, broker: Broker) -> None:
+    def test_a_dropped_task_releases_its_lock(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         lock = queue.unique("t:a", b"")
         put(broker, "a", unique_key=lock, unique_s=600)
@@ -475,7 +475,7 @@ class TestRepairs:
 
         assert not raw.exists(lock)
 
-    def test_a_lock_held_by_another_is_left(self, broker: Broker) -> None:
+    def test_a_lock_of_another_task_is_not_released(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         put(broker, "a", unique_key=queue.unique("t:a", b""), unique_s=600)
         put(broker, "b")
@@ -486,7 +486,7 @@ class TestRepairs:
 
         assert raw.get(queue.unique("t:a", b"")) == b"b"
 
-    def test_a_member_of_an_aggregation_set_is_at_home_there(self, broker: Broker) -> None:
+    def test_a_member_of_an_aggregation_set_is_healthy(self, broker: Broker) -> None:
         """Members of a set that is being turned into one task are in no group, and healthy."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a", "b", group=GROUP)
@@ -501,7 +501,7 @@ class TestRepairs:
         assert found(report) == {"b": "listed_without_task"}
         assert raw.zrange(set_key, 0, -1) == [b"a"]
 
-    def test_a_member_that_is_being_deleted_is_left_alone(self, broker: Broker) -> None:
+    def test_a_member_that_is_being_deleted_is_not_repaired(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         put(broker, "a", group=GROUP)
         raw.rename(queue.group(GROUP), queue.combined_set("s1"))
@@ -510,7 +510,7 @@ class TestRepairs:
 
         assert look(broker, repair=True).findings == ()
 
-    def test_a_task_on_its_way_to_another_queue_is_left_alone(self, broker: Broker) -> None:
+    def test_a_task_that_is_being_moved_is_not_repaired(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
         raw.delete(queue.pending)
@@ -519,7 +519,7 @@ class TestRepairs:
 
         assert look(broker, repair=True).findings == ()
 
-    def test_a_move_that_nobody_would_find_is_listed_again(self, broker: Broker) -> None:
+    def test_an_unlisted_move_is_listed_again(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
         raw.delete(queue.pending)
@@ -531,7 +531,7 @@ class TestRepairs:
         assert raw.zrange(queue.moving, 0, -1) == [b"a"]
         assert broker.pending() == []
 
-    def test_a_task_of_a_queue_that_is_being_removed_is_left_alone(self, broker: Broker) -> None:
+    def test_a_task_of_a_queue_that_is_being_removed_is_not_repaired(self, broker: Broker) -> None:
         put(broker, "a")
         put(broker, "b", group=GROUP)
         broker.raw.rename(broker.queue.pending, broker.queue.removed("pending"))
@@ -539,7 +539,7 @@ class TestRepairs:
 
         assert look(broker, repair=True).findings == ()
 
-    def test_odd_names(self, broker: Broker) -> None:
+    def test_unusual_names_and_ids_are_repaired(self, broker: Broker) -> None:
         """Test names with pattern characters, and ids that are not valid UTF-8."""
         broker.queue = queue = broker.keys.queue("q[*]?\\ü")
         ids = ["*", "a:b", "\udcff\udc80", "x" * 256]
@@ -560,7 +560,7 @@ class TestRepairs:
 class TestFence:
     """Test a worker whose task was damaged while it ran."""
 
-    def test_a_restored_lease_is_the_workers_own(self, broker: Broker) -> None:
+    def test_a_restored_lease_belongs_to_the_running_worker(self, broker: Broker) -> None:
         """The worker that runs the task goes on and settles it: no second run."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
@@ -575,7 +575,7 @@ class TestFence:
         assert settle(broker, Outcome.DONE, "a") == "1"
         assert broker.fields("a") == {}
 
-    def test_a_lease_that_somebody_made_endless_is_its_workers_again(self, broker: Broker) -> None:
+    def test_an_endless_lease_is_restored_for_its_worker(self, broker: Broker) -> None:
         put(broker, "a", "b")
         take(broker)
         broker.raw.zadd(broker.queue.lease, {"a": FAR_S, "b": FAR_S})
@@ -586,7 +586,7 @@ class TestFence:
         assert settle(broker, Outcome.DONE, "a") == "1"
         assert {each.task_id for each in expired.tasks} == {"a", "b"}  # a silent worker's are taken back
 
-    def test_a_lease_that_a_turned_clock_left_far_off_stays_its_workers(self, broker: Broker) -> None:
+    def test_a_lease_beyond_a_clock_jump_still_belongs_to_its_worker(self, broker: Broker) -> None:
         """Redis's clock was set back: the lease fits its fence, and its worker goes on."""
         put(broker, "active")
         broker.dequeue("w1", now_ns=time.time_ns() + 86_400 * 10**9)
@@ -597,7 +597,7 @@ class TestFence:
         assert broker.raw.zscore(broker.queue.lease, "active") < time.time() + 31
         assert settle(broker, Outcome.DONE, "active") == "1"
 
-    def test_a_stale_fence_stays_shut(self, broker: Broker) -> None:
+    def test_a_stale_fence_does_not_become_valid_again(self, broker: Broker) -> None:
         """What another program took after a lost worker is not the lost worker's when the lease is written anew."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
@@ -610,7 +610,7 @@ class TestFence:
         assert settle(broker, Outcome.DONE, "a", owner="zombie") == "0"
         assert raw.zscore(queue.lease, "a") > time.time()
 
-    def test_a_late_outcome_does_not_bring_a_dropped_task_back(self, broker: Broker) -> None:
+    def test_a_late_settlement_does_not_restore_a_dropped_task(self, broker: Broker) -> None:
         put(broker, "a")
         take(broker)
         broker.raw.delete(broker.queue.task("a"))
@@ -627,7 +627,7 @@ class TestFence:
         assert broker.run(runs.write_fields(broker.queue, "a", {runs.RESULT_FIELD: b"r"}, owner="w1", run=1)) is False
         assert broker.dump() == before
 
-    def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, broker: Broker) -> None:
+    def test_a_late_settlement_does_not_change_a_requeued_task(self, broker: Broker) -> None:
         """The task is pending, so no worker owns it. The outcome of its old worker is refused."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
@@ -640,7 +640,7 @@ class TestFence:
         assert settle(broker, Outcome.DONE, "a") == "0"
         assert states(broker) == {"a": "pending"}
 
-    def test_an_unreadable_task_that_runs_is_its_workers(self, broker: Broker) -> None:
+    def test_an_unreadable_running_task_is_left_to_its_worker(self, broker: Broker) -> None:
         """The worker that took it sets it aside, or the recoverer does."""
         put(broker, "a")
         take(broker)
@@ -670,7 +670,7 @@ class TestOnTheWay:
     """Tasks that change while a pass runs."""
 
     @rows("step", ["check_listed", "check_stored", "repair_tasks"])
-    def test_tasks_that_move_all_the_time(self, broker: Broker, step: str) -> None:
+    def test_tasks_that_change_constantly_are_no_findings(self, broker: Broker, step: str) -> None:
         """Between any two steps a task is enqueued, taken, retried, requeued or ended: none is a finding."""
         fill(broker)
         broker.raw.delete(broker.queue.task("scheduled"))
@@ -692,7 +692,7 @@ class TestOnTheWay:
         assert found(report) == {"scheduled": "listed_without_task"}
         states(broker)
 
-    def test_what_changed_between_the_looks_is_no_damage(self, broker: Broker) -> None:
+    def test_a_change_between_two_reads_is_not_reported_as_damage(self, broker: Broker) -> None:
         fill(broker)
         broker.raw.zadd(broker.queue.retry, {"pending": 5})
         steps = reconcile(broker.queue, repair=True, recheck_s=7)
@@ -714,7 +714,7 @@ class TestOnTheWay:
         assert report.findings == ()
         assert states(broker) == HEALTHY
 
-    def test_a_repair_that_comes_late_repairs_nothing(self, broker: Broker) -> None:
+    def test_a_repair_based_on_an_outdated_diagnosis_changes_nothing(self, broker: Broker) -> None:
         """The script looks again itself: a diagnosis made a moment earlier proves nothing."""
         queue = broker.queue
         put(broker, "a")
@@ -730,7 +730,7 @@ class TestOnTheWay:
 
 
 class TestBounds:
-    def test_long_lists_bound_a_call(self, broker: Broker) -> None:
+    def test_the_work_of_a_call_is_bounded_for_long_lists(self, broker: Broker) -> None:
         """A call reports the work that it left over, and the pass sends it again."""
         queue, raw = broker.queue, broker.raw
         for base in range(0, 60_000, 10_000):
@@ -772,7 +772,7 @@ class TestBounds:
         assert len(reports) > 1
         assert sorted(broker.pending()) == sorted(ids)
 
-    def test_a_list_that_outgrows_its_reader(self, broker: Broker) -> None:
+    def test_a_list_that_grows_during_the_check_has_no_findings(self, broker: Broker) -> None:
         """A page that is read once more, because so much was added, has no task twice: none is looked at closely."""
         ids = [f"a{number}" for number in range(1100)]
         for first in range(0, 1100, 200):
@@ -794,7 +794,7 @@ class TestBounds:
         assert run(reconcile(broker.queue, repair=True, recheck_s=0), send).findings == ()
         assert (added, looks) == (3, 0)
 
-    def test_an_id_at_the_edge_of_a_page_that_is_listed_twice(self, broker: Broker) -> None:
+    def test_a_duplicate_id_at_the_edge_of_a_page_is_found(self, broker: Broker) -> None:
         ids = [f"a{number}" for number in range(1100)]
         for first in range(0, 1100, 200):
             put(broker, *ids[first : first + 200])
@@ -804,7 +804,7 @@ class TestBounds:
         assert found(look(broker, repair=True)) == {edge: "listed_twice"}
         assert sorted(broker.pending()) == sorted(ids)
 
-    def test_more_tasks_than_one_page(self, broker: Broker) -> None:
+    def test_a_queue_of_several_pages_is_checked(self, broker: Broker) -> None:
         ids = [f"a{number}" for number in range(1200)]
         for first in range(0, 1200, 200):
             put(broker, *ids[first : first + 200])
@@ -851,7 +851,7 @@ class TestCheckThenWrite:
         assert broker.dump() == before
         assert all(each.diagnosis for each in again)
 
-    def test_what_is_quarantined_under_a_strange_key_is_kept(self, broker: Broker) -> None:
+    def test_an_unreadable_task_is_quarantined_over_a_key_of_another_type(self, broker: Broker) -> None:
         """A key of another type where the hash of the unreadable task would go is replaced, as RENAME does."""
         queue = broker.queue
         fill(broker)
@@ -862,7 +862,7 @@ class TestCheckThenWrite:
         assert broker.raw.hget(queue.quarantined("archived"), "msg") == b"\xff"
 
 
-def test_a_full_store_is_repaired(one_server: Broker) -> None:
+def test_a_full_redis_can_be_repaired(one_server: Broker) -> None:
     fill(one_server)
     one_server.raw.delete(one_server.queue.pending, one_server.queue.lease, one_server.queue.groups)
     one_server.raw.config_set("maxmemory", 1)
@@ -879,7 +879,7 @@ class TestKeysOfAnotherType:
     """Such keys are renamed unchanged, and the correct structures are rebuilt from the tasks."""
 
     @rows("name", STRUCTURES)
-    def test_a_look_tells_of_a_structure_and_judges_nothing(self, broker: Broker, name: str) -> None:
+    def test_a_check_reports_a_key_of_another_type_and_no_tasks(self, broker: Broker, name: str) -> None:
         fill(broker)
         key = getattr(broker.queue, name)
         broker.raw.delete(key)
@@ -895,7 +895,7 @@ class TestKeysOfAnotherType:
         assert broker.dump() == before
 
     @rows("name", [*STRUCTURES, *OWN])
-    def test_a_structure_makes_room(self, broker: Broker, name: str) -> None:
+    def test_a_structure_of_another_type_is_moved_aside(self, broker: Broker, name: str) -> None:
         """After one pass, the queue works again, and every task is in its place."""
         fill(broker)
         key = getattr(broker.queue, name)
@@ -914,7 +914,7 @@ class TestKeysOfAnotherType:
         assert states(broker) == HEALTHY
         assert look(broker, repair=True).findings == ()
 
-    def test_what_came_right_between_the_looks_is_left(self, broker: Broker) -> None:
+    def test_damage_fixed_between_two_reads_is_not_repaired(self, broker: Broker) -> None:
         fill(broker)
         queue = broker.queue
         ids = broker.pending()
@@ -931,7 +931,7 @@ class TestKeysOfAnotherType:
         assert broker.pending() == ids
 
     @pytest.mark.parametrize("error", [BrokerReplyError("WRONGTYPE"), BrokerUnavailableError("gone")])
-    def test_what_was_moved_is_told_although_the_pass_fails(self, broker: Broker, error: BrokerError) -> None:
+    def test_moved_keys_are_reported_although_the_pass_fails(self, broker: Broker, error: BrokerError) -> None:
         """Otherwise the moved keys would be lost. A pass with nothing to report raises."""
         queue = broker.queue
         fill(broker)
@@ -949,7 +949,7 @@ class TestKeysOfAnotherType:
         with pytest.raises(type(error)):
             run(reconcile(queue, repair=True, recheck_s=0), sends)
 
-    def test_a_call_whose_answer_was_lost_is_sent_again(self, broker: Broker) -> None:
+    def test_a_call_with_a_lost_reply_is_sent_again(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         raw.set(queue.retry, "not ours")
         move = repair_ops.set_aside(queue, {queue.retry: "zset", queue.pending: "list"}, at_ns=7)
@@ -960,7 +960,7 @@ class TestKeysOfAnotherType:
         assert raw.get(queue.strange(queue.retry, 7)) == b"not ours"
         assert not raw.exists(queue.retry)
 
-    def test_nothing_is_written_over(self, broker: Broker) -> None:
+    def test_a_key_moved_aside_overwrites_no_other_key(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         raw.set(queue.strange(queue.retry, 7), "first")
         raw.set(queue.retry, "second")
@@ -969,7 +969,7 @@ class TestKeysOfAnotherType:
 
         assert (raw.get(queue.strange(queue.retry, 7)), raw.get(queue.retry)) == (b"first", b"second")
 
-    def test_a_full_store(self, one_server: Broker) -> None:
+    def test_a_key_is_moved_aside_in_a_full_redis(self, one_server: Broker) -> None:
         fill(one_server)
         one_server.raw.delete(one_server.queue.pending)
         one_server.raw.set(one_server.queue.pending, "not ours")
@@ -982,7 +982,7 @@ class TestKeysOfAnotherType:
         assert report.repaired == len(report.findings) == 3
         assert states(one_server) == HEALTHY
 
-    def test_whatever_stands_there_pauses_a_queue(self, broker: Broker) -> None:
+    def test_a_pause_key_of_any_type_pauses_the_queue(self, broker: Broker) -> None:
         """Moving the key away would resume the queue without a request."""
         fill(broker)
         broker.raw.hset(broker.queue.paused, "not", "ours")
@@ -997,7 +997,7 @@ class TestKeysOfAnotherType:
         assert report.is_complete
         assert broker.raw.exists(broker.queue.paused)
 
-    def test_a_counter(self, broker: Broker) -> None:
+    def test_a_counter_of_another_type_is_moved_aside(self, broker: Broker) -> None:
         """Go's workers end no task while it cannot be counted up."""
         fill(broker)
         broker.raw.delete(broker.queue.processed)
@@ -1010,7 +1010,7 @@ class TestKeysOfAnotherType:
         assert not broker.raw.exists(broker.queue.processed)
 
     @pytest.mark.parametrize("is_in_a_set", [False, True])
-    def test_a_group_or_aggregation_set(self, broker: Broker, is_in_a_set: bool) -> None:
+    def test_a_group_or_aggregation_set_of_another_type_is_moved_aside(self, broker: Broker, is_in_a_set: bool) -> None:
         """Its members wait in the group again after at most two passes."""
         fill(broker)
         queue, raw = broker.queue, broker.raw
@@ -1030,7 +1030,7 @@ class TestKeysOfAnotherType:
         assert not raw.exists(queue.aggregation_set(GROUP, "s1"))
         assert states(broker) == HEALTHY
 
-    def test_a_task(self, broker: Broker) -> None:
+    def test_a_task_of_another_type_is_moved_aside(self, broker: Broker) -> None:
         """Its id is taken off its list and free again."""
         put(broker, "a")
         broker.raw.delete(broker.queue.task("a"))
@@ -1048,14 +1048,14 @@ class TestKeysOfAnotherType:
         assert broker.pending() == []
         assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", message("a"))], ReceiptSlot("again"))) == "1"
 
-    def test_a_name_is_told_in_one_line(self, broker: Broker) -> None:
+    def test_a_key_name_with_line_breaks_is_reported_in_one_line(self, broker: Broker) -> None:
         broker.raw.set(broker.queue.task("a\nERROR forged"), "not ours")
 
         (finding,) = look(broker).findings
 
         assert finding.detail.isprintable()
 
-    def test_a_queue_whose_name_goes_on_behind_this_ones(self, broker: Broker) -> None:
+    def test_the_keys_of_a_queue_with_a_longer_name_are_not_changed(self, broker: Broker) -> None:
         """Go refuses no name: the keys of queue "default}:t:x" begin as those of tasks of this queue."""
         other = broker.keys.queue("default}:t:x")
         if broker.store.endpoint.is_cluster:

@@ -6,7 +6,7 @@ from taskq_core.wire import TaskState
 from tests.conformance.stores import NOW_S, Broker
 
 
-def test_tasks_that_wait_are_listed_by_their_time(broker: Broker) -> None:
+def test_waiting_tasks_are_listed_by_time(broker: Broker) -> None:
     for name, start_s in (("c", 3), ("a", 1), ("b", 2)):
         broker.enqueue(name, start_at_s=NOW_S + start_s)
     key = rehearsal.waiting_key(broker.queue, TaskState.SCHEDULED)
@@ -37,7 +37,7 @@ def test_a_retry_is_brought_forward(broker: Broker) -> None:
     assert broker.raw.zscore(broker.queue.retry, "a") == before - 50
 
 
-def test_what_does_not_wait_there_stays_away(broker: Broker) -> None:
+def test_a_task_that_no_longer_waits_is_not_brought_forward(broker: Broker) -> None:
     """A task that was taken in between does not come back."""
     key = rehearsal.waiting_key(broker.queue, TaskState.SCHEDULED)
 
@@ -46,5 +46,5 @@ def test_what_does_not_wait_there_stays_away(broker: Broker) -> None:
     assert broker.raw.exists(broker.queue.scheduled) == 0
 
 
-def test_members_of_a_group_wait_under_its_key(broker: Broker) -> None:
+def test_members_of_a_group_are_listed_by_its_key(broker: Broker) -> None:
     assert rehearsal.waiting_key(broker.queue, TaskState.AGGREGATING, "news") == broker.queue.group("news")

@@ -17,7 +17,7 @@ def reschedule(broker: Broker, task_id: str, **more: object) -> str:
     return broker.run(at_time(NOW_NS, actions.change_task(broker.queue, task_id, **more)))  # type: ignore[arg-type]
 
 
-def test_a_repeat_finds_it_done(broker: Broker) -> None:
+def test_a_repeated_reschedule_changes_nothing(broker: Broker) -> None:
     """A lost answer leaves one task, at one time, with the new message."""
     broker.enqueue("a")
     words = {"old": b"a", "new": b"b"}
@@ -29,7 +29,7 @@ def test_a_repeat_finds_it_done(broker: Broker) -> None:
     assert broker.fields("a") == {"msg": b"b", "state": b"scheduled"}
 
 
-def test_another_message_is_left_alone(broker: Broker) -> None:
+def test_a_concurrently_changed_task_is_not_rescheduled(broker: Broker) -> None:
     """Two callers change the task at once. The second gets an error, and its change is not written."""
     broker.enqueue("a")
     before = broker.dump()
@@ -39,7 +39,7 @@ def test_another_message_is_left_alone(broker: Broker) -> None:
     assert broker.dump() == before
 
 
-def test_a_lock_that_another_holds_is_not_taken(broker: Broker) -> None:
+def test_a_lock_of_another_task_is_not_taken(broker: Broker) -> None:
     key = broker.queue.unique_prefix
     tasks = [NewTask(name, b"m", unique_key=key + name, unique_s=60) for name in ("a", "b")]
     broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, LANE)))
@@ -56,7 +56,7 @@ def test_a_lock_that_another_holds_is_not_taken(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("state", ["active", "completed"])
-def test_states_that_do_not_allow_it(broker: Broker, state: str) -> None:
+def test_tasks_in_other_states_are_not_rescheduled(broker: Broker, state: str) -> None:
     broker.enqueue("a")
     broker.dequeue()
     if state == "completed":
@@ -69,7 +69,7 @@ def test_states_that_do_not_allow_it(broker: Broker, state: str) -> None:
     assert broker.dump() == before
 
 
-def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
+def test_archived_retried_and_grouped_tasks_are_rescheduled(broker: Broker) -> None:
     """Archived ones wait for a retry, grouped ones are scheduled and come back to their group."""
     broker.enqueue("archived")
     broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.ARCHIVE, ("archived",))))
@@ -83,7 +83,7 @@ def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
     assert broker.raw.exists(broker.queue.groups) == 0
 
 
-def test_a_wish_holds_for_the_run_it_was_made_for(broker: Broker) -> None:
+def test_a_cancel_request_applies_only_to_its_run(broker: Broker) -> None:
     """Not for the next one, also where Go's worker ended that run and left it."""
     broker.enqueue("a")
     assert broker.run(services.ask_cancel(broker.queue, "a", CancelOutcome.RETRY)) == "pending"

@@ -49,7 +49,7 @@ class TestDequeue:
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 30
         assert state_of(broker, "a") == "active"
 
-    def test_it_tells_how_long_each_was_pending_if_asked(self, broker: Broker) -> None:
+    def test_a_dequeue_returns_the_waiting_times_on_request(self, broker: Broker) -> None:
         """It omits the time for tasks of old Go releases, which did not store it, and in a repeat."""
         for number, task_id in enumerate(("a", "b", "c")):
             broker.enqueue(task_id, now_ns=NOW_NS + number * SECOND)
@@ -63,14 +63,14 @@ class TestDequeue:
         plain = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w2", call=1, limit=9, lease_s=30)))
         assert plain.waits_s == []
 
-    def test_nothing_is_pending(self, broker: Broker) -> None:
+    def test_a_dequeue_of_an_empty_queue_returns_no_tasks(self, broker: Broker) -> None:
         before = broker.dump()
 
         assert broker.dequeue() == []
 
         assert broker.dump() == before
 
-    def test_a_paused_queue_gives_none(self, broker: Broker) -> None:
+    def test_a_paused_queue_hands_out_no_tasks(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.raw.set(broker.queue.paused, NOW_S)
 
@@ -79,7 +79,7 @@ class TestDequeue:
 
         assert broker.dequeue() == ["a"]
 
-    def test_a_repeat_returns_the_same_tasks(self, broker: Broker) -> None:
+    def test_a_repeated_dequeue_returns_the_same_tasks(self, broker: Broker) -> None:
         broker.enqueue("a", "b", "c")
         first = broker.dequeue(limit=2)
         before = broker.dump()
@@ -89,7 +89,7 @@ class TestDequeue:
         assert broker.dump() == before
         assert broker.dequeue(limit=2, call=2) == ["c"]
 
-    def test_a_repeat_leaves_out_what_was_settled_or_taken(self, broker: Broker) -> None:
+    def test_a_repeated_dequeue_omits_settled_and_taken_tasks(self, broker: Broker) -> None:
         broker.enqueue("a", "b", "c", "d")
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
@@ -99,14 +99,14 @@ class TestDequeue:
 
         assert broker.dequeue() == ["d"]
 
-    def test_a_call_that_is_called_off_returns_what_it_handed_out(self, broker: Broker) -> None:
+    def test_cancelling_a_dequeue_returns_its_tasks(self, broker: Broker) -> None:
         broker.enqueue("a", "b", "c")
         broker.dequeue(limit=2)
 
         assert broker.dequeue(limit=0) == ["a", "b"]
         assert broker.dequeue(limit=0, call=2) == []
 
-    def test_a_call_that_was_called_off_hands_nothing_out_when_it_comes(self, broker: Broker) -> None:
+    def test_a_late_dequeue_after_its_cancellation_hands_out_nothing(self, broker: Broker) -> None:
         """For example a request that waited in Redis on an abandoned connection."""
         assert broker.dequeue(limit=0, call=7) == []
         broker.enqueue("a", "b")
@@ -117,7 +117,7 @@ class TestDequeue:
         assert broker.dump() == before
         assert broker.dequeue(call=8, limit=1) == ["a"]
 
-    def test_a_call_that_comes_after_a_later_one_hands_nothing_out(self, broker: Broker) -> None:
+    def test_a_late_dequeue_after_a_newer_one_hands_out_nothing(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
         broker.dequeue(call=10, limit=1)
         before = broker.dump()
@@ -127,7 +127,7 @@ class TestDequeue:
         assert broker.dump() == before
         assert broker.dequeue(call=11) == ["b"]
 
-    def test_a_repeat_on_another_lane_is_a_new_call(self, broker: Broker) -> None:
+    def test_an_equal_call_number_in_another_slot_is_a_new_call(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
 
         assert broker.dequeue(limit=1, lane="1") == ["a"]
@@ -149,7 +149,7 @@ class TestDequeue:
         assert [name[0] for name in broker.pending()] == ["3", "4", "5"]
         assert broker.raw.llen(broker.queue.wake) == 1
 
-    def test_a_single_message_beyond_the_bound_is_taken(self, broker: Broker) -> None:
+    def test_a_single_message_over_the_byte_limit_is_handed_out(self, broker: Broker) -> None:
         broker.enqueue("a" * 100, "b" * 100)
 
         assert broker.dequeue(max_bytes=1) == ["a" * 100]
@@ -168,7 +168,7 @@ class TestDequeue:
         assert broker.raw.get(broker.queue.task("damaged")) == b"not a hash", "what is not ours stays"
 
     @pytest.mark.parametrize("missing", ["state", "pending_since"])
-    def test_a_task_with_other_fields_is_looked_at_however_many_it_has(self, broker: Broker, missing: str) -> None:
+    def test_a_task_with_an_unusual_number_of_fields_is_handed_out(self, broker: Broker, missing: str) -> None:
         """Go gives a unique task back without the time since which it waits: three fields, as of a plain one."""
         lock = broker.queue.unique_prefix + "a:1"
         broker.enqueue("a")
@@ -183,7 +183,7 @@ class TestDequeue:
         assert state_of(broker, "a") == "active"
         assert not broker.raw.hexists(broker.queue.task("a"), "pending_since")
 
-    def test_leases_of_many_are_kept_sorted(self, one_server: Broker) -> None:
+    def test_many_leases_are_stored_in_a_sorted_set(self, one_server: Broker) -> None:
         """They are not a list, which Redis would search from the start. They contain nothing else."""
         ids = [f"id-{number}" for number in range(10)]
         one_server.enqueue(*ids)
@@ -193,7 +193,7 @@ class TestDequeue:
         assert one_server.raw.object("encoding", lease) != b"listpack"
         assert sorted(one_server.raw.zrange(lease, 0, -1)) == [each.encode() for each in ids]
 
-    def test_a_large_batch(self, broker: Broker) -> None:
+    def test_a_large_batch_is_handed_out(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(450)]
         broker.enqueue(*ids)
 
@@ -215,7 +215,7 @@ class TestSettle:
         assert broker.raw.get(broker.queue.processed) == b"1"
         assert broker.raw.get(broker.queue.daily_processed(NOW_S)) == b"1"
 
-    def test_complete_keeps_it_with_its_result(self, broker: Broker) -> None:
+    def test_complete_keeps_the_task_with_its_result(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
 
@@ -236,7 +236,7 @@ class TestSettle:
         assert broker.fields("a")["taskq_attempts"] == b'{"attempt":1}'
         assert "taskq_attempts" not in broker.fields("b")
 
-    def test_records_of_attempts_follow_each_other_and_the_oldest_go(self, broker: Broker) -> None:
+    def test_records_of_attempts_are_appended_and_the_oldest_are_dropped(self, broker: Broker) -> None:
         """16 KiB are kept, and the last one in any case."""
         broker.enqueue("a")
         kept = []
@@ -248,7 +248,7 @@ class TestSettle:
 
         assert kept == [[b"1"], [b"1", b"2"], [b"2", b"3"], [b"4"]]
 
-    def test_a_look_shows_who_runs_a_task_since_when_and_its_attempts(self, broker: Broker) -> None:
+    def test_reading_a_task_returns_its_worker_start_and_attempts(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         running = broker.run(views.read_task(broker.queue, "a"))
@@ -261,7 +261,7 @@ class TestSettle:
         assert (over.owner, over.started_ms, over.attempts) == ("", None, b"{}")
 
     @rows("outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE])
-    def test_a_task_that_is_not_over_keeps_its_cursor(self, broker: Broker, outcome: Outcome) -> None:
+    def test_a_task_that_has_not_ended_keeps_its_cursor(self, broker: Broker, outcome: Outcome) -> None:
         """The settlement stores its cursor. Without one, the previously stored cursor stays."""
         broker.enqueue("a", "b")
         broker.dequeue()
@@ -278,7 +278,7 @@ class TestSettle:
         assert broker.run(runs.read_cursor(broker.queue, "b")) == b"noted"
 
     @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.COMPLETE])
-    def test_a_task_that_is_over_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
+    def test_an_ended_task_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.run(runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
@@ -287,7 +287,7 @@ class TestSettle:
 
         assert broker.run(runs.read_cursor(broker.queue, "a")) == b""
 
-    def test_a_task_that_is_taken_back_keeps_its_cursor(self, broker: Broker) -> None:
+    def test_a_recovered_task_keeps_its_cursor(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.run(runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
@@ -299,7 +299,7 @@ class TestSettle:
 
         assert broker.run(runs.read_cursor(broker.queue, "a")) == b"noted"
 
-    def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
+    def test_complete_without_a_result_keeps_an_earlier_result(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.run(runs.write_fields(broker.queue, "a", {runs.RESULT_FIELD: b"early"}, owner="w1", run=1))
@@ -309,7 +309,9 @@ class TestSettle:
         assert broker.fields("a")["result"] == b"early"
 
     @pytest.mark.parametrize(("outcome", "counted"), [(Outcome.RETRY, b"1"), (Outcome.RETRY_UNCOUNTED, None)])
-    def test_retry_waits_no_shorter_than_asked(self, broker: Broker, outcome: Outcome, counted: bytes | None) -> None:
+    def test_a_retry_waits_at_least_for_its_delay(
+        self, broker: Broker, outcome: Outcome, counted: bytes | None
+    ) -> None:
         broker.enqueue("a")
         broker.dequeue()
 
@@ -329,7 +331,7 @@ class TestSettle:
         assert state_of(broker, "a") == "archived"
         assert broker.raw.get(broker.queue.failed) == b"1"
 
-    def test_requeue_goes_to_the_head_and_wakes(self, broker: Broker) -> None:
+    def test_requeue_puts_the_task_at_the_head_and_wakes_a_worker(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
         broker.dequeue(limit=1)
         broker.raw.delete(broker.queue.wake)
@@ -361,7 +363,7 @@ class TestSettle:
 
     @rows("is_young", [True, False])
     @rows("ends", ["abcd", "efgh", "cdef", "aceg", "abh", "gh", "abcdefgh"])
-    def test_tasks_leave_wherever_they_stand_and_the_others_keep_their_order(
+    def test_settled_tasks_leave_the_active_list_and_the_others_keep_their_order(
         self, broker: Broker, ends: str, is_young: bool
     ) -> None:
         broker.enqueue(*"abcdefgh")
@@ -377,7 +379,7 @@ class TestSettle:
         }
 
     @pytest.mark.parametrize("at_the_left", [True, False])
-    def test_an_id_that_is_listed_twice_takes_nobody_along(self, broker: Broker, at_the_left: bool) -> None:
+    def test_settling_an_id_that_is_listed_twice_removes_no_other_task(self, broker: Broker, at_the_left: bool) -> None:
         broker.enqueue(*"abcd")
         broker.dequeue()
         push = broker.raw.lpush if at_the_left else broker.raw.rpush
@@ -389,10 +391,10 @@ class TestSettle:
         assert sorted(broker.raw.lrange(broker.queue.active, 0, -1)) == sorted([b"b", left.encode()])
         assert broker.raw.zrange(broker.queue.lease, 0, -1) == [left.encode()]
 
-    def test_no_settlement_at_all(self, broker: Broker) -> None:
+    def test_an_empty_batch_settles_nothing(self, broker: Broker) -> None:
         assert broker.settle(Outcome.DONE) == ""
 
-    def test_a_batch_beyond_the_bound_is_sent_again(self, broker: Broker) -> None:
+    def test_settlements_over_the_maximum_batch_size_must_be_sent_again(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(1010)]
         broker.enqueue(*ids)
         broker.dequeue(limit=1010)
@@ -402,7 +404,7 @@ class TestSettle:
         assert codes == SettleCode.SETTLED * 1000 + SettleCode.SEND_AGAIN * 10
         assert broker.settle(Outcome.DONE, *ids[1000:]) == SettleCode.SETTLED * 10
 
-    def test_a_mixed_batch(self, broker: Broker) -> None:
+    def test_a_batch_of_different_outcomes_is_settled(self, broker: Broker) -> None:
         ids = list("abcdefg")
         broker.enqueue(*ids, "rest")
         broker.dequeue(limit=7)
@@ -422,7 +424,7 @@ class TestSettle:
         assert not broker.raw.exists(lock)
 
     @rows("outcome", ENDS)
-    def test_a_repeat_answers_not_owned_and_changes_nothing(self, broker: Broker, outcome: Outcome) -> None:
+    def test_a_repeated_settlement_changes_nothing(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.settle(outcome, "a")
@@ -447,7 +449,7 @@ class TestSettle:
         assert broker.settle(Outcome.DONE, *ids[49:]) == SettleCode.SETTLED * 11
 
     @rows("message", [b"", b"\x00\xff\n", "ü".encode()])
-    def test_messages_are_bytes(self, broker: Broker, message: bytes) -> None:
+    def test_messages_may_contain_any_bytes(self, broker: Broker, message: bytes) -> None:
         broker.enqueue("a")
         broker.dequeue()
 
@@ -457,7 +459,7 @@ class TestSettle:
 
         assert broker.fields("a")["msg"] == message
 
-    def test_an_end_is_told_to_those_who_wait(self, broker: Broker) -> None:
+    def test_the_end_of_a_task_is_published_if_a_caller_waits(self, broker: Broker) -> None:
         """A notification is sent only if a caller waits for the task, and only when the task has ended."""
         if broker.store.endpoint.is_cluster:
             pytest.skip("redis-py's cluster client has no plain subscription")
@@ -480,7 +482,7 @@ class TestSettle:
         assert listening.get_message() is None
         listening.close()
 
-    def test_every_change_is_told_to_those_who_follow(self, broker: Broker) -> None:
+    def test_every_change_of_a_task_is_published_to_its_followers(self, broker: Broker) -> None:
         """Whoever asks for less afterwards takes nothing from them."""
         if broker.store.endpoint.is_cluster:
             pytest.skip("redis-py's cluster client has no plain subscription")
@@ -514,7 +516,7 @@ class TestSettle:
 
 
 class TestLimits:
-    def test_a_lifetime_counter_at_its_end_starts_again(self, broker: Broker) -> None:
+    def test_a_lifetime_counter_restarts_after_its_maximum(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
         broker.dequeue()
         broker.raw.set(broker.queue.processed, 2**63 - 2)
@@ -524,7 +526,7 @@ class TestLimits:
         assert broker.raw.get(broker.queue.processed) == b"2"
         assert broker.raw.get(broker.queue.daily_processed(NOW_S)) == b"2"
 
-    def test_archiving_drops_at_most_a_hundred_a_call(self, broker: Broker) -> None:
+    def test_archiving_drops_at_most_a_hundred_tasks_per_call(self, broker: Broker) -> None:
         queue = broker.queue
         old = {f"old-{number}": NOW_S - operation.ARCHIVE.kept_s - number for number in range(150)}
         broker.raw.zadd(queue.archived, old)
@@ -608,7 +610,7 @@ class TestSettleAndDequeue:
         return None if taken is None else [task_id for task_id, _ in taken.tasks]
 
     @rows("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
-    def test_tasks_are_settled_and_others_handed_out(self, broker: Broker, done: str) -> None:
+    def test_the_fused_call_settles_and_hands_out_tasks(self, broker: Broker, done: str) -> None:
         """This holds for any position in the active list, and in any order."""
         broker.enqueue(*"abcdefg")
         broker.dequeue(limit=4)
@@ -624,7 +626,7 @@ class TestSettleAndDequeue:
         assert broker.raw.ttl(broker.queue.daily_processed(NOW_S)) > 0
 
     @rows("scene", SCENES.values(), ids=SCENES)
-    def test_it_does_what_the_two_do(self, broker: Broker, scene: Scene) -> None:
+    def test_the_fused_call_has_the_same_effect_as_two_calls(self, broker: Broker, scene: Scene) -> None:
         """And answers as the second of them."""
         broker, done = broker, ["a", "b", "c"]
 
@@ -655,7 +657,7 @@ class TestSettleAndDequeue:
         assert two is not None
         assert "".join(task_id for task_id, _ in two.tasks) == scene.taken
 
-    def test_marks_of_starts_need_no_more_than_a_deletion(self, broker: Broker) -> None:
+    def test_the_fused_call_accepts_tasks_with_marked_starts(self, broker: Broker) -> None:
         broker.enqueue(*"abc")
         broker.dequeue(limit=2)
         broker.run(at_time(NOW_NS, runs.mark_starts(broker.queue, [("a", 1)], owner="w1")))
@@ -663,7 +665,7 @@ class TestSettleAndDequeue:
         assert self.turn(broker, "a", "b") == ["c"]
 
     @pytest.mark.parametrize("obstacle", ["paused", "empty"])
-    def test_where_nothing_is_to_be_had_it_settles(self, broker: Broker, obstacle: str) -> None:
+    def test_the_fused_call_settles_when_no_task_is_pending(self, broker: Broker, obstacle: str) -> None:
         broker.enqueue("a", "b", *("c" if obstacle == "paused" else ""))
         broker.dequeue(limit=2)
         if obstacle == "paused":
@@ -674,7 +676,9 @@ class TestSettleAndDequeue:
         assert not broker.raw.exists(broker.queue.active, broker.queue.lease, broker.queue.task("a"))
 
     @rows("field", ["taskq_wait", "taskq_step", "taskq_permit", "taskq_progress"])
-    def test_a_task_of_which_more_is_to_be_done_changes_nothing(self, broker: Broker, field: str) -> None:
+    def test_the_fused_call_is_refused_for_a_task_that_needs_more_than_deletion(
+        self, broker: Broker, field: str
+    ) -> None:
         broker.enqueue(*"abc")
         broker.dequeue(limit=2)
         broker.raw.hset(broker.queue.task("b"), field, "1")
@@ -685,7 +689,7 @@ class TestSettleAndDequeue:
         assert broker.dump() == before
 
     @rows("done", ["a x", "a a", "a other", "a p"])
-    def test_what_is_not_this_workers_changes_nothing(self, broker: Broker, done: str) -> None:
+    def test_the_fused_call_is_refused_for_tasks_of_another_worker(self, broker: Broker, done: str) -> None:
         broker.enqueue(*"abcd", "other", "p")
         broker.dequeue(limit=4)
         broker.dequeue("w2", limit=1)
@@ -695,7 +699,7 @@ class TestSettleAndDequeue:
 
         assert broker.dump() == before
 
-    def test_a_long_scan_changes_nothing(self, broker: Broker) -> None:
+    def test_the_fused_call_is_refused_when_the_scan_is_too_long(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(60)]
         broker.enqueue(*ids)
         broker.dequeue()
@@ -709,7 +713,7 @@ class TestSettleAndDequeue:
         assert broker.raw.zcard(broker.queue.lease) == 30
 
     @pytest.mark.parametrize("call", [1, 2])
-    def test_a_call_that_was_made_already_changes_nothing(self, broker: Broker, call: int) -> None:
+    def test_a_repeated_fused_call_changes_nothing(self, broker: Broker, call: int) -> None:
         broker.enqueue(*"abcdef")
         broker.dequeue(call=2, limit=2)
         before = broker.dump()
@@ -718,7 +722,7 @@ class TestSettleAndDequeue:
 
         assert broker.dump() == before
 
-    def test_after_a_lost_reply_the_two_find_all_of_it_done(self, broker: Broker) -> None:
+    def test_after_a_lost_reply_two_calls_find_the_fused_call_done(self, broker: Broker) -> None:
         broker.enqueue(*"abcd")
         broker.dequeue(limit=2)
         assert self.turn(broker, "a", "b") == ["c", "d"]
@@ -729,7 +733,7 @@ class TestSettleAndDequeue:
 
         assert broker.dump() == before
 
-    def test_a_start_is_told_to_those_who_follow(self, one_server: Broker) -> None:
+    def test_the_start_of_a_task_is_published_to_its_followers(self, one_server: Broker) -> None:
         one_server.enqueue(*"abc")
         one_server.dequeue(limit=1)
         one_server.run(views.read_task(one_server.queue, "b", publish_end=True, publish_changes=True))
@@ -743,7 +747,7 @@ class TestSettleAndDequeue:
         assert listening.get_message() is None
         listening.close()
 
-    def test_a_token_stays_while_tasks_remain(self, broker: Broker) -> None:
+    def test_a_wake_token_stays_while_tasks_remain(self, broker: Broker) -> None:
         broker.enqueue(*"abcde")
         broker.dequeue(limit=2)
         broker.raw.delete(broker.queue.wake)
@@ -771,7 +775,7 @@ class TestFence:
         return broker
 
     @pytest.mark.parametrize("outcome", ENDS)
-    def test_it_cannot_settle(self, taken_over: Broker, outcome: Outcome) -> None:
+    def test_a_worker_that_lost_its_task_cannot_settle_it(self, taken_over: Broker, outcome: Outcome) -> None:
         before = taken_over.dump()
 
         assert taken_over.settle(outcome, "a", owner="w1") == SettleCode.NOT_OWNED
@@ -799,14 +803,16 @@ class TestFence:
         ],
         ids=["extend", "result", "cursor", "quarantine", "repeat_dequeue"],
     )
-    def test_it_can_do_nothing_else(self, taken_over: Broker, attempt: Callable[[Broker], bool]) -> None:
+    def test_a_worker_that_lost_its_task_cannot_write_anything(
+        self, taken_over: Broker, attempt: Callable[[Broker], bool]
+    ) -> None:
         before = taken_over.dump()
 
         assert attempt(taken_over) is False
 
         assert taken_over.dump() == before
 
-    def test_a_go_worker_that_took_over_is_safe(self, broker: Broker) -> None:
+    def test_a_task_taken_over_by_a_go_worker_is_protected(self, broker: Broker) -> None:
         """Go keeps taskq's field unchanged and writes its own lease, which no longer matches the field."""
         broker.enqueue("a")
         broker.dequeue()
@@ -819,7 +825,7 @@ class TestFence:
 
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 97
 
-    def test_a_task_dequeued_by_go_is_nobodys_here(self, broker: Broker) -> None:
+    def test_a_task_dequeued_by_go_belongs_to_no_taskq_worker(self, broker: Broker) -> None:
         broker.raw.hset(broker.queue.task("a"), mapping={"msg": "a", "state": "active"})
         broker.raw.lpush(broker.queue.active, "a")
         broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 30})
@@ -827,13 +833,13 @@ class TestFence:
         assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
 
     @rows("outcome", ENDS)
-    def test_a_lapsed_lease_that_nobody_took_is_still_its_owners(self, broker: Broker, outcome: Outcome) -> None:
+    def test_an_expired_lease_belongs_to_its_owner_until_it_is_taken(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
 
         assert broker.settle(outcome, "a", now_ns=NOW_NS + 3600 * SECOND) == SettleCode.SETTLED
 
-    def test_an_extension_between_does_not_shut_its_owner_out(self, broker: Broker) -> None:
+    def test_an_extension_does_not_lock_out_its_owner(self, broker: Broker) -> None:
         """The keepalive extends from another thread; the settler never sends a score, so none can be stale."""
         broker.enqueue("a", "b")
         broker.dequeue()
@@ -847,7 +853,7 @@ class TestFence:
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 40
         assert broker.settle(Outcome.DONE, "a", "b") == "11"
 
-    def test_an_extension_may_be_repeated(self, broker: Broker) -> None:
+    def test_a_lease_extension_may_be_repeated(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         extension = at_time(
@@ -857,7 +863,7 @@ class TestFence:
         assert broker.run(extension).owned == [True, True]
         assert broker.run(extension).owned == [True, True]
 
-    def test_a_fence_of_an_earlier_lease_tells_of_no_worker(self, broker: Broker) -> None:
+    def test_the_fence_of_an_earlier_lease_names_no_worker(self, broker: Broker) -> None:
         """As a worker in Go leaves it behind, which takes the task and writes none."""
         broker.enqueue("a")
         broker.dequeue("w1")

@@ -30,7 +30,7 @@ def seconds(broker: Broker, level: Level = FINEST) -> list[int]:
     return [each.at_s for each in broker.run(samples.read_samples(broker.queue, level, count=level.most))]
 
 
-def test_one_sample_is_noted_in_each_stretch(broker: Broker) -> None:
+def test_one_sample_is_stored_per_interval(broker: Broker) -> None:
     """Whoever comes second, though it thinks that it leads, notes none."""
     codes = [sample(broker, START_S + each, FINEST, MINUTE) for each in (3, 4, 9, 10, 19, 59, 61)]
 
@@ -39,7 +39,7 @@ def test_one_sample_is_noted_in_each_stretch(broker: Broker) -> None:
     assert seconds(broker, MINUTE) == [START_S + 3, START_S + 61]
 
 
-def test_what_is_noted_is_read(broker: Broker) -> None:
+def test_stored_samples_are_read(broker: Broker) -> None:
     sample(broker, START_S, FINEST, pending=3, processed=10**12)
 
     (read,) = broker.run(samples.read_samples(broker.queue, FINEST, count=9))
@@ -47,7 +47,7 @@ def test_what_is_noted_is_read(broker: Broker) -> None:
     assert read == QueueSample(at_s=START_S, pending=3, processed=10**12)
 
 
-def test_the_oldest_go(broker: Broker) -> None:
+def test_the_oldest_samples_are_dropped(broker: Broker) -> None:
     level = Level(step_s=10, most=3)
 
     for number in range(5):
@@ -56,7 +56,7 @@ def test_the_oldest_go(broker: Broker) -> None:
     assert seconds(broker) == [START_S + 10 * number for number in (2, 3, 4)]
 
 
-def test_a_list_expires_once_all_in_it_is_too_old(broker: Broker) -> None:
+def test_a_list_of_samples_expires_with_its_last_sample(broker: Broker) -> None:
     sample(broker, START_S, *LEVELS)
 
     for level in LEVELS:
@@ -64,7 +64,7 @@ def test_a_list_expires_once_all_in_it_is_too_old(broker: Broker) -> None:
         assert level.span_s - 60 < left_s <= level.span_s
 
 
-def test_what_was_noted_by_a_clock_that_was_ahead_goes(broker: Broker) -> None:
+def test_samples_in_the_future_are_deleted(broker: Broker) -> None:
     """Else nothing would be noted until the right clock gets there."""
     sample(broker, START_S, FINEST)
     for ahead_s in (3600, 3610, 3620):
@@ -75,21 +75,21 @@ def test_what_was_noted_by_a_clock_that_was_ahead_goes(broker: Broker) -> None:
     assert seconds(broker) == [START_S, START_S + 10]
 
 
-def test_what_is_no_sample_hinders_nothing(broker: Broker) -> None:
+def test_entries_that_are_not_samples_are_skipped(broker: Broker) -> None:
     broker.raw.lpush(broker.queue.samples(FINEST.step_s), b"x", b"")
 
     assert sample(broker, START_S, FINEST) == [1]
     assert seconds(broker) == [START_S]
 
 
-def test_a_key_of_another_type_is_left_alone_and_told_of(broker: Broker) -> None:
+def test_a_key_of_another_type_is_reported_and_not_changed(broker: Broker) -> None:
     broker.raw.set(broker.queue.samples(FINEST.step_s), "x")
 
     assert sample(broker, START_S, FINEST, MINUTE) == [-1, 1]
     assert broker.raw.get(broker.queue.samples(FINEST.step_s)) == b"x"
 
 
-def test_a_full_redis_takes_samples_and_tallies(one_server: Broker) -> None:
+def test_a_full_redis_stores_samples_and_counters(one_server: Broker) -> None:
     """They show why Redis became full, and their number is limited."""
     assert one_server.store.server is not None
     one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
@@ -116,7 +116,7 @@ def tally(broker: Broker, call: int, *, owner: str = "w1", **types: TypeCounters
     return broker.run(samples.count_runs(broker.queue, 500_000, types, owner=owner, call=call))
 
 
-def test_workers_add_up(broker: Broker) -> None:
+def test_counters_of_several_workers_are_added(broker: Broker) -> None:
     assert tally(broker, 1, one=runs(2), two=runs(1, failed=1)) == 1
     assert tally(broker, 1, owner="w2", one=runs(3, failed=2)) == 1
     assert tally(broker, 2, one=runs(10**12)) == 1
@@ -128,7 +128,7 @@ def test_workers_add_up(broker: Broker) -> None:
     assert 0 < broker.raw.ttl(broker.queue.tally(500_000)) <= HOURS_KEPT * HOUR_S
 
 
-def test_a_repeat_adds_nothing(broker: Broker) -> None:
+def test_a_repeated_request_adds_nothing(broker: Broker) -> None:
     """Its first answer may have been lost."""
     codes = [tally(broker, call, one=runs(2)) for call in (1, 1, 2, 2)]
 
@@ -136,7 +136,7 @@ def test_a_repeat_adds_nothing(broker: Broker) -> None:
     assert broker.run(samples.read_tally(broker.queue, 500_000)) == {"one": runs(4)}
 
 
-def test_types_beyond_the_most_are_counted_together(broker: Broker) -> None:
+def test_task_types_over_the_maximum_are_counted_together(broker: Broker) -> None:
     tally(broker, 1, **{f"t{number}": runs(1) for number in range(TYPES_MOST - 1)})
     tally(broker, 2, t0=runs(1), last=runs(1), more=runs(1), most=runs(2, failed=1))
     tally(broker, 3, again=runs(1), last=runs(1))
@@ -147,7 +147,7 @@ def test_types_beyond_the_most_are_counted_together(broker: Broker) -> None:
     assert (found["t0"], found["last"], found[OTHER_TYPES]) == (runs(2), runs(2), runs(4, failed=1))
 
 
-def test_numbers_of_a_later_release_are_kept(broker: Broker) -> None:
+def test_counters_of_a_later_release_are_kept(broker: Broker) -> None:
     later: Any = f"{runs(1).encode()} 77"
     broker.raw.hset(broker.queue.tally(500_000), "one", later)
 
@@ -157,13 +157,13 @@ def test_numbers_of_a_later_release_are_kept(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("stands", ["x", "1 2"])
-def test_what_is_no_tally_is_left_out(broker: Broker, stands: str) -> None:
+def test_invalid_counters_are_skipped(broker: Broker, stands: str) -> None:
     broker.raw.hset(broker.queue.tally(500_000), "one", stands)
 
     assert broker.run(samples.read_tally(broker.queue, 500_000)) == {}
 
 
-def test_a_tally_of_another_type_is_left_alone(broker: Broker) -> None:
+def test_a_counter_key_of_another_type_is_not_changed(broker: Broker) -> None:
     broker.raw.set(broker.queue.tally(500_000), "x")
 
     assert tally(broker, 1, one=runs(1)) == -1
@@ -181,7 +181,7 @@ def at_hour(broker: Broker, hour: int, call: int, **types: TypeCounters) -> None
     assert broker.run(samples.count_runs(broker.queue, hour, types, owner="w1", call=call)) == 1
 
 
-def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
+def test_totals_continue_from_hour_to_hour(broker: Broker) -> None:
     """They are what counters of metrics are made of, which must not begin anew."""
     at_hour(broker, 500_000, 1, one=runs(2))
     at_hour(broker, 500_001, 2, one=runs(3, failed=1), two=runs(10**12))
@@ -192,7 +192,7 @@ def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
     assert TOTALS_KEPT_S - 60 < broker.raw.ttl(broker.queue.totals) <= TOTALS_KEPT_S
 
 
-def test_types_that_have_not_run_for_long_make_room_in_the_totals(broker: Broker) -> None:
+def test_idle_task_types_are_dropped_from_full_totals(broker: Broker) -> None:
     old, later = 500_000, 500_000 + TYPE_KEPT_HOURS
     at_hour(broker, old, 1, **{f"t{number}": runs(1) for number in range(TYPES_MOST)})
     at_hour(broker, old + 1, 2, t0=runs(1), beyond=runs(1))
@@ -206,7 +206,7 @@ def test_types_that_have_not_run_for_long_make_room_in_the_totals(broker: Broker
     assert swept == {"t0": runs(3), "new": runs(1), OTHER_TYPES: runs(2)}
 
 
-def test_totals_of_a_later_release_are_kept_and_damaged_ones_left_out(broker: Broker) -> None:
+def test_totals_of_a_later_release_are_kept_and_damaged_totals_skipped(broker: Broker) -> None:
     later: Any = {"one": f"499999|{runs(1).encode()} 77", "bad": "x"}
     broker.raw.hset(broker.queue.totals, mapping=later)
 
@@ -216,7 +216,7 @@ def test_totals_of_a_later_release_are_kept_and_damaged_ones_left_out(broker: Br
     assert totals(broker) == {"one": runs(2)}
 
 
-def test_totals_of_another_type_are_told_of(broker: Broker) -> None:
+def test_totals_in_a_key_of_another_type_are_reported(broker: Broker) -> None:
     broker.raw.set(broker.queue.totals, "x")
 
     assert tally(broker, 1, one=runs(1)) == -1

@@ -37,11 +37,11 @@ def firing(entry: str, before_s: int, at_s: int, **options: object) -> Tick:
 
 
 class TestAdopt:
-    def test_an_entry_nobody_knows_begins_now(self, broker: Broker) -> None:
+    def test_a_new_entry_begins_now(self, broker: Broker) -> None:
         assert adopt(broker, "a", "b") == [Mark(NOW_S, None), Mark(NOW_S, None)]
         assert adopt(broker, "b", "new", at_s=50) == [Mark(NOW_S, None), Mark(NOW_S + 50, None)]
 
-    def test_a_mark_is_kept_90_days_from_the_last_look(self, broker: Broker) -> None:
+    def test_a_mark_is_kept_90_days_from_its_last_use(self, broker: Broker) -> None:
         adopt(broker, "a")
         broker.raw.expire(broker.queue.tick("a"), 100)
 
@@ -50,13 +50,13 @@ class TestAdopt:
         assert schedules.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.tick("a")) <= schedules.MARK_KEPT_S
 
     @rows("mark", ["", "nonsense", ":", "12", "12:x", f"0{NOW_S}:", f"{NOW_S + schedules.MARK_AHEAD_S + 1}:"])
-    def test_a_mark_that_is_wrong_begins_now(self, broker: Broker, mark: str) -> None:
+    def test_an_entry_with_an_invalid_mark_begins_now(self, broker: Broker, mark: str) -> None:
         broker.raw.set(broker.queue.tick("a"), mark)
 
         assert adopt(broker, "a") == [Mark(NOW_S, None)]
         assert tick(broker, firing("a", 0, 1), at_s=1) == "1"
 
-    def test_what_is_no_mark_stops_no_other_entry(self, broker: Broker) -> None:
+    def test_an_invalid_mark_does_not_stop_other_entries(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
         broker.raw.delete(broker.queue.tick("a"))
         broker.raw.rpush(broker.queue.tick("a"), "a list")
@@ -65,7 +65,7 @@ class TestAdopt:
         assert adopt(broker, "a", "b", at_s=2) == [Mark(NOW_S + 2, None), Mark(NOW_S + 1, NOW_S + 1)]
         assert tick(broker, firing("a", 2, 3), at_s=3) == "1"
 
-    def test_a_clock_that_was_set_back_a_little_repeats_nothing(self, broker: Broker) -> None:
+    def test_a_clock_set_back_slightly_repeats_no_firing(self, broker: Broker) -> None:
         broker.raw.set(broker.queue.tick("a"), f"{NOW_S + 600}:{NOW_S + 600}")
 
         assert adopt(broker, "a") == [Mark(NOW_S + 600, NOW_S + 600)]
@@ -87,7 +87,7 @@ class TestRuns:
             schedules.acknowledge_runs(broker.queue, [Ran(name, count, NOW_S + at_s) for name, count, at_s in runs])
         )
 
-    def test_what_is_stored_is_counted_in_the_same_step(self, broker: Broker) -> None:
+    def test_a_firing_is_stored_and_counted_in_one_step(self, broker: Broker) -> None:
         """A firing that is not stored is not counted: skipped, superseded, too early, or with a taken id."""
         adopt(broker, "a", "b", "c")
 
@@ -106,14 +106,14 @@ class TestRuns:
         assert self.take(broker, "c", "a", "b") == [("a", 2, 2)]
         assert schedules.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.runs) <= schedules.MARK_KEPT_S
 
-    def test_entries_that_are_not_counted_leave_nothing(self, broker: Broker) -> None:
+    def test_entries_without_counting_store_no_outcomes(self, broker: Broker) -> None:
         adopt(broker, "a")
 
         assert tick(broker, firing("a", 0, 1), at_s=1) == "1"
 
         assert not broker.raw.exists(broker.queue.runs)
 
-    def test_what_is_being_told_stays_until_it_was(self, broker: Broker) -> None:
+    def test_outcomes_being_reported_are_kept_until_acknowledged(self, broker: Broker) -> None:
         """Newer outcomes wait, so that a repeated request gets the same answer."""
         adopt(broker, "a")
         tick(broker, counted("a", 0, 1), at_s=1)
@@ -127,7 +127,7 @@ class TestRuns:
         assert self.take(broker, "a") == []
         assert not broker.raw.exists(broker.queue.runs)
 
-    def test_who_comes_late_takes_nothing_away(self, broker: Broker) -> None:
+    def test_a_late_acknowledgement_deletes_no_newer_outcomes(self, broker: Broker) -> None:
         adopt(broker, "a")
         tick(broker, counted("a", 0, 1), at_s=1)
         self.take(broker, "a")
@@ -138,7 +138,7 @@ class TestRuns:
         assert self.tell(broker, ("a", 1, 1)) == 0
         assert self.take(broker, "a") == [("a", 1, 2)]
 
-    def test_a_key_of_another_type_is_written_over(self, broker: Broker) -> None:
+    def test_a_key_of_another_type_is_overwritten(self, broker: Broker) -> None:
         adopt(broker, "a")
         broker.raw.set(broker.queue.runs, "no hash")
 
@@ -147,7 +147,7 @@ class TestRuns:
         assert tick(broker, counted("a", 0, 1), at_s=1) == "1"
         assert self.take(broker, "a") == [("a", 1, 1)]
 
-    def test_a_field_that_is_no_count_begins_anew(self, broker: Broker) -> None:
+    def test_an_invalid_count_starts_again_at_zero(self, broker: Broker) -> None:
         adopt(broker, "a")
         broker.raw.hset(broker.queue.runs, "a", "nonsense")
 
@@ -171,7 +171,7 @@ class TestTick:
         assert broker.raw.llen(broker.queue.wake) == 1
         assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, NOW_S + 5)]
 
-    def test_another_scheduler_cannot_repeat_it_though_the_task_is_gone(self, broker: Broker) -> None:
+    def test_another_scheduler_cannot_repeat_a_firing_after_its_task_was_deleted(self, broker: Broker) -> None:
         """It can repeat neither this firing nor an earlier firing that was never processed."""
         adopt(broker, "a")
         assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
@@ -183,7 +183,7 @@ class TestTick:
 
         assert {key: value for key, value in broker.dump().items() if b"rcpt" not in key} == before
 
-    def test_none_is_left_out(self, broker: Broker) -> None:
+    def test_a_firing_after_a_missing_firing_is_refused(self, broker: Broker) -> None:
         """A scheduler that wrongly considers the previous firing done is refused."""
         adopt(broker, "a")
 
@@ -192,7 +192,7 @@ class TestTick:
         assert broker.pending() == []
         assert adopt(broker, "a", at_s=6) == [Mark(NOW_S, None)]
 
-    def test_several_of_one_entry_in_one_call(self, broker: Broker) -> None:
+    def test_one_call_may_contain_several_firings_of_an_entry(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
 
         codes = tick(broker, firing("a", 0, 1), firing("a", 1, 2), firing("b", 0, 2), firing("a", 2, 3), at_s=3)
@@ -200,7 +200,7 @@ class TestTick:
         assert codes == "1111"
         assert broker.pending() == ["a1", "a2", "b2", "a3"]
 
-    def test_one_that_is_refused_takes_those_behind_it_along_and_no_others(self, broker: Broker) -> None:
+    def test_a_refused_firing_refuses_only_the_later_firings_of_its_entry(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
 
         codes = tick(broker, firing("a", 7, 8), firing("a", 8, 9), firing("b", 0, 9), at_s=9)
@@ -208,7 +208,7 @@ class TestTick:
         assert codes == "ss1"
         assert broker.pending() == ["b9"]
 
-    def test_a_repeat_of_the_call_changes_nothing(self, broker: Broker) -> None:
+    def test_a_repeated_call_changes_nothing(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
         broker.enqueue("b1")
         operation = at_time(
@@ -221,7 +221,7 @@ class TestTick:
         assert broker.run(operation).codes == first
         assert broker.dump() == before
 
-    def test_it_is_never_ahead_of_redis(self, broker: Broker) -> None:
+    def test_a_firing_ahead_of_rediss_clock_is_refused(self, broker: Broker) -> None:
         """Whatever the clock of the scheduler says."""
         adopt(broker, "a")
 
@@ -229,7 +229,7 @@ class TestTick:
         assert broker.pending() == []
         assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
 
-    def test_an_id_that_is_taken_counts_as_done(self, broker: Broker) -> None:
+    def test_a_firing_with_a_used_id_counts_as_done(self, broker: Broker) -> None:
         adopt(broker, "a")
         broker.enqueue("a5")
 
@@ -238,7 +238,7 @@ class TestTick:
         assert broker.pending() == ["a5"]
         assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, None)], "dealt with, but not enqueued"
 
-    def test_a_lock_that_is_held_counts_as_done(self, broker: Broker) -> None:
+    def test_a_firing_with_a_held_lock_counts_as_done(self, broker: Broker) -> None:
         adopt(broker, "a")
         lock = broker.queue.unique("t", b"")
 
@@ -260,7 +260,7 @@ class TestTick:
 
         assert broker.pending() == ["a2"]
 
-    def test_tasks_go_where_their_options_say(self, broker: Broker) -> None:
+    def test_tasks_of_firings_follow_their_options(self, broker: Broker) -> None:
         adopt(broker, "a")
 
         codes = tick(
@@ -279,12 +279,12 @@ class TestTick:
         assert broker.raw.zrange(broker.queue.group("g"), 0, -1) == [b"a3"]
         assert broker.pending() == []
 
-    def test_an_entry_without_a_mark_waits_for_adoption(self, broker: Broker) -> None:
+    def test_a_firing_of_an_entry_without_a_mark_is_refused(self, broker: Broker) -> None:
         assert tick(broker, firing("a", 0, 1), at_s=1) == "s"
 
         assert broker.pending() == []
 
-    def test_a_hundred_in_one_call(self, broker: Broker) -> None:
+    def test_a_hundred_firings_are_stored_in_one_call(self, broker: Broker) -> None:
         adopt(broker, "a")
 
         codes = tick(broker, *(firing("a", second, second + 1) for second in range(schedules.TICK_MAX)), at_s=200)
@@ -292,7 +292,7 @@ class TestTick:
         assert codes == "1" * schedules.TICK_MAX
         assert broker.pending() == [f"a{second}" for second in range(1, schedules.TICK_MAX + 1)]
 
-    def test_a_full_redis_refuses_it_whole(self, one_server: Broker) -> None:
+    def test_a_full_redis_refuses_a_firing_completely(self, one_server: Broker) -> None:
         """Nothing is enqueued and the mark stays, so that the firing comes later."""
         adopt(one_server, "a")
         assert one_server.store.server is not None
@@ -308,7 +308,7 @@ class TestTick:
 
 
 class TestLead:
-    def test_one_leads_a_set_of_entries(self, broker: Broker) -> None:
+    def test_one_scheduler_leads_a_set_of_entries(self, broker: Broker) -> None:
         key = broker.keys.scheduler_leader("digest")
 
         def lead(owner: str) -> bool:
@@ -320,7 +320,7 @@ class TestLead:
         assert [lead("s2"), lead("s1")] == [True, False]
         assert 50_000 < broker.raw.pttl(key) <= 60_000
 
-    def test_it_is_led_over_maxmemory(self, one_server: Broker) -> None:
+    def test_a_full_redis_grants_the_lead_of_a_scheduler(self, one_server: Broker) -> None:
         assert one_server.store.server is not None
         one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
         try:
@@ -332,7 +332,7 @@ class TestLead:
 
 
 class TestHistory:
-    def test_the_newest_thousand_are_kept(self, broker: Broker) -> None:
+    def test_the_newest_thousand_history_entries_are_kept(self, broker: Broker) -> None:
         key = broker.keys.scheduler_history("a")
         broker.raw.zadd(key, {f"old{number}": number for number in range(1500)})
 
@@ -342,7 +342,7 @@ class TestHistory:
         assert (len(kept), kept[0], kept[-1]) == (schedules.HISTORY_MAX, b"old501", b"new")
         assert broker.raw.ttl(key) == -1
 
-    def test_it_is_kept_as_long_as_asked(self, broker: Broker) -> None:
+    def test_the_history_is_kept_for_its_retention(self, broker: Broker) -> None:
         key = broker.keys.scheduler_history("a")
 
         assert broker.run(schedules.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
@@ -350,5 +350,5 @@ class TestHistory:
         assert 90 < broker.raw.ttl(key) <= 100
 
 
-def test_every_code_is_known() -> None:
+def test_every_reply_code_is_known() -> None:
     assert {each.value for each in TickCode} == set("10dxu-se")

@@ -162,13 +162,13 @@ def builds(broker: Broker) -> list[Callable[[QueueKeys], Operation[Any]]]:
     return [build for name, build in EVERY.items() if name != "locate" or not broker.store.endpoint.is_cluster]
 
 
-def test_the_blocking_runner_sends_a_forgotten_script_again(broker: Broker) -> None:
+def test_the_blocking_runner_loads_a_missing_script_again(broker: Broker) -> None:
     for build in builds(broker):
         forget_scripts(broker.store)
         assert not isinstance(broker.run(build(broker.queue)), Exception)
 
 
-async def test_the_asyncio_runner_sends_a_forgotten_script_again(broker: Broker) -> None:
+async def test_the_asyncio_runner_loads_a_missing_script_again(broker: Broker) -> None:
     runner = AsyncRunner(broker.store.endpoint, timeout_s=30)
     for build in builds(broker):
         forget_scripts(broker.store)
@@ -185,7 +185,7 @@ def test_every_script_runs_on_fakeredis() -> None:
     runner.close()
 
 
-def test_every_script_is_in_the_list() -> None:
+def test_every_script_is_listed() -> None:
     scripts = [build(QueueKeys("asynq", "q")).script for build in EVERY.values()]
 
     files_there = (files("taskq_core.broker") / "lua").iterdir()
@@ -194,7 +194,7 @@ def test_every_script_is_in_the_list() -> None:
     assert {script.name for script in scripts if script} == names
 
 
-async def test_one_exchange_of_several_operations(broker: Broker) -> None:
+async def test_one_exchange_may_contain_several_operations(broker: Broker) -> None:
     """All answers are right and in order, also when some scripts are known and others are not."""
     queue, store = broker.queue, broker.store
     lane = AsyncRunner(store.endpoint, timeout_s=30).new_pipeline()
@@ -219,7 +219,7 @@ async def test_one_exchange_of_several_operations(broker: Broker) -> None:
     await lane.close()
 
 
-async def test_a_refused_operation_leaves_the_others_their_answers(broker: Broker) -> None:
+async def test_a_refused_operation_does_not_affect_other_replies(broker: Broker) -> None:
     """A store error or an unreadable reply replaces only the result of its own operation."""
     queue = broker.queue
     broker.raw.hset(queue.task("odd"), mapping={"msg": "m", "state": "dancing"})
@@ -244,7 +244,7 @@ async def test_a_refused_operation_leaves_the_others_their_answers(broker: Broke
     assert "WRONGTYPE" in str(answers[2])
 
 
-async def test_scripts_forgotten_all_the_time(broker: Broker) -> None:
+async def test_calls_succeed_while_scripts_are_flushed_constantly(broker: Broker) -> None:
     """A loop of SCRIPT FLUSH beside callers: each of them gets its answer."""
     runner = AsyncRunner(broker.store.endpoint, timeout_s=30)
     stop = False

@@ -21,16 +21,16 @@ def holders(broker: Broker) -> dict[str, int]:
     return {member.decode(): int(score) for member, score in broker.raw.zrange(KEY, 0, -1, withscores=True)}
 
 
-def test_as_many_holders_as_permits(broker: Broker) -> None:
+def test_a_semaphore_admits_as_many_holders_as_permits(broker: Broker) -> None:
     assert [acquire(broker, each) for each in ("a", "b", "c")] == [True, True, False]
     assert holders(broker) == {"a": NOW_S + 60, "b": NOW_S + 60}
 
 
-def test_the_name_of_the_key(broker: Broker) -> None:
+def test_a_semaphore_has_the_key_name_of_asynq(broker: Broker) -> None:
     assert broker.keys.semaphore("api") == KEY
 
 
-def test_a_released_permit_is_free(broker: Broker) -> None:
+def test_a_released_permit_can_be_acquired_again(broker: Broker) -> None:
     acquire(broker, "a")
     acquire(broker, "b")
 
@@ -49,7 +49,7 @@ def test_a_holder_counts_through_the_second_of_its_deadline(broker: Broker, at_s
     assert set(holders(broker)) == ({"b"} if is_free else {"a"})
 
 
-def test_lapsed_holders_are_dropped_in_bounded_steps(broker: Broker) -> None:
+def test_expired_holders_are_dropped_in_bounded_steps(broker: Broker) -> None:
     broker.raw.zadd(KEY, {f"old-{number}": NOW_S - 1 for number in range(450)})
 
     sizes = []
@@ -60,7 +60,7 @@ def test_lapsed_holders_are_dropped_in_bounded_steps(broker: Broker) -> None:
     assert sizes == [251, 51, 1]
 
 
-def test_a_holder_keeps_its_place_with_the_new_time(broker: Broker) -> None:
+def test_a_holder_renews_its_permit(broker: Broker) -> None:
     """Go refuses the call when all permits are held. In taskq it succeeds, because it may repeat a lost call."""
     acquire(broker, "a")
     acquire(broker, "b")
@@ -69,20 +69,20 @@ def test_a_holder_keeps_its_place_with_the_new_time(broker: Broker) -> None:
     assert holders(broker) == {"a": NOW_S + 90, "b": NOW_S + 60}
 
 
-def test_a_lapsed_holder_has_no_right_to_its_place(broker: Broker) -> None:
+def test_an_expired_holder_has_lost_its_permit(broker: Broker) -> None:
     acquire(broker, "a", limit=1, until_s=NOW_S + 10)
     acquire(broker, "b", limit=1, at_s=11, until_s=NOW_S + 90)
 
     assert not acquire(broker, "a", limit=1, at_s=12)
 
 
-def test_a_time_from_now_is_rounded_up(broker: Broker) -> None:
+def test_a_relative_deadline_is_rounded_up(broker: Broker) -> None:
     assert broker.run(at_time(NOW_NS, semaphores.acquire(KEY, limit=1, holder="a", for_ms=1500)))
 
     assert holders(broker) == {"a": NOW_S + 2}
 
 
-def test_a_limit_of_each_caller(broker: Broker) -> None:
+def test_each_caller_applies_its_own_limit(broker: Broker) -> None:
     for each in ("a", "b", "c"):
         acquire(broker, each, limit=3)
 
@@ -90,7 +90,7 @@ def test_a_limit_of_each_caller(broker: Broker) -> None:
     assert acquire(broker, "d", limit=4)
 
 
-def test_a_running_task_gets_its_place_from_a_full_store(one_server: Broker) -> None:
+def test_a_running_task_acquires_a_permit_from_a_full_redis(one_server: Broker) -> None:
     one_server.raw.config_set("maxmemory", 1)
     try:
         assert acquire(one_server, "a")
@@ -100,7 +100,7 @@ def test_a_running_task_gets_its_place_from_a_full_store(one_server: Broker) -> 
     assert holders(one_server) == {"a": NOW_S + 60}
 
 
-def test_a_key_of_another_type_is_refused_whole(broker: Broker) -> None:
+def test_a_key_of_another_type_is_refused_and_not_changed(broker: Broker) -> None:
     broker.raw.set(KEY, "not ours")
 
     with pytest.raises(BrokerReplyError):

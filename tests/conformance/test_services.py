@@ -24,7 +24,7 @@ def forward(
 
 
 class TestForward:
-    def test_due_tasks_run_in_the_order_of_their_time(self, broker: Broker) -> None:
+    def test_due_tasks_are_forwarded_in_the_order_of_their_time(self, broker: Broker) -> None:
         for name, start_s in (("c", 3), ("a", 1), ("b", 2), ("later", 9)):
             broker.enqueue(name, start_at_s=NOW_S + start_s)
         broker.enqueue("first")
@@ -56,7 +56,7 @@ class TestForward:
 
         assert broker.pending() == ["scheduled", "retried"]
 
-    def test_a_call_moves_no_more_than_its_limit_of_both_together(self, broker: Broker) -> None:
+    def test_one_limit_applies_to_scheduled_tasks_and_retries_together(self, broker: Broker) -> None:
         broker.enqueue("r1", "r2", "r3")
         broker.dequeue()
         broker.settle(Outcome.RETRY, "r1", "r2", "r3")
@@ -67,7 +67,7 @@ class TestForward:
         assert moved == [4, 2, 0]
         assert broker.pending() == ["s1", "s2", "s3", "r1", "r2", "r3"]
 
-    def test_one_token_is_put(self, broker: Broker) -> None:
+    def test_forwarding_puts_one_wake_token(self, broker: Broker) -> None:
         broker.enqueue("a", "b", start_at_s=NOW_S + 1)
 
         forward(broker, at_s=2)
@@ -77,7 +77,7 @@ class TestForward:
 
         assert broker.raw.llen(broker.queue.wake) == 0
 
-    def test_only_the_leader_moves(self, broker: Broker) -> None:
+    def test_only_the_leader_forwards(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 1)
         assert forward(broker, "w1").leads
 
@@ -89,7 +89,7 @@ class TestForward:
 
         assert forward(broker, "w2", at_s=2).moved == 1
 
-    def test_the_lead_lasts_as_long_as_asked(self, broker: Broker) -> None:
+    def test_the_lead_lasts_for_the_requested_time(self, broker: Broker) -> None:
         forward(broker, leader_ms=60_000)
         assert 50_000 < broker.raw.pttl(broker.queue.leader("forwarder")) <= 60_000
 
@@ -97,7 +97,7 @@ class TestForward:
 
         assert 60_000 < broker.raw.pttl(broker.queue.leader("forwarder")) <= 90_000
 
-    def test_ids_without_a_message_are_dropped_and_block_nothing(self, broker: Broker) -> None:
+    def test_ids_without_a_message_are_dropped_and_do_not_block_others(self, broker: Broker) -> None:
         broker.enqueue("gone", "stub", "damaged", "good", start_at_s=NOW_S + 1)
         broker.raw.delete(broker.queue.task("gone"), broker.queue.task("damaged"))
         broker.raw.hdel(broker.queue.task("stub"), "msg")
@@ -111,7 +111,7 @@ class TestForward:
         assert not broker.raw.exists(broker.queue.task("stub")), "a stub would block its id"
         assert broker.raw.get(broker.queue.task("damaged")) == b"not a hash", "what is not ours stays"
 
-    def test_a_group_member_goes_back_to_its_group(self, broker: Broker) -> None:
+    def test_a_due_group_member_returns_to_its_group(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 1)
         broker.raw.hset(broker.queue.task("a"), "group", "g")
 
@@ -122,7 +122,7 @@ class TestForward:
         assert broker.fields("a")["state"] == b"aggregating"
         assert broker.raw.llen(broker.queue.wake) == 0
 
-    def test_a_member_of_what_is_no_group_runs_alone(self, broker: Broker) -> None:
+    def test_a_member_of_a_damaged_group_runs_alone(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 1)
         broker.raw.hset(broker.queue.task("a"), "group", "g")
         broker.raw.set(broker.queue.group("g"), "not a sorted set")
@@ -133,7 +133,7 @@ class TestForward:
 
 
 class TestLead:
-    def test_one_leads_until_it_resigns(self, broker: Broker) -> None:
+    def test_one_worker_leads_until_it_resigns(self, broker: Broker) -> None:
         def lead(owner: str) -> bool:
             return broker.run(services.lead(broker.queue.leader("recoverer"), owner=owner, leader_ms=60_000))
 
@@ -141,7 +141,7 @@ class TestLead:
         broker.run(services.resign(broker.queue.leader("recoverer"), owner="w1"))
         assert [lead("w2"), lead("w1")] == [True, False]
 
-    def test_services_have_leaders_of_their_own(self, broker: Broker) -> None:
+    def test_each_service_has_its_own_leader(self, broker: Broker) -> None:
         assert broker.run(services.lead(broker.queue.leader("recoverer"), owner="w1", leader_ms=60_000))
         assert broker.run(services.lead(broker.queue.leader("janitor"), owner="w2", leader_ms=60_000))
 
@@ -156,7 +156,7 @@ class TestRecover:
     def recover(self, broker: Broker, *recoveries: Recovery, now_ns: int = LATER) -> str:
         return broker.run(at_time(now_ns, services.recover(broker.queue, recoveries, grace_s=30)))
 
-    def test_a_lease_is_expired_when_the_grace_is_over(self, broker: Broker) -> None:
+    def test_a_lease_counts_as_expired_after_the_grace(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
 
@@ -177,7 +177,7 @@ class TestRecover:
         assert (marked, late) == ([True, False], [False])
         assert {each.task_id: each.has_start_mark for each in self.expired(broker)} == {"a": True, "b": False}
 
-    def test_a_listing_is_bounded_oldest_first(self, broker: Broker) -> None:
+    def test_expired_leases_are_listed_oldest_first_and_bounded(self, broker: Broker) -> None:
         for number, lease_s in ((1, 3), (2, 1), (3, 2)):
             broker.enqueue(f"{number}")
             broker.dequeue(call=number, lease_s=lease_s)
@@ -192,7 +192,7 @@ class TestRecover:
             (Verdict.ARCHIVE, TaskState.ARCHIVED, b"1"),
         ],
     )
-    def test_a_verdict_is_carried_out(
+    def test_a_recovery_carries_out_its_decision(
         self, broker: Broker, verdict: Verdict, state: TaskState, failed: bytes | None
     ) -> None:
         broker.enqueue("a")
@@ -205,7 +205,7 @@ class TestRecover:
         assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
         assert broker.raw.get(broker.queue.failed) == failed
 
-    def test_it_acts_on_what_stands_there_now(self, broker: Broker) -> None:
+    def test_a_recovery_applies_to_the_current_state(self, broker: Broker) -> None:
         """Between listing and moving, one was extended, one settled, one taken by another worker, one changed."""
         names = ["extended", "settled", "taken", "changed", "lost"]
         broker.enqueue(*names)
@@ -240,14 +240,14 @@ class TestRecover:
         assert self.recover(broker, *recoveries[49:]) == "1" * 11
         assert broker.raw.zcard(broker.queue.retry) == 60
 
-    def test_a_lease_in_its_grace_is_left_alone(self, broker: Broker) -> None:
+    def test_a_lease_in_its_grace_is_not_recovered(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         listed = self.expired(broker)
 
         assert self.recover(broker, Recovery(listed[0], Verdict.RETRY, b"new"), now_ns=self.LATER - SECOND) == "0"
 
-    def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
+    def test_a_repeated_recovery_changes_nothing(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         recovery = Recovery(self.expired(broker)[0], Verdict.ARCHIVE, b"new")
@@ -258,7 +258,7 @@ class TestRecover:
 
         assert broker.dump() == before
 
-    def test_an_unreadable_message_is_put_aside_with_its_bytes(self, broker: Broker) -> None:
+    def test_an_unreadable_message_is_quarantined_with_its_bytes(self, broker: Broker) -> None:
         broker.enqueue("bad", "good")
         broker.dequeue()
         broker.raw.hset(broker.queue.task("bad"), mapping={"msg": b"\xff\x00", "result": "r"})
@@ -293,7 +293,7 @@ class TestRecover:
 
 
 class TestQuarantine:
-    def test_bytes_are_kept_and_the_id_is_free(self, broker: Broker) -> None:
+    def test_quarantine_keeps_the_bytes_and_frees_the_id(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.raw.hset(broker.queue.task("a"), "msg", b"\xff\x00\n")
@@ -305,7 +305,7 @@ class TestQuarantine:
         assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
         assert broker.enqueue("a") == "1"
 
-    def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
+    def test_a_repeated_quarantine_changes_nothing(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
         broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1)))
@@ -317,7 +317,7 @@ class TestQuarantine:
 
 
 class TestClean:
-    def test_ended_retention_is_deleted_in_bounded_steps(self, broker: Broker) -> None:
+    def test_tasks_past_their_retention_are_deleted_in_bounded_steps(self, broker: Broker) -> None:
         names = [f"id-{number}" for number in range(5)]
         broker.enqueue(*names, "kept")
         broker.dequeue()
@@ -332,7 +332,7 @@ class TestClean:
         assert broker.raw.zrange(broker.queue.completed, 0, -1) == [b"kept"]
         assert [key for key in broker.dump() if b"}:t:" in key] == [broker.queue.task("kept").encode()]
 
-    def test_old_archived_tasks_go_with_their_lock(self, broker: Broker) -> None:
+    def test_old_archived_tasks_are_deleted_with_their_lock(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("old", "young", unique_key=lock, unique_s=60)
         broker.enqueue("young")
@@ -345,7 +345,7 @@ class TestClean:
         assert broker.raw.zrange(broker.queue.archived, 0, -1) == [b"young"]
         assert not broker.raw.exists(lock)
 
-    def test_damage_among_the_archived_does_not_stop_it(self, broker: Broker) -> None:
+    def test_damaged_archived_tasks_do_not_stop_the_cleanup(self, broker: Broker) -> None:
         names = ["gone", "damaged", "strange-lock"]
         broker.raw.zadd(broker.queue.archived, dict.fromkeys(names, 1))
         broker.raw.set(broker.queue.task("damaged"), "not a hash")
@@ -355,7 +355,7 @@ class TestClean:
 
 
 class TestPresence:
-    def test_a_beat_replaces_the_one_before(self, broker: Broker) -> None:
+    def test_a_heartbeat_replaces_the_previous_presence(self, broker: Broker) -> None:
         server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
         many = {f"id-{number}": b"\x00info" for number in range(450)}
 
@@ -370,7 +370,7 @@ class TestPresence:
         assert broker.raw.get(server) == b"three"
         assert 0 < broker.raw.ttl(server) <= 10
 
-    def test_a_look_at_who_is_alive_changes_nothing(self, broker: Broker) -> None:
+    def test_reading_the_live_workers_changes_nothing(self, broker: Broker) -> None:
         """When a worker announces itself, records that ended an hour earlier are removed."""
         index = broker.keys.servers
         broker.raw.zadd(index, {f"gone{number}": NOW_S - 4000 for number in range(150)} | {"late": NOW_S - 100})
@@ -383,7 +383,7 @@ class TestPresence:
         assert sorted(broker.raw.zrange(index, 0, -1)) == [b"here", b"late"]
         assert broker.run(at_time(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9))) == ["here"]
 
-    def test_presence_is_cleared(self, broker: Broker) -> None:
+    def test_presence_can_be_deleted(self, broker: Broker) -> None:
         server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
         broker.run(services.index_presence(broker.keys.servers, server, expiry_s=NOW_S))
         broker.run(services.beat(server, workers, ttl_s=10, server_info=b"i", workers={"x": b"i"}))
@@ -401,14 +401,14 @@ def test_queues_are_listed_by_name(broker: Broker) -> None:
     assert broker.run(views.list_queues(broker.keys.queues)) == ["default", "low", "очередь"]
 
 
-def test_it_answers(broker: Broker) -> None:
+def test_ping_gets_a_reply(broker: Broker) -> None:
     assert broker.run(views.ping()) is True
 
 
 class TestDamage:
     """Data of other programs must not break reads."""
 
-    def test_counting_survives_a_strange_next_task(self, broker: Broker) -> None:
+    def test_counts_are_read_although_the_next_task_is_damaged(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.raw.hset(broker.queue.task("a"), "pending_since", "yesterday")
         assert broker.run(views.count_tasks(broker.queue)).latency_s is None
@@ -419,7 +419,7 @@ class TestDamage:
 
         assert (counts.sizes[TaskState.PENDING], counts.latency_s) == (1, None)
 
-    def test_listing_shows_an_id_without_a_message(self, broker: Broker) -> None:
+    def test_a_list_contains_an_id_without_a_message(self, broker: Broker) -> None:
         broker.enqueue("a", "b", "c")
         broker.raw.delete(broker.queue.task("a"), broker.queue.task("b"))
         broker.raw.set(broker.queue.task("b"), "not a hash")

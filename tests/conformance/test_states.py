@@ -579,7 +579,7 @@ def by_name(name: str) -> dict[str, Any]:
     return next(each for each in SCENARIOS if each["name"] == name)
 
 
-def test_every_scenario_is_accounted_for() -> None:
+def test_every_scenario_is_covered() -> None:
     """Every operation and scenario must be listed, and no list may name a deleted one."""
     names = {each["name"] for each in SCENARIOS}
 
@@ -604,7 +604,7 @@ def compare(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 @rows("scenario", of(*REPLAYED))
-def test_an_operation_leaves_what_go_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
+def test_an_operation_leaves_the_same_state_as_go(one_server: Broker, scenario: dict[str, Any]) -> None:
     began = time.monotonic()
     load(one_server, scenario["before"])
 
@@ -688,7 +688,7 @@ def go_describes(value: dict[str, Any]) -> dict[str, Any]:
 
 
 @rows("scenario", of("queue_info"))
-def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
+def test_counts_equal_those_of_go(broker: Broker, scenario: dict[str, Any]) -> None:
     load(broker, scenario["before"])
     queue = broker.keys.queue(scenario["given"]["parameters"]["queue"])
 
@@ -706,7 +706,7 @@ def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
 
 
 @rows("scenario", of("list_tasks", counts_only=True))
-def test_a_page_is_gos(broker: Broker, scenario: dict[str, Any]) -> None:
+def test_a_page_of_tasks_equals_that_of_go(broker: Broker, scenario: dict[str, Any]) -> None:
     parameters = scenario["given"]["parameters"]
     state = TaskState(parameters["state"])
     load(broker, by_name("list_setup")["before"])
@@ -725,7 +725,7 @@ def test_a_page_is_gos(broker: Broker, scenario: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scenario", of("list_tasks"))
-def test_a_list_tells_leases_that_ran_out(broker: Broker, scenario: dict[str, Any]) -> None:
+def test_a_list_of_active_tasks_shows_expired_leases(broker: Broker, scenario: dict[str, Any]) -> None:
     """The score of an active task is its lease, and a missing one has none. An unknown queue is an empty list."""
     load(broker, scenario["before"])
     parameters = scenario["given"]["parameters"]
@@ -738,7 +738,7 @@ def test_a_list_tells_leases_that_ran_out(broker: Broker, scenario: dict[str, An
 
 
 @rows("scenario", of("get_task", counts_only=True))
-def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> None:
+def test_a_task_is_read_as_in_go(broker: Broker, scenario: dict[str, Any]) -> None:
     load(broker, by_name("queue_info")["before"])
     parameters = scenario["given"]["parameters"]
 
@@ -749,7 +749,7 @@ def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> No
 
 
 @rows("scenario", of("aggregation_read"))
-def test_a_set_is_read_as_go_reads_it(broker: Broker, scenario: dict[str, Any]) -> None:
+def test_an_aggregation_set_is_read_as_in_go(broker: Broker, scenario: dict[str, Any]) -> None:
     """The order is the same. For a deleted task, Go reads an empty message; taskq returns the id without one."""
     load(broker, scenario["before"])
     set_id = (scenario.get("observed") or {}).get("set_id", "nope")
@@ -844,7 +844,9 @@ def without_real_time(scenario: dict[str, Any], state: dict[str, Any]) -> dict[s
 
 @rows("scenario", of("client_enqueue"))
 @rows("face", ["blocking", "coroutines"])
-def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, Any], face: str) -> None:
+def test_an_enqueue_leaves_the_same_state_as_gos_client(
+    one_server: Broker, scenario: dict[str, Any], face: str
+) -> None:
     """Both clients leave what Go's leaves, and refuse what it refuses before anything is written."""
     load(one_server, scenario["before"])
     app = TaskQ(one_server.raw, enqueue_timeout=30)
@@ -884,7 +886,9 @@ def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, An
 
 @pytest.mark.parametrize("scenario", of("client_batch_enqueue"))
 @pytest.mark.parametrize("face", ["blocking", "coroutines"])
-def test_a_bulk_enqueue_leaves_what_go_leaves(one_server: Broker, scenario: dict[str, Any], face: str) -> None:
+def test_a_bulk_enqueue_leaves_the_same_state_as_gos_client(
+    one_server: Broker, scenario: dict[str, Any], face: str
+) -> None:
     """Go skips a taken id silently, and taskq reports it. taskq also accepts calls that Go cannot batch."""
     load(one_server, scenario["before"])
     app = TaskQ(one_server.raw, enqueue_timeout=30)
@@ -913,7 +917,9 @@ def test_a_bulk_enqueue_leaves_what_go_leaves(one_server: Broker, scenario: dict
 
 @pytest.mark.redis
 @rows("scenario", of("server_heartbeat"))
-async def test_a_worker_shows_itself_as_gos_server_does(redis_server: RedisServer, scenario: dict[str, Any]) -> None:
+async def test_the_presence_of_a_worker_equals_that_of_gos_server(
+    redis_server: RedisServer, scenario: dict[str, Any]
+) -> None:
     given, wanted = scenario["given"]["parameters"], scenario["observed"]["server_info"]
     queues = given["queues"] or {"default": 1}
     if scenario["name"] == "server_info_invalid_dropped":

@@ -154,7 +154,7 @@ def test_a_repeated_signal_counts_once(life: Life) -> None:
 
 
 @rows("state", ["pending", "retry", "archived", "completed", "missing", "active"])
-def test_a_signal_to_a_task_in_another_state(broker: Broker, state: str) -> None:
+def test_a_signal_to_a_task_in_another_state_is_stored(broker: Broker, state: str) -> None:
     """It changes no state, and the next run gets it."""
     life = Life(broker)
     outcomes = {"retry": Outcome.RETRY, "archived": Outcome.ARCHIVE, "completed": Outcome.COMPLETE}
@@ -175,7 +175,7 @@ def test_a_signal_to_a_task_in_another_state(broker: Broker, state: str) -> None
         assert life.broker.dump() == before
 
 
-def test_signals_have_a_limit(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_stored_signals_is_limited(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "SIGNALS_MAX", 2)
     monkeypatch.setattr(steps, "SIGNALS_BYTES", 10)
 
@@ -186,7 +186,7 @@ def test_signals_have_a_limit(life: Life, monkeypatch: pytest.MonkeyPatch) -> No
     assert life.signal(value=b"x" * 10, signal_id="a") == "ok", "a repeat"
 
 
-def test_a_signal_does_not_pass_the_line_of_a_limit(broker: Broker) -> None:
+def test_a_signalled_task_waits_for_its_limit(broker: Broker) -> None:
     life = Life(broker, limit="c 1 1 x:")
     life.begin()
     life.wait("r:go#1")
@@ -204,7 +204,7 @@ def test_a_signal_does_not_pass_the_line_of_a_limit(broker: Broker) -> None:
     assert life.begin()["n:go"] == b"2"
 
 
-def test_a_wait_frees_the_place_of_a_limit(broker: Broker) -> None:
+def test_a_waiting_task_releases_its_permit(broker: Broker) -> None:
     life = Life(broker, limit="c 1 1 x:")
     broker.enqueue("other", limit="c 1 1 x:")
     life.begin()

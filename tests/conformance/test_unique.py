@@ -208,7 +208,7 @@ GROUPED: dict[str, tuple[Callable[[Broker], None], str]] = {
 
 @rows("rule", RULES)
 @rows("path", [*PATHS, *GROUPED])
-def test_a_lock_is_held_on_every_path_as_its_rule_says(broker: Broker, path: str, rule: str) -> None:
+def test_the_rule_of_a_lock_decides_on_every_path_how_long_it_is_held(broker: Broker, path: str, rule: str) -> None:
     """Where it is held a second task is refused, where it is not the second one gets it; no lock is left over."""
     options = {"group": "g"} if path in GROUPED else {}
     assert enqueue(broker, task(broker, "a", RULES[rule], **options)) == "1"
@@ -224,7 +224,7 @@ def test_a_lock_is_held_on_every_path_as_its_rule_says(broker: Broker, path: str
 
 
 @rows("rule", RULES)
-def test_a_lock_moves_along_to_another_queue(broker: Broker, rule: str) -> None:
+def test_a_lock_moves_with_its_task_to_another_queue(broker: Broker, rule: str) -> None:
     """With its time, or without an end."""
     broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     enqueue(broker, task(broker, "a", RULES[rule]))
@@ -243,13 +243,13 @@ class TestConflicts:
         answer = enqueue(broker, new)
         return str(answer), list(answer.holders)
 
-    def test_who_holds_the_lock_is_named(self, broker: Broker) -> None:
+    def test_a_refused_task_gets_the_id_of_the_lock_holder(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a\n:é", "fd"))
 
         assert self.code(broker, task(broker, "b", "fd")) == ("d", ["a\n:é"])
         assert self.code(broker, task(broker, "c", "fe")) == ("x", ["a\n:é"])
 
-    def test_each_of_a_batch_has_its_own_holder(self, broker: Broker) -> None:
+    def test_each_task_of_a_batch_gets_the_id_of_its_lock_holder(self, broker: Broker) -> None:
         """Behind a limit, too."""
         tasks = [NewTask("p1", b"m"), task(broker, "a", "fd"), task(broker, "b", "fe"), task(broker, "c", "fd")]
         tasks.append(NewTask("p2", b"m"))
@@ -261,7 +261,7 @@ class TestConflicts:
         assert list(answer.each()) == [("1", ""), ("1", ""), ("x", "a"), ("d", "a"), ("f", "")]
         assert answer.pending == 2
 
-    def test_a_repeat_names_the_same(self, broker: Broker) -> None:
+    def test_a_repeat_returns_the_same_lock_holder(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a", "fd"))
         first = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [task(broker, "b", "fe")], new_tasks.ReceiptSlot("l")))
         assert list(broker.run(first).each()) == [("x", "a")]
@@ -270,7 +270,7 @@ class TestConflicts:
         assert list(broker.run(first).each()) == [("x", "a")]
 
     @rows("state", ["pending", "scheduled", "retry", "aggregating"])
-    def test_the_latest_arguments_win_while_it_waits(self, broker: Broker, state: str) -> None:
+    def test_the_latest_arguments_replace_those_of_a_waiting_task(self, broker: Broker, state: str) -> None:
         """It keeps its id, its place and its start; the message reads as the new one with the old id."""
         options: dict[str, Any] = {"group": "g"} if state == "aggregating" else {}
         start = {"start_in_ms": 60_000} if state == "scheduled" else {}
@@ -291,7 +291,7 @@ class TestConflicts:
             key: value for key, value in broker.dump().items() if b":t:" not in key and b":rcpt:" not in key
         }
 
-    def test_what_waits_for_a_limit_expires_by_its_replacement(self, broker: Broker) -> None:
+    def test_a_replaced_task_that_waits_for_a_limit_gets_the_new_expiry(self, broker: Broker) -> None:
         """Not ages later, though tools see it as scheduled for the year 9999."""
         broker.enqueue("holder", limit="c 1 1 t:")
         enqueue(broker, task(broker, "a", "fr", limit="c 1 1 t:"))
@@ -305,7 +305,7 @@ class TestConflicts:
         assert message.deadline == NOW_S + 61 + 30
         assert broker.fields("a")["state"] == b"scheduled"
 
-    def test_an_id_of_any_length_is_kept(self, broker: Broker) -> None:
+    def test_an_id_of_any_length_is_kept_by_a_replacement(self, broker: Broker) -> None:
         for size in (1, 127, 128, 256):
             broker.store.flush()
             enqueue(broker, task(broker, "x" * size, "fr"))
@@ -317,7 +317,7 @@ class TestConflicts:
 
     @rows("conflict", ["r", "m"])
     @rows("state", ["pending", "scheduled", "retry"])
-    def test_a_start_ahead_moves_it(self, broker: Broker, state: str, conflict: str) -> None:
+    def test_a_replacement_with_a_later_start_moves_the_task(self, broker: Broker, state: str, conflict: str) -> None:
         """`m` keeps the arguments."""
         enqueue(broker, task(broker, "a", "fd", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
         if state == "retry":
@@ -334,7 +334,7 @@ class TestConflicts:
         assert payload == (b'{"n":2}' if conflict == "r" else b"{}")
 
     @pytest.mark.parametrize("state", ["scheduled", "retry"])
-    def test_a_start_now_makes_it_due(self, broker: Broker, state: str) -> None:
+    def test_a_replacement_without_a_delay_makes_the_task_due(self, broker: Broker, state: str) -> None:
         enqueue(broker, task(broker, "a", "fm", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
         if state == "retry":
             settle(Outcome.RETRY)(broker)
@@ -346,7 +346,7 @@ class TestConflicts:
 
     @rows("conflict", ["r", "m"])
     @rows("path", ["starts", "succeeds and is kept", "fails for good"])
-    def test_what_does_not_wait_is_not_changed(self, broker: Broker, path: str, conflict: str) -> None:
+    def test_a_task_that_does_not_wait_is_not_replaced(self, broker: Broker, path: str, conflict: str) -> None:
         enqueue(broker, task(broker, "a", "wd"))
         PATHS[path][0](broker)
         before = broker.fields("a")
@@ -356,7 +356,7 @@ class TestConflicts:
         assert broker.fields("a") == before
 
     @pytest.mark.parametrize("conflict", ["r", "m"])
-    def test_what_is_on_its_way_elsewhere_is_not_changed(self, broker: Broker, conflict: str) -> None:
+    def test_a_task_that_is_being_moved_or_combined_is_not_replaced(self, broker: Broker, conflict: str) -> None:
         """To another queue, or with its group into one task."""
         enqueue(broker, task(broker, "a", "fd", group="g"))
         collect_groups(broker)
@@ -367,7 +367,7 @@ class TestConflicts:
 
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 
-    def test_the_time_of_the_lock_begins_anew(self, broker: Broker) -> None:
+    def test_a_replacement_restarts_the_time_of_the_lock(self, broker: Broker) -> None:
         """From the new start on."""
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", "fd", unique_s=60))
@@ -379,7 +379,7 @@ class TestConflicts:
 
         assert broker.raw.ttl(lock) == -1
 
-    def test_a_full_queue_still_takes_a_change(self, broker: Broker) -> None:
+    def test_a_full_queue_accepts_a_replacement(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a", "fr"))
         changed = task(broker, "b", "fr", payload=b'{"n":2}')
 
@@ -387,7 +387,7 @@ class TestConflicts:
 
         assert list(broker.run(operation).each()) == [("u", "a")]
 
-    def test_an_aggregated_task_is_never_put_in_the_place_of_another(self, broker: Broker) -> None:
+    def test_the_task_of_a_group_never_replaces_another_task(self, broker: Broker) -> None:
         """The members would be lost: they stay, and come again."""
         enqueue(broker, task(broker, "a", "fr"))
         broker.enqueue("member", group="g")
@@ -410,7 +410,7 @@ class TestRenewal:
         assert kept.owned == [True]
 
     @rows("rule", ["", "fd", "wd"])
-    def test_a_short_lock_lasts_as_long_as_the_run(self, broker: Broker, rule: str) -> None:
+    def test_a_short_lock_is_renewed_until_the_run_ends(self, broker: Broker, rule: str) -> None:
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", rule, unique_s=1))
 
@@ -422,7 +422,7 @@ class TestRenewal:
         assert 10 < broker.raw.ttl(lock) <= 40
 
     @rows("rule", ["", "fd", "wd"])
-    def test_a_long_one_keeps_its_time(self, broker: Broker, rule: str) -> None:
+    def test_a_long_lock_keeps_its_time(self, broker: Broker, rule: str) -> None:
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", rule, unique_s=3600))
 
@@ -431,7 +431,7 @@ class TestRenewal:
 
         assert broker.raw.ttl(lock) > 3590
 
-    def test_one_without_an_end_gets_none(self, broker: Broker) -> None:
+    def test_a_lock_without_an_expiry_gets_no_expiry(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a", "fd"))
 
         broker.dequeue()
@@ -440,7 +440,7 @@ class TestRenewal:
         assert broker.raw.ttl(broker.queue.unique("t", b"one")) == -1
 
     @rows("rule", ["", "fd", "f0"])
-    def test_one_that_is_gone_is_taken_again(self, broker: Broker, rule: str) -> None:
+    def test_a_lost_lock_is_taken_again(self, broker: Broker, rule: str) -> None:
         """The lock expired while the task waited, or was deleted by hand."""
         lock = broker.queue.unique("t", b"one")
         endless = rule == "f0"
@@ -456,7 +456,7 @@ class TestRenewal:
         assert (broker.raw.ttl(lock) == -1) is endless
 
     @rows("rule", ["", "fd", "sd", "wd"])
-    def test_another_tasks_lock_is_left_alone(self, broker: Broker, rule: str) -> None:
+    def test_a_lock_of_another_task_is_not_renewed(self, broker: Broker, rule: str) -> None:
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", rule, unique_s=5))
         broker.raw.set(lock, "other", ex=7)
@@ -469,7 +469,7 @@ class TestRenewal:
         assert broker.raw.get(lock) == b"other"
         assert broker.raw.ttl(lock) <= 7
 
-    def test_a_task_that_started_takes_no_lock_back(self, broker: Broker) -> None:
+    def test_a_started_task_does_not_take_its_lock_back(self, broker: Broker) -> None:
         """The task takes the lock again only when it waits again, unless another task holds it."""
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", "sd"))
@@ -483,7 +483,7 @@ class TestRenewal:
 
         assert broker.raw.get(lock) == b"b"
 
-    def test_what_names_no_lock_is_not_written(self, broker: Broker) -> None:
+    def test_a_forged_lock_name_is_not_written(self, broker: Broker) -> None:
         """The name comes from a hash that any program may have written."""
         broker.enqueue("a")
         broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.prefix + "paused")
@@ -498,7 +498,7 @@ class TestLeftOver:
     """What Go, or a hand, leaves behind."""
 
     @pytest.mark.parametrize("rule", ["", "fd"])
-    def test_the_lock_of_a_task_that_is_gone_is_free(self, broker: Broker, rule: str) -> None:
+    def test_the_lock_of_a_deleted_task_can_be_taken(self, broker: Broker, rule: str) -> None:
         """As after Go's deletion of all pending tasks, which frees no locks."""
         enqueue(broker, task(broker, "a", rule))
         broker.raw.delete(broker.queue.task("a"), broker.queue.pending)
@@ -507,7 +507,7 @@ class TestLeftOver:
 
         assert list(locks(broker).values()) == [b"b"]
 
-    def test_the_lock_of_a_task_that_go_has_archived_is_free(self, broker: Broker) -> None:
+    def test_the_lock_of_a_task_archived_by_go_can_be_taken(self, broker: Broker) -> None:
         """Go frees none on the way to the archive, and knows nothing of rules."""
         enqueue(broker, task(broker, "a", "fd"))
         broker.raw.delete(broker.queue.pending)
@@ -518,7 +518,7 @@ class TestLeftOver:
 
         assert list(locks(broker).values()) == [b"b"]
 
-    def test_a_lock_under_an_id_that_is_used_anew_is_free(self, broker: Broker) -> None:
+    def test_a_lock_of_a_reused_id_can_be_taken(self, broker: Broker) -> None:
         """The task of that id has another lock."""
         enqueue(broker, task(broker, "a", "fd"))
         broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.unique("t", b"other"))
@@ -526,7 +526,7 @@ class TestLeftOver:
         assert enqueue(broker, task(broker, "b", "fd")) == "1"
 
     @pytest.mark.parametrize("seconds", [0, 600])
-    def test_a_pass_over_the_queue_frees_it(self, broker: Broker, seconds: int) -> None:
+    def test_a_check_of_the_queue_releases_a_leftover_lock(self, broker: Broker, seconds: int) -> None:
         enqueue(broker, task(broker, "a", "fd", unique_s=seconds))
         broker.raw.delete(broker.queue.task("a"), broker.queue.pending)
 
@@ -537,7 +537,7 @@ class TestLeftOver:
 
     @rows("path", [path for path, (_, end) in PATHS.items() if end in (WAITS, RUNS)])
     @rows("rule", ["until_started", "until_finished", "while_exists"])
-    def test_a_pass_over_the_queue_gives_a_lost_lock_back(self, broker: Broker, path: str, rule: str) -> None:
+    def test_a_check_of_the_queue_restores_a_lost_lock(self, broker: Broker, path: str, rule: str) -> None:
         """Somebody deleted it; no other task has taken it."""
         enqueue(broker, task(broker, "a", RULES[rule]))
         PATHS[path][0](broker)
@@ -549,7 +549,7 @@ class TestLeftOver:
         assert found.count(FindingKind.TASK_WITHOUT_LOCK) == len(before)
         assert locks(broker) == before
 
-    def test_go_and_python_exclude_each_other(self, broker: Broker) -> None:
+    def test_locks_of_go_and_python_exclude_each_other(self, broker: Broker) -> None:
         """A lock by all arguments is Asynq's: the name that Go makes of the same payload, held by an id."""
         enqueue(broker, task(broker, "go"))  # byte for byte what Go writes
 
@@ -557,7 +557,7 @@ class TestLeftOver:
         assert enqueue(broker, task(broker, "c", "fe")) == "x"
 
 
-def test_a_lock_whose_key_is_something_else_is_held(broker: Broker) -> None:
+def test_a_lock_key_of_another_type_counts_as_held(broker: Broker) -> None:
     """Nobody's data is written over."""
     lock = broker.queue.unique("t", b"one")
     broker.raw.lpush(lock, "x")
@@ -571,7 +571,7 @@ def test_a_lock_whose_key_is_something_else_is_held(broker: Broker) -> None:
 @rows(
     ("rule", "codes"), [("fd", "1d"), ("fr", "1u"), ("fe", "1x"), ("fm", "1u")], ids=["reject", "replace", "", "move"]
 )
-def test_two_alike_in_one_batch(broker: Broker, rule: str, codes: str) -> None:
+def test_the_conflict_rule_applies_within_one_batch(broker: Broker, rule: str, codes: str) -> None:
     tasks: Sequence[NewTask] = [task(broker, "a", rule), task(broker, "b", rule, payload=b'{"n":2}')]
 
     assert enqueue(broker, *tasks) == codes
@@ -583,7 +583,7 @@ class TestForeignLocks:
     """A message and a hash may name any key as the lock of their task. Only locks of the task's queue are touched."""
 
     @rows("rule", RULES)
-    def test_no_path_touches_a_key_outside_the_queues_locks(self, broker: Broker, rule: str) -> None:
+    def test_no_path_changes_a_key_outside_the_locks_of_the_queue(self, broker: Broker, rule: str) -> None:
         """Neither a key with the id of the task nor an absent key is touched."""
         elsewhere = "asynq:{low}:unique:t:x"
         for path, (walk, _) in {**PATHS, **GROUPED}.items():
@@ -611,7 +611,7 @@ class TestForeignLocks:
         assert decode_message(moved[b"msg"]).unique_key == ""
         assert one_server.raw.get("session:admin") == b"a"
 
-    def test_new_arguments_leave_a_forged_lock_alone(self, one_server: Broker) -> None:
+    def test_new_arguments_do_not_change_a_forged_lock(self, one_server: Broker) -> None:
         one_server.run(new_tasks.register_queue(one_server.keys.queues, ("default",)))
         forge(one_server, "session:admin", "asynq", b"a")
         keys = one_server.keys

@@ -128,7 +128,7 @@ def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
 
 
 @rows("scenario", of("process"))
-async def test_a_worker_leaves_what_gos_server_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
+async def test_a_worker_leaves_the_same_state_as_gos_server(one_server: Broker, scenario: dict[str, Any]) -> None:
     """Around one run: success, each kind of failure, cancelled, and given back by a worker that stops."""
     parameters, name = scenario["given"]["parameters"], scenario["name"]
     delay_s = parameters["retry_delay_s"]
@@ -165,7 +165,9 @@ async def test_a_worker_leaves_what_gos_server_leaves(one_server: Broker, scenar
 
 
 @pytest.mark.parametrize("scenario", of("scheduler_heartbeat"))
-async def test_a_scheduler_shows_its_entries_as_gos_does(one_server: Broker, scenario: dict[str, Any]) -> None:
+async def test_the_published_entries_of_a_scheduler_equal_those_of_go(
+    one_server: Broker, scenario: dict[str, Any]
+) -> None:
     """Byte for byte, but for the next time: Go's was not started and has none."""
     host, _, scheduler_id = scenario["given"]["parameters"]["scheduler_id"].split(":")
     (index, shown) = scenario["after"]

@@ -67,7 +67,7 @@ def tasks(app: TaskQ) -> Tasks:
     return Tasks(app)
 
 
-async def test_steps_in_queues_of_different_slots(app: TaskQ, tasks: Tasks) -> None:
+async def test_steps_run_in_queues_of_different_slots(app: TaskQ, tasks: Tasks) -> None:
     add = tasks.add
     workflow = add.s(1) | add.s(10).using(queue="other") | add.s(100).using(queue="third") | add.s(1000)
     handle = await workflow.adelay()
@@ -82,7 +82,7 @@ async def test_steps_in_queues_of_different_slots(app: TaskQ, tasks: Tasks) -> N
     assert len(tasks.seen) == 4 + 130
 
 
-async def test_a_failure_and_its_callback_in_other_queues(app: TaskQ, tasks: Tasks) -> None:
+async def test_a_failure_in_another_queue_runs_a_callback_in_a_third_queue(app: TaskQ, tasks: Tasks) -> None:
     workflow = (tasks.add.s(1) | tasks.fail.s().using(queue="other") | tasks.add.s()).on_error(
         tasks.tell.s().using(queue="third")
     )
@@ -95,7 +95,7 @@ async def test_a_failure_and_its_callback_in_other_queues(app: TaskQ, tasks: Tas
     assert tasks.seen == [(1, 0), ("fail", 'ValueError: a "reason" \u00e9')]
 
 
-async def test_a_step_whose_result_is_too_large(app: TaskQ, tasks: Tasks) -> None:
+async def test_a_step_with_an_oversized_result_succeeds(app: TaskQ, tasks: Tasks) -> None:
     """It has succeeded: steps that only come after it run. A step that takes its result fails and says why."""
 
     @app.task(name="large", max_result_bytes=10)
@@ -132,7 +132,7 @@ async def test_a_step_whose_result_is_too_large(app: TaskQ, tasks: Tasks) -> Non
     ]
 
 
-async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, tasks: Tasks) -> None:
+async def test_a_retry_counts_a_step_with_several_predecessors_once(app: TaskQ, tasks: Tasks) -> None:
     """A step skipped along several paths waits once, and the workflow ends when all its steps have ended."""
     is_broken = True
 
@@ -162,7 +162,7 @@ async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, t
     assert sorted(tasks.seen) == [(1, 0), (2, 0), (3, 0), (4, 0)]
 
 
-async def test_priority_and_expiry_of_steps(app: TaskQ, tasks: Tasks) -> None:
+async def test_priority_and_expiry_apply_to_steps(app: TaskQ, tasks: Tasks) -> None:
     """Priority and expiry apply to steps as to tasks: the urgent member runs first."""
     handle = await group(tasks.add.s(1), tasks.add.s(2), tasks.add.s(3).using(priority=9, expires=600)).adelay()
 
@@ -187,7 +187,9 @@ async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> Non
     assert len(tasks.seen) == 401
 
 
-def test_keys_of_another_type_stop_nothing_else(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+def test_a_damaged_workflow_does_not_stop_the_settlement_of_other_tasks(
+    broker: Broker, app: TaskQ, tasks: Tasks
+) -> None:
     """The task of a step is settled as ever where its workflow is damaged, and other tasks with it."""
     queue = broker.queue
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
@@ -207,7 +209,7 @@ def _complete(task_id: str) -> runs.Settlement:
     return runs.Settlement(task_id, runs.Outcome.COMPLETE, 1, b"m", seconds=60, result=b"1")
 
 
-def test_a_second_settlement_continues_nothing(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+def test_a_second_settlement_of_a_step_starts_no_step(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
     """As when an answer is lost: the fence refuses it."""
     queue = broker.queue
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
@@ -219,7 +221,7 @@ def test_a_second_settlement_continues_nothing(broker: Broker, app: TaskQ, tasks
     assert broker.pending() == [f"{handle.id}.add-2"]
 
 
-def test_workflows_are_deleted_when_their_time_is_over(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+def test_workflows_are_deleted_after_their_retention(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
     queue = broker.queue
     handles = [group(tasks.add.s(each) for each in range(3)).kept(10).delay() for _ in range(3)]
     for _ in range(3):
