@@ -51,7 +51,7 @@ STEADY: dict[str, Any] = {"lease": 30, "heartbeat": 5, "lease_grace": 30, "recov
 PROGRAM = Path(__file__).parents[2] / "processes/worker/worker_process.py"
 
 LONG_LEASE: dict[str, Any] = {"lease": 30, "heartbeat": 0.5}
-"""Of workers that are killed: no slow machine ends a lease before that, and afterwards `lapse` does."""
+"""Settings of workers that are killed. Leases are long enough for slow machines, and `lapse` ends them."""
 
 
 async def until(condition: Callable[[], Any], what: str = "the condition", *, within: float = PATIENCE_S) -> Any:
@@ -77,7 +77,7 @@ def until_blocking(condition: Callable[[], Any], what: str = "the condition", *,
 
 
 def until_released(release: threading.Event | None = None) -> None:
-    """Run in a thread until the event is set, or until a worker interrupts the thread."""
+    """Block the thread until the event is set, or until a worker interrupts the thread."""
     while release is None or not release.is_set():
         time.sleep(0.001)
 
@@ -111,13 +111,13 @@ class Ends(WorkerListener):
 def context_of(
     app: TaskQ, runner: Any = None, *, clock: Any = SYSTEM_CLOCK, token: str = "w", **config: Any
 ) -> WorkerContext:
-    """What parts of a worker are made with that run without one."""
+    """Return the context for parts of a worker that run without one."""
     runner = runner or AsyncRunner(app.runtime.endpoint)
     return WorkerContext(app, WorkerConfig(**config), runner, token=token, clock=clock)
 
 
 def unled() -> Any:
-    """Return a stand-in for the leadership of a queue, for services that ask it nothing."""
+    """Return a stand-in for the leadership of a queue, for services that do not use it."""
     return SimpleNamespace(signal=Signal)
 
 
@@ -322,12 +322,12 @@ def texts(values: Any) -> list[str]:
 
 
 def hears_cancels(server: RedisServer) -> bool:
-    """Return whether the only worker has subscribed. It may run tasks before, and misses messages until then."""
+    """Return whether the only worker has subscribed. Until then it may run tasks but misses messages."""
     return bool(server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
 
 def hears_requests(server: RedisServer, *, workers: int = 1) -> bool:
-    """Return whether so many workers have subscribed and are shown. Requests reach a worker from then on."""
+    """Return whether this many workers have subscribed and are listed. Requests reach a worker from then on."""
     subscribed = server.client.pubsub_numsub("taskq:control")[0][1]
     shown: Any = server.client.keys("asynq:servers:*")
     return bool(subscribed == len(shown) == workers)
@@ -341,13 +341,13 @@ def status_of_worker(server: RedisServer) -> str:
 
 
 def marks(server: RedisServer, name: str) -> list[str]:
-    """What tasks of a worker process have noted under a name, in order."""
+    """Return what tasks of a worker process have recorded under a name, in order."""
     return texts(server.client.lrange(f"mark:{name}", 0, -1))
 
 
 @pytest.fixture
 def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, Any]]]:
-    """What lanes have exchanged: name and answer of each operation."""
+    """Record the exchanges of all pipelines: name and reply of each operation."""
     seen: list[list[tuple[str, Any]]] = []
     exchange = Pipeline.exchange
 

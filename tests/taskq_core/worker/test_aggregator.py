@@ -31,7 +31,7 @@ from tests.taskq_core.worker.conftest import Ends, Runner, context_of, state_of,
 T = TypeVar("T")
 NOW_S = 2_000_000_000
 LATE_S = 121
-"""Seconds after which a set has gone back to its group: its time, and the part of a second that is cut."""
+"""Seconds after which a set is returned to its group: its timeout, plus the rounded part of a second."""
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -49,7 +49,7 @@ class CountingRunner(AsyncRunner):
 
 
 class Unknown:
-    """A leadership that has not looked yet, so that Redis is asked."""
+    """A leadership that has not checked yet, so that the aggregator queries Redis."""
 
     has_checked = False
 
@@ -94,7 +94,7 @@ class Bench:
         return self.aggregators[-1]
 
     async def look(self, aggregator: Aggregator | None = None) -> Aggregator:
-        """Let an aggregator look once, and wait for the sets it took."""
+        """Let an aggregator check once, and wait for its sets."""
         aggregator = aggregator or self.aggregator()
         await aggregator.work()
         await until(lambda: not aggregator.is_busy, "the sets are done")
@@ -243,7 +243,7 @@ class TestFunctions:
         assert sorted(bench.payloads()) == [b'{"of":"coroutine","names":["b"]}', b'{"of":"plain","names":["a"]}']
 
     async def test_middleware_wraps_aggregators(self, bench: Bench) -> None:
-        """As it wraps tasks: database connections are looked after, for one."""
+        """Middleware manages database connections, for example, which aggregators use too."""
         seen: list[tuple[str, str, str]] = []
 
         class Seeing(Middleware):
@@ -273,7 +273,7 @@ class TestFunctions:
         ]
 
     async def test_middleware_sees_the_task_that_an_aggregator_enqueues(self, bench: Bench) -> None:
-        """By blocking code, which may block, or by a coroutine; and in the queue where it goes."""
+        """A blocking aggregator calls the blocking hook, a coroutine the async one. Both hooks get the new queue."""
         seen: list[tuple[str, str, bool]] = []
         loop_thread = threading.get_ident()
 
@@ -341,7 +341,7 @@ class TestFunctions:
     async def test_the_task_of_a_group_is_in_the_queue_of_the_group_and_has_the_id_of_the_set(
         self, bench: Bench
     ) -> None:
-        """Other options are its own."""
+        """The other options come from the call."""
 
         @bench.app.aggregator()
         def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
@@ -449,7 +449,7 @@ class TestFailures:
     async def test_an_aggregator_that_raises_does_not_stop_the_other_aggregators(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Its tasks are back in their group when the time of the set is over, and then they are turned again."""
+        """After the timeout, the members return to their group and are aggregated again."""
         broken = True
 
         @bench.app.aggregator("bad", timeout=50)
@@ -708,7 +708,7 @@ class TestFailures:
         assert "1 tasks in group 'g' of queue default cannot be decoded and are moved to quarantine" in caplog.text
 
     async def test_the_members_of_a_set_survive_the_death_of_its_worker(self, bench: Bench) -> None:
-        """Killed after it took the set: another worker, Go's too, gives the members back and they come again."""
+        """The worker is killed after it took the set. Another worker, even one in Go, returns the members."""
         bench.app.aggregator()(bench.note)
         await bench.join("a", "b")
         bench.now_s += 60
@@ -795,7 +795,7 @@ class TestLead:
         assert bench.calls == [("g", ["a"])]
 
     async def test_workers_with_other_aggregators_check_the_groups_too(self, bench: Bench) -> None:
-        """Another program, or the next release: neither keeps the other's aggregators from being called."""
+        """The other worker may be another program or the next release. Both call their aggregators."""
         other = TaskQ(bench.server.url)
         other.aggregator("other:")(bench.note)
         none = TaskQ(bench.server.url)
@@ -845,7 +845,7 @@ class TestLead:
 
 class TestWorker:
     async def test_a_worker_aggregates_a_group_and_runs_its_task(self, app: TaskQ, start: Runner, clock: Clock) -> None:
-        """From the enqueue to the result, with a task that joins its group when its time has come."""
+        """The test includes a scheduled task that joins its group when it is due."""
         results: list[tuple[str, list[int]]] = []
 
         @app.task

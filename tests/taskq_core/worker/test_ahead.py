@@ -21,7 +21,7 @@ from tests.relay import Relay
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, state_of, stored, until
 
 PATIENT: dict[str, Any] = {"lease": 3600, "heartbeat": 1, "safety_net": 600}
-"""Of workers whose waits end by a token alone."""
+"""Settings of workers whose waits end only when a token arrives."""
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ async def test_many_tasks_at_once_do_not_exceed_the_slots(
 async def test_a_worker_with_a_blocked_loop_does_not_block_the_tasks_of_other_workers(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """While something runs it waits for a token alone."""
+    """While it runs tasks, the worker waits only for a token and sends no dequeue in advance."""
     release = asyncio.Event()
 
     @app.task
@@ -180,7 +180,7 @@ async def test_a_worker_with_a_blocked_loop_does_not_block_the_tasks_of_other_wo
 
 
 async def test_a_full_worker_takes_no_tokens(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """So a token is another's."""
+    """Another worker can then take the token."""
     release = asyncio.Event()
 
     @app.task
@@ -207,7 +207,7 @@ async def test_a_full_worker_takes_no_tokens(app: TaskQ, start: Runner, redis_se
 async def test_a_worker_with_more_queues_than_slots_runs_tasks_of_each_queue(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """Those that were not asked ahead are asked once their token has come."""
+    """A queue without a dequeue in advance is queried when its token arrives."""
 
     @app.task
     async def work() -> str:
@@ -224,7 +224,7 @@ async def test_a_worker_with_more_queues_than_slots_runs_tasks_of_each_queue(
 async def test_a_stop_ends_the_wait_for_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """What comes afterwards stays where it is, with its token."""
+    """Later tasks stay pending with their token."""
     worker = await start(**PATIENT)
     await has_asked(worker, redis_server)
 
@@ -240,7 +240,7 @@ async def test_a_stop_ends_the_wait_for_tasks(
 async def test_a_stopping_worker_returns_a_task_that_arrives_late(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
 ) -> None:
-    """To the head of its queue, without using an attempt, and before the worker ends."""
+    """Before the worker ends, the task returns to the head of its queue without using an attempt."""
     far = TaskQ(relay.url)
     runs: list[int] = []
 
@@ -305,7 +305,7 @@ async def test_a_task_in_a_lost_reply_runs_once(
 async def test_a_killed_connection_loses_no_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Repeat it many times while tasks arrive."""
+    """The test kills the connection many times while tasks arrive."""
     runs: Counter[int] = Counter()
 
     @app.task(name="work", retention=0)
@@ -327,7 +327,7 @@ async def test_a_killed_connection_loses_no_task(
 async def test_a_wait_ends_when_its_server_is_no_longer_the_primary(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would hand out tasks that the next primary hands out as well."""
+    """Otherwise the old server would hand out tasks that the new primary hands out too."""
     worker = await start(**PATIENT)
     await has_asked(worker, redis_server)
     before = {each["id"] for each in waiting(redis_server)}
@@ -346,7 +346,7 @@ async def test_a_wait_ends_when_its_server_is_no_longer_the_primary(
 async def test_no_dequeue_is_sent_in_advance_in_burst_mode_or_under_a_limit(
     redis_server: RedisServer, start: Runner, is_capped: bool
 ) -> None:
-    """In burst mode the worker would never find that it is done; under a limit the end of one task lets in the next."""
+    """In burst mode the worker could not notice its end. Under a limit the end of a task admits the next one."""
     limits: dict[str, Any] = {"default": {"WORKER_CONCURRENCY": 1}} if is_capped else {}
     app = TaskQ(redis_server.url, limits=limits, enqueue_timeout=60)
     ran: list[int] = []
@@ -369,7 +369,7 @@ async def test_no_dequeue_is_sent_in_advance_in_burst_mode_or_under_a_limit(
 async def test_a_worker_that_cannot_wait_for_tokens_polls(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For example after a password change, when only older connections still work."""
+    """An example is a password change, after which only older connections work."""
 
     @app.task
     async def work() -> str:
@@ -396,7 +396,7 @@ async def test_a_worker_that_cannot_wait_for_tokens_polls(
 async def test_a_refused_wait_is_logged_and_releases_its_slots(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where a key is of another type; once that is mended all goes on."""
+    """An example is a key of another type. After its repair the worker continues."""
 
     @app.task
     async def work() -> str:

@@ -17,7 +17,7 @@ from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, until
 
 
 class WrongClock(SystemClock):
-    """Wall time that is off by `off_s`, or by another time at each look; monotonic time is right."""
+    """Wall time that is wrong by `off_s`, or by a random time at each read. Monotonic time is right."""
 
     def __init__(self, off_s: float | None) -> None:
         self._off_s = off_s

@@ -1,4 +1,4 @@
-"""What operators ask of running workers."""
+"""Test the requests of operators to running workers."""
 
 import asyncio
 
@@ -52,7 +52,7 @@ async def test_a_worker_is_paused_and_resumed_by_request(
 async def test_the_concurrency_of_a_running_worker_is_changed(
     app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
 ) -> None:
-    """More tasks start at once, in threads too. Fewer run once enough running tasks have ended."""
+    """A higher value starts more tasks at once, in threads too. A lower value applies when enough tasks have ended."""
     most = 0
     release = asyncio.Event()
 
@@ -108,7 +108,7 @@ async def test_a_stop_request_ends_one_worker_gracefully(
 async def test_a_worker_without_permission_for_requests_still_receives_cancels(
     start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As with a user of Redis that was made for an earlier release."""
+    """An example is a Redis user that was created for an earlier release."""
     client = redis_server.client
     client.acl_setuser("worker", enabled=True, passwords=["+word"], keys=["*"], commands=["+@all"])
     client.execute_command("ACL", "SETUSER", "worker", "resetchannels", "&asynq:cancel", "&taskq:{*")

@@ -31,7 +31,7 @@ from tests.taskq_core.worker.conftest import (
 async def test_on_archived_hooks_receive_each_archived_task(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """Of failures, expiries and cancels, in a thread or on the loop; not of what is retried, succeeds or is dropped."""
+    """Hooks are called for failures, expiries and cancels, not for retried, completed or dropped tasks."""
     told: list[tuple[str, str, TaskState]] = []
     running: list[str] = []
 
@@ -70,7 +70,7 @@ async def test_on_archived_hooks_receive_each_archived_task(
 async def test_a_dead_letter_task_is_enqueued_for_an_archived_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """With what its function takes, in the queue it was given, once; and none takes the place of that one in turn."""
+    """It gets the arguments its function accepts, in its own queue, once. Its own failure causes no dead letter."""
     letters: list[dict[str, Any]] = []
 
     @app.task(name="dead", queue="dead", max_retry=0)
@@ -100,7 +100,7 @@ async def test_a_dead_letter_task_is_enqueued_for_an_archived_task(
 
 
 async def test_a_dead_letter_task_without_code_gets_all_fields(app: TaskQ, start: Runner) -> None:
-    """For Go, or another program."""
+    """The name belongs to a task of Go or of another program."""
     task = app.remote("nobody", max_retry=0, dead_letter="go:dead")
     ran: list[bytes] = []
 
@@ -120,7 +120,7 @@ async def test_a_dead_letter_task_without_code_gets_all_fields(app: TaskQ, start
 async def test_a_failed_hook_is_retried_and_the_task_stays_archived(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Until it succeeds; the archived task is as it was."""
+    """The hook is retried until it succeeds, and the archived task does not change."""
     tries: list[str] = []
 
     @app.on_archived
@@ -183,7 +183,7 @@ async def test_hooks_receive_the_current_queue_of_a_moved_task(
 async def test_hooks_do_not_receive_tasks_that_were_run_again_or_deleted(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """The note of it goes."""
+    """Its record is deleted."""
     told: list[str] = []
     app.on_archived(lambda task: told.append(task.id))
     redis_server.client.zadd(queue.letters, {"gone": 1})

@@ -1,4 +1,4 @@
-"""How often a worker looks for what workflows have to carry."""
+"""Test how often a worker checks for messages between workflow queues."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tests.taskq_core.worker.conftest import context_of, until
 
 
 class Answers:
-    """Answers each look in turn."""
+    """Returns the prepared replies in turn."""
 
     def __init__(self, *answers: DueSteps) -> None:
         self.answers = list(answers)

@@ -76,7 +76,7 @@ async def test_a_run_is_interrupted_at_its_timeout(
 async def test_a_task_past_its_deadline_is_not_started(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """It fails with the deadline's text without having run."""
+    """The task fails with the error of its deadline."""
     runs = []
 
     @app.task(name="late")
@@ -95,7 +95,7 @@ async def test_a_task_past_its_deadline_is_not_started(
 def test_a_task_past_its_deadline_is_never_reported_as_stuck(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever comes first on the event loop of a worker's own process: its end, or the look at deadlines."""
+    """This holds for any order of the task's end and the check of deadlines on the worker's loop."""
 
     @app.task(name="late")
     async def late() -> None: ...
@@ -213,7 +213,7 @@ async def test_a_function_that_ignores_its_timeout_releases_its_slot(
     caplog: pytest.LogCaptureFixture,
     kind: str,
 ) -> None:
-    """Its run fails, the next task runs beside it, and what it returns in the end changes nothing."""
+    """Its run fails, the next task runs at the same time, and its later return value is ignored."""
     stuck: list[tuple[str, str]] = []
     closed: list[threading.Thread] = []
     monkeypatch.setattr(app.bridge, "close_thread", lambda: closed.append(threading.current_thread()))
@@ -519,7 +519,7 @@ async def test_a_late_interrupt_does_not_reach_the_next_task(
 async def test_an_interrupt_while_an_error_is_handled_keeps_the_thread_usable(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its run ends all the same, and the thread goes on with the next."""
+    """The run ends, and the thread runs the next task."""
     is_noted, is_interrupted = threading.Event(), threading.Event()
 
     def clear_frames(traceback: Any) -> None:
@@ -553,7 +553,7 @@ async def test_an_interrupt_while_an_error_is_handled_keeps_the_thread_usable(
 async def test_a_new_run_of_a_lost_task_is_not_settled_by_the_old_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """A task taken back from this worker and fetched by it again runs anew; the old run cannot settle it."""
+    """The task was recovered from this worker, which fetched it again. Its old run cannot settle it."""
     releases = [threading.Event(), threading.Event()]
     runs: list[int] = []
 
@@ -600,7 +600,7 @@ async def test_a_worker_that_is_retired_before_its_start_fetches_no_task(app: Ta
 async def test_a_worker_that_is_retired_again_waits_once(
     app: TaskQ, start: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each call that finds no thread asks for it."""
+    """Each call without a free thread calls `retire`."""
     may_end = asyncio.Event()
 
     @app.task

@@ -29,7 +29,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def test_a_coroutine_runs_on_the_workers_loop(app: TaskQ, start: Runner) -> None:
-    """Its result is what it returned."""
+    """The result is the returned value."""
     threads = []
 
     @app.task
@@ -47,7 +47,7 @@ async def test_a_coroutine_runs_on_the_workers_loop(app: TaskQ, start: Runner) -
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine", "context"])
 async def test_variadic_parameters_receive_the_arguments_of_the_call(app: TaskQ, start: Runner, kind: str) -> None:
-    """Also as a step, whose result before it is one of them."""
+    """This holds for a workflow step too, which gets the previous result as an argument."""
 
     @app.task(name="plain", retention=60)
     def plain(first: object, *rest: object, by: str = "", **extra: object) -> object:
@@ -75,7 +75,7 @@ async def test_variadic_parameters_receive_the_arguments_of_the_call(app: TaskQ,
 
 
 async def test_a_plain_function_runs_in_a_thread(app: TaskQ, start: Runner) -> None:
-    """It never blocks the loop."""
+    """The function does not block the loop."""
     threads = []
 
     @app.task
@@ -181,7 +181,7 @@ async def test_a_result_is_kept_for_the_retention(
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 async def test_a_written_result_is_kept_when_nothing_is_returned(app: TaskQ, start: Runner, kind: str) -> None:
-    """However soon the function ends after `write_result`, the last bytes written are stored."""
+    """The last written bytes are stored even if the function ends at once."""
 
     @app.task
     async def write_async(number: int) -> Any:
@@ -219,7 +219,7 @@ async def test_a_returned_value_replaces_a_written_result(app: TaskQ, start: Run
 
 
 async def test_a_written_result_is_readable_during_the_run_and_after_a_failure(app: TaskQ, start: Runner) -> None:
-    """Progress is for others to read."""
+    """Other programs may read it as progress."""
     release = threading.Event()
 
     @app.task(max_retry=0)
@@ -292,7 +292,7 @@ async def test_unknown_payload_fields_are_ignored_and_counted(
 async def test_a_strict_task_archives_unknown_fields(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """With `strict=True` the field is named in the error, its value is not."""
+    """With `strict=True` the error names the field but not its value."""
 
     @app.task(name="add", strict=True, max_retry=5)
     def add(a: int) -> int:
@@ -389,7 +389,7 @@ async def test_a_task_of_an_unknown_type_is_archived_after_the_timeout(
 async def test_an_unreadable_message_is_quarantined_and_the_next_task_runs(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Its bytes are kept, its slot is given back, nothing is left in active."""
+    """Its bytes are kept, its slot is released, and no id stays in the active list."""
 
     @app.task
     def fine() -> str:
@@ -411,7 +411,7 @@ async def test_an_unreadable_message_is_quarantined_and_the_next_task_runs(
 async def test_ids_without_a_task_are_dropped(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """They do not stop the worker and take no slot."""
+    """The ids neither stop the worker nor occupy a slot."""
 
     @app.task
     def fine() -> str:
@@ -485,7 +485,7 @@ class Noting(Middleware):
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 async def test_the_first_middleware_is_the_outermost(app: TaskQ, start: Runner, kind: str) -> None:
-    """Each wraps those behind it, and what it returns is the result."""
+    """Each middleware wraps the following ones, and its return value is the result."""
     notes: list[str] = []
 
     class Changing(Middleware):
@@ -542,7 +542,7 @@ async def test_an_error_raised_by_a_middleware_fails_the_task(app: TaskQ, start:
 
 
 async def test_a_listener_receives_the_start_and_the_end_of_each_task(app: TaskQ, start: Runner) -> None:
-    """Of its start and of its end, with the error."""
+    """The end includes the error."""
 
     @app.task(max_retry=0)
     def fail() -> None:
@@ -562,7 +562,7 @@ async def test_a_listener_receives_the_start_and_the_end_of_each_task(app: TaskQ
 async def test_an_error_in_a_listener_does_not_affect_the_task(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is a front end's; its error is logged and the task ends as it would."""
+    """The error of the listener is logged, and the task ends as usual."""
 
     class Broken(Ends):
         def task_started(self, context: TaskContext) -> None:
@@ -612,7 +612,7 @@ async def test_sys_exit_in_a_task_fails_only_the_task(app: TaskQ, start: Runner)
 
 
 async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither arguments nor results, unless an exception quotes them."""
+    """Neither arguments nor results are logged, unless an exception quotes them."""
 
     @app.task(max_retry=0)
     def fail(word: str) -> None:
@@ -635,7 +635,7 @@ async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest
 
 
 async def test_a_task_is_active_during_its_run_and_completed_afterwards(app: TaskQ, start: Runner) -> None:
-    """While a task runs it is active with a lease; afterwards completed."""
+    """A running task has a lease."""
     release = asyncio.Event()
 
     @app.task

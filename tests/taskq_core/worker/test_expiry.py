@@ -25,7 +25,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 async def test_an_expired_task_is_archived_and_does_not_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its handle raises a typed error, error handlers are called, it is counted, and another task runs."""
+    """Its handle raises a typed error, error handlers are called, the expiry is counted, and another task runs."""
     ran: list[str] = []
     told: list[BaseException] = []
 
@@ -61,7 +61,7 @@ async def test_an_expired_task_is_archived_and_does_not_run(
 
 
 async def test_an_expired_task_with_discard_is_deleted_with_its_lock(app: TaskQ, start: Runner) -> None:
-    """Nothing is kept of it, so its handle says that it is not there."""
+    """Its handle raises `TaskNotFoundError`."""
     ran: list[int] = []
 
     @app.task(unique_for=3600, expires=LONG_AGO, on_expiry="discard")
@@ -85,7 +85,7 @@ async def test_an_expired_task_with_discard_is_deleted_with_its_lock(app: TaskQ,
 async def test_a_retry_after_the_expiry_is_not_started(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """What counts is when an attempt starts, not the first alone; a run that began in time is not cut short."""
+    """The expiry applies to the start of every attempt. A run that started in time is not interrupted."""
     runs: list[int] = []
 
     @app.task(expires=20, retry_delay=25)
@@ -119,7 +119,7 @@ async def test_expires_counts_from_the_scheduled_start(app: TaskQ, start: Runner
 
 
 def test_invalid_expiry_options_are_refused(app: TaskQ) -> None:
-    """Before anything is written, with name and value."""
+    """The error has name and value, and nothing is stored."""
 
     @app.task
     def work() -> None: ...

@@ -1,4 +1,4 @@
-"""Which tasks a worker takes and how many: weights, strict order, free slots, paused queues."""
+"""Test which tasks a worker fetches and how many: weights, strict order, free slots, paused queues."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ from tests.taskq_core.worker.conftest import PATIENCE_S, STEADY, Ends, Runner, p
 
 
 async def fill(app: TaskQ, sizes: dict[str, int]) -> list[str]:
-    """Enqueue tasks that note their queue when they run; return the list they note it in."""
+    """Enqueue tasks that append their queue to a list when they run, and return that list."""
     order: list[str] = []
 
     @app.task(name="note", retention=0)
@@ -69,7 +69,7 @@ async def test_a_queue_with_a_small_weight_is_not_starved(app: TaskQ, start: Run
 async def test_concurrency_is_never_exceeded(
     app: TaskQ, start: Runner, redis_server: RedisServer, concurrency: int, kind: str
 ) -> None:
-    """Neither in functions that run nor in tasks that are the worker's in Redis, and all slots are used."""
+    """Neither running functions nor active tasks in Redis exceed the concurrency, and all slots are used."""
     lock = threading.Lock()
     running = most = ended = 0
     active: list[int] = []
@@ -129,7 +129,7 @@ async def test_concurrency_is_never_exceeded(
 async def test_a_worker_fetches_tasks_only_for_free_slots(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """With all slots taken the rest stays pending, for other workers."""
+    """When all slots are taken, the other tasks stay pending for other workers."""
     release = asyncio.Event()
 
     @app.task
@@ -152,7 +152,7 @@ async def test_a_worker_fetches_tasks_only_for_free_slots(
 async def test_the_end_of_a_run_wakes_one_of_several_connections(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 50 slots there are three; the others would find nothing to do. What there is for all is done by all."""
+    """50 slots have three connections. One ended run wakes one of them, and a backlog is shared by all."""
     looks: Counter[str] = Counter()
     serve_once, take_turn = Fetcher._serve_once, Fetcher._take_turn
 
@@ -193,7 +193,7 @@ async def test_the_end_of_a_run_wakes_one_of_several_connections(
 async def test_a_token_wakes_one_connection_and_a_backlog_wakes_the_others(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While something runs nothing is asked ahead. Of one task two connections of three would find nothing."""
+    """A busy worker sends no dequeue in advance. One task should not make all three connections send a request."""
     asking: Counter[str] = Counter()
     exchange = Fetcher._exchange
 
@@ -233,7 +233,7 @@ async def test_a_token_wakes_one_connection_and_a_backlog_wakes_the_others(
 async def test_runs_that_end_together_are_settled_by_all_connections(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each carries its part and asks for as many with it, whether the others are on their way or not."""
+    """Each connection settles its part and fetches as many tasks in the same request."""
     exchanges: list[tuple[int, int]] = []
     exchange = Fetcher._exchange
 
@@ -258,7 +258,7 @@ async def test_runs_that_end_together_are_settled_by_all_connections(
 
 
 async def test_a_paused_queue_hands_out_no_tasks(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """Its tasks wait, those of other queues run; after the pause they run as well."""
+    """Tasks of other queues run. After the pause its own tasks run too."""
     keys = app.runtime.keys
 
     @app.task
@@ -335,7 +335,7 @@ async def test_large_messages_are_fetched_in_several_batches(app: TaskQ, start: 
 
 @pytest.mark.slow
 async def test_two_workers_run_each_task_once(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """Thousands of tasks over two workers and three queues: none lost, none twice, nothing left over."""
+    """With thousands of tasks, two workers and three queues, no task is lost, duplicated or left in Redis."""
     runs: Counter[int] = Counter()
 
     @app.task(name="plain", retention=0)
@@ -373,7 +373,7 @@ async def test_a_task_received_after_the_end_of_its_lease_does_not_run(
     caplog: pytest.LogCaptureFixture,
     taken_over: bool,
 ) -> None:
-    """As when the worker was stopped before it could read the answer: another may have the task by now."""
+    """The worker was suspended before it read the reply, so another worker may have the task."""
     attempts: list[int] = []
     told: list[BaseException] = []
     app.on_error(lambda error, context: told.append(error))

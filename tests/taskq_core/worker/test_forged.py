@@ -17,7 +17,7 @@ OURS = (b"asynq:{default}:", b"taskq:{default}:", b"asynq:servers", b"asynq:work
 
 
 def foreign_keys(server: RedisServer) -> dict[bytes, Any]:
-    """Everything that a producer for the queue `default` has no rights to."""
+    """Return all data that a producer for the queue `default` may not change."""
     return {key: value for key, value in dump(server.client).items() if not key.startswith(OURS)}
 
 
@@ -103,7 +103,7 @@ async def test_a_hundred_thousand_ids_without_a_task_are_dropped_cheaply(
     exchanges: list[list[tuple[str, Any]]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """They cost a hundred calls and two log lines: one for the first dropped ids, one when the worker ends."""
+    """The ids take a hundred calls and two log lines: one for the first ids, one at the end of the worker."""
     count = 100_000
     for first in range(0, count, 10_000):
         redis_server.client.lpush(queue.pending, *(f"ghost-{number}" for number in range(first, first + 10_000)))

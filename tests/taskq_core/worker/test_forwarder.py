@@ -14,7 +14,7 @@ from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, until
 
 
 async def test_a_scheduled_task_never_starts_early(app: TaskQ, start: Runner, clock: Clock) -> None:
-    """Whether it was put off by a time or until a moment."""
+    """This holds for a delay and for a start time."""
     started: dict[str, float] = {}
 
     @app.task
@@ -49,7 +49,7 @@ async def test_a_task_whose_time_is_past_starts_at_once(app: TaskQ, start: Runne
 
 
 async def test_a_retried_task_runs_after_its_delay(app: TaskQ, start: Runner, clock: Clock) -> None:
-    """Not before their delay is over."""
+    """The task does not run before its delay is over."""
     runs: list[float] = []
 
     @app.task(retry_delay=20, max_retry=2)
@@ -74,7 +74,7 @@ async def test_a_retried_task_runs_after_its_delay(app: TaskQ, start: Runner, cl
 async def test_hundreds_of_tasks_due_at_once_run_once_each(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """In batches of a hundred, once each."""
+    """They are forwarded in batches of a hundred."""
     moment = datetime.fromtimestamp(int(clock.time()) + 100, UTC)
 
     @app.task(retention=0)
@@ -94,7 +94,7 @@ async def test_hundreds_of_tasks_due_at_once_run_once_each(
 async def test_thousands_of_due_tasks_do_not_block_another_queue(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """They are moved in bounded steps, and slots go to both queues in turn."""
+    """Due tasks are forwarded in bounded steps, and slots alternate between the queues."""
     count = 2_000
 
     @app.task(retention=0)
@@ -120,7 +120,7 @@ async def test_thousands_of_due_tasks_do_not_block_another_queue(
 async def test_retries_of_tasks_that_fail_together_are_spread(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """By Asynq's own delay: over half a minute, so that what they asked too much of is not asked at once again."""
+    """Asynq's default delay spreads them over half a minute, so that they do not overload a service again."""
     count = 500
 
     @app.task(retention=0)
@@ -140,7 +140,7 @@ async def test_retries_of_tasks_that_fail_together_are_spread(
 async def test_due_ids_without_a_task_are_dropped(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They stop no other."""
+    """Such ids do not stop other tasks."""
 
     @app.task
     async def work() -> str:

@@ -64,7 +64,7 @@ def test_fusing_is_tried_less_often_after_refusals(answer: BrokerReplyError | No
 
 
 def test_settlements_of_unknown_outcome_are_sent_again_as_such() -> None:
-    """So a refusal by Redis does not make these tasks look as if another worker owned them."""
+    """Otherwise a refusal by Redis would make these tasks look as if another worker owned them."""
     refused, failed = batch(), batch()
 
     assert FusedExchange().part(refused, None) is None
@@ -113,7 +113,7 @@ async def test_settling_and_dequeuing_take_one_script_call(
 async def test_the_ends_of_tasks_with_waiting_callers_are_published(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """They are refused by the one script and settled by the other, each once."""
+    """The fused script refuses these tasks, and the plain script settles each once."""
     runs: Counter[int] = Counter()
 
     @app.task(name="quick", retention=0)

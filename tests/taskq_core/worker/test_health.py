@@ -181,7 +181,7 @@ class TestWorker:
         assert worker.health_port is None
 
     def test_health_is_served_on_the_loop_of_a_worker_process(self, app: TaskQ) -> None:
-        """As started from a command line, on uvloop where there is one."""
+        """The worker runs as on the command line, on uvloop if it is installed."""
         worker = Worker(app, WorkerConfig(health_port=0))
         thread = threading.Thread(target=worker.run)
         thread.start()

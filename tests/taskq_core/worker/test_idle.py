@@ -1,4 +1,4 @@
-"""What workers ask of Redis that have nothing to do, and what a task costs beside many of them: counted, not timed."""
+"""Count the Redis commands of idle workers, and of one task while many workers are idle."""
 
 import asyncio
 import math
@@ -29,7 +29,7 @@ RARELY: dict[str, Any] = {
     "clean_every": 600,
     "dead_letters_every": 600,
 }
-"""Of workers whose services do nothing by themselves within a test."""
+"""Settings of workers whose services do nothing during a test."""
 TASKS = 10
 
 
@@ -43,7 +43,7 @@ def commands(server: RedisServer) -> int:
 async def test_the_presence_of_an_idle_worker_costs_one_command(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only if the record is unchanged. If Redis has lost it, the worker writes it and its indexes again."""
+    """This holds for an unchanged record. If Redis has lost it, the worker writes it and its indexes again."""
     client: Any = redis_server.client
     keepalive = (await start(**RARELY))._keepalive
     await until(lambda: client.zcard("asynq:workers"))
@@ -89,7 +89,7 @@ async def _noted_nothing(self: Sampler) -> None:
 
 
 async def tokens_put(server: RedisServer, looks: list[str]) -> int:
-    """Return how many tokens are put while a queue is looked at ten times."""
+    """Return how many tokens are put while a queue is checked ten times."""
 
     def pushes() -> int:
         stats: Any = server.client.info("commandstats")
@@ -123,7 +123,7 @@ async def test_tasks_in_a_paused_queue_wake_no_worker(
 async def test_tasks_that_wait_for_a_limit_of_their_queue_wake_no_worker(
     start: Runner, redis_server: RedisServer, looks: list[str]
 ) -> None:
-    """Another worker, which has slots, would be given nothing."""
+    """Another worker with free slots would get no task."""
     release = asyncio.Event()
     app = TaskQ(
         redis_server.url, limits={"default": {"CONCURRENCY": 1}}, defaults={"retention": 60}, enqueue_timeout=60
@@ -177,7 +177,7 @@ class Passing:
 async def test_the_sampler_sends_few_commands_for_an_idle_queue(
     app: TaskQ, leadership: Any, is_exported: bool, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In ten minutes."""
+    """Count the samples of ten minutes."""
     clock = Passing()
     context = context_of(app, clock=clock)
     sampler = Sampler(context, context.queues[0], leadership)
@@ -225,7 +225,7 @@ async def cost_of_a_task(app: TaskQ, server: RedisServer, workers: list[Worker])
 async def test_a_task_costs_the_same_beside_twenty_idle_workers(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """One of them is woken, the others sleep on: if all asked the queue, it would cost a hundred and fifty more."""
+    """One worker is woken. If all workers queried the queue, that would take 150 more commands."""
 
     @app.task(name="work")
     async def work(number: int) -> None: ...
@@ -254,7 +254,7 @@ async def test_an_idle_worker_has_few_connections(
 async def test_hanging_calls_do_not_block_the_other_calls_of_an_idle_worker(
     start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """They take the few connections that suffice otherwise."""
+    """The hanging calls occupy all the usual connections."""
     runner = (await start(queues={"other": 1}, **RARELY))._context.runner
     hanging = [asyncio.create_task(runner.run(watch_pending(queue, timeout_s=PATIENCE_S))) for _ in range(2)]
     await until(lambda: [each["cmd"] for each in redis_server.client.client_list()].count("blmove") == len(hanging))

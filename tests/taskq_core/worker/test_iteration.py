@@ -1,4 +1,4 @@
-"""Tasks that iterate, in workers that stop, are killed, are stopped for long, or lose Redis: each item is counted."""
+"""Test iterating tasks on workers that stop, are killed, are suspended, or lose Redis."""
 
 import asyncio
 import json
@@ -234,7 +234,7 @@ async def test_progress_is_throttled_and_its_last_value_stored(app: TaskQ, start
 
 @pytest.mark.redis
 async def test_the_last_progress_before_a_long_silence_is_stored(app: TaskQ, start: Runner) -> None:
-    """Also the second value within the time of a throttled write."""
+    """This includes a second value within the interval of throttled writes."""
     silent = asyncio.Event()
 
     @app.task(name="go")

@@ -14,7 +14,7 @@ DAY_S = 86_400
 async def test_a_worker_deletes_ended_tasks_after_their_retention(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """More than one call deletes: completed tasks past their retention, and archived ones of more than 90 days."""
+    """Several calls delete completed tasks past their retention and archived tasks older than 90 days."""
     client: Any = redis_server.client
     now_s = int(time.time())
     ends = {

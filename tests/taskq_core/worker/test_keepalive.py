@@ -1,4 +1,4 @@
-"""Leases: kept while a worker lives, given up in time when it cannot keep them, taken back when it is gone."""
+"""Test leases: a worker extends them or gives them up in time, and other workers recover them after its death."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ from tests.taskq_core.worker.conftest import (
 async def test_a_failed_lease_extension_does_not_affect_the_other_queues(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
-    """For example, the key of its leases has another type, or its cluster node is unreachable."""
+    """Examples are a lease key of another type and an unreachable cluster node."""
     release = asyncio.Event()
 
     @app.task(name="hold")
@@ -167,7 +167,7 @@ async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_worker
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not before lease and grace are nearly over: Redis may come back."""
+    """The run ends only shortly before lease and grace are over, because Redis may come back."""
     release = asyncio.Event()
     seen: list[str] = []
 
@@ -208,7 +208,7 @@ async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_worker
 async def test_a_task_longer_than_its_lease_runs_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """Also where another worker looks for tasks whose worker went silent."""
+    """This holds while another worker recovers tasks of dead workers."""
     release = asyncio.Event()
     runs: list[int] = []
 
@@ -234,7 +234,7 @@ async def test_a_task_longer_than_its_lease_runs_once(
 async def test_leases_are_extended_in_batches(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """Hundreds of running tasks on several queues keep theirs."""
+    """Hundreds of running tasks on several queues keep their leases."""
     release = asyncio.Event()
 
     @app.task(retention=0)
@@ -263,7 +263,7 @@ async def test_leases_are_extended_in_batches(
 async def test_presence_reads_as_go_tools_read_it(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
-    """Server and running tasks, in the indexes with a time to live; without payload; gone at the end."""
+    """The presence lists the server and its tasks without payload. It expires, and is deleted at the end."""
     release = asyncio.Event()
     client = redis_server.client
 

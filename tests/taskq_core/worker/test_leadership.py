@@ -1,4 +1,4 @@
-"""Who leads on a queue, what it knows, and what it asks of Redis for that."""
+"""Test which worker leads on a queue, what it knows, and which commands it sends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -156,7 +156,7 @@ async def test_a_leader_has_the_time_of_the_first_due_task(
 async def test_a_key_of_another_type_counts_as_due(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """So that the script is asked, which says what is wrong."""
+    """The script is then called, and its error names the problem."""
     redis_server.client.set(queue.scheduled, "x")
     leadership = make()
     await passes(leadership, clock, [0])
@@ -169,7 +169,7 @@ async def test_a_key_of_another_type_counts_as_due(
 async def test_a_leader_has_the_topics_that_need_work(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys, topic: Topic, is_told: bool
 ) -> None:
-    """By any of the keys that mean it, whether or not there is something else."""
+    """Each key that needs work is noticed, alone and together with others."""
     client = redis_server.client
     other = Topic.RETAINED if topic is not Topic.RETAINED else Topic.DEAD_LETTERS
     for key in topic.keys(queue):

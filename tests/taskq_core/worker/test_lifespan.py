@@ -28,7 +28,7 @@ def app(redis_server: Any) -> Iterator[TaskQ]:
 
 
 def test_a_lifespan_opens_before_the_first_task_and_closes_after_the_last(app: TaskQ) -> None:
-    """Of several the first is the outermost, and what the later ones yield wins. Plain functions see it as well."""
+    """The first lifespan is the outermost. Later lifespans override the state of earlier ones."""
     happened: list[str] = []
 
     @app.worker_lifespan

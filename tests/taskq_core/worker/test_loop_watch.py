@@ -49,7 +49,7 @@ async def test_a_coroutine_that_blocks_the_loop_is_logged(
 async def test_a_long_plain_function_is_not_logged(
     app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It lasts longer than a coroutine may hold the loop, and several looks long."""
+    """The function runs longer than a coroutine may block the loop, for several checks."""
     going = threading.Event()
 
     @app.task(name="plain")

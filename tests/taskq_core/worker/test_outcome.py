@@ -74,7 +74,7 @@ def refuse(message: TaskMessage, now_s: float, *, timeout_s: float = 3600) -> Se
 
 
 def test_a_task_of_an_unknown_type_waits_longer_each_time_until_its_timeout() -> None:
-    """It waits longer each time, at most a minute, uses no attempt, and the record keeps the first refusal alone."""
+    """The delay grows to at most a minute and uses no attempt. Only the first refusal is recorded."""
     message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=0)
     now_s, delays_s, records = float(NOW_S), [], []
     while (settlement := refuse(message, now_s)).outcome is Outcome.RETRY_UNCOUNTED:
@@ -94,7 +94,7 @@ def test_a_task_of_an_unknown_type_waits_longer_each_time_until_its_timeout() ->
 
 
 def test_time_without_a_worker_hardly_counts_for_an_unknown_type() -> None:
-    """For example, no worker was offered the task while its queue was paused for hours."""
+    """An example is a queue that was paused for hours."""
     message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=3)
     message = decode_message(refuse(message, NOW_S).message)
 
@@ -174,7 +174,7 @@ async def test_snooze_uses_no_attempt(
 async def test_skip_retry_archives_at_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Whatever attempts are left; its reason is the stored text."""
+    """This holds with attempts left. The stored error is the reason."""
 
     @app.task(max_retry=5)
     def hopeless() -> None:
@@ -191,7 +191,7 @@ async def test_skip_retry_archives_at_once(
 async def test_discard_deletes_the_task_and_its_lock(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Neither retried nor archived nor kept, and its unique lock is free."""
+    """The task is neither retried nor archived nor kept."""
 
     @app.task(unique_for=100)
     async def obsolete() -> None:
@@ -234,7 +234,7 @@ async def test_the_last_failure_archives_the_task(
 
 
 def test_a_failure_without_attempts_left_archives_the_task(subtests: pytest.Subtests) -> None:
-    """However the task asked for another one."""
+    """This holds even if the task requested a retry."""
     for error in [Retry(after=1), Retry(), ValueError("x")]:
         with subtests.test(error=error):
             assert decide(error, retried=3, retry=3).outcome is Outcome.ARCHIVE
@@ -342,7 +342,7 @@ def test_a_policy_function_may_receive_the_context() -> None:
 
 
 def _counts(error: BaseException) -> bool:
-    """Whether an error is the task's own fault."""
+    """Return whether the error counts as a failure."""
     return not isinstance(error, OSError)
 
 
@@ -388,7 +388,7 @@ def test_the_result_of_is_failure_is_converted_to_bool() -> None:
 async def test_the_application_can_define_is_failure(
     redis_server: RedisServer, start: Runner, queue: QueueKeys, clock: Clock
 ) -> None:
-    """For all tasks; a task may have its own word. No counter of failures moves."""
+    """It applies to tasks without their own option. Errors that do not count change no failure counter."""
     defaults: Any = {"retention": 60, "retry_delay": 0, "max_retry": 1, "is_failure": _counts}
     app = TaskQ(redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S)
     runs: list[int] = []
@@ -533,7 +533,7 @@ async def test_a_result_without_json_form_archives_the_task(app: TaskQ, start: R
 
 
 def test_a_result_without_retention_is_not_encoded() -> None:
-    """Without retention it may be anything."""
+    """Without retention the result may be any object."""
     assert decide(None, result=object()).outcome is Outcome.DONE
 
 
@@ -541,7 +541,7 @@ def test_a_result_without_retention_is_not_encoded() -> None:
 
 
 def test_a_cancelled_task_is_archived(subtests: pytest.Subtests) -> None:
-    """Whatever its function made of it."""
+    """This holds for any reaction of its function."""
     for error in [None, ValueError(), Retry(after=1), BaseException()]:
         with subtests.test(error=error):
             settlement = decide(error, ending=Ending.CANCELLED)
@@ -551,6 +551,6 @@ def test_a_cancelled_task_is_archived(subtests: pytest.Subtests) -> None:
 
 
 def test_a_task_that_succeeds_during_a_shutdown_is_completed() -> None:
-    """Only a task that could not finish is requeued."""
+    """Only a task that did not finish is requeued."""
     assert decide(None, ending=Ending.SHUTDOWN).outcome is Outcome.DONE
     assert decide(BaseException(), ending=Ending.SHUTDOWN).outcome is Outcome.REQUEUE

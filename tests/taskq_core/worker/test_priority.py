@@ -31,7 +31,7 @@ async def test_urgent_tasks_run_first_and_in_order(app: TaskQ, start: Runner) ->
 async def test_a_retry_with_priority_runs_before_the_backlog(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """Where its option says so; without it, it comes last."""
+    """This needs the option `retry_priority`. Without it the retry runs last."""
     ran: list[str] = []
 
     @app.task(retry_delay=0, max_retry=1)

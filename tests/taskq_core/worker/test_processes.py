@@ -65,6 +65,6 @@ class TestRefused:
                 TaskQ().task(executor=executor)(nobody)  # type: ignore[arg-type]  # what is tested
 
     def test_an_executor_for_a_single_call_is_refused(self) -> None:
-        """Where a task runs is said where it is made: the worker may be another program."""
+        """The executor belongs to the task definition, because the worker may be another program."""
         with pytest.raises(ConfigurationError, match="unknown task option 'executor'"):
             tasks.who.using(executor="process")  # type: ignore[call-arg]  # what is tested

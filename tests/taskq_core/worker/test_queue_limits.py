@@ -34,7 +34,7 @@ async def start(app: TaskQ) -> AsyncIterator[Runner]:
 
 
 class Crowd:
-    """Tasks that wait until they are let go, one at a time."""
+    """Tasks that wait until the test releases them, one at a time."""
 
     def __init__(self, app: TaskQ) -> None:
         self.running: dict[str, int] = {"few": 0, "default": 0}
@@ -124,7 +124,7 @@ async def test_the_end_of_a_task_causes_a_query_only_if_its_queue_has_a_limit(
 async def test_a_running_error_handler_does_not_count_for_the_limit_of_a_queue(
     app: TaskQ, start: Runner, clock: Clock
 ) -> None:
-    """It keeps only a slot of the worker."""
+    """The error handler occupies only a slot of the worker."""
     started: list[int] = []
     may_fail, is_over = asyncio.Event(), asyncio.Event()
 

@@ -147,7 +147,7 @@ class TestHandlers:
     async def test_an_invalid_payload_archives_the_task_of_a_handler(
         self, app: TaskQ, start: Runner, kind: str
     ) -> None:
-        """As with a task: trying again cannot help."""
+        """As for a task, a retry would not help."""
 
         @dataclass
         class Mail:
@@ -244,7 +244,7 @@ class TestMiddlewareByScope:
     async def test_middleware_runs_in_the_order_application_queue_task(
         self, app: TaskQ, start: Runner, kind: str
     ) -> None:
-        """From the outermost to the innermost; that of other queues and tasks stays away."""
+        """The application's middleware is the outermost. Middleware of other queues and tasks does not run."""
         notes: list[str] = []
 
         @app.task(name="coroutine")
@@ -282,7 +282,7 @@ class TestMiddlewareByScope:
         assert entered(notes) == ["app", "pattern"]
 
     async def test_middleware_wraps_tasks_of_unknown_types(self, app: TaskQ, start: Runner, kind: str) -> None:
-        """Also while no function was given for them: middleware sees the error."""
+        """Without a not-found function, middleware sees the error."""
         notes: list[str] = []
         errors: list[Exception] = []
 
@@ -306,7 +306,7 @@ class TestMiddlewareByScope:
         assert entered(notes) == ["app"]
 
     async def test_a_new_middleware_applies_from_the_next_run(self, app: TaskQ, start: Runner) -> None:
-        """Also in a worker that runs already."""
+        """This holds for a running worker."""
         notes: list[str] = []
 
         @app.task

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.redis
 
 
 class Hasty:
-    """A clock on which two minutes pass between two looks."""
+    """A clock that advances by two minutes at each read."""
 
     now = 0.0
 
@@ -94,7 +94,7 @@ class TestService:
         await runner.aclose()
 
     async def test_a_worker_checks_one_queue_at_a_time(self, app: TaskQ, redis_server: RedisServer) -> None:
-        """Each pass goes through all keys of the server: many queues must not make a storm of it."""
+        """Each pass scans all keys of the server, so many queues must not be checked at the same time."""
         inner = AsyncRunner(app.runtime.endpoint)
         sent: list[str] = []
 
@@ -137,7 +137,7 @@ class TestService:
 async def test_a_worker_runs_tasks_while_damage_is_repaired(
     app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every task that can run does, once, while structures are deleted under the worker's hands."""
+    """Each intact task runs once while the test deletes structures of the queue."""
     runs: list[int] = []
     raw = redis_server.client
 
@@ -177,7 +177,7 @@ async def test_a_worker_runs_tasks_while_damage_is_repaired(
 async def test_a_repair_keeps_the_lease_of_a_running_task(
     app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer
 ) -> None:
-    """Its listings are deleted while it runs; it gets them back, settles, and has run once."""
+    """The test deletes its list entries during the run. They are restored, and the task is settled after one run."""
     ends = Ends()
     go = asyncio.Event()
     runs = 0

@@ -1,4 +1,4 @@
-"""What becomes of a task whose worker went silent, by the rules of the task itself."""
+"""Test that the options of a task decide how it is recovered from a dead worker."""
 
 import time
 from typing import Any
@@ -32,7 +32,7 @@ def expired(*, retried: int = 1, retry: int = 3) -> ExpiredTask:
 def test_a_lost_lease_uses_an_attempt_if_it_counts_as_failure(
     counts: bool, retried: int, verdict: Verdict, after: int
 ) -> None:
-    """Where no attempt is left the task is archived, counted or not, as Go does."""
+    """Without attempts left the task is archived in any case, as in Go."""
     seen: list[BaseException] = []
     app = TaskQ("redis://localhost")
 
@@ -98,7 +98,7 @@ async def test_is_failure_of_a_task_or_handler_applies_to_a_lost_lease(
 async def test_the_retry_delay_of_a_task_applies_after_a_lost_lease(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Without one the task is due at once: its lease and the grace have ended already."""
+    """Without a retry delay the task is due at once, because lease and grace are over."""
     app.task(name="slow", retry_delay=[10, 3600])(lambda: None)
     lose(redis_server, queue, "slow", "slow", retried=1)
     lose(redis_server, queue, "plain", "unknown", retried=1)
@@ -115,7 +115,7 @@ async def test_the_retry_delay_of_a_task_applies_after_a_lost_lease(
 async def test_a_long_list_of_expired_leases_is_recovered_in_several_calls(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Each is bounded, and one look of the recoverer takes back all that was lost."""
+    """Each call is bounded, and one pass of the recoverer recovers all lost tasks."""
     lost = [f"lost-{number}" for number in range(70)]
     for task_id in lost:
         lose(redis_server, queue, task_id, "unknown")

@@ -70,7 +70,7 @@ def told(app: TaskQ, request: pytest.FixtureRequest) -> Told:
 
 
 async def test_error_handlers_receive_every_failure(app: TaskQ, start: Runner, told: Told, kind: str) -> None:
-    """With the error itself, and with how the run ended."""
+    """Handlers get the error and the outcome of the run."""
 
     @app.task(max_retry=1, retry_delay=0)
     async def coroutine() -> None:
@@ -160,7 +160,7 @@ async def test_error_handlers_receive_errors_that_do_not_count_as_failures(
 
 
 async def test_error_handlers_receive_timeouts(app: TaskQ, start: Runner, told: Told, clock: Clock) -> None:
-    """Of both kinds of functions, as `TimeoutError`."""
+    """Handlers get a `TimeoutError` from plain functions and coroutines."""
 
     @app.task(timeout=30, max_retry=0)
     async def coroutine() -> None:
@@ -183,7 +183,7 @@ async def test_error_handlers_receive_timeouts(app: TaskQ, start: Runner, told: 
 async def test_error_handlers_receive_cancellations(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer
 ) -> None:
-    """With what the function made of it as its cause."""
+    """The exception of the function is the cause of the cancellation."""
 
     @app.task
     async def task() -> None:
@@ -295,7 +295,7 @@ async def test_error_handlers_do_not_receive_requeued_tasks(
 async def test_error_handlers_run_in_order_and_may_fail(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even by trying to end the process."""
+    """A handler may even raise `SystemExit`."""
     notes: list[str] = []
 
     def broken(name: str, error: BaseException) -> Callable[..., None]:
@@ -377,7 +377,7 @@ async def test_a_slow_error_handler_delays_the_slot_but_not_the_settlement(
 
 
 async def test_a_stopping_worker_waits_for_its_error_handlers(app: TaskQ, start: Runner, kind: str) -> None:
-    """Within the grace."""
+    """The worker waits at most for the grace."""
     ended: list[int] = []
     begun, release = threading.Event(), threading.Event()
 
@@ -443,7 +443,7 @@ async def test_a_hanging_error_handler_does_not_block_the_shutdown(
 async def test_a_hanging_error_handler_is_interrupted(
     app: TaskQ, start: Runner, kind: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Otherwise it would take slot after slot, until the worker does nothing any more."""
+    """Otherwise it would occupy slot after slot until the worker runs no more tasks."""
     begun: list[str] = []
     told: list[str] = []
 
@@ -480,7 +480,7 @@ async def test_a_hanging_error_handler_is_interrupted(
 
 
 async def test_a_callable_object_with_an_async_call_is_awaited(app: TaskQ, start: Runner) -> None:
-    """As handler, task and error handler: called and not awaited, it would seem to have succeeded."""
+    """This holds for a handler, a task and an error handler. Without `await` they would seem to succeed."""
     seen: list[str] = []
 
     class Failing:
@@ -507,7 +507,7 @@ async def test_a_callable_object_with_an_async_call_is_awaited(app: TaskQ, start
 
 
 async def test_an_error_handler_registered_later_receives_errors(app: TaskQ, start: Runner) -> None:
-    """Also by a worker that runs already."""
+    """The worker is already running."""
 
     @app.task
     async def fail() -> None:

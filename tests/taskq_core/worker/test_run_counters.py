@@ -41,7 +41,7 @@ def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeCounters]:
 async def test_a_worker_stores_the_outcomes_of_its_runs(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """At the latest when it stops. What fails is what the counters of the queue call so."""
+    """This happens when the worker stops at the latest. Failures are counted as by the queue's own counters."""
     ended: list[str] = []
 
     @app.task(name="fine", retention=0)

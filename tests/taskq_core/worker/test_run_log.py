@@ -105,7 +105,7 @@ async def test_a_failure_is_logged_with_the_traceback_of_the_users_code(
     frames: list[str],
     further: list[str],
 ) -> None:
-    """From the task's function on, with causes and members of groups, and with messages unless the settings say no."""
+    """The traceback starts at the task's function and has causes and group members. A setting removes the messages."""
     ends = Ends()
     app.configure(replace(app.settings, log=LogSettings(exception_messages=messages)))
     task = app.task(name="work", max_retry=3, retry_delay=600, timeout=60)(function)
@@ -148,7 +148,7 @@ def test_success_is_logged_with_its_duration(caplog: pytest.LogCaptureFixture) -
 
 
 def test_a_hook_scrubs_the_messages_of_logs(caplog: pytest.LogCaptureFixture) -> None:
-    """Those of causes as well. A hook that fails hides the message and loses nothing."""
+    """Messages of causes are scrubbed too. If the hook fails, the message is hidden and the line is logged."""
 
     def scrub(message: str) -> str:
         return message.replace(SECRET, "***")
@@ -166,7 +166,7 @@ def test_a_hook_scrubs_the_messages_of_logs(caplog: pytest.LogCaptureFixture) ->
 
 @pytest.fixture
 def events() -> Iterator[list[dict[str, Any]]]:
-    """What Sentry's SDK sends, with its default integrations."""
+    """Collect the events that Sentry's SDK sends with its default integrations."""
     sent: list[dict[str, Any]] = []
 
     class Sent(Transport):

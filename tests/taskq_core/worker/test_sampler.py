@@ -119,7 +119,7 @@ async def test_presence_is_read_once_for_all_queues_of_a_worker(
 async def test_a_sample_is_stored_every_ten_seconds(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
-    """Between, two questions are asked and nothing is written."""
+    """In between, two reads are sent and nothing is written."""
     redis_server.client.sadd("asynq:queues", "default")
     sampler = sampler_of(app, hurried, queue)
 
@@ -162,7 +162,7 @@ async def test_the_longest_wait_is_stored_at_every_resolution(
 async def test_a_removed_queue_is_not_sampled(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
-    """Its samples go with it, and a worker that still serves it brings none back."""
+    """Its samples are deleted, and a worker that still serves it stores no new ones."""
     await app.remote("work").adelay()
     sampler = sampler_of(app, hurried, queue)
     await sampler.sample()
@@ -249,7 +249,7 @@ async def test_two_prefixes_on_one_redis_are_sampled_separately(redis_server: Re
 async def test_a_full_ring_of_samples_takes_the_documented_memory(
     redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
-    """Of a busy queue: every number is large."""
+    """The samples are of a busy queue, where every number is large."""
     busy = dict.fromkeys(("active", "pending", "retry", "archived", "completed", "latency_ms"), 5000000)
     for level in LEVELS:
         pipeline = redis_server.client.pipeline(transaction=False)

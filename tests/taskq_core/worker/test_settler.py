@@ -133,7 +133,7 @@ async def test_settlements_and_results_of_a_lost_task_are_refused(
     outcome: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """However the run ends, its settlement and its result are refused, also before the loss was noticed."""
+    """This holds for each end of the run, even before the worker noticed the loss."""
     release = asyncio.Event()
 
     @app.task(retention=600 if outcome == "complete" else 0, max_retry=0 if outcome == "archive" else 3)
@@ -169,7 +169,7 @@ async def test_settlements_and_results_of_a_lost_task_are_refused(
 async def test_refused_settlements_do_not_let_a_worker_fetch_more_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tasks come with the first request, which is on its way with them; for what is sent again none are taken."""
+    """The first request fetches tasks. Repeated settlements fetch none."""
     monkeypatch.setattr(fetcher, "LONGEST_PAUSE_S", 0.01)
     ran: list[int] = []
 
@@ -228,7 +228,7 @@ def test_a_repeated_settlement_releases_its_slot_only_when_settled(
 def test_a_settlement_is_repeated_until_other_workers_may_recover_the_task(
     app: TaskQ, queue: QueueKeys, ended_s_ago: float, is_sent_again: bool
 ) -> None:
-    """Others act on a lease that has ended only after the grace, here 15 seconds."""
+    """Other workers recover an expired lease after the grace, here 15 seconds."""
     settler, released = settler_of(app, lease_grace=15)
     run = Run(queue, "t", TaskMessage(type="t", id="t"), SYSTEM_CLOCK.monotonic() - ended_s_ago)
     run.started = SYSTEM_CLOCK.monotonic()

@@ -89,7 +89,7 @@ async def test_a_worker_that_wakes_too_late_does_not_start_the_run(
 async def test_only_starts_of_possibly_last_attempts_are_marked(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of one dequeue by one request, before the first of them starts."""
+    """One request marks all tasks of a dequeue before the first of them starts."""
     marks: list[int] = []
     mark_starts = runs.mark_starts
     seen: dict[str, Any] = {}

@@ -249,7 +249,7 @@ async def test_output_fails_the_task_if_the_record_is_lost(
 async def test_sub_tasks_are_enqueued_once_redis_answers_again(
     app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an attempt, and once, although the first request had reached Redis."""
+    """This uses no attempt, and enqueues once although Redis had received the first request."""
     runs: list[int] = []
     failures = 0
     enqueue = AsyncWorkflowClient.enqueue_children

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.redis
 
 
 class Gone:
-    """A worker that has taken tasks and is gone."""
+    """A dead worker that holds tasks."""
 
     token = "gone"
 
@@ -99,7 +99,7 @@ async def test_a_lost_lease_that_does_not_count_uses_no_attempt(
 async def test_a_task_that_exceeded_its_timeout_is_recovered_with_that_error(
     gone: Gone, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Only that one: what ran beside it was lost with the process."""
+    """Other tasks of the process are recovered as lost."""
     overran, beside = await gone.take(), await gone.take()
 
     await gone.take_back(overran=[("default", overran)])
@@ -109,7 +109,7 @@ async def test_a_task_that_exceeded_its_timeout_is_recovered_with_that_error(
 
 
 async def test_tasks_beyond_their_timeout_are_listed(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """For a process that says nothing itself."""
+    """The list is for a process that does not respond."""
     short, long = await gone.take(timeout=1), await gone.take(timeout=1000)
     for task_id in (short, long):
         started_ms = int(redis_server.client.hget(queue.task(task_id), "taskq_started") or 0)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ async def test_the_retry_delay_of_a_task_applies_after_a_loss(
 
 
 def test_without_a_retry_delay_the_first_loss_causes_no_delay(app: TaskQ, queue: QueueKeys) -> None:
-    """Only a task that is lost again may be the cause, and a task that exceeded its time has failed."""
+    """The delay applies if the task is lost again, or if it exceeded its timeout."""
     lost = LeaseLostError("default", "x")
 
     assert delay_after_loss(app, queue, TaskMessage(type="t", error_msg="ValueError"), lost) == 0

@@ -115,7 +115,7 @@ async def test_a_dead_worker_is_left_to_its_supervisor(scene: Scene, then: str) 
 
 
 async def test_the_lead_of_a_dead_worker_is_released(scene: Scene) -> None:
-    """Else what is taken back would wait for the end of it."""
+    """Otherwise recovered tasks would wait until the lead expires."""
     scene.record()
     await scene.runner.run(services.lead(scene.queue.leader("forwarder"), owner=scene.token, leader_ms=60_000))
     await scene.runner.run(services.lead(scene.queue.leader("limiter"), owner="another", leader_ms=60_000))

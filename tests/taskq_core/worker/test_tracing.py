@@ -95,7 +95,7 @@ async def test_a_task_option_sets_how_runs_relate_to_the_enqueue(
 async def test_the_next_step_of_a_chain_links_to_the_run_that_enqueued_it(
     app: TaskQ, start: Runner, named: Named, queue_name: str
 ) -> None:
-    """In the queue of the first step, whose script starts the next one, and from and to another by a dispatcher."""
+    """This holds in one queue, where a script starts the next step, and across queues, where a dispatcher does."""
 
     @app.task(name="first")
     async def first() -> int:

@@ -1,4 +1,4 @@
-"""Unique locks and the tasks that hold them, when a worker dies and when either lives longer than the other."""
+"""Test unique locks when a worker dies, when a lock outlives its task, and when a task outlives its lock."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.redis
 
 
 def locks(server: RedisServer, queue: QueueKeys) -> dict[bytes, bytes | None]:
-    """Who holds which lock."""
+    """Return the holder of each lock."""
     return {key: server.client.get(key) for key in server.client.scan_iter(queue.unique_prefix + "*")}  # type: ignore[misc]  # blocking
 
 
@@ -90,7 +90,7 @@ async def test_a_short_lock_is_renewed_until_the_run_ends(
 
 
 async def test_unique_tasks_never_run_at_the_same_time(app: TaskQ, start: Runner, clock: Clock) -> None:
-    """Two workers, producers that never stop, a task that fails now and then: never more than one runs."""
+    """Two workers run a task that sometimes fails while producers enqueue it constantly. At most one run is active."""
     running = most = 0
     runs = 0
 
@@ -118,7 +118,7 @@ async def test_unique_tasks_never_run_at_the_same_time(app: TaskQ, start: Runner
 
 
 async def test_a_unique_task_enqueued_during_a_run_runs_afterwards(app: TaskQ, start: Runner) -> None:
-    """Unique until it starts, with the latest arguments: what came in while it ran is not lost, and runs once."""
+    """The lock is released at the start. An enqueue during the run is not lost, and runs once with its arguments."""
     seen: list[int] = []
     first_runs, go_on = asyncio.Event(), asyncio.Event()
 

@@ -25,7 +25,7 @@ async def settled_in(server: RedisServer, worker: Worker) -> None:
 
 
 async def test_a_waiting_worker_starts_an_enqueued_task(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """Again and again, each time woken by a token."""
+    """Each of several tasks wakes the worker by a token."""
 
     @app.task
     async def work(number: int) -> int:
@@ -41,7 +41,7 @@ async def test_a_waiting_worker_starts_an_enqueued_task(app: TaskQ, start: Runne
 async def test_a_task_pushed_without_a_token_starts(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, concurrency: int
 ) -> None:
-    """As Go's client pushes it; the watcher wakes a worker."""
+    """Go's client pushes tasks without a token, so the watcher wakes a worker."""
 
     @app.task(name="go")
     async def work() -> str:
@@ -82,7 +82,7 @@ async def test_many_tasks_pushed_without_a_token_start_on_all_workers(
 async def test_another_worker_watches_when_the_watcher_stops(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """The next one takes it up soon."""
+    """Another worker starts to watch soon."""
 
     @app.task(name="go")
     async def work() -> str:
@@ -108,7 +108,7 @@ def without_watcher(server: RedisServer, queue: QueueKeys) -> None:
 async def test_a_task_runs_although_its_token_was_lost_with_a_connection(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """When the wait breaks, the queues are asked: the lost answer may have been the token."""
+    """After a broken wait the worker queries its queues, because the lost reply may have been the token."""
 
     @app.task(name="work")
     async def work() -> None: ...
@@ -127,7 +127,7 @@ async def test_a_task_runs_although_its_token_was_lost_with_a_connection(
 async def test_a_paused_worker_passes_its_token_on(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """One that takes no new tasks keeps no other from them."""
+    """A paused worker must not keep a task from the other workers."""
 
     @app.task
     async def work() -> str:
@@ -149,7 +149,7 @@ async def test_a_paused_worker_passes_its_token_on(
 async def test_a_stopping_worker_returns_its_token_although_its_counters_cannot_be_stored(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot know whether it has taken a token while it stopped."""
+    """The worker cannot know whether it has taken a token during its shutdown."""
     monkeypatch.setattr("taskq_core.worker.run_counters.HAND_IN_S", 600)
 
     with Relay(redis_server.socket_path) as relay:

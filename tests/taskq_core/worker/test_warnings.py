@@ -79,7 +79,7 @@ async def test_a_worker_without_the_setting_queues_warns_of_no_unknown_queue(
 async def test_a_worker_warns_of_queues_that_no_worker_serves(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At once if `QUEUES` does not name them, and of all once workers that were started together are there."""
+    """Queues missing in `QUEUES` are reported at once, the others after workers had time to start."""
     app.configure(replace(app.settings, queues={"default": 1, "lonely": 1, "critical": 1}))
     for name in ("first", "second"):
         app.task(name=name, queue="lonely")(lambda: None)

@@ -35,7 +35,7 @@ async def test_a_worker_with_scheduler_enqueues_and_runs_periodic_tasks(
 async def test_the_health_of_a_worker_includes_its_scheduler(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """Which does not count: a worker whose scheduler has trouble works."""
+    """A problem of its scheduler does not make a worker unhealthy."""
     bad = app.runtime.keys.queue("bad")
     raw: Any = redis_server.client
     raw.set(bad.pending, "no list")

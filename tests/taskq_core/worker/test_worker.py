@@ -68,7 +68,7 @@ async def test_a_worker_runs_once(start: Runner) -> None:
 
 
 async def test_a_worker_stopped_before_its_start_ends_at_once(app: TaskQ) -> None:
-    """It takes nothing."""
+    """The worker fetches no task."""
 
     @app.task
     async def work() -> None: ...
@@ -83,7 +83,7 @@ async def test_a_worker_stopped_before_its_start_ends_at_once(app: TaskQ) -> Non
 
 
 async def test_stopping_a_worker_that_has_ended_does_nothing(app: TaskQ) -> None:
-    """From any thread, at any time, also when its loop is closed."""
+    """This holds for any thread and any time, even when the loop of the worker is closed."""
     worker = Worker(app, WorkerConfig(**STEADY))
     running = threading.Thread(target=worker.run)
     running.start()
@@ -99,7 +99,7 @@ async def test_stopping_a_worker_that_has_ended_does_nothing(app: TaskQ) -> None
 def test_a_wrong_password_ends_the_worker_at_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At once, with exit status 1 and one line that does not show the password."""
+    """The exit status is 1, and one log line reports the error without the password."""
     with RedisServer(tcp=True, password="right") as server:
         app = TaskQ(f"redis://:canary@127.0.0.1:{server.port}/0")
         monkeypatch.setattr(worker_module, "START_PATIENCE_S", 3600)
@@ -116,7 +116,7 @@ def test_a_wrong_password_ends_the_worker_at_once(
 def test_an_unreachable_redis_ends_the_worker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After some patience, with exit status 1 and the address."""
+    """The worker retries for a while. The exit status is 1, and the log has the address."""
     monkeypatch.setattr(worker_module, "START_PATIENCE_S", 0.2)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
@@ -136,7 +136,7 @@ def test_an_unreachable_redis_ends_the_worker(
 
 
 async def test_a_worker_registers_its_queues(start: Runner, redis_server: RedisServer) -> None:
-    """Also before a task was enqueued."""
+    """Tools see the queues before a task is enqueued."""
     await start(queues={"one": 1, "two": 2})
     await until(lambda: redis_server.client.smembers("asynq:queues") == {b"one", b"two"})
 
@@ -262,7 +262,7 @@ async def test_a_cancelled_worker_requeues_its_tasks(
 async def test_a_worker_cancelled_during_its_shutdown_completes_the_shutdown(
     app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else its thread would go on, and show a worker that is gone for as long as its process lives."""
+    """Otherwise its thread would continue and announce a stopped worker until the process ends."""
     resigning, go_on = asyncio.Event(), asyncio.Event()
     resign = Leadership.resign
 
@@ -321,7 +321,7 @@ async def test_a_worker_cancelled_twice_requeues_its_tasks(
 
 
 async def test_a_worker_ends_although_all_threads_of_its_loop_hang(app: TaskQ, redis_server: RedisServer) -> None:
-    """Those in which coroutines call what blocks."""
+    """These are the threads of `asyncio.to_thread`."""
     gate = threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
@@ -397,7 +397,7 @@ def enqueue(app: TaskQ, task: str, **arguments: Any) -> Any:
 async def test_a_stopping_worker_requeues_tasks_of_a_lost_reply(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks once more, although nothing runs here and it ends; else the task would wait for the end of its lease."""
+    """The worker repeats the dequeue before it ends. Otherwise the task would wait until its lease ends."""
     exchange = Pipeline.exchange
 
     async def loses(lane: Pipeline, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
@@ -423,7 +423,7 @@ async def test_a_stopping_worker_requeues_tasks_of_a_lost_reply(
 
 
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Let a worker in burst mode look often whether it is done; return a list that grows with each look."""
+    """Let a worker in burst mode check often whether it is done. Return a list that grows with each check."""
     looks: list[None] = []
     look = Burst.work
 
@@ -493,7 +493,7 @@ async def test_burst_mode_waits_for_due_tasks_that_are_not_forwarded_yet(
 
 
 async def test_burst_mode_ends_without_a_delay(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for what happens rather than for a time, and looks more rarely only where nothing does."""
+    """The worker waits for events, and polls less often only if none arrive."""
     pauses_s: list[float] = []
     look = Burst.work
 
@@ -528,7 +528,7 @@ async def test_burst_mode_ends_without_a_delay(app: TaskQ, monkeypatch: pytest.M
 async def test_burst_mode_waits_for_tasks_of_a_lost_reply(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has taken a task and does not know it yet."""
+    """The worker has a task without knowing it yet."""
     exchange = Pipeline.exchange
     ran: list[str] = []
 
@@ -557,7 +557,7 @@ async def test_burst_mode_waits_for_tasks_of_a_lost_reply(
 
 
 async def test_burst_mode_ends_with_empty_or_paused_queues(app: TaskQ, redis_server: RedisServer) -> None:
-    """Nothing can be done there."""
+    """No task can run in such queues."""
 
     @app.task
     async def work() -> None: ...
@@ -635,7 +635,7 @@ async def test_burst_mode_waits_for_running_tasks(app: TaskQ, start: Runner, mon
 
 
 async def test_a_worker_and_its_thread_leave_nothing_behind(app: TaskQ, start: Runner) -> None:
-    """Threads and connections are gone after the end."""
+    """After the end no threads and connections are left."""
 
     @app.task
     def plain() -> str:
