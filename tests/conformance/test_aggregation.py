@@ -337,7 +337,7 @@ class TestCombine:
         assert broker.dump() == before
 
     def test_combining_a_returned_set_is_refused(self, broker: Broker) -> None:
-        """The function took longer than the set's time; its members come again, and only then count."""
+        """The aggregator exceeded the set's deadline. The members are aggregated again, and only that result counts."""
         take(broker, "a")
         reclaim(broker)
         before = broker.dump()
@@ -357,7 +357,7 @@ class TestCombine:
         assert broker.pending() == []
 
     def test_combining_pages_read_during_the_return_of_a_set_is_refused(self, broker: Broker) -> None:
-        """Pages read around a move hold one member twice and miss another, though their number is right."""
+        """Pages read before and after a move contain one member twice and miss another, with the right total."""
         take(broker, "a", "b", "c")
         join(broker, "new", at_s=1)
         first = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0, count=1))
@@ -426,7 +426,7 @@ class TestLocks:
 
     @rows("size", [0, 5, 300, 70_000])
     def test_a_lock_named_only_in_the_message_is_released(self, broker: Broker, size: int) -> None:
-        """As Go writes it."""
+        """Go stores the lock name like this."""
         lock = broker.queue.unique("t", b"x" * size)
         message = build_message(
             payload=b"x" * size,
@@ -500,7 +500,7 @@ class TestLocks:
 
 class TestSweep:
     def test_a_member_that_is_in_another_list_too_is_not_deleted(self, broker: Broker) -> None:
-        """Foreign damage: an id in two places. It is not deleted where it may yet run."""
+        """Another program put the id in two places. A task that may still run is not deleted."""
         take(broker, "a", "b")
         broker.raw.hset(broker.queue.task("a"), "state", "pending")
 

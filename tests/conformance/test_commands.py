@@ -85,7 +85,7 @@ class TestRuns:
     def test_a_dequeue_of_an_empty_queue_takes_a_fixed_number_of_commands(
         self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
     ) -> None:
-        """As idle workers ask now and then."""
+        """Idle workers send such a request now and then."""
         keys = taskq.runtime.keys.queue("other")
 
         counts = commands_of(redis_server, lambda: run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
@@ -110,7 +110,7 @@ class TestRuns:
     def test_settling_and_dequeuing_takes_a_fixed_number_of_commands(
         self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
     ) -> None:
-        """A turn of a worker of quick tasks."""
+        """This is one turn of a worker with short tasks."""
         keys = taskq.runtime.keys.queue("default")
         first = run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         asked = runs.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30)

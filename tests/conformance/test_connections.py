@@ -106,7 +106,7 @@ class TestStandalone:
         lead_a_life(f"redis://:{ENCODED}@{address}/0")
 
     def test_a_password_may_be_unencoded_in_the_url(self, address: str) -> None:
-        """All of it that a URL can hold unencoded: up to the last @."""
+        """The password ends at the last @ of the URL."""
         with RedisServer(tcp=True, password="pa:ss/w@rd") as server:
             lead_a_life(f"redis://:pa:ss/w@rd@127.0.0.1:{server.port}/0")
 

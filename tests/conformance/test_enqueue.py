@@ -35,7 +35,7 @@ def test_tasks_run_in_the_order_they_were_enqueued(broker: Broker) -> None:
 
 
 def test_the_reply_has_a_code_for_each_task_of_a_batch(broker: Broker) -> None:
-    """An id that is taken, also by an earlier task of the batch, does not stop the others."""
+    """A used id, even one used by an earlier task of the batch, does not stop the other tasks."""
     broker.enqueue("taken")
 
     codes = broker.enqueue("a", "taken", "b", "a")
@@ -104,7 +104,7 @@ class TestReceipts:
         assert broker.pending() == ["a", "b"]
 
     def test_a_call_that_arrives_after_a_later_one_is_refused(self, broker: Broker) -> None:
-        """The network held it until its repeat was answered, its task had run, and its caller made another call."""
+        """The network delayed the call until its repeat had succeeded, its task had run, and a newer call was made."""
         lane = ReceiptSlot("t")
         held = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], lane))
         broker.run(held)
@@ -120,7 +120,7 @@ class TestReceipts:
 
     @pytest.mark.parametrize("left_ms", [-1, 110_001])
     def test_a_call_after_its_deadline_is_refused(self, broker: Broker, left_ms: int) -> None:
-        """And so is one whose deadline is further away than a client sets it: its idea of the time is wrong."""
+        """A call with a deadline too far in the future is refused too, because its clock estimate is wrong."""
         held = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))
         held.args = [*held.args[:2], NOW_NS // 1_000_000 + left_ms, *held.args[3:]]
 
@@ -202,7 +202,7 @@ class TestUnique:
 
     @rows("seconds", [0, -1, 10**19])
     def test_an_invalid_time_leaves_no_partial_task(self, broker: Broker, seconds: int) -> None:
-        """Clients refuse such times; the script must not stop half-way in a batch all the same."""
+        """Clients refuse such times, but the script must not stop in the middle of a batch either."""
         lock = broker.queue.unique("t", b"")
 
         assert broker.enqueue("a", unique_key=lock, unique_s=seconds) == "1"
@@ -211,7 +211,7 @@ class TestUnique:
 
     @rows("row", UNIQUE_TIMES, ids=lambda row: f"{row['operation']} {row['option']}")
     def test_a_unique_lock_lasts_as_long_as_that_of_gos_client(self, one_server: Broker, row: dict[str, Any]) -> None:
-        """Whole seconds, cut; from the start on if there is one. What Go refuses is refused, but for 0: no lock."""
+        """The time is cut to whole seconds and counts from the start. Values that Go refuses are refused, except 0."""
         app = TaskQ(one_server.raw, enqueue_timeout=30)
         waits_s = parse_duration(row["process_in"]) / 1e9 if "process_in" in row else None
         options: dict[str, Any] = {"unique_for": timedelta(microseconds=row["option_ns"] / 1e3), "run_after": waits_s}
@@ -281,7 +281,7 @@ class TestWake:
         assert broker.run(services.notify(broker.queue)) is services.Notified.PUT
 
     def test_notify_puts_no_token_for_a_queue_at_its_limit(self, broker: Broker) -> None:
-        """What people have set over that number counts, as where tasks are handed out."""
+        """A limit set by an operator takes precedence, as in a dequeue."""
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.lpush(broker.queue.active, "a", "b")
 
@@ -361,7 +361,7 @@ class TestRevoke:
         assert broker.raw.smembers(queue.groups) == set()
 
     def test_a_member_that_is_being_aggregated_is_not_revoked(self, broker: Broker) -> None:
-        """It says aggregating and is in no group any more: nothing was deleted, so nothing is claimed."""
+        """The member has left its group, so it is not deleted and the reply does not claim it."""
         queue = broker.queue
         broker.raw.hset(queue.task("a"), mapping={"msg": "a", "state": "aggregating", "group": "g"})
         broker.raw.zadd(queue.aggregation_set("g", "s"), {"a": NOW_S})
@@ -380,7 +380,7 @@ class TestLimit:
         return broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, lane, max_pending=most)))
 
     def test_as_many_tasks_are_stored_as_the_limit_allows(self, broker: Broker) -> None:
-        """In their order; each of the others is refused by itself."""
+        """They are stored in order, and each other task is refused with its own code."""
         broker.enqueue("a")
 
         answer = self.enqueue(broker, *[NewTask(name, b"m") for name in ("b", "c", "d", "e")], most=3)
@@ -396,7 +396,7 @@ class TestLimit:
 
     @pytest.mark.parametrize("lock", ["", "unique"], ids=["plain", "with a lock"])
     def test_a_refused_call_writes_only_its_receipt(self, broker: Broker, lock: str) -> None:
-        """Neither task nor lock, also if more tasks are pending than the limit allows."""
+        """No task or lock is written, even if more tasks are pending than the limit allows."""
         broker.enqueue("a", "b")
         before = broker.dump()
         key = broker.queue.unique_prefix + lock if lock else ""
@@ -409,7 +409,7 @@ class TestLimit:
         assert after == before
 
     def test_scheduled_and_grouped_tasks_do_not_count_for_the_limit(self, broker: Broker) -> None:
-        """A task with a start ahead and one in a group are taken, and take no room from others of the batch."""
+        """Scheduled and grouped tasks are accepted and leave the room to the other tasks of the batch."""
         later = NewTask("later", b"m", start_at_s=NOW_S + 60)
         grouped = NewTask("grouped", b"m", group="g")
 
@@ -419,7 +419,7 @@ class TestLimit:
         assert broker.pending() == ["a"]
 
     def test_a_used_id_or_lock_is_reported_before_a_full_queue(self, broker: Broker) -> None:
-        """So a repeated enqueue after a lost reply reports that the task exists."""
+        """A repeated enqueue after a lost reply then reports that the task exists."""
         lock = broker.queue.unique_prefix + "x"
         broker.enqueue("a", unique_key=lock, unique_s=60)
 
@@ -443,7 +443,7 @@ class TestLimit:
         assert broker.dump() == before
 
     def test_a_repeat_of_a_refused_call_is_refused_as_well(self, broker: Broker) -> None:
-        """Its caller knows that the task is not stored, so a delayed duplicate must not store it once there is room."""
+        """The caller knows that the task is not stored, so a delayed duplicate must not store it later."""
         broker.enqueue("a")
         lane = ReceiptSlot("t")
         operation = at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane, max_pending=1))
@@ -467,7 +467,7 @@ class TestLimit:
         assert answer == "1"
 
     def test_a_full_queue_accepts_returning_and_due_tasks(self, broker: Broker) -> None:
-        """Nor is what comes due: forwarding, requeueing and recovery know no limit."""
+        """Forwarding, requeueing and recovery ignore the limit."""
         broker.enqueue("later", start_at_s=NOW_S + 1)
         broker.enqueue("requeued", "lost", "full")
         broker.dequeue(limit=2)

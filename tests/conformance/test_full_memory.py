@@ -129,7 +129,7 @@ def test_a_full_redis_forwards_due_tasks(full: Broker) -> None:
 
 
 def test_a_full_redis_combines_groups(full: Broker) -> None:
-    """It frees memory: two tasks are gone and one has come."""
+    """Combining frees memory, because one task replaces two."""
     queue = full.queue
     assert (
         full.run(at_time(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1)))

@@ -36,7 +36,7 @@ def take_back(broker: Broker, owner: str, tasks: list[services.ExpiredTask]) -> 
 
 
 def test_the_tasks_of_a_worker_are_listed_among_many_others(broker: Broker) -> None:
-    """Others may hold so many that it takes several calls."""
+    """Other workers may hold so many tasks that the listing takes several calls."""
     taken(broker, "w1", *(f"a{number:03}" for number in range(450)))
     taken(broker, "w2", "b1", "b2")
 
@@ -60,7 +60,7 @@ def test_a_task_of_a_dead_worker_is_recovered_before_its_lease_ends(broker: Brok
 
 
 def test_tasks_settled_extended_or_taken_in_between_are_not_recovered(broker: Broker) -> None:
-    """Also where another worker's lease ends in the same second."""
+    """This holds even if another worker's lease ends in the same second."""
     queue, run = broker.queue, broker.run
     taken(broker, "w1", "settled", "extended", "taken")
     listed = held(broker, "w1")

@@ -195,7 +195,7 @@ def test_inspector_changes_equal_those_of_gos_inspector(one_server: Broker, scen
 
 @rows("scenario", of("remove_queue"))
 def test_a_removed_queue_leaves_no_keys(one_server: Broker, scenario: dict[str, Any]) -> None:
-    """Whatever was in it, no key bears its name any more, and it is not known."""
+    """No key of the queue is left, and the queue is no longer listed."""
     load(one_server, scenario["before"])
     try:
         run_plan(one_server, plan_of(one_server, scenario), scenario["now_ns"])
@@ -334,7 +334,7 @@ def test_tasks_move_between_queues_of_any_slot(broker: Broker, to: str) -> None:
 
 
 def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
-    """Its keys are found on the node that holds its slot."""
+    """On a cluster, the keys are found on the node of the queue's slot."""
     store_tasks(broker, 5, unique=True)
     broker.enqueue("other", queue=broker.keys.queue("low"))
 
@@ -347,7 +347,7 @@ def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
 
 @pytest.mark.parametrize(("to", "answer"), [("", ""), ("low", "moving")])
 def test_a_move_is_not_continued_while_its_queue_is_removed(broker: Broker, to: str, answer: str) -> None:
-    """Otherwise its task would be among those to delete and among those to carry on."""
+    """Otherwise its task would be deleted and moved at the same time."""
     store_tasks(broker, 1)
     queue = broker.queue
     broker.run(at_time(NOW_NS, actions.move_out(queue, ["id-000"], token="a", target="low")))
@@ -362,7 +362,7 @@ def test_a_move_is_not_continued_while_its_queue_is_removed(broker: Broker, to: 
 
 
 def test_a_page_cursor_works_after_its_task_was_deleted(broker: Broker) -> None:
-    """Among many of the same time it is found by its id, byte by byte."""
+    """Tasks with equal times are ordered by the bytes of their ids."""
     names = sorted([b"a", b"b", b"b\x00", b"b\xff", b"ba", b"c", b"\xc3\xa9"])
     broker.raw.zadd(broker.queue.archived, dict.fromkeys(names, NOW_S))
 
@@ -376,7 +376,7 @@ def test_a_page_cursor_works_after_its_task_was_deleted(broker: Broker) -> None:
 
 @rows("size", [0, 1, 999, 1000, 1001, 2500])
 def test_overlapping_pages_return_each_id_of_a_list_once(broker: Broker, size: int) -> None:
-    """Once, the one to run next in front, in pages that overlap."""
+    """The next task to run comes first."""
     ids = [f"{number}" for number in range(size)]
     for start in range(0, size, 500):
         broker.raw.lpush(broker.queue.pending, *ids[start : start + 500])
@@ -387,7 +387,7 @@ def test_overlapping_pages_return_each_id_of_a_list_once(broker: Broker, size: i
 
 
 def test_the_slot_of_a_queue_equals_the_slot_that_redis_computes(broker: Broker) -> None:
-    """Its nodes are the nodes that hold the slot. Without a cluster, the list is empty."""
+    """The nodes of the queue are those of the slot. Without a cluster, the list is empty."""
     is_cluster = broker.store.endpoint.is_cluster
     for name in ("default", "a}b", "x y", "q"):
         broker.run(new_tasks.register_queue(broker.keys.queues, (name,)))

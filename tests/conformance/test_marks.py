@@ -27,7 +27,7 @@ def new_task(name: str, expiry: Expiry, *, timeout_s: int = 30, deadline: int = 
 
 @pytest.mark.parametrize("is_discarded", [False, True])
 def test_a_relative_expiry_becomes_a_time_of_rediss_clock(broker: Broker, is_discarded: bool) -> None:
-    """Rounded up, with the deadline for Go behind it; all else of the message stays."""
+    """The time is rounded up, the deadline for Go follows it, and the rest of the message is unchanged."""
     tasks = [
         new_task("now", Expiry(60, True, is_discarded)),
         new_task("later", Expiry(60, True, is_discarded), start_in_ms=100_000),
@@ -47,7 +47,7 @@ def test_a_relative_expiry_becomes_a_time_of_rediss_clock(broker: Broker, is_dis
 
 
 def test_an_outbox_and_a_schedule_convert_relative_expiries_too(broker: Broker) -> None:
-    """Whoever stores a task."""
+    """Each way to store a task converts the expiry."""
     task = new_task("a", Expiry(60, True))
     rows = [("row", task)]
     operation = at_time(NOW_NS, outbox.deliver(broker.queue, rows, ReceiptSlot("r"), claim_ends_ms=(NOW_S + 1) * 1000))

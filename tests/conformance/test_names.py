@@ -111,7 +111,7 @@ def test_a_task_with_any_id_can_be_revoked(broker: Broker) -> None:
 
 
 def test_a_task_with_any_id_can_be_changed_and_moved(broker: Broker) -> None:
-    """To a queue of any name, and back out of it."""
+    """The task is moved to a queue with any name and back."""
     queue, run = broker.queue, broker.run
     broker.enqueue(*IDS)
     assert run(at_time(NOW_NS, actions.act(queue, actions.Action.ARCHIVE, IDS))) == [actions.OK] * len(IDS)
@@ -171,7 +171,7 @@ def test_two_prefixes_share_no_key(broker: Broker) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(now_s=st.integers(1_811_808_000, 253_000_000_000))
 def test_a_daily_counter_is_named_after_the_date_of_any_time(broker: Broker, now_s: int) -> None:
-    """From mid 2027 on, since Redis deletes a counter at once whose time is over."""
+    """The dates begin in mid 2027, because Redis deletes a counter with a past expiry at once."""
     broker.store.flush()
     broker.enqueue("a")
     broker.dequeue()

@@ -84,7 +84,7 @@ def test_a_delivery_after_the_end_of_its_claim_stores_nothing(broker: Broker) ->
 
 
 def test_a_workflow_starts_when_all_its_parts_are_delivered(broker: Broker) -> None:
-    """In whatever order they come and however often; a sender that slept stores nothing."""
+    """The parts may arrive in any order and several times. A delivery after its deadline stores nothing."""
     message = b"a t - default\nH1:mT0:"
     whole = [
         ("", "state", "building"),
@@ -133,7 +133,7 @@ def test_a_workflow_starts_when_all_its_parts_are_delivered(broker: Broker) -> N
 
 
 def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Broker) -> None:
-    """Its first request was held by the network; the repeat was answered, and what it stored is gone."""
+    """The network delayed the first request. The repeat succeeded, and its workflow has ended and expired."""
     entries = [
         ("", "state", "building"),
         ("", "queue", "default"),
@@ -159,7 +159,7 @@ def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Brok
 
 
 def test_a_row_with_a_used_id_leaves_no_receipt(broker: Broker) -> None:
-    """The row is another one than that of the task which has the id."""
+    """The existing task with the id belongs to another row."""
     broker.enqueue("a")
 
     assert deliver(broker, plain("a")) == "0"

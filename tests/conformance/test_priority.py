@@ -34,7 +34,7 @@ def order(broker: Broker) -> list[str]:
 
 
 def test_higher_bands_run_first_and_in_order_within_a_band(broker: Broker) -> None:
-    """However they come: alone, in one call, with plain ones between."""
+    """Tasks are enqueued alone, in one call, and between tasks without priority."""
     enqueue(broker, task("p1", 0), task("a5", 5))
     enqueue(broker, task("p2", 0))
     enqueue(broker, task("b9", 9), task("c1", 1), task("p3", 0), task("d5", 5))
@@ -50,14 +50,14 @@ def test_higher_bands_run_first_and_in_order_within_a_band(broker: Broker) -> No
 
 
 def test_tasks_without_priority_need_no_additional_key(broker: Broker) -> None:
-    """No key is made for them, and none is read."""
+    """No key is written or read for them."""
     enqueue(broker, task("a", 0), task("b", 0))
 
     assert broker.raw.keys("taskq:*urgent") == []
 
 
 def test_clients_without_priorities_lose_no_tasks(broker: Broker) -> None:
-    """Go's RPOP, a deletion and a flush of the names leave at most the order of what is there, and lose nothing."""
+    """Go's RPOP, a deletion, or a flush of the band names may change the order but loses no task."""
     enqueue(broker, *(task(f"u{number}", 5) for number in range(5)), task("p", 0))
     broker.raw.rpop(broker.queue.pending)
     broker.raw.hset(broker.queue.task("u0"), "state", "active")
@@ -85,7 +85,7 @@ def test_a_retry_in_a_lower_band_does_not_delay_urgent_tasks(broker: Broker) -> 
 
 
 def test_a_reused_id_does_not_keep_its_old_band(broker: Broker) -> None:
-    """A plain task of an id that was urgent once holds up none that is."""
+    """A task without priority whose id was urgent before does not delay urgent tasks."""
     enqueue(broker, task("same", 5))
     take(broker, 1)
     broker.settle(runs.Outcome.DONE, "same")
@@ -97,7 +97,7 @@ def test_a_reused_id_does_not_keep_its_old_band(broker: Broker) -> None:
 
 
 def test_tasks_are_stored_when_the_priority_key_has_another_type(broker: Broker) -> None:
-    """Tasks are stored all the same, and left to the doctor's repair it is."""
+    """Tasks are stored without order, and the doctor's repair handles the key."""
     broker.raw.set(broker.queue.urgent, "strange")
 
     assert enqueue(broker, task("p", 0), task("u", 5)) == "11"
@@ -107,7 +107,7 @@ def test_tasks_are_stored_when_the_priority_key_has_another_type(broker: Broker)
 
 
 def test_due_tasks_and_retries_enter_their_band(broker: Broker) -> None:
-    """Scheduled ones to their band; retries to that of `retry_priority`, ahead of a backlog of plain ones."""
+    """Scheduled tasks enter their band, and retries that of `retry_priority`, before tasks without priority."""
     enqueue(broker, task("s5", 5, start_in_ms=1_000), task("s0", 0, start_in_ms=1_000), task("r", 0, 7))
     take(broker, 1)
     broker.settle(runs.Outcome.RETRY, "r", delay_ms=0)
@@ -120,7 +120,7 @@ def test_due_tasks_and_retries_enter_their_band(broker: Broker) -> None:
 
 
 def test_manually_run_and_moved_tasks_enter_their_band(broker: Broker) -> None:
-    """`run` puts a task in its band, not at the end."""
+    """`run` puts a task in its band and not at the end of the queue."""
     enqueue(broker, task("p", 0), task("u", 5), task("later", 6, start_in_ms=60_000))
 
     broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.RUN, ("later",))))
@@ -129,7 +129,7 @@ def test_manually_run_and_moved_tasks_enter_their_band(broker: Broker) -> None:
 
 
 def test_low_bands_do_not_starve(broker: Broker) -> None:
-    """One that has waited for over a minute is overtaken by one more call at most: urgent and old ones take turns."""
+    """After a minute of waiting, old tasks and urgent tasks alternate."""
     enqueue(broker, *(task(f"p{number}", 0) for number in range(4)))
     later_ns = NOW_NS + MINUTE_NS
     taken = []
@@ -146,7 +146,7 @@ def test_low_bands_do_not_starve(broker: Broker) -> None:
 
 
 def test_random_calls_keep_bands_and_their_order(broker: Broker) -> None:
-    """Against a plain model, with takes between."""
+    """Compare random enqueues and dequeues with a simple model."""
     chance = random.Random(5)
     waiting: list[tuple[int, int, str]] = []
     number = 0
@@ -168,7 +168,7 @@ def test_random_calls_keep_bands_and_their_order(broker: Broker) -> None:
 
 
 def test_urgent_tasks_over_the_maximum_are_added_at_the_end(one_server: Broker) -> None:
-    """Beyond ten thousand they go to the end of the line; all are there, and a deep place is found both ways."""
+    """After 10,000 urgent tasks further ones are added at the end. None is lost, and deep positions are found."""
     for start in range(0, 10_000, 200):
         enqueue(one_server, *(task(f"u{start + number}", 5) for number in range(200)))
     enqueue(one_server, *(task(f"p{number}", 0) for number in range(100)))

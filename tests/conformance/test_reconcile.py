@@ -413,7 +413,7 @@ class TestAggregationSets:
 
 
 def test_a_lock_of_another_type_is_moved_aside(broker: Broker) -> None:
-    """No task holds the lock, and it would refuse its payload forever."""
+    """No task holds the lock, and it would refuse tasks with this payload forever."""
     lock = broker.queue.unique("t:a", b"")
     broker.raw.rpush(lock, "x")
 
@@ -487,7 +487,7 @@ class TestRepairs:
         assert raw.get(queue.unique("t:a", b"")) == b"b"
 
     def test_a_member_of_an_aggregation_set_is_healthy(self, broker: Broker) -> None:
-        """Members of a set that is being turned into one task are in no group, and healthy."""
+        """Members of a set that is being aggregated are in no group, which is no damage."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a", "b", group=GROUP)
         set_key = queue.aggregation_set(GROUP, "s1")
@@ -561,7 +561,7 @@ class TestFence:
     """Test a worker whose task was damaged while it ran."""
 
     def test_a_restored_lease_belongs_to_the_running_worker(self, broker: Broker) -> None:
-        """The worker that runs the task goes on and settles it: no second run."""
+        """The worker that runs the task settles it, and no second run starts."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
         take(broker)
@@ -587,7 +587,7 @@ class TestFence:
         assert {each.task_id for each in expired.tasks} == {"a", "b"}  # a silent worker's are taken back
 
     def test_a_lease_beyond_a_clock_jump_still_belongs_to_its_worker(self, broker: Broker) -> None:
-        """Redis's clock was set back: the lease fits its fence, and its worker goes on."""
+        """Redis's clock was set back. The lease still matches its fence, so its worker continues."""
         put(broker, "active")
         broker.dequeue("w1", now_ns=time.time_ns() + 86_400 * 10**9)
 
@@ -598,7 +598,7 @@ class TestFence:
         assert settle(broker, Outcome.DONE, "active") == "1"
 
     def test_a_stale_fence_does_not_become_valid_again(self, broker: Broker) -> None:
-        """What another program took after a lost worker is not the lost worker's when the lease is written anew."""
+        """A task that another program took does not return to the lost worker when the lease is written again."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
         take(broker, "zombie")
@@ -641,7 +641,7 @@ class TestFence:
         assert states(broker) == {"a": "pending"}
 
     def test_an_unreadable_running_task_is_left_to_its_worker(self, broker: Broker) -> None:
-        """The worker that took it sets it aside, or the recoverer does."""
+        """Its worker or the recoverer quarantines it."""
         put(broker, "a")
         take(broker)
         broker.raw.hset(broker.queue.task("a"), "msg", b"\xff")
@@ -671,7 +671,7 @@ class TestOnTheWay:
 
     @rows("step", ["check_listed", "check_stored", "repair_tasks"])
     def test_tasks_that_change_constantly_are_no_findings(self, broker: Broker, step: str) -> None:
-        """Between any two steps a task is enqueued, taken, retried, requeued or ended: none is a finding."""
+        """Between any two steps of the check a task is enqueued, dequeued, retried, requeued or completed."""
         fill(broker)
         broker.raw.delete(broker.queue.task("scheduled"))
         count = 0
@@ -715,7 +715,7 @@ class TestOnTheWay:
         assert states(broker) == HEALTHY
 
     def test_a_repair_based_on_an_outdated_diagnosis_changes_nothing(self, broker: Broker) -> None:
-        """The script looks again itself: a diagnosis made a moment earlier proves nothing."""
+        """The repair script checks again itself, because the diagnosis may be outdated."""
         queue = broker.queue
         put(broker, "a")
         broker.raw.delete(queue.pending)
@@ -758,7 +758,7 @@ class TestBounds:
         assert page.doubtful == told
 
     def test_a_pass_with_many_findings_ends_early(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The next one goes on: every pass repairs what it found."""
+        """Every pass repairs its findings, and the next pass continues."""
         monkeypatch.setattr("taskq_core.repair.reconcile.FINDINGS_MAX", 60)
         ids = [f"a{number}" for number in range(150)]
         put(broker, *ids)
@@ -773,7 +773,7 @@ class TestBounds:
         assert sorted(broker.pending()) == sorted(ids)
 
     def test_a_list_that_grows_during_the_check_has_no_findings(self, broker: Broker) -> None:
-        """A page that is read once more, because so much was added, has no task twice: none is looked at closely."""
+        """New tasks may shift entries to a page that is read later. The same id on two pages is not a finding."""
         ids = [f"a{number}" for number in range(1100)]
         for first in range(0, 1100, 200):
             put(broker, *ids[first : first + 200])
@@ -1011,7 +1011,7 @@ class TestKeysOfAnotherType:
 
     @pytest.mark.parametrize("is_in_a_set", [False, True])
     def test_a_group_or_aggregation_set_of_another_type_is_moved_aside(self, broker: Broker, is_in_a_set: bool) -> None:
-        """Its members wait in the group again after at most two passes."""
+        """Its members are in their group again after at most two passes."""
         fill(broker)
         queue, raw = broker.queue, broker.raw
         key = queue.group(GROUP)
@@ -1031,7 +1031,7 @@ class TestKeysOfAnotherType:
         assert states(broker) == HEALTHY
 
     def test_a_task_of_another_type_is_moved_aside(self, broker: Broker) -> None:
-        """Its id is taken off its list and free again."""
+        """Its id is removed from its list and can be used again."""
         put(broker, "a")
         broker.raw.delete(broker.queue.task("a"))
         broker.raw.set(broker.queue.task("a"), "not ours")
@@ -1056,7 +1056,7 @@ class TestKeysOfAnotherType:
         assert finding.detail.isprintable()
 
     def test_the_keys_of_a_queue_with_a_longer_name_are_not_changed(self, broker: Broker) -> None:
-        """Go refuses no name: the keys of queue "default}:t:x" begin as those of tasks of this queue."""
+        """Go allows any name: the keys of queue "default}:t:x" begin like the task keys of this queue."""
         other = broker.keys.queue("default}:t:x")
         if broker.store.endpoint.is_cluster:
             pytest.skip("their slots differ")

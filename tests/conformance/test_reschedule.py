@@ -70,7 +70,7 @@ def test_tasks_in_other_states_are_not_rescheduled(broker: Broker, state: str) -
 
 
 def test_archived_retried_and_grouped_tasks_are_rescheduled(broker: Broker) -> None:
-    """Archived ones wait for a retry, grouped ones are scheduled and come back to their group."""
+    """Archived tasks wait for a retry. Grouped tasks are scheduled and return to their group."""
     broker.enqueue("archived")
     broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.ARCHIVE, ("archived",))))
     broker.enqueue("member", group="g")
@@ -84,7 +84,7 @@ def test_archived_retried_and_grouped_tasks_are_rescheduled(broker: Broker) -> N
 
 
 def test_a_cancel_request_applies_only_to_its_run(broker: Broker) -> None:
-    """Not for the next one, also where Go's worker ended that run and left it."""
+    """The request does not apply to the next run, even if a worker in Go ended the run without deleting it."""
     broker.enqueue("a")
     assert broker.run(services.ask_cancel(broker.queue, "a", CancelOutcome.RETRY)) == "pending"
     broker.dequeue(call=1)

@@ -169,7 +169,7 @@ class TestDequeue:
 
     @pytest.mark.parametrize("missing", ["state", "pending_since"])
     def test_a_task_with_an_unusual_number_of_fields_is_handed_out(self, broker: Broker, missing: str) -> None:
-        """Go gives a unique task back without the time since which it waits: three fields, as of a plain one."""
+        """Go requeues a unique task without its waiting time, so it has three fields like a plain task."""
         lock = broker.queue.unique_prefix + "a:1"
         broker.enqueue("a")
         broker.raw.hdel(broker.queue.task("a"), missing)
@@ -184,7 +184,7 @@ class TestDequeue:
         assert not broker.raw.hexists(broker.queue.task("a"), "pending_since")
 
     def test_many_leases_are_stored_in_a_sorted_set(self, one_server: Broker) -> None:
-        """They are not a list, which Redis would search from the start. They contain nothing else."""
+        """A compact encoding would be searched from the start. The set contains only leases."""
         ids = [f"id-{number}" for number in range(10)]
         one_server.enqueue(*ids)
         one_server.dequeue()
@@ -237,7 +237,7 @@ class TestSettle:
         assert "taskq_attempts" not in broker.fields("b")
 
     def test_records_of_attempts_are_appended_and_the_oldest_are_dropped(self, broker: Broker) -> None:
-        """16 KiB are kept, and the last one in any case."""
+        """Up to 16 KiB are kept, and the last record in any case."""
         broker.enqueue("a")
         kept = []
         for number, line in enumerate([b"1" * 9000, b"2" * 4000, b"3" * 4000, b"4" * 20_000], start=1):
@@ -435,7 +435,7 @@ class TestSettle:
         assert broker.dump() == before
 
     def test_the_scan_of_a_long_active_list_is_bounded(self, broker: Broker) -> None:
-        """Tasks beyond the budget are not looked for and are sent again."""
+        """Tasks beyond the budget are not searched and must be sent again."""
         ids = [f"id-{number}" for number in range(60)]
         broker.enqueue(*ids)
         broker.dequeue()
@@ -483,7 +483,7 @@ class TestSettle:
         listening.close()
 
     def test_every_change_of_a_task_is_published_to_its_followers(self, broker: Broker) -> None:
-        """Whoever asks for less afterwards takes nothing from them."""
+        """A later caller that requests fewer events does not reduce the events of earlier followers."""
         if broker.store.endpoint.is_cluster:
             pytest.skip("redis-py's cluster client has no plain subscription")
         queue = broker.queue
@@ -627,7 +627,7 @@ class TestSettleAndDequeue:
 
     @rows("scene", SCENES.values(), ids=SCENES)
     def test_the_fused_call_has_the_same_effect_as_two_calls(self, broker: Broker, scene: Scene) -> None:
-        """And answers as the second of them."""
+        """Its reply equals that of the second call."""
         broker, done = broker, ["a", "b", "c"]
 
         def play(*, as_one: bool) -> tuple[runs.Dequeued | None, dict[bytes, Any], dict[bytes, int]]:
@@ -864,7 +864,7 @@ class TestFence:
         assert broker.run(extension).owned == [True, True]
 
     def test_the_fence_of_an_earlier_lease_names_no_worker(self, broker: Broker) -> None:
-        """As a worker in Go leaves it behind, which takes the task and writes none."""
+        """A worker in Go takes the task without changing the fence."""
         broker.enqueue("a")
         broker.dequeue("w1")
         assert broker.run(views.read_task(broker.queue, "a")).owner == "w1"

@@ -31,7 +31,7 @@ def seconds(broker: Broker, level: Level = FINEST) -> list[int]:
 
 
 def test_one_sample_is_stored_per_interval(broker: Broker) -> None:
-    """Whoever comes second, though it thinks that it leads, notes none."""
+    """A second worker that wrongly considers itself the leader stores no sample."""
     codes = [sample(broker, START_S + each, FINEST, MINUTE) for each in (3, 4, 9, 10, 19, 59, 61)]
 
     assert codes == [[1, 1], [0, 0], [0, 0], [1, 0], [0, 0], [1, 0], [1, 1]]
@@ -65,7 +65,7 @@ def test_a_list_of_samples_expires_with_its_last_sample(broker: Broker) -> None:
 
 
 def test_samples_in_the_future_are_deleted(broker: Broker) -> None:
-    """Else nothing would be noted until the right clock gets there."""
+    """Otherwise no sample would be stored until the correct clock reaches that time."""
     sample(broker, START_S, FINEST)
     for ahead_s in (3600, 3610, 3620):
         sample(broker, START_S + ahead_s, FINEST)
@@ -90,7 +90,7 @@ def test_a_key_of_another_type_is_reported_and_not_changed(broker: Broker) -> No
 
 
 def test_a_full_redis_stores_samples_and_counters(one_server: Broker) -> None:
-    """They show why Redis became full, and their number is limited."""
+    """They show why Redis became full, and their size is bounded."""
     assert one_server.store.server is not None
     one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
     try:
@@ -129,7 +129,7 @@ def test_counters_of_several_workers_are_added(broker: Broker) -> None:
 
 
 def test_a_repeated_request_adds_nothing(broker: Broker) -> None:
-    """Its first answer may have been lost."""
+    """The reply to the first request may have been lost."""
     codes = [tally(broker, call, one=runs(2)) for call in (1, 1, 2, 2)]
 
     assert codes == [1, 0, 1, 0]
@@ -182,7 +182,7 @@ def at_hour(broker: Broker, hour: int, call: int, **types: TypeCounters) -> None
 
 
 def test_totals_continue_from_hour_to_hour(broker: Broker) -> None:
-    """They are what counters of metrics are made of, which must not begin anew."""
+    """Metrics export them as counters, which must not restart."""
     at_hour(broker, 500_000, 1, one=runs(2))
     at_hour(broker, 500_001, 2, one=runs(3, failed=1), two=runs(10**12))
     at_hour(broker, 500_001, 3, two=runs(1))

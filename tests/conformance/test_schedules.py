@@ -222,7 +222,7 @@ class TestTick:
         assert broker.dump() == before
 
     def test_a_firing_ahead_of_rediss_clock_is_refused(self, broker: Broker) -> None:
-        """Whatever the clock of the scheduler says."""
+        """The clock of the scheduler does not matter."""
         adopt(broker, "a")
 
         assert tick(broker, firing("a", 0, 5), at_s=4) == "e"
@@ -293,7 +293,7 @@ class TestTick:
         assert broker.pending() == [f"a{second}" for second in range(1, schedules.TICK_MAX + 1)]
 
     def test_a_full_redis_refuses_a_firing_completely(self, one_server: Broker) -> None:
-        """Nothing is enqueued and the mark stays, so that the firing comes later."""
+        """Nothing is enqueued and the mark is unchanged, so the firing can be sent again."""
         adopt(one_server, "a")
         assert one_server.store.server is not None
         before = one_server.dump()

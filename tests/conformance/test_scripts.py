@@ -177,7 +177,7 @@ async def test_the_asyncio_runner_loads_a_missing_script_again(broker: Broker) -
 
 
 def test_every_script_runs_on_fakeredis() -> None:
-    """Projects test with it. What scripts do there beyond that is not compared."""
+    """Projects use fakeredis in their tests. The effects of the scripts are not compared here."""
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
     runner = SyncRunner(Endpoint(client, embedded_folder=Path("unused")), timeout_s=30)
     for build in EVERY.values():
@@ -195,7 +195,7 @@ def test_every_script_is_listed() -> None:
 
 
 async def test_one_exchange_may_contain_several_operations(broker: Broker) -> None:
-    """All answers are right and in order, also when some scripts are known and others are not."""
+    """All replies are right and in order, even if Redis has only some of the scripts."""
     queue, store = broker.queue, broker.store
     lane = AsyncRunner(store.endpoint, timeout_s=30).new_pipeline()
     enqueue = new_tasks.enqueue(queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptSlot("t"))
@@ -245,7 +245,7 @@ async def test_a_refused_operation_does_not_affect_other_replies(broker: Broker)
 
 
 async def test_calls_succeed_while_scripts_are_flushed_constantly(broker: Broker) -> None:
-    """A loop of SCRIPT FLUSH beside callers: each of them gets its answer."""
+    """Each caller gets its reply while SCRIPT FLUSH runs in a loop."""
     runner = AsyncRunner(broker.store.endpoint, timeout_s=30)
     stop = False
 

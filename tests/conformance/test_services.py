@@ -206,7 +206,7 @@ class TestRecover:
         assert broker.raw.get(broker.queue.failed) == failed
 
     def test_a_recovery_applies_to_the_current_state(self, broker: Broker) -> None:
-        """Between listing and moving, one was extended, one settled, one taken by another worker, one changed."""
+        """After the listing, one task was extended, one settled, one taken by another worker, and one changed."""
         names = ["extended", "settled", "taken", "changed", "lost"]
         broker.enqueue(*names)
         broker.dequeue()
@@ -275,7 +275,7 @@ class TestRecover:
 
     @pytest.mark.parametrize("verdict", [Verdict.DROP, Verdict.QUARANTINE])
     def test_an_id_without_a_message_is_dropped(self, broker: Broker, verdict: Verdict) -> None:
-        """Whether the hash is gone, has no message, has an empty one or is a key of another type."""
+        """The hash may be missing, have no message or an empty one, or be a key of another type."""
         names = ["gone", "stub", "empty", "damaged"]
         broker.enqueue(*names)
         broker.dequeue()

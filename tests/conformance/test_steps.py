@@ -499,7 +499,7 @@ def test_a_lost_record_is_reported_and_stops_no_other_task(broker: Broker, damag
 
 
 def test_a_record_is_kept_for_longer_than_its_task_waits(life: Life) -> None:
-    """Neither a signal nor another start shortens that."""
+    """Neither a signal nor another start shortens the expiry of the record."""
     year_s = 365 * DAY_S
     life.begin()
     life.wait("z:sleep", NOW_S + year_s)

@@ -209,7 +209,7 @@ GROUPED: dict[str, tuple[Callable[[Broker], None], str]] = {
 @rows("rule", RULES)
 @rows("path", [*PATHS, *GROUPED])
 def test_the_rule_of_a_lock_decides_on_every_path_how_long_it_is_held(broker: Broker, path: str, rule: str) -> None:
-    """Where it is held a second task is refused, where it is not the second one gets it; no lock is left over."""
+    """While the lock is held a second task is refused, otherwise it takes the lock. No lock is left at the end."""
     options = {"group": "g"} if path in GROUPED else {}
     assert enqueue(broker, task(broker, "a", RULES[rule], **options)) == "1"
     walk, end = {**PATHS, **GROUPED}[path]
@@ -225,7 +225,7 @@ def test_the_rule_of_a_lock_decides_on_every_path_how_long_it_is_held(broker: Br
 
 @rows("rule", RULES)
 def test_a_lock_moves_with_its_task_to_another_queue(broker: Broker, rule: str) -> None:
-    """With its time, or without an end."""
+    """The lock keeps its expiry, if it has one."""
     broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     enqueue(broker, task(broker, "a", RULES[rule]))
 
@@ -250,7 +250,7 @@ class TestConflicts:
         assert self.code(broker, task(broker, "c", "fe")) == ("x", ["a\n:é"])
 
     def test_each_task_of_a_batch_gets_the_id_of_its_lock_holder(self, broker: Broker) -> None:
-        """Behind a limit, too."""
+        """This holds for tasks that wait for a limit too."""
         tasks = [NewTask("p1", b"m"), task(broker, "a", "fd"), task(broker, "b", "fe"), task(broker, "c", "fd")]
         tasks.append(NewTask("p2", b"m"))
 
@@ -271,7 +271,7 @@ class TestConflicts:
 
     @rows("state", ["pending", "scheduled", "retry", "aggregating"])
     def test_the_latest_arguments_replace_those_of_a_waiting_task(self, broker: Broker, state: str) -> None:
-        """It keeps its id, its place and its start; the message reads as the new one with the old id."""
+        """The task keeps its id, position and start. Its message is the new one with the old id."""
         options: dict[str, Any] = {"group": "g"} if state == "aggregating" else {}
         start = {"start_in_ms": 60_000} if state == "scheduled" else {}
         enqueue(broker, task(broker, "a", "fr", **options, **start))
@@ -292,7 +292,7 @@ class TestConflicts:
         }
 
     def test_a_replaced_task_that_waits_for_a_limit_gets_the_new_expiry(self, broker: Broker) -> None:
-        """Not ages later, though tools see it as scheduled for the year 9999."""
+        """The task expires in time, although tools show it as scheduled for the year 9999."""
         broker.enqueue("holder", limit="c 1 1 t:")
         enqueue(broker, task(broker, "a", "fr", limit="c 1 1 t:"))
         expiring = {"limit": "c 1 1 t:", "marks": expiry_mark(Expiry(60, True), timeout_s=30)}
@@ -357,7 +357,7 @@ class TestConflicts:
 
     @pytest.mark.parametrize("conflict", ["r", "m"])
     def test_a_task_that_is_being_moved_or_combined_is_not_replaced(self, broker: Broker, conflict: str) -> None:
-        """To another queue, or with its group into one task."""
+        """The task is being moved to another queue, or is being combined with its group."""
         enqueue(broker, task(broker, "a", "fd", group="g"))
         collect_groups(broker)
         assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
@@ -368,7 +368,7 @@ class TestConflicts:
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 
     def test_a_replacement_restarts_the_time_of_the_lock(self, broker: Broker) -> None:
-        """From the new start on."""
+        """The time of the lock counts from the new start."""
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", "fd", unique_s=60))
         assert 30 <= broker.raw.ttl(lock) <= 60
@@ -388,7 +388,7 @@ class TestConflicts:
         assert list(broker.run(operation).each()) == [("u", "a")]
 
     def test_the_task_of_a_group_never_replaces_another_task(self, broker: Broker) -> None:
-        """The members would be lost: they stay, and come again."""
+        """Otherwise the members would be lost. They stay and are aggregated again."""
         enqueue(broker, task(broker, "a", "fr"))
         broker.enqueue("member", group="g")
         collect_groups(broker)
@@ -484,7 +484,7 @@ class TestRenewal:
         assert broker.raw.get(lock) == b"b"
 
     def test_a_forged_lock_name_is_not_written(self, broker: Broker) -> None:
-        """The name comes from a hash that any program may have written."""
+        """The lock name is read from a hash that any program may have written."""
         broker.enqueue("a")
         broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.prefix + "paused")
 
@@ -499,7 +499,7 @@ class TestLeftOver:
 
     @pytest.mark.parametrize("rule", ["", "fd"])
     def test_the_lock_of_a_deleted_task_can_be_taken(self, broker: Broker, rule: str) -> None:
-        """As after Go's deletion of all pending tasks, which frees no locks."""
+        """Go's deletion of all pending tasks leaves such locks."""
         enqueue(broker, task(broker, "a", rule))
         broker.raw.delete(broker.queue.task("a"), broker.queue.pending)
 
@@ -508,7 +508,7 @@ class TestLeftOver:
         assert list(locks(broker).values()) == [b"b"]
 
     def test_the_lock_of_a_task_archived_by_go_can_be_taken(self, broker: Broker) -> None:
-        """Go frees none on the way to the archive, and knows nothing of rules."""
+        """Go does not release the lock when it archives a task."""
         enqueue(broker, task(broker, "a", "fd"))
         broker.raw.delete(broker.queue.pending)
         broker.raw.zadd(broker.queue.archived, {"a": NOW_S})
@@ -519,7 +519,7 @@ class TestLeftOver:
         assert list(locks(broker).values()) == [b"b"]
 
     def test_a_lock_of_a_reused_id_can_be_taken(self, broker: Broker) -> None:
-        """The task of that id has another lock."""
+        """The new task with that id has another lock."""
         enqueue(broker, task(broker, "a", "fd"))
         broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.unique("t", b"other"))
 
@@ -538,7 +538,7 @@ class TestLeftOver:
     @rows("path", [path for path, (_, end) in PATHS.items() if end in (WAITS, RUNS)])
     @rows("rule", ["until_started", "until_finished", "while_exists"])
     def test_a_check_of_the_queue_restores_a_lost_lock(self, broker: Broker, path: str, rule: str) -> None:
-        """Somebody deleted it; no other task has taken it."""
+        """The lock was deleted, and no other task has taken it."""
         enqueue(broker, task(broker, "a", RULES[rule]))
         PATHS[path][0](broker)
         before = locks(broker)
@@ -558,7 +558,7 @@ class TestLeftOver:
 
 
 def test_a_lock_key_of_another_type_counts_as_held(broker: Broker) -> None:
-    """Nobody's data is written over."""
+    """The data of the other program is not overwritten."""
     lock = broker.queue.unique("t", b"one")
     broker.raw.lpush(lock, "x")
 

@@ -129,7 +129,7 @@ def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
 
 @rows("scenario", of("process"))
 async def test_a_worker_leaves_the_same_state_as_gos_server(one_server: Broker, scenario: dict[str, Any]) -> None:
-    """Around one run: success, each kind of failure, cancelled, and given back by a worker that stops."""
+    """The scenarios are one run with success, each kind of failure, a cancellation, or a requeue at shutdown."""
     parameters, name = scenario["given"]["parameters"], scenario["name"]
     delay_s = parameters["retry_delay_s"]
     load(one_server, scenario["before"])
@@ -168,7 +168,7 @@ async def test_a_worker_leaves_the_same_state_as_gos_server(one_server: Broker, 
 async def test_the_published_entries_of_a_scheduler_equal_those_of_go(
     one_server: Broker, scenario: dict[str, Any]
 ) -> None:
-    """Byte for byte, but for the next time: Go's was not started and has none."""
+    """All bytes are equal except the next time, which Go's scheduler lacks because it was not started."""
     host, _, scheduler_id = scenario["given"]["parameters"]["scheduler_id"].split(":")
     (index, shown) = scenario["after"]
     golden = bytes.fromhex(shown["value"][0]["hex"])

@@ -96,7 +96,7 @@ async def test_a_failure_in_another_queue_runs_a_callback_in_a_third_queue(app: 
 
 
 async def test_a_step_with_an_oversized_result_succeeds(app: TaskQ, tasks: Tasks) -> None:
-    """It has succeeded: steps that only come after it run. A step that takes its result fails and says why."""
+    """The step succeeds, so steps that do not use its result run. A step that uses its result fails with the reason."""
 
     @app.task(name="large", max_result_bytes=10)
     async def large(size: int) -> str:
@@ -174,7 +174,7 @@ async def test_priority_and_expiry_apply_to_steps(app: TaskQ, tasks: Tasks) -> N
 
 
 async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> None:
-    """Nothing of it starts before all is there; then all its steps run."""
+    """No step starts before all parts are stored, and then all steps run."""
     workflow = Workflow("wide").step("start", tasks.add.s(0))
     for number in range(400):
         workflow.step(f"n{number}", tasks.add.s(number), after="start")
@@ -190,7 +190,7 @@ async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> Non
 def test_a_damaged_workflow_does_not_stop_the_settlement_of_other_tasks(
     broker: Broker, app: TaskQ, tasks: Tasks
 ) -> None:
-    """The task of a step is settled as ever where its workflow is damaged, and other tasks with it."""
+    """The task of a step of a damaged workflow is settled, and other tasks of the same batch too."""
     queue = broker.queue
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
     broker.raw.delete(queue.workflow(handle.id))
@@ -210,7 +210,7 @@ def _complete(task_id: str) -> runs.Settlement:
 
 
 def test_a_second_settlement_of_a_step_starts_no_step(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
-    """As when an answer is lost: the fence refuses it."""
+    """After a lost reply the settlement is sent again, and the fence refuses it."""
     queue = broker.queue
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
     (task_id,) = broker.dequeue(now_ns=None)  # type: ignore[arg-type]
