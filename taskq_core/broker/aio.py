@@ -21,11 +21,11 @@ from taskq_core.errors import BrokerError, BrokerUnavailableError
 T = TypeVar("T")
 
 IDLE_S = 10.0
-"""Seconds after which an unused connection is closed, at the next use of another one."""
+"""Seconds after which an unused connection is closed. It is closed when another connection is used next."""
 OPEN_AFTER_S = 0.1
 """Seconds for which a call waits for one of the preferred connections before it opens an additional connection."""
 FOLLOW_EVERY_S = 1.0
-"""Seconds between two requests to the Sentinels."""
+"""Seconds between two requests that ask the Sentinels for the current primary."""
 
 
 class _Pool:
@@ -187,7 +187,7 @@ async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
 
 
 class Subscription:
-    """Messages published on some channels."""
+    """A subscription to Redis channels, which returns the messages that are published on them."""
 
     def __init__(self, endpoint: Endpoint, channels: Sequence[str]) -> None:
         self._endpoint = endpoint
@@ -195,7 +195,7 @@ class Subscription:
         self._connection: Any = None
 
     async def open(self) -> None:
-        """Connect and subscribe. Messages that are published after it returns are not missed."""
+        """Connect and subscribe. Messages that are published after this method returns are not missed."""
         self._connection = await connect(self._endpoint, CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S, self._channels)
 
     async def next(self) -> str:

@@ -66,7 +66,7 @@ class SlotMap:
 
     @property
     def is_known(self) -> bool:
-        """True after `learn`, until `forget` is called."""
+        """True while the map is known: after a call of `learn`, until a call of `forget`."""
         return bool(self._owners)
 
     @property
@@ -114,7 +114,10 @@ class SlotMap:
 
 
 def _host(reply: Any) -> str:
-    """Decode a host. "" if the node does not know its own address: the caller then uses the address that it asked."""
+    """Decode the host of a node. Return "" if the node does not know its own address.
+
+    The caller then uses the address to which it sent the request.
+    """
     host = reply.decode() if isinstance(reply, bytes) else str(reply or "")
     return "" if host == "?" else host
 
@@ -191,7 +194,8 @@ def _grouped(
 ) -> list[NodeRequest]:
     """Group operations into one request per node.
 
-    If one operation of a node needs `ASKING`, it is sent before all of them, because the others ignore it.
+    If one operation of a node needs `ASKING`, this command is sent before each operation of the node. It does not
+    affect operations that do not need it.
     """
     requests: dict[Server, NodeRequest] = {}
     for place, (server, is_asking) in targets.items():

@@ -2,7 +2,7 @@
 
 ======================================================  ====================================================
 ``redis://user:password@host:6379/0``                   one server
-``redis://user@host/0?password_file=/path``             the same, with a password that is read for every connection
+``redis://user@host/0?password_file=/path``             one server; each new connection reads the password
 ``rediss://host:6380/0?ssl_ca_certs=/path``             the same over TLS; certificate and host name are verified
 ``unix:///path/to/socket?db=0``                         one server on a unix socket
 ``redis+sentinel://h1:26379,h2/master?db=0``            the primary that Sentinels name (``rediss+sentinel`` for TLS)
@@ -254,7 +254,7 @@ connection pool are not used."""
 
 
 def _login(username: str | None, password: str | None, password_file: str) -> dict[str, Any]:
-    """Return the options with the credentials of a connection."""
+    """Return the connection options that contain the user and the password."""
     if password_file:
         return {"credential_provider": PasswordFile(password_file, username)}
     return {"username": username, "password": password}
@@ -364,10 +364,10 @@ class Endpoint:
         return Address(kind="unix", path=str(self._embedded.socket_path))
 
     def learn_time(self, server_ms: int, sent_at: float) -> float:
-        """Record the server's time (Unix ms), as answered to a request that was sent at a monotonic second.
+        """Record the time of the server (Unix ms), which answered a request sent at a monotonic time (s).
 
-        Return its clock minus this process's monotonic clock, in seconds.
-        If the answer is slow, the server's clock seems to be ahead, so deadlines may be late but are never too early.
+        Return the server's clock minus the monotonic clock of this process, in seconds. If the answer is slow, the
+        server's clock seems to be ahead, so deadlines may be late but are never too early.
         """
         offset_s = self.clock_offset_s = server_ms / 1000 - sent_at
         return offset_s
@@ -430,7 +430,7 @@ class Endpoint:
         return self._address is not None and self._address.kind == "sentinel"
 
     async def follow_primary(self) -> None:
-        """Ask the Sentinels whether another server has become the primary, and count it in `takeovers`.
+        """Ask the Sentinels whether another server has become the primary. If it has, increase `takeovers`.
 
         Another primary is accepted only if more than half of the Sentinels name it.
         """
@@ -444,7 +444,7 @@ class Endpoint:
         return self.slots.sources()[0] if address.kind == "cluster" else address.hosts[0]
 
     def _sentinels(self) -> Sequence[Server]:
-        """Return the Sentinels. Each call starts the list with the next one."""
+        """Return the list of Sentinels. Each call returns the list with another Sentinel in front."""
         hosts = self._resolved().hosts
         start = next(self._turn) % len(hosts)
         return hosts[start:] + hosts[:start]

@@ -1,8 +1,8 @@
 """Logic that both runners share: deadlines, loading of missing scripts, confirmations and retries. Without I/O.
 
 `exchange` is a generator that yields a `Write`, receives one reply per command, and returns one answer per operation.
-`run_plan` and `arun_plan` execute it. A failed write is raised at its `yield` as a `BrokerError`. After a failure,
-`Attempts` decides whether and when the operation is sent again.
+`run_plan` and `arun_plan` execute it. If a write fails, its `yield` raises a `BrokerError`. After a failure, `Attempts`
+decides whether and when the operation is sent again.
 """
 
 import random
@@ -66,7 +66,8 @@ def exchange(
         endpoint: The server of the connection.
         operations: The operations, which are sent in one write.
         left_s: Returns the seconds left until the timeout.
-        is_asking: Send `ASKING` before each operation, which a cluster needs while their slot moves to this node.
+        is_asking: Send `ASKING` before each operation, which a cluster needs while the slot of the operations moves to
+            this node.
         spin_s: As in `Write`.
     """
     commands: list[Command] = []
@@ -96,9 +97,9 @@ def exchange(
 
 
 def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:
-    """Set the deadline of an operation by the server's clock, whose time is read first if it is unknown.
+    """Set the deadline of an operation by the server's clock. If the server's time is unknown, ask for it first.
 
-    An operation that is in doubt keeps its deadline.
+    An operation that Redis may already have carried out keeps its deadline.
     """
     if operation.in_doubt:
         return

@@ -137,7 +137,7 @@ def is_late(reply: Any) -> bool:
 
 
 def is_missing_script(reply: Any) -> bool:
-    """Return whether the server does not have the script. It ran nothing then, so sending the text is safe."""
+    """Return whether the server lacks the script. Then it has run nothing, so the caller can send the script text."""
     return isinstance(reply, exceptions.NoScriptError) or (
         isinstance(reply, exceptions.ResponseError) and str(reply).startswith("NOSCRIPT")
     )

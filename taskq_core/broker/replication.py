@@ -1,7 +1,7 @@
-"""Requests and replies that confirm that replicas or disks have new tasks. Without I/O.
+"""Create and decode the requests that wait until replicas or disks have received new tasks. Without I/O.
 
-`WAIT` and `WAITAOF` count the replicas that have all writes of the connection. So they must follow the write on the
-same connection, and a repeat must write again.
+`WAIT` and `WAITAOF` count the replicas that have all writes of the connection. So these commands must follow the write
+on the same connection, and a repeated request must write something again.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from taskq_core.broker.operations.operation import Argument, Confirmation, Opera
 from taskq_core.errors import BrokerReplicationError
 
 ANSWER_S = 0.5
-"""Seconds before the timeout at which Redis must end its wait, because it answers up to 0.1 s late, or later if busy.
-If less time is left, there is no further attempt."""
+"""Redis must end its wait this many seconds before the timeout, because it answers up to 0.1 s late, and later if it is
+busy. If less time is left, no further attempt is made."""
 _STORED = frozenset((StoreCode.STORED, StoreCode.CHANGED, StoreCode.STORED_BEFORE))
 _SHARE = 0.4
 """Maximum fraction of a short timeout that is reserved for the answer instead of `ANSWER_S`."""
 
 REPLICATION_INFO = ("INFO", "replication")
-"""Sent after a failed wait, to report how many replicas are connected."""
+"""Command that is sent after a failed wait, so that the error can say how many replicas are connected."""
 
 
 def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, ...]:
@@ -47,7 +47,7 @@ def _codes(operation: Operation[Any], reply: Any) -> str:
 
 
 class Shortfall:
-    """Why a write was not confirmed by enough replicas or disks.
+    """The reason why not enough replicas or disks confirmed a write.
 
     Attributes:
         is_final: True if waiting again cannot help.

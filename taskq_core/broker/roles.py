@@ -89,7 +89,7 @@ class _Names:
     queues: Sequence[QueueKeys]
 
     def each(self, *attributes: str, suffix: str = "") -> list[str]:
-        """Return the keys of each queue that these attributes of `QueueKeys` contain."""
+        """Return the keys in these attributes of `QueueKeys`, for each queue."""
         return [f"{getattr(queue, name)}{suffix}" for queue in self.queues for name in attributes]
 
     def own(self, *suffixes: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Load the Lua scripts in `lua/`. The first use of any script reads all files.
 
-So a process that has no file descriptors left later can still extend its leases, and a process whose package is
-replaced while it runs never mixes scripts of two releases.
+All files are read at once for two reasons. A process that later has no file descriptors left can still extend its
+leases. And a process whose package is replaced while it runs never mixes scripts of two releases.
 
 A file without a leading underscore is one script. A line `-- include _name` in it, or in an included file, includes the
 shared file `_name.lua`. Headers (`--[[ ... ]]`) are documentation and are not sent.

@@ -1,11 +1,11 @@
 """Ask Sentinels which server is the primary.
 
-Every new connection asks them one after another, and each gets an equal share of the remaining time. A search has no
-shared state, so any number of threads and event loops may search. If the answer was wrong, the replica refuses to
-write, the connection is closed, and the next one asks again.
+Every new connection asks the Sentinels one after another. Each Sentinel gets an equal share of the remaining time. A
+search has no shared state, so any number of threads and event loops may search. If the named server is only a replica,
+it refuses writes. Then the connection is closed, and the next connection asks the Sentinels again.
 
-A search is a generator without I/O. It yields the options of a connection to one Sentinel, and receives its reply or
-the exception, which `ask` and `aask` return.
+A search is a generator without I/O. It yields the options of a connection to one Sentinel, and receives the reply of
+that Sentinel, or an exception. The functions `ask` and `aask` return such a reply or exception.
 """
 
 import time

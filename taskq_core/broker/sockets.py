@@ -1,10 +1,10 @@
 """Encode commands, and for blocking code write them and read their replies on a connection that redis-py has opened.
 
-Two classes with the same methods do this. `SocketStream` uses the socket itself, because redis-py makes ten system
-calls per command, mostly to set the timeout before and after each wait. `SocketStream` makes four: check for an
-unexpected reply, send, wait, receive. hiredis parses the replies. `ClientStream` uses redis-py where that is not
-possible: with TLS, which buffers received bytes, with fakeredis, which has no socket, and on Windows, which has no
-`poll`.
+Two classes with the same methods write commands and read replies. `SocketStream` uses the socket itself, because
+redis-py makes ten system calls per command, mostly to set the timeout before and after each wait. `SocketStream` makes
+four: check for an unexpected reply, send, wait, receive. hiredis parses the replies. `ClientStream` uses redis-py where
+that is not possible: with TLS, which buffers received bytes, with fakeredis, which has no socket, and on Windows, which
+has no `poll`.
 """
 
 import contextlib

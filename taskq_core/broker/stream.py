@@ -1,7 +1,8 @@
 """Write commands and read replies on a connected transport, for asyncio.
 
-redis-py connects and authenticates. Then this protocol uses its transport, because redis-py takes tens of microseconds
-to read a reply, and this class two. hiredis parses the replies, and one future waits for all replies of one write.
+redis-py connects and authenticates. Then `ReplyStream` uses the transport of the connection, because redis-py takes
+tens of microseconds to read a reply, and `ReplyStream` takes two. hiredis parses the replies, and one future waits for
+all replies of one write.
 """
 
 import asyncio

@@ -85,8 +85,8 @@ class SyncRunner:
         """Send one operation without waiting for its answer.
 
         Returns:
-            A function that waits for the answer and returns it. It has the parameter `patience_s`, sends the operation
-            again, and raises errors as `run` does.
+            A function that waits for the answer and returns the answer. Like `run`, this function has the parameter
+            `patience_s`, may send the operation again, and raises the errors of `run`.
         """
         unsent = partial(self.run, operation)
         if self.endpoint.is_cluster:
@@ -215,7 +215,7 @@ class _Connection:
         takeovers: Number of failovers of the endpoint when the connection was opened.
         until: Deadline of the current caller, by the monotonic clock.
         plan: The unfinished exchange that `SyncRunner.begin` has started, if any.
-        unread: The write of that exchange whose replies were not read yet.
+        unread: The write of the unfinished exchange, whose replies were not read yet.
     """
 
     __slots__ = ("_endpoint", "_raw", "plan", "stream", "takeovers", "unread", "until")
@@ -268,7 +268,7 @@ class _Connection:
 
 
 class SyncSubscription:
-    """Messages published on one channel."""
+    """A subscription to one Redis channel, which returns the messages that are published on it."""
 
     def __init__(self, endpoint: Endpoint, channel: str, *, timeout_s: float) -> None:
         self._address = endpoint.address

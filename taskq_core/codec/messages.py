@@ -27,7 +27,7 @@ _WHOLE_TYPE = re.compile(r"Expected `[\w.| ]+`, got `([\w.| ]+)`")
 
 
 class RefusedError(ValueError):
-    """The codec rejected a value. Unlike errors of other libraries, this text never contains the value."""
+    """The codec rejected a value. Unlike texts of other libraries, the error text never contains the value."""
 
 
 def split_path(text: str) -> tuple[str, str | None]:

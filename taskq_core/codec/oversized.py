@@ -1,4 +1,4 @@
-"""The size limit of results. A larger result is not stored; the task records its size and the limit instead.
+"""The size limit of results. Instead of a result over the limit, its size and the limit are stored.
 
 A result over the limit does not fail the run, because a retry would only repeat the work. The worker stores the size
 and the limit in a separate field. The field `result` stays empty, because Go's tools read it as the result.
@@ -20,7 +20,7 @@ class OversizedResult:
     """A result that was not stored because it is over the limit.
 
     Attributes:
-        size: Size of the result in bytes, as JSON for a value that the function returned.
+        size: Size of the result in bytes. For a return value this is the size of its JSON.
         limit: Maximum bytes that the task may store (`max_result_bytes`).
     """
 
@@ -37,7 +37,7 @@ class OversizedResult:
 
 
 def within_limit(data: bytes | bytearray | memoryview, limit: int) -> bytes | OversizedResult:
-    """Return the bytes of a result, or an `OversizedResult` if they are over the limit. Do not copy oversized bytes."""
+    """Return the bytes of a result, or an `OversizedResult` if they exceed the limit. Oversized bytes are not copied."""
     size = data.nbytes if isinstance(data, memoryview) else len(data)
     return OversizedResult(size=size, limit=limit) if size > limit else bytes(data)
 

@@ -21,7 +21,7 @@ class Progress:
         done: Completed amount, in any unit that the task uses.
         total: Total amount in the same unit, None if unknown.
         message: Current activity, "" if the task reported none.
-        at: When the task reported it, by the clock of its worker.
+        at: When the task reported this progress, by the clock of its worker.
     """
 
     done: float

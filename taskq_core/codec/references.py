@@ -65,7 +65,7 @@ class References(Protocol):
         ...
 
     def fetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
-        """Load the objects with these keys. Blocks."""
+        """Load the objects with these keys, blocking the caller."""
         ...
 
     async def afetch(self, keys_to_load: KeysToLoad) -> LoadedObjects:
@@ -74,7 +74,7 @@ class References(Protocol):
 
 
 class Reference:
-    """A key in place of its object, which is loaded later. Each kind has a separate subclass."""
+    """The key of an object that is loaded later. Each `Kind` has a separate subclass."""
 
     __slots__ = ("key", "plain")
     kind: ClassVar[Kind]
@@ -171,7 +171,7 @@ def _hints(origin: Any, arguments: tuple[Any, ...], length: int) -> tuple[Any, .
 
 
 def replace(value: object, by: Callable[[Reference], object]) -> object:
-    """Return a decoded value in which each reference is replaced by the result of `by`."""
+    """Return a decoded value in which each reference is replaced by the result of calling `by` with this reference."""
     if isinstance(value, Reference):
         return by(value)
     if isinstance(value, dict):

@@ -88,7 +88,7 @@ def _refuse_kind(parameter: inspect.Parameter, task: str) -> None:
 def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., object], what: str) -> Any:
     """Return the annotation of a parameter, with names in a text annotation resolved in the scope of the function.
 
-    `what` is the name of the function in the error message.
+    `what` names the function in error messages.
 
     Raises:
         TaskDefinitionError: A name cannot be resolved.

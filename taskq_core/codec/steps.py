@@ -47,7 +47,8 @@ _APPROVALS = {
     b'{"approved":true}': b"true",
     b'{"approved":false}': b"false",
 }
-"""Equivalent values, so that the buttons "Approve" and "Reject" and signed links work for both types."""
+"""Pairs of equivalent signal values. They make the buttons "Approve" and "Reject" and signed links work for tasks that
+expect a bool, and for tasks that expect an object with the field `approved`."""
 
 
 def decode_signal(name: str, data: bytes, type_: Any, *, way_out: str) -> Any:
@@ -71,7 +72,7 @@ def decode_value(what: str, data: bytes, type_: Any, *, way_out: str) -> Any:
     """Decode a stored value as a type.
 
     Raises:
-        StepError: The value does not fit the type. The message ends with the `way_out`.
+        StepError: The value does not fit the type. The error message ends with `way_out`.
     """
     try:
         return decode_result(data, type_)

@@ -1,7 +1,7 @@
 """Task properties beyond Asynq's fields: headers named `taskq-*`, and marks that scripts read.
 
-A header is part of the message, and Go preserves it. A mark is the same property in a form for scripts, which cannot
-read headers. Marks follow `|` in the start argument of a new task.
+A header is part of the message, and Go preserves it. Lua scripts cannot read headers, so they receive the same property
+as a mark. In the arguments of a script, marks follow the start of a new task, after the character `|`.
 """
 
 import math
@@ -17,9 +17,9 @@ wait. ` discard` follows if the expired task is dropped instead of archived."""
 PRIORITY: Final = "taskq-priority"
 """Header: priority band of a task and priority band of its retries, as `<0 to 9>:<0 to 9>`."""
 DEAD_LETTER: Final = "taskq-dead-letter"
-"""Header: JSON of queue and name of a task that is enqueued when this one is archived."""
+"""Header: JSON of the queue and the name of a task that is enqueued when the task with this header is archived."""
 ENQUEUED: Final = "taskq-enqueued"
-"""Header: when a task was enqueued, Unix ms. For display only; the run ignores it."""
+"""Header: when a task was enqueued (Unix ms). Tools display this time; runs ignore it."""
 HIGHEST_BAND: Final = 9
 
 _PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")
@@ -51,7 +51,7 @@ def read_expiry(headers: Mapping[str, str]) -> Expiry | None:
 
 
 def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str:
-    """Return the mark by which scripts read a relative expiry; "" for an absolute one, which the message contains.
+    """Return the mark by which scripts read a relative expiry; "" for an absolute expiry, which the message contains.
 
     Args:
         expiry: The expiry in the task's header.

@@ -11,7 +11,7 @@ not fire on that day, and a local time that a change back repeats fires twice. A
 intervals after its start. All times are whole Unix seconds. No code here reads a clock.
 
 croniter finds the next matching local time. This module parses specs and converts local times to instants: it passes
-the fields to croniter as plain numbers, and uses its result only within a period of constant UTC offset.
+the fields to croniter as plain numbers, and uses the result of croniter only within a period of constant UTC offset.
 """
 
 from collections.abc import Mapping
@@ -62,9 +62,10 @@ class Schedule(Protocol):
         ...
 
     def anchor(self, start_s: int, limit_s: int) -> int:
-        """Return the time from which `next_after` finds all firings after `limit_s`, and few earlier ones.
+        """Return the time from which `next_after` finds all firings after `limit_s`, and few earlier firings.
 
-        Callers use it to skip firings that are in the past. The result is at most `limit_s`, or else the start.
+        Callers use this time to skip firings that are in the past. The result is at most `limit_s`, or the start of the
+        schedule if that is later.
         """
         ...
 
@@ -194,7 +195,8 @@ class Cron:
     text: str
     zone: tzinfo
     walk: "croniter" = field(compare=False, repr=False)
-    """Finds local times, without a zone, that match the line. Threads share it, so each search advances a copy."""
+    """Finds local times, without a zone, that match the cron line. Threads share this object, so each search advances a
+    copy."""
 
     def anchor(self, start_s: int, limit_s: int) -> int:
         """Return the later of limit and start, because the firings of a cron line do not depend on its start."""
@@ -254,7 +256,7 @@ class Cron:
 
 @lru_cache(maxsize=4096)
 def _next_after(cron: Cron, moment_s: int) -> int | None:
-    """Cache `Cron.compute_next_after`, because a scheduler asks repeatedly, and for all entries with the same spec."""
+    """Cache `Cron.compute_next_after`, because a scheduler repeats its calls, for each entry with the same spec."""
     return cron.compute_next_after(moment_s)
 
 

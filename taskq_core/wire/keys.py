@@ -113,9 +113,9 @@ class QueueKeys:
         return f"{self.unique_prefix}{task_type}:{digest}"
 
     def is_lock(self, name: str) -> bool:
-        """Return whether a name read from Redis is a unique lock of this queue. Ignore every other name.
+        """Return whether a name read from Redis is a unique lock of this queue. Callers must ignore every other name.
 
-        Any producer of the queue can choose the name, and the worker would change that key with its own rights.
+        Any producer of the queue can choose such a name, and the worker would change the named key with its own rights.
         `is_lock` in `_unique.lua` is the same rule for scripts.
         """
         return name.startswith(self.unique_prefix)
@@ -137,7 +137,7 @@ class QueueKeys:
         return f"{self.own_prefix}stream:{task_id}"
 
     def receipt(self, connection: str) -> str:
-        """String, expiring: result of the last enqueue call of a connection. A repeat of the call returns it."""
+        """String, expiring: result of the last enqueue call of a connection. A repeat returns this result."""
         return self.receipt_prefix + connection
 
     def unconfirmed(self, task_id: str) -> str:
@@ -145,7 +145,7 @@ class QueueKeys:
         return f"{self.own_prefix}unconfirmed:{task_id}"
 
     def call(self, worker: str) -> str:
-        """String, expiring: tasks of the last dequeue call of a worker. A repeat of the call returns them."""
+        """String, expiring: tasks of the last dequeue call of a worker. A repeat returns the same tasks."""
         return f"{self.own_prefix}call:{worker}"
 
     def leader(self, service: str) -> str:
@@ -169,7 +169,7 @@ class QueueKeys:
         return f"{self.own_prefix}tally:{hour}"
 
     def removed(self, kind: str) -> str:
-        """Former `pending`, `scheduled`, ... of a queue that is being removed, until its tasks are deleted."""
+        """New name of `pending`, `scheduled`, ... while a queue is being removed, until all its tasks are deleted."""
         return f"{self.own_prefix}removed:{kind}"
 
     def combined_set(self, set_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Compute the digest in the key of a unique lock. It covers the payload, as in Asynq, or some of its arguments."""
+"""Compute the digest in the key of a unique lock, from the whole payload, as in Asynq, or from some arguments."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

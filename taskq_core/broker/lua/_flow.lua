@@ -276,7 +276,7 @@ local function workflows(own, now)
         if state == 'f' then
           member_ended(i, k, 'f', nil, problem)
         elseif state == 'p' then
-          redis.call('HDEL', W .. ':h' .. i, k) -- other queues' members are needed by dispatcher and retries
+          redis.call('HDEL', W .. ':h' .. i, k) -- keep members for another queue: dispatcher and retries need them
         end
       end
     end
@@ -410,7 +410,7 @@ local function workflows(own, now)
             add('y' .. j, -1)
           end
           if its_state == 'x' then
-            redis.call('HSET', W, 's' .. j, 'w') -- at once, because other reopened nodes may be parents too
+            redis.call('HSET', W, 's' .. j, 'w') -- at once, because node j may have several reopened parents
             todo[#todo + 1] = j
           end
         end
@@ -655,7 +655,7 @@ local function workflows(own, now)
     local state, problem = 'd', nil
     if outcome == 'c' then
       if result == '' then
-        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- without a result, use its size and limit
+        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- size and limit of a too large result
         size_and_limit = size_and_limit or kept[1] == '' and kept[2]
         result = size_and_limit and '!' .. size_and_limit or kept[1] ~= '' and kept[1]
       end
@@ -668,7 +668,7 @@ local function workflows(own, now)
       end
     end
     redis.call('ZREM', steps, step)
-    -- this pattern matches the name, the protobuf tag, the length and the value of the header
+    -- this pattern matches the name, the protobuf tag, the length and the value of the header `taskq-run`
     local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)')
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
       redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))

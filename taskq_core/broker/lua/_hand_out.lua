@@ -76,7 +76,7 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
       lock, foreign_locks = nil, foreign_locks + 1
     end
     if not message then
-      if message == false then -- nil instead of false: the key has another type
+      if message == false then -- false: no message. nil: the key has another type
         drop(id, key, lock) -- delete a hash without a message, because it prevents new tasks with this id
       end
       reply[3] = reply[3] + 1

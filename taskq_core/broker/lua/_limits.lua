@@ -185,7 +185,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       rate.level = rate.level - limit.cost
       rate.held = cost and math.max(0, rate.held - tonumber(cost)) or rate.held
       save(rate)
-      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- the real cost is read when the line is checked
+      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- cost is 1 until the check of the line reads it
         rearm({ kind = 'r', slot = limit.slot, spec = limit.spec, cost = 1 })
       end
     end

@@ -1,12 +1,13 @@
 -- Priority inside a queue. All workers, including Go's, take tasks from the right end of the list `pending`, and more
--- urgent tasks are further right. The zset `urgent` contains the tasks of bands 1 to 9 in the same order, so that the place
--- of a new task is found quickly. Workers do not read it; ids of tasks that are no longer pending are removed here.
+-- urgent tasks are further right. The zset `urgent` contains the tasks of bands 1 to 9 in the same order, so that the
+-- place of a new task is found quickly. Workers do not read `urgent`. The functions of this file remove ids of tasks
+-- that are no longer pending from `urgent`.
 
 local URGENT_MAX, PATIENT_MS, URGENT_S, BAND = 10000, 60000, 604800, 1e12
 
 local function waits(task_prefix, id)
   local fields = redis.pcall('HMGET', task_prefix .. id, 'state', 'taskq_priority')
-  return fields[1] == 'pending' and fields[2] -- without a priority, it is a newer task with the same id
+  return fields[1] == 'pending' and fields[2] -- a task without a priority is a newer task with the same id
 end
 
 local function push_right(pending, ids)
@@ -49,7 +50,7 @@ local function place(pending, wake_key, task_prefix, now_ms, ids, band)
     return
   end
 
-  local ends = (10 - band) * BAND -- scores of this band are lower, and scores of higher bands are lower still
+  local ends = (10 - band) * BAND -- scores of this band are lower than `ends`, those of higher bands even lower
   local pivot, at
   for _ = 1, 20 do
     pivot = redis.call('ZRANGE', urgent, '(' .. whole(ends), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]

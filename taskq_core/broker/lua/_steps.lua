@@ -1,6 +1,6 @@
 -- The record of the steps of a task: a hash `<own>steps:<id>`. Its fields:
---   of            mark of its task, equal to the task's field taskq_steps. A later task with the same id has another mark,
---                 so it never finds the steps of an earlier one
+--   of            mark of the task, equal to the task's field taskq_steps. A later task with the same id has another
+--                 mark, so it never finds the steps of the earlier task
 --   s:<name>      result of a step: "<end, Unix ms> <duration, ms> <JSON>"
 --   k:<name>      results of sub-tasks, in the same form. If sub-tasks failed, '!' precedes the JSON
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
@@ -9,11 +9,11 @@
 --   n:<name>      number of signals with this name, including those for which the task stopped waiting
 --   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
 --   signals       number of signals that arrived
---   signal_bytes  their size
+--   signal_bytes  total size of these signals
 --   emitted       "<run> <number>" of the last call of `emit`
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
---                 r:<name>#<k> signal, c:<name> sub-tasks. The next run ends this wait, whatever started it
+--                 r:<name>#<k> signal, c:<name> sub-tasks. The next run ends this wait, for whatever reason it starts
 --   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
 --                 to the same attempt. Every other run is another attempt, even after an interruption
 --   x             number of values that this attempt emitted outside its steps before it waited
@@ -21,7 +21,7 @@
 
 local STEPS_KEPT_S, WITHOUT_LIMIT_MS = 7776000, 86400000
 
--- record_ttl: return the seconds after which a record expires, for a task that starts at `start_s`.
+-- record_ttl: return the seconds after which the steps record of a task expires, if the task starts at `start_s`.
 local function record_ttl(start_s, now_s)
   return whole(STEPS_KEPT_S + math.max(0, math.min(10000000000, math.ceil(start_s - now_s))))
 end
@@ -31,7 +31,7 @@ end
 local function open_record(task_key, record, stream, now_ns, ttl_s)
   local mark = redis.call('HGET', task_key, 'taskq_steps')
   if not mark then
-    redis.call('DEL', record, stream) -- left by an earlier task with the same id
+    redis.call('DEL', record, stream) -- an earlier task with the same id has left these keys
     redis.call('HSET', task_key, 'taskq_steps', now_ns)
     redis.call('HSET', record, 'of', now_ns)
   elseif redis.call('HGET', record, 'of') ~= mark then

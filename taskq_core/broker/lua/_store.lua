@@ -18,7 +18,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     return 'd' -- the holder is being moved, has no message, or has stored steps of its arguments
   elseif fields[5] and (word.conflict == 'm' or start ~= '' or (fields[6] or '') ~= limit) then
     return 'd' -- the holder waits for a limit or holds a permit of a limit
-  elseif state == 'aggregating' then -- unless in an aggregation set, the holder stays in its group
+  elseif state == 'aggregating' then -- change a holder in a group, but not in an aggregation set
     local score = fields[2] and redis.pcall('ZSCORE', keys.prefix .. 'g:' .. fields[2], holder)
     if type(score) ~= 'string' or word.conflict ~= 'r' or start ~= '' or group ~= fields[2] then
       return 'd'

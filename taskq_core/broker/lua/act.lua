@@ -22,7 +22,7 @@
   ARGV[8]  string  new start for wait: '=<Unix s>' or '+<ms from now>'
   ARGV[9..]        task ids (at most 200, because each pending task is searched for in the whole list)
 
-  The action run ignores the limits of a task.
+  The action 'run' ignores the limits of a task.
 
   returns  per task: 'ok'; '' no such task; 'lost' if the structure of its state does not contain it; 'moving' if it is
            being moved to another queue; otherwise its state, which does not allow the action

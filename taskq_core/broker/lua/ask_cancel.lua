@@ -5,7 +5,7 @@
   KEYS[1]  hash    the task
   ARGV[1]  string  outcome: 'retry', 'discard' or 'archive'
 
-  The record contains the time at which the worker received the task, so it does not apply to a later run.
+  The record contains the time at which the worker received the task, so the record does not apply to a later run.
 
   returns  the state of the task, or nothing if it does not exist
 ]]

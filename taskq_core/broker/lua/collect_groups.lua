@@ -12,8 +12,8 @@
                    grace period (s), maximum wait of a member (s, 0 no limit), maximum number of members (0 no limit)
 
   A group is due when it has the maximum number of members, when its oldest member has waited for the maximum time, or
-  when no member was added during the grace period. A repeated call makes no second set: it
-  answers 1 for each set that the first call made.
+  when no member was added during the grace period. A repeated call makes no second set: it returns 1 for each set that
+  the first call made.
 
   returns  one character per group:  1  set made   0  not due   x  the key is not a group
              2  not checked, because the maximum number of sets was made: send it again
