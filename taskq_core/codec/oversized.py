@@ -37,7 +37,7 @@ class OversizedResult:
 
 
 def within_limit(data: bytes | bytearray | memoryview, limit: int) -> bytes | OversizedResult:
-    """Return the bytes of a result, or an `OversizedResult` if they exceed the limit. Oversized bytes are not copied."""
+    """Return the bytes of a result, or an `OversizedResult` if they exceed the limit. Do not copy oversized bytes."""
     size = data.nbytes if isinstance(data, memoryview) else len(data)
     return OversizedResult(size=size, limit=limit) if size > limit else bytes(data)
 

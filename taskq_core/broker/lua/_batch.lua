@@ -16,7 +16,7 @@ local function new_batch()
 
   function batch.push(pending, wake_key, task_prefix, now_ms, place_all)
     if size > 0 then
-      wake(wake_key) -- push the token first, so that a waiting worker gets the tasks before a polling worker
+      wake(wake_key) -- before the tasks are pushed, so that a waiting worker gets them before a polling worker
     end
     for i = 1, #plain, 200 do
       redis.call('LPUSH', pending, unpack(plain, i, math.min(i + 199, #plain)))
