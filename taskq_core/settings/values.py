@@ -136,10 +136,13 @@ def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
         name, equals, weight = part.strip().rpartition("=")
         if not equals:
             name, weight = part.strip(), "1"
-        queues[name] = read_whole(f"{where}: the weight of queue {name!r}", weight)
+        what = f"{where}: the weight of queue {name!r}"
+        queues[name] = check_whole(what, read_whole(what, weight), least=1, most=WEIGHT_MAX)
     return queues
 
 
+WEIGHT_MAX = 1_000_000
+"""Largest allowed weight of a queue."""
 AUTO = "auto"
 """Value of `processes` for one process per core."""
 CONCURRENCY_MAX = 100_000
@@ -222,7 +225,7 @@ def check_queues(queues: object) -> dict[str, int]:
         queues = dict.fromkeys(queues, 1)
     if not isinstance(queues, Mapping) or not queues:
         raise ConfigurationError(f"QUEUES must map at least one queue to its weight, got {queues!r}")
-    return by_queue("QUEUES", queues, lambda where, weight: check_whole(where, weight, least=1, most=1_000_000))
+    return by_queue("QUEUES", queues, lambda where, weight: check_whole(where, weight, least=1, most=WEIGHT_MAX))
 
 
 def check_flag(name: str, value: object) -> None:

@@ -87,8 +87,8 @@ class Settler:
         self._log_unknown = CountedLog(
             logger,
             logging.WARNING,
-            "No handler on this worker for %d tasks of type %r; they return to the queue for other workers, and are "
-            f"archived after {self._unknown_timeout_s:g} s",
+            "Tasks without a handler on this worker: %d of type %r; they return to the queue for other workers, and "
+            f"are archived after {self._unknown_timeout_s:g} s",
             field="task_name",
         )
         self._reporter = ErrorReporter(context)

@@ -45,7 +45,7 @@ def test_an_invalid_setting_is_reported_with_status_1(
     shop: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
     for options, told in [
-        (["--queues", "a=0"], "QUEUES['a'] must be between 1 and"),
+        (["--queues", "a=0"], "--queues: the weight of queue 'a' must be between 1 and"),
         (["--queues", "a=x"], "--queues: the weight of queue 'a' must be a whole number, got 'x'"),
         (["--concurrency", "0"], "concurrency must be between 1 and 100000, got 0"),
     ]:
