@@ -491,11 +491,11 @@ class TestLocks:
 
         combine(one_server, 1, None)
 
-        heard = None
-        while heard is None:
-            heard = listening.get_message(timeout=30)
+        notification = None
+        while notification is None:
+            notification = listening.get_message(timeout=30)
         listening.close()
-        assert heard["data"] == b"a"
+        assert notification["data"] == b"a"
 
 
 class TestSweep:

@@ -69,7 +69,7 @@ DIFFERENCES = {
 """Where the state afterwards is another one on purpose, and why."""
 
 ANSWERS_DIFFER = {
-    "groups_unknown_queue": "told that there is no such queue, where Go finds no groups",
+    "groups_unknown_queue": "raises an error for an unknown queue, where Go finds no groups",
     "pause_unknown_queue": DIFFERENCES["pause_unknown_queue"],
     "remove_queue_group_only": DIFFERENCES["remove_queue_group_only"],
     "update_payload_id-pending-1": DIFFERENCES["update_payload_id-pending-1"],

@@ -15,10 +15,10 @@ def letters(broker: Broker) -> list[tuple[bytes, float]]:
 
 
 def test_a_settlement_records_a_dead_letter_if_requested(broker: Broker) -> None:
-    broker.enqueue("told", "quiet", "lost")
+    broker.enqueue("recorded", "quiet", "lost")
     broker.dequeue()
     ends = [
-        Settlement("told", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True),
+        Settlement("recorded", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True),
         Settlement("quiet", runs.Outcome.ARCHIVE, 1, b"m"),
     ]
     stale = Settlement("lost", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True)
@@ -26,20 +26,20 @@ def test_a_settlement_records_a_dead_letter_if_requested(broker: Broker) -> None
     assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, ends, owner="w1"))) == "11"
     assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, [stale], owner="another"))) == "0"
 
-    assert letters(broker) == [(b"told", NOW_S)]
+    assert letters(broker) == [(b"recorded", NOW_S)]
     assert broker.raw.zcard(broker.queue.archived) == 2
 
 
 def test_a_recovery_records_a_dead_letter(broker: Broker) -> None:
-    broker.enqueue("told", "quiet")
+    broker.enqueue("recorded", "quiet")
     broker.dequeue(lease_s=1)
     later_ns = NOW_NS + MINUTE_NS
     listed = broker.run(at_time(later_ns, services.list_expired(broker.queue, grace_s=1, limit=9))).tasks
-    verdicts = [Recovery(task, Verdict.ARCHIVE, b"m", is_dead_letter=task.task_id == "told") for task in listed]
+    verdicts = [Recovery(task, Verdict.ARCHIVE, b"m", is_dead_letter=task.task_id == "recorded") for task in listed]
 
     assert broker.run(at_time(later_ns, services.recover(broker.queue, verdicts, grace_s=1))) == "11"
 
-    assert letters(broker) == [(b"told", NOW_S + 60)]
+    assert letters(broker) == [(b"recorded", NOW_S + 60)]
 
 
 def test_a_dead_letter_is_handed_to_one_caller_until_its_deadline(broker: Broker) -> None:

@@ -276,14 +276,14 @@ def test_damage_is_reported_and_then_repaired(broker: Broker, damage: Damage) ->
     damage.do(broker)
     before = broker.dump()
 
-    told = look(broker)
+    report = look(broker)
     assert broker.dump() == before
     repaired = look(broker, repair=True)
     after = look(broker, repair=True)
 
-    assert found(told).items() >= damage.found.items()
-    assert {each.task_id for each in told.findings} == damage.found.keys()
-    assert told.repaired == 0
+    assert found(report).items() >= damage.found.items()
+    assert {each.task_id for each in report.findings} == damage.found.keys()
+    assert report.repaired == 0
     assert {each.task_id for each in repaired.findings if each.repaired} == damage.found.keys()
     assert [each for each in after.findings if each.kind is not FindingKind.WRONG_TYPE] == []
     assert states(broker) == damage.after
@@ -363,11 +363,11 @@ class TestAggregationSets:
         self.take_set(broker)
         broker.raw.delete(broker.queue.aggregation_sets)
 
-        told = look(broker)
+        report = look(broker)
         repaired = look(broker, repair=True)
 
         assert [(each.kind.value, each.repaired) for each in repaired.findings] == [("set_not_listed", True)]
-        assert (told.repaired, told.findings[0].detail) == (
+        assert (report.repaired, report.findings[0].detail) == (
             0,
             "asynq:{default}:g:g:s is not in the list of aggregation sets",
         )
@@ -591,9 +591,9 @@ class TestFence:
         put(broker, "active")
         broker.dequeue("w1", now_ns=time.time_ns() + 86_400 * 10**9)
 
-        told = look(broker, repair=True)
+        report = look(broker, repair=True)
 
-        assert found(told) == {"active": "lease_too_long"}
+        assert found(report) == {"active": "lease_too_long"}
         assert broker.raw.zscore(broker.queue.lease, "active") < time.time() + 31
         assert settle(broker, Outcome.DONE, "active") == "1"
 
@@ -742,9 +742,9 @@ class TestBounds:
         assert looked_at == [True] * 8 + [False] * 42
         assert {each.kind for each in mended[:8]} == {"listed_without_task"}
 
-    @pytest.mark.parametrize(("active", "told"), [(10_000, ["a"]), (10_001, [])])
+    @pytest.mark.parametrize(("active", "doubtful"), [(10_000, ["a"]), (10_001, [])])
     def test_a_long_list_of_active_tasks_is_not_read_for_each_page_of_leases(
-        self, broker: Broker, active: int, told: list[str]
+        self, broker: Broker, active: int, doubtful: list[str]
     ) -> None:
         """Reading it whole would keep Redis from answering for longer than any other call does."""
         queue, raw = broker.queue, broker.raw
@@ -755,7 +755,7 @@ class TestBounds:
 
         page = broker.run(at_time(NOW_NS, repair_ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE)))
 
-        assert page.doubtful == told
+        assert page.doubtful == doubtful
 
     def test_a_pass_with_many_findings_ends_early(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every pass repairs its findings, and the next pass continues."""

@@ -477,8 +477,8 @@ class TestSettle:
             at_time(NOW_NS, runs.settle(broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1"))
         )
 
-        heard = {listening.get_message(timeout=60)["data"] for _ in range(3)}
-        assert heard == {b"a", b"b", b"e"}, "done, complete and archive"
+        published = {listening.get_message(timeout=60)["data"] for _ in range(3)}
+        assert published == {b"a", b"b", b"e"}, "done, complete and archive"
         assert listening.get_message() is None
         listening.close()
 
@@ -495,23 +495,23 @@ class TestSettle:
         listening.subscribe(queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
 
-        def heard(count: int) -> list[bytes]:
+        def published(count: int) -> list[bytes]:
             found = sorted(listening.get_message(timeout=60)["data"] for _ in range(count))
             assert listening.get_message() is None
             return found
 
         broker.dequeue()
-        assert heard(2) == [b"a", b"b"], "the start"
+        assert published(2) == [b"a", b"b"], "the start"
         for name in ("a", "end"):
             broker.run(runs.write_fields(queue, name, {runs.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
-        assert heard(1) == [b"a"], "progress"
+        assert published(1) == [b"a"], "progress"
         ends = [
             Settlement("a", Outcome.REQUEUE, run=1),
             Settlement("b", Outcome.RETRY, 1, b"m"),
             Settlement("end", Outcome.RETRY, 1, b"m"),
         ]
         broker.run(at_time(NOW_NS, runs.settle(queue, ends, owner="w1")))
-        assert heard(2) == [b"a", b"b"], "what goes back and what is retried"
+        assert published(2) == [b"a", b"b"], "what goes back and what is retried"
         listening.close()
 
 

@@ -776,11 +776,11 @@ def test_cancelling_publishes_the_id(broker: Broker) -> None:
 
     broker.run(services.cancel(broker.keys.cancel, scenario["given"]["parameters"]["id"]))
 
-    heard = None
-    while heard is None:
-        heard = listening.get_message(timeout=30)
+    notification = None
+    while notification is None:
+        notification = listening.get_message(timeout=30)
     listening.close()
-    assert heard["data"].decode() == scenario["observed"]["payload"]
+    assert notification["data"].decode() == scenario["observed"]["payload"]
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

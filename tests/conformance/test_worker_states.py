@@ -135,8 +135,8 @@ async def test_a_worker_leaves_the_same_state_as_gos_server(one_server: Broker, 
     load(one_server, scenario["before"])
     defaults = {"retry_delay": delay_s, "is_failure": (lambda error: False) if "not_failure" in name else None}
     app = TaskQ(one_server.raw, defaults=defaults, enqueue_timeout=30)
-    told: list[BaseException] = []
-    app.on_error(lambda error, context: told.append(error))
+    errors: list[BaseException] = []
+    app.on_error(lambda error, context: errors.append(error))
     if parameters["handler"] != "none registered":
         app.handler("t:a")(function_for(parameters["handler"]))
     before_s = one_server.raw.time()[0]
@@ -159,9 +159,9 @@ async def test_a_worker_leaves_the_same_state_as_gos_server(one_server: Broker, 
             assert before_s + delay_s <= retry_s <= after_s + delay_s + 1
     for key in one_server.raw.keys("asynq:{default}:*:20*"):
         assert DAYS_KEPT_S - 60 <= one_server.raw.ttl(key) <= DAYS_KEPT_S
-    is_told = scenario["observed"]["error_handler_called_with"] is not None
-    is_told = is_told and name not in ("work_revoke", "work_unknown_type")
-    assert bool(told) is is_told, "error handlers are called as Go's is, except for discarded and unknown tasks"
+    is_reported = scenario["observed"]["error_handler_called_with"] is not None
+    is_reported = is_reported and name not in ("work_revoke", "work_unknown_type")
+    assert bool(errors) is is_reported, "error handlers are called as Go's is, except for discarded and unknown tasks"
 
 
 @pytest.mark.parametrize("scenario", of("scheduler_heartbeat"))

@@ -16,7 +16,7 @@ from tests.browser.admin.people import TASKS, Site, choose, confirm, enqueue, ex
 from tests.browser.visiting import stop_time
 from tests.publishing import drain_beside_playwright, publish_task
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import hears_cancels, until_blocking
+from tests.taskq_core.worker.conftest import receives_cancels, until_blocking
 from tests.taskq_django.admin_pages import payload_of, put, state_of
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
@@ -181,7 +181,7 @@ def test_a_task_that_runs_is_cancelled(page: Page, redis: RedisServer, inspector
     worker.start()
     try:
         assert begun.wait(60)
-        until_blocking(lambda: hears_cancels(redis))
+        until_blocking(lambda: receives_cancels(redis))
         page.goto(page_of(handle))
         page.get_by_role("button", name="Cancel", exact=True).click()
         confirm(page, "Cancel")

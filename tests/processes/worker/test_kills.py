@@ -14,9 +14,9 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LONG_LEASE,
     WorkerProcess,
-    hears_cancels,
     lapse,
     marks,
+    receives_cancels,
     state_of,
     stored,
     until_blocking,
@@ -58,7 +58,7 @@ def test_the_task_of_a_worker_killed_during_a_cancellation_is_recovered(
     first.wait()
     lapse(redis_server, queue)
     start_process(**LONG_LEASE)
-    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1 and hears_cancels(redis_server))
+    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1 and receives_cancels(redis_server))
 
     assert state_of(redis_server, queue, handle.id) == "active"
     assert handle.cancel(retry=True)

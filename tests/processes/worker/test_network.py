@@ -16,7 +16,7 @@ from taskq_core.worker import turn
 from tests.processes.worker.disturbing import disturbed
 from tests.redis_server import RedisServer
 from tests.relay import Direction, Relay
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_cancels, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, receives_cancels, state_of, stored, until
 
 BOTH: tuple[Direction, ...] = ("requests", "replies")
 
@@ -253,7 +253,7 @@ async def test_killed_connections_affect_no_task(
             assert await asyncio.to_thread(blocking.result, 20) == number + 1
             number += 2
     other.disconnect()
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
     await held.acancel()
     await until(lambda: ends.of(held.id))
     await until(lambda: not redis_server.client.exists(queue.active, queue.lease, queue.pending))

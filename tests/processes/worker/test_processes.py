@@ -33,7 +33,7 @@ from tests.taskq_core.worker.conftest import (
     SHRUNK,
     Ends,
     Runner,
-    hears_cancels,
+    receives_cancels,
     state_of,
     stored,
     until,
@@ -244,7 +244,7 @@ async def test_a_call_into_c_is_ended(
     pid = int(await until(lambda: started.exists() and started.read_text()))
 
     if why == "cancel":
-        await until(lambda: hears_cancels(redis_server))
+        await until(lambda: receives_cancels(redis_server))
         await handle.acancel()
     if why == "stop":
         await start.stop(worker)
@@ -263,7 +263,7 @@ async def test_child_processes_of_a_function_are_killed_with_its_process(
     started = tmp_path / "started"
     handle = await tasks.stuck_with_child.adelay(started=str(started))
     pid = int(await until(lambda: started.exists() and started.read_text()))
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
 
     await handle.acancel()
 
@@ -278,7 +278,7 @@ async def test_a_function_may_clean_up(
     started, ended = tmp_path / "started", tmp_path / "ended"
     handle = await tasks.clean_up.adelay(started=str(started), ended=str(ended))
     await until(started.exists)
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
 
     await handle.acancel()
 
@@ -351,7 +351,7 @@ async def test_a_task_that_is_cancelled_during_its_import_does_not_start(
     monkeypatch.setenv("STUBBORN_IMPORT", "1")
     await start(concurrency=1)
     handle = await slow_tasks.late.adelay(started=str(started), until=str(there))
-    await until(lambda: (tmp_path / "there.awaited").exists() and hears_cancels(redis_server))
+    await until(lambda: (tmp_path / "there.awaited").exists() and receives_cancels(redis_server))
 
     await handle.acancel()
     await until(there.exists, "the module has caught it")

@@ -321,12 +321,12 @@ def texts(values: Any) -> list[str]:
     return [each.decode() for each in values]
 
 
-def hears_cancels(server: RedisServer) -> bool:
+def receives_cancels(server: RedisServer) -> bool:
     """Return whether the only worker has subscribed. Until then it may run tasks but misses messages."""
     return bool(server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
 
-def hears_requests(server: RedisServer, *, workers: int = 1) -> bool:
+def receives_requests(server: RedisServer, *, workers: int = 1) -> bool:
     """Return whether this many workers have subscribed and are listed. Requests reach a worker from then on."""
     subscribed = server.client.pubsub_numsub("taskq:control")[0][1]
     shown: Any = server.client.keys("asynq:servers:*")

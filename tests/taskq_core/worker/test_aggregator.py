@@ -549,7 +549,7 @@ class TestFailures:
         """The set goes back to its group when its time is over."""
         released = threading.Event()
         begun = threading.Event()
-        told: list[TaskInterrupted] = []
+        interrupts: list[TaskInterrupted] = []
 
         @bench.app.aggregator(timeout=30)
         def aggregate(group: str, tasks: list[GroupedTask]) -> Any:
@@ -558,7 +558,7 @@ class TestFailures:
                 try:
                     until_released(released)
                 except TaskInterrupted as error:
-                    told.append(error)
+                    interrupts.append(error)
 
         await bench.join("a")
         bench.now_s += 60
@@ -567,7 +567,7 @@ class TestFailures:
         await until(begun.is_set)
         await clock.advance(30.1)
         aggregator = await looking
-        await until(lambda: told)
+        await until(lambda: interrupts)
         released.set()
 
         assert aggregator.failed == 1

@@ -22,7 +22,7 @@ from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     Ends,
     Runner,
-    hears_cancels,
+    receives_cancels,
     stored,
     until,
 )
@@ -34,7 +34,7 @@ async def test_cancel_archives_retries_or_drops_a_running_task(
 ) -> None:
     """The caller that cancels chooses the outcome."""
     runs: dict[str, int] = {}
-    told: list[BaseException] = []
+    errors: list[BaseException] = []
 
     async def work(name: str) -> str:
         runs[name] = runs.get(name, 0) + 1
@@ -52,12 +52,12 @@ async def test_cancel_archives_retries_or_drops_a_running_task(
 
     @app.on_error
     async def see(error: BaseException, context: Any) -> None:
-        told.append(error)
+        errors.append(error)
 
     ends = Ends()
     await start(listener=ends)
     archived, retried, dropped = [await task.adelay(name) for name in ("archive", "retry", "drop")]
-    await until(lambda: len(runs) == 3 and hears_cancels(redis_server))
+    await until(lambda: len(runs) == 3 and receives_cancels(redis_server))
 
     assert await archived.acancel()
     assert await retried.acancel(retry=True)
@@ -72,8 +72,8 @@ async def test_cancel_archives_retries_or_drops_a_running_task(
     assert ends.of(archived.id) == ["archived"]
     assert ends.of(retried.id) == ["retried", "completed"]
     assert ends.of(dropped.id) == ["discarded"]
-    await until(lambda: len(told) == 3)
-    assert {type(error) for error in told} == {TaskCancelledError}
+    await until(lambda: len(errors) == 3)
+    assert {type(error) for error in errors} == {TaskCancelledError}
     await task.adelay("drop")  # its unique lock is free
 
 
@@ -89,7 +89,7 @@ async def test_a_cancelled_task_without_attempts_left_is_archived(
         await asyncio.Event().wait()
 
     await start()
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
     handle = await work.adelay()
     for count in (1, 2):
         await until(lambda count=count: len(started) == count)
@@ -133,7 +133,7 @@ async def test_skip_retry_and_discard_work_in_a_cancelled_function(
     task: Any = app.task(name="work")(work if kind == "coroutine" else plain)
     await start()
     skip, discard = await task.adelay("skip"), await task.adelay("discard")
-    await until(lambda: len(started) == 2 and hears_cancels(redis_server))
+    await until(lambda: len(started) == 2 and receives_cancels(redis_server))
     await skip.acancel(retry=retry)
     await discard.acancel(retry=retry)
 

@@ -9,7 +9,7 @@ from taskq_core.errors import WorkerNotFoundError
 from taskq_core.inspector import AsyncInspector
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, hears_cancels, hears_requests, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, receives_cancels, receives_requests, until
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def test_a_worker_is_paused_and_resumed_by_request(
 
     worker = await start(concurrency=2)
     running = await hold.adelay()
-    await until(lambda: worker.running_count == 1 and hears_requests(redis_server))
+    await until(lambda: worker.running_count == 1 and receives_requests(redis_server))
 
     (asked,) = await inspector.control_workers("quiet", [worker.id])
     assert asked.id == worker.id
@@ -65,7 +65,7 @@ async def test_the_concurrency_of_a_running_worker_is_changed(
     worker = await start(concurrency=1)
     for _ in range(12):
         await hold.adelay()
-    await until(lambda: worker.running_count == 1 and hears_requests(redis_server))
+    await until(lambda: worker.running_count == 1 and receives_requests(redis_server))
     await inspector.control_workers("scale", concurrency=8)
     await until(lambda: worker.running_count == 8)
     assert worker.describe().concurrency == 8
@@ -93,7 +93,7 @@ async def test_a_stop_request_ends_one_worker_gracefully(
         return "done"
 
     first, second = await start(), await start()
-    await until(lambda: hears_requests(redis_server, workers=2))
+    await until(lambda: receives_requests(redis_server, workers=2))
     for _ in range(3):
         redis_server.client.publish("taskq:control", b'{"workers":"x"}')
         redis_server.client.publish("taskq:control", b"\xff")
@@ -115,7 +115,7 @@ async def test_a_worker_without_permission_for_requests_still_receives_cancels(
     app = TaskQ(redis_server.unix_url.replace("unix://", "unix://worker:word@"))
     try:
         worker = await start(app=app)
-        await until(lambda: hears_cancels(redis_server))
+        await until(lambda: receives_cancels(redis_server))
         assert await start.stop(worker) == 0
     finally:
         client.acl_deluser("worker")

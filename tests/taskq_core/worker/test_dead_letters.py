@@ -22,7 +22,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     Runner,
-    hears_cancels,
+    receives_cancels,
     state_of,
     until,
 )
@@ -32,16 +32,16 @@ async def test_on_archived_hooks_receive_each_archived_task(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
     """Hooks are called for failures, expiries and cancels, not for retried, completed or dropped tasks."""
-    told: list[tuple[str, str, TaskState]] = []
+    received: list[tuple[str, str, TaskState]] = []
     running: list[str] = []
 
     @app.on_archived
     def plain(task: TaskInfo) -> None:
-        told.append(("plain", task.id, Inspector(app).task(task.queue, task.id).state))
+        received.append(("plain", task.id, Inspector(app).task(task.queue, task.id).state))
 
     @app.on_archived
     async def coroutine(task: TaskInfo) -> None:
-        told.append(("coroutine", task.id, task.state))
+        received.append(("coroutine", task.id, task.state))
         assert task.last_error
 
     @app.task(name="work", retry_delay=0, max_retry=1)
@@ -56,15 +56,15 @@ async def test_on_archived_hooks_receive_each_archived_task(
     handles = {how: await work.adelay(how) for how in ("fail", "once", "fine", "wait")}
     handles["late"] = await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC)).adelay("late")
     await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC), on_expiry="discard").adelay("gone")
-    await until(lambda: "wait" in running and hears_cancels(redis_server))
+    await until(lambda: "wait" in running and receives_cancels(redis_server))
     await handles["wait"].acancel()
     await handles["once"].aresult(PATIENCE_S)
-    await until(lambda: len(told) == 6)
+    await until(lambda: len(received) == 6)
 
     for kind in ("plain", "coroutine"):
-        found = {task_id for each, task_id, _ in told if each == kind}
+        found = {task_id for each, task_id, _ in received if each == kind}
         assert found == {handles["fail"].id, handles["wait"].id, handles["late"].id}
-    assert {state for _, _, state in told} == {TaskState.ARCHIVED}
+    assert {state for _, _, state in received} == {TaskState.ARCHIVED}
 
 
 async def test_a_dead_letter_task_is_enqueued_for_an_archived_task(
@@ -124,7 +124,7 @@ async def test_a_failed_hook_is_retried_and_the_task_stays_archived(
     tries: list[str] = []
 
     @app.on_archived
-    def told(task: TaskInfo) -> None:
+    def received(task: TaskInfo) -> None:
         tries.append(task.id)
         if len(tries) < 3:
             raise SystemExit("the handler is broken")
@@ -146,12 +146,12 @@ async def test_hooks_receive_the_current_queue_of_a_moved_task(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The task is handled in its old queue after a failed try, and also after a move is undone by an id conflict."""
-    told: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     is_broken = [True]
 
     @app.on_archived
     def tell(task: TaskInfo) -> None:
-        told.append((task.queue, task.id))
+        received.append((task.queue, task.id))
         if is_broken[0]:
             raise SystemExit("the handler is broken")
 
@@ -162,7 +162,7 @@ async def test_hooks_receive_the_current_queue_of_a_moved_task(
     other = app.runtime.keys.queue("other")
     worker = await start(dead_letters_every=0.1)
     moved, back = await work.using(task_id="moved").adelay(), await work.using(task_id="back").adelay()
-    await until(lambda: {each for _, each in told} == {moved.id, back.id})
+    await until(lambda: {each for _, each in received} == {moved.id, back.id})
     await start.stop(worker)
     await work.using(task_id="back", queue="other", run_after=3600).adelay()
     inspector = Inspector(app)
@@ -170,12 +170,12 @@ async def test_hooks_receive_the_current_queue_of_a_moved_task(
     with pytest.raises(TaskIdConflictError):
         await asyncio.to_thread(inspector.move_task, "default", back.id, "other")
     is_broken[0] = False
-    told.clear()
+    received.clear()
 
     await start(queues={"default": 1, "other": 1}, dead_letters_every=0.1)
     await until(lambda: not redis_server.client.exists(queue.letters, other.letters))
 
-    assert sorted(told) == [("default", "back"), ("other", "moved")]
+    assert sorted(received) == [("default", "back"), ("other", "moved")]
     assert not redis_server.client.hexists(queue.task("back"), "taskq_letter")
     assert not redis_server.client.hexists(other.task("moved"), "taskq_letter")
 
@@ -184,8 +184,8 @@ async def test_hooks_do_not_receive_tasks_that_were_run_again_or_deleted(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Its record is deleted."""
-    told: list[str] = []
-    app.on_archived(lambda task: told.append(task.id))
+    received: list[str] = []
+    app.on_archived(lambda task: received.append(task.id))
     redis_server.client.zadd(queue.letters, {"gone": 1})
     handle = await app.remote("t").using(run_after=600).adelay()
     redis_server.client.zadd(queue.letters, {handle.id: 1})
@@ -193,7 +193,7 @@ async def test_hooks_do_not_receive_tasks_that_were_run_again_or_deleted(
     await start(dead_letters_every=0.1)
     await until(lambda: not redis_server.client.exists(queue.letters))
 
-    assert told == []
+    assert received == []
 
 
 def test_invalid_hooks_and_dead_letter_names_are_refused(app: TaskQ) -> None:

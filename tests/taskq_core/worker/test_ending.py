@@ -24,8 +24,8 @@ from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     Ends,
     Runner,
-    hears_cancels,
     push_raw,
+    receives_cancels,
     state_of,
     stored,
     until,
@@ -145,7 +145,7 @@ async def test_a_cancelled_run_is_archived_and_not_retried(
     worker = await start()
     handle = await (coroutine if kind == "coroutine" else plain).adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
 
     assert await handle.acancel()
 
@@ -181,7 +181,7 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
     worker = await start(listener=ends)
     handle = await hold.adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
     forged = [b"forged", b"\xff\xfe", b"", b"*", handle.id[:-1].encode()]
     received: list[int] = []
     for _ in range(10):
@@ -308,7 +308,7 @@ async def test_a_run_that_ignores_its_cancellation_is_reported_before_its_timeou
     monkeypatch.setattr(worker._context.metrics, "stuck", lambda *labels: stuck.append(labels))
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
     await handle.acancel()
     await until(lambda: worker.runs[0].ending)
 

@@ -568,7 +568,7 @@ async def test_an_error_in_a_listener_does_not_affect_the_task(
         def task_started(self, context: TaskContext) -> None:
             raise RuntimeError("broken start")
 
-        def task_ended(self, *told: Any) -> None:
+        def task_ended(self, *received: Any) -> None:
             raise RuntimeError("broken end")
 
     @app.task

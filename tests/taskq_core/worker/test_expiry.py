@@ -27,7 +27,7 @@ async def test_an_expired_task_is_archived_and_does_not_run(
 ) -> None:
     """Its handle raises a typed error, error handlers are called, the expiry is counted, and another task runs."""
     ran: list[str] = []
-    told: list[BaseException] = []
+    errors: list[BaseException] = []
 
     @app.task
     async def work(name: str) -> None:
@@ -35,7 +35,7 @@ async def test_an_expired_task_is_archived_and_does_not_run(
 
     @app.on_error
     async def see(error: BaseException, context: Any) -> None:
-        told.append(error)
+        errors.append(error)
 
     late = await work.using(expires=LONG_AGO).adelay("late")
     other = await work.using(expires=3600).adelay("in time")
@@ -45,12 +45,12 @@ async def test_an_expired_task_is_archived_and_does_not_run(
         await other.aresult(PATIENCE_S)
         with pytest.raises(TaskExpiredError) as raised:
             await late.aresult(PATIENCE_S)
-    await until(lambda: told)
+    await until(lambda: errors)
 
     assert ran == ["in time"]
     assert raised.value.expired_at == LONG_AGO
     assert isinstance(raised.value, TaskFailedError)
-    assert [type(error) for error in told] == [TaskExpiredError]
+    assert [type(error) for error in errors] == [TaskExpiredError]
     assert ends.of(late.id) == ["expired"]
     assert f"task expired: name={work.name} id={late.id}" in caplog.text
     info = Inspector(app).task("default", late.id)

@@ -375,8 +375,8 @@ async def test_a_task_received_after_the_end_of_its_lease_does_not_run(
 ) -> None:
     """The worker was suspended before it read the reply, so another worker may have the task."""
     attempts: list[int] = []
-    told: list[BaseException] = []
-    app.on_error(lambda error, context: told.append(error))
+    reported: list[BaseException] = []
+    app.on_error(lambda error, context: reported.append(error))
 
     @app.task
     async def work(context: TaskContext) -> None:
@@ -413,7 +413,7 @@ async def test_a_task_received_after_the_end_of_its_lease_does_not_run(
     await running
 
     assert attempts == ([] if taken_over else [0]), "given back, without using an attempt"
-    assert told == []
+    assert reported == []
     assert "arrived after its lease had ended; it returns to its queue" in caplog.text
 
 

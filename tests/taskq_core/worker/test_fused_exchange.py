@@ -51,14 +51,14 @@ def test_other_batches_are_not_fused(subtests: pytest.Subtests) -> None:
 
 @pytest.mark.parametrize("answer", [None, BrokerReplyError("WRONGTYPE")])
 def test_fusing_is_tried_less_often_after_refusals(answer: BrokerReplyError | None) -> None:
-    joiner = FusedExchange()
+    exchange = FusedExchange()
     waits = []
     for _ in range(10):
         turns = 0
-        while joiner.join([batch()], QUEUE, ASKED) is None:
+        while exchange.join([batch()], QUEUE, ASKED) is None:
             turns += 1
         waits.append(turns)
-        assert joiner.part(batch(), answer) is None
+        assert exchange.part(batch(), answer) is None
 
     assert waits == [0, 2, 4, 8, 16, 32, 64, 128, APART_MAX, APART_MAX]
 
@@ -75,13 +75,13 @@ def test_settlements_of_unknown_outcome_are_sent_again_as_such() -> None:
 
 
 def test_a_success_enables_fusing_again() -> None:
-    joiner = FusedExchange()
-    joiner.part(batch(), None)
-    while joiner.join([batch()], QUEUE, ASKED) is None:
+    exchange = FusedExchange()
+    exchange.part(batch(), None)
+    while exchange.join([batch()], QUEUE, ASKED) is None:
         pass
 
-    assert joiner.part(batch(), EMPTY) == ["1" * RUNS_MIN, EMPTY]
-    assert joiner.join([batch()], QUEUE, ASKED) is not None
+    assert exchange.part(batch(), EMPTY) == ["1" * RUNS_MIN, EMPTY]
+    assert exchange.join([batch()], QUEUE, ASKED) is not None
 
 
 async def test_settling_and_dequeuing_take_one_script_call(
@@ -131,11 +131,11 @@ async def test_the_ends_of_tasks_with_waiting_callers_are_published(
     await until(lambda: len(runs) == 40 and worker.running_count == 0)
     await start.stop(worker)
     redis_server.client.publish(queue.done, "the last")
-    told: list[str] = []
-    while "the last" not in told:
+    published: list[str] = []
+    while "the last" not in published:
         data = channel.get_message(timeout=60)["data"]
-        told += [data.decode()] if data else []  # a worker tries its rights with empty ones
+        published += [data.decode()] if data else []  # a worker tries its rights with empty ones
     channel.close()
 
-    assert sorted(told[:-1]) == sorted(handle.id for handle in handles)
+    assert sorted(published[:-1]) == sorted(handle.id for handle in handles)
     assert redis_server.client.get(queue.processed) == b"40"

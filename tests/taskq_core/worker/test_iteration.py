@@ -18,7 +18,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     Runner,
-    hears_cancels,
+    receives_cancels,
     state_of,
     stored,
     until,
@@ -113,7 +113,7 @@ async def test_cancelling_ends_the_loop_and_keeps_the_cursor(
 
     handle = await (plain if kind == PLAIN else coroutine).adelay()
     await start()
-    await until(lambda: len(seen) == 21 and hears_cancels(redis_server))
+    await until(lambda: len(seen) == 21 and receives_cancels(redis_server))
     assert await handle.acancel()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
 
@@ -171,24 +171,24 @@ async def test_an_iterating_task_releases_its_slot_for_other_tasks(app: TaskQ, s
 @pytest.mark.redis
 async def test_is_stopping_is_true_inside_an_item_of_a_stopping_worker(app: TaskQ, start: Runner) -> None:
     """`is_stopping` lets a task stop by itself."""
-    told: list[bool] = []
+    is_stopping_values: list[bool] = []
     going_on = threading.Event()
 
     @app.task(name="go")
     def go(context: TaskContext) -> None:
-        told.append(context.is_stopping)
+        is_stopping_values.append(context.is_stopping)
         going_on.wait(60)
-        told.append(context.is_stopping)
+        is_stopping_values.append(context.is_stopping)
 
     await go.adelay()
     worker = await start()
-    await until(lambda: told)
+    await until(lambda: is_stopping_values)
     worker.stop()
     await until(lambda: worker.status == "stopped")
     going_on.set()
     assert await start.ending(worker) == 0
 
-    assert told == [False, True]
+    assert is_stopping_values == [False, True]
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
         Run(keys.queue(f"q{number}"), "x", TaskMessage(type="t", id="x"), clock.now + left_s)
         for number in range(queues)
     ]
-    told: dict[str, float] = {}
+    given_up: dict[str, float] = {}
 
     class Silent:
         def run(self, operation: Any) -> Any:
@@ -122,7 +122,7 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
 
     def lost(lapsed: list[Run]) -> None:
         for run in lapsed:
-            told.setdefault(run.queue.name, clock.now)
+            given_up.setdefault(run.queue.name, clock.now)
 
     class Stop:
         """Ends once all leases are given up."""
@@ -132,7 +132,7 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
             return self.is_set()
 
         def is_set(self) -> bool:
-            return len(told) == queues
+            return len(given_up) == queues
 
     silent: Any = Silent()
     context = context_of(TaskQ("redis://localhost:1"), clock=clock)
@@ -146,7 +146,7 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
     stop: Any = Stop()
     keepalive._stop = stop
     keepalive._run()
-    return runs, told
+    return runs, given_up
 
 
 def test_a_worker_gives_up_a_lease_before_other_workers_recover_it(subtests: pytest.Subtests) -> None:
@@ -154,9 +154,9 @@ def test_a_worker_gives_up_a_lease_before_other_workers_recover_it(subtests: pyt
     for queues in (1, 2, 5):
         for left_s in (25 + tenths / 10 for tenths in range(0, 50, 7)):
             with subtests.test(queues=queues, left_s=left_s):
-                runs, told = give_up(queues, left_s)
+                runs, given_up = give_up(queues, left_s)
                 for run in runs:
-                    assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
+                    assert run.lease_until + 25 < given_up[run.queue.name] < run.lease_until + 30
 
 
 async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_worker_starts_one(
@@ -180,7 +180,7 @@ async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_worker
         try:
             await asyncio.Event().wait()
         finally:
-            seen.append("told to end")
+            seen.append("interrupted")
         return "the first one's"
 
     def fail(operation: Any) -> Any:
@@ -198,7 +198,7 @@ async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_worker
     await clock.advance(45)
     await until(lambda: len(seen) == 3)
 
-    assert seen == ["started", "told to end", "started"]
+    assert seen == ["started", "interrupted", "started"]
     assert ends.of(handle.id) == ["lost"]
     release.set()
     assert await handle.aresult(PATIENCE_S) == "the heir's"

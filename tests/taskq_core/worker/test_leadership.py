@@ -58,8 +58,8 @@ async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator
     runner = AsyncRunner(app.runtime.endpoint)
     made: list[Leadership] = []
 
-    def make(owner: str = "w", *, is_told: bool = True, leader_s: float = LEADER_S) -> Leadership:
-        if not is_told:
+    def make(owner: str = "w", *, is_tracked: bool = True, leader_s: float = LEADER_S) -> Leadership:
+        if not is_tracked:
             runner.new_tracking_pipeline = lambda changed: runner.new_pipeline()  # type: ignore[method-assign]
         context = context_of(app, runner, clock=clock, token=owner, leader_lease=leader_s)
         made.append(Leadership(context, queue, ChangeFeed(runner)))
@@ -84,7 +84,7 @@ async def _at_once() -> None:
     return
 
 
-async def told(leadership: Leadership, act: Callable[[], object]) -> None:
+async def notified_after(leadership: Leadership, act: Callable[[], object]) -> None:
     """Run an action that Redis reports, and wait for the report."""
     leadership._has_changed = False
     act()
@@ -145,10 +145,10 @@ async def test_a_leader_has_the_time_of_the_first_due_task(
     assert leadership.due_s is None
 
     for key, score in ((queue.scheduled, 90), (queue.retry, 70), (queue.scheduled, 80)):
-        await told(leadership, lambda key=key, score=score: client.zadd(key, {str(score): score}))
+        await notified_after(leadership, lambda key=key, score=score: client.zadd(key, {str(score): score}))
         await passes(leadership, clock, [1])
     assert leadership.due_s == 70
-    await told(leadership, lambda: client.zrem(queue.retry, "70"))
+    await notified_after(leadership, lambda: client.zrem(queue.retry, "70"))
     await passes(leadership, clock, [1])
     assert leadership.due_s == 80
 
@@ -164,10 +164,10 @@ async def test_a_key_of_another_type_counts_as_due(
     assert leadership.due_s == 0
 
 
-@pytest.mark.parametrize("is_told", [True, False], ids=["told", "asking"])
+@pytest.mark.parametrize("is_tracked", [True, False], ids=["tracking", "polling"])
 @pytest.mark.parametrize("topic", Topic)
 async def test_a_leader_has_the_topics_that_need_work(
-    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys, topic: Topic, is_told: bool
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys, topic: Topic, is_tracked: bool
 ) -> None:
     """Each key that needs work is noticed, alone and together with others."""
     client = redis_server.client
@@ -177,14 +177,14 @@ async def test_a_leader_has_the_topics_that_need_work(
             client.flushall()
             if before is not None:
                 client.zadd(before, {"x": 1})
-            leadership = make(key + str(before), is_told=is_told)
+            leadership = make(key + str(before), is_tracked=is_tracked)
             changes = asyncio.Event()
             leadership.signal(changes)
             await passes(leadership, clock, [0])
             assert not leadership.has(topic)
             changes.clear()
-            if is_told:
-                await told(leadership, lambda key=key: client.set(key, 1))
+            if is_tracked:
+                await notified_after(leadership, lambda key=key: client.set(key, 1))
             else:
                 client.set(key, 1)
             await passes(leadership, clock, [1 + AFTER_S])
@@ -211,7 +211,7 @@ async def test_a_quiet_queue_costs_only_rare_lease_renewals(
 async def test_without_tracking_a_quiet_queue_costs_one_command_per_second(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
-    leadership = make(is_told=False)
+    leadership = make(is_tracked=False)
     await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
 
@@ -224,7 +224,7 @@ async def test_without_tracking_a_queue_with_scheduled_tasks_costs_one_read_per_
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     redis_server.client.zadd(queue.scheduled, {"x": 2_000_000_000})
-    leadership = make(is_told=False)
+    leadership = make(is_tracked=False)
     await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
 
@@ -269,7 +269,7 @@ async def test_a_worker_leads_and_checks_again_after_redis_was_flushed(
     redis_server.client.zadd(queue.retry, {"x": 5})
     leadership = make()
     await passes(leadership, clock, [0])
-    await told(leadership, redis_server.client.flushall)
+    await notified_after(leadership, redis_server.client.flushall)
     await passes(leadership, clock, [1])
     assert (leadership.leads, leadership.due_s) == (True, None)
 

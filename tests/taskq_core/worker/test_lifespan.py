@@ -269,18 +269,18 @@ def test_an_invalid_lifespan_is_refused(app: TaskQ) -> None:
 
 async def test_progress_is_published_while_the_task_runs(app: TaskQ) -> None:
     seen = asyncio.Event()
-    told = asyncio.Event()
+    is_published = asyncio.Event()
 
     @app.task(name="work", retention=60)
     async def work(context: TaskContext) -> str:
         context.progress(3, 10)
-        told.set()
+        is_published.set()
         await seen.wait()
         return "all"
 
     handle = await work.adelay()
     draining = asyncio.create_task(adrain(app))
-    await told.wait()
+    await is_published.wait()
 
     async def is_told() -> bool:
         return (await handle.arefresh()).progress is not None

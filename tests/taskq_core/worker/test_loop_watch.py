@@ -32,18 +32,18 @@ async def test_a_coroutine_that_blocks_the_loop_is_logged(
         clock.skip(5)  # the watch looks at each heartbeat while nothing runs
         until_blocking(lambda: watch.__self__._callback_sent_at is not None, "the watch has asked for a sign of life")
         clock.skip(BLOCKED_S)
-        told = until_blocking(lambda: warnings_of(caplog), "it is told of while it blocks")
+        warning = until_blocking(lambda: warnings_of(caplog), "the warning while the loop is blocked")
         may_end.set()
-        return told
+        return warning
 
     worker = await start()
     blocking = asyncio.get_running_loop().run_in_executor(None, block)
     await (await slow.adelay()).aresult(PATIENCE_S)
-    (told,) = await blocking
+    (warning,) = await blocking
 
-    assert "task 'slow' has blocked" in told
-    assert f"{__file__}:" in told
-    assert "may_end.wait(PATIENCE_S)" in told
+    assert "task 'slow' has blocked" in warning
+    assert f"{__file__}:" in warning
+    assert "may_end.wait(PATIENCE_S)" in warning
 
 
 async def test_a_long_plain_function_is_not_logged(

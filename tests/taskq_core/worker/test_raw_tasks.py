@@ -188,8 +188,8 @@ class TestUnknownTypes:
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
     ) -> None:
         """The error starts with the text in Asynq's tools. Error handlers are called only for an archived task."""
-        told: list[BaseException] = []
-        app.on_error(lambda error, context: told.append(error))
+        reported: list[BaseException] = []
+        app.on_error(lambda error, context: reported.append(error))
         ends = Ends()
         await start(listener=ends)
         handle = await app.remote("nobody's", max_retry=1).adelay()
@@ -200,7 +200,7 @@ class TestUnknownTypes:
         assert message.error_msg.startswith('handler not found for task "nobody\'s"')
         assert isinstance(ends.errors[0], UnknownTaskError)
         assert ends.errors[0].name == "nobody's"
-        assert told == []
+        assert reported == []
 
     async def test_a_not_found_function_runs_tasks_of_unknown_types(self, app: TaskQ, start: Runner, kind: str) -> None:
         app.not_found(either(kind, lambda context, message: f"{message.type} is not ours"))

@@ -28,10 +28,10 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker import reporter
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_cancels, state_of, until, until_released
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, receives_cancels, state_of, until, until_released
 
 
-class Told:
+class ReportedErrors:
     """A plain or coroutine error handler that records its calls."""
 
     def __init__(self, app: TaskQ, kind: str) -> None:
@@ -64,12 +64,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def told(app: TaskQ, request: pytest.FixtureRequest) -> Told:
+def reported(app: TaskQ, request: pytest.FixtureRequest) -> ReportedErrors:
     """A handler of the kind that the test asks for, a coroutine if it does not ask."""
-    return Told(app, request.getfixturevalue("kind") if "kind" in request.fixturenames else "coroutine")
+    return ReportedErrors(app, request.getfixturevalue("kind") if "kind" in request.fixturenames else "coroutine")
 
 
-async def test_error_handlers_receive_every_failure(app: TaskQ, start: Runner, told: Told, kind: str) -> None:
+async def test_error_handlers_receive_every_failure(
+    app: TaskQ, start: Runner, reported: ReportedErrors, kind: str
+) -> None:
     """Handlers get the error and the outcome of the run."""
 
     @app.task(max_retry=1, retry_delay=0)
@@ -82,12 +84,12 @@ async def test_error_handlers_receive_every_failure(app: TaskQ, start: Runner, t
 
     await start()
     handles = [await coroutine.adelay(), await plain.adelay()]
-    await until(lambda: len(told.errors) == 4)
+    await until(lambda: len(reported.errors) == 4)
 
     expected = {(handle.id, attempt, end) for handle in handles for attempt, end in ((1, "retried"), (2, "archived"))}
-    assert set(told.contexts) == expected
-    assert sorted(repr(error) for error in told.errors) == ["KeyError('plain')"] * 2 + ["ValueError('async')"] * 2
-    assert all((each is threading.current_thread()) is (kind == "coroutine") for each in told.threads)
+    assert set(reported.contexts) == expected
+    assert sorted(repr(error) for error in reported.errors) == ["KeyError('plain')"] * 2 + ["ValueError('async')"] * 2
+    assert all((each is threading.current_thread()) is (kind == "coroutine") for each in reported.threads)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ async def test_error_handlers_receive_every_failure(app: TaskQ, start: Runner, t
     ids=repr,
 )
 async def test_error_handlers_receive_control_exceptions_that_fail_the_run(
-    app: TaskQ, start: Runner, told: Told, raised: BaseException, outcome: str
+    app: TaskQ, start: Runner, reported: ReportedErrors, raised: BaseException, outcome: str
 ) -> None:
     @app.task
     async def task() -> None:
@@ -104,13 +106,15 @@ async def test_error_handlers_receive_control_exceptions_that_fail_the_run(
 
     await start()
     handle = await task.adelay()
-    await until(lambda: told.errors)
+    await until(lambda: reported.errors)
 
-    assert told.errors == [raised]
-    assert told.contexts == [(handle.id, 1, outcome)]
+    assert reported.errors == [raised]
+    assert reported.contexts == [(handle.id, 1, outcome)]
 
 
-async def test_error_handlers_do_not_receive_successes_and_snoozes(app: TaskQ, start: Runner, told: Told) -> None:
+async def test_error_handlers_do_not_receive_successes_and_snoozes(
+    app: TaskQ, start: Runner, reported: ReportedErrors
+) -> None:
     """A success, and what a task asks for without having failed."""
 
     @app.task
@@ -132,14 +136,14 @@ async def test_error_handlers_do_not_receive_successes_and_snoozes(app: TaskQ, s
     await start(listener=ends, concurrency=1)
     for task in (snooze, discard, fine, fail):
         await task.adelay()
-    await until(lambda: told.errors)
+    await until(lambda: reported.errors)
 
-    assert [type(error) for error in told.errors] == [ValueError]
+    assert [type(error) for error in reported.errors] == [ValueError]
     assert [outcome for _, outcome in ends.ends] == ["snoozed", "discarded", "completed", "retried"]
 
 
 async def test_error_handlers_receive_errors_that_do_not_count_as_failures(
-    app: TaskQ, start: Runner, told: Told, caplog: pytest.LogCaptureFixture
+    app: TaskQ, start: Runner, reported: ReportedErrors, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And logged, unlike a task that asked to be snoozed."""
 
@@ -149,9 +153,9 @@ async def test_error_handlers_receive_errors_that_do_not_count_as_failures(
 
     await start()
     handle = await task.adelay()
-    await until(lambda: told.errors)
+    await until(lambda: reported.errors)
 
-    assert told.contexts == [(handle.id, 1, "snoozed")]
+    assert reported.contexts == [(handle.id, 1, "snoozed")]
     (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
     assert re.fullmatch(
         r"task failed, without using an attempt: name=.* attempt=1/4 error=ConnectionError .* next_retry=.*s",
@@ -159,7 +163,9 @@ async def test_error_handlers_receive_errors_that_do_not_count_as_failures(
     )
 
 
-async def test_error_handlers_receive_timeouts(app: TaskQ, start: Runner, told: Told, clock: Clock) -> None:
+async def test_error_handlers_receive_timeouts(
+    app: TaskQ, start: Runner, reported: ReportedErrors, clock: Clock
+) -> None:
     """Handlers get a `TimeoutError` from plain functions and coroutines."""
 
     @app.task(timeout=30, max_retry=0)
@@ -174,14 +180,14 @@ async def test_error_handlers_receive_timeouts(app: TaskQ, start: Runner, told: 
     handles = [await coroutine.adelay(), await plain.adelay()]
     await until(lambda: worker.running_count == 2)
     await clock.advance(31)
-    await until(lambda: len(told.errors) == 2)
+    await until(lambda: len(reported.errors) == 2)
 
-    assert [type(error) for error in told.errors] == [TimeoutError, TimeoutError]
-    assert {each[::2] for each in told.contexts} == {(handle.id, "archived") for handle in handles}
+    assert [type(error) for error in reported.errors] == [TimeoutError, TimeoutError]
+    assert {each[::2] for each in reported.contexts} == {(handle.id, "archived") for handle in handles}
 
 
 async def test_error_handlers_receive_cancellations(
-    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer
+    app: TaskQ, start: Runner, reported: ReportedErrors, redis_server: RedisServer
 ) -> None:
     """The exception of the function is the cause of the cancellation."""
 
@@ -195,20 +201,26 @@ async def test_error_handlers_receive_cancellations(
     worker = await start()
     handle = await task.adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
     await handle.acancel()
-    await until(lambda: told.errors)
+    await until(lambda: reported.errors)
 
-    (error,) = told.errors
+    (error,) = reported.errors
     assert isinstance(error, TaskCancelledError)
     assert (error.queue, error.task_id) == ("default", handle.id)
     assert repr(error.__cause__) == "RuntimeError('cleaned up')"
-    assert told.contexts == [(handle.id, 1, "archived")]
+    assert reported.contexts == [(handle.id, 1, "archived")]
 
 
-@pytest.mark.parametrize("end", ["told", "swallowed"])
+@pytest.mark.parametrize("end", ["raised", "swallowed"])
 async def test_error_handlers_receive_lost_leases(
-    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys, clock: Clock, end: str
+    app: TaskQ,
+    start: Runner,
+    reported: ReportedErrors,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    clock: Clock,
+    end: str,
 ) -> None:
     """This holds however the function reacted to the interrupt."""
 
@@ -217,7 +229,7 @@ async def test_error_handlers_receive_lost_leases(
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            if end == "told":
+            if end == "raised":
                 raise
         return "done"
 
@@ -226,17 +238,17 @@ async def test_error_handlers_receive_lost_leases(
     await until(lambda: worker.running_count == 1)
     redis_server.client.hset(queue.task(handle.id), "taskq_owner", "another:1")
     await clock.advance(worker.config.span("heartbeat") + 1)
-    await until(lambda: told.errors)
+    await until(lambda: reported.errors)
 
-    (error,) = told.errors
+    (error,) = reported.errors
     assert isinstance(error, LeaseLostError)
     assert (error.queue, error.task_id) == ("default", handle.id)
-    assert told.contexts == [(handle.id, 1, "lost")]
+    assert reported.contexts == [(handle.id, 1, "lost")]
     await until(lambda: worker._fetcher.free == 10)
 
 
 async def test_error_handlers_receive_refused_settlements(
-    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, reported: ReportedErrors, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The lease was lost, and the worker had not noticed it before the function ended."""
 
@@ -249,15 +261,17 @@ async def test_error_handlers_receive_refused_settlements(
     worker = await start()
     fine = await task.adelay(False)
     failing = await task.adelay(True)
-    await until(lambda: len(told.errors) == 2)
+    await until(lambda: len(reported.errors) == 2)
     await until(lambda: worker._fetcher.free == 10)
 
-    outcomes = {task_id: outcome for task_id, _, outcome in told.contexts}
+    outcomes = {task_id: outcome for task_id, _, outcome in reported.contexts}
     assert outcomes == {fine.id: "lost", failing.id: "retried"}
-    assert {type(error) for error in told.errors} == {LeaseLostError, ValueError}
+    assert {type(error) for error in reported.errors} == {LeaseLostError, ValueError}
 
 
-async def test_error_handlers_receive_failures_before_and_after_the_run(app: TaskQ, start: Runner, told: Told) -> None:
+async def test_error_handlers_receive_failures_before_and_after_the_run(
+    app: TaskQ, start: Runner, reported: ReportedErrors
+) -> None:
     """Unknown types, payloads that do not fit, results without JSON form."""
 
     @app.task(name="typed")
@@ -268,14 +282,14 @@ async def test_error_handlers_receive_failures_before_and_after_the_run(app: Tas
     await app.remote("unknown").adelay()
     await app.remote("typed").adelay(number="text")
     await app.remote("typed", retention=60).adelay(number=1)
-    await until(lambda: len(told.errors) == 3)
+    await until(lambda: len(reported.errors) == 3)
 
-    assert {type(error) for error in told.errors} >= {UnknownTaskError, ResultValueError}
-    assert {outcome for _, _, outcome in told.contexts} == {"archived"}
+    assert {type(error) for error in reported.errors} >= {UnknownTaskError, ResultValueError}
+    assert {outcome for _, _, outcome in reported.contexts} == {"archived"}
 
 
 async def test_error_handlers_do_not_receive_requeued_tasks(
-    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, reported: ReportedErrors, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """A stopping worker does not make its tasks fail."""
 
@@ -289,7 +303,7 @@ async def test_error_handlers_do_not_receive_requeued_tasks(
     await start.stop(worker)
 
     assert state_of(redis_server, queue, handle.id) == "pending"
-    assert told.errors == []
+    assert reported.errors == []
 
 
 async def test_error_handlers_run_in_order_and_may_fail(
@@ -445,7 +459,7 @@ async def test_a_hanging_error_handler_is_interrupted(
 ) -> None:
     """Otherwise it would occupy slot after slot until the worker runs no more tasks."""
     begun: list[str] = []
-    told: list[str] = []
+    reported: list[str] = []
 
     def hang(error: BaseException, context: TaskContext) -> None:
         begun.append(context.id)
@@ -456,7 +470,7 @@ async def test_a_hanging_error_handler_is_interrupted(
         await asyncio.Event().wait()
 
     def note(error: BaseException, context: TaskContext) -> None:
-        told.append(context.id)
+        reported.append(context.id)
 
     app.on_error(hang_async if kind == "coroutine" else hang)
     app.on_error(note)
@@ -470,10 +484,10 @@ async def test_a_hanging_error_handler_is_interrupted(
     for number in (1, 2):
         await until(lambda: len(begun) >= number)  # noqa: B023 - awaited in the loop
         await clock.advance(reporter.LONGEST_S + 1)
-        await until(lambda: len(told) >= number)  # noqa: B023
+        await until(lambda: len(reported) >= number)  # noqa: B023
     await until(lambda: worker._fetcher.free == 1)
 
-    assert told == [each.id for each in handles]
+    assert reported == [each.id for each in handles]
     messages = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
     assert sum("hang" in each and each.startswith("error handler ") for each in messages) == 2
     assert "an error handler did not end within 30 s" in caplog.text
@@ -490,7 +504,7 @@ async def test_a_callable_object_with_an_async_call_is_awaited(app: TaskQ, start
 
     class Telling:
         async def __call__(self, error: BaseException, context: TaskContext) -> None:
-            seen.append("told")
+            seen.append("error handler")
 
     class Adding:
         async def __call__(self, number: int) -> int:
@@ -502,7 +516,7 @@ async def test_a_callable_object_with_an_async_call_is_awaited(app: TaskQ, start
     await start()
     await app.remote("email:welcome").adelay()
 
-    await until(lambda: seen == ["handler", "told"])
+    await until(lambda: seen == ["handler", "error handler"])
     assert await (await add.adelay(1)).aresult(PATIENCE_S) == 2
 
 
@@ -514,7 +528,7 @@ async def test_an_error_handler_registered_later_receives_errors(app: TaskQ, sta
         raise ValueError
 
     await start()
-    told = Told(app, "coroutine")
+    reported = ReportedErrors(app, "coroutine")
     await fail.adelay()
 
-    await until(lambda: told.errors)
+    await until(lambda: reported.errors)

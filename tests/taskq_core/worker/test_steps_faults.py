@@ -19,7 +19,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.workflow.aio import AsyncWorkflowClient
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, hears_cancels, until
+from tests.taskq_core.worker.conftest import Runner, receives_cancels, until
 
 pytestmark = pytest.mark.redis
 
@@ -417,7 +417,7 @@ async def test_cancelling_a_task_that_waits_or_runs_a_step(
         await context.astep("long", long)
 
     worker = await start()
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
     waiting, working = await waits.adelay(), await works.adelay()
     await until(lambda: state(waiting) is TaskState.SCHEDULED)
     await begun.wait()

@@ -126,17 +126,17 @@ async def test_the_next_step_of_a_chain_links_to_the_run_that_enqueued_it(
 
 
 @pytest.fixture
-def telling(redis_server: RedisServer) -> TaskQ:
+def traced(redis_server: RedisServer) -> TaskQ:
     opt_in = {"OPT_IN": ["receive", "settle", "body_size"]}
     return TaskQ(redis_server.url, trace=opt_in, log={"EXCEPTION_MESSAGES": False}, enqueue_timeout=PATIENCE_S)
 
 
-async def test_redis_requests_have_spans_on_request(telling: TaskQ, start: Runner, named: Named) -> None:
-    @telling.task(name="count")
+async def test_redis_requests_have_spans_on_request(traced: TaskQ, start: Runner, named: Named) -> None:
+    @traced.task(name="count")
     async def count(n: int) -> None: ...
 
-    await telling.async_client.enqueue_many(count.s(n=n) for n in range(3))
-    await start(app=telling)
+    await traced.async_client.enqueue_many(count.s(n=n) for n in range(3))
+    await start(app=traced)
     await until(lambda: len(named("process default")) == 3, "the runs")
     await until(lambda: sum(_of(each)["messaging.batch.message_count"] for each in named("settle default")) == 3, "all")
 
@@ -214,12 +214,12 @@ async def test_forged_trace_headers_are_ignored_and_counted(
     assert counts == {"asynq.tasks.malformed_traces": [1]}
 
 
-async def test_a_setting_removes_the_messages_of_exceptions(telling: TaskQ, start: Runner, named: Named) -> None:
-    @telling.task(name="fail", max_retry=0)
+async def test_a_setting_removes_the_messages_of_exceptions(traced: TaskQ, start: Runner, named: Named) -> None:
+    @traced.task(name="fail", max_retry=0)
     def fail() -> None:
         raise ValueError("hunter" + "2")
 
-    await start(app=telling)
+    await start(app=traced)
     await fail.adelay()
     await until(lambda: named("process default"), "its run")
 

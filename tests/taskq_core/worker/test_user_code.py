@@ -297,25 +297,25 @@ def test_a_task_with_faulty_code_fails_and_other_tasks_finish(
 
 def test_faulty_hooks_do_not_stop_a_worker(app: TaskQ) -> None:
     """If a hook raises, the next one is called, and a dead letter that cannot be sent is tried again."""
-    told: list[str] = []
+    hooks: list[str] = []
 
     @app.on_error
     def plain(error: BaseException, context: TaskContext) -> None:
-        told.append("plain")
+        hooks.append("plain")
         raise FacelessError("hook")
 
     @app.on_error
     async def coroutine(error: BaseException, context: TaskContext) -> None:
-        told.append("coroutine")
+        hooks.append("coroutine")
         raise ValueError("hook") from FacelessError("hook")
 
     @app.on_error
     def last(error: BaseException, context: TaskContext) -> None:
-        told.append("last")
+        hooks.append("last")
 
     @app.on_archived
     async def archived(task: Any) -> None:
-        told.append("archived")
+        hooks.append("archived")
         asyncio.get_running_loop().stop()
 
     @app.task(name="letter", max_retry=0)
@@ -331,10 +331,10 @@ def test_faulty_hooks_do_not_stop_a_worker(app: TaskQ) -> None:
     with WorkerThread(app, concurrency=3, dead_letters_every=0.05) as running:
         neighbors.begin("x")
         fail.delay()
-        until_blocking(lambda: told.count("archived") > 1, "the dead letter is tried again")
+        until_blocking(lambda: hooks.count("archived") > 1, "the dead letter is tried again")
         neighbors.finish("x")
 
-    assert [name for name in told if name != "archived"] == ["plain", "coroutine", "last"]
+    assert [name for name in hooks if name != "archived"] == ["plain", "coroutine", "last"]
     assert running.status == 0
 
 

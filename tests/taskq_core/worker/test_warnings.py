@@ -28,11 +28,11 @@ class Shifted:
         return SYSTEM_CLOCK.monotonic()
 
 
-def told(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
+def warnings_with(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.getMessage().endswith(f"[{code}]")]
 
 
-def adviser_of(app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, **config: Any) -> WorkerWarnings:
+def warnings_of(app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, **config: Any) -> WorkerWarnings:
     context = context_of(app, runner, clock=clock, **config)
     context.redis_clock = RedisClock(SYSTEM_CLOCK)
     return WorkerWarnings(context)
@@ -44,11 +44,11 @@ async def test_a_worker_warns_of_a_redis_that_drops_keys(
     redis_server.client.config_set("maxmemory-policy", "allkeys-lru")
     try:
         await start()
-        await until(lambda: told(caplog, "eviction"), "the warning")
+        await until(lambda: warnings_with(caplog, "eviction"), "the warning")
     finally:
         redis_server.client.config_set("maxmemory-policy", "noeviction")
 
-    assert "maxmemory-policy is allkeys-lru" in told(caplog, "eviction")[0]
+    assert "maxmemory-policy is allkeys-lru" in warnings_with(caplog, "eviction")[0]
 
 
 async def test_a_worker_warns_of_a_queue_of_the_command_line_that_nobody_knows(
@@ -61,7 +61,7 @@ async def test_a_worker_warns_of_a_queue_of_the_command_line_that_nobody_knows(
     await until(lambda: redis_server.client.sismember("asynq:queues", "defualt"), "it has registered its queues")
     await start(queues={"defualt": 1})
 
-    assert told(caplog, "queue-unknown") == [
+    assert warnings_with(caplog, "queue-unknown") == [
         "this worker serves queue 'defualt', which is not in QUEUES (default, low) and has never been used; "
         "did you mean 'default'? [queue-unknown]"
     ]
@@ -73,7 +73,7 @@ async def test_a_worker_without_the_setting_queues_warns_of_no_unknown_queue(
     await start(queues={"defualt": 1})
     await until(lambda: redis_server.client.sismember("asynq:queues", "defualt"), "it has registered its queues")
 
-    assert told(caplog, "queue-unknown") == []
+    assert warnings_with(caplog, "queue-unknown") == []
 
 
 async def test_a_worker_warns_of_queues_that_no_worker_serves(
@@ -89,18 +89,18 @@ async def test_a_worker_warns_of_queues_that_no_worker_serves(
     await start(queues={"shared": 1})
     runner = AsyncRunner(app.runtime.endpoint)
     await until(lambda: app.runtime.endpoint and _serves(app, runner, "shared"), "the worker is known")
-    adviser = adviser_of(app, runner)
+    service = warnings_of(app, runner)
 
-    assert await adviser.work() == SETTLED_S
+    assert await service.work() == SETTLED_S
     misspelled = "no worker serves queue 'critcal', to which task 'fifth' goes; did you mean 'critical'? "
     misspelled += "[queue-unserved]"
-    assert set(told(caplog, "queue-unserved")) == {misspelled}
-    assert await adviser.work() == AGAIN_S
-    assert await adviser.work() == AGAIN_S
+    assert set(warnings_with(caplog, "queue-unserved")) == {misspelled}
+    assert await service.work() == AGAIN_S
+    assert await service.work() == AGAIN_S
     await runner.aclose()
 
     text = "no worker serves queue 'lonely', to which task 'first' and 1 more goes [queue-unserved]"
-    assert set(told(caplog, "queue-unserved")) == {misspelled, text}
+    assert set(warnings_with(caplog, "queue-unserved")) == {misspelled, text}
 
 
 async def test_a_worker_warns_of_periodic_tasks_without_a_scheduler(
@@ -109,21 +109,21 @@ async def test_a_worker_warns_of_periodic_tasks_without_a_scheduler(
     beat = app.task(name="beat")(lambda: None)
     app.schedule("@hourly", beat, id="beat")
     runner = AsyncRunner(app.runtime.endpoint)
-    adviser = adviser_of(app, runner, with_scheduler=False)
+    service = warnings_of(app, runner, with_scheduler=False)
 
-    await adviser.work()
-    assert told(caplog, "no-scheduler") == []
-    await adviser.work()
-    assert len(told(caplog, "no-scheduler")) == 1
-    assert "none of the 1 periodic tasks is enqueued" in told(caplog, "no-scheduler")[0]
+    await service.work()
+    assert warnings_with(caplog, "no-scheduler") == []
+    await service.work()
+    assert len(warnings_with(caplog, "no-scheduler")) == 1
+    assert "none of the 1 periodic tasks is enqueued" in warnings_with(caplog, "no-scheduler")[0]
 
     await start()
     await until(lambda: runner.run(list_alive(app.runtime.keys.schedulers, skip=0, count=1)), "the scheduler is known")
-    other = adviser_of(app, runner, with_scheduler=False)
+    other = warnings_of(app, runner, with_scheduler=False)
     await other.work()
     await other.work()
     await runner.aclose()
-    assert len(told(caplog, "no-scheduler")) == 1
+    assert len(warnings_with(caplog, "no-scheduler")) == 1
 
 
 async def _serves(app: TaskQ, runner: AsyncRunner, queue: str) -> bool:
@@ -135,20 +135,20 @@ async def test_a_worker_warns_once_of_a_clock_that_differs(
     app: TaskQ, ahead_s: float, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    adviser = adviser_of(app, runner, Shifted(ahead_s))
-    await adviser.work()
-    await adviser.work()
+    service = warnings_of(app, runner, Shifted(ahead_s))
+    await service.work()
+    await service.work()
     await runner.aclose()
 
-    assert told(caplog, "clock-skew") == [f"this machine's clock is {words} Redis's clock [clock-skew]"]
+    assert warnings_with(caplog, "clock-skew") == [f"this machine's clock is {words} Redis's clock [clock-skew]"]
 
 
 async def test_a_worker_does_not_warn_without_a_problem(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     app.task(name="one")(lambda: None)
     runner = AsyncRunner(app.runtime.endpoint)
-    adviser = adviser_of(app, runner, Shifted(0.5))
-    await adviser.work()
-    await adviser.work()
+    service = warnings_of(app, runner, Shifted(0.5))
+    await service.work()
+    await service.work()
     await runner.aclose()
 
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

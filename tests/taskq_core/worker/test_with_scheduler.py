@@ -42,11 +42,11 @@ async def test_the_health_of_a_worker_includes_its_scheduler(
     app.schedule("* * * * * *", app.remote("beat"), id="beat", queue="bad")
     worker = await start(with_scheduler=True, health_port=0)
 
-    async def told() -> Any:
+    async def scheduler_health() -> Any:
         status, body = await get(worker.health_port, "/readyz")
         return body["scheduler"] if status == 200 and body["scheduler"]["status"] == "unready" else None
 
-    scheduler = await until(told)
+    scheduler = await until(scheduler_health)
     assert scheduler["leads"] is True
     assert "WRONGTYPE" in scheduler["queues"]["bad"]["problem"]
 

@@ -179,7 +179,7 @@ async def test_a_task_that_outlives_the_grace_returns_to_the_head_of_its_queue(
 ) -> None:
     """The task returns unchanged, uses no attempt, and is next to run. Its function is interrupted."""
     begun: list[str] = []
-    told: list[str] = []
+    ended: list[str] = []
 
     @app.task
     def plain() -> None:
@@ -187,7 +187,7 @@ async def test_a_task_that_outlives_the_grace_returns_to_the_head_of_its_queue(
             begun.append("plain")
             until_released()
         except TaskInterrupted:
-            told.append("plain")
+            ended.append("plain")
             raise
 
     @app.task
@@ -196,7 +196,7 @@ async def test_a_task_that_outlives_the_grace_returns_to_the_head_of_its_queue(
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            told.append("coroutine")
+            ended.append("coroutine")
             raise
 
     ends = Ends()
@@ -207,7 +207,7 @@ async def test_a_task_that_outlives_the_grace_returns_to_the_head_of_its_queue(
     waiting = await coroutine.adelay()
 
     assert await start.stop(worker) == 0
-    assert sorted(told) == ["coroutine", "plain"]
+    assert sorted(ended) == ["coroutine", "plain"]
     pending = texts(redis_server.client.lrange(queue.pending, 0, -1))
     assert pending[0] == waiting.id  # the left end is last to run
     assert set(pending[1:]) == {handle.id for handle in handles}

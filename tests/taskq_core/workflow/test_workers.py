@@ -25,7 +25,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     Ends,
     Runner,
-    hears_cancels,
+    receives_cancels,
     until,
 )
 
@@ -105,7 +105,7 @@ async def test_cancelling_a_workflow_cancels_its_running_steps(
     workflow = group([forever.s(), forever.s().using(queue="other")]) | forever.si()
     handle = await workflow.adelay()
     await until(lambda: len(ends.started_ids) == 2, "both members run")
-    await until(lambda: hears_cancels(redis_server))
+    await until(lambda: receives_cancels(redis_server))
 
     assert await handle.acancel()
 
