@@ -18,7 +18,7 @@ from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.views import Dashboard, TimelineEntry
 from taskq_core.views.labels import wait_text
-from taskq_core.wire import TaskState
+from taskq_core.wire import ENQUEUED, TaskState
 
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
 
@@ -277,7 +277,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
         "payload": shown_bytes(task.payload) or "-",
         **({"last error": task.last_error} if task.last_error else {}),
         **({"result": result} if result else {}),
-        **{f"header {name}": value for name, value in task.headers.items() if value},
+        **{f"header {name}": value for name, value in task.headers.items() if value and name != ENQUEUED},
     }
 
 
@@ -298,6 +298,7 @@ def task_facts(task: TaskInfo, now: datetime, *, hide: bool = False) -> dict[str
         "retried": f"{task.retried}/{task.max_retry}",
         "priority": str(task.priority or ""),
         "group": task.group,
+        "enqueued": shown_moment(task.enqueued_at, now=now),
         "next run": shown_moment(task.next_run_at, now=now) if task.wait is None else "",
         "start by": shown_moment(task.start_by, now=now) if task.state is not TaskState.ACTIVE else "",
         "started": shown_moment(task.started_at, now=now) if task.state is TaskState.ACTIVE else "",

@@ -26,6 +26,7 @@ def times_of(task: TaskRecord) -> Sequence[tuple[datetime, str]]:
     else:
         past = [(task.last_failed_at, gettext("failed")), (task.completed_at, gettext("completed"))]
     known = [
+        (task.enqueued_at, gettext("enqueued")),
         *past,
         (task.started_at if task.state is TaskState.ACTIVE else None, gettext("started")),
         (task.archived_at, gettext("archived")),

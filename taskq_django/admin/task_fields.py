@@ -15,6 +15,7 @@ from taskq_core.handles.attempts import Attempt
 from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
 from taskq_core.views import attempt_text, labels, times_of, trace_url, workflow_of
+from taskq_core.wire import ENQUEUED
 from taskq_django.admin.columns import column
 from taskq_django.admin.formats import SHOWN_BYTES, block, in_active_language, render, span, state_name, waiting
 from taskq_django.admin.live import MixinBase
@@ -140,8 +141,8 @@ class TaskFields(MixinBase):
 
     @admin.display(description=_("headers"))
     def headers(self, task: Task) -> SafeString | str:
-        """Return the headers."""
-        headers = sorted(task.record.headers.items())
+        """Return the headers, without the time of the enqueue, which is in the timeline."""
+        headers = [each for each in sorted(task.record.headers.items()) if each[0] != ENQUEUED]
         return render("headers.html", headers=headers) if headers else ""
 
 

@@ -69,16 +69,29 @@ def errors(html: str) -> str:
 
 def test_the_times_of_a_task_are_shown_in_order(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
-    put(redis, handle, "retry", score=4_000_000_000, last_failed_at=1_700_000_000, deadline=4_100_000_000)
+    put(
+        redis,
+        handle,
+        "retry",
+        score=4_000_000_000,
+        last_failed_at=1_700_000_000,
+        deadline=4_100_000_000,
+        headers={"taskq-enqueued": "1699999999000", "x": "y"},
+    )
 
     html = pages(page_of(handle))
     lines = re.findall(r'<li class="taskq-(past|ahead)"><strong>(.*?)</strong> <time datetime="([^"]*)"', html)
 
     assert lines == [
+        ("past", "enqueued", "2023-11-14T22:13:19+00:00"),
         ("past", "failed", "2023-11-14T22:13:20+00:00"),
         ("ahead", "next attempt", "2096-10-02T07:06:40+00:00"),
         ("ahead", "deadline", "2099-12-03T16:53:20+00:00"),
     ]
+    assert re.search(
+        '<table class="taskq-pairs"><tbody><tr><th scope="row">x</th><td>y</td></tr></tbody></table>', html
+    )
+    assert "taskq-enqueued" not in html
 
 
 def test_the_times_of_a_task_have_the_same_labels_as_in_the_dashboard(pages: Callable[..., str], settings: Any) -> None:

@@ -26,7 +26,7 @@ from taskq_core.views import (
 )
 from taskq_core.views.labels import SIGNALS
 from taskq_core.views.messages import actions_for
-from taskq_core.wire import TaskState
+from taskq_core.wire import ENQUEUED, TaskState
 from taskq_fastapi.dashboard.blobs import listed, result_of, whole
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
@@ -64,7 +64,8 @@ async def show(view: View) -> Shown:
         message = task.message[:MESSAGE_BYTES].hex(" ", -2) if may_see else ""
         return view.page("task_unreadable.html", title=task_id, message=message, is_hidden=not may_see, **common)
     shown, name = view.shown, task.name
-    headers = shown.headers(name, task.headers)
+    # The page shows the time of the enqueue among the times.
+    headers = shown.headers(name, {key: value for key, value in task.headers.items() if key != ENQUEUED})
     known = view.services.taskq.tasks.get(name)
     return view.page(
         "task.html",

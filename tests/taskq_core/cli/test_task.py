@@ -16,7 +16,7 @@ from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
 from taskq_core.inspector import Inspector
 from taskq_core.testing import drain
-from taskq_core.wire import ServerInfo
+from taskq_core.wire import ServerInfo, build_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
@@ -142,6 +142,17 @@ def test_inspect_prints_the_fields_of_a_task(run: Run, run_json: RunJson, every:
     assert documents[0]["headers"]["tenant"] == "a"
     assert documents[1]["result"] == "3"
     assert documents[1]["completed_at"].endswith("Z")
+
+
+def test_inspect_shows_when_the_task_was_enqueued(run: Run, app: TaskQ, redis_server: RedisServer) -> None:
+    task_id = enqueue(app)
+    message = build_message(id=task_id, type="t", queue="default", headers={"taskq-enqueued": "1700000000000"})
+    redis_server.client.hset(f"asynq:{{default}}:t:{task_id}", "msg", encode_message(message))
+
+    text = run("task", "inspect", "-q", "default", task_id).stdout
+
+    assert re.search(r"^enqueued +2023-11-14 22:13:20Z", text, re.MULTILINE)
+    assert "header" not in text
 
 
 def test_inspect_shows_the_expiry_of_a_task(run: Run, app: TaskQ) -> None:
