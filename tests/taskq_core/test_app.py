@@ -45,7 +45,7 @@ ENCODED = "c4nary%2Fp%40ss"
 
 
 class TestSettings:
-    def test_settings_by_name_stand_on_top_of_a_record(self) -> None:
+    def test_keyword_settings_override_a_settings_object(self) -> None:
         base = Settings(concurrency=3, prefix="a")
 
         taskq = TaskQ("redis://h:1/0", settings=base, prefix="b")
@@ -66,19 +66,19 @@ class TestSettings:
             ({"url": " "}, "URL must not be blank"),
         ],
     )
-    def test_a_wrong_setting_is_refused_before_anything_connects(self, values: Any, message: str) -> None:
+    def test_an_invalid_setting_is_refused_before_a_connection(self, values: Any, message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             TaskQ(**values)
 
         assert str(caught.value).startswith(message)
 
-    def test_from_env_refuses_too(self) -> None:
+    def test_from_env_refuses_an_invalid_setting(self) -> None:
         with pytest.raises(ConfigurationError, match="unknown setting 'prefx'; did you mean 'prefix'"):
             TaskQ.from_env({}, prefx="a")
         with pytest.raises(ConfigurationError, match="cannot use the broker URL"):
             TaskQ.from_env({"TASKQ_URL": "nowhere"})
 
-    def test_nothing_connects_before_the_first_use(self) -> None:
+    def test_no_connection_is_opened_before_the_first_use(self) -> None:
         """A queue application can be created without Redis."""
         taskq = TaskQ("redis://127.0.0.1:1/0")
 
@@ -103,7 +103,7 @@ class TestLife:
         wait_for_closes()
         assert redis_server.client.llen("asynq:{default}:pending") == 2
 
-    def test_a_client_taken_before_close_says_that_it_is_closed(self, fake_redis: Any) -> None:
+    def test_a_client_of_a_closed_application_reports_that_it_is_closed(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         client = taskq.client
         taskq.close()
@@ -111,7 +111,7 @@ class TestLife:
         with pytest.raises(EnqueueError, match="closed"):
             client.enqueue(taskq.remote("t").s())
 
-    async def test_aclose_closes_both_kinds(
+    async def test_aclose_closes_plain_and_asynchronous_clients(
         self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
     ) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
@@ -123,7 +123,7 @@ class TestLife:
 
         wait_for_closes()
 
-    def test_event_loops_that_end_leave_nothing_behind(
+    def test_ended_event_loops_leave_no_connection(
         self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
     ) -> None:
         """Many loops one after another: connections end with their loop, without a ResourceWarning or `aclose`."""
@@ -160,7 +160,7 @@ class TestLife:
 
 
 class TestMiddleware:
-    async def test_the_base_only_calls_on(self) -> None:
+    async def test_the_base_middleware_only_calls_the_next_one(self) -> None:
         context = TaskContext(id="1", name="t", queue="q")
 
         async def later() -> int:
@@ -205,7 +205,7 @@ class TestSecrets:
             f"redis+sentinel://user:{ENCODED}@127.0.0.1:1/main?sentinel_password={ENCODED}",
         ],
     )
-    async def test_of_a_url(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_password_of_a_url_is_never_shown(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         taskq = TaskQ(url, enqueue_timeout=0.01)
         task = taskq.remote("t")
@@ -223,7 +223,7 @@ class TestSecrets:
             texts += [*traceback.format_exception(error), self.shown(error), str(pickle.loads(pickle.dumps(error)))]
         assert all(CANARY not in text and ENCODED not in text for text in texts)
 
-    def test_of_a_client_taken_over(self) -> None:
+    def test_the_password_of_an_existing_client_is_never_shown(self) -> None:
         client = redis.Redis(host="127.0.0.1", port=1, password=CANARY)
         taskq = TaskQ(client, enqueue_timeout=0.01)
 
@@ -247,14 +247,14 @@ class TestSecrets:
             f":{ENCODED}@h:1/0",
         ],
     )
-    def test_of_a_url_that_is_refused(self, url: str) -> None:
+    def test_the_error_of_an_invalid_url_hides_the_password(self, url: str) -> None:
         for build in (lambda: TaskQ(url), lambda: TaskQ.from_env({"TASKQ_URL": url})):
             with pytest.raises(ConfigurationError) as caught:
                 build()
             text = "".join(traceback.format_exception(caught.value, limit=0)) + repr(caught.value)
             assert "c4nary" not in text
 
-    async def test_that_redis_refuses(self) -> None:
+    async def test_the_error_of_a_refused_password_hides_it(self) -> None:
         """A wrong password raises a specific error at once, with the task's id and without the password."""
         with RedisServer(password="right") as server:
             taskq = TaskQ(str(server.url).replace("right", ENCODED), enqueue_timeout=30)
@@ -291,7 +291,9 @@ class TestQueues:
         assert warning.filename == __file__
         taskq.close()
 
-    def test_without_queues_in_the_settings_and_for_remote_tasks_it_does_not(self, redis_server: RedisServer) -> None:
+    def test_without_configured_queues_and_for_remote_tasks_no_queue_warning_is_raised(
+        self, redis_server: RedisServer
+    ) -> None:
         plain, own = TaskQ(redis_server.url), TaskQ(redis_server.url, queues=["default"])
         plain.task(name="mail", queue="mail")(lambda: None).delay()
         own.remote("go:mail", queue="go").delay(b"")
@@ -301,16 +303,16 @@ class TestQueues:
 
 class TestInclude:
     @rows("value", ["shop.tasks", [""], ["shop/tasks.py"], ["shop."], [1], {"shop": 1}])
-    def test_what_names_no_modules_is_refused(self, value: Any) -> None:
+    def test_an_invalid_list_of_modules_is_refused(self, value: Any) -> None:
         with pytest.raises(ConfigurationError, match="INCLUDE must be a list of module names"):
             TaskQ(include=value)
 
-    def test_the_environment_names_them_with_commas(self) -> None:
+    def test_the_environment_lists_modules_with_commas(self) -> None:
         taskq = TaskQ.from_env({"TASKQ_INCLUDE": "shop.tasks, shop.reports"})
 
         assert taskq.settings.include == ("shop.tasks", "shop.reports")
 
-    def test_a_worker_imports_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_worker_imports_the_listed_modules(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "included_tasks.py").write_text("imported = True\n")
         monkeypatch.syspath_prepend(tmp_path)
         taskq = TaskQ(include=["included_tasks"])

@@ -14,7 +14,7 @@ def test_times_are_aware() -> None:
     assert utc_datetime(1.5).tzinfo is UTC
 
 
-def test_the_system_clock_is_the_machine_s() -> None:
+def test_the_system_clock_reads_the_time_of_the_machine() -> None:
     clock: Clock = SYSTEM_CLOCK
     before = time.time(), time.monotonic()
     now = clock.time(), clock.monotonic()

@@ -7,7 +7,7 @@ import pytest
 from taskq_core.warnings import TaskQDeprecationWarning, TaskQWarning, warn_deprecated
 
 
-def test_a_deprecation_says_what_to_use_and_names_the_line_that_uses_it() -> None:
+def test_a_deprecation_names_the_replacement_and_the_calling_line() -> None:
     with pytest.warns(TaskQDeprecationWarning, match=r"^`a` is removed in taskq 0\.3; use `b`$") as said:
         warn_deprecated("`a`", removed_in="0.3", instead="`b`")
 
@@ -16,7 +16,7 @@ def test_a_deprecation_says_what_to_use_and_names_the_line_that_uses_it() -> Non
     assert issubclass(TaskQDeprecationWarning, TaskQWarning)
 
 
-def test_it_can_be_made_an_error_as_any_deprecation() -> None:
+def test_a_deprecation_can_be_turned_into_an_error() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         with pytest.raises(TaskQDeprecationWarning):

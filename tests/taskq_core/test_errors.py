@@ -77,11 +77,11 @@ def test_every_error_survives_pickling_and_copying(kind: type[BaseException]) ->
 
 
 @rows("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_error_stands_in_the_drawing(kind: type[BaseException]) -> None:
+def test_every_error_is_in_the_documented_hierarchy(kind: type[BaseException]) -> None:
     assert re.search(rf"\b{kind.__name__}\b", errors.__doc__ or "")
 
 
-def test_what_the_drawing_says_of_builtin_bases() -> None:
+def test_the_documented_builtin_bases_are_correct() -> None:
     for kind, base in (
         (errors.ConfigurationError, ValueError),
         (errors.TaskDefinitionError, TypeError),
@@ -138,11 +138,11 @@ def test_what_the_drawing_says_of_builtin_bases() -> None:
         (errors.TaskProcessError("q", "i", None, "no memory"), "the process of task 'i' of queue 'q': no memory"),
     ],
 )
-def test_errors_read_as_sentences(error: Exception, text: str) -> None:
+def test_error_texts_are_sentences(error: Exception, text: str) -> None:
     assert str(error) == text
 
 
-def test_a_bulk_error_tells_its_cause() -> None:
+def test_a_bulk_error_includes_its_cause() -> None:
     error = errors.BulkEnqueueError(200, ("a", "b"), True)
     error.__cause__ = errors.BrokerUnavailableError("no answer")
     certain = errors.BulkEnqueueError(0, ("a",), False)
@@ -151,21 +151,21 @@ def test_a_bulk_error_tells_its_cause() -> None:
     assert str(certain).startswith("0 tasks were enqueued; the next 1 were not")
 
 
-def test_whether_it_may_have_happened_survives_pickling() -> None:
+def test_the_attribute_may_have_happened_survives_pickling() -> None:
     error = errors.BrokerUnavailableError.unchanged("refused")
 
     assert pickle.loads(pickle.dumps(error)).may_have_happened is False
     assert errors.BrokerUnavailableError("x").may_have_happened is True
 
 
-def test_steering_carries_its_time() -> None:
+def test_snooze_and_retry_keep_their_time() -> None:
     assert errors.Retry().after is None
     assert errors.Retry(after=5).after == 5
     assert errors.Snooze(5).after == 5
     assert errors.SkipRetry("because").reason == "because"
 
 
-def test_what_is_exported_is_the_same_class() -> None:
+def test_exported_errors_are_the_same_classes() -> None:
     for name in taskq_core.__all__:
         if hasattr(errors, name):
             assert getattr(taskq_core, name) is getattr(errors, name)

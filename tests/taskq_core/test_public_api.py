@@ -6,7 +6,7 @@ import taskq_core
 from scripts import public_api
 
 
-def test_it_is_what_was_promised() -> None:
+def test_the_public_api_matches_the_golden_files() -> None:
     promised = public_api.FILE.read_text().splitlines()
     found = public_api.text().splitlines()
 

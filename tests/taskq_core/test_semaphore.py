@@ -34,7 +34,7 @@ def holders(server: RedisServer) -> dict[str, int]:
     return {member.decode(): int(score) for member, score in found}
 
 
-def test_blocking_code(app: TaskQ, redis_server: RedisServer) -> None:
+def test_blocking_code_acquires_and_releases_permits(app: TaskQ, redis_server: RedisServer) -> None:
     permits = Semaphore(app, "api", 1)
 
     assert permits.acquire(holder="a", deadline=60)
@@ -44,7 +44,7 @@ def test_blocking_code(app: TaskQ, redis_server: RedisServer) -> None:
     assert permits.acquire(holder="b", deadline=60)
 
 
-async def test_coroutines(app: TaskQ) -> None:
+async def test_coroutines_acquire_and_release_permits(app: TaskQ) -> None:
     permits = Semaphore(app, "api", 1)
 
     assert await permits.aacquire(holder="a", deadline=60)
@@ -78,7 +78,7 @@ async def test_an_async_block_holds_a_permit(app: TaskQ, redis_server: RedisServ
     assert holders(redis_server) == {}
 
 
-def test_waiting_for_a_permit(app: TaskQ, redis_server: RedisServer) -> None:
+def test_acquire_waits_for_a_permit(app: TaskQ, redis_server: RedisServer) -> None:
     permits = Semaphore(app, "api", 1)
     permits.acquire(holder="a", deadline=60)
     waiting = threading.Event()
@@ -120,7 +120,7 @@ async def test_waiting_coroutines_take_turns(app: TaskQ, redis_server: RedisServ
     assert holders(redis_server) == {}
 
 
-async def test_a_wait_ends(app: TaskQ) -> None:
+async def test_a_wait_ends_at_its_timeout(app: TaskQ) -> None:
     permits = Semaphore(app, "api", 1)
     await permits.aacquire(holder="a", deadline=60)
 
@@ -132,7 +132,7 @@ async def test_a_wait_ends(app: TaskQ) -> None:
     assert (copy.scope, copy.limit, str(copy)) == ("api", 1, str(caught.value))
 
 
-async def test_a_cancelled_wait_leaves_no_permit_taken(app: TaskQ, redis_server: RedisServer) -> None:
+async def test_a_cancelled_wait_holds_no_permit(app: TaskQ, redis_server: RedisServer) -> None:
     permits = Semaphore(app, "api", 1)
     await permits.aacquire(holder="a", deadline=60)
 
@@ -180,7 +180,7 @@ async def test_a_task_holds_by_its_id_until_its_deadline(
     assert holders(redis_server) == {}
 
 
-def test_deadlines(app: TaskQ, redis_server: RedisServer) -> None:
+def test_a_permit_expires_at_its_deadline(app: TaskQ, redis_server: RedisServer) -> None:
     permits = Semaphore(app, "api", 9)
     now = datetime.now(tz=UTC)
 
@@ -191,9 +191,7 @@ def test_deadlines(app: TaskQ, redis_server: RedisServer) -> None:
     assert all(60 <= score - int(now.timestamp()) <= 90 for score in holders(redis_server).values())
 
 
-def test_a_permit_that_cannot_be_released_does_not_fail_what_was_done(
-    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_release_does_not_fail_the_block(redis_server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     permits = Semaphore(app, "api", 1)
 
@@ -204,7 +202,7 @@ def test_a_permit_that_cannot_be_released_does_not_fail_what_was_done(
     app.close()
 
 
-def test_another_prefix(redis_server: RedisServer) -> None:
+def test_permits_use_the_prefix_of_the_application(redis_server: RedisServer) -> None:
     app = TaskQ(redis_server.unix_url, prefix="shop", enqueue_timeout=30)
 
     Semaphore(app, "api", 1).acquire(holder="a", deadline=60)
@@ -239,7 +237,9 @@ def test_another_prefix(redis_server: RedisServer) -> None:
         (lambda app: Semaphore(app, "s", 1).hold(holder="a", wait=-1), "wait must be 0 or more seconds, got -1"),
     ],
 )
-def test_what_is_refused(app: TaskQ, redis_server: RedisServer, make: Callable[[TaskQ], object], message: str) -> None:
+def test_invalid_arguments_are_refused(
+    app: TaskQ, redis_server: RedisServer, make: Callable[[TaskQ], object], message: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         make(app)
 
@@ -247,7 +247,7 @@ def test_what_is_refused(app: TaskQ, redis_server: RedisServer, make: Callable[[
     assert redis_server.client.dbsize() == 0
 
 
-def test_no_redis(tmp_path: Any) -> None:
+def test_an_unreachable_redis_is_reported(tmp_path: Any) -> None:
     permits = Semaphore(TaskQ(f"unix://{tmp_path}/none.sock", enqueue_timeout=0.01), "api", 1)
 
     with pytest.raises(BrokerUnavailableError), permits.hold(holder="a", deadline=60):

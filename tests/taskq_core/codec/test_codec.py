@@ -154,7 +154,7 @@ def email() -> ArgumentsCodec:
         (object, [1, {"a": "b"}], '[1,{"a":"b"}]'),
     ],
 )
-def test_a_value_comes_back_as_it_was(annotation: Any, value: object, json: str | None) -> None:
+def test_a_value_survives_encoding_and_decoding(annotation: Any, value: object, json: str | None) -> None:
     """Every supported type has one JSON form and is read back equal."""
     codec = codec_for(annotation)
 
@@ -182,14 +182,14 @@ def test_a_value_comes_back_as_it_was(annotation: Any, value: object, json: str 
         (datetime, WHEN.astimezone(ZoneInfo("Europe/Berlin")), WHEN),
     ],
 )
-def test_a_value_that_fits_without_loss_is_taken(annotation: Any, given: object, arrives: object) -> None:
+def test_a_value_that_converts_without_loss_is_accepted(annotation: Any, given: object, arrives: object) -> None:
     """Neighbouring types pass and arrive as annotated."""
     codec = codec_for(annotation)
 
     assert codec.decode(codec.encode((given,), {})) == {"value": arrives}
 
 
-def test_a_record_without_equality_passes() -> None:
+def test_a_record_without_equality_is_accepted() -> None:
     """A dataclass that compares by identity is checked on the slow road."""
     codec = codec_for(Handleless)
 
@@ -211,7 +211,7 @@ def test_a_record_without_equality_passes() -> None:
     colors=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(Color)),
     order=st.none() | st.builds(Order, st.integers(0, 9), st.decimals(allow_nan=False, allow_infinity=False)),
 )
-def test_arguments_survive(**arguments: Any) -> None:
+def test_arguments_survive_encoding_and_decoding(**arguments: Any) -> None:
     """Decoding undoes encoding for a mixed signature."""
     codec = ArgumentsCodec(mixed, name="mixed")
 
@@ -237,7 +237,7 @@ def mixed(
 # --- the shape of the payload ---
 
 
-def test_an_omitted_argument_stays_out_of_the_payload(email: ArgumentsCodec) -> None:
+def test_an_omitted_argument_is_not_in_the_payload(email: ArgumentsCodec) -> None:
     """The default of the consumer applies, even if it differs from the producer's."""
     assert email.encode(("a@b.c",), {}) == b'{"to":"a@b.c"}'
     assert email.encode(("a@b.c",), {"subject": ""}) == b'{"to":"a@b.c","subject":""}'
@@ -259,7 +259,7 @@ def test_equal_mappings_make_equal_bytes() -> None:
     assert codec.encode(({"b": 1, "a": 2},), {}) == codec.encode(({"a": 2, "b": 1},), {})
 
 
-def test_injected_parameters_are_no_part_of_the_payload() -> None:
+def test_injected_parameters_are_not_in_the_payload() -> None:
     """The worker fills them; a call may not, and a payload's field of that name is unknown."""
 
     def function(context: object, to: str, *, other: object) -> None:
@@ -282,7 +282,7 @@ def test_an_empty_payload_is_an_empty_object() -> None:
     assert codec.encode((), {}) == b"{}"
 
 
-def test_what_go_writes_is_read(email: ArgumentsCodec) -> None:
+def test_payloads_written_by_go_are_decoded(email: ArgumentsCodec) -> None:
     """Spaces, any order, integers for floats, nanoseconds and offsets."""
 
     def function(at: datetime, ratio: float) -> None:
@@ -336,7 +336,7 @@ def test_strict_refuses_unknown_fields() -> None:
         (("a",), {"copies": True}, "task 'email:deliver', parameter 'copies': expected int, got bool"),
     ],
 )
-def test_a_call_that_does_not_fit_is_refused(
+def test_a_call_with_invalid_arguments_is_refused(
     email: ArgumentsCodec, args: tuple[object, ...], kwargs: dict[str, object], message: str
 ) -> None:
     """The refusal names task, parameter, position and types."""
@@ -427,7 +427,7 @@ def test_a_wrong_value_is_refused_before_it_is_written(annotation: Any, value: o
 
 
 @pytest.mark.parametrize("value", [None, 3])
-def test_a_parameter_whose_default_is_none_takes_none(value: int | None) -> None:
+def test_a_parameter_with_the_default_none_accepts_none(value: int | None) -> None:
     """`x: int = None` is read as optional."""
 
     def function(x: int = None) -> None:  # type: ignore[assignment] # noqa: RUF013 - the old spelling
@@ -464,7 +464,7 @@ def test_a_parameter_whose_default_is_none_takes_none(value: int | None) -> None
         (b'{"to":"a","x":' + b"[" * 100_000, "payload of task 'email:deliver': nested too deeply"),
     ],
 )
-def test_a_payload_that_does_not_fit_is_refused(email: ArgumentsCodec, payload: bytes, message: str) -> None:
+def test_an_invalid_payload_is_refused(email: ArgumentsCodec, payload: bytes, message: str) -> None:
     """The refusal names the parameter and the types."""
     with pytest.raises(PayloadError) as caught:
         email.decode(payload)
@@ -473,7 +473,7 @@ def test_a_payload_that_does_not_fit_is_refused(email: ArgumentsCodec, payload: 
     assert_silent(caught.value)
 
 
-def test_the_way_to_a_deep_problem_is_cut() -> None:
+def test_the_path_to_a_deeply_nested_problem_is_truncated() -> None:
     def function(x: Any) -> None:
         pass
 
@@ -521,7 +521,7 @@ def test_a_wrong_field_is_refused(annotation: Any, json: str, problem: str) -> N
 
 
 @given(st.binary() | st.from_regex(rb'\{("(to|subject|x)":(1|"a"|\[\]|null|\{\}),?)*\}?', fullmatch=True))
-def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(payload: bytes) -> None:
     """No input raises anything but PayloadError."""
     codec = ArgumentsCodec(send_email, name="email:deliver")
 
@@ -579,7 +579,7 @@ def unpacked(**extra: Unpack[Extra]) -> None: ...
         (unpacked, (), {"due": DAY}, f'{{"extra":{{"due":"{DAY}"}}}}', ([], {"due": DAY})),
     ],
 )
-def test_variadic_parameters_are_a_list_and_an_object(
+def test_variadic_parameters_are_stored_as_list_and_object(
     function: Any, args: Any, kwargs: Any, payload: str, call: Any
 ) -> None:
     codec = ArgumentsCodec(function, name="demo")
@@ -601,7 +601,7 @@ def test_variadic_parameters_are_a_list_and_an_object(
         (lambda *a: None, (), {"a": [1]}, "got an unexpected keyword argument 'a'"),
     ],
 )
-def test_variadic_arguments_that_do_not_fit(function: Any, args: Any, kwargs: Any, problem: str) -> None:
+def test_invalid_variadic_arguments_are_refused(function: Any, args: Any, kwargs: Any, problem: str) -> None:
     with pytest.raises(TaskArgumentsError, match=re.escape(problem)):
         ArgumentsCodec(function, name="demo").encode(args, kwargs)
 
@@ -616,7 +616,7 @@ def test_variadic_arguments_that_do_not_fit(function: Any, args: Any, kwargs: An
         (b"a", "a bytes arrives as str"),
     ],
 )
-def test_a_type_that_no_annotation_keeps_is_warned_of_once(value: object, loss: str) -> None:
+def test_a_type_that_json_does_not_keep_causes_one_warning(value: object, loss: str) -> None:
     def function(value, other=None):  # type: ignore[no-untyped-def]  # the point of the test
         pass
 
@@ -650,12 +650,12 @@ def test_an_ambiguous_union_is_refused() -> None:
         codec_for(Point | Order)
 
 
-def test_an_annotation_as_text_is_resolved_in_the_module() -> None:
+def test_a_string_annotation_is_resolved_in_the_module() -> None:
     """As `from __future__ import annotations` leaves it."""
     assert codec_for("Point | None").decode(b'{"value":{"x":1}}') == {"value": Point(1)}
 
 
-def test_an_annotation_as_text_finds_names_of_the_function_body() -> None:
+def test_a_string_annotation_is_resolved_in_the_enclosing_function() -> None:
     """Names of enclosing bodies are found although the function does not use them itself."""
 
     class Outer(msgspec.Struct):
@@ -675,7 +675,7 @@ def test_an_annotation_as_text_finds_names_of_the_function_body() -> None:
     assert codec.decode(b'{"outer":{"a":1},"inner":[{"b":2}]}') == {"outer": Outer(1), "inner": [inner(2)]}
 
 
-def test_a_name_that_cannot_be_resolved_is_named() -> None:
+def test_an_unresolvable_name_is_reported() -> None:
     """Also one imported for type checkers only."""
     with pytest.raises(TaskDefinitionError) as caught:
         codec_for("list[Nowhere]")
@@ -685,7 +685,7 @@ def test_a_name_that_cannot_be_resolved_is_named() -> None:
     )
 
 
-def test_the_return_annotation_may_be_unresolvable() -> None:
+def test_the_return_annotation_can_be_unresolvable() -> None:
     """The return annotation is not part of the payload, and neither is the annotation of an injected parameter."""
 
     def function(context: "Nowhere", a: int) -> "Nowhere":  # type: ignore[name-defined] # noqa: F821 - the point
@@ -696,7 +696,7 @@ def test_the_return_annotation_may_be_unresolvable() -> None:
     assert codec.parameters == ("a",)
 
 
-def test_wrapped_functions_and_odd_names_work() -> None:
+def test_wrapped_functions_and_unusual_names_work() -> None:
     """A decorator that uses functools.wraps hides nothing; names need no Go-like form."""
 
     def function(self: int, __x: int, größe: "Point", json: int = 1) -> None:
@@ -727,7 +727,7 @@ def test_wrapped_functions_and_odd_names_work() -> None:
         ({1: WHEN}, dict[int, datetime], None),
     ],
 )
-def test_a_result_comes_back(value: object, type_: Any, data: bytes | None) -> None:
+def test_a_result_survives_encoding_and_decoding(value: object, type_: Any, data: bytes | None) -> None:
     """Results follow the return annotation as arguments follow theirs."""
     encoded = encode_result(value)
 
@@ -735,7 +735,7 @@ def test_a_result_comes_back(value: object, type_: Any, data: bytes | None) -> N
     assert data is None or encoded == data
 
 
-def test_no_result_bytes_are_null() -> None:
+def test_empty_result_bytes_are_null() -> None:
     """Go may write an empty result."""
     assert decode_result(b"", Any) is None
 

@@ -59,7 +59,7 @@ def taskq(things: Things, fake_redis: Any) -> Iterator[TaskQ]:
     app.close()
 
 
-def test_keys_travel_and_values_arrive(taskq: TaskQ, things: Things) -> None:
+def test_keys_are_stored_and_values_are_loaded(taskq: TaskQ, things: Things) -> None:
     """All of a kind are asked for at once, each once, where the function would begin: inside the middleware."""
     seen: list[Any] = []
     hammer, saw = Thing("hammer"), Thing("saw")
@@ -92,7 +92,7 @@ def test_keys_travel_and_values_arrive(taskq: TaskQ, things: Things) -> None:
     assert things.asked == [["hammer", "saw"]]
 
 
-async def test_what_is_gone_ends_the_task(taskq: TaskQ, things: Things) -> None:
+async def test_a_missing_value_ends_the_task(taskq: TaskQ, things: Things) -> None:
     @taskq.task(name="use")
     async def use(things: list[Thing]) -> None:
         raise AssertionError("it must not run")
@@ -106,7 +106,7 @@ async def test_what_is_gone_ends_the_task(taskq: TaskQ, things: Things) -> None:
     assert str(run.error) == "no Thing with primary key 0, 1, 2 and 2 more, to which task 'use' refers"
 
 
-def test_a_refusal_names_the_place(taskq: TaskQ) -> None:
+def test_an_error_names_the_parameter_path(taskq: TaskQ) -> None:
     @taskq.task(name="use")
     def use(things: dict[str, list[Thing]]) -> None: ...
 

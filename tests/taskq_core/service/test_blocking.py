@@ -21,13 +21,13 @@ def divide(number: int, *, by: int) -> float:
     return number / by
 
 
-def test_what_a_function_returns_and_raises(threads: DaemonThreads) -> None:
+def test_results_and_exceptions_of_a_function_are_passed_on(threads: DaemonThreads) -> None:
     assert threads.submit(divide, 6, by=3).result(30) == 2
     with pytest.raises(ZeroDivisionError):
         threads.submit(divide, 6, by=0).result(30)
 
 
-def test_calls_beyond_the_threads_wait_and_are_all_made(threads: DaemonThreads) -> None:
+def test_calls_over_the_number_of_threads_wait_and_are_all_made(threads: DaemonThreads) -> None:
     most = threads._max_workers
     gate, begun = threading.Event(), threading.Semaphore(0)
 
@@ -48,7 +48,7 @@ def test_calls_beyond_the_threads_wait_and_are_all_made(threads: DaemonThreads) 
     assert all(is_daemon for _, _, is_daemon in results)
 
 
-def test_a_thread_that_is_free_takes_the_next_call(threads: DaemonThreads) -> None:
+def test_a_free_thread_takes_the_next_call(threads: DaemonThreads) -> None:
     names = set()
     for _ in range(50):
         names.add(threads.submit(lambda: threading.current_thread().name).result(30))
@@ -57,7 +57,7 @@ def test_a_thread_that_is_free_takes_the_next_call(threads: DaemonThreads) -> No
     assert len(names) == 1
 
 
-def test_a_call_that_hangs_holds_up_no_other(threads: DaemonThreads) -> None:
+def test_a_hanging_call_does_not_block_others(threads: DaemonThreads) -> None:
     gate = threading.Event()
     hanging = threads.submit(gate.wait, 30)
 
@@ -66,7 +66,7 @@ def test_a_call_that_hangs_holds_up_no_other(threads: DaemonThreads) -> None:
     assert hanging.result(30)
 
 
-def test_calls_that_hang_have_a_thread_each_whichever_was_on_its_way_back() -> None:
+def test_hanging_calls_have_one_thread_each() -> None:
     """One that takes a call as it becomes free is not counted as free as well."""
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # so that any thread is met at any place
@@ -89,7 +89,7 @@ def test_calls_that_hang_have_a_thread_each_whichever_was_on_its_way_back() -> N
         sys.setswitchinterval(usual_s)
 
 
-def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads: DaemonThreads) -> None:
+def test_a_call_cancelled_before_its_start_is_not_made(threads: DaemonThreads) -> None:
     gate = threading.Event()
     holding = [threads.submit(gate.wait, 30) for _ in range(threads._max_workers)]
     made: list[int] = []
@@ -102,7 +102,7 @@ def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads: DaemonTh
     assert made == [2]
 
 
-def test_at_the_end_it_waits_for_what_is_called_but_not_for_ever(threads: DaemonThreads) -> None:
+def test_the_end_waits_a_bounded_time_for_running_calls(threads: DaemonThreads) -> None:
     gate = threading.Event()
     hanging = threads.submit(gate.wait, 30)
     threads.wait(0)
@@ -115,7 +115,7 @@ def test_at_the_end_it_waits_for_what_is_called_but_not_for_ever(threads: Daemon
     assert ended.done()
 
 
-def test_after_the_end_it_takes_no_more(threads: DaemonThreads) -> None:
+def test_calls_after_the_end_are_refused(threads: DaemonThreads) -> None:
     threads.submit(divide, 4, by=2).result(30)
     threads.shutdown()
 
@@ -123,7 +123,7 @@ def test_after_the_end_it_takes_no_more(threads: DaemonThreads) -> None:
         threads.submit(divide, 4, by=2)
 
 
-def test_where_the_system_has_no_thread_the_caller_is_told(
+def test_a_failed_start_of_a_thread_is_raised_to_the_caller(
     threads: DaemonThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unless there is one already, which takes the call."""

@@ -22,7 +22,7 @@ def test_blocking_code_runs_a_coroutine_in_its_thread() -> None:
     assert Bridge().run(seen()) == ("here", threading.get_ident())
 
 
-async def test_below_a_coroutine_in_another_thread() -> None:
+async def test_blocking_code_below_a_coroutine_uses_another_thread() -> None:
     """The running loop is blocked, so the coroutine cannot run on it; context variables go along."""
     word.set("there")
 
@@ -32,7 +32,7 @@ async def test_below_a_coroutine_in_another_thread() -> None:
     assert thread != threading.get_ident()
 
 
-async def test_what_it_raises_is_raised() -> None:
+async def test_exceptions_of_the_coroutine_are_raised() -> None:
     async def fail() -> None:
         raise ValueError("no")
 
@@ -40,7 +40,7 @@ async def test_what_it_raises_is_raised() -> None:
         Bridge().run(fail())
 
 
-async def test_a_coroutine_runs_blocking_code_off_its_loop() -> None:
+async def test_a_coroutine_runs_blocking_code_in_a_thread() -> None:
     word.set("there")
 
     text, thread = await Bridge().arun(lambda: (word.get(), threading.get_ident()))

@@ -31,7 +31,7 @@ class AsyncObject:
         return value
 
 
-async def test_what_it_returns_is_awaited_if_need_be(call: Caller, subtests: pytest.Subtests) -> None:
+async def test_an_awaitable_result_is_awaited(call: Caller, subtests: pytest.Subtests) -> None:
     for function in [
         answer,
         functools.partial(answer),
@@ -43,7 +43,7 @@ async def test_what_it_returns_is_awaited_if_need_be(call: Caller, subtests: pyt
             assert await call(function, 5) == 5
 
 
-async def test_a_plain_function_runs_in_a_thread_that_is_used_again(call: Caller) -> None:
+async def test_a_plain_function_runs_in_a_reused_thread(call: Caller) -> None:
     first, second = await call(threading.get_ident), await call(threading.get_ident)
 
     assert first == second != threading.get_ident()
@@ -51,7 +51,7 @@ async def test_a_plain_function_runs_in_a_thread_that_is_used_again(call: Caller
 
 @pytest.mark.parametrize("raised", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
 @pytest.mark.parametrize("is_coroutine", [True, False])
-async def test_what_would_end_its_caller_arrives_as_an_exception(
+async def test_a_system_exit_becomes_an_exception_of_the_caller(
     call: Caller, raised: type[BaseException], is_coroutine: bool
 ) -> None:
     def fail() -> None:
@@ -64,7 +64,7 @@ async def test_what_would_end_its_caller_arrives_as_an_exception(
         await asyncio.wait_for(call(afail if is_coroutine else fail), PATIENCE_S)
 
 
-async def test_an_exception_arrives_as_it_is(call: Caller) -> None:
+async def test_an_exception_is_passed_on_unchanged(call: Caller) -> None:
     def fail() -> None:
         raise TimeoutError("its own")
 
@@ -75,7 +75,7 @@ async def test_an_exception_arrives_as_it_is(call: Caller) -> None:
     assert not isinstance(raised.value, HangError)
 
 
-async def test_its_caller_can_be_cancelled(call: Caller) -> None:
+async def test_the_caller_can_be_cancelled(call: Caller) -> None:
     waiting = asyncio.create_task(call(asyncio.Event().wait))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -84,9 +84,7 @@ async def test_its_caller_can_be_cancelled(call: Caller) -> None:
         await waiting
 
 
-async def test_nothing_is_cleared_in_a_thread_that_was_not_interrupted(
-    call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_thread_without_an_interruption_keeps_its_state(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Python 3.13, the whole process is slower after that, and hangs under a profiler."""
     cleared: list[int] = []
     monkeypatch.setattr(calls, "clear_in_thread", cleared.append)
@@ -95,14 +93,16 @@ async def test_nothing_is_cleared_in_a_thread_that_was_not_interrupted(
     assert cleared == []
 
 
-async def test_a_context_variable_of_the_caller_is_seen(call: Caller) -> None:
+async def test_the_function_sees_context_variables_of_the_caller(call: Caller) -> None:
     variable = contextvars.ContextVar("variable", default="")
     variable.set("the caller's")
 
     assert await call(variable.get) == "the caller's"
 
 
-async def test_a_machine_without_threads_is_told_and_costs_none(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_start_of_a_thread_is_raised_and_leaks_no_slot(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -116,7 +116,7 @@ async def test_a_machine_without_threads_is_told_and_costs_none(call: Caller, mo
 
 
 class TestHanging:
-    async def test_it_is_left_behind_and_others_go_on_in_other_threads(self, call: Caller, clock: Clock) -> None:
+    async def test_a_hanging_call_is_abandoned_and_others_use_other_threads(self, call: Caller, clock: Clock) -> None:
         """Other threads are used while some are free. After that, calls fail at once until a hanging call ends."""
         end = threading.Event()
 
@@ -137,7 +137,7 @@ class TestHanging:
                 except HangError:
                     await asyncio.sleep(0)
 
-    async def test_a_coroutine_is_cancelled(self, call: Caller, clock: Clock) -> None:
+    async def test_a_coroutine_over_its_time_is_cancelled(self, call: Caller, clock: Clock) -> None:
         ended: list[str] = []
 
         async def hang() -> None:
@@ -153,7 +153,7 @@ class TestHanging:
             await hanging
         assert ended == ["cancelled"]
 
-    async def test_it_takes_no_thread_from_anybody_else(self) -> None:
+    async def test_a_hanging_call_takes_no_thread_from_other_callers(self) -> None:
         """The event loop's few dozen threads are for tasks and host name lookups."""
         end = threading.Event()
         caller = Caller(64, name="a hook")

@@ -27,7 +27,7 @@ async def server() -> AsyncIterator[HealthServer]:
     await server.close()
 
 
-async def test_answers(server: HealthServer) -> None:
+async def test_requests_get_the_documented_answers(server: HealthServer) -> None:
     assert await get(server.port, "/livez") == (200, {"status": "alive"})
     assert (await get(server.port, "/readyz?verbose"))[0] == 200
     assert await get(server.port, "/") == (404, {"error": "unknown path; the health endpoints are /livez and /readyz"})
@@ -59,7 +59,7 @@ async def test_other_methods_are_refused(server: HealthServer) -> None:
         (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
     ],
 )
-async def test_odd_requests(server: HealthServer, data: bytes, status: bytes) -> None:
+async def test_malformed_requests_are_refused(server: HealthServer, data: bytes, status: bytes) -> None:
     answer = await exchange(server.port, data)
 
     assert answer.split()[1] == status
@@ -86,7 +86,7 @@ async def test_slow_clients_are_dropped(clock: Clock, server: HealthServer) -> N
     writer.close()
 
 
-async def test_a_client_that_goes_away(server: HealthServer) -> None:
+async def test_a_disconnected_client_causes_no_error(server: HealthServer) -> None:
     for data in (b"", b"GET /li"):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(data)
@@ -107,7 +107,7 @@ async def test_connections_are_limited(server: HealthServer, monkeypatch: pytest
     assert (await get(server.port, "/livez"))[0] == 200
 
 
-async def test_what_is_open_ends_with_the_server(server: HealthServer) -> None:
+async def test_open_connections_end_with_the_server(server: HealthServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     await until(lambda: server._clients, "it is open")
 

@@ -27,7 +27,7 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         (asyncio.CancelledError(), "watcher failed; trying again"),  # of something it waited for
     ],
 )
-async def test_it_goes_on_after_what_a_pass_raises(
+async def test_the_loop_continues_after_an_exception(
     error: BaseException, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     passes = 0
@@ -50,7 +50,7 @@ async def test_it_goes_on_after_what_a_pass_raises(
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_it_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_loop_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     began = asyncio.Event()
 
@@ -68,7 +68,7 @@ async def test_it_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) ->
     assert logged_here(caplog) == []
 
 
-async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_that() -> None:
+async def test_the_loop_ends_on_request_even_if_the_cancellation_was_swallowed() -> None:
     waiting = asyncio.Event()
 
     async def work() -> float:
@@ -86,7 +86,7 @@ async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_th
         await asyncio.wait_for(running, 60)
 
 
-async def test_it_goes_on_though_there_is_no_memory_to_tell_of_a_failure(
+async def test_the_loop_continues_if_a_failure_cannot_be_logged_for_lack_of_memory(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     went_on = asyncio.Event()

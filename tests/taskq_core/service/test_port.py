@@ -20,7 +20,7 @@ BODY = b"x" * 50_000_000
         *("[::1]", "[::1]:80"),
     ],
 )
-def test_addresses_of_this_machine(host: str) -> None:
+def test_local_addresses_are_recognized(host: str) -> None:
     assert names_this_machine(host)
 
 
@@ -32,11 +32,11 @@ def test_addresses_of_this_machine(host: str) -> None:
         *("[127.0.0.1]", "::1", "[2001:db8::1]", "[::1].evil.example", "[]", "127.0.0.1@evil.example", "127.0.0.256"),
     ],
 )
-def test_other_names(host: str) -> None:
+def test_other_host_names_are_refused(host: str) -> None:
     assert not names_this_machine(host)
 
 
-async def test_a_client_that_does_not_read_is_left(clock: Clock) -> None:
+async def test_a_client_that_does_not_read_is_disconnected(clock: Clock) -> None:
     """Data that the client does not read in time is dropped, without blocking the connection or the server's stop."""
 
     async def answer(request: Request) -> Answer:

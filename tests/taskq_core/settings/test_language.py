@@ -28,7 +28,7 @@ def test_texts_are_english_by_default() -> None:
     assert (marked("later"), pmarked("task state", "retry")) == ("later", "retry")
 
 
-def test_they_are_told_in_a_language_for_a_while() -> None:
+def test_texts_use_a_language_inside_the_block() -> None:
     with translated_with(Shouting()):
         assert gettext("no queue %(name)s", name="a") == "NO QUEUE a"
         assert ngettext("%(count)s task", "%(count)s tasks", 2, count=2) == "2 TASKS"
@@ -39,7 +39,7 @@ def test_they_are_told_in_a_language_for_a_while() -> None:
     assert gettext("no queue") == "no queue"
 
 
-async def test_each_task_is_told_in_its_own_language() -> None:
+async def test_each_asyncio_task_has_its_own_language() -> None:
     others_turn, mine = asyncio.Event(), asyncio.Event()
 
     async def shouted() -> str:

@@ -26,7 +26,7 @@ from tests.rows import rows
 
 
 class TestDefaults:
-    def test_without_any_setting(self) -> None:
+    def test_defaults_apply_without_settings(self) -> None:
         """The defaults match the documentation."""
         settings = Settings()
 
@@ -57,7 +57,7 @@ class TestDefaults:
 
 
 class TestFromMapping:
-    def test_every_key(self) -> None:
+    def test_every_key_is_read(self) -> None:
         """Each key of the dict arrives at its field, in its final form."""
         settings = Settings.from_mapping(
             {
@@ -234,7 +234,7 @@ class TestFromMapping:
             ),
         ],
     )
-    def test_a_refusal_names_key_value_and_what_was_expected(self, mapping: Any, message: str) -> None:
+    def test_an_error_names_key_value_and_expected_type(self, mapping: Any, message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             Settings.from_mapping(mapping)
 
@@ -242,14 +242,14 @@ class TestFromMapping:
 
 
 class TestBackPressure:
-    def test_a_number_is_a_limit_that_rejects(self) -> None:
+    def test_a_number_sets_a_limit_that_rejects(self) -> None:
         settings = Settings(limits={"low": 5})
 
         assert settings.limits == {
             "low": QueueLimit(max_pending=5, when_full=WhenFull.REJECT, block_timeout=None),
         }
 
-    def test_a_limit_that_blocks(self) -> None:
+    def test_a_mapping_sets_a_limit_that_blocks(self) -> None:
         limit = {"MAX_PENDING": 5, "WHEN_FULL": "block", "BLOCK_TIMEOUT": timedelta(minutes=1)}
 
         made = Settings.from_mapping({"LIMITS": {"low": limit}}).limits["low"]
@@ -257,11 +257,11 @@ class TestBackPressure:
         assert made == QueueLimit(max_pending=5, when_full=WhenFull.BLOCK, block_timeout=60.0)
         assert replace(Settings(limits={"low": made}), prefix="shop").limits == {"low": made}
 
-    def test_the_circuit_breaker_can_be_switched_off(self) -> None:
+    def test_the_circuit_breaker_can_be_disabled(self) -> None:
         for off in (False, {"FAILURES": 0}, CircuitSettings(failures=0)):
             assert Settings(circuit_breaker=off).circuit_breaker.failures == 0  # type: ignore[arg-type]  # as in a dict
 
-    def test_from_the_environment(self) -> None:
+    def test_the_environment_sets_limits(self) -> None:
         environ = {
             "TASKQ_LIMITS": '{"low": 5, "bulk": {"MAX_PENDING": 9, "WHEN_FULL": "block"}}',
             "TASKQ_CIRCUIT_BREAKER": "false",
@@ -274,7 +274,7 @@ class TestBackPressure:
 
 
 class TestArchive:
-    def test_a_queue_of_its_own_values_takes_the_rest_from_all(self) -> None:
+    def test_a_queue_inherits_missing_values_from_the_default(self) -> None:
         archive = Settings(
             archive={"MAX_TASKS": 5, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 2}, "x": {}}}
         ).archive
@@ -283,12 +283,12 @@ class TestArchive:
         assert archive.limits("low") == ArchiveLimits(max_tasks=2, kept_s=86_400)
         assert archive.limits("x") == archive.limits("default")
 
-    def test_settings_are_copied_with_it(self) -> None:
+    def test_retention_settings_survive_a_copy(self) -> None:
         settings = Settings(archive={"QUEUES": {"low": {"MAX_TASKS": 2}}})
 
         assert replace(settings, prefix="shop").archive.limits("low").max_tasks == 2
 
-    def test_from_the_environment_it_is_json(self) -> None:
+    def test_the_environment_sets_a_json_value(self) -> None:
         environ = {"TASKQ_ARCHIVE": '{"MAX_TASKS": 7, "QUEUES": {"low": {"MAX_AGE": 60}}}'}
 
         archive = Settings.from_mapping({}, environ=environ).archive
@@ -297,7 +297,7 @@ class TestArchive:
 
 
 class TestEnvironment:
-    def test_every_variable(self) -> None:
+    def test_every_environment_variable_is_read(self) -> None:
         """`TASKQ_<KEY>` gives each key in text."""
         settings = Settings.from_mapping(
             {},
@@ -335,7 +335,7 @@ class TestEnvironment:
             trace=TraceSettings(relation=Relation.LINK),
         )
 
-    def test_queues_may_be_json(self) -> None:
+    def test_queues_can_be_json(self) -> None:
         settings = Settings.from_mapping({}, environ={"TASKQ_QUEUES": '{"a=b": 2}'})
 
         assert dict(settings.queues) == {"a=b": 2}
@@ -365,7 +365,7 @@ class TestEnvironment:
             ("TASKQ_URL", "", "URL must not be blank"),
         ],
     )
-    def test_a_refusal_names_the_variable(self, variable: str, text: str, message: str) -> None:
+    def test_an_error_names_the_environment_variable(self, variable: str, text: str, message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             Settings.from_mapping({}, environ={variable: text})
 
@@ -384,17 +384,17 @@ class TestEnvironment:
 
         assert Settings.from_mapping({}, environ=dict.fromkeys(links, "tcp://10.0.0.1:6379")) == Settings()
 
-    def test_from_env_takes_another_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_from_env_accepts_another_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TASKQ_CONCURRENCY", "9")
 
         assert TaskQ.from_env({}).settings.concurrency == 10
 
 
 class TestParts:
-    def test_parse_queues(self) -> None:
+    def test_parse_queues_reads_names_and_weights(self) -> None:
         assert parse_queues("critical=6, default=3 ,low") == {"critical": 6, "default": 3, "low": 1}
 
-    def test_a_queue_name_may_hold_an_equals_sign(self) -> None:
+    def test_a_queue_name_can_contain_an_equals_sign(self) -> None:
         assert parse_queues("a=b=2") == {"a=b": 2}
 
     @rows("value", [True, False, "1", None, b"1", [1]])
@@ -416,7 +416,7 @@ class TestParts:
         assert seconds("x", timedelta(minutes=1)) == 60.0
         assert seconds("x", 2) == 2.0
 
-    def test_whole_numbers(self) -> None:
+    def test_whole_numbers_are_parsed(self) -> None:
         check_whole("x", 1, least=1, most=1)
         with pytest.raises(ConfigurationError, match="x must be between 1 and 2, got 3"):
             check_whole("x", 3, least=1, most=2)

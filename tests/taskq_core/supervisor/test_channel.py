@@ -48,7 +48,7 @@ def words_of(ours: socket.socket) -> list[str]:
     return [decode(line)[0] for line in data.splitlines()]
 
 
-def test_reports_that_nobody_reads_hold_up_neither_their_thread_nor_the_watchdog(
+def test_unread_reports_block_neither_their_thread_nor_the_watchdog(
     pair: tuple[socket.socket, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, descriptor = pair
@@ -75,7 +75,7 @@ def test_reports_that_nobody_reads_hold_up_neither_their_thread_nor_the_watchdog
     assert words_of(ours)[-1] == channel.CLOSING
 
 
-def test_who_finds_no_time_to_look_at_its_queues_takes_over_all_the_same(
+def test_a_process_becomes_ready_even_if_it_cannot_check_its_queues(
     pair: tuple[socket.socket, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be away for all: its predecessor would not be replaced for as long."""
@@ -94,7 +94,7 @@ def test_who_finds_no_time_to_look_at_its_queues_takes_over_all_the_same(
     assert process._is_ready(worker)
 
 
-def test_what_must_be_heard_is_kept_for_a_supervisor_that_reads_again(pair: tuple[socket.socket, int]) -> None:
+def test_required_messages_are_kept_until_the_supervisor_reads_again(pair: tuple[socket.socket, int]) -> None:
     ours, descriptor = pair
     process = Channel(descriptor)
     for _ in range(ENOUGH):
@@ -111,7 +111,7 @@ def test_what_must_be_heard_is_kept_for_a_supervisor_that_reads_again(pair: tupl
     assert [word for word in words if word != channel.REPORT][-2:] == [channel.READY, channel.CLOSING]
 
 
-def test_one_that_is_gone_is_told_nothing(pair: tuple[socket.socket, int]) -> None:
+def test_an_ended_supervisor_receives_no_message(pair: tuple[socket.socket, int]) -> None:
     ours, descriptor = pair
     process = Channel(descriptor)
     ours.close()

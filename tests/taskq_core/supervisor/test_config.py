@@ -13,7 +13,7 @@ from taskq_core.supervisor.config import LONGEST_PAUSE_S, STEADY_S, Pause
 from taskq_core.worker import WorkerConfig
 
 
-def test_amounts_of_memory(subtests: pytest.Subtests) -> None:
+def test_amounts_of_memory_are_parsed(subtests: pytest.Subtests) -> None:
     for text, size in [
         ("300MB", 300_000_000),
         ("300 mb", 300_000_000),
@@ -24,31 +24,31 @@ def test_amounts_of_memory(subtests: pytest.Subtests) -> None:
             assert memory_bytes("max_memory", text) == size
 
 
-def test_what_is_no_amount_of_memory_or_too_little_is_refused(subtests: pytest.Subtests) -> None:
+def test_an_invalid_or_too_small_amount_of_memory_is_refused(subtests: pytest.Subtests) -> None:
     for value in ["", "MB", "300", "300 MBit", "-1GB", "1e9", "15MiB", "2000000TB", True, 1.5, None]:
         with subtests.test(value=value), pytest.raises(ConfigurationError, match="--max-memory"):
             memory_bytes("--max-memory", value)
 
 
-def test_what_is_no_number_of_processes_is_refused(subtests: pytest.Subtests) -> None:
+def test_an_invalid_number_of_processes_is_refused(subtests: pytest.Subtests) -> None:
     for processes in ["0", "-1", "513", "many", "", "1.5", "AUTO!"]:
         with subtests.test(processes=processes), pytest.raises(ConfigurationError, match="--processes"):
             supervisor_config(Settings(), {"processes": processes}, WorkerConfig())
 
 
-def test_what_is_no_number_of_processes_is_refused_in_settings(subtests: pytest.Subtests) -> None:
+def test_an_invalid_number_of_processes_is_refused_in_settings(subtests: pytest.Subtests) -> None:
     for value in [0, -1, 513, "many", True, 1.5]:
         with subtests.test(value=value), pytest.raises(ConfigurationError, match="PROCESSES"):
             Settings(processes=value)  # type: ignore[arg-type]  # what is tested
 
 
-def test_limits_that_cannot_be_are_refused_in_settings(subtests: pytest.Subtests) -> None:
+def test_invalid_limits_are_refused_in_settings(subtests: pytest.Subtests) -> None:
     for settings in [{"max_tasks": 0}, {"max_memory": "300"}, {"max_memory": "much"}]:
         with subtests.test(settings=settings), pytest.raises(ConfigurationError, match="MAX_"):
             Settings(**settings)  # type: ignore[arg-type]  # what is tested
 
 
-def test_the_environment_sets_them() -> None:
+def test_the_environment_sets_processes_and_limits() -> None:
     environ = {"TASKQ_PROCESSES": "auto", "TASKQ_MAX_TASKS": "500", "TASKQ_MAX_MEMORY": "300MB"}
 
     settings = Settings(**values_from_environ(environ))
@@ -56,14 +56,12 @@ def test_the_environment_sets_them() -> None:
     assert (settings.processes, settings.max_tasks, settings.max_memory) == ("auto", 500, 300_000_000)
 
 
-def test_one_process_that_is_never_replaced_needs_no_supervisor() -> None:
+def test_one_process_without_limits_needs_no_supervisor() -> None:
     assert supervisor_config(Settings(), {}, WorkerConfig()) is None
     assert supervisor_config(Settings(processes=4), {"processes": "1"}, WorkerConfig()) is None
 
 
-def test_one_process_that_is_replaced_has_a_supervisor(
-    monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
-) -> None:
+def test_one_process_with_limits_has_a_supervisor(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
     """Of `auto`, it is replaced on SIGHUP: what that does must not depend on the cores of the machine."""
     for options in [{"max_tasks": 100}, {"max_memory": "300MB"}, {"processes": "auto"}]:
         with subtests.test(options=options):
@@ -75,7 +73,7 @@ def test_one_process_that_is_replaced_has_a_supervisor(
             assert supervision.processes == 1
 
 
-def test_options_replace_the_settings() -> None:
+def test_options_override_settings() -> None:
     settings = Settings(processes=2, max_tasks=10, max_memory="20MB")
 
     supervision = supervisor_config(settings, {"processes": "3", "max_tasks": 5}, WorkerConfig(shutdown_grace=60))
@@ -85,14 +83,14 @@ def test_options_replace_the_settings() -> None:
     assert supervision.span("ending") > 60, "what runs gets its grace before its process is killed"
 
 
-def test_a_worker_that_is_a_single_process_refuses_them(subtests: pytest.Subtests) -> None:
+def test_a_single_process_worker_refuses_process_options(subtests: pytest.Subtests) -> None:
     for name in ["processes", "max_tasks", "max_memory"]:
         option = f"--{name.replace('_', '-')}"
         with subtests.test(name=name), pytest.raises(ConfigurationError, match=f"--reload .* {option}$"):
             refuse_processes({name: "2"}, "--reload")
 
 
-def test_auto_is_as_many_as_may_be_used(
+def test_auto_uses_the_number_of_available_cpus(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     """A container or unit limited to 1.5 cores counts two, and so does its parent's limit."""
@@ -121,7 +119,7 @@ def test_auto_is_as_many_as_may_be_used(
             assert usable_cores() == count
 
 
-def test_the_pause_grows_with_deaths_in_a_row_and_is_bounded() -> None:
+def test_the_restart_delay_grows_with_consecutive_deaths_and_is_bounded() -> None:
     pause = Pause()
 
     pauses = [pause.after(0.1) for _ in range(20)]
@@ -132,7 +130,7 @@ def test_the_pause_grows_with_deaths_in_a_row_and_is_bounded() -> None:
     assert 0.75 * LONGEST_PAUSE_S <= pauses[-1] <= LONGEST_PAUSE_S
 
 
-def test_one_that_lived_long_is_followed_at_once() -> None:
+def test_a_process_that_lived_long_is_replaced_at_once() -> None:
     pause = Pause()
     for _ in range(5):
         pause.after(0.1)
@@ -140,7 +138,7 @@ def test_one_that_lived_long_is_followed_at_once() -> None:
     assert pause.after(STEADY_S) == 0
 
 
-def test_limits_are_drawn_apart() -> None:
+def test_limits_are_jittered() -> None:
     """Processes that were started together are not replaced together; none takes more memory than it may."""
     drawn = [Limits.drawn(1000, 100_000_000) for _ in range(50)]
 
@@ -151,7 +149,7 @@ def test_limits_are_drawn_apart() -> None:
     assert Limits.drawn(1, None).tasks == 1
 
 
-def test_why_a_process_is_replaced(subtests: pytest.Subtests) -> None:
+def test_a_process_over_a_limit_is_replaced_with_the_reason(subtests: pytest.Subtests) -> None:
     for tasks, memory, why in [
         (9, 99, ""),
         (10, 0, "the process has run 10 tasks"),
@@ -162,11 +160,11 @@ def test_why_a_process_is_replaced(subtests: pytest.Subtests) -> None:
             assert Limits(tasks=10, memory=20_000_000).reached(tasks, memory) == why
 
 
-def test_no_limit_is_never_reached() -> None:
+def test_a_process_without_limits_is_never_replaced() -> None:
     assert Limits().reached(10**9, 2**40) == ""
 
 
-def test_a_configuration_that_cannot_be_is_refused(subtests: pytest.Subtests) -> None:
+def test_an_invalid_configuration_is_refused(subtests: pytest.Subtests) -> None:
     for values in [{"processes": 0}, {"ending": -1}, {"health_port": 70_000}]:
         with subtests.test(values=values), pytest.raises(ConfigurationError):
             SupervisorConfig(**values)  # type: ignore[arg-type]  # what is tested

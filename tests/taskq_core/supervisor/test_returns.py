@@ -14,7 +14,7 @@ from tests.taskq_core.worker.conftest import until
 pytestmark = pytest.mark.redis
 
 
-async def test_when_several_are_asked_about_at_once_no_connection_is_left_open(redis_server: RedisServer) -> None:
+async def test_concurrent_checks_leave_no_connection_open(redis_server: RedisServer) -> None:
     """The first three come at the same moment, before there is any connection."""
     app = TaskQ(redis_server.url)
     returns = Returns(app)

@@ -28,7 +28,7 @@ def app(fake_redis: Any) -> TaskQ:
 
 
 class TestFind:
-    def test_the_longest_pattern_counts_and_then_the_queue(self) -> None:
+    def test_the_longest_matching_pattern_wins_and_then_the_queue(self) -> None:
         known = Aggregators()
         for pattern, queue in (("", None), ("", "mail"), ("user:", None), ("user:1", None), ("user:1", "mail")):
             known.add(Aggregation(function=one, pattern=pattern, queue=queue))
@@ -50,7 +50,7 @@ class TestFind:
             ("other", "user:17"): ("user:1", None),
         }
 
-    def test_a_group_may_have_none(self) -> None:
+    def test_a_group_can_have_no_aggregator(self) -> None:
         known = Aggregators()
         known.add(Aggregation(function=one, pattern="user:"))
         known.add(Aggregation(function=one, queue="mail"))
@@ -59,7 +59,7 @@ class TestFind:
         assert known.of_queue("mail")
         assert known.find("mail", "order:1") is not None
 
-    def test_a_pattern_is_taken_once(self, app: TaskQ) -> None:
+    def test_a_pattern_can_be_registered_once(self, app: TaskQ) -> None:
         app.aggregator("user:")(one)
         app.aggregator("user:", queue="mail")(two)
         app.aggregator("user:", grace=5)(one)  # its module was imported again
@@ -88,16 +88,16 @@ class TestFind:
 
 
 class TestDefinition:
-    def test_a_function_is_left_as_it_is(self, app: TaskQ) -> None:
+    def test_the_decorator_returns_the_function_unchanged(self, app: TaskQ) -> None:
         assert app.aggregator()(one) is one
 
-    def test_defaults_are_asynqs(self) -> None:
+    def test_defaults_match_asynq(self) -> None:
         found = Aggregation(function=one)
 
         assert (found.grace_s, found.max_delay_s, found.max_size, found.timeout_s) == (60, 0, None, 120)
         assert not found.is_coroutine
 
-    def test_times_are_whole_seconds_rounded_up(self) -> None:
+    def test_times_are_rounded_up_to_whole_seconds(self) -> None:
         found = Aggregation(
             function=one, grace=1.2, max_delay=timedelta(milliseconds=2500), timeout=timedelta(minutes=1)
         )
@@ -117,7 +117,7 @@ class TestDefinition:
             ({"queue": ""}, "queue name must not be blank"),
         ],
     )
-    def test_a_setting_that_cannot_be_used_is_refused(self, app: TaskQ, options: dict[str, Any], message: str) -> None:
+    def test_an_invalid_setting_is_refused(self, app: TaskQ, options: dict[str, Any], message: str) -> None:
         pattern = options.pop("pattern", "")
 
         with pytest.raises(ConfigurationError) as caught:
@@ -127,7 +127,7 @@ class TestDefinition:
         assert not app.aggregators.of_queue("default")
 
     @rows("kind", ["number", "class", "generator", "parameters", "task"])
-    def test_what_cannot_be_an_aggregator_is_refused(self, app: TaskQ, kind: str) -> None:
+    def test_an_invalid_aggregator_is_refused(self, app: TaskQ, kind: str) -> None:
         def generator(group: str, tasks: list[GroupedTask]) -> Any:
             yield
 
@@ -154,7 +154,7 @@ class TestDefinition:
         with pytest.raises(TaskDefinitionError, match=words[kind]):
             app.aggregator()(functions[kind])
 
-    def test_a_partial_and_a_callable_object_may_be_one(self, app: TaskQ) -> None:
+    def test_a_partial_and_a_callable_object_can_be_an_aggregator(self, app: TaskQ) -> None:
         class Digest:
             async def __call__(self, group: str, tasks: list[GroupedTask], more: int = 0) -> Signature[Any]:
                 raise NotImplementedError
@@ -169,7 +169,7 @@ class TestDefinition:
 
 
 class TestGroupedTask:
-    def test_it_tells_what_the_message_says(self, app: TaskQ) -> None:
+    def test_a_grouped_task_has_the_fields_of_its_message(self, app: TaskQ) -> None:
         @app.task(name="t")
         def task(day: timedelta, more: int = 0) -> None: ...
 
@@ -182,12 +182,12 @@ class TestGroupedTask:
         assert found.kwargs == {"day": timedelta(days=1)}
         assert repr(found) == "<grouped task 'i' of 't'>"
 
-    def test_an_unknown_type_is_read_as_json(self) -> None:
+    def test_the_payload_of_an_unknown_type_is_decoded_as_json(self) -> None:
         assert GroupedTask(build_message(payload=b'{"To":"a","N":[1]}'), None).kwargs == {"To": "a", "N": [1]}
         assert GroupedTask(build_message(), None).kwargs == {}
 
     @rows("payload", [b"canary", b"[1]", b'"canary"', b"\xff"])
-    def test_a_payload_that_is_no_object_is_told_when_it_is_looked_at(self, payload: bytes) -> None:
+    def test_an_invalid_payload_is_reported_when_it_is_read(self, payload: bytes) -> None:
         found = GroupedTask(build_message(payload=payload, type="t"), None)
         assert found.payload == payload
 
@@ -210,14 +210,14 @@ class TestOption:
         app.close()
 
     @pytest.mark.parametrize("none", [None, ""])
-    def test_no_group_at_all(self, app: TaskQ, none: str | None) -> None:
+    def test_a_task_without_a_group_is_pending(self, app: TaskQ, none: str | None) -> None:
         @app.task(aggregate="user:1")
         def notify(text: str) -> None: ...
 
         assert notify.using(aggregate=none).delay("hi").refresh().state is TaskState.PENDING
         app.close()
 
-    def test_bulk_enqueue_sorts_out_who_waits(self, app: TaskQ) -> None:
+    def test_a_bulk_enqueue_separates_grouped_and_pending_tasks(self, app: TaskQ) -> None:
         @app.task
         def notify(number: int) -> None: ...
 
@@ -228,7 +228,7 @@ class TestOption:
         assert [handle.refresh().group for handle in result] == ["", "odd", "", "odd", ""]
         app.close()
 
-    async def test_coroutines_enqueue_to_groups_too(self, app: TaskQ) -> None:
+    async def test_coroutines_enqueue_to_groups(self, app: TaskQ) -> None:
         @app.task(unique_for=60)
         async def notify(text: str) -> None: ...
 
@@ -252,6 +252,6 @@ class TestOption:
             ("x" * 257, "group name must be at most 256 bytes, got 257"),
         ],
     )
-    def test_a_name_that_cannot_be_used_is_refused(self, app: TaskQ, value: Any, message: str) -> None:
+    def test_an_invalid_group_name_is_refused(self, app: TaskQ, value: Any, message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
             app.remote("t", aggregate=value)

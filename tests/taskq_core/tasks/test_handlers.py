@@ -56,7 +56,7 @@ class TestWhichOneRuns:
             ("report", ""),
         ],
     )
-    def test_task_then_exact_then_the_longest_beginning(
+    def test_a_task_wins_over_an_exact_pattern_and_that_over_the_longest_prefix(
         self, names: Callable[[str], str], name: str, expected: str
     ) -> None:
         """Patterns have no wildcards, and matching is case-sensitive."""
@@ -69,7 +69,7 @@ class TestWhichOneRuns:
 
         assert [taskq.find_handler(name).name for name in ("abcd", "abx", "ax", "b")] == ["abc", "ab", "a", ""]
 
-    def test_one_for_unknown_types(self, taskq: TaskQ) -> None:
+    def test_a_fallback_handles_unknown_types(self, taskq: TaskQ) -> None:
         default = taskq.find_handler("unknown")
 
         taskq.not_found(_handle)
@@ -77,7 +77,7 @@ class TestWhichOneRuns:
         assert taskq.find_handler("unknown") is not default
         assert taskq.find_handler("unknown").function is _handle
 
-    def test_a_decorated_function_stays_itself(self, taskq: TaskQ) -> None:
+    def test_the_decorator_returns_the_function_unchanged(self, taskq: TaskQ) -> None:
         assert taskq.handler("a")(_handle) is _handle
         assert taskq.not_found(_handle) is _handle
         assert taskq.on_error(_tell) is _tell
@@ -85,16 +85,16 @@ class TestWhichOneRuns:
 
 class TestRefusals:
     @rows("pattern", ["", "  ", "\n", "a\x00b", "x" * 257])
-    def test_a_pattern_that_no_type_begins_with(self, taskq: TaskQ, pattern: str) -> None:
+    def test_an_invalid_pattern_is_refused(self, taskq: TaskQ, pattern: str) -> None:
         with pytest.raises(TaskDefinitionError, match="pattern of a handler: task type must"):
             taskq.handler(pattern)
 
-    def test_a_forgotten_pattern(self, taskq: TaskQ) -> None:
+    def test_a_missing_pattern_is_refused(self, taskq: TaskQ) -> None:
         """The decorator without brackets."""
         with pytest.raises(TaskDefinitionError, match=r'@taskq\.handler\("email:"\), got <function'):
             taskq.handler(_handle)  # type: ignore[arg-type]  # the point of the test
 
-    def test_a_pattern_twice(self, taskq: TaskQ) -> None:
+    def test_a_duplicate_pattern_is_refused(self, taskq: TaskQ) -> None:
         taskq.handler("email:")(_handle)
 
         with pytest.raises(
@@ -104,7 +104,7 @@ class TestRefusals:
 
         assert taskq.find_handler("email:x").function is _handle
 
-    def test_a_module_that_is_loaded_again_may_register_again(self, taskq: TaskQ) -> None:
+    def test_a_reloaded_module_can_register_again(self, taskq: TaskQ) -> None:
         taskq.handler("email:")(_handle)
         taskq.handler("email:")(_handle)
         taskq.not_found(_handle)
@@ -112,7 +112,7 @@ class TestRefusals:
 
         assert taskq.find_handler("email:x").name == "email:"
 
-    def test_the_name_of_a_task(self, taskq: TaskQ) -> None:
+    def test_the_name_of_a_task_is_refused_as_a_pattern(self, taskq: TaskQ) -> None:
         """In whichever order: a handler of exactly that name would never run."""
 
         @taskq.task(name="a")
@@ -131,13 +131,13 @@ class TestRefusals:
 
         assert "b" not in taskq.tasks
 
-    def test_a_second_one_for_unknown_types(self, taskq: TaskQ) -> None:
+    def test_a_second_fallback_is_refused(self, taskq: TaskQ) -> None:
         taskq.not_found(_handle)
 
         with pytest.raises(TaskDefinitionError, match="the handler for unknown types is already used by"):
             taskq.not_found(_other)
 
-    def test_functions_that_take_no_message(self, taskq: TaskQ) -> None:
+    def test_functions_without_a_message_parameter_are_refused(self, taskq: TaskQ) -> None:
         def none() -> None: ...
         def two(message: RawTask, more: int) -> None: ...
         def named(*, message: RawTask) -> None: ...
@@ -151,14 +151,14 @@ class TestRefusals:
             with pytest.raises(TaskDefinitionError, match="the handler of 'email:'"):
                 taskq.handler("email:")(function)  # type: ignore[type-var]  # the point of the test
 
-    def test_a_task(self, taskq: TaskQ) -> None:
+    def test_a_task_is_refused_as_a_handler(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         def task(message: RawTask) -> None: ...
 
         with pytest.raises(TaskDefinitionError, match="must be a function other than a task, got <task 't'>"):
             taskq.handler("email:")(task)
 
-    def test_options_that_stand_in_the_message(self, taskq: TaskQ) -> None:
+    def test_options_stored_in_the_message_are_refused(self, taskq: TaskQ) -> None:
         """Only those count that are asked where the task runs."""
         with pytest.raises(ConfigurationError, match="unknown option of a handler 'queue'; known are is_failure, max_"):
             taskq.handler("email:", queue="a")(_handle)  # type: ignore[call-arg]  # the point of the test
@@ -167,7 +167,7 @@ class TestRefusals:
 
         assert taskq.find_handler("email:x").name == ""
 
-    def test_an_error_handler_of_other_arguments(self, taskq: TaskQ) -> None:
+    def test_an_error_handler_with_other_parameters_is_refused(self, taskq: TaskQ) -> None:
         def one(error: BaseException) -> None: ...
         def three(error: BaseException, context: TaskContext, more: int) -> None: ...
 
@@ -178,7 +178,7 @@ class TestRefusals:
 
 
 class TestOptions:
-    def test_its_own_over_the_defaults(self) -> None:
+    def test_options_of_a_handler_override_the_defaults(self) -> None:
         """Also after the settings have changed."""
         taskq = TaskQ(defaults={"retry_delay": 5, "no_retry_on": ValueError})
         taskq.handler("a", retry_delay=[1, 2])(_handle)
@@ -198,7 +198,7 @@ class Mail:
 
 
 class TestRawTask:
-    def test_it_reads_its_payload_as_a_type(self) -> None:
+    def test_a_raw_task_decodes_its_payload_as_a_type(self) -> None:
         assert raw(b'{"to": "a@b.c"}').decode(Mail) == Mail(to="a@b.c")
         assert raw(b'{"to": "a@b.c"}').decode(dict) == {"to": "a@b.c"}
         assert raw(b"[1, 2]").decode(list[int]) == [1, 2]
@@ -208,7 +208,7 @@ class TestRawTask:
         ("payload", "problem"),
         [(b"{}", "missing"), (b'{"to": 1}', "expected str"), (b"\xff", ""), (b'{"to":"secret","copies":"x"}', "int")],
     )
-    def test_a_payload_that_does_not_fit(self, payload: bytes, problem: str) -> None:
+    def test_an_invalid_payload_is_refused(self, payload: bytes, problem: str) -> None:
         """The error names types and never the value."""
         with pytest.raises(PayloadError, match=f"payload of task 'email:welcome': .*{problem}") as refused:
             raw(payload).decode(Mail)
@@ -216,7 +216,7 @@ class TestRawTask:
         assert "secret" not in str(refused.value)
         assert refused.value.__context__ is None
 
-    def test_its_repr_shows_no_payload(self) -> None:
+    def test_the_repr_of_a_raw_task_hides_the_payload(self) -> None:
         assert "secret" not in repr(raw(b"secret", headers={"a": "secret"}))
 
 

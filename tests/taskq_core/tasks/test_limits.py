@@ -26,7 +26,7 @@ def app(fake_redis: Any) -> TaskQ:
 
 
 class TestWhatATaskCarries:
-    def test_limits_stand_in_the_order_in_which_places_are_taken(self, app: TaskQ) -> None:
+    def test_limits_are_listed_in_the_order_of_acquisition(self, app: TaskQ) -> None:
         @app.task(
             name="shop:pay", rate_limit="100/m", concurrency=(5, Concurrency(1, key="user_id")), sequence="user_id"
         )
@@ -49,7 +49,7 @@ class TestWhatATaskCarries:
             (RateLimit("10/h", window="fixed"), "w/10/3600000"),
         ],
     )
-    def test_rates(self, app: TaskQ, value: Any, spec: str) -> None:
+    def test_rates_are_normalized(self, app: TaskQ, value: Any, spec: str) -> None:
         """A bucket holds what comes in a tenth of a second, unless burst says otherwise."""
         task = app.remote("t", rate_limit=value)
 
@@ -63,19 +63,19 @@ class TestWhatATaskCarries:
         assert carried(app, task.s("ann", size=4, zone="us")).endswith(" 4 t:ann@us")
 
     @rows(("key", "shown"), [(5, "5"), (None, "None"), (uuid.UUID(int=3), str(uuid.UUID(int=3))), ("a:b c", "a:b c")])
-    def test_keys_of_many_kinds(self, app: TaskQ, key: Any, shown: str) -> None:
+    def test_keys_of_many_types_are_supported(self, app: TaskQ, key: Any, shown: str) -> None:
         task = app.remote("t", sequence=lambda: key)
 
         assert carried(app, task.s()) == f"s block 1 t:{shown}"
 
     @rows("key", ["", " a", "ä", "a\nc 5 1 t:", "x" * 65, "#1", "\ud800"])
-    def test_a_key_that_does_not_fit_a_line_is_a_digest(self, app: TaskQ, key: str) -> None:
+    def test_a_long_key_is_replaced_by_a_digest(self, app: TaskQ, key: str) -> None:
         text = carried(app, app.remote("t", sequence=lambda: key).s())
 
         assert len(text.split(":")[1]) == 33
         assert text.split(":")[1][0] == "#"
 
-    def test_the_message_says_so_too(self, app: TaskQ) -> None:
+    def test_the_message_contains_the_limits(self, app: TaskQ) -> None:
         task = app.remote("t", concurrency=2, headers={"mine": "1"})
         prepared = app.client._preparer.prepare(task.s())
 
@@ -83,7 +83,7 @@ class TestWhatATaskCarries:
         assert limit_of(prepared.task.message) == prepared.task.limit == "c 2 1 t:"
         assert limit_of(b"taskq-limit and no message") == limit_of(b"") == ""
 
-    def test_a_task_without_limits_says_nothing(self, app: TaskQ) -> None:
+    def test_a_task_without_limits_adds_nothing_to_the_message(self, app: TaskQ) -> None:
         assert app.remote("t").limits is None
 
 
@@ -109,7 +109,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @rows(("options", "told"), REFUSED)
-def test_what_cannot_be_a_limit_is_refused_when_it_is_built_naming_the_task(
+def test_an_invalid_limit_is_refused_at_definition_with_the_task_name(
     app: TaskQ, options: dict[str, Any], told: str
 ) -> None:
     def pay(context: TaskContext, user_id: int) -> None: ...
@@ -137,7 +137,7 @@ def test_what_cannot_be_a_limit_is_refused_when_it_is_built_naming_the_task(
         lambda: TaskSequence("a", on_failure="stop"),
     ],
 )
-def test_records_that_cannot_be(build: Callable[[], object]) -> None:
+def test_invalid_limit_objects_are_refused(build: Callable[[], object]) -> None:
     with pytest.raises(ConfigurationError):
         build()
 
@@ -153,11 +153,11 @@ def test_records_that_cannot_be(build: Callable[[], object]) -> None:
         ({"sequence": "user"}, "needs"),
     ],
 )
-def test_a_call_whose_key_or_cost_cannot_be_had_is_refused(app: TaskQ, limit: dict[str, Any], told: str) -> None:
+def test_a_call_with_an_invalid_key_or_cost_is_refused(app: TaskQ, limit: dict[str, Any], told: str) -> None:
     with pytest.raises(TaskArgumentsError, match=told):
         app.remote("t", **limit).delay(other=1)
 
 
-def test_rates_are_read() -> None:
+def test_rates_are_parsed() -> None:
     assert parse_rate("5 / 10 s") == (5, 10_000)
     assert parse_rate("1/2ms") == (1, 2)

@@ -60,7 +60,7 @@ class Refusing(Middleware):
 
 
 class TestCalls:
-    async def test_both_clients_ask_it(self, app: Application) -> None:
+    async def test_both_clients_call_middleware(self, app: Application) -> None:
         """One method serves blocking code and coroutines."""
         app.taskq.use(Labelling("a"))
 
@@ -70,7 +70,7 @@ class TestCalls:
         assert dict(message.headers) == {"tenant": "blue", "seen": "a"}
         assert message.payload == b'{"a":1}'
 
-    async def test_coroutines_may_be_asked_in_another_way(self, app: Application) -> None:
+    async def test_the_asynchronous_client_calls_abefore_enqueue(self, app: Application) -> None:
         class Awaiting(Labelling):
             async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
                 await asyncio.sleep(0)
@@ -84,7 +84,7 @@ class TestCalls:
         expected = "awaited" if app.is_async else "blocking"
         assert [app.stored(each).headers["seen"] for each in (handle.id, *ids)] == [expected, expected]
 
-    async def test_it_sees_every_call_of_a_workflow(self, app: Application) -> None:
+    async def test_middleware_sees_every_call_of_a_workflow(self, app: Application) -> None:
         """Members of small groups, and of groups that come after a step, are calls as well."""
         app.taskq.use(Labelling("a"))
         call = app.taskq.remote("t").si()
@@ -98,7 +98,7 @@ class TestCalls:
         assert all(b"seen" in each for each in waiting)
         assert app.stored(f"{handle.id}.t-group.1").headers["seen"] == "a"
 
-    async def test_application_then_queue_then_task(self, app: Application) -> None:
+    async def test_middleware_runs_in_the_order_application_queue_task(self, app: Application) -> None:
         """Each in the order of registration, whatever was registered in between."""
         taskq = app.taskq
         task = taskq.remote("email:send", queue="mail")
@@ -119,7 +119,7 @@ class TestCalls:
         assert app.stored(ids[0], "mail").headers["seen"] == "0123456"
         assert app.stored(ids[1]).headers["seen"] == "012x"
 
-    async def test_options_may_be_changed(self, app: Application) -> None:
+    async def test_middleware_can_change_options(self, app: Application) -> None:
         """The middleware of the queue is that of the queue the application's chose."""
 
         class Moving(Middleware):
@@ -135,7 +135,7 @@ class TestCalls:
         assert (handle.queue, app.stored(handle.id, "slow").retry) == ("slow", 1)
         assert app.stored(handle.id, "slow").headers["seen"] == "slow"
 
-    async def test_arguments_may_be_changed(self, app: Application) -> None:
+    async def test_middleware_can_change_arguments(self, app: Application) -> None:
         """By name, however they were given; what does not fit is refused as ever."""
         taskq = app.taskq
 
@@ -156,7 +156,7 @@ class TestCalls:
             with pytest.raises(TaskArgumentsError):
                 await app.send(wrong)
 
-    async def test_it_may_refuse(self, app: Application) -> None:
+    async def test_middleware_can_refuse_a_call(self, app: Application) -> None:
         """Its error goes to the caller, and nothing is sent."""
         app.taskq.use(Refusing(), task="secret")
 
@@ -168,7 +168,7 @@ class TestCalls:
 
         assert app.redis.llen("asynq:{default}:pending") == 1
 
-    async def test_a_call_that_is_not_returned_is_a_mistake(self, app: Application) -> None:
+    async def test_a_middleware_that_returns_no_call_is_an_error(self, app: Application) -> None:
         class Forgetting(Middleware):
             def enqueue(self, call: Signature[Any]) -> Any:
                 call.with_headers({"a": "b"})
@@ -178,7 +178,7 @@ class TestCalls:
         with pytest.raises(TypeError, match=r"Forgetting\.enqueue must return the call to enqueue, got NoneType"):
             await app.send(app.taskq.remote("t").s())
 
-    async def test_the_callers_task_stays_as_it_is(self, app: Application) -> None:
+    async def test_middleware_does_not_change_the_task_of_the_caller(self, app: Application) -> None:
         task = app.taskq.remote("t", headers={"a": "1"})
         app.taskq.use(Labelling("x"))
 
@@ -186,7 +186,7 @@ class TestCalls:
 
         assert dict(task.options.headers) == {"a": "1"}
 
-    async def test_it_counts_from_the_next_call(self, app: Application) -> None:
+    async def test_middleware_added_later_applies_to_the_next_call(self, app: Application) -> None:
         """Also for clients taken before."""
         task = app.taskq.remote("t")
         before = await app.send(task.s())
@@ -195,7 +195,7 @@ class TestCalls:
 
         assert [dict(app.stored(each.id).headers) for each in (before, after)] == [{}, {"seen": "x"}]
 
-    async def test_an_asynchronous_iterable(self, fake_redis: Any) -> None:
+    async def test_middleware_sees_calls_of_an_asynchronous_iterable(self, fake_redis: Any) -> None:
         application = Application(fake_redis, is_async=True)
         application.taskq.use(Labelling("x"))
 
@@ -211,7 +211,7 @@ class TestCalls:
 
 
 class TestNothingIsAsked:
-    def test_of_middleware_that_only_wraps_runs(self) -> None:
+    def test_middleware_that_only_wraps_runs_costs_no_enqueue(self) -> None:
         """Enqueueing costs one look while no middleware wants to see calls."""
 
         class Wrapping(Middleware):
@@ -233,7 +233,7 @@ class TestNothingIsAsked:
         taskq.use(Labelling("x"), task="a")
         assert (taskq.middleware.sees_calls, taskq.middleware.wraps_runs) == (True, True)
 
-    def test_of_the_preparation_again_while_headers_are_equal(self) -> None:
+    def test_equal_headers_reuse_the_prepared_message(self) -> None:
         """Calls that follow each other with equal headers share what was prepared for the first."""
         task = TaskQ().remote("t", headers={"a": "1"})
 
@@ -245,7 +245,7 @@ class TestNothingIsAsked:
 
 
 class TestUse:
-    def test_what_is_no_middleware_is_refused(self) -> None:
+    def test_an_invalid_middleware_is_refused(self) -> None:
         """Before anything changes."""
         taskq = TaskQ()
         wrong: Any
@@ -257,7 +257,7 @@ class TestUse:
 
         assert not taskq.middleware.sees_calls
 
-    def test_a_scope_that_cannot_be_is_refused(self) -> None:
+    def test_an_invalid_scope_is_refused(self) -> None:
         taskq = TaskQ()
 
         with pytest.raises(ConfigurationError, match="give queue= or task=, not both"):

@@ -36,7 +36,7 @@ BERLIN = timezone(timedelta(hours=1))
 
 
 class TestDefaults:
-    def test_without_any_option(self) -> None:
+    def test_defaults_apply_without_options(self) -> None:
         """Asynq's defaults: queue `default`, 25 retries, 30 minutes, nothing kept."""
         options = TaskOptions()
 
@@ -44,7 +44,7 @@ class TestDefaults:
         assert (options.retention_s, options.unique_s, options.task_id) == (0, 0, None)
         assert options.policy is asynq_default
 
-    def test_a_deadline_alone_leaves_the_timeout_out(self) -> None:
+    def test_a_deadline_alone_disables_the_default_timeout(self) -> None:
         options = TaskOptions(deadline=datetime(2030, 1, 1, tzinfo=UTC))
 
         assert (options.timeout_s, options.deadline_s) == (0, 1_893_456_000)
@@ -87,7 +87,7 @@ class TestTimes:
 
         assert str(caught.value).startswith(message)
 
-    def test_an_aware_moment_is_kept(self) -> None:
+    def test_an_aware_time_is_kept(self) -> None:
         moment = datetime(2030, 1, 1, tzinfo=BERLIN)
 
         assert TaskOptions(run_after=moment).run_after is moment
@@ -100,7 +100,7 @@ class TestTimes:
             (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), "deadline must be between 1970 and 9999"),
         ],
     )
-    def test_deadlines_that_are_refused(self, value: Any, message: str) -> None:
+    def test_invalid_deadlines_are_refused(self, value: Any, message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             TaskOptions(deadline=value)
 
@@ -162,7 +162,7 @@ class TestChecks:
             ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, concurrency, dead_letter, "),
         ],
     )
-    def test_a_refusal_names_option_value_and_what_was_expected(self, options: Any, message: str) -> None:
+    def test_an_error_names_option_value_and_expected_type(self, options: Any, message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             task_options(options)
 
@@ -175,14 +175,14 @@ class TestChecks:
             assert "canary" not in str(caught.value)
 
     @rows("name", ["*", "a b", "ünïcode", "a:b", "{a}", "a}", "a*?[x]", "x" * 256])
-    def test_odd_names_are_names(self, name: str) -> None:
+    def test_unusual_names_are_accepted(self, name: str) -> None:
         assert TaskOptions(queue=name, task_id=name).queue == name
 
     @rows("judge", [lambda error: True, bool, lambda *errors: True, None])
-    def test_a_judge_of_errors(self, judge: Any) -> None:
+    def test_a_function_decides_which_errors_are_retried(self, judge: Any) -> None:
         assert TaskOptions(is_failure=judge).is_failure is judge
 
-    def test_what_cannot_judge_an_error_is_refused(self) -> None:
+    def test_an_invalid_error_filter_is_refused(self) -> None:
         """When the option is given, not when the first task fails."""
 
         async def coroutine(error: BaseException) -> bool:
@@ -218,7 +218,7 @@ class TestUsing:
         assert copy.function is task.function
         assert taskq.tasks["t"] is task
 
-    def test_every_option_that_the_message_carries_can_be_used(self, fake_redis: Any) -> None:
+    def test_using_accepts_every_option_of_the_message(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         moment = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -260,7 +260,7 @@ class TestUsing:
         assert options.expiry == Expiry(8, True, True)
 
     @rows("name", list(WORKER_OPTIONS))
-    def test_a_call_cannot_set_what_workers_read_from_their_code(self, name: str, fake_redis: Any) -> None:
+    def test_using_refuses_options_that_workers_read_from_code(self, name: str, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         given: dict[str, Any] = {name: WORKER_OPTIONS[name]}
         schedule = {"daily": {"task": "t", "spec": "@daily", **given}}
@@ -292,11 +292,11 @@ class TestUsing:
             ):
                 TaskOptions(dead_letter=given)
 
-    def test_on_missing_needs_a_parameter_that_travels_as_its_key(self, fake_redis: Any) -> None:
+    def test_on_missing_needs_a_model_parameter(self, fake_redis: Any) -> None:
         with pytest.raises(ConfigurationError, match="task 't': on_missing has no effect, because no parameter"):
             TaskQ(fake_redis).task(name="t", on_missing="discard")(lambda: None)
 
-    def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:
+    def test_an_invalid_option_is_refused_at_once(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t")
 
         with pytest.raises(ConfigurationError, match="unknown task option 'run_at'; did you mean"):
@@ -306,13 +306,13 @@ class TestUsing:
 
 
 class TestApplicationDefaults:
-    def test_defaults_stand_below_a_task_s_own_options(self, fake_redis: Any) -> None:
+    def test_options_of_a_task_override_defaults(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis, defaults={"queue": "d", "max_retry": 1, "retention": timedelta(minutes=1)})
         task = taskq.remote("t", queue="own")
 
         assert (task.options.queue, task.options.max_retry, task.options.retention_s) == ("own", 1, 60)
 
-    def test_new_settings_reach_tasks_that_stand_already(self, fake_redis: Any) -> None:
+    def test_new_settings_apply_to_existing_tasks(self, fake_redis: Any) -> None:
         """`configure` changes the defaults of registered tasks, also of those enqueued before."""
         taskq = TaskQ(fake_redis)
         task = taskq.remote("t")
@@ -332,13 +332,13 @@ class TestApplicationDefaults:
             ({"task_id": "x"}, "DEFAULTS: task_id cannot be the same for all tasks"),
         ],
     )
-    def test_wrong_defaults_are_refused_at_once(self, defaults: Any, message: str) -> None:
+    def test_invalid_defaults_are_refused_at_once(self, defaults: Any, message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             TaskQ(defaults=defaults)
 
         assert str(caught.value).startswith(message)
 
-    def test_settings_that_are_refused_change_nothing(self, fake_redis: Any) -> None:
+    def test_refused_settings_change_nothing(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         before = taskq.settings
 

@@ -35,7 +35,7 @@ def make_task(app: TaskQ, name: str = "work", **options: Any) -> Any:
 
 
 class TestEntry:
-    def test_the_decorator_leaves_the_task_and_may_be_repeated(self, app: TaskQ) -> None:
+    def test_the_decorator_returns_the_task_and_can_be_repeated(self, app: TaskQ) -> None:
         @app.periodic("0 8 * * *")
         @app.periodic("0 20 * * *", tz="Europe/Berlin")
         @app.task(name="work")
@@ -47,13 +47,13 @@ class TestEntry:
             ("0 8 * * *", None, "work"),
         ]
 
-    def test_it_stands_above_the_task(self, app: TaskQ) -> None:
+    def test_the_decorator_must_be_above_the_task_decorator(self, app: TaskQ) -> None:
         with pytest.raises(TaskDefinitionError, match="write @periodic above @task"):
 
             @app.periodic("@daily")  # type: ignore[type-var]
             def work() -> None: ...
 
-    def test_the_default_id_is_that_of_spec_zone_and_arguments(self, app: TaskQ) -> None:
+    def test_the_default_id_depends_on_spec_zone_and_arguments(self, app: TaskQ) -> None:
         work = make_task(app)
         ids = [
             PeriodicTask("@daily", work).id,
@@ -67,7 +67,7 @@ class TestEntry:
         assert ids[0] == ids[1] == ids[2] == "work:6f24b2ba", "the same in every process and after every restart"
         assert len(set(ids)) == 4
 
-    def test_the_same_entry_twice_is_one(self, app: TaskQ) -> None:
+    def test_the_same_entry_is_registered_once(self, app: TaskQ) -> None:
         """A module may be imported under two names."""
         work = make_task(app)
 
@@ -77,7 +77,7 @@ class TestEntry:
         assert [each.id for each in app.periodic_tasks()] == ["entry"]
 
     @rows("change", [{"spec": "@hourly"}, {"max_retry": 3}, {"number": 2}, {"window": 5}])
-    def test_another_entry_of_the_same_id_is_refused(self, app: TaskQ, change: dict[str, Any]) -> None:
+    def test_a_different_entry_with_the_same_id_is_refused(self, app: TaskQ, change: dict[str, Any]) -> None:
         work = make_task(app)
         app.schedule("@daily", work.s(1), id="entry", max_retry=2)
         spec, number = change.pop("spec", "@daily"), change.pop("number", 1)
@@ -91,7 +91,7 @@ class TestEntry:
         with pytest.raises(AttributeError, match="paused"):
             entry.paused = True  # type: ignore[attr-defined]
 
-    def test_mistakes_are_refused_where_they_are(self, app: TaskQ) -> None:
+    def test_invalid_entries_are_refused_at_definition(self, app: TaskQ) -> None:
         @app.task(name="needy")
         def needy(user_id: int) -> None: ...
 
@@ -129,14 +129,14 @@ class TestEntry:
             with pytest.raises(ConfigurationError, match="tz must be the IANA name of a time zone"):
                 PeriodicTask("@daily", make_task(app), tz=zone)  # type: ignore[arg-type]
 
-    def test_zones_come_as_names_or_objects_or_from_the_settings(self, app: TaskQ) -> None:
+    def test_zones_are_names_objects_or_the_setting(self, app: TaskQ) -> None:
         work = make_task(app)
 
         assert PeriodicTask("@daily", work, tz=ZoneInfo("Asia/Tokyo")).tz == "Asia/Tokyo"
         assert PeriodicTask("@daily", work).schedule("Asia/Tokyo").text == "CRON_TZ=Asia/Tokyo @daily"
         assert PeriodicTask("TZ=UTC @daily", work, tz="Asia/Tokyo").schedule("Asia/Tokyo").text == "@daily"
 
-    def test_options_are_written_as_asynq_writes_them(self, app: TaskQ) -> None:
+    def test_options_are_stored_in_the_format_of_asynq(self, app: TaskQ) -> None:
         """Those given with the entry alone; what Asynq has no word for is left out."""
         work = make_task(app, max_retry=9)
         entry = PeriodicTask(
@@ -189,7 +189,7 @@ class TestBounds:
         assert entry.upcoming(self.NOON, 2) == [first, first + timedelta(seconds=90)]
         assert entry.upcoming(first + timedelta(seconds=200), 1) == [first + timedelta(seconds=270)]
 
-    def test_the_next_firings_are_those_of_the_zone(self, app: TaskQ) -> None:
+    def test_the_next_firings_use_the_time_zone(self, app: TaskQ) -> None:
         """In Berlin the clock goes from two to three on 31 March 2030."""
         entry = PeriodicTask("30 2 * * *", make_task(app), tz="Europe/Berlin")
 
@@ -205,7 +205,7 @@ class TestBounds:
             ({"start": NOON, "expire": NOON}, "start must be before expire"),
         ],
     )
-    def test_bounds_that_cannot_be_used_are_refused(self, app: TaskQ, bounds: dict[str, Any], told: str) -> None:
+    def test_invalid_bounds_are_refused(self, app: TaskQ, bounds: dict[str, Any], told: str) -> None:
         with pytest.raises(ConfigurationError, match=told):
             PeriodicTask("@hourly", make_task(app), **bounds)
 
@@ -216,7 +216,7 @@ class TestSetting:
         make_task(app)
         return app.periodic_tasks()
 
-    def test_an_entry_in_full(self) -> None:
+    def test_an_entry_with_all_fields_is_read(self) -> None:
         (entry,) = self.entries(
             {
                 "nightly": {
@@ -259,44 +259,44 @@ class TestSetting:
             ({"task": "work", "spec": "@daily", "remote": "yes"}, "'remote' must be True or False"),
         ],
     )
-    def test_a_mistake_is_refused_before_anything_connects(self, given: Any, problem: str) -> None:
+    def test_an_invalid_entry_is_refused_before_a_connection(self, given: Any, problem: str) -> None:
         with pytest.raises(ConfigurationError) as refused:
             self.entries({"nightly": given})
 
         assert str(refused.value).startswith("SCHEDULE['nightly']: ")
         assert problem in str(refused.value)
 
-    def test_the_setting_itself_is_checked(self) -> None:
+    def test_the_type_of_the_setting_is_checked(self) -> None:
         with pytest.raises(ConfigurationError, match="SCHEDULE must be a dict"):
             Settings(schedule=["@daily"])  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="TIME_ZONE: there is no time zone 'Mars'"):
             Settings(time_zone="Mars")
 
-    def test_a_task_that_is_not_there_is_refused_unless_it_is_elsewhere(self) -> None:
+    def test_an_unregistered_task_is_refused_unless_declared_remote(self) -> None:
         with pytest.raises(ConfigurationError, match="unknown task 'wrok'; did you mean 'work'"):
             self.entries({"nightly": {"task": "wrok", "spec": "@daily"}})
 
         (entry,) = self.entries({"nightly": {"task": "go:task", "spec": "@daily", "remote": True}})
         assert (entry.call.task.name, entry.payload) == ("go:task", b"{}")
 
-    def test_where_there_is_no_task_at_all_it_says_so(self) -> None:
+    def test_the_error_reports_that_no_task_is_registered(self) -> None:
         with pytest.raises(
             ConfigurationError, match=r"unknown task 'work'; there are none yet \(if the task's code is in another"
         ):
             TaskQ(schedule={"nightly": {"task": "work", "spec": "@daily"}}).periodic_tasks()
 
-    def test_arguments_that_do_not_fit_are_refused(self) -> None:
+    def test_invalid_arguments_are_refused(self) -> None:
         with pytest.raises(TaskArgumentsError, match="number"):
             self.entries({"nightly": {"task": "work", "spec": "@daily", "kwargs": {"number": "five"}}})
 
-    def test_an_id_may_not_be_taken_by_the_code(self) -> None:
+    def test_an_id_used_in_code_is_refused(self) -> None:
         app = TaskQ("redis://localhost:1", schedule={"nightly": {"task": "work", "spec": "@daily"}})
         app.schedule("@hourly", make_task(app), id="nightly")
 
         with pytest.raises(ConfigurationError, match="two periodic tasks have the id 'nightly'"):
             app.periodic_tasks()
 
-    def test_it_may_stand_in_the_environment(self) -> None:
+    def test_the_environment_can_set_the_schedule(self) -> None:
         app = TaskQ.from_env(
             {
                 "TASKQ_URL": "redis://localhost:1",

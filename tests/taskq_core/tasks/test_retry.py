@@ -13,7 +13,7 @@ ERROR = ValueError("x")
 
 
 @rows("retried", [0, 1, 5, 24])
-def test_none_is_asynqs_own_delay(retried: int) -> None:
+def test_none_uses_the_default_delay_of_asynq(retried: int) -> None:
     """`n**4 + 15 + rand{0..29} * (n + 1)` seconds."""
     policy = as_policy(None)
 
@@ -28,11 +28,11 @@ def test_a_duration_is_constant() -> None:
     assert as_policy(0)(0, ERROR) == 0.0
 
 
-def test_the_last_of_a_list_repeats() -> None:
+def test_the_last_delay_of_a_list_repeats() -> None:
     assert [as_policy([1, timedelta(seconds=5)])(n, ERROR) for n in range(4)] == [1.0, 5.0, 5.0, 5.0]
 
 
-def test_a_function_sees_failures_and_error() -> None:
+def test_a_function_receives_failures_and_error() -> None:
     seen: list[Any] = []
 
     def policy(retried: int, error: BaseException) -> float:
@@ -69,7 +69,7 @@ class Unhashable:
     ],
     ids=["needs it", "names it", "any number", "another default", "needs none", "unhashable", "constant", "list"],
 )
-def test_a_function_may_see_the_context(policy: Any, expected: float) -> None:
+def test_a_function_can_receive_the_context(policy: Any, expected: float) -> None:
     """It is given where it must be, or where the third parameter has its name."""
     assert delay_after(as_policy(policy), 1, ERROR, CONTEXT) == expected
 
@@ -88,7 +88,7 @@ async def _coroutine(retried: int, error: BaseException) -> float:
         ("soon", "retry_delay must be seconds, a timedelta, a list of them, exponential(...) or a function"),
     ],
 )
-def test_a_function_of_other_arguments_is_refused(policy: Any, message: str) -> None:
+def test_a_function_with_other_parameters_is_refused(policy: Any, message: str) -> None:
     """When the option is given, not when the first task fails."""
     with pytest.raises(ConfigurationError) as caught:
         as_policy(policy)
@@ -121,7 +121,7 @@ def test_jitter_stays_between_half_and_whole() -> None:
         ({"factor": "2"}, "factor must be between 1 and 1000, got '2'"),
     ],
 )
-def test_exponential_refuses(arguments: Any, message: str) -> None:
+def test_exponential_refuses_invalid_arguments(arguments: Any, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         exponential(**arguments)
 

@@ -72,7 +72,7 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
         ({"expire_at": NOW + timedelta(hours=1)}, "expire_at", "it never fires before it expires"),
     ],
 )
-def test_a_mistake_is_told_beside_its_field(app: TaskQ, given: dict[str, Any], field: str, problem: str) -> None:
+def test_an_error_names_its_field(app: TaskQ, given: dict[str, Any], field: str, problem: str) -> None:
     """Making an entry of the row is also refused, except for mistakes that are valid but pointless."""
     found = told(app, row(**given))
 
@@ -80,24 +80,24 @@ def test_a_mistake_is_told_beside_its_field(app: TaskQ, given: dict[str, Any], f
     assert problem in found[field]
 
 
-def test_all_mistakes_are_told_at_once(app: TaskQ) -> None:
+def test_all_errors_are_reported_together(app: TaskQ) -> None:
     found = told(app, row(task="x", time_zone="x", cron="x", options={"x": 1}, catch_up="x"))
 
     assert list(found) == ["task", "time_zone", "cron", "options", "catch_up"]
 
 
 @rows("given", [{"task": "x"}, {"cron": "x"}, {"options": {"x": 1}}, {"catch_up": "x"}, {"name": "\n"}])
-def test_a_row_that_is_wrong_makes_no_entry(app: TaskQ, given: dict[str, Any]) -> None:
+def test_an_invalid_row_creates_no_entry(app: TaskQ, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         entry_of(row(**given), app.tasks, app.remote)
 
 
-def test_arguments_that_do_not_fit_make_no_entry(app: TaskQ) -> None:
+def test_invalid_arguments_create_no_entry(app: TaskQ) -> None:
     with pytest.raises(TaskArgumentsError, match="kind"):
         entry_of(row(kwargs={}), app.tasks, app.remote)
 
 
-def test_an_entry_in_full(app: TaskQ) -> None:
+def test_a_row_with_all_fields_becomes_an_entry(app: TaskQ) -> None:
     given = row(
         time_zone="Europe/Berlin",
         queue="low",
@@ -121,7 +121,7 @@ def test_an_entry_in_full(app: TaskQ) -> None:
     assert entry.upcoming(NOW, 1) == [datetime(2030, 5, 2, 7, tzinfo=UTC)]
 
 
-def test_a_task_of_another_program(app: TaskQ) -> None:
+def test_a_row_can_name_a_task_of_another_program(app: TaskQ) -> None:
     given = row(task="go:report", is_remote=True, kwargs={"n": [1, None]})
 
     assert told(app, given) == {}
@@ -129,7 +129,7 @@ def test_a_task_of_another_program(app: TaskQ) -> None:
 
 
 @pytest.mark.parametrize("line", [{"interval": timedelta(seconds=90)}, {"cron": "@every 90s"}])
-def test_an_interval_is_counted_from_the_start_or_from_when_the_row_was_made(app: TaskQ, line: dict[str, Any]) -> None:
+def test_an_interval_starts_at_its_start_or_at_the_creation_of_the_row(app: TaskQ, line: dict[str, Any]) -> None:
     """So that its firings are known to everybody, and a scheduler that starts changes none."""
     later = NOW + timedelta(hours=1)
 
@@ -140,7 +140,7 @@ def test_an_interval_is_counted_from_the_start_or_from_when_the_row_was_made(app
     assert started.upcoming(NOW, 1) == [later + timedelta(seconds=5)]
 
 
-def test_rows_of_two_tables_are_counted_apart(app: TaskQ) -> None:
+def test_rows_of_two_tables_are_counted_separately(app: TaskQ) -> None:
     """They may be of two projects that share a queue, and have the same number."""
     first, second = row(), row(created_at=NOW + timedelta(seconds=1))
 
@@ -148,14 +148,14 @@ def test_rows_of_two_tables_are_counted_apart(app: TaskQ) -> None:
     assert entry_of(first, app.tasks, app.remote).run_key == first.run_key
 
 
-def test_what_is_over_may_stay_as_it_is(app: TaskQ) -> None:
+def test_an_ended_row_is_valid(app: TaskQ) -> None:
     over = row(expire_at=NOW - timedelta(days=1))
 
     assert list(told(app, over)) == ["expire_at"]
     assert problems(over, app.tasks, app.remote, zone="UTC") == {}
 
 
-def test_a_row_gives_keyword_arguments_that_a_task_takes_without_naming_them(app: TaskQ) -> None:
+def test_a_row_can_have_arguments_for_variadic_keywords(app: TaskQ) -> None:
     @app.task(name="collect_groups")
     def collect_groups(day: date, **extra: object) -> None: ...
 

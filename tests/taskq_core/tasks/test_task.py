@@ -45,26 +45,26 @@ def payloads(fake_redis: Any, queue: str = "default") -> list[bytes]:
 
 
 class TestNames:
-    def test_without_a_name_it_is_module_and_qualname(self, taskq: TaskQ) -> None:
+    def test_the_default_name_is_module_and_qualname(self, taskq: TaskQ) -> None:
         @taskq.task
         def send() -> None: ...
 
-        assert send.name == f"{__name__}.TestNames.test_without_a_name_it_is_module_and_qualname.<locals>.send"
+        assert send.name == f"{__name__}.TestNames.test_the_default_name_is_module_and_qualname.<locals>.send"
         assert send.__name__ == "send"
         assert taskq.tasks[send.name] is send
 
-    def test_a_name_given_is_taken(self, taskq: TaskQ) -> None:
+    def test_a_given_name_is_used(self, taskq: TaskQ) -> None:
         @taskq.task(name="email:deliver")
         def send() -> None: ...
 
         assert send.name == "email:deliver"
 
     @rows("name", ["", " ", "a\nb", "x" * 257])
-    def test_a_name_that_cannot_be_used_is_refused(self, taskq: TaskQ, name: str) -> None:
+    def test_an_invalid_name_is_refused(self, taskq: TaskQ, name: str) -> None:
         with pytest.raises(ConfigurationError, match="task type must"):
             taskq.task(name=name)(lambda: None)
 
-    def test_a_name_is_taken_by_one_function(self, taskq: TaskQ) -> None:
+    def test_a_duplicate_name_is_refused(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         def one() -> None: ...
 
@@ -75,7 +75,7 @@ class TestNames:
             @taskq.task(name="t")
             def two() -> None: ...
 
-    def test_a_name_that_a_module_gives_twice_is_refused_and_both_places_are_told(
+    def test_a_duplicate_name_in_a_module_is_refused_with_both_locations(
         self, taskq: TaskQ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The second function would silently take the place of the first. A module that is loaded again may do so."""
@@ -101,7 +101,7 @@ class TestNames:
         )
         del sys.modules["defined_twice"]
 
-    def test_the_same_function_may_come_again(self, taskq: TaskQ) -> None:
+    def test_the_same_function_can_be_registered_again(self, taskq: TaskQ) -> None:
         """A module that is imported again, or a notebook cell that is run again, replaces its tasks."""
 
         def define() -> Task[..., None]:
@@ -117,7 +117,7 @@ class TestNames:
 
 
 class TestFunctions:
-    def test_it_stands_for_the_function(self, taskq: TaskQ) -> None:
+    def test_a_task_is_callable_like_its_function(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         def add(a: int, b: int = 2) -> int:
             """Add."""
@@ -130,7 +130,7 @@ class TestFunctions:
         assert not add.is_coroutine
         assert repr(add) == "<task 't'>"
 
-    async def test_a_coroutine_function(self, taskq: TaskQ) -> None:
+    async def test_a_coroutine_function_is_accepted(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         async def add(a: int, b: int = 2) -> int:
             return a + b
@@ -144,7 +144,7 @@ class TestFunctions:
             taskq.task(name="t")(lambda a, /: None)
         assert "t" not in taskq.tasks
 
-    def test_what_is_no_function_is_refused(self, taskq: TaskQ) -> None:
+    def test_an_object_that_is_no_function_is_refused(self, taskq: TaskQ) -> None:
         class Klass:
             pass
 
@@ -152,7 +152,7 @@ class TestFunctions:
             with pytest.raises(TaskDefinitionError, match="a task must be a function, got"):
                 taskq.task(name="t")(thing)  # type: ignore[call-overload]  # the point of the test
 
-    def test_a_task_is_not_made_a_task_again(self, taskq: TaskQ) -> None:
+    def test_a_task_cannot_be_registered_again_as_a_task(self, taskq: TaskQ) -> None:
         task = taskq.task(name="t")(lambda: None)
 
         with pytest.raises(TaskDefinitionError, match=r"<task 't'> is a task already; .using\(...\) returns a copy"):
@@ -211,7 +211,7 @@ class TestFunctions:
         assert task(1) == 6
         assert task.codec.decode(task.encode((1,), {})) == {"a": 1}
 
-    def test_a_partial_of_a_coroutine_function_is_one(self, taskq: TaskQ) -> None:
+    def test_a_partial_of_a_coroutine_function_is_a_coroutine_task(self, taskq: TaskQ) -> None:
         async def add(a: int, b: int) -> int:
             return a + b
 
@@ -259,7 +259,7 @@ class TestFunctions:
 
 
 class TestContext:
-    def test_a_context_parameter_is_filled_in(self, taskq: TaskQ, fake_redis: Any) -> None:
+    def test_a_direct_call_receives_a_context(self, taskq: TaskQ, fake_redis: Any) -> None:
         """The context is not part of the payload. In a direct call, it says that the run is local."""
 
         @taskq.task(name="t", queue="q", max_retry=3)
@@ -272,21 +272,21 @@ class TestContext:
         assert payloads(fake_redis, "q") == [b'{"a":5}']
         assert job.takes_context
 
-    async def test_in_a_coroutine_too(self, taskq: TaskQ) -> None:
+    async def test_a_direct_call_of_a_coroutine_receives_a_context(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         async def job(context: "TaskContext") -> bool:
             return context.local
 
         assert await job() is True
 
-    def test_a_caller_cannot_give_it(self, taskq: TaskQ) -> None:
+    def test_a_caller_cannot_pass_the_context(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         def job(context: TaskContext, a: int = 1) -> None: ...
 
         with pytest.raises(TaskArgumentsError, match="got 'context', which the worker injects"):
             job.delay(context=None)  # type: ignore[call-arg]  # the point of the test
 
-    def test_it_must_be_the_first_parameter(self, taskq: TaskQ) -> None:
+    def test_the_context_must_be_the_first_parameter(self, taskq: TaskQ) -> None:
         def second(a: int, context: TaskContext) -> None: ...
         def twice(context: TaskContext, other: TaskContext) -> None: ...
         def keyword(*, context: TaskContext) -> None: ...
@@ -297,20 +297,20 @@ class TestContext:
             ):
                 taskq.task(name="t")(function)
 
-    def test_writing_a_result_here_does_nothing(self, taskq: TaskQ) -> None:
+    def test_writing_a_result_in_a_direct_call_does_nothing(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
         def job(context: TaskContext) -> None:
             context.write_result(b"x")
 
         assert job() is None  # type: ignore[func-returns-value]  # the call must not raise
 
-    def test_no_task_runs_outside(self) -> None:
+    def test_outside_of_a_run_there_is_no_current_task(self) -> None:
         with pytest.raises(LookupError, match=r"no task runs here; current_task\(\) works inside a task only"):
             current_task()
 
 
 class TestCalls:
-    def test_delay_binds_as_python_does(self, taskq: TaskQ, fake_redis: Any) -> None:
+    def test_delay_binds_arguments_like_python(self, taskq: TaskQ, fake_redis: Any) -> None:
         @taskq.task(name="t")
         def add(a: int, b: int = 2, *, c: str = "x") -> None: ...
 
@@ -330,7 +330,7 @@ class TestCalls:
             (("canary",), {}, "task 't', parameter 'a': expected int, got str (position 1)"),
         ],
     )
-    def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
+    def test_invalid_arguments_are_refused_before_anything_is_enqueued(
         self, taskq: TaskQ, fake_redis: Any, args: Any, kwargs: Any, message: str
     ) -> None:
         @taskq.task(name="t")
@@ -342,7 +342,7 @@ class TestCalls:
         assert str(caught.value) == message
         assert fake_redis.keys() == []
 
-    async def test_adelay(self, taskq: TaskQ, fake_redis: Any) -> None:
+    async def test_adelay_enqueues_a_task(self, taskq: TaskQ, fake_redis: Any) -> None:
         @taskq.task(name="t")
         async def add(a: int) -> None: ...
 
@@ -353,7 +353,7 @@ class TestCalls:
         assert (handle.name, handle.queue) == ("t", "default")
         assert payloads(fake_redis) == [b'{"a":1}', b'{"a":2}']
 
-    def test_a_signature_does_not_show_its_arguments(self, taskq: TaskQ) -> None:
+    def test_the_repr_of_a_signature_hides_its_arguments(self, taskq: TaskQ) -> None:
         call = taskq.remote("t").s(password="canary")
 
         assert repr(call) == "<signature of 't'>"
@@ -395,7 +395,7 @@ class TestBlockingWarning:
         assert said[0].filename == __file__
 
     @pytest.mark.parametrize("kind", ["signature", "remote"])
-    async def test_signatures_and_remote_tasks_warn_too(self, taskq: TaskQ, kind: str) -> None:
+    async def test_signatures_and_remote_tasks_warn_on_a_running_loop(self, taskq: TaskQ, kind: str) -> None:
         remote = taskq.remote("r")
 
         with pytest.warns(RuntimeWarning, match=r"enqueueing a task blocks") as said:
@@ -403,7 +403,7 @@ class TestBlockingWarning:
 
         assert said[0].filename == __file__
 
-    async def test_a_thread_beside_the_loop_may_block(self, taskq: TaskQ) -> None:
+    async def test_delay_in_a_thread_does_not_warn(self, taskq: TaskQ) -> None:
         task = taskq.task(name="t")(lambda: None)
 
         with warnings.catch_warnings():
@@ -412,7 +412,7 @@ class TestBlockingWarning:
 
 
 class TestRemote:
-    def test_keywords_are_the_payload(self, taskq: TaskQ, fake_redis: Any) -> None:
+    def test_keywords_of_a_remote_task_become_the_payload(self, taskq: TaskQ, fake_redis: Any) -> None:
         report = taskq.remote("report:build", queue="go")
 
         handle = report.delay(To="a@b.c", Subject=None)
@@ -421,12 +421,12 @@ class TestRemote:
         assert (handle.name, handle.queue) == ("report:build", "go")
         assert payloads(fake_redis, "go") == [b'{"To":"a@b.c","Subject":null}']
 
-    def test_bytes_are_the_payload_as_they_are(self, taskq: TaskQ, fake_redis: Any) -> None:
+    def test_bytes_for_a_remote_task_are_the_unchanged_payload(self, taskq: TaskQ, fake_redis: Any) -> None:
         taskq.remote("t").delay(b"\x00\xff not JSON")
 
         assert payloads(fake_redis) == [b"\x00\xff not JSON"]
 
-    async def test_from_a_coroutine(self, taskq: TaskQ, fake_redis: Any) -> None:
+    async def test_a_coroutine_enqueues_a_remote_task(self, taskq: TaskQ, fake_redis: Any) -> None:
         await taskq.remote("t").adelay(a=1)
         await taskq.aclose()
 
@@ -442,7 +442,7 @@ class TestRemote:
             ((), {"a": "\ud800"}, "the arguments cannot be written as JSON"),
         ],
     )
-    def test_what_is_no_payload_is_refused(
+    def test_an_invalid_payload_is_refused(
         self, taskq: TaskQ, fake_redis: Any, args: Any, kwargs: Any, message: str
     ) -> None:
         with pytest.raises(TaskArgumentsError) as caught:
@@ -451,7 +451,7 @@ class TestRemote:
         assert str(caught.value) == f"task 't': {message}"
         assert fake_redis.keys() == []
 
-    def test_nothing_is_registered(self, taskq: TaskQ) -> None:
+    def test_a_remote_task_is_not_registered(self, taskq: TaskQ) -> None:
         taskq.remote("t")
 
         assert dict(taskq.tasks) == {}
@@ -464,7 +464,7 @@ class TestRemote:
             taskq.remote(name)
 
 
-def test_the_return_annotation_is_the_result_type(taskq: TaskQ) -> None:
+def test_the_return_annotation_determines_the_result_type(taskq: TaskQ) -> None:
     """What cannot be resolved, or is not annotated, is read as plain JSON."""
 
     @taskq.task(name="a")
@@ -487,7 +487,7 @@ def test_the_return_annotation_is_the_result_type(taskq: TaskQ) -> None:
     assert kinds == [dict[str, int], Any, Any, list[int]]
 
 
-async def test_a_coroutine_called_here_is_only_made(taskq: TaskQ) -> None:
+async def test_a_direct_call_of_a_coroutine_returns_it_unawaited(taskq: TaskQ) -> None:
     ran: list[int] = []
 
     @taskq.task(name="t")

@@ -66,7 +66,7 @@ def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
 
 
 class TestOption:
-    def test_words_stand_for_members(self) -> None:
+    def test_texts_are_accepted_for_enum_members(self) -> None:
         unique = Unique(args=["a", "a"], period=timedelta(minutes=1), states="while_exists", on_conflict="replace")
 
         assert (unique.args, unique.period_s) == (("a",), 60)
@@ -88,13 +88,13 @@ class TestOption:
             ({"on_conflict": "drop"}, "unique on_conflict must be 'reject', 'replace', 'reschedule' or 'return_exist"),
         ],
     )
-    def test_what_cannot_be_is_refused(self, given: dict[str, Any], problem: str) -> None:
+    def test_invalid_options_are_refused(self, given: dict[str, Any], problem: str) -> None:
         with pytest.raises(ConfigurationError) as refused:
             Unique(**given)
 
         assert str(refused.value).startswith(problem)
 
-    def test_a_task_refuses_what_does_not_fit_it(self, fake_redis: Any) -> None:
+    def test_a_task_refuses_options_that_do_not_match_it(self, fake_redis: Any) -> None:
         """When it is made, with the task and the nearest parameter named; also by way of `using` and the defaults."""
         taskq = TaskQ(fake_redis)
 
@@ -118,7 +118,7 @@ class TestOption:
         with pytest.raises(ConfigurationError, match=r"unique must be Unique\(...\) or None, got True"):
             task.using(unique=True, unique_for=0)  # type: ignore[arg-type]  # the point of the test
 
-    def test_bytes_have_no_arguments(self, fake_redis: Any) -> None:
+    def test_unique_arguments_are_refused_for_bytes(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t", unique=Unique(args=["a"]))
 
         with pytest.raises(ConfigurationError, match="unique args need a payload that is a JSON object"):
@@ -135,7 +135,7 @@ class TestOption:
 
 @pytest.mark.redis
 class TestWhatCounts:
-    async def test_all_arguments_make_asynqs_lock(self, shop: Shop, redis_server: RedisServer) -> None:
+    async def test_all_arguments_create_the_lock_of_asynq(self, shop: Shop, redis_server: RedisServer) -> None:
         """So a Go producer that asks for the same uniqueness of the same payload is excluded, and excludes."""
         handle = await shop.send(shop.index.using(unique=Unique()).s(page=1, text="a"))
 
@@ -149,7 +149,7 @@ class TestWhatCounts:
             await shop.send(shop.index.using(unique_for=60).s(page=1, text="a"))
         assert not (await shop.send(shop.index.using(unique=Unique()).s(page=1, text="b"))).existing
 
-    async def test_chosen_arguments(self, shop: Shop, redis_server: RedisServer) -> None:
+    async def test_chosen_arguments_determine_the_lock(self, shop: Shop, redis_server: RedisServer) -> None:
         """Their lock is Asynq's of a payload of these alone, in the order of the payload."""
         task = shop.index.using(unique=Unique(args=["page"]))
         first = await shop.send(task.s(page=1, text="a"))
@@ -162,7 +162,7 @@ class TestWhatCounts:
         assert redis_server.client.get(f"asynq:{{default}}:unique:index:{digest}") == first.id.encode()
         await shop.send(task.s(page=2, text="b"))
 
-    async def test_no_arguments(self, shop: Shop) -> None:
+    async def test_without_arguments_the_task_name_determines_the_lock(self, shop: Shop) -> None:
         """One task of this name; others, and other queues, are not concerned."""
         task = shop.index.using(unique=Unique(args=()))
         await shop.send(task.s(1))
@@ -172,7 +172,7 @@ class TestWhatCounts:
         await shop.send(task.using(queue="low").s(2))
         await shop.send(shop.taskq.remote("other", unique=Unique(args=())).s())
 
-    async def test_a_remote_task(self, shop: Shop) -> None:
+    async def test_a_remote_task_can_be_unique(self, shop: Shop) -> None:
         task = shop.taskq.remote("go", unique=Unique(args=["id"]))
         await shop.send(task.s(id=1, at="x"))
 
@@ -182,7 +182,7 @@ class TestWhatCounts:
 
 @pytest.mark.redis
 class TestConflicts:
-    async def test_the_existing_task_answers(self, shop: Shop) -> None:
+    async def test_the_handle_of_the_existing_task_is_returned(self, shop: Shop) -> None:
         task = shop.index.using(unique=Unique(args=["page"], on_conflict="return_existing"))
         first = await shop.send(task.s(1, "a"))
 
@@ -195,7 +195,7 @@ class TestConflicts:
         assert await second.acancel()
         assert not (await shop.send(task.s(1, "b"))).existing
 
-    async def test_the_latest_arguments_win(self, shop: Shop) -> None:
+    async def test_replace_keeps_the_latest_arguments(self, shop: Shop) -> None:
         """With a start it is a debounce: each call puts the task off anew."""
         task = shop.index.using(unique=Unique(args=["page"], on_conflict="replace"), run_after=60)
         first = await shop.send(task.s(1, "a"))
@@ -211,7 +211,7 @@ class TestConflicts:
         assert info.next_run_at is not None
         assert timedelta(seconds=55) < info.next_run_at - start < timedelta(seconds=65)
 
-    async def test_the_start_alone_moves(self, shop: Shop) -> None:
+    async def test_reschedule_changes_only_the_start(self, shop: Shop) -> None:
         task = shop.index.using(unique=Unique(args=["page"], on_conflict="reschedule"), run_after=600)
         first = await shop.send(task.s(1, "a"))
         start = (await first.arefresh()).next_run_at
@@ -224,7 +224,7 @@ class TestConflicts:
         assert info.next_run_at is not None
         assert timedelta(seconds=535) < start - info.next_run_at < timedelta(seconds=545)
 
-    async def test_many_at_once(self, shop: Shop) -> None:
+    async def test_a_bulk_enqueue_resolves_conflicts(self, shop: Shop) -> None:
         """Each call has its handle, in order. Existing tasks are marked, and refused calls are among the errors."""
         there = shop.index.using(unique=Unique(args=["page"], on_conflict="return_existing"))
         refused = shop.index.using(unique=Unique(args=["page"]))
@@ -241,7 +241,7 @@ class TestConflicts:
         assert error.existing_id == first.id
         assert len(result.existing) == 2
 
-    async def test_within_a_limit(self, redis_server: RedisServer) -> None:
+    async def test_a_full_queue_returns_the_existing_task(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, limits={"default": 1}, enqueue_timeout=30)
         task = taskq.remote("t", unique=Unique(on_conflict="return_existing"))
 
@@ -251,7 +251,7 @@ class TestConflicts:
         assert (second.id, second.existing) == (first.id, True)
         await taskq.aclose()
 
-    async def test_many_producers_at_once(self, redis_server: RedisServer) -> None:
+    async def test_concurrent_producers_enqueue_one_task(self, redis_server: RedisServer) -> None:
         """Threads and coroutines of several clients: one task is stored, and all of them hold its handle."""
         clients = [TaskQ(redis_server.url, enqueue_timeout=30) for _ in range(4)]
         unique = Unique(on_conflict="return_existing")
@@ -277,7 +277,7 @@ class TestConflicts:
 
 
 @pytest.mark.redis
-def test_the_lock_follows_a_changed_payload(taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_the_lock_moves_with_a_changed_payload(taskq: TaskQ, redis_server: RedisServer) -> None:
     """The one of the arguments that count."""
     task = taskq.remote("t", unique=Unique(args=["a"]))
     handle = task.delay(a=1, b=1)
@@ -300,7 +300,7 @@ def test_the_lock_follows_a_changed_payload(taskq: TaskQ, redis_server: RedisSer
 class TestCaptured:
     """In tests the store is another one, and the rules are the same."""
 
-    def test_what_was_changed_is_seen_as_it_is(self, fake_redis: Any) -> None:
+    def test_inspectors_show_replaced_arguments(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         task = taskq.remote("t", unique=Unique(args=["a"], on_conflict="replace"))
 
@@ -313,7 +313,7 @@ class TestCaptured:
         assert second.id == first.id
         captured.assert_enqueued("t", a=1, b=2, count=1)
 
-    def test_what_was_put_off_keeps_its_arguments(self, fake_redis: Any) -> None:
+    def test_a_rescheduled_task_keeps_its_arguments(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         task = taskq.remote("t", unique=Unique(args=["a"], on_conflict="reschedule"))
 
@@ -324,7 +324,7 @@ class TestCaptured:
         (known,) = captured.enqueued
         assert (known.arguments, known.run_after) == ({"a": 1, "b": 1}, timedelta(minutes=1))
 
-    async def test_the_existing_one_is_returned(self, fake_redis: Any) -> None:
+    async def test_the_blocking_client_returns_the_existing_task(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         task = taskq.remote("t", unique=Unique(on_conflict="return_existing"))
 

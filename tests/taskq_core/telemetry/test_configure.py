@@ -101,7 +101,7 @@ def test_spans_and_metrics_reach_the_collector(receiver: Receiver, monkeypatch: 
     assert b"things" in bodies["/v1/metrics"]
 
 
-def test_a_silent_collector_holds_up_neither_spans_nor_flush_nor_shutdown(
+def test_a_silent_collector_delays_neither_spans_nor_flush_nor_shutdown(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.release.clear()
@@ -120,7 +120,7 @@ def test_the_second_call_returns_the_first_handle() -> None:
     assert configure("a") is configure("b")
 
 
-def test_the_environment_wins_over_arguments(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_arguments(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     export_to(receiver, monkeypatch)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=9")
@@ -130,7 +130,7 @@ def test_the_environment_wins_over_arguments(receiver: Receiver, monkeypatch: py
     assert service(handle.tracer_provider) == ("from-env", "9")
 
 
-def test_arguments_fill_what_the_environment_leaves_open(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_apply_where_the_environment_is_unset(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     export_to(receiver, monkeypatch)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=from-env")
 
@@ -139,14 +139,14 @@ def test_arguments_fill_what_the_environment_leaves_open(receiver: Receiver, mon
     assert service(handle.tracer_provider) == ("from-env", "1")
 
 
-def test_none_as_exporter_sets_nothing_up() -> None:
+def test_the_exporter_none_configures_nothing() -> None:
     handle = configure()
 
     assert (handle.tracer_provider, handle.meter_provider, Tracing().is_active) == (None, None, False)
     assert (handle.force_flush(), handle.shutdown()) == (True, True)
 
 
-def test_a_disabled_sdk_sets_nothing_up_even_if_the_rest_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_sdk_configures_nothing_even_with_invalid_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nonsense")
 
@@ -155,7 +155,7 @@ def test_a_disabled_sdk_sets_nothing_up_even_if_the_rest_is_nonsense(monkeypatch
     assert handle.tracer_provider is None
 
 
-def test_a_provider_set_up_before_stays_and_is_left_alone(
+def test_an_existing_provider_is_kept_unchanged(
     provider: TracerProvider, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace.set_tracer_provider(provider)
@@ -176,7 +176,7 @@ def test_a_provider_set_up_before_stays_and_is_left_alone(
         ("metrics", "grpc", "opentelemetry.exporter.otlp.proto.grpc.metric_exporter"),
     ],
 )
-def test_the_protocol_chooses_the_exporter(
+def test_the_protocol_determines_the_exporter(
     monkeypatch: pytest.MonkeyPatch, signal: str, protocol: str, package: str
 ) -> None:
     monkeypatch.setenv(f"OTEL_{signal.upper()}_EXPORTER", "otlp")
@@ -199,7 +199,7 @@ def test_the_protocol_chooses_the_exporter(
         ("OTEL_TRACES_EXPORTER", "zipkinn", "OTEL_TRACES_EXPORTER names an exporter that is not installed: 'zipkinn'"),
     ],
 )
-def test_an_environment_that_makes_no_sense_is_refused_and_nothing_is_set_up(
+def test_an_invalid_environment_is_refused_and_nothing_is_configured(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
@@ -251,7 +251,7 @@ def test_the_flush_at_the_end_has_the_timeout_of_the_exporters_and_at_most_10_se
     assert provider.allowed_ms == [allowed_s * 1000]
 
 
-def test_a_supervisor_and_its_processes_share_these_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_supervisor_and_its_processes_share_the_time_of_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes flush at the same time, and the supervisor after them."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     provider = Provider()

@@ -21,7 +21,7 @@ def values(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, Any],
     }
 
 
-def test_an_export_asks_all_sources(meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+def test_an_export_reads_all_sources(meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
     board = GaugeBoard(meter_provider=meter_provider)
     board.add(lambda: [Reading(names.WORKER_BUSY, 3, {}), Reading(names.QUEUE_PAUSED, 1, {names.QUEUE: "low"})])
     other = [Reading(names.QUEUE_PAUSED, 0, {names.QUEUE: "high"})]
@@ -43,7 +43,7 @@ def test_an_export_asks_all_sources(meter_provider: MeterProvider, reader: InMem
     assert len(values(reader)["asynq.queue.paused"]) == 1
 
 
-def test_a_source_that_fails_costs_its_own_values_only(
+def test_a_failing_source_loses_only_its_own_values(
     meter_provider: MeterProvider, reader: InMemoryMetricReader, caplog: pytest.LogCaptureFixture
 ) -> None:
     board = GaugeBoard(meter_provider=meter_provider)
@@ -60,7 +60,7 @@ def test_a_source_that_fails_costs_its_own_values_only(
     ]
 
 
-def test_a_flood_of_queues_is_cut(meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+def test_the_number_of_exported_queues_is_bounded(meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
     board = GaugeBoard(meter_provider=meter_provider, max_series=10)
     board.add(lambda: [Reading(names.QUEUE_PAUSED, 0, {names.QUEUE: str(n)}) for n in range(1000)])
 
@@ -68,7 +68,7 @@ def test_a_flood_of_queues_is_cut(meter_provider: MeterProvider, reader: InMemor
 
 
 @pytest.mark.usefixtures("clean_globals")
-def test_an_sdk_configured_later_is_noticed_at_the_next_look(
+def test_an_sdk_configured_later_is_noticed_at_the_next_check(
     meter_provider: MeterProvider, reader: InMemoryMetricReader
 ) -> None:
     board = GaugeBoard()
@@ -83,9 +83,7 @@ def test_an_sdk_configured_later_is_noticed_at_the_next_look(
     assert values(reader) == {"asynq.worker.busy": [({}, 3)]}
 
 
-def test_sources_come_and_go_while_somebody_exports(
-    meter_provider: MeterProvider, reader: InMemoryMetricReader
-) -> None:
+def test_sources_can_change_during_an_export(meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
     board = GaugeBoard(meter_provider=meter_provider)
     board.add(lambda: [Reading(names.WORKER_BUSY, 1, {})])
     stop = threading.Event()

@@ -22,7 +22,7 @@ def instrumentor() -> Iterator[TaskQInstrumentor]:
     switch.turn_on()
 
 
-def test_the_launcher_finds_it() -> None:
+def test_the_opentelemetry_launcher_finds_the_instrumentor() -> None:
     (entry,) = entry_points(group="opentelemetry_instrumentor", name="taskq")
 
     assert entry.load() is TaskQInstrumentor
@@ -44,7 +44,7 @@ def test_instrumenting_twice_writes_each_span_once(
 
 
 @pytest.mark.usefixtures("clean_globals")
-def test_it_takes_other_providers(
+def test_other_providers_are_used(
     instrumentor: TaskQInstrumentor,
     provider: TracerProvider,
     exporter: InMemorySpanExporter,
@@ -60,7 +60,7 @@ def test_it_takes_other_providers(
 
 
 @pytest.mark.usefixtures("clean_globals")
-def test_it_switches_all_off_and_on_again(
+def test_instrumentation_can_be_removed_and_added_again(
     instrumentor: TaskQInstrumentor, provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     trace.set_tracer_provider(provider)

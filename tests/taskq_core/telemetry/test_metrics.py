@@ -32,7 +32,9 @@ def totals(reader: InMemoryMetricReader) -> dict[str, float]:
 
 
 class TestWorker:
-    def test_counts_wait_for_the_tick(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+    def test_counts_are_exported_at_the_next_tick(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider)
 
         worker.waited("low", "email", 0.1)
@@ -51,7 +53,7 @@ class TestWorker:
         assert after == {**before, "asynq.tasks.processed": 2, "messaging.client.consumed.messages": 2}
         assert totals(reader) == after
 
-    def test_an_error_while_some_are_counted_keeps_no_others_from_being_counted(
+    def test_an_error_in_one_count_does_not_lose_others(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         """A task may have taken all memory just then. Counts of one series are lost, the rest is added by the next."""
@@ -69,7 +71,7 @@ class TestWorker:
 
         assert totals(reader)["asynq.tasks.processed"] == 3
 
-    def test_durations_follow_the_provider(
+    def test_durations_are_recorded_with_the_current_provider(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = InMemoryMetricReader()
@@ -91,7 +93,7 @@ class TestWorker:
         assert totals(first)["asynq.tasks.processed"] == 3
         assert totals(reader)["asynq.tasks.processed"] == 1
 
-    def test_stuck_runs_are_counted_at_once_and_in_bounded_series(
+    def test_stuck_runs_are_counted_at_once_with_bounded_series(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider, max_series=1)
@@ -104,7 +106,9 @@ class TestWorker:
             ({"messaging.destination.name": "_other", "messaging.asynq.task.type": "_other"}, 2),
         ]
 
-    def test_labels(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+    def test_metrics_have_the_documented_labels(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider, server=("redis.example", 6379))
         worker.record("low", "email", Outcome.RETRIED, 0.2, "ValueError")
 
@@ -143,7 +147,7 @@ class TestWorker:
             (Outcome.LOST, "lease_lost", set()),
         ],
     )
-    def test_what_counts_as_what(
+    def test_outcomes_are_mapped_to_metrics(
         self,
         meter_provider: MeterProvider,
         reader: InMemoryMetricReader,
@@ -160,7 +164,7 @@ class TestWorker:
         assert {name.removeprefix("asynq.tasks.") for name in found if name.startswith("asynq.tasks.")} == counted
         assert found["messaging.client.consumed.messages"] == 1
 
-    def test_series_are_capped_and_nothing_is_lost(
+    def test_series_are_bounded_and_no_count_is_lost(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider, max_series=10)
@@ -174,7 +178,7 @@ class TestWorker:
         assert len(failed) == 11
         assert (other, 90) in failed
 
-    def test_a_duration_keeps_the_task_s_span_as_its_example(
+    def test_a_duration_has_the_span_of_the_task_as_exemplar(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader, provider: TracerProvider
     ) -> None:
         span = Tracing(tracer_provider=provider).start_consumer("low", "email", "1", retried=0, max_retry=1, headers={})
@@ -201,7 +205,7 @@ class TestWorker:
         assert points(reader) == {"asynq.tasks.ignored_fields": [(task, 3)]}
 
     @pytest.mark.usefixtures("clean_globals")
-    def test_nothing_is_kept_without_an_sdk_and_one_configured_later_is_noticed_at_the_tick(
+    def test_without_an_sdk_nothing_is_stored_and_a_later_one_is_noticed_at_the_tick(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         worker = WorkerMetrics()
@@ -216,7 +220,7 @@ class TestWorker:
         assert (was_active, worker.is_active) == (False, True)
         assert totals(reader)["asynq.tasks.processed"] == 1
 
-    def test_what_should_stay_at_zero_is_told_from_the_start(
+    def test_alert_counters_are_exported_as_zero_from_the_start(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         """A series that appears with its first event shows no increase, so it must exist before."""
@@ -231,7 +235,7 @@ class TestWorker:
 
 
 class TestClient:
-    def test_what_was_sent(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+    def test_enqueued_tasks_are_counted(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
         client = ClientMetrics(meter_provider=meter_provider, server=("/run/redis.sock", 0))
 
         client.sent("low", "email", 200, duration_s=0.01)
@@ -252,7 +256,7 @@ class TestClient:
             "asynq.client.circuit_opened": [({}, 0)],
         }
 
-    def test_what_was_refused_was_sent_but_not_enqueued(
+    def test_refused_tasks_count_as_sent_but_not_enqueued(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         ClientMetrics(meter_provider=meter_provider).sent("low", "email", error_type="BrokerFullError")
@@ -261,7 +265,7 @@ class TestClient:
         assert (labels["error.type"], count) == ("BrokerFullError", 1)
         assert "asynq.tasks.enqueued" not in points(reader)
 
-    def test_series_are_capped(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+    def test_series_are_bounded(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
         client = ClientMetrics(meter_provider=meter_provider, max_series=10)
 
         for number in range(100):
@@ -292,7 +296,7 @@ class TestClient:
         ("messaging/dup", {"messaging.system", "messaging.system.name"}, "1.45.0"),
     ],
 )
-def test_the_environment_selects_old_names_new_ones_or_both(
+def test_the_environment_selects_old_or_new_names_or_both(
     meter_provider: MeterProvider,
     reader: InMemoryMetricReader,
     monkeypatch: pytest.MonkeyPatch,

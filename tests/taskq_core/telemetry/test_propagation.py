@@ -47,7 +47,7 @@ def test_the_current_context_is_the_default() -> None:
     assert headers == {"traceparent": TRACEPARENT}
 
 
-def test_nothing_is_written_without_a_span_and_the_propagator_is_not_asked(
+def test_without_a_span_no_header_is_written_and_the_propagator_is_not_called(
     clean_globals: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> TextMapPropagator:
@@ -61,7 +61,7 @@ def test_nothing_is_written_without_a_span_and_the_propagator_is_not_asked(
     assert headers == {}
 
 
-def test_baggage_can_be_left_out() -> None:
+def test_baggage_can_be_disabled() -> None:
     headers: dict[str, str] = {}
 
     inject(headers, traced({"user": "7"}), baggage=False)
@@ -69,7 +69,7 @@ def test_baggage_can_be_left_out() -> None:
     assert headers == {"traceparent": TRACEPARENT}
 
 
-def test_baggage_that_does_not_fit_is_left_out_and_counted() -> None:
+def test_baggage_over_the_limit_is_omitted_and_counted() -> None:
     headers = {"own": "x" * 7000}
 
     left_out = inject(headers, traced({"big": "b" * 2000}))
@@ -93,7 +93,7 @@ def test_the_limit_is_exact_and_counts_bytes(subtests: pytest.Subtests) -> None:
             assert "traceparent" not in over
 
 
-def test_own_headers_over_the_limit_are_refused_without_a_trace_too_and_the_error_names_sizes_only() -> None:
+def test_headers_over_the_limit_are_refused_and_the_error_contains_only_sizes() -> None:
     with pytest.raises(ConfigurationError) as caught:
         inject({"secret": "hunter2" * 1200, "b": "x"}, Context())
 
@@ -111,7 +111,7 @@ def test_headers_of_an_older_trace_are_replaced_as_a_whole() -> None:
     assert headers == {"own": "x", "traceparent": TRACEPARENT}
 
 
-def test_a_trace_state_that_does_not_fit_is_left_out_and_counted() -> None:
+def test_a_trace_state_over_the_limit_is_omitted_and_counted() -> None:
     state = [(f"vendor{number}", "v" * 200) for number in range(30)]
     headers = {"own": "x" * 7000}
 
@@ -122,7 +122,7 @@ def test_a_trace_state_that_does_not_fit_is_left_out_and_counted() -> None:
     assert left_out == 1
 
 
-def test_reading_gives_back_what_was_written() -> None:
+def test_written_headers_are_read_back() -> None:
     headers: dict[str, str] = {}
     inject(headers, traced({"user": "jörg, a=b"}, [("vendor", "x1")]))
 
@@ -134,7 +134,7 @@ def test_reading_gives_back_what_was_written() -> None:
     assert baggage.get_all(context) == {"user": "jörg, a=b"}
 
 
-def test_reading_does_not_look_at_the_current_context() -> None:
+def test_reading_ignores_the_current_context() -> None:
     token = context_api.attach(traced({"user": "7"}))
 
     context = propagation.extract({"other": "1"})
@@ -143,7 +143,7 @@ def test_reading_does_not_look_at_the_current_context() -> None:
     assert context == {}
 
 
-def test_unreadable_headers_carry_nothing(subtests: pytest.Subtests) -> None:
+def test_unreadable_headers_are_ignored(subtests: pytest.Subtests) -> None:
     for headers in [
         {},
         {"traceparent": ""},
@@ -191,7 +191,7 @@ def test_the_global_propagator_is_used_and_writes_plain_text(clean_globals: None
     assert baggage.get_all(propagation.extract(headers)) == {"own": "7"}
 
 
-def test_a_failing_propagator_costs_the_trace_only(clean_globals: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_propagator_loses_only_the_trace(clean_globals: None, caplog: pytest.LogCaptureFixture) -> None:
     propagate.set_global_textmap(OwnFormat(fails=True))
     headers = {"own": "x"}
 
@@ -209,7 +209,9 @@ class Unwritable:
         raise RuntimeError("no text")
 
 
-def test_a_value_without_a_text_costs_the_trace_only(clean_globals: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_header_value_that_is_no_text_loses_only_the_trace(
+    clean_globals: None, caplog: pytest.LogCaptureFixture
+) -> None:
     propagate.set_global_textmap(OwnFormat(value=Unwritable()))
 
     assert propagation.trace_headers(traced()) == {}

@@ -9,7 +9,7 @@ from taskq_core.telemetry import providers
 
 
 @pytest.mark.usefixtures("clean_globals")
-def test_only_what_an_sdk_brings_counts(provider: TracerProvider, meter_provider: MeterProvider) -> None:
+def test_only_providers_of_an_sdk_count(provider: TracerProvider, meter_provider: MeterProvider) -> None:
     real = (provider, meter_provider)
     hollow = (None, NoOpTracerProvider(), ProxyTracerProvider(), NoOpMeterProvider(), metrics.get_meter_provider())
 
@@ -17,7 +17,7 @@ def test_only_what_an_sdk_brings_counts(provider: TracerProvider, meter_provider
     assert not any(map(providers.is_sdk, hollow))
 
 
-def test_the_getters_are_called_where_the_provider_is_not_in_their_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_public_getters_are_the_fallback_for_the_global_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later API may keep it elsewhere, and the first call loads a provider that the environment names."""
     getter = metrics.get_meter_provider
     monkeypatch.setenv("OTEL_PYTHON_METER_PROVIDER", "sdk_meter_provider")

@@ -85,7 +85,7 @@ class TestOneTrace:
         assert process.context.trace_id != send.context.trace_id
         assert [link.context.span_id for link in process.links] == [send.context.span_id]
 
-    def test_a_task_may_have_nothing_to_do_with_the_request(
+    def test_a_task_can_start_an_independent_trace(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         tracing = Tracing(relation="none", tracer_provider=provider)
@@ -109,7 +109,7 @@ class TestOneTrace:
         assert (len(child.links), format(child.context.trace_id, "032x")) == (1, TRACE_ID)
 
     @pytest.mark.parametrize("relation", ["parent", "link", "none"])
-    def test_a_message_without_a_trace_starts_one_whatever_is_current_in_the_worker(
+    def test_a_message_without_a_trace_starts_one_in_the_worker(
         self, provider: TracerProvider, exporter: InMemorySpanExporter, relation: str
     ) -> None:
         tracing = Tracing(relation=relation, tracer_provider=provider)
@@ -155,7 +155,7 @@ class TestConventions:
             ("messaging, messaging/dup", {"messaging.system", "messaging.system.name"}, "1.45.0"),
         ],
     )
-    def test_the_environment_selects_old_names_new_ones_or_both(
+    def test_the_environment_selects_old_or_new_names_or_both(
         self,
         provider: TracerProvider,
         exporter: InMemorySpanExporter,
@@ -175,7 +175,7 @@ class TestConventions:
 
 
 class TestBatches:
-    def test_each_task_has_a_span_of_its_own_that_it_carries_and_the_send_links_to_all(
+    def test_each_task_of_a_batch_has_its_span_and_the_send_links_to_all(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         tracing = Tracing(tracer_provider=provider, server=("redis.local", 6380))
@@ -214,7 +214,7 @@ class TestBatches:
             "server.port": 6380,
         }
 
-    def test_without_create_spans_all_continue_the_send(
+    def test_without_create_spans_all_tasks_continue_the_send(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         batch = Tracing(tracer_provider=provider, create_spans=False).start_batch("low")
@@ -225,7 +225,9 @@ class TestBatches:
         (send,) = exporter.get_finished_spans()
         assert (carried, send.kind) == (format(send.context.span_id, "016x"), SpanKind.PRODUCER)
 
-    def test_one_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_a_failed_batch_marks_its_span_as_an_error(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         batch = Tracing(tracer_provider=provider).start_batch("low")
         batch.end(ValueError("boom"), count=3)
         batch.end()
@@ -233,7 +235,7 @@ class TestBatches:
         send = only(exporter, "send low")
         assert (send.status.status_code, (send.attributes or {})["error.type"]) == (StatusCode.ERROR, "ValueError")
 
-    def test_where_the_request_is_not_sampled_all_carry_its_trace(
+    def test_tasks_of_an_unsampled_request_propagate_its_trace(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         token = context_api.attach(extract(UNSAMPLED))
@@ -245,7 +247,7 @@ class TestBatches:
         batch.end(count=1)
         assert exporter.get_finished_spans() == ()
 
-    def test_a_root_that_is_left_out_is_told_to_all(self) -> None:
+    def test_tasks_of_an_unsampled_root_are_unsampled(self) -> None:
         provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
         batch = Tracing(tracer_provider=provider).start_batch("low")
 
@@ -255,7 +257,7 @@ class TestBatches:
 
 
 class TestAttempts:
-    def test_those_after_the_first_link_to_it(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_later_attempts_link_to_the_first(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         tracing = Tracing(tracer_provider=provider)
         first = consume(tracing, SAMPLED)
         first.end("retry", ValueError("x"))
@@ -273,7 +275,7 @@ class TestAttempts:
         assert format(again.context.trace_id, "032x") == TRACE_ID
 
     @pytest.mark.parametrize("hostile", ["", "00", "x" * 9000, f"00-{'0' * 32}-{'0' * 16}-01", "\x00\r\n"])
-    def test_what_is_no_trace_is_no_link(
+    def test_an_invalid_trace_causes_no_link(
         self, provider: TracerProvider, exporter: InMemorySpanExporter, hostile: str
     ) -> None:
         consume(Tracing(tracer_provider=provider), {FIRST_RUN: hostile, "traceparent": hostile}).end("completed")
@@ -290,7 +292,7 @@ class TestSampling:
             (ALWAYS_ON, 3),
         ],
     )
-    def test_a_sampler_that_follows_the_request_is_not_asked_about_what_it_left_out(
+    def test_a_parent_based_sampler_is_not_called_for_unsampled_requests(
         self, sampler: Sampler, asked: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls: list[object] = []
@@ -313,14 +315,14 @@ class TestSampling:
         assert len(calls) == asked
         assert headers["traceparent"].startswith(f"00-{TRACE_ID}-")
 
-    def test_baggage_that_was_not_read_is_noticed_all_the_same(self, provider: TracerProvider) -> None:
+    def test_baggage_is_propagated_even_if_it_was_not_read(self, provider: TracerProvider) -> None:
         """A run that is not sampled says as well that its message held far too much."""
         span = consume(Tracing(tracer_provider=provider), {**UNSAMPLED, "baggage": "k=" + "x" * HEADERS_LIMIT})
 
         assert span.span is None
         assert span.is_malformed
 
-    def test_a_task_that_links_to_what_was_left_out_is_sampled_by_itself(
+    def test_a_task_linked_to_an_unsampled_trace_is_sampled_independently(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         consume(Tracing(relation="link", tracer_provider=provider), UNSAMPLED).end("completed")
@@ -329,7 +331,9 @@ class TestSampling:
 
 
 class TestAttributes:
-    def test_of_a_producer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_the_producer_span_has_the_documented_attributes(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         tracing = Tracing(tracer_provider=provider, server=("redis.local", 6380))
 
         tracing.start_producer("low", "email:deliver", "id-1", body_size=17).end()
@@ -346,7 +350,7 @@ class TestAttributes:
             "server.port": 6380,
         }
 
-    def test_a_socket_has_an_address_and_no_port(
+    def test_a_unix_socket_has_an_address_and_no_port(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         Tracing(tracer_provider=provider, server=("/run/redis.sock", 0)).start_producer("low").end()
@@ -355,7 +359,7 @@ class TestAttributes:
         assert facts["server.address"] == "/run/redis.sock"
         assert "server.port" not in facts
 
-    def test_the_size_of_the_payload_is_told_on_request(
+    def test_the_payload_size_is_an_optional_attribute(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         tracing = Tracing(tracer_provider=provider, opt_in=["body_size"])
@@ -368,7 +372,9 @@ class TestAttributes:
         sizes = [(span.attributes or {})["messaging.message.body.size"] for span in exporter.get_finished_spans()]
         assert sizes == [17, 17, 18]
 
-    def test_of_a_consumer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_the_consumer_span_has_the_documented_attributes(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("completed")
 
         span = only(exporter, "process low")
@@ -386,7 +392,7 @@ class TestAttributes:
         }
         assert span.status.status_code is StatusCode.UNSET
 
-    def test_samplers_see_them(self) -> None:
+    def test_samplers_receive_the_attributes(self) -> None:
         seen: list[dict[str, Any]] = []
 
         class Watching(Sampler):
@@ -407,7 +413,9 @@ class TestAttributes:
 
 
 class TestFailures:
-    def test_an_enqueue_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_a_failed_enqueue_marks_its_span_as_an_error(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         tracing = Tracing(tracer_provider=provider)
 
         with pytest.raises(ValueError, match="boom"), tracing.start_producer("low", "email:deliver", "id-1").current():
@@ -421,7 +429,9 @@ class TestFailures:
         assert (event.name, facts["exception.type"], facts["exception.message"]) == ("exception", "ValueError", "boom")
         assert "raise ValueError" in str(facts["exception.stacktrace"])
 
-    def test_a_task_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_a_failed_task_marks_its_span_as_an_error(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("retry", ConfigurationError("boom"))
 
         span = only(exporter, "process low")
@@ -429,7 +439,9 @@ class TestFailures:
         assert (span.attributes or {})["error.type"] == "taskq_core.errors.ConfigurationError"
         assert (span.attributes or {})["messaging.asynq.task.state_after"] == "retry"
 
-    def test_a_failure_that_is_no_exception(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_a_failure_without_an_exception_marks_the_span_as_an_error(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("active", error_type="lease_lost")
 
         span = only(exporter, "process low")
@@ -437,7 +449,7 @@ class TestFailures:
         assert (span.attributes or {})["error.type"] == "lease_lost"
 
     @pytest.mark.parametrize("steering", [Retry(after=1), Snooze(after=1), Discard()])
-    def test_steering_the_queue_is_none(
+    def test_snooze_and_discard_do_not_mark_the_span_as_an_error(
         self, provider: TracerProvider, exporter: InMemorySpanExporter, steering: TaskControl
     ) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("retry", steering)
@@ -445,12 +457,14 @@ class TestFailures:
         span = only(exporter, "process low")
         assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
 
-    def test_archiving_now_is_one(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    def test_skip_retry_marks_the_span_as_an_error(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("archived", SkipRetry("useless"))
 
         assert only(exporter, "process low").status.status_code is StatusCode.ERROR
 
-    def test_messages_of_exceptions_can_be_left_out_with_those_of_their_causes(
+    def test_messages_of_exceptions_and_their_causes_can_be_omitted(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         span = consume(Tracing(tracer_provider=provider, redaction=Redaction(False)), {})
@@ -469,7 +483,7 @@ class TestFailures:
         assert "test_spans.py" in str((event.attributes or {})["exception.stacktrace"])
         assert "hunter2" not in ended.to_json()
 
-    def test_long_texts_are_cut_and_unreadable_ones_do_no_harm(
+    def test_long_texts_are_truncated_and_unreadable_ones_are_replaced(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         class UnreadableError(Exception):
@@ -498,7 +512,7 @@ class TestFailures:
 
 
 class TestContextOfTheTask:
-    async def test_tasks_that_overlap_on_one_loop_keep_their_own(self, provider: TracerProvider) -> None:
+    async def test_concurrent_tasks_on_one_loop_have_separate_spans(self, provider: TracerProvider) -> None:
         tracing = Tracing(tracer_provider=provider)
         both_in = asyncio.Barrier(2)
 
@@ -517,7 +531,7 @@ class TestContextOfTheTask:
         assert answers == [("1", True), ("2", True)]
         assert context_api.get_current() == {}
 
-    def test_in_a_thread(self, provider: TracerProvider) -> None:
+    def test_the_span_is_current_in_the_thread_of_a_task(self, provider: TracerProvider) -> None:
         span = consume(Tracing(tracer_provider=provider), {**SAMPLED, "baggage": "user=7"})
         seen: list[object] = []
 
@@ -533,7 +547,7 @@ class TestContextOfTheTask:
 
         assert seen == ["7", span.span, {}]
 
-    def test_baggage_can_be_switched_off_on_both_sides(self, provider: TracerProvider) -> None:
+    def test_baggage_can_be_disabled_in_client_and_worker(self, provider: TracerProvider) -> None:
         tracing = Tracing(tracer_provider=provider, baggage=False)
         token = context_api.attach(baggage.set_baggage("user", "7", Context()))
         headers = enqueue(tracing)
@@ -544,12 +558,12 @@ class TestContextOfTheTask:
         assert set(headers) == {"traceparent"}
         assert baggage.get_all(span.context) == {}
 
-    def test_baggage_stays_when_the_trace_is_only_linked(self, provider: TracerProvider) -> None:
+    def test_baggage_is_propagated_when_the_trace_is_only_linked(self, provider: TracerProvider) -> None:
         span = consume(Tracing(relation="link", tracer_provider=provider), {**SAMPLED, "baggage": "user=7"})
 
         assert baggage.get_all(span.context) == {"user": "7"}
 
-    def test_an_unsampled_trace_is_passed_on_and_records_nothing(self) -> None:
+    def test_an_unsampled_trace_is_propagated_and_records_nothing(self) -> None:
         exporter = InMemorySpanExporter()
         provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -568,7 +582,7 @@ class TestContextOfTheTask:
 
 @pytest.mark.usefixtures("clean_globals")
 class TestWithoutAnSdk:
-    def test_there_are_no_spans_and_no_headers(self) -> None:
+    def test_without_an_sdk_there_are_no_spans_and_no_headers(self) -> None:
         tracing = Tracing()
 
         headers = enqueue(tracing)
@@ -577,7 +591,7 @@ class TestWithoutAnSdk:
 
         assert (tracing.is_active, headers, span.span) == (False, {}, None)
 
-    def test_a_trace_that_is_current_is_passed_on(self) -> None:
+    def test_without_an_sdk_the_current_trace_is_propagated(self) -> None:
         """A process that has the API only hands on what its caller sent."""
         token = context_api.attach(extract({**SAMPLED, "baggage": "user=7"}))
         headers = enqueue(Tracing())
@@ -600,7 +614,7 @@ class TestWithoutAnSdk:
 
         assert Tracing().is_active is False
 
-    def test_an_sdk_that_the_environment_switched_off_counts_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disabled_sdk_counts_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
 
         assert Tracing(tracer_provider=TracerProvider(shutdown_on_exit=False)).is_active is False
@@ -609,7 +623,7 @@ class TestWithoutAnSdk:
 @pytest.mark.usefixtures("clean_globals")
 class TestOtherPropagators:
     @pytest.mark.parametrize("propagator", [B3MultiFormat(), B3SingleFormat()], ids=["multi", "single"])
-    def test_b3_is_written_and_read(
+    def test_b3_headers_are_written_and_read(
         self, propagator: TextMapPropagator, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         propagate.set_global_textmap(propagator)
@@ -630,7 +644,7 @@ class TestOtherPropagators:
 
 class TestFaultsOfTheSdk:
     @pytest.mark.parametrize("fails_in", ["on_start", "on_end"])
-    def test_a_broken_processor_costs_spans_only_and_is_logged_once(
+    def test_a_failing_processor_loses_only_spans_and_is_logged_once(
         self, fails_in: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         class Broken(SpanProcessor):
@@ -663,14 +677,14 @@ class TestSettings:
             ({"opt_in": ["send"]}, "each of opt_in must be 'receive', 'settle' or 'body_size', got 'send'"),
         ],
     )
-    def test_wrong_ones_are_refused(self, settings: dict[str, Any], message: str) -> None:
+    def test_invalid_options_are_refused(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             Tracing(**settings)
 
         assert str(caught.value) == message
 
 
-def test_what_a_span_says_never_holds_a_payload(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+def test_spans_never_contain_a_payload(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     """The calls take no payload, so only an exception could bring one in, and locals are not part of its stack."""
 
     def task(password: str) -> Sequence[str]:

@@ -24,7 +24,7 @@ def send(taskq: TaskQ) -> Any:
     return send
 
 
-def test_any_call_of_a_task(tasks: Captured, send: Any) -> None:
+def test_an_assertion_without_arguments_matches_any_call(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c")
     send.delay("d@e.f")
 
@@ -33,7 +33,7 @@ def test_any_call_of_a_task(tasks: Captured, send: Any) -> None:
     assert tasks.assert_enqueued(send.using(queue="other")) == tasks.enqueued
 
 
-def test_calls_with_these_arguments(tasks: Captured, send: Any) -> None:
+def test_an_assertion_with_some_arguments_matches_such_calls(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c", subject="One")
     send.delay("a@b.c", tags=["x"])
     send.delay("d@e.f")
@@ -46,7 +46,7 @@ def test_calls_with_these_arguments(tasks: Captured, send: Any) -> None:
     tasks.assert_not_enqueued(send, to="nobody")
 
 
-def test_exactly_this_call(tasks: Captured, send: Any) -> None:
+def test_an_assertion_with_a_signature_matches_exactly_this_call(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c", subject="One")
 
     tasks.assert_enqueued(send.s("a@b.c", subject="One"))
@@ -65,7 +65,7 @@ def test_a_default_equals_its_value(tasks: Captured, send: Any) -> None:
     assert len(tasks.assert_enqueued(send.s("a@b.c", "Hi", tags=None))) == 2
 
 
-def test_values_are_compared_as_they_arrive(tasks: Captured, taskq: TaskQ) -> None:
+def test_values_are_compared_in_their_decoded_form(tasks: Captured, taskq: TaskQ) -> None:
     @taskq.task(name="note")
     def note(value: Any, day: date | None = None) -> None: ...
 
@@ -77,7 +77,7 @@ def test_values_are_compared_as_they_arrive(tasks: Captured, taskq: TaskQ) -> No
     tasks.assert_enqueued(note.s((1, 2), date(2030, 1, 2)))
 
 
-def test_remote_tasks(tasks: Captured, taskq: TaskQ) -> None:
+def test_assertions_accept_remote_tasks(tasks: Captured, taskq: TaskQ) -> None:
     remote = taskq.remote("go:task")
     remote.delay(To="a@b.c", Count=3)
     remote.delay(b"raw")
@@ -90,7 +90,7 @@ def test_remote_tasks(tasks: Captured, taskq: TaskQ) -> None:
         tasks.assert_enqueued(remote, b"raw")
 
 
-def test_how_many_and_where(tasks: Captured, send: Any) -> None:
+def test_assertions_check_count_and_queue(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c")
     send.using(queue="critical").delay("a@b.c")
 
@@ -99,7 +99,7 @@ def test_how_many_and_where(tasks: Captured, send: Any) -> None:
     tasks.assert_not_enqueued(send, queue="low")
 
 
-def test_parameters_of_the_same_names_go_into_a_signature(tasks: Captured, taskq: TaskQ) -> None:
+def test_parameters_named_like_options_are_given_by_a_signature(tasks: Captured, taskq: TaskQ) -> None:
     @taskq.task(name="note")
     def note(count: int, queue: str) -> None: ...
 
@@ -108,7 +108,7 @@ def test_parameters_of_the_same_names_go_into_a_signature(tasks: Captured, taskq
     tasks.assert_enqueued(note.s(count=3, queue="here"), count=1, queue="default")
 
 
-def test_a_name_that_is_no_parameter_is_refused(tasks: Captured, send: Any) -> None:
+def test_an_unknown_parameter_is_refused(tasks: Captured, send: Any) -> None:
     """Otherwise `assert_not_enqueued` would pass by a slip of the pen."""
     with pytest.raises(TaskArgumentsError, match="has no parameter 'too'; its parameters are to, subject, tags"):
         tasks.assert_not_enqueued(send, too="a@b.c")
@@ -119,12 +119,12 @@ def test_a_name_that_is_no_parameter_is_refused(tasks: Captured, send: Any) -> N
 
 
 @pytest.mark.parametrize("wrong", [None, len, object()])
-def test_what_is_no_task_is_refused(tasks: Captured, wrong: Any) -> None:
+def test_an_object_that_is_no_task_is_refused(tasks: Captured, wrong: Any) -> None:
     with pytest.raises(TypeError, match="expected a task, the name of a task, or a signature, got "):
         tasks.assert_not_enqueued(wrong)
 
 
-def test_a_value_that_the_parameter_cannot_have_is_refused(tasks: Captured, send: Any) -> None:
+def test_an_invalid_argument_value_is_refused(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c")
 
     with pytest.raises(TaskArgumentsError, match="to"):
@@ -132,7 +132,7 @@ def test_a_value_that_the_parameter_cannot_have_is_refused(tasks: Captured, send
 
 
 @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-def test_it_says_what_was_enqueued(tasks: Captured, send: Any) -> None:
+def test_a_failure_lists_the_enqueued_tasks(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c")
     send.using(run_after=60, queue="low").delay("d@e.f", subject="Two")
 
@@ -147,7 +147,7 @@ def test_it_says_what_was_enqueued(tasks: Captured, send: Any) -> None:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, "0 times, but 1 time;"), (2, "2 times, but 1 time;"), (1, None)])
-def test_it_says_how_often(tasks: Captured, send: Any, count: int, expected: str | None) -> None:
+def test_a_failure_shows_the_number_of_calls(tasks: Captured, send: Any, count: int, expected: str | None) -> None:
     send.delay("a@b.c")
 
     if expected is None:
@@ -158,7 +158,7 @@ def test_it_says_how_often(tasks: Captured, send: Any, count: int, expected: str
         assert f"send(to='a@b.c') was expected {expected}" in str(caught.value)
 
 
-def test_nothing_at_all(tasks: Captured, send: Any) -> None:
+def test_assert_nothing_enqueued_lists_enqueued_tasks(tasks: Captured, send: Any) -> None:
     tasks.assert_nothing_enqueued()
     with pytest.raises(AssertionError, match="was not enqueued; nothing was enqueued"):
         tasks.assert_enqueued(send)
@@ -168,7 +168,7 @@ def test_nothing_at_all(tasks: Captured, send: Any) -> None:
         tasks.assert_nothing_enqueued()
 
 
-def test_a_long_list_is_cut(tasks: Captured, taskq: TaskQ) -> None:
+def test_a_long_list_is_truncated(tasks: Captured, taskq: TaskQ) -> None:
     taskq.client.enqueue_many(taskq.remote("note").s(n=n) for n in range(25))
 
     with pytest.raises(AssertionError, match="and 5 more"):

@@ -40,7 +40,7 @@ class TestWhereTasksGo:
         with pytest.raises(ConfigurationError, match=expected), helper(object()):
             pass
 
-    def test_nothing_is_sent(self, taskq: TaskQ) -> None:
+    def test_capture_sends_nothing(self, taskq: TaskQ) -> None:
         """A Redis that is not there is not missed, neither by calls nor by handles."""
         add = taskq.task(name="add", retention=60)(lambda a, b=0: a + b)
 
@@ -50,7 +50,7 @@ class TestWhereTasksGo:
 
         assert [task.id for task in tasks.enqueued] == [handle.id]
 
-    def test_afterwards_redis_is_in_its_place_again(self, taskq: TaskQ) -> None:
+    def test_redis_is_used_again_after_the_block(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
         client = taskq.client
 
@@ -61,14 +61,14 @@ class TestWhereTasksGo:
             with pytest.raises(EnqueueError):
                 enqueue()
 
-    def test_also_when_the_block_raises(self, taskq: TaskQ) -> None:
+    def test_redis_is_used_again_after_an_exception(self, taskq: TaskQ) -> None:
         with pytest.raises(ZeroDivisionError), capture(taskq):
             raise ZeroDivisionError
 
         with pytest.raises(EnqueueError):
             taskq.remote("note").delay()
 
-    def test_clients_taken_before_are_captured(self, taskq: TaskQ) -> None:
+    def test_clients_created_before_the_block_are_captured(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
         client, async_client = taskq.client, taskq.async_client
 
@@ -79,7 +79,7 @@ class TestWhereTasksGo:
 
         assert [task.arguments["n"] for task in tasks.enqueued] == [1, 2, 3, 4, 5]
 
-    def test_other_settings_inside_are_captured(self, taskq: TaskQ) -> None:
+    def test_settings_changed_inside_the_block_are_captured(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
 
         with capture(taskq) as tasks:
@@ -92,7 +92,7 @@ class TestWhereTasksGo:
         with pytest.raises(EnqueueError):
             note.delay()
 
-    def test_handles_answer_when_the_application_was_closed_inside(self, taskq: TaskQ) -> None:
+    def test_handles_work_after_the_application_was_closed_inside_the_block(self, taskq: TaskQ) -> None:
         """As the lifespan of an app does at its end."""
         with capture(taskq):
             handle = taskq.remote("note").delay()
@@ -101,7 +101,7 @@ class TestWhereTasksGo:
             assert handle.refresh().state is TaskState.PENDING
             assert asyncio.run(handle.arefresh()).state is TaskState.PENDING
 
-    def test_handles_do_not_answer_afterwards(self, taskq: TaskQ) -> None:
+    def test_handles_do_not_work_after_the_block(self, taskq: TaskQ) -> None:
         """Neither from a store that is gone, nor from Redis, which never had them."""
         with capture(taskq):
             closed = taskq.remote("note").delay()
@@ -114,7 +114,7 @@ class TestWhereTasksGo:
             with pytest.raises(BrokerUnavailableError):
                 asyncio.run(each.arefresh())
 
-    def test_blocks_nest(self, taskq: TaskQ) -> None:
+    def test_blocks_can_be_nested(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
 
         with capture(taskq) as outer:
@@ -126,7 +126,7 @@ class TestWhereTasksGo:
         assert [task.arguments["n"] for task in outer.enqueued] == [1, 3]
         assert [task.arguments["n"] for task in inner.enqueued] == [2]
 
-    def test_other_threads_are_captured(self, taskq: TaskQ) -> None:
+    def test_enqueues_of_other_threads_are_captured(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
 
         with capture(taskq) as tasks:
@@ -136,7 +136,7 @@ class TestWhereTasksGo:
 
         assert len(tasks.enqueued) == 1
 
-    def test_two_applications_keep_apart(self, taskq: TaskQ) -> None:
+    def test_two_applications_are_captured_separately(self, taskq: TaskQ) -> None:
         other = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
         with capture(taskq) as tasks, pytest.raises(EnqueueError):
@@ -144,7 +144,7 @@ class TestWhereTasksGo:
 
         assert tasks.enqueued == []
 
-    def test_an_id_or_a_lock_that_is_taken_is_refused(self, taskq: TaskQ) -> None:
+    def test_a_duplicate_id_or_lock_is_refused(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
 
         with capture(taskq) as tasks:
@@ -159,7 +159,7 @@ class TestWhereTasksGo:
         assert result.ids == ["b"]
         assert len(tasks.enqueued) == 3
 
-    def test_handles_and_inspectors_answer(self, taskq: TaskQ) -> None:
+    def test_handles_and_inspectors_work_inside_the_block(self, taskq: TaskQ) -> None:
         with capture(taskq):
             handle = taskq.remote("note").delay()
 
@@ -178,7 +178,7 @@ class TestWhereTasksGo:
 
             tasks.assert_nothing_enqueued()
 
-    async def test_in_coroutines(self, taskq: TaskQ) -> None:
+    async def test_it_works_in_coroutines(self, taskq: TaskQ) -> None:
         note = taskq.remote("note")
 
         with capture(taskq) as tasks:
@@ -194,7 +194,7 @@ async def _enqueue(client: Any, note: Any) -> None:
 
 class TestRecords:
     @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-    def test_a_record_tells_what_was_asked_for(self, taskq: TaskQ) -> None:
+    def test_a_record_has_the_options_of_its_call(self, taskq: TaskQ) -> None:
         @taskq.task(name="report", queue="low", max_retry=2, timeout=90, retention=60, headers={"tenant": "a"})
         def report(day: datetime, title: str = "none") -> None: ...
 
@@ -221,7 +221,7 @@ class TestRecords:
         )
         assert str(task) == f"report(day={day!r}) in 'low', 0:01:30"
 
-    def test_moments(self, taskq: TaskQ) -> None:
+    def test_records_have_the_requested_times(self, taskq: TaskQ) -> None:
         moment = datetime(2030, 1, 2, tzinfo=UTC)
 
         with capture(taskq) as tasks:
@@ -230,7 +230,7 @@ class TestRecords:
         assert (tasks.enqueued[0].run_at, tasks.enqueued[0].deadline) == (moment, moment)
         assert tasks.enqueued[0].run_after is None
 
-    def test_a_payload_that_is_no_object_has_no_arguments(self, taskq: TaskQ) -> None:
+    def test_a_payload_that_is_no_json_object_has_no_arguments(self, taskq: TaskQ) -> None:
         with capture(taskq) as tasks:
             taskq.remote("note").delay(b"\x00\xff")
 
@@ -242,7 +242,7 @@ class TestRun:
     def ran(self) -> list[Any]:
         return []
 
-    def test_nothing_runs_by_itself(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_no_task_runs_without_a_call_of_run(self, taskq: TaskQ, ran: list[Any]) -> None:
         with capture(taskq) as tasks:
             taskq.task(name="note")(lambda n: ran.append(n)).delay(1)
             assert ran == []
@@ -253,7 +253,7 @@ class TestRun:
         assert [(run.name, run.outcome, run.attempt) for run in runs] == [("note", "completed", 1)]
         assert tasks.runs == runs
 
-    def test_arguments_go_through_their_payload(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_arguments_are_encoded_and_decoded(self, taskq: TaskQ, ran: list[Any]) -> None:
         @taskq.task(name="note")
         def note(moment: datetime, anything: Any) -> None:
             ran.append((moment, anything))
@@ -265,14 +265,14 @@ class TestRun:
 
         assert ran == [(moment, [1, 2])]
 
-    def test_in_this_thread(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_tasks_run_in_the_calling_thread(self, taskq: TaskQ, ran: list[Any]) -> None:
         with capture(taskq) as tasks:
             taskq.task(name="note")(lambda: ran.append(threading.current_thread())).delay()
             tasks.run()
 
         assert ran == [threading.current_thread()]
 
-    def test_coroutines_run_from_blocking_code(self, taskq: TaskQ) -> None:
+    def test_blocking_code_runs_coroutine_tasks(self, taskq: TaskQ) -> None:
         @taskq.task(name="double", retention=60)
         async def double(n: int) -> int:
             await asyncio.sleep(0)
@@ -284,7 +284,7 @@ class TestRun:
 
             assert handle.result(timeout=60) == 8
 
-    async def test_everything_runs_from_coroutines(self, taskq: TaskQ) -> None:
+    async def test_coroutines_run_all_kinds_of_tasks(self, taskq: TaskQ) -> None:
         """A coroutine on the running loop, a plain function off it."""
         loops: list[Any] = []
 
@@ -306,7 +306,7 @@ class TestRun:
             assert [await handle.aresult(timeout=60) for handle in handles] == ["coroutine", "plain"]
         assert loops == [asyncio.get_running_loop()]
 
-    def test_what_tasks_enqueue_runs_too(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_tasks_enqueued_by_tasks_run(self, taskq: TaskQ, ran: list[Any]) -> None:
         @taskq.task(name="count_down")
         def count_down(n: int) -> None:
             ran.append(n)
@@ -320,7 +320,7 @@ class TestRun:
         assert ran == [3, 2, 1, 0]
         tasks.assert_enqueued(count_down, count=4)
 
-    def test_tasks_without_end_are_an_error(self, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_endless_chain_of_tasks_is_an_error(self, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("taskq_core.testing.captured.MOST_RUNS", 20)
 
         @taskq.task(name="again")
@@ -334,7 +334,7 @@ class TestRun:
                 tasks.run()
 
     @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
-    def test_queues_go_by_their_weight(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_queues_are_ordered_by_their_weight(self, taskq: TaskQ, ran: list[Any]) -> None:
         note = taskq.task(name="note")(lambda n: ran.append(n))
 
         with capture(taskq) as tasks:
@@ -371,7 +371,7 @@ class TestRun:
 
         assert states == [b"half"]
 
-    def test_middleware_wraps_runs_but_for_that_of_workers(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_middleware_wraps_runs_except_worker_middleware(self, taskq: TaskQ, ran: list[Any]) -> None:
         class Around(Middleware):
             def around(self, context: TaskContext, call: Any) -> object:
                 ran.append(f"around {context.name}")
@@ -397,7 +397,7 @@ class TestRun:
 
         assert ran == ["around plain", "aaround coroutine"]
 
-    def test_tasks_without_code_stay(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_tasks_without_code_stay_pending(self, taskq: TaskQ, ran: list[Any]) -> None:
         with capture(taskq) as tasks:
             handles = [taskq.remote("go:task").delay() for _ in range(2)]
             taskq.task(name="note")(lambda: ran.append(1)).delay()
@@ -408,7 +408,7 @@ class TestRun:
             page = Inspector(taskq).tasks("default", TaskState.PENDING)
             assert [task.id for task in page.tasks] == [handle.id for handle in handles]
 
-    def test_handlers_run_what_their_pattern_fits(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_handlers_run_tasks_that_match_their_pattern(self, taskq: TaskQ, ran: list[Any]) -> None:
         @taskq.handler("email:")
         def handle(message: Any) -> None:
             ran.append((message.type, message.payload))
@@ -419,7 +419,7 @@ class TestRun:
 
         assert ran == [("email:welcome", b'{"to":"a@b.c"}')]
 
-    def test_a_paused_queue_is_left_alone(self, taskq: TaskQ, ran: list[Any]) -> None:
+    def test_tasks_of_a_paused_queue_do_not_run(self, taskq: TaskQ, ran: list[Any]) -> None:
         with capture(taskq) as tasks:
             taskq.task(name="note")(lambda: ran.append(1)).delay()
             Inspector(taskq).pause("default")
@@ -452,7 +452,7 @@ class TestFailures:
 
         return fail
 
-    def test_they_are_raised(self, taskq: TaskQ, fail: Any) -> None:
+    def test_failures_are_raised(self, taskq: TaskQ, fail: Any) -> None:
         """The exception is the task's own, with a note that names the task."""
         with capture(taskq) as tasks:
             handle = fail.delay()
@@ -466,7 +466,7 @@ class TestFailures:
         assert error.__notes__ == [f"in task 'fail' ({handle.id}), attempt 1, retried"]
         assert len(tasks.runs) == 2
 
-    def test_or_only_told(self, taskq: TaskQ, fail: Any) -> None:
+    def test_failures_can_be_returned_instead_of_raised(self, taskq: TaskQ, fail: Any) -> None:
         with capture(taskq) as tasks:
             handle = fail.delay()
 
@@ -476,7 +476,7 @@ class TestFailures:
             assert handle.refresh().state is TaskState.RETRY
             assert handle.refresh().last_error == "ValueError: attempt 1"
 
-    def test_retries_take_time(self, taskq: TaskQ, fail: Any) -> None:
+    def test_retries_wait_for_their_time(self, taskq: TaskQ, fail: Any) -> None:
         with capture(taskq) as tasks:
             handle = fail.delay(until=2)
             tasks.run(raises=False)
@@ -487,7 +487,7 @@ class TestFailures:
             assert (run.outcome, run.attempt) == ("completed", 2)
             assert handle.result() == 2
 
-    def test_a_task_that_succeeds_in_the_end_has_not_failed(self, taskq: TaskQ, fail: Any) -> None:
+    def test_a_task_that_succeeds_after_retries_is_no_failure(self, taskq: TaskQ, fail: Any) -> None:
         with capture(taskq) as tasks:
             fail.delay(until=3)
 
@@ -495,7 +495,7 @@ class TestFailures:
 
         assert [run.outcome for run in runs] == ["retried", "retried", "completed"]
 
-    def test_one_without_attempts_left_is_archived(self, taskq: TaskQ, fail: Any) -> None:
+    def test_a_task_without_attempts_left_is_archived(self, taskq: TaskQ, fail: Any) -> None:
         with capture(taskq) as tasks:
             handle = fail.delay()
 
@@ -509,7 +509,7 @@ class TestFailures:
         ("error", "outcome"),
         [(Discard(), "discarded"), (SkipRetry("no"), "archived"), (Snooze(60), "snoozed"), (Retry(60), "retried")],
     )
-    def test_tasks_steer(self, taskq: TaskQ, error: BaseException, outcome: str) -> None:
+    def test_snooze_and_discard_work(self, taskq: TaskQ, error: BaseException, outcome: str) -> None:
         @taskq.task(name="steer")
         def steer() -> None:
             raise error
@@ -519,7 +519,7 @@ class TestFailures:
 
             assert [run.outcome for run in tasks.run(raises=False)] == [outcome]
 
-    def test_a_task_that_keeps_no_result_says_so(self, taskq: TaskQ) -> None:
+    def test_a_task_without_retention_explains_its_missing_result(self, taskq: TaskQ) -> None:
         with capture(taskq) as tasks:
             handle = taskq.task(name="note")(lambda: 1).delay()
             tasks.run()
@@ -527,7 +527,7 @@ class TestFailures:
             with pytest.raises(ResultNotKeptError):
                 handle.result()
 
-    def test_error_handlers_are_told(self, taskq: TaskQ, fail: Any) -> None:
+    def test_error_handlers_are_called(self, taskq: TaskQ, fail: Any) -> None:
         told: list[Any] = []
 
         @taskq.on_error
@@ -545,7 +545,7 @@ class TestFailures:
 
         assert told == [("attempt 1", "fail", "retried"), "attempt 1"]
 
-    async def test_in_coroutines(self, taskq: TaskQ, fail: Any) -> None:
+    async def test_it_works_in_coroutines(self, taskq: TaskQ, fail: Any) -> None:
         told: list[Any] = []
         taskq.on_error(lambda error, context: told.append(str(error)))
 
@@ -558,7 +558,7 @@ class TestFailures:
 
 
 class TestTime:
-    def test_without_until_none_passes(self, taskq: TaskQ) -> None:
+    def test_run_without_until_advances_no_time(self, taskq: TaskQ) -> None:
         with capture(taskq) as tasks:
             taskq.task(name="note", run_after=5)(lambda: None).delay()
 
@@ -584,7 +584,7 @@ class TestTime:
 
         assert ran == ["now", "one hour", "one hour, later", "two hours"]
 
-    def test_time_that_has_passed_stays_passed(self, taskq: TaskQ) -> None:
+    def test_advanced_time_is_kept(self, taskq: TaskQ) -> None:
         with capture(taskq) as tasks:
             note = taskq.task(name="note")(lambda: None)
             note.using(run_after=50).delay()
@@ -595,7 +595,7 @@ class TestTime:
 
 
 class TestUnittest(unittest.TestCase):
-    def test_as_a_context(self) -> None:
+    def test_capture_works_as_a_context_of_a_unittest(self) -> None:
         taskq = TaskQ("redis://127.0.0.1:1/0")
         tasks = self.enterContext(capture(taskq))
 
@@ -605,7 +605,7 @@ class TestUnittest(unittest.TestCase):
 
 
 class TestUnittestAsync(unittest.IsolatedAsyncioTestCase):
-    async def test_as_a_context(self) -> None:
+    async def test_capture_works_as_a_context_of_a_unittest(self) -> None:
         taskq = TaskQ("redis://127.0.0.1:1/0")
         tasks = self.enterContext(capture(taskq))
 

@@ -36,7 +36,7 @@ def app(request: pytest.FixtureRequest) -> Iterator[TaskQ]:
     app.close()
 
 
-def test_it_runs_what_is_there(app: TaskQ) -> None:
+def test_drain_runs_pending_tasks(app: TaskQ) -> None:
     """Plain functions in the worker's threads, coroutines on its loop."""
 
     @app.task(name="plain")
@@ -74,7 +74,7 @@ def test_tasks_with_limits_run_one_after_the_other(app: TaskQ) -> None:
     assert ran == [0, 1, 2, 3, 4]
 
 
-def test_and_what_that_enqueues(app: TaskQ) -> None:
+def test_drain_runs_tasks_enqueued_by_tasks(app: TaskQ) -> None:
     @app.task(name="count_down")
     def count_down(n: int) -> None:
         if n:
@@ -85,7 +85,7 @@ def test_and_what_that_enqueues(app: TaskQ) -> None:
     assert len(drain(app)) == 6
 
 
-async def test_in_coroutines(app: TaskQ) -> None:
+async def test_adrain_works_in_coroutines(app: TaskQ) -> None:
     @app.task(name="count_down")
     async def count_down(n: int) -> int:
         if n:
@@ -99,7 +99,7 @@ async def test_in_coroutines(app: TaskQ) -> None:
     await app.aclose()
 
 
-async def test_blocking_in_a_coroutine_it_says_what_to_do(app: TaskQ) -> None:
+async def test_drain_in_a_coroutine_is_refused_with_a_hint(app: TaskQ) -> None:
     with pytest.raises(RuntimeError, match="await adrain"):
         drain(app)
 
@@ -118,7 +118,7 @@ def test_failures_are_raised(app: TaskQ) -> None:
         handle.result()
 
 
-def test_without_time_passing_what_waits_goes_on_waiting(app: TaskQ) -> None:
+def test_without_advance_scheduled_tasks_stay_scheduled(app: TaskQ) -> None:
     @app.task(name="fail")
     def fail() -> None:
         raise ValueError("no")
@@ -130,7 +130,7 @@ def test_without_time_passing_what_waits_goes_on_waiting(app: TaskQ) -> None:
     assert drain(app) == []
 
 
-def test_time_passes_in_no_time(app: TaskQ) -> None:
+def test_advance_runs_scheduled_tasks_without_waiting(app: TaskQ) -> None:
     """Starts and attempts come in their order; the rest of the time passes as well."""
     ran: list[str] = []
 
@@ -155,7 +155,7 @@ def test_time_passes_in_no_time(app: TaskQ) -> None:
     assert drain(app, advance=100_000 - 86_400 + 1)[0].id == later.id
 
 
-def test_groups_are_combined_when_their_time_has_passed(app: TaskQ) -> None:
+def test_groups_are_combined_after_their_time(app: TaskQ) -> None:
     @app.task(name="note")
     def note(n: int) -> None: ...
 
@@ -176,7 +176,7 @@ def test_groups_are_combined_when_their_time_has_passed(app: TaskQ) -> None:
     assert Inspector(app).task("default", run.id).result == b"[0,1,2]"
 
 
-def test_queues_are_those_of_the_settings_unless_named(app: TaskQ) -> None:
+def test_drain_uses_the_configured_queues_unless_named(app: TaskQ) -> None:
     app.task(name="note")(lambda: None).using(queue="reports").delay()
 
     assert drain(app) == []
@@ -193,7 +193,7 @@ def test_an_unknown_task_is_a_failure(app: TaskQ) -> None:
     assert Inspector(app).queue_info("default").sizes[TaskState.ARCHIVED] == 1
 
 
-def test_a_store_that_is_not_there() -> None:
+def test_an_unreachable_redis_is_reported() -> None:
     app = TaskQ("redis://127.0.0.1:1/0")
 
     with pytest.raises(BrokerUnavailableError):

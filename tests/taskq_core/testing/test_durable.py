@@ -44,7 +44,7 @@ def seen(handle: TaskHandle[Any]) -> list[Any]:
     return [item.value for item in handle.stream()]
 
 
-def test_eager(taskq: TaskQ, publish: Any, calls: list[str]) -> None:
+def test_durable_tasks_work_with_eager(taskq: TaskQ, publish: Any, calls: list[str]) -> None:
     with eager(taskq):
         handle = publish.delay(7)
         assert handle.refresh().state is TaskState.SCHEDULED
@@ -55,7 +55,7 @@ def test_eager(taskq: TaskQ, publish: Any, calls: list[str]) -> None:
     assert calls == ["moderate 7", "resize 320", "resize 800"]
 
 
-async def test_eager_in_coroutines(taskq: TaskQ, calls: list[str]) -> None:
+async def test_durable_tasks_work_with_eager_in_coroutines(taskq: TaskQ, calls: list[str]) -> None:
     @taskq.task(retention=60)
     async def ask(context: TaskContext) -> list[int]:
         answers = [await context.areceive("answer", int, timeout=60) for _ in range(2)]
@@ -71,7 +71,9 @@ async def test_eager_in_coroutines(taskq: TaskQ, calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize("advance", [None, timedelta(days=8)])
-def test_capture(taskq: TaskQ, publish: Any, calls: list[str], advance: timedelta | None) -> None:
+def test_durable_tasks_work_with_capture(
+    taskq: TaskQ, publish: Any, calls: list[str], advance: timedelta | None
+) -> None:
     with capture(taskq) as tasks:
         handle = publish.delay(7)
         tasks.run()
@@ -85,7 +87,7 @@ def test_capture(taskq: TaskQ, publish: Any, calls: list[str], advance: timedelt
     assert calls.count("moderate 7") == 1
 
 
-def test_drain(taskq: TaskQ, publish: Any, calls: list[str]) -> None:
+def test_durable_tasks_work_with_drain(taskq: TaskQ, publish: Any, calls: list[str]) -> None:
     with capture(taskq):
         handle = publish.delay(7)
         handle.signal("review", True)
@@ -95,7 +97,7 @@ def test_drain(taskq: TaskQ, publish: Any, calls: list[str]) -> None:
     assert calls == ["moderate 7", "resize 320", "resize 800"]
 
 
-async def test_a_coroutine_may_not_block(taskq: TaskQ) -> None:
+async def test_a_blocking_step_in_a_coroutine_is_refused(taskq: TaskQ) -> None:
     """As in a worker, so that a test finds it."""
 
     @taskq.task(retention=60, max_retry=0)
@@ -110,7 +112,7 @@ async def test_a_coroutine_may_not_block(taskq: TaskQ) -> None:
             await handle.aresult(timeout=0)
 
 
-def test_a_function_that_is_called_directly_runs_its_steps(taskq: TaskQ, calls: list[str]) -> None:
+def test_a_direct_call_runs_the_steps(taskq: TaskQ, calls: list[str]) -> None:
     context = TaskContext(id="1", name="n", queue="default", local=True)
 
     assert context.step("one", calls.append, "ran") is None

@@ -61,7 +61,7 @@ def test_a_task_has_run_when_the_call_returns(taskq: TaskQ, ran: list[Any]) -> N
     assert [run.outcome for run in tasks.runs] == ["completed"]
 
 
-def test_results_are_kept_as_ever(taskq: TaskQ) -> None:
+def test_results_are_stored(taskq: TaskQ) -> None:
     with eager(taskq):
         handle = taskq.task(name="note")(lambda: 1).delay()
 
@@ -71,14 +71,14 @@ def test_results_are_kept_as_ever(taskq: TaskQ) -> None:
             handle.refresh()
 
 
-def test_a_delay_is_not_waited_for(taskq: TaskQ, ran: list[Any]) -> None:
+def test_a_delayed_task_runs_at_once(taskq: TaskQ, ran: list[Any]) -> None:
     with eager(taskq):
         taskq.task(name="note")(lambda: ran.append(1)).using(run_after=3600).delay()
 
     assert ran == [1]
 
 
-def test_many_at_once(taskq: TaskQ, ran: list[Any]) -> None:
+def test_a_bulk_enqueue_runs_all_tasks(taskq: TaskQ, ran: list[Any]) -> None:
     note = taskq.task(name="note")(lambda n: ran.append(n))
 
     with eager(taskq):
@@ -87,7 +87,7 @@ def test_many_at_once(taskq: TaskQ, ran: list[Any]) -> None:
     assert ran == list(range(BATCH_MAX + 5))
 
 
-def test_a_task_inside_a_task_runs_inside_it(taskq: TaskQ, ran: list[Any]) -> None:
+def test_a_task_enqueued_by_a_task_runs_inside_it(taskq: TaskQ, ran: list[Any]) -> None:
     @taskq.task(name="outer")
     def outer() -> None:
         ran.append("outer begins")
@@ -104,7 +104,7 @@ def test_a_task_inside_a_task_runs_inside_it(taskq: TaskQ, ran: list[Any]) -> No
     assert ran == ["outer begins", "inner", "outer ends"]
 
 
-def test_a_unique_lock_is_held_while_its_task_runs_and_free_afterwards(taskq: TaskQ, ran: list[Any]) -> None:
+def test_a_unique_lock_is_held_during_the_run_and_released_after_it(taskq: TaskQ, ran: list[Any]) -> None:
     @taskq.task(name="once", unique_for=60)
     def once() -> None:
         with pytest.raises(DuplicateTaskError):
@@ -118,7 +118,7 @@ def test_a_unique_lock_is_held_while_its_task_runs_and_free_afterwards(taskq: Ta
     assert ran == [1, 1]
 
 
-def test_blocking_code_below_a_coroutine_runs_coroutines_too(taskq: TaskQ, ran: list[Any]) -> None:
+def test_blocking_code_below_a_coroutine_runs_coroutine_tasks(taskq: TaskQ, ran: list[Any]) -> None:
     """They run on another event loop, because the call blocks the current one."""
     word: ContextVar[str] = ContextVar("word")
 
@@ -137,7 +137,7 @@ def test_blocking_code_below_a_coroutine_runs_coroutines_too(taskq: TaskQ, ran: 
         asyncio.run(main())
 
 
-async def test_in_coroutines(taskq: TaskQ) -> None:
+async def test_it_works_in_coroutines(taskq: TaskQ) -> None:
     @taskq.task(name="double", retention=60)
     async def double(n: int) -> int:
         await asyncio.sleep(0)
@@ -154,7 +154,7 @@ async def test_in_coroutines(taskq: TaskQ) -> None:
     assert results == [each(n) for n in range(20) for each in (lambda n: 2 * n, lambda n: -n)]
 
 
-async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
+async def test_coroutines_that_wait_for_each_other_do_not_deadlock(taskq: TaskQ) -> None:
     """Each call runs its own task, so a waiting task does not block others."""
     waits, begun = asyncio.Event(), asyncio.Event()
 
@@ -174,7 +174,7 @@ async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
         await waiting
 
 
-def test_threads_run_their_own(taskq: TaskQ, ran: list[Any]) -> None:
+def test_each_thread_runs_its_own_tasks(taskq: TaskQ, ran: list[Any]) -> None:
     note = taskq.task(name="note")(lambda n: ran.append((n, threading.current_thread())))
     threads = [threading.Thread(target=lambda n=n: [note.delay(n) for _ in range(10)]) for n in range(4)]
 
@@ -188,7 +188,7 @@ def test_threads_run_their_own(taskq: TaskQ, ran: list[Any]) -> None:
     assert {(n, threads[n]) for n in range(4)} == set(ran)
 
 
-def test_tasks_without_code_are_left_in_the_store(taskq: TaskQ) -> None:
+def test_tasks_without_code_stay_pending(taskq: TaskQ) -> None:
     with eager(taskq) as tasks:
         handle = taskq.remote("go:task").delay()
         assert handle.refresh().state is TaskState.PENDING
@@ -197,7 +197,7 @@ def test_tasks_without_code_are_left_in_the_store(taskq: TaskQ) -> None:
 
 
 class TestFailures:
-    def test_they_go_to_the_handle_and_end_the_block(self, taskq: TaskQ, fail: Any) -> None:
+    def test_failures_reach_the_handle_and_end_the_block(self, taskq: TaskQ, fail: Any) -> None:
         with ExitStack() as stack:
             stack.enter_context(eager(taskq))
             handle = fail.delay()
@@ -212,29 +212,31 @@ class TestFailures:
         assert error.__traceback__ is not None
         assert error.__notes__ == [f"in task 'fail' ({handle.id}), attempt 1, retried"]
 
-    def test_unless_told_otherwise(self, taskq: TaskQ, fail: Any) -> None:
+    def test_failures_do_not_end_the_block_if_disabled(self, taskq: TaskQ, fail: Any) -> None:
         with eager(taskq, raises=False) as tasks:
             fail.delay()
 
         assert [run.outcome for run in tasks.runs] == ["retried"]
 
-    def test_what_the_block_raises_goes_first(self, taskq: TaskQ, fail: Any) -> None:
+    def test_an_exception_of_the_block_takes_precedence(self, taskq: TaskQ, fail: Any) -> None:
         with pytest.raises(ZeroDivisionError), eager(taskq):
             raise ZeroDivisionError(fail.delay())
 
-    def test_retries_follow_at_once(self, taskq: TaskQ, fail: Any) -> None:
+    def test_retries_run_at_once(self, taskq: TaskQ, fail: Any) -> None:
         with eager(taskq, retries=True) as tasks:
             assert fail.delay(until=3).result() == 3
 
         assert [(run.attempt, run.outcome) for run in tasks.runs] == [(1, "retried"), (2, "retried"), (3, "completed")]
 
-    def test_until_the_task_is_archived(self, taskq: TaskQ, fail: Any) -> None:
+    def test_retries_run_until_the_task_is_archived(self, taskq: TaskQ, fail: Any) -> None:
         with eager(taskq, retries=True, raises=False) as tasks, pytest.raises(TaskFailedError, match="attempt 3"):
             fail.delay().result()
 
         assert [run.outcome for run in tasks.runs] == ["retried", "retried", "archived"]
 
-    def test_a_task_that_snoozes_without_end_is_left_alone(self, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_endlessly_snoozing_task_stops_after_a_maximum_of_runs(
+        self, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("taskq_core.testing.captured.MOST_ATTEMPTS", 5)
 
         @taskq.task(name="sleepy")
@@ -246,7 +248,7 @@ class TestFailures:
 
         assert [run.outcome for run in tasks.runs] == ["snoozed"] * 5
 
-    async def test_in_coroutines(self, taskq: TaskQ) -> None:
+    async def test_it_works_in_coroutines(self, taskq: TaskQ) -> None:
         @taskq.task(name="fail")
         async def fail(n: int) -> None:
             if n:
@@ -260,7 +262,7 @@ class TestFailures:
             "also failed: ValueError(2) in task 'fail'",
         ]
 
-    def test_what_is_swallowed_on_its_way_ends_the_block_too(self, taskq: TaskQ, fail: Any) -> None:
+    def test_a_swallowed_failure_still_ends_the_block(self, taskq: TaskQ, fail: Any) -> None:
         @taskq.task(name="outer")
         def outer() -> None:
             fail.delay()
@@ -269,7 +271,7 @@ class TestFailures:
             outer.delay()
 
 
-def test_tasks_that_enqueue_each_other_without_end(taskq: TaskQ) -> None:
+def test_an_endless_recursion_of_tasks_is_an_error(taskq: TaskQ) -> None:
     """The innermost is refused, whatever the kinds of the functions; those around it have enqueued theirs."""
 
     @taskq.task(name="plain", max_retry=0)
@@ -287,7 +289,7 @@ def test_tasks_that_enqueue_each_other_without_end(taskq: TaskQ) -> None:
     assert [run.outcome for run in tasks.runs] == ["archived"] + ["completed"] * 49
 
 
-async def test_many_one_after_the_other_are_not_inside_each_other(taskq: TaskQ, ran: list[Any]) -> None:
+async def test_consecutive_tasks_are_not_nested(taskq: TaskQ, ran: list[Any]) -> None:
     @taskq.task(name="note")
     async def note(n: int) -> None:
         ran.append(n)
@@ -300,7 +302,7 @@ async def test_many_one_after_the_other_are_not_inside_each_other(taskq: TaskQ, 
     assert sorted(ran) == list(range(60))
 
 
-def test_inside_a_capture_it_takes_over(taskq: TaskQ, ran: list[Any]) -> None:
+def test_eager_inside_capture_takes_precedence(taskq: TaskQ, ran: list[Any]) -> None:
     note = taskq.task(name="note")(lambda n: ran.append(n))
 
     with capture(taskq) as tasks:
@@ -312,7 +314,7 @@ def test_inside_a_capture_it_takes_over(taskq: TaskQ, ran: list[Any]) -> None:
     assert len(tasks.enqueued) == 1
 
 
-def test_a_standing_one_remembers_nothing_and_logs_failures(
+def test_permanent_eager_mode_stores_no_runs_and_logs_failures(
     taskq: TaskQ, fail: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     standing = StandingEager(taskq)
@@ -333,7 +335,7 @@ def test_a_standing_one_remembers_nothing_and_logs_failures(
 # --- task failures raised to the caller -------------------------------------------------------------------------------
 
 
-def test_what_a_task_fails_with_is_raised_where_it_is_enqueued(taskq: TaskQ, fail: Any) -> None:
+def test_propagates_raises_the_failure_in_delay(taskq: TaskQ, fail: Any) -> None:
     """And not once more at the end of the block. It says which task it comes from."""
     with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1") as caught:
         fail.delay()
@@ -342,7 +344,7 @@ def test_what_a_task_fails_with_is_raised_where_it_is_enqueued(taskq: TaskQ, fai
     assert caught.value.__notes__ == [f"in task 'fail' ({run.id}), attempt 1, retried"]
 
 
-async def test_a_coroutine_gets_it_too(taskq: TaskQ, fail: Any) -> None:
+async def test_propagates_raises_the_failure_in_a_coroutine(taskq: TaskQ, fail: Any) -> None:
     with eager(taskq, propagates=True):
         with pytest.raises(ValueError, match="attempt 1"):
             await fail.adelay()
@@ -350,7 +352,7 @@ async def test_a_coroutine_gets_it_too(taskq: TaskQ, fail: Any) -> None:
             await taskq.async_client.enqueue_many([fail.s()])
 
 
-def test_with_retries_the_last_failure_counts(taskq: TaskQ, fail: Any) -> None:
+def test_propagates_raises_the_last_failure_of_retries(taskq: TaskQ, fail: Any) -> None:
     with eager(taskq, propagates=True, retries=True) as tasks:
         assert fail.delay(until=3).result() == 3
         with pytest.raises(ValueError, match="attempt 3"):
@@ -359,14 +361,14 @@ def test_with_retries_the_last_failure_counts(taskq: TaskQ, fail: Any) -> None:
     assert len(tasks.runs) == 6
 
 
-def test_of_many_all_run_first(taskq: TaskQ, fail: Any) -> None:
+def test_propagates_runs_all_tasks_of_a_batch_first(taskq: TaskQ, fail: Any) -> None:
     with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1"):
         taskq.client.enqueue_many([fail.s(), fail.s(until=1), fail.s()])
 
     assert [run.outcome for run in tasks.runs] == ["retried", "completed", "retried"]
 
 
-def test_a_task_inside_a_task_fails_both(taskq: TaskQ, fail: Any) -> None:
+def test_a_failure_of_a_nested_task_fails_both_tasks(taskq: TaskQ, fail: Any) -> None:
     outer = taskq.task(name="outer")(lambda: fail.delay())
 
     with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1"):
@@ -375,7 +377,7 @@ def test_a_task_inside_a_task_fails_both(taskq: TaskQ, fail: Any) -> None:
     assert [run.name for run in tasks.runs] == ["fail", "outer"]
 
 
-def test_redis_may_be_asked_after_any_number_of_failures(taskq: TaskQ, fail: Any) -> None:
+def test_the_store_works_after_any_number_of_failures(taskq: TaskQ, fail: Any) -> None:
     """The circuit breaker counts only failures of Redis, not failures of tasks."""
     with eager(taskq, propagates=True):
         for _ in range(20):
@@ -383,6 +385,6 @@ def test_redis_may_be_asked_after_any_number_of_failures(taskq: TaskQ, fail: Any
                 fail.delay()
 
 
-def test_without_a_failure_nothing_is_different(taskq: TaskQ, fail: Any) -> None:
+def test_propagates_changes_nothing_without_a_failure(taskq: TaskQ, fail: Any) -> None:
     with eager(taskq, propagates=True):
         assert fail.delay(until=1).result() == 1

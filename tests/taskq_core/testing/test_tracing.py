@@ -34,7 +34,7 @@ EXPECTED = {
 }
 
 
-def test_from_blocking_code(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
+def test_blocking_code_runs_tasks_in_one_trace(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
     tracer = trace.get_tracer("test")
 
     @taskq.task(name="note")
@@ -47,7 +47,7 @@ def test_from_blocking_code(taskq: TaskQ, exporter: InMemorySpanExporter) -> Non
     assert names_by_parent(exporter) == EXPECTED
 
 
-async def test_from_coroutines(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
+async def test_coroutines_run_tasks_in_one_trace(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
     tracer = trace.get_tracer("test")
 
     @taskq.task(name="note")
@@ -63,7 +63,7 @@ async def test_from_coroutines(taskq: TaskQ, exporter: InMemorySpanExporter) -> 
     assert "traceparent" in tasks.enqueued[0].headers
 
 
-def test_a_failure_stands_on_its_span(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
+def test_a_failure_is_recorded_on_its_span(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
     @taskq.task(name="fail")
     def fail() -> None:
         raise ValueError("no")

@@ -21,12 +21,12 @@ def refusal(url: str) -> str:
         taskq.close()
 
 
-def test_a_user_who_may_do_all_is_not_refused_and_nothing_is_left(redis_server: RedisServer) -> None:
+def test_a_user_with_all_permissions_may_write_and_the_check_leaves_no_key(redis_server: RedisServer) -> None:
     assert refusal(redis_server.unix_url) == ""
     assert redis_server.client.dbsize() == 0
 
 
-def test_a_user_who_may_only_read_is_told(redis_server: RedisServer) -> None:
+def test_a_read_only_user_is_recognized(redis_server: RedisServer) -> None:
     redis_server.command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "&*", "+@all", "-@write")
     try:
         assert refusal(redis_server.unix_url.replace("unix://", "unix://reader:secret@")) == NO_RIGHTS
@@ -34,7 +34,7 @@ def test_a_user_who_may_only_read_is_told(redis_server: RedisServer) -> None:
         redis_server.command("ACL", "DELUSER", "reader")
 
 
-def test_a_replica_is_told(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_is_recognized(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again and again for half a minute, as it may become the primary."""
     with RedisServer() as server:
         monkeypatch.setattr(time, "sleep", clock.skip)
@@ -43,7 +43,7 @@ def test_a_replica_is_told(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
         assert refusal(server.unix_url) == REPLICA
 
 
-def test_a_store_that_is_away_is_no_refusal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_redis_is_not_treated_as_a_refusal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", clock.skip)
 
     with pytest.raises(BrokerUnavailableError):

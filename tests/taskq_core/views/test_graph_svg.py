@@ -26,7 +26,7 @@ def classes(root: ET.Element) -> list[str]:
     return [each.get("class", "") for each in root.iter() if each.get("class")]
 
 
-def test_it_has_boxes_lines_and_words() -> None:
+def test_the_drawing_has_boxes_lines_and_labels() -> None:
     root = drawn(about="two steps")
 
     assert (root.get("role"), root.get("aria-label")) == ("img", "two steps")
@@ -34,7 +34,7 @@ def test_it_has_boxes_lines_and_words() -> None:
     assert [each.text for each in root.iter(f"{SVG}text")] == ["<a&\"'>", "waits", "b", "waits"]
 
 
-def test_classes_can_begin_with_a_word_of_the_page_and_one_box_be_marked() -> None:
+def test_classes_can_have_a_prefix_and_one_box_can_be_marked() -> None:
     root = drawn(prefix="own-", shown="b")
 
     assert classes(root)[:3] == ["own-flow", "own-edge own-edge-success", "own-box"]

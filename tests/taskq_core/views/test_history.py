@@ -27,7 +27,7 @@ def count(redis_server: RedisServer, queue: str, day: date, *, processed: object
 
 
 @redis
-async def test_days_come_the_oldest_first_with_those_without_work(
+async def test_days_are_sorted_oldest_first_and_include_idle_days(
     ask: Ask, redis_server: RedisServer, today: date
 ) -> None:
     count(redis_server, "default", today - timedelta(days=2), processed=7, failed=3)
@@ -42,7 +42,7 @@ async def test_days_come_the_oldest_first_with_those_without_work(
 
 
 @redis
-async def test_several_queues_are_told_together(ask: Ask, redis_server: RedisServer, today: date) -> None:
+async def test_several_queues_are_combined(ask: Ask, redis_server: RedisServer, today: date) -> None:
     """A deleted queue and a counter that is not a number add nothing."""
     count(redis_server, "default", today, processed=7, failed=3)
     count(redis_server, "low", today, processed=5, failed=1)
@@ -55,7 +55,7 @@ async def test_several_queues_are_told_together(ask: Ask, redis_server: RedisSer
 
 
 @redis
-async def test_the_longest_span_is_what_is_kept(app: TaskQ, ask: Ask) -> None:
+async def test_the_longest_time_range_is_the_retention(app: TaskQ, ask: Ask) -> None:
     assert len(await ask("history", ["default"], days=max(DAYS_CHOICES))) == 90
     for days in (0, 91, True):
         with pytest.raises(ConfigurationError, match="days must be"):
@@ -63,14 +63,14 @@ async def test_the_longest_span_is_what_is_kept(app: TaskQ, ask: Ask) -> None:
 
 
 @redis
-async def test_a_span_of_days_costs_one_command_a_queue(ask: Ask, commands_of: Callable[..., Any]) -> None:
+async def test_reading_several_days_costs_one_command_per_queue(ask: Ask, commands_of: Callable[..., Any]) -> None:
     await ask("history", ["a"], days=1)  # connects
 
     assert await commands_of("history", ["a", "b"], days=90) == 3, "the time, and the counters of two queues"
 
 
 @rows(("failed", "processed", "rate"), [(0, 0, None), (0, 4, 0.0), (1, 4, 0.25), (4, 4, 1.0), (5, 4, 1.0)])
-def test_the_error_rate_is_a_share_of_all_runs(failed: int, processed: int, rate: float | None) -> None:
+def test_the_error_rate_is_relative_to_all_runs(failed: int, processed: int, rate: float | None) -> None:
     """Of counters that were read one after the other, too."""
     assert error_rate(failed, processed) == rate
     assert DailyStats(day=date(2030, 1, 1), processed=processed, failed=failed).error_rate == rate

@@ -12,12 +12,12 @@ from taskq_core.workflow import StepInfo, StepState, WorkflowInfo, WorkflowState
 from tests.rows import rows
 
 
-def test_a_question_names_what_is_meant() -> None:
+def test_a_confirmation_names_the_affected_objects() -> None:
     assert question(TaskAction.DELETE, "3 tasks", 3) == "Delete 3 tasks? They will not run any more."
     assert question(TaskAction.CANCEL, "the task “a”", 1) == "Ask the worker of the task “a” to cancel it?"
 
 
-def test_what_was_done_and_skipped_is_told_with_the_reasons() -> None:
+def test_a_result_lists_changed_and_skipped_tasks_with_reasons() -> None:
     report = ActionReport(
         done=[TaskRef("mail", "a"), TaskRef("mail", "b")],
         skipped=Counter({(Skip.CHANGED, "active"): 1, (Skip.GONE, ""): 2}),
@@ -29,7 +29,7 @@ def test_what_was_done_and_skipped_is_told_with_the_reasons() -> None:
     assert text == "2 tasks run now. Skipped: 1 is now active; 2 no longer exist."
 
 
-def test_a_failure_on_the_way_is_told_with_what_was_left() -> None:
+def test_a_failed_action_reports_the_unchanged_tasks() -> None:
     report = ActionReport(failure=BrokerUnavailableError("away"), untouched=1200)
 
     assert outcome(TaskAction.ARCHIVE, report) == (
@@ -46,18 +46,18 @@ def test_a_failure_on_the_way_is_told_with_what_was_left() -> None:
         (TaskState.ARCHIVED, ["run", "retry", "move", "delete"]),
     ],
 )
-def test_what_can_be_done_depends_on_the_state(state: TaskState, actions: list[str]) -> None:
+def test_possible_actions_depend_on_the_state(state: TaskState, actions: list[str]) -> None:
     assert [str(action) for action, _ in actions_for(state)] == actions
 
 
-def test_a_group_tells_how_many_members_have_ended() -> None:
+def test_a_group_shows_its_number_of_ended_members() -> None:
     facts = {"name": "g", "task": "t", "queue": "", "task_id": "", "after": {}, "is_callback": False}
     step = StepInfo(**facts, ended_at=None, error="", state=StepState.STARTED, members=1200, succeeded=7, failed=1)  # type: ignore[arg-type]
 
     assert step_text(step) == "started 8/1,200, 1 failed"
 
 
-def test_what_became_of_a_workflow() -> None:
+def test_the_outcome_of_a_workflow_is_described() -> None:
     info = WorkflowInfo(
         id="w1",
         queue="mail",

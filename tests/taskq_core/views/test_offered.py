@@ -25,13 +25,13 @@ def pay(amount: float, note: Any = None) -> "Decimal":
     raise NotImplementedError
 
 
-def test_parameters_are_shown_as_they_are_written_without_what_the_worker_gives() -> None:
+def test_parameters_are_shown_as_written_without_injected_ones() -> None:
     assert signature_of(convert) == "(source: str, *, width: int = 80)"
 
 
-def test_what_only_a_type_checker_knows_is_in_nobodys_way() -> None:
+def test_names_known_only_to_type_checkers_cause_no_error() -> None:
     assert signature_of(pay) == "(amount: float, note: Any = None)"
 
 
-def test_the_first_line_says_what_a_task_does() -> None:
+def test_the_description_of_a_task_is_its_first_docstring_line() -> None:
     assert (summary_of(convert), summary_of(pay)) == ("Convert a picture.", "")

@@ -31,7 +31,7 @@ def count_today(redis_server: RedisServer, queue: str, *, processed: int, failed
         redis_server.client.set(f"asynq:{{{queue}}}:failed:{day}", failed)
 
 
-async def test_a_queue_says_how_it_stands(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_queue_has_its_state_and_counts(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     enqueue(app, count=3)
     enqueue(app, run_after=60)
     enqueue(app, aggregate="digest")
@@ -80,7 +80,7 @@ async def test_a_queue_is_running_while_a_worker_of_any_language_serves_it(
     assert (await ask("queue", "go")).queue.status is QueueStatus.RUNNING
 
 
-async def test_the_sums_are_over_all_queues(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_totals_include_all_queues(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     enqueue(app, count=2)
     enqueue(app, "low")
     enqueue(app, "low", run_after=60)
@@ -94,13 +94,13 @@ async def test_the_sums_are_over_all_queues(app: TaskQ, ask: Ask, redis_server: 
     assert (found.processed_today, found.failed_today, found.error_rate) == (8, 2, 0.25)
 
 
-async def test_without_queues_there_is_nothing(ask: Ask) -> None:
+async def test_without_queues_all_totals_are_empty(ask: Ask) -> None:
     found = await ask("queues")
 
     assert (list(found.queues), found.size, found.error_rate) == ([], 0, None)
 
 
-async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_damaged_queue_does_not_hide_others(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     enqueue(app, "low")
     redis_server.client.sadd("asynq:queues", "odd")
     redis_server.client.set("asynq:{odd}:retry", "x")
@@ -114,7 +114,7 @@ async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server
     assert (detail.queue.status, list(detail.types)) == (QueueStatus.DAMAGED, [])
 
 
-async def test_memory_is_unknown_where_redis_does_not_tell(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_memory_is_unknown_if_redis_does_not_report_it(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """The connection's user may not read the memory. All other values are shown."""
     enqueue(app)
     redis_server.client.execute_command("ACL", "SETUSER", "default", "-memory")
@@ -126,7 +126,7 @@ async def test_memory_is_unknown_where_redis_does_not_tell(app: TaskQ, ask: Ask,
     assert (row.size, row.memory) == (1, None)
 
 
-async def test_a_queue_in_full_tells_its_types(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+async def test_the_details_of_a_queue_include_its_task_types(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """The most frequent type comes first. An unreadable task has no type name."""
     enqueue(app, name="email:deliver", count=3)
     enqueue(app, name="email:deliver", run_after=60)
@@ -145,7 +145,7 @@ async def test_a_queue_in_full_tells_its_types(app: TaskQ, ask: Ask, redis_serve
     assert len(detail.days) == 7
 
 
-async def test_of_many_tasks_the_first_of_each_state_tell_the_types(app: TaskQ, ask: Ask) -> None:
+async def test_task_types_are_counted_from_the_first_tasks_of_each_state(app: TaskQ, ask: Ask) -> None:
     enqueue(app, name="email:deliver", count=TYPES_SAMPLE)
     enqueue(app, name="report:build", count=5)
     enqueue(app, name="report:build", run_after=60)
@@ -156,7 +156,7 @@ async def test_of_many_tasks_the_first_of_each_state_tell_the_types(app: TaskQ, 
     assert (detail.looked_at, detail.is_sampled) == (TYPES_SAMPLE + 1, True)
 
 
-async def test_an_unknown_queue_and_days_that_are_none_are_refused(app: TaskQ, ask: Ask) -> None:
+async def test_an_unknown_queue_and_invalid_days_are_refused(app: TaskQ, ask: Ask) -> None:
     enqueue(app)
 
     with pytest.raises(QueueNotFoundError, match="no queue 'defualt'; did you mean 'default'"):
@@ -165,7 +165,7 @@ async def test_an_unknown_queue_and_days_that_are_none_are_refused(app: TaskQ, a
         await ask("queue", "default", days=91)
 
 
-async def test_an_unreachable_store_is_told(redis_server: RedisServer) -> None:
+async def test_an_unreachable_redis_is_reported(redis_server: RedisServer) -> None:
     app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
     for look in (Dashboard(Inspector(app)).queues, Dashboard(Inspector(app)).workers):
@@ -174,7 +174,7 @@ async def test_an_unreachable_store_is_told(redis_server: RedisServer) -> None:
     app.close()
 
 
-async def test_what_an_inspector_has_read_already_is_told_in_the_same_words(app: TaskQ) -> None:
+async def test_data_read_by_an_inspector_have_the_same_form(app: TaskQ) -> None:
     enqueue(app)
 
     found = overview(Inspector(app).queue_infos())
@@ -183,7 +183,7 @@ async def test_what_an_inspector_has_read_already_is_told_in_the_same_words(app:
 
 
 @rows(("method", "arguments"), [("queues", ()), ("queue", ("default",))])
-async def test_how_much_is_asked_does_not_grow_with_the_tasks(
+async def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
     app: TaskQ, ask: Ask, commands_of: Callable[..., Any], method: str, arguments: tuple[str, ...]
 ) -> None:
     """Counted from where every sample is full."""

@@ -38,7 +38,7 @@ def past(redis_server: RedisServer) -> Past:
     return Past(redis_server)
 
 
-async def test_a_series_tells_how_a_queue_stood_and_what_it_did(ask: Ask, past: Past) -> None:
+async def test_a_series_has_sizes_and_rates_of_a_queue(ask: Ask, past: Past) -> None:
     past.note(
         (40, {"processed": 100, "failed": 10, "pending": 7, "latency_ms": 1500, "memory_kib": 3}),
         (30, {"processed": 150, "failed": 15, "retry": 2, "busy": 5, "slots": 20}),
@@ -70,7 +70,7 @@ async def test_a_queue_without_samples_has_an_empty_series(ask: Ask, past: Past,
     assert await ask("samples", [], span=HOUR) == ()
 
 
-async def test_counters_that_began_anew_are_no_negative_rate(ask: Ask, past: Past) -> None:
+async def test_reset_counters_cause_no_negative_rate(ask: Ask, past: Past) -> None:
     """Redis was emptied, or the queue removed and made again."""
     past.note((30, {"processed": 10**9}), (20, {"processed": 40}), (10, {"processed": 60}))
 
@@ -79,7 +79,7 @@ async def test_counters_that_began_anew_are_no_negative_rate(ask: Ask, past: Pas
     assert [each.processed for each in series.samples] == [0, 40, 20]
 
 
-async def test_a_stretch_without_a_janitor_is_a_gap(ask: Ask, past: Past) -> None:
+async def test_a_period_without_a_janitor_is_a_gap(ask: Ask, past: Past) -> None:
     """What happened in it is known, when it did is not."""
     past.note((300, {"processed": 0}), (290, {"processed": 10}), (90, {"processed": 210}), (80, {"processed": 220}))
 
@@ -95,7 +95,7 @@ async def test_a_stretch_without_a_janitor_is_a_gap(ask: Ask, past: Past) -> Non
     assert [each.processed_per_s for each in series.samples] == [None, 1.0, 1.0, 1.0]
 
 
-async def test_a_queue_at_rest_has_fewer_samples_and_no_gap(ask: Ask, past: Past) -> None:
+async def test_an_idle_queue_has_fewer_samples_and_no_gap(ask: Ask, past: Past) -> None:
     """One a minute says as much, whatever memory and workers do; if something has changed, or for longer, it is one."""
     rest = {"processed": 5, "archived": 2}
     past.note(
@@ -108,7 +108,7 @@ async def test_a_queue_at_rest_has_fewer_samples_and_no_gap(ask: Ask, past: Past
     assert [each.is_after_gap for each in series.samples] == [False, False, False, True, True]
 
 
-async def test_samples_of_a_clock_that_was_set_do_not_run_backward(ask: Ask, past: Past) -> None:
+async def test_samples_after_a_clock_change_do_not_run_backward(ask: Ask, past: Past) -> None:
     past.note((30, {"pending": 1}), (30, {"pending": 2}), (35, {"pending": 3}), (20, {"pending": 4}))
 
     (series,) = await ask("samples", ["default"], span=HOUR)
@@ -117,7 +117,9 @@ async def test_samples_of_a_clock_that_was_set_do_not_run_backward(ask: Ask, pas
 
 
 @rows(("span", "level"), list(zip((1, 6, 8 * 24, 30 * 24), LEVELS, strict=True)), ids=["1h", "6h", "8d", "30d"])
-async def test_the_finest_resolution_that_reaches_back_is_read(ask: Ask, past: Past, span: int, level: Level) -> None:
+async def test_the_finest_resolution_that_covers_the_range_is_read(
+    ask: Ask, past: Past, span: int, level: Level
+) -> None:
     for number, each in enumerate(LEVELS):
         past.note((each.step_s, {"pending": number}), level=each)
 
@@ -127,7 +129,7 @@ async def test_the_finest_resolution_that_reaches_back_is_read(ask: Ask, past: P
     assert [each.sizes[TaskState.PENDING] for each in series.samples] == [LEVELS.index(level)]
 
 
-async def test_a_span_in_the_past_is_read_where_it_is_still_kept(ask: Ask, past: Past) -> None:
+async def test_a_range_in_the_past_is_read_from_a_resolution_that_covers_it(ask: Ask, past: Past) -> None:
     """An hour of yesterday comes from minutes, as its ten seconds are gone."""
     for ago_s in (90_000, 85_000, 84_000, 80_000, 10):
         past.note((ago_s, {"pending": ago_s}), level=LEVELS[1])
@@ -139,7 +141,7 @@ async def test_a_span_in_the_past_is_read_where_it_is_still_kept(ask: Ask, past:
     assert [each.sizes[TaskState.PENDING] for each in series.samples] == [85_000, 84_000]
 
 
-async def test_neighbours_are_told_together_where_there_are_many(ask: Ask, past: Past) -> None:
+async def test_neighboring_points_are_merged_if_there_are_many(ask: Ask, past: Past) -> None:
     """Merged samples keep the last sizes, the sum of the runs, and the longest wait."""
     start_s = past.now_s % 40 + 40
     past.note(
@@ -157,7 +159,9 @@ async def test_neighbours_are_told_together_where_there_are_many(ask: Ask, past:
     assert (only.latency, only.utilisation) == (timedelta(seconds=9), 0.2)
 
 
-async def test_never_more_points_than_asked_for(ask: Ask, past: Past, redis_server: RedisServer) -> None:
+async def test_a_series_has_at_most_the_requested_number_of_points(
+    ask: Ask, past: Past, redis_server: RedisServer
+) -> None:
     level = LEVELS[1]
     pipeline = redis_server.client.pipeline(transaction=False)
     for number in range(level.most):
@@ -184,12 +188,12 @@ async def test_never_more_points_than_asked_for(ask: Ask, past: Past, redis_serv
     ],
     ids=str,
 )
-async def test_what_is_out_of_bounds_is_refused(ask: Ask, wrong: dict[str, Any]) -> None:
+async def test_ranges_out_of_bounds_are_refused(ask: Ask, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="must"):
         await ask("samples", ["default"], **wrong)
 
 
-async def test_a_span_of_the_future_is_empty(ask: Ask, past: Past) -> None:
+async def test_a_range_in_the_future_is_empty(ask: Ask, past: Past) -> None:
     past.note((10, {"pending": 1}))
 
     (series,) = await ask("samples", ["default"], span=HOUR, until=datetime(9999, 12, 31, tzinfo=UTC))
@@ -197,7 +201,9 @@ async def test_a_span_of_the_future_is_empty(ask: Ask, past: Past) -> None:
     assert list(series.samples) == []
 
 
-async def test_a_look_costs_one_command_a_queue(app: TaskQ, ask: Ask, commands_of: Callable[..., Any]) -> None:
+async def test_reading_samples_costs_one_command_per_queue(
+    app: TaskQ, ask: Ask, commands_of: Callable[..., Any]
+) -> None:
     await ask("samples", ["a"], span=HOUR)  # connects
 
     assert await commands_of("samples", ["a", "b"], span=timedelta(days=30)) == 3, "the time, and two lists"

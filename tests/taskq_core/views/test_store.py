@@ -14,7 +14,7 @@ from tests.taskq_core.views.conftest import Ask
 pytestmark = pytest.mark.redis
 
 
-async def test_a_server_tells_of_itself(ask: Ask, redis_server: RedisServer) -> None:
+async def test_the_figures_of_a_server_are_returned(ask: Ask, redis_server: RedisServer) -> None:
     info: Any = redis_server.client.info()
 
     row = await ask("store")
@@ -30,7 +30,7 @@ async def test_a_server_tells_of_itself(ask: Ask, redis_server: RedisServer) -> 
     assert (row.is_cluster, dict(row.cluster), list(row.places)) == (False, {}, [])
 
 
-async def test_what_a_user_may_not_ask_is_left_out(ask: Ask, redis_server: RedisServer) -> None:
+async def test_values_without_permission_are_omitted(ask: Ask, redis_server: RedisServer) -> None:
     redis_server.client.execute_command("ACL", "SETUSER", "default", "-info")
     try:
         row = await ask("store")
@@ -40,7 +40,7 @@ async def test_what_a_user_may_not_ask_is_left_out(ask: Ask, redis_server: Redis
     assert (row.kind, row.version, row.user, row.memory, row.uptime) == ("", "", "default", None, None)
 
 
-def test_a_cluster_tells_where_queues_stand() -> None:
+def test_a_cluster_lists_the_node_of_each_queue() -> None:
     with start_cluster() as nodes:
         app = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes), enqueue_timeout=30)
         for name in ("a", "b"):

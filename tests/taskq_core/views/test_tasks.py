@@ -52,7 +52,7 @@ def ids(tasks: Any) -> list[str]:
     return [task.id for task in tasks]
 
 
-async def test_a_list_goes_by_queue_and_state(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_tasks_are_listed_by_queue_and_state(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
     store(redis_server, "a", "b")
     store(redis_server, "c", queue="low")
     store(redis_server, "d", state="pending", queue="low")
@@ -95,7 +95,9 @@ async def test_a_filter_that_is_not_valid_is_refused(
             await ask(method, counted, TaskFilter(**wanted), **options)
 
 
-async def test_a_group_is_listed_searched_and_selected(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_tasks_of_a_group_are_listed_searched_and_selected(
+    ask: Ask, app: TaskQ, redis_server: RedisServer
+) -> None:
     redis_server.client.sadd("asynq:queues", "default")
     sent = [app.client.enqueue(app.remote("t", aggregate=group).s(number=n)).id for n, group in enumerate("gggh")]
     counted = Inspector(app).queue_infos()
@@ -113,7 +115,7 @@ async def test_a_group_is_listed_searched_and_selected(ask: Ask, app: TaskQ, red
     assert (selected.is_complete, refused.refused) == (True, {TaskState.AGGREGATING: 3})
 
 
-async def test_a_search_looks_at_id_payload_error_type_and_age(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_a_search_covers_id_payload_error_type_and_age(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
     now: Any = redis_server.client.time()
     store(redis_server, "order-1", type="shop:ship", payload=b'{"to": "a@b.c"}', score=now[0] - 7200)
     store(redis_server, "order-2", type="shop:ship", error_msg="SMTP timed out", score=now[0] - 60)
@@ -135,7 +137,9 @@ async def test_a_search_looks_at_id_payload_error_type_and_age(ask: Ask, redis_s
     assert await found(older_than=timedelta(hours=1), queue="default") == ["order-1"]
 
 
-async def test_a_whole_id_finds_its_tasks_and_reads_no_other(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_a_complete_id_finds_its_tasks_and_reads_no_others(
+    ask: Ask, redis_server: RedisServer, infos: Any
+) -> None:
     store(redis_server, *(f"order-1{number}" for number in range(200)))
     store(redis_server, "order-1")
     store(redis_server, "order-1", queue="low", state="retry")
@@ -151,7 +155,9 @@ async def test_a_whole_id_finds_its_tasks_and_reads_no_other(ask: Ask, redis_ser
     assert ids(waiting.tasks) == []
 
 
-async def test_a_search_says_how_far_it_got_and_is_carried_on(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_a_search_reports_its_progress_and_can_be_continued(
+    ask: Ask, redis_server: RedisServer, infos: Any
+) -> None:
     store(redis_server, *(f"a{number:03}" for number in range(150)), state="pending")
     store(redis_server, *(f"b{number:03}" for number in range(150)), queue="low")
     store(redis_server, *(f"c{number:03}" for number in range(50)), queue="low", state="completed")
@@ -176,7 +182,7 @@ async def test_a_search_says_how_far_it_got_and_is_carried_on(ask: Ask, redis_se
     assert steps == 9
 
 
-async def test_a_search_of_large_tasks_ends_after_so_many_bytes(
+async def test_a_search_of_large_tasks_ends_at_its_limit_of_bytes(
     app: TaskQ, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that ten thousand large ones do not fill the memory of a web server."""
@@ -196,7 +202,7 @@ async def test_a_search_of_large_tasks_ends_after_so_many_bytes(
     assert rest.cursor is None
 
 
-async def test_a_search_goes_on_after_a_queue_that_has_emptied(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_a_search_continues_after_an_emptied_queue(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
     store(redis_server, "a0", "a1")
     store(redis_server, "b1", queue="low")
     first = await ask("search_tasks", infos(), TaskFilter(text="1"), scan=1)
@@ -222,7 +228,7 @@ async def test_a_foreign_cursor_is_refused(ask: Ask, redis_server: RedisServer, 
         await ask("search_tasks", infos(), TaskFilter(text="nothing"), cursor=cursor)
 
 
-async def test_a_task_that_cannot_be_read_is_found_by_its_id_and_bytes(
+async def test_an_undecodable_task_is_found_by_its_id_and_bytes(
     ask: Ask, redis_server: RedisServer, infos: Any
 ) -> None:
     store(redis_server, "broken")
@@ -233,7 +239,9 @@ async def test_a_task_that_cannot_be_read_is_found_by_its_id_and_bytes(
     assert ids((await ask("search_tasks", infos(), TaskFilter(text="garb", name="t"))).tasks) == []
 
 
-async def test_a_task_whose_message_names_another_is_itself(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_a_task_keeps_its_id_if_its_message_names_another(
+    ask: Ask, redis_server: RedisServer, infos: Any
+) -> None:
     """Or who deletes it would delete the other."""
     store(redis_server, "other", queue="low")
     store(redis_server, "liar", payload=b"lie")
@@ -248,7 +256,7 @@ async def test_a_task_whose_message_names_another_is_itself(ask: Ask, redis_serv
     assert selected.tasks == [TaskRef("default", "liar", TaskState.ARCHIVED)]
 
 
-async def test_all_that_match_are_selected_with_the_state_they_are_in(
+async def test_all_matching_tasks_are_selected_with_their_state(
     ask: Ask, redis_server: RedisServer, infos: Any
 ) -> None:
     store(redis_server, "a", "b", type="shop:ship")
@@ -272,7 +280,7 @@ async def test_all_that_match_are_selected_with_the_state_they_are_in(
     assert running.refused == {TaskState.RETRY: 1, TaskState.ARCHIVED: 2}
 
 
-async def test_no_more_are_selected_at_once_than_bounds_allow(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+async def test_a_selection_is_bounded(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
     for start in range(0, SELECTED_MAX + 1, 1000):
         store(redis_server, *(f"{number:06}" for number in range(start, min(start + 1000, SELECTED_MAX + 1))))
 
@@ -282,7 +290,7 @@ async def test_no_more_are_selected_at_once_than_bounds_allow(ask: Ask, redis_se
     assert not selection.is_complete
 
 
-async def test_of_tasks_that_are_pending_those_next_to_run_are_selected(
+async def test_a_selection_of_pending_tasks_starts_with_the_next_to_run(
     ask: Ask, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_core.views.tasks.SELECTED_MAX", 3)
@@ -296,7 +304,7 @@ async def test_of_tasks_that_are_pending_those_next_to_run_are_selected(
     assert [task.id for task in found.tasks] == ["e", "d", "c", "b", "a"]
 
 
-async def test_a_page_and_a_search_ask_no_more_of_redis_however_many_tasks_there_are(
+async def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
     redis_server: RedisServer, commands_of: Any, infos: Any
 ) -> None:
     async def costs() -> tuple[int, int]:

@@ -87,7 +87,7 @@ async def test_a_wait_without_a_limit_and_a_sleep(ask: Ask, app: TaskQ) -> None:
     assert (sleep.kind, sleep.ended_at is not None, wait.until, wait.ended_at) == ("sleep", True, None, None)
 
 
-async def test_a_step_is_forgotten(ask: Ask, app: TaskQ) -> None:
+async def test_a_step_can_be_deleted(ask: Ask, app: TaskQ) -> None:
     inspector = AsyncInspector(app)
     handle = await publish_task(app).adelay(photo_id=7)
     await adrain(app)

@@ -7,7 +7,7 @@ URL = "https://tempo.example/trace/{trace_id}?from=taskq"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-def test_a_task_with_a_trace_has_an_address() -> None:
+def test_a_task_with_a_trace_has_a_link() -> None:
     headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 
     assert trace_url(URL, headers) == f"https://tempo.example/trace/{TRACE}?from=taskq"
@@ -27,5 +27,5 @@ def test_a_task_with_a_trace_has_an_address() -> None:
         f"00-{TRACE}-00f067aa0ba902b7-01\n",
     ],
 )
-def test_what_is_no_trace_has_none(traceparent: str | None) -> None:
+def test_an_invalid_trace_has_no_link(traceparent: str | None) -> None:
     assert trace_url(URL, {} if traceparent is None else {"traceparent": traceparent}) is None

@@ -29,7 +29,7 @@ def hand_in(server: RedisServer, hour: int, name: str, count: int, *, queue: str
     server.client.hset(Keys().queue(queue).tally(hour), name, tally.encode())
 
 
-async def test_runs_are_told_by_type(ask: Ask, redis_server: RedisServer, hour: int) -> None:
+async def test_runs_are_counted_by_type(ask: Ask, redis_server: RedisServer, hour: int) -> None:
     hand_in(redis_server, hour, "email:deliver", 6, failed=3, archived=1)
     hand_in(redis_server, hour - 1, "email:deliver", 2)
     hand_in(redis_server, hour, "report:build", 50, queue="low")
@@ -58,7 +58,7 @@ async def test_hours_out_of_bounds_are_refused(ask: Ask, hours: Any) -> None:
         await ask("types", ["default"], hours=hours)
 
 
-async def test_a_day_costs_one_command_a_queue_and_hour(ask: Ask, commands_of: Callable[..., Any]) -> None:
+async def test_reading_a_day_costs_one_command_per_queue_and_hour(ask: Ask, commands_of: Callable[..., Any]) -> None:
     await ask("types", ["a"], hours=0)  # connects
 
     assert await commands_of("types", ["a", "b"], hours=24) == 51

@@ -40,7 +40,7 @@ def runs(task_id: str, *, pid: int = 7, **facts: Any) -> dict[str, WorkerInfo]:
     return {task_id: WorkerInfo(**who, task_id=task_id, task_type="shop:ship", queue="low", **facts)}
 
 
-async def test_a_worker_says_what_it_does(ask: Ask, redis_server: RedisServer) -> None:
+async def test_a_worker_has_its_state_queues_and_tasks(ask: Ask, redis_server: RedisServer) -> None:
     now = now_ns(redis_server)
     running = runs("t2", start_time_ns=now - 5 * S) | runs("t1", start_time_ns=now - 60 * S, deadline_ns=now - 1 * S)
     appear(redis_server, queues={"low": 1, "critical": 3}, start_time_ns=now - 3600 * S, running=running)
@@ -63,7 +63,7 @@ async def test_a_worker_says_what_it_does(ask: Ask, redis_server: RedisServer) -
     assert (found.running, found.concurrency) == (2, 10)
 
 
-async def test_with_strict_priority_weights_are_an_order_and_no_shares(ask: Ask, redis_server: RedisServer) -> None:
+async def test_with_strict_priority_weights_are_an_order_instead_of_shares(ask: Ask, redis_server: RedisServer) -> None:
     appear(redis_server, queues={"low": 1, "critical": 3}, strict_priority=True)
 
     (worker,) = (await ask("workers")).workers
@@ -72,7 +72,7 @@ async def test_with_strict_priority_weights_are_an_order_and_no_shares(ask: Ask,
     assert [(each.name, each.share) for each in worker.weights] == [("critical", None), ("low", None)]
 
 
-async def test_what_a_worker_does_not_say_is_unknown(ask: Ask, redis_server: RedisServer) -> None:
+async def test_fields_that_a_worker_does_not_report_are_unknown(ask: Ask, redis_server: RedisServer) -> None:
     """A time no calendar holds, no queues, no start of a task: it is listed as any other."""
     appear(redis_server, start_time_ns=400_000_000_000 * S, running=runs("t1"))
     appear(redis_server, pid=8, start_time_ns=None, queues={"low": 0})
@@ -92,13 +92,13 @@ async def test_a_worker_whose_clock_is_ahead_started_just_now(ask: Ask, redis_se
     assert worker.uptime == timedelta(0)
 
 
-async def test_without_workers_nothing_runs(ask: Ask) -> None:
+async def test_without_workers_the_list_is_empty(ask: Ask) -> None:
     found = await ask("workers")
 
     assert (list(found.workers), found.running, found.concurrency) == ([], 0, 0)
 
 
-async def test_how_much_is_asked_goes_by_the_workers_and_not_by_the_tasks(
+async def test_the_number_of_redis_commands_depends_on_workers_and_not_on_tasks(
     app: TaskQ, ask: Ask, commands_of: Callable[..., Any], redis_server: RedisServer
 ) -> None:
     appear(redis_server, running=runs("t1"))

@@ -53,7 +53,7 @@ async def searched(ask: Ask, counts: Any, cursor: str | None = None, scan: int =
     return [row.name for row in found.rows], found.scanned, found.total, found.cursor
 
 
-async def test_a_row_tells_how_far_it_is(ask: Ask, app: TaskQ, good: Any, bad: Any) -> None:
+async def test_a_row_has_the_progress_of_a_workflow(ask: Ask, app: TaskQ, good: Any, bad: Any) -> None:
     names = iter(("begun", "ended", "failed", "excused", "skipped"))
     for workflow in (
         chain(app.remote("elsewhere", queue="far").si(), group(good.si(n) for n in range(3)), good.si()),
@@ -84,7 +84,7 @@ async def test_a_row_tells_how_far_it_is(ask: Ask, app: TaskQ, good: Any, bad: A
         assert (row.steps, row.steps_ended) == (info.total, info.ended), row.name
 
 
-async def test_of_very_many_groups_each_counts_as_one(ask: Ask, app: TaskQ) -> None:
+async def test_each_of_very_many_groups_counts_as_one_step(ask: Ask, app: TaskQ) -> None:
     many = group([group([app.remote("t").si(number=each) for each in range(3)]) for _ in range(101)])
     await many.adelay()
 
@@ -93,7 +93,7 @@ async def test_of_very_many_groups_each_counts_as_one(ask: Ask, app: TaskQ) -> N
     assert (row.steps, row.steps_ended, row.steps_failed) == (101, 0, 0)
 
 
-async def test_of_several_queues_those_that_run_come_first(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_running_workflows_of_several_queues_come_first(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
     keys = app.runtime.keys
     for number in range(8):
         queue = "ab"[number % 2]
@@ -119,7 +119,7 @@ async def test_of_several_queues_those_that_run_come_first(ask: Ask, app: TaskQ,
     assert WorkflowFilter(queue="b").size(counts) == WorkflowFilter(state=WorkflowState.RUNNING).size(counts) == 4
 
 
-async def test_a_search_looks_at_names_ids_and_states_and_can_be_carried_on(
+async def test_a_search_covers_names_ids_and_states_and_can_be_continued(
     ask: Ask, app: TaskQ, redis_server: RedisServer
 ) -> None:
     keys = app.runtime.keys
@@ -157,7 +157,7 @@ async def test_a_search_looks_at_names_ids_and_states_and_can_be_carried_on(
     assert await searched(ask, emptied, write_cursor(["e", "b", 7]), text="order") == ([], 0, 2, None)
 
 
-async def test_how_much_is_asked_goes_by_rows_not_by_members(
+async def test_the_number_of_redis_commands_depends_on_rows_and_not_on_members(
     ask: Ask, app: TaskQ, commands_of: Callable[..., Any]
 ) -> None:
     await group(app.remote("t").si(number=number) for number in range(3)).adelay()
@@ -169,7 +169,7 @@ async def test_how_much_is_asked_goes_by_rows_not_by_members(
     assert await commands_of("workflow_counts", ["default", "other"]) == 2 * 3  # a script that counts two lists, twice
 
 
-async def test_what_is_not_usable_is_refused(ask: Ask, app: TaskQ) -> None:
+async def test_invalid_arguments_are_refused(ask: Ask, app: TaskQ) -> None:
     await chain(app.remote("t").si()).adelay()
     counts = await counts_of(ask, "default")
 

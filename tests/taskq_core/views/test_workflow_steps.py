@@ -33,7 +33,7 @@ def told(found: StepDetail) -> list[tuple[int, str, str, str, Any]]:
     ]
 
 
-async def test_members_stand_as_they_ended(ask: Ask, app: TaskQ) -> None:
+async def test_members_have_their_outcomes(ask: Ask, app: TaskQ) -> None:
     @app.task(name="half", max_retry=0)
     async def half(number: int) -> int:
         if number % 2:
@@ -68,7 +68,7 @@ async def test_members_stand_as_they_ended(ask: Ask, app: TaskQ) -> None:
     assert told(await step_of(ask, handle, "later"))[0][2] == "cancelled"
 
 
-async def test_members_that_were_added_from_inside_have_ids_of_their_own(ask: Ask, app: TaskQ) -> None:
+async def test_members_added_by_a_running_member_have_separate_ids(ask: Ask, app: TaskQ) -> None:
     @app.task(name="leaf")
     async def leaf(number: int) -> int:
         return number
@@ -88,7 +88,7 @@ async def test_members_that_were_added_from_inside_have_ids_of_their_own(ask: As
     ]
 
 
-async def test_a_group_is_read_page_by_page_at_one_price(ask: Ask, app: TaskQ, commands_of: Callable[..., Any]) -> None:
+async def test_each_page_of_a_group_costs_the_same(ask: Ask, app: TaskQ, commands_of: Callable[..., Any]) -> None:
     few = await group([app.remote("t").si(number=number) for number in range(50)], name="g").adelay()
     many = await group((app.remote("t").si(number=number) for number in range(3_000)), name="g").adelay()
     await step_of(ask, few, "g")
@@ -101,7 +101,7 @@ async def test_a_group_is_read_page_by_page_at_one_price(ask: Ask, app: TaskQ, c
     assert await commands_of("workflow_step", "default", many.id, "g", skip=2_950) == price
 
 
-async def test_members_that_have_failed_are_told_alone(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_failed_members_can_be_listed_alone(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
     members = (app.remote("t").si(number=number) for number in range(3_000))
     handle = await group(members, name="g").adelay()
     key = f"{app.runtime.keys.queue('default').workflow(handle.id)}:f0"
@@ -122,7 +122,7 @@ async def test_members_that_have_failed_are_told_alone(ask: Ask, app: TaskQ, red
         await step_of(ask, handle, "g", only_failed=True, skip=1)
 
 
-async def test_what_a_step_returned_is_told_and_cut_where_it_is_long(ask: Ask, app: TaskQ) -> None:
+async def test_the_result_of_a_step_is_returned_and_truncated(ask: Ask, app: TaskQ) -> None:
     @app.task(name="long")
     async def long(size: int) -> str:
         return "x" * size
@@ -144,7 +144,7 @@ async def test_what_a_step_returned_is_told_and_cut_where_it_is_long(ask: Ask, a
     assert (short.workflow_state, short.workflow_id, short.queue) == ("succeeded", handle.id, "default")
 
 
-async def test_what_is_not_there_or_not_usable_is_refused(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_unknown_names_and_invalid_values_are_refused(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
     handle = await group([app.remote("t").si()], name="g").named("w").adelay()
 
     assert (await step_of(ask, handle, "g", skip=10**9)).members == []

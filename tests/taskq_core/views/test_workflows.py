@@ -51,7 +51,7 @@ def drawn(**after: tuple[str, ...]) -> GraphDrawing:
     return drawing
 
 
-def test_each_step_stands_right_of_all_it_comes_after() -> None:
+def test_each_step_is_drawn_right_of_its_predecessors() -> None:
     drawing = drawn(a=(), b=("a",), c=("b",), d=("a", "c"), e=())
     layers = {box.step.name: box.layer for box in drawing.boxes}
     places = {box.step.name: box for box in drawing.boxes}
@@ -67,7 +67,7 @@ def test_each_step_stands_right_of_all_it_comes_after() -> None:
         assert f" {target.x} {target.y + BOX_HEIGHT // 2}M" in edge.path
 
 
-def test_boxes_lie_in_the_drawing_and_not_over_each_other() -> None:
+def test_boxes_are_inside_the_drawing_and_do_not_overlap() -> None:
     parts = {f"p{number}": ("first",) for number in range(9)}
     drawing = drawn(first=(), **parts, last=tuple(parts))
     taken = sorted((box.x, box.y) for box in drawing.boxes)
@@ -76,14 +76,14 @@ def test_boxes_lie_in_the_drawing_and_not_over_each_other() -> None:
     assert all(x1 != x2 or y2 - y1 > BOX_HEIGHT for (x1, y1), (x2, y2) in pairwise(taken))
 
 
-def test_lines_that_need_not_cross_do_not() -> None:
+def test_avoidable_crossings_of_lines_are_avoided() -> None:
     drawing = drawn(a=(), b=(), c=(), x=("c",), y=("b",), z=("a",))
     rows = {box.step.name: box.row for box in drawing.boxes}
 
     assert (rows["x"], rows["y"], rows["z"]) == (rows["c"], rows["b"], rows["a"])
 
 
-def test_lines_pass_by_the_boxes_on_their_way() -> None:
+def test_lines_do_not_cross_boxes() -> None:
     """And all that lead to one step share a lane."""
     chain = {f"s{number}": (f"s{number - 1}",) if number else () for number in range(9)}
     drawing = drawn(**chain, alarm=tuple(chain))
@@ -152,7 +152,7 @@ async def test_workflows_are_listed_running_first(ask: Ask, app: TaskQ, redis_se
 
 
 @pytest.mark.redis
-async def test_a_forgotten_workflow_is_left_out(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_a_deleted_workflow_is_omitted(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
     first, second = await enqueued(app, "a"), await enqueued(app, "b")
     redis_server.client.delete(app.runtime.keys.queue("default").workflow(first.id))
 
@@ -160,7 +160,7 @@ async def test_a_forgotten_workflow_is_left_out(ask: Ask, app: TaskQ, redis_serv
 
 
 @pytest.mark.redis
-async def test_a_damaged_workflow_hides_no_other(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+async def test_a_damaged_workflow_does_not_hide_others(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
     whole, *damaged = [await enqueued(app, f"w{number}") for number in range(4)]
     keys = app.runtime.keys.queue("default")
     redis_server.client.hset(keys.workflow(damaged[0].id), "state", "odd")
@@ -179,7 +179,7 @@ async def test_a_damaged_workflow_hides_no_other(ask: Ask, app: TaskQ, redis_ser
 
 
 @pytest.mark.redis
-async def test_one_workflow_with_its_drawing(ask: Ask, app: TaskQ) -> None:
+async def test_a_workflow_is_returned_with_its_drawing(ask: Ask, app: TaskQ) -> None:
     handle = await enqueued(app, "a")
 
     detail = await ask("workflow", "default", handle.id)
@@ -192,7 +192,7 @@ async def test_one_workflow_with_its_drawing(ask: Ask, app: TaskQ) -> None:
 
 
 @pytest.mark.redis
-async def test_what_is_not_usable_is_refused(ask: Ask, app: TaskQ) -> None:
+async def test_invalid_arguments_are_refused(ask: Ask, app: TaskQ) -> None:
     await enqueued(app, "a")
 
     for method, *args in (("workflows", "defaul"), ("workflow", "defaul", "x")):

@@ -41,7 +41,7 @@ def test_every_duration_survives_printing_and_reading(ns: int) -> None:
 
 
 @given(st.one_of(st.text(), st.text(alphabet="0123456789.+-hmsnuµ ")))
-def test_any_text_is_read_or_refused_with_our_error(text: str) -> None:
+def test_any_text_is_parsed_or_refused_with_a_taskq_error(text: str) -> None:
     try:
         ns = parse_duration(text)
     except WireFormatError:
@@ -56,7 +56,7 @@ def test_very_long_numbers_are_read(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
 
 
-def test_a_number_of_many_digits_is_refused_in_short_words() -> None:
+def test_a_number_of_many_digits_is_refused_with_a_short_error() -> None:
     with pytest.raises(WireFormatError) as caught:
         parse_duration("9" * 100_000 + "s")
 

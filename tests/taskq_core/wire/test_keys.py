@@ -62,7 +62,7 @@ def own_keys(keys: QueueKeys) -> set[str]:
     }
 
 
-def test_global_keys_are_gos() -> None:
+def test_global_keys_match_go() -> None:
     keys = Keys()
 
     built = {
@@ -79,17 +79,17 @@ def test_global_keys_are_gos() -> None:
 
 
 @rows("row", GOLDEN["queues"], ids=lambda row: ascii(row["queue"])[:30])
-def test_queue_keys_are_gos(row: dict[str, Any]) -> None:
+def test_queue_keys_match_go(row: dict[str, Any]) -> None:
     assert named(Keys().queue(row["queue"])) == row["keys"]
 
 
 @rows("row", GOLDEN["tasks"], ids=lambda row: ascii(row["key"]))
-def test_task_keys_are_gos(row: dict[str, Any]) -> None:
+def test_task_keys_match_go(row: dict[str, Any]) -> None:
     assert Keys().queue(row["queue"]).task(row["id"]) == row["key"]
 
 
 @rows("row", GOLDEN["groups"], ids=lambda row: ascii(row["key"]))
-def test_group_keys_are_gos(row: dict[str, Any]) -> None:
+def test_group_keys_match_go(row: dict[str, Any]) -> None:
     keys = Keys().queue(row["queue"])
 
     assert keys.group(row["group"]) == row["key"]
@@ -97,7 +97,7 @@ def test_group_keys_are_gos(row: dict[str, Any]) -> None:
 
 
 @rows("row", GOLDEN["unique"], ids=lambda row: ascii(row["key"]))
-def test_unique_locks_are_gos(row: dict[str, Any]) -> None:
+def test_unique_locks_match_go(row: dict[str, Any]) -> None:
     payload = None if row["payload"] is None else bytes.fromhex(row["payload"])
     if repeat := row.get("payload_repeat"):
         payload = bytes.fromhex(repeat["byte"]) * repeat["count"]
@@ -128,7 +128,7 @@ def test_a_naive_datetime_names_no_day() -> None:
 
 
 @rows("row", GOLDEN["processes"], ids=lambda row: row["host"])
-def test_process_keys_are_gos(row: dict[str, Any]) -> None:
+def test_process_keys_match_go(row: dict[str, Any]) -> None:
     keys, process = Keys(), (row["host"], row["pid"], row["server_id"])
 
     assert keys.server(*process) == row["server_key"]
@@ -194,7 +194,7 @@ def test_a_prefix_that_could_mix_keys_is_refused(prefix: str) -> None:
         Keys(prefix)
 
 
-def test_our_own_keys_stand_under_their_own_prefix() -> None:
+def test_keys_of_taskq_have_a_separate_prefix() -> None:
     keys = Keys().queue("low")
 
     assert own_keys(keys) == {
@@ -254,14 +254,14 @@ def test_a_valid_queue_name_maps_to_one_slot(name: str) -> None:
     assert tags != {""}
 
 
-def test_a_huge_name_is_cut_in_the_error() -> None:
+def test_a_huge_name_is_truncated_in_the_error() -> None:
     with pytest.raises(ConfigurationError) as caught:
         validate_task_id("\x00" * 1_000_000)
 
     assert len(str(caught.value)) < 200
 
 
-def test_our_keys_of_schedulers_carry_the_prefix() -> None:
+def test_scheduler_keys_of_taskq_have_the_prefix() -> None:
     """The marker of an entry is in the slot of its queue. The lease of a set of entries is a separate key."""
     assert Keys().queue("low").tick("e:1") == "taskq:{low}:tick:e:1"
     assert Keys("other").queue("low").tick("e:1") == "other:taskq:{low}:tick:e:1"

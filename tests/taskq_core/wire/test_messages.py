@@ -103,7 +103,7 @@ def test_templates_write_as_in_go(row: dict[str, Any]) -> None:
 
 
 @by_name(ENCODED)
-def test_gos_messages_are_read(row: dict[str, Any]) -> None:
+def test_messages_of_go_are_read(row: dict[str, Any]) -> None:
     expected = row["message"] | {"payload": row["message"]["payload"] or None}
     if row["name"] in REFUSED_THOUGH_GO_WRAPS:
         expected["retry"] = (expected["retry"] + 2**31) % 2**32 - 2**31
@@ -146,13 +146,13 @@ def test_odd_bytes_are_read_as_in_go(row: dict[str, Any]) -> None:
 
 
 @by_name(UNREADABLE)
-def test_unreadable_bytes_raise_our_error(row: dict[str, Any]) -> None:
+def test_unreadable_bytes_raise_a_taskq_error(row: dict[str, Any]) -> None:
     with pytest.raises(WireFormatError, match="bytes are not a task message"):
         decode_message(bytes.fromhex(row["hex"]))
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused_with_our_error(data: bytes) -> None:
+def test_any_bytes_are_read_or_refused_with_a_taskq_error(data: bytes) -> None:
     try:
         message = decode_message(data)
     except WireFormatError:
@@ -335,5 +335,5 @@ def test_cleaned_text_is_valid_and_within_its_limit(text: str, limit: int) -> No
         ("\u00e9" * 6, 10, "\u00e9" * 3 + "..."),
     ],
 )
-def test_text_is_cut_and_repaired(text: str, limit: int, cleaned: str) -> None:
+def test_text_is_truncated_and_repaired(text: str, limit: int, cleaned: str) -> None:
     assert clean_text(text, limit) == cleaned

@@ -83,7 +83,7 @@ def test_an_option_survives_printing_and_reading(option: Option, text: str) -> N
     ],
     ids=lambda text: text[:40],
 )
-def test_hostile_strings_are_dropped(text: str) -> None:
+def test_hostile_option_strings_are_ignored(text: str) -> None:
     assert parse_option(text) is None
 
 
@@ -110,6 +110,6 @@ def test_any_text_survives_quoting(text: str) -> None:
     ],
     ids=lambda option: option.kind,
 )
-def test_a_value_of_another_kind_is_not_printed(option: Option) -> None:
+def test_a_value_of_another_type_is_not_printed(option: Option) -> None:
     with pytest.raises(WireFormatError, match="cannot hold a value of type"):
         format_option(option)

@@ -70,7 +70,7 @@ def test_records_are_written_as_in_go(row: dict[str, Any]) -> None:
 
 
 @rows("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
-def test_gos_records_are_read(row: dict[str, Any]) -> None:
+def test_records_of_go_are_read(row: dict[str, Any]) -> None:
     assert RECORDS[row["kind"]].decode(bytes.fromhex(row["hex"])) == record_of(row)
 
 
@@ -94,14 +94,14 @@ def test_all_measured_records_are_covered() -> None:
 
 @rows("record", list(RECORDS.values()))
 @rows("data", [b"\x0a\x05t", b"\x0a\x01\xff", b"\x00\x00"])
-def test_unreadable_bytes_raise_our_error(record: Any, data: bytes) -> None:
+def test_unreadable_bytes_raise_a_taskq_error(record: Any, data: bytes) -> None:
     with pytest.raises(WireFormatError, match=f"bytes are not a {record.__name__}"):
         record.decode(data)
 
 
 @pytest.mark.parametrize("record", list(RECORDS.values()))
 @given(data=st.binary(max_size=100))
-def test_any_bytes_are_read_or_refused_with_our_error(record: Any, data: bytes) -> None:
+def test_any_bytes_are_read_or_refused_with_a_taskq_error(record: Any, data: bytes) -> None:
     try:
         decoded = record.decode(data)
     except WireFormatError:
@@ -126,7 +126,7 @@ def test_a_scheduled_payload_is_not_shown() -> None:
     assert "secret" not in repr(entry)
 
 
-def test_none_is_gos_zero_time() -> None:
+def test_none_is_the_zero_time_of_go() -> None:
     assert to_timestamp(None).seconds == GO_ZERO_TIME_S
     assert from_timestamp(to_timestamp(None)) is None
     assert datetime_of_ns(GO_ZERO_TIME_S * 10**9) == datetime(1, 1, 1, tzinfo=UTC)

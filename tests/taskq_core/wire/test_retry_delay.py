@@ -20,7 +20,7 @@ TOLERANCE = 0.01
 
 
 @rows("row", GOLDEN["default_retry_delay"], ids=lambda row: f"n={row['n']}")
-def test_default_delays_are_gos(row: dict[str, Any]) -> None:
+def test_default_delays_match_go(row: dict[str, Any]) -> None:
     """2000 draws leave out one of 30 values with a chance of 1e-28."""
     rng = random.Random(7)
 
@@ -43,7 +43,7 @@ def test_weights_are_normalized_as_in_go(row: dict[str, Any]) -> None:
 
 
 @rows("row", [row for row in SELECTIONS if "order_share" in row], ids=lambda row: str(row["weights"]))
-def test_queues_are_tried_in_gos_shares(row: dict[str, Any]) -> None:
+def test_queues_are_tried_in_the_same_proportion_as_in_go(row: dict[str, Any]) -> None:
     order, draws = QueueOrder(row["weights"], False, random.Random(7)), 50_000
 
     orders = Counter(",".join(order.next()) for _ in range(draws))
@@ -63,7 +63,7 @@ def test_strict_order_is_fixed(row: dict[str, Any]) -> None:
     assert [list(order.next()) for _ in range(3)] == [row["order"]] * 3
 
 
-def test_many_queues_are_drawn_in_proportion_too() -> None:
+def test_many_queues_are_drawn_in_proportion() -> None:
     """More queues than the table of orders holds."""
     weights = {f"q{number}": number for number in range(1, 9)}
     order, draws = QueueOrder(weights, False, random.Random(7)), 20_000
@@ -76,7 +76,7 @@ def test_many_queues_are_drawn_in_proportion_too() -> None:
         assert first[name] / draws == pytest.approx(weight / sum(weights.values()), abs=TOLERANCE)
 
 
-def test_one_queue_costs_no_draw() -> None:
+def test_one_queue_needs_no_random_draw() -> None:
     order = QueueOrder({"only": 5}, False, random.Random(7))
 
     assert order.next() is order.next()

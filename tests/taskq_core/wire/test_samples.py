@@ -20,7 +20,7 @@ SAMPLES = st.builds(
 
 
 @given(SAMPLES)
-def test_what_is_stored_is_read_again(sample: QueueSample) -> None:
+def test_stored_samples_are_read_back(sample: QueueSample) -> None:
     assert QueueSample.decode(sample.encode()) == sample
 
 
@@ -52,18 +52,18 @@ def test_a_later_release_may_add_numbers() -> None:
 
 
 @rows("data", [b"", b"\x01\x00", b"\x02" + QueueSample(at_s=5).encode()[1:], b"\x01\0\0\0\x05\x80"])
-def test_what_is_no_sample_is_left_out(data: bytes) -> None:
+def test_invalid_samples_are_ignored(data: bytes) -> None:
     assert QueueSample.decode(data) is None
 
 
 @given(st.binary(max_size=40))
-def test_no_bytes_break_the_reader(data: bytes) -> None:
+def test_any_bytes_are_read_without_an_error(data: bytes) -> None:
     found = QueueSample.decode(data)
 
     assert found is None or found.at_s >= 0
 
 
-def test_a_number_below_zero_is_stored_as_nothing() -> None:
+def test_a_negative_number_is_stored_as_zero() -> None:
     """For example a counter that was set to a negative number by hand."""
     assert QueueSample.decode(QueueSample(at_s=5, processed=-3).encode()) == QueueSample(at_s=5)
 

@@ -9,5 +9,5 @@ ROWS: list[dict[str, Any]] = json.loads(
 )["states"]
 
 
-def test_words_are_gos() -> None:
+def test_state_names_match_go() -> None:
     assert [str(state) for state in TaskState] == [row["word"] for row in sorted(ROWS, key=lambda row: row["number"])]

@@ -15,7 +15,7 @@ def tally_of(*durations_s: float) -> TypeCounters:
     return tally
 
 
-def test_what_is_stored_is_read_again() -> None:
+def test_stored_counters_are_read_back() -> None:
     tally = tally_of(0.002, 0.2, 4000)
     tally.failed, tally.archived = 2, 1
 
@@ -27,11 +27,11 @@ def test_what_is_stored_is_read_again() -> None:
 
 
 @rows("data", [b"", b"1 2 3", b"x " * 22, b"-1 " * 22, b"\xff"])
-def test_what_is_no_tally_is_left_out(data: bytes) -> None:
+def test_invalid_counters_are_ignored(data: bytes) -> None:
     assert TypeCounters.decode(data) is None
 
 
-def test_shares_of_runs_are_told_within_the_bounds_they_are_counted_in() -> None:
+def test_percentiles_lie_within_their_bucket() -> None:
     chance = random.Random(7)
     durations = sorted(chance.lognormvariate(-2, 1.5) for _ in range(5000))
     tally = tally_of(*durations)
@@ -45,7 +45,7 @@ def test_shares_of_runs_are_told_within_the_bounds_they_are_counted_in() -> None
         assert least <= told <= most
 
 
-def test_of_what_has_no_upper_bound_the_last_one_is_told() -> None:
+def test_the_open_bucket_reports_the_last_bound() -> None:
     assert tally_of(4000).percentile_s(0.5) == 1800
     assert TypeCounters.empty().percentile_s(0.5) is None
 
@@ -59,7 +59,7 @@ def test_the_estimate_for_a_single_run_is_at_most_its_duration(duration_s: float
         assert (stored.percentile_s(share) or 0) <= duration_s
 
 
-def test_tallies_add_up() -> None:
+def test_counters_can_be_added() -> None:
     tally = tally_of(0.002)
     tally.add(tally_of(0.002, 90))
 
