@@ -1,6 +1,6 @@
 """The asyncio runner: sends operations to Redis and reads the answers.
 
-It keeps idle pipelines per event loop. Each call borrows one.
+The runner keeps idle pipelines per event loop. Each call borrows one pipeline.
 """
 
 import asyncio
@@ -46,7 +46,8 @@ class AsyncRunner:
         endpoint: The server.
         timeout_s: Seconds to wait for an answer.
         max_connections: Maximum number of connections per event loop. They stay open between calls. Further calls wait.
-        preferred: Number of connections to use if possible. Further calls wait `OPEN_AFTER_S` before they open another.
+        preferred: Number of connections to use if possible. While all are busy, a call waits `OPEN_AFTER_S` and then
+            opens another.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class AsyncRunner:
     def new_tracking_pipeline(self, changed: Changed) -> Pipeline:
         """Return a separate connection that reports changes of the keys that were read on it.
 
-        In a cluster it reports nothing, because each node would send messages on another connection.
+        In a cluster the pipeline reports nothing, because each node would send messages on another connection.
         """
         if self.endpoint.is_cluster:
             return self.new_pipeline()

@@ -1,14 +1,14 @@
 """Find the node of a Redis Cluster that serves a request, and follow redirections to other nodes. Without I/O.
 
 A cluster spreads its keys over 16 384 slots, and each primary serves some of them. A `SlotMap` records which node
-serves which slot. `cluster_exchange` reads it from a node before the first request and after a node failed, and
-corrects it when a node answers that a slot has moved. All runners of one endpoint share the map, on any number of
-threads and event loops. An update replaces it in one step.
+serves which slot. `cluster_exchange` reads this map from a node before the first request and after a node failed, and
+corrects the map when a node answers that a slot has moved. All runners of one endpoint share the map, on any number of
+threads and event loops. An update replaces the map in one step.
 
 While a slot moves to another node, its keys move one by one, and a script would find only some of them. Redis refuses
 a request (`TRYAGAIN`) if some of its declared keys are missing, but a script also reads task keys that it does not
 declare. So each script declares one more key of its slot, which never exists. Redis refuses the script as long as the
-slot moves, and the runner sends it again.
+slot moves, and the runner sends the script again.
 """
 
 import itertools
@@ -39,7 +39,7 @@ def slot_of(operation: Operation[Any]) -> int | None:
 def absent_key(operation: Operation[Any]) -> tuple[str, ...]:
     """Return a key that never exists, in the slot and with the prefix of a script's other keys.
 
-    Each script declares it, so that Redis refuses the script while the slot moves to another node.
+    Each script declares this key, so that Redis refuses the script while the slot moves to another node.
     """
     if operation.script is None or not operation.keys:
         return ()
@@ -109,7 +109,7 @@ class SlotMap:
             self._primaries = (*self._primaries, server)
 
     def forget(self) -> None:
-        """Discard the map, so that the next request reads it again: a node failed, and another may replace it."""
+        """Discard the map because a node has failed, so that the next request reads the new map of the cluster."""
         self._owners = []
 
 
@@ -150,8 +150,8 @@ def cluster_exchange(
 ) -> Generator[list[NodeRequest], Outcomes, list[Any]]:
     """Send operations to the nodes of their keys, and return one answer for each.
 
-    The generator yields requests to send, at most one per node. It receives a list with the answers to each request, or
-    its error.
+    The generator yields requests to send, at most one per node. For each request, the generator receives a list of the
+    answers, or the error of the request.
     """
     if not slots.is_known:
         yield from learn_slots(slots, address, left_s)

@@ -277,7 +277,7 @@ class Endpoint:
         is_memory: True for a fake server in the memory of this process.
         clock_offset_s: Unix time of the server minus monotonic time of this process, None while it is unknown.
         takeovers: Number of failovers that `follow_primary` has detected. A connection that was opened before the last
-            one leads to the old primary.
+            failover leads to the old primary.
     """
 
     def __init__(self, source: "str | Address | redis.Redis | redis.asyncio.Redis", *, embedded_folder: Path) -> None:
@@ -342,7 +342,7 @@ class Endpoint:
             self.address = f"redis://{host}:{port}/{options.get('db', 0)}"
 
     def open(self) -> None:
-        """Start the embedded server if this endpoint has one. Blocking; does nothing for other kinds."""
+        """Start the embedded server if this endpoint has one. The method blocks until the server runs."""
         if self._address is not None and self._address.kind == "embedded" and self._embedded is None:
             from taskq_core.broker.embedded import open_embedded  # imported here, because few programs need it
 
@@ -350,7 +350,7 @@ class Endpoint:
             self._embedded = open_embedded(folder)
 
     def close(self) -> None:
-        """Release the embedded server, which stops once no process uses it. Does nothing for other kinds."""
+        """Release the embedded server if this endpoint has one. The server stops once no process uses it."""
         if self._embedded is not None:
             self._embedded.close()
             self._embedded = None

@@ -120,7 +120,7 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
 def _send_again(
     endpoint: Endpoint, operation: Operation[Any], refused: Exception, block_s: float, is_asking: bool
 ) -> Generator[Write, list[Any], Any]:
-    """Send an operation again if the server does not have its script or its deadline was wrong. Otherwise raise."""
+    """Send an operation again if the server lacks its script or its deadline was wrong. Otherwise raise the error."""
     must_correct = is_late(refused) and operation.deadline_at is not None and not operation.in_doubt
     if must_correct:
         endpoint.clock_offset_s = None  # the clock of the Redis server was changed

@@ -170,7 +170,7 @@ class Pipeline:
     def abort(self) -> None:
         """Close the connection at once, so that the current exchange fails. The next exchange opens a new connection.
 
-        Does nothing while the connection is being opened, or if it leads to a fake server.
+        Does nothing while the connection is being opened, or if the connection leads to a fake server.
         """
         if self._stream is not None:
             self._stream.abort()

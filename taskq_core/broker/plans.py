@@ -15,8 +15,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 RequestPlan = Generator[Operation[Any], Any, T]
 Progress = Callable[[int, int], None]
-"""Called after each chunk of long work with the number of tasks done and their total. An error that it raises ends the
-work."""
+"""Called after each chunk of long work with the number of tasks done and their total. An error that this function
+raises ends the work."""
 
 
 def ask(operation: Operation[T]) -> RequestPlan[T]:

@@ -1,4 +1,4 @@
-"""Encode commands, and for blocking code write them and read their replies on a connection that redis-py has opened.
+"""Encode commands. For blocking code, also write commands and read replies on a connection opened by redis-py.
 
 Two classes with the same methods write commands and read replies. `SocketStream` uses the socket itself, because
 redis-py makes ten system calls per command, mostly to set the timeout before and after each wait. `SocketStream` makes

@@ -26,7 +26,7 @@ class ReplyStream(asyncio.Protocol):
     """Writes commands to a transport and parses the replies. One caller uses it at a time.
 
     Args:
-        transport: A connected transport. This object becomes its protocol.
+        transport: A connected transport. The `ReplyStream` becomes the protocol of this transport.
         changed: Receives the messages about changed keys.
     """
 

@@ -119,7 +119,7 @@ class SyncRunner:
         *,
         is_asking: bool = False,
     ) -> list[Any]:
-        """Run operations on one connection to this server. If `begin` has sent them, `sent` is its connection."""
+        """Run operations on one connection to this server. `sent` is the connection on which `begin` has sent them."""
         if sent is None:
             connection = self._take(until)
             plan = exchange(self.endpoint, operations, connection.left_s, is_asking=is_asking)
@@ -155,7 +155,7 @@ class SyncRunner:
         return _Connection(self.endpoint, min(self._timeout_s, max(LEAST_S, until - time.monotonic())))
 
     def nodes(self) -> "list[SyncRunner]":
-        """Return a new runner for every primary of a cluster, or one for the only server. The caller closes them."""
+        """Return a new runner for every primary of a cluster, or for the only server. The caller closes the runners."""
         if not self.endpoint.is_cluster:
             return [SyncRunner(self.endpoint, timeout_s=self._timeout_s)]
         until = time.monotonic() + self._timeout_s

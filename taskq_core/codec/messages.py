@@ -1,7 +1,7 @@
 """Error texts for arguments and results that are not valid. They name types and positions, but never values.
 
 Error texts of msgspec, of Pydantic models and of a user's own checks may quote the input. Only texts that are known not
-to quote it are used; all others are replaced.
+to quote the input are used. All other texts are replaced.
 """
 
 import re

@@ -43,6 +43,6 @@ def within_limit(data: bytes | bytearray | memoryview, limit: int) -> bytes | Ov
 
 
 def read_oversized(data: bytes) -> OversizedResult | None:
-    """Decode a record in the format of `OversizedResult.stored`. Return None if it is empty or not valid."""
+    """Decode a record in the format of `OversizedResult.stored`. Return None if the record is empty or not valid."""
     found = _STORED.fullmatch(data)
     return None if found is None else OversizedResult(size=int(found[1]), limit=int(found[2]))

@@ -85,7 +85,7 @@ _decode = msgspec.json.Decoder(_Stored).decode
 
 
 def read_progress(data: bytes) -> Progress | None:
-    """Decode the stored progress of a task. Return None if it is missing or not valid."""
+    """Decode the stored progress of a task. Return None if the progress is missing or not valid."""
     if not data:
         return None
     try:

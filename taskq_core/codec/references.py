@@ -60,7 +60,7 @@ class References(Protocol):
         """Return the `Kind` of a class, None if the class does not belong to the adapter.
 
         Raises:
-            TypeError: The class belongs to the adapter, but its objects cannot be passed by key. The text says why.
+            TypeError: The class belongs to the adapter, but its objects cannot be passed by key. The error says why.
         """
         ...
 

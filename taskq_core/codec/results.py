@@ -25,7 +25,7 @@ def encode_result(value: object) -> bytes:
 
 
 def encode_result_within(value: object, limit: int) -> bytes | OversizedResult:
-    """Encode the return value of a task as JSON. Return its size instead if it is over `limit` bytes.
+    """Encode the return value of a task as JSON. If the JSON has more than `limit` bytes, return only its size.
 
     An oversized value is encoded once and not copied.
 

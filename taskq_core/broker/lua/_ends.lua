@@ -4,8 +4,8 @@
 
 -- owned: find the tasks that this worker still owns. `runs` is "<run>x<number of tasks>," for each sequence of tasks
 -- with the same run number. Return four values: the key of each task by position (false if the worker no longer owns
--- the run); by position, optional fields of the tasks that have such fields; the number of owned tasks; and whether no
--- task needs more than its deletion after a success. Most tasks have only the four fields of every running task, and
+-- the run); by position, optional fields of the tasks that have such fields; the number of owned tasks; and whether it
+-- is enough to delete each task after a success. Most tasks have only the four fields of every running task, and
 -- counting fields (HLEN) costs Redis less than reading optional fields by name.
 local function owned(lease, token, runs, task_prefix, ids, before, size)
   local scores = redis.call('ZMSCORE', lease, unpack(ids, before + 1, before + size))

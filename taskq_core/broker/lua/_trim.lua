@@ -1,5 +1,5 @@
--- forget: delete one task from `set`, with its hash and with the unique lock that it still holds. Needs `_unique` and
--- `_forget_steps`.
+-- forget: delete one task from `set`, delete the hash of the task, and release its unique lock if the task still holds
+-- the lock. Needs the files `_unique` and `_forget_steps`.
 local function forget(set, task_key, id)
   local fields = redis.pcall('HMGET', task_key, 'unique_key', 'taskq_steps')
   release(fields[1], id)
@@ -10,8 +10,8 @@ local function forget(set, task_key, id)
   redis.call('ZREM', set, id)
 end
 
--- trim: delete archived tasks, the oldest first, at most 100 per call. A task is deleted if there are more than
--- `max_size` archived tasks, or if it was archived at `cutoff_s` or before.
+-- trim: delete archived tasks, the oldest first, at most 100 per call. Tasks are deleted while there are more than
+-- `max_size` archived tasks, or if they were archived at `cutoff_s` or before.
 local function trim(archived, task_prefix, cutoff_s, max_size)
   local ids = redis.call('ZRANGE', archived, '-inf', whole(cutoff_s), 'BYSCORE', 'LIMIT', 0, 100)
   local excess = redis.call('ZCARD', archived) - max_size

@@ -21,8 +21,9 @@ local function covers(rule, state)
   return till ~= 'f' or (state ~= 'completed' and state ~= 'archived')
 end
 
--- is_held: return whether the task that a lock names may hold it: the task exists, has a state that its rule covers, and
--- names no other lock. Go workers and manual deletions leave locks behind for which this is false.
+-- is_held: return whether the task that a unique lock names may hold this lock. The task must exist, have a state that
+-- its lock rule covers, and name no other lock. Go workers and manual deletions leave locks behind whose task may not
+-- hold them.
 local function is_held(lock, task_key)
   local fields = redis.pcall('HMGET', task_key, 'state', 'taskq_unique', 'unique_key')
   if fields.err then

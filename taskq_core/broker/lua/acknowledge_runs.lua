@@ -5,7 +5,7 @@
   KEYS[1]    hash  runs, see take_runs
   ARGV[1..]        per entry: name, value that take_runs returned. An entry whose value has changed since then is kept
 
-  At most 500 names per call.
+  The caller passes at most 500 names.
 
   returns  the number of deleted entries
 ]]

@@ -9,7 +9,7 @@
   ARGV[3]    int     seconds: a mark that is further in the future comes from a wrong clock and is set to now
   ARGV[4]    int     number of marks
 
-  At most 100 entries per call.
+  The caller passes at most 100 entries.
 
   returns  now (Unix ns as text), then the mark of each entry
 ]]

@@ -11,7 +11,7 @@
   ARGV[4]  string  task id
   ARGV[5]  string  its limits, see `_limits`; ignored if the task already has limits
 
-  A task whose limits do not allow it to run now leaves the active list and waits. This uses no attempt.
+  A task whose limits do not allow it to run now leaves the active list and waits. The wait uses no attempt of the task.
 
   returns  1  the worker may run it   2  it waits for a limit   0  this worker no longer owns the run
 ]]

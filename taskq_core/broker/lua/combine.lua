@@ -20,9 +20,10 @@
   ARGV[7..13]      the new task: id, message, start, unique lock key, lock word, group, limits, as in enqueue; left out
                    to drop the members without a new task
 
-  The set is renamed in the same step, so neither Go nor taskq can return its members to their group after the task was
-  stored. This call deletes the first members, and `sweep` the others. A set whose deadline has passed is refused,
-  because its members may already be returning to their group, which is then collected again.
+  The set is renamed in the same step, so neither Go nor taskq can return its members to their group after the new task
+  was stored. This call deletes the first members, and the script `sweep` deletes the others. A set whose deadline has
+  passed is refused, because its members may already be on the way back to their group. Then the group is collected
+  again.
 
   returns  1  stored   0  id taken   d  unique lock held by another task
            g  the set was deleted or has changed since the caller read it, or its deadline has passed

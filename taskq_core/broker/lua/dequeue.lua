@@ -25,7 +25,7 @@
   ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
 
   An id without a message is dropped and counted, and replaced by another id, until about 1000 ids were read. The first
-  write is RPOP: after a RPOP, even a full Redis allows the later writes of this script.
+  write is RPOP: after an RPOP, even a full Redis allows the later writes of this script.
 
   returns  now (Unix ns as text), lease expiry (Unix s as text), number of dropped ids, time that each task was pending
            (ms, each followed by a comma; '' if not requested, in a repeat, or if Go stored no time), then per task: id,

@@ -33,7 +33,7 @@ end
 local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[3], 'k:' .. ARGV[3])
 local name, number = string.match(ARGV[3], '^(.*)#(%d+)$')
 local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[3])
-if value then -- each later signal of this name moves up by one, and its wait begins again
+if value then -- each later signal of this name gets the previous number, and its wait begins again
   local prefix, last = 'r:' .. name .. '#', tonumber(redis.call('HINCRBY', KEYS[2], 'n:' .. name, -1)) + 1
   for at = tonumber(number), last - 1 do
     redis.call('HSET', KEYS[2], prefix .. whole(at), redis.call('HGET', KEYS[2], prefix .. whole(at + 1)) or '0 ')

@@ -6,7 +6,7 @@
   ARGV[2]  string  its record
   ARGV[3]  int     seconds to keep the hash
 
-  The first write is EXPIRE: after a EXPIRE, even a full Redis allows the later writes of this script.
+  The first write is EXPIRE: after an EXPIRE, even a full Redis allows the later writes of this script.
 
   returns  per other worker process: token, record
 ]]

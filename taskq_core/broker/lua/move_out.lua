@@ -19,7 +19,7 @@
 
   The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>". At first, move and caller are both
   the token of this call. If a task is already moving to that queue, the move is resumed under its first name, by which
-  the other queue recognizes it. Only the last caller may finish it. A repeat changes nothing.
+  the other queue recognizes the move. Only the last caller may finish the move. A repeated call changes nothing.
 
   The field taskq_letter marks an archived task that a dead-letter handler has to receive.
 

@@ -17,10 +17,10 @@
   ARGV[3]  int     approximate number of keys to scan
   ARGV[4]  string  prefix of the keys that match the pattern
 
-  Starts and outcomes of steps whose workflows have another home queue are not deleted. The dispatcher of that queue
-  reads and then deletes them.
+  Records of started steps and outcomes of steps are not deleted if their workflow has another home queue. The
+  dispatcher of that home queue reads and then deletes these records.
 
-  The keys of queue "a}:b" also match the pattern of queue "a". They are not deleted.
+  The keys of queue "a}:b" also match the pattern of queue "a". The script does not delete these keys.
 
   returns  the next cursor ('0' at the end), or nothing if tasks were enqueued in the meantime, so that the queue is in use
 ]]

@@ -30,8 +30,8 @@
   A task belongs in the first of these structures: active, if the worker's fence matches the lease; the structure of its
   state, if the task is in it; another structure that contains the task; the structure of its state. A lost lease is
   restored from the fence, so that the worker continues the run. A fence that is too old is removed, so that no worker
-  extends the new lease. A lease that ends later than any worker's is ignored unless the fence matches it. If the time at
-  which a task was due is lost, it is due now. A task that is being moved, removed or deleted is not reported.
+  extends the new lease. A lease that ends later than any worker's lease can is ignored unless the fence matches. If the
+  time at which a task was due is lost, it is due now. A task that is being moved, removed or deleted is not reported.
 
   returns  per task: diagnosis ('' if nothing is wrong), kind of damage, state, structures that contain it, structure in
            which it belongs, and
@@ -47,8 +47,9 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local prefix, lease_s, longest_s = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
-local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) -- these calls raise an error for keys of
-redis.call('ZCARD', KEYS[3]) -- another type, before the first write
+-- These calls raise an error, before the first write, if a key has another type.
+local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2])
+redis.call('ZCARD', KEYS[3])
 local sets = { scheduled = KEYS[4], retry = KEYS[5], archived = KEYS[6], completed = KEYS[7] }
 for _, set in pairs(sets) do
   redis.call('ZCARD', set)
@@ -155,7 +156,8 @@ local function is_in(task, place)
   return task.score[place] ~= nil
 end
 
--- diagnose: return the damage of a task ('' if none), the structures that contain it as text, and where it belongs.
+-- diagnose: return the damage of a task ('' if none), the names of the lists and sets that contain the task, and where
+-- the task belongs.
 local function diagnose(task, unreadable, kept_s)
   local places, named = {}, {}
   for _, place in ipairs(order) do
@@ -183,7 +185,7 @@ local function diagnose(task, unreadable, kept_s)
   local fenced = held and task.owner and string.match(task.owner, ':(%d+)$') == held
   if unreadable ~= '' and unreadable == task.message then
     if task.lease then
-      return '', listed, 'active' -- no damage: the task's worker or the recoverer moves it to quarantine
+      return '', listed, 'active' -- no damage: the worker or the recoverer moves the task to quarantine
     end
     return 'unreadable', listed, 'quarantine'
   end
@@ -218,7 +220,7 @@ local function diagnose(task, unreadable, kept_s)
   return '', listed, truth
 end
 
--- unlist: remove a task from all structures except one, and remove its duplicates from that one.
+-- unlist: remove a task from all lists and sets except one, and remove duplicates of the task from this one.
 local function unlist(task, but)
   local id = task.id
   local extra = task.pending - (but == 'pending' and 1 or 0)
@@ -266,7 +268,7 @@ local function enlist_active(task)
   end
 end
 
--- enlist: add a task to the structure in which it belongs, and set its state accordingly.
+-- enlist: add a task to the list or set in which it belongs, and set the state of the task accordingly.
 local function enlist(task, truth, archived_s, kept_s)
   local id = task.id
   redis.call('HSET', task.key, 'state', truth)

@@ -6,8 +6,8 @@
   ARGV[1..]  string  per key: the type it must have
 
   A missing key, or a key of the right type, is not renamed, and no key is overwritten. The new name contains the time
-  of the renaming, so a call whose answer was lost can be sent again. At most 50 keys per call. The first write is a
-  DEL: after a DEL, even a full Redis allows the later writes of this script.
+  of the renaming, so a call whose answer was lost can be sent again. The caller passes at most 50 keys. The first write
+  is a DEL: after a DEL, even a full Redis allows the later writes of this script.
 
   returns  per key: the type of the renamed key ('' if it was not renamed)
 ]]

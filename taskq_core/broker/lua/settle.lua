@@ -104,7 +104,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _leave_active
 -- include _record
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
-local flow -- created for the first task that is a step of a workflow
+local flow -- this object is created for the first task that is a workflow step
 local limits
 
 local function workflows_here()

@@ -8,9 +8,9 @@
   ARGV[14] string  numbers of the runs, as in settle
   ARGV[15..]       ids of the tasks that are done (at most 200)
 
-  Either all tasks are settled, or nothing is changed. Nothing is changed if this worker no longer owns one of the tasks,
-  if a client waits for one, if one is a step of a workflow or holds a permit of a limit, or if the search in the active
-  list would take too long. The worker then calls settle and dequeue.
+  Either all tasks are settled, or nothing is changed. Nothing is changed if this worker no longer owns one of the
+  tasks, if a client waits for one of the tasks, if one of the tasks is a step of a workflow or holds a permit of a
+  limit, or if the search in the active list would take too long. Then the worker calls settle and dequeue.
 
   returns  as dequeue; nil if nothing was changed
 ]]
@@ -47,7 +47,7 @@ if not ends then
     return false
   end
 end
--- these calls raise an error for keys of another type
+-- these calls raise an error if a key has another type
 local pending, tokens = redis.call('LLEN', KEYS[1]), redis.call('LLEN', KEYS[5])
 
 if ends then

@@ -7,7 +7,7 @@
   KEYS[1]    hash  runs: "<count>:<last>:<count to report>:<last to report>" by entry name; last is a firing (Unix s)
   ARGV[1..]        names of entries
 
-  At most 500 names per call.
+  The caller passes at most 500 names.
 
   returns  "<count to report>:<last to report>" per name, '' without runs
 ]]
