@@ -47,7 +47,7 @@ def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, h
     columns = [
         Column("Id", lambda task: task.id, whole=True, style="bold"),
         *([] if queue is not None else [Column("Queue", lambda task: task.queue, least=6)]),
-        *([] if state is not None else [Column("State", lambda task: task.state.value, least=9)]),
+        *([] if state is not None else [Column("State", _state, least=9)]),
         Column("Name", lambda task: "(unreadable)" if isinstance(task, UnreadableTask) else task.name),
     ]
 
@@ -94,6 +94,15 @@ def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, h
         )
         add("Last failed", lambda task: shown_distance(task.last_failed_at, now), drop=2)
     return columns
+
+
+def _state(task: TaskInfo | UnreadableTask) -> str:
+    """Return the state of a task, and in parentheses what a scheduled task waits for."""
+    if isinstance(task, TaskInfo) and task.waits_for_limit:
+        return f"{task.state.value} (limit)"
+    if isinstance(task, TaskInfo) and task.wait is not None:
+        return f"{task.state.value} ({task.wait.kind})"
+    return task.state.value
 
 
 def _lease(task: TaskInfo, now: datetime) -> str:

@@ -498,6 +498,7 @@ def test_a_task_that_waits_for_a_limit_names_that_limit(run: Run, run_json: RunJ
 
     listed = run("task", "list", "-q", "default", "-s", "scheduled").stdout
     assert "waits for a limit" in listed
+    assert "scheduled (limit)" in run("task", "list", "-q", "default").stdout
     shown = run("task", "inspect", "-q", "default", "-i", waits).stdout
     assert "waits for" in shown
     assert "the limit shop:ship" in shown
