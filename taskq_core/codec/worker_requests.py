@@ -48,7 +48,7 @@ class WorkerRequest:
             )
 
     def encode(self, workers: Sequence[str]) -> bytes:
-        """Encode the request as the message for the workers with these ids."""
+        """Encode the request as a message that is addressed to the workers with these ids."""
         return msgspec.json.encode({"workers": workers, "action": self.action, "concurrency": self.concurrency})
 
 

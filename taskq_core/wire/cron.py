@@ -132,7 +132,7 @@ class _Field:
     names: Mapping[str, int]
 
     def read(self, text: str) -> tuple[str, bool]:
-        """Return the field for croniter (numbers, or `*` for all), and whether it is written as a star.
+        """Return the field for croniter (numbers, or `*` for all), and whether the field is written as a star.
 
         Raises:
             ValueError: The field is not valid. The message is the end of a sentence.
@@ -362,7 +362,7 @@ def with_zone(spec: str, zone: str = "UTC") -> str:
 
     Args:
         spec: A spec, valid or not.
-        zone: IANA name of the time zone of a cron line without one.
+        zone: IANA name of the time zone for a cron line that names no zone.
     """
     if spec.startswith(_PREFIXES):
         named, _, spec = spec.partition("=")[2].partition(" ")

@@ -1,7 +1,7 @@
 """Read and write durations in Go's notation (`1h30m0s`), exact to the nanosecond.
 
-Option strings of periodic entries and `@every` specs contain them. The range is Go's: 64 bits of nanoseconds, about
--292 to 292 years.
+Option strings of periodic entries and `@every` specs contain such durations. The range is Go's: 64 bits of nanoseconds,
+about -292 to 292 years.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The names and types of all keys in Redis.
 
 Keys under `<prefix>:` belong to Go Asynq and must match its names byte for byte. Keys under `taskq:{Q}:` are used by
-taskq only. They have the queue as hash tag too, so that all keys of a queue are in one cluster slot. With a prefix
-other than `asynq`, taskq-only keys contain the prefix as well, so two prefixes on one Redis never share a key.
+taskq only. These keys have the queue as hash tag too, so that all keys of a queue are in one cluster slot. With a
+prefix other than `asynq`, taskq-only keys contain the prefix as well, so two prefixes on one Redis never share a key.
 
 Functions that build a key do not check names: Go may have created a queue that taskq would refuse, and tools must still
 show it. Code that receives a name from a user has to call the `validate_...` functions.

@@ -1,7 +1,7 @@
 """Decode the stored message of a task, encode new messages fast, and encode changed messages without losing fields.
 
-Decoding returns protobuf's own `TaskMessage`. A `MessageTemplate` encodes new messages; it encodes the part that all
-tasks of a kind share only once. Its bytes are those of protobuf's deterministic encoding, except for the order of two
+Decoding returns protobuf's own `TaskMessage`. A `MessageTemplate` encodes new messages. The part that all tasks of a
+kind share is encoded only once. Its bytes are those of protobuf's deterministic encoding, except for the order of two
 headers if the name of one is a prefix of the other (protobuf's own runtimes differ there). A stored message is changed
 by decoding, copying and encoding, which keeps fields that this release does not know.
 

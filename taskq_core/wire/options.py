@@ -1,7 +1,7 @@
 """Option strings of periodic entries: `MaxRetry(3)`, `Queue("low")`, `Timeout(1m30s)`.
 
 A scheduler stores one string per option, so that tools can show the options. Go's inspector panics at a string without
-a parenthesis, so only `format_option` may write them. `parse_option` reads the strings that schedulers write.
+a parenthesis, so only `format_option` may write these strings. `parse_option` reads the strings that schedulers write.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Asynq's two rules with a random part: the delay before a retry, and the order in which a worker tries its queues.
 
-The caller passes the random source, so that a test can fix it.
+The caller passes the random number generator, so that tests can pass one with known numbers.
 """
 
 import math

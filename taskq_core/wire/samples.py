@@ -72,7 +72,7 @@ class QueueSample:
     busy: int = 0
     """Running tasks, of any queue, of the workers that serve this queue."""
     slots: int = 0
-    """Maximum number of concurrent tasks of these workers."""
+    """Maximum number of concurrent tasks of the workers that serve this queue."""
     is_paused: int = 0
 
     def encode(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The states of a task, as the field `state` of its hash spells them."""
+"""The states of a task, as they are spelled in the field `state` of the task's hash."""
 
 from enum import StrEnum
 
