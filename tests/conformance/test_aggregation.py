@@ -1,4 +1,4 @@
-"""Groups of tasks on every store: join, take into a set, read, combine, sweep, give back."""
+"""Test groups of tasks on every store: join, collect into a set, read, combine, sweep, return."""
 
 import pytest
 
@@ -134,7 +134,7 @@ class TestJoin:
         assert members(broker) == []
 
 
-class TestGather:
+class TestCollect:
     @rows(
         ("ages", "settings", "taken"),
         [

@@ -1,4 +1,4 @@
-"""Scripts do no more in a full queue than in a small one: each call runs as many commands, and answers as much.
+"""Test that the number of commands and the size of a reply do not grow with the queue.
 
 Redis answers no other client during a script. `python -m benchmarks.bounds` measures the time of the calls.
 """

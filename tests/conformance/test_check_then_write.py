@@ -1,4 +1,4 @@
-"""A script that is refused has changed nothing (R1): every key it touches is made one of another type in turn."""
+"""Test that a refused script has changed nothing (R1). Each key it uses gets another type in turn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many commands a task costs Redis, counted by Redis itself: what gets dearer by one is seen here."""
+"""Count the commands that Redis runs for a task. Each additional command fails a test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +79,7 @@ class TestRuns:
         assert {name: counts.pop(name) for name in of_each} == dict.fromkeys(of_each, TASKS)
         assert counts == {
             **dict.fromkeys(("evalsha", "time", "get", "exists", "zcard", "rpop", "lpush", "zadd", "zrem", "set"), 1),
-            "llen": 3,  # a fourth one where no token lies yet
+            "llen": 3,  # a fourth command if there is no token yet
         }
 
     def test_a_dequeue_of_an_empty_queue_takes_a_fixed_number_of_commands(

@@ -1,4 +1,4 @@
-"""Every kind of URL against a real server of that kind, and redis-py clients taken over, through both runners."""
+"""Test every kind of URL with a matching server, and existing redis-py clients, through both runners."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -225,7 +225,9 @@ class TestTakenOver:
 
     def test_the_connections_of_the_existing_client_stay_open(self, redis_server: RedisServer) -> None:
         client = redis.Redis(unix_socket_path=str(redis_server.socket_path), max_connections=1)
-        known = {each["id"] for each in redis_server.client.client_list()}  # those of earlier tests may end later
+        known = {
+            each["id"] for each in redis_server.client.client_list()
+        }  # connections of earlier tests may close later
         with blocking(client) as runner:
             assert runner.run(views.ping())
             assert client.ping()

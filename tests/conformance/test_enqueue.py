@@ -1,4 +1,4 @@
-"""Enqueueing on every store: codes, receipts, locks, start times, wake tokens."""
+"""Test enqueues on every store: codes, receipts, locks, start times, wake tokens."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Over `maxmemory` new work is refused whole and old work finishes (R5)."""
+"""Test that Redis over `maxmemory` refuses new tasks completely and finishes existing ones (R5)."""
 
 from collections.abc import Iterator
 

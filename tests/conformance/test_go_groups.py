@@ -1,4 +1,4 @@
-"""Grouped tasks on queues that Go serves too: Go's forwarder never leaves one where nothing runs it.
+"""Test grouped tasks on queues that Go serves too: Go's forwarder strands none of them.
 
 Go's forwarder puts a due task whose hash has the field `group` into that group without listing the group, so Go's
 aggregator does not see it. A task may have that field only while it waits in its group.

@@ -1,4 +1,4 @@
-"""What Go Asynq's inspector leaves in Redis and answers, and what ours does.
+"""Compare the changes and replies of taskq's inspector with those of Go Asynq's inspector.
 
 As in `test_states`, each scenario loads the state before, takes our inspector's plan at the scenario's clock and
 compares with the state after, byte for byte.

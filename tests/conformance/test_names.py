@@ -1,4 +1,4 @@
-"""Names as hostile as Go peers may write them, and the dates in keys."""
+"""Test unusual names that Go programs may store, and the dates in key names."""
 
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files

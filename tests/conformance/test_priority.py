@@ -41,7 +41,7 @@ def test_higher_bands_run_first_and_in_order_within_a_band(broker: Broker) -> No
     enqueue(broker, task("e5", 5), task("f9", 9))
 
     assert order(broker) == ["b9", "f9", "a5", "d5", "e5", "c1", "p1", "p2", "p3"]
-    assert broker.raw.llen(broker.queue.pending) == 9  # what asynqmon counts
+    assert broker.raw.llen(broker.queue.pending) == 9  # the count that asynqmon shows
     assert take(broker, 4) == ["b9", "f9", "a5", "d5"]
 
     enqueue(broker, task("g5", 5), task("h9", 9))

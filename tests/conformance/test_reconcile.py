@@ -1,4 +1,4 @@
-"""Damage is found and repaired on every store, and what is healthy or on its way is left alone."""
+"""Test that damage is found and repaired on every store, and that healthy and moving tasks are not changed."""
 
 import time
 from collections.abc import Callable
@@ -666,7 +666,7 @@ class Meanwhile:
         return self._broker.run(operation)
 
 
-class TestOnTheWay:
+class TestConcurrentChanges:
     """Tasks that change while a pass runs."""
 
     @rows("step", ["check_listed", "check_stored", "repair_tasks"])

@@ -1,4 +1,4 @@
-"""What tests of tasks ask, on every store."""
+"""Test the requests of `taskq_core.testing` on every store."""
 
 from taskq_core.broker.operations import rehearsal
 from taskq_core.broker.operations.runs import Outcome

@@ -1,4 +1,4 @@
-"""A task that is put off, with or without another message, in one step; and what is noted of a cancel."""
+"""Test that a task is rescheduled in one step, with or without a new message, and that a cancel is recorded."""
 
 import pytest
 

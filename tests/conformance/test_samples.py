@@ -1,4 +1,4 @@
-"""How samples and tallies come into every store."""
+"""Test how samples and counters are stored on every store."""
 
 from typing import Any
 

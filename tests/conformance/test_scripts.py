@@ -1,4 +1,4 @@
-"""A server that forgot the scripts is taught again, and no caller sees it."""
+"""Test that scripts missing in Redis are loaded again without an error for the caller."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The permits of a semaphore, on every store, as Asynq's `x/rate` keeps them: one sorted set, holders by deadline."""
+"""Test semaphores on every store. As in Asynq's `x/rate`, a sorted set has the holders by deadline."""
 
 import pytest
 

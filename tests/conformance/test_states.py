@@ -1,4 +1,4 @@
-"""What Go Asynq left in Redis after each of its operations, and what ours leave.
+"""Compare the state in Redis after each operation of taskq with that after Go Asynq's operation.
 
 Each scenario loads the state before, runs our operation at the scenario's clock and compares with the state after, byte
 for byte. Our own keys (`taskq:`) are left out. The hash of an active task gets the field `taskq_owner` first, as our
@@ -654,7 +654,7 @@ def test_forwarding_many_takes_several_rounds(one_server: Broker, scenario: dict
     assert counted(one_server) == scenario["after"]
 
 
-# --- looking ----------------------------------------------------------------------------------------------------------
+# --- reads ------------------------------------------------------------------------------------------------------------
 
 
 def described(task: views.StoredTask, now_s: int) -> dict[str, Any]:
@@ -923,7 +923,7 @@ async def test_the_presence_of_a_worker_equals_that_of_gos_server(
     given, wanted = scenario["given"]["parameters"], scenario["observed"]["server_info"]
     queues = given["queues"] or {"default": 1}
     if scenario["name"] == "server_info_invalid_dropped":
-        with pytest.raises(ConfigurationError):  # where Go drops what it cannot use
+        with pytest.raises(ConfigurationError):  # Go drops such values
             WorkerConfig(queues=queues)
         queues = wanted["queues"]
     config = WorkerConfig(queues=queues, concurrency=given["concurrency"], strict_priority=given["strict_priority"])

@@ -1,4 +1,4 @@
-"""The scripts of durable tasks: signals, ends of sub-tasks, late requests and deletions at any moment."""
+"""Test the scripts of durable tasks: signals, ends of sub-tasks, late requests and deletions at any time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -494,7 +494,7 @@ class TestRenewal:
         assert not broker.raw.exists(broker.queue.paused)
 
 
-class TestLeftOver:
+class TestLeftoverLocks:
     """What Go, or a hand, leaves behind."""
 
     @pytest.mark.parametrize("rule", ["", "fd"])

@@ -1,4 +1,4 @@
-"""What Go Asynq's server and scheduler leave in Redis around a whole run, and what ours leave.
+"""Compare the state in Redis around a run of taskq's worker and scheduler with that of Go Asynq's.
 
 These are the scenarios of `test_states` for which a process has to run. Some of their times are those of a real clock,
 so a time is compared by its meaning: the end of the run, a time after it, the day of it.

@@ -372,7 +372,7 @@ class TestTransactions:
         assert rest == [1] * 5
 
 
-class TestWhatIsNeverRefused:
+class TestReturningTasks:
     async def test_a_full_queue_accepts_retries_and_due_tasks(self, open_app: Any) -> None:
         """A worker runs all tasks of a full queue, including those that return to it."""
         app = open_app(rejects(3))

@@ -67,7 +67,7 @@ def field(server: RedisServer, handle: TaskHandle[Any], name: str) -> bytes | No
     return server.client.hget(f"asynq:{{{handle.queue}}}:t:{handle.id}", name)  # type: ignore[return-value] # blocking
 
 
-class TestWhatIsWritten:
+class TestStoredTasks:
     async def test_a_task_is_stored_as_asynq_stores_it(self, app: Application, redis_server: RedisServer) -> None:
         """Message, state, list and the set of queues, as Asynq has them."""
         task = app.taskq.remote("email:deliver", queue="critical", max_retry=5, timeout=30, retention=60)

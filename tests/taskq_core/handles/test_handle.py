@@ -214,7 +214,7 @@ class TestOutcomes:
             await waiting
 
 
-class TestNoOutcome:
+class TestMissingOutcomes:
     async def test_result_without_retention_raises_an_error_that_names_the_setting(self, app: Application) -> None:
         handle = await app.taskq.remote("t").adelay()
 

@@ -977,7 +977,7 @@ class TestWorker:
         stopped.set()
 
         reclaim = aggregation.reclaim(queue, "aggregator", owner="w2", leader_ms=1000)
-        await app.runtime.async_runner.run(reclaim)  # unless the worker has done so itself, in its last look
+        await app.runtime.async_runner.run(reclaim)  # unless the worker did this itself in its last check
         assert redis_server.client.zcard(queue.aggregation_sets) == 0
         assert redis_server.client.zcard(queue.group("g")) == 1
         assert redis_server.client.llen(queue.pending) == 0

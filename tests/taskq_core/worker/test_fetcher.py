@@ -202,7 +202,7 @@ async def test_a_token_wakes_one_connection_and_a_backlog_wakes_the_others(
         return await exchange(self, turn, batches, carried)
 
     monkeypatch.setattr(Fetcher, "_exchange", noted)
-    redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, who may put a token beside the task's own
+    redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, which might put an additional token
     release = asyncio.Event()
 
     @app.task
@@ -306,7 +306,7 @@ async def test_a_queue_is_queried_again_after_a_refused_request(
         monkeypatch.setattr(Pipeline, "exchange", exchange)
         return [BrokerUnavailableError.unchanged("LOADING")]
 
-    redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, who would put a token
+    redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, which would put a token
     order = await fill(app, {})
     worker = await start(safety_net=600, lease=3600, heartbeat=1)  # keeps the request sent ahead waiting
     await until(lambda: worker._fetcher.ahead)

@@ -48,7 +48,7 @@ def judged(*, checked_ago_s: float | None = 1.0, problem: str = "", **pulse: Any
     return health
 
 
-class TestJudging:
+class TestReadiness:
     def test_a_healthy_worker_is_ready(self) -> None:
         assert judged().report() == (
             True,

@@ -26,7 +26,7 @@ from tests.taskq_core.worker.conftest import (
     until,
 )
 
-# --- a worker that is gone --------------------------------------------------------------------------------------------
+# --- a dead worker ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_failed_lease_extension_does_not_affect_the_other_queues(

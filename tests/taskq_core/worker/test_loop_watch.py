@@ -23,13 +23,13 @@ async def test_a_coroutine_that_blocks_the_loop_is_logged(
 
     @app.task(name="slow")
     async def slow() -> None:
-        may_end.wait(PATIENCE_S)  # the only line, so that the watch sees it whenever it looks
+        may_end.wait(PATIENCE_S)  # the only line, so that every check of the watch finds it
 
     def block() -> list[str]:
         """Let time pass in another thread until the task is named. Return what was logged by then."""
         watch: Any = worker._keepalive._check_loop
         until_blocking(lambda: worker.running_count)
-        clock.skip(5)  # the watch looks at each heartbeat while nothing runs
+        clock.skip(5)  # an idle worker runs the watch at each heartbeat
         until_blocking(lambda: watch.__self__._callback_sent_at is not None, "the watch has asked for a sign of life")
         clock.skip(BLOCKED_S)
         warning = until_blocking(lambda: warnings_of(caplog), "the warning while the loop is blocked")

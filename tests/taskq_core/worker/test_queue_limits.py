@@ -144,7 +144,7 @@ async def test_a_running_error_handler_does_not_count_for_the_limit_of_a_queue(
     await until(lambda: len(started) == 2)
     await clock.settle()
     may_fail.set()
-    await clock.settle()  # a worker that looks only now and then has not looked by then
+    await clock.settle()  # a worker that checks rarely has not checked by then
 
     assert sorted(started) == list(range(6))
     is_over.set()

@@ -107,7 +107,7 @@ class TestService:
         context = context_of(app, runner)
         services = [Reconciler(context, app.runtime.keys.queue(f"q{number}"), unled()) for number in range(4)]
         for each in services:
-            await each.work()  # the first look comes later
+            await each.work()  # the first check follows later
 
         await asyncio.gather(*(each.work() for each in services))
 
@@ -226,7 +226,7 @@ async def test_a_task_that_go_left_in_no_list_is_repaired_and_runs(
     await until(lambda: runs == ["run"], "it runs")
 
 
-class TestMovesThatWereCutOff:
+class TestInterruptedMoves:
     async def test_moves_in_progress_are_not_repaired(
         self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer
     ) -> None:
