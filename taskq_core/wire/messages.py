@@ -1,9 +1,9 @@
 """Decode the stored message of a task, encode new messages fast, and encode changed messages without losing fields.
 
 Decoding returns protobuf's own `TaskMessage`. A `MessageTemplate` encodes new messages. The part that all tasks of a
-kind share is encoded only once. Its bytes are those of protobuf's deterministic encoding, except for the order of two
-headers if the name of one is a prefix of the other (protobuf's own runtimes differ there). A stored message is changed
-by decoding, copying and encoding, which keeps fields that this release does not know.
+kind share is encoded only once. The encoded bytes are those of protobuf's deterministic encoding, except for the order
+of two headers if the name of one is a prefix of the other (protobuf's own runtimes differ there). A stored message is
+changed by decoding, copying and encoding, which keeps fields that this release does not know.
 
 All errors are `WireFormatError`s. They never contain a payload or a header.
 """

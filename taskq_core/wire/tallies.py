@@ -13,8 +13,7 @@ HOURS_KEPT = 26
 TOTALS_KEPT_S = 90 * 24 * HOUR_S
 """Seconds for which the total counters of a queue are stored after its last run."""
 TYPE_KEPT_HOURS = 30 * 24
-"""Hours for which a task type keeps its totals after its last run. Then another type may take the place (`TYPES_MOST`).
-"""
+"""Hours after its last run for which a task type keeps its totals. Then another type may replace it (`TYPES_MOST`)."""
 TYPES_MOST = 200
 """Maximum number of task types with counters, per hour and in total. Further types are counted as `OTHER_TYPES`."""
 OTHER_TYPES = "_other"
