@@ -103,7 +103,7 @@ def serving(folder: Path, code: str, redis: RedisServer) -> Iterator[tuple[subpr
         site.communicate()
 
 
-def test_a_django_page_polls(redis_server: RedisServer, tmp_path: Path, open_browser: OpenBrowser) -> None:
+def test_a_django_page_polls_the_status(redis_server: RedisServer, tmp_path: Path, open_browser: OpenBrowser) -> None:
     with serving(tmp_path, DJANGO, redis_server) as (site, printed):
         origin = f"http://127.0.0.1:{printed['port']}"
         ann, bob = open_browser(origin), open_browser(origin)
@@ -115,7 +115,7 @@ def test_a_django_page_polls(redis_server: RedisServer, tmp_path: Path, open_bro
         expect(text).to_have_text("Waiting")
         expect(page.get_by_role("link")).to_be_hidden()
         other = bob.new_page()
-        bob.expect_trouble("404")
+        bob.expect_errors("404")
         other.goto(page.url)
         expect(other.locator("[role=status]")).to_have_text("Not available any more")
 
@@ -128,7 +128,9 @@ def test_a_django_page_polls(redis_server: RedisServer, tmp_path: Path, open_bro
         expect(page.get_by_role("link", name="Download")).to_have_attribute("href", "/media/orders.csv")
 
 
-def test_a_fastapi_page_streams(redis_server: RedisServer, tmp_path: Path, open_browser: OpenBrowser) -> None:
+def test_a_fastapi_page_streams_the_status(
+    redis_server: RedisServer, tmp_path: Path, open_browser: OpenBrowser
+) -> None:
     with serving(tmp_path, FASTAPI, redis_server) as (_, printed):
         origin = f"http://127.0.0.1:{printed['port']}"
         ann = open_browser(origin)

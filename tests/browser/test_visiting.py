@@ -55,7 +55,7 @@ def page(visitor: Visitor) -> Page:
         ),
     ],
 )
-def test_trouble_fails_the_test(visitor: Visitor, page: Page, script: str, trouble: str) -> None:
+def test_an_unexpected_browser_error_fails_the_test(visitor: Visitor, page: Page, script: str, trouble: str) -> None:
     visitor.check()
 
     page.evaluate(f"() => {{ {script} }}")
@@ -65,7 +65,7 @@ def test_trouble_fails_the_test(visitor: Visitor, page: Page, script: str, troub
 
     with pytest.raises(AssertionError):
         visitor.check()
-    visitor.expect_trouble(".")
+    visitor.expect_errors(".")
     visitor.check()
 
 

@@ -56,7 +56,7 @@ class Visitor:
         """Open a tab."""
         return self.context.new_page()
 
-    def expect_trouble(self, pattern: str) -> None:
+    def expect_errors(self, pattern: str) -> None:
         """Allow console messages of this kind, because the console reports every response that is not a success."""
         self._expected.append(re.compile(pattern))
 

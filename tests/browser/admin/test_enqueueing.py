@@ -52,7 +52,7 @@ def test_a_task_is_enqueued_from_the_list(page: Page, inspector: Inspector) -> N
 @pytest.mark.nightly
 def test_only_users_who_may_enqueue_see_the_form(site: Site, redis: RedisServer) -> None:
     visitor = site.member("view_task", "run_task", "change_task", "delete_task")
-    visitor.expect_trouble("403")
+    visitor.expect_errors("403")
     page = visitor.new_page()
 
     page.goto(TASKS)

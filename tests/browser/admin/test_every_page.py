@@ -64,7 +64,7 @@ def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
         ]
 
 
-def test_it_fits_a_narrow_screen(site: Site, paths: list[str]) -> None:
+def test_every_page_fits_a_narrow_screen(site: Site, paths: list[str]) -> None:
     page = site.operator(viewport=NARROW).new_page()
 
     beyond = {}

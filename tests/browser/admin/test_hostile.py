@@ -62,7 +62,7 @@ def visible(page: Page, field: str) -> None:
     expect(page.locator("#content")).to_contain_text(f"{field}</script>"[:11])
 
 
-def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: Any) -> None:
+def test_hostile_text_is_escaped_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: Any) -> None:
     put(redis, task, "archived", error_msg=hostile("error"), headers={"traceparent": hostile("trace")})
     redis.client.hset(
         f"asynq:{{{task.queue}}}:t:{task.id}",
@@ -94,7 +94,9 @@ def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: An
 
 
 @pytest.mark.nightly
-def test_on_confirmation_pages_and_in_messages(page: Page, redis: RedisServer, task: Any) -> None:
+def test_hostile_text_is_escaped_on_confirmation_pages_and_in_messages(
+    page: Page, redis: RedisServer, task: Any
+) -> None:
     page.goto(TASKS)
     row(page, "name</script>").locator(".action-select").check()
     page.locator("select[name=action]").select_option("move_tasks")
@@ -111,7 +113,7 @@ def test_on_confirmation_pages_and_in_messages(page: Page, redis: RedisServer, t
 
 
 @pytest.mark.nightly
-def test_on_pages_of_queues_and_in_messages(page: Page, redis: RedisServer, task: Any) -> None:
+def test_hostile_text_is_escaped_on_pages_of_queues_and_in_messages(page: Page, redis: RedisServer, task: Any) -> None:
     redis.client.sadd("asynq:queues", hostile("damaged"))
     redis.client.set(f"asynq:{{{hostile('damaged')}}}:retry", "no sorted set")
 
@@ -131,7 +133,7 @@ def test_on_pages_of_queues_and_in_messages(page: Page, redis: RedisServer, task
 
 
 @pytest.mark.nightly
-def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
+def test_hostile_text_is_escaped_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
     """A worker in any language may report itself and its running tasks."""
     who: Any = {"host": hostile("host"), "pid": 7, "server_id": hostile("server")}
     name = f"{{{who['host']}:7:{who['server_id']}}}"
@@ -152,7 +154,7 @@ def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
 
 
 @pytest.mark.nightly
-def test_on_pages_of_workflows_and_in_messages(page: Page, redis: RedisServer) -> None:
+def test_hostile_text_is_escaped_on_pages_of_workflows_and_in_messages(page: Page, redis: RedisServer) -> None:
     """Taskq allows only plain names of workflows and steps, but others may write to Redis as well."""
     members = group([taskq.remote("b").si() for _ in range(2)])
     workflow = chain(taskq.remote("a").s(), members).named("plain").delay()
@@ -191,7 +193,7 @@ def test_on_pages_of_workflows_and_in_messages(page: Page, redis: RedisServer) -
 
 
 @pytest.mark.nightly
-def test_a_task_with_hostile_workflow_fields(page: Page, redis: RedisServer) -> None:
+def test_hostile_workflow_fields_of_a_task_are_escaped(page: Page, redis: RedisServer) -> None:
     task = taskq.remote("note").delay()
     headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
     put(redis, task, "pending", headers=headers)
@@ -203,7 +205,7 @@ def test_a_task_with_hostile_workflow_fields(page: Page, redis: RedisServer) -> 
 
 
 @pytest.mark.nightly
-def test_in_the_outbox(page: Page, settings: Any) -> None:
+def test_hostile_text_is_escaped_in_the_outbox(page: Page, settings: Any) -> None:
     away = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", **away}
     with transaction.atomic():

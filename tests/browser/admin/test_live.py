@@ -346,7 +346,7 @@ def test_failed_refreshes_are_repeated_less_often(
     operator: Visitor, page: Page, requests: list[str], inspector: Inspector
 ) -> None:
     """After 5 s, then 10, 20 and 40 s. After a success the interval is normal again."""
-    operator.expect_trouble("Failed to load resource")
+    operator.expect_errors("Failed to load resource")
     enqueue("first")
     page.goto(QUEUES)
     page.route("**/*", lambda route: route.abort() if route.request.resource_type == "fetch" else route.continue_())

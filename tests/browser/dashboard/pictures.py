@@ -24,7 +24,7 @@ FOLDER = IMAGES / "dashboard"
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures_for_a_wide_screen(site: Site, scene: Scene, scheme: Any) -> None:
     visitor = site.operator(color_scheme=scheme, viewport=WINDOW)
-    visitor.expect_trouble("404")
+    visitor.expect_errors("404")
     page = visitor.new_page()
     for path, found in addresses(scene).items():
         page.goto(site.at(found[0]))

@@ -56,7 +56,7 @@ def test_every_action_has_a_browser_test() -> None:
 
 
 @pytest.mark.timeout(600)  # dozens of pages
-def test_it_fits_a_narrow_screen(site: Site, scene: Scene, paths: Sequence[str]) -> None:
+def test_every_page_fits_a_narrow_screen(site: Site, scene: Scene, paths: Sequence[str]) -> None:
     page = site.operator(viewport=NARROW).new_page()
     first_of_each = {site.at(found[0]) for found in addresses(scene).values()}
 
@@ -80,7 +80,7 @@ def test_it_fits_a_narrow_screen(site: Site, scene: Scene, paths: Sequence[str])
 def test_pages_are_accessible(site: Site, paths: Sequence[str]) -> None:
     """Dark mode only changes colors, so only rules about colors are checked again."""
     visitor = site.operator(reduced_motion="reduce")  # colors change without an animation
-    visitor.expect_trouble("40[04]")
+    visitor.expect_errors("40[04]")
     page = visitor.new_page()
 
     found, backgrounds = {}, set()

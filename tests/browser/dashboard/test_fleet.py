@@ -204,7 +204,7 @@ def test_task_types_show_their_runs(site: Site, page: Page, scene: Scene) -> Non
 
 
 @pytest.mark.nightly
-def test_the_page_about_redis(site: Site, page: Page, scene: Scene) -> None:
+def test_the_page_about_redis_shows_its_figures(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("redis"))
     expect(page.locator("dl.facts")).to_contain_text("Memory used")
     page.get_by_text("INFO", exact=True).click()
@@ -257,7 +257,7 @@ def test_data_from_workers_and_schedulers_is_shown_as_text(
     expect(page.get_by_role("dialog")).to_contain_text("type</script>")
     confirm(page, "Run now")
     expect_message(page, "was enqueued")
-    site.visitors[0].expect_trouble("40[04]")
+    site.visitors[0].expect_errors("40[04]")
     for path in ("schedule", "schedule-run"):
         page.goto(site.at(f"{path}?{urlencode({'id': hostile('none')})}"))
         visible(page, "none")

@@ -51,7 +51,9 @@ def task(taskq: TaskQ) -> Any:
 
 @pytest.mark.nightly
 @does_actions("queue-pause")
-def test_on_pages_of_queues_and_in_messages(site: Site, page: Page, redis_server: RedisServer, task: Any) -> None:
+def test_hostile_text_is_escaped_on_pages_of_queues_and_in_messages(
+    site: Site, page: Page, redis_server: RedisServer, task: Any
+) -> None:
     redis_server.client.sadd("asynq:queues", hostile("damaged"))
     redis_server.client.set(f"asynq:{{{hostile('damaged')}}}:retry", "no sorted set")
 
@@ -70,7 +72,7 @@ def test_on_pages_of_queues_and_in_messages(site: Site, page: Page, redis_server
 
 
 @does_actions("tasks-act", "task-payload")
-def test_on_pages_of_tasks_and_in_messages(
+def test_hostile_text_is_escaped_on_pages_of_tasks_and_in_messages(
     site: Site, page: Page, redis_server: RedisServer, inspector: Inspector, task: Any
 ) -> None:
     queue, task_id = hostile("queue"), hostile("id")
@@ -108,7 +110,9 @@ def test_on_pages_of_tasks_and_in_messages(
 
 @pytest.mark.nightly
 @does_actions("workflow-cancel")
-def test_on_pages_of_workflows_and_in_messages(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_hostile_text_is_escaped_on_pages_of_workflows_and_in_messages(
+    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
+) -> None:
     """Taskq allows only plain names of workflows and steps, but others may write to Redis as well."""
     members = group([taskq.remote("b").si() for _ in range(2)])
     workflow = chain(taskq.remote("a").s(), members).named("plain").delay()
@@ -156,19 +160,23 @@ def test_on_pages_of_workflows_and_in_messages(site: Site, page: Page, taskq: Ta
 
 
 @pytest.mark.nightly
-def test_a_task_with_hostile_workflow_fields(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_hostile_workflow_fields_of_a_task_are_escaped(
+    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
+) -> None:
     task = taskq.remote("note").delay()
     headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
     put(redis_server, task, "pending", headers=headers)
     page.goto(site.at(f"task?queue=default&id={task.id}"))
     visible(page, "workflow")
-    site.visitors[0].expect_trouble("404")
+    site.visitors[0].expect_errors("404")
     page.get_by_role("link", name=re.compile("^workflow<")).click()
     expect(page.locator("main")).to_contain_text("home</script>")
 
 
 @pytest.mark.nightly
-def test_in_groups_and_unreadable_tasks(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+def test_hostile_text_is_escaped_in_groups_and_unreadable_tasks(
+    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
+) -> None:
     taskq.remote("note", aggregate=hostile("group"), task_id="1").delay()
     page.goto(site.at("queue?name=default&state=aggregating"))
     visible(page, "group")
@@ -188,8 +196,8 @@ def put_failed(redis: RedisServer, task: Any, error: str, traceback: str) -> Non
 
 
 @pytest.mark.nightly
-def test_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:
-    site.visitors[0].expect_trouble("40[04]")
+def test_hostile_text_is_escaped_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:
+    site.visitors[0].expect_errors("40[04]")
     for query in ({"name": hostile("nowhere")}, {"name": "x", "state": hostile("state")}, {"sort": hostile("sort")}):
         page.goto(site.at(f"{'queue' if 'name' in query else ''}?{urlencode(query)}"))
         expect(page.locator("main")).to_contain_text("</script>")
@@ -200,7 +208,7 @@ def test_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:
 
 
 @pytest.mark.nightly
-def test_in_live_updates(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_hostile_text_is_escaped_in_live_updates(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     page.goto(site.home)
     taskq.remote(hostile("name"), queue=hostile("queue")).delay()
     visible(page, "queue")
@@ -209,7 +217,7 @@ def test_in_live_updates(site: Site, page: Page, taskq: TaskQ, inspector: Inspec
 
 
 @pytest.mark.nightly
-def test_in_the_name_of_the_user(site: Site, task: Any) -> None:
+def test_hostile_text_is_escaped_in_the_name_of_the_user(site: Site, task: Any) -> None:
     page = site.operator(hostile("who").replace(":", "")).new_page()
     page.goto(site.home)
     expect(page.locator(".who")).to_contain_text("who</script>")

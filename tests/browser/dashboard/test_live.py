@@ -157,7 +157,7 @@ def test_a_reconnected_stream_shows_no_error(
 def test_a_server_that_stays_unavailable_is_reported(taskq: TaskQ, open_browser: OpenBrowser) -> None:
     with serving(app_of(TaskQ(taskq.settings.url, enqueue_timeout=30), [])) as origin:
         visitor = Site(origin, "/", [], open_browser).operator()
-        visitor.expect_trouble("Failed to load resource")
+        visitor.expect_errors("Failed to load resource")
         page = visitor.new_page()
         stop_time(page)
         page.goto("/")
@@ -189,7 +189,7 @@ class TestRedisAway:
         TaskQ(redis.unix_url, enqueue_timeout=30).remote("note").delay()
         with serving(app_of(TaskQ(redis.unix_url), [])) as origin:
             visitor = Site(origin, "/", [], open_browser).operator()
-            visitor.expect_trouble("503")
+            visitor.expect_errors("503")
             yield visitor
             visitor.context.close()
 

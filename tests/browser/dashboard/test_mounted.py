@@ -95,7 +95,7 @@ class TestAnotherSite:
     def test_another_site_cannot_do_actions(self, site: Site, other: str, taskq: TaskQ, inspector: Inspector) -> None:
         taskq.remote("note").delay()
         visitor = site.operator()
-        visitor.expect_trouble("403|asked of elsewhere")
+        visitor.expect_errors("403|asked of elsewhere")
         page = visitor.new_page()
         page.goto(site.home)
         page.goto(f"{other}/form")
@@ -105,7 +105,7 @@ class TestAnotherSite:
 
     def test_another_site_cannot_show_a_page_in_a_frame(self, site: Site, other: str, taskq: TaskQ) -> None:
         visitor = site.operator()
-        visitor.expect_trouble("frame|asked of elsewhere|ERR_BLOCKED_BY_RESPONSE")
+        visitor.expect_errors("frame|asked of elsewhere|ERR_BLOCKED_BY_RESPONSE")
         page = visitor.new_page()
         with page.expect_event("console", lambda message: "frame-ancestors" in message.text):
             page.goto(f"{other}/frame")

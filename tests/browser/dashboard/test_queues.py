@@ -109,7 +109,7 @@ def test_viewers_see_no_actions(site: Site, scene: Scene) -> None:
     for address in ("./", "queue?name=mail"):
         page.goto(site.at(address))
         expect(page.locator("main form[method=post]")).to_have_count(0)
-    visitor.expect_trouble("403")
+    visitor.expect_errors("403")
     page.goto(site.at("queue-delete?queue=mail"))
     expect(page.locator("main")).to_contain_text("only operators may do this")
 

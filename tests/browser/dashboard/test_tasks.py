@@ -83,7 +83,7 @@ def test_a_list_updates_except_while_rows_are_selected(site: Site, page: Page, t
 
 
 @does_actions("tasks-act")
-def test_an_action_on_one_task_of_a_list(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_an_action_changes_one_task_of_a_list(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2")
     page.goto(site.at("queue?name=default&state=pending"))
     row(page, "2", "#tasks").get_by_role("button", name="Delete 2").click()
@@ -97,7 +97,7 @@ def test_an_action_on_one_task_of_a_list(site: Site, page: Page, taskq: TaskQ, i
 
 
 @does_actions("tasks-act")
-def test_an_action_on_selected_tasks(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+def test_an_action_changes_selected_tasks(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2", "3")
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_label("Select all on this page").check()
@@ -122,7 +122,7 @@ def test_an_action_on_selected_tasks(site: Site, page: Page, taskq: TaskQ, inspe
 @pytest.mark.nightly
 def test_an_action_without_a_selection_does_nothing(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1")
-    site.visitors[0].expect_trouble("400")
+    site.visitors[0].expect_errors("400")
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_role("button", name="Archive selected tasks").click()
     expect(page.locator("main")).to_contain_text("no task is selected")
@@ -168,7 +168,7 @@ def test_without_javascript_the_user_starts_the_next_part(
 
 @pytest.mark.nightly
 @does_actions("tasks-act")
-def test_an_action_on_selected_tasks_without_javascript(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
+def test_an_action_changes_selected_tasks_without_javascript(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2")
     page = site.operator(java_script_enabled=False).new_page()
     page.goto(site.at("queue?name=default&state=pending"))
@@ -181,7 +181,7 @@ def test_an_action_on_selected_tasks_without_javascript(site: Site, taskq: TaskQ
 
 
 @pytest.mark.nightly
-def test_tasks_of_all_queues_are_found(site: Site, page: Page, taskq: TaskQ) -> None:
+def test_a_search_covers_all_queues(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1", name="mail:send", queue="low")
     enqueue(taskq, "2", name="note")
     page.goto(site.home)
@@ -254,7 +254,7 @@ def test_a_payload_is_edited(site: Site, page: Page, scene: Scene, inspector: In
     page.goto(site.at(f"task?queue=mail&id={task_id}"))
     page.get_by_role("link", name="Edit payload").click()
     field = page.get_by_label("Payload", exact=True)
-    site.visitors[0].expect_trouble("422")
+    site.visitors[0].expect_errors("422")
     field.fill('{"order": "many"}')
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_contain_text("order")
@@ -273,7 +273,7 @@ def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Ins
     page.get_by_label("Pages", exact=True).get_by_role("link", name="Enqueue").click()
     page.get_by_role("link", name="mail:receipt").click()
     field = page.get_by_label("Arguments, as a JSON object")
-    site.visitors[0].expect_trouble("422")
+    site.visitors[0].expect_errors("422")
     field.fill('{"order": "x", "to": "a@example.com"}')
     page.get_by_role("button", name="Enqueue").click()
     expect(page.get_by_role("alert")).to_contain_text("order")

@@ -11,7 +11,7 @@ from textual._context import visible_screen_stack
 import taskq_core.warnings
 from taskq_core import TaskHandle, TaskQ
 from tests.redis_server import RedisServer
-from tests.taskq_core.cli.terminal.person import Person, sat_down
+from tests.taskq_core.cli.terminal.person import Person, open_terminal
 
 Open = Callable[..., AbstractAsyncContextManager[Person]]
 Put = Callable[..., TaskHandle[Any]]
@@ -50,7 +50,7 @@ def opened(taskq: TaskQ) -> Open:
 
     @asynccontextmanager
     async def opened(size: tuple[int, int] = (80, 24), **config: Any) -> AsyncIterator[Person]:
-        async with sat_down(taskq, size, **config) as person:
+        async with open_terminal(taskq, size, **config) as person:
             yield person
 
     return opened

@@ -182,7 +182,7 @@ def _lines(screen: Screen[Any]) -> list[str]:
 
 
 @asynccontextmanager
-async def sat_down(taskq: TaskQ, size: tuple[int, int], **config: Any) -> AsyncIterator[Person]:
+async def open_terminal(taskq: TaskQ, size: tuple[int, int], **config: Any) -> AsyncIterator[Person]:
     """Open the dashboard and wait until it shows queues, unless Redis is away."""
     config.setdefault("refresh", timedelta(hours=1))
     app = DashApp(taskq, DashConfig(**config))

@@ -18,7 +18,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
 from tests.browser.scene import Scene, registered_tasks
 from tests.redis_server import RedisServer
-from tests.taskq_core.cli.terminal.person import Person, sat_down
+from tests.taskq_core.cli.terminal.person import Person, open_terminal
 
 pytestmark = pytest.mark.redis
 FOLDER = Path(__file__).parents[4] / "docs" / "images" / "dash"
@@ -75,7 +75,7 @@ async def test_the_screens_can_be_drawn_as_pictures(
     scene = Scene(redis_server, taskq)
     scene.build()
     workflow = scene.workflow
-    async with sat_down(taskq, WIDE, theme=theme, refresh=timedelta(seconds=2)) as person:
+    async with open_terminal(taskq, WIDE, theme=theme, refresh=timedelta(seconds=2)) as person:
         await person.sees("mail")
         await person.press("down", "down")
         await person.pilot.pause()
@@ -117,11 +117,11 @@ async def test_the_screens_can_be_drawn_as_pictures(
                 await person.sees("Tasks of one state")
                 take(person, "help", theme)
                 await person.press("escape")
-    async with sat_down(taskq, USUAL, theme=theme, refresh=timedelta(seconds=2)) as person:
+    async with open_terminal(taskq, USUAL, theme=theme, refresh=timedelta(seconds=2)) as person:
         await person.sees("mail")
         take(person, "queues-80x24", theme)
     await limit(taskq)
-    async with sat_down(taskq, WIDE, theme=theme, refresh=timedelta(seconds=2)) as person:
+    async with open_terminal(taskq, WIDE, theme=theme, refresh=timedelta(seconds=2)) as person:
         await person.press("8")
         await person.sees("bank:ask", "5/m")
         await person.pilot.pause()

@@ -19,7 +19,7 @@ from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.cli.terminal.conftest import Open, Put
-from tests.taskq_core.cli.terminal.person import sat_down
+from tests.taskq_core.cli.terminal.person import open_terminal
 from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis
@@ -168,7 +168,7 @@ async def test_a_redis_outage_is_reported_and_the_last_data_stay_on_screen(
     socket = tmp_path / "redis.sock"
     socket.symlink_to(redis_server.socket_path)
     taskq = TaskQ(f"unix://{socket}", enqueue_timeout=30)
-    async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
+    async with open_terminal(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
         await person.sees("mail")
         socket.unlink()
         redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -193,7 +193,7 @@ async def test_a_refusal_by_redis_is_not_reported_as_an_outage(redis_server: Red
     redis_server.command("ACL", "SETUSER", "bob", "on", ">secret", "+@all", "&*", "~asynq:{other}:*")
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://bob:secret@"), enqueue_timeout=30)
     try:
-        async with sat_down(taskq, (120, 30)) as person:
+        async with open_terminal(taskq, (120, 30)) as person:
             await person.sees("Redis refuses requests since", "NOPERM")
             assert "does not answer" not in person.text
             redis_server.command("ACL", "SETUSER", "bob", "~*")
@@ -210,7 +210,7 @@ async def test_it_starts_while_redis_is_down_and_recovers(
 ) -> None:
     socket = tmp_path / "redis.sock"
     taskq = TaskQ(f"unix://{socket}", enqueue_timeout=1)
-    async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
+    async with open_terminal(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
         await person.sees("Redis does not answer since", "cannot reach", meanwhile=lambda: clock.skip(1))
         socket.symlink_to(redis_server.socket_path)
         await person.sees("There is no queue yet", meanwhile=lambda: clock.skip(1))
@@ -223,7 +223,7 @@ async def test_an_action_on_a_silent_redis_is_reported_and_blocks_nothing_else(
     enqueued("a")
     with Relay(redis_server.socket_path) as relay:
         taskq = TaskQ(relay.url, enqueue_timeout=30)
-        async with sat_down(taskq, (80, 24)) as person:
+        async with open_terminal(taskq, (80, 24)) as person:
             await person.press("p")
             await person.sees("Pause the queue “mail”?")
             relay.cut()
@@ -263,7 +263,7 @@ async def test_a_redis_user_without_write_permission_sees_no_actions(redis_serve
     redis_server.command("ACL", "SETUSER", "reader", "on", ">secret", *VIEWER.split())
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://reader:secret@"), enqueue_timeout=30)
     try:
-        async with sat_down(taskq, (80, 24)) as person:
+        async with open_terminal(taskq, (80, 24)) as person:
             await person.sees("read-only", "mail")
             assert "Pause" not in person.foot
             await person.press("7")
@@ -284,7 +284,7 @@ async def test_revoked_permissions_are_noticed_at_the_first_refusal(redis_server
     redis_server.command("ACL", "SETUSER", "ada", "on", ">secret", "~*", "&*", "+@all")
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://ada:secret@"), enqueue_timeout=30)
     try:
-        async with sat_down(taskq, (80, 24)) as person:
+        async with open_terminal(taskq, (80, 24)) as person:
             await person.until(lambda: "Pause" in person.foot)
             redis_server.command("ACL", "SETUSER", "ada", "-@write")
             await person.press("p")
