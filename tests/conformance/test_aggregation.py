@@ -67,7 +67,7 @@ def left(broker: Broker) -> set[str]:
 
 
 class TestJoin:
-    def test_a_task_joins_its_group_and_wakes_nobody(self, broker: Broker) -> None:
+    def test_a_task_joins_its_group_and_puts_no_wake_token(self, broker: Broker) -> None:
         join(broker, "a", "b")
 
         assert members(broker) == ["a", "b"]

@@ -116,7 +116,7 @@ def life(broker: Broker) -> Life:
 
 
 @rows("signalled_first", [True, False])
-def test_a_signal_and_the_wait_for_it_in_both_orders(broker: Broker, signalled_first: bool) -> None:
+def test_a_signal_may_arrive_before_or_after_the_wait(broker: Broker, signalled_first: bool) -> None:
     life = Life(broker)
     life.begin()
     life.raw.delete(life.queue.wake)
@@ -257,7 +257,7 @@ def test_a_signal_that_arrives_before_the_timeout_is_stored_wins(life: Life) -> 
 
 
 @rows("wish", list(CancelOutcome))
-def test_a_cancellation_that_the_worker_has_not_seen_comes_before_a_wait(broker: Broker, wish: CancelOutcome) -> None:
+def test_a_pending_cancellation_takes_precedence_over_a_wait(broker: Broker, wish: CancelOutcome) -> None:
     life = Life(broker)
     life.begin()
     assert life.run(services.ask_cancel(life.queue, "t", wish)) is not None
@@ -271,7 +271,7 @@ def test_a_cancellation_that_the_worker_has_not_seen_comes_before_a_wait(broker:
 
 
 @rows("ended_first", [True, False])
-def test_the_end_of_sub_tasks_and_the_wait_for_it_in_both_orders(broker: Broker, ended_first: bool) -> None:
+def test_sub_tasks_may_end_before_or_after_the_wait(broker: Broker, ended_first: bool) -> None:
     life = Life(broker)
     life.begin()
     first = life.calls
@@ -368,7 +368,7 @@ def test_a_late_request_of_an_earlier_run_changes_nothing(broker: Broker, moment
 
 
 @rows(("request", "recovered_first"), [(request, first) for request in ("load", "store") for first in (True, False)])
-def test_a_request_of_a_run_and_its_recovery_in_both_orders(
+def test_a_request_may_arrive_before_or_after_the_recovery_of_its_run(
     broker: Broker, request: str, recovered_first: bool
 ) -> None:
     """The request is carried out or refused as a whole. The next run has what was stored."""
@@ -396,7 +396,7 @@ def test_a_request_of_a_run_and_its_recovery_in_both_orders(
 
 
 @rows(("way", "signalled_first"), [(way, first) for way in ("act", "revoke") for first in (True, False)])
-def test_a_signal_and_a_deletion_in_both_orders(broker: Broker, way: str, signalled_first: bool) -> None:
+def test_a_signal_may_arrive_before_or_after_a_deletion(broker: Broker, way: str, signalled_first: bool) -> None:
     life = Life(broker)
     life.begin()
     life.wait("r:go#1")
@@ -599,7 +599,7 @@ def test_an_enqueue_with_the_same_lock_does_not_change_a_task_with_steps(broker:
     }
 
 
-def test_over_maxmemory_a_started_task_goes_on(one_server: Broker) -> None:
+def test_a_started_task_continues_over_maxmemory(one_server: Broker) -> None:
     life = Life(one_server)
     life.begin()
     assert one_server.store.server is not None

@@ -844,7 +844,9 @@ class TestLead:
 
 
 class TestWorker:
-    async def test_a_worker_aggregates_a_group_and_runs_its_task(self, app: TaskQ, start: Runner, clock: Clock) -> None:
+    async def test_a_worker_aggregates_a_group_and_runs_the_new_task(
+        self, app: TaskQ, start: Runner, clock: Clock
+    ) -> None:
         """The test includes a scheduled task that joins its group when it is due."""
         results: list[tuple[str, list[int]]] = []
 

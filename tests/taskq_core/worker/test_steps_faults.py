@@ -454,7 +454,7 @@ async def test_a_task_with_steps_is_not_moved_or_replaced(app: TaskQ, start: Run
     await until(lambda: seen == [1])
 
 
-async def test_a_task_that_waits_beyond_its_expiry_goes_on(app: TaskQ, start: Runner, clock: Clock) -> None:
+async def test_a_task_that_waits_beyond_its_expiry_continues(app: TaskQ, start: Runner, clock: Clock) -> None:
     @app.task(retention=600, expires=60)
     async def sleeps(context: TaskContext) -> str:
         await context.asleep(120)
