@@ -7,7 +7,7 @@ import pytest
 from taskq_core import BrokerUnavailableError, TaskQ
 from tests.redis_server import RedisServer
 from tests.taskq_core.handles import test_handle as test_result
-from tests.taskq_core.handles.test_events import ACTIVE, COMPLETED, PENDING, Application, told
+from tests.taskq_core.handles.test_events import ACTIVE, COMPLETED, PENDING, Application, summary
 
 pytestmark = pytest.mark.redis
 
@@ -24,7 +24,7 @@ async def test_waiting_continues_when_redis_comes_back(is_async: bool) -> None:
         handle = await app.task.adelay()
         listener = await app.followed(handle)
         message = (await asyncio.to_thread(app.dequeue))[handle.id]
-        await listener.until_told(ACTIVE, None)
+        await listener.until_event(ACTIVE, None)
 
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(0.2)
@@ -43,13 +43,13 @@ async def test_an_unavailable_redis_raises_an_error_at_the_timeout(is_async: boo
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
         listener = await app.followed(handle, timeout=4)  # it must be connected before the timeout
-        await listener.until_told(PENDING, None)
+        await listener.until_event(PENDING, None)
 
         await asyncio.to_thread(server.kill)
 
         with pytest.raises(BrokerUnavailableError):
             await listener.to_the_end()
-        assert [told(event) for event in listener.events] == [(PENDING, None)]
+        assert [summary(event) for event in listener.events] == [(PENDING, None)]
         await taskq.aclose()
         await asyncio.to_thread(taskq.close)
 
