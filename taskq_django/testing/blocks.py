@@ -3,11 +3,19 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from asgiref.sync import sync_to_async
+from django.db import connections
+
 from taskq_core import testing
 from taskq_core.settings import Duration
 from taskq_core.testing import Captured, TaskRun
 from taskq_django.app import taskq
-from taskq_django.test_cases import taken_for_committed
+from taskq_django.test_cases import is_inside, taken_for_committed
+
+_UNCOMMITTED = (
+    "The worker of drain() has separate database connections, and this test runs in a transaction that they do not see "
+    "and that may lock tables. Use @pytest.mark.django_db(transaction=True), or a TransactionTestCase."
+)
 
 
 @contextmanager
@@ -56,9 +64,15 @@ def drain(
 ) -> list[TaskRun]:
     """Run a worker until no task is due, and block until then, as `taskq_core.testing.drain` does.
 
-    Its threads have separate database connections, which do not see uncommitted data of a `TestCase`.
+    Its threads have separate database connections, which do not see uncommitted data of a `TestCase`. If a task fails
+    in such a test, its exception has a note about this.
     """
-    return testing.drain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)
+    try:
+        return testing.drain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)
+    except Exception as error:
+        if has_own_data():
+            error.add_note(_UNCOMMITTED)
+        raise
 
 
 async def adrain(
@@ -69,4 +83,14 @@ async def adrain(
     raises: bool = True,
 ) -> list[TaskRun]:
     """Run a worker on this event loop until no task is due, as `drain` does."""
-    return await testing.adrain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)
+    try:
+        return await testing.adrain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)
+    except Exception as error:
+        if await sync_to_async(has_own_data, thread_sensitive=True)():
+            error.add_note(_UNCOMMITTED)
+        raise
+
+
+def has_own_data() -> bool:
+    """Return whether a test holds a transaction around this thread, so that other threads do not see its data."""
+    return any(is_inside(connection) for connection in connections.all(initialized_only=True))

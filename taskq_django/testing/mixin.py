@@ -4,12 +4,10 @@ import unittest
 from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
-from django.db import connections
 
 from taskq_core.settings import Duration
 from taskq_core.testing import Captured, EnqueuedTask, TaskRun
 from taskq_core.testing.records import TaskLike
-from taskq_django.test_cases import is_inside
 from taskq_django.testing import blocks
 
 __unittest = True  # makes unittest hide this module's lines in the traceback of a failed assertion
@@ -86,16 +84,12 @@ class TaskQTestMixin(_Base):
         Raises:
             Exception: The last run of a task failed. It is the exception of the first such task.
         """
-        if _has_own_data():
+        if blocks.has_own_data():
             return self.tasks.run(advance=advance, raises=raises)
         return blocks.drain(advance=advance, raises=raises)
 
     async def adrain(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
         """Run due tasks on this event loop, as `drain` does."""
-        if await sync_to_async(_has_own_data, thread_sensitive=True)():
+        if await sync_to_async(blocks.has_own_data, thread_sensitive=True)():
             return await self.tasks.arun(advance=advance, raises=raises)
         return await blocks.adrain(advance=advance, raises=raises)
-
-
-def _has_own_data() -> bool:
-    return any(is_inside(connection) for connection in connections.all(initialized_only=True))

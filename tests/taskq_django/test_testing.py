@@ -40,6 +40,11 @@ async def arename(old: str, new: str) -> int:
     return await Group.objects.filter(name=old).aupdate(name=new)
 
 
+@task(name="testing:find", max_retry=0)
+def find(name: str) -> None:
+    Group.objects.get(name=name)
+
+
 @task(name="testing:fail", max_retry=0, retention=60)
 def fail() -> None:
     raise ValueError("no")
@@ -308,6 +313,36 @@ class TestInTransactionTestCase(TransactionTestCase):
 
             assert [handle.result() for handle in handles] == [1, 1]
         assert Group.objects.get().name == "c"
+
+
+@pytest.mark.django_db
+def test_a_task_that_fails_in_a_worker_beside_the_transaction_of_a_test_names_the_remedy(settings: Any) -> None:
+    """The task does not find the rows of the test. If it writes, SQLite says that the table is locked."""
+    settings.TASKQ = NOWHERE
+    Group.objects.create(name="a")
+
+    with capture():
+        find.delay("a")
+        with pytest.raises(Group.DoesNotExist) as failed:
+            drain()
+        find.delay("a")
+        with pytest.raises(Group.DoesNotExist) as afailed:
+            async_to_sync(adrain)()
+
+    assert "@pytest.mark.django_db(transaction=True)" in failed.value.__notes__[-1]
+    assert "@pytest.mark.django_db(transaction=True)" in afailed.value.__notes__[-1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_failure_in_a_worker_has_no_note_in_a_test_without_a_transaction(settings: Any) -> None:
+    settings.TASKQ = NOWHERE
+
+    with capture():
+        fail.delay()
+        with pytest.raises(ValueError, match="no") as failed:
+            drain()
+
+    assert "transaction=True" not in "".join(failed.value.__notes__)
 
 
 class TestTheSetting:
