@@ -1,4 +1,7 @@
-"""taskq: a task queue on Redis with OpenTelemetry built in. It stores tasks as Asynq does, a task queue for Go."""
+"""taskq: a task queue on Redis with OpenTelemetry built in.
+
+Its data in Redis has the format of Asynq, a task queue for Go.
+"""
 
 from taskq_core.app import TaskQ
 from taskq_core.client import AsyncClient, Client

@@ -44,7 +44,10 @@ _applications: "weakref.WeakSet[TaskQ]" = weakref.WeakSet()
 
 
 def applications() -> "list[TaskQ]":
-    """Return the queue applications of this process. Child processes that run tasks find a task by its name in them."""
+    """Return the queue applications of this process.
+
+    A child process that runs tasks searches these applications for a task by its name.
+    """
     return list(_applications)
 
 
@@ -64,7 +67,8 @@ class TaskQ(Registry):
     """
 
     built_in: frozenset[str] = frozenset()
-    """Names of tasks that an adapter registers by itself. An application with only such tasks needs no worker."""
+    """Names of tasks that an adapter registers by itself. An application that has only built-in tasks needs no
+    worker."""
     process_set_up: str = ""
     """`module:function` that a child process calls before it imports tasks. "": no function. Adapters set it."""
     propagates: bool = False
@@ -91,7 +95,7 @@ class TaskQ(Registry):
         self._embedded_folder = Path(embedded_folder)
         self._runtime: Runtime | None = None
         self._ready: Runtime | None = None
-        """`_runtime`, if it can be used without further checks."""
+        """The same object as `_runtime` if it can be used without further checks, otherwise None."""
         self._workflows: WorkflowClients | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
@@ -170,7 +174,7 @@ class TaskQ(Registry):
             )
 
     def task_queues(self) -> dict[str, list[str]]:
-        """Return the names of the tasks of each queue, without remote tasks.
+        """Return the names of tasks by the name of their queue, without remote tasks.
 
         A schedule entry may enqueue its task to another queue, which then also has this task. If the setting `SCHEDULE`
         is not valid, schedule entries are ignored.
@@ -257,7 +261,10 @@ class TaskQ(Registry):
         return before
 
     def waiting_note(self) -> str:
-        """Return a hint for errors of tests: how many sends of this thread wait for a commit. "" if none waits."""
+        """Return a hint for test errors: the number of sends of this thread that wait for a commit.
+
+        "" if there are none.
+        """
         return ""
 
     @property
@@ -292,9 +299,9 @@ class TaskQ(Registry):
         """Find a task by its id, blocking, and return its handle: state, progress, error, times and result.
 
         One request searches the queues of the settings and of registered tasks. A second request reads the task. Other
-        queues are searched only if these do not have the task. On a cluster, each queue is one request. If you choose
-        ids yourself and several queues have the same id, the first queue of the settings wins. The handle keeps
-        reading the queue in which the task was found.
+        queues are searched only if none of the first ones has the task. On a cluster, one request is sent for each
+        queue. If you choose ids yourself and several queues have the same id, the first queue of the settings wins. The
+        handle keeps reading the queue in which the task was found.
 
         Args:
             task_id: Id of the task.
@@ -409,8 +416,8 @@ class TaskQ(Registry):
         """Return the schedule entries of the setting `SCHEDULE` and of this application, without entries of providers.
 
         Raises:
-            ConfigurationError: The setting `SCHEDULE` names a task that is not registered, or an entry of it has the id
-                of an entry of this application.
+            ConfigurationError: The setting `SCHEDULE` names a task that is not registered, or an entry in `SCHEDULE`
+                has the same id as an entry of this application.
             TaskArgumentsError: Arguments in `SCHEDULE` do not match the parameters of their task.
         """
         settings = self.settings

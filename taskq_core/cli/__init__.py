@@ -1,6 +1,6 @@
 """The `taskq` command.
 
-`main` reads the command line, and `running` runs a worker for it; Django's management commands use the same.
+`main` reads the command line, and `running` runs a worker for it; Django's management commands use both.
 """
 
 from collections.abc import Sequence

@@ -99,7 +99,7 @@ class _Shared(click.Command):
         return [*super().get_params(ctx), *(root.shared if isinstance(root, Root) else ())]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options to the help, the shared ones last, in their own section."""
+        """Write the options to the help text. The shared options come last, in a separate section."""
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
@@ -121,7 +121,7 @@ class Command(_Shared):
     """A command.
 
     Args:
-        aliases: Further names.
+        aliases: Further names of the command.
         epilog: Text below the options, with its line breaks.
     """
 
@@ -230,7 +230,7 @@ def write_failure_text(error: OSError) -> str:
     """Return the message for a failed write to standard output, "" if the reader closed the pipe. Discard later output.
 
     Raises:
-        OSError: The error was not caused by a write to standard output.
+        OSError: The given error, if it was not caused by a write to standard output.
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error

@@ -1,7 +1,7 @@
 """`taskq task run-all`, `archive-all`, `delete-all` and `move-all`: change all tasks of a queue that have one state.
 
-The work is done in small steps, for the tasks that exist at the beginning. A terminal shows a progress bar. Ctrl-C
-stops between two steps.
+The command changes only tasks that exist when it starts. It works in small steps. A terminal shows a progress bar.
+Ctrl-C stops between two steps.
 """
 
 from typing import Any
@@ -20,7 +20,10 @@ _DELETE = (*_ARCHIVE, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
 def _add(verb: str, states: tuple[TaskState, ...], help_: str, done: str, *, asks: bool = False) -> None:
-    """Add a command for all tasks of a state. `verb` is its name, and begins the name of the inspector's method."""
+    """Add a command for all tasks of a state.
+
+    `verb` is the name of the command. The name of the inspector's method begins with it.
+    """
 
     @click.pass_obj
     def command(

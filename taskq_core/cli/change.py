@@ -68,7 +68,7 @@ def update(
     at: datetime | None,
     after: timedelta | None,
 ) -> str:
-    """Replace the payload of waiting or archived tasks, and their unique locks if these depend on it."""
+    """Replace the payload of waiting or archived tasks. Also replace unique locks that depend on the payload."""
     if at is not None and after is not None:
         raise click.UsageError("give either --at or --after", click.get_current_context())
     context = click.get_current_context()
@@ -145,7 +145,10 @@ def signal(session: Session, task_id: str, queue: str, name: str, value: str) ->
     ),
 )
 def forget_step(session: Session, task_id: str, queue: str, name: str) -> str:
-    """Delete the stored result of a step of a task that does not run. Its next run repeats the step."""
+    """Delete the stored result of a step of a task.
+
+    The next run of the task repeats the step. Running tasks are refused.
+    """
     if not session.inspector.forget_step(queue, task_id, name):
         raise StepError(f"task {task_id!r} has no stored result of a step {name!r}; taskq task inspect shows its steps")
     return f"{task_id} repeats step {name}"

@@ -21,11 +21,11 @@ EVENTS = (
     Column("Task", lambda each: each.task_id, whole=True, style="bold"),
     Column("Enqueued at", lambda each: shown_moment(each.enqueued_at)),
 )
-"""Columns of the history of an entry."""
+"""Columns of the history of a schedule entry."""
 
 
 def entry_columns(now: datetime, *, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of schedule entries. `hide`: without their payloads."""
+    """Return the columns of a list of schedule entries. `hide` omits their payloads."""
     return [
         Column("Entry", lambda each: each.id, whole=True, style="bold"),
         Column("Schedule", lambda each: each.schedule),
@@ -52,7 +52,7 @@ def list_entries(session: Session) -> None:
 @_entries
 @click.pass_obj
 def show_history(session: Session, names: Sequence[str], page: int, size: int) -> None:
-    """Show when periodic tasks were enqueued, the latest first."""
+    """Show when periodic tasks were enqueued. The latest time comes first."""
     out = session.output
     found = {entry: session.inspector.scheduler_events(entry, page=page, page_size=size) for entry in names}
     if out.as_json:
@@ -66,7 +66,7 @@ def show_history(session: Session, names: Sequence[str], page: int, size: int) -
 def pause(session: Session, entry_id: str) -> str:
     """Pause schedules, no matter where they are declared.
 
-    Running schedulers apply it within two seconds. Go schedulers do not support pausing.
+    Running schedulers apply the pause within two seconds. Go schedulers do not support pausing.
     """
     was_running = session.inspector.pause_schedule(entry_id)
     return f"{entry_id} is {'' if was_running else 'already '}paused"
@@ -106,8 +106,8 @@ def add(
 ) -> int:
     """Add a schedule with the name ENTRY.
 
-    Running schedulers load it within two seconds. It is stored in Redis until it is removed. A task that --app does not
-    know is assumed to be a task of another program.
+    Running schedulers load the schedule within two seconds. It is stored in Redis until you remove it. A task that
+    --app does not know is assumed to be a task of another program.
     """
     from taskq_core.scheduler.runtime_schedules import named_schedule
 
@@ -134,6 +134,6 @@ def add(
     question=lambda names, options: f"Remove schedule{'s' if len(names) > 1 else ''} {', '.join(names)}?",
 )
 def remove(session: Session, entry_id: str) -> str:
-    """Remove schedules that were added at run time. Schedules of the code can only be paused."""
+    """Remove schedules that were added at run time. Schedules that are declared in code can only be paused."""
     session.inspector.remove_schedule(entry_id)
     return f"{entry_id} is removed"

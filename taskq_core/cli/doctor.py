@@ -48,7 +48,7 @@ exit status:
 @yes_option
 @click.pass_obj
 def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -> int:
-    """Find problems, and say what to do about each.
+    """Find problems of Redis and its queues, and say what to do about each.
 
     It checks the Redis version, persistence, eviction policy, memory, clock, replicas and user rights; keys of a wrong
     type; queues without a worker; half removed queues; periodic tasks without a scheduler; damaged tasks; and keys with

@@ -69,7 +69,7 @@ INSPECTED = "limit worker started_at progress attempts"
 
 
 def document(record: object, more: str = "") -> Document:
-    """Return a record in its JSON form, and add the fields in `more`."""
+    """Return the JSON form of a record, with the additional fields in `more`."""
     found: Document = {}
     for field in f"{FIELDS[type(record)]} {more}".split():
         name, _, attribute = field.partition("=")

@@ -105,9 +105,9 @@ def enqueue(
 
 
 def _over_own(app: TaskQ, name: str, payload: bytes, given: Mapping[str, Any]) -> Any:
-    """Return the options of the command line, completed by the task's own options. Check the payload.
+    """Check the payload, and return the options: those of the command line, and otherwise the options of the task.
 
-    If the application does not know the task, return the options of the command line unchanged.
+    If the application does not have the task, return the options of the command line unchanged.
     """
     known = app.tasks.get(name)
     if known is None:

@@ -1,7 +1,7 @@
-"""`taskq explain`: what each error and warning means, its usual cause, and what to do about it.
+"""`taskq explain`: show what an error or warning means, its usual cause, and what to do about it.
 
-The texts are in `errors.md`, which is shipped with the package. `docs/reference/errors.md` contains the same text. Its
-links are relative to that page.
+The texts are in `errors.md`, which is shipped with the package. `docs/reference/errors.md` contains the same text.
+Links in the text are relative to that page.
 """
 
 import difflib
@@ -99,7 +99,8 @@ examples:
 def explain(session: Session, code: str | None) -> None:
     """Explain an error or warning: meaning, cause and cure.
 
-    CODE is the word in brackets at the end of a message, or the name of an error class. Without CODE, all are listed.
+    CODE is the word in brackets at the end of a message, or the name of an error class. Without CODE, all errors and
+    warnings are listed.
     """
     if code is None:
         _list(session)

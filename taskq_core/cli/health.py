@@ -48,8 +48,8 @@ exit status:
 def health(session: Session, worker: bool, port: int | None, host: str | None, timeout: float) -> int:
     """Check whether the queues work now. The exit status is 0 or 1.
 
-    It runs a script on each queue of the settings, which fails if keys have a wrong type or Redis refuses writes.
-    Nothing is changed.
+    The command runs a script on each queue of the settings. The script fails if keys have a wrong type or Redis refuses
+    writes. Nothing is changed.
     """
     if port is not None and worker:
         raise click.UsageError(

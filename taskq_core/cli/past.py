@@ -58,7 +58,7 @@ TYPES = (
 @names_argument
 @click.pass_obj
 def show_history(session: Session, names: Sequence[str], days: int | None, last: timedelta | None) -> None:
-    """Show how many tasks ran and failed per day (UTC), or samples of the last hours."""
+    """Show how many tasks ran and failed per day (UTC), or the sizes of queues in the last hours."""
     if last is not None and days is not None:
         raise click.UsageError("give either --days or --last")
     out = session.output

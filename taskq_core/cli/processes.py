@@ -15,7 +15,7 @@ ENDING_MARGIN_S = 15.0
 def supervisor_config(
     settings: Settings, options: Mapping[str, Any], config: WorkerConfig, *, has_lifespans: bool = False
 ) -> SupervisorConfig | None:
-    """Return the configuration of the supervisor. Return None if one process without limits needs no supervisor.
+    """Return the configuration of the supervisor. Return None if no supervisor is needed: one process without limits.
 
     `--processes auto` always has a supervisor, even with one core, so that SIGHUP has the same effect on all machines.
 

@@ -85,7 +85,10 @@ class Output:
         self._errors.print(Text(clean(text), style="red"), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Write one line about the result to standard error, so that a pipe contains only the result."""
+        """Write one line about the result to standard error.
+
+        A pipe from standard output then contains only the result.
+        """
         self._errors.print(Text(clean(text), style="dim"), soft_wrap=True)
 
     def heading(self, text: str) -> None:
@@ -148,7 +151,7 @@ class Output:
             self._console.print(line, soft_wrap=True)
 
     def tables(self, tables: Mapping[str, tuple[Sequence[Column], Sequence[Any]]], *, empty: str) -> None:
-        """Write several tables with titles, and `empty` for a table without records."""
+        """Write several tables, each below its title. Write the text `empty` instead of a table without records."""
         for number, (title, (columns, records)) in enumerate(tables.items()):
             if number:
                 self.line()
@@ -213,7 +216,7 @@ def shown_moment(moment: datetime | None, *, now: datetime | None = None) -> str
 
 
 def shown_distance(moment: datetime | None, now: datetime) -> str:
-    """Return the time between `moment` and `now` as `in 5m` or `5m ago`; "-" for None."""
+    """Return how far `moment` is from `now`, as `in 5m` or `5m ago`; "-" if `moment` is None."""
     if moment is None:
         return "-"
     distance = shown_span(abs(moment - now))
@@ -249,7 +252,7 @@ def shown_size(count: int) -> str:
 
 
 def shown_rate(rate: float | None) -> str:
-    """Return a share, 0 to 1, in percent; "-" for None."""
+    """Return a share between 0 and 1 in percent; "-" for None."""
     return "-" if rate is None else f"{100 * rate:.2f} %"
 
 

@@ -44,7 +44,7 @@ class Output(Protocol):
         ...
 
     def flush(self) -> object:
-        """Flush the text."""
+        """Flush the output."""
         ...
 
 
@@ -91,7 +91,7 @@ def check_tasks(app: TaskQ, hint: str = "") -> None:
 
     Args:
         app: The queue application.
-        hint: Text for the error that says how to name the modules with tasks; "" for that of `taskq worker`.
+        hint: Text for the error that says how to name the modules with tasks; "" for the text of `taskq worker`.
 
     Raises:
         ConfigurationError: The application has no tasks, no handlers, no periodic tasks and no outbox.
@@ -210,7 +210,8 @@ def run(
 ) -> int:
     """Run a worker until it is stopped, and return the exit status.
 
-    If the options or settings ask for several processes, or for their replacement, this process is the supervisor.
+    If the options or settings ask for several processes, or for the replacement of processes, this process is their
+    supervisor.
 
     Args:
         app: The queue application.
@@ -252,7 +253,7 @@ def _retire(worker: Worker, problem: str) -> None:
 
 
 def _replace_process(command: Sequence[str]) -> None:
-    """Replace this process by a new one with the same pid. This ends threads whose functions never returned."""
+    """Replace this process by a new one with the same pid. This also ends threads whose functions did not return."""
     flush()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream may be a closed pipe, or None
@@ -276,7 +277,7 @@ def health_url(config: "WorkerConfig | SchedulerConfig") -> str:
 
 
 class WorkerFormatter(LineFormatter):
-    """Adds the name and id of a task to log lines that its code writes, and to the worker's lines about it."""
+    """Adds the name and id of a task to log lines of the task's code, and to log lines of the worker about the task."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the log line with name and id of the task appended."""

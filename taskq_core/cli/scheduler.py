@@ -65,7 +65,7 @@ def banner(app: TaskQ, config: SchedulerConfig) -> str:
 
 
 class StatusWriter(SchedulerListener):
-    """Writes a line when the scheduler is ready, and optionally one per enqueued task."""
+    """Writes a line when the scheduler is ready, and optionally a line for each enqueued task."""
 
     def __init__(self, stdout: Output, *, per_firing: bool) -> None:
         self._stdout = stdout

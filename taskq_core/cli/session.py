@@ -92,7 +92,7 @@ class Session:
         return self._inspector
 
     def named_app(self, target: str | None) -> TaskQ:
-        """Return the queue application for a command that needs its tasks. The user has to name it.
+        """Return the queue application for a command that needs the tasks of the application. The user has to name it.
 
         Args:
             target: Name of the application in the arguments of the command. None if `--app` or a framework names it.

@@ -18,10 +18,11 @@ class Column:
             makes the text for a given width. None: each record is a sequence of cells.
         right: Whether to align the cells to the right, for numbers. They are never cut.
         whole: Whether commands never cut the cells, so that an id can be copied.
-        least: Minimum width in the dashboard, unless title and cells are shorter. In commands it is 10.
-        drop: Order in which the dashboard drops columns if space is short: the largest number first, 0 never.
-        width: Desired width of a column of functions, which takes all space that is left.
-        style: Style of the cells in the dashboard: "bold", or a name of its palette.
+        least: Minimum width in the dashboard, unless title and cells are shorter. The minimum in commands is 10.
+        drop: Order in which the dashboard drops columns if space is short. It drops the column with the largest number
+            first, and a column with 0 never.
+        width: Desired width of a column whose cells are functions. The column also takes all space that is left.
+        style: Style of the cells in the dashboard: "bold", or the name of a color in `Palette`.
     """
 
     title: str
@@ -39,7 +40,7 @@ def fitted(columns: Sequence[Column], natural: Sequence[int], room: int, *, is_l
 
     Args:
         columns: The columns.
-        natural: The width of the content of each.
+        natural: The width of the content of each column.
         room: The available width, including the gaps.
         is_live: Whether the table is in the dashboard, which may drop columns and cut ids.
     """

@@ -137,7 +137,7 @@ def _check_group(queue: str | None, state: TaskState | None, group: str | None) 
 def list_tasks(
     session: Session, queue: str | None, state: TaskState | None, group: str | None, page: int, size: int
 ) -> None:
-    """List tasks, the next one first. Of archived and completed tasks, the newest is the first.
+    """List tasks. The task that runs next comes first. Of archived and completed tasks, the newest comes first.
 
     To list the tasks of a group, give --state aggregating, --queue and --group.
     """
@@ -185,9 +185,9 @@ def find_tasks(
     newer: timedelta | None,
     **wanted: Any,
 ) -> None:
-    """Search the tasks of a state. A task must match every option. Of ended tasks, the newest is the first.
+    """Search the tasks of a state. A task must match every option. Of ended tasks, the newest comes first.
 
-    At most --scan tasks are read. If there are more, the output ends with a cursor to continue with.
+    The command reads at most --scan tasks. If there are more tasks, the output ends with a cursor for the next call.
     """
     _check_group(queue, state, group)
     found = _find(session, queue, state, group=group, older_than=older, newer_than=newer, **wanted)

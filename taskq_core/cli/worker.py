@@ -73,7 +73,7 @@ def worker_options(settings: Settings | None = None) -> list[click.Option]:
 
 
 def health_options() -> list[click.Option]:
-    """Return the options of a worker that a scheduler also has."""
+    """Return the options that both a worker and a scheduler have."""
     return [
         click.Option(
             ["--health-port"],
@@ -132,7 +132,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
 
 def _command_of_several(session: Session) -> list[str]:
-    """Return the command line that starts a further worker process for the same options.
+    """Return the command line that starts another worker process with the same options.
 
     Raises:
         ConfigurationError: The command line has an option that only works for one process.
@@ -151,7 +151,7 @@ def _command() -> list[str]:
 
 
 def _reloading() -> Reloading:
-    """Return the reload rules: start this command line again when a Python file below the working directory changes."""
+    """Return the reload rules: when a Python file below the working directory changes, start this command again."""
     folder = Path.cwd()
     return Reloading(watch=lambda loaded_since: FolderWatch(folder, loaded_since), command=_command())
 

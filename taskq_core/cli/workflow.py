@@ -38,7 +38,7 @@ def workflow_columns(time: Callable[[datetime | None], str]) -> list[Column]:
 
 
 def member_columns(*, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of group members. `hide`: without their results."""
+    """Return the columns of a list of group members. `hide` omits their results."""
     return [
         Column("Member", lambda each: each.number),
         Column("State", step_state, least=9),
@@ -56,7 +56,7 @@ def member_columns(*, hide: bool = False) -> list[Column]:
 def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
     """List the workflows of a home queue.
 
-    Running workflows come first, then ended workflows. In both parts, the newest is the first.
+    Running workflows come first, then ended workflows. In both parts, the newest workflow comes first.
     """
     found = Dashboard(session.inspector).workflows(queue, skip=(page - 1) * size, count=size)
     pages = -(-found.total // size)

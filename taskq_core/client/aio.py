@@ -1,4 +1,4 @@
-"""The client of coroutines."""
+"""The client for coroutines."""
 
 import asyncio
 import time
@@ -30,8 +30,8 @@ Calls = Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]
 class AsyncClient:
     """Enqueues from coroutines.
 
-    Enqueues in one cycle of the event loop are sent to Redis together: in one script call per queue, or in a few calls
-    for many tasks. If the caller is cancelled while its task is being sent, the task is still enqueued.
+    Enqueues in one cycle of the event loop are sent to Redis together: one script call per queue, or a few script calls
+    if there are many tasks. If the caller is cancelled while its task is being sent, the task is still enqueued.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class AsyncClient:
         await self._run(self._sender.register(queue))
 
     def follow(self, queue: str, task_id: str) -> TaskFollower:
-        """Return an object for `async with` that reads one task repeatedly and waits for its changes.
+        """Return an object for `async with`. It reads one task repeatedly, and waits for changes of the task.
 
         Raises:
             ConfigurationError: The name or the id is not valid.

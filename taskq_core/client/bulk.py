@@ -2,7 +2,7 @@
 
 One script call stores a batch: at most `BATCH_MAX` tasks of one queue, of about `BATCH_BYTES` in total, that need the
 same confirmation by replicas. A batch has a span `send`. If each task also has a span `create`, the batch has at most
-`LINKED_MAX` tasks. Payloads are released once their batch was sent.
+`LINKED_MAX` tasks. The payloads of a batch are removed from memory after it was sent.
 """
 
 from collections import Counter
@@ -24,8 +24,8 @@ from taskq_core.wire.ids import new_task_id
 T = TypeVar("T")
 
 LINKED_MAX = 128
-"""Maximum tasks of a batch in which each task has a span. The span of the batch links to all these spans, and
-OpenTelemetry SDKs store 128 links by default."""
+"""Maximum number of tasks in a batch in which each task has a span. The span of the batch links to each of these spans,
+and an OpenTelemetry SDK stores at most 128 links by default."""
 
 
 class Batch:
@@ -68,7 +68,10 @@ class Batch:
         return Counter(zip((source.name for source in self.sources), types, strict=True))
 
     def split(self, answer: Codes) -> tuple["Batch", "Batch", Codes]:
-        """Split a batch that was sent: tasks refused by a full queue, the other tasks, and the codes of the others."""
+        """Split the batch after it was sent.
+
+        Return tasks refused by a full queue, the other tasks, and the codes of the other tasks.
+        """
         full, others = Batch(self.queue, self.span), Batch(self.queue, self.span)
         for source, task, code in zip(self.sources, self.tasks, answer, strict=True):
             part = full if code == StoreCode.FULL else others
@@ -141,8 +144,8 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     Attributes:
         ids: Ids of the tasks, in the order of the handles.
         errors: One error for each refused task: its unique lock or its id was taken, or its queue was full.
-        existing: For each new task whose unique lock (`Unique`) was held: the id of the existing task that holds it, by
-            the id of the new task. The handle then refers to the existing task, and `existing` is True.
+        existing: Ids of existing tasks that held the unique lock (`Unique`) of a new task, by the id of the new task.
+            The handle of such a new task refers to the existing task, and its `existing` is True.
     """
 
     def __init__(self, make_handle: Callable[[BaseTask[Any], str], TaskHandle[Any]]) -> None:
@@ -233,7 +236,10 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         return handles
 
     def settle(self, handles: Iterable[TaskHandle[Any]], failure: BaseException | None) -> None:
-        """Mark the handles from `begin` as sent or failed. `failure` is the error that stopped the send, if any."""
+        """Mark the handles that `begin` returned as sent or failed.
+
+        `failure` is the error that stopped the send, or None.
+        """
         sent = set(self.ids)
         refused = {error.task_id: error for error in self.errors}
         for handle in handles:

@@ -1,4 +1,4 @@
-"""Send all enqueues of one event loop cycle together: in one script call per queue, or in a few for many tasks."""
+"""Send all enqueues of one event loop cycle together: in one script call per queue, or in a few calls."""
 
 import asyncio
 import sys
@@ -13,9 +13,9 @@ from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
 from taskq_core.wire import QueueKeys
 
 WORTH_A_CALL = 25
-"""Minimum number of tasks per request, if the tasks of one loop cycle are split into several requests."""
+"""Minimum number of tasks in a request, if several requests are sent for the tasks of one loop cycle."""
 MOST_CALLS = 4
-"""Maximum number of requests for the tasks of one loop cycle and queue."""
+"""Maximum number of requests for the tasks of one loop cycle in one queue."""
 _Waiting = list[tuple[Prepared[Any], "asyncio.Future[None]"]]
 
 
@@ -50,10 +50,12 @@ class Merger:
         self._sending: set[asyncio.Task[None]] = set()
 
     def put(self, prepared: Prepared[Any]) -> "asyncio.Future[None]":
-        """Send a task together with the others of this loop cycle. Return a future that ends with the enqueue.
+        """Send a task together with the others of this loop cycle.
 
-        If the task was refused because its queue is full, its span stays open and it is not counted, because the caller
-        may wait for room and call this method again.
+        Return a future that is done when the task was stored or refused.
+
+        If the task was refused because its queue is full, the span of the task stays open and the task is not counted,
+        because the caller may wait for room and call this method again.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:

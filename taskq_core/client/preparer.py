@@ -58,11 +58,11 @@ class Prepared(Generic[R]):
     span: ProducerSpan
 
     def settle(self, code: str, answer: Codes | None = None, holder: str = "") -> EnqueueError | None:
-        """Update the handle for the outcome of the enqueue. Return the error of a refused task, otherwise None.
+        """Update the handle for the outcome of the enqueue. Return an error if the task was refused, otherwise None.
 
         Args:
             code: The `StoreCode` of the task.
-            answer: The response that contains the code. None if the code is from another script.
+            answer: The response of the enqueue script that contains the code. None if another script returned the code.
             holder: Id of the task that holds the unique lock, "" if unknown.
         """
         if code == StoreCode.STORED:
@@ -88,7 +88,7 @@ class Prepared(Generic[R]):
 def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueError]:
     """Return one error for each task of a request that failed.
 
-    If the response names tasks that were refused, these were certainly not stored.
+    Tasks that the response names as refused were certainly not stored, and get another error than the rest.
     """
     answer = cause.answer if isinstance(cause, BrokerReplicationError) else None
     if not isinstance(answer, Codes):
@@ -124,7 +124,7 @@ class Preparer:
     Attributes:
         middleware: Middleware of the application. Clients call it before the preparer, because it may be a coroutine.
         observer: Receives notifications of tasks that clients have enqueued.
-        registered_until: Monotonic time at which to register a queue again, by name of the queue.
+        registered_until: Monotonic time at which the client registers a queue again, by queue name.
         propagated: Returns the headers that a task propagates from the current context to its run.
     """
 
@@ -249,7 +249,10 @@ class Preparer:
         )
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
-        """Return whether this client should now add a queue to the set of known queues. True if it has not recently."""
+        """Return whether this client should add a queue to the set of known queues now.
+
+        True if it has not done so recently.
+        """
         return time.monotonic() >= self.registered_until.get(queue.name, 0.0)
 
     def forget_registered(self) -> None:
@@ -271,7 +274,7 @@ def _digest(name: str, payload: bytes) -> str:
 
 
 def check_size(name: str, size: int) -> None:
-    """Warn of a payload of at least `PAYLOAD_WARNS` bytes, and refuse one of more than `PAYLOAD_MAX`."""
+    """Warn of a payload of at least `PAYLOAD_WARNS` bytes. Refuse a payload of more than `PAYLOAD_MAX` bytes."""
     if size > PAYLOAD_MAX:
         raise PayloadTooLargeError(name, size, PAYLOAD_MAX)
     warn_caller(

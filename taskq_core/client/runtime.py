@@ -48,7 +48,7 @@ class Runtime:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
         self.timeout_s = timeout_s
-        """Maximum seconds for an enqueue, or for a read of a task."""
+        """Maximum seconds that an enqueue or a read of a task may take."""
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
         trace = settings.trace

@@ -1,4 +1,6 @@
-"""How and when tasks are sent: request plans of all enqueues, and postponement to a commit. This module does no I/O.
+"""Decide how and when tasks are sent: make the request plans of all enqueues, and postpone sends to a commit.
+
+This module does no I/O.
 
 `Client` and `AsyncClient` execute the plans of `Sender`: they send each operation and return its response to the plan,
 or wait if the plan yields a pause. `TransactionHook` and `SendAtLastCommit` postpone a send to the commit of a database
@@ -30,12 +32,14 @@ from taskq_core.wire.ids import new_token
 
 T = TypeVar("T")
 SendPlan = Generator[tuple[Operation[Any] | None, float], Any, T]
-"""Yields an operation with its deadline, or None with the time until which to wait. Times are monotonic."""
+"""Yields either an operation with its deadline, or None with the time until which the client waits. Times are
+monotonic."""
 
 FIRST_PAUSE_S = 0.02
-"""Maximum seconds of the first pause before a client tries a full queue again. The pause doubles with each attempt."""
+"""Maximum length in seconds of the first pause. The client then tries a full queue again. The pause doubles with each
+attempt."""
 LAST_PAUSE_S = 0.5
-"""Maximum seconds of any pause."""
+"""Maximum length in seconds of each pause."""
 _LOST = (
     "The transaction has committed, but the task was not sent and will not be sent again. With the setting "
     "ENQUEUE = 'outbox', the task is a row of the transaction, and a worker sends it when Redis is available again."
@@ -46,7 +50,7 @@ class Wait:
     """The time for which one call may wait for room in a full queue. It begins when the queue first refuses a task.
 
     Args:
-        longest_s: Maximum total seconds. 0: do not wait.
+        longest_s: Maximum total waiting time in seconds. 0: do not wait.
         jitter: Returns the random factor for the length of a pause, so that clients do not try at the same time.
     """
 
@@ -77,7 +81,7 @@ class Wait:
         return pause_s
 
     def renew(self) -> None:
-        """Restart the waiting time for the next batch. This has no effect after a batch has used up its time."""
+        """Restart the waiting time for the next batch, unless an earlier batch has used up its time."""
         self._deadline = None
         self._pause_s = FIRST_PAUSE_S
 
@@ -235,7 +239,7 @@ class SendAtLastCommit:
 
 
 _free_slots: deque[ReceiptSlot] = deque()
-"""Receipt slots that no caller uses now. Redis stores the number and the answer of the last request of each slot, and
+"""Receipt slots that no caller uses now. For each slot, Redis stores the number and the answer of its last request. It
 thereby recognizes a repeated request. The slot of a failed request is dropped, because that request may still reach
 Redis and overwrite the answer of the slot's next request."""
 

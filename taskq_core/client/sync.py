@@ -1,4 +1,4 @@
-"""The client of blocking code."""
+"""The client for blocking code."""
 
 import asyncio
 import math
@@ -33,7 +33,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 AFTER_FAILURE_S = 0.05
-"""Maximum seconds of a send after a commit, if Redis did not answer a send of this thread shortly before."""
+"""Maximum seconds that a send after a commit may take, if Redis did not answer an earlier send of this thread shortly
+before."""
 
 
 class _Backoff(threading.local):
@@ -128,7 +129,10 @@ class Client:
             self._observer.notify_enqueued((prepared.handle,))
 
     def _deferred_wait(self, queue: str) -> Wait:
-        """Return how long a send after a commit may wait for room in a queue: not at all if it was full recently."""
+        """Return how long a send after a commit may wait for room in a queue.
+
+        It is 0 if the queue was full recently.
+        """
         timeout_s = self._sender.timeout_s
         was_full = time.monotonic() - self._backoff.full_at.get(queue, -math.inf) < timeout_s
         return self._sender.wait(queue, most_s=0.0 if was_full else timeout_s)
@@ -180,7 +184,8 @@ class Client:
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The arguments of a call are not valid.
-            BulkEnqueueError: Redis refused a batch or did not answer. It has the number of tasks enqueued before.
+            BulkEnqueueError: Redis refused a batch or did not answer. The error has the number of tasks that were
+                enqueued before.
         """
         if hook is None and self._outbox is None:
             warn_if_blocking("Client.enqueue_many()", "AsyncClient.enqueue_many() (in FastAPI: ClientDep)")

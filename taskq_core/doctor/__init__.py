@@ -1,6 +1,6 @@
 """Find problems of Redis and its queues, and say what to do about each.
 
-`reading` reads the facts, and `rules` decides: pure functions from facts to findings. Neither changes anything.
-`repair` lists the possible repairs, makes them, and lists what it cannot repair. `probing` only checks whether tasks
-can be enqueued and run.
+The module `reading` reads facts from Redis. The pure functions in `rules` derive findings from the facts. Both change
+nothing in Redis. `repair` lists the possible repairs, makes them, and lists what it cannot repair. `probing` only
+checks whether tasks can be enqueued and run.
 """

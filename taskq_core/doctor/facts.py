@@ -1,4 +1,4 @@
-"""Records that the doctor reads from Redis. The rules decide from them."""
+"""Records that the doctor reads from Redis. The rules of the doctor derive findings from these records."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -49,7 +49,7 @@ class WrongType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """The damaged tasks of a queue that a check has found.
+    """The damaged tasks that a check found in a queue.
 
     Attributes:
         findings: The problems, at most about 1000.
@@ -75,8 +75,8 @@ class QueueFacts:
         counts: Its tasks by state, and whether it is paused; None if they cannot be counted.
         is_served: True if a running worker (taskq or Go) serves the queue.
         quarantined: Tasks in quarantine because they cannot be read.
-        quarantined_ids: Ids of the first 100 of them.
-        is_half_removed: True if a removal was started and not finished.
+        quarantined_ids: Ids of the first 100 tasks in quarantine.
+        is_half_removed: True if a removal of the queue was started and not finished.
         unlimited: Workers that serve the queue without enforcing its limits, as `host:pid`.
         has_limit_worker: True if a worker that enforces limits serves the queue, or if that is unknown.
         workflows: Running workflows with this home queue.
@@ -109,7 +109,7 @@ class Facts:
         is_complete: False if this user may not read some keys or queues.
         census: Result of the check of all keys; None if they were not checked.
         default_queues: Queues that a worker of the application serves unless its command line names others.
-        unserved_tasks: Tasks of the application by queue, for queues that no running worker serves.
+        unserved_tasks: Names of the application's tasks, by name of a queue that no running worker serves.
         unscheduled: Periodic tasks of the application, by id, if no running scheduler has any of them.
     """
 

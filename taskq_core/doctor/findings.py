@@ -7,7 +7,7 @@ from functools import partial
 
 
 class Level(StrEnum):
-    """Severity of a finding: green, yellow or red."""
+    """Severity of a finding: green (no problem), yellow (needs attention) or red (tasks can be lost)."""
 
     RED = "red"
     YELLOW = "yellow"

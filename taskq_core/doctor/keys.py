@@ -59,7 +59,7 @@ class KeyDamage:
 
 
 Form = tuple[str, str, int]
-"""Rules for keys: pattern of the name, type, and expiry. The expiry is a maximum in seconds, `STAYS` or `ANY`."""
+"""Rule for keys: the pattern of their names, their type, and their expiry: a maximum in seconds, `STAYS` or `ANY`."""
 
 _OF_A_QUEUE: Sequence[Form] = (
     ("unique:.*", "string", DAY_S),
@@ -173,7 +173,10 @@ class Surveyor:
         return self.census
 
     def _queue_of(self, key: str) -> tuple[QueueKeys, str, bool] | None:
-        """Return the queue of a key, the rest of the key, and whether taskq owns it; None if the key is ambiguous."""
+        """Return the queue of a key, the rest of the key, and whether only taskq has such keys.
+
+        Return None if the key is ambiguous.
+        """
         for prefix, is_own in ((self._own_prefix, True), (self._prefix, False)):
             start = prefix + "{"
             if key.startswith(start) and key.count("}:") == 1:

@@ -18,7 +18,7 @@ MEMORY_YELLOW = 0.80
 MEMORY_RED = 0.95
 """Share of `maxmemory` in use above which the finding is red."""
 SKEW_RED_S = 30.0
-"""Difference of the clocks above which the finding is red."""
+"""Difference in seconds between the clocks of the server and this machine, above which the finding is red."""
 
 
 def check_version(node: NodeFacts, info: Info) -> Findings:

@@ -1,4 +1,4 @@
-"""Check for a health probe whether an application can work now: fast and bounded in time.
+"""Check for a health probe whether an application can work now. The check is fast and has a time limit.
 
 The check is the same as that of a worker for `/readyz`. A script runs on each queue of the settings. It fails if keys
 have a wrong type or Redis refuses writes. Nothing is changed.
@@ -22,9 +22,10 @@ from taskq_core.worker.health import queue_health
 T = TypeVar("T")
 
 ANSWER_MAX = 1_000_000
-"""Maximum number of bytes of an answer that are read."""
+"""Maximum number of bytes to read of the answer of a health port."""
 REQUEST_SHARE = 0.8
-"""Share of the timeout for one request, so that its error is reported instead of the timeout."""
+"""Share of the probe's timeout that one request may take. The probe then reports the error of the request, not a
+timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

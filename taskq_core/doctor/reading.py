@@ -1,7 +1,7 @@
 """Read the facts from Redis, with blocking requests one after the other. Nothing is changed.
 
-A right that this user lacks is a fact, not an error: the checks that need it are skipped. Reading fails only if Redis
-cannot be reached or refuses the password.
+If this Redis user lacks a right, this is a fact and not an error: the checks that need the right are skipped. Reading
+fails only if Redis cannot be reached or refuses the password.
 """
 
 import re
@@ -217,7 +217,10 @@ class _Reader:
     def _try(
         self, refused: dict[str, str], action: str, act: Callable[[], T], *, keys: str = "", channels: str = ""
     ) -> T | None:
-        """Call a function and return its result. If the server refuses it, add the missing right to `refused`."""
+        """Call a function and return its result.
+
+        If the server refuses its request, add the missing right to `refused`.
+        """
         try:
             return act()
         except BrokerAuthenticationError as error:
@@ -258,7 +261,7 @@ class _Reader:
         return self._read(views.list_queues(self._keys.queues)) or []
 
     def _served(self) -> dict[str, list[WorkerProcess]] | None:
-        """Return the running workers by queue; None if this user may not read them."""
+        """Return the running workers by the queues that they serve; None if this user may not read them."""
         try:
             found: dict[str, list[WorkerProcess]] = {}
             for server in self._inspector.servers():
@@ -368,7 +371,7 @@ def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:
 
 
 def _action(command: str, answer: str, *, keys: str = "", channels: str = "") -> str:
-    """Return what a server's error refuses: a key pattern, a channel pattern, or else the command."""
+    """Return what an error of the server forbids: a key pattern, a channel pattern, or the command."""
     if keys and re.search(r"\bkeys?\b", answer):
         return f"keys {keys}"
     if channels and re.search(r"\bchannels?\b", answer):

@@ -1,7 +1,7 @@
-"""Decide what is wrong and what to do about it: pure functions from facts to findings.
+"""Decide what is wrong with Redis and its queues, and what to do about it: pure functions from facts to findings.
 
-Red means that tasks can be lost or nothing works. Yellow means that it works now, but needs attention. A rule yields
-its problems. If it yields none and its facts are complete, the report contains a green finding.
+A red finding means that tasks can be lost or that nothing works. A yellow finding needs attention, but tasks run. A
+rule yields its problems. If it yields none and its facts are complete, the report contains a green finding.
 """
 
 import shlex
@@ -16,7 +16,7 @@ from taskq_core.errors import BrokerAuthenticationError, BrokerError
 from taskq_core.wire import TaskState
 
 NOT_NEEDED = ("SCRIPT|EXISTS",)
-"""Commands that only tools use, not clients and workers. A missing right to one is a yellow finding, not a red one."""
+"""Commands that only tools use. If the right to such a command is missing, the finding is yellow instead of red."""
 _LATER = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 
 

@@ -124,10 +124,10 @@ class TaskStateError(TaskQError):
     Attributes:
         queue: Queue of the task.
         task_id: Id of the task.
-        state: State of the task, or another reason. "moving": it is being moved to another queue. "steps": it has
-            stored steps or signals, which stay in its queue. "lost": its record names a state, but the queue's list of
-            that state does not contain the task. "answered": it no longer waits for this value. "changing": other
-            clients keep changing it.
+        state: State of the task, or another reason. "moving": the task is being moved to another queue. "steps": the
+            task has stored steps or signals, so it cannot be moved. "lost": its record names a state, but the queue's
+            list of that state does not contain the task. "answered": the task no longer waits for this value.
+            "changing": other clients keep changing the task.
         reason: The reason, as the rest of a sentence.
     """
 

@@ -67,7 +67,7 @@ class TaskContext(StepContext):
         local: True when the function was called directly, not by a worker.
         worker: Token of the worker that runs the task, the first 16 digits of the worker's id. "" when called directly.
         outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
-            "archived" or "lost". None during the run.
+            "archived", or "lost" (the worker lost the lease). None during the run.
         state: Values that the worker's lifespans yielded, by name; see `TaskQ.worker_lifespan`. Empty outside a worker.
     """
 
@@ -91,9 +91,12 @@ class TaskContext(StepContext):
 
     @classmethod
     def filled_by(cls, fill: "Callable[[TaskContext], None]", *, has_headers: bool = True) -> "TaskContext":
-        """Return a context whose attributes `fill` sets when one of them is first read. Most tasks read none.
+        """Return a context whose attributes are empty until one is read.
 
-        With `has_headers` False, reading `headers` does not call `fill`, because middleware reads them for each task.
+        Then `fill` sets them all. Most tasks read none.
+
+        If `has_headers` is False, reading `headers` does not call `fill`, because middleware reads the headers of each
+        task.
         """
         context = cls.__new__(cls)
         context._fill = fill

@@ -102,7 +102,7 @@ class Interruption:
         self.count = 0
 
     def is_due(self, handed: int) -> bool:
-        """Return whether to interrupt a run that has received `handed` items. Count the interruption."""
+        """Return whether to interrupt a run that has received `handed` items. If so, count the interruption."""
         if handed < self.items or self.left <= 0:
             return False
         self.left -= 1
@@ -206,14 +206,17 @@ class Loops:
         return _Place(key, self._stored.get(key))
 
     def advance(self, place: _Place, cursor: object, count: int) -> bytes:
-        """Record that the body of a loop has processed `count` items up to a cursor. Return all cursors, encoded."""
+        """Record that the body of a loop has processed `count` items up to a cursor.
+
+        Return the cursors of all loops, encoded.
+        """
         self.handed += 1
         self._forget_inside(place)
         place.cursor, place.done = cursor, place.done + count
         return self._with(place.key, (cursor, place.done, False))
 
     def end(self, place: _Place) -> bytes:
-        """Record that a loop has ended. Return all cursors, encoded."""
+        """Record that a loop has ended. Return the cursors of all loops, encoded."""
         self._forget_inside(place)
         place.has_ended = True
         return self._with(place.key, (None, place.done, True))
@@ -248,7 +251,7 @@ class Loops:
 
 
 _inside: ContextVar[tuple[Loops, _Place] | None] = ContextVar("taskq_inside_loop", default=None)
-"""The loop in whose body this code runs."""
+"""The `iterate` loop in whose body this code runs."""
 
 
 def _decode(data: bytes) -> dict[str, Any]:
@@ -380,7 +383,10 @@ class Iteration(Generic[T]):
             self._loops.cursor_store.report(walk.place.done, self._total)
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
-        """Record that the loop body has processed an item. Return all cursors, and whether they must be stored now."""
+        """Record that the loop body has processed an item.
+
+        Return the cursors of all loops, and whether to store them now.
+        """
         count = 1 if self._batch_size is None else len(item)
         data = self._loops.advance(walk.place, cursor, count)
         if walk.is_outermost:
@@ -393,7 +399,7 @@ class Iteration(Generic[T]):
 
 
 class _Walk:
-    """One execution of an `iterate` loop in a run. Knows which loop encloses it."""
+    """One execution of an `iterate` loop in a run. It refers to the loop that encloses it."""
 
     __slots__ = ("_around", "_entry", "_loops", "is_outermost", "place", "unstored", "until")
 
@@ -427,7 +433,7 @@ class _Walk:
 
 
 class _Open(Generic[T]):
-    """The asynchronous iterator of a coroutine's loop.
+    """The asynchronous iterator of an `async for` loop.
 
     If the coroutine leaves the loop early, the loop ends when this object is deleted, because its generator is closed
     later and in another asyncio task.

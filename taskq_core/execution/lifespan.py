@@ -1,4 +1,4 @@
-"""Lifespans of a worker: functions that open resources before its first task, yield, and close them after its last.
+"""Lifespans: functions that open resources before a worker's first task, yield, and close them after its last task.
 
 All functions run in one asyncio task from start to end, because some resources, such as task groups, must be closed in
 the asyncio task that opened them.

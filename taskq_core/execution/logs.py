@@ -39,7 +39,7 @@ def task_fields() -> dict[str, Any]:
 class TaskFilter(logging.Filter):
     """Adds the `FIELDS` to each log record: task id, name and queue, attempt, request, trace. Add it to a handler.
 
-    A field that a record already has, such as one of the worker's own records, is not changed.
+    Fields that a record already has are not changed. Records of the worker have them.
 
     Args:
         name: Name of the filter, as for every `logging.Filter`.

@@ -1,8 +1,8 @@
-"""Sources of items for `context.iterate`. A source yields items, each with the cursor of the position after it.
+"""Sources of items for `context.iterate`.
 
-A cursor is a JSON value that is stored with the task. A source yields the items after a cursor. The cursor None is the
-start.
-Adapters add further sources, such as rows of a database.
+A source yields the items after a cursor, each with the cursor of the position after the item. A cursor is a JSON value
+that is stored with the task. The cursor None is the start of the items. Adapters add further sources, such as rows of a
+database.
 """
 
 import csv
@@ -179,7 +179,7 @@ def csv_rows(file: Any, *, header: bool = True, **options: Any) -> CsvRows:
     Args:
         file: An open text file that can seek, opened with `newline=""`.
         header: Whether the first row names the columns. Each row is then a dict, otherwise a list.
-        options: Of `csv.reader`, such as `delimiter`.
+        options: Options of `csv.reader`, such as `delimiter`.
 
     Raises:
         IterationError: The file cannot seek.
@@ -200,7 +200,10 @@ def _seekable(file: Any) -> Any:
 
 
 class _MadeSource:
-    """The items that a user's function returns for a cursor. A second function returns the cursor of each item."""
+    """The items that a function of the user returns for a cursor.
+
+    Another function of the user returns the cursor of each item.
+    """
 
     total = None
 

@@ -1,4 +1,8 @@
-"""The steps of one run: read their record, count their names, store results, and decide whether the run has to wait."""
+"""The steps of one run of a task.
+
+This module reads the stored record of earlier steps, counts the uses of each step name, stores results, and decides
+whether the run has to wait.
+"""
 
 import asyncio
 import math
@@ -41,7 +45,7 @@ REASON_CHARS = 1_000
 WAITS = {"z": "sleep", "r": "receive", "c": "call"}
 """The method that begins a wait, by the first letter of the wait in the record."""
 FAILED = b"!"
-"""Prefix of a stored failure of sub-tasks. Results are JSON, which never begins with it."""
+"""Prefix of a stored failure of sub-tasks. A stored result is JSON, which never begins with this prefix."""
 current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
 """Name of the step that runs this code, "" outside of steps."""
 
@@ -97,7 +101,7 @@ class Steps(ABC):
     async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
         """Send an operation, and return the answer.
 
-        With `at_end`, the operation stores what the run has done, so it is also sent if the run has to end.
+        `at_end`: also send the operation if the run has to end, because it stores what the run has done.
         """
 
     @abstractmethod
@@ -106,7 +110,11 @@ class Steps(ABC):
 
     @abstractmethod
     async def _read_children(self, workflow_id: str) -> bytes | None:
-        """Return the results of sub-tasks as a JSON list, None if some run again. Raise the error of a failed one."""
+        """Return the results of ended sub-tasks as a JSON list.
+
+        Return None if a user has retried some of them, so that they have not ended. Raise the error of a failed
+        sub-task.
+        """
 
     @abstractmethod
     async def _send(self, step: str, value: bytes) -> None:
@@ -138,7 +146,10 @@ class Steps(ABC):
         return round(self._ahead_ms + time.monotonic() * 1000)
 
     async def _store(self, field: str, value: bytes, *, missed: str = "") -> bytes:
-        """Store a field of the record. Return its value: an earlier one if the field is already stored."""
+        """Store a field of the steps' record.
+
+        Return the stored value, which is an earlier value if the field was already stored.
+        """
         store = operations.store_step(self._queue, self._task_id, field, value, missed=missed, **self._fence)
         stored = self._record[field] = _accepted(await self._ask(store, at_end=True))
         return stored
@@ -152,7 +163,7 @@ class Steps(ABC):
         _accepted(await self._ask(append, at_end=True))
 
     def _count(self, kind: str, what: str, name: str) -> int:
-        """Check a name, and count its use in this run. Return the number of its uses."""
+        """Check the name of a step, and count its use in this run. Return the number of its uses."""
         if current_step.get():
             problem = f"{what} {name!r:.120} is inside step {current_step.get()!r}; steps cannot be nested"
             raise StepError(problem, is_final=True)
@@ -164,7 +175,10 @@ class Steps(ABC):
         return self._names[counted]
 
     def _numbered(self, kind: str, what: str, name: str) -> str:
-        """Return a name. From its second use in this run on, a number follows it, as in `fetch#2`."""
+        """Return the name of a step.
+
+        From the second use of the name in this run on, a number follows it, as in `fetch#2`.
+        """
         number = self._count(kind, what, name)
         return name if number == 1 else f"{name}#{number}"
 
@@ -222,9 +236,9 @@ class Steps(ABC):
         return read_result(await self._store(f"{kind}:{name}", value))[2]
 
     async def _wait(self, wait: str, until_ms: int = 0) -> TaskWaiting:
-        """Return the exception that ends this run, once all steps that run concurrently have ended.
+        """Wait until all concurrent steps have ended, and return the exception that ends this run.
 
-        It is the one of the first wait, even if a `finally` of the function waits for something else.
+        The exception is that of the first wait, even if a `finally` block of the function waits for something else.
         """
         while self._open:
             await self._quiet.wait()  # in a loop, because code after a step may begin another step
@@ -249,7 +263,10 @@ class Steps(ABC):
         return problem
 
     async def _end_wait(self, wait: str, duration_ms: float) -> None:
-        """Return if a wait is over. Raise `TaskWaiting` otherwise. The run that began the wait has set its end."""
+        """Return if a wait is over.
+
+        Raise `TaskWaiting` otherwise. The run in which the wait began has set the end of the wait.
+        """
         stored = self._record.get(f"u:{wait}", b"-").partition(b" ")[0]
         until_ms = math.ceil(self._now_ms + duration_ms) if stored == b"-" else int(stored)
         if until_ms > self._now_ms:
@@ -270,14 +287,14 @@ class Steps(ABC):
         await self._end_wait(f"z:{name}", duration_ms)
 
     def next_receive(self, name: str) -> int:
-        """Return the number of the next `receive` of a name, from 1."""
+        """Return the number that the next `receive` of a signal name has, from 1."""
         self._check_signal(name)
         return self._names[f"r:{name}"] + 1
 
     async def receive(self, name: str, timeout: Duration | None) -> tuple[str, bytes | None]:
         """Return the name and number of the next signal, and its value as JSON, None after the timeout.
 
-        Raise `TaskWaiting` if it has not arrived.
+        Raise `TaskWaiting` if the signal has not arrived.
         """
         numbered = f"{name}#{self._count('r:', 'name of a signal', name)}"
         self._check_signal(name)
@@ -297,7 +314,7 @@ class Steps(ABC):
     async def call(self, name: str, calls: Sequence[Any]) -> tuple[str, bytes]:
         """Return the name and number of a call, and the results of its sub-tasks as a JSON list.
 
-        Raise `TaskWaiting` if they have not ended.
+        Raise `TaskWaiting` if the sub-tasks have not ended.
         """
         name = self._numbered("c:", "name of a call", name)
         record = await self._load()
@@ -308,7 +325,7 @@ class Steps(ABC):
         return name, data
 
     async def _children(self, name: str, calls: Sequence[Any]) -> bytes:
-        """Start sub-tasks, or store their results if all have ended."""
+        """Enqueue sub-tasks, or store their results if all of them have ended."""
         record = self._record
         begun = record.get(f"c:{name}")
         if begun is None:
@@ -350,7 +367,7 @@ def _accepted(answer: T | Refusal) -> T:
 
 
 def _is_raised_after_wait(error: BaseException) -> bool:
-    """Return whether code that has caught `TaskWaiting` has raised an error, and not for example a concurrent step."""
+    """Return whether code that caught `TaskWaiting` raised an error, and not for example a concurrent step."""
     if isinstance(error, TaskPaused):
         return False
     found: set[int] = set()
@@ -370,7 +387,7 @@ def read_result(stored: bytes) -> tuple[int, int, bytes]:
 
 
 def children_id(task_id: str, mark: str, name: str) -> str:
-    """Return the id of the workflow of sub-tasks. It differs for a later task with the same id."""
+    """Return the id of the workflow of sub-tasks. A later task with the same id gets another workflow id."""
     import hashlib  # imported here, because few tasks have sub-tasks
 
     digest = hashlib.blake2b(f"{task_id}\n{mark}\n{name}".encode(), digest_size=8).hexdigest()

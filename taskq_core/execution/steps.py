@@ -97,7 +97,7 @@ class StepContext:
     @overload
     async def astep(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     async def astep(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function or a coroutine function, and store its result. As `step`.
+        """Call a function or a coroutine function, and store its result, as `step` does.
 
         Steps may run concurrently, for example in `asyncio.gather`. If one of them fails, or the task waits, the run
         ends after the other steps have ended, because their results are stored.
@@ -132,7 +132,7 @@ class StepContext:
         Args:
             duration: Seconds, a `timedelta`, or a `datetime` with time zone. Later runs keep the end that the first run
                 has set.
-            name: Name of the sleep among those of the task.
+            name: Name of this sleep. It distinguishes the sleeps of the task.
 
         Raises:
             TaskWaiting: The time is not over. Do not catch this exception.
@@ -142,7 +142,7 @@ class StepContext:
             steps.wait_for(steps.sleep(name, duration))
 
     async def asleep(self, duration: Duration | datetime, *, name: str = "sleep") -> None:
-        """Continue the task after a time. As `sleep`, for coroutines."""
+        """Continue the task after a time. Like `sleep`, for coroutines."""
         steps = self._open_steps()
         if steps is not None:
             await steps.run(steps.sleep(name, duration))
@@ -189,12 +189,12 @@ class StepContext:
     async def areceive(
         self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = _NO_DEFAULT
     ) -> Any:
-        """Return the next value that was sent to this task. As `receive`, for coroutines."""
+        """Return the next value that was sent to this task. Like `receive`, for coroutines."""
         steps = self._durable("areceive")
         return _received(steps, name, await steps.run(steps.receive(name, timeout)), type_, default)
 
     def call(self, *calls: Any, name: str = "call") -> list[Any]:
-        """Enqueue other tasks, and return their results in the order of the calls, once all have ended.
+        """Enqueue other tasks, and return their results in the order of the calls, once all tasks have ended.
 
         This run ends, and another one continues after the last task. During the wait, the worker's slot is free. The
         tasks are enqueued once, even if the worker crashes. They are the members of a workflow, so they may run in
@@ -202,7 +202,7 @@ class StepContext:
 
         Args:
             *calls: Signatures of tasks, `task.s(...)`.
-            name: Name of the calls among those of the task.
+            name: Name of these calls. It distinguishes the uses of `call` in the task.
 
         Raises:
             TaskWaiting: The tasks have not ended. Do not catch this exception.
@@ -212,7 +212,7 @@ class StepContext:
         return _results(steps.wait_for(steps.call(name, calls)), calls) if calls else []
 
     async def acall(self, *calls: Any, name: str = "call") -> list[Any]:
-        """Enqueue other tasks, and return their results. As `call`, for coroutines."""
+        """Enqueue other tasks, and return their results. Like `call`, for coroutines."""
         steps = self._durable("acall")
         return _results(await steps.run(steps.call(name, calls)), calls) if calls else []
 
@@ -235,14 +235,17 @@ class StepContext:
             steps.wait_for(steps.emit(data))
 
     async def aemit(self, value: object) -> None:
-        """Append a value to the output of the task. As `emit`, for coroutines."""
+        """Append a value to the output of the task. Like `emit`, for coroutines."""
         data, steps = encode_value("an emitted value", value, EMITTED_BYTES), self._open_steps()
         if steps is not None:
             await steps.run(steps.emit(data))
 
 
 def next_receive(context: StepContext, name: str) -> int:
-    """Return the number of the next `receive` of a name, from 1. `approval_url` puts it into the link."""
+    """Return the number that the next `receive` of a signal name has, from 1.
+
+    The link of `approval_url` contains this number.
+    """
     return context._durable("approval_url").next_receive(name)
 
 

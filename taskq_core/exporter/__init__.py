@@ -1,11 +1,11 @@
-"""Metrics of all queues for Prometheus, under the names of Asynq's exporter and some more.
+"""Metrics of all queues for Prometheus, under the names of Asynq's exporter, and additional metrics.
 
 All numbers are read from Redis at each scrape. So counters continue after a restart of the exporter, and several
 exporters show the same. A scrape costs a few commands per queue, however many tasks, groups and workers there are.
 Simultaneous scrapes share one reading. While Redis does not answer, a scrape returns `taskq_up 0` before its deadline.
 
-`reading` reads Redis, `series` makes metrics, `exporter` combines both, and `serving` listens on a port. It needs the
-extra `exporter`.
+`reading` reads Redis, `series` makes metrics, `exporter` combines both, and `serving` listens on a port. The package
+needs the extra `exporter`.
 """
 
 from taskq_core.exporter.config import ExporterConfig

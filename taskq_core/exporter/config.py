@@ -22,8 +22,8 @@ class ExporterConfig:
     port: int = 9876
     """Port to listen on; 0 takes a free one."""
     timeout: Duration = 5.0
-    """Maximum time for reading Redis: more than 0 s, at most 60 s. If Prometheus sends a shorter timeout, the answer
-    comes half a second before that."""
+    """Maximum time for reading Redis: more than 0 s, at most 60 s. If Prometheus sends a shorter timeout, the exporter
+    answers half a second before that timeout."""
     max_queues: int = 200
     """Maximum number of queues with metrics, 1 to 10,000. `taskq_exporter_omitted` counts the others."""
     max_types: int = 200

@@ -1,4 +1,4 @@
-"""An exporter: it answers scrapes, on its port or inside a web framework."""
+"""The exporter: it answers scrapes of Prometheus, on a separate port or inside a web framework."""
 
 import asyncio
 import gzip
@@ -34,7 +34,7 @@ FRESH_S = 1.0
 IMPATIENT_S = 1.0
 """Maximum seconds that a scrape waits for Redis if the last reading failed."""
 MARGIN_S = 0.5
-"""Seconds before the scraper's timeout at which an answer is sent, so that `taskq_up 0` still arrives."""
+"""The exporter answers this many seconds before the scraper's timeout, so that `taskq_up 0` still arrives."""
 WORKERS_MAX = 1000
 """Maximum number of workers, and of schedulers, that are read."""
 _PARALLEL = 8
@@ -67,7 +67,7 @@ class Exporter:
 
     Args:
         app: The queue application whose Redis is read. Its connections stay open.
-        config: Limits of labels, and the timeout. The address is not used here.
+        config: Limits of labels, and the timeout. The address in it is not used.
         with_process: Whether to add metrics of this process: memory, CPU time, open files, garbage collector.
         clock: Source of monotonic time.
     """

@@ -1,4 +1,4 @@
-"""Read the data of a scrape from Redis, with three commands and three more for each queue."""
+"""Read the data of a scrape from Redis: three commands, and three further commands for each queue."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """The recorded attempts of a task: worker, times, and the error with its traceback.
 
-Each attempt is one line of JSON in a field of the task that Asynq does not use. Recorded are failed attempts and, for a
-task with retention, the successful attempt. The field contains the last attempts, about 16 KiB; see `lua/_record.lua`.
+Each attempt is one line of JSON in a field of the task that Asynq does not use. Failed attempts are recorded, and for a
+task with retention also the successful attempt. The field contains about 16 KiB of the last attempts; see
+`lua/_record.lua`.
 """
 
 import json
@@ -18,7 +19,7 @@ LONGEST = 8192
 _HEAD = 2048
 _MOST_STACKS = 256
 _stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}
-"""Cache of formatted stacks, by the code position of each frame."""
+"""Cache of formatted stacks. The key is the code position of each frame."""
 _OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.", "taskq_sqlalchemy.")
 
 
@@ -27,7 +28,8 @@ class Attempt:
     """One attempt of a task that has ended.
 
     Attributes:
-        number: Number of the attempt, from 1. An attempt that does not count has the same number as the next one.
+        number: Number of the attempt, from 1. An attempt that does not count has the same number as the attempt after
+            it.
         worker: Token of the worker that ran it, "" if unknown.
         started_at: When it started, None if unknown.
         ended_at: When it ended.
@@ -64,7 +66,7 @@ _HEAD_OF_LINE = re.compile(
 
 
 def read_last_attempt(beginning: bytes) -> Attempt | None:
-    """Read one recorded attempt from the start of its JSON line. Leave out the error. Return None for invalid data."""
+    """Read one recorded attempt, without its error, from the start of its JSON line. Return None for invalid data."""
     found = _HEAD_OF_LINE.match(beginning)
     if found is None:
         return None
@@ -103,7 +105,10 @@ def _moment(unix_ms: float | None) -> datetime | None:
 
 
 def origin_of(error: BaseException) -> BaseException:
-    """Return the error that made a task fail. For a `Retry`, that is the error that was handled when it was raised."""
+    """Return the error that made a task fail.
+
+    For a `Retry`, return the error that was being handled when the task raised the `Retry`.
+    """
     if isinstance(error, Retry):
         return error.__cause__ or error.__context__ or error
     return error

@@ -33,12 +33,16 @@ PAYLOAD_MAX = 16 * 1024 * 1024
 CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 """States in which a task can be deleted or archived without a worker."""
 _UNTRIMMED = ArchiveLimits(max_tasks=10**12, kept_s=10**10)
-"""Limits for handles, which do not trim the archive because they do not know the setting `ARCHIVE`. Workers trim it."""
+"""Archive limits for handles. They trim nothing, because a handle does not have the setting `ARCHIVE`. Workers trim
+archives."""
 _ATTEMPTS = 5
 
 
 def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
-    """Return the error for a change that a script refused with `answer`. `doing` is for example "cancelled"."""
+    """Return the error for a change that a script refused with `answer`.
+
+    `doing` names the change in the error message, for example "cancelled".
+    """
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
     if answer == Refusal.MOVING:

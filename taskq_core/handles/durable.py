@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 _SIGNAL_ID = re.compile(r"[^\ud800-\udfff]{1,64}")
 POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
-"""Id of an emitted value."""
+"""Matches the id of an emitted value."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
     """A value that a task emitted.
 
-    An item replaces all items of the same step with a smaller attempt, because a later attempt repeats the step.
+    If a later attempt repeats a step, ignore the items of this step that have a smaller `attempt`.
 
     Attributes:
         id: Its position. `TaskHandle.stream(after=)` continues after it.
         value: The value.
-        attempt: Number of the attempt that emitted it, from 1. A run that was interrupted counts here as an attempt.
+        attempt: Number of the attempt that emitted it, from 1. This number also counts interrupted runs.
         step: Name of the step that emitted it, "" outside of steps.
     """
 
@@ -118,12 +118,12 @@ class StreamPosition:
     """The position of a loop that reads the values of a task, and the pause before its next read.
 
     Args:
-        after: Id of the last value that the reader has, "" without one.
+        after: Id of the last value that the reader has received, "" if it has none.
         handle: The task, if it may still wait in an outbox.
 
     Attributes:
         after: Id of the last value that was read.
-        pause_s: Seconds until the next read. 0: at once.
+        pause_s: Seconds until the next read. 0: read at once.
         is_last: Whether the task has ended, and all its values were read.
     """
 

@@ -1,7 +1,7 @@
 """The events of one task. Each event has the task's record after a change.
 
-A follower reads the task when a message says that it changed, and from time to time, because Go workers publish no
-messages. States that a task passes through between two reads produce no event.
+The loop over the events reads the task when a message says that the task changed. It also reads the task from time to
+time, because Go workers publish no messages. States that a task passes through between two reads produce no event.
 """
 
 import hashlib
@@ -164,8 +164,8 @@ class _Loop:
         """Return the seconds until the next read.
 
         Raises:
-            BrokerUnavailableError: The time is over, and Redis does not answer.
-            ResultTimeoutError: The time is over, and the task has not ended.
+            BrokerUnavailableError: The timeout of the loop is over, and Redis does not answer.
+            ResultTimeoutError: The timeout of the loop is over, and the task has not ended.
         """
         pause_s = self._pause_s
         self._pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)

@@ -1,4 +1,4 @@
-"""Expiry: checks that a task is started by its latest start time, and the error if it is not."""
+"""Check whether a task has expired: whether its latest start time is over. Make the error of an expired task."""
 
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import TaskExpiredError

@@ -18,8 +18,9 @@ def find_task(
 ) -> RequestPlan[TaskInfo | None]:
     """Return a task from the first queue that has its id, None if no queue has it.
 
-    The likely queues are searched first, then all queues that Redis knows. The likely ones are searched again, because
-    the task may have been moved into one of them after the first search. With `queue`, only that queue is searched.
+    The likely queues are searched first, then all queues in Redis. The second search includes the likely queues,
+    because the task may have been moved into one of them after the first search. With `queue`, only that queue is
+    searched.
     """
     if queue is not None:
         return (yield from _find_in(keys, (queue,), task_id, is_cluster=is_cluster))

@@ -84,12 +84,15 @@ class SentLater:
 
     @property
     def is_sent(self) -> bool:
-        """False before the surrounding transaction commits, and if the send after the commit failed."""
+        """Whether the task or workflow was sent.
+
+        False before the surrounding transaction commits, and if the send failed.
+        """
         return not self._is_deferred and self._failure is None
 
     @property
     def send_error(self) -> BaseException | None:
-        """Error of the send after the commit. None if the send did not fail."""
+        """Error of the send after the transaction's commit. None if the send did not fail."""
         return self._failure
 
     def mark_deferred(self) -> None:
@@ -97,7 +100,7 @@ class SentLater:
         self._is_deferred = True
 
     def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
-        """Record that the send has succeeded, or its error. For clients.
+        """Record that the send has succeeded, or store the error of the send. For clients.
 
         With `is_late`, the task waits in the outbox, and a worker sends it later.
         """
@@ -130,7 +133,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             belongs to the existing task. Set once the task was sent.
         info: The task as of the last `refresh`, or None.
         first_state: State of the task right after its enqueue: pending, scheduled or aggregating.
-        signals: Names and types of the signals that the task declares, empty for any.
+        signals: Names and types of the signals that the task declares. Empty: all signals are allowed.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
         note: Data that an adapter stores until the send has succeeded or failed.
     """
@@ -316,7 +319,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         Args:
             after: Id of an event that you have already received. The loop starts with the first event that differs from
                 it. If that event was the last one, the loop ends at once.
-            timeout: Maximum seconds of the loop, or two seconds more if Redis does not answer at the end. None: no
+            timeout: Maximum seconds of the loop. The loop may take two more seconds if Redis does not answer. None: no
                 limit.
 
         Raises:
@@ -367,15 +370,18 @@ class TaskHandle(SentLater, Generic[R_co]):
         return (yield from plan)
 
     def signal(self, name: str, value: object = None, *, signal_id: str | None = None) -> None:
-        """Send a value to the task, which gets it from `context.receive(name)`. Starts the task if it waits for it.
+        """Send a value to the task, which gets it from `context.receive(name)`.
 
-        Values of one name are received in the order in which they were sent, also those sent before the task waits.
+        If the task already waits for this signal, it is started.
+
+        Values of one name are received in the order in which they were sent. A value that is sent before the task waits
+        is stored for it.
 
         Args:
             name: Name of the signal, 1 to 100 characters.
             value: A value with a JSON form.
-            signal_id: Your id of this signal, 1 to 64 characters. A signal with the id of an earlier one is not sent
-                again, so you can repeat a request without an answer.
+            signal_id: Your id of this signal, 1 to 64 characters. A signal with the id of an earlier signal has no
+                effect, so you can repeat a request that got no answer.
 
         Raises:
             TaskNotFoundError: The task does not exist, or it ended without retention.
@@ -398,7 +404,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         """Return an iterable of the values that the task emits, for `for` and `async for`, until the task has ended.
 
         Args:
-            after: Id of the last item that you have received. "": from the first stored value on.
+            after: Id of the last item that you have received. "": start with the first stored value.
             value_type: Type of the values.
 
         Raises:

@@ -39,10 +39,10 @@ _LEFT_BEHIND = (
     b"taskq_line",
 )
 _CONFIRMED_S = 2 * MOVE_S
-"""Seconds for which a receipt is stored after the end of its move, which is longer than step 2 can take."""
+"""Seconds for which the receipt of a move is stored after the end of the move. Step 2 of a move takes less time."""
 
 Code = str | WireFormatError
-"""A `StoreCode`, or the error of a task whose message cannot be changed for the other queue."""
+"""Result for a task: a `StoreCode`, or an error if the task's message cannot be changed for the other queue."""
 
 
 def move(
@@ -50,7 +50,7 @@ def move(
 ) -> RequestPlan[list[tuple[Departure, Code | None]]]:
     """Move at most `BATCH_MAX` tasks.
 
-    Return for each task how it left its queue, and if it did, how the target received it.
+    For each task, return the result of its departure and, if it departed, the result of its arrival.
     """
     token = _new_token()
     ends: list[tuple[Departure, Code | None]] = []
@@ -96,7 +96,7 @@ def _new_token() -> str:
 def _arrive(
     keys: Keys, queue: QueueKeys, target: QueueKeys, tasks: Sequence[Departure], token: str, now_s: int
 ) -> RequestPlan[dict[str, Code]]:
-    """Execute steps 2 and 3 for tasks that departed at `now_s`, or whose move was resumed then."""
+    """Execute steps 2 and 3 of the move for tasks that departed at `now_s`, or whose move was resumed at `now_s`."""
     ready: list[tuple[Departure, str]] = []
     codes: dict[str, Code] = {}
     for task in tasks:
@@ -133,7 +133,7 @@ def _arrive(
 
 
 def _record_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
-    """Record in the workflows where their steps move, so that the dispatcher and cancellations find them there."""
+    """Record the new queue of steps in their workflows, so that the dispatcher and cancellations find the steps."""
     by_home: dict[QueueKeys, set[str]] = {}
     for task in tasks:
         key = task.fields.get(b"taskq_step", b"").decode("utf-8", "surrogateescape").split(" ", 3)[3:]
@@ -146,7 +146,7 @@ def _record_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> 
 
 
 def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[Departure, str]:
-    """Return a task with its message changed for the other queue, and the unique lock that moves too, or ""."""
+    """Return a task with its message changed for the other queue, and its unique lock, which moves too, or ""."""
     message = decode_message(task.fields[b"msg"])
     changed = TaskMessage()
     changed.CopyFrom(message)

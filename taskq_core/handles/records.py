@@ -13,7 +13,7 @@ from taskq_core.wire import TaskState, decode_message, read_enqueued_ms, read_ex
 from taskq_core.wire.quoting import unescape_limit_name
 
 FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
-"""States of tasks that have ended. taskq does not change them again without a request."""
+"""States of tasks that have ended. taskq does not change such a task unless a user requests it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class TaskInfo:
         retention: How long the task is stored after success.
         group: Group in which the task waits, "" outside of a group.
         next_run_at: Start of a scheduled task or next attempt of a retry. None while the task waits for a limit.
-        lease_expires_at: When an active task counts as lost unless its worker extends the lease.
+        lease_expires_at: When an active task counts as lost, unless its worker extends the lease before.
         completed_at: When the task succeeded.
         archived_at: When the task was archived.
         expires_at: When a completed task is deleted.

@@ -82,7 +82,7 @@ class HandleSource:
     def poll(self, plan: Callable[[], RequestPlan[T]], queue: str, task_id: str, timeout: Duration | None) -> T:
         """Execute a plan until its result is not `NOT_YET`, or the time is over. Return the last result.
 
-        The plan is executed again when a message on the channel of the queue names the task, and from time to time.
+        Execute the plan again when a message on the queue's channel names the task, and also from time to time.
         """
         warn_if_blocking(".result()", ".aresult()", until="until the task or workflow has ended")
         deadline, pause_s = _deadline(timeout), subscription.FIRST_PAUSE_S
@@ -119,7 +119,7 @@ class BlockingFollower:
     def read(self, patience_s: float) -> StoredTask | None:
         """Return the task as stored in Redis, None if it does not exist.
 
-        After a `wait`, also ask workers for messages.
+        After a `wait`, also ask workers to publish messages about the task.
         """
         request = views.read_task(self._queue, self._task_id, publish_changes=self._has_waited)
         return self._runner.run(request, patience_s=patience_s)

@@ -3,8 +3,8 @@
 All coroutines of an event loop that wait for tasks of a queue share one subscription. All coroutines that follow the
 same task share each read of it, so 200 followers cause no more requests than one.
 
-Workers publish the changes and the end of a task on its queue's channel only if a client asked for it; see
-`views.read_task`. Go workers publish nothing, so a follower also polls from time to time. A lost subscription only
+Workers publish the changes and the end of a task on the channel of its queue, but only if a client has asked for them;
+see `views.read_task`. Go workers publish nothing, so a follower also polls from time to time. A lost subscription only
 causes a delay.
 """
 
@@ -69,8 +69,8 @@ class EndHub:
 class SharedReadings:
     """Reads of one task, shared by its followers on an event loop and numbered from 1 in the order they start.
 
-    A follower uses a read that another follower started, if it started after the follower's own last read and after
-    the last message about the task.
+    A follower uses a read that another follower started, if that read started after the follower's own last read and
+    after the last message about the task.
     """
 
     def __init__(self) -> None:
@@ -87,14 +87,17 @@ class SharedReadings:
         return number <= self._outdated
 
     def record_change(self) -> None:
-        """Wake the followers, because the task changed. Earlier reads may be outdated."""
+        """Wake the followers of the task, because the task changed. Mark earlier reads as possibly outdated."""
         self._outdated = self.number
         self._pages.clear()
         for event in self.events:
             event.set()
 
     def take(self, after: int, read: Callable[[], Coroutine[Any, Any, StoredTask | None]]) -> tuple[Reading, bool]:
-        """Return the asyncio task of a read started after read number `after`, and whether this call started it."""
+        """Return a read of the task that is newer than read number `after`.
+
+        Start one if there is none. Return its asyncio task, and whether this call started the read.
+        """
         if self._reading is not None and self.number > max(after, self._outdated):
             return self._reading, False
         self.number += 1
@@ -103,7 +106,10 @@ class SharedReadings:
         return self._reading, True
 
     def take_page(self, after: str, read: Callable[[], Coroutine[Any, Any, StreamPage]]) -> asyncio.Task[StreamPage]:
-        """Return the asyncio task that reads the values after a position. Followers at the same position share it."""
+        """Return the asyncio task that reads the emitted values after a position.
+
+        Followers at the same position share it.
+        """
         page = self._pages.get(after)
         if page is None:
             page = self._pages[after] = asyncio.get_running_loop().create_task(read())
@@ -221,7 +227,7 @@ class TaskFollower:
         changed.clear()
 
     async def close(self) -> None:
-        """End the follower's use of the subscription."""
+        """Stop following the task. The subscription ends with its last follower."""
         await self._stack.aclose()
 
     async def __aenter__(self) -> Self:

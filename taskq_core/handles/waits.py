@@ -16,7 +16,7 @@ class TaskWait:
     Attributes:
         kind: sleep, signal or sub-tasks.
         name: Name of the sleep, the signal or the call.
-        number: Number of the value among those of the signal, from 1; 0 for other waits.
+        number: For a signal, the number of the value, from 1, among all values of this signal name. 0 for other waits.
         until: End of the wait at the latest, None without a time limit.
     """
 
@@ -27,11 +27,11 @@ class TaskWait:
 
 
 def read_wait(stored: str, starts_at: datetime | None) -> TaskWait | None:
-    """Return the stored wait of a task, None without one.
+    """Return the stored wait of a task, None if it does not wait.
 
     Args:
         stored: "<end, Unix ms, or '-'> <wait>".
-        starts_at: When the task is started, which ends every wait with a time limit.
+        starts_at: When the task is started. This start ends every wait that has a time limit.
     """
     end, _, wait = stored.partition(" ")
     letter, _, rest = wait.partition(":")

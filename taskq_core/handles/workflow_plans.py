@@ -38,9 +38,9 @@ from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGra
 from taskq_core.wire import Keys, QueueKeys, decode_message
 
 STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
-"""Conditions under which a node runs after a predecessor. STOP: the predecessor succeeded. CONTINUE: it succeeded or
-failed, and the workflow can still succeed after its failure. ALWAYS: it succeeded or failed, and its failure fails the
-workflow. FAILED: it failed."""
+"""Conditions under which a node of a workflow runs after a predecessor. STOP: the predecessor succeeded. CONTINUE: it
+succeeded or failed, and the workflow can still succeed after its failure. ALWAYS: it succeeded or failed, and its
+failure fails the workflow. FAILED: it failed."""
 _STATES = {
     b"w": StepState.WAITING,
     b"h": StepState.WAITING,
@@ -54,7 +54,7 @@ _WHEN = {STOP: "success", FAILED: "failure"}
 
 
 class NodeSpec(msgspec.Struct, array_like=True):
-    """A node in the stored form that `workflow.sending` writes.
+    """A node of a workflow, in the stored form that `workflow.sending` writes.
 
     Attributes:
         name: Its name.
@@ -213,7 +213,7 @@ def _oversized(data: bytes) -> OversizedResult | None:
 
 
 _KINDS = ("s", "z", "e", "gt", "gd", "gf")
-"""Fields of each node that `_step` reads."""
+"""Names of the fields of a node that `_step` reads."""
 
 
 LOOKED_UP_MAX = 100
@@ -259,7 +259,10 @@ def ask_graph(keys: Keys, home: str, workflow_id: str) -> RequestPlan[WorkflowGr
 def ask_step(
     keys: Keys, home: str, workflow_id: str, name: str
 ) -> RequestPlan[tuple[str, WorkflowState, int, StepInfo | None]]:
-    """Read one step. Return the name and state of its workflow, the number of the step, and the step or None."""
+    """Read one step.
+
+    Return the name and state of its workflow, the number of the step, and the step (None if it does not exist).
+    """
     queue = keys.queue(home)
     state, title, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
     with damage_named(queue, workflow_id):

@@ -16,7 +16,8 @@ class WorkflowState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     DAMAGED = "damaged"
-    """Its data in Redis cannot be read. Lists show this state; reading the workflow raises `WorkflowDamagedError`."""
+    """The data of the workflow in Redis cannot be read. Lists show this state; reading the workflow raises
+    `WorkflowDamagedError`."""
 
 
 class StepState(StrEnum):
@@ -66,11 +67,11 @@ class WorkflowInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:
-    """A step of a workflow, or a group of them.
+    """A step of a workflow, or a group of steps.
 
     Attributes:
         name: Name of the step.
-        task: Name of the step's task. For a group, that of its first member, "" if unknown.
+        task: Name of the step's task. For a group, the name of the first member's task, "" if unknown.
         queue: Queue of the step's task, "" for a group.
         task_id: Id of the step's task, "" for a group. The id of a member is the step's name, "." and its number.
         state: State of the step.

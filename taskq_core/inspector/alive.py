@@ -11,12 +11,12 @@ from taskq_core.wire import Keys, ServerInfo
 
 _STEP = 500
 _OVERLAP = 50
-"""Number of members that each page repeats from the previous page. A heartbeat between two pages moves members to the
-end of the index, and the members after them up."""
+"""Number of index members that each page repeats from the previous page. Without this, a page would miss members: a
+heartbeat between two pages moves members to the end of the index, and the following members move up."""
 
 
 def alive(index: str) -> RequestPlan[list[str]]:
-    """Return the keys that an index lists and that have not expired."""
+    """Return the keys that an index of workers or schedulers lists and that have not expired."""
     members: dict[str, None] = {}  # a dict keeps the order, and a member that is on two pages counts once
     skip = 0
     while True:
@@ -40,7 +40,7 @@ def server_infos(keys: Keys) -> RequestPlan[list[ServerInfo]]:
 
 
 def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> RequestPlan[list[QueueInfo]]:
-    """Return the queues with `is_served` set.
+    """Return the queues with `is_served` set to whether a running worker serves them.
 
     This needs one call for each queue. The reports of workers are read only if a queue has no taskq worker, because a
     Go worker may serve it.

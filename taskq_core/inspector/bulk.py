@@ -1,8 +1,8 @@
 """Apply an action to all tasks of a state: read their ids first, then change the tasks in chunks.
 
-Only tasks that were in the state at the start are changed, once each. A task that has left the state is skipped. If it
-returns, the next call changes it. Each script call handles at most `CHUNK` tasks. The ids take about 100 bytes of
-memory each.
+Only tasks that were in the state at the start are changed, once each. A task that has left the state is skipped. If the
+task returns to the state, a later call of the method changes it. Each script call handles at most `CHUNK` tasks. The
+ids take about 100 bytes of memory each.
 """
 
 from taskq_core.app import TaskQ
@@ -19,8 +19,8 @@ def run_all(
 ) -> RequestPlan[int]:
     """Run all tasks of a state now. Each task is changed as by `run_task`.
 
-    Only tasks that were in the state at the start are run, in chunks of 100, each once. A task that leaves the
-    state before its turn is skipped.
+    Only tasks that were in the state at the start are run, in chunks of 100, each once. A task that leaves the state
+    before it is run is skipped.
 
     Args:
         queue: Name of the queue.
@@ -30,7 +30,7 @@ def run_all(
             raises ends the call.
 
     Returns:
-        The number of tasks that will run. It is too low if Redis did not answer and a chunk was repeated.
+        The number of tasks that will run. The number is too low if Redis did not answer and a chunk was repeated.
 
     Raises:
         QueueNotFoundError: No queue has this name.

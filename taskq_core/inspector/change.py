@@ -1,7 +1,8 @@
 """Change one task, or pause and resume a queue.
 
-A refused change has changed nothing. A change is not repeated if Redis does not answer, unless the repeat is harmless.
-`may_have_happened` of a `BrokerUnavailableError` or `BrokerAuthenticationError` is True if the outcome is unknown.
+If Redis refuses a change, nothing was changed. If Redis does not answer, a request is repeated only if that is
+harmless. `may_have_happened` of a `BrokerUnavailableError` or `BrokerAuthenticationError` is True if the outcome is
+unknown.
 """
 
 from datetime import datetime
@@ -152,8 +153,8 @@ def reschedule_task(
 ) -> RequestPlan[None]:
     """Schedule a task to run at a new time and replace its payload, in one atomic step. It keeps its id.
 
-    This is `retry_task` and `update_payload` combined: no reader sees only one of the changes, and no worker takes
-    the task in between. A completed task is refused.
+    This is `retry_task` and `update_payload` in one step: no reader sees only one of the changes, and no worker takes
+    the task between them. A completed task is refused.
 
     Args:
         queue: Name of the queue.
@@ -178,20 +179,22 @@ def reschedule_task(
 def signal_task(
     app: TaskQ, queue: str, task_id: str, name: str, value: object = None, *, number: int = 0
 ) -> RequestPlan[None]:
-    """Send a value to a task, which gets it from `context.receive(name)`. Starts the task if it waits for it.
+    """Send a value to a task, which gets it from `context.receive(name)`.
+
+    If the task already waits for this signal, it is started.
 
     Args:
         queue: Name of the queue.
         task_id: Id of the task.
         name: Name of the signal, 1 to 100 characters.
         value: A value with a JSON form, at most 1 MiB.
-        number: `TaskInfo.wait.number`, to answer only this wait: a second answer is refused, and is not kept for a
-            later wait. 0 sends the value in any case.
+        number: `TaskInfo.wait.number`, to answer only the wait with this number. A second answer to the same wait is
+            then refused, instead of being stored for a later wait. 0: send the value in any case.
 
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
-        TaskStateError: The task has ended, or does not wait for the value with this number.
+        TaskStateError: The task has ended, or it no longer waits for the value with this number.
         StepError: The name or the value is not valid, or does not fit the signals that the application's task declares,
             or the task has received too many signals.
     """
@@ -203,14 +206,17 @@ def signal_task(
 
 
 def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[bool]:
-    """Delete the stored result of a step or of sub-tasks, or a signal, so that the next run of the task repeats it.
+    """Delete the stored result of a step or of sub-tasks, or a received signal.
+
+    The next run of the task repeats the step, or waits for the signal again.
 
     A task that waits for a later signal of the same name is started.
 
     Args:
         queue: Name of the queue.
         task_id: Id of the task.
-        name: Name of the step, with its number if it has one, such as "fetch#2". For a signal always with the number.
+        name: Name of the step, with its number if it has one, such as "fetch#2". The name of a signal always needs a
+            number.
 
     Returns:
         Whether the step had a stored result.
@@ -236,7 +242,7 @@ def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[
 def pause(keys: Keys, queue: str) -> RequestPlan[None]:
     """Pause a queue: workers, including Go workers, take no more of its tasks. Running tasks finish.
 
-    Scheduled tasks still become pending when they are due, and wait.
+    Scheduled tasks still become pending when they are due, but do not run.
 
     Raises:
         QueueNotFoundError: No queue has this name.

@@ -1,4 +1,4 @@
-"""Send requests to workers: take no new tasks, take tasks again, change the concurrency, stop."""
+"""Ask workers to take no new tasks, to take tasks again, to change their concurrency, or to stop."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def control_workers(
         concurrency: New concurrency of each worker, for `scale`.
 
     Returns:
-        The workers that received the request, as they were before it. Empty if no worker listens.
+        The workers that received the request, in their state before the request. Empty if no worker is connected.
 
     Raises:
         WorkerNotFoundError: No live worker has one of the names.
@@ -45,7 +45,7 @@ def control_workers(
 
 
 def _named(name: str, running: Sequence[WorkerProcess]) -> list[WorkerProcess]:
-    """Return the workers that a name selects: the one with this id or `<host>:<pid>`, or all workers of a host."""
+    """Return the workers that a name selects: the worker with this id or `<host>:<pid>`, or all workers of a host."""
     found = [each for each in running if name in (each.id, f"{each.host}:{each.pid}", each.host)]
     if not found:
         raise WorkerNotFoundError(name, hint(name, [f"{each.host}:{each.pid}" for each in running]))

@@ -1,4 +1,4 @@
-"""Build the call of a periodic entry, to enqueue its task now."""
+"""Build the call of a schedule entry, so that a user can enqueue the entry's task now."""
 
 from datetime import timedelta
 from typing import Any
@@ -60,5 +60,8 @@ def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
 
 
 def _duration(ns: int) -> timedelta:
-    """Return a duration in whole seconds, as Go stores it. It is rounded up, so that it does not become 0."""
+    """Return a duration in whole seconds, as Go stores it.
+
+    The number is rounded up, so that a short duration does not become 0.
+    """
     return timedelta(seconds=-(-ns // NS_PER_S))

@@ -9,7 +9,7 @@ from taskq_core.errors import ConfigurationError, QueueNotFoundError
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 _NAMED = 5
-"""Maximum number of names that a hint lists."""
+"""Maximum number of names that the hint in an error message lists."""
 
 
 def known_queue(keys: Keys, name: str) -> RequestPlan[QueueKeys]:
@@ -28,7 +28,7 @@ def known_state(state: TaskState) -> TaskState:
     """Return a state that is given as a `TaskState` or as its value.
 
     Raises:
-        ConfigurationError: It is not a state.
+        ConfigurationError: The value is not a state.
     """
     try:
         return TaskState(state)
@@ -37,7 +37,7 @@ def known_state(state: TaskState) -> TaskState:
 
 
 def check_group(state: TaskState, group: str | None) -> None:
-    """Check that a group is given with the state aggregating, and only then."""
+    """Check that a group is given if the state is aggregating, and that no group is given for other states."""
     if (state is TaskState.AGGREGATING) != (group is not None):
         if group is None:
             raise ConfigurationError(f"state {str(state)!r} needs the name of its group")

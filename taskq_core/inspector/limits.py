@@ -19,12 +19,12 @@ class LimitInfo:
 
     Attributes:
         kind: `rate`, `concurrency` or `sequence`.
-        name: Name of the limit: the name of the task unless the limit has another one. `/key` follows for a
-            `Concurrency` with a key.
+        name: Name of the limit: the name of the task unless the limit has another one. For a `Concurrency` with a key,
+            the name ends with `/key`.
         declared: Value in the code of the workers, "" if it is unknown.
-        changed: Value with which a user has overridden it, or "".
-        slots: Number of key values with running or waiting tasks.
-        held: Number of running tasks. For a rate: tasks that may start but have not started.
+        changed: Value with which a user has overridden the limit, "" if it is not overridden.
+        slots: Number of values of the limit's key that have running or waiting tasks.
+        held: Number of running tasks. For a rate limit: number of tasks that may start but have not started.
         waiting: Number of waiting tasks.
     """
 
@@ -82,7 +82,7 @@ def set_limit(
         queue: Name of the queue.
         name: Name of the limit: usually the name of the task, followed by `/key` for a `Concurrency` with a key.
             "" is the `CONCURRENCY` of the queue itself.
-        rate: Starts per period, such as "100/m", or a `RateLimit` for its numbers.
+        rate: Starts per period, such as "100/m", or a `RateLimit`, whose key, cost and name are ignored.
         concurrency: Number of tasks that may run at once, instead of `rate`.
 
     Raises:

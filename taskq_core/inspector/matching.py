@@ -1,8 +1,8 @@
 """Search tasks by a filter, and apply an action to all matching tasks, in several calls.
 
 The caller of an action decides when a call ends, and gets a cursor for the next call. Each task that was in the state
-at the first call is changed at most once: a task is skipped if it has run and failed again since then, or already waits
-for the new time.
+at the first call is changed at most once: a task is skipped if it has run and failed again since the first call, or if
+it already waits for the new time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -34,12 +34,12 @@ LIMIT_MAX = 1000
 SCAN_MAX = 1_000_000
 """Maximum number of tasks that a search reads."""
 _SCAN = 1_000
-"""Maximum number of tasks that an action reads before it calls `has_time`."""
+"""Maximum number of tasks that an action reads between two calls of `has_time`."""
 _SCAN_BYTES = 16 * 1024 * 1024
 _CANCEL_CHUNK = 20
 """Maximum number of tasks to cancel between two calls of `has_time`. Each task needs two requests to Redis."""
 _ID_CHARS = 256
-"""Maximum length of a searched text that is looked up as a task id."""
+"""Maximum length of a searched text that may be a task id. A longer text is not looked up as an id."""
 
 
 def always() -> bool:
@@ -74,11 +74,11 @@ class TaskFilter:
         name_part: Part of the name of their task.
         error: Part of the last error.
         payload: Part of the payload.
-        text: Part of the id, the last error or the payload. If it is the full id of a task in the queues, only tasks
-            with that id match, at any age. Groups have no such rule.
-        older_than: A moment before which the time of their state is, or its minimum age. A task without such a time,
-            such as an active task, does not match.
-        newer_than: A moment at or after which this time is, or its maximum age. Future times match.
+        text: Part of the id, the last error or the payload. If the text is the full id of a task in the queues, only
+            tasks with that id match, whatever their age. This rule does not apply to a search in a group.
+        older_than: Matches tasks that reached their state before this moment, or at least this long ago. For tasks that
+            wait for a time, that time counts. An active task has no such time and does not match.
+        newer_than: Matches tasks whose time is at or after this moment, or at most this long ago. Future times match.
         in_payload: Whether `text` is also searched in payloads. Set it to False for users who may not see payloads.
     """
 
@@ -101,13 +101,13 @@ class TaskFilter:
         return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
 
     def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
-        """Return the queues that match the filter's `queue`, all of them if it is None."""
+        """Return the queues that match the filter's `queue`. Return all queues if `queue` is None."""
         return [info for info in infos if self.queue in (None, info.name)]
 
     def fits(self, task: TaskInfo | UnreadableTask, at_s: int | None, now_s: float) -> bool:
-        """Return whether a task matches. The caller has checked queue and state.
+        """Return whether a task matches the filter.
 
-        `at_s` is the time of its state (when it ended, or is due) in Unix seconds, if known.
+        The caller has checked queue and state. `at_s` is the Unix second at which the task ended or is due, if known.
         """
         before_s = _moment("older_than", self.older_than, now_s)
         after_s = _moment("newer_than", self.newer_than, now_s)
@@ -128,7 +128,7 @@ class TaskFilter:
         return self.text in task.id or self.text in error or (self.in_payload and _bytes(self.text) in content)
 
     def check(self) -> "TaskFilter":
-        """Check the fields before any request. Return the filter with its state as a `TaskState`.
+        """Check the fields of the filter before any request. Return the filter with its state as a `TaskState`.
 
         Raises:
             ConfigurationError: A field is not valid, or only some of `group`, `queue` and `TaskState.AGGREGATING` are
@@ -175,9 +175,9 @@ def _moment(name: str, value: datetime | Duration | None, now_s: float) -> float
 def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> RequestPlan[FoundTasks | None]:
     """Find the tasks whose id is the text of a filter. Return None if no task has this id.
 
-    Without such a task, the caller searches the text. Otherwise the answer has the tasks with this id that match the
-    other fields, at any age. It may be empty. Searches and actions share this rule, so an action on all matching tasks
-    changes only tasks that the search shows.
+    After None, the caller searches the text in other fields. Otherwise the answer contains the tasks with this id that
+    match the other fields of the filter, whatever their age. It may be empty. Searches and actions share this rule. So
+    an action on all matching tasks changes only tasks that the search shows.
 
     Args:
         queues: Names of the queues to look in.
@@ -220,11 +220,10 @@ def find_tasks(
 ) -> RequestPlan[FoundTasks]:
     """Search the tasks of one state. A task must match every argument that is given.
 
-    Archived and completed tasks are read from the newest on. Each call reads a limited number of tasks, in small
-    requests that keep Redis responsive. The cursor in the answer continues the search. A task that stays in its
-    state is read once, whatever other tasks do. Pending and active tasks are an exception, because their newest
-    come first: a task may be read twice, and is missed if tasks before it are deleted, archived or moved between
-    two calls.
+    Of archived and completed tasks, the newest is read first. Each call reads a limited number of tasks, in small
+    requests that keep Redis responsive. The cursor in the answer continues the search. A task that stays in its state
+    is read once, whatever other tasks do. Pending and active tasks are an exception, because their newest come first: a
+    task may be read twice, and is missed if tasks before it are deleted, archived or moved between two calls.
 
     `older_than` and `newer_than` compare the time of the task's state: when it became pending, its start, its next
     attempt, or when it was archived, succeeded or joined its group. Active tasks have no such time, so they do not
@@ -237,8 +236,8 @@ def find_tasks(
         name: Part of the task's name.
         error: Part of the text of its last failure.
         payload: Part of its payload.
-        older_than: A moment before which its time is, or a minimum age.
-        newer_than: A moment at or after which its time is, or a maximum age.
+        older_than: Tasks whose time is before this moment, or at least this long ago.
+        newer_than: Tasks whose time is at or after this moment, or at most this long ago.
         limit: Maximum number of tasks to return, 1 to 1000.
         scan: Maximum number of tasks to read, 1 to 1,000,000.
         cursor: `FoundTasks.cursor` of the previous call, with the same queue, state and group.
@@ -301,7 +300,9 @@ def act_on_matching(
     cursor: str | None = None,
     has_time: Callable[[], bool] = always,
 ) -> RequestPlan[MatchingReport]:
-    """Apply one action to all matching tasks of a state. Each call does a part, until `has_time` returns False.
+    """Apply one action to all matching tasks of a state.
+
+    Each call processes some of the tasks, until `has_time` returns False.
 
     The action applies only to tasks that were in the state when the first call began, and once to each: a task that
     left the state and came back is skipped. Tasks are read in chunks of 100.
@@ -316,8 +317,8 @@ def act_on_matching(
         has_time: Called after each chunk of at most 100 changed or 1000 read tasks. False ends the call.
 
     Returns:
-        The outcome for each task, and the cursor of the next call. `report.failure` has the error of the store if
-        it failed part way.
+        The outcome for each task, and the cursor of the next call. `report.failure` has the error of Redis if Redis
+        failed before the end.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -391,9 +392,9 @@ def _act_on_queue(
     done: MatchingReport,
     has_time: Callable[[], bool],
 ) -> RequestPlan[bool]:
-    """Apply an action to the matching tasks of the queue in `place`, and advance `place`. Return whether all are done.
+    """Apply an action to the matching tasks of the queue in `place`, and advance `place`.
 
-    Not all are done if `has_time` returned False or Redis failed.
+    Return True if all matching tasks were processed, False if `has_time` returned False or Redis failed.
     """
     state = wanted.state
     assert state is not None
@@ -457,7 +458,7 @@ class _Place:
         at_s: Unix second of the new start for a retry, the same for all calls. None for other actions.
         queue: Name of the queue. "" before the first one.
         position: Position in the tasks of this queue.
-        is_id_only: True if the searched text is a task id. Then the next call changes only tasks with it.
+        is_id_only: True if the searched text is a task id. Then the next call changes only tasks with this id.
     """
 
     began_s: Annotated[int, msgspec.Meta(ge=0, lt=2**33)]

@@ -11,15 +11,15 @@ from taskq_core.wire import Keys, validate_queue_name
 def move_task(keys: Keys, queue: str, task_id: str, to_queue: str) -> RequestPlan[None]:
     """Move a task that is not running to another queue. It keeps its state.
 
-    If the move is interrupted, the task waits until `move_task` is called again, `finish_moves` is called, or a
-    worker of its queue finishes the move some minutes later. It is never lost, and never in both queues.
+    If the move is interrupted, the task waits until `move_task` is called again, `finish_moves` is called, or a worker
+    of its queue finishes the move some minutes later. The task is never lost, and never in both queues.
 
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
         TaskIdConflictError: The other queue has a task with this id. The task was not moved.
-        DuplicateTaskError: Another task in the other queue holds its unique lock. The task was not moved.
-        TaskStateError: It is being moved to a third queue. `TaskActiveError` if the task is running.
+        DuplicateTaskError: Another task in the other queue holds the unique lock of the task. The task was not moved.
+        TaskStateError: The task is being moved to a third queue. `TaskActiveError` if the task is running.
         WireFormatError: The stored task cannot be read.
         ConfigurationError: The name of the other queue is not valid, or is the same.
     """
@@ -33,7 +33,7 @@ def finish_moves(keys: Keys, queue: str) -> RequestPlan[int]:
     """Finish interrupted moves out of a queue. Workers also do this every few minutes.
 
     Returns:
-        The number of tasks that arrived in the other queue. Tasks that it refused are back in this one.
+        The number of tasks that arrived in the other queue. Tasks that the other queue refused are back in this queue.
 
     Raises:
         QueueNotFoundError: No queue has this name.

@@ -99,8 +99,8 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         keep: False deletes the task instead of archiving it.
 
     Returns:
-        Number of worker processes that received the request: those recorded as serving the task's queue, at most
-        the number of subscribers.
+        Number of worker processes that received the request: workers that serve the task's queue by their last
+        heartbeat, at most the number of subscribers of the channel.
 
     Raises:
         TaskNotFoundError: No queue holds a task with this id.

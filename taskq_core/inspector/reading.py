@@ -34,7 +34,7 @@ _MEMORY_SAMPLES = 20
 
 
 def queues(keys: Keys) -> RequestPlan[list[str]]:
-    """Return the names of all queues that were ever enqueued to, sorted."""
+    """Return the names of all queues to which a task was ever enqueued, sorted."""
     return (yield from ask(views.list_queues(keys.queues)))
 
 
@@ -116,7 +116,7 @@ def history(keys: Keys, queue: str, days: int = 10) -> RequestPlan[list[DailySta
 
 
 def read_history(keys: Keys, names: Sequence[str], *, days: int = 30) -> RequestPlan[list[DailyStats]]:
-    """Return the daily counters of queues, added up, the oldest day first. Days are UTC.
+    """Return the daily counters of several queues, summed over the queues, the oldest day first. Days are UTC.
 
     Args:
         names: Names of the queues. A queue that does not exist counts as 0.
@@ -276,13 +276,13 @@ def list_tasks(
 
     Args:
         keys: The key names.
-        infos: The queues with their numbers of tasks. One at most if a group is given.
+        infos: The queues with their numbers of tasks. At most one queue if a group is given.
         state: The state. None: all of `LISTED_STATES`.
         skip: Number of tasks to skip.
         count: Maximum number of tasks.
         group: Their group, with `TaskState.AGGREGATING`.
-        is_newest_first: Within a state, the newest tasks come first, as ended tasks always do. Tasks that wait for a
-            time are still sorted by it.
+        is_newest_first: Within a state, the newest tasks come first. This is always so for ended tasks, and never for
+            tasks that wait for a time, which are sorted by that time.
     """
     infos = list(infos)
     tasks: list[TaskInfo | UnreadableTask] = []
@@ -318,7 +318,7 @@ def tasks(
     page: int = 1,
     page_size: int = 30,
 ) -> RequestPlan[TaskPage]:
-    """Return a page of tasks: of archived and completed tasks the newest first, of others the next to run.
+    """Return a page of tasks. Archived and completed tasks begin with the newest, others with the task that runs next.
 
     Args:
         queue: Name of their queue; None for all queues.
@@ -356,7 +356,7 @@ def _listed(state: TaskState | None) -> Sequence[TaskState]:
 
 
 def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:
-    """Return how many tasks a list of these queues shows: tasks in a state, or in all listed states if it is None."""
+    """Return how many tasks a list of these queues shows: tasks in `state`, or in all listed states for None."""
     return sum(info.sizes[each] for info in infos for each in _listed(state))
 
 

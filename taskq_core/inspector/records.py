@@ -63,11 +63,12 @@ class QueueInfo:
 
     Attributes:
         name: Name of the queue.
-        sizes: Number of tasks by state, in the order of `STATES`. Of more than 1000 groups, the tasks of 1000 count.
+        sizes: Number of tasks by state, in the order of `STATES`. If there are more than 1000 groups, only tasks of
+            1000 groups count.
         groups: Number of groups with tasks.
         limited: Number of scheduled tasks that wait for a limit.
-        is_paused: Whether it is paused, so that workers do not take its tasks.
-        is_served: False if no running worker serves it. True also if this was not read or is unknown.
+        is_paused: Whether the queue is paused, so that workers do not take its tasks.
+        is_served: False if no running worker serves the queue. Also True if this was not read or is unknown.
         processed: Number of runs in the life of the queue, including failed ones.
         failed: Number of failed runs in the life of the queue.
         processed_today: Like `processed`, since midnight UTC.
@@ -138,7 +139,8 @@ class TaskPage:
     """A page of tasks.
 
     Attributes:
-        tasks: The tasks: the next to run or first started first, of ended tasks the newest first.
+        tasks: The tasks. The task that runs next, or that started first, comes first. Of ended tasks, the newest comes
+            first.
         total: Number of tasks on all pages.
         page: Number of this page, from 1.
         page_size: Maximum number of tasks on a page.
@@ -157,7 +159,7 @@ class TaskPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundTasks:
-    """Tasks that a search found so far.
+    """Tasks that a call of a search found.
 
     Attributes:
         tasks: The matching tasks.
@@ -266,8 +268,8 @@ class QueueWeight:
     Attributes:
         name: Name of the queue.
         weight: Its configured weight.
-        share: Share of fetches that ask this queue first, 0 to 1. None with strict priority, where a queue is asked
-            only while all queues of larger weight are empty.
+        share: Share of fetches that ask this queue first, 0 to 1. None with strict priority: a queue is then asked only
+            while all queues of larger weight are empty.
     """
 
     name: str
@@ -280,17 +282,17 @@ class WorkerProcess:
     """A worker process of any language, as of its last heartbeat.
 
     Attributes:
-        id: Its id, new with every start.
+        id: Its id, which is new at every start of the worker.
         host: Name of its host.
         pid: Its process id.
-        started_at: Its start. None if it does not report it.
+        started_at: Start of the worker. None if the worker does not report it.
         status: `active`, `stopped` (takes no new tasks), or for a moment `new` or `closed`.
         queues: Weights of the queues that it serves, by name.
         strict_priority: Whether it serves a queue only while all queues of larger weight are empty.
         concurrency: Maximum number of tasks that it runs at the same time.
         running: The tasks that it runs, the longest running first.
         processed: Runs since it started. None for Go workers, which do not report it.
-        failed: Failed runs among them.
+        failed: Failed runs since the start of the worker. None for Go workers.
         as_of: Time of the reading, by Redis's clock.
     """
 
@@ -334,13 +336,12 @@ class PeriodicEntryInfo:
 
     Attributes:
         id: Id of the entry.
-        spec: A cron line, or `@every` and a duration. A cron line in another time zone than UTC begins with
-            `CRON_TZ=`.
+        spec: A cron line, or `@every` and a duration. A cron line whose time zone is not UTC begins with `CRON_TZ=`.
         name: Name of the task.
         payload: Payload bytes of the task.
         options: Its options as Asynq spells them, for example `Queue("low")`.
-        next_run_at: Next time it is due. None: never.
-        previous_run_at: Last time it was enqueued. None: not yet.
+        next_run_at: Next time at which the entry is due. None: never.
+        previous_run_at: Last time at which the task of the entry was enqueued. None: never.
         is_paused: Whether it was paused at run time.
         is_removable: Whether it was added at run time, so that it can be removed.
     """
@@ -357,7 +358,7 @@ class PeriodicEntryInfo:
 
     @property
     def schedule(self) -> str:
-        """The spec in readable form: the time zone follows a cron line, as in `0 9 * * * (Europe/Berlin)`."""
+        """The schedule in readable form. The time zone comes after the cron line, as in `0 9 * * * (Europe/Berlin)`."""
         return with_zone(self.spec)
 
 

@@ -1,8 +1,8 @@
 """Remove a queue and all its data.
 
-One script moves all structures of the queue aside, so that workers, tools and producers see an empty queue at once.
-Its tasks are then deleted in chunks, with their unique locks. Finally two scans of the key names delete the rest: one
-for Asynq's names and one for taskq's. The next call continues an interrupted removal.
+One script moves all structures of the queue aside, so that workers, tools and producers see an empty queue at once. Its
+tasks are then deleted in chunks, with their unique locks. Finally, two scans of the key names find and delete the
+remaining keys: one scan for Asynq's names and one for taskq's. The next call continues an interrupted removal.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from taskq_core.wire import Keys, QueueKeys, TaskState
 
 
 class _Place(NamedTuple):
-    """The place at which a removal continues: a step, and the cursor of the scan in a purge."""
+    """The place at which a removal continues: a step, and the cursor of the scan if this step scans keys."""
 
     step: Literal["close", "discard", "purge", "purge-own"] = "close"
     at: RedisCursor = "0"
@@ -46,7 +46,8 @@ def remove_queue(keys: Keys, queue: str, *, force: bool = False, progress: Progr
 
     Args:
         queue: Name of the queue.
-        force: Also delete tasks that have not succeeded. Without it, such tasks raise `QueueNotEmptyError`.
+        force: Also delete tasks that have not succeeded. Without `force`, the call raises `QueueNotEmptyError` if there
+            are such tasks.
         progress: Called after each chunk with the number of deleted tasks and their total.
 
     Returns:
@@ -116,9 +117,9 @@ def _remove(
 
 
 def _purge(queue: QueueKeys, place: _Place, has_time: Callable[[], bool]) -> RequestPlan[tuple[bool, str | None]]:
-    """Delete the remaining keys. Return whether all are deleted, and the cursor to continue with.
+    """Delete the remaining keys.
 
-    The cursor is None if there is nothing to continue.
+    Return whether all keys are deleted, and the cursor for the next call. The cursor is None if no scan is to continue.
     """
     step, at = place
     while True:

@@ -52,9 +52,9 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
 
 
 def _is_of(entry: SchedulerEntry, added: SchedulerEntry) -> bool:
-    """Return whether an announced entry is the current version of a schedule that was added at run time.
+    """Return whether an entry that a scheduler reports is the current version of a run-time schedule.
 
-    The announced spec may begin with a time zone.
+    The reported spec may begin with a time zone.
     """
     same_call = (entry.task_type, entry.task_payload) == (added.task_type, added.task_payload)
     return same_call and entry.spec.endswith(added.spec)
@@ -143,7 +143,7 @@ def remove_schedule(keys: Keys, entry_id: str) -> RequestPlan[None]:
 
     Raises:
         EntryNotFoundError: The schedule does not exist.
-        ConfigurationError: It is declared in code or in a table.
+        ConfigurationError: The schedule is declared in code or in a table.
     """
     entry = yield from _known(keys, entry_id)
     if not entry.is_removable:

@@ -1,8 +1,9 @@
 """Read the tasks of one state, in several bounded calls.
 
 For states in a sorted set (all but pending and active) the position is the time and id of the last task that was read,
-so a task that stays is read once. Pending and active tasks are in a list, newest first: new tasks shift the others, so
-some are read twice. A task is missed only if tasks before it are deleted, archived or moved.
+so a task that stays in its state is read once. Pending and active tasks are in a list that begins with the newest. New
+tasks shift the others, so some tasks are read twice. A task is missed only if tasks before it are deleted, archived or
+moved.
 """
 
 import math
@@ -21,8 +22,8 @@ from taskq_core.wire import QueueKeys, TaskState
 SCAN_STEP = 100
 """Maximum number of tasks that one script call reads."""
 Fits = Callable[[TaskInfo | UnreadableTask, int | None], bool]
-"""Returns whether a task matches. The second argument is the time of its state (when it ended, or is due) in Unix
-seconds, if it has one."""
+"""Returns whether a task matches. The second argument is the Unix second at which the task ended or is due, None if it
+has no such time."""
 
 
 class SearchPlace(NamedTuple):
@@ -45,9 +46,9 @@ def scan_state(
     max_bytes: float = math.inf,
     is_newest_first: bool = False,
 ) -> RequestPlan[FoundTasks]:
-    """Read tasks of one state after a position and return matching ones. End after `max_bytes` of task data.
+    """Read tasks of one state after a position, and return the matching ones. End after `max_bytes` of task data.
 
-    The cursor of the answer is that of a `SearchPlace`. With `is_newest_first`, the newest of ended tasks are first.
+    The cursor of the answer is a `SearchPlace`. With `is_newest_first`, the newest ended tasks come first.
     """
     found: list[TaskInfo | UnreadableTask] = []
     scanned, read_bytes = 0, 0

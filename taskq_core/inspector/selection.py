@@ -1,7 +1,7 @@
 """Apply an action to selected tasks of any queues.
 
-A task that refuses the action is skipped and counted with the reason, and so is a task whose state has changed since it
-was selected. Tasks are changed in chunks. If Redis fails before the end, the report covers the tasks before the
+A task is skipped if its state does not allow the action, or has changed since the task was selected. Skipped tasks are
+counted by reason. Tasks are changed in chunks. If Redis fails before the end, the report covers the tasks before the
 failure.
 """
 
@@ -30,7 +30,7 @@ class TaskAction(StrEnum):
     RUN = "run"
     """Run the task now."""
     RETRY = "retry"
-    """Let the task wait until a new time."""
+    """Schedule the task to run at a new time."""
     ARCHIVE = "archive"
     DELETE = "delete"
     CANCEL = "cancel"
@@ -76,7 +76,7 @@ _ACTIONS = {
 CHUNK = 100
 """Maximum number of tasks that one script call handles."""
 RETRY_MINUTES_MAX = 60 * 24 * 365 * 10
-"""Maximum number of minutes by which a user can postpone a task in a form: 10 years."""
+"""Maximum number of minutes by which the form of a dashboard can postpone a task: 10 years."""
 _WAITING = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 _NOT_ACTIVE = (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED)
 ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
@@ -111,7 +111,8 @@ class ActionReport:
 
     Attributes:
         done: The changed tasks.
-        skipped: Number of skipped tasks by reason and, for `CHANGED` and `STATE`, their current state.
+        skipped: Number of skipped tasks, by reason. For `CHANGED` and `STATE`, the key also contains their current
+            state.
         failure: The error of Redis that ended the action early, or None. If its `may_have_happened` is True, up to 100
             more tasks may have been changed.
         untouched: Number of tasks that were not processed because of the failure.
@@ -162,7 +163,7 @@ def act_on(
     after: Duration | None = None,
     to_queue: str | None = None,
 ) -> RequestPlan[ActionReport]:
-    """Apply one action to selected tasks, in chunks of 100. Skip tasks that refuse it, and report them.
+    """Apply one action to selected tasks, in chunks of 100. Skip and report tasks whose state does not allow it.
 
     A task is also skipped if its state has changed since `TaskRef.state` was read.
 
@@ -231,7 +232,8 @@ def act_on_chunk(
 ) -> RequestPlan[None]:
     """Apply one action to at most `CHUNK` tasks of one queue and state, and add the outcome to a report.
 
-    With `repeatable`, the request is repeated after a lost answer. The tasks that it has changed then count as skipped.
+    With `repeatable`, the request is repeated after a lost answer. Tasks that the first request changed then count as
+    skipped.
     """
     keys, name = app.runtime.keys, tasks[0].queue
     if action is TaskAction.CANCEL:

@@ -48,11 +48,11 @@ def _with_app(
 class Inspector:
     """Reads and changes queues, tasks, schedules and workers, for blocking code.
 
-    Every method raises a `BrokerError` if Redis refuses or does not answer within the enqueue timeout. Its
-    `may_have_happened` is True if the change may have been made. A method that names a queue raises
-    `QueueNotFoundError` if no task was ever enqueued to it. A method that names a task raises
-    `TaskNotFoundError`. An unknown state or an argument of the wrong type raises `ConfigurationError`. These three
-    errors mean that nothing was changed.
+    Every method raises a `BrokerError` if Redis refuses or does not answer within the enqueue timeout.
+    `may_have_happened` of this error is True if the change may have been made. A method that names a queue raises
+    `QueueNotFoundError` if no task was ever enqueued to it. A method that names a task raises `TaskNotFoundError` if
+    the queue does not have the task. An unknown state or an argument of the wrong type raises `ConfigurationError`.
+    These three errors mean that nothing was changed.
 
     A `progress` callback must be quick. If a call is interrupted, only some of the tasks have been changed.
 
@@ -138,12 +138,12 @@ class Inspector:
     def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
         """Find damage in a queue: data in Redis that no operation of taskq or Asynq can have written.
 
-        Workers also do this every few minutes. It reads all tasks in small script calls, and checks tasks that look
-        damaged again after five seconds, so that a task in transit does not count as damage.
+        Workers also do this every few minutes. This method reads all tasks in small script calls. It checks tasks that
+        look damaged again after five seconds, because a task that is just being changed may look damaged.
 
         Args:
             queue: Name of the queue.
-            repair: Also repair the damage. Otherwise it is only reported.
+            repair: Also repair the damage. Otherwise, only report the damage.
             progress: Called after each page with the number of tasks checked and their approximate total.
 
         Raises:

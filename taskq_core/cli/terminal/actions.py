@@ -53,7 +53,7 @@ async def act_on_all(screen: DashScreen[Any], action: TaskAction, wanted: TaskFi
         total: Number of tasks to read.
 
     Returns:
-        Whether the action was started.
+        Whether the user started the action.
     """
     where = "all queues" if wanted.queue is None else f"the queue “{wanted.queue}”"
     if wanted.group is not None:

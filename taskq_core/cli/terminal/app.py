@@ -66,7 +66,7 @@ class DashApp(App[None]):
 
     @property
     def front(self) -> DashScreen[Any] | None:
-        """The screen that is shown. If a dialog is open, it is the screen under the dialog."""
+        """The visible screen. If a dialog is open, the screen under the dialog."""
         return front(self)
 
     def on_mount(self) -> None:
@@ -93,7 +93,7 @@ class DashApp(App[None]):
         self.push_screen(_SCREENS[message.name](self.shared, *message.arguments))
 
     def action_top(self, name: str) -> None:
-        """Show the screen that belongs to a digit key."""
+        """Show the screen that a digit key opens."""
         while len(self.screen_stack) > 2:
             self.pop_screen()
         self.switch_screen(_SCREENS[name](self.shared))

@@ -53,7 +53,7 @@ class Palette:
         return self.colours[name]
 
     def style(self, name: str) -> str:
-        """Return the color with this name, or the name itself if it is another style of textual, such as `bold`."""
+        """Return the color with this name. Return the name itself if it is a style of textual, such as `bold`."""
         return self.colours.get(name, name)
 
     def of(self, word: str) -> str:

@@ -31,9 +31,9 @@ class Page(Generic[R]):
         records: The records.
         key: Returns the key of a record.
         next: Position of the next page: a number of records or a cursor. None if this is the last page.
-        facts: The lines above the table.
+        facts: The texts of the lines that are shown above the table.
         choices: The values that can be selected, with labels.
-        below: The line below the table.
+        below: The text of the line that is shown below the table.
         empty: The text instead of an empty table.
     """
 
@@ -180,7 +180,10 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         return self.positions[-1]
 
     def next_number(self, total: int) -> int | None:
-        """Return the number of records before the next page, None on the last page. `total` counts the whole list."""
+        """Return the number of records before the next page, None on the last page.
+
+        `total` is the length of the list.
+        """
         after: int = self.position + self.table.fits
         return after if after < total else None
 
@@ -263,7 +266,10 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         self.table.focus()
 
     def leaves(self) -> bool:
-        """Return whether the screen may be left. If a filter is open or set, close or clear it instead."""
+        """Return whether the user may leave the screen.
+
+        If a filter is open or set, close or clear the filter instead.
+        """
         if self._field.has_class("-open"):
             self._close_filter()
         elif self.text:

@@ -28,7 +28,7 @@ class Found:
     """The data that `read` of this screen returns.
 
     Attributes:
-        limits: The limits; those with waiting tasks first.
+        limits: The limits. Limits with waiting tasks come first.
         damaged: Queues whose limits cannot be read.
     """
 

@@ -41,7 +41,7 @@ class Found:
 
     Attributes:
         overview: State and counts of all queues.
-        rates: Runs per second by queue, the oldest value first. None: the value is missing.
+        rates: Runs per second by queue name, the oldest value first. A missing value is None.
     """
 
     overview: QueuesOverview
@@ -195,7 +195,7 @@ def failed_share(row: QueueInfo, bad: str) -> Text:
 
 
 def _more(row: QueueInfo) -> str:
-    """Return "+" to append to the size of a queue that has more groups than are counted, else ""."""
+    """Return "+" if the queue has more groups than the size of the queue counts, otherwise ""."""
     return "+" if row.groups > GROUPS_COUNTED else ""
 
 

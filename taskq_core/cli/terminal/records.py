@@ -46,7 +46,7 @@ class Records(DataTable[Text], inherit_bindings=False):
 
     @property
     def fits(self) -> int:
-        """Number of rows that fit. For an empty table, which shrinks to its headings, it is the last number."""
+        """Number of rows that fit. An empty table shrinks to its headings. It returns the number from before."""
         return max(1, self._fitted if self.has_class("-empty") else self.size.height - self.header_height)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -89,5 +89,5 @@ class RedisScreen(TextScreen[Found]):
 
 
 def _diagnosed(taskq: TaskQ) -> Sequence[Finding]:
-    """Return the problems of Redis servers that `taskq doctor` finds. This changes nothing."""
+    """Return the problems of Redis servers that `taskq doctor` finds. Nothing is repaired."""
     return [each for each in diagnose_nodes(read_nodes(taskq)) if each.level is not Level.GREEN]

@@ -112,7 +112,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         )
 
     def _facts(self, entry: PeriodicEntryInfo | None) -> Text:
-        """Return the facts of this schedule, one line for each column of the list of schedules."""
+        """Return facts about this schedule. Each column of the list of schedules becomes one line."""
         if entry is None:
             return shown("No running scheduler has this schedule any more.", self.palette["warn"])
         text = Text(end="")
@@ -127,7 +127,7 @@ class ScheduleScreen(ListScreen[Found, SchedulerEvent]):
         self.change(self._open(record.task_id))
 
     async def _open(self, task_id: str) -> None:
-        """Find the queue of a task, which the history does not contain, and show the task."""
+        """Find the queue of a task, and show the task. The history does not contain the queue."""
         infos = await self.shared.inspector.queue_infos()
         found = await self.shared.dashboard.search_tasks(infos, TaskFilter(text=task_id), scan=1)
         task = next((each for each in found.tasks if each.id == task_id), None)

@@ -1,4 +1,7 @@
-"""The base of all screens: title, state and messages, reading from Redis, confirmations and changes."""
+"""The base class of all screens.
+
+It shows title, state and messages, reads from Redis, asks for confirmations and runs changes.
+"""
 
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -29,7 +32,7 @@ TOPS = ("queues", "tasks", "workers", "schedules", "workflows", "types", "redis"
 
 
 def front(app: App[Any]) -> "DashScreen[Any] | None":
-    """Return the screen that is shown. If a dialog is open, it is the screen under the dialog."""
+    """Return the visible screen. If a dialog is open, return the screen under the dialog."""
     return next((screen for screen in reversed(app.screen_stack) if isinstance(screen, DashScreen)), None)
 
 
@@ -127,12 +130,12 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
             self.reload()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Check the size of the terminal."""
+        """Check whether the terminal is large enough."""
         if self.has_parts:
             self._fit(event.size.width, event.size.height)
 
     def _fit(self, width: int, height: int) -> None:
-        """Show the screen, or that the terminal is too small."""
+        """Show the screen, or a message that the terminal is too small."""
         is_small = width < MIN_WIDTH or height < MIN_HEIGHT
         self.set_class(is_small, "-small")
         if is_small:
@@ -184,7 +187,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def reload(self) -> Worker[None]:
-        """Read the data of this screen at once. Cancel the read in progress, which may be that of another screen."""
+        """Read the data of this screen at once. Cancel the read in progress, which another screen may have started."""
         return self.app.run_worker(self._load, group="reading", exclusive=True)
 
     async def _load(self) -> None:
@@ -221,7 +224,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         self.post_message(self.Go(name, arguments))
 
     def leaves(self) -> bool:
-        """Return whether the screen may be left. If not, close the widget that must be closed first."""
+        """Return whether the user may leave the screen. If not, close the widget that must be closed first."""
         if self.query(HelpPanel):
             self.app.action_hide_help_panel()
             return False
@@ -238,7 +241,7 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         return await self.app.push_screen_wait(Confirm(text, button, is_destructive=is_destructive, **more)) is True
 
     def change(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a change in the background. It continues if the screen is left."""
+        """Run a change in the background. The change continues if the user leaves the screen."""
         self.show_message("")
         self.app.run_worker(self._change(work), group="change")
 

@@ -55,7 +55,7 @@ class DashState:
         is_refused: True if Redis answers, but refuses the request.
         trouble: Text of the last error of Redis.
         read_at: Time of the last successful read.
-        refusal: Why changes are not possible, "" if they are possible, None if that is not known yet.
+        refusal: Why changes are not possible. "" if changes are possible, None if this is not known yet.
         queue_order: How the list of queues is sorted.
         changes: Number of changes in progress.
         is_warned: Whether the user was warned that quitting interrupts a change.
@@ -95,7 +95,7 @@ class DashState:
             self.refusal = await self.inspector.run_plan(read_refusal)
 
     def forget_rights(self) -> None:
-        """Let `check_rights` ask again: the rights of the user may have changed, or another server answers."""
+        """Let `check_rights` ask Redis again. The rights of the user may have changed, or another server answers."""
         if not self.config.read_only:
             self.refusal = None
 

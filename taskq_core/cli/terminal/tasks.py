@@ -43,7 +43,7 @@ class Found:
     """The data that `read` of this screen returns.
 
     Attributes:
-        infos: The figures of one queue, or of all.
+        infos: The figures of one queue, or of all queues.
         now: The time of Redis's clock.
         total: Number of tasks or groups in the list. With a filter: number of tasks to search.
         tasks: The tasks of the page.
@@ -193,7 +193,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         ]
 
     def _facts(self, found: Found) -> Text:
-        """Return the line above the table: the state of the queue or, for all queues, the number of their tasks."""
+        """Return the text above the table: the state of the queue or, for all queues, the number of tasks."""
         quiet = self.palette["quiet"]
         if self.queue is None:
             total = sum(info.size for info in found.infos)
@@ -225,9 +225,9 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return f"No task is {self.choice}." if self.choice is not None else "There is no task."
 
     def _below(self, found: Found, *, has_more: bool) -> str:
-        """Return the line below the table.
+        """Return the text below the table.
 
-        It has the number of marked tasks, and then the number of the page or the progress of the filter's search.
+        It has the number of marked tasks, then the page number or, with a filter, the progress of the search.
         """
         every = "all that match" if found.search is not None else f"all {count_of(found.total, 'task')}"
         marked = every if self.is_all else f"{len(self.marked):,}"

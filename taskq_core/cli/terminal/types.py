@@ -8,11 +8,11 @@ from taskq_core.cli.terminal.state import DashState
 from taskq_core.views import TypeRuns, TypesOverview
 
 HOURS = (1, 6, 24)
-"""Selectable numbers of full hours before the current one."""
+"""Periods that the user can select, as numbers of full hours before the current hour."""
 
 
 class TypesScreen(ListScreen[TypesOverview, TypeRuns]):
-    """Task types of all queues. The choice is the number of hours."""
+    """Task types of all queues. The user can choose a period in hours."""
 
     TOP = "types"
     OPENS = False
@@ -30,7 +30,7 @@ class TypesScreen(ListScreen[TypesOverview, TypeRuns]):
         return await self.shared.dashboard.types(await self.shared.inspector.queues(), hours=self.choice)
 
     def page_of(self, found: TypesOverview) -> Page[TypeRuns]:
-        """Return a page of all types. Its choices are the numbers of hours."""
+        """Return one page with all task types. The user can choose a period in hours."""
         return Page(
             heading=f"task types, since {found.since:%H:%MZ}",
             columns=TYPES,

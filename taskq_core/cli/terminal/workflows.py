@@ -55,7 +55,7 @@ class Found:
 
 
 class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
-    """Workflows of all queues. The choice is their state, None for all."""
+    """Workflows of all queues. The user can choose a state; None means all states."""
 
     TOP = "workflows"
     FILTER = "part of name or id"
@@ -79,7 +79,7 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         return Found(rows=found.rows, total=total, sizes=sizes, next=found.cursor)
 
     def page_of(self, found: Found) -> Page[WorkflowRow]:
-        """Return a page of workflows. Its choices are the states."""
+        """Return a page of workflows. The user can choose a state."""
         now, (running, ended) = self.shared.now(), found.sizes
         states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
         if WorkflowFilter(state=self.choice, text=self.text).needs_reading:

@@ -15,10 +15,10 @@ later. Adapters provide the table. This package implements the protocol::
     receipt deleted
 
 A crash between two of these steps neither loses the task nor stores it twice. If a sender dies, its claim expires, and
-another sender claims the row. The receipt shows that sender whether the task is already stored. Redis refuses a sender
-whose claim began more than `SEND_S` ago by Redis's clock, because another sender may have deleted the row and its
+another sender claims the row. The receipt shows that sender whether the task is already stored. If a claim began more
+than `SEND_S` ago by Redis's clock, Redis refuses its sender, because another sender may have deleted the row and the
 receipt since then. The guarantee requires that the clocks of a cluster's nodes differ by less than `CLAIM_S - SEND_S`.
-It does not cover tasks that Redis itself loses.
+The guarantee does not cover tasks that Redis itself loses.
 """
 
 from taskq_core.client.outbox.delivery import Delivered, Delivery

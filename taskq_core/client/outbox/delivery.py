@@ -1,4 +1,4 @@
-"""Move rows from an outbox table to Redis: claim some rows, send them, and delete them."""
+"""Move rows from an outbox table to Redis: claim rows (no other sender then moves them), send and delete them."""
 
 import logging
 import re
@@ -30,13 +30,13 @@ logger = logging.getLogger("taskq.outbox")
 CLAIM_S = 60.0
 """Seconds that a claim of rows is valid, by the database's clock."""
 SEND_S = 30.0
-"""Seconds after the start of a claim during which Redis accepts its rows, by Redis's clock."""
+"""Seconds after the start of a claim during which Redis accepts the claimed rows, by Redis's clock."""
 CLAIM_MAX = BATCH_MAX
 """Maximum rows of one claim."""
 CLAIM_BYTES = 4 * BATCH_BYTES
-"""Total message size in bytes at which a claim takes no further row."""
+"""Total size of messages in bytes. A claim that has reached this size takes no further row."""
 PUT_OFF_S = 5.0
-"""Seconds until rows that were refused because their queue is full are tried again."""
+"""Seconds until a row is sent again after Redis refused it because its queue was full."""
 _CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
 T = TypeVar("T")
 
@@ -199,7 +199,10 @@ def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
 
 
 def _marks(row: OutboxRow) -> str:
-    """Return the marks for the Lua scripts (priority, expiry) of a row's task, from the headers in its message."""
+    """Return the priority and expiry of a row's task for the Lua scripts.
+
+    Read them from the headers in the task's message.
+    """
     task = row.task
     message = decode_message(task.message)
     marks = priority_mark(*read_priority(message.headers))
@@ -212,7 +215,9 @@ def _marks(row: OutboxRow) -> str:
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
-    """Yield batches of rows, each for one script call: consecutive rows of one queue with the same confirmation.
+    """Yield batches of rows, each for one script call.
+
+    A batch has consecutive rows of one queue with the same confirmation by replicas.
 
     A batch has a bounded size. Each part of a workflow is a separate batch.
     """

@@ -28,8 +28,8 @@ class OutboxSender:
     Args:
         outbox: Writes rows.
         delivery: Moves rows to Redis.
-        sender: Provides the circuit breaker, which decides whether to try the move, and the preparer, which closes
-            spans and counts tasks.
+        sender: Provides two objects: the circuit breaker decides whether to try the move, and the preparer closes spans
+            and counts tasks.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class OutboxSender:
     # --- many ---------------------------------------------------------------------------------------------------------
 
     def send_many(self, batches: Iterable[Batch], result: BulkResult) -> None:
-        """Write the rows of batches: all together in a transaction, otherwise batch by batch."""
+        """Write the rows of batches. In an open transaction write all rows together, otherwise batch by batch."""
         is_deferred = self._outbox.in_transaction()
         for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
             rows, committed = self._begin_many(part, result, is_deferred)

@@ -21,7 +21,7 @@ class OutboxRow:
         queue: Queue of the task, or home queue of the workflow.
         name: Name of the task or the workflow.
         task: The task to store. A start in milliseconds is relative to the time when the row was written. For a part of
-            a workflow, the workflow's id with a packed `WorkflowPart` as the message.
+            a workflow, it has the workflow's id, and its message is a packed `WorkflowPart`.
         age_s: Seconds since the row was written, by the database's clock. 0 for a new row.
         is_workflow: Whether the row is a part of a workflow.
     """
@@ -60,7 +60,7 @@ class OutboxRow:
 
         Args:
             stored: A row as the database's library returns it.
-            age_s: Seconds since the row was written, by the database's clock. Less than 0 counts as 0.
+            age_s: Seconds since the row was written, by the database's clock. A negative value counts as 0.
         """
         message = bytes(stored.message)
         task = NewTask(
