@@ -1,7 +1,8 @@
-"""A semaphore in Redis: limits how many tasks do something at the same time, over all workers.
+"""A semaphore in Redis: it limits how many tasks run a block of code at the same time, over all workers.
 
-It is Asynq's semaphore (`x/rate`), so Go and Python tasks with the same scope share its permits. The holder of a permit
-is identified by a task id. Each permit expires at a deadline, even if the worker of its holder has died.
+The semaphore has the format of Asynq's semaphore (`x/rate`), so Go and Python tasks with the same scope share its
+permits. The holder of a permit is identified by a task id. Each permit expires at a deadline, even if the worker of its
+holder has died.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ LIMIT_MAX = 1_000_000
 
 
 class Semaphore:
-    """Limits how many holders work at the same time: each holder takes one of a number of permits.
+    """Limits how many holders work at the same time. Each holder takes a permit, and the number of permits is limited.
 
     Args:
         app: The queue application whose Redis stores the permits.

@@ -1,6 +1,6 @@
 """Warnings of taskq: probable mistakes that are not errors.
 
-Each class has a `code`, as errors have. `taskq explain CODE` shows its causes and their fixes.
+Each class has a `code`, as errors have. `taskq explain CODE` shows the causes of a warning and their fixes.
 """
 
 import asyncio
@@ -54,7 +54,10 @@ class QueueUnservedWarning(TaskQWarning):
 
 
 class WorkflowUnservedWarning(TaskQWarning):
-    """A workflow of remote tasks only was enqueued. It does not advance: no taskq worker serves its home queue."""
+    """A workflow of only remote tasks was enqueued.
+
+    It does not advance, because no taskq worker serves its home queue.
+    """
 
 
 def warn_caller(message: str, category: type[TaskQWarning]) -> None:

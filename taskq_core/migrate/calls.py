@@ -29,7 +29,7 @@ _RUN_OPTIONS = {
     "time_limit": "timeout",
     "soft_time_limit": "timeout",
 }
-"""Options of taskq by name of the equivalent option of Celery's `apply_async` and `set`."""
+"""Names of taskq's options, by the name of the equivalent option of Celery's `apply_async` and `set`."""
 _NEEDLESS = ("retry", "retry_policy")
 _REFUSED = {
     "subtask": "bind arguments with .s() and .si()",
@@ -154,7 +154,7 @@ class Calls:
         return list(found.values())
 
     def _may_be_task(self, call: cst.Call) -> bool:
-        """Return whether an `apply_async` of an unknown object may be that of a task instead of a process pool.
+        """Return whether an `apply_async` of an unknown object may be a method of a task, and not of a process pool.
 
         The first argument of a pool's `apply_async` is a function.
         """
@@ -274,7 +274,7 @@ def _by_name(value: cst.BaseExpression | None) -> list[str]:
 
 
 def _is_immutable(node: cst.BaseExpression) -> bool:
-    """Return whether a signature was made by `si`, so that it does not take a result."""
+    """Return whether a signature was made by `si`, so that the previous result is not passed to it."""
     while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
         if node.func.attr.value == "si":
             return True

@@ -109,7 +109,7 @@ class Change:
 
     @property
     def marks(self) -> list[tuple[int, str]]:
-        """The comments in the new text about code that was not translated, as (line, text)."""
+        """The comments in the new text that name code which was not translated, as (line, text)."""
         lines = enumerate(self.new.splitlines(), 1)
         return [(number, line.strip().removeprefix(MARK)) for number, line in lines if line.lstrip().startswith(MARK)]
 

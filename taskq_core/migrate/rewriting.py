@@ -25,7 +25,7 @@ _OF_TASKS = (
     *("max_retries", "default_retry_delay", "AsyncResult", "backend", "rate_limit", "ignore_result"),
     *("apply_async_on_commit", "delay_on_commit"),
 )
-"""Attributes that only Celery tasks have."""
+"""Names of attributes that only Celery tasks have."""
 _IMPORT_HINTS = {
     "AsyncResult": "taskq.get(task_id) returns the handle of a task, with its state, result and error",
     "Celery": "the settings and the TaskQ replace the app",
@@ -57,9 +57,9 @@ class Edits:
     Attributes:
         module: The module from which files import `task` or the `TaskQ`.
         app: The name of the `TaskQ` in this module, "" for Django's adapter.
-        is_strict: Whether the settings have a hard time limit for all tasks.
-        done: Code to remove: calls of `add_periodic_task` that are now entries of `SCHEDULE`, and functions that
-            contain nothing else.
+        is_strict: Whether Celery's settings have a hard time limit for all tasks.
+        done: Code to remove: calls of `add_periodic_task` that were translated to entries of `SCHEDULE`, and functions
+            that contain only such calls.
         below: New statements, by the statement after which they are inserted.
         installed: The list `INSTALLED_APPS` to which the adapter's app is added.
     """
@@ -93,8 +93,8 @@ class Rewriter(cst.CSTTransformer):
     def _with_imports(self, tree: cst.Module) -> cst.Module:
         """Return the file with added and removed imports.
 
-        libcst's import visitors are slow. So they visit only the statements up to the last import, and one added
-        statement with the names that the other statements use.
+        libcst's import visitors are slow. So they do not visit the whole file, but only the statements up to the last
+        import, and one added statement with the names that the other statements use.
         """
         for name, origin in self._imports.items():
             module, _, what = origin.rpartition(".")

@@ -1,6 +1,6 @@
 """Translate Celery's settings, routes and periodic tasks into taskq's settings.
 
-Expressions are copied unchanged. So the new code reads a value from the environment if the old code did.
+Expressions are copied unchanged. So if the old code read a value from the environment, the new code does so too.
 """
 
 import re
@@ -213,8 +213,8 @@ class Settings:
     Args:
         project: The tasks and apps.
         is_django: Whether the result is Django's setting `TASKQ`.
-        is_quiet: True if an earlier run has written the settings. Settings without an equivalent then cause a hint
-            instead of a comment in the file.
+        is_quiet: True if an earlier run of the command has written the settings. A setting without equivalent then
+            causes a hint instead of a comment in the file.
     """
 
     def __init__(self, project: Project, *, is_django: bool, is_quiet: bool = False) -> None:
@@ -224,7 +224,10 @@ class Settings:
         self._is_django = is_django
 
     def take(self, setting: Setting) -> None:
-        """Translate a setting. Add a comment above one without equivalent, or a hint if taskq does not need it."""
+        """Translate a setting.
+
+        Add a comment above a setting without equivalent, or a hint if taskq does not need the setting.
+        """
         try:
             self._take(setting)
         except CannotTranslateError as error:
@@ -392,7 +395,7 @@ def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]
 
 
 def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:
-    """Return whether a function contains only imports after the calls in `done` were removed."""
+    """Return whether a function contains only imports once the calls in `done` are removed."""
     statements = [
         each
         for line in function.body.body

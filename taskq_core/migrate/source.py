@@ -239,7 +239,7 @@ class File:
     # --- expressions --------------------------------------------------------------------------------------------------
 
     def meaning(self, node: cst.BaseExpression) -> Meaning | None:
-        """Return what an expression refers to, None if it is unrelated to tasks."""
+        """Return the object to which an expression refers, None if the expression is unrelated to tasks."""
         dotted = self.dotted(node) if isinstance(node, cst.Name | cst.Attribute) else None
         task = self.project.at(dotted) if dotted else None
         if task is not None:
@@ -277,7 +277,7 @@ class File:
                     yield found
 
     def type_of(self, node: cst.BaseExpression) -> str | None:
-        """Return the type of an expression that certainly creates such a value, for example `datetime.datetime`."""
+        """Return the type of an expression's value if it is certain, for example `datetime.datetime`."""
         node = self.value_of(node)
         if isinstance(node, cst.BinaryOperation):
             return self.type_of(node.left)

@@ -41,7 +41,8 @@ _RETRYING = (
 )
 _CARRIED = ("max_retry", "timeout", "expires", "retention")
 _OF_RUNS = ("name", "queue", "retry_on", "no_retry_on", "retry_delay", "executor")
-"""Options that a call by name need not pass: the worker reads them from the task, or they are in the call itself."""
+"""Options that a call by name need not pass, because the worker reads them from the task or the call itself contains
+them."""
 _ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
 _REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
 _DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
@@ -240,7 +241,7 @@ def _annotated(parameter: cst.Param, annotation: cst.Annotation | None) -> cst.P
 
 
 def untyped_dates(task: Task) -> list[str]:
-    """Return the parameters without annotation that, by their use, seem to be dates or decimals of unknown type."""
+    """Return the parameters without annotation that are used like dates or decimals, but whose type is unknown."""
     return [
         each.name.value
         for each in (*task.node.params.params, *task.node.params.kwonly_params)

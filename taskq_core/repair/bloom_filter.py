@@ -5,10 +5,10 @@ import os
 
 
 class BloomFilter:
-    """A set of ids that may wrongly contain a few other ids. Used to recognize ids that were read before.
+    """A set of ids that needs little memory. It may report that it contains an id that was never added.
 
-    An added id is always found. About one of several thousand other ids is found by mistake. The hashes have a random
-    key, so each new filter makes mistakes for different ids.
+    It is used to recognize ids that were read before. An added id is always found. About one of several thousand other
+    ids is found by mistake. The hashes have a random key, so each new filter makes mistakes for different ids.
 
     Args:
         expected: Approximate number of ids that will be added. More ids make mistakes more frequent.

@@ -4,9 +4,9 @@ taskq and Go change a task in one atomic script, so records that contradict each
 the kinds of damage and their causes.
 
 A pass reads the structures and tasks of a queue, page by page, and collects suspects. A script then reads everything
-about each suspect, twice, some seconds apart. Damage that both calls find is reported, and the second call repairs it.
-So a task that is just being changed is neither lost nor duplicated. A key of a wrong type is renamed and kept; its
-content is rebuilt from the tasks.
+about each suspect, twice, some seconds apart. Damage that both script calls find is reported, and the second call
+repairs it. So a task that is just being changed is neither lost nor duplicated. A key of a wrong type is renamed and
+kept; its content is rebuilt from the tasks.
 
 A pass is a request plan, which `run` and `arun` execute.
 """
@@ -41,13 +41,13 @@ _SETS = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COM
 
 
 class FindingKind(StrEnum):
-    """Kinds of damage. The page "repair damage" has the same table."""
+    """Kinds of damage, with their causes and repairs. The documentation page "repair damage" has the same table."""
 
     LISTED_WITHOUT_TASK = "listed_without_task"
     """A listed id has no task. Cause: the task's key was evicted or deleted. Repair: remove the id from the list."""
     TASK_WITHOUT_MESSAGE = "task_without_message"
-    """A task has no message. Cause: Go's `ResultWriter` wrote a result after the task was deleted. Repair: delete
-    it."""
+    """A task has no message. Cause: Go's `ResultWriter` wrote a result after the task was deleted. Repair: delete the
+    task."""
     UNREADABLE = "unreadable"
     """A message cannot be decoded. Cause: another program wrote it. Repair: move the task unchanged to quarantine."""
     NOT_LISTED = "not_listed"
@@ -57,8 +57,8 @@ class FindingKind(StrEnum):
     """A task is in two lists or sets, or twice in one. Cause: the key of a task was evicted, and its id was enqueued
     again. Repair: keep the task only where it belongs."""
     WRONG_STATE = "wrong_state"
-    """A task is in the list or set of another state or group than its own. Cause: as for `listed_twice`. Repair:
-    correct the state or group of the task."""
+    """A task is in the list or set of another state or group than its own. Cause: the same as for `listed_twice`.
+    Repair: correct the state or group of the task."""
     ACTIVE_WITHOUT_LEASE = "active_without_lease"
     """An active task has no lease. Cause: a Go release before 0.24, or the leases were evicted. Repair: add a lease."""
     LEASE_WITHOUT_ACTIVE = "lease_without_active"
@@ -74,7 +74,7 @@ class FindingKind(StrEnum):
     """A unique lock belongs to a task that was deleted or ended. Cause: Go does not release taskq's locks, or the task
     was evicted. Repair: release the lock."""
     TASK_WITHOUT_LOCK = "task_without_lock"
-    """The lock of a unique task is missing. Cause: the lock was evicted. Repair: restore it."""
+    """The lock of a unique task is missing. Cause: the lock was evicted. Repair: restore the lock."""
     WRONG_TYPE = "wrong_type"
     """A key has an unexpected type. Cause: another program uses the key. Repair: move the unchanged value to another
     key."""
@@ -135,8 +135,8 @@ def reconcile(
 ) -> RequestPlan[ReconcileReport]:
     """Return the request plan of one pass over a queue.
 
-    The caller throws the `BrokerError` of a failed request into the generator. The pass then ends, with a report if
-    there are findings, else with the error.
+    The caller throws the `BrokerError` of a failed request into the generator. The pass then ends. It returns a report
+    if there are findings, and otherwise raises the error.
 
     Args:
         queue: Key names of the queue.
@@ -308,7 +308,7 @@ class _Pass:
         return "}:" not in self._queue.name + key.removeprefix(self._queue.prefix)
 
     def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
-        """Return the task as a suspect, or None if nothing looks wrong."""
+        """Return the task as a suspect, which is checked again, or None if it looks undamaged."""
         is_ours = "}:" not in task.task_id  # otherwise the key may belong to a queue whose name contains "}:"
         if task.state is None:
             key = self._queue.task(task.task_id)
@@ -368,7 +368,7 @@ class _Pass:
     # --- keys of a wrong type -----------------------------------------------------------------------------------------
 
     def _restore_structures(self, probed: Probed) -> RequestPlan[Probed]:
-        """Move structures of a wrong type to other keys, if this pass repairs, and probe again."""
+        """If this pass repairs damage, move structures of a wrong type to other keys. Then check their types again."""
         moved: dict[str, str] = {}
         again = probed
         if self._repair:
@@ -388,7 +388,7 @@ class _Pass:
             self._strange[key] = (kind, finding)
 
     def _set_aside(self, began_ns: int) -> RequestPlan[None]:
-        """Move keys of tasks, groups and locks that have a wrong type to other keys, if this pass repairs."""
+        """If this pass repairs damage, rename keys of tasks, groups and locks that have a wrong type."""
         moved: dict[str, str] = {}
         for batch in _batches(list(self._strange) if self._repair else ()):
             kinds = {key: self._strange[key][0] for key in batch}
@@ -451,7 +451,7 @@ async def arun(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any], *, r
     Args:
         plan: The requests.
         send: Runs one operation; returns an awaitable.
-        rest: Pause after each operation, as a multiple of its duration.
+        rest: Length of the pause after each operation, as a multiple of the operation's duration.
     """
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,6 @@
-"""Publish the schedule entries in Redis for tools, as Asynq's schedulers do. Only the leading scheduler writes them.
+"""Write the schedule entries to Redis, where tools read them, as Asynq's schedulers do.
+
+Only the leading scheduler writes them.
 
 Tools therefore show each entry once, with any number of schedulers.
 """

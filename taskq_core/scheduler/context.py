@@ -18,7 +18,7 @@ class SchedulerContext:
     app: TaskQ
     config: SchedulerConfig
     book: EntryBook
-    """The schedule entries of all sources."""
+    """The schedule entries of all sources: code, providers, tables and run time."""
     runner: AsyncRunner
     """Sends operations to Redis."""
     clock: Clock

@@ -4,13 +4,14 @@ from taskq_core.tasks.periodic import CatchUp
 from taskq_core.wire.cron import Schedule
 
 ON_TIME_S = 60
-"""Seconds after its time at which a firing counts as missed. A new leader or a Redis failover takes less."""
+"""Seconds after its due time at which a firing counts as missed. The change to a new leader or a Redis failover takes
+less."""
 
 
 def due_firings(
     schedule: Schedule, mark_s: int, now_s: int, *, catch_up: CatchUp, window_s: float, limit: int
 ) -> list[int]:
-    """Return at most `limit` firings to enqueue, oldest first. Skipped firings are older than the first of them.
+    """Return at most `limit` firings to enqueue, oldest first. All firings before the first returned one are skipped.
 
     Args:
         schedule: When the entry fires.

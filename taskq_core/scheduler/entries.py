@@ -18,18 +18,19 @@ logger = logging.getLogger("taskq.scheduler")
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One periodic entry, with its mark: the last firing that was handled."""
+    """One schedule entry, with its mark: the last firing that was handled."""
 
     task: PeriodicTask
     schedule: Schedule
     queue: QueueKeys
     """Queue of its tasks. The queue's keys also hold the mark."""
     key: str
-    """Field of its mark in Redis: id, and a digest of schedule and task name. A new digest starts a new mark."""
+    """Field of its mark in Redis: the id, and a digest of schedule and task name. With a changed schedule, the entry
+    gets a new mark."""
     mark: Mark | None = None
     """The last firing that was handled; None until it is read from Redis."""
     next_s: int | None = None
-    """Next firing to examine, Unix s. None: the schedule has ended, or the mark was not read yet."""
+    """Time of the next firing to handle, Unix s. None: the schedule has ended, or the mark was not read yet."""
     is_held: bool = False
     """True while the entry is paused at run time."""
     put_off_until: float = -math.inf
@@ -113,7 +114,7 @@ class EntryBook:
         self._merge()
 
     def hold(self, ids: frozenset[str]) -> None:
-        """Pause the entries with these ids at run time, and resume all others."""
+        """Set which entries are paused at run time: pause the entries with these ids, and resume all others."""
         self._held = ids
         for each in self.entries.values():
             each.is_held = each.task.id in ids

@@ -25,9 +25,10 @@ from taskq_core.wire import QueueKeys
 logger = logging.getLogger("taskq.scheduler")
 
 PAUSE_RATIO = 20
-"""Pause after a read, as a multiple of the time of the read, so that a large table costs little."""
+"""Length of the pause after a read of the table, as a multiple of the read's duration. So a large table is read less
+often."""
 LONGEST_PAUSE_S = 30.0
-"""Maximum seconds of this pause. The table's own interval may be longer."""
+"""Maximum seconds of the pause after a read of the table. The interval that the table itself sets may be longer."""
 CALL_S = 30.0
 """Seconds to wait for a call of the table. A hanging call keeps its thread, and the next call uses another."""
 FINISH_S = 2.0
@@ -70,7 +71,7 @@ class Follower(Service):
         """True after the first read of the table, even if it failed."""
 
     def on_fired(self, firing: Firing, outcome: FiringOutcome) -> None:
-        """Handle a firing: schedule the recording of its run, or the update of its entry's next firing."""
+        """Handle a firing: remember that its run, or the next firing of its entry, must be written to the table."""
         if not firing.entry.run_key:
             return
         if outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):
@@ -112,14 +113,17 @@ class Follower(Service):
         return True
 
     def _follow_lead(self) -> None:
-        """If this scheduler has just begun to lead, schedule all writes that the previous leader may have missed."""
+        """If this scheduler has just begun to lead, plan all writes that the previous leader may not have made."""
         led, self._led = self._led, self._leader.leads
         if self._led and not led:
             self._unrecorded.update(self._book.by_queue)
             self._must_store_next = True
 
     async def _record_runs(self) -> None:
-        """Copy the counts of runs from Redis to the table, queue by queue. Try queues that failed again later."""
+        """Copy the counts of runs from Redis to the table, queue by queue.
+
+        If this fails for a queue, try again later.
+        """
         run_keys = [each.run_key for each in self._entries if each.run_key]
         batches = [run_keys[start : start + RUNS_MAX] for start in range(0, len(run_keys), RUNS_MAX)]
         queues, self._unrecorded = self._unrecorded, set()

@@ -1,4 +1,4 @@
-"""Elect the leading scheduler by a lease, and run a ticker for each queue with schedule entries.
+"""Elect the leading scheduler by a lease, and run a ticker (the loop that enqueues due firings) for each queue.
 
 Any number of schedulers may run. For each set of entries, one of them leads. It holds a lease, which it renews four
 times per lease time. The others try to take it. The lease only saves work: `ticker` guarantees that each firing is
@@ -27,7 +27,8 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.scheduler")
 
 ENDING_S = 2.0
-"""Seconds that tickers get to finish their turns, and again after their cancellation, because a hook may hang."""
+"""Seconds that tickers get to finish their current turn, and again after they were cancelled, because a hook may
+hang."""
 IDLE_S = 1.0
 """Seconds between two checks for schedule entries while there are none."""
 
@@ -39,7 +40,8 @@ class Leader(Service):
         context: The scheduler.
         call: Calls hooks and middleware.
         fired: Called with each firing and its outcome.
-        prepare: Reads the entries. Returns the seconds to wait for sources that have not answered yet, or 0.
+        prepare: Reads the entries. Returns 0, or the seconds to wait because some sources of entries have not answered
+            yet.
     """
 
     name = "scheduler"
@@ -99,7 +101,7 @@ class Leader(Service):
         return jittered(self._lease_s / 4)
 
     async def _follow_book(self) -> None:
-        """Resign the current lease if the set of entries has changed, because each set has a separate lease."""
+        """Give up the current lease if the set of entries has changed, because each set has a separate lease."""
         key = self._keys.scheduler_leader(self._book.digest) if self._book.entries else ""
         if key != self._key:
             await self.resign()
@@ -147,7 +149,10 @@ class Leader(Service):
         return self.leads and queue in self._book.by_queue and not self._tickers[queue].is_ending
 
     async def finish(self) -> None:
-        """End the tickers. Cancel tickers that wait; let the others finish their turn and report its results."""
+        """End the tickers.
+
+        Cancel a ticker that waits. Let the others finish their current turn and report the results of the turn.
+        """
         for queue, ticker in self._tickers.items():
             ticker.is_ending = True
             if not ticker.is_busy:

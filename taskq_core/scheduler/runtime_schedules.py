@@ -137,7 +137,10 @@ def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
 
 
 def _own_options(options: TaskOptions) -> dict[str, Any]:
-    """Return the options to store, so that a scheduler without the task's code enqueues it as this application does."""
+    """Return the options to store with a schedule.
+
+    A scheduler without the task's code then enqueues the task with the same options as this application.
+    """
     default = TaskOptions()
     found: dict[str, Any] = {"queue": options.queue}
     for name, value in call_options(options).items():

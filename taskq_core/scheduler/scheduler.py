@@ -1,6 +1,6 @@
 """Run a scheduler, alone or as services of a worker.
 
-It reads the entries of the application, asks providers for more, and runs these services:
+The scheduler reads the entries of the application, gets more entries from providers, and runs these services:
 
 | service   | does                                                                          |
 |-----------|-------------------------------------------------------------------------------|
@@ -52,13 +52,15 @@ logger = logging.getLogger("taskq.scheduler")
 START_PATIENCE_S = 5.0
 """Seconds that a starting scheduler waits for Redis."""
 PROVIDERS_S = 5.0
-"""Seconds to wait for the first answers of providers and tables before the scheduler leads without them."""
+"""Seconds to wait for the first entries of providers and tables. After that, the scheduler leads without their
+entries."""
 HOOK_THREADS = 8
 """Maximum number of hooks that run at once in threads. Each thread may hold its own database connections."""
 GAUGES_S = 5.0
 """Seconds between two checks for a configured OpenTelemetry SDK that exports gauges."""
 OWN_ENTRIES = 0
-"""Source number of the application's own entries. Smaller numbers win: providers, tables and run time have larger."""
+"""Source number of the application's own entries. Providers, tables and run-time schedules have larger numbers. If two
+sources use the same id, the smaller number wins."""
 
 
 class Scheduler:

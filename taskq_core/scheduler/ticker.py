@@ -43,7 +43,7 @@ logger = logging.getLogger("taskq.scheduler")
 AFTER_S = 0.002
 """Seconds to wait after the second of a firing, because this process knows Redis's clock only approximately."""
 PATIENCE_S = 5.0
-"""Seconds for which a batch of firings without an answer is sent again. Redis recognizes the repetition."""
+"""Seconds for which a batch of firings is sent again while Redis does not answer. Redis recognizes a repeated batch."""
 HOOK_S = 5.0
 """Timeout of a hook in seconds."""
 MIDDLEWARE_S = 5.0
@@ -121,7 +121,7 @@ class Ticker:
         self.is_busy = False
         """True while `work` checks for due firings."""
         self.is_ending = False
-        """Set to True to prevent further turns."""
+        """Set to True to prevent further turns (calls of `work`)."""
         self._ended_at = context.clock.monotonic()
         self._problem = ""
 
@@ -235,7 +235,10 @@ class Ticker:
         )
 
     async def _put_off(self, batch: Sequence[_Candidate]) -> None:
-        """Report firings whose middleware hung. Their marks stay, so they are tried again after `PUT_OFF_S`."""
+        """Report firings whose middleware hung.
+
+        Their marks are not moved, so these firings are tried again after `PUT_OFF_S`.
+        """
         for entry in {each.entry for each in batch}:
             logger.error(
                 "periodic task %s is postponed by %g s: its middleware hangs, or no thread is free for it",
@@ -279,7 +282,10 @@ class Ticker:
         await self._call_after_hooks(settled)
 
     async def _record_history(self, enqueued: Sequence[Firing], now_ns: int) -> None:
-        """Add firings to the histories of their entries, which Asynq's tools show. A failure is only logged."""
+        """Add firings to the histories of their entries, which Asynq's tools show.
+
+        If this fails, only log the error.
+        """
         for start in range(0, len(enqueued), HISTORIES_AT_ONCE):
             operations = [
                 schedules.record_firing(

@@ -1,4 +1,4 @@
-"""Raise an exception in another thread. Python delivers it between two bytecodes, so not inside a C call."""
+"""Raise an exception in another thread. Python delivers the exception between two bytecodes, so not inside a C call."""
 
 import ctypes
 

@@ -27,7 +27,10 @@ class Service:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the service has looked for work and found none. A burst worker ends once all services are idle."""
+        """Whether the service has looked for work and found none.
+
+        A worker in burst mode ends once all services are idle.
+        """
         return True
 
     async def work(self) -> float:
@@ -91,5 +94,8 @@ def _backoff(failures: int) -> float:
 
 
 def jittered(seconds: float) -> float:
-    """Return a time that differs randomly by up to 20 %, so that processes that started together act at other times."""
+    """Return a time that is changed randomly by up to 20 %.
+
+    So processes that started together do not act at the same time.
+    """
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret

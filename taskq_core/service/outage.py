@@ -11,7 +11,8 @@ logger = logging.getLogger("taskq.worker")
 EVERY_S = 60.0
 """Minimum seconds between two lines that Redis is unavailable."""
 QUIET_S = 1.0
-"""Seconds without a failure after which an answer ends the outage. One node of a cluster may fail, others answer."""
+"""Seconds without a failure after which an answer of Redis ends the outage. Answers alone do not end it, because one
+node of a cluster may fail while others answer."""
 
 
 ADDRESS_HINT = "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] sets its address"
@@ -23,7 +24,7 @@ def start_problem(error: TaskQError) -> str:
 
 
 class Outage:
-    """Whether Redis is unavailable to the parts of a process. Its methods are callable from any thread.
+    """Records whether Redis is unavailable to the parts of a process. Its methods are callable from any thread.
 
     Args:
         clock: Source of time.
@@ -39,12 +40,12 @@ class Outage:
         self._is_logged = False
 
     def report(self, what: str, error: BrokerError, failures: int = 1) -> None:
-        """Log that a request failed and is repeated. Log a lost connection only once a minute, whichever part lost it.
+        """Log that a request failed and is repeated. Log a lost connection only once a minute for the whole process.
 
         Args:
-            what: What failed, for the log.
+            what: Description of the failed request, for the log.
             error: The error.
-            failures: Number of failures in a row. Other errors than lost connections are not logged each time.
+            failures: Number of failures in a row. An error other than a lost connection is not logged at each failure.
         """
         if not isinstance(error, BrokerUnavailableError):
             if failures in (1, 10) or failures % 100 == 0:

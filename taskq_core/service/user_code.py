@@ -130,13 +130,16 @@ def is_cancelled() -> bool:
 
 
 def cancellations() -> int:
-    """Return how often the running asyncio task was cancelled. If the number grows in an await, the task has to end."""
+    """Return how often the running asyncio task was cancelled.
+
+    If the number grows during an await, the asyncio task has to end.
+    """
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
 def unlisted(task: Work) -> Work:
-    """Remove an asyncio task of the worker from `asyncio.all_tasks()`, and return it.
+    """Remove an asyncio task of the worker from `asyncio.all_tasks()`, and return the asyncio task.
 
     User code may cancel every asyncio task in that set. The caller has to keep a reference to the removed task and to
     end it, because no other code can find it. This function and `abandon` use asyncio's documented functions for

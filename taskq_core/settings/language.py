@@ -1,8 +1,8 @@
 """Translate texts of the user interface with the catalog of the page that shows them.
 
 The functions below mark a text for translation or translate it. The core has no catalogs: a dashboard or the admin sets
-its catalog with `translated_with`. Without one, texts are in English, as logs and errors always are. The catalog
-belongs to the context of a thread or asyncio task, so requests in different languages do not affect each other.
+its catalog with `translated_with`. Without a catalog, texts are in English. Logs and errors are always in English. The
+catalog belongs to the context of a thread or asyncio task, so requests in different languages do not affect each other.
 """
 
 from collections.abc import Iterator

@@ -163,9 +163,10 @@ class QueueLimit:
     max_pending: int | None = None
     """Maximum pending tasks, 1 to 100,000,000. The queue is then full, and clients cannot enqueue. None: no limit."""
     when_full: WhenFull = WhenFull.REJECT
-    """`reject`: enqueueing to a full queue raises `QueueFullError` at once. `block`: it first waits for room."""
+    """`reject`: enqueueing to a full queue raises `QueueFullError` at once. `block`: the enqueue first waits for
+    room."""
     block_timeout: Duration | None = None
-    """Maximum time to wait for room, more than 0. None: the value of `ENQUEUE_TIMEOUT`."""
+    """Maximum time to wait for room in the queue, more than 0. None: the value of `ENQUEUE_TIMEOUT`."""
     concurrency: int | None = None
     """Maximum tasks of the queue that run at once on all workers. Tasks on Go workers count, but Go workers do not obey
     the limit. None: no limit."""
@@ -196,7 +197,7 @@ def _limit(where: str, value: Any) -> QueueLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitSettings:
-    """The setting `CIRCUIT_BREAKER`: when clients stop sending requests to an unavailable Redis, and when they try."""
+    """The setting `CIRCUIT_BREAKER`: when clients stop sending requests to an unavailable Redis, and try again."""
 
     failures: int = 5
     """Number of consecutive failed enqueues after which the circuit opens and enqueues fail at once, 0 to 1,000,000.
@@ -295,7 +296,7 @@ class Settings:
     """Default task options, as in `@taskq.task(...)`."""
     enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
     """When a task that is enqueued in an open database transaction is sent. `on_commit`: at the commit. `immediate`: at
-    once. `outbox`: it is written to the database in the transaction and sent from there after the commit; see
+    once. `outbox`: the task is written to the database in the transaction, and sent to Redis after the commit; see
     `taskq_core.client.outbox`."""
     enqueue_timeout: Duration = 2.0
     """Maximum seconds that an enqueue may take if Redis does not answer."""
@@ -389,7 +390,8 @@ _RECORDS: tuple[tuple[str, type[Any], Any], ...] = (
     ("trace", TraceSettings, None),
     ("log", LogSettings, None),
 )
-"""Settings whose value is a record: name, class, and the record that stands for the value False."""
+"""Settings whose value is a record: the setting's name, the record's class, and the record that the value False
+means."""
 
 
 def _frozen(name: str, value: Any, content: str) -> Mapping[str, Any]:

@@ -144,7 +144,7 @@ def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
 WEIGHT_MAX = 1_000_000
 """Largest allowed weight of a queue."""
 AUTO = "auto"
-"""Value of `processes` for one process per core."""
+"""Value of the setting `processes` that means one process for each core."""
 CONCURRENCY_MAX = 100_000
 """Largest allowed concurrency of a worker."""
 PROCESSES_MAX = 512

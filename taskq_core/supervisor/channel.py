@@ -1,6 +1,6 @@
 """Messages between a supervisor and its worker processes: lines of JSON over a pair of sockets.
 
-When one side ends, even if it was killed, the connection closes and the other side notices.
+When the process on one side ends, even if it was killed, the connection closes and the other side notices this.
 
 From a process                              From the supervisor
   hello    its identity, before it works      stop     stop gracefully, as SIGTERM
@@ -49,7 +49,9 @@ def decode(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 class Channel:
-    """A worker process's end of the channel. One thread reads, any thread may send. Neither hangs with its supervisor.
+    """A worker process's end of the channel.
+
+    One thread reads, and any thread may send. Neither blocks if the supervisor hangs.
 
     Args:
         descriptor: File descriptor of the socket. Child processes do not inherit it.

@@ -1,4 +1,4 @@
-"""Worker processes as their supervisor sees them: how they start, report their health, and end."""
+"""The supervisor's side of worker processes: how they start, report their health, and end."""
 
 import contextlib
 import math
@@ -22,9 +22,9 @@ class Stage(StrEnum):
     LOADING = "loading"
     """The process imports its code, and does not read messages yet."""
     STARTING = "starting"
-    """Its worker is starting, and does not take tasks yet."""
+    """The worker in the process is starting, and does not take tasks yet."""
     WORKING = "working"
-    """Its worker takes tasks."""
+    """The worker in the process takes tasks."""
     RETIRING = "retiring"
     """The process finishes its running tasks, because its successor takes the new ones."""
     STOPPING = "stopping"
@@ -43,7 +43,7 @@ class Child:
     Attributes:
         stage: Stage in the life of the process.
         since: Time of its start.
-        start_by: Time at which the supervisor kills it if it does not take tasks by then.
+        start_by: Time at which the supervisor kills the process if it does not take tasks by then.
         working_since: Time since which it takes tasks, None before.
         last_message_at: Time of its last message.
         kill_at: Time at which the supervisor kills it if it still runs.
@@ -55,7 +55,7 @@ class Child:
         tasks: Number of tasks that have ended in it.
         memory: Its memory in bytes.
         overdue_checked_at: Time of the last check for overdue tasks, while it sends no messages.
-        overran: Queue and id of the overdue runs for which it was killed.
+        overran: Queue and id of the overdue tasks because of which the process was killed.
 
     Raises:
         OSError: The process cannot be started.
@@ -188,7 +188,9 @@ class Child:
 
 
 class Place:
-    """One of the `processes` of a supervisor: the current worker process, and its successor during a replacement.
+    """A numbered place for one worker process of a supervisor.
+
+    It holds the current process and, during a replacement, its successor.
 
     Attributes:
         number: Its number, from 1.

@@ -11,11 +11,11 @@ TICK_S = 1.0
 TAKE_BACK_S = 5.0
 """Maximum time for returning the tasks of the last processes, before the supervisor ends."""
 FIRST_PAUSE_S = 1.0
-"""Seconds until the next start after two consecutive deaths of a process. Doubles with each further death."""
+"""Seconds until the next start of a process that died twice in a row. The time doubles with each further death."""
 LONGEST_PAUSE_S = 60.0
 """Maximum seconds until the next start after the death of a process."""
 STEADY_S = 60.0
-"""Seconds of work after which a death counts as the first one again."""
+"""Seconds of work after which earlier deaths of a process no longer count."""
 START_TRIES = 3
 """Number of failed starts of each process after which the supervisor gives up, if no process has ever worked."""
 MEMBER_SHARE = 0.8
@@ -37,11 +37,12 @@ class SupervisorConfig:
     aborting: Duration = 15.0
     """Seconds after which the supervisor kills a process that it asked to stop at once."""
     silence: Duration = 60.0
-    """Seconds without messages after which the supervisor kills a process. Its leases expire earlier."""
+    """Seconds without messages after which the supervisor kills a process. The leases of its tasks expire earlier."""
     loading: Duration = 300.0
     """Maximum seconds for importing the code. After that, the process is killed."""
     starting: Duration = 300.0
-    """Maximum seconds from the import until a process takes tasks: a lifespan may hang. After that, it is killed."""
+    """Maximum seconds from the import of the code until a process takes tasks, because a lifespan may hang. After that,
+    the process is killed."""
     burst: bool = False
     """Burst mode: a process that ends by itself has finished its work, and is not replaced."""
     health_host: str = "127.0.0.1"

@@ -2,7 +2,7 @@
 
 One thread reads messages and one sends a report every second, so that a blocked event loop or a slow supervisor does
 not stop them. If reports stop, a function holds the interpreter's lock, and the supervisor kills the process. If the
-supervisor has ended too, a watchdog in C does.
+supervisor has ended too, a watchdog written in C ends the process.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ CLOSING_S = 1.0
 _START_CHECK_EVERY_S = 0.05
 """Seconds between two checks whether the worker has started."""
 _WATCHDOG_MARGIN_S = 15.0
-"""Seconds that the watchdog waits longer than the supervisor before it ends this process."""
+"""The watchdog waits this many seconds longer than the supervisor before it ends this process."""
 _STATM = Path("/proc/self/statm")
 
 

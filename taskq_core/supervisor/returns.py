@@ -42,7 +42,8 @@ class Returns:
 
         Args:
             child: The process.
-            patience_s: Seconds for which to retry while Redis does not answer. Later, the leases have expired anyway.
+            patience_s: Seconds for which to retry while Redis does not answer. After this time, the leases of the tasks
+                have expired anyway.
         """
         failures, until = 0, time.monotonic() + patience_s
         # After a kill, return tasks twice: the last request of the killed process may still reach Redis and dequeue

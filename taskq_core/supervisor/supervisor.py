@@ -38,7 +38,7 @@ logger = logging.getLogger("taskq.supervisor")
 UNKILLABLE_S = 10.0
 """Seconds after which the supervisor no longer waits for a killed process, for example in uninterruptible I/O."""
 LATE_S = 5.0
-"""Seconds by which a regular check must be late to show that the supervisor itself was suspended."""
+"""If a regular check is late by this many seconds, the supervisor itself was suspended."""
 SILENT_S = 5.0
 """Seconds of silence after which a process with an overdue task is killed."""
 
@@ -189,7 +189,10 @@ class Supervisor:
             self.roll()
 
     def roll(self) -> None:
-        """Replace all processes one after the other by processes with the current code. Call this on the event loop."""
+        """Replace all processes, one after the other, by processes that run the current code.
+
+        Call this on the event loop.
+        """
         logger.info("rolling restart: %d processes are replaced one after the other", len(self._places))
         self._is_rolling_from_pause, self._is_paused = self._is_rolling_from_pause or self._is_paused, False
         for place in self._places:
@@ -328,7 +331,7 @@ class Supervisor:
             self._wake.set()
 
     def _receive_rest(self, child: Child) -> None:
-        """Read the last messages of an ended process. They tell its identity, and whether it ended in order."""
+        """Read the last messages of an ended process. They contain its identity, and whether it announced its end."""
         while messages := child.receive()[0]:
             for kind, fields in messages:
                 if kind in (channel.HELLO, channel.CLOSING):
@@ -394,7 +397,10 @@ class Supervisor:
             self._wake.set()
 
     def _check_memory(self, child: Child) -> None:
-        """Log once if a process exceeds the memory limit before its first task, because its successors will, too."""
+        """Log once if a process exceeds the memory limit before its first task.
+
+        Each successor would exceed the limit as well.
+        """
         most = self.config.max_memory
         if most is not None and child.memory > most and not child.tasks and not self._has_warned_memory:
             self._has_warned_memory = True

@@ -59,7 +59,7 @@ class BaseTask(Generic[R_co]):
     name: str
     result_type: Any
     is_remote = False
-    """Whether the code of the task is in another program."""
+    """True if the code of the task is in another program."""
     encode: Callable[[tuple[object, ...], Mapping[str, object]], bytes]
     """Returns the payload of a call, or raises `TaskArgumentsError`."""
     bind: Callable[[tuple[object, ...], Mapping[str, object]], Mapping[str, object]]
@@ -76,7 +76,8 @@ class BaseTask(Generic[R_co]):
     def _set_options(self, options: Mapping[str, Any]) -> None:
         self._own_options = dict(options)
         self.current_plan: Plan | None = None
-        """The last result of `plan`. A client reuses the plan if `plan.keys` is the client's own key object."""
+        """The last result of the method `plan`. A client uses it again if its attribute `keys` is the client's own key
+        object."""
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
         self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
 
@@ -94,7 +95,10 @@ class BaseTask(Generic[R_co]):
         return self._options[1]
 
     def _check_options(self, given: Mapping[str, Any]) -> TaskOptions:
-        """Check options and return them. The constructor calls it, so a mistake fails where the task is defined."""
+        """Check options and return them.
+
+        The constructor calls this method, so a mistake raises an error where the task is defined.
+        """
         try:
             options = task_options(given)
             self._limits(options)
@@ -109,7 +113,7 @@ class BaseTask(Generic[R_co]):
 
         Args:
             keys: Key names of the client's queue application. No two applications share this object.
-            app: The queue application. None skips the check of the application and the warning.
+            app: The queue application. None: neither check the application nor warn.
 
         Raises:
             ConfigurationError: The task belongs to another queue application.

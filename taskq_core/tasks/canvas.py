@@ -1,7 +1,7 @@
 """Signatures, and the workflows that are built from them: steps, chains, groups and chords.
 
-This module sends nothing. It rejects invalid names and results that a task does not accept at once. `graph.build`
-checks the rest before anything is written.
+This module sends nothing. It rejects some mistakes at once: invalid names, and tasks that do not accept a previous
+result. `graph.build` checks the rest before anything is written.
 """
 
 import copy
@@ -26,7 +26,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(slots=True, eq=False, repr=False)
 class PartialSignature(Generic[R_co]):
-    """A task with some of its arguments. As a step of a workflow, it gets the others from results of earlier steps.
+    """A task with some of its arguments.
+
+    As a step of a workflow, it gets its other arguments from results of earlier steps.
 
     At run time `Task.s` always returns a `Signature`. Type checkers see this class, which has no `delay`, if required
     arguments are missing.
@@ -281,7 +283,10 @@ class Group(Canvas):
 
     @property
     def first(self) -> Any:
-        """The first member, None if there is none. If `members` is a generator, a later loop still gets this member."""
+        """The first member, None if there is none.
+
+        If `members` is a generator, a later loop over `members` also gets this member.
+        """
         if isinstance(self.members, Sequence):
             return self.members[0] if self.members else None
         if not isinstance(self.members, Peeked):
@@ -310,7 +315,7 @@ class Peeked:
 Part = PartialSignature[Any] | PartialCanvas
 """A part of a workflow."""
 Whole = Signature[Any] | Canvas
-"""A part of a workflow that has all its arguments, as far as type checkers can tell."""
+"""Type of a part of a workflow, for type checkers: no required argument is missing."""
 
 
 def _part(what: str, part: object) -> Single | Chain | Group:

@@ -1,7 +1,7 @@
 """Dead letters: the task that is enqueued when another one is archived (option `dead_letter`).
 
-The Lua script that archives a task also records, in the same step, that the archive handlers must be called and that a
-dead letter must be enqueued. So a crash cannot lose them. `taskq_core.worker.dead_letters` then does both.
+The Lua script that archives a task records in the same step that archive handlers must be called and that a dead letter
+must be enqueued. So a crash loses neither. `taskq_core.worker.dead_letters` then does both.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ def read_dead_letter(headers: Mapping[str, str]) -> tuple[str, str] | None:
 def dead_letter_id(task: TaskInfo) -> str:
     """Return the id of the dead letter of an archived task.
 
-    The id contains the time at which the task was archived. A worker that handles the same archived task again gets the
-    same id, so the dead letter is enqueued once.
+    The id contains the time at which the task was archived. If a worker handles the same archived task again, it gets
+    the same id, so the dead letter is enqueued only once.
     """
     at_s = 0 if task.archived_at is None else int(task.archived_at.timestamp())
     task_id = f"dead:{task.queue}:{task.id}:{at_s}"
@@ -38,7 +38,10 @@ def dead_letter_id(task: TaskInfo) -> str:
 
 
 def dead_letter_arguments(task: TaskInfo) -> dict[str, object]:
-    """Return the arguments of the dead letter of an archived task. They do not contain the payload."""
+    """Return the arguments of the dead letter of an archived task.
+
+    The arguments do not contain the payload of the archived task.
+    """
     return {
         "task_id": task.id,
         "queue": task.queue,

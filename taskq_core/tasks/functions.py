@@ -86,7 +86,7 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
 
 
 def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
-    """Check that injected parameters come after `*args`, because positional arguments would fill them otherwise.
+    """Check that injected parameters come after `*args`. Otherwise, positional arguments would fill them.
 
     Raises:
         TaskDefinitionError: An injected parameter comes before `*args`.
@@ -102,7 +102,7 @@ def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
 def function_name(function: Any) -> str:
     """Return `module.qualname` of a function for logs.
 
-    A partial has the name of its function, and a callable object that of its class.
+    A partial has the name of its function. A callable object has the name of its class.
     """
     while isinstance(function, functools.partial):
         function = function.func

@@ -271,7 +271,7 @@ def refuse_other(
         new: The new task or handler.
         what: The name or pattern in the error message.
         remedy: In the error message, what the new function needs to be registered.
-        is_redefined: Called if both functions have the same module and name. Returns whether they are still two
+        is_redefined: Called if both functions have the same module and name. Returns whether they are nevertheless two
             different definitions.
 
     Raises:
@@ -285,7 +285,7 @@ def refuse_other(
 
 
 class Definitions:
-    """Distinguishes a second definition of a name, which is a mistake, from a second load of its module.
+    """Distinguishes a second definition of a function name, which is a mistake, from a second load of its module.
 
     In both cases the new function has the same module and name as the old one. A module that is loaded again has a new
     `__spec__`. In scripts, notebooks and functions `__spec__` is missing, and defining a name again is allowed.
@@ -295,7 +295,7 @@ class Definitions:
         self._by_name: dict[str, object] = {}
 
     def record(self, name: str, function: Any) -> None:
-        """Record the definition of a name."""
+        """Record that a module defines a name."""
         self._by_name[name] = _loading(function)
 
     def is_redefined(self, name: str, function: Any) -> bool:

@@ -13,7 +13,7 @@ from taskq_core.codec.signature import resolve_annotation
 from taskq_core.errors import TaskDefinitionError
 
 _FRAMEWORKS = frozenset({"fastapi"})
-"""Packages whose parameter markers, such as `Depends(...)`, request injection."""
+"""Names of packages whose parameter markers, such as `Depends(...)`, request injection."""
 
 
 @dataclass(frozen=True, slots=True)

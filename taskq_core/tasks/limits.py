@@ -1,8 +1,8 @@
 """Limits of tasks: how many run at the same time, in which order, and how often they start.
 
-Each limit has a name. A limit with a key counts the tasks of each value of the key separately. A task message
-contains its limits as text, one line for each limit. The Lua scripts read it (see `lua/_limits.lua`). A limit applies
-to one queue, and all workers of the queue share it.
+Each limit has a name. A limit with a key counts the tasks of each value of the key separately. A task message contains
+its limits as text, one line for each limit. The Lua scripts read this text (see `lua/_limits.lua`). A limit applies to
+one queue, and all workers of the queue share it.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class RateWindow(StrEnum):
     """How the starts of a rate limit are counted."""
 
     BUCKET = "bucket"
-    """Token bucket: tokens arrive at a constant rate, and the bucket holds at most `burst` of them. In any time span t,
+    """Token bucket: tokens arrive at a constant rate, and the bucket holds at most `burst` of them. In a time span t,
     at most burst + rate * t tokens are spent."""
     FIXED = "fixed"
     """Fixed window: at most as many tasks in each period as the rate allows. Periods are aligned to the Unix epoch by
@@ -63,8 +63,10 @@ class RateLimit:
     """Limits how many runs start in a period, for all workers of the queue together.
 
     Attributes:
-        rate: Number of starts and period, as "100/m" or "5/10s". Units are ms, s, m, h and d. Both are at least 1.
-        burst: Maximum starts at once with a token bucket. None: the number for a tenth of a second, at least 1.
+        rate: Number of starts and period, as "100/m" or "5/10s". Units are ms, s, m, h and d. Number and period are at
+            least 1.
+        burst: Maximum starts at once with a token bucket. None: the number of starts in a tenth of a second, at least
+            1.
         window: How starts are counted.
         key: Each value of the key has a separate limit. None: all calls share one limit.
         cost: Number of starts that one call counts as, at least 1.

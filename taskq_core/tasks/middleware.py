@@ -35,8 +35,8 @@ class Middleware:
     An error from `enqueue` or `aenqueue` is raised to the caller of the enqueue, and nothing is sent.
 
     Attributes:
-        only_in_workers: True to skip this middleware when `taskq_core.testing` runs tasks in the code that enqueues
-            them.
+        only_in_workers: True to skip this middleware when `taskq_core.testing` runs a task inside the call that
+            enqueues it.
     """
 
     only_in_workers = False
@@ -121,7 +121,8 @@ class MiddlewareStack:
     def outgoing(self, call: Signature[R]) -> Signature[R]:
         """Pass a call through the `enqueue` of all middleware and return the call to enqueue.
 
-        Middleware of the application runs first and may change the queue. Then the middleware of that queue runs.
+        Middleware of the application runs first and may change the queue of the call. Then the middleware of the new
+        queue runs.
         """
         for kind in _KINDS:
             for middleware in self._for_calls.get(_scope(kind, call), ()):

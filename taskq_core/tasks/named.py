@@ -86,7 +86,7 @@ class Workflow(Canvas):
             name: Name of the step.
             call: The task and its arguments.
             after: The earlier steps: names or `after(...)`, whose results become the first arguments in this order; or
-                a mapping of names to the parameters for their results, None to pass no result. A name may be that of a
+                a mapping of names to the parameters for their results, None to pass no result. A name may belong to a
                 step that is added later.
             on_failure: What happens to later steps when this step fails after its last retry, unless they set another
                 value.

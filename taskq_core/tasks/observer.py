@@ -1,7 +1,7 @@
 """Notify an adapter of tasks that were enqueued, and of runs that have ended.
 
 Before a notification, taskq calls `wants_enqueued` or `wants_ended`. They return False while no signal of the framework
-has receivers, so that notifications then cost nothing. Errors of an observer are logged and have no other effect.
+has receivers. Notifications then cost nothing. Errors of an observer are logged and have no other effect.
 """
 
 import logging

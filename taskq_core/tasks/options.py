@@ -39,7 +39,7 @@ from taskq_core.wire import (
 DEFAULT_MAX_RETRY = 25
 """Default of `max_retry`, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 1800
-"""Seconds; Asynq's default for a task with neither timeout nor deadline."""
+"""Seconds; Asynq's default timeout for a task with neither timeout nor deadline."""
 REPLICAS_MAX = 100
 """Largest allowed value of `replicated`."""
 _LATEST = 253_402_300_799  # last second of the year 9999, the last that `datetime` supports
@@ -158,18 +158,20 @@ class TaskOptions:
     Empty: every signal is sent, and `context.receive` checks its type."""
     timeout: Duration | None = None
     """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
-    ended 10 seconds after the timeout keeps running beside the next task. With `executor="process"` it is killed."""
+    ended 10 seconds after the timeout keeps running, and the worker starts another task beside it. With
+    `executor="process"`, the function is killed."""
     deadline: datetime | None = None
     """Latest time at which the task may run, an aware datetime. None: no limit."""
     run_after: Duration | datetime | None = None
-    """Earliest start: a delay from now, or an aware datetime. 0 or a past time means now."""
+    """Earliest start: a delay from the enqueue, or an aware datetime. 0 or a past time means at once."""
     expires: Duration | datetime | None = None
     """Latest start of a run, including retries: a delay after the enqueue or `run_after`, or an aware datetime. None:
     no limit."""
     on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
     """What happens to a task that was not started in time: `archive` or `discard`."""
     dead_letter: "DeadLetterTask | str | None" = None
-    """Task, or name of a task, that is enqueued when a worker archives this one. For a name, the queue is `default`."""
+    """Task, or name of a task, that is enqueued when a worker archives this task. A task that is given by name is
+    enqueued to the queue `default`."""
     retention: Duration = 0
     """How long the task and its result are stored after success. 0 deletes the task at once."""
     max_result_bytes: int = RESULT_MAX
@@ -181,8 +183,8 @@ class TaskOptions:
     """Refuse an enqueue while another task with the same queue, name and arguments was enqueued within this time and
     has not succeeded. At least one second, or 0 to refuse nothing. The lock is the same as Asynq's."""
     unique: Unique | None = None
-    """Which tasks are equal, for how long, and what happens to the second one. `unique_for` is the short form for the
-    most common case; only one of the two may be set. None: equal tasks are allowed. Added in 0.1."""
+    """Which tasks count as equal, for how long, and what happens to a second, equal task. `unique_for` is the short
+    form for the most common case; only one of the two may be set. None: equal tasks are allowed. Added in 0.1."""
     aggregate: str | None = None
     """Group of the queue in which the task waits until an aggregator combines the group into one task. None or "": the
     task runs alone."""
@@ -203,7 +205,7 @@ class TaskOptions:
     """Whether the task must be on disk before its enqueue succeeds: in the append-only file of Redis and of as many
     replicas as `replicated` requires. Needs Redis 7.2 with `appendonly yes`."""
     policy: Callable[..., Duration] = field(init=False, repr=False, compare=False)
-    """`retry_delay` as a function, which `retry.delay_after` calls."""
+    """The option `retry_delay` converted to a function, which `retry.delay_after` calls."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -290,7 +292,7 @@ class TaskOptions:
 
     @property
     def bands(self) -> tuple[int, int]:
-        """Priority band of the first run, and priority band of retries."""
+        """Two numbers: the priority band of the first run, and the priority band of retries."""
         return self.priority, self.priority if self.retry_priority is None else self.retry_priority
 
     @property
@@ -316,8 +318,9 @@ class TaskOptions:
     def stored_deadline_s(self) -> int:
         """Deadline for the task message in Unix seconds, 0 if there is none.
 
-        Go workers ignore `expires`. So a task that expires at a fixed time and has no deadline gets one: `timeout`
-        after `expires`. Go workers then do not start the task later, and a run that started in time is not interrupted.
+        Go workers ignore `expires`. So a task that expires at a fixed time and has no deadline gets a deadline:
+        `timeout` after `expires`. Go workers then do not start the task later, and a run that started in time is not
+        interrupted.
         """
         expiry = self.expiry
         if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:
@@ -360,7 +363,7 @@ _OF_CELERY = {
     "link": "use on_success of a signature: task.s(...).on_success(...)",
     "link_error": "use on_error of a signature: task.s(...).on_error(...)",
 }
-"""What to do instead of common options of Celery and similar libraries."""
+"""Hints for error messages: what to use instead of common options of Celery and similar libraries."""
 
 
 def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -> TaskOptions:

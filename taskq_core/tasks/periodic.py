@@ -46,9 +46,9 @@ class CatchUp(StrEnum):
     SKIP = "skip"
     """Missed firings are skipped."""
     ONE = "one"
-    """The last missed firing is enqueued, unless a later firing is on time."""
+    """The task of the last missed firing is enqueued, unless a later firing is on time."""
     ALL = "all"
-    """Each missed firing is enqueued, in order."""
+    """The task of each missed firing is enqueued, in order."""
 
 
 class ScheduleOptionsDict(CallOptionsDict, total=False):
@@ -70,7 +70,7 @@ class PeriodicTask:
             and arguments, so that it is the same after a restart.
         tz: IANA name of the time zone of a cron line without one. None: the setting `TIME_ZONE`.
         catch_up: `skip`, `one` or `all`: what happens to missed firings.
-        window: Seconds or `timedelta` after which a missed firing is not caught up.
+        window: Seconds or `timedelta` after which a missed firing is no longer caught up.
         start: Aware datetime of the earliest firing, from which an interval is counted. None: no bound, and an interval
             is counted from the time at which a scheduler first sees the entry.
         expire: Aware datetime after which the entry does not fire. None: no end.
@@ -78,7 +78,8 @@ class PeriodicTask:
 
     Attributes:
         is_paused: True if schedulers enqueue nothing. Firings during a pause are not caught up later.
-        run_key: Key under which a database table counts the enqueues of the entry. "" for an entry without a table.
+        run_key: Key under which a database table counts the enqueues of the entry. "" for an entry that comes from no
+            table.
 
     Raises:
         ConfigurationError: A value is not valid.
@@ -337,10 +338,10 @@ class ScheduleTable(Protocol):
         ...
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
-        """Add the numbers of enqueued tasks to the counters of the entries.
+        """Add the numbers of enqueued tasks to the counters of the entries in the table.
 
-        A scheduler may repeat a call, even much later. So skip an entry whose stored last run is as new as `runs` or
-        newer. Also skip entries that no longer exist.
+        A scheduler may repeat a call, even much later. So skip an entry if the table already has the same last run or a
+        newer one. Also skip entries that no longer exist.
         """
         ...
 
@@ -358,7 +359,7 @@ def _unguarded(function: HookFunction | ProviderFunction) -> Any:
 
 
 def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Wrap a plain provider so that it returns a list. So a generator or query set does its work inside the call."""
+    """Wrap a plain provider so that it returns a list. A generator or query set then does its work inside the call."""
 
     @functools.wraps(function)
     def provide() -> Any:
@@ -383,10 +384,10 @@ class Timetable:
     guard: Callable[[Any], Any] = _unguarded
     """Wraps each provider and hook. Adapters use it to check database connections."""
     version: int = 0
-    """Number that grows with every change, so that running schedulers notice it."""
+    """Number that grows with every change of the entries, so that running schedulers notice the change."""
 
     def add(self, entry: PeriodicTask) -> PeriodicTask:
-        """Add an entry. It replaces an equal entry with the same id, because a module may be imported twice.
+        """Add an entry. An equal entry with the same id is replaced, because a module may be imported twice.
 
         Raises:
             ConfigurationError: A different entry has the same id.

@@ -1,4 +1,4 @@
-"""The data that all enqueues of one task under one key prefix share, computed once."""
+"""The data that all enqueues of one task under one key prefix share. It is computed once."""
 
 import json
 import math
@@ -27,7 +27,7 @@ class Plan:
     """The data that all enqueues of one task under one key prefix share.
 
     Attributes:
-        headers: The task's own headers, and those for options that Asynq does not have.
+        headers: The task's own headers, and headers for options that Asynq does not have.
         encoded_headers: `headers` in the format of the task message.
         marks: The options that Asynq does not have, such as a priority, in the format of the Lua scripts.
     """
@@ -72,7 +72,7 @@ class Plan:
 
 
 def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
-    """Return the options that Asynq does not have: as marks for the Lua scripts, and as headers of the message."""
+    """Return the options that Asynq does not have: once as marks for the Lua scripts, once as message headers."""
     marks, headers = "", {}
     if (expiry := options.expiry) is not None:
         headers[EXPIRES] = str(expiry)

@@ -1,6 +1,6 @@
 """The registry of an application: tasks, periodic tasks, handlers, middleware, and lifespans of workers.
 
-The registry reads no settings and opens no connections. `TaskQ` adds both.
+The registry has no settings and no connections. Its subclass `TaskQ` adds them.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -61,7 +61,7 @@ class Registry(Enqueuer):
 
     references: References | None = None
     """Classes whose objects are stored in a payload as keys and loaded again for each run, such as Django models. None
-    if there are none. Adapters set it before the first task is defined."""
+    if there are no such classes. Adapters set it before the first task is defined."""
     observer: Observer = Observer()
     """Receives notifications of enqueued tasks and ended runs. Adapters set it before the first enqueue."""
     propagate: Callable[[], Mapping[str, str]] | None = None
@@ -94,7 +94,7 @@ class Registry(Enqueuer):
 
     @property
     def tasks(self) -> Mapping[str, Task[Any, Any]]:
-        """Registered tasks by name."""
+        """The registered tasks by their names."""
         return MappingProxyType(self._tasks)
 
     @overload
@@ -144,7 +144,10 @@ class Registry(Enqueuer):
         return decorator if function is None else decorator(function)
 
     def find_task(self, name: str) -> Task[Any, Any] | None:
-        """Return the task with a name, None if it is not registered. Workers call it; adapters may extend it."""
+        """Return the task with a name, None if it is not registered.
+
+        Workers call this method, and adapters may extend it.
+        """
         return self._tasks.get(name)
 
     def registered_form(self, task: object) -> object:
@@ -278,7 +281,7 @@ class Registry(Enqueuer):
 
         Args:
             function: Returns `PeriodicTask` objects. A coroutine function runs on the scheduler's event loop, a plain
-                function in a separate thread. It has no time limit; the scheduler logs a call that takes long.
+                function in a separate thread. A call has no time limit; the scheduler logs a call that takes long.
             every: Time between two calls.
 
         Raises:
@@ -417,9 +420,9 @@ class Registry(Enqueuer):
 
         Args:
             middleware: The middleware; see `taskq_core.tasks.middleware.Middleware`.
-            queue: Use it only for this queue.
-            task: Use it only for this task, or for the handler with this pattern.
-            outermost: Put it outside of the middleware that is already registered in its scope.
+            queue: Use the middleware only for this queue.
+            task: Use the middleware only for this task, or for the handler with this pattern.
+            outermost: Put the middleware outside of the middleware that is already registered in the same scope.
 
         Raises:
             ConfigurationError: `middleware` is not a `Middleware`, or both a queue and a task are given.

@@ -57,7 +57,7 @@ class RemoteTask(BaseTask[Any]):
         """Bind arguments for a later call.
 
         As a step of a workflow, a call without arguments gets the previous result as its payload. A call with arguments
-        gets the result in the parameter that `step(into=...)` names.
+        gets the previous result in the parameter that `step(into=...)` names.
         """
         return Signature(self, args, kwargs)
 

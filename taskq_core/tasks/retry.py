@@ -21,7 +21,7 @@ from taskq_core.settings import Duration, seconds
 from taskq_core.wire import default_retry_delay
 
 RetryPolicy: TypeAlias = Callable[[int, BaseException], Duration]
-"""Function of (failures before this one, the error) that returns the time until the next attempt."""
+"""A function that takes the number of earlier failures and the error, and returns the time until the next attempt."""
 
 ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, TaskContext], Duration]
 """A retry policy that also takes the context of the failed run."""
@@ -36,7 +36,7 @@ _rng = random.SystemRandom()
 
 
 def asynq_default(retried: int, error: BaseException, context: object = None) -> float:
-    """Return Asynq's default delay: `n**4 + 15 + rand{0..29} * (n + 1)` seconds for n failures before this one."""
+    """Return Asynq's default delay: `n**4 + 15 + rand{0..29} * (n + 1)` seconds, for n earlier failures."""
     return default_retry_delay(retried, _rng).total_seconds()
 
 
@@ -122,7 +122,7 @@ def delay_s(delay: Duration) -> float:
 
 
 def _takes_third(policy: Callable[..., Any]) -> bool:
-    """Return whether to pass the context: the policy requires a third argument, or its third parameter is `context`."""
+    """Return whether to pass the task's context to a policy: its third parameter is required or is named `context`."""
     try:
         return _takes_context(policy)
     except TypeError:  # `lru_cache` cannot store a policy that is not hashable

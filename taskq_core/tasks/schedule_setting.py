@@ -18,7 +18,10 @@ _LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "opt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleLine:
-    """One entry of the setting `SCHEDULE`, checked except for its task, which may not be registered yet."""
+    """One checked entry of the setting `SCHEDULE`.
+
+    Its task was not checked, because the task may not be registered yet.
+    """
 
     task: str
     is_remote: bool

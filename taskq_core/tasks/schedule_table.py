@@ -1,7 +1,7 @@
-"""Schedule entries in a database table of an adapter: check a row, and convert it to a `PeriodicTask`.
+"""Check a row of a database table with schedule entries, and convert it to a `PeriodicTask`. Adapters have the table.
 
-Users edit the rows in a form, so `problems` returns all mistakes of a row by field. `scheduler.follower` applies
-changes of the table to a running scheduler.
+Users edit a row in a form, so `problems` returns all mistakes of a row by the name of the form field.
+`scheduler.follower` applies changes of the table to a running scheduler.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ LONGEST_INTERVAL = timedelta(days=36_500)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRow:
-    """One row of the table, not checked yet."""
+    """One row of the table of schedule entries, not checked yet."""
 
     id: int | None
     """Identifies the row. Another row never gets the same id. None: the row is not stored yet."""
@@ -38,7 +38,7 @@ class ScheduleRow:
     is_remote: bool = False
     """True if the code of the task is in another program, so that it need not be registered here."""
     cron: str = ""
-    """Cron line that says when the row fires. A row has either this or `interval`."""
+    """Cron line that says when the row fires. A row has either a cron line or an `interval`."""
     interval: timedelta | None = None
     """Time between two firings, whole seconds, at least one. Counted from `start_at`, or else from `created_at`."""
     time_zone: str = ""
@@ -46,7 +46,7 @@ class ScheduleRow:
     kwargs: Any = field(default_factory=dict)
     """Task arguments by name, as decoded JSON."""
     queue: str = ""
-    """Queue of its tasks, "" for the queue of the task."""
+    """Queue to which the task is enqueued. "": the queue in the task's options."""
     options: Any = field(default_factory=dict)
     """Further task options, as decoded JSON."""
     enabled: bool = True
@@ -63,7 +63,7 @@ class ScheduleRow:
 
     @property
     def run_key(self) -> str:
-        """Name under which the runs of the row are counted, unique over all rows of all tables."""
+        """Name under which Redis counts the runs of the row. It is unique over all rows of all tables."""
         return f"{self.id or 0}-{int(self.created_at.timestamp() * 1_000_000)}"
 
     @property
@@ -71,7 +71,8 @@ class ScheduleRow:
         """The spec of the entry: the cron line, or `@every` with the interval.
 
         Raises:
-            ConfigurationError: The row has neither or both, or the interval is not valid.
+            ConfigurationError: The row has neither a cron line nor an interval, or has both, or the interval is not
+                valid.
         """
         if bool(self.cron) == (self.interval is not None):
             raise ConfigurationError("give either a cron line or an interval")
@@ -126,7 +127,7 @@ def problems(
         tasks: Registered tasks by name.
         remote: Makes a task whose code is in another program.
         zone: Time zone of a cron line that names none.
-        now: Time after which the row must fire at least once. None: do not check this.
+        now: Current time. The row must fire at least once after it. None: do not check this.
     """
     found: dict[str, str] = {}
 

@@ -31,7 +31,8 @@ class After:
 
     Attributes:
         step: The name of the earlier step.
-        into: Parameter that receives its result; None: the next positional argument; "": the result is not passed.
+        into: Parameter that receives the earlier step's result. None: the next positional argument. "": the result is
+            not passed.
         on_failure: What happens to the later step when the earlier step fails after its last retry; None: use the
             setting of the earlier step.
     """
@@ -81,7 +82,7 @@ def check_name(what: str, name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The parts of a workflow to run after another part: on success, on failure, and in both cases."""
+    """Parts of a workflow that run after another part: after its success, after its failure, and in both cases."""
 
     success: tuple[Any, ...] = ()
     error: tuple[Any, ...] = ()

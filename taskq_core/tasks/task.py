@@ -1,7 +1,7 @@
 """A task: a function with its name, options and signature.
 
-`@taskq.task` replaces the function by a `Task`. Calling it runs the function here; `.delay` and `.adelay`
-enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later.
+`@taskq.task` replaces the function by a `Task`. Calling the task runs the function here; `.delay` and `.adelay` enqueue
+the task; `.using` returns a copy with other options; `.s` binds arguments for a later call.
 """
 
 import functools

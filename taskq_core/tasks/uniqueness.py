@@ -1,4 +1,4 @@
-"""The option `unique`: which arguments are compared, for how long, and what happens to a second task.
+"""The option `unique`: which arguments are compared, how long the lock lasts, and what happens to a second, equal task.
 
 The unique lock is a key in Redis. A script takes or releases the lock in the same step in which it changes the task.
 The key has the same name as in Asynq, with the MD5 of the arguments, so Go and Python programs share the lock if all
@@ -57,9 +57,10 @@ class Unique:
     without its lock. Added in 0.1.
 
     Attributes:
-        args: Names of the arguments to compare. None: all arguments. `()`: none, so at most one task of this name.
+        args: Names of the arguments to compare. None: all arguments. `()`: no arguments, so at most one task with this
+            name exists.
         period: Maximum time that the lock is held, from the enqueue or from a later start time; at least one second.
-            The lock is also held while the task runs. None: as long as the task is in one of `states`.
+            The lock is also held while the task runs. None: the lock is held as long as the task is in one of `states`.
         states: `until_finished`, `until_started` or `while_exists`.
         on_conflict: Effect of a second enqueue: `reject`, `replace`, `reschedule` or `return_existing`.
 

@@ -1,8 +1,8 @@
 """Set up OpenTelemetry's export of traces and metrics from the `OTEL_*` environment.
 
-For programs that have not set up an SDK themselves: one call at the start of the process. Only this module imports
-the SDK, inside the call. The SDK reads endpoints, headers, sampler, batch sizes, intervals and resource attributes
-itself; this module chooses the exporters:
+For programs that have not set up an SDK themselves: one call at the start of the process. Only this module imports the
+SDK, and only during this call. The SDK reads endpoints, headers, sampler, batch sizes, intervals and resource
+attributes itself; this module chooses the exporters:
 
 ===================================  ===========================================================================
 `OTEL_SDK_DISABLED`                  "true": nothing is set up
@@ -103,8 +103,8 @@ class TelemetryHandle:
 def configure(service_name: str | None = None, service_version: str | None = None) -> TelemetryHandle:
     """Set up the export of this process's traces and metrics over OTLP, as the `OTEL_*` variables say.
 
-    Only the first call has an effect; later calls return the same handle. A provider that the program has set up before
-    is kept, and the handle does not change it.
+    Only the first call has an effect; later calls return the same handle. If the program has already set up a provider,
+    that provider stays, and the handle does not flush or shut it down.
 
     Args:
         service_name: Name of the service, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` gives one.

@@ -1,7 +1,7 @@
 """Gauges of queues, workers, schedulers and outboxes, which are read at each export.
 
 A process has one `GaugeBoard`. Workers and schedulers add a source to it while they run. An export calls all sources in
-the exporter's thread, so a source only returns values that the process has, and sends nothing to Redis.
+the exporter's thread, so a source only returns values that the process already has, and sends nothing to Redis.
 """
 
 import logging
@@ -61,7 +61,7 @@ class GaugeBoard:
         return self._meters.current() is not None
 
     def refresh(self) -> None:
-        """Create the gauges again if the provider has changed. Call it regularly."""
+        """Create the gauges again if the OpenTelemetry provider has changed. Call this method regularly."""
         with self._lock:
             instruments = self._meters.current()
             if instruments is not None and not instruments:

@@ -1,7 +1,7 @@
 """Instrument child processes if OpenTelemetry's launcher has instrumented this process.
 
-The launcher (`opentelemetry-instrument`) puts a folder in front of `PYTHONPATH`. It removes the folder after it has
-instrumented this process, so it must be added again for child processes.
+The launcher (`opentelemetry-instrument`) puts a folder in front of `PYTHONPATH`. The launcher removes the folder after
+it has instrumented this process, so the folder must be added again for child processes.
 """
 
 import os

@@ -67,7 +67,7 @@ class Outcome(StrEnum):
 
 
 NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.WAITING, Outcome.REQUEUED, Outcome.LOST))
-"""Outcomes of runs that used no attempt in this worker. They are not counted as processed."""
+"""Outcomes of runs that used no attempt in this worker. Such runs are not counted as processed."""
 
 
 class Instruments(dict[names.Metric, Any]):
@@ -92,7 +92,9 @@ class Instruments(dict[names.Metric, Any]):
 
 
 class Meters:
-    """Creates instruments for the current provider, again after a change of the provider. Any thread may use it.
+    """Creates instruments for the current provider.
+
+    Creates them again after a change of the provider. Any thread may use it.
 
     Args:
         provider: Replaces the global provider.

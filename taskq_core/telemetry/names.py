@@ -1,8 +1,9 @@
 """Names of the attributes of spans, and the table of metrics: OpenTelemetry's messaging conventions and taskq's own.
 
-The names follow version 1.45.0 of the semantic conventions. Without an opt-in, the one name that 1.45.0 renamed follows
-1.44.0. They are defined here because the messaging part of the Python package of names is unstable, and a rename there
-must not break a running worker. taskq's own attributes begin with `messaging.asynq.`, its metrics with `asynq.`.
+The names follow version 1.45.0 of the semantic conventions. One name was renamed in 1.45.0. Unless a user opts in, it
+follows version 1.44.0. The names are defined here because the messaging part of the Python package of names is
+unstable, and a rename there must not break a running worker. taskq's own attributes begin with `messaging.asynq.`, its
+metrics with `asynq.`.
 """
 
 import os
@@ -123,7 +124,7 @@ GAUGES = (
 def system() -> dict[str, str]:
     """Return the attributes that name the messaging system, as `OTEL_SEMCONV_STABILITY_OPT_IN` selects them.
 
-    `messaging` selects the new name, `messaging/dup` both, nothing the old name.
+    `messaging` selects the new name, `messaging/dup` both names, and an empty variable the old name.
     """
     opt_in = _opt_in()
     if "messaging/dup" in opt_in:

@@ -48,7 +48,8 @@ def check_headers(headers: Mapping[str, str]) -> int:
         Their size in bytes.
 
     Raises:
-        ConfigurationError: They have more than `USER_HEADERS_LIMIT` bytes. The message contains sizes, but no values.
+        ConfigurationError: The headers have more than `USER_HEADERS_LIMIT` bytes. The message contains sizes, but no
+            values.
     """
     size = headers_size(headers)
     if size > USER_HEADERS_LIMIT:
@@ -158,7 +159,7 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
 
 
 def sender_of(context: Context) -> SpanContext:
-    """Return the span context in an OpenTelemetry context. Without a span, it is not valid."""
+    """Return the span context in an OpenTelemetry context. If there is no span, the span context is not valid."""
     return get_current_span(context).get_span_context()
 
 
@@ -179,7 +180,7 @@ def is_malformed(headers: Mapping[str, str], sender: SpanContext) -> bool:
 
     Args:
         headers: Headers of a message.
-        sender: The span that was found in them.
+        sender: The span context that was found in the headers.
     """
     if not sender.is_valid and headers.get(TRACEPARENT):
         return True

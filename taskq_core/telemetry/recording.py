@@ -32,8 +32,8 @@ class Recording:
     """Records the spans of enqueues of one queue application, and logs errors of OpenTelemetry.
 
     Args:
-        relation: "parent" continues the request's trace in the task, "link" starts a new trace that links to it,
-            "none" starts a new trace.
+        relation: "parent": the task continues the request's trace. "link": the task starts a new trace that links to
+            the request's trace. "none": the task starts a new trace.
         baggage: Whether tasks carry baggage.
         redaction: Redacts exceptions in spans.
         server: Host and port of Redis, or the path of its socket and 0.
@@ -79,7 +79,7 @@ class Recording:
         return current[1]
 
     def drops(self, span: SpanContext) -> bool:
-        """Return whether the SDK samples no child of this span, so that taskq need not start a child."""
+        """Return whether the SDK would sample no child of this span. taskq then need not start a child."""
         return self._current[2].drops(span)
 
     def start_producer(
@@ -113,7 +113,7 @@ class Recording:
         """Start the span `send <queue>` of a bulk enqueue, as a child of the current span.
 
         The span has the kind client. The producers are the spans `create <queue>`, one per task, which the runs
-        continue. Without such spans, the batch span is the producer.
+        continue. Without such spans, the span of the batch is the producer.
         """
         parent = context_api.get_current()
         if self.tracer() is None or self.drops(propagation.sender_of(parent)):

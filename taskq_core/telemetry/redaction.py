@@ -1,7 +1,8 @@
 """Redact exceptions in logs and spans, as the setting `LOG` says.
 
-Type, message and traceback are needed to fix a task, so all of them are shown by default. Messages may contain data,
-such as arguments of the task. A `Redaction` removes messages, or replaces each with the result of a user's function.
+Type, message and traceback of an exception are needed to fix a task, so all of them are shown by default. Messages may
+contain data, such as arguments of the task. A `Redaction` removes messages, or replaces each with the result of a
+user's function.
 """
 
 from collections.abc import Callable

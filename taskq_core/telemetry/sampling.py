@@ -1,8 +1,8 @@
 """Find out once whether an SDK's sampler follows the decision of the parent span.
 
 With `ParentBased`, the default of every SDK, a span whose parent is not sampled is not sampled either. Starting such a
-span costs about 10 us, so taskq does not start it, and passes the parent's context on. With any other sampler taskq
-starts every span, and the sampler decides.
+span costs about 10 us, so taskq does not start it, and passes the parent's context on. With any other sampler, taskq
+starts every span, and the sampler decides whether the span is recorded.
 """
 
 from opentelemetry.trace import SpanContext, TraceFlags, TracerProvider

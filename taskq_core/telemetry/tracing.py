@@ -26,13 +26,14 @@ from taskq_core.telemetry.recording import Recording, TaskSpan
 FIRST_RUN = "taskq-first-run"
 """Header of a retried task: the `traceparent` of its first run, to which later runs link."""
 LINKS = "taskq-links"
-"""Header of a task whose run links to others: the `traceparent` of each, with commas between them."""
+"""Header of a task whose run links to other spans: the `traceparent` of each of them, with commas between them."""
 LINKS_MAX = 32
-"""Maximum number of links in this header."""
+"""Maximum number of links in the header `LINKS`."""
 RUN = "taskq-run"
 """Header of a workflow step that has ended: the `traceparent` of its run, to which the next steps link."""
 NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
-"""Placeholder in `LINKS` for a run that is not known yet. It is not valid, so nothing links to it."""
+"""Placeholder in `LINKS` for a run that is not known yet. The placeholder is not a valid `traceparent`, so nothing
+links to it."""
 
 
 _STEERS = (Retry, Snooze, Discard)

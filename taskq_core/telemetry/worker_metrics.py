@@ -23,7 +23,8 @@ from taskq_core.telemetry.metrics import (
 )
 
 _NO_TRACE = set_span_in_context(INVALID_SPAN, Context())
-"""Context for values without an exemplar. In another context, the SDK would link them to the current trace."""
+"""Empty context for values without an exemplar. In another context, the SDK would link the values to the current
+trace."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,7 +138,10 @@ class WorkerMetrics:
             self._instruments[names.TASKS_STUCK].add(1, self._tasks.of(queue, task_type))
 
     def flush(self) -> None:
-        """Add the runs since the last call to the counters, and check for an SDK. Call it regularly, and at the end."""
+        """Add the runs since the last call to the counters, and check for an SDK.
+
+        Call this method regularly, and at the end.
+        """
         self._refresh()
         touched = self._touched
         while touched:  # take the counts one by one, so that an error of the SDK loses only one

@@ -40,11 +40,11 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.testing")
 
 MOST_RUNS = 10_000
-"""Maximum number of runs in one call of `run`, in case tasks enqueue each other without end."""
+"""Maximum number of runs in one call of `run`. It stops tasks that enqueue each other without end."""
 MOST_INSIDE = 50
-"""Maximum depth of eager tasks that enqueue each other. At a depth of about 80, Python raises `RecursionError`."""
+"""Maximum depth of eager tasks that enqueue each other. At a depth of about 80, Python would raise `RecursionError`."""
 MOST_ATTEMPTS = 1_000
-"""Maximum number of attempts of an eager task, in case it snoozes without end."""
+"""Maximum number of attempts of an eager task. It stops a task that snoozes without end."""
 
 _inside: ContextVar[int] = ContextVar("taskq_inside", default=0)
 """Number of nested eager tasks in which this code runs."""
@@ -164,7 +164,10 @@ class Captured:
         self.runs.append(run)
 
     def _due(self, advance: Duration | None) -> Generator[Run, None, None]:
-        """Yield due runs one after the other. Then advance the time while that makes further tasks due."""
+        """Yield due runs one after the other.
+
+        When none is left, advance the time until further tasks are due, and yield their runs.
+        """
         passing = PassingTime(
             self._store.runner, self._queues(), 0.0 if advance is None else seconds("advance", advance)
         )
@@ -208,7 +211,7 @@ class Captured:
         """Do nothing: started workflow steps wait until the test calls `run`."""
 
     def changed(self, task: NewTask, task_id: str) -> None:
-        """Record that an enqueue changed an existing task instead of storing a new one (`Unique`)."""
+        """Record that an enqueue changed an existing task instead of storing a new task (option `unique`)."""
         new = enqueued_task(task, self._app.tasks)
         is_moved = task.moves_start or new.run_after is not None or new.run_at is not None
         for position, known in enumerate(self.enqueued):
@@ -343,7 +346,7 @@ class StandingEager(Eager):
         return self._store
 
     def _remember(self, tasks: Sequence[NewTask]) -> None:
-        """Record nothing, because the process may run for long."""
+        """Record nothing. The process may run for long, and the records would fill its memory."""
 
     def _attempts(self, queue: QueueKeys, task_id: str, *, is_waiting: bool = False) -> Iterator[Run]:
         """Yield the only attempt of a task. A failure is final, because nothing would retry the task later."""
@@ -398,7 +401,8 @@ def eager(
 
     Args:
         app: The queue application.
-        retries: Retry failed and snoozed tasks at once, until they succeed or are archived. False: they wait.
+        retries: Retry failed and snoozed tasks at once, until they succeed or are archived. False: failed and snoozed
+            tasks wait.
         raises: Raise the errors of failed tasks at the end of the block, unless the block itself raises an error.
         propagates: Raise the error of a failed task from the call that enqueues it, such as `delay()`, instead of at
             the end of the block. With `retries`, the error of the last run. Tasks that are sent together all run first.

@@ -1,7 +1,7 @@
 """`drain` and `adrain`: start a real worker that runs all due tasks and then stops.
 
-It uses the store of the queue application: Redis, or the store in memory of a `capture`. As in production, plain
-functions run in threads, and time limits and leases hold.
+The worker uses the store of the queue application: Redis, or the store in memory of a `capture`. As in production,
+plain functions run in threads, and time limits and leases hold.
 """
 
 import asyncio

@@ -45,7 +45,7 @@ from taskq_core.workflow.dispatch import dispatch
 logger = logging.getLogger("taskq.testing")
 
 LEASE_S = 7 * 86_400
-"""Seconds of a lease. It is long, because it is not extended and a debugger may stop a run for long."""
+"""Length of a lease in seconds. A lease is long, because nothing extends it and a debugger may stop a run for long."""
 LATEST_S = 253_402_300_799
 """Last Unix second that `datetime` can represent, in the year 9999."""
 
@@ -84,7 +84,10 @@ class InlineWorker:
             return self._dequeue(queue)
 
     def claim(self, queue: QueueKeys, task_id: str) -> Run | None:
-        """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
+        """Take one task.
+
+        Return None if the task cannot be taken: its queue is paused, or another thread took the task.
+        """
         key = (queue.name, task_id)
         self._forward(queue)
         # A dequeue may return other tasks than the requested one. `_taken` keeps them for the threads that request
@@ -104,7 +107,10 @@ class InlineWorker:
         self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))
 
     def dispatch(self, queues: Iterable[QueueKeys]) -> None:
-        """Move steps and outcomes of workflows between queues, until none is left to move."""
+        """Move data of workflows between queues, until nothing is left to move.
+
+        Outcomes of ended steps go to the home queue of their workflow. The next steps go to the queues of their tasks.
+        """
         keys = self._app.runtime.keys
         todo = {queue.name for queue in queues}
         while todo:
@@ -116,7 +122,7 @@ class InlineWorker:
                 todo.add(queue.name)
 
     def pending_steps(self, queue: QueueKeys) -> list[str]:
-        """Return ids of tasks of a queue that are steps of workflows and were started."""
+        """Return the ids of tasks in a queue that are started steps of workflows."""
         steps = self._runner.run(rehearsal.list_waiting(queue.steps, 0, -1))
         return [step.split(" ")[2] for step, _ in steps]
 
@@ -134,7 +140,7 @@ class InlineWorker:
         return runs
 
     def give_back(self, runs: Iterable[Run]) -> None:
-        """Return tasks to the head of their queues, in the same order."""
+        """Return tasks that were taken to the head of their queues, in the same order."""
         for run in reversed(list(runs)):
             self._runner.run(run_ops.settle(run.queue, [requeued(run)], owner=self._owner))
 
@@ -145,9 +151,9 @@ class InlineWorker:
 
         Args:
             run: The task.
-            on_loop: True: a coroutine runs on this event loop, and a plain function where the application's bridge runs
-                blocking code. False: a plain function runs in this thread, and a coroutine on a new event loop that
-                blocks the thread.
+            on_loop: True if the caller is a coroutine: a coroutine function then runs on the caller's event loop, and a
+                plain function where the application's bridge runs blocking code. False: a plain function runs in this
+                thread, and a coroutine function on a new event loop, which blocks this thread.
         """
         try:
             call = self._prepare(run, on_loop)

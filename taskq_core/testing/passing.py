@@ -29,7 +29,7 @@ class PassingTime:
         runner: Sends operations.
         queues: Queues whose waiting tasks are affected.
         most_s: Maximum total seconds, as a whole number.
-        aggregators: Determine when groups are due. None: no group becomes due.
+        aggregators: The aggregators that determine when groups are due. None: no group becomes due.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PassingTime:
         self._aggregators = aggregators
 
     def skip(self) -> bool:
-        """Advance to the time at which the next task or group is due. Return False if that is after the limit."""
+        """Advance to the time at which the next task or group is due. Return False if that time is after the limit."""
         wait_s = min((each for queue in self._queues for each in self._waits_s(queue)), default=math.inf)
         if wait_s > self._left_s + ROUNDED_UP_S:
             return False
@@ -49,7 +49,7 @@ class PassingTime:
         return True
 
     def finish(self) -> None:
-        """Advance by the remaining time. No task becomes due in it."""
+        """Advance by the remaining time, in which no further task becomes due."""
         self._pass(self._left_s)
 
     def _waits_s(self, queue: QueueKeys) -> Iterator[int]:

@@ -47,21 +47,24 @@ def taskq_app(pytestconfig: pytest.Config) -> TaskQ:
 
 @pytest.fixture
 def taskq_capture(taskq_app: TaskQ) -> Iterator[Captured]:
-    """Return the tasks that the test enqueues. They are not sent, and do not run by themselves."""
+    """Return a record of the tasks that the test enqueues. The tasks are not sent, and do not run by themselves."""
     with capture(taskq_app) as tasks:
         yield tasks
 
 
 @pytest.fixture
 def taskq_eager(taskq_app: TaskQ) -> Iterator[Captured]:
-    """Return the tasks that the test enqueues. Each runs at once, and a failure fails the test at its end."""
+    """Return a record of the tasks that the test enqueues.
+
+    Each task runs at once. If a task fails, the test fails at its end.
+    """
     with eager(taskq_app) as tasks:
         yield tasks
 
 
 @pytest.fixture
 def taskq_drain(taskq_app: TaskQ, taskq_capture: Captured) -> Callable[..., list[TaskRun]]:
-    """Return a function that runs a worker on the test's tasks until none is due; see `taskq_core.testing.drain`."""
+    """Return a function that runs a worker until none of the test's tasks is due; see `taskq_core.testing.drain`."""
     return partial(drain, taskq_app)
 
 

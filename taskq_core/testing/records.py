@@ -19,7 +19,7 @@ from taskq_core.wire import TaskMessage, decode_message
 
 
 class ForeignTask(Protocol):
-    """A task of another interface than taskq's, for example of Django's `django.tasks`."""
+    """A task that was defined with another interface than taskq's, for example with Django's `django.tasks`."""
 
     @property
     def module_path(self) -> str:

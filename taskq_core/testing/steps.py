@@ -51,7 +51,7 @@ class InlineSteps(Steps):
         return drive(work)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine from a coroutine."""
+        """Run one of this class's coroutines from a coroutine."""
         return await work
 
     async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:

@@ -1,4 +1,4 @@
-"""Runners that report each task that they store: they send operations to a store, as the runners for Redis do."""
+"""Runners that send operations to a store, as the runners for Redis do. They report each task that is stored."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 def _reads(
     plan: Callable[Concatenate[Keys, P], RequestPlan[T]],
 ) -> "Callable[Concatenate[AsyncDashboard, P], Coroutine[Any, Any, T]]":
-    """Return the method that runs a plan."""
+    """Return the method that runs a plan, such as `read_queues`."""
 
     @functools.wraps(plan)
     async def method(self: "AsyncDashboard", /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,7 +1,8 @@
 """Signed links by which people answer waiting tasks, for example from an e-mail, and the page of such a link.
 
-A link names the task and the number of its wait, so that only the first answer counts, whether it comes through a link,
-the admin or the API. Mail scanners follow links, so a GET only shows the page, and only the POST of its form answers.
+A link names the task and the number of the task's wait. So only the first answer counts, whether it comes through a
+link, the admin or the API. Mail scanners follow links, so a GET only shows the page, and only the POST of its form
+answers.
 """
 
 import hmac
@@ -63,7 +64,7 @@ class LinkOptions(TypedDict, total=False):
     """Options of a link.
 
     Attributes:
-        question: The question on the page.
+        question: The question that the page shows.
         choices: The value that each button sends, by its label. By default, "Approve" sends True and "Reject" False.
         valid_for: Time after which the link expires, by default a week.
     """
@@ -115,7 +116,7 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
         keys: Key names.
         token: The token of the link.
         secrets: The secrets that may have signed it.
-        choice: The label of the pressed button in a POST. None: only show the page.
+        choice: The label of the button that was pressed (a POST). None: only show the page (a GET).
     """
     content = _content(token, secrets)
     if content is None:

@@ -21,7 +21,7 @@ logger = logging.getLogger("taskq.streams")
 HEADERS: Mapping[str, str] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Headers of the response."""
 LAST_ID = "end"
-"""Id of the last event of a task's values."""
+"""Id of the event that ends a stream of a task's values."""
 
 RECONNECT_MS = 2_000
 """Milliseconds after which the client of an ended stream reconnects."""
@@ -94,7 +94,7 @@ class Streams:
 
         Args:
             read: Returns the current state or the next values, or raises `StateUnavailableError`.
-            wait: Waits until the next read, and returns whether the client is still connected. Its arguments are
+            wait: Waits until the next read, and returns whether the client is still connected. It takes two arguments:
                 whether there was an event, and the seconds until the stream ends.
             last_event_id: Id of the last event that the client has received.
         """

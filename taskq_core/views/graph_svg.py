@@ -19,7 +19,7 @@ def graph_svg(
     """Return a drawing as an SVG element.
 
     Its classes are `flow`; `edge` and `edge-success`, `edge-end`, `edge-failure`; `box`, `box-callback` and
-    `box-shown`; `step-<state>` for the mark in a box; `small` for the state of the step.
+    `box-shown`; `step-<state>` for the mark in a box; `small` for the text of the step's state.
 
     Args:
         drawing: The drawing.

@@ -1,4 +1,6 @@
-"""Compute the layout of a workflow: layers of steps from left to right. A step is right of all steps it depends on.
+"""Compute the layout of a workflow: layers of steps from left to right.
+
+A step is placed to the right of all steps on which it depends.
 
 Positions are in units of the drawing, so that a page can write boxes and paths as SVG without further computation.
 """
@@ -53,7 +55,7 @@ class StepEdge:
         source: Name of the first step.
         target: Name of the dependent step.
         when: Outcome after which the dependent step runs: "success", "failure", or "end" for either.
-        path: The line as the `d` of an SVG path. It may end where it joins another line to the same step.
+        path: The line of the edge as the `d` of an SVG path. It may end where it joins another line to the same step.
     """
 
     source: str
@@ -86,7 +88,7 @@ class _Spot:
     Attributes:
         step: The step. None: a lane.
         target: Name of the step to which a lane leads, "" for a step.
-        near: Keys of the places in the previous layer that lead here.
+        near: Keys of the places in the previous layer from which a line leads to this place.
     """
 
     step: StepInfo | None
@@ -195,7 +197,10 @@ def _box(step: StepInfo, layer: int, row: int, y: int) -> StepBox:
 def _path(
     source: StepBox, target: StepBox, when: str, lanes: dict[tuple[int, str], int], drawn: set[tuple[int, str]]
 ) -> str:
-    """Return the SVG path of an edge. It ends where it joins an edge to the same step that is already in `drawn`."""
+    """Return the SVG path of an edge.
+
+    If an edge to the same step is already in `drawn`, the path ends where it joins that edge.
+    """
     x, y = source.x + BOX_WIDTH, source.y + BOX_HEIGHT // 2
     path = f"M{x} {y}"
     for layer in range(source.layer + 1, target.layer):

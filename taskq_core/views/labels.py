@@ -1,7 +1,7 @@
 """Texts that the admin, the web dashboard and the terminal share: questions and outcomes of actions, and durations.
 
-Texts are in the current language (`taskq_core.settings.language`). The catalogs of the admin and of the web dashboard
-both contain them, so do not add texts that only one of the two shows.
+Texts are in the current language (`taskq_core.settings.language`). The translation catalogs of the admin and of the web
+dashboard both contain these texts. So do not add texts that only one of the two shows.
 """
 
 from collections import Counter
@@ -151,7 +151,10 @@ def span(value: timedelta, with_tenths: Callable[[float], str] = "{:.1f}".format
 
 
 def wait_text(wait: TaskWait | None, show: Callable[[timedelta], str] = span) -> str:
-    """Return the text for what a task waits for, "" for None. `show` formats the time until the end of the wait."""
+    """Return the text that says what a task waits for, "" for None.
+
+    `show` formats the time until the end of the wait.
+    """
     if wait is None:
         return ""
     if wait.kind == "sub-tasks":

@@ -1,4 +1,4 @@
-"""Compute the geometry of charts: bars of tasks by state, the top of a scale, and lines as SVG paths.
+"""Compute the geometry of charts: bars of tasks by state, the highest value of a scale, and lines as SVG paths.
 
 Pages add colors and texts. A line has a gap where values are missing.
 """

@@ -41,7 +41,7 @@ def outcome(action: TaskAction, report: ActionReport) -> tuple[str, str]:
 
 
 def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:
-    """Return the possible actions for a task in a state, with the labels of their buttons."""
+    """Return the actions that are possible for a task in a state, with the labels of their buttons."""
     return [(action, gettext(label)) for action, label in BUTTONS.items() if state in ALLOWED_STATES[action]]
 
 

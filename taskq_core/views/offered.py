@@ -29,7 +29,7 @@ def summary_of(task: Task[Any, Any]) -> str:
 
 
 def blank_arguments(task: Task[Any, Any]) -> str:
-    """Return a JSON object with the required arguments of a task, all null, for a form in which users fill them in."""
+    """Return a JSON object with the required arguments of a task, all null. It is the initial text of a form field."""
     return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
 
 

@@ -14,7 +14,8 @@ from taskq_core.inspector.reading import HISTORY_DAYS, queue_infos, read_history
 from taskq_core.wire import Keys, TaskState
 
 DAYS_CHOICES = (7, 30, HISTORY_DAYS)
-"""Periods, in days, that users can choose for the chart of daily counters. The longest is how long they are stored."""
+"""Periods, in days, that users can choose for the chart of daily counters. Counters are stored for the longest
+period."""
 TYPES_SAMPLE = 200
 """Maximum number of tasks of each state that are read for the counts by type."""
 _MEMORY_SAMPLES = 20
@@ -93,7 +94,7 @@ class QueueDetail:
 
 
 def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
-    """Return the overview of queues that an inspector has read. Their memory is not read."""
+    """Return the overview of queues that an inspector has read. The figures for memory are None."""
     return QueuesOverview(queues=tuple(infos))
 
 

@@ -31,7 +31,7 @@ _AT_REST = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """State of a queue at one time, and its runs since the previous sample.
+    """A sample: the state of a queue at one time, and the number of its runs since the previous sample.
 
     Attributes:
         at: Time of the sample, by Redis's clock.
@@ -43,8 +43,10 @@ class Sample:
         is_paused: Whether the queue was paused.
         processed: Number of runs since the previous sample, including failed runs.
         failed: Number of failed runs since the previous sample.
-        busy: Number of running tasks, of any queue, on the workers that serve this queue. The mean of merged samples.
-        slots: Maximum number of tasks that these workers run at the same time. The mean of merged samples.
+        busy: Number of running tasks, of any queue, on the workers that serve this queue. For merged samples, the mean
+            of their values.
+        slots: Maximum number of tasks that these workers run at the same time. For merged samples, the mean of their
+            values.
     """
 
     at: datetime
@@ -92,7 +94,7 @@ class QueueSeries:
     Attributes:
         name: Name of the queue.
         step: Time between two samples if none is missing.
-        begin: Begin of the requested period.
+        begin: Start of the requested period.
         end: End of the requested period.
         samples: The samples in the period, the oldest first. There are none while no worker served the queue.
     """
@@ -120,7 +122,8 @@ def read_samples(
 
     Args:
         names: Names of the queues. A queue without samples has an empty series.
-        span: Length of the period, a minute to 31 days. The finest resolution that covers it is read.
+        span: Length of the period, a minute to 31 days. The samples with the finest resolution that covers this period
+            are read.
         until: End of the period. None: now.
         points: Maximum number of samples of each queue, 10 to 2000.
 
@@ -192,7 +195,10 @@ def _sample(each: QueueSample, before: QueueSample | None, level: Level) -> Samp
 
 
 def _longest_step(each: QueueSample, before: QueueSample | None, level: Level) -> int:
-    """Return the longest pause in seconds between two samples that is not a gap. Idle queues have longer pauses."""
+    """Return the maximum seconds between two samples.
+
+    If the time is longer, samples are missing. Samples of an idle queue are further apart.
+    """
     longest = _GAP_STEPS * level.step_s
     is_at_rest = before is not None and all(getattr(before, name) == getattr(each, name) for name in _AT_REST)
     return max(longest, REST_S + 2 * SAMPLE_S) if is_at_rest else longest
@@ -204,7 +210,10 @@ def _grown(before: int, after: int) -> int:
 
 
 def _merged(samples: Sequence[Sample], step: timedelta, count: int) -> Sequence[Sample]:
-    """Merge neighboring samples: the state is that of the last sample, and runs are added up."""
+    """Merge neighboring samples into one.
+
+    Its state is the state of the last sample, and its runs are the sum of all runs.
+    """
     if count == 1:
         return tuple(samples)
     groups: dict[int, list[Sample]] = {}

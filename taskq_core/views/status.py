@@ -40,7 +40,7 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
 
 
 def _json(data: bytes) -> Any:
-    """Decode JSON. Return None if there are no data, or data that are not JSON, as a Go task may have written."""
+    """Decode JSON. Return None if the data is empty, or is not JSON. A Go task may have written such data."""
     try:
         return msgspec.json.decode(data) if data else None
     except msgspec.DecodeError:

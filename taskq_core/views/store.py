@@ -76,7 +76,10 @@ class StoreRow:
 
 
 def read_store(keys: Keys) -> RequestPlan[StoreRow]:
-    """Return facts about the Redis server. On a cluster: about one node, with the slots and nodes of the queues."""
+    """Return facts about the Redis server.
+
+    On a cluster, return facts about one node, and the slots and nodes of the queues.
+    """
     info: Mapping[str, str | int] = (yield from _if_allowed(presence.server_info())) or {}
     user = yield from _if_allowed(diagnosis.whoami())
     is_cluster = info.get("cluster_enabled") == 1

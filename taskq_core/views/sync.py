@@ -25,7 +25,7 @@ P = ParamSpec("P")
 def _reads(
     plan: Callable[Concatenate[Keys, P], RequestPlan[T]],
 ) -> "Callable[Concatenate[Dashboard, P], T]":
-    """Return the method that runs a plan."""
+    """Return the method that runs a plan, such as `read_queues`."""
 
     @functools.wraps(plan)
     def method(self: "Dashboard", /, *args: P.args, **kwargs: P.kwargs) -> T:

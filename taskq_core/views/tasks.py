@@ -42,7 +42,10 @@ TaskRecord = TaskInfo | UnreadableTask
 
 
 def is_orphaned(task: TaskRecord, now: datetime) -> bool:
-    """Return whether an active task has lost its worker: its lease has ended. The recoverer requeues it soon."""
+    """Return whether an active task has lost its worker, because its lease has ended.
+
+    The recoverer requeues the task soon.
+    """
     if not isinstance(task, TaskInfo) or task.state is not TaskState.ACTIVE:
         return False
     return task.lease_expires_at is None or task.lease_expires_at < now
@@ -76,11 +79,11 @@ def read_tasks(
 
     Args:
         infos: The queues, from `Inspector.queue_infos`.
-        wanted: The filter. It must not need to read inside tasks.
+        wanted: The filter. It must not have fields for which tasks must be read.
         skip: Number of tasks to skip.
         count: Maximum number of tasks to return, up to 1000.
-        is_newest_first: Within a state, the newest tasks come first, not the next to run, as ended tasks always do.
-            Tasks that wait for a time are still sorted by that time.
+        is_newest_first: Within a state, the newest tasks come first, and not the tasks that run next. Ended tasks
+            always begin with the newest. Tasks that wait for a time are always sorted by that time.
 
     Raises:
         ConfigurationError: The filter is not valid or needs to read inside tasks, or a number is out of bounds.
@@ -118,7 +121,7 @@ def search_tasks(
 ) -> RequestPlan[FoundTasks]:
     """Search tasks by reading their contents, such as payloads and errors.
 
-    A text that is the full id of a task in these queues finds only tasks with that id, at any age.
+    If the text is the full id of a task in these queues, only tasks with that id are found, whatever their age.
 
     Args:
         infos: The queues, from `Inspector.queue_infos`.
@@ -216,7 +219,7 @@ def select_tasks(
 
 
 def selection_of(search: FoundTasks, states: Sequence[TaskState]) -> TaskSelection:
-    """Select the found tasks that are in one of these states, the next to run first."""
+    """Select the found tasks that are in one of these states. The task that runs next comes first."""
     tasks = [TaskRef(task.queue, task.id, task.state) for task in reversed(search.tasks) if task.state in states]
     refused: dict[TaskState, int] = {}
     for task in search.tasks:

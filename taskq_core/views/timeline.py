@@ -22,13 +22,14 @@ class TimelineEntry:
     Attributes:
         kind: step, sleep, signal or sub-tasks.
         name: Name of the step, the sleep, the signal or the call, with a number from its second use on.
-        started_at: When it began. None for a signal that arrived before the task waited for it.
+        started_at: When the step or wait began. None for a signal that arrived before the task waited for it.
         ended_at: When it ended or the signal arrived. None while the task waits.
         until: End of a wait with a time limit, while the task waits.
         has_timed_out: Whether the wait for the signal reached its timeout.
         has_failed: Whether the sub-tasks failed.
-        workflow_id: Id of the workflow of the sub-tasks, "" for others. It is in the queue of the task.
-        result: Result or value as JSON, b"" without one.
+        workflow_id: Id of the workflow of the sub-tasks, "" for other entries. The home queue of this workflow is the
+            queue of the task.
+        result: Result of a step or of sub-tasks, or value of a signal, as JSON. b"" if there is none.
     """
 
     kind: StepKind

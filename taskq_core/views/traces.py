@@ -7,7 +7,7 @@ from taskq_core.telemetry import trace_id
 
 
 def trace_url(template: str, headers: Mapping[str, str]) -> str | None:
-    """Return the address of a task's trace, None if it has none.
+    """Return the address of a task's trace, None if the task has no trace.
 
     Args:
         template: The setting `TRACE["URL"]`, or "".

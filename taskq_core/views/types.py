@@ -22,12 +22,12 @@ class TypeRuns:
     """Outcomes and durations of the runs of one task type.
 
     Attributes:
-        name: Name of the task; `_other` for types beyond 200 an hour.
+        name: Name of the task. `_other`: all further types of an hour that has more than 200 types.
         processed: Number of runs that used an attempt.
-        failed: Number of failed runs among them.
+        failed: Number of these runs that failed.
         archived: Number of these runs after which the task was archived.
         total: Total duration of the runs.
-        median: Median of their durations. This and the percentiles are estimates. None if there were no runs.
+        median: Median duration of the runs. The median and the percentiles are estimates. None if there were no runs.
         p95: Duration that 95 % of the runs did not exceed.
         p99: Duration that 99 % of the runs did not exceed.
     """
@@ -68,7 +68,7 @@ class TypesOverview:
 
 
 def read_types(keys: Keys, names: Sequence[str], *, hours: int = 24) -> RequestPlan[TypesOverview]:
-    """Return outcomes and durations of the runs of queues, added up, by task type.
+    """Return outcomes and durations of runs by task type, summed over several queues.
 
     Args:
         names: Names of the queues. A queue that does not exist counts as 0.

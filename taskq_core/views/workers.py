@@ -31,7 +31,7 @@ class WorkersOverview:
 
     @property
     def concurrency(self) -> int:
-        """Maximum number of tasks that all of them run at the same time."""
+        """Maximum number of tasks that all workers together run at the same time."""
         return sum(each.concurrency for each in self.workers)
 
 

@@ -41,9 +41,10 @@ class WorkflowRow:
         state: Its state.
         created_at: Time of its creation, in UTC. None: the workflow is damaged.
         ended_at: Time of its end. None while it runs.
-        steps: Number of steps. Each member of a group counts; with more than 100 groups, each group counts as one.
+        steps: Number of steps. Each member of a group counts; if there are more than 100 groups, each group counts as
+            one.
         steps_ended: Number of these steps that have ended.
-        steps_failed: Number of failed steps, without those whose failure the workflow ignores.
+        steps_failed: Number of failed steps, without steps whose failure the workflow ignores.
     """
 
     queue: str
@@ -63,7 +64,7 @@ class WorkflowsPage:
 
     Attributes:
         queue: Name of the queue.
-        rows: Running workflows, then ended ones, each the newest first.
+        rows: Running workflows, then ended workflows. Both parts begin with the newest.
         running: Number of running workflows.
         ended: Number of ended workflows that are stored.
     """
@@ -114,11 +115,11 @@ class WorkflowFilter:
         return bool(self.text) or self.state not in (None, WorkflowState.RUNNING)
 
     def of(self, counts: Iterable[WorkflowCounts]) -> list[WorkflowCounts]:
-        """Return the counts of the queues that match the filter's `queue`, all of them if it is None."""
+        """Return the counts of the queues that match the filter's `queue`. Return all counts if `queue` is None."""
         return [each for each in counts if self.queue in (None, each.queue)]
 
     def size(self, counts: Iterable[WorkflowCounts]) -> int:
-        """Return the number of workflows in the matching queues and lists."""
+        """Return the number of workflows in all lists of running or ended workflows that match the filter."""
         return sum(size for _, _, size in _parts(self.of(counts), self.state))
 
     def fits(self, row: WorkflowRow) -> bool:
@@ -147,7 +148,7 @@ class WorkflowSearch:
 
 
 def read_workflows(keys: Keys, queue: str, *, skip: int = 0, count: int = 50) -> RequestPlan[WorkflowsPage]:
-    """Return the workflows of a home queue: running ones, then ended ones, each the newest first.
+    """Return the workflows of a home queue: running workflows, then ended ones. Both parts begin with the newest.
 
     Args:
         queue: Name of the queue.

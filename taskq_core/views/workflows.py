@@ -55,9 +55,9 @@ class MemberRow:
         number: Number of the member, from 0.
         task_id: Id of its task. The task may be deleted.
         queue: Queue of its task.
-        state: Its state. `StepState.STARTED` also while it moves to another queue.
-        error: Text of its failure, or why its result was not stored, cut to 200 bytes. While it is retried, its last
-            error. "" if none applies.
+        state: Its state. `StepState.STARTED` also while the task moves to another queue.
+        error: Text of its failure, or why its result was not stored, cut to 200 bytes. While the member is retried, the
+            text of its last error. "" if none applies.
         result: Its result as JSON, cut to `MEMBER_RESULT_BYTES`. b"" if it has no result.
         result_size: Number of bytes of the whole result.
         retried: Number of failed runs of a started member.
@@ -112,7 +112,7 @@ def has_task(step: StepInfo | MemberRow) -> bool:
 
 
 def read_workflow(keys: Keys, queue: str, workflow_id: str) -> RequestPlan[WorkflowDetail]:
-    """Return one workflow with its steps. The steps have a layout for a drawing unless there are too many.
+    """Return one workflow with its steps. The answer has a drawing of the steps, unless there are too many steps.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -135,7 +135,7 @@ def read_step(
         step: Name of the step.
         skip: Number of members to skip.
         count: Maximum number of members to return, 1 to 500.
-        only_failed: Return only failed members: the first `count` of them. `skip` must be 0.
+        only_failed: Return only failed members, at most `count`. `skip` must be 0.
 
     Raises:
         QueueNotFoundError: No queue has this name.

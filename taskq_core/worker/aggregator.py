@@ -7,14 +7,14 @@
       +----reclaim------+   after the set's deadline, if the function failed or its worker was lost
 
 The aggregator checks the groups of one queue about every second. It moves the members of due groups into sets, and
-calls the application's function to turn each set into one task. One script stores that task and deletes the set, so a
-crash leaves either the members or the task, never both. After its deadline, a set goes back to its group, even if
-another program such as Go Asynq made it. The same happens to sets whose function failed.
+calls the application's function to turn each set into one task. One script stores the combined task and deletes the
+set, so a crash leaves either the members or the combined task, never both. After its deadline, a set goes back to its
+group, even if another program such as Go Asynq made it. The same happens to sets whose function failed.
 
 One worker per queue holds a lease and checks, because a check costs Redis work for every group. Taking a set is one
 script, so two workers that check at the same time take no member twice. Only workers with the same aggregators share a
-lease, so a worker of another program or release does not keep the others from checking. A leader whose slots are all
-busy does not renew the lease, and another worker takes over.
+lease, so a worker of another program or release does not keep the others from checking. If all slots of the leader are
+busy, it does not renew the lease, and another worker takes over.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ AT_ONCE = 4
 PATIENCE_S = 5.0
 """Maximum seconds for which a failed call to Redis is repeated. Redis applies a repeated call only once."""
 CUT_S = 1
-"""Seconds added to the timeout of a set, because Redis rounds its deadline down to a whole second."""
+"""Seconds that are added to the timeout of a set, because Redis rounds the set's deadline down to a whole second."""
 WITHOUT_EVERY_S = 10.0
 """Seconds between two checks by a worker without aggregators. It only returns expired sets to their groups."""
 
@@ -84,7 +84,7 @@ class Aggregator(QueueService):
         self._aggregators = context.app.aggregators
         mark = self._aggregators.fingerprint(queue.name)
         self.service = f"aggregator-{mark}" if mark else "aggregator"
-        """Name of the lease."""
+        """Name of the lease that the leader of the queue's aggregation holds."""
         self.leader_keys = (queue.leader(self.service),)
         self._every_s = context.config.span("aggregate_every") if mark else WITHOUT_EVERY_S
         self._leader_ms = int(max(context.leader_s, 3 * self._every_s) * 1000)
@@ -139,7 +139,10 @@ class Aggregator(QueueService):
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop taking sets. Return the sets in progress to their groups, and wait for that at most `timeout_s`."""
+        """Stop taking sets.
+
+        Return the sets in progress to their groups. Wait at most `timeout_s` until they are returned.
+        """
         self.is_stopping = True
         for each in self._running:
             each.cancel()
@@ -212,7 +215,7 @@ class Aggregator(QueueService):
                 return
 
     async def _collect(self, names: Sequence[str]) -> None:
-        """Check these groups, and move the members of due groups into sets as slots for combining become free."""
+        """Check these groups. Move the members of a due group into a set as soon as a slot for combining is free."""
         checks = [check for name in names if (check := self._check(name)) is not None]
         while checks:
             while len(self._running) >= AT_ONCE:
@@ -279,7 +282,10 @@ class Aggregator(QueueService):
         task.add_done_callback(self._running.discard)
 
     async def _combine_or_give_back(self, check: _Check) -> None:
-        """Combine a set into one task. After any error, its members go back to their group at the set's deadline."""
+        """Combine the members of a set into one task.
+
+        After any error, the members go back to their group at the set's deadline.
+        """
         try:
             await self._combine(check)
         except asyncio.CancelledError:

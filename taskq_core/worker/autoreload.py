@@ -56,7 +56,7 @@ class Reloading:
             it loads none. The process may have read an older version of files that changed after that time, so the
             first check requests a restart for them.
         command: Command line of the child.
-        child: Environment variable that marks a process as the child, with the value "true".
+        child: Environment variable with the value "true" that marks a process as the child.
     """
 
     watch: "Callable[[float], FileWatch]"
@@ -218,7 +218,10 @@ class FileWatch:
         raise NotImplementedError
 
     def is_handled(self, path: Path) -> bool:
-        """Return whether other code has already handled the change of a file, so that it needs no restart."""
+        """Return whether other code has already handled the change of a file.
+
+        No restart is then needed for this file.
+        """
         return False
 
     def must_restart(self) -> bool:

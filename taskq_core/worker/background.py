@@ -23,7 +23,7 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 """Maximum pause in seconds. After a worker that ran for at least this time, the first pause applies again."""
 _CHECK_S = 0.05
-"""Maximum seconds until a stop is noticed while no worker runs."""
+"""Maximum seconds until the thread notices a stop while no worker runs."""
 
 
 class BackgroundWorker:
@@ -82,7 +82,7 @@ class BackgroundWorker:
             timeout_s: Maximum seconds to wait.
 
         Returns:
-            False if the thread still runs after that.
+            False if the thread still runs after `timeout_s`.
         """
         self._is_stopping = True
         self._forward_stop()

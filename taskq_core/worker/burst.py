@@ -1,4 +1,4 @@
-"""Stop a worker in burst mode once no task is left and no service can bring more."""
+"""Stop a worker in burst mode once no task is left and no service can bring further tasks."""
 
 from collections.abc import Awaitable, Callable
 
@@ -19,7 +19,7 @@ class Burst(WorkerService):
     Args:
         context: The worker.
         fetcher: Reports whether the queues were found empty.
-        is_quiet: Returns whether nothing runs or waits to be settled, and no service can bring tasks.
+        is_quiet: Returns True if no task runs or waits to be settled, and no service can bring tasks.
         when_idle: Called once no work is left. Returns whether there may be new work. None: stop without a call.
     """
 

@@ -1,6 +1,8 @@
-"""Read keys of queues on one connection. Redis then reports changes of these keys on it (client-side caching).
+"""Read keys of queues on one connection.
 
-After each read, Redis reports the next change of the key by any client, including Go's client and `redis-cli`.
+Redis then reports changes of these keys on this connection (client-side caching).
+
+After each read of a key, Redis reports the next change of the key by any client, including Go's client and `redis-cli`.
 """
 
 import asyncio

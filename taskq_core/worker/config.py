@@ -50,7 +50,7 @@ class WorkerConfig:
     clean_every: Duration = 8.0
     """Seconds between two deletions of expired data."""
     reconcile_every: Duration = 300.0
-    """Seconds between two passes over a queue that find and repair damage."""
+    """Seconds between two passes over a queue. Each pass finds and repairs damage."""
     aggregate_every: Duration = 1.0
     """Seconds between two checks for due groups."""
     dispatch_every: Duration = 0.5
@@ -61,9 +61,9 @@ class WorkerConfig:
     """Seconds between two searches for archived tasks whose handlers must run. Tasks that this worker archives need no
     search."""
     leader_lease: Duration = 5.0
-    """Seconds after which another worker takes over a service from a silent leader."""
+    """Seconds after which another worker takes over a service from a leader that no longer renews its lease."""
     safety_net: Duration = 5.0
-    """Maximum seconds to wait for a wake token. After that, the worker tries its queues anyway."""
+    """Maximum seconds to wait for a wake token. After that, the worker asks its queues for tasks anyway."""
     task_processes: bool = True
     """Run tasks with `executor="process"` in separate processes. False: in threads, as in `taskq_core.testing`."""
     with_scheduler: bool | None = None

@@ -47,7 +47,7 @@ class Background:
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Wait at most `timeout_s` for the running coroutines, then cancel those that still run."""
+        """Wait at most `timeout_s` for the running coroutines, then cancel the coroutines that still run."""
         self._is_closed = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
@@ -85,9 +85,9 @@ class WorkerContext:
         caps: Maximum numbers of concurrent tasks of queues, by the queue's name.
         running: Runs by queue and id, from their start until their settlement is confirmed.
         fleet: Reads how busy the workers of queues are.
-        samples: Last stored sample of each queue that this worker leads, and its monotonic time.
+        samples: Last stored sample of each queue that this worker leads, and the monotonic time of the sample.
         dead_letters: Handles archived tasks, by the queue's name.
-        reconciling: Held during a pass of a reconciler.
+        reconciling: Lock that a reconciler holds during a pass, so that only one pass runs at a time.
         pipelines: Reserved connections.
         background: Runs coroutines in the background.
         lock_s: Minimum seconds for which a starting task holds its unique lock.

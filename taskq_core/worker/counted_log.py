@@ -8,7 +8,7 @@ EVERY_S = 60.0
 SUBJECTS_MAX = 100
 """Maximum number of separately counted subjects. It is limited because a task type may contain an id."""
 OTHERS = "(others)"
-"""Subject that counts all further subjects."""
+"""Subject under which events of all further subjects are counted."""
 
 
 class CountedLog:

@@ -1,9 +1,9 @@
 """Handle archived tasks: call the application's handlers, and enqueue dead-letter tasks.
 
-The script that archives a task also stores a dead letter. Any worker may claim dead letters: it claims a few for about
-a minute, handles them, and deletes them. If it dies in between, another worker handles them again, so every handler
-runs at least once. A failed dead letter is handled again every half minute while the task is in the archive. The
-archived task itself never changes.
+The script that archives a task also stores a record, the dead letter. Any worker may claim a few dead letters for about
+a minute, handle them, and delete them. If the worker dies before it deletes them, another worker handles them again, so
+every handler runs at least once. A failed dead letter is handled again every half minute while the task is in the
+archive. The archived task itself never changes.
 """
 
 import asyncio
@@ -33,11 +33,12 @@ logger = logging.getLogger("taskq.worker")
 AT_ONCE = 4
 """Maximum number of archived tasks of one queue that are handled concurrently."""
 CLAIM_S = 60.0
-"""Seconds after which a claim expires and another worker handles the task. `LONGEST_S` is added for each handler."""
+"""Seconds after which a claim expires and another worker handles the task. For each handler, `LONGEST_S` is added to
+this time."""
 LONGEST_S = 30.0
 """Seconds after which a handler is interrupted."""
 SOON_S = 0.05
-"""Seconds to wait before a check for a task that is being archived, because Redis has to store it first."""
+"""Seconds to wait before the check for a task that is being archived, because Redis first has to archive the task."""
 
 
 class DeadLetters(QueueService):

@@ -16,7 +16,8 @@ class Deadlines:
 
     Args:
         context: The worker.
-        overdue: Called with an overdue run and the monotonic time. It may set `ends_by` to be called again.
+        overdue: Called with an overdue run and the monotonic time. The callback may set `ends_by` of the run, and is
+            then called again at that time.
     """
 
     def __init__(self, context: WorkerContext, overdue: Callable[[Run, float], None]) -> None:
@@ -41,7 +42,10 @@ class Deadlines:
             self._arm(run.ends_by)
 
     def hold(self, run: Run) -> None:
-        """Suspend the timeout of a run, but not its deadline, while the process for the task starts."""
+        """Suspend the timeout of a run while the process for the task starts.
+
+        The deadline of the run stays in force.
+        """
         if run.ending is None:
             deadline_s = run.message.deadline
             now = self._clock.monotonic()

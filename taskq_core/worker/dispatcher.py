@@ -1,7 +1,8 @@
-"""Dispatch workflow steps between queues, and find steps whose end was not reported.
+"""Dispatch workflow steps between queues, and find steps whose end was not reported to their workflow.
 
-The worker that leads a queue dispatches its due steps, under a lease. The worker that settled a step also dispatches at
-once without the lease, because repeating a transfer does no harm. See `taskq_core.workflow.dispatch` for the rules.
+The worker that leads a queue dispatches its due steps, under a lease. The worker that settled a step also dispatches
+the next steps at once, without the lease, because a repeated transfer does no harm. See `taskq_core.workflow.dispatch`
+for the rules.
 """
 
 from collections.abc import Mapping

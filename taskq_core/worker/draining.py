@@ -23,7 +23,8 @@ from taskq_core.worker.settler import Settler
 logger = logging.getLogger("taskq.worker")
 
 CALLED_OFF_S = 0.5
-"""Seconds that a stopping worker first waits until the dequeues that `waker` sent ahead are called off."""
+"""Seconds that a stopping worker first waits until Redis has called off the dequeues that `waker` sent ahead of
+tasks."""
 WAITING_LOG_S = 5.0
 """Seconds between two log lines about the tasks that a stopping worker waits for."""
 ENDING_S = 2.0
@@ -132,7 +133,10 @@ async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
 
 
 async def close_idle(app: TaskQ) -> None:
-    """Close resources that runs left open, such as database connections. Use a new thread, because others may hang."""
+    """Close resources that runs left open, such as database connections.
+
+    Use a new thread, because the existing threads may hang.
+    """
     call = Caller(1, name="the bridge")
     with contextlib.suppress(TimeoutError):
         await call(app.bridge.close_idle, timeout_s=ENDING_S)

@@ -123,7 +123,7 @@ class Executor:
             self._threads.submit(run)
 
     def _fill(self, run: Run, context: TaskContext) -> None:
-        """Set the attributes of the context when the function first reads one of them."""
+        """Set all attributes of the task's context. Called when the function first reads one of them."""
         message = run.message
         context.id = message.id
         context.name = run.name
@@ -238,9 +238,11 @@ class Executor:
         return True
 
     def end(self, run: Run, ending: Ending, *, again: bool = False) -> None:
-        """Interrupt the function of a run. Its first reason to end stays, unless the lease is lost later.
+        """Interrupt the function of a run.
 
-        Interrupt a plain function only once, unless `again`: it may be cleaning up.
+        If it was interrupted before, the first reason is kept, unless the lease is lost now.
+
+        Interrupt a plain function only once, unless `again` is True, because the function may be cleaning up.
         """
         if run.settlement is not None:
             return

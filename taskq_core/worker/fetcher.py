@@ -9,7 +9,7 @@ settle but hands out tasks, it has at most twice as many, because it takes no ta
 With several pipelines, Redis works on one turn while Python runs the tasks of another.
 
 When all queues are empty, the worker waits for a wake token instead of polling. A dequeue can follow such a wait in the
-same write (`waker`). It is called a turn ahead, and reserves some of the free slots until it is answered.
+same write (`waker`). Such a dequeue is sent ahead of tasks, and reserves some of the free slots until Redis answers it.
 """
 
 import asyncio
@@ -40,9 +40,10 @@ logger = logging.getLogger("taskq.worker")
 SPIN_S = 0.0005
 """Usual response time of Redis in seconds, below which an idle worker polls for the reply instead of sleeping."""
 AHEAD_QUEUES = 4
-"""Maximum number of dequeues that are sent ahead of tasks. Each costs a script call at every wake token."""
+"""Maximum number of dequeues that are sent ahead of tasks. Each of them costs a script call at every wake token."""
 AHEAD_TASKS = 2
-"""Maximum tasks of one dequeue sent ahead. At least 2, because only a full reply shows that more tasks may wait."""
+"""Maximum number of tasks that a dequeue sent ahead requests. At least 2, because only a full reply shows that more
+tasks may wait."""
 IDLE_S = 30.0
 """Seconds after which an unused connection is closed. It is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
@@ -130,7 +131,10 @@ class Fetcher:
             self.notify()
 
     def resize(self, slots: int) -> None:
-        """Change the number of slots. If more tasks run than the new number, `free` is negative until some end."""
+        """Change the number of slots.
+
+        If more tasks run than there are new slots, `free` is negative until enough tasks end.
+        """
         self.free += slots - self._concurrency
         self._concurrency = slots
         for turn in self._pipeline_turns:
@@ -138,13 +142,16 @@ class Fetcher:
         self.wake()
 
     def wake(self) -> None:
-        """Make a pipeline query the queues again, because one of them may have pending tasks."""
+        """Make a pipeline query the queues again, because a queue may have pending tasks."""
         self._wakes += 1
         self.may_have_pending = True
         self.notify()
 
     def probe(self) -> None:
-        """Query the queues with one pipeline. Other pipelines join if it gets all tasks that it requested."""
+        """Query the queues with one pipeline.
+
+        If this pipeline gets all tasks that it requested, other pipelines query too.
+        """
         self._is_probing = True
         self.wake()
 
@@ -450,7 +457,10 @@ class Fetcher:
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
-        """Release the slots of an unanswered dequeue sent ahead. Until it is called off, it may hand out tasks."""
+        """Release the slots of an unanswered dequeue that was sent ahead.
+
+        Redis may still hand out tasks until it is called off.
+        """
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
@@ -478,7 +488,10 @@ class Fetcher:
         turn.in_doubt = None
 
     def _accept(self, turn: Turn, answer: Dequeued, sent_at: float) -> bool:
-        """Start the tasks that Redis handed out. Return True if all requested tasks came, so that there may be more."""
+        """Start the tasks that Redis handed out.
+
+        Return True if Redis handed out all requested tasks, because more may then wait.
+        """
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None

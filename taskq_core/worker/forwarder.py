@@ -1,7 +1,7 @@
-"""Move due tasks to pending, within milliseconds of their second.
+"""Move due tasks to pending, within milliseconds of the second at which they are due.
 
 The worker that leads the queue moves them just after the second of Redis's clock at which the first task is due: scores
-are whole seconds. The script has a separate lease, which older releases also use.
+are whole seconds. The script also checks a separate lease, because workers of older releases use that lease.
 """
 
 import logging

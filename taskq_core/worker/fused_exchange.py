@@ -31,9 +31,9 @@ class FusedExchange:
     def join(
         self, batches: Sequence[SettleBatch], queue: QueueKeys, asked: Operation[Dequeued]
     ) -> Operation[Dequeued | None] | None:
-        """Return one operation that settles the batch and runs the dequeue `asked`. None: send two operations.
+        """Return one operation that settles the batch and runs the dequeue `asked`.
 
-        The dequeue must not have been sent before.
+        Return None if two operations must be sent. The dequeue must not have been sent before.
         """
         if len(batches) != 1:
             return None

@@ -65,7 +65,7 @@ class Health(Service):
         clock: Source of monotonic time.
         runner: Sends operations.
         scheduler: Decides whether the scheduler inside the worker is ready, if it has one. The report includes the
-            result but does not depend on it, because other schedulers can take over.
+            result but readiness does not depend on it, because other schedulers can take over.
         found: Health of each queue at the last check, in the form of the response.
         checked_at: Monotonic time of the last check.
     """
@@ -94,7 +94,7 @@ class Health(Service):
         self.checked_at = self.clock.monotonic()
 
     def problem(self) -> tuple[str, str]:
-        """Return the worker's status for the response, and the reason why it is not ready ("" if it is ready)."""
+        """Return the worker's status for the response, and why the worker is not ready ("" if it is ready)."""
         pulse = self.pulse()
         if pulse.status != "active":
             words = {"new": "starting", "stopped": "draining", "closed": "draining"}

@@ -1,6 +1,7 @@
-"""Delete expired data: completed tasks and workflows after their retention, archived tasks by age and number.
+"""Delete expired data: tasks and workflows after their retention, and archived tasks by age and number.
 
-Each call is bounded. The worker that leads the queue acts. While nothing expires, it checks less and less often.
+Each call is bounded. Only the worker that leads the queue does this. While nothing expires, it checks less and less
+often.
 """
 
 from taskq_core.broker.operations.services import clean

@@ -1,9 +1,9 @@
 """Extend leases and write the worker's presence, from a separate thread and connection.
 
-So a blocked event loop or a busy thread pool loses no lease. Each beat extends the leases of running tasks, and writes
-the worker's description and its running tasks in the format of Go's tools. While nothing runs and nothing has changed,
-a beat only extends the expiry of this presence. If a lease cannot be extended in time, this worker gives it up before
-another worker may take the task.
+So no lease is lost while the event loop is blocked or the thread pool is busy. Each beat extends the leases of running
+tasks. It also writes the worker's presence: its description and its running tasks, in the format of Go's tools. While
+nothing runs and nothing has changed, a beat only extends the expiry of this presence. If a lease cannot be extended in
+time, this worker gives it up before another worker may take the task.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ logger = logging.getLogger("taskq.worker")
 EXTEND_BATCH = 200
 """Maximum number of leases per script call."""
 INDEX_BEATS = 12
-"""Beats between two writes of the worker to the indexes of live workers. An index may list a dead worker for a while,
-so its readers also check for the presence itself."""
+"""Number of beats between two writes of the worker to the indexes of live workers. An index may list a dead worker for
+a while, so readers of an index also check whether the worker's presence exists."""
 
 
 class Keepalive:
@@ -38,7 +38,7 @@ class Keepalive:
         runner: A runner that no other code uses.
         context: The worker.
         describe: Returns the worker's presence.
-        lost: Called on this thread with runs whose lease is lost.
+        lost: Called on the keepalive's thread with runs whose lease is lost.
         check_loop: Checks the event loop between beats. Returns the seconds until the next check.
     """
 
@@ -178,8 +178,8 @@ class Keepalive:
     def _extend(self, runs: list[Run]) -> None:
         """Extend the leases that were not extended within about the last heartbeat.
 
-        A failing queue does not delay the others unless it takes a whole heartbeat: its keys may be damaged, or its
-        cluster node may be down. Queues that failed last time come last.
+        Queues that failed last time come last. So a queue with damaged keys, or on a cluster node that is down, does
+        not delay the other queues unless its request takes a whole heartbeat.
 
         Raises:
             BrokerError: At least one queue failed.
@@ -228,7 +228,7 @@ class Keepalive:
     def _give_up(self, *, again: bool = True) -> None:
         """Give up leases that could not be extended, one heartbeat before other workers may recover their tasks.
 
-        It may happen later than that, if a queue takes long to answer or to fail.
+        This may happen later if a queue takes long to answer or to fail.
 
         Args:
             again: Whether to include leases that were given up before, if their functions still run.

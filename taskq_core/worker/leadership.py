@@ -1,13 +1,14 @@
-"""Elect one leader per queue and find out what work the queue has, so that idle services send no requests.
+"""Elect one leader per queue. The leader finds out what work the queue has, so that idle services send no requests.
 
-One worker per queue leads, under a lease. The others check from time to time whether it is free. The leader reads when
-the first task is due, and which of the keys exist that mean work for a service. It wakes the services concerned::
+One worker per queue leads, under a lease. The other workers check from time to time whether the lease is free. The
+leader reads when the first task is due, and which keys exist. Some keys mean work for a service. The leader then wakes
+this service::
 
     nothing known --read--> no work  <------+   services sleep
                                |            |
                         a key changes --read--> services with work run at their own pace
 
-It reads on a connection on which Redis reports changes of these keys by any client, including Go's client and
+The leader reads on a connection on which Redis reports changes of these keys by any client, including Go's client and
 `redis-cli`. Where Redis does not report changes, for example in a cluster, the leader polls just after each second of
 Redis's clock, with one command while the queue has no work. Scores are whole seconds, so more polls gain nothing.
 
@@ -33,7 +34,8 @@ from taskq_core.worker.context import WorkerContext, WorkerService
 SERVICE = LOOKOUT
 """Name of the leader lease in Redis."""
 AFTER_S = 0.002
-"""Seconds to wait after each full second of Redis's clock before a check: the estimate of that clock is not exact."""
+"""Seconds to wait after each full second of Redis's clock before a check, because the estimate of Redis's clock is not
+exact."""
 RENEW_AT = 0.8
 """Fraction of the lease after which the leader renews it."""
 SOON_S = 0.05
@@ -52,12 +54,15 @@ class Topic(Enum):
     GROUPS = "groups"
     """Groups or sets of tasks to combine."""
     LIMITS = "limits"
-    """Tasks with limits, which the queue has or had."""
+    """Tasks with limits. The queue has or had such tasks."""
     RETAINED = "retained"
     """Ended tasks or workflows that are retained."""
 
     def keys(self, queue: QueueKeys) -> tuple[str, ...]:
-        """Return the keys that mean this kind of work: if none of them exists, the queue has no such work."""
+        """Return the keys that exist if a queue may have this kind of work.
+
+        If none of them exists, the queue has no such work.
+        """
         match self:
             case Topic.WORKFLOWS:
                 return (
@@ -115,7 +120,7 @@ class Leadership(WorkerService):
         self.due_s: float | None = None
         """Unix time by Redis's clock at which the first scheduled task or retry is due. None: no task, or unknown."""
         self.has_checked = False
-        """True once this worker has read the queue, or another worker has been found to lead."""
+        """True once this worker has read the queue, or has found that another worker leads it."""
 
     # --- for services -------------------------------------------------------------------------------------------------
 
@@ -140,7 +145,10 @@ class Leadership(WorkerService):
         return topic in self._found and self.leads
 
     def signal(self, signal: Signal | None = None) -> Signal:
-        """Return a signal (a new one by default) that is set when the leader, the next due time or the work changes."""
+        """Return a signal that is set when the leader, the next due time or the work of the queue changes.
+
+        By default, a new signal.
+        """
         signal = signal or Signal()
         self._signals.append(signal)
         return signal

@@ -1,9 +1,10 @@
-"""Start tasks that wait for a rate or concurrency limit as soon as the limit allows: move them to pending.
+"""Move tasks that wait for a rate or concurrency limit to pending, as soon as the limit allows them to start.
 
 The script that releases a permit gives it to the next task. The limiter handles the other cases: new tokens of a rate
-limit, and permits that nobody released, for example those of Go workers. The worker that leads the queue does the work,
-if the queue has limits, under a lease that each call renews. It sleeps until the next task may start. A token wakes it
-earlier if another task may start sooner. Other workers only report from time to time that they support limits.
+limit, and permits that no script released, for example permits of tasks on Go workers. The worker that leads the queue
+does the work, if the queue has limits, under a lease that each call renews. The limiter sleeps until the next task may
+start. A wake token wakes it earlier if another task may start sooner. Other workers only report from time to time that
+they support limits.
 """
 
 import asyncio
@@ -111,7 +112,10 @@ class Limiter(QueueService):
         return REST_S
 
     async def _wait(self, seconds: float) -> None:
-        """Wait at most `seconds` for a wake token. The timeout sent to Redis is longer, because it is not exact."""
+        """Wait at most `seconds` for a wake token.
+
+        The timeout that Redis gets is longer, because Redis does not observe it exactly.
+        """
         if self._token is None:
             self._token = asyncio.ensure_future(
                 self._pipeline.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
@@ -126,7 +130,7 @@ class Limiter(QueueService):
             token.result()
 
     def _forget_token(self) -> None:
-        """Stop waiting for wake tokens, so that the worker that leads now receives them."""
+        """Stop waiting for wake tokens, so that the new leader of the queue receives them."""
         if self._token is not None:
             self._token.cancel()
             self._token = None

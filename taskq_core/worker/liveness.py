@@ -4,7 +4,8 @@ Each worker and each supervisor binds a socket to a unique name in Linux's abstr
 when all processes that hold the socket have ended, including task processes, which inherit it. A process that is
 stopped, busy or disconnected keeps its name.
 
-Without proof, a process counts as running, and its leases must expire. Only Linux has such names.
+If it is not proven that a process has ended, the process counts as running, and its leases must expire. Only Linux has
+such names.
 """
 
 import hashlib

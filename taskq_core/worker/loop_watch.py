@@ -22,7 +22,7 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 BLOCKED_S = 1.0
-"""Seconds after which an unresponsive loop counts as blocked, and between two checks."""
+"""Seconds after which an unresponsive loop counts as blocked. Also the seconds between two checks."""
 AGAIN_S = 600.0
 """Minimum seconds between two warnings about the same task."""
 _FRAMES = 8
@@ -45,7 +45,7 @@ class LoopWatch:
         self._warned_at: dict[str, float] = {}
 
     def check(self) -> float:
-        """Check whether the loop has run the last callback, and schedule another.
+        """Check whether the loop has run the callback of the last check, and schedule a new callback.
 
         Returns:
             Seconds until the next check; infinity while no task runs.

@@ -50,11 +50,13 @@ from taskq_core.workflow.sending import WORKFLOW
 logger = logging.getLogger("taskq.worker")
 
 YOUNG_S = 1.0
-"""Seconds below which a run counts as young. The script then searches its id from the left end of the active list."""
+"""Maximum duration in seconds of a young run. The settle script searches its id from the left end of the active list,
+where new ids are."""
 PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
 """Minimum and maximum seconds for which a task of an unknown type waits before it is offered to workers again."""
 COUNTED_MAX_S = 300
-"""Maximum seconds between two refusals of an unknown task that count towards `unknown_task_timeout`."""
+"""A worker refuses a task of an unknown type. At most this many seconds between two refusals count towards
+`unknown_task_timeout`."""
 _WAITED = re.compile(r" \(waiting for a worker that has it: (\d{1,9}) s so far\)$")
 
 
@@ -86,7 +88,7 @@ def settle(
         now_s: Unix seconds by Redis's clock.
         duration_s: Duration of the run.
         worker: Token of the worker.
-        unknown_timeout_s: Seconds for which a task of an unknown type goes back for other workers.
+        unknown_timeout_s: Seconds for which a task of an unknown type goes back to its queue for other workers.
     """
     try:
         settlement = None
@@ -166,7 +168,9 @@ def _settle(
 
 
 def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float, worker: str) -> Settlement | None:
-    """Return the settlement that puts a task of an unknown type back for other workers. Return None after the timeout.
+    """Return the settlement that puts a task of an unknown type back into its queue for other workers.
+
+    Return None after the timeout.
 
     The waiting time so far is stored in the text of the task's last error, so that every worker can read it and Go's
     tools show it. Any other error resets the waiting time.
@@ -190,7 +194,7 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
 
 
 def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
-    """Return for how many seconds workers have refused a task of an unknown type, or None if none has refused it.
+    """Return for how many seconds workers have refused a task of an unknown type, or None if no worker has refused it.
 
     Count at most `COUNTED_MAX_S` between two refusals, so that the time while the queue is paused does not count.
     """
@@ -201,7 +205,10 @@ def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
 
 
 def pause_of(error: BaseException | None) -> TaskPaused | None:
-    """Return the `TaskPaused` that a function raised, alone or in an exception group, to end its run. None: none."""
+    """Return the `TaskPaused` that a function raised, alone or in an exception group, to end its run.
+
+    None: the function raised no such exception.
+    """
     if isinstance(error, BaseExceptionGroup):
         pauses = [pause_of(each) for each in error.exceptions]
         return None if None in pauses else pauses[0]
@@ -361,7 +368,10 @@ def _counts(run: Run, error: BaseException) -> bool:
 def counts_as_failure(
     is_failure: Callable[[BaseException], bool] | None, error: BaseException, *, name: str, queue: str, task_id: str
 ) -> bool:
-    """Return whether the option `is_failure` counts an error as a failure. Return True if the option raises."""
+    """Return whether the option `is_failure` counts an error as a failure.
+
+    Return True if the user's function raises an error.
+    """
     if is_failure is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Run a worker as the main part of a process: with a new event loop, signal handlers, and fewer garbage collections.
+"""Run a worker as the main code of a process: with a new event loop, signal handlers, and fewer garbage collections.
 
 The loop is uvloop's if that is installed. Signals are handled only on the main thread, where Python delivers them.
 """
@@ -27,7 +27,8 @@ logger = logging.getLogger("taskq.worker")
 T = TypeVar("T")
 
 GARBAGE_THRESHOLD = 10_000
-"""Allocations before a collection of young objects. Python's 700 to 2000 are used up every few hundred tasks."""
+"""Allocations before a collection of young objects. Python's own threshold of 700 to 2000 is reached every few hundred
+tasks."""
 CLOSING_S = 2.0
 """Seconds that remaining asyncio tasks and threads get to end."""
 
@@ -79,7 +80,7 @@ def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T
 
 
 def _is_interrupted_by_user() -> bool:
-    """Return whether a `KeyboardInterrupt` may come from Ctrl-C and not from the code of a task."""
+    """Return whether Ctrl-C may have caused a `KeyboardInterrupt`, and not the code of a task."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

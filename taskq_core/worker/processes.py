@@ -46,7 +46,8 @@ RUNS_MOST = 1000
 _POLL_S = 0.02
 """Seconds between two checks whether a process has ended."""
 _ALIVE_EVERY_S = 1.0
-"""Seconds between two checks whether a busy process is alive. If it died, its children may keep the socket open."""
+"""Seconds between two checks whether a busy process is alive. The socket does not show this, because children of a dead
+process may keep it open."""
 
 
 class TaskProcesses:
@@ -332,7 +333,10 @@ class _Process:
             return b""
 
     async def interrupt(self) -> None:
-        """End the process: interrupt its function, and kill it if that is not enough. Cannot be cancelled."""
+        """End the process: interrupt its function, and kill the process if the function does not end.
+
+        This call cannot be cancelled.
+        """
         with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError if the connection is closed
             self._writer.write(frames.encode(frames.INTERRUPT))
         until = self._loop.time() + INTERRUPT_S
@@ -352,7 +356,10 @@ class _Process:
             await self._writer.wait_closed()
 
     async def _answers(self) -> bool:
-        """Wait at most `_POLL_S` for a frame from the process. Return whether it reports the end of the function."""
+        """Wait at most `_POLL_S` for a frame from the process.
+
+        Return whether the frame reports the end of the function.
+        """
         try:
             async with asyncio.timeout(_POLL_S):
                 kind, _ = await self.next_frame()

@@ -103,7 +103,10 @@ class RunBuffer:
             return self._steps
 
     def write_result(self, data: bytes | OversizedResult) -> None:
-        """Store bytes as the result soon, or the size and limit of a result that is too large."""
+        """Buffer bytes as the result, which is stored soon.
+
+        Of a result that is too large, store only its size and the limit.
+        """
         if isinstance(data, OversizedResult) and not self._has_warned:
             self._has_warned = True
             warn_oversized(self._run, data)
@@ -115,7 +118,7 @@ class RunBuffer:
         self._put({PROGRESS_FIELD: progress})
 
     def report(self, done: int, total: int | None) -> None:
-        """Buffer the progress of an `iterate` loop, unless the function reports its own."""
+        """Buffer the progress of an `iterate` loop, unless the task's function reports progress itself."""
         if not self._reports_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
@@ -164,7 +167,7 @@ class RunBuffer:
     # --- on the event loop --------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        """Write the buffered values now, or start a timer that does it when the next write is allowed."""
+        """Write the buffered values now, or start a timer that writes them when the next write is allowed."""
         if self._busy is not None or not self._waiting:  # when a running write ends, it calls `_plan` again
             return
         pause_s = self._next_at - self._writer.clock.monotonic()

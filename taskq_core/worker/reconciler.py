@@ -1,13 +1,14 @@
 """Search a queue for damage in slow, regular passes, and repair it.
 
 One worker per queue makes a pass every few minutes. It takes a lease that lasts until the next pass is due. The first
-worker that finds the lease free makes the next pass, so a restarted worker does not repeat one. The rules are in
+worker that finds the lease free makes the next pass, so a restarted worker does not repeat a pass. The rules are in
 `taskq_core.repair.reconcile`. After each call, a pass rests four times as long as the call took. Each pass reads all
 keys of the server, so a worker makes only one pass at a time. So it takes at most a fifth of one connection's time,
-however many queues there are. Its counters should stay at zero. Otherwise another program changes the keys, or Redis
-has lost some of them.
+however many queues there are. The counters of repairs should stay at zero. Otherwise another program changes the keys,
+or Redis has lost some of them.
 
-It also completes interrupted moves to other queues, for example of an inspector whose process died.
+The reconciler also completes interrupted moves of tasks to other queues, for example of an inspector whose process
+died.
 """
 
 import logging

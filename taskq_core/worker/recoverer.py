@@ -1,6 +1,6 @@
 """Recover the tasks of workers that no longer extend their leases.
 
-Every few seconds the recoverer lists leases that expired longer ago than the grace. It moves each task to `retry`, or
+Every few seconds the recoverer lists leases that expired more than `lease_grace` ago. It moves each task to `retry`, or
 to `archived` when no attempt is left. A task that cannot be decoded is moved to quarantine. An id without a task is
 dropped. A task may run twice, but it is never lost. Several recoverers may run at the same time: the Lua script reads
 the lease again, so the second one finds nothing to do.
@@ -29,7 +29,7 @@ logger = logging.getLogger("taskq.worker")
 BATCH = 100
 """Maximum number of tasks per script call."""
 LOST_TEXT = "asynq: task lease expired"
-"""Error text of a task whose worker was lost. It is Go's text, so that tools recognize it."""
+"""Error text of a task whose worker was lost. Go workers store the same text, so tools recognize it."""
 NOT_STARTED_TEXT = f"{LOST_TEXT}: the worker was lost before the run started; no attempt is used"
 """Error text of a task whose last run was lost before it started."""
 OVERRUN_TEXT = Ending.TIMEOUT.value
@@ -45,7 +45,7 @@ def decide(
     *,
     is_overrun: bool = False,
 ) -> Recovery:
-    """Decide whether a task whose worker was lost is retried, archived, quarantined or dropped.
+    """Decide what happens to a task whose worker was lost: it is retried, archived, quarantined or dropped.
 
     Args:
         app: The queue application. The options of its tasks apply.
@@ -90,9 +90,10 @@ def decide(
 def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: Exception) -> float:
     """Return the seconds until the next attempt of a task that was lost with its process or worker.
 
-    A `retry_delay` of the task or of all tasks applies as after any other attempt. Without one, a task runs again at
-    once after its first loss, because most lost tasks did not cause the loss. After a second loss in a row, or if the
-    task exceeded its time, Asynq's default applies. The same holds for types that are unknown here.
+    If the task or the defaults of all tasks set `retry_delay`, this option decides, as after any other attempt.
+    Otherwise, a task runs again at once after its first loss, because most lost tasks did not cause the loss. After a
+    second loss in a row, or if the task exceeded its time, Asynq's default applies. These rules also apply to types
+    that this application does not know.
     """
     options = app.find_handler(message.type).options
     is_first_loss = isinstance(error, LeaseLostError) and message.error_msg != LOST_TEXT

@@ -1,7 +1,7 @@
 """Send tasks that still wait in an outbox table after their commit, because the process died or Redis was down.
 
-One worker acts for each table, under a lease. If it dies, another takes over within seconds. The lease only saves
-database work: two concurrent relays neither lose nor duplicate a task, see `taskq_core.client.outbox`.
+For each table, one worker does this, under a lease. If the worker dies, another worker takes over within seconds. The
+lease only saves database work: two concurrent relays neither lose nor duplicate a task, see `taskq_core.client.outbox`.
 """
 
 import math

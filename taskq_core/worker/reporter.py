@@ -1,8 +1,8 @@
-"""Call the application's error handlers for failed runs, and the adapter's observer for the runs that it selects.
+"""Call the application's error handlers for failed runs, and the adapter's observer for the runs that it wants.
 
-The outcome of such a run is sent to Redis at the same time. Only its slot stays in use until all handlers have
-returned. So a worker never has more failures to report than slots, and a hanging handler neither loses nor delays an
-outcome. A handler that takes too long is interrupted, so it cannot block a slot for long.
+The outcome of such a run is sent to Redis at the same time, so a hanging handler neither loses nor delays an outcome.
+Only the slot of the run stays in use until all handlers have returned. So a worker never has more failures to report
+than slots. A handler that takes too long is interrupted, so it cannot block a slot for long.
 
 Handlers are called in the order of their registration.
 """

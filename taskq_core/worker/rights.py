@@ -1,7 +1,7 @@
 """Check at the start that the worker's Redis user may run the commands that the scripts use.
 
-Redis aborts a script at the first forbidden command and keeps its earlier changes. A task could be taken from its list
-and not be handed out. The reconciler repairs that, but a worker that causes it with each task must not start.
+Redis aborts a script at the first forbidden command and keeps its earlier changes. So a script could take a task from
+its list without handing it out. The reconciler repairs that, but a worker that causes it with each task must not start.
 """
 
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
 
     Args:
         message: Message of the task.
-        started: Start of the run, by any clock. The result uses the same clock.
+        started: Start of the run, by any clock. The returned time is by the same clock.
         clock_ahead_s: Redis's Unix time minus the time of that clock.
     """
     if message.timeout > 0:
@@ -59,7 +59,7 @@ class Run:
     Attributes:
         queue: Key names of its queue.
         task_id: Id as listed in Redis.
-        number: Number of the run in its worker: the call of the dequeue that started it.
+        number: Number of the run in its worker: the number of the dequeue that started it.
         key: Queue and id: ids are unique within a queue.
         message: Its decoded message.
         name: Name of its task, the message's type.
@@ -75,8 +75,8 @@ class Run:
         thread: The thread that runs a plain function.
         is_interrupted: True once an exception was raised in the thread.
         settlement: Its outcome for Redis. Set when the function has ended, or the run is abandoned or requeued.
-        repeated: True if the settlement was sent before and its reply is unknown.
-        was_sent: True if the settlement was sent before, with any answer or none.
+        repeated: True if the settlement was sent before and Redis's reply is unknown.
+        was_sent: True if the settlement was sent before, whether Redis answered or not.
         duration_s: Seconds from its start to its end; set with the settlement.
         error: Exception of the function.
         failure: Exception for the error handlers, or None if the run did not fail. Set with the settlement.
@@ -85,7 +85,7 @@ class Run:
         is_stuck: True once the function was found to run on after an interruption.
         is_cancelling: True while the worker reads from Redis how to cancel the task.
         is_over: True once it is settled or lost, while error handlers and observers run.
-        buffer: Buffer for the function's progress, results and cursors, or None while it is not used.
+        buffer: Buffer for the function's progress, results and cursors. None if the function has written none of them.
         cancel_outcome: What happens to the task if it is cancelled.
         may_expire: False if its message certainly has no start deadline.
     """
@@ -176,7 +176,7 @@ class Run:
     def kind(self) -> str:
         """Name of the task or handler, for statistics.
 
-        Not the message's type, because a handler may run any number of types.
+        The type in the message is not used, because a handler may run any number of types.
         """
         return self.name if self.task is None else self.task.name
 

@@ -77,7 +77,7 @@ class RunCounters(WorkerService):
         return jittered(HAND_IN_S)
 
     async def hand_in(self) -> None:
-        """Add the new counts to Redis. Send counts again whose call got no reply."""
+        """Add the new counts to Redis. If an earlier call got no reply, send its counts again."""
         hour = int(self._context.redis_clock.time()) // HOUR_S
         for queue in list(self._counted):
             if queue not in self._sent and (types := self._counted.pop(queue)):

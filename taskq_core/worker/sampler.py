@@ -1,7 +1,7 @@
 """Store samples of queues (sizes, counters and memory) for charts.
 
-The worker that leads a queue stores a sample every ten seconds, and every minute while nothing changes there. Times are
-from Redis's clock, and nothing is written per task. While no worker serves a queue, charts have a gap.
+The worker that leads a queue stores a sample every ten seconds, and every minute while nothing changes in the queue.
+Times are from Redis's clock, and nothing is written per task. While no worker serves a queue, charts have a gap.
 """
 
 import logging
@@ -24,7 +24,7 @@ MEMORY_EVERY_S = 60
 """Seconds between two estimates of a queue's memory. Samples in between repeat the last estimate."""
 _MEMORY_SAMPLES = 5
 READ_S = 1.0
-"""Maximum wait for the leader to read the queue, in seconds."""
+"""Maximum seconds to wait until this worker, as leader, has read the queue."""
 SOON_S = 0.5
 """Seconds until the next try while the queue is not registered."""
 
@@ -65,7 +65,7 @@ class Sampler(QueueService):
         return self._leadership.unchanged_since <= since and not gauges.is_active
 
     async def sample(self) -> None:
-        """Store a sample, unless the current interval of ten seconds has one or the queue was removed."""
+        """Store a sample, unless the current interval of ten seconds already has a sample or the queue was removed."""
         queue = self._queue
         counts = await self._runner.run(count_tasks(queue))
         now_s = counts.now_ns // NS_PER_S

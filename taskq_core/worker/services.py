@@ -48,7 +48,7 @@ OF_QUEUE: tuple[type[QueueService], ...] = (
     Limiter,
     Watcher,
 )
-"""Services of each queue, beside its leadership."""
+"""Classes of the services that run for each queue, in addition to its leadership."""
 
 
 class Services:
@@ -135,7 +135,10 @@ class Services:
         await self._run_each([service.resign() for service in self.all], timeout_s)
 
     async def _run_each(self, requests: Iterable[Awaitable[object]], timeout_s: float) -> None:
-        """Run the last requests of a stopping worker within `timeout_s`. After an error, the others still run."""
+        """Run the last requests of a stopping worker within `timeout_s`.
+
+        If a request fails, the other requests are still sent.
+        """
 
         async def limited(request: Awaitable[object]) -> None:
             try:

@@ -1,8 +1,8 @@
 """Settle runs: collect outcomes and send them in batches, one script call per queue.
 
-A settlement without an answer is sent again until the lease has certainly passed to another worker. The script
-recognizes the repetition. The slot of a run becomes free only when its settlement is being sent, so a worker that dies
-loses at most `concurrency` outcomes.
+If Redis does not answer a settlement, it is sent again until the lease has certainly passed to another worker. The
+script recognizes the repetition. The slot of a run becomes free only when its settlement is being sent, so a worker
+that dies loses at most `concurrency` outcomes.
 """
 
 import logging
@@ -33,7 +33,8 @@ logger = logging.getLogger("taskq.worker")
 
 _COMPLETED = Outcome.COMPLETED.value  # a constant, because each access to an enum member's value is slow
 PLAIN_DONE = Settlement("", Ended.DONE, run=0)
-"""Shared settlement of runs that just succeeded and were not sent before: no data to store, no lock to release."""
+"""Shared settlement of all runs that succeeded without data to store or a lock to release, and that were not sent
+before."""
 
 
 @dataclass(slots=True)
@@ -44,7 +45,8 @@ class SettleBatch:
         queue: The queue.
         runs: The settled runs.
         operation: The operation that settles them.
-        slots: Number of slots that become free when the batch arrives. Runs that were sent before do not count.
+        slots: Number of slots that become free when Redis gets the batch. Runs whose settlement was sent before do not
+            count.
         is_plain: Whether all runs have the settlement `PLAIN_DONE`.
     """
 
@@ -164,7 +166,7 @@ class Settler:
         self._add_waiting(run)
 
     def return_unstarted(self, run: Run, now: float, why: str) -> None:
-        """Requeue a task that has not started, because its lease may have ended or the worker no longer wants it.
+        """Requeue a task that has not started. Its lease may have ended, or the worker no longer takes tasks.
 
         Unless another worker has the task, it goes to the head of its queue. This uses no attempt.
         """

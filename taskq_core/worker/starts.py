@@ -2,10 +2,11 @@
 
 Two kinds of tasks need a request. All others start at once.
 
-- The task has limits that its producer did not know. A claim checks them.
-- The run may be the last one of its task. It is marked as started first, because a task whose last run was lost is
-  archived only if that run had started. So a task with `max_retry=0` runs at least once, and a task that kills its
-  worker stops after `max_retry + 1` runs.
+- The task has limits that its producer did not know, so they are not in its message. A claim (a request for permits)
+  checks them.
+- The run may be the last run of its task. The worker first marks it as started in Redis, because a task whose last run
+  was lost is archived only if that run had started. So a task with `max_retry=0` runs at least once, and a task that
+  kills its worker stops after `max_retry + 1` runs.
 """
 
 import asyncio
@@ -31,7 +32,9 @@ _EXPIRES = EXPIRES.encode()
 
 
 class Starts:
-    """Starts fetched tasks: checks their limits, and marks last runs as started. Used on the event loop only.
+    """Starts fetched tasks: checks their limits, and marks the last run of a task as started.
+
+    Used on the event loop only.
 
     Args:
         context: The worker.

@@ -1,6 +1,6 @@
-"""Read and write the record of a run's steps, and send what the run emits.
+"""Read and write the record of a run's steps, and send the values that the run emits.
 
-All requests carry the run's fence, so a worker that lost the task changes nothing. While Redis does not answer, a
+All requests contain the run's fence: Redis refuses them if the worker has lost the task. While Redis does not answer, a
 request is repeated until the run has to end. Emitted values are collected for `EMIT_EVERY_S`, and the settlement of the
 run waits until they are sent.
 """
@@ -28,13 +28,13 @@ logger = logging.getLogger("taskq.worker")
 EMIT_EVERY_S = 0.05
 """Maximum seconds for which an emitted value is collected."""
 EMIT_BYTES = 65_536
-"""Bytes of collected values from which they are sent without further delay."""
+"""Bytes of collected values at which they are sent at once."""
 EMIT_VALUES = 1_000
 """Maximum number of values in one request, so that no script takes long."""
 OVERHEAD_BYTES = 100
-"""Bytes that each value counts in addition to its JSON, so that many short values do not fill the memory."""
+"""Bytes that are counted for each value in addition to its JSON, so that many short values do not fill the memory."""
 WAITING_BYTES = 1 << 20
-"""Bytes of unsent values at which `emit` waits until some are sent."""
+"""Maximum bytes of unsent values. Above this, `emit` waits until some values are sent."""
 PATIENCE_S = 5.0
 """Maximum seconds of one request."""
 CHECK_S = 0.2
@@ -47,7 +47,7 @@ T = TypeVar("T")
 async def read_children(
     queue: QueueKeys, workflow_id: str, send: Callable[[Operation[Any]], Awaitable[Any]]
 ) -> bytes | None:
-    """Return the results of the workflow of sub-tasks, None while it runs."""
+    """Return the results of the workflow of sub-tasks, None while this workflow runs."""
     result = await arun_plan(ask_raw_result(queue, workflow_id), send)
     return None if result is NOT_YET else result
 
@@ -159,7 +159,10 @@ class RunSteps(Steps):
             self._sending = None
 
     def close(self) -> bool:
-        """Refuse further values, because the function has ended. Return whether values still wait to be sent."""
+        """Refuse further emitted values, because the function has ended.
+
+        Return whether values still wait to be sent.
+        """
         self.is_closed = True
         return self._sending is not None
 

@@ -1,7 +1,8 @@
 """Receive messages of operators and clients: tasks to cancel, and requests to this worker.
 
-A cancel message is a task id from any client that may publish. If the task does not run here, it costs one dict look-up
-per queue. Requests use a separate channel, because permission to cancel tasks is not permission to stop workers.
+A cancel message is a task id. Any client that may publish can send it. If the task does not run here, the message costs
+one dict look-up per queue. Requests use a separate channel, because permission to cancel tasks is not permission to
+stop workers.
 """
 
 import logging
@@ -18,7 +19,8 @@ class Subscriber(WorkerService):
 
     Args:
         context: The worker.
-        handlers: Called with each message, by channel. If Redis refuses the other channels, only the first is used.
+        handlers: Called with each message, by channel. If Redis refuses the subscription, only the first channel is
+            used.
     """
 
     name = "subscriber"
@@ -51,8 +53,8 @@ class PrimaryFollower(WorkerService):
 
     Args:
         context: The worker.
-        changed: Called when another server has become the primary. The old primary may still hand out tasks, but loses
-            the record of that when it becomes a replica.
+        changed: Called when another server has become the primary. The old primary may still hand out tasks, but it
+            forgets them when it becomes a replica.
     """
 
     name = "follower"

@@ -29,7 +29,7 @@ logger = logging.getLogger("taskq.worker")
 async def list_overrun(
     runner: AsyncRunner, queues: Sequence[QueueKeys], token: str, *, grace_s: float
 ) -> list[tuple[str, str]]:
-    """Return queue and id of the tasks that a worker still holds `grace_s` after their timeout or deadline.
+    """Return queue and id of the tasks that a worker still holds `grace_s` seconds after their timeout or deadline.
 
     Such a task may block its whole process, which then does not answer its supervisor.
 
@@ -78,8 +78,8 @@ async def take_back(
         runner: Sends operations.
         queues: Key names of the queues that the worker served.
         token: Token of the worker, whose process has ended.
-        app: The queue application. Its tasks decide whether a loss counts as a failure.
-        overran: Queue and id of the tasks that ran past their timeout or deadline. They count as timed out.
+        app: The queue application. The options of its tasks decide whether a loss counts as a failure.
+        overran: Queue and id of the tasks that ran past their timeout or deadline. Their runs count as timed out.
 
     Raises:
         BrokerError: Redis refused or was not reached. Some tasks may have been taken back.

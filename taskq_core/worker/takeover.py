@@ -22,13 +22,15 @@ from taskq_core.worker.take_back import take_back
 logger = logging.getLogger("taskq.worker")
 
 SECOND_PASS_S = 1.0
-"""Seconds until the second pass over a dead worker's tasks: its last request may arrive late."""
+"""Seconds until the second pass over a dead worker's tasks. Redis may receive the dead worker's last request late."""
 SUPERVISOR_S = 60.0
-"""Seconds for which only its supervisor takes back the tasks of a dead worker, because it knows the cause of death."""
+"""Seconds for which only the supervisor of a dead worker takes back its tasks, because the supervisor knows the cause
+of death."""
 KEPT_S = 60
 """Seconds for which the record of a worker stays in Redis after its lease and the recoverer's grace."""
 LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
-"""Services of a queue that the dead worker may have led. Their leases are released at once."""
+"""Names of services of a queue that a dead worker may have led. The leader leases of these services are released at
+once."""
 
 
 class Takeover(WorkerService):

@@ -1,8 +1,9 @@
 """Run plain functions of tasks in threads.
 
 The threads are daemons, and take runs from one queue. Ended runs are collected, and the event loop is woken once per
-burst. Waking a thread takes longer than a short function runs. So functions that were quick lately share a thread that
-is already awake. If that thread is delayed, others are woken a millisecond later. Each other function wakes a thread.
+burst. Waking a thread takes longer than a short function runs. So functions whose last runs were quick share a thread
+that is already awake. If this thread is delayed, other threads are woken a millisecond later. A function that is not
+quick always wakes a thread.
 
 If a function must end, `TaskInterrupted` is raised in it. Python delivers it between two bytecodes and not inside a C
 call, so this is best effort. The exception can only hit the intended task: it is raised under a lock that the end of
@@ -116,7 +117,7 @@ class TaskThreads:
             self._wake_one()
 
     def _relieve(self) -> None:
-        """Wake a thread for each waiting function if the first has waited long: the awake threads are delayed."""
+        """Wake a thread for each waiting function if the first has waited long, because awake threads are delayed."""
         self._relief = None
         try:
             waited_s = monotonic() - self._inbox[0].started
@@ -129,9 +130,12 @@ class TaskThreads:
         self._relief = self._loop.call_later(RELIEF_S - waited_s, self._relieve)
 
     def interrupt(self, run: Run, *, again: bool = False) -> bool:
-        """Raise `TaskInterrupted` in a run's function, only once unless `again`. Return False if it was not raised.
+        """Raise `TaskInterrupted` in a run's function, only once unless `again` is True.
 
-        It is lost where Python swallows exceptions: in a finalizer, or in a callback of the garbage collector.
+        Return False if it was not raised.
+
+        The exception is lost where Python swallows exceptions: in a finalizer, or in a callback of the garbage
+        collector.
         """
         thread: _TaskThread | None = run.thread
         return thread is not None and thread.interrupt(run, again=again)

@@ -25,7 +25,8 @@ class Turn:
         in_doubt: The dequeue, until Redis has answered it or it was called off; then None. While it is in doubt, Redis
             may have handed out tasks that the worker does not know.
         is_repeat: Whether the dequeue was sent before, without a reply.
-        is_off: Whether the dequeue was called off, so that its tasks go back to their queue.
+        is_off: Whether the worker called off the dequeue. Tasks that the dequeue handed out then go back to their
+            queue.
         started_ns: Unix time in ns at which the last round trip began, for spans.
         used_at: Monotonic time of the last round trip.
     """

@@ -22,14 +22,15 @@ from taskq_core.worker.leadership import Leadership, QueueService
 from taskq_core.worker.turn import Turn
 
 FULL_S = 0.05
-"""Seconds until the next check, if the caps of all queues allow this worker no further task."""
+"""Seconds until the next check whether this worker may take tasks, while the caps of all queues allow it no further
+task."""
 
 
 class Waker(WorkerService):
     """Waits for wake tokens while the worker is idle.
 
-    It sends dequeues behind the wait, in the same write. Redis answers both at once when a token comes. So Redis and
-    this process each wake up only once before a task starts, instead of twice. ::
+    It sends dequeues behind the request that waits, in the same write. When a token comes, Redis answers the wait and
+    the dequeues together. So Redis and this process each wake up only once before a task starts, instead of twice. ::
 
         worker   BLPOP wake   dequeue call 7 |................| 1, task      BLPOP wake   dequeue call 8 ...
         Redis                                  token: both run
@@ -48,7 +49,8 @@ class Waker(WorkerService):
         context: The worker.
         queues: Queues whose tokens one connection waits for. On a cluster one queue.
         fetcher: Prepares the dequeues, and is woken by tokens.
-        leaderships: Leaderships of the queues, by name. They know whether a worker watches for tasks without tokens.
+        leaderships: Leaderships of the queues, by name. The leaderships know whether a worker watches for tasks that
+            come without tokens.
     """
 
     name = "waker"
@@ -174,7 +176,7 @@ class Waker(WorkerService):
 def _asks_ahead(context: WorkerContext) -> bool:
     """Return whether to send dequeues together with the wait for a wake token. If not, the fetcher sends them later.
 
-    With caps it is not possible: the end of a task lets another task of the queue start, but puts no token. In burst
+    With caps, this is not possible: the end of a task lets another task of the queue start, but puts no token. In burst
     mode, a dequeue in progress would always count as work. A cluster may redirect the wait to another node. The
     connections of an in-memory store cannot break.
     """

@@ -16,7 +16,7 @@ from taskq_core.worker.context import WorkerContext, WorkerService
 logger = logging.getLogger("taskq.worker")
 
 SETTLED_S = 60.0
-"""Seconds after which all workers of a deployment have started."""
+"""Seconds after the start of this worker at which all workers of a deployment should have started."""
 AGAIN_S = 3600.0
 """Seconds between two checks."""
 

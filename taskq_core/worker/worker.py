@@ -82,10 +82,10 @@ class Worker:
 
     Args:
         app: The queue application.
-        config: How it runs. By default, the configuration in the application's settings.
+        config: Configuration of the worker. By default, the configuration in the application's settings.
         listener: Receives its events.
         clock: Source of time.
-        when_idle: Called by a burst worker without work. Returns whether there may be work now.
+        when_idle: Called by a worker in burst mode that has no work left. Returns whether there may be work again.
     """
 
     _scheduler: "Scheduler | None" = None
@@ -241,7 +241,7 @@ class Worker:
 
     @property
     def runs(self) -> list[Run]:
-        """Runs that have not ended, or wait for their settlement. Callable from any thread."""
+        """Runs that have not ended, or whose settlement was not confirmed yet. Callable from any thread."""
         return [] if self.status in ("new", "closed") else list(self._context.running.values())
 
     @property

@@ -24,7 +24,7 @@ from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.unserved import WorkerCheck
 
 CHILDREN_KEPT_S = 2_592_000
-"""Seconds for which the results of ended sub-tasks are stored until their task has read them."""
+"""Seconds for which the results of ended sub-tasks are stored, so that the task that called them can read them."""
 SendDeferred = Callable[[Outgoing, WorkflowHandle, list[Batch]], None]
 """Sends a workflow from blocking code after the commit of its transaction."""
 
@@ -107,7 +107,7 @@ class AsyncWorkflowClient:
             calls: The sub-tasks.
             workflow_id: Id of the workflow.
             queue: Queue of the task, which is the home of the workflow.
-            parent: Name of the call of sub-tasks in the task, and id of the task.
+            parent: Two texts: the name of this call of sub-tasks in the task, and the id of the task.
         """
         graph = build(group(calls).at_home(queue).kept(CHILDREN_KEPT_S))
         await self._read(graph, [])

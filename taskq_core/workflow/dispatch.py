@@ -1,7 +1,8 @@
 """Move workflow data between queues: outcomes of steps to their workflow's home queue, next steps to their own queues.
 
-A transfer may be repeated, run in several workers at once, or be interrupted anywhere. An outcome counts once, because
-a node ends once. A step is stored once, because its queue keeps a receipt. The record of a transfer is deleted last.
+A transfer may be repeated, run in several workers at once, or be interrupted anywhere. Nevertheless, an outcome counts
+only once, because a node ends only once. A step is stored only once, because its queue keeps a receipt. The record of a
+transfer is deleted last.
 """
 
 import logging

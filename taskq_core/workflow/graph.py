@@ -1,7 +1,7 @@
 """Turn a workflow into nodes and edges, and check it before anything is sent.
 
-Chains, groups, chords and `Workflow`s have the same form afterwards: named steps with predecessors, and with the
-results that they receive.
+All workflows (chains, groups, chords and `Workflow` objects) then have the same form: named steps, the predecessors of
+each step, and the results that it receives.
 """
 
 import re
@@ -70,7 +70,7 @@ class Node:
         name: Its name.
         before: Its predecessors.
         call: The call of a step; None for a group.
-        members: The signatures of a group, iterated once.
+        members: The signatures of a group. They may be iterated only once.
         is_callback: Whether it is a callback of a part of the workflow.
         is_excused: Whether the workflow can succeed although the node failed.
         continues: Whether the next node in a chain also runs after a failure of this node.

@@ -75,8 +75,8 @@ class Growing:
 
     Args:
         preparer: Makes keys, headers and spans.
-        context: Context of the run that adds the members. It counts them, so that the next attempt gives the same
-            members the same ids.
+        context: Context of the run that adds the members. The context counts the added members, so that the next
+            attempt of the task gives the same members the same ids.
 
     Raises:
         WorkflowError: The task is not a member of a group.

@@ -32,7 +32,8 @@ from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import Before, Failure, Graph, Node, Result
 
 STEP_KEPT_S = 86_400
-"""Retention in seconds of a step that a Go worker ran, so that a taskq worker can find that it has ended."""
+"""Retention in seconds of a step that a Go worker ran. During this time, a taskq worker finds that the step has
+ended."""
 WORKFLOW, WORKFLOW_QUEUE = "taskq-workflow", "taskq-workflow-queue"
 """Headers of a step: the id and the home queue of its workflow."""
 Entry = tuple[str, str, Argument]
@@ -194,7 +195,7 @@ class Outgoing:
     def _parts(self) -> list[list[Entry]]:
         """Split the fields of the workflow into parts of limited size.
 
-        The fields are removed from this object, so that they do not use memory while members are streamed.
+        The fields are removed from this object, so that they use no memory while group members are streamed.
         """
         entries, self._entries = self._entries, []
         parts: list[list[Entry]] = [[]]
@@ -305,7 +306,7 @@ class Outgoing:
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
         """Return the enqueue plan of a step's task, whether the task is stored after success, and its headers.
 
-        They are cached by task and step.
+        The result is cached by task and step.
         """
         parents = [self._traces[each] for each in node.before.parents if each in self._traces]
         key = (id(task), node.number if node.number in self._traces else -1)
@@ -390,7 +391,7 @@ def _stronger(one: Confirmation | None, other: Confirmation) -> Confirmation:
 
 
 def home_of(graph: Graph, keys: Keys) -> QueueKeys:
-    """Return the home queue of a workflow: the given one, or the queue of its first step that is not remote.
+    """Return the home queue of a workflow: the given queue, or the queue of its first step that is not remote.
 
     The queue of a remote task may have only Go workers, which do not start the next steps.
     """

@@ -1,9 +1,10 @@
-"""Run tasks for a worker, one at a time, on the main thread of this process. The worker starts it with a socket.
+"""Run tasks for a worker, one at a time, on the main thread of this process.
 
-The process ends with the worker: the socket closes, and on Linux the kernel kills the process, even inside a call into
-C. To end a task, the worker sends a frame, and `TaskInterrupted` is raised in the function. If the function goes on,
-the worker kills the process. The process does not act on SIGTERM, SIGINT and SIGHUP from elsewhere: a service manager
-or a terminal sends them to all processes, but running tasks have a grace period.
+The worker starts this process and gives it a socket. The process ends with the worker: the socket closes, and on Linux
+the kernel kills the process, even inside a call into C. To end a task, the worker sends a frame, and `TaskInterrupted`
+is raised in the function. If the function goes on, the worker kills the process. The process does not act on SIGTERM,
+SIGINT and SIGHUP from elsewhere: a service manager or a terminal sends them to all processes, but running tasks have a
+grace period.
 """
 
 import contextlib
@@ -96,7 +97,7 @@ class TaskProcess:
             self._connection.sendall(frames.encode(kind, data))
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the running task, or exit without one, if the worker requested it. Ignore other signals."""
+        """If the worker requested it, interrupt the running task, or exit if no task runs. Ignore all other signals."""
         if not self._is_interrupt_requested:
             return
         self._is_interrupt_requested = False
@@ -201,8 +202,9 @@ class TaskProcess:
 class _ProgressSender:
     """Sends progress and results of a running task to the worker, which stores them. It does not support cursors.
 
-    A thread that a function leaves behind may write after its task has ended. These writes are dropped here. The worker
-    drops writes of a forked process that a function leaves behind, by the run's number.
+    A thread that a function leaves behind may write after its task has ended. This object drops these writes. A forked
+    process that a function leaves behind may also write. The worker recognizes such writes by the run's number, and
+    drops them.
 
     Args:
         process: This process.
@@ -285,7 +287,10 @@ class _ProgressSender:
         raise IterationError(_NO_ITERATION)
 
     def report(self, done: int, total: int | None) -> None:
-        """Do nothing: it is never called, because `iterate` loops need cursors, which task processes do not support."""
+        """Do nothing.
+
+        This method is never called, because `iterate` loops need cursors, which task processes do not support.
+        """
 
 
 def _context(facts: Mapping[str, Any], message: TaskMessage, sender: _ProgressSender) -> TaskContext:

@@ -17,7 +17,7 @@ from taskq_core.service.user_code import readable, text_of
 _DEEPEST = 3
 """Maximum depth of encoded causes and nested groups."""
 _MEMBERS_MOST = 10
-"""Maximum number of encoded exceptions of a group. The group's traceback contains all."""
+"""Maximum number of encoded exceptions of a group. The group's traceback contains all exceptions."""
 
 
 def encode_failure(error: BaseException) -> bytes:

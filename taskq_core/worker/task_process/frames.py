@@ -1,8 +1,8 @@
 """Encode and decode frames (kind, length, content) between a worker and a task process. Pure functions.
 
-A worker sends `BOOT` once, and `TASK` and `MESSAGE` for each task. The process answers `BOOT` with `READY`. It imports
-the module of the task, and answers the task with `STARTED`, any number of `PROGRESS`, `WRITTEN` and
-`WRITTEN_OVERSIZED`, and one `RESULT`, `OVERSIZED` or `FAILURE`. If the import fails, it answers with `FAILURE` alone.
+A worker sends `BOOT` once, and `TASK` and `MESSAGE` for each task. The process answers `BOOT` with `READY`. For a task,
+it first imports the module of the task, and then sends `STARTED`, any number of `PROGRESS`, `WRITTEN` and
+`WRITTEN_OVERSIZED`, and at the end `RESULT`, `OVERSIZED` or `FAILURE`. If the import fails, it only sends `FAILURE`.
 """
 
 import struct
