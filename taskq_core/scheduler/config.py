@@ -11,7 +11,7 @@ class SchedulerConfig:
     """Configuration of one scheduler."""
 
     leader_lease: Duration = 8.0
-    """Seconds after which another scheduler takes over from a leader that does not answer. At least 1."""
+    """Seconds after which another scheduler takes over from a leader that no longer renews its lease. At least 1."""
     heartbeat: Duration = 10.0
     """Seconds between two writes of the entries that tools show. They expire after twice this time. At least 1."""
     refresh: Duration = 60.0

@@ -140,7 +140,7 @@ class InlineWorker:
         return runs
 
     def give_back(self, runs: Iterable[Run]) -> None:
-        """Return tasks that were taken to the head of their queues, in the same order."""
+        """Give back taken tasks: put them at the head of their queues, in the same order."""
         for run in reversed(list(runs)):
             self._runner.run(run_ops.settle(run.queue, [requeued(run)], owner=self._owner))
 
