@@ -264,8 +264,8 @@ class ArgumentsCodec:
             unknown = [field for field in read_fields(payload) if field not in self.known]
         except Exception as exc:
             return "", describe_unreadable(exc)
-        hint = f"; it has field {unknown[0][:80]!r}, which is not a parameter" if unknown else ""
-        return parameter, f"the payload has no such field{hint}"
+        hint = f"; the payload has the field {unknown[0][:80]!r}, which is not a parameter" if unknown else ""
+        return parameter, f"missing in the payload{hint}"
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Slow path of `encode`: check each argument on its own. Objects that are passed by key become references."""

@@ -444,12 +444,12 @@ def test_a_parameter_with_the_default_none_accepts_none(value: int | None) -> No
 @rows(
     ("payload", "message"),
     [
-        (b"", "payload of parameter 'to' of task 'email:deliver': the payload has no such field"),
-        (b"{}", "payload of parameter 'to' of task 'email:deliver': the payload has no such field"),
+        (b"", "payload of parameter 'to' of task 'email:deliver': missing in the payload"),
+        (b"{}", "payload of parameter 'to' of task 'email:deliver': missing in the payload"),
         (
             b'{"receiver":"s3cr3t-canary"}',
-            "payload of parameter 'to' of task 'email:deliver': the payload has no such field; it has field "
-            "'receiver', which is not a parameter",
+            "payload of parameter 'to' of task 'email:deliver': missing in the payload; the payload has "
+            "the field 'receiver', which is not a parameter",
         ),
         (b"{} s3cr3t-canary", "payload of task 'email:deliver': not valid JSON"),
         (b'{"to":1}', "payload of parameter 'to' of task 'email:deliver': expected str, got int"),
