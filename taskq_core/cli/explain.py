@@ -24,7 +24,7 @@ class Explanation:
 
     Attributes:
         section: Title of the section that it belongs to.
-        code: Its code, as `TaskQError.code`.
+        code: Code of the error or warning, as `TaskQError.code`.
         name: Name of the class, or "" for a warning that is only logged.
         means: What happened.
         cause: The usual cause.

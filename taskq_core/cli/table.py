@@ -13,7 +13,7 @@ class Column:
     """Describes a column of a table: its heading, its cells and its width.
 
     Attributes:
-        title: Its heading. Commands write it in capital letters.
+        title: Heading of the column. Commands write it in capital letters.
         cell: Returns the cell of a record: a text or a number. For the dashboard, it may also return a function that
             makes the text for a given width. None: each record is a sequence of cells.
         right: Whether to align the cells to the right, for numbers. They are never cut.

@@ -14,7 +14,7 @@ class NodeFacts:
     """Facts about one Redis server: the only one, or a primary of a cluster.
 
     Attributes:
-        address: Its address, without a password.
+        address: Address of the server, without a password.
         info: The reply to `INFO`; None if this user may not read it.
         config: The reply to `CONFIG GET`, by parameter; None if this user may not read it.
         skew_s: Seconds by which its clock is ahead of this machine's clock, negative if behind; None if unknown.
@@ -71,8 +71,8 @@ class QueueFacts:
     """Facts about one queue.
 
     Attributes:
-        name: Its name.
-        counts: Its tasks by state, and whether it is paused; None if they cannot be counted.
+        name: Name of the queue.
+        counts: Number of tasks by state, and whether the queue is paused; None if the tasks cannot be counted.
         is_served: True if a running worker (taskq or Go) serves the queue.
         quarantined: Tasks in quarantine because they cannot be read.
         quarantined_ids: Ids of the first 100 tasks in quarantine.

@@ -19,7 +19,7 @@ class Finding:
     """One finding of the doctor: the result of one check of a server, queue or key.
 
     Attributes:
-        level: Its severity.
+        level: Severity of the finding.
         check: Name of the check.
         subject: The server, queue or key; "" for the whole installation.
         message: The problem, as a sentence.

@@ -94,7 +94,7 @@ def probe_port(host: str, port: int, *, timeout_s: float) -> tuple[bool, dict[st
 
     Args:
         host: Host of its health port.
-        port: Its health port.
+        port: Health port of the worker or scheduler.
         timeout_s: Maximum time.
     """
 
@@ -127,7 +127,7 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
         ask: The function. Its exception is raised here.
 
     Raises:
-        TimeoutError: It did not return in time.
+        TimeoutError: The function did not return in time.
     """
     threads = DaemonThreads(1)
     try:

@@ -24,7 +24,7 @@ def check_lifespan(function: Any) -> None:
     """Check that a function can be a lifespan.
 
     Raises:
-        TaskDefinitionError: It cannot be called without arguments.
+        TaskDefinitionError: The function cannot be called without arguments.
     """
     if not callable(function):
         raise TaskDefinitionError(f"a worker's lifespan must be a function that yields once, got {function!r}")

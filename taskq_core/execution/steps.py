@@ -66,8 +66,8 @@ class StepContext:
             name: Name of the step, 1 to 100 characters.
             function: Function whose return value has a JSON form. The value is decoded by the return annotation, in
                 the first run too.
-            *args: Its arguments.
-            **kwargs: Its keyword arguments.
+            *args: Arguments of the function.
+            **kwargs: Keyword arguments of the function.
 
         Raises:
             StepError: The result has no JSON form, does not fit the annotation, or is too large; or the name is not

@@ -100,7 +100,7 @@ class Exporter:
 
         Args:
             accept: The scraper's header `Accept`: text, or OpenMetrics.
-            accept_encoding: Its header `Accept-Encoding`.
+            accept_encoding: The scraper's header `Accept-Encoding`.
             wait_s: The scraper's timeout in seconds, None if unknown.
         """
         self._scrapes += 1

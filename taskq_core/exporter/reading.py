@@ -21,8 +21,8 @@ class QueueReading:
     """The figures of one queue.
 
     Attributes:
-        info: Its sizes and counters.
-        memory: Its approximate memory in bytes; None if unknown.
+        info: Sizes and counters of the queue.
+        memory: Approximate memory of the queue in bytes; None if unknown.
         types: Total counters of runs, by task type.
         refused: Errors of Redis, by name of a figure that this Redis user may not read.
     """

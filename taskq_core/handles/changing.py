@@ -109,11 +109,11 @@ def reschedule(
     """Change the start of a task, and its payload if one is given, in one step.
 
     Args:
-        queue: Its queue.
-        task_id: Its id, which does not change.
+        queue: Queue of the task.
+        task_id: Id of the task, which does not change.
         at: The new start, with a time zone.
         after: Time from now, instead of `at`.
-        payload: Its new payload. None does not change it.
+        payload: New payload of the task. None does not change it.
     """
     start = start_of(at, after, what="another time")
     if payload is not None:
@@ -137,10 +137,10 @@ def replace_payload(
     """Replace the payload of a task and its unique lock. If the task changes at the same time, read it and try again.
 
     Args:
-        queue: Its queue.
-        task_id: Its id.
+        queue: Queue of the task.
+        task_id: Id of the task.
         payload: The new payload, checked by `check_payload`.
-        start: Its new start in the form of `actions.act`, "" to keep it.
+        start: New start of the task in the form of `actions.act`, "" to keep the old start.
         doing: Name of the change for error messages, such as "changed".
         expected: The payload that the caller read before. If the stored payload differs, nothing is changed.
     """

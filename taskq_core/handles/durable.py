@@ -31,7 +31,7 @@ class StreamItem:
     If a later attempt repeats a step, ignore the items of this step that have a smaller `attempt`.
 
     Attributes:
-        id: Its position. `TaskHandle.stream(after=)` continues after it.
+        id: Position of the value in the output. `TaskHandle.stream(after=)` continues after this position.
         value: The value.
         attempt: Number of the attempt that emitted it, from 1. This number also counts interrupted runs.
         step: Name of the step that emitted it, "" outside of steps.

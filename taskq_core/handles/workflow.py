@@ -115,7 +115,7 @@ class WorkflowHandle(SentLater):
         """Read the workflow: its state, and the counts of its steps.
 
         Raises:
-            WorkflowNotFoundError: Its retention is over.
+            WorkflowNotFoundError: The retention of the workflow is over.
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         return self.graph().info

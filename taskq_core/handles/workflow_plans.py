@@ -57,10 +57,10 @@ class NodeSpec(msgspec.Struct, array_like=True):
     """A node of a workflow, in the stored form that `workflow.sending` writes.
 
     Attributes:
-        name: Its name.
+        name: Name of the node.
         task: The name of its task.
         queue: The queue of its task, "" for a group.
-        parents: Its predecessors, each with the condition under which it runs after them.
+        parents: Predecessors of the node, each with the condition under which the node runs after it.
         is_group: Whether it is a group.
         is_callback: Whether it is a callback of a part of the workflow.
     """

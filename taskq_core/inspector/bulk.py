@@ -25,7 +25,7 @@ def run_all(
     Args:
         queue: Name of the queue.
         state: scheduled, retry, aggregating, archived or completed.
-        group: Their group, with `TaskState.AGGREGATING`.
+        group: Group of the tasks, with `TaskState.AGGREGATING`.
         progress: Called after each chunk with the number of tasks processed and their total. An error that it
             raises ends the call.
 

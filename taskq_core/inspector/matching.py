@@ -68,7 +68,7 @@ class TaskFilter:
 
     Attributes:
         queue: Name of their queue.
-        state: Their state. Without it, tasks in groups do not match.
+        state: State of the tasks. Without it, tasks in groups do not match.
         group: Name of their group, with `queue` and `TaskState.AGGREGATING`.
         name: Name of their task, in full.
         name_part: Part of the name of their task.
@@ -231,8 +231,8 @@ def find_tasks(
 
     Args:
         queue: Name of the queue.
-        state: Their state.
-        group: Their group, with `TaskState.AGGREGATING`.
+        state: State of the tasks.
+        group: Group of the tasks, with `TaskState.AGGREGATING`.
         name: Part of the task's name.
         error: Part of the text of its last failure.
         payload: Part of its payload.

@@ -280,7 +280,7 @@ def list_tasks(
         state: The state. None: all of `LISTED_STATES`.
         skip: Number of tasks to skip.
         count: Maximum number of tasks.
-        group: Their group, with `TaskState.AGGREGATING`.
+        group: Group of the tasks, with `TaskState.AGGREGATING`.
         is_newest_first: Within a state, the newest tasks come first. This is always so for ended tasks, and never for
             tasks that wait for a time, which are sorted by that time.
     """
@@ -322,8 +322,8 @@ def tasks(
 
     Args:
         queue: Name of their queue; None for all queues.
-        state: Their state. None: all of `LISTED_STATES` in that order, without tasks in groups.
-        group: Their group, together with `queue` and `TaskState.AGGREGATING`.
+        state: State of the tasks. None: all of `LISTED_STATES` in that order, without tasks in groups.
+        group: Group of the tasks, together with `queue` and `TaskState.AGGREGATING`.
         page: Number of the page, from 1. A page after the last one is empty.
         page_size: Maximum number of tasks on a page, 1 to 1000.
 

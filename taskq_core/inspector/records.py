@@ -267,7 +267,7 @@ class QueueWeight:
 
     Attributes:
         name: Name of the queue.
-        weight: Its configured weight.
+        weight: Configured weight of the queue.
         share: Share of fetches that ask this queue first, 0 to 1. None with strict priority: a queue is then asked only
             while all queues of larger weight are empty.
     """
@@ -282,9 +282,9 @@ class WorkerProcess:
     """A worker process of any language, as of its last heartbeat.
 
     Attributes:
-        id: Its id, which is new at every start of the worker.
+        id: Id of the worker, which is new at every start of the worker.
         host: Name of its host.
-        pid: Its process id.
+        pid: Process id of the worker.
         started_at: Start of the worker. None if the worker does not report it.
         status: `active`, `stopped` (takes no new tasks), or for a moment `new` or `closed`.
         queues: Weights of the queues that it serves, by name.
@@ -339,7 +339,7 @@ class PeriodicEntryInfo:
         spec: A cron line, or `@every` and a duration. A cron line whose time zone is not UTC begins with `CRON_TZ=`.
         name: Name of the task.
         payload: Payload bytes of the task.
-        options: Its options as Asynq spells them, for example `Queue("low")`.
+        options: Task options of the entry in Asynq's notation, for example `Queue("low")`.
         next_run_at: Next time at which the entry is due. None: never.
         previous_run_at: Last time at which the task of the entry was enqueued. None: never.
         is_paused: Whether it was paused at run time.

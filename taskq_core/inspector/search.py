@@ -96,7 +96,7 @@ def all_ids(
     Args:
         queue: The queue.
         state: The state.
-        group: Their group, for `TaskState.AGGREGATING`.
+        group: Group of the tasks, for `TaskState.AGGREGATING`.
         skip: Number of the newest pending or active tasks to leave out.
         most: Maximum number of ids. None: all.
     """

@@ -95,9 +95,9 @@ class TaskRef:
     """A selected task.
 
     Attributes:
-        queue: Its queue.
-        id: Its id.
-        state: Its last known state. None: any state.
+        queue: Queue of the task.
+        id: Id of the task.
+        state: Last known state of the task. None: any state.
     """
 
     queue: str

@@ -42,7 +42,7 @@ class Task:
 
     Attributes:
         place: The dotted name of the task's function.
-        name: Its name in Celery.
+        name: Name of the task in Celery.
         options: The arguments of its decorator, by name.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
         left: Reason why the task is not rewritten, "" if it is rewritten.
@@ -129,7 +129,7 @@ class File:
 
     Attributes:
         tree: The syntax tree.
-        module: Its dotted name, from the root of the file system.
+        module: Dotted name of the module, from the root of the file system.
         package: The dotted name of its package.
         marks: Comments to write above statements.
         notes: Hints that the user should read, as (line, sentence).

@@ -46,7 +46,7 @@ class Caller:
 
         Args:
             function: The function.
-            *arguments: Its arguments.
+            *arguments: Arguments of the function.
             timeout_s: Seconds after which the call ends. A coroutine is cancelled. In a plain function,
                 `TaskInterrupted` is raised, but the function may catch it and continue. None: no limit.
 

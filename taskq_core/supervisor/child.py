@@ -51,9 +51,9 @@ class Child:
         end_requested: Whether it was asked to end.
         has_closed: Whether it announced its end.
         identity: Facts about its worker: token, server_id, host, queues.
-        health: Its last reported health: whether it is ready, and the body of `/readyz`.
+        health: Health that the process last reported: whether it is ready, and the body of `/readyz`.
         tasks: Number of tasks that have ended in it.
-        memory: Its memory in bytes.
+        memory: Memory of the process in bytes.
         overdue_checked_at: Time of the last check for overdue tasks, while it sends no messages.
         overran: Queue and id of the overdue tasks because of which the process was killed.
 
@@ -193,8 +193,8 @@ class Place:
     It holds the current process and, during a replacement, its successor.
 
     Attributes:
-        number: Its number, from 1.
-        current: Its process, or None while no process runs.
+        number: Number of the place, from 1.
+        current: The process in this place, or None while no process runs.
         successor: The process that starts to replace it.
         replace_reason: Why the process must be replaced, "" if not.
         next_at: Monotonic second before which no process is started.

@@ -44,7 +44,7 @@ def check_function(function: Any) -> None:
     """Check that a worker can run a function as a task.
 
     Raises:
-        TaskDefinitionError: It is not a function, or it is a generator or a method.
+        TaskDefinitionError: The object is not a function, or it is a generator or a method.
     """
     if not callable(function) or inspect.isclass(function):
         raise TaskDefinitionError(f"a task must be a function, got {function!r}")
@@ -64,7 +64,7 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
     """Check that a separate process can import a function from its module and run it.
 
     Raises:
-        TaskDefinitionError: It is a coroutine function, is defined inside another function, or has injected
+        TaskDefinitionError: The function is a coroutine function, is defined inside another function, or has injected
             dependencies.
     """
     if is_coroutine_function(function):
@@ -146,7 +146,7 @@ def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
     """Return the name of the parameter that receives the `TaskContext`, None if there is none.
 
     Raises:
-        TaskDefinitionError: It is not the first parameter.
+        TaskDefinitionError: The parameter for the `TaskContext` is not the first one.
     """
     found = [
         (index, parameter)

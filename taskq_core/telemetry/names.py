@@ -53,7 +53,7 @@ class Metric(str):
 
     Attributes:
         kind: "counter", "histogram" or "gauge".
-        unit: Its unit, as UCUM writes it.
+        unit: Unit of the metric, as UCUM writes it.
         description: One sentence.
     """
 

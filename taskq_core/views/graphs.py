@@ -33,7 +33,7 @@ class StepBox:
     Attributes:
         step: The step.
         layer: Number of its layer, from 0. A step is one layer after the last step that it depends on.
-        row: Its position in the layer, from 0.
+        row: Position of the box in the layer, from 0.
         x: Left edge of the box.
         y: Upper edge of the box.
         label: Name of the step, shortened to fit the box.

@@ -77,7 +77,7 @@ class QueueDetail:
 
     Attributes:
         queue: State and counts of the queue.
-        days: Its daily counters, the oldest day first.
+        days: Daily counters of the queue, the oldest day first.
         types: Number of tasks of each type, the largest first, without tasks in groups.
         looked_at: Number of tasks that were read for `types`: at most `TYPES_SAMPLE` of each state.
     """

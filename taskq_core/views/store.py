@@ -25,7 +25,7 @@ class QueuePlace:
 
     Attributes:
         name: Name of the queue.
-        slot: Its cluster slot.
+        slot: Cluster slot of the queue.
         nodes: host:port of the nodes that store the slot, the primary first.
     """
 

@@ -35,10 +35,10 @@ class WorkflowRow:
     """A workflow in a list.
 
     Attributes:
-        queue: Its home queue.
-        id: Its id.
-        name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
-        state: Its state.
+        queue: Home queue of the workflow.
+        id: Id of the workflow.
+        name: Given name of the workflow, or the names of the first steps, such as `fetch → resize → notify`.
+        state: State of the workflow.
         created_at: Time of its creation, in UTC. None: the workflow is damaged.
         ended_at: Time of its end. None while it runs.
         steps: Number of steps. Each member of a group counts; if there are more than 100 groups, each group counts as
@@ -100,8 +100,8 @@ class WorkflowFilter:
     """A filter for workflows. A workflow must match every field that is not None or "".
 
     Attributes:
-        queue: Their home queue.
-        state: Their state.
+        queue: Home queue of the workflows.
+        state: State of the workflows.
         text: Part of their id or name. Case does not matter.
     """
 

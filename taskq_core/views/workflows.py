@@ -55,10 +55,10 @@ class MemberRow:
         number: Number of the member, from 0.
         task_id: Id of its task. The task may be deleted.
         queue: Queue of its task.
-        state: Its state. `StepState.STARTED` also while the task moves to another queue.
+        state: State of the member. `StepState.STARTED` also while the task moves to another queue.
         error: Text of its failure, or why its result was not stored, cut to 200 bytes. While the member is retried, the
             text of its last error. "" if none applies.
-        result: Its result as JSON, cut to `MEMBER_RESULT_BYTES`. b"" if it has no result.
+        result: Result of the member as JSON, cut to `MEMBER_RESULT_BYTES`. b"" if there is no result.
         result_size: Number of bytes of the whole result.
         retried: Number of failed runs of a started member.
         max_retry: For a retried member, the maximum number of retries.
@@ -81,9 +81,9 @@ class StepDetail:
 
     Attributes:
         queue: Home queue of the workflow.
-        workflow_id: Its id.
-        workflow_name: Its name, or "".
-        workflow_state: Its state.
+        workflow_id: Id of the workflow.
+        workflow_name: Name of the workflow, or "".
+        workflow_state: State of the workflow.
         step: The step.
         result: The result of a single step as JSON, cut to `STEP_RESULT_BYTES`. b"" if it has no result.
         result_size: Number of bytes of the whole result.
@@ -131,7 +131,7 @@ def read_step(
 
     Args:
         queue: Home queue of the workflow.
-        workflow_id: Its id.
+        workflow_id: Id of the workflow.
         step: Name of the step.
         skip: Number of members to skip.
         count: Maximum number of members to return, 1 to 500.

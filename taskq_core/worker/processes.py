@@ -84,7 +84,7 @@ class TaskProcesses:
         A cancellation ends the function.
 
         Raises:
-            TaskProcessError: Its process could not be started, or ended during the run.
+            TaskProcessError: The process could not be started, or ended during the run.
             BaseException: The function's exception, rebuilt from JSON; see `task_process.failures`.
         """
         while True:

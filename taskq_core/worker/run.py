@@ -61,7 +61,7 @@ class Run:
         task_id: Id as listed in Redis.
         number: Number of the run in its worker: the number of the dequeue that started it.
         key: Queue and id: ids are unique within a queue.
-        message: Its decoded message.
+        message: Decoded message of the task.
         name: Name of its task, the message's type.
         lease_until: Monotonic time of the lease's end, by this process's estimate.
         task: The task or handler that runs it.
@@ -74,7 +74,7 @@ class Run:
         coroutine: The asyncio task that runs a coroutine.
         thread: The thread that runs a plain function.
         is_interrupted: True once an exception was raised in the thread.
-        settlement: Its outcome for Redis. Set when the function has ended, or the run is abandoned or requeued.
+        settlement: Outcome of the run for Redis. Set when the function has ended, or the run is abandoned or requeued.
         repeated: True if the settlement was sent before and Redis's reply is unknown.
         was_sent: True if the settlement was sent before, whether Redis answered or not.
         duration_s: Seconds from its start to its end; set with the settlement.

@@ -67,8 +67,8 @@ class Node:
 
     Attributes:
         number: Index of the node in the workflow.
-        name: Its name.
-        before: Its predecessors.
+        name: Name of the node.
+        before: Predecessors of the node.
         call: The call of a step; None for a group.
         members: The signatures of a group. They may be iterated only once.
         is_callback: Whether it is a callback of a part of the workflow.
@@ -96,8 +96,8 @@ class Graph:
     """A workflow as nodes and edges.
 
     Attributes:
-        details: Its name, home queue and lifetime.
-        nodes: Its nodes by number.
+        details: Name, home queue and lifetime of the workflow.
+        nodes: Nodes of the workflow by number.
         exits: The nodes whose results form the workflow's result: a number, nested lists of numbers, or a dict by name.
         result_type: Type of the workflow's result.
     """

@@ -46,9 +46,9 @@ class Outgoing:
     Args:
         preparer: Makes keys, headers and spans.
         graph: The workflow. Groups that are not streamed have lists of members.
-        workflow_id: Its id.
-        home: Its home queue.
-        span: Its producer span, whose trace all its steps continue.
+        workflow_id: Id of the workflow.
+        home: Home queue of the workflow.
+        span: Producer span of the workflow, whose trace all steps continue.
         streams: The groups whose members are sent after the workflow has begun.
         parent: For sub-tasks of a task in the home queue: the name of the call in the task, and the task's id.
 
