@@ -29,9 +29,9 @@ logger = logging.getLogger("taskq.semaphore")
 FIRST_PAUSE_S = 0.05
 """Maximum seconds between the first and the second attempt of a waiting caller. The pause doubles with each attempt."""
 LONGEST_PAUSE_S = 1.0
-"""Maximum seconds between two attempts."""
+"""Maximum seconds between two attempts of a waiting caller to take a permit."""
 LIMIT_MAX = 1_000_000
-"""Maximum permits of a semaphore."""
+"""Maximum number of permits of a semaphore."""
 
 
 class Semaphore:

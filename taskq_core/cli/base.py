@@ -31,9 +31,9 @@ from taskq_core.errors import (
 from taskq_core.service.outage import ADDRESS_HINT
 
 FAILED = 1
-"""Exit status when a command failed."""
+"""Exit status of the `taskq` command after a failure."""
 WRONG_USE = 2
-"""Exit status when the command line is wrong."""
+"""Exit status of the `taskq` command if the command line is wrong."""
 COMPLETE_VARIABLE = "_TASKQ_COMPLETE"
 """Environment variable that the completion script of a shell sets to request completions."""
 

@@ -51,7 +51,7 @@ TOOLS: Mapping[str, str] = {
     "migrate": "migrate",
     "version": "command",
 }
-"""The modules of each command. See `LazyCommands`."""
+"""The modules of each command, by the name of the command. See `LazyCommands`."""
 SERVICES: Mapping[str, str] = {
     "worker": "worker",
     "scheduler": "scheduler",
@@ -137,4 +137,4 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
 
 
 root = make_root(SERVICES)
-"""The console's command."""
+"""The command `taskq` of the console."""

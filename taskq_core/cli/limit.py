@@ -18,7 +18,7 @@ COLUMNS = (
     Column("Held", lambda each: each.held, right=True, drop=2),
     Column("Waiting", lambda each: each.waiting, right=True),
 )
-"""Columns of a list of limits."""
+"""Columns of the table of limits."""
 
 
 @limit.command("list", aliases=("ls",))

@@ -47,7 +47,7 @@ TYPES = (
     Column("95 %", lambda each: shown_span(each.p95), right=True, drop=1),
     Column("99 %", lambda each: shown_span(each.p99), right=True, drop=2),
 )
-"""Columns of a list of task types."""
+"""Columns of the table of task types."""
 
 
 @queue.command("history")

@@ -38,7 +38,7 @@ STYLES = {
     "damaged": "red",
     "red": "bold red",
 }
-"""Color of a table cell, by its exact text."""
+"""Color of a table cell, by the exact text of the cell."""
 LISTED_CHARS = 120
 """Maximum number of characters of a payload or result in a table."""
 

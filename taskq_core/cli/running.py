@@ -32,7 +32,7 @@ logger = logging.getLogger("taskq.worker")
 DESCRIPTION = "Run tasks from the queues until stopped."
 SHORT_DESCRIPTION = "Run tasks until stopped."
 LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
-"""Log level by verbosity."""
+"""Log level of a worker, by the value of the option `--verbosity`."""
 _TASKS_SHOWN = 20
 
 

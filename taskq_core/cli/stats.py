@@ -17,7 +17,7 @@ _REDIS = (
     *("redis_version", "valkey_version", "uptime_in_seconds", "connected_clients"),
     *("used_memory", "used_memory_peak", "maxmemory"),
 )
-"""Fields of Redis's INFO that the JSON output contains."""
+"""Fields of Redis's `INFO` that the JSON output contains."""
 
 
 @click.command("stats", cls=Command)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 GAP = 2
-"""Spaces between two columns."""
+"""Number of spaces between two columns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,9 @@ class CircuitState(StrEnum):
     """Whether a client sends requests to Redis."""
 
     CLOSED = "closed"
-    """Requests are sent."""
+    """The client sends requests."""
     OPEN = "open"
-    """Redis failed to answer several times in a row. No requests are sent during a pause."""
+    """Redis failed to answer several times in a row. The client sends no requests during a pause."""
     HALF_OPEN = "half_open"
     """One enqueue was sent as a probe. All others fail at once until the probe has ended."""
 

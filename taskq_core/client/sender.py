@@ -39,7 +39,7 @@ FIRST_PAUSE_S = 0.02
 """Maximum length in seconds of the first pause. The client then tries a full queue again. The pause doubles with each
 attempt."""
 LAST_PAUSE_S = 0.5
-"""Maximum length in seconds of each pause."""
+"""Maximum length in seconds of each pause before a client tries a full queue again."""
 _LOST = (
     "The transaction has committed, but the task was not sent and will not be sent again. With the setting "
     "ENQUEUE = 'outbox', the task is a row of the transaction, and a worker sends it when Redis is available again."
@@ -65,7 +65,7 @@ class Wait:
         self._deadline: float | None = None
         self._pause_s = FIRST_PAUSE_S
         self.is_over = False
-        """True once an attempt has failed and no time was left."""
+        """True once the queue was still full and no waiting time was left."""
 
     def pause_s(self) -> float | None:
         """Return the seconds until the next attempt, or None if no time is left."""

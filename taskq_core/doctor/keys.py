@@ -32,13 +32,13 @@ class KeyKind(StrEnum):
     UNREGISTERED_QUEUE = "unregistered_queue"
     """A queue has tasks, and the list of queues does not contain its name."""
     ENDLESS = "endless"
-    """A key without an expiry that must have one."""
+    """A key has no expiry, but must have one."""
     EXPIRING = "expiring"
-    """A key with an expiry that must not have one."""
+    """A key has an expiry, but must not have one."""
     MISPLACED = "misplaced"
-    """A key with an unexpected type."""
+    """A key has an unexpected type."""
     NO_NUMBER = "no_number"
-    """A counter that is not a number."""
+    """The value of a counter is not a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

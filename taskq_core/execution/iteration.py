@@ -31,7 +31,7 @@ from taskq_core.settings import Duration, seconds
 T = TypeVar("T")
 
 MOST_BYTES = 16_384
-"""Maximum bytes of all cursors of a task together."""
+"""Maximum size in bytes of all cursors of a task together."""
 _NO_CURSOR = "a cursor is a value with a JSON form: "
 _CHECKPOINT = "checkpoint"
 """Name of the cursor that `checkpoint` stores. Names of loops begin with a slash."""

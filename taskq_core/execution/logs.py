@@ -14,7 +14,7 @@ from taskq_core.execution.propagation import REQUEST_ID, request_id
 from taskq_core.telemetry import current_ids
 
 FIELDS = ("task_id", "task_name", "queue", "attempt", "request_id", "trace_id", "span_id")
-"""Fields of a record about its task, its request and its trace."""
+"""Names of the fields of a log record that describe the task, the request and the trace."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 

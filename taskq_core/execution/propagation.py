@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 REQUEST_ID, LANGUAGE, TIME_ZONE = "taskq-request-id", "taskq-language", "taskq-timezone"
 LONGEST = 200
-"""Maximum characters of a propagated value."""
+"""Maximum length of a propagated value, in characters."""
 
 request_id: ContextVar[str] = ContextVar("taskq_request_id", default="")
 """Id of the current request, "" outside of a request. Adapters set it in requests, and in runs of tasks."""

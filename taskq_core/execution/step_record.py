@@ -37,7 +37,7 @@ from taskq_core.wire import QueueKeys
 T = TypeVar("T")
 
 RECORD_BYTES = 4 << 20
-"""Maximum bytes of all step results of a task."""
+"""Maximum size in bytes of all stored step results of a task together."""
 STEPS_MAX = 1_000
 """Maximum number of steps of a task."""
 REASON_CHARS = 1_000

@@ -15,7 +15,7 @@ from types import CodeType, TracebackType
 from taskq_core.errors import Retry
 
 LONGEST = 8192
-"""Maximum bytes of a traceback. The middle of a longer one is cut out."""
+"""Maximum size of a stored traceback in bytes. The middle of a longer traceback is cut out."""
 _HEAD = 2048
 _MOST_STACKS = 256
 _stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}

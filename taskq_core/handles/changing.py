@@ -29,7 +29,7 @@ from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_mess
 from taskq_core.wire.uniqueness import digest, names_in
 
 PAYLOAD_MAX = 16 * 1024 * 1024
-"""Maximum bytes of a payload, as for an enqueue."""
+"""Maximum size of a new payload in bytes, the same as for an enqueue."""
 CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 """States in which a task can be deleted or archived without a worker."""
 _UNTRIMMED = ArchiveLimits(max_tasks=10**12, kept_s=10**10)

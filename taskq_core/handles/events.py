@@ -136,7 +136,7 @@ class _Loop:
         self._unavailable: BrokerError | None = None
         self._pause_s = subscription.FIRST_PAUSE_S
         self.has_ended = False
-        """True once the last read event is final."""
+        """True once the loop has read the final event of the task."""
 
     def patience_s(self) -> float:
         """Return the timeout in seconds of the next read: the time left for the loop, but at least `LAST_CHANCE_S`."""

@@ -25,7 +25,7 @@ from taskq_core.wire import QueueKeys
 FIRST_PAUSE_S = 0.05
 """Seconds until the first repeated read after a change of state. The pause doubles with each read."""
 LONGEST_PAUSE_S = 1.0
-"""Maximum seconds between two reads."""
+"""Maximum seconds between two reads of a task."""
 Reading = asyncio.Task[StoredTask | None]
 
 
@@ -76,7 +76,7 @@ class SharedReadings:
     def __init__(self) -> None:
         self.events: set[asyncio.Event] = set()
         self.number = 0
-        """Number of the latest read."""
+        """Number of the latest read of the task."""
         self._outdated = 0
         self._reading: Reading | None = None
         self._last: StoredTask | None = None

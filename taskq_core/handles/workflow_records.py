@@ -24,7 +24,7 @@ class StepState(StrEnum):
     """State of a step of a workflow."""
 
     WAITING = "waiting"
-    """Earlier steps have not ended."""
+    """The step waits, because earlier steps have not ended."""
     STARTED = "started"
     """The task of the step is enqueued, and may run or be retried."""
     SUCCEEDED = "succeeded"

@@ -30,9 +30,9 @@ from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.wire import Keys, TaskState
 
 LIMIT_MAX = 1000
-"""Maximum number of tasks that a search returns."""
+"""Maximum number of tasks that a search returns in one call."""
 SCAN_MAX = 1_000_000
-"""Maximum number of tasks that a search reads."""
+"""Maximum number of tasks that a search reads in one call."""
 _SCAN = 1_000
 """Maximum number of tasks that an action reads between two calls of `has_time`."""
 _SCAN_BYTES = 16 * 1024 * 1024

@@ -53,7 +53,7 @@ class Skip(StrEnum):
     MOVING = "moving"
     """The task is being moved to another queue."""
     STEPS = "steps"
-    """The task has stored steps or signals, which stay in its queue."""
+    """The task has stored steps or signals, so it cannot be moved to another queue."""
     ID_TAKEN = "id_taken"
     """The target queue already has a task with this id."""
     LOCK_TAKEN = "lock_taken"
@@ -87,7 +87,7 @@ ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
     TaskAction.CANCEL: (TaskState.ACTIVE,),
     TaskAction.MOVE: _NOT_ACTIVE,
 }
-"""States that allow each action."""
+"""States in which each action on a task is allowed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ Progress = Callable[[int, int], object]
 """Called with the number of checked tasks and the approximate number of all tasks."""
 
 RECHECK_S = 5.0
-"""Seconds between the two checks of a suspect."""
+"""Seconds between the two checks of a task that looks damaged."""
 FINDINGS_MAX = 1000
 """Maximum number of findings of one pass. A pass that finds more ends early and is not complete."""
 

@@ -23,18 +23,18 @@ class Entry:
     task: PeriodicTask
     schedule: Schedule
     queue: QueueKeys
-    """Queue of its tasks. The queue's keys also hold the mark."""
+    """Queue to which the entry's task is enqueued. The mark is stored under the keys of this queue."""
     key: str
     """Field of its mark in Redis: the id, and a digest of schedule and task name. With a changed schedule, the entry
     gets a new mark."""
     mark: Mark | None = None
-    """The last firing that was handled; None until it is read from Redis."""
+    """The last firing of the entry that was handled. None until the mark is read from Redis."""
     next_s: int | None = None
     """Time of the next firing to handle, Unix s. None: the schedule has ended, or the mark was not read yet."""
     is_held: bool = False
     """True while the entry is paused at run time."""
     put_off_until: float = -math.inf
-    """Monotonic time before which its firings are not tried again, because its middleware hung."""
+    """Monotonic time before which the entry's firings are not tried again, because its middleware hung."""
 
     @property
     def is_paused(self) -> bool:

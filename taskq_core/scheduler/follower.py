@@ -68,7 +68,7 @@ class Follower(Service):
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
         self.was_read = False
-        """True after the first read of the table, even if it failed."""
+        """True after the first read of the table, even if the read failed."""
 
     def on_fired(self, firing: Firing, outcome: FiringOutcome) -> None:
         """Handle a firing: remember that its run, or the next firing of its entry, must be written to the table."""

@@ -41,7 +41,7 @@ class Poller(Service):
         self._source = source
         self._call = Caller(1, name="a provider")
         self.was_read = False
-        """True after the first call of the provider, even if it failed."""
+        """True after the first call of the provider, even if the call failed."""
 
     async def work(self) -> float:
         """Call the provider once. Return the seconds until the next call."""
@@ -90,7 +90,7 @@ class RuntimeFollower(Service):
         self._source = source
         self._last_read: Mapping[str, bytes] = {}
         self.was_read = False
-        """True after the first read, even if it failed."""
+        """True after the first read of the run-time schedules, even if the read failed."""
 
     async def work(self) -> float:
         """Read the schedules once. Return the seconds until the next call."""

@@ -75,7 +75,7 @@ class _Candidate:
 
 
 _Settled = tuple[_Candidate, FiringOutcome, Exception | None]
-"""A firing, its outcome, and its error if it has one."""
+"""A firing, the outcome of its enqueue, and the error of the enqueue or None."""
 
 _OUTCOMES = {
     TickCode.STORED: FiringOutcome.ENQUEUED,

@@ -9,7 +9,7 @@ from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskQError
 logger = logging.getLogger("taskq.worker")
 
 EVERY_S = 60.0
-"""Minimum seconds between two lines that Redis is unavailable."""
+"""Minimum seconds between two log lines that say that Redis is unavailable."""
 QUIET_S = 1.0
 """Seconds without a failure after which an answer of Redis ends the outage. Answers alone do not end it, because one
 node of a cluster may fail while others answer."""

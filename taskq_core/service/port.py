@@ -17,7 +17,7 @@ logger = logging.getLogger("taskq.port")
 REQUEST_S = 5.0
 """Maximum seconds for a client to send its request, and again to read the response."""
 REQUEST_MAX = 8192
-"""Maximum bytes of a request."""
+"""Maximum size of an HTTP request in bytes."""
 CONNECTIONS_MAX = 64
 """Maximum number of concurrent connections. Further connections are closed at once."""
 

@@ -84,7 +84,7 @@ class TraceSettings:
     """`parent`: a task continues the trace of its request. `link`: it starts a new trace with a link to the trace of
     the request. `none`: it starts a new trace without a link."""
     baggage: bool = True
-    """Whether a task's headers contain the baggage. All headers together have at most 8 KiB."""
+    """Whether a task's headers contain OpenTelemetry's baggage. All headers together have at most 8 KiB."""
     url: str = ""
     """URL of a trace in a tracing tool, `http` or `https`, with `{trace_id}` for the id. Dashboards link to it. "": no
     links."""
@@ -107,7 +107,7 @@ class ArchiveLimits:
     """The size and age limits of one queue's archive."""
 
     max_tasks: int = 10_000
-    """Maximum number of archived tasks. The oldest are deleted first."""
+    """Maximum number of archived tasks. The oldest tasks are deleted first."""
     kept_s: int = 7_776_000
     """Seconds after which an archived task is deleted."""
 
@@ -120,11 +120,11 @@ class ArchiveSettings:
     """
 
     max_tasks: int = 10_000
-    """Maximum number of archived tasks of a queue, 1 to 10,000,000. The oldest are deleted first."""
+    """Maximum number of archived tasks of a queue, 1 to 10,000,000. The oldest tasks are deleted first."""
     max_age: Duration = 7_776_000.0
     """Time after which an archived task is deleted, at least one second."""
     queues: Mapping[str, Any] = field(default_factory=dict)
-    """Other values for single queues: a dict of queue names to dicts of `MAX_TASKS` and `MAX_AGE`."""
+    """Limits for single queues: a dict of queue names to dicts with the keys `MAX_TASKS` and `MAX_AGE`."""
 
     def __post_init__(self) -> None:
         usual = self._checked("ARCHIVE", self.max_tasks, self.max_age)
@@ -206,7 +206,7 @@ class CircuitSettings:
     """Approximate time until the first retry after the circuit opened, more than 0. It doubles with each failed
     retry."""
     max_pause: Duration = 5.0
-    """Maximum time until the next retry, at least `first_pause`."""
+    """Maximum time until the next try to reach Redis, at least `first_pause`."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -323,7 +323,7 @@ class Settings:
     """Periodic tasks: a dict of entry ids to dicts of `task` and `spec`, and optionally `kwargs`, `tz`, `catch_up`,
     `window` and task options."""
     time_zone: str = "UTC"
-    """IANA name of the time zone of cron lines that name none."""
+    """IANA name of the time zone of cron lines that name no time zone."""
     propagate: PropagateSettings = field(default_factory=PropagateSettings)
     """Django: context of the enqueue that is also active while the task runs. False: none."""
     email: EmailSettings = field(default_factory=EmailSettings)
@@ -331,7 +331,7 @@ class Settings:
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     """How many archived tasks are stored, and for how long."""
     trace: TraceSettings = field(default_factory=TraceSettings)
-    """How tasks continue traces."""
+    """How tasks continue the trace of the code that enqueued them."""
     log: LogSettings = field(default_factory=LogSettings)
     """How failed runs appear in logs and spans."""
 

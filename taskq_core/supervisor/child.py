@@ -13,7 +13,7 @@ from taskq_core.supervisor import channel
 from taskq_core.supervisor.config import Pause
 
 STALE_S = 10.0
-"""Seconds since its last report after which a process does not count as healthy."""
+"""Seconds since the last report of a process after which the process does not count as healthy."""
 
 
 class Stage(StrEnum):
@@ -26,7 +26,7 @@ class Stage(StrEnum):
     WORKING = "working"
     """The worker in the process takes tasks."""
     RETIRING = "retiring"
-    """The process finishes its running tasks, because its successor takes the new ones."""
+    """The process finishes its running tasks, because its successor takes the new tasks."""
     STOPPING = "stopping"
     """The process was asked to stop, or has announced its end."""
 

@@ -80,7 +80,7 @@ class Pause:
 
     def __init__(self) -> None:
         self.deaths = 0
-        """Number of deaths in a row."""
+        """Number of deaths of a process in a row."""
 
     def after(self, lived_s: float) -> float:
         """Return the pause in seconds after the death of a process that worked for `lived_s` seconds."""

@@ -28,7 +28,7 @@ from taskq_core.worker.process import run_as_process
 logger = logging.getLogger("taskq.supervisor")
 
 REPORT_EVERY_S = 1.0
-"""Seconds between two reports."""
+"""Seconds between two reports to the supervisor."""
 READY_AFTER_S = 3.0
 """Seconds after which a worker that takes tasks counts as started, even if it is not healthy."""
 CLOSING_S = 1.0

@@ -23,7 +23,7 @@ SECOND_PASS_S = 1.0
 _PAUSE_S = 0.5
 """Seconds until the next attempt after the first failure. Each further failure adds as many seconds."""
 _LONGEST_PAUSE_S = 5.0
-"""Maximum seconds between two attempts."""
+"""Maximum seconds between two attempts to return the tasks of a dead process."""
 
 
 class Returns:

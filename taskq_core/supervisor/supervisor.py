@@ -40,7 +40,7 @@ UNKILLABLE_S = 10.0
 LATE_S = 5.0
 """If a regular check is late by this many seconds, the supervisor itself was suspended."""
 SILENT_S = 5.0
-"""Seconds of silence after which a process with an overdue task is killed."""
+"""Seconds without a message after which a process with an overdue task is killed."""
 
 
 class Supervisor:

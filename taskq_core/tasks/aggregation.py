@@ -20,11 +20,11 @@ from taskq_core.tasks.functions import check_callable, function_name
 from taskq_core.wire import TaskMessage, validate_group_name, validate_queue_name
 
 DEFAULT_GRACE_S = 60.0
-"""Default of `grace`, the same as Asynq's."""
+"""Default of the option `grace` in seconds, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 120.0
-"""Default of `timeout`, the same as Asynq's fixed time."""
+"""Default of the option `timeout` in seconds, the same as the fixed time in Asynq."""
 MAX_SIZE = 10_000
-"""Largest allowed value of `max_size`."""
+"""Largest allowed value of the option `max_size`."""
 
 
 class GroupedTask:
@@ -87,21 +87,21 @@ class Aggregation:
     pattern: str = ""
     """The name of a group, or a prefix of group names."""
     queue: str | None = None
-    """Queue of the groups. None: any queue."""
+    """Name of the queue of the groups. None: any queue."""
     grace: Duration = DEFAULT_GRACE_S
     """A group is due when no task has joined it for this long. At least one second."""
     max_delay: Duration | None = None
     """A group is due when its oldest task has waited this long. At least one second. None: no limit."""
     max_size: int | None = None
-    """A group is due when it has this many tasks. One call gets at most this many. None: no limit."""
+    """A group is due when it has this many tasks. One call gets at most this many tasks. None: no limit."""
     timeout: Duration = DEFAULT_TIMEOUT_S
     """Maximum time from taking the tasks to storing the combined task. After it, the tasks return to their group."""
     grace_s: int = field(init=False)
-    """`grace` in whole seconds, rounded up."""
+    """The option `grace` in whole seconds, rounded up."""
     max_delay_s: int = field(init=False)
-    """`max_delay` in whole seconds, rounded up; 0 for no limit."""
+    """The option `max_delay` in whole seconds, rounded up; 0 for no limit."""
     timeout_s: int = field(init=False)
-    """`timeout` in whole seconds, rounded up."""
+    """The option `timeout` in whole seconds, rounded up."""
 
     def __post_init__(self) -> None:
         check_callable("an aggregator", self.function, takes="the group's name and its tasks", count=2)

@@ -313,7 +313,7 @@ class Peeked:
 
 
 Part = PartialSignature[Any] | PartialCanvas
-"""A part of a workflow."""
+"""Type of a part of a workflow."""
 Whole = Signature[Any] | Canvas
 """Type of a part of a workflow, for type checkers: no required argument is missing."""
 

@@ -29,9 +29,9 @@ from taskq_core.wire import TaskMessage, validate_task_type
 
 T = TypeVar("T")
 H = TypeVar("H", bound="Callable[[RawTask], Any] | Callable[[TaskContext, RawTask], Any]")
-"""A handler's function."""
+"""Type of a handler's function."""
 E = TypeVar("E", bound="Callable[[BaseException, TaskContext], Any]")
-"""An error handler's function."""
+"""Type of an error handler's function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

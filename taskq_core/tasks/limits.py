@@ -26,9 +26,9 @@ Cost = int | str | Callable[..., Any]
 """Cost of a call: a number, the name of a task parameter, or a function that takes some of its parameters."""
 
 LIMIT_MAX = 1_000_000_000
-"""Largest count in a limit: rate, burst, cost or concurrency."""
+"""Largest allowed number in a limit: rate, burst, cost or concurrency."""
 PERIOD_MAX_S = 31 * 86_400
-"""Longest period of a rate, in seconds."""
+"""Longest allowed period of a rate, in seconds."""
 HEADER = "taskq-limit"
 """Name of the header with the limits of a task, as `Limits.text` returns them. A worker does not compute the limits of
 a message that has this header."""
@@ -53,9 +53,9 @@ class OnFailure(StrEnum):
     """What happens to a sequence when one of its tasks is archived."""
 
     BLOCK = "block"
-    """The next task waits until the archived task is retried and succeeds, or is deleted."""
+    """The next task of the sequence waits until the archived task is retried and succeeds, or is deleted."""
     SKIP = "skip"
-    """The next task starts."""
+    """The next task of the sequence starts."""
 
 
 @dataclass(frozen=True, slots=True)

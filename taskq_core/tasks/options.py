@@ -37,11 +37,11 @@ from taskq_core.wire import (
 )
 
 DEFAULT_MAX_RETRY = 25
-"""Default of `max_retry`, the same as Asynq's."""
+"""Default of the option `max_retry`, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 1800
-"""Seconds; Asynq's default timeout for a task with neither timeout nor deadline."""
+"""Timeout in seconds of a task with neither timeout nor deadline, the same as Asynq's."""
 REPLICAS_MAX = 100
-"""Largest allowed value of `replicated`."""
+"""Largest allowed value of the option `replicated`."""
 _LATEST = 253_402_300_799  # last second of the year 9999, the last that `datetime` supports
 
 
@@ -49,9 +49,9 @@ class TaskExecutor(StrEnum):
     """Where a worker runs the plain function of a task."""
 
     THREAD = "thread"
-    """In a thread of the worker."""
+    """The function runs in a thread of the worker."""
     PROCESS = "process"
-    """In a separate process, which has its own interpreter lock and can be killed."""
+    """The function runs in a separate process, which has its own interpreter lock and can be killed."""
 
 
 class OnMissing(StrEnum):
@@ -135,7 +135,7 @@ class TaskOptions:
     priority: int = 0
     """Priority band inside the queue, 0 to 9. Workers take tasks of higher bands first."""
     retry_priority: int | None = None
-    """Priority band of retries. None: the value of `priority`."""
+    """Priority band of the task's retries. None: the value of `priority`."""
     max_retry: int = DEFAULT_MAX_RETRY
     """Maximum retries after the first run. With 0 the task runs once."""
     retry_delay: RetryDelay = None
@@ -342,7 +342,7 @@ class TaskOptions:
 
 OPTION_NAMES = tuple(each.name for each in fields(TaskOptions) if each.init)
 CALL_OPTIONS = frozenset(CallOptionsDict.__annotations__)
-"""Options that the task message contains. Workers read the others from the registered task."""
+"""Names of options that the task message contains. Workers read the other options from the registered task."""
 _OF_CELERY = {
     "countdown": "use run_after",
     "eta": "use run_after",

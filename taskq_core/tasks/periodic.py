@@ -44,7 +44,7 @@ class CatchUp(StrEnum):
     """
 
     SKIP = "skip"
-    """Missed firings are skipped."""
+    """No task is enqueued for missed firings."""
     ONE = "one"
     """The task of the last missed firing is enqueued, unless a later firing is on time."""
     ALL = "all"
@@ -261,7 +261,7 @@ class Firing:
 
     entry: PeriodicTask
     at: datetime
-    """When the firing was due, in UTC."""
+    """Time at which the firing was due, in UTC."""
     task_id: str
     """Id of the task to enqueue. Every scheduler derives the same id, so the task is enqueued once."""
 
@@ -273,7 +273,7 @@ class FiringOutcome(StrEnum):
     ID_TAKEN = "id_taken"
     """A task with the id of this firing exists already, for example because another scheduler enqueued it."""
     DUPLICATE = "duplicate"
-    """Another task holds the unique lock (`unique_for`)."""
+    """Another task holds the unique lock, so the task of the firing was not enqueued."""
     REFUSED = "refused"
     """The call is not valid, or a middleware raised an error. The scheduler does not try again."""
     FAILED = "failed"
@@ -314,7 +314,7 @@ class EntryRuns:
     run_key: str
     """`PeriodicTask.run_key` of the entry."""
     count: int
-    """Number of tasks that were enqueued."""
+    """Number of tasks that were enqueued for the entry."""
     last: datetime
     """When the last of these tasks was due, in UTC."""
 
@@ -327,7 +327,7 @@ class ScheduleTable(Protocol):
     """
 
     every_s: float
-    """Seconds between two reads of the table."""
+    """Seconds between two reads of the database table."""
 
     def read(self, last_version: object) -> tuple[object, list[PeriodicTask]] | None:
         """Return the version of the table and its entries. Return None if the table is unchanged since the last read.
@@ -374,7 +374,7 @@ class Timetable:
     """The schedule entries of a queue application, without those of the setting `SCHEDULE`, and their hooks."""
 
     entries: dict[str, PeriodicTask] = field(default_factory=dict)
-    """Schedule entries by id, without those of providers and tables."""
+    """Schedule entries by id, without entries of providers and tables."""
     providers: list[Provider] = field(default_factory=list)
     tables: list[ScheduleTable] = field(default_factory=list)
     before_hooks: list[HookFunction] = field(default_factory=list)

@@ -74,19 +74,19 @@ class Registry(Enqueuer):
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._definitions = Definitions()
         self.middleware = MiddlewareStack()
-        """Middleware of the application. See `use`."""
+        """Middleware of the application. See the method `use`."""
         self.aggregators = Aggregators()
-        """Functions that turn groups of tasks into one task. See `aggregator`."""
+        """Functions that combine the tasks of a group into one task. See the method `aggregator`."""
         self.handlers = Handlers(self, unknown_hint=self.unknown_task_hint)
-        """Functions for types without a registered task. See `handler` and `not_found`."""
+        """Functions that run task types without a registered task. See the methods `handler` and `not_found`."""
         self.error_handlers: list[Callback] = []
-        """Functions that workers call after failed runs. See `on_error`."""
+        """Functions that workers call after failed runs. See the method `on_error`."""
         self.archive_handlers: list[Callback] = []
-        """Functions that workers call for archived tasks. See `on_archived`."""
+        """Functions that workers call for archived tasks. See the method `on_archived`."""
         self.injector: Injector | None = None
         """Fills injected parameters of tasks. None: no injection. Adapters set it before the first task is defined."""
         self.lifespans: list[LifespanFunction] = []
-        """Functions that open and close resources of a worker. See `worker_lifespan`."""
+        """Functions that open and close resources of a worker. See the method `worker_lifespan`."""
         self.timetable = Timetable()
         """Periodic tasks, without those of the settings. See `periodic`, `schedule` and `schedule_provider`."""
 

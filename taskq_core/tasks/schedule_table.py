@@ -23,7 +23,7 @@ from taskq_core.wire import validate_entry_id, validate_task_type
 from taskq_core.wire.cron import Every, parse_schedule, time_zone
 
 LONGEST_INTERVAL = timedelta(days=36_500)
-"""Longest allowed interval of a row."""
+"""Longest allowed interval of a schedule entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class ScheduleRow:
     id: int | None
     """Identifies the row. Another row never gets the same id. None: the row is not stored yet."""
     name: str
-    """Name for display, unique in its table."""
+    """Name of the schedule entry for display, unique in the table."""
     task: str
     is_remote: bool = False
     """True if the code of the task is in another program, so that it need not be registered here."""
@@ -44,7 +44,7 @@ class ScheduleRow:
     time_zone: str = ""
     """IANA name of the time zone of the cron line. "": the setting `TIME_ZONE`."""
     kwargs: Any = field(default_factory=dict)
-    """Task arguments by name, as decoded JSON."""
+    """Arguments of the task by name, as decoded JSON."""
     queue: str = ""
     """Queue to which the task is enqueued. "": the queue in the task's options."""
     options: Any = field(default_factory=dict)

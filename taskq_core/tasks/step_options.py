@@ -48,11 +48,11 @@ class StepFailure(TypedDict):
     workflow: str
     """Id of the workflow."""
     step: str
-    """Name of the step."""
+    """Name of the failed step."""
     task: str
-    """Name of the step's task."""
+    """Name of the failed step's task."""
     task_id: str
-    """Id of the step's task."""
+    """Id of the failed step's task."""
     error: str
     """Text of the step's last error, as stored with the task."""
 

@@ -20,9 +20,9 @@ class UniqueStates(StrEnum):
     """While the task waits to run: pending, scheduled, in its group, or between two attempts. A second task may be
     enqueued while the first one runs."""
     UNTIL_FINISHED = "until_finished"
-    """While the task waits or runs, until it succeeds, is discarded or is archived."""
+    """A second task is refused while the first one waits or runs, until it succeeds, is discarded or is archived."""
     WHILE_EXISTS = "while_exists"
-    """As long as the task exists in Redis, also while it is completed or archived."""
+    """A second task is refused as long as the first one exists in Redis, also while it is completed or archived."""
 
 
 class OnConflict(StrEnum):
@@ -33,7 +33,7 @@ class OnConflict(StrEnum):
     REPLACE = "replace"
     """The waiting task gets the arguments and options of this call, and also its start time if `run_after` is set."""
     RESCHEDULE = "reschedule"
-    """The waiting task keeps its arguments and gets the start time of this call: `run_after`, or now."""
+    """The waiting task keeps its arguments and gets the start time of the new call: `run_after`, or now."""
     RETURN_EXISTING = "return_existing"
     """The enqueue changes nothing and returns the handle of the existing task."""
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # the SDK is an optional dependency
     from opentelemetry.sdk.trace import TracerProvider
 
 FLUSH_MAX_S = 10.0
-"""Default maximum time for flushing, in seconds, also at the end of a process."""
+"""Default maximum seconds for sending pending spans and metrics, also at the end of a process."""
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _INSTALL = "install it with: pip install 'taskq-asynq[otel]'"

@@ -17,7 +17,7 @@ from taskq_core.telemetry.providers import meter_of, switch
 V = TypeVar("V")
 
 MAX_SERIES = 1000
-"""Maximum number of sets of labels, per `ClientMetrics` and per `WorkerMetrics`."""
+"""Maximum number of sets of labels of each `ClientMetrics` and each `WorkerMetrics` object."""
 OTHER = "_other"
 """Value of the labels queue, task and error for runs and tasks beyond `MAX_SERIES`."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from taskq_core.service.user_code import namesake, text_of
 
 _DEEPEST = 10
-"""Maximum depth to which causes and exception groups are followed."""
+"""Maximum depth of causes and nested exception groups that are redacted."""
 _FAILED = "(no message: the function in LOG['EXCEPTION_MESSAGES'] failed)"
 
 

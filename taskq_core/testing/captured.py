@@ -47,7 +47,7 @@ MOST_ATTEMPTS = 1_000
 """Maximum number of attempts of an eager task. It stops a task that snoozes without end."""
 
 _inside: ContextVar[int] = ContextVar("taskq_inside", default=0)
-"""Number of nested eager tasks in which this code runs."""
+"""Number of eager tasks, nested in each other, inside which this code runs."""
 
 
 class Captured:

@@ -20,7 +20,7 @@ SAFETY_NET_S = 0.05
 
 
 AGGREGATE_EVERY_S = 0.02
-"""Seconds between two checks for due groups."""
+"""Seconds between two checks of the worker for groups that are due."""
 
 
 class _Runs(WorkerListener):

@@ -19,7 +19,7 @@ from taskq_core.handles.subscription import LONGEST_PAUSE_S, TaskFollower
 logger = logging.getLogger("taskq.streams")
 
 HEADERS: Mapping[str, str] = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Headers of the response."""
+"""Headers of the HTTP response that is an event stream."""
 LAST_ID = "end"
 """Id of the event that ends a stream of a task's values."""
 

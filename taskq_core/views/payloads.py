@@ -14,7 +14,7 @@ from taskq_core.views.tasks import TaskRecord
 from taskq_core.wire import TaskState
 
 EDITED_BYTES = 64 * 1024
-"""Maximum number of bytes of a payload that can be edited."""
+"""Maximum size in bytes of a payload that can be edited."""
 LAID_OUT_BYTES = 256 * 1024
 """Maximum number of bytes of an indented payload. Indenting can make deeply nested JSON a thousand times longer."""
 JSON_DEPTH_MAX = 64

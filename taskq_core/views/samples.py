@@ -17,9 +17,9 @@ from taskq_core.wire import Keys, TaskState
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 
 LONGEST_SPAN = timedelta(seconds=LEVELS[-1].span_s)
-"""Age up to which samples are stored."""
+"""Maximum age of stored samples."""
 POINTS = 360
-"""Default for the maximum number of points of a series."""
+"""Default maximum number of samples in the series of a queue."""
 _POINTS_MOST = 2000
 _GAP_STEPS = 3
 _AT_REST = (

@@ -32,9 +32,9 @@ from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
 
 SCAN_MAX = 10_000
-"""Maximum number of tasks that a search reads."""
+"""Maximum number of tasks that a search reads in one call."""
 SCAN_BYTES = 64 * 1024 * 1024
-"""Bytes of tasks after which a search stops reading."""
+"""Total size of tasks in bytes after which a search stops reading."""
 SELECTED_MAX = 10_000
 """Maximum number of tasks that are selected at once."""
 

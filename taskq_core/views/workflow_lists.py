@@ -25,7 +25,7 @@ from taskq_core.wire import Keys, QueueKeys
 WORKFLOWS_MAX = 1_000
 """Maximum number of workflows on a page."""
 WORKFLOW_SCAN_MAX = 2_000
-"""Maximum number of workflows that a search reads."""
+"""Maximum number of workflows that a search reads in one call."""
 _STEP = 200
 _RUNNING, _ENDED = "r", "e"
 

@@ -98,7 +98,7 @@ class Aggregator(QueueService):
         self._is_taking = False
         self._has_checked = False
         self.is_stopping = False
-        """Set to True to take no further sets."""
+        """Set to True to stop the aggregator from taking further sets of tasks."""
         self.combined = 0
         """Number of sets that were combined into a task."""
         self.reclaimed = 0

@@ -30,11 +30,11 @@ from taskq_core.worker.worker import Worker
 RELOAD = 3
 """Exit status by which a child requests a restart."""
 NOT_STARTED = 4
-"""Exit status of a child whose worker could not start, or gave up."""
+"""Exit status of a child whose worker could not start, or had to end."""
 RETRY_AFTER_S = 5.0
 """Seconds after which a worker that could not start is restarted."""
 EVERY_S = 1.0
-"""Seconds between two checks of the files."""
+"""Seconds between two checks whether files have changed."""
 LOADED_SINCE = "_TASKQ_AUTORELOAD_SINCE"
 """Environment variable with the Unix time in seconds, taken just before the child loads code."""
 CHILD = "_TASKQ_AUTORELOAD_CHILD"

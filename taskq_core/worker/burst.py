@@ -8,9 +8,9 @@ from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.fetcher import Fetcher
 
 FIRST_PAUSE_S = 0.001
-"""Seconds between two checks after activity. Doubled after each check without activity."""
+"""Seconds until the next check whether work is left, after activity. Doubled after each check without activity."""
 LONGEST_PAUSE_S = 0.05
-"""Maximum seconds between two checks."""
+"""Maximum seconds between two checks whether work is left."""
 
 
 class Burst(WorkerService):

@@ -40,19 +40,19 @@ class WorkerConfig:
     burst: bool = False
     """Stop the worker when no task is pending or running."""
     lease: Duration = 30.0
-    """Seconds a fetched task belongs to this worker without a heartbeat, 1 to 3600. Go Asynq uses 30."""
+    """Seconds for which a fetched task belongs to this worker without a heartbeat, 1 to 3600. Go Asynq uses 30."""
     heartbeat: Duration = 5.0
     """Seconds between two heartbeats, which extend the leases. At most a third of the lease."""
     lease_grace: Duration = 30.0
     """Seconds to wait after the end of a lease before the task is recovered. Go Asynq uses 30."""
     recover_every: Duration = 15.0
-    """Seconds between two searches for tasks of silent workers."""
+    """Seconds between two searches for tasks of workers that no longer extend their leases."""
     clean_every: Duration = 8.0
     """Seconds between two deletions of expired data."""
     reconcile_every: Duration = 300.0
     """Seconds between two passes over a queue. Each pass finds and repairs damage."""
     aggregate_every: Duration = 1.0
-    """Seconds between two checks for due groups."""
+    """Seconds between two checks for groups of tasks that are due."""
     dispatch_every: Duration = 0.5
     """Seconds between two checks for due workflow steps, while there are workflows."""
     relay_every: Duration = 1.0

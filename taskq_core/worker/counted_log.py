@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 EVERY_S = 60.0
-"""Minimum seconds between two lines about one subject."""
+"""Minimum seconds between two log lines about one subject."""
 SUBJECTS_MAX = 100
 """Maximum number of separately counted subjects. It is limited because a task type may contain an id."""
 OTHERS = "(others)"

@@ -36,7 +36,7 @@ CLAIM_S = 60.0
 """Seconds after which a claim expires and another worker handles the task. For each handler, `LONGEST_S` is added to
 this time."""
 LONGEST_S = 30.0
-"""Seconds after which a handler is interrupted."""
+"""Seconds after which a handler of archived tasks is interrupted."""
 SOON_S = 0.05
 """Seconds to wait before the check for a task that is being archived, because Redis first has to archive the task."""
 

@@ -47,7 +47,7 @@ tasks may wait."""
 IDLE_S = 30.0
 """Seconds after which an unused connection is closed. It is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
-"""Maximum seconds between two attempts while Redis does not answer."""
+"""Maximum seconds between two attempts to fetch tasks while Redis does not answer."""
 
 
 class Fetcher:
@@ -92,17 +92,17 @@ class Fetcher:
         self.ahead = 0
         """Number of free slots that are reserved for dequeues sent ahead of tasks."""
         self.in_doubt_count = 0
-        """Number of dequeues sent ahead that Redis has not answered. They may still bring tasks."""
+        """Number of dequeues sent ahead of tasks that Redis has not answered. They may still bring tasks."""
         self.may_have_pending = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True
         """False once the worker takes no new tasks."""
         self.is_closing = False
-        """Set to True to end the pipelines once all outcomes are sent."""
+        """Set to True to end the pipelines once the outcomes of all runs are sent."""
         self.dropped = 0
         """Number of task ids that were removed from pending lists, because they had no stored message."""
         self.last_answer: float | None = None
-        """Monotonic time of Redis's last reply to a dequeue, None before the first one."""
+        """Monotonic time of Redis's last reply to a dequeue, None before the first reply."""
         self.turns = 0
         """Number of round trips to Redis so far."""
 

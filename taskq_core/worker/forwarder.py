@@ -16,7 +16,7 @@ from taskq_core.worker.leadership import AFTER_S, Leadership, QueueService
 logger = logging.getLogger("taskq.worker")
 
 BATCH = 100
-"""Maximum number of tasks per script call."""
+"""Maximum number of due tasks that one script call moves."""
 
 
 class Forwarder(QueueService):

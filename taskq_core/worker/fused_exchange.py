@@ -16,7 +16,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.settler import SettleBatch
 
 RUNS_MIN = 2
-"""Minimum number of outcomes for the fused script. With fewer, two scripts cost little more."""
+"""Minimum number of outcomes for which the fused script is used. For fewer, two scripts cost little more."""
 APART_MAX = 256
 """Maximum number of turns with two scripts after the fused script refused a batch."""
 

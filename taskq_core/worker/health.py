@@ -18,9 +18,9 @@ from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 
 CHECK_EVERY_S = 15.0
-"""Seconds between two checks while no problem is found."""
+"""Seconds between two checks of the queues while no problem is found."""
 CHECK_AGAIN_S = 2.0
-"""Seconds between two checks while there is a problem."""
+"""Seconds between two checks of the queues while there is a problem."""
 CHECK_S = 5.0
 """Maximum seconds of one check of all queues."""
 STALE_S = 60.0

@@ -14,7 +14,7 @@ from taskq_core.worker.leadership import Leadership, QueueService, Topic
 BATCH = 100
 """Maximum number of tasks of each kind that one script call deletes."""
 RAREST = 8
-"""Maximum pause between two calls while no data expires, as a multiple of the usual pause."""
+"""Maximum pause between two deletions while no data expires, as a multiple of the usual pause."""
 
 
 class Janitor(QueueService):

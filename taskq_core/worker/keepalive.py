@@ -25,7 +25,7 @@ from taskq_core.worker.run import Ending, Run
 logger = logging.getLogger("taskq.worker")
 
 EXTEND_BATCH = 200
-"""Maximum number of leases per script call."""
+"""Maximum number of leases that one script call extends."""
 INDEX_BEATS = 12
 """Number of beats between two writes of the worker to the indexes of live workers. An index may list a dead worker for
 a while, so readers of an index also check whether the worker's presence exists."""

@@ -37,9 +37,9 @@ AFTER_S = 0.002
 """Seconds to wait after each full second of Redis's clock before a check, because the estimate of Redis's clock is not
 exact."""
 RENEW_AT = 0.8
-"""Fraction of the lease after which the leader renews it."""
+"""Fraction of the leader lease's time after which the leader renews the lease."""
 SOON_S = 0.05
-"""Seconds after the end of a lease at which other workers check whether it was renewed."""
+"""Seconds after the end of a leader lease at which other workers check whether the leader has renewed it."""
 NOBODY_LEADS = -2
 """Redis's reply to PTTL for a key that does not exist: no worker leads."""
 
@@ -52,11 +52,11 @@ class Topic(Enum):
     DEAD_LETTERS = "dead_letters"
     """Archived tasks whose dead letter must be handled."""
     GROUPS = "groups"
-    """Groups or sets of tasks to combine."""
+    """Groups of tasks, or sets taken from groups, that must be combined."""
     LIMITS = "limits"
     """Tasks with limits. The queue has or had such tasks."""
     RETAINED = "retained"
-    """Ended tasks or workflows that are retained."""
+    """Ended tasks or workflows whose retention is not over."""
 
     def keys(self, queue: QueueKeys) -> tuple[str, ...]:
         """Return the keys that exist if a queue may have this kind of work.

@@ -19,7 +19,7 @@ from taskq_core.worker.leadership import Leadership, QueueService, Topic
 logger = logging.getLogger("taskq.worker")
 
 SHORTEST_S = 0.002
-"""Minimum seconds between two calls."""
+"""Minimum seconds between two calls of the script that starts waiting tasks."""
 CHECK_COUNT = 200
 """Approximate number of limit holders, and of waiting tasks, that one script call checks."""
 REPORT_EVERY_S = 20.0

@@ -30,7 +30,7 @@ GARBAGE_THRESHOLD = 10_000
 """Allocations before a collection of young objects. Python's own threshold of 700 to 2000 is reached every few hundred
 tasks."""
 CLOSING_S = 2.0
-"""Seconds that remaining asyncio tasks and threads get to end."""
+"""Seconds that remaining asyncio tasks and threads get to end when the process ends."""
 
 
 def run_as_process(worker: "Worker", *, has_supervisor: bool = False) -> int:

@@ -42,9 +42,9 @@ INTERRUPT_S = 1.0
 CLOSE_S = 2.0
 """Seconds that idle processes get to end, for example to send telemetry, before they are killed."""
 RUNS_MOST = 1000
-"""Tasks after which a process is replaced."""
+"""Number of tasks after which a task process is replaced."""
 _POLL_S = 0.02
-"""Seconds between two checks whether a process has ended."""
+"""Seconds between two checks whether a task process has ended."""
 _ALIVE_EVERY_S = 1.0
 """Seconds between two checks whether a busy process is alive. The socket does not show this, because children of a dead
 process may keep it open."""

@@ -32,7 +32,7 @@ from taskq_core.worker.step_store import RunSteps
 logger = logging.getLogger("taskq.worker")
 
 PATIENCE_S = 5.0
-"""Seconds for which a write is repeated while Redis does not answer."""
+"""Seconds for which a write of progress is repeated while Redis does not answer."""
 EVERY_S = 1.0
 """Minimum seconds between two writes of progress or cursors of one run."""
 CHECK_S = 0.2

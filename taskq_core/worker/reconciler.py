@@ -30,9 +30,9 @@ from taskq_core.worker.leadership import Leadership, QueueService
 logger = logging.getLogger("taskq.worker")
 
 FIRST_S = 10.0
-"""Seconds after its start at which a worker checks whether a pass is due."""
+"""Seconds after the start of a worker at which it first checks whether a pass is due."""
 REST = 4.0
-"""Pause after each call of a pass, as a multiple of the call's duration."""
+"""Length of the pause after each script call of a pass, as a multiple of the call's duration."""
 AGAIN_S = 1.0
 """Seconds until the next pass, if a pass stopped early because it had found too much damage."""
 LOGGED_MAX = 20
@@ -50,9 +50,9 @@ class Reconciler(QueueService):
         self._is_new = True
         self._led_at = 0.0
         self.repairs: Counter[FindingKind] = Counter()
-        """Number of repairs, by kind."""
+        """Number of repairs by this worker, by the kind of damage."""
         self.passes = 0
-        """Number of passes."""
+        """Number of passes over the queue by this worker."""
 
     async def work(self) -> float:
         """Make a pass if one is due. Return the seconds until the next call."""

@@ -27,7 +27,7 @@ from taskq_core.worker.run import Ending
 logger = logging.getLogger("taskq.worker")
 
 BATCH = 100
-"""Maximum number of tasks per script call."""
+"""Maximum number of lost tasks that one script call handles."""
 LOST_TEXT = "asynq: task lease expired"
 """Error text of a task whose worker was lost. Go workers store the same text, so tools recognize it."""
 NOT_STARTED_TEXT = f"{LOST_TEXT}: the worker was lost before the run started; no attempt is used"

@@ -13,7 +13,7 @@ from taskq_core.telemetry import gauges
 from taskq_core.worker.context import WorkerContext, WorkerService
 
 COUNT_EVERY_S = 30.0
-"""Seconds between two counts of the rows for metrics. A count reads the whole table."""
+"""Seconds between two counts of an outbox's rows for metrics. A count reads the whole table."""
 
 
 class Relay(WorkerService):

@@ -41,7 +41,7 @@ class RunCounters(WorkerService):
         self.processed = 0
         """Number of runs since the worker started."""
         self.failed = 0
-        """Number of failed runs."""
+        """Number of failed runs since the worker started."""
 
     def add(self, queue: QueueKeys, runs: Sequence[Run]) -> None:
         """Add settled runs of a queue to the counts in memory."""

@@ -17,7 +17,7 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 _LONGEST = 200
-"""Maximum characters of an exception's text in the line. The traceback below contains the whole text."""
+"""Maximum length of an exception's text in the log line. The traceback below the line contains the whole text."""
 _RUNS_SHOWN = 5
 _CAUSES_MAX = 10
 _ENDS = {

@@ -36,7 +36,7 @@ OVERHEAD_BYTES = 100
 WAITING_BYTES = 1 << 20
 """Maximum bytes of unsent values. Above this, `emit` waits until some values are sent."""
 PATIENCE_S = 5.0
-"""Maximum seconds of one request."""
+"""Maximum seconds for one request to Redis."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
 BLOCKING = "this method would block the event loop; in a coroutine, use the method with the prefix `a`, such as `astep`"

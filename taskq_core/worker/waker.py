@@ -189,13 +189,13 @@ class Watcher(QueueService):
 
     name = "watcher"
     SHORTEST_S = 0.001
-    """Minimum seconds between two checks, while tasks arrive without a token."""
+    """Minimum seconds between two checks for new tasks, while tasks arrive without a wake token."""
     SELDOM_S = 0.016
-    """Maximum seconds between two checks while all tasks arrive with a token, so that checks find nothing."""
+    """Maximum seconds between two checks for new tasks while all tasks arrive with a wake token."""
     LONGEST_S = 1.0
-    """Maximum seconds between two checks while tasks stay pending because all workers are busy."""
+    """Maximum seconds between two checks for new tasks while tasks stay pending because all workers are busy."""
     HELD_S = 0.25
-    """Seconds between two checks while no task of the queue may start: it is paused or at its cap."""
+    """Seconds between two checks while no task of the queue may start, because the queue is paused or at its cap."""
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)

@@ -18,7 +18,7 @@ logger = logging.getLogger("taskq.worker")
 SETTLED_S = 60.0
 """Seconds after the start of this worker at which all workers of a deployment should have started."""
 AGAIN_S = 3600.0
-"""Seconds between two checks."""
+"""Seconds between two checks for problems."""
 
 
 async def warn_of_unknown_queues(context: WorkerContext) -> None:

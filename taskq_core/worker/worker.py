@@ -126,7 +126,7 @@ class Worker:
         self.on_exhausted: Callable[[str], object] = partial(logger.error, "%s. Restart this process")
         """Called with a description when functions that do not end take all slots or threads. By default, log it."""
         self.on_stop_requested: Callable[[], None] = self.stop
-        """Called when an operator requests a stop."""
+        """Called when an operator requests that the worker stops."""
         self.has_retired = False
         """Whether `retire` has stopped the worker, so that its process can be replaced."""
 

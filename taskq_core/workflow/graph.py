@@ -24,7 +24,7 @@ NODES_MAX = 10_000
 NAMED_STEPS = 3
 """Maximum number of step names in the generated name of a workflow."""
 NAME_CHARS = 200
-"""Maximum length of a generated name."""
+"""Maximum length of a generated workflow name, in characters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     """
 
     OPENS: ClassVar[bool] = True
-    """Whether Enter opens a record."""
+    """Whether the Enter key opens the selected record."""
     FILTER: ClassVar[str] = ""
     """The syntax of the filter; "" without a filter."""
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -32,7 +32,7 @@ SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
     "failed": lambda row: -(row.error_rate or 0.0),
     "status": lambda row: _ORDER.index(row.status),
 }
-"""Sort orders, by name."""
+"""Sort orders of the list of queues, by name."""
 
 
 @dataclass(frozen=True, slots=True)

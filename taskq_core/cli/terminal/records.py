@@ -37,7 +37,7 @@ class Records(DataTable[Text], inherit_bindings=False):
         self._layout: tuple[Any, ...] = ()
         self._fitted = 0
         self.keys: list[str] = []
-        """The keys of the rows, in order."""
+        """The keys of the records, in the order of the rows."""
 
     @property
     def chosen(self) -> Any:

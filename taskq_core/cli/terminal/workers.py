@@ -18,7 +18,7 @@ from taskq_core.views import WorkersOverview
 from taskq_core.wire import TaskState
 
 RUNNING_MAX = 500
-"""Maximum number of running tasks in the list."""
+"""Maximum number of running tasks that the screen lists."""
 _WORKERS = (
     Column("Worker", lambda row: f"{row.host}:{row.pid}", style="bold"),
     Column("Status", lambda row: row.status, least=7),

@@ -28,11 +28,11 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.outbox")
 
 CLAIM_S = 60.0
-"""Seconds that a claim of rows is valid, by the database's clock."""
+"""Seconds for which a claim of rows is valid, by the database's clock."""
 SEND_S = 30.0
 """Seconds after the start of a claim during which Redis accepts the claimed rows, by Redis's clock."""
 CLAIM_MAX = BATCH_MAX
-"""Maximum rows of one claim."""
+"""Maximum number of rows that one claim takes."""
 CLAIM_BYTES = 4 * BATCH_BYTES
 """Total size of messages in bytes. A claim that has reached this size takes no further row."""
 PUT_OFF_S = 5.0
