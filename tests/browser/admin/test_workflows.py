@@ -76,6 +76,8 @@ def test_the_page_refreshes_and_keeps_scroll_positions(site: Site, scene: Scene)
     page.goto(workflow_page(scene.workflow))
     expect(page.locator(".field-state .readonly")).to_contain_text("running")
     graph = page.get_by_role("region", name="Graph")
+    expect(page.locator(".field-graph label")).to_be_hidden()  # the heading says the same
+    expect(page.locator(".field-steps label")).to_be_hidden()
     graph.evaluate("each => each.scrollTo(200, 0)")
 
     with same_document(page):
