@@ -245,7 +245,7 @@ class TaskQ(Registry):
     def divert(self, store: Store | None) -> Store | None:
         """Send all requests to another store instead of the Redis of the settings. For `taskq_core.testing`.
 
-        This also applies to existing clients, and after a change of the settings.
+        Existing clients use the other store too, and a change of the settings does not end this.
 
         Args:
             store: The other store. None: the Redis of the settings.

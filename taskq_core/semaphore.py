@@ -65,8 +65,8 @@ class Semaphore:
         Args:
             holder: Id of the holder. None: the id of the current task.
             deadline: Time at which the permit expires if it was not released: an aware datetime, or seconds or a
-                timedelta from now by Redis's clock. It is rounded up to whole seconds. None: the deadline of the
-                current task.
+                timedelta from now by Redis's clock. The deadline is rounded up to whole seconds. None: the deadline of
+                the current task.
 
         Returns:
             False if all permits are held.

@@ -1,4 +1,7 @@
-"""`taskq acl`: print the ACL rules that give a Redis user the rights of one role. It does not connect to Redis."""
+"""`taskq acl`: print the ACL rules that give a Redis user the rights of one role.
+
+The command does not connect to Redis.
+"""
 
 import hashlib
 import os

@@ -106,8 +106,8 @@ def add(
 ) -> int:
     """Add a schedule with the name ENTRY.
 
-    Running schedulers load the schedule within two seconds. It is stored in Redis until you remove it. A task that
-    --app does not know is assumed to be a task of another program.
+    Running schedulers load the schedule within two seconds. The schedule is stored in Redis until you remove it. A task
+    that --app does not know is assumed to be a task of another program.
     """
     from taskq_core.scheduler.runtime_schedules import named_schedule
 

@@ -51,9 +51,9 @@ places.
 def celery(session: Session, target: str | None, write: bool, paths: tuple[Path, ...]) -> int:
     """Rewrite Celery's tasks, calls, workflows, schedule and settings for taskq.
 
-    Name all folders of the project in one call, so that the command knows which task each call runs. It does not run or
-    import your code. The exit status is 1 if a file could not be read or rewritten; the other files are still
-    rewritten.
+    Name all folders of the project in one call, so that the command knows which task each call runs. The command does
+    not run or import your code. The exit status is 1 if a file could not be read or rewritten; the other files are
+    still rewritten.
     """
     try:
         room = importlib.import_module("taskq_core.migrate")

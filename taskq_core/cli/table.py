@@ -16,7 +16,7 @@ class Column:
         title: Heading of the column. Commands write it in capital letters.
         cell: Returns the cell of a record: a text or a number. For the dashboard, it may also return a function that
             makes the text for a given width. None: each record is a sequence of cells.
-        right: Whether to align the cells to the right, for numbers. They are never cut.
+        right: Whether to align the cells to the right, for numbers. Cells that are aligned to the right are never cut.
         whole: Whether commands never cut the cells, so that an id can be copied.
         least: Minimum width in the dashboard, unless title and cells are shorter. The minimum in commands is 10.
         drop: Order in which the dashboard drops columns if space is short. It drops the column with the largest number

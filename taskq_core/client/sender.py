@@ -47,7 +47,9 @@ _LOST = (
 
 
 class Wait:
-    """The time for which one call may wait for room in a full queue. It begins when the queue first refuses a task.
+    """The time for which one call may wait for room in a full queue.
+
+    The time begins when the queue first refuses a task.
 
     Args:
         longest_s: Maximum total waiting time in seconds. 0: do not wait.

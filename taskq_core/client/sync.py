@@ -75,7 +75,7 @@ class Client:
         """Enqueue one call and return its handle.
 
         Args:
-            call: The call. It is checked and passed through middleware at once, even if it is sent later.
+            call: The call. The call is checked and passed through middleware at once, even if its task is sent later.
             hook: Postpones the send, instead of the application's hook or outbox. For adapters.
 
         Raises:
@@ -131,7 +131,7 @@ class Client:
     def _deferred_wait(self, queue: str) -> Wait:
         """Return how long a send after a commit may wait for room in a queue.
 
-        It is 0 if the queue was full recently.
+        The time is 0 if the queue was full recently.
         """
         timeout_s = self._sender.timeout_s
         was_full = time.monotonic() - self._backoff.full_at.get(queue, -math.inf) < timeout_s

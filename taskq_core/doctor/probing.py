@@ -1,7 +1,7 @@
 """Check for a health probe whether an application can work now. The check is fast and has a time limit.
 
-The check is the same as that of a worker for `/readyz`. A script runs on each queue of the settings. It fails if keys
-have a wrong type or Redis refuses writes. Nothing is changed.
+The check is the same as that of a worker for `/readyz`. A script runs on each queue of the settings. The script fails
+if keys have a wrong type or Redis refuses writes. Nothing is changed.
 """
 
 import http.client

@@ -196,9 +196,9 @@ class StepContext:
     def call(self, *calls: Any, name: str = "call") -> list[Any]:
         """Enqueue other tasks, and return their results in the order of the calls, once all tasks have ended.
 
-        This run ends, and another one continues after the last task. During the wait, the worker's slot is free. The
-        tasks are enqueued once, even if the worker crashes. They are the members of a workflow, so they may run in
-        other queues and in Go.
+        The current run of this task ends, and another run continues after the last of the other tasks has ended. During
+        the wait, the worker's slot is free. The tasks are enqueued once, even if the worker crashes. The enqueued tasks
+        are the members of a workflow, so they may run in other queues and in Go.
 
         Args:
             *calls: Signatures of tasks, `task.s(...)`.

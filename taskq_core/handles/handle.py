@@ -286,7 +286,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         return result
 
     def refresh(self) -> TaskInfo:
-        """Read the task from Redis and return it. It is also stored as `info`.
+        """Read the task from Redis and return it. The task is also stored as the attribute `info`.
 
         Raises:
             TaskNotFoundError: The task ended without retention, or was deleted.

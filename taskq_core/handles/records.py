@@ -49,7 +49,7 @@ class TaskInfo:
         worker: Token of the worker that runs the task, "" if it is not running.
         started_at: When that worker received the task, None if unknown.
         progress: Progress last reported by the task, None if it reported none.
-        waits_for_limit: Whether the task waits for a limit. It then has no scheduled time.
+        waits_for_limit: Whether the task waits for a limit. Such a task has no scheduled time.
         limit: Name of the limit for which the task waits, "" for no limit. Empty in listings.
         wait: The sleep, the signal or the sub-tasks that a scheduled task with steps waits for; None otherwise.
             Searches omit it.

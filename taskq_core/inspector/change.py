@@ -151,7 +151,7 @@ def reschedule_task(
     after: Duration | None = None,
     payload: bytes | None = None,
 ) -> RequestPlan[None]:
-    """Schedule a task to run at a new time and replace its payload, in one atomic step. It keeps its id.
+    """Schedule a task to run at a new time and replace its payload, in one atomic step. The task keeps its id.
 
     This is `retry_task` and `update_payload` in one step: no reader sees only one of the changes, and no worker takes
     the task between them. A completed task is refused.

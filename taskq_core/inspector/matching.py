@@ -176,8 +176,8 @@ def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> Requ
     """Find the tasks whose id is the text of a filter. Return None if no task has this id.
 
     After None, the caller searches the text in other fields. Otherwise the answer contains the tasks with this id that
-    match the other fields of the filter, whatever their age. It may be empty. Searches and actions share this rule. So
-    an action on all matching tasks changes only tasks that the search shows.
+    match the other fields of the filter, whatever their age. The answer may be empty. Searches and actions share this
+    rule. So an action on all matching tasks changes only tasks that the search shows.
 
     Args:
         queues: Names of the queues to look in.

@@ -9,7 +9,7 @@ from taskq_core.wire import Keys, validate_queue_name
 
 
 def move_task(keys: Keys, queue: str, task_id: str, to_queue: str) -> RequestPlan[None]:
-    """Move a task that is not running to another queue. It keeps its state.
+    """Move a task that is not running to another queue. The task keeps its state.
 
     If the move is interrupted, the task waits until `move_task` is called again, `finish_moves` is called, or a worker
     of its queue finishes the move some minutes later. The task is never lost, and never in both queues.

@@ -281,8 +281,8 @@ def list_tasks(
         skip: Number of tasks to skip.
         count: Maximum number of tasks.
         group: Group of the tasks, with `TaskState.AGGREGATING`.
-        is_newest_first: Within a state, the newest tasks come first. This is always so for ended tasks, and never for
-            tasks that wait for a time, which are sorted by that time.
+        is_newest_first: Within a state, the newest tasks come first. Ended tasks always begin with the newest. Tasks
+            that wait for a time are always sorted by that time.
     """
     infos = list(infos)
     tasks: list[TaskInfo | UnreadableTask] = []

@@ -108,7 +108,9 @@ def scheduler_events(
 
 
 def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> RequestPlan[None]:
-    """Add a schedule at run time. Running schedulers load it within two seconds. It is stored until it is removed.
+    """Add a schedule at run time.
+
+    Running schedulers load the schedule within two seconds. It is stored until `remove_schedule` removes it.
 
     Args:
         entry: The schedule. Its options are text, numbers and durations.

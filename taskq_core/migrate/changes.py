@@ -1,6 +1,6 @@
 """Find the files of a project, rewrite them together, and show or write the changes.
 
-A file is written only if the new text is valid Python. It keeps its encoding, line endings and permissions.
+A file is written only if the new text is valid Python. The file keeps its encoding, line endings and permissions.
 """
 
 import ast

@@ -5,7 +5,7 @@ import os
 
 
 class BloomFilter:
-    """A set of ids that needs little memory. It may report that it contains an id that was never added.
+    """A set of ids that needs little memory. The set may report that it contains an id that was never added.
 
     It is used to recognize ids that were read before. An added id is always found. About one of several thousand other
     ids is found by mistake. The hashes have a random key, so each new filter makes mistakes for different ids.

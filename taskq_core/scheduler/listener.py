@@ -6,7 +6,10 @@ from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 
 class SchedulerListener:
-    """Receives a scheduler's events on its event loop. Override the methods that you need. They must not block."""
+    """Receives a scheduler's events on its event loop.
+
+    Override the methods that you need. The methods must not block.
+    """
 
     def started(self, scheduler: Any) -> None:
         """Handle the start: the scheduler has connected and begins to look for due firings."""

@@ -51,7 +51,10 @@ class Relation(StrEnum):
 
 
 class OptIn(StrEnum):
-    """Optional details of traces. They are off by default, because they add spans or reveal the size of data."""
+    """Optional details of traces.
+
+    These details are off by default, because they add spans or reveal the size of data.
+    """
 
     RECEIVE = "receive"
     """A span `receive <queue>` for each response of Redis in which a worker received tasks."""
@@ -290,8 +293,8 @@ class Settings:
     shutdown_grace: Duration = 30.0
     """Seconds that a stopping worker gives running tasks to finish. Then they return to the head of their queue."""
     unknown_task_timeout: Duration = 3600.0
-    """Seconds for which workers return a task that they do not know to its queue, for other workers. This uses no
-    attempt. After this time, the task is archived. 0 archives it at once."""
+    """Seconds for which workers return a task that they do not know to its queue, for other workers. Returning the task
+    uses no attempt. After this time, the task is archived. 0 archives the task at once."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Default task options, as in `@taskq.task(...)`."""
     enqueue: EnqueueMode = EnqueueMode.ON_COMMIT

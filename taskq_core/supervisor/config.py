@@ -7,7 +7,8 @@ from taskq_core.settings import AUTO, PROCESSES_MAX, Duration, check_health_addr
 from taskq_core.supervisor.cores import usable_cores
 
 TICK_S = 1.0
-"""Seconds between two regular checks of the supervisor. It also checks after each event, such as a signal."""
+"""Seconds between two regular checks of the supervisor. The supervisor also checks after each event, such as a
+signal."""
 TAKE_BACK_S = 5.0
 """Maximum time for returning the tasks of the last processes, before the supervisor ends."""
 FIRST_PAUSE_S = 1.0
@@ -97,7 +98,9 @@ class Pause:
 
 @dataclass(slots=True)
 class Limits:
-    """Limits at which a process asks to be replaced. They are random, so that processes are not replaced together.
+    """Limits at which a process asks to be replaced.
+
+    The limits are random, so that processes are not replaced together.
 
     Attributes:
         tasks: Number of ended tasks, None for no limit.

@@ -1,7 +1,7 @@
 """Reap orphaned child processes of dead workers, if the supervisor is the first process of a container.
 
-The system makes the first process their parent. It keeps an entry for each ended process until its parent waits for it,
-and the number of entries is limited.
+The system makes the first process their parent. The system keeps an entry for each ended process until the parent waits
+for this process, and the number of entries is limited.
 """
 
 import contextlib

@@ -429,7 +429,7 @@ def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = 
 
     Args:
         members: Signatures, steps, groups and chains; or one iterable of them. The iterable is read once, while the
-            group is enqueued. It may yield any number of signatures.
+            group is enqueued. The iterable may yield any number of signatures.
         name: Name of the group. Only for a group whose members are all signatures.
         on_failure: What happens after a member fails after its last retry. `stop`: the steps after the group are
             skipped. `continue`: they run, with None for each missing result.

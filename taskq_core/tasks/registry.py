@@ -189,9 +189,9 @@ class Registry(Enqueuer):
         """Register a function that combines the tasks of a group, enqueued with the option `aggregate`, into one task.
 
         The function takes the name of the group and a list of `GroupedTask`, oldest first, and returns the signature of
-        the combined task, `task.s(...)`. It may be a coroutine function. The combined task goes to the queue of the
-        group. Its default id is derived from the set of tasks. `raise Discard` drops the tasks of the group. After any
-        other error they return to the group.
+        the combined task, `task.s(...)`. The function may be a coroutine function. The combined task goes to the queue
+        of the group. Its default id is derived from the set of tasks. `raise Discard` drops the tasks of the group.
+        After any other error they return to the group.
 
         Args:
             pattern: The name of a group, or a prefix of group names. The longest matching pattern wins. "" matches
@@ -310,7 +310,7 @@ class Registry(Enqueuer):
         `TaskContext` if it takes one. Its result and its errors count as those of a task.
 
         Args:
-            pattern: A type or a prefix of types, for example `"email:"`. It has no wildcards.
+            pattern: A type or a prefix of types, for example `"email:"`. A pattern has no wildcards.
             **options: retry_delay, retry_on, no_retry_on, is_failure, trace and max_result_bytes. All other options
                 come from the task message.
 

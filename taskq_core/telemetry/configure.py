@@ -128,7 +128,7 @@ def configure(service_name: str | None = None, service_version: str | None = Non
 def flush_timeout_s() -> float:
     """Return the maximum seconds that a process waits for a collector when it ends.
 
-    It is `OTEL_EXPORTER_OTLP_TIMEOUT`, in seconds as the exporters of Python read it, and at most `FLUSH_MAX_S`.
+    The value is `OTEL_EXPORTER_OTLP_TIMEOUT`, in seconds as the exporters of Python read it, and at most `FLUSH_MAX_S`.
     """
     try:
         timeout_s = float(os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT", ""))

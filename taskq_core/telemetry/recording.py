@@ -241,8 +241,8 @@ class TaskSpan:
 class ProducerSpan(TaskSpan):
     """The span of one enqueue, from `Tracing.start_producer`.
 
-    It may be ended at any later time in any thread. A span that is never ended is not exported. This is intended for a
-    task whose transaction was rolled back.
+    It may be ended at any later time in any thread. A span that is never ended is not exported. The span of a task
+    whose transaction was rolled back is therefore never ended.
     """
 
     __slots__ = ()

@@ -1,8 +1,8 @@
 """`capture` and `eager`: replace Redis by a store in memory, and record the tasks that are enqueued.
 
-The store is empty at first and private to the block. It runs the same scripts as Redis: duplicate ids and unique locks
-are refused, handles return states and results, and an `Inspector` can read it. It replaces Redis for the whole queue
-application, in all threads and event loops, also for clients that were created before.
+The store is empty at first and private to the block. The store runs the same scripts as Redis: duplicate ids and unique
+locks are refused, handles return states and results, and an `Inspector` can read it. It replaces Redis for the whole
+queue application, in all threads and event loops, also for clients that were created before.
 """
 
 import logging

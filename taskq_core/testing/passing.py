@@ -1,7 +1,7 @@
 """Simulate that time passes, so that tests need not wait for scheduled tasks and retries.
 
-No clock is changed. The stored times of scheduled tasks, retries and groups are moved earlier by the time until
-the first of them is due. They keep their order and distances. This works in memory and on a real server. Unique locks
+No clock is changed. The stored times of scheduled tasks, retries and groups are moved earlier by the time until the
+first of them is due. The times keep their order and distances. This works in memory and on a real server. Unique locks
 and deadlines do not change.
 """
 

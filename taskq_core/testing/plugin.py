@@ -1,7 +1,7 @@
 """Fixtures for pytest.
 
-Load them in the `conftest.py` of your tests. They do not load themselves, because then every run of pytest on the
-machine would import taskq::
+Load them in the `conftest.py` of your tests. The fixtures are not loaded automatically, because then every run of
+pytest on the machine would import taskq::
 
     pytest_plugins = ["taskq_core.testing.plugin"]
 

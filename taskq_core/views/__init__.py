@@ -1,7 +1,7 @@
 """Records that the admin, the web dashboard, the JSON API, the terminal and the command line show.
 
-This package contains the rules for these records: the order of states, the error rate, the layout of a workflow. It
-only reads. Use the inspector to make changes.
+This package contains the rules for these records: the order of states, the error rate, the layout of a workflow. The
+package only reads data. Use the inspector to make changes.
 """
 
 from taskq_core.inspector import STATES, FoundTasks, QueueStatus, TaskFilter, error_rate

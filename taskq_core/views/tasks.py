@@ -79,7 +79,7 @@ def read_tasks(
 
     Args:
         infos: The queues, from `Inspector.queue_infos`.
-        wanted: The filter. It must not have fields for which tasks must be read.
+        wanted: The filter. The filter must not have fields for which tasks must be read.
         skip: Number of tasks to skip.
         count: Maximum number of tasks to return, up to 1000.
         is_newest_first: Within a state, the newest tasks come first, and not the tasks that run next. Ended tasks

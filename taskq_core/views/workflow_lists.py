@@ -182,7 +182,7 @@ def list_workflows(
 
     Args:
         counts: Number of workflows, from `workflow_counts`.
-        wanted: The filter. It must not need to read each workflow.
+        wanted: The filter. The filter must not have fields for which workflows must be read.
         skip: Number of workflows to skip.
         count: Maximum number of workflows to return, 1 to 1000.
 

@@ -61,7 +61,8 @@ PATIENCE_S = 5.0
 CUT_S = 1
 """Seconds that are added to the timeout of a set, because Redis rounds the set's deadline down to a whole second."""
 WITHOUT_EVERY_S = 10.0
-"""Seconds between two checks by a worker without aggregators. It only returns expired sets to their groups."""
+"""Seconds between two checks by a worker without aggregators. Such a worker only returns expired sets to their
+groups."""
 
 
 @dataclass(frozen=True, slots=True)

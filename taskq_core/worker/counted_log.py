@@ -6,7 +6,8 @@ import logging
 EVERY_S = 60.0
 """Minimum seconds between two log lines about one subject."""
 SUBJECTS_MAX = 100
-"""Maximum number of separately counted subjects. It is limited because a task type may contain an id."""
+"""Maximum number of separately counted subjects. The number is limited, because a subject may be a task type that
+contains an id."""
 OTHERS = "(others)"
 """Subject under which events of all further subjects are counted."""
 

@@ -45,7 +45,7 @@ AHEAD_TASKS = 2
 """Maximum number of tasks that a dequeue sent ahead requests. At least 2, because only a full reply shows that more
 tasks may wait."""
 IDLE_S = 30.0
-"""Seconds after which an unused connection is closed. It is opened again on demand."""
+"""Seconds after which an unused connection is closed. The connection is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
 """Maximum seconds between two attempts to fetch tasks while Redis does not answer."""
 
@@ -92,7 +92,7 @@ class Fetcher:
         self.ahead = 0
         """Number of free slots that are reserved for dequeues sent ahead of tasks."""
         self.in_doubt_count = 0
-        """Number of dequeues sent ahead of tasks that Redis has not answered. They may still bring tasks."""
+        """Number of dequeues sent ahead of tasks that Redis has not answered. Such dequeues may still bring tasks."""
         self.may_have_pending = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True

@@ -10,7 +10,7 @@ logger = logging.getLogger("taskq.worker")
 
 
 class WorkerListener:
-    """Receives a worker's events on its event loop. Override the methods that you need. They must not block.
+    """Receives a worker's events on its event loop. Override the methods that you need. The methods must not block.
 
     Attributes:
         per_task: Whether to call the methods for single tasks.

@@ -168,7 +168,7 @@ class Settler:
     def return_unstarted(self, run: Run, now: float, why: str) -> None:
         """Requeue a task that has not started. Its lease may have ended, or the worker no longer takes tasks.
 
-        Unless another worker has the task, it goes to the head of its queue. This uses no attempt.
+        Unless another worker has the task, it goes to the head of its queue. Requeueing uses no attempt.
         """
         run.started = now
         run.settlement = Settlement(run.task_id, Ended.REQUEUE, run.number, unique_key=run.message.unique_key)

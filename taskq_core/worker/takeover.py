@@ -1,7 +1,7 @@
 """Take back the tasks of dead workers on this host, without waiting for their leases to end.
 
-A killed worker cannot give its tasks back. Each worker records its token in Redis, by queue and host. It reads the
-records of the other workers at its start and with each heartbeat. If a process has provably ended (`liveness`), it
+A killed worker cannot give its tasks back. Each worker records its token in Redis, by queue and host. A worker reads
+the records of the other workers at its start and with each heartbeat. If a process has provably ended (`liveness`), it
 takes back the tasks of this process at once. All other leases must expire first; the recoverer handles them.
 
 A task cannot be taken back twice, because the script compares the lease and the token of its holder. Late requests of

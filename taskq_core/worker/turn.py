@@ -46,7 +46,7 @@ class Turn:
     used_at: float = 0.0
 
     def ask(self, queue: QueueKeys, limit: int, *, call: int, max_active: int | None) -> None:
-        """Prepare a new dequeue from a queue. It is sent with the next round trip."""
+        """Prepare a new dequeue from a queue. The dequeue is sent with the next round trip."""
         context = self.context
         self.call = call
         self.queue = queue

@@ -29,8 +29,9 @@ task."""
 class Waker(WorkerService):
     """Waits for wake tokens while the worker is idle.
 
-    It sends dequeues behind the request that waits, in the same write. When a token comes, Redis answers the wait and
-    the dequeues together. So Redis and this process each wake up only once before a task starts, instead of twice. ::
+    The waker sends dequeues behind the request that waits, in the same write. When a token comes, Redis answers the
+    wait and the dequeues together. So Redis and this process each wake up only once before a task starts, instead of
+    twice. ::
 
         worker   BLPOP wake   dequeue call 7 |................| 1, task      BLPOP wake   dequeue call 8 ...
         Redis                                  token: both run
@@ -38,12 +39,13 @@ class Waker(WorkerService):
     Redis may run such a dequeue after the worker has stopped waiting: the worker stops, the connection breaks, or
     another server has become the primary. The worker then calls it off on a new connection, by a dequeue with the same
     number that takes nothing. If the first dequeue handed out tasks, the second one returns them, and they go back to
-    the head of their queue. It also records the number, so a first dequeue that arrives later hands out nothing.
+    the head of their queue. The second dequeue also records the number, so a first dequeue that arrives later hands out
+    nothing.
 
-    The connection of a killed worker closes. The connection of a hanging worker stays open. It may receive up to two
-    tasks of a queue, which are recovered when their leases end, like its running tasks. So the worker sends no dequeue
-    ahead while tasks run here, because they may block the loop. Leases count from before the wait, so the wait lasts
-    at most a quarter of a lease.
+    The connection of a killed worker closes. The connection of a hanging worker stays open. A hanging worker may
+    receive up to two tasks of a queue. They are recovered when their leases end, like its running tasks. So the worker
+    sends no dequeue ahead while tasks run here, because they may block the loop. Leases count from before the wait, so
+    the wait lasts at most a quarter of a lease.
 
     Args:
         context: The worker.

@@ -179,7 +179,7 @@ class Outgoing:
         yield create_workflow(self.home, self.id, last, slot, roots=self._roots, confirm=self.confirm)
 
     def rows(self) -> list[OutboxRow]:
-        """Return the workflow as rows of an outbox. They may be stored in any order."""
+        """Return the workflow as rows of an outbox. The rows may be stored in any order."""
         parts = self._parts()
         return [
             OutboxRow(

@@ -1,7 +1,7 @@
 """Warn if a workflow would stop after its first steps, because no taskq worker serves its home queue.
 
-This can happen if all steps are remote tasks: Go workers run steps, but do not start the next steps. A client checks
-for a worker at most once a minute for each home queue.
+A workflow can stop in this way if all steps are remote tasks: Go workers run steps, but do not start the next steps. A
+client checks for a worker at most once a minute for each home queue.
 """
 
 import time

@@ -37,13 +37,16 @@ def front(app: App[Any]) -> "DashScreen[Any] | None":
 
 
 class Links(Static):
-    """A widget for texts that run an action when they are clicked. It does not change their colors."""
+    """A widget for texts that run an action when they are clicked.
+
+    The widget does not change the colors of the texts.
+    """
 
     auto_links = False
 
 
 def clickable(label: Text, action: str, *, is_on: bool) -> Text:
-    """Return a text that runs an action when it is clicked. It is highlighted if `is_on`."""
+    """Return a text that runs an action when it is clicked. The text is highlighted if `is_on`."""
     label = label.copy()
     label.stylize(Style(meta={"@click": action}, reverse=is_on, bold=is_on))
     return label

@@ -126,7 +126,7 @@ class OutboxTable(Protocol):
         ...
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
-        """End the claim of rows. They can be claimed again after `seconds`."""
+        """End the claim of rows. The rows can be claimed again after `seconds`."""
         ...
 
     def figures(self) -> OutboxFigures:

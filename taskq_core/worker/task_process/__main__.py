@@ -200,7 +200,9 @@ class TaskProcess:
 
 
 class _ProgressSender:
-    """Sends progress and results of a running task to the worker, which stores them. It does not support cursors.
+    """Sends progress and results of a running task to the worker, which stores them.
+
+    The sender does not support cursors.
 
     A thread that a function leaves behind may write after its task has ended. This object drops these writes. A forked
     process that a function leaves behind may also write. The worker recognizes such writes by the run's number, and

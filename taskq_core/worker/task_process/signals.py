@@ -26,7 +26,10 @@ else:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def handle(handler: Callable[[int, FrameType | None], None]) -> None:
-        """Set a handler for these signals. It does not ignore them, because child processes would inherit that."""
+        """Set a handler for these signals.
+
+        The signals are not set to be ignored, because child processes would inherit this.
+        """
         for number in _HELD:
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
