@@ -351,7 +351,9 @@ def each_command(
     aliases: Sequence[str] = (),
     question: Callable[[Sequence[str], Mapping[str, Any]], str] | None = None,
 ) -> Callable[[Callable[..., str | Answer]], click.Command]:
-    """Return a decorator that makes a command from a function for one name. The command calls it for each given name.
+    """Return a decorator that makes a command from a function for one name.
+
+    The command calls the function for each given name.
 
     The decorated function gets the session, one name, and the options. Its docstring is the help.
 

@@ -1,4 +1,4 @@
-"""`taskq migrate`: rewrite the code of another task queue for taskq."""
+"""`taskq migrate`: rewrite code that uses another task queue, so that it uses taskq."""
 
 import importlib
 import sys
@@ -20,7 +20,7 @@ _MISSING = "taskq migrate needs a package that is not installed: pip install 'ta
 
 @click.group("migrate", cls=Group)
 def migrate() -> None:
-    """Rewrite the code of another task queue for taskq."""
+    """Rewrite code that uses another task queue, so that it uses taskq."""
 
 
 @migrate.command(

@@ -9,7 +9,8 @@ from taskq_core.supervisor import Limits, SupervisorConfig, process_count
 from taskq_core.worker import WorkerConfig
 
 ENDING_MARGIN_S = 15.0
-"""Seconds after the grace period of its tasks until the supervisor kills a process that has not ended."""
+"""The supervisor waits this many seconds after the grace period for running tasks. Then it kills a process that has not
+ended."""
 
 
 def supervisor_config(

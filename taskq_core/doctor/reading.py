@@ -127,7 +127,7 @@ class _Reader:
         return []
 
     def _read(self, operation: Operation[T]) -> T | None:
-        """Return a reply, or None if this user lacks the right."""
+        """Send an operation and return the reply, or None if this Redis user may not run it."""
         found = _allowed(self._runner, operation)
         self._is_complete &= found is not None
         return found
@@ -359,7 +359,7 @@ def count_moving(queue: QueueKeys) -> RequestPlan[int]:
 
 
 def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:
-    """Return a reply, or None if this user lacks the right."""
+    """Send an operation and return the reply, or None if this Redis user may not run it."""
     try:
         return runner.run(operation)
     except BrokerAuthenticationError:

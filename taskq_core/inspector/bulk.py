@@ -62,7 +62,7 @@ def move_all(
     group: str | None = None,
     progress: Progress | None = None,
 ) -> RequestPlan[int]:
-    """Move all tasks of a state to another queue, each as by `move_task`. Active tasks cannot be moved.
+    """Move all tasks of a state to another queue, as `move_task` moves one task. Active tasks cannot be moved.
 
     Returns:
         The number of moved tasks. A task stays in its queue if the other queue has its id or its unique lock, or if

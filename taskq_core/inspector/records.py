@@ -222,7 +222,7 @@ class GroupPage:
         groups: The groups, by name within this page. A group that changes between two calls may be missing or appear
             twice.
         total: Number of groups.
-        cursor: Pass it to the next call to continue; None at the end.
+        cursor: Pass this cursor to the next call to continue; None at the end.
     """
 
     groups: Sequence[GroupInfo]

@@ -101,6 +101,6 @@ class Returns:
         await runner.run(services.clear_presence(server, workers))
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to Redis."""
         if self._runner is not None:
             await self._runner.aclose()

@@ -38,7 +38,7 @@ logger = logging.getLogger("taskq.supervisor")
 UNKILLABLE_S = 10.0
 """Seconds after which the supervisor no longer waits for a killed process, for example in uninterruptible I/O."""
 LATE_S = 5.0
-"""If a regular check is late by this many seconds, the supervisor itself was suspended."""
+"""If a regular check is late by this many seconds, the supervisor itself must have been suspended."""
 SILENT_S = 5.0
 """Seconds without a message after which a process with an overdue task is killed."""
 

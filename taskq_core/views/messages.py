@@ -65,7 +65,7 @@ def workflow_label(info: WorkflowInfo) -> str:
 
 
 def cancel_question(info: WorkflowInfo) -> str:
-    """Return the question before a workflow is cancelled."""
+    """Return the question that a user must confirm before a workflow is cancelled."""
     return gettext(
         "Cancel the workflow %(workflow)s? %(ended)s of its %(total)s steps have ended. No further step starts, "
         "steps in queues are dropped, and running steps are asked to stop.",
@@ -76,7 +76,7 @@ def cancel_question(info: WorkflowInfo) -> str:
 
 
 def retry_question(detail: WorkflowDetail) -> str:
-    """Return the question before the failed steps of a workflow run again."""
+    """Return the question that a user must confirm before the failed steps of a workflow run again."""
     return gettext(
         "Run the failed steps of the workflow %(workflow)s again (%(count)s), and then the steps that were skipped "
         "because of them? Steps that succeeded do not run again.",
@@ -86,14 +86,14 @@ def retry_question(detail: WorkflowDetail) -> str:
 
 
 def cancelled(info: WorkflowInfo, *, is_done: bool) -> str:
-    """Return the text after a workflow was cancelled, or had already ended."""
+    """Return the text that says that a workflow was cancelled, or that it had already ended."""
     if is_done:
         return gettext("The workflow %(workflow)s is cancelled.", workflow=workflow_label(info))
     return gettext("The workflow %(workflow)s has already ended.", workflow=workflow_label(info))
 
 
 def retried(info: WorkflowInfo, count: int) -> str:
-    """Return the text after the failed steps of a workflow were started again."""
+    """Return the text that says how many failed steps of a workflow were started again."""
     if not count:
         return gettext("The workflow %(workflow)s has no failed step to run again.", workflow=workflow_label(info))
     return ngettext(
@@ -106,7 +106,7 @@ def retried(info: WorkflowInfo, count: int) -> str:
 
 
 def fire_question(entry: PeriodicEntryInfo) -> str:
-    """Return the question before the task of a schedule is enqueued now."""
+    """Return the question that a user must confirm before the task of a schedule is enqueued now."""
     return gettext(
         "Enqueue “%(task)s” now, as the schedule “%(schedule)s” does when it is due? Its next run does not change.",
         task=entry.name,

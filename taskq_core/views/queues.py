@@ -94,7 +94,10 @@ class QueueDetail:
 
 
 def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
-    """Return the overview of queues that an inspector has read. The figures for memory are None."""
+    """Return the overview of queues that an inspector has read.
+
+    The result does not contain the memory of the queues.
+    """
     return QueuesOverview(queues=tuple(infos))
 
 

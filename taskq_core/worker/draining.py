@@ -94,7 +94,7 @@ class Drain:
             logger.warning("stopping: %d tasks still run and go back to their queue: %s", len(runs), text)
 
     async def _wait_for_end(self, seconds: float, event: asyncio.Event | None = None) -> None:
-        """Wait until nothing runs or waits to be settled, the timeout is over, or the event is set."""
+        """Wait until no task runs or waits to be settled, the timeout is over, or the event is set."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while (  # noqa: ASYNC110 - it waits for several things at once, and only while the worker stops
@@ -104,13 +104,13 @@ class Drain:
 
     @property
     def _is_quiet(self) -> bool:
-        """True if nothing runs or waits to be settled, and the fetcher will bring no further tasks."""
+        """True if no task runs or waits to be settled, and the fetcher will bring no further tasks."""
         if self.context.running or any(aggregator.is_busy for aggregator in self.services.of(Aggregator)):
             return False
         return self.fetcher.is_empty or self.fetcher.is_failing
 
     def has_finished(self) -> bool:
-        """Return whether a burst worker has finished: nothing runs, and no service can bring tasks."""
+        """Return whether a worker in burst mode has finished: no task runs, and no service can bring tasks."""
         is_idle = all(each.is_idle for each in self.services.all)
         return is_idle and self._is_quiet and self.fetcher.is_empty and not self.settler.count
 

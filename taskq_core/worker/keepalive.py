@@ -83,7 +83,7 @@ class Keepalive:
         return list(self._context.running.values())
 
     async def stop(self) -> None:
-        """Make the thread delete the worker's presence and end. Wait for this for at most two heartbeats."""
+        """Make the thread delete the worker's presence and end. Wait at most two heartbeats until it has ended."""
         self.request_stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * self._every_s):

@@ -65,7 +65,10 @@ class Turn:
         )
 
     def call_off(self) -> Operation[Dequeued]:
-        """Return the operation that calls off the unanswered dequeue, and returns the tasks that it handed out."""
+        """Return the operation that calls off the unanswered dequeue.
+
+        Its answer has the tasks that the dequeue handed out.
+        """
         assert self.queue is not None
         context = self.context
         return dequeue(

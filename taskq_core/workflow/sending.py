@@ -171,7 +171,7 @@ class Outgoing:
         yield "", f"gt{number}", count
 
     def operations(self) -> Iterator[Operation[bool]]:
-        """Yield the operations that store and start the workflow. Call it once."""
+        """Yield the operations that store and start the workflow. Call this method only once."""
         *parts, last = self._parts()
         slot = ReceiptSlot(new_token())
         for part in parts:

@@ -23,7 +23,7 @@ class WorkerCheck:
         self._look_at: dict[str, float] = {}  # monotonic time (s) of the next check, by home queue
 
     def operation(self, outgoing: Outgoing) -> Operation[bool] | None:
-        """Return the operation that checks for a worker of the home queue, None if no check is due."""
+        """Return the operation that checks whether a worker serves the home queue, None if no check is due."""
         home, now = outgoing.home, time.monotonic()
         if self._look_at.get(home.name, now) > now:
             return None
