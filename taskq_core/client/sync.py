@@ -75,7 +75,8 @@ class Client:
         """Enqueue one call and return its handle.
 
         Args:
-            call: The call. The call is checked and passed through middleware at once, even if its task is sent later.
+            call: The call to enqueue. It is checked and passed through middleware at once, even if its task is sent
+                later.
             hook: Postpones the send, instead of the application's hook or outbox. For adapters.
 
         Raises:

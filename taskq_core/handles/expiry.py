@@ -1,4 +1,4 @@
-"""Check whether a task has expired: whether its latest start time is over. Make the error of an expired task."""
+"""Check whether a task has expired, because it was not started by its latest start time. Make the error for this."""
 
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import TaskExpiredError

@@ -455,7 +455,9 @@ class TaskHandle(SentLater, Generic[R_co]):
         yield from changing.reschedule(self._keys, self.id, at=at, after=after, payload=payload)
 
     def move(self, to_queue: str) -> None:
-        """Move the task to another queue, unless it runs. The state does not change. `queue` becomes the new queue.
+        """Move the task to another queue, unless it runs.
+
+        The state of the task does not change. The attribute `queue` is then the new queue.
 
         If the move is interrupted, the task can run in exactly one of the queues; see `Inspector.move_task`.
 

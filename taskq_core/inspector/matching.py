@@ -67,8 +67,8 @@ class TaskFilter:
     """A filter for tasks. A task must match every field that is not None or "".
 
     Attributes:
-        queue: Name of their queue.
-        state: State of the tasks. Without it, tasks in groups do not match.
+        queue: Name of the tasks' queue.
+        state: State of the tasks. Without a state, tasks in groups do not match.
         group: Name of their group, with `queue` and `TaskState.AGGREGATING`.
         name: Name of their task, in full.
         name_part: Part of the name of their task.

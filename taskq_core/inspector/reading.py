@@ -321,7 +321,7 @@ def tasks(
     """Return a page of tasks. Archived and completed tasks begin with the newest, others with the task that runs next.
 
     Args:
-        queue: Name of their queue; None for all queues.
+        queue: Name of the tasks' queue; None for all queues.
         state: State of the tasks. None: all of `LISTED_STATES` in that order, without tasks in groups.
         group: Group of the tasks, together with `queue` and `TaskState.AGGREGATING`.
         page: Number of the page, from 1. A page after the last one is empty.

@@ -82,7 +82,7 @@ class Follower(Service):
     async def work(self) -> float:
         """Read the table, write back runs and next firings, and wait for the next change.
 
-        Return 0: call again at once.
+        Return 0, so that the caller calls this method again at once.
         """
         self._woken.clear()
         begun = self._clock.monotonic()

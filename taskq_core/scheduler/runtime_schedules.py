@@ -193,7 +193,7 @@ def named_schedule(
     Args:
         app: The queue application.
         entry_id: Id of the schedule. None: the task's name and a digest.
-        spec: When it is due.
+        spec: Cron line or interval that says when the schedule is due.
         task: Name of the task.
         kwargs: Keyword arguments.
         tz: IANA name of the zone of a cron line.

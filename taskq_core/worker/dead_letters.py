@@ -69,7 +69,10 @@ class DeadLetters(QueueService):
         return True
 
     async def work(self) -> float:
-        """Handle a few archived tasks, or wait until the next check. Return 0: call again at once."""
+        """Handle a few archived tasks, or wait until the next check.
+
+        Return 0, so that the caller calls this method again at once.
+        """
         self._changes.clear()
         if self._is_expected:
             self._is_expected = False

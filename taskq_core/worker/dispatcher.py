@@ -55,7 +55,10 @@ class Dispatcher(WorkerService):
         return self._has_checked and not self._urgent and self._in_progress is None
 
     async def work(self) -> float:
-        """Dispatch all due workflow steps, and wait until the next check. Return 0: call again at once."""
+        """Dispatch all due workflow steps, and wait until the next check.
+
+        Return 0, so that the caller calls this method again at once.
+        """
         while self._urgent:
             # Remove the queue from `_urgent` before dispatching its steps, so that a `call` meanwhile can add the queue
             # again.

@@ -1,8 +1,8 @@
 """Read and write the record of a run's steps, and send the values that the run emits.
 
-All requests contain the run's fence: Redis refuses them if the worker has lost the task. While Redis does not answer, a
-request is repeated until the run has to end. Emitted values are collected for `EMIT_EVERY_S`, and the settlement of the
-run waits until they are sent.
+All requests contain the run's fence: Redis refuses them if the worker has lost the task. While Redis does not answer,
+the worker repeats a request until the run has to end. Emitted values are collected for `EMIT_EVERY_S`, and the
+settlement of the run waits until they are sent.
 """
 
 import asyncio
