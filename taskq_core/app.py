@@ -202,7 +202,7 @@ class TaskQ(Registry):
 
     @property
     def outbox(self) -> Outbox | None:
-        """The outbox of the application, None without one. For adapters."""
+        """The outbox of the application, None if it has no outbox. For adapters."""
         return self._outbox
 
     @property

@@ -17,7 +17,7 @@ class TaskWait:
         kind: sleep, signal or sub-tasks.
         name: Name of the sleep, the signal or the call.
         number: For a signal, the number of the value, from 1, among all values of this signal name. 0 for other waits.
-        until: End of the wait at the latest, None without a time limit.
+        until: Latest end of the wait, None if the wait has no time limit.
     """
 
     kind: StepKind

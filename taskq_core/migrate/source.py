@@ -50,7 +50,7 @@ class Task:
         is_read: Whether code of the project reads the task's result.
         types: Types of parameters without annotation, from the arguments of calls.
         sent: The options that a call by name (`send_task`) has to pass.
-        obstacle: An option of the task that a call by name cannot pass, "" without one.
+        obstacle: An option of the task that a call by name cannot pass, "" if there is no such option.
     """
 
     place: str
@@ -419,7 +419,7 @@ def find_apps(file: File) -> None:
 
 
 def task_decorator(file: File, node: Function) -> cst.BaseExpression | None:
-    """Return the decorator that makes a function a Celery task, None without one."""
+    """Return the decorator that makes a function a Celery task, None if the function has no such decorator."""
     for each in node.decorators:
         made = each.decorator.func if isinstance(each.decorator, cst.Call) else each.decorator
         is_of_app = isinstance(made, cst.Attribute) and made.attr.value == "task" and file.is_app(made.value)

@@ -84,7 +84,7 @@ class Supervisor:
 
     @property
     def health_port(self) -> int | None:
-        """Port of the health endpoint, None without one."""
+        """Port of the health endpoint, None if there is no health endpoint."""
         return None if self._health_server is None else self._health_server.port
 
     def run(self) -> int:

@@ -287,7 +287,7 @@ class TaskOptions:
 
     @property
     def deadline_s(self) -> int:
-        """Deadline as the user set it, in Unix seconds. 0 if there is none."""
+        """Deadline as the user set it, in Unix seconds. 0 if there is no deadline."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
 
     @property

@@ -68,7 +68,7 @@ class PeriodicTask:
         call: The task, or `task.s(...)` to give it arguments.
         id: Id of the entry, under which its past enqueues are stored. None: the task's name with a digest of spec, zone
             and arguments, so that it is the same after a restart.
-        tz: IANA name of the time zone of a cron line without one. None: the setting `TIME_ZONE`.
+        tz: IANA name of the time zone of a cron line that names no time zone. None: the setting `TIME_ZONE`.
         catch_up: `skip`, `one` or `all`: what happens to missed firings.
         window: Seconds or `timedelta` after which a missed firing is no longer caught up.
         start: Aware datetime of the earliest firing, from which an interval is counted. None: no bound, and an interval

@@ -18,7 +18,7 @@ def record_error(span: Span, error: BaseException | None, error_type: str | None
 
     Args:
         span: A recording span.
-        error: The exception, None for a failure without one.
+        error: The exception, None for a failure without an exception.
         error_type: Name of a failure without an exception. It replaces the class of `error`.
     """
     description = None

@@ -110,7 +110,7 @@ class Meters:
         self._current: tuple[MeterProvider | None, Instruments | None] = (None, None)
 
     def current(self) -> Instruments | None:
-        """Return the instruments of the current meter provider, None without an SDK.
+        """Return the instruments of the current meter provider, None if no SDK is configured.
 
         The same instruments are returned until the provider changes.
         """

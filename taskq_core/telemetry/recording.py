@@ -71,7 +71,7 @@ class Recording:
         """The span of all enqueues that happen outside of a trace and without an SDK."""
 
     def tracer(self) -> Tracer | None:
-        """Return the SDK's tracer; None without an SDK."""
+        """Return the SDK's tracer; None if no SDK is configured."""
         provider = self._fixed_provider or switch.tracer_provider()
         current = self._current
         if provider is not current[0]:

@@ -52,7 +52,7 @@ class EnqueuedTask:
         retention: How long the task is stored after success.
         group: Group in which the task waits, "" outside of a group.
         run_after: Delay of the start. None if the task starts at once or at `run_at`.
-        run_at: Start as an absolute time, None without one.
+        run_at: Start as an absolute time, None if the call sets no absolute time.
         is_unique: True if the task holds a unique lock.
     """
 

@@ -64,8 +64,8 @@ class Health(Service):
         pulse: Returns the state of the worker.
         clock: Source of monotonic time.
         runner: Sends operations.
-        scheduler: Decides whether the scheduler inside the worker is ready, if it has one. The report includes the
-            result but readiness does not depend on it, because other schedulers can take over.
+        scheduler: Decides whether the scheduler inside the worker is ready. None if the worker has no scheduler. The
+            report includes the result but readiness does not depend on it, because other schedulers can take over.
         found: Health of each queue at the last check, in the form of the response.
         checked_at: Monotonic time of the last check.
     """

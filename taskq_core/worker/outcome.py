@@ -103,7 +103,7 @@ def settle(
 
 
 def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
-    """Return the error of a run whose outcome could not be decided, because user code failed in between."""
+    """Return the error of a run whose outcome could not be decided, because user code failed during the decision."""
     text = f"the outcome of the run cannot be decided: {describe(problem)}"
     unsettled = ResultValueError(text) if error is None else RuntimeError(f"{describe(error)}, but {text}")
     unsettled.__cause__ = readable(problem)

@@ -21,7 +21,7 @@ from taskq_core.worker.leadership import Leadership, QueueService
 logger = logging.getLogger("taskq.worker")
 
 MEMORY_EVERY_S = 60
-"""Seconds between two estimates of a queue's memory. Samples in between repeat the last estimate."""
+"""Seconds between two estimates of a queue's memory. Samples between two estimates repeat the last estimate."""
 _MEMORY_SAMPLES = 5
 READ_S = 1.0
 """Maximum seconds to wait until this worker, as leader, has read the queue."""

@@ -40,7 +40,7 @@ class Takeover(WorkerService):
         context: The worker.
         queue: Key names of the queue.
         here: Digest of this worker's socket namespace; see `liveness.place`.
-        supervisor: Name that its supervisor holds, "" without one.
+        supervisor: Name that the worker's supervisor holds, "" if the worker has no supervisor.
     """
 
     name = "takeover"
@@ -110,7 +110,7 @@ def new_takeovers(context: WorkerContext, held: socket.socket | None, *, supervi
     Args:
         context: The worker.
         held: The socket that holds the worker's name, or None.
-        supervisor: Name that its supervisor holds, "" without one.
+        supervisor: Name that the worker's supervisor holds, "" if the worker has no supervisor.
     """
     here = place()
     if held is None or not here or context.runner.endpoint.is_memory:

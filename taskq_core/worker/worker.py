@@ -277,7 +277,7 @@ class Worker:
 
     @property
     def health_port(self) -> int | None:
-        """Port of the health endpoints, None without any."""
+        """Port of the health endpoints, None if there are no health endpoints."""
         return None if self._health_server is None else self._health_server.port
 
     # --- life ---------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     `T` is the type of the data that `read` returns, `R` that of a record.
 
     Attributes:
-        text: The filter; "" without one.
+        text: The text of the filter; "" if no filter is set.
         choice: The selected value of `choices`.
         table: The table.
         page: The visible page, None before the first read.
@@ -156,7 +156,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
 
     @property
     def chosen(self) -> R | None:
-        """The record in the selected line of the table, None without one."""
+        """The record in the selected line of the table, None if no line is selected."""
         found: R | None = self.table.chosen
         return found
 

@@ -41,7 +41,7 @@ class Records(DataTable[Text], inherit_bindings=False):
 
     @property
     def chosen(self) -> Any:
-        """The selected record, None without one."""
+        """The selected record, None if no record is selected."""
         return self._records[self.keys[self.cursor_row]] if 0 <= self.cursor_row < len(self.keys) else None
 
     @property
