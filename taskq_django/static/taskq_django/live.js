@@ -133,9 +133,28 @@
     }
     swapAll("#changelist-filter li", fresh);
     if (document.querySelector("[data-taskq-live]") !== null) {
-      swapAll(".readonly", fresh); // the fields on the page of one row
+      swapFields(fresh);
       swapAll("[data-taskq-live]", fresh);
     }
+  }
+
+  /** Replace the fields of the page of one row. Some fields exist only in some states, such as the end of a workflow. */
+  function swapFields(fresh) {
+    const rowsOf = (page) => Array.from(page.querySelectorAll(".form-row")).filter((row) => row.querySelector(".readonly"));
+    const known = new Map(rowsOf(document).map((row) => [row.className, row]));
+    let last = null;
+    for (const now of rowsOf(fresh)) {
+      const old = known.get(now.className);
+      known.delete(now.className);
+      if (old === undefined) {
+        last?.after(document.adoptNode(now));
+      } else {
+        const values = now.querySelectorAll(".readonly");
+        old.querySelectorAll(".readonly").forEach((value, number) => values[number] && swapElement(value, values[number]));
+      }
+      last = old ?? now;
+    }
+    known.forEach((row) => row.remove());
   }
 
   /** Replace the elements of a selector one by one. Do nothing if the two pages have different numbers of them. */

@@ -69,7 +69,6 @@ def test_the_graph_has_boxes_lines_and_colours_and_needs_no_inline_style(page: P
     assert page.locator("#taskq-graph [style]").count() == 0
 
 
-@pytest.mark.nightly
 def test_the_page_refreshes_and_keeps_scroll_positions(site: Site, scene: Scene) -> None:
     page = site.operator(viewport=NARROW).new_page()
     stop_time(page)
