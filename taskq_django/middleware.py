@@ -52,7 +52,7 @@ class DatabaseMiddleware(Middleware):
             finally:
                 _leave_thread()
         except BaseException as error:
-            if was_interrupted(error) and not isinstance(error, TaskPaused):  # a pause interrupts no query
+            if was_interrupted(error) and not isinstance(error, TaskPaused):  # pausing a task never interrupts a query
                 discard_connections()
             raise
 

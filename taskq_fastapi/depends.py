@@ -8,7 +8,7 @@
     @taskq.task
     async def charge(order_id: int, session: Session = Depends(get_session)) -> None: ...
 
-    await charge.adelay(7)  # the worker provides the session
+    await charge.adelay(7)  # the worker provides the database session
 
 A dependency may be a function, a class, or a generator that cleans up after its `yield`. For an `async def` task, it
 may also be a coroutine function or an asynchronous generator. It may have dependencies and a `TaskContext` itself. Each

@@ -1,4 +1,4 @@
-"""Open connections to the Redis server of a URL or of an existing redis-py client (`Endpoint`).
+"""Open connections to Redis. An `Endpoint` names the server: from a URL or from an existing redis-py client.
 
 ======================================================  ====================================================
 ``redis://user:password@host:6379/0``                   one server

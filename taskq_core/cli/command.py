@@ -1,4 +1,4 @@
-"""The root command `taskq` with all subcommands, for the console and for a framework's command."""
+"""The root command `taskq` with all subcommands. The console script uses it, and so does `manage.py taskq`."""
 
 import importlib.metadata
 import io

@@ -194,7 +194,7 @@ class _Reader:
                 ):
                     self._try(refused, action, partial(runner.run, operation))
         if "'eval'" in refused.get("EVALSHA", ""):
-            del refused["EVALSHA"]  # the user may run EVALSHA: the server refused the EVAL that followed
+            del refused["EVALSHA"]  # the server accepted EVALSHA, and refused the EVAL sent after it
         can_run_scripts = not {"EVAL", "EVALSHA"} & refused.keys()
         own = _pattern(queue.own_prefix, queue.name)
         # Try each key pattern separately, so that the finding names the pattern that the user may not use.

@@ -38,7 +38,7 @@ class LimitInfo:
 
 
 def limits(keys: Keys, queue: str) -> RequestPlan[list[LimitInfo]]:
-    """Return the limits of a queue's tasks, with their running and waiting tasks, by kind and name.
+    """Return the limits of a queue, by kind and name of the limit, each with its running and its waiting tasks.
 
     Raises:
         QueueNotFoundError: No queue has this name.

@@ -71,7 +71,7 @@ class Follower(Service):
         """True after the first read of the table, even if the read failed."""
 
     def on_fired(self, firing: Firing, outcome: FiringOutcome) -> None:
-        """Handle a firing: remember that its run, or the next firing of its entry, must be written to the table."""
+        """Remember that a run, or the next time of its periodic task, must be written to the database table."""
         if not firing.entry.run_key:
             return
         if outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):

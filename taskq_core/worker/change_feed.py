@@ -31,7 +31,7 @@ class ChangeFeed:
         return self._pipeline.is_tracking
 
     def watch(self, keys: Sequence[str], changed: Callable[[], object]) -> None:
-        """Call a function when one of these keys changes after a read, or when the connection ends."""
+        """Call a function when a key that the caller has read changes, or when the connection ends."""
         self._watchers.append((frozenset(keys), changed))
 
     def _on_change(self, names: Sequence[str] | None) -> None:

@@ -325,7 +325,7 @@ class Fetcher:
                 return
 
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
-        """Prepare a dequeue for this turn, unless the queue's cap allows this worker no further task."""
+        """Prepare a dequeue, unless this worker already runs as many tasks of the queue as its cap allows."""
         most = None
         if self._context.caps:
             left, most = self._starts.room(queue)

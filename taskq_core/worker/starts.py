@@ -77,7 +77,7 @@ class Starts:
         """
         if answer.dropped:
             self._log_dropped.add(answer.dropped, queue.name)
-        foreign_locks = 0  # messages whose unique key belongs to another queue
+        foreign_locks = 0  # task messages whose unique key is a key of another queue
         waits = iter(answer.waits_s) if answer.waits_s else None
         runs: list[Run] = []
         for task_id, data in answer.tasks:

@@ -47,7 +47,7 @@ def send_failure_signal(signal: Signal, sender: Any, result: AnyResult, error: B
         raise error
     except BaseException as raised:
         if raised is not error:
-            raise  # another exception was raised, because the thread was interrupted here
+            raise  # code that was interrupted here turned the interruption into this exception
         error.__traceback__ = stack  # remove this function from the traceback
         send_signal(signal, sender, result)
 

@@ -241,7 +241,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         return models.task_of(await inspector.task(queue, task_id), shown)
 
     async def stored_payload(queue: str, task_id: str, expected: PayloadText) -> bytes:
-        """Return the stored payload. Refuse the request if the payload is not the expected one."""
+        """Return the stored payload. Refuse the request if the payload has changed since the caller read it."""
         record = await inspector.task(queue, task_id)
         stored = b"" if isinstance(record, UnreadableTask) else record.payload
         if not _is_same(expected, stored):

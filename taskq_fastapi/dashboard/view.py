@@ -1,4 +1,4 @@
-"""The argument of pages and actions: one request, its user, and the services that answer it."""
+"""The object that each page and each action gets: the request, its user, and the services that answer it."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,5 +1,5 @@
 --[[
-  read_members: read a page of an aggregation set. Changes nothing.
+  read_members: read some of the tasks of an aggregation set, which become one task. Changes nothing.
 
   KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
