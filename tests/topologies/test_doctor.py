@@ -23,7 +23,10 @@ def test_unsafe_replicas_are_a_warning_and_a_replica_as_broker_is_an_error() -> 
         guarded = one(examine(TaskQ(primary.unix_url)), "replication")
         of_replica = one(examine(TaskQ(replica.unix_url)), "replication")
 
-    assert (wanting.level, "ask for 2 replicas (replicated), and 1 are" in wanting.message) == (Level.RED, True)
+    assert (wanting.level, "need 2 replicas (option replicated), but only 1 are" in wanting.message) == (
+        Level.RED,
+        True,
+    )
     assert (unguarded.level, "min-replicas-to-write 1" in unguarded.advice) == (Level.YELLOW, True)
     assert guarded.level is Level.GREEN
     assert (of_replica.level, "refuses writes" in of_replica.message) == (Level.RED, True)
