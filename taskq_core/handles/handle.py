@@ -84,10 +84,7 @@ class SentLater:
 
     @property
     def is_sent(self) -> bool:
-        """Whether the task or workflow was sent.
-
-        False before the surrounding transaction commits, and if the send failed.
-        """
+        """Whether the task or workflow was sent. False before the transaction commits, and if the send failed."""
         return not self._is_deferred and self._failure is None
 
     @property
@@ -455,9 +452,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         yield from changing.reschedule(self._keys, self.id, at=at, after=after, payload=payload)
 
     def move(self, to_queue: str) -> None:
-        """Move the task to another queue, unless it runs.
-
-        The state of the task does not change. The attribute `queue` is then the new queue.
+        """Move the task to another queue, unless it runs. Its state does not change. `queue` becomes the new queue.
 
         If the move is interrupted, the task can run in exactly one of the queues; see `Inspector.move_task`.
 

@@ -189,10 +189,7 @@ class Supervisor:
             self.roll()
 
     def roll(self) -> None:
-        """Replace all processes, one after the other, by processes that run the current code.
-
-        Call this on the event loop.
-        """
+        """Replace all processes, one after the other, by new ones. Call this on the event loop."""
         logger.info("rolling restart: %d processes are replaced one after the other", len(self._places))
         self._is_rolling_from_pause, self._is_paused = self._is_rolling_from_pause or self._is_paused, False
         for place in self._places:
@@ -382,9 +379,7 @@ class Supervisor:
 
     def _retire(self, old: Child, child: Child) -> None:
         if old.stage is Stage.WORKING:
-            logger.info(
-                "process %d (pid %d) finishes its tasks; its successor is pid %d", old.place, old.pid, child.pid
-            )
+            logger.info("process %d (pid %d) finishes its tasks; successor: pid %d", old.place, old.pid, child.pid)
             old.retire()
         else:
             old.stop(time.monotonic() + self.config.span("ending"))
@@ -397,10 +392,7 @@ class Supervisor:
             self._wake.set()
 
     def _check_memory(self, child: Child) -> None:
-        """Log once if a process exceeds the memory limit before its first task.
-
-        Each successor would exceed the limit as well.
-        """
+        """Log once if a process exceeds the memory limit before its first task."""
         most = self.config.max_memory
         if most is not None and child.memory > most and not child.tasks and not self._has_warned_memory:
             self._has_warned_memory = True
@@ -449,8 +441,7 @@ class Supervisor:
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.identity:
-            # Do not retry for longer, because then the leases of the tasks have expired.
-            patience_s = self.config.span("silence")
+            patience_s = self.config.span("silence")  # after this time, the leases of the tasks have expired
             self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return

@@ -170,8 +170,7 @@ class TaskOptions:
     on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
     """What happens to a task that was not started in time: `archive` or `discard`."""
     dead_letter: "DeadLetterTask | str | None" = None
-    """Task, or name of a task, that is enqueued when a worker archives this task. A task that is given by name is
-    enqueued to the queue `default`."""
+    """Task, or name of a task in the queue `default`, that is enqueued when a worker archives this task."""
     retention: Duration = 0
     """How long the task and its result are stored after success. 0 deletes the task at once."""
     max_result_bytes: int = RESULT_MAX
@@ -319,8 +318,7 @@ class TaskOptions:
         """Deadline for the task message in Unix seconds, 0 if there is none.
 
         Go workers ignore `expires`. So a task that expires at a fixed time and has no deadline gets a deadline:
-        `timeout` after `expires`. Go workers then do not start the task later, and a run that started in time is not
-        interrupted.
+        `timeout` after `expires`. Go workers then do not start it later, and do not interrupt a run that began in time.
         """
         expiry = self.expiry
         if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:

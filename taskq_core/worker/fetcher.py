@@ -42,8 +42,7 @@ SPIN_S = 0.0005
 AHEAD_QUEUES = 4
 """Maximum number of dequeues that are sent ahead of tasks. Each of them costs a script call at every wake token."""
 AHEAD_TASKS = 2
-"""Maximum number of tasks that a dequeue sent ahead requests. At least 2, because only a full reply shows that more
-tasks may wait."""
+"""Maximum number of tasks that a dequeue sent ahead requests. A full reply of 2 shows that more may wait."""
 IDLE_S = 30.0
 """Seconds after which an unused connection is closed. The connection is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
@@ -78,8 +77,7 @@ class Fetcher:
         self._all_answered = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        # If `_is_probing` is True, one pipeline queries the queues. The others join if it gets all tasks that it
-        # requested.
+        # True: one pipeline queries the queues. The others join if it gets all tasks that it requested.
         self._is_probing = True
         self._probing: set[Turn] = set()  # fetch cycles that query the queues for all pipelines
         self._concurrency = config.concurrency
@@ -131,10 +129,7 @@ class Fetcher:
             self.notify()
 
     def resize(self, slots: int) -> None:
-        """Change the number of slots.
-
-        If more tasks run than there are new slots, `free` is negative until enough tasks end.
-        """
+        """Change the number of slots. If more tasks run, `free` is negative until enough tasks end."""
         self.free += slots - self._concurrency
         self._concurrency = slots
         for turn in self._pipeline_turns:
@@ -148,10 +143,7 @@ class Fetcher:
         self.notify()
 
     def probe(self) -> None:
-        """Query the queues with one pipeline.
-
-        If this pipeline gets all tasks that it requested, other pipelines query too.
-        """
+        """Query the queues with one pipeline. If it gets all requested tasks, other pipelines query too."""
         self._is_probing = True
         self.wake()
 
@@ -307,8 +299,7 @@ class Fetcher:
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
-            # A repeated dequeue may return tasks even if the outcomes are lost, so it cannot use the slots of those
-            # runs.
+            # A repeated dequeue may return tasks even if the outcomes are lost, so it cannot use their slots.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered
             try:
@@ -457,10 +448,7 @@ class Fetcher:
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
-        """Release the slots of an unanswered dequeue that was sent ahead.
-
-        Redis may still hand out tasks until it is called off.
-        """
+        """Release the slots of an unanswered dequeue. Redis may still hand out tasks until it is called off."""
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
@@ -488,10 +476,7 @@ class Fetcher:
         turn.in_doubt = None
 
     def _accept(self, turn: Turn, answer: Dequeued, sent_at: float) -> bool:
-        """Start the tasks that Redis handed out.
-
-        Return True if Redis handed out all requested tasks, because more may then wait.
-        """
+        """Start the tasks that Redis handed out. Return True if these are all requested tasks: more may wait."""
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None
