@@ -43,6 +43,7 @@ STEPS = (
             *PACKAGES,
         ),
     ),
+    Step(name="lua", command=(sys.executable, "scripts/check_lua.py")),
     Step(name="proto", command=(sys.executable, "scripts/generate_proto.py", "--check")),
 )
 

@@ -120,18 +120,24 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
 def _send_again(
     endpoint: Endpoint, operation: Operation[Any], refused: Exception, block_s: float, is_asking: bool
 ) -> Generator[Write, list[Any], Any]:
-    """Send an operation again if the server lacks its script or its deadline was wrong. Otherwise raise the error."""
-    must_correct = is_late(refused) and operation.deadline_at is not None and not operation.in_doubt
-    if must_correct:
-        endpoint.clock_offset_s = None  # the clock of the Redis server was changed
-        yield from _set_deadline(endpoint, operation)
-    if must_correct or is_missing_script(refused):
+    """Send an operation again if the server lacks its script or its deadline was wrong. Otherwise raise the error.
+
+    After a restart on another host, both may be the case: the script is missing, and the clock differs.
+    """
+    has_corrected = False
+    while True:
+        must_correct = is_late(refused) and operation.deadline_at is not None and not operation.in_doubt
+        if must_correct and not has_corrected:
+            has_corrected = True
+            endpoint.clock_offset_s = None  # the clock of the Redis server was changed
+            yield from _set_deadline(endpoint, operation)
+        elif not is_missing_script(refused):
+            raise translate(refused, endpoint.address) from refused
         with_text = operation.command_with_text(*(absent_key(operation) if endpoint.is_node else ()))
         reply = (yield Write([ASKING, with_text] if is_asking else [with_text], block_s))[-1]
         if not isinstance(reply, Exception):
             return reply
         refused = reply
-    raise translate(refused, endpoint.address) from refused
 
 
 def _confirm(

@@ -1,12 +1,15 @@
 """Test that scripts missing in Redis are loaded again without an error for the caller."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import fakeredis
+import pytest
+import redis
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
@@ -34,6 +37,7 @@ from taskq_core.broker.operations.aggregation import GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.scripts import all_scripts
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
@@ -192,6 +196,37 @@ def test_every_script_is_listed() -> None:
 
     names = {file.name.removesuffix(".lua") for file in files_there if not file.name.startswith("_")}
     assert {script.name for script in scripts if script} == names
+
+
+@pytest.mark.parametrize("jump_s", [90, 3600, -90, -3600])
+def test_each_kind_of_call_succeeds_after_a_jump_of_the_clock(broker: Broker, jump_s: int) -> None:
+    """The caller still knows the clock before the jump, and no other call has corrected it."""
+    late = 0
+    for build in builds(broker):
+        operation = build(broker.queue)
+        if operation.deadline_at is not None:
+            late += 1
+            broker.flushall()
+            forget_scripts(broker.store)
+            runner = SyncRunner(broker.store.endpoint, timeout_s=30)
+            runner.run(views.ping())
+            runner.endpoint.learn_time(int((time.time() - jump_s) * 1000), time.monotonic())
+            assert not isinstance(runner.run(operation), Exception)
+            runner.close()
+    assert late == sum("lateness(" in script.text for script in all_scripts())
+
+
+@pytest.mark.parametrize("left_ms", [-1, 200_000])
+def test_a_request_with_a_wrong_deadline_changes_nothing(broker: Broker, left_ms: int) -> None:
+    for build in builds(broker):
+        operation = build(broker.queue)
+        if operation.deadline_at is not None:
+            broker.flushall()
+            forget_scripts(broker.store)
+            operation.args[operation.deadline_at] = int(time.time() * 1000) + left_ms
+            with pytest.raises(redis.ResponseError, match=r"^TASKQLATE \d{13}$"):
+                broker.raw.execute_command(*operation.command_with_text())
+            assert broker.dump() == {}
 
 
 async def test_one_exchange_may_contain_several_operations(broker: Broker) -> None:

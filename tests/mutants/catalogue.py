@@ -903,7 +903,7 @@ STEPS = (
     ),
     Mutant(
         name="a resumed task wakes no worker",
-        file=f"{_LUA}/_steps.lua",
+        file=f"{_LUA}/_resume.lua",
         old="    wake(own .. 'wake')\n",
         new="",
         tests=(f"{_SCRIPTS}/test_steps.py",),

@@ -5,10 +5,12 @@
 -- include _lock
 -- include _marks
 -- include _place
--- include _unique
+-- include _held
+local limiter -- steps are stored without limits, so `_store` does not need the file `_limits`
 -- include _store
 -- include _wake
 -- include _steps
+-- include _resume
 -- include _flow
 
 -- engine: check the types of the keys that are needed to start a step. Return the workflow functions of a home queue

@@ -1,5 +1,5 @@
 -- Functions for workflows: start, skip and finish steps after another step has ended. Needs the files `_clock`,
--- `_lock`, `_marks`, `_place`, `_steps`, `_store` and `_wake`.
+-- `_lock`, `_marks`, `_place`, `_resume`, `_steps`, `_store` and `_wake`.
 --
 -- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. A node is a step, or a group of steps, with a
 -- number i. The hash contains for each node:

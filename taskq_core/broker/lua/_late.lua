@@ -2,7 +2,7 @@
 -- if the deadline has passed. Also return it if the deadline is further ahead than any caller sets a deadline, which
 -- happens after a jump of the clock. A caller that still waits computes a new deadline from the time in the reply, and
 -- sends the request again. A request that arrives after its deadline must change nothing, because the stored record by
--- which a repeat is recognized may have expired.
+-- which a repeat is recognized may have expired. Needs the file `_clock`.
 local function lateness(deadline, now_ms)
   if deadline ~= '' then
     local left_ms = tonumber(deadline) - now_ms

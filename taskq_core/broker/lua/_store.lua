@@ -1,4 +1,4 @@
--- Functions that store a new task. Needs the files `_clock`, `_limits`, `_marks` and `_unique`.
+-- Functions that store a new task. Needs the files `_clock`, `_held`, `_limits` and `_marks`.
 
 -- meet: a new task needs a unique lock that another task, the holder, holds. Apply the lock word of the new task to the
 -- holder. `word` is the lock word (see `store`), `start_s` the new start (0 for now). With 'r' the holder gets the new
@@ -72,7 +72,7 @@ end
 -- caller has checked the types of the keys, and pushes ids of pending tasks itself, all at once.
 --   start      '' now, '=<Unix s>' or '+<ms from now>', optionally followed by '|' and marks, see `_marks`
 --   is_full    true to refuse a task that would become pending. A taken id or lock is reported first
---   lock_word  seconds of the lock. For a lock with a rule (see `_unique`) follow: the letter `until` of the rule; what to
+--   lock_word  seconds of the lock. For a lock with a rule (see `_held`) follow: the letter `until` of the rule; what to
 --              do if the lock is held (d refuse, e leave the holder unchanged, r replace its message, m change its start);
 --              and, after a colon, the names of the arguments that count
 --   limit      limits of the task, '' none; the task may have to wait for them

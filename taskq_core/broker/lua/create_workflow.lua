@@ -23,9 +23,9 @@
   returns  1  stored   0  the earlier parts have expired
            2  stored by an earlier delivery   3  too late: the claim has ended
 ]]
+-- include _engine
 -- include _late
 -- include _receipt
--- include _engine
 local flow, now_s, now_ms = engine(ARGV[2], ARGV[1])
 check('ZCARD', KEYS[2])
 local receipt = ARGV[6]

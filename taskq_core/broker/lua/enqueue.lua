@@ -45,7 +45,7 @@ local function storing()
 -- include _marks
 -- include _place
 -- include _limits
--- include _unique
+-- include _held
 -- include _store
   return store, named, place_all
 end

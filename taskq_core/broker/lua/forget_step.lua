@@ -21,6 +21,7 @@
 -- include _place
 -- include _wake
 -- include _steps
+-- include _resume
 local _, now_ns, now_ms = clock(ARGV[1])
 check('LLEN', KEYS[3], KEYS[5])
 check('ZCARD', KEYS[4])

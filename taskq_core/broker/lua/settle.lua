@@ -111,8 +111,10 @@ local function workflows_here()
 -- include _lock
 -- include _marks
 -- include _place
+  local limiter -- steps are stored without limits, so `_store` does not need the file `_limits`
 -- include _store
 -- include _steps
+-- include _resume
 -- include _flow
   return workflows(own, { s = now_s, ns = now_ns, ms = now_ms })
 end
@@ -136,6 +138,7 @@ end
 local function wait(id, key, mark, message, until_ms, what)
 -- include _place
 -- include _steps
+-- include _resume
   local emitted, awaited = string.match(what, '^(%d+) (.*)$')
   local start_ms = until_ms > 0 and until_ms or now_ms + WITHOUT_LIMIT_MS
   keep(ARGV[3] .. 'scheduled', whole(math.ceil(start_ms / 1000)), id, key, message, 'scheduled')

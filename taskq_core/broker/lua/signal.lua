@@ -34,6 +34,7 @@
 -- include _place
 -- include _wake
 -- include _steps
+-- include _resume
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local late = lateness(ARGV[11], now_ms)
 if late then -- refuse a late request, because another task may have this id now

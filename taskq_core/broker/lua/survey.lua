@@ -16,7 +16,7 @@
              for a counter      '1' if it is a whole number, else '0'
              else               ''
 ]]
--- include _unique
+-- include _held
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 local heads, known, rows = {}, {}, {}
 

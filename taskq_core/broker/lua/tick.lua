@@ -39,7 +39,7 @@
 -- include _place
 -- include _receipt
 -- include _limits
--- include _unique
+-- include _held
 -- include _store
 -- include _wake
 -- include _batch

@@ -1,0 +1,14 @@
+-- resume: make a scheduled task pending if it waits for `wait`. The limits of the task are applied when a worker
+-- dequeues it. Needs the files `_place` and `_wake`.
+local function resume(prefix, own, now_ns, now_ms, id, wait)
+  local key, record = prefix .. 't:' .. id, own .. 'steps:' .. id
+  local fields = redis.pcall('HMGET', key, 'state', 'taskq_priority', 'taskq_line')
+  if fields[1] ~= 'scheduled' or fields[3] or string.match(redis.call('HGET', record, 'waiting') or '', ' (.*)$') ~= wait then
+    return
+  elseif redis.call('ZREM', prefix .. 'scheduled', id) == 1 then
+    redis.call('HDEL', record, 'waiting')
+    redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+    join(prefix .. 'pending', own .. 'wake', prefix .. 't:', now_ms, id, band_of(fields[2], false))
+    wake(own .. 'wake')
+  end
+end
