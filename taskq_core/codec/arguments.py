@@ -52,6 +52,7 @@ class ArgumentsCodec:
         has_references: Whether objects must be loaded before the function can be called.
         is_variadic: Whether the function has `*args` or `**kwargs`. The payload has a list or an object under that
             name, and `split` converts decoded arguments for the call.
+        takes_only_json: Whether arguments must be JSON values. Otherwise they may have any type of an annotation.
         rest, named_rest: The names of `*args` and `**kwargs`, or None.
 
     Raises:
@@ -59,6 +60,7 @@ class ArgumentsCodec:
             has no JSON form.
     """
 
+    takes_only_json = False
     _has_warned = False
 
     def __init__(

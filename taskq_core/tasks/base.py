@@ -29,6 +29,10 @@ class Enqueuer(Protocol):
         """Options that apply to each task that does not set them."""
         ...
 
+    def registered_form(self, task: object) -> object:
+        """Return the registered task for a task object of a framework, and any other object unchanged."""
+        return task
+
     def enqueue(self, call: Any) -> TaskHandle[Any]:
         """Enqueue a call and return its handle. Blocks."""
         ...
@@ -75,6 +79,8 @@ class BaseTask(Generic[R_co]):
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
         self._own_options = dict(options)
+        if "dead_letter" in options:
+            self._own_options["dead_letter"] = self._enqueuer.registered_form(options["dead_letter"])
         self.current_plan: Plan | None = None
         """The last result of the method `plan`. A client uses it again if its attribute `keys` is the client's own key
         object."""

@@ -153,7 +153,7 @@ class Registry(Enqueuer):
     def registered_form(self, task: object) -> object:
         """Return the registered task for a task object of a framework. Return any other object unchanged.
 
-        The testing helpers call this method, so that tests may use task objects of a framework.
+        The option `dead_letter` and the testing helpers accept such task objects.
         """
         return task
 

@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.dead_letters import DeadLetterBatch, end_dead_letter, take_dead_letters
 from taskq_core.broker.operations.services import count_keys
@@ -140,6 +142,8 @@ class DeadLetters(QueueService):
         if isinstance(known, Task):
             takes_all = known.codec.named_rest is not None
             taken = {name: value for name, value in arguments.items() if takes_all or name in known.codec.parameters}
+            if known.codec.takes_only_json:
+                taken = msgspec.to_builtins(taken)  # the time of archiving becomes text
             return Signature(known.using(**options), (), taken)
         return self._app.remote(name, **options).s(**arguments)
 

@@ -42,6 +42,8 @@ class JsonArgumentsCodec(ArgumentsCodec):
         strict: Refuse payloads with unknown fields instead of counting them.
     """
 
+    takes_only_json = True
+
     def __init__(self, function: Any, *, name: str, injected: frozenset[str], strict: bool = False) -> None:
         parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in injected]
         self.name, self.strict = name, strict

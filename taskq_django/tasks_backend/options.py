@@ -17,10 +17,19 @@ PATHS = ("taskq_django.TaskQBackend", "taskq_django.tasks_backend.backend.TaskQB
 DAY_S = 86_400
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"max_retry": 0, "retention": DAY_S})
 """Default options of this backend's tasks. By the framework's rules, a task runs once and its result is stored."""
-_NOT_HERE = ("queue", "priority", "run_after", "task_id", "on_missing", "signals")
-"""taskq's options that tasks of the framework cannot have. Its own options replace them, or they have no effect."""
-TASK_OPTIONS = tuple(name for name in TaskOptionsDict.__annotations__ if name not in _NOT_HERE)
-"""Task options that a task of this backend can have."""
+REFUSED_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "queue": "the framework's queue_name replaces it",
+        "priority": "the framework's priority replaces it",
+        "run_after": "the framework's run_after replaces it",
+        "task_id": "the backend chooses the id of each task",
+        "on_missing": "arguments are JSON values and refer to no objects",
+        "signals": "the context of the framework cannot receive signals",
+    }
+)
+"""Options of taskq that tasks of the framework cannot have, with the reason."""
+TASK_OPTIONS = tuple(name for name in TaskOptionsDict.__annotations__ if name not in REFUSED_OPTIONS)
+"""Task options that a task of this backend can have, in `using(...)`, `@task(...)` and `DEFAULTS`."""
 
 
 class Band(NamedTuple):
@@ -67,6 +76,8 @@ def read_defaults(options: object) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(given).__name__}")
     for name in given:
+        if name in REFUSED_OPTIONS:
+            raise ConfigurationError(f"DEFAULTS cannot have {name!r}: {REFUSED_OPTIONS[name]}")
         if name not in TASK_OPTIONS:
             raise unknown("task option in DEFAULTS", str(name), TASK_OPTIONS)
     try:

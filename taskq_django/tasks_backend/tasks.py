@@ -1,44 +1,39 @@
 """Define `TaskQTask`, a task of Django's framework with taskq's options."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from taskq_core import ConfigurationError, Unique
-from taskq_core.settings import Duration
+from taskq_core import ConfigurationError
+from taskq_core.settings import nearest_hint
 from taskq_core.tasks.options import check_call_options
-from taskq_core.tasks.retry import RetryDelay
 from taskq_django.tasks_backend.framework import AnyTask, InvalidTask
-from taskq_django.tasks_backend.options import TASK_OPTIONS
+from taskq_django.tasks_backend.options import REFUSED_OPTIONS, TASK_OPTIONS
 
-_Errors = type[BaseException] | tuple[type[BaseException], ...]
+if TYPE_CHECKING:
+    _OptionsTask = AnyTask
+else:  # type checkers cannot read these fields. Options may be unhashable, such as a dict.
+    _OptionsTask = make_dataclass(
+        "_OptionsTask",
+        [(name, Any, field(default=None, hash=False)) for name in TASK_OPTIONS],
+        bases=(AnyTask,),
+        frozen=True,
+        kw_only=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskQTask(AnyTask):
+class TaskQTask(_OptionsTask):
     """The task that the framework's `@task` returns if its backend is `TaskQBackend`.
 
-    It accepts taskq's task options in `using(...)`, and since Django 6.1 and with the package django-tasks also in
-    `@task(...)`. None means the default of the backend's `OPTIONS` or of `TASKQ`.
+    It has a field for each of taskq's task options in `TASK_OPTIONS`. It accepts them in `using(...)`, and since Django
+    6.1 and with the package django-tasks also in `@task(...)`. None means the default of the backend's `OPTIONS` or of
+    `TASKQ`.
     """
 
     run_after: datetime | timedelta | None = None  # type: ignore[assignment]  # the framework's field accepts no timedelta
     """Earliest start: a datetime, or a duration after each enqueue."""
-    max_retry: int | None = None
-    retry_delay: RetryDelay = field(default=None, hash=False)
-    retry_on: _Errors | None = None
-    no_retry_on: _Errors | None = None
-    is_failure: Callable[[BaseException], bool] | None = None
-    timeout: Duration | None = None
-    deadline: datetime | None = None
-    retention: Duration | None = None
-    unique_for: Duration | None = None
-    unique: Unique | None = None
-    aggregate: str | None = None
-    headers: Mapping[str, str] | None = field(default=None, hash=False)
-    replicated: bool | int | None = None
-    fsynced: bool | None = None
 
     def using(
         self,
@@ -61,16 +56,26 @@ class TaskQTask(AnyTask):
 
         Raises:
             InvalidTask: The backend refuses an option.
-            TypeError: An option is unknown.
+            TypeError: An option is unknown, or tasks of the framework cannot have it.
         """
+        for name in options:
+            if name not in TASK_OPTIONS:
+                reason = REFUSED_OPTIONS.get(name)
+                hint = nearest_hint(name, TASK_OPTIONS) if reason is None else f": {reason}"
+                raise TypeError(f"using() got an unexpected keyword argument {name!r}{hint}")
+        given = _without_none(options)
         try:
-            check_call_options({name: options[name] for name in TASK_OPTIONS if options.get(name) is not None})
+            check_call_options(given)
         except ConfigurationError as error:
             raise InvalidTask(str(error)) from error
-        given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend, **options}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        own = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
+        return replace(self, **given, **_without_none(own))
 
 
 def options_of(task: AnyTask) -> dict[str, Any]:
     """Return the taskq options that a task sets itself. A task of another backend has none."""
-    return {name: value for name in TASK_OPTIONS if (value := getattr(task, name, None)) is not None}
+    return _without_none({name: getattr(task, name, None) for name in TASK_OPTIONS})
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -10,17 +10,29 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from taskq_core import DuplicateTaskError, EnqueueError, ResultTooLargeError, TaskArgumentsError, TaskState, Unique
+from taskq_core import (
+    Concurrency,
+    DuplicateTaskError,
+    EnqueueError,
+    RateLimit,
+    ResultTooLargeError,
+    TaskArgumentsError,
+    TaskState,
+    Unique,
+)
 from taskq_core.broker.operations import runs
 from taskq_core.inspector import Inspector
+from taskq_core.tasks.options import CALL_OPTIONS, TaskOptionsDict, task_options
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_django import TaskQBackend, taskq
+from taskq_django.tasks_backend.facts import HEADER
 from taskq_django.tasks_backend.framework import (
     BaseTaskBackend,
     InvalidTask,
     TaskResultDoesNotExist,
     TaskResultStatus,
 )
+from taskq_django.tasks_backend.options import REFUSED_OPTIONS, TASK_OPTIONS
 from taskq_django.testing import adrain, drain
 from tests.clock import at_time
 from tests.redis_server import RedisServer
@@ -461,8 +473,89 @@ def test_invalid_options_are_refused_where_they_are_written(options: Any, words:
         parcels.label.using(**options)
 
 
+OPTIONS: dict[str, Any] = {
+    "queue": "default",
+    "priority": 4,
+    "retry_priority": 5,
+    "max_retry": 6,
+    "timeout": 7,
+    "deadline": datetime(2040, 1, 1, tzinfo=UTC),
+    "run_after": 8,
+    "expires": 900,
+    "on_expiry": "discard",
+    "dead_letter": parcels.label,
+    "retention": 10,
+    "task_id": "own",
+    "unique_for": 60,
+    "unique": Unique(args=["parcel"], on_conflict="replace"),
+    "aggregate": "group",
+    "rate_limit": RateLimit("100/m", key="parcel"),
+    "concurrency": (3, Concurrency(1, key="unit")),
+    "sequence": "parcel",
+    "headers": {"tenant": "a"},
+    "replicated": False,
+    "fsynced": False,
+    "retry_delay": [1, 2],
+    "retry_on": (ValueError,),
+    "no_retry_on": (KeyError,),
+    "is_failure": bool,
+    "trace": "link",
+    "max_result_bytes": 100,
+    "on_missing": "discard",
+    "signals": {"go": bool},
+}
+"""A value of each task option."""
+
+
+@rows("name", sorted(TaskOptionsDict.__annotations__.keys() - {"priority", "run_after"}))  # the framework's own
+def test_each_option_is_stored_as_for_other_tasks_or_refused_with_the_reason(
+    name: str, redis: RedisServer, inspector: Inspector
+) -> None:
+    option, ours = {name: OPTIONS[name]}, (HEADER, "taskq-enqueued")
+
+    def stored(task: Any, enqueue: str) -> tuple[object, ...]:
+        redis.client.flushall()
+        info = inspector.task("default", getattr(task.using(**option), enqueue)(1).id)
+        headers = {header: text for header, text in info.headers.items() if header not in ours}
+        return info.payload, headers, info.state, info.max_retry, info.timeout, info.deadline, info.retention, info.group
+
+    if name in REFUSED_OPTIONS:
+        with pytest.raises(TypeError, match=f"'{name}': "):
+            parcels.weigh.using(**option)
+    elif name in CALL_OPTIONS:
+        assert stored(parcels.weigh, "enqueue") == stored(taskq.tasks[parcels.weigh.module_path], "delay")
+    else:
+        with pytest.raises(InvalidTask, match=f"{name}=.* workers read it from the registered task"):
+            parcels.weigh.using(**option)
+
+
+@rows("task", [parcels.lose, taskq.remote("of another program", max_retry=0)])
+def test_a_task_of_the_framework_is_a_dead_letter_of_both_interfaces(task: Any, inspector: Inspector) -> None:
+    failing = task.using(dead_letter=parcels.bury)
+    enqueued = (getattr(failing, "enqueue", None) or failing.delay)(parcel=1)
+
+    drain(raises=False)
+
+    completed = inspector.tasks("default", TaskState.COMPLETED).tasks
+    found = parcels.bury.get_result(next(each.id for each in completed if enqueued.id in each.id))
+    assert found.return_value[0] == enqueued.id
+    assert datetime.fromisoformat(found.return_value[1]).tzinfo is UTC
+
+
+@rows("name", TASK_OPTIONS)
+def test_the_backend_has_a_default_for_each_option(name: str, settings: Any) -> None:
+    value = "dead" if name == "dead_letter" else OPTIONS[name]
+    settings.TASKS = {
+        "default": {"BACKEND": "taskq_django.TaskQBackend", "OPTIONS": {"DEFAULTS": {name: value}}},
+    }
+
+    expected = getattr(task_options({name: value}), name)
+
+    assert getattr(taskq.tasks[parcels.weigh.module_path].options, name) == expected
+
+
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="max_rety"):
+    with pytest.raises(TypeError, match="'max_rety'; did you mean 'max_retry'"):
         parcels.label.using(max_rety=3)
 
 

@@ -38,7 +38,7 @@ def checked(prefix: str = "taskq.") -> list[CheckMessage]:
         ({"DEFAULT": {}}, "unknown option of the backend 'DEFAULT'; did you mean 'DEFAULTS'"),
         ({"DEFAULTS": []}, "DEFAULTS must be a dict of task options, got list"),
         ({"DEFAULTS": {"max_rety": 1}}, "unknown task option in DEFAULTS 'max_rety'; did you mean 'max_retry'"),
-        ({"DEFAULTS": {"queue": "a"}}, "unknown task option in DEFAULTS 'queue'"),
+        ({"DEFAULTS": {"queue": "a"}}, "DEFAULTS cannot have 'queue': the framework's queue_name"),
         ({"DEFAULTS": {"max_retry": -1}}, "DEFAULTS: max_retry must be between 0"),
         ({"PRIORITY_BANDS": {}}, "unknown option of the backend 'PRIORITY_BANDS'"),
     ],

@@ -44,6 +44,11 @@ async def alose(parcel: int) -> None:
 
 
 @task()
+def bury(task_id: str, archived_at: str) -> list[str]:
+    return [task_id, archived_at]
+
+
+@task()
 def quit_early() -> None:
     raise SystemExit("enough")
 
