@@ -517,7 +517,16 @@ def test_each_option_is_stored_as_for_other_tasks_or_refused_with_the_reason(
         redis.client.flushall()
         info = inspector.task("default", getattr(task.using(**option), enqueue)(1).id)
         headers = {header: text for header, text in info.headers.items() if header not in ours}
-        return info.payload, headers, info.state, info.max_retry, info.timeout, info.deadline, info.retention, info.group
+        return (
+            info.payload,
+            headers,
+            info.state,
+            info.max_retry,
+            info.timeout,
+            info.deadline,
+            info.retention,
+            info.group,
+        )
 
     if name in REFUSED_OPTIONS:
         with pytest.raises(TypeError, match=f"'{name}': "):

@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taskq_core import TaskHandle, TaskQ, TaskState
+from taskq_core import TaskHandle, TaskInfo, TaskQ, TaskState
 from taskq_core.broker.operations import runs
 from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
@@ -142,6 +143,15 @@ def test_inspect_prints_the_fields_of_a_task(run: Run, run_json: RunJson, every:
     assert documents[0]["headers"]["tenant"] == "a"
     assert documents[1]["result"] == "3"
     assert documents[1]["completed_at"].endswith("Z")
+
+
+def test_the_json_of_a_task_has_all_its_stored_facts(app: TaskQ, run_json: RunJson) -> None:
+    task = app.remote("t").using(priority=7, expires=datetime(2040, 1, 1, tzinfo=UTC)).delay()
+
+    (document,) = run_json("task", "inspect", "-q", "default", "-i", task.id)["tasks"]
+
+    assert {each.name for each in fields(TaskInfo)} - {each.removesuffix("_s") for each in document} == {"last_attempt"}
+    assert (document["priority"], document["start_by"]) == (7, "2040-01-01T00:00:00Z")
 
 
 def test_inspect_shows_when_the_task_was_enqueued(run: Run, app: TaskQ, redis_server: RedisServer) -> None:
