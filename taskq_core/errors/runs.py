@@ -83,6 +83,8 @@ class StepError(TaskQError, ValueError):
         is_final: True if no retry can succeed. A task that fails with such an error is archived at once.
     """
 
+    is_final = False  # for a derived class that does not call this constructor
+
     def __init__(self, *args: object, is_final: bool = False) -> None:
         super().__init__(*args)
         self.is_final = is_final

@@ -1,19 +1,26 @@
 """Encode an exception of a task process as JSON, and rebuild it in the worker.
 
-The class is looked up only in loaded modules; no module is imported for it. The rebuilt exception is an instance of a
-subclass with the same name, so `except`, `retry_on` and error handlers recognize it. It has the original text, and its
-traceback in a note. Its attributes are not transferred.
+taskq's own exceptions keep their class, text and attributes. Of another exception, the class is looked up only in loaded
+modules; no module is imported for it. The rebuilt exception is an instance of a subclass with the same name, so `except`,
+`retry_on` and error handlers recognize it. It has the original text, and its traceback in a note. Of its attributes, only
+those of an exception derived from taskq's are transferred.
 """
 
+import inspect
 import json
 import sys
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from taskq_core.errors import Discard, Retry, SkipRetry, Snooze
+from taskq_core import errors
 from taskq_core.handles.attempts import traceback_text
 from taskq_core.service.user_code import readable, text_of
 
+_OWN: Mapping[str, type[BaseException]] = dict(
+    inspect.getmembers(errors, lambda each: isinstance(each, type) and issubclass(each, BaseException))
+)
+"""The exceptions of taskq by the names of their classes."""
 _DEEPEST = 3
 """Maximum depth of encoded causes and nested groups."""
 _MEMBERS_MOST = 10
@@ -33,17 +40,9 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         "text": text_of(error),
         "traceback": traceback_text(error),
     }
-    for steering in (Retry, Snooze, SkipRetry, Discard):
-        if isinstance(error, steering):
-            facts["control"] = steering.__name__
-    if isinstance(error, Retry | Snooze):
-        after: Any = error.after
-        facts["after"] = after.total_seconds() if isinstance(after, timedelta) else after
-        if facts["after"] is not None and not isinstance(facts["after"], int | float):
-            # Send an invalid `after` as text, so that the worker can report it.
-            facts["after"] = text_of(after)[:80]
-    if isinstance(error, SkipRetry):
-        facts["reason"] = text_of(error.reason)
+    own = next((each.__name__ for each in kind.__mro__ if _OWN.get(each.__name__) is each), None)
+    if own is not None:
+        facts |= {"own": own, **_state(error)}
     if isinstance(error, BaseExceptionGroup) and deepest:
         # The traceback of an exception group contains the tracebacks of its members.
         members = error.exceptions[:_MEMBERS_MOST]
@@ -67,21 +66,57 @@ def decode_failure(data: bytes) -> BaseException:
         return _plain(facts)
 
 
+def _state(error: BaseException) -> dict[str, Any]:
+    try:
+        attributes = {name: _packed(value) for name, value in vars(error).items() if name != "__notes__"}
+        made_from = error.__reduce__()[1]  # the arguments with which pickle calls the class
+        return {"made_from": _packed(made_from), "args": _packed(error.args), "attributes": attributes}
+    except BaseException:  # a list in an attribute contains itself, or code of a derived class fails
+        return {"args": _packed(()), "attributes": {}}
+
+
+def _packed(value: object) -> Any:
+    """Return an attribute in a form that JSON can store. Values of unusual types become their text."""
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if isinstance(value, tuple | list):
+        return {"tuple" if isinstance(value, tuple) else "list": [_packed(each) for each in value]}
+    if isinstance(value, datetime):
+        return {"datetime": value.isoformat()}
+    if isinstance(value, timedelta):
+        return {"timedelta": [value.days, value.seconds, value.microseconds]}
+    return text_of(value)
+
+
+def _unpacked(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "datetime":
+        return datetime.fromisoformat(content)
+    if kind == "timedelta":
+        return timedelta(*content)
+    items = [_unpacked(each) for each in content]
+    return tuple(items) if kind == "tuple" else items
+
+
 def _rebuilt(facts: dict[str, Any]) -> BaseException:
-    control = facts.get("control")
+    own = _OWN.get(facts.get("own", ""))
     error: BaseException
-    if control == Retry.__name__:
-        error = Retry(after=facts["after"])
-    elif control == Snooze.__name__:
-        error = Snooze(after=facts["after"])
-    elif control == SkipRetry.__name__:
-        error = SkipRetry(facts["reason"])
-    elif control == Discard.__name__:
-        error = Discard(facts["text"]) if facts["text"] else Discard()
+    if (
+        own is not None
+        and "made_from" in facts
+        and (own.__module__, own.__qualname__) == (facts["module"], facts["qualname"])
+    ):
+        error = own(*_unpacked(facts["made_from"]))
     else:
-        error = _stand_in(facts)
-        if facts["traceback"]:
-            error.add_note(f"In its own process:\n{facts['traceback']}")
+        error = _stand_in(facts, own)
+    if own is not None:
+        error.args = _unpacked(facts["args"])
+        vars(error).update({name: _unpacked(value) for name, value in facts["attributes"].items()})
+    is_control = own is not None and issubclass(own, errors.TaskControl)
+    if facts["traceback"] and not is_control:
+        error.add_note(f"In its own process:\n{facts['traceback']}")
     if "cause" in facts:
         error.__cause__ = _rebuilt(facts["cause"])
     if "context" in facts:
@@ -90,9 +125,9 @@ def _rebuilt(facts: dict[str, Any]) -> BaseException:
     return error
 
 
-def _stand_in(facts: dict[str, Any]) -> BaseException:
+def _stand_in(facts: dict[str, Any], own: type[BaseException] | None) -> BaseException:
     text = facts["text"]
-    bases: list[type[BaseException]] = [Exception]
+    bases: list[type[BaseException]] = [Exception] if own is None else [own, Exception]
     given: tuple[Any, ...] = (text,)
     if "members" in facts:
         members = [_rebuilt(each) for each in facts["members"]]
@@ -119,7 +154,8 @@ def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ..
     names = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text, "__init__": _init}
     try:
         kind: Any = type(qualname.rpartition(".")[2], (base,), names)
-        made: BaseException = kind.__new__(kind, *given)
+        # Not `kind.__new__`: with two built-in bases, it may find the wrong one.
+        made: BaseException = type.__call__(kind, *given)
     except BaseException:
         return None
     made.args = given

@@ -148,6 +148,8 @@ class FacelessError(Exception):
 
 @app.task(executor="process")
 def fail(how: str) -> object:
+    if how == "step":
+        raise StepError("too large", is_final=True)
     if how == "odd":
         raise OddError(7, hint="no luck")
     if how == "os":

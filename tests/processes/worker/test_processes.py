@@ -153,6 +153,7 @@ async def test_late_reports_of_an_ended_task_do_not_count_for_the_next_task(
 
 RAISED: list[tuple[str, str | None, str]] = [
     ("odd", "archived", "OddError: 7: no luck"),
+    ("step", "archived", "StepError: too large"),
     ("os", "archived", "FileNotFoundError: [Errno 2] not there: '/nowhere'"),
     ("exit", "archived", "SystemExit: 3"),
     ("interrupt", "archived", "KeyboardInterrupt"),

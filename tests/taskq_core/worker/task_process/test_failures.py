@@ -1,10 +1,14 @@
 """Test exceptions that a function raised in another process, as the worker receives them."""
 
+from datetime import timedelta
+
 import pytest
 
-from taskq_core import Discard, Retry, SkipRetry, Snooze
+from taskq_core import Retry, SkipRetry, StepError
 from taskq_core.handles.attempts import traceback_text
 from taskq_core.worker.task_process.failures import decode_failure, encode_failure
+from tests.rows import rows
+from tests.taskq_core.test_errors import ARGUMENTS, CLASSES
 
 
 class Sealed(Exception):  # noqa: N818 - it stands in for a foreign exception
@@ -136,12 +140,47 @@ def test_causes_are_shown_as_in_the_task_process() -> None:
         assert isinstance(again.__cause__ or again.__context__, KeyError), how
 
 
-def test_control_exceptions_keep_their_class_and_arguments() -> None:
-    again = [back(each) for each in (Retry(), Retry(after=5), Snooze(7.5), SkipRetry("enough"), Discard())]
+@rows("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_of_taskq_keeps_its_class_text_and_attributes(kind: type[BaseException]) -> None:
+    error = kind(*ARGUMENTS.get(kind.__name__, ("a text",)))
+    error.__cause__ = ValueError("a cause")
 
-    assert [type(each) for each in again] == [Retry, Retry, Snooze, SkipRetry, Discard]
-    assert [getattr(each, "after", None) for each in again] == [None, 5, 7.5, None, None]
-    assert getattr(again[3], "reason", "") == "enough"
+    again = back(error)
+
+    assert type(again) is kind
+    assert (str(again), again.args) == (str(error), error.args)
+    assert {**vars(again), "__notes__": []} == {**vars(error), "__notes__": []}
+
+
+@rows("after", [None, 5, 7.5, timedelta(days=2, microseconds=1), timedelta.max])
+def test_a_request_to_run_again_keeps_its_delay(after: float | timedelta | None) -> None:
+    assert vars(back(Retry(after))) == {"after": after}
+
+
+def test_a_final_error_stays_final() -> None:
+    again = back(StepError("too large", is_final=True))
+
+    assert isinstance(again, StepError)
+    assert again.is_final
+
+
+class OwnStepError(StepError):
+    """An error of a project, which is derived from an error of taskq."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        self.seen = [self]
+
+
+def test_an_error_derived_from_one_of_taskq_is_an_error_of_taskq() -> None:
+    unknown = type("UnknownStepError", (SkipRetry,), {"__module__": "no.such.module"})
+
+    derived, of_unknown_module = back(OwnStepError("pay")), back(unknown("enough"))
+
+    assert isinstance(derived, OwnStepError)
+    assert not derived.is_final
+    assert isinstance(of_unknown_module, SkipRetry)
+    assert of_unknown_module.reason == "enough"
 
 
 def test_an_exception_without_readable_text_is_reported() -> None:
