@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 from taskq_core.broker.operations.dispatch import read_due
 from taskq_core.broker.operations.new_tasks import register_queue
+from taskq_core.broker.plans import arun_plan
 from taskq_core.service.loop import Signal, jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.leadership import Leadership, Topic
-from taskq_core.workflow.dispatch import Dispatch, Sweep, dispatch
+from taskq_core.workflow.dispatch import Sweep, dispatch
 
 
 class Dispatcher(WorkerService):
@@ -103,18 +104,8 @@ class Dispatcher(WorkerService):
         self._leads = True
         if others is not None:
             others.update(due.queues)
-        more = await self._run_plan(
-            dispatch(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
-        )
+        plan = dispatch(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
+        more = await arun_plan(plan, self._runner.run)
         if sweep is not None and due.steps:
-            more |= await self._run_plan(sweep.check(queue, due))
+            more |= await arun_plan(sweep.check(queue, due), self._runner.run)
         return more
-
-    async def _run_plan(self, plan: Dispatch) -> set[str]:
-        answer = None
-        try:
-            while True:
-                answer = await self._runner.run(plan.send(answer))
-        except StopIteration as end:
-            found: set[str] = end.value
-            return found

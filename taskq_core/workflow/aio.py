@@ -13,6 +13,7 @@ from taskq_core.client.sender import TransactionHook
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
+    BrokerFullError,
     EnqueueError,
 )
 from taskq_core.execution.context import current_task
@@ -147,7 +148,8 @@ class AsyncWorkflowClient:
                 # Encode the first batch before any write, so that an encoding error stores nothing.
                 batch = await anext(batches, None)
                 for queue in outgoing.queues.values():
-                    await self._client.register(queue)
+                    with suppress(BrokerFullError):  # a full Redis still accepts sub-tasks of a running task
+                        await self._client.register(queue)
                 await self._check_worker(outgoing)
                 for operation in outgoing.operations():
                     if not await self._client.run(operation):

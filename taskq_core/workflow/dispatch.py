@@ -8,12 +8,14 @@ transfer is deleted last.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 from taskq_core.broker.operations import dispatch as operations
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.dispatch import PUT_S, SWEEP_MAX, DueSteps
 from taskq_core.broker.operations.operation import Argument, Operation
+from taskq_core.errors import BrokerFullError
 from taskq_core.wire import Keys, QueueKeys
 
 logger = logging.getLogger("taskq.workflow")
@@ -82,7 +84,8 @@ def _dispatch_steps(
         by_queue[step.queue].append(step)
     for name, to_send in by_queue.items():
         target = keys.queue(name)
-        yield register(target)
+        with suppress(BrokerFullError):  # a full Redis refuses to list the queue again, but it accepts the steps
+            yield register(target)
         if (yield operations.put_steps(target, to_send, until_s=now_s + PUT_S)):
             yield operations.steps_sent(queue, to_send)
     return {queue.name} if len(left) >= operations.DISPATCH_MAX or any(each[:1] == b"r" for each in left) else set()

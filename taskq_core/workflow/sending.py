@@ -174,9 +174,12 @@ class Outgoing:
         """Yield the operations that store and start the workflow. Call this method only once."""
         *parts, last = self._parts()
         slot = ReceiptSlot(new_token())
+        has_parent = self._parent is not None
         for part in parts:
-            yield create_workflow(self.home, self.id, part, slot, roots=None)
-        yield create_workflow(self.home, self.id, last, slot, roots=self._roots, confirm=self.confirm)
+            yield create_workflow(self.home, self.id, part, slot, roots=None, has_parent=has_parent)
+        yield create_workflow(
+            self.home, self.id, last, slot, roots=self._roots, has_parent=has_parent, confirm=self.confirm
+        )
 
     def rows(self) -> list[OutboxRow]:
         """Return the workflow as rows of an outbox. The rows may be stored in any order."""

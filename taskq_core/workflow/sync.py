@@ -12,6 +12,7 @@ from taskq_core.client.sender import TransactionHook
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
+    BrokerFullError,
     EnqueueError,
 )
 from taskq_core.execution.context import current_task
@@ -144,7 +145,8 @@ class WorkflowClient:
                 # Encode the first batch before any write, so that an encoding error stores nothing.
                 batch = next(batches, None)
                 for queue in outgoing.queues.values():
-                    self._client.register(queue)
+                    with suppress(BrokerFullError):  # a full Redis still accepts sub-tasks of a running task
+                        self._client.register(queue)
                 self._check_worker(outgoing)
                 for operation in outgoing.operations():
                     if not self._client.run(operation):

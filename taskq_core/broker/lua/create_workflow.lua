@@ -6,6 +6,7 @@
   KEYS[3..7]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
   KEYS[8]  zset    receipts of outbox rows by time of delivery (Unix s), see `deliver`
   KEYS[9]  string  receipt of this caller's last call: the number of the call, kept for 120 s
+  KEYS[10] string  key that never exists
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  id of the workflow
@@ -16,7 +17,8 @@
                    request, or ''
   ARGV[8]  int     with a receipt: number of parts. They arrive in any order, and the last one starts the workflow
   ARGV[9]  int     number of this call
-  ARGV[10..]       fields to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
+  ARGV[10] string  '1' for sub-tasks of a running task, which a full Redis accepts, otherwise ''
+  ARGV[11..]       fields to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
 
   A started workflow is not changed, so a repeated call does nothing.
 
@@ -50,8 +52,11 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if state and state ~= 'building' then
   return 1
 end
+if ARGV[10] == '1' then
+  redis.call('DEL', KEYS[10]) -- comes first: after a DEL, even a full Redis allows the writes below
+end
 local filled = { [''] = true }
-for i = 10, #ARGV, 3 do
+for i = 11, #ARGV, 3 do
   redis.call('HSET', KEYS[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
   filled[ARGV[i]] = true
 end

@@ -8,6 +8,7 @@
   KEYS[4]  zset    started steps
   KEYS[5]  zset    receipts by time of arrival (Unix s)
   KEYS[6]  zset    archived
+  KEYS[7]  string  key that never exists
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3]  string  prefix of the queue's keys
@@ -23,6 +24,7 @@ check('ZCARD', KEYS[5], KEYS[6])
 if now_s > tonumber(ARGV[4]) then
   return 0
 end
+redis.call('DEL', KEYS[7]) -- comes first: after a DEL, even a full Redis allows the writes below
 for i = 6, #ARGV, 5 do
   if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then
     if not flow.revive(ARGV[3], ARGV[i + 1], ARGV[i + 2]) then

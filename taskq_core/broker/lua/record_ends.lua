@@ -3,6 +3,7 @@
   call changes nothing.
 
   KEYS[1..5]     keys needed to start a step: pending, scheduled, wake tokens, started steps, outbox
+  KEYS[6]  string  key that never exists
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's taskq-only keys
   ARGV[3..]        per step: key of the workflow, node, outcome: 'd' (done), 'd=<result>', or 'f<reason of the failure>'.
@@ -12,6 +13,7 @@
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])
+redis.call('DEL', KEYS[6]) -- comes first: after a DEL, even a full Redis allows the writes below
 for i = 3, #ARGV, 3 do
   if string.sub(ARGV[i], 1, #ARGV[2] + 3) == ARGV[2] .. 'wf:' and flow.open(ARGV[i]) then
     local state, rest = string.sub(ARGV[i + 2], 1, 1), string.sub(ARGV[i + 2], 2)

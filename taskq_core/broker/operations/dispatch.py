@@ -74,7 +74,7 @@ def record_ends(queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argum
     args: list[Argument] = [NOW, queue.own_prefix]
     for end in ends:
         args += end
-    return script("record_ends", step_keys(queue), args, replies.boolean)
+    return script("record_ends", (*step_keys(queue), queue.absent), args, replies.boolean)
 
 
 def forget_ends(queue: QueueKeys, ends: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
@@ -112,7 +112,8 @@ def fetch_steps(queue: QueueKeys, members: Sequence[bytes]) -> Operation[tuple[i
 
 def put_steps(queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int) -> Operation[bool]:
     """Store steps whose workflow has another home queue, each once. The answer is False if `until_s` has passed."""
-    keys = (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflow_receipts, queue.archived)
+    stored = (queue.pending, queue.scheduled, queue.wake, queue.steps)
+    keys = (*stored, queue.workflow_receipts, queue.archived, queue.absent)
     args: list[Argument] = [NOW, queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
     for each in steps:
         args += (each.receipt, each.task_id, each.step, each.message, each.start)

@@ -34,6 +34,7 @@ def create_workflow(
     slot: ReceiptSlot,
     *,
     roots: Sequence[int] | None,
+    has_parent: bool = False,
     confirm: Confirmation | None = None,
 ) -> Operation[bool]:
     """Store a workflow or a part of one, at most about `BATCH_BYTES`. The last part starts it.
@@ -44,12 +45,15 @@ def create_workflow(
         entries: Fields to store: suffix of the key ("" for the workflow itself), field and value.
         slot: Numbers the calls. By this number, a script recognizes a late duplicate, even of a deleted workflow.
         roots: Nodes without predecessors, or None if more parts follow.
+        has_parent: True for sub-tasks of a running task. A full Redis accepts them, so that the task can continue.
         confirm: Replicas or disks that must have the write before the operation succeeds.
 
     The answer is False if the first parts were deleted.
     """
     head: list[Argument] = [BUILDING_S, "" if roots is None else _begin(roots), "", "", ""]
-    return _store_part(queue, workflow_id, head, entries, slot, replies.boolean, confirm=confirm, deadline_at=6)
+    return _store_part(
+        queue, workflow_id, head, entries, slot, replies.boolean, has_parent=has_parent, confirm=confirm, deadline_at=6
+    )
 
 
 def _store_part(
@@ -59,14 +63,16 @@ def _store_part(
     entries: Sequence[tuple[str, str, Argument]],
     slot: ReceiptSlot,
     read: Callable[[Any], T],
+    *,
+    has_parent: bool = False,
     **options: Any,
 ) -> Operation[T]:
     slot.call += 1
-    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, *head, slot.call]
+    args: list[Argument] = [NOW, queue.own_prefix, workflow_id, *head, slot.call, "1" if has_parent else ""]
     for entry in entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
-    return script("create_workflow", (*keys, queue.receipt(slot.token)), args, read, **options)
+    return script("create_workflow", (*keys, queue.receipt(slot.token), queue.absent), args, read, **options)
 
 
 def _begin(roots: Sequence[int]) -> str:

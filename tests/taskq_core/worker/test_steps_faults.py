@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import OnConflict, SkipRetry, TaskContext, TaskHandle, TaskQ, TaskState, Unique
+from taskq_core import OnConflict, SkipRetry, TaskContext, TaskHandle, TaskQ, TaskState, Unique, group
 from taskq_core.broker.operations import steps
 from taskq_core.errors import (
     BrokerUnavailableError,
@@ -277,6 +277,39 @@ async def test_sub_tasks_are_enqueued_once_redis_answers_again(
 
     assert await handle.aresult(timeout=30) == [1, 2]
     assert sorted(runs) == [1, 2]
+
+
+async def test_a_full_redis_accepts_the_sub_tasks_of_a_running_task(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    started, is_full = asyncio.Event(), asyncio.Event()
+
+    @app.task(max_retry=0)
+    def child(number: int) -> int:
+        return number
+
+    @app.task(queue="other", max_retry=0)
+    def elsewhere(number: int) -> int:
+        return number
+
+    @app.task(retention=60, max_retry=0)
+    async def parent(context: TaskContext) -> list[int]:
+        started.set()
+        await is_full.wait()
+        return await context.acall(child.s(1), elsewhere.s(2))
+
+    await start(queues={"default": 1, "other": 1})
+    handle = await parent.adelay()
+    await started.wait()
+    redis_server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        is_full.set()
+
+        assert await handle.aresult(timeout=30) == [1, 2]
+        with pytest.raises(EnqueueError, match="is over its memory limit"):
+            await group(child.s(3)).adelay()
+    finally:
+        redis_server.command("CONFIG", "SET", "maxmemory", "0")
 
 
 async def test_a_later_task_with_the_same_id_gets_its_own_sub_tasks(app: TaskQ, start: Runner) -> None:
