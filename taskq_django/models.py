@@ -72,18 +72,21 @@ class Task(RedisModel):
     Attributes:
         workers: Host and process id of running workers, by the token that tasks store.
         timeline: Its steps. Only its own page reads them.
+        hides_payload: Whether the user may not see payloads. The record then has no payload.
     """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
     workers: Mapping[str, str] = MappingProxyType({})
     timeline: Any = ()
+    hides_payload = False
 
     class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
         default_permissions = ("add", "change", "delete", "view")
         permissions = (
             ("run_task", _("Can run and cancel tasks")),
             ("signal_task", _("Can approve tasks and send them signals")),
+            ("view_payload", _("Can view arguments and results of tasks")),
         )
         verbose_name = _("task")
         verbose_name_plural = _("tasks")

@@ -9,7 +9,15 @@ from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.lines import Points, bars, line_path, scale_top
 from taskq_core.views.offered import blank_arguments, call_of, signature_of, summary_of
-from taskq_core.views.payloads import as_text, check_json, digest, edited_payload, is_editable, json_levels
+from taskq_core.views.payloads import (
+    as_text,
+    check_json,
+    digest,
+    edited_payload,
+    is_editable,
+    json_levels,
+    without_payload,
+)
 from taskq_core.views.queues import DAYS_CHOICES, QueueDetail, QueuesOverview, overview
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import StoreRow
@@ -85,5 +93,6 @@ __all__ = [
     "summary_of",
     "times_of",
     "trace_url",
+    "without_payload",
     "workflow_of",
 ]

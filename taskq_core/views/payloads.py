@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from taskq_core.errors import PayloadError
 from taskq_core.handles.records import TaskInfo
+from taskq_core.tasks.limits import HEADER as LIMITS
 from taskq_core.tasks.task import Task
 from taskq_core.views.tasks import TaskRecord
 from taskq_core.wire import TaskState
@@ -33,6 +35,25 @@ def is_editable(task: TaskRecord) -> bool:
         return "\0" not in task.payload.decode()
     except UnicodeDecodeError:
         return False
+
+
+def without_payload(task: TaskRecord) -> TaskRecord:
+    """Return a task as a person sees it who may not see payloads.
+
+    It has no payload, no result, no tracebacks, no message of its progress, and no header of its limits, because all of
+    them may contain arguments.
+    """
+    if not isinstance(task, TaskInfo):
+        return replace(task, message=b"")
+    return replace(
+        task,
+        payload=b"",
+        result=b"",
+        headers={name: text for name, text in task.headers.items() if name != LIMITS},
+        attempts=tuple(replace(each, traceback="") for each in task.attempts),
+        last_attempt=task.last_attempt and replace(task.last_attempt, traceback=""),
+        progress=task.progress and replace(task.progress, message=""),
+    )
 
 
 def as_text(payload: bytes) -> str:

@@ -20,7 +20,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext, pgettext, trans_real
+from django.utils.translation import gettext_lazy, ngettext, pgettext, trans_real
 
 from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
@@ -31,6 +31,13 @@ from taskq_django.models import Queue, Task, Workflow
 
 SHOWN_BYTES = 64 * 1024
 """Maximum number of bytes of a payload or a result on a page."""
+HIDDEN = gettext_lazy("Hidden: you need the permission “Can view arguments and results of tasks”.")
+"""Text in place of data that the user may not see."""
+
+
+def sees_payloads(request: HttpRequest) -> bool:
+    """Return whether the user may see arguments, results and other data of tasks that may contain arguments."""
+    return bool(request.user.has_perm("taskq_django.view_payload"))
 
 
 def state_name(state: TaskState) -> str:
@@ -194,7 +201,8 @@ class Links:
         site: The admin site.
 
     Attributes:
-        sees_tasks: Whether the user may view tasks, with their arguments, errors and results.
+        sees_tasks: Whether the user may view tasks, with their errors.
+        sees_payloads: Whether the user may view tasks with their arguments and results.
     """
 
     def __init__(self, request: HttpRequest, site: Any) -> None:
@@ -205,6 +213,7 @@ class Links:
             if site.is_registered(model) and site.get_model_admin(model).has_view_permission(request)
         ]
         self.sees_tasks = Task in self._viewable
+        self.sees_payloads = self.sees_tasks and sees_payloads(request)
 
     def tasks(self, text: object, **query: str) -> SafeString | str:
         """Return a link to a list of tasks."""

@@ -107,7 +107,9 @@ class OutboxTaskAdminMixin(LiveMixin):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Return whether an address may filter by a field. Messages and unique keys would reveal arguments."""
         field = lookup.partition("__")[0]
-        return field not in ("message", "unique_key", "claim") and super().lookup_allowed(lookup, value, request)
+        return field not in ("message", "unique_key", "unique_rule", "claim") and super().lookup_allowed(
+            lookup, value, request
+        )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return False: rows are added only by enqueueing."""

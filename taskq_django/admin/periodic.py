@@ -33,7 +33,7 @@ from taskq_core.wire.cron import with_zone
 from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, row_action
 from taskq_django.admin.base import BaseAdmin, FrameMixin
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
-from taskq_django.admin.formats import in_zone, render
+from taskq_django.admin.formats import HIDDEN, in_zone, render, sees_payloads
 from taskq_django.admin.periodic_form import PeriodicTaskForm, adapt_widget
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
@@ -123,7 +123,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
         (gettext_lazy("Schedule"), {"fields": ("schedule", "next_runs", "last_run")}),
         (gettext_lazy("Missed firings"), {"fields": ("catch_up", "catch_up_window")}),
     )
-    readonly_fields = ("next_runs", "last_run", "runs", "schedule", "source", "switch", "given_options")
+    readonly_fields = ("next_runs", "last_run", "runs", "schedule", "source", "switch", "given_options", "hidden")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -173,12 +173,13 @@ class PeriodicTaskAdminMixin(FrameMixin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fieldsets of the form. The form of a new row has only the editable fields."""
         if obj is not None and obj.code_entry is not None:
-            if self.has_change_permission(request):
-                return self.code_fieldsets
-            return ((None, {"fields": ("name", "source")}), *self.code_fieldsets[1:])
+            shown = self.code_fieldsets
+            if not self.has_change_permission(request):
+                shown = ((None, {"fields": ("name", "source")}), *shown[1:])
+            return _without_arguments(request, shown)
         fieldsets = super().get_fieldsets(request, obj)
         if obj is not None:
-            return fieldsets
+            return _without_arguments(request, fieldsets)
         editable = [
             (title, {**options, "fields": [each for each in options["fields"] if each not in self.readonly_fields]})
             for title, options in fieldsets
@@ -186,11 +187,17 @@ class PeriodicTaskAdminMixin(FrameMixin):
         return [(title, options) for title, options in editable if options["fields"]]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Draw the form. A read-only form has no button "Save as new"."""
+        """Draw the form. It has no button "Save as new" if it is read-only, or if it does not show the arguments."""
         response: Any = super().render_change_form(request, context, *args, **kwargs)
-        if not (kwargs.get("add") or self.has_change_permission(request, kwargs.get("obj"))):
+        may_change = self.has_change_permission(request, kwargs.get("obj"))
+        if not (kwargs.get("add") or (may_change and sees_payloads(request))):
             response.context_data["save_as"] = False
         return response
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Return whether an address may filter by a field. A filter by arguments would reveal them."""
+        hides = lookup.partition("__")[0] == "kwargs" and not sees_payloads(request)
+        return not hides and super().lookup_allowed(lookup, value, request)
 
     # --- columns ----------------------------------------------------------------------------------------------------
 
@@ -227,6 +234,11 @@ class PeriodicTaskAdminMixin(FrameMixin):
     def runs(self, obj: PeriodicTask) -> int | str:
         """Return the number of enqueued tasks. Runs of periodic tasks of the code are not counted."""
         return obj.total_runs if obj.code_entry is None else "-"
+
+    @admin.display(description=gettext_lazy("arguments"))
+    def hidden(self, obj: PeriodicTask) -> str:
+        """Return why the user does not see the arguments."""
+        return str(HIDDEN)
 
     @admin.display(description=gettext_lazy("options"))
     def given_options(self, obj: PeriodicTask) -> str:
@@ -327,6 +339,17 @@ class PeriodicTaskAdminMixin(FrameMixin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or perform an action on its rows."""
         return super().changelist_view(request, extra_context)
+
+
+def _without_arguments(request: HttpRequest, fieldsets: Any) -> Any:
+    """Return fieldsets in which a note replaces the arguments if the user may not see them."""
+    if sees_payloads(request):
+        return fieldsets
+
+    def shown(options: Any) -> Any:
+        return {**options, "fields": ["hidden" if each == "kwargs" else each for each in options["fields"]]}
+
+    return [(title, shown(options)) for title, options in fieldsets]
 
 
 def _switch(is_on: bool, obj: PeriodicTask, deadline: Deadline) -> tuple[Any, int]:

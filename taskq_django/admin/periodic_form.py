@@ -85,6 +85,14 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
             "catch_up_window": _("Older missed firings are always skipped."),
         }
 
+    def add_error(self, field: str | None, error: Any) -> None:
+        """Add an error. Errors of a field that the form does not show become errors of the whole form."""
+        if field is None and hasattr(error, "error_dict"):
+            for name, errors in error.error_dict.items():
+                super().add_error(name if name in self.fields else None, errors)
+        else:
+            super().add_error(field, error)
+
     def clean(self) -> dict[str, Any] | None:
         """Record which fields are invalid, so that the model does not report further errors about them."""
         self.instance.unreadable = frozenset(self.errors)

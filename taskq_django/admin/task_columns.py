@@ -14,7 +14,7 @@ from taskq_core import TaskInfo, TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.columns import column
 from taskq_django.admin.filters import selected_state
-from taskq_django.admin.formats import nowrap, nowrap_span, per_cent, state_name, waiting, when
+from taskq_django.admin.formats import nowrap, nowrap_span, per_cent, sees_payloads, state_name, waiting, when
 from taskq_django.admin.live import MixinBase
 from taskq_django.admin.task_rows import duration
 from taskq_django.models import Task
@@ -51,8 +51,9 @@ class TaskColumns(MixinBase):
     completed = column(pgettext_lazy("time", "completed"), "completed_at", when, ordering="ended")
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns for the selected state."""
-        return self.list_display or self.columns[selected_state(request)]
+        """Return the columns for the selected state, without arguments that the user may not see."""
+        columns = self.list_display or self.columns[selected_state(request)]
+        return columns if sees_payloads(request) else [each for each in columns if each != "call"]
 
     @admin.display(description=_("id"), ordering="id")
     def short_id(self, task: Task) -> SafeString:

@@ -17,7 +17,7 @@ from taskq_core.telemetry import trace_id
 from taskq_core.views import attempt_text, labels, times_of, trace_url, workflow_of
 from taskq_core.wire import ENQUEUED
 from taskq_django.admin.columns import column
-from taskq_django.admin.formats import SHOWN_BYTES, block, in_active_language, render, span, state_name, waiting
+from taskq_django.admin.formats import HIDDEN, SHOWN_BYTES, block, in_active_language, render, span, state_name, waiting
 from taskq_django.admin.live import MixinBase
 from taskq_django.app import taskq
 from taskq_django.models import Task
@@ -47,12 +47,16 @@ class TaskFields(MixinBase):
     task_queue = column(_("queue"), "queue")
     group = column(_("group"), "group")
     last_error = column(_("last error"), "last_error", block)
-    payload = column(_("arguments"), "payload", block)
     worker = column(_("worker"), "worker")
     timeout = column(_("timeout"), "timeout", lambda value: str(value) if value else "")
     retention = column(_("retention"), "retention", lambda value: str(value) if value else "")
     problem = column(_("problem"), "problem")
     message = column(_("stored bytes"), "message", lambda message: block(message[:SHOWN_BYTES].hex(" ", -2)))
+
+    @admin.display(description=_("arguments"))
+    def payload(self, task: Task) -> SafeString | str:
+        """Return the arguments, or why the user does not see them."""
+        return str(HIDDEN) if task.hides_payload else block(task.record.payload)
 
     @admin.display(description=_("state"))
     def task_state(self, task: Task) -> str:

@@ -12,7 +12,7 @@ from taskq_core import TaskInfo, TaskNotFoundError, TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, total_of
-from taskq_core.views import Dashboard, FoundTasks, TaskFilter, TaskRecord, TaskSelection, selection_of
+from taskq_core.views import Dashboard, FoundTasks, TaskFilter, TaskRecord, TaskSelection, selection_of, without_payload
 from taskq_core.wire.ids import worker_token
 from taskq_django.admin.formats import key_of, number, parts_of
 from taskq_django.admin.rows import FilteredRows, row_of
@@ -82,10 +82,13 @@ class TaskRows(FilteredRows):
     Args:
         request: As in `FilteredRows`.
         count_queues: Returns the queues, which it reads once per request.
+        with_payloads: Whether the user may see payloads. If not, rows have none, and a search does not read them.
     """
 
-    def __init__(self, request: HttpRequest, count_queues: Callable[[], Sequence[QueueInfo]]) -> None:
-        super().__init__(Task, TaskFilter(), request)
+    def __init__(
+        self, request: HttpRequest, count_queues: Callable[[], Sequence[QueueInfo]], *, with_payloads: bool
+    ) -> None:
+        super().__init__(Task, TaskFilter(in_payload=with_payloads), request)
         self._count_queues = count_queues
         self._inspector = Inspector(taskq)
         self._order: tuple[str, ...] = ()
@@ -129,7 +132,9 @@ class TaskRows(FilteredRows):
         return rows
 
     def _row(self, record: TaskRecord) -> Task:
-        task: Task = row_of(Task, key_of(record.queue, record.id), record)
+        hides_payload = not self.wanted.in_payload
+        shown = without_payload(record) if hides_payload else record
+        task: Task = row_of(Task, key_of(record.queue, record.id), shown, hides_payload=hides_payload)
         return task
 
     def _whole(self, record: TaskRecord) -> TaskRecord:

@@ -1,6 +1,7 @@
 """The admin pages of tasks: the list, the page of one task, and the form that enqueues a task."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from taskq_core.views import Dashboard, is_editable, signature_of, summary_of
 from taskq_django.admin.actions import as_code, form_field
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.filters import AgeFilter, QueueFilter, StateFilter, TypeFilter
-from taskq_django.admin.formats import key_of, render
+from taskq_django.admin.formats import key_of, render, sees_payloads
 from taskq_django.admin.rows import once
 from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_columns import TaskColumns
@@ -116,13 +117,21 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
 
     def get_rows(self, request: HttpRequest) -> TaskRows:
         """Return all tasks, except tasks that wait in groups."""
-        return TaskRows(request, partial(self.queue_infos, request))
+        return TaskRows(request, partial(self.queue_infos, request), with_payloads=sees_payloads(request))
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Return the list. Its search does not read the payloads that the user may not see."""
+        found = super().get_changelist_instance(request)
+        if not sees_payloads(request):
+            found.search_help_text = _("The id of a task, or part of its id or its last error.")
+        return found
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
         """Return a task with its steps."""
         task = super().read_one(request, key)
         if task is not None:
-            task.timeline = Dashboard(Inspector(taskq)).timeline(task.record.queue, task.record.id)
+            timeline = Dashboard(Inspector(taskq)).timeline(task.record.queue, task.record.id)
+            task.timeline = [replace(each, result=b"") for each in timeline] if task.hides_payload else timeline
         return task
 
     # --- the page of one task -----------------------------------------------------------------------------------------
@@ -142,6 +151,10 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
     def has_value(self, obj: Any, name: str) -> bool:
         """Return whether a field has a value. The arguments of an editable task are shown even if they are empty."""
         return super().has_value(obj, name) or (name == "payload" and is_editable(obj.record))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may change tasks, or the arguments of one task, which they must be able to see."""
+        return super().has_change_permission(request, obj) and (obj is None or sees_payloads(request))
 
     def _may_edit(self, request: HttpRequest, obj: Any) -> bool:
         return is_editable(obj.record) and self.has_change_permission(request, obj)

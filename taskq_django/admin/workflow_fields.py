@@ -13,10 +13,10 @@ from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext, pgettext_lazy
 
-from taskq_core.views import MemberRow, graph_svg, has_task, labels
+from taskq_core.views import MemberRow, StepDetail, graph_svg, has_task, labels
 from taskq_core.workflow import StepInfo, StepState, WorkflowState
 from taskq_django.admin.columns import column
-from taskq_django.admin.formats import cut_note, exactly, in_active_language, number, render, when
+from taskq_django.admin.formats import HIDDEN, cut_note, exactly, in_active_language, number, render, when
 from taskq_django.admin.live import MixinBase
 
 STEPS_SHOWN = 100
@@ -125,7 +125,7 @@ class WorkflowColumns(MixinBase):
             context |= {
                 "step": step,
                 "task": _task(workflow, step, step.task) if step.task else "",
-                "note": cut_note(len(found.result), found.result_size),
+                "note": _note(workflow, found),
                 "only_failed": "failed" in workflow.params,
                 "all_url": _address(workflow.params, "taskq-step", failed=None, members=None),
                 "failed_url": _address(workflow.params, "taskq-step", failed="1", members=None),
@@ -144,6 +144,13 @@ class WorkflowColumns(MixinBase):
             page = members_page(workflow.params, step.members or 0)
             context |= {"page": page, "pages": _pages(workflow.params, "members", page, "taskq-step")}
         return render("workflow_step.html", **context)
+
+
+def _note(workflow: Any, found: StepDetail) -> str:
+    """Return a note about a result that is cut or hidden."""
+    if found.result_size and not workflow.links.sees_payloads:
+        return str(HIDDEN)
+    return cut_note(len(found.result), found.result_size)
 
 
 def members_page(params: Mapping[str, str], members: int) -> Page:  # type: ignore[type-arg]  # Django's own class takes no parameter

@@ -1,6 +1,7 @@
 """The admin pages of workflows: the list, the page of one workflow with its graph and steps, and actions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from taskq_core.workflow import WorkflowHandle, WorkflowState
 from taskq_django.admin.actions import Deadline, SkippedError, row_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.filters import WorkflowQueueFilter, WorkflowStateFilter
-from taskq_django.admin.formats import Links, key_of, parts_of
+from taskq_django.admin.formats import Links, key_of, parts_of, sees_payloads
 from taskq_django.admin.rows import FilteredRows, once, row_of
 from taskq_django.admin.workflow_fields import MEMBERS_SHOWN, WorkflowColumns, members_page
 from taskq_django.app import taskq
@@ -118,7 +119,8 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     """The pages of workflows, as a mixin for a `ModelAdmin`.
 
     The list has filters by home queue and state. The page of a workflow shows its graph, its steps, and the result of
-    one step or the members of a group. Errors and results are shown only to users who may view tasks.
+    one step or the members of a group. Errors are shown only to users who may view tasks, and results only to users who
+    may also view payloads.
     """
 
     list_display = ("title", "state", "progress", "home", "started", "ended")
@@ -151,6 +153,9 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         if workflow is not None:
             workflow.params = request.GET
             workflow.step = self._read_step(workflow, request.GET.get("step"), "failed" in request.GET)
+            if workflow.step is not None and not sees_payloads(request):
+                members = tuple(replace(each, result=b"") for each in workflow.step.members)
+                workflow.step = replace(workflow.step, result=b"", members=members)
         return workflow
 
     def _read_step(self, workflow: Any, name: str | None, only_failed: bool) -> Any:

@@ -307,6 +307,7 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
         "signal_task",
         *(
             "view_outboxtask",
+            "view_payload",
             "view_queue",
             "view_task",
             "view_worker",

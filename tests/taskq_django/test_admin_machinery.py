@@ -219,7 +219,7 @@ def themed(settings: Any) -> None:
 def staff(client: Client) -> Client:
     """Return the browser of a user who may only view."""
     user = User.objects.create_user("ada", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=("view_worker", "view_task")))
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_worker", "view_task", "view_payload")))
     client.force_login(user)
     return client
 

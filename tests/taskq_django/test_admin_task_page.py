@@ -34,7 +34,7 @@ def at_once(redis: RedisServer, settings: Any) -> None:
 @pytest.fixture
 def operator(client: Client, redis: RedisServer) -> Client:
     """Return the browser of a user who may change tasks."""
-    client.force_login(user("ada", "view_task", "change_task"))
+    client.force_login(user("ada", "view_task", "view_payload", "change_task"))
     return client
 
 
@@ -170,8 +170,8 @@ def test_an_invalid_trace_header_causes_no_link(pages: Callable[..., str], redis
     assert "tempo.example" not in pages(page_of(handle))
 
 
-def test_a_user_with_view_permission_only_sees_arguments_without_a_form(client: Client, redis: RedisServer) -> None:
-    client.force_login(user("eve", "view_task"))
+def test_a_user_with_view_permissions_only_sees_arguments_without_a_form(client: Client, redis: RedisServer) -> None:
+    client.force_login(user("eve", "view_task", "view_payload"))
     handle = enqueue(to="grace@example.com")
 
     html = client.get(page_of(handle)).content.decode()
@@ -391,7 +391,7 @@ def act(client: Client, handle: Any, action: str, **fields_of_form: str) -> tupl
 
 
 def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, waiting: Any) -> None:
-    client.force_login(user("ann", "view_task", "view_workflow", "signal_task"))
+    client.force_login(user("ann", "view_task", "view_payload", "view_workflow", "signal_task"))
 
     page = unescape(client.get(page_of(waiting)).content.decode())
     listed = client.get(TASKS).content.decode()

@@ -66,7 +66,7 @@ def at_once(redis: RedisServer, settings: Any) -> None:
 @pytest.fixture
 def operator(client: Client, redis: RedisServer) -> Client:
     """Return the browser of a user with all permissions on tasks."""
-    client.force_login(user("ada", "view_task", "change_task", "delete_task", "run_task"))
+    client.force_login(user("ada", "view_task", "view_payload", "change_task", "delete_task", "run_task"))
     return client
 
 
@@ -729,7 +729,7 @@ def test_a_malformed_form_is_answered_with_a_page_and_does_nothing(
 
 def test_a_post_from_another_site_is_refused(redis: RedisServer) -> None:
     browser = Client(enforce_csrf_checks=True)
-    browser.force_login(user("ada", "view_task", "change_task", "run_task", "add_task"))
+    browser.force_login(user("ada", "view_task", "view_payload", "change_task", "run_task", "add_task"))
 
     for path in ("", "default_2F1/change/", "default_2F1/act/run_now/", "add/?task=shop:greet"):
         assert browser.post(TASKS + path, {"action": "run_now", "post": "yes"}).status_code == 403, path

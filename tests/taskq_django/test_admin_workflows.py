@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 WORKFLOWS = "/admin/taskq_django/workflow/"
 TASKS = "/admin/taskq_django/task/"
 HOSTILE = "</pre><script>alert('x')</script>"
-LOOKING = ("view_workflow", "view_task", "view_queue")
+LOOKING = ("view_workflow", "view_task", "view_payload", "view_queue")
 
 
 def sign_in(client: Client, *codenames: str) -> Client:
@@ -353,7 +353,9 @@ def test_a_step_shows_its_result_and_a_long_result_is_truncated(viewer: Client, 
     assert "The first 65536 of 70002 bytes." in long
 
 
-def test_errors_and_results_are_shown_only_to_users_who_may_view_tasks(client: Client, redis: RedisServer) -> None:
+def test_errors_are_shown_to_users_who_may_view_tasks_and_results_to_those_who_may_view_payloads(
+    client: Client, redis: RedisServer
+) -> None:
     call = taskq.remote("note")
     handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
     key = hash_of(handle)
@@ -361,16 +363,22 @@ def test_errors_and_results_are_shown_only_to_users_who_may_view_tasks(client: C
     redis.client.hset(f"{key}:f1", "0", "card-4245")
     redis.client.hset(f"{key}:g1", "1", '"card-4246"')
     addresses = [(own_page(handle), {}), *((own_page(handle), {"step": name}) for name in ("note", "g"))]
-    secrets = {"card-4242", "card-4243", "card-4244", "card-4245", "card-4246"}
+    errors, results = {"card-4242", "card-4244", "card-4245"}, {"card-4243", "card-4246"}
 
-    sign_in(client, "view_workflow", "view_task")
-    shown = "".join(html_of(client, address, **query) for address, query in addresses)
-    User.objects.all().delete()
-    sign_in(client, "view_workflow")
-    hidden = "".join(html_of(client, address, **query) for address, query in addresses) + html_of(client, WORKFLOWS)
+    def pages(*codenames: str) -> str:
+        User.objects.all().delete()
+        sign_in(client, "view_workflow", *codenames)
+        return "".join(html_of(client, address, **query) for address, query in addresses) + html_of(client, WORKFLOWS)
 
-    assert {each for each in secrets if each in shown} == secrets
-    assert {each for each in secrets if each in hidden} == set()
+    def secrets(html: str) -> set[str]:
+        return {each for each in errors | results if each in html}
+
+    hidden, limited, shown = pages(), pages("view_task"), pages("view_task", "view_payload")
+
+    assert secrets(shown) == errors | results
+    assert secrets(limited) == errors
+    assert "Hidden: you need the permission" in limited
+    assert secrets(hidden) == set()
     assert TASKS not in hidden
     assert "/queue/" not in hidden
 

@@ -22,7 +22,10 @@ WORKERS = "/admin/taskq_django/worker/"
 WORKFLOWS = "/admin/taskq_django/workflow/"
 PERIODIC = "/admin/taskq_django/periodictask/"
 OUTBOX = "/admin/taskq_django/outboxtask/"
-LOOKING = ("view_task", "view_queue", "view_worker", "view_workflow", "view_outboxtask", "view_periodictask")
+LOOKING = (
+    *("view_task", "view_payload", "view_queue", "view_worker", "view_workflow", "view_outboxtask"),
+    "view_periodictask",
+)
 
 
 def page_of(handle: TaskHandle[Any]) -> str:
