@@ -1,9 +1,9 @@
 """Encode an exception of a task process as JSON, and rebuild it in the worker.
 
-taskq's own exceptions keep their class, text and attributes. Of another exception, the class is looked up only in loaded
-modules; no module is imported for it. The rebuilt exception is an instance of a subclass with the same name, so `except`,
-`retry_on` and error handlers recognize it. It has the original text, and its traceback in a note. Of its attributes, only
-those of an exception derived from taskq's are transferred.
+taskq's own exceptions keep their class, text and attributes. Of another exception, the class is looked up only in
+loaded modules; no module is imported for it. The rebuilt exception is an instance of a subclass with the same name, so
+`except`, `retry_on` and error handlers recognize it. It has the original text, and its traceback in a note. Of its
+attributes, only those of an exception derived from taskq's are transferred.
 """
 
 import inspect
