@@ -128,19 +128,27 @@ class DatabaseOutbox:
         """Return whether the code that called this coroutine with `async_to_sync` has an open transaction."""
         return await sync_to_async(self.in_transaction, thread_sensitive=True)()
 
-    def write(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Write rows. Call `committed` after the commit, or at once if no transaction is open."""
+    def write(
+        self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None], dropped: Callable[[], None]
+    ) -> None:
+        """Write rows. Call `committed` after the commit or at once without a transaction, `dropped` after a rollback.
+
+        Raises:
+            ConfigurationError: The database of the transaction has no outbox.
+        """
         alias = writing_alias()
         table = DatabaseTable(alias)
         table.write(rows)
         if is_open(alias):
-            after_commit([connections[alias]], partial(committed, table))
+            after_commit([connections[alias]], partial(committed, table), dropped)
         else:
             committed(table)
 
-    async def awrite(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    async def awrite(
+        self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None], dropped: Callable[[], None]
+    ) -> None:
         """Write rows as `write` does, in the thread of the blocking code that called this coroutine."""
-        await sync_to_async(self.write, thread_sensitive=True)(rows, committed)
+        await sync_to_async(self.write, thread_sensitive=True)(rows, committed, dropped)
 
     def find(self, task_id: str) -> TaskInfo | None:
         """Return a task that waits in an outbox, or None. This scans the tables, which have no index of task ids."""
@@ -179,17 +187,18 @@ def writing_alias() -> str:
     router's choice.
 
     Raises:
-        ConfigurationError: Transactions are open, but only on databases without an outbox.
+        ConfigurationError: No worker would read the row, because transactions are open only on databases without an
+            outbox, or the router chooses a database without an outbox.
     """
     preferred: str = router.db_for_write(OutboxTask)
     opened = [each.alias for each in transactions.open_transactions()]
-    if not opened:
-        return preferred
     known = outbox_aliases()
-    usable = [alias for alias in (preferred, DEFAULT_DB_ALIAS, *opened) if alias in opened and alias in known]
-    if not usable:
-        raise ConfigurationError(
-            f"a transaction is open on database {opened[0]!r}, which has no outbox; let the router migrate "
-            "taskq_django.OutboxTask there, or enqueue in a transaction of one of: " + ", ".join(known)
-        )
-    return usable[0]
+    usable = [alias for alias in (preferred, DEFAULT_DB_ALIAS, *opened) if alias in (opened or [preferred])]
+    for alias in usable:
+        if alias in known:
+            return alias
+    where = f"a transaction is open on database {opened[0]!r}" if opened else f"the router writes to {preferred!r}"
+    raise ConfigurationError(
+        f"{where}, which has no outbox, so no worker would send the task; let the router migrate "
+        "taskq_django.OutboxTask there, or enqueue in a transaction of one of: " + ", ".join(known)
+    )

@@ -28,25 +28,25 @@ class CommitHook:
     def __init__(self, app: TaskQ) -> None:
         self._app = app
 
-    def defer(self, send: Callable[[], None]) -> bool:
+    def defer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
         """Call `send` when all transactions open in this thread have committed; False if none is open."""
         waiting_for = open_transactions()
         if waiting_for:
-            after_commit(waiting_for, send, robust=not self._app.propagates)
+            after_commit(waiting_for, send, dropped, robust=not self._app.propagates)
         return bool(waiting_for)
 
-    async def adefer(self, send: Callable[[], None]) -> bool:
+    async def adefer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
         """As `defer`, for the transactions of the blocking code around this coroutine.
 
         They belong to the thread in which `sync_to_async` runs: that of the code which called `async_to_sync`, if any.
         """
-        return await sync_to_async(self.defer, thread_sensitive=True)(send)
+        return await sync_to_async(self.defer, thread_sensitive=True)(send, dropped)
 
 
 class ImmediateHook:
     """Sends tasks at once, and warns if a transaction is open. Implements the core's `TransactionHook`."""
 
-    def defer(self, send: Callable[[], None]) -> bool:
+    def defer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
         """Return False. Warn if a transaction is open."""
         if not all(map(is_held_only_by_test_case, open_transactions())):
             warn_caller(
@@ -56,20 +56,27 @@ class ImmediateHook:
             )
         return False
 
-    async def adefer(self, send: Callable[[], None]) -> bool:
+    async def adefer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
         """Return False. Only blocking code can be inside a transaction."""
         return False
 
 
-def after_commit(waiting_for: Sequence[BaseDatabaseWrapper], send: Callable[[], None], *, robust: bool = True) -> None:
-    """Call `send` once when all these transactions have committed. Never call it if one rolls back.
+def after_commit(
+    waiting_for: Sequence[BaseDatabaseWrapper],
+    send: Callable[[], None],
+    dropped: Callable[[], None],
+    *,
+    robust: bool = True,
+) -> None:
+    """Call `send` once when all these transactions have committed. If one rolls back, call `dropped` instead.
 
     Args:
         waiting_for: Connections inside `atomic`, at least one.
         send: Called in the thread of the last commit.
+        dropped: Called when Django has removed the hooks of a transaction that was rolled back.
         robust: Log an error of `send`. If false, raise it.
     """
-    hook: Any = SendAtLastCommit(len(waiting_for), send)
+    hook: Any = SendAtLastCommit(len(waiting_for), send, dropped)
     hook.__qualname__ = "taskq's sending of a task"  # the name in Django's log if the hook fails
     for connection in waiting_for:
         connection.on_commit(hook, robust=robust)

@@ -23,7 +23,7 @@ from taskq_fastapi.applications import DEFAULT_NAME
 GONE: Literal["gone"] = "gone"
 """The state of a task that no longer exists."""
 DEFERRED: Literal["deferred"] = "deferred"
-"""The state of a task that is sent when a transaction commits."""
+"""The state of a task that Redis does not have yet: it waits for the commit of a transaction, or in the outbox."""
 
 
 class TaskAccepted(BaseModel):
@@ -32,7 +32,7 @@ class TaskAccepted(BaseModel):
     id: str = Field(examples=["01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"])
     queue: str = Field(examples=["default"])
     state: TaskState | Literal["deferred"] = Field(
-        description="State of the new task. deferred: it is enqueued when a transaction commits.",
+        description="State of the new task. deferred: it waits for the commit of a transaction, or in the outbox.",
         examples=["pending"],
     )
     status_url: str | None = Field(
@@ -141,6 +141,7 @@ class AcceptedDependency:
             if handle.send_error is not None:
                 detail = f"task {handle.name!r} was not enqueued after the commit"
                 raise HTTPException(503, detail, headers={"Retry-After": "1"}) from handle.send_error
+            handle.check_not_lost()
             answer = TaskAccepted(
                 id=handle.id,
                 queue=handle.queue,

@@ -167,16 +167,16 @@ class _Hook:
     def __init__(self, sessions: tuple[Session, ...]) -> None:
         self._sessions = sessions
 
-    def defer(self, send: Callable[[], None]) -> bool:
-        """Call `send` when all sessions have committed."""
-        sending = SendAtLastCommit(len(self._sessions), send)
+    def defer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
+        """Call `send` when all sessions have committed, or `dropped` when one of them is rolled back."""
+        sending = SendAtLastCommit(len(self._sessions), send, dropped)
         for session in self._sessions:
             _waiting_in(session).add(session, sending)
         return True
 
-    async def adefer(self, send: Callable[[], None]) -> bool:
+    async def adefer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
         """Call `send` when all sessions have committed, as `defer` does."""
-        return self.defer(send)
+        return self.defer(send, dropped)
 
 
 class _Waiting:
@@ -215,10 +215,13 @@ class _Waiting:
         Sending starts after the transaction has returned its connection to the pool, because the outbox takes one. If
         each commit held one connection and waited for another, concurrent commits would deadlock.
         """
-        self._sendings.pop(_key(transaction), None)
+        dropped = self._sendings.pop(_key(transaction), [])
+        if transaction.parent is None:
+            dropped += self._sendings.pop(None, [])
+        for sending in dropped:
+            sending.drop()
         if transaction.parent is not None:
             return
-        self._sendings.pop(None, None)
         ready, self._committed = self._committed, []
         if not ready:
             return

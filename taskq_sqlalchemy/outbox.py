@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
     BigInteger,
     Boolean,
+    Connection,
     Double,
     Engine,
     Integer,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     delete,
+    event,
     func,
     insert,
     or_,
@@ -40,6 +42,7 @@ from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_core.client.sender import TransactionHook
 from taskq_core.warnings import warn_if_blocking
 from taskq_sqlalchemy.database import AsyncDatabase, Database
+from taskq_sqlalchemy.places import is_private, place_of
 
 DIALECTS = ("postgresql", "sqlite")
 
@@ -89,6 +92,16 @@ class OutboxTaskMixin:
     created_s: Mapped[float] = mapped_column(Double, default=UnixNow())
     claim: Mapped[str] = mapped_column(String(32), default="")
     claimed_until_s: Mapped[float | None] = mapped_column(Double)
+
+    _outbox = cast(Any, None)
+    """The outbox that has added this row to a session."""
+
+
+@event.listens_for(OutboxTaskMixin, "before_insert", propagate=True)
+def _check_database(mapper: Any, connection: Connection, row: Any) -> None:
+    """Check a row when the session is flushed, because only then is it certain which engine the session uses."""
+    if row._outbox is not None:
+        row._outbox.check_database(connection)
 
 
 class SQLAlchemyTable:
@@ -161,23 +174,40 @@ class SQLAlchemyOutbox:
         model: Your model, derived from `OutboxTaskMixin`.
 
     Raises:
-        ConfigurationError: The database is neither PostgreSQL nor SQLite, or the model does not derive from
-            `OutboxTaskMixin`.
+        ConfigurationError: The database is neither PostgreSQL nor SQLite, it is in the memory of an `AsyncEngine`, or
+            the model does not derive from `OutboxTaskMixin`.
     """
 
     def __init__(self, engine: Engine | AsyncEngine, model: type[Any]) -> None:
-        if not isinstance(engine, Engine | AsyncEngine):
-            raise ConfigurationError(f"SQLAlchemyOutbox takes an Engine or AsyncEngine, got {type(engine).__name__}")
-        if engine.dialect.name not in DIALECTS:
-            raise ConfigurationError(f"the outbox supports {' and '.join(DIALECTS)}, got {engine.dialect.name!r}")
+        _check_engine(engine)
         if not (isinstance(model, type) and issubclass(model, OutboxTaskMixin) and hasattr(model, "__table__")):
             raise ConfigurationError(
                 f"SQLAlchemyOutbox takes a model, `class OutboxTask(OutboxTaskMixin, Base)`, got {model!r}"
             )
         self._model = model
-        self._database = AsyncDatabase(engine) if isinstance(engine, AsyncEngine) else Database(engine)
-        self._table = SQLAlchemyTable(self._database, model, _name_of(engine.url))
+        self._bind(engine)
         self._joined: ContextVar[tuple[Session, TransactionHook] | None] = ContextVar("taskq_session", default=None)
+
+    def _bind(self, engine: Engine | AsyncEngine) -> None:
+        self._engine = engine
+        self._database = AsyncDatabase(engine) if isinstance(engine, AsyncEngine) else Database(engine)
+        self._table = SQLAlchemyTable(self._database, self._model, _name_of(engine.url))
+
+    @contextmanager
+    def use_engine(self, engine: Engine | AsyncEngine) -> Iterator[None]:
+        """Use the database of another engine inside a `with` block, in all threads. For tests.
+
+        Raises:
+            ConfigurationError: The outbox does not support this database.
+        """
+        _check_engine(engine)
+        before = self._engine
+        self._bind(engine)
+        try:
+            yield
+        finally:
+            self._database.close()
+            self._bind(before)
 
     @contextmanager
     def joined(self, session: Session, hook: TransactionHook) -> Iterator[None]:
@@ -196,8 +226,16 @@ class SQLAlchemyOutbox:
         """Return what `in_transaction` returns, for coroutines."""
         return self.in_transaction()
 
-    def write(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Add rows to the session of `joined`, or write them at once without one. Call `committed` after the commit."""
+    def write(
+        self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None], dropped: Callable[[], None]
+    ) -> None:
+        """Add rows to the session of `joined`, or write them at once without one.
+
+        Call `committed` after the commit, `dropped` after a rollback.
+
+        Raises:
+            ConfigurationError: The session writes the rows to another database than that of this outbox.
+        """
         joined = self._joined.get()
         if joined is None:
             warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
@@ -205,15 +243,36 @@ class SQLAlchemyOutbox:
             committed(self._table)
             return
         session, hook = joined
-        session.add_all(self._model(**row.columns()) for row in rows)
-        hook.defer(partial(committed, self._table))
+        if type(session).get_bind is Session.get_bind:  # another one may return a different engine during the flush
+            self.check_database(session.get_bind(self._model))
+        models = [self._model(**row.columns()) for row in rows]
+        for model in models:
+            model._outbox = self
+        session.add_all(models)
+        hook.defer(partial(committed, self._table), dropped)
 
-    async def awrite(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    def check_database(self, bind: Engine | Connection) -> None:
+        """Check that an engine or connection writes rows to the table that the relay reads.
+
+        Raises:
+            ConfigurationError: The database or the schema is another one.
+        """
+        engine = self._engine.sync_engine if isinstance(self._engine, AsyncEngine) else self._engine
+        written, read = (place_of(each, self._model.__table__) for each in (bind, engine))
+        if written != read:
+            raise ConfigurationError(
+                f"the session writes the outbox row to {written}, but the outbox reads {read}, so no worker would send "
+                "the task; pass an engine with the same URL to SQLAlchemyOutbox, in tests to outbox.use_engine()"
+            )
+
+    async def awrite(
+        self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None], dropped: Callable[[], None]
+    ) -> None:
         """Add rows as `write` does, from a coroutine. Without a session, write them in a thread."""
         if self.in_transaction():
-            self.write(rows, committed)
+            self.write(rows, committed, dropped)
         else:
-            await asyncio.to_thread(self.write, rows, committed)
+            await asyncio.to_thread(self.write, rows, committed, dropped)
 
     def find(self, task_id: str) -> TaskInfo | None:
         """Return a task whose row is committed and not sent yet, or None."""
@@ -230,6 +289,18 @@ class SQLAlchemyOutbox:
     def close(self) -> None:
         """Close connections that the outbox opened for itself. The next use opens new ones."""
         self._database.close()
+
+
+def _check_engine(engine: object) -> None:
+    if not isinstance(engine, Engine | AsyncEngine):
+        raise ConfigurationError(f"SQLAlchemyOutbox takes an Engine or AsyncEngine, got {type(engine).__name__}")
+    if engine.dialect.name not in DIALECTS:
+        raise ConfigurationError(f"the outbox supports {' and '.join(DIALECTS)}, got {engine.dialect.name!r}")
+    if isinstance(engine, AsyncEngine) and is_private(engine.url):
+        raise ConfigurationError(
+            "the outbox opens its own connections for an AsyncEngine, and they would not see an in-memory database of "
+            "SQLite; use a file, for example sqlite+aiosqlite:///test.db"
+        )
 
 
 def _name_of(url: URL) -> str:

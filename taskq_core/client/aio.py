@@ -55,7 +55,7 @@ class AsyncClient:
     @property
     def circuit_state(self) -> CircuitState:
         """State of the circuit breaker, which both clients share. See `Client.circuit_state`."""
-        return self._sender.circuit.state
+        return self._blocking.circuit_state
 
     async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue one call and return its handle. Raises the errors of `Client.enqueue`."""
@@ -65,7 +65,9 @@ class AsyncClient:
         prepared = self._preparer.prepare(call)
         if self._outbox is not None:
             await self._outbox.asend(prepared)
-        elif self._hook is not None and await self._hook.adefer(lambda: self._blocking.send_deferred(prepared)):
+        elif self._hook is not None and await self._hook.adefer(
+            lambda: self._blocking.send_deferred(prepared), prepared.handle.mark_rolled_back
+        ):
             prepared.handle.mark_deferred()
         else:
             await self._send(prepared)
@@ -111,7 +113,7 @@ class AsyncClient:
         if self._outbox is not None:
             await self._outbox.asend_many(prepared, result)
         elif self._hook is not None and await self._hook.adefer(
-            lambda: self._blocking.send_deferred_batches(waiting, result)
+            lambda: self._blocking.send_deferred_batches(waiting, result), result.mark_rolled_back
         ):
             waiting += [batch async for batch in prepared]
             result.defer(waiting)

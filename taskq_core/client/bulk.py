@@ -154,6 +154,9 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         self.ids: list[str] = []
         self._deferred: dict[int, TaskHandle[Any]] | None = None
         """Handles that the caller has accessed while the transaction is open, by position. None after the commit."""
+        self._is_rolled_back = False
+        self._late: frozenset[str] = frozenset()
+        """Ids of tasks that wait in an outbox although the transaction has committed."""
         self._positions_of_existing: set[int] = set()
         self.existing: dict[str, str] = {}
         self.errors: list[EnqueueError] = []
@@ -179,13 +182,18 @@ class BulkResult(Sequence[TaskHandle[Any]]):
             return self._deferred[position]
         handle = self._make_handle(self._sources[position], self.ids[position])
         handle.existing = position in self._positions_of_existing
+        handle.is_late = handle.id in self._late
         if self._deferred is not None:
             handle.mark_deferred()
+            if self._is_rolled_back:
+                handle.mark_rolled_back()
             self._deferred[position] = handle
         return handle
 
     def __repr__(self) -> str:
         state = "enqueued" if self._deferred is None else "to be enqueued"
+        if self._is_rolled_back:
+            state = "rolled back"
         return f"<{len(self)} tasks {state}, {len(self.errors)} refused>"
 
     # --- for clients --------------------------------------------------------------------------------------------------
@@ -235,11 +243,26 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         self._deferred, self._sources, self.ids = None, [], []
         return handles
 
-    def settle(self, handles: Iterable[TaskHandle[Any]], failure: BaseException | None) -> None:
+    def mark_rolled_back(self) -> None:
+        """Record that the surrounding transaction was rolled back, so no task is ever sent."""
+        self._is_rolled_back = True
+        for handle in (self._deferred or {}).values():
+            handle.mark_rolled_back()
+
+    def settle(
+        self,
+        handles: Iterable[TaskHandle[Any]],
+        failure: BaseException | None,
+        late: Iterable[str] = (),
+    ) -> None:
         """Mark the handles that `begin` returned as sent or failed.
 
-        `failure` is the error that stopped the send, or None.
+        Args:
+            handles: The handles.
+            failure: The error that stopped the send, or None.
+            late: Ids of tasks that still wait in the outbox.
         """
+        self._late |= frozenset(late)
         sent = set(self.ids)
         refused = {error.task_id: error for error in self.errors}
         for handle in handles:
@@ -247,4 +270,5 @@ class BulkResult(Sequence[TaskHandle[Any]]):
                 handle.mark_existing(self.existing[handle.id])
                 handle.mark_sent()
             else:
-                handle.mark_sent(None if handle.id in sent else refused.get(handle.id) or failure)
+                error = None if handle.id in sent else refused.get(handle.id) or failure
+                handle.mark_sent(error, is_late=handle.id in self._late)

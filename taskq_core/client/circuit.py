@@ -58,6 +58,7 @@ class Circuit:
         settings: Number of failures after which the circuit opens, and the lengths of pauses.
         address: The address of Redis for error messages.
         opened: Called each time the circuit opens.
+        consequence: The effect of an open circuit on enqueues, as a clause for the log.
         monotonic: Source of monotonic time.
         jitter: Returns the random factor for the length of a pause.
 
@@ -71,6 +72,7 @@ class Circuit:
         *,
         address: str,
         opened: Callable[[], object] = lambda: None,
+        consequence: str = "enqueues now fail at once",
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 - jitter, no secret
     ) -> None:
@@ -79,6 +81,7 @@ class Circuit:
         self._max_pause_s = seconds("max_pause", settings.max_pause)
         self._address = address
         self._opened = opened
+        self._consequence = consequence
         self._monotonic = monotonic
         self._jitter = jitter
         self.reset()
@@ -180,9 +183,10 @@ class Circuit:
             failures = self.failures
         if is_new:
             logger.warning(
-                "%s failed to answer %d times in a row: enqueues now fail at once, next try in %.1f s; last error: %s",
+                "%s failed to answer%s: %s, next try in %.1f s; last error: %s",
                 self._address,
-                failures,
+                f" {failures} times in a row" if failures > 1 else "",
+                self._consequence,
                 pause_s,
                 error,
             )

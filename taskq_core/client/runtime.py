@@ -1,6 +1,6 @@
 """The Redis keys, connections and clients of a queue application for one set of settings. Connects at the first use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from taskq_core.broker.aio import AsyncRunner
@@ -78,7 +78,15 @@ class Runtime:
         self._sender = sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
         self.delivery = Delivery(sender)
         self.hook = hook
-        self.outbox = None if outbox is None else OutboxSender(outbox, self.delivery, sender)
+        self.outbox: OutboxSender | None = None
+        if outbox is not None:
+            shortcut = Circuit(
+                replace(settings.circuit_breaker, failures=1),
+                address=self.endpoint.address,
+                opened=preparer.metrics.circuit_opened,
+                consequence="tasks now wait in the outbox",
+            )
+            self.outbox = OutboxSender(outbox, self.delivery, circuit=shortcut, preparer=preparer)
         self.client = Client(sender, hook=hook, outbox=self.outbox)
         self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=self.outbox)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
@@ -89,6 +97,8 @@ class Runtime:
         self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
         self.source.send_through(store.runner, store.async_runner)
         self._sender.reset()
+        if self.outbox is not None:
+            self.outbox.circuit.reset()
 
     def close(self) -> None:
         """Close the connections of blocking code, and release the embedded server. Other stores are not closed."""

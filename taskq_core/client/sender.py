@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from taskq_core.broker.operations import new_tasks
@@ -200,44 +199,62 @@ class Sender:
 class TransactionHook(Protocol):
     """Postpones sending to the commit of a surrounding database transaction."""
 
-    def defer(self, send: Callable[[], None]) -> bool:
-        """Call `send` when the open transaction commits, and return True. Return False if no transaction is open."""
+    def defer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
+        """Call `send` when the open transaction commits, or `dropped` if it is rolled back, and return True.
+
+        Return False if no transaction is open.
+        """
         ...
 
-    async def adefer(self, send: Callable[[], None]) -> bool:
+    async def adefer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
         """Postpone a send from a coroutine, as `defer` does. `send` is called in blocking code."""
         ...
 
 
-@dataclass(eq=False)
 class SendAtLastCommit:
     """Calls `send` once, after the last of several transactions has committed. Call this object at each commit.
 
-    Safe to call from any thread.
+    If one of the transactions is rolled back, `dropped` is called instead. Django does not report rollbacks: it only
+    forgets the hooks of the transaction. So an object that is deleted before all commits counts as dropped too. Safe to
+    call from any thread.
 
     Args:
-        commits: Number of transactions that have not committed yet, at least 1. If one never commits, nothing is sent.
-        send: The function to call.
+        commits: Number of transactions that have not committed yet, at least 1.
+        send: The function to call after the commits.
+        dropped: The function to call after a rollback. It must not raise.
     """
 
-    commits: int
-    send: Callable[[], None]
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    def __init__(self, commits: int, send: Callable[[], None], dropped: Callable[[], None]) -> None:
+        self._commits = commits
+        self._send: Callable[[], None] | None = send
+        self._dropped = dropped
+        self._lock = threading.Lock()
 
     def __call__(self) -> None:
         """Count a commit, and send at the last one. Add a note to the error of a failed send that the task is lost."""
         with self._lock:
-            self.commits -= 1
-            if self.commits:
+            self._commits -= 1
+            if self._commits or self._send is None:
                 return
+            send, self._send = self._send, None
         try:
-            self.send()
+            send()
         except TaskQError as error:
             cause = error.__cause__
             is_stored = isinstance(cause, BrokerReplicationError)
             if isinstance(error, QueueFullError) or (isinstance(cause, BrokerError) and not is_stored):
                 error.add_note(_LOST)
             raise
+
+    def drop(self) -> None:
+        """Count a rollback, after which nothing is sent."""
+        with self._lock:
+            send, self._send = self._send, None
+        if send is not None:
+            self._dropped()
+
+    def __del__(self) -> None:
+        self.drop()
 
 
 _free_slots: deque[ReceiptSlot] = deque()

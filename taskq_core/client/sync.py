@@ -68,8 +68,11 @@ class Client:
 
     @property
     def circuit_state(self) -> CircuitState:
-        """State of the circuit breaker. While it is open, enqueues fail at once, because Redis did not answer."""
-        return self._sender.circuit.state
+        """State of the circuit breaker. While it is open, enqueues fail at once, because Redis did not answer.
+
+        With an outbox, no enqueue fails: while the circuit is open, workers send the tasks.
+        """
+        return (self._sender if self._outbox is None else self._outbox).circuit.state
 
     def enqueue(self, call: Signature[R], hook: TransactionHook | None = None) -> TaskHandle[R]:
         """Enqueue one call and return its handle.
@@ -98,7 +101,7 @@ class Client:
         outbox, hook = (self._outbox, self._hook) if hook is None else (None, hook)
         if outbox is not None:
             outbox.send(prepared)
-        elif hook is not None and hook.defer(partial(self.send_deferred, prepared)):
+        elif hook is not None and hook.defer(partial(self.send_deferred, prepared), prepared.handle.mark_rolled_back):
             prepared.handle.mark_deferred()
         else:
             self._send(prepared, self._sender.timeout_s, self._sender.wait)
@@ -199,7 +202,9 @@ class Client:
         outbox, hook = (self._outbox, self._hook) if hook is None else (None, hook)
         if outbox is not None:
             outbox.send_many(prepared, result)
-        elif hook is not None and hook.defer(partial(self.send_deferred_batches, waiting, result)):
+        elif hook is not None and hook.defer(
+            partial(self.send_deferred_batches, waiting, result), result.mark_rolled_back
+        ):
             waiting += list(prepared)  # `list` prepares all calls first, so that an error sends nothing
             result.defer(waiting)
         else:

@@ -17,7 +17,7 @@ from taskq_core.settings import unknown
 from taskq_core.wire import QueueKeys
 
 if TYPE_CHECKING:
-    from taskq_core.handles.handle import SentLater
+    from taskq_core.handles.sent_later import SentLater
 
 _SIGNAL_ID = re.compile(r"[^\ud800-\udfff]{1,64}")
 POSITION = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")

@@ -19,13 +19,13 @@ from taskq_core.errors import (
     TaskFailedError,
     TaskNotFoundError,
     TaskNotSentError,
-    WorkflowNotSentError,
 )
 from taskq_core.handles import changing
 from taskq_core.handles.durable import TaskStream, signal
 from taskq_core.handles.events import TaskEvents
 from taskq_core.handles.expiry import expired_error
 from taskq_core.handles.records import TaskInfo, task_info
+from taskq_core.handles.sent_later import SentLater
 from taskq_core.handles.source import NOT_YET, HandleSource
 from taskq_core.settings import Duration, seconds
 from taskq_core.wire import QueueKeys, TaskState, decode_message, validate_queue_name
@@ -55,7 +55,7 @@ class SupportsCall(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSummary:
-    """The state of a task as of its handle's last `refresh`. The state is `deferred` until its transaction commits."""
+    """The state of a task as of its handle's last `refresh`. The state is `deferred` until Redis has the task."""
 
     id: str
     queue: str
@@ -64,59 +64,6 @@ class TaskSummary:
     progress: Progress | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-
-
-class SentLater:
-    """Base class of handles. A handle may exist before its task or workflow is sent at the commit of a transaction.
-
-    Attributes:
-        is_late: True while the task or workflow may still wait in an outbox although its transaction has committed.
-        note: Data that an adapter stores until the send has succeeded or failed. taskq itself does not use it.
-    """
-
-    id: str
-    queue: str
-    is_late = False
-    note: Any = None
-    _is_deferred = False
-    _failure: BaseException | None = None
-    _not_sent: type[TaskNotSentError | WorkflowNotSentError]
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the task or workflow was sent. False before the transaction commits, and if the send failed."""
-        return not self._is_deferred and self._failure is None
-
-    @property
-    def send_error(self) -> BaseException | None:
-        """Error of the send after the transaction's commit. None if the send did not fail."""
-        return self._failure
-
-    def mark_deferred(self) -> None:
-        """Record that the send waits for the commit of the surrounding transaction. For clients."""
-        self._is_deferred = True
-
-    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
-        """Record that the send has succeeded, or store the error of the send. For clients.
-
-        With `is_late`, the task waits in the outbox, and a worker sends it later.
-        """
-        self._is_deferred = False
-        self._failure = failure
-        if failure is not None:
-            self.note = None
-        self.is_late = is_late
-
-    def _check_not_failed(self) -> None:
-        if self._failure is not None:
-            raise self._not_sent(self.queue, self.id, f"the send after the commit failed: {self._failure}")
-
-    def _check_sent(self) -> None:
-        self._check_not_failed()
-        if self._is_deferred:
-            raise self._not_sent(
-                self.queue, self.id, "it is sent when the surrounding transaction commits; try again after the commit"
-            )
 
 
 class TaskHandle(SentLater, Generic[R_co]):
@@ -483,7 +430,7 @@ class TaskHandle(SentLater, Generic[R_co]):
 def _checked(value: Any, _: Any) -> TaskHandle[Any]:
     if not isinstance(value, TaskHandle):
         raise ValueError(f"expected a TaskHandle, got {type(value).__name__}")
-    value._check_not_failed()
+    value.check_not_lost()
     return value
 
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import WorkflowNotFoundError, WorkflowNotSentError, WorkflowTimeoutError
 from taskq_core.handles import workflow_plans
-from taskq_core.handles.handle import SentLater
+from taskq_core.handles.sent_later import SentLater
 from taskq_core.handles.source import NOT_YET, HandleSource
 from taskq_core.handles.workflow_records import WorkflowGraph, WorkflowInfo
 from taskq_core.settings import Duration, seconds

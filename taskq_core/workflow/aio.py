@@ -85,14 +85,13 @@ class AsyncWorkflowClient:
         )
         if self._outbox is not None:
             with outgoing.span.current():
-                handle.mark_deferred()
-                await self._outbox.asend_workflow(
-                    outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent)
-                )
+                await self._outbox.asend_workflow(outgoing.rows(), handle)
             return handle
         batches: list[Batch] = []
         hook = hook or self._hook
-        if hook is not None and await hook.adefer(lambda: self._send_deferred(outgoing, handle, batches)):
+        if hook is not None and await hook.adefer(
+            lambda: self._send_deferred(outgoing, handle, batches), handle.mark_rolled_back
+        ):
             batches += [batch async for batch in self._batches(outgoing)]
             handle.mark_deferred()
             return handle

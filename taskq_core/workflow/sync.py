@@ -84,12 +84,13 @@ class WorkflowClient:
         )
         if self._outbox is not None:
             with outgoing.span.current():
-                handle.mark_deferred()
-                self._outbox.send_workflow(outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent))
+                self._outbox.send_workflow(outgoing.rows(), handle)
             return handle
         batches: list[Batch] = []
         hook = hook or self._hook
-        if hook is not None and hook.defer(lambda: self._send_deferred(outgoing, handle, batches)):
+        if hook is not None and hook.defer(
+            lambda: self._send_deferred(outgoing, handle, batches), handle.mark_rolled_back
+        ):
             batches += list(self._batches(outgoing))
             handle.mark_deferred()
             return handle

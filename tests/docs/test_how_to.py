@@ -504,6 +504,7 @@ with_task.close()
 def test_the_tests_of_the_page_on_tests_pass(tmp_path: Path) -> None:
     """Its files are written and run by pytest; its block for FastAPI runs beside them."""
     page = ROOT / "docs/how-to/test-your-tasks.md"
+    write_files(ROOT / "docs/how-to/use-the-outbox.md", tmp_path)  # the app whose outbox the page tests
     write_files(page, tmp_path)
     (options,) = (block.text for block in blocks(page) if block.language == "toml")
     (tmp_path / "pyproject.toml").write_text(options, encoding="utf-8")

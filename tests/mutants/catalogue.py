@@ -823,7 +823,7 @@ DJANGO = (
     Mutant(
         name="a task that is enqueued in a transaction is sent before the commit",
         file="taskq_django/transaction.py",
-        old="            after_commit(waiting_for, send, robust=not self._app.propagates)\n"
+        old="            after_commit(waiting_for, send, dropped, robust=not self._app.propagates)\n"
         "        return bool(waiting_for)\n",
         new="            pass\n        return False\n",
         tests=(f"{_OF_DJANGO}/test_transaction.py",),
@@ -831,8 +831,8 @@ DJANGO = (
     Mutant(
         name="a task is sent when the first of several transactions commits",
         file="taskq_django/transaction.py",
-        old="SendAtLastCommit(len(waiting_for), send)",
-        new="SendAtLastCommit(1, send)",
+        old="SendAtLastCommit(len(waiting_for), send, dropped)",
+        new="SendAtLastCommit(1, send, dropped)",
         tests=(f"{_OF_DJANGO}/test_transaction.py",),
     ),
     Mutant(

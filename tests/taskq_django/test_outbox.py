@@ -18,13 +18,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 
 from taskq_core import (
+    ConfigurationError,
     TaskNotSentError,
     TaskState,
     chain,
 )
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
-from taskq_django import async_client, taskq
+from taskq_django import async_client, client, taskq
 from taskq_django.models import OutboxTask
 from tests.redis_server import RedisServer
 from tests.taskq_django.shop.tasks import greet, restock
@@ -74,6 +75,35 @@ def test_a_row_is_written_in_the_transaction_and_sent_after_the_commit(alias: st
     assert waiting(alias) == []
     assert names() == ["shop:greet"]
     assert handle.refresh().id == handle.id
+
+
+class OnlyInDefault:
+    """A router that migrates the outbox only to one database, and writes to another one."""
+
+    def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **_: Any) -> bool | None:
+        return db == "default" if model_name == "outboxtask" else None
+
+    def db_for_write(self, model: Any, **_: Any) -> str | None:
+        return "other" if model is OutboxTask else None
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+def test_a_database_without_an_outbox_is_refused_at_the_enqueue(settings: Any) -> None:
+    """No worker would read the row, in a transaction of that database or without one."""
+    settings.DATABASE_ROUTERS = [OnlyInDefault()]
+
+    with transaction.atomic(using="other"):
+        with pytest.raises(ConfigurationError, match=r"open on database 'other', which has no outbox.*of: default"):
+            greet.delay("Ada")
+        with pytest.raises(ConfigurationError, match="which has no outbox"):
+            client.enqueue_many([greet.s("Ada")])
+    with pytest.raises(ConfigurationError, match="the router writes to 'other', which has no outbox"):
+        greet.delay("Ada")
+    with transaction.atomic():
+        greet.delay("Grace")
+
+    assert [waiting(alias) for alias in BOTH] == [[], []]
+    assert names() == ["shop:greet"]
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)

@@ -140,7 +140,7 @@ def test_nothing_is_enqueued_on_rollback(inspector: Inspector, alias: str) -> No
         client.enqueue_many(greet.s(name) for name in ("Edsger", "Barbara"))
 
     assert names(inspector) == []
-    with pytest.raises(TaskNotSentError, match="try again after the commit"):
+    with pytest.raises(TaskNotSentError, match="its transaction was rolled back"):
         handle.refresh()
 
 
@@ -170,9 +170,11 @@ def test_a_task_waits_for_the_last_of_several_transactions(inspector: Inspector,
 @rows(("outer", "inner"), [BOTH, BOTH[::-1]])
 def test_a_rollback_of_one_of_several_databases_is_enough(inspector: Inspector, outer: str, inner: str) -> None:
     with transaction.atomic(using=outer), rolled_back(inner):
-        greet.delay("Ada")
+        handle = greet.delay("Ada")
 
     assert names(inspector) == []
+    with pytest.raises(TaskNotSentError, match="its transaction was rolled back"):
+        handle.result()
 
 
 @pytest.mark.django_db(transaction=True)

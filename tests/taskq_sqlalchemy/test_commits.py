@@ -415,7 +415,7 @@ async def test_a_commit_that_is_cancelled_while_it_sends_still_sends_all_tasks(t
         await session.execute(text("select 1"))
         hook = _Hook((session.sync_session,))
         for number in (1, 2, 3):
-            hook.defer(send(number))
+            hook.defer(send(number), lambda: None)
         committing = asyncio.create_task(session.commit())
         await asyncio.to_thread(is_sending.wait, 30)
         committing.cancel()

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from fastapi import FastAPI
 from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -22,8 +22,10 @@ import taskq_core.warnings
 from taskq_core import BlockingEnqueueWarning, ConfigurationError, TaskQ, chain
 from taskq_fastapi import task_router, taskq_lifespan
 from taskq_sqlalchemy import OutboxTaskMixin, SQLAlchemyOutbox, enqueue_after_commit
+from taskq_sqlalchemy.places import place_of
 from tests.outboxes import Base, OutboxTask
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.looking import pending
 
 pytestmark = pytest.mark.redis
@@ -176,6 +178,103 @@ async def test_several_sessions_are_refused(outbox: SQLAlchemyOutbox) -> None:
         both.enqueue(note.s(1))
 
 
+@pytest.fixture
+def two_databases(tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
+    engines = create_engine(f"sqlite:///{tmp_path}/shop.db"), create_engine(f"sqlite:///{tmp_path}/test.db")
+    for engine in engines:
+        Base.metadata.create_all(engine)
+    yield engines
+    for engine in engines:
+        engine.dispose()
+
+
+def test_a_session_on_another_database_than_the_outbox_is_refused(two_databases: tuple[Engine, Engine]) -> None:
+    """No relay would read the row. Tests that replace the engine of the sessions also replace that of the outbox."""
+    shop, test = two_databases
+    outbox = SQLAlchemyOutbox(shop, OutboxTask)
+    note = note_of(TaskQ(AWAY, outbox=outbox))
+
+    with Session(test) as session:
+        session.execute(text("select 1"))
+        both = r"the session writes the outbox row to sqlite:///.*/test\.db, but the outbox reads sqlite:///.*/shop\.db"
+        for enqueue in (
+            lambda: enqueue_after_commit(session).enqueue(note.s(1)),
+            lambda: enqueue_after_commit(session).enqueue_many([note.s(1)]),
+            lambda: enqueue_after_commit(session).enqueue_workflow(chain(note.si(1), note.si(2))),
+        ):
+            with pytest.raises(ConfigurationError, match=both):
+                enqueue()
+        assert not session.new
+        with outbox.use_engine(test):
+            enqueue_after_commit(session).enqueue(note.s(2))
+            session.commit()
+            assert outbox.tables()[0].figures().waiting == 1
+    assert outbox.tables()[0].figures().waiting == 0
+
+
+def test_a_routing_session_is_checked_when_it_writes_the_row(two_databases: tuple[Engine, Engine]) -> None:
+    """Only the flush shows which engine such a session uses. Reads from a replica are allowed."""
+    shop, test = two_databases
+    note = note_of(TaskQ(AWAY, outbox=SQLAlchemyOutbox(shop, OutboxTask)))
+
+    class Routing(Session):
+        primary = shop
+
+        def get_bind(self, *words: Any, **more: Any) -> Any:
+            return self.primary if self._flushing else test
+
+    with Routing() as session:
+        enqueue_after_commit(session).enqueue(note.s(1))
+        session.commit()
+        Routing.primary = test
+        enqueue_after_commit(session).enqueue(note.s(2))
+        with pytest.raises(ConfigurationError, match="so no worker would send the task"):
+            session.commit()
+
+
+def test_a_schema_of_another_tenant_is_another_database(two_databases: tuple[Engine, Engine]) -> None:
+    shop, _ = two_databases
+    tenant = shop.execution_options(schema_translate_map={None: "tenant"})
+    note = note_of(TaskQ(AWAY, outbox=SQLAlchemyOutbox(shop, OutboxTask)))
+
+    with (
+        Session(tenant) as session,
+        pytest.raises(ConfigurationError, match=r"shop\.db, schema 'tenant', but the outbox reads .*shop\.db, so"),
+    ):
+        enqueue_after_commit(session).enqueue(note.s(1))
+
+
+@rows(
+    ("one", "other", "is_same"),
+    [
+        ("postgresql+psycopg://ada:secret@localhost/shop", "postgresql+asyncpg://eve@127.0.0.1:5432/shop", True),
+        ("postgresql+psycopg:///shop?host=/run/postgresql", "postgresql+psycopg://localhost/shop", True),
+        ("postgresql+psycopg://ada:secret@db/shop", "postgresql+psycopg://ada:secret@replica/shop", False),
+        ("postgresql+psycopg://db/shop", "postgresql+psycopg://db/test_shop", False),
+        ("postgresql+psycopg://db/shop", "postgresql+psycopg://db:6432/shop", False),
+        ("sqlite:///shop.db", "sqlite:///file:shop.db?uri=true", True),
+        ("sqlite://", "sqlite://", False),
+    ],
+)
+def test_databases_are_compared_by_address_and_shown_without_password(one: str, other: str, is_same: bool) -> None:
+    table = OutboxTask.__table__
+    places = [
+        place_of(create_engine(each.replace("asyncpg", "psycopg")), table)  # type: ignore[arg-type]  # a Table
+        for each in (one, other)
+    ]
+
+    assert (places[0] == places[1]) is is_same
+    assert "secret" not in f"{places}"
+
+
+def test_a_connection_of_an_in_memory_engine_is_the_database_of_the_engine() -> None:
+    engine = create_engine("sqlite://")
+    table: Any = OutboxTask.__table__
+    with engine.connect() as connection:
+        assert place_of(connection, table) == place_of(engine.execution_options(timeout=1), table)
+    engine.dispose()
+
+
 def test_an_invalid_engine_or_model_is_refused() -> None:
     engine = create_engine("sqlite://")
     mysql = create_engine("sqlite://")
@@ -186,6 +285,7 @@ def test_an_invalid_engine_or_model_is_refused() -> None:
         ((engine, OutboxTaskMixin), "takes a model, `class OutboxTask"),
         (("sqlite://", OutboxTask), "takes an Engine or AsyncEngine, got str"),
         ((mysql, OutboxTask), "supports postgresql and sqlite, got 'mysql'"),
+        ((create_async_engine("sqlite+aiosqlite://"), OutboxTask), "would not see an in-memory database of SQLite"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             SQLAlchemyOutbox(*words)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Move rows from an outbox table to Redis: claim rows (no other sender then moves them), send and delete them."""
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,6 @@ from typing import TypeVar
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation, Operation
-from taskq_core.broker.plans import ask
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
 from taskq_core.client.sender import Sender, give_back_slot, take_slot
 from taskq_core.errors import BrokerError, BrokerUnavailableError
@@ -50,7 +50,8 @@ class Delivered:
         stored: Receipts of rows whose tasks are in Redis, stored by this delivery or before.
         refused: `StoreCode` by receipt of rows whose id or unique lock was taken. Their tasks are dropped, with a
             warning in the log.
-        existing: By receipt, the id of the existing task that holds the unique lock of a row's task.
+        existing: By receipt, the id of the existing task that holds the unique lock of a row's task, whether the row
+            was refused or the existing task runs in its place.
         failure: The last error of Redis, None if there was none.
     """
 
@@ -68,16 +69,25 @@ class Delivery:
         self._keys = sender.preparer.keys
         self._sender = sender
 
-    def _run(self, operation: Operation[T]) -> T:
-        return self._sender.preparer.source.run(ask(operation))
+    def _run(self, operation: Operation[T], patience_s: float = math.inf) -> T:
+        source = self._sender.preparer.source
+        return source.runner.run(operation, patience_s=min(patience_s, source.timeout_s))
 
-    def deliver(self, table: OutboxTable, receipts: Sequence[str] | None = None) -> Delivered:
+    def deliver(
+        self, table: OutboxTable, receipts: Sequence[str] | None = None, *, patience_s: float = math.inf
+    ) -> Delivered:
         """Claim rows and move them to Redis: the given rows, or any waiting rows. A later call retries failed rows.
+
+        Args:
+            table: The table.
+            receipts: The rows. None: any rows.
+            patience_s: Maximum seconds to wait for each answer of Redis before rows are sent. The request that has the
+                rows may take as long as an enqueue. If it is not answered, the rows wait until their claim ends.
 
         Raises:
             BrokerUnavailableError: Redis did not return its time, so nothing was claimed.
         """
-        began_s = self._run(diagnosis.read_time())
+        began_s = self._run(diagnosis.read_time(), patience_s)
         claim = new_token()
         rows = table.claim(claim, most=CLAIM_MAX, most_bytes=CLAIM_BYTES, seconds=CLAIM_S, receipts=receipts)
         delivered = Delivered(len(rows), [], {})
@@ -90,7 +100,7 @@ class Delivery:
                 left += [row.receipt for row in batch]
                 continue
             try:
-                codes = self._send(queue, batch, ends_ms)
+                codes = self._send(queue, batch, ends_ms, patience_s)
             except BrokerError as error:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
@@ -111,9 +121,9 @@ class Delivery:
             table.release(claim, put_off, seconds=PUT_OFF_S)
         return delivered
 
-    def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> Codes:
+    def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int, patience_s: float) -> Codes:
         try:
-            self._run(new_tasks.register_queue(self._keys.queues, (queue,)))
+            self._run(new_tasks.register_queue(self._keys.queues, (queue,)), patience_s)
         except BrokerError as error:
             error.may_have_happened = False  # only the queue's name was sent, and no row
             raise
@@ -147,6 +157,8 @@ class Delivery:
             elif code != StoreCode.TOO_LATE:  # TOO_LATE: another sender has claimed the row, so it stays
                 is_locked = code == StoreCode.DUPLICATE
                 delivered.refused[row.receipt] = StoreCode.DUPLICATE if is_locked else StoreCode.ID_CONFLICT
+                if holder:
+                    delivered.existing[row.receipt] = holder
                 taken = "its unique lock" if is_locked else "its id"
                 logger.warning(
                     "task %s from the outbox was dropped: another task has %s",

@@ -1,7 +1,8 @@
 """Enqueue through an outbox: write rows, and move them to Redis after their commit.
 
-Tasks count as enqueued once their rows are committed. The client then tries once to move the rows to Redis. It raises
-no error if this fails, because the relay of a worker moves the rows later.
+After the commit, the client tries once to move the rows to Redis. This is only a shortcut: the client gives up if Redis
+does not answer within `PATIENCE_S`, raises no error, and does not try again while its circuit breaker is open. The
+relay of a worker moves the rows that are left. A handle counts as sent only when Redis has the task.
 """
 
 import logging
@@ -12,14 +13,18 @@ from typing import Any
 
 from taskq_core.broker.operations.new_tasks import NAMES_HOLDER, Codes, StoreCode
 from taskq_core.client.bulk import Batch, BulkResult
+from taskq_core.client.circuit import Circuit
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
-from taskq_core.client.preparer import Prepared, refusal
-from taskq_core.client.sender import Sender
+from taskq_core.client.preparer import Prepared, Preparer, refusal
 from taskq_core.errors import BrokerError, CircuitOpenError
+from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.outbox")
+
+PATIENCE_S = 0.1
+"""Maximum seconds that a caller waits after the commit for a Redis that does not answer."""
 
 
 class OutboxSender:
@@ -28,33 +33,36 @@ class OutboxSender:
     Args:
         outbox: Writes rows.
         delivery: Moves rows to Redis.
-        sender: Provides two objects: the circuit breaker decides whether to try the move, and the preparer closes spans
-            and counts tasks.
+        circuit: Decides whether to try the move. It is separate from the circuit breaker of direct enqueues, because it
+            opens after a single failure.
+        preparer: Closes spans and counts tasks.
     """
 
     def __init__(
         self,
         outbox: Outbox,
         delivery: Delivery,
-        sender: Sender,
+        *,
+        circuit: Circuit,
+        preparer: Preparer,
     ) -> None:
-        self._observer = sender.preparer.observer
+        self._observer = preparer.observer
         self._outbox = outbox
         self._delivery = delivery
-        self._circuit = sender.circuit
-        self._preparer = sender.preparer
+        self.circuit = circuit
+        self._preparer = preparer
 
     # --- one task -----------------------------------------------------------------------------------------------------
 
     def send(self, prepared: Prepared[Any]) -> None:
         """Write the row of a task. Raises errors of the database."""
         with self._writing(prepared) as (rows, committed):
-            self._outbox.write(rows, committed)
+            self._outbox.write(rows, committed, prepared.handle.mark_rolled_back)
 
     async def asend(self, prepared: Prepared[Any]) -> None:
         """Write the row of a task. Like `send`, for coroutines."""
         with self._writing(prepared) as (rows, committed):
-            await self._outbox.awrite(rows, committed)
+            await self._outbox.awrite(rows, committed, prepared.handle.mark_rolled_back)
 
     @contextmanager
     def _writing(self, prepared: Prepared[Any]) -> Iterator[tuple[list[OutboxRow], Callable[[OutboxTable], None]]]:
@@ -66,11 +74,13 @@ class OutboxSender:
 
         def committed(table: OutboxTable) -> None:
             delivered = self._attempt(table, [row.receipt])
+            holder = delivered.existing.get(row.receipt, "")
             if row.receipt in delivered.refused:
-                handle.mark_sent(refusal(delivered.refused[row.receipt], handle.name, handle.queue, handle.id))
+                code = delivered.refused[row.receipt]
+                handle.mark_sent(refusal(code, handle.name, handle.queue, handle.id, holder=holder))
             else:
-                if row.receipt in delivered.existing:
-                    handle.mark_existing(delivered.existing[row.receipt])
+                if holder:
+                    handle.mark_existing(holder)
                 handle.mark_sent(is_late=row.receipt not in delivered.stored)
                 if self._observer.wants_enqueued():
                     self._observer.notify_enqueued((handle,))
@@ -89,7 +99,7 @@ class OutboxSender:
         is_deferred = self._outbox.in_transaction()
         for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
             rows, committed = self._begin_many(part, result, is_deferred)
-            self._outbox.write(rows, committed)
+            self._outbox.write(rows, committed, result.mark_rolled_back)
             self._record_sent(part)
 
     async def asend_many(self, batches: AsyncIterable[Batch], result: BulkResult) -> None:
@@ -103,7 +113,7 @@ class OutboxSender:
 
     async def _asend_part(self, part: Sequence[Batch], result: BulkResult, is_deferred: bool) -> None:
         rows, committed = self._begin_many(part, result, is_deferred)
-        await self._outbox.awrite(rows, committed)
+        await self._outbox.awrite(rows, committed, result.mark_rolled_back)
         self._record_sent(part)
 
     def _begin_many(
@@ -121,6 +131,8 @@ class OutboxSender:
         def committed(table: OutboxTable) -> None:
             handles = result.begin() if is_deferred else ()  # `begin` also empties `result`, which is filled below
             delivered = self._attempt(table, [row.receipt for row in rows])
+            over = {*delivered.stored, *delivered.refused}
+            late = [row.task.task_id for row in rows if row.receipt not in over]
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
                 codes = [_code(row.receipt, delivered) for row in its_rows]
@@ -129,7 +141,7 @@ class OutboxSender:
                     delivered.existing.get(row.receipt, "") for row, code in rows_and_codes if code in NAMES_HOLDER
                 ]
                 result.add(batch, Codes("".join(codes), holders))
-            result.settle(handles, None)
+            result.settle(handles, None, late)
             if self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])
 
@@ -145,19 +157,21 @@ class OutboxSender:
 
     # --- workflows ----------------------------------------------------------------------------------------------------
 
-    def send_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
-        """Write the rows of a workflow. After the commit, call `sent` with True if all rows are in Redis."""
-        self._outbox.write(rows, self._committed(rows, sent))
+    def send_workflow(self, rows: Sequence[OutboxRow], handle: WorkflowHandle) -> None:
+        """Write the rows of a workflow."""
+        handle.mark_deferred()
+        self._outbox.write(rows, self._committed(rows, handle), handle.mark_rolled_back)
 
-    async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
+    async def asend_workflow(self, rows: Sequence[OutboxRow], handle: WorkflowHandle) -> None:
         """Write the rows of a workflow. Like `send_workflow`, for coroutines."""
-        await self._outbox.awrite(rows, self._committed(rows, sent))
+        handle.mark_deferred()
+        await self._outbox.awrite(rows, self._committed(rows, handle), handle.mark_rolled_back)
 
-    def _committed(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> Callable[[OutboxTable], None]:
+    def _committed(self, rows: Sequence[OutboxRow], handle: WorkflowHandle) -> Callable[[OutboxTable], None]:
         receipts = [row.receipt for row in rows]
 
         def committed(table: OutboxTable) -> None:
-            sent(set(receipts) <= set(self._attempt(table, receipts).stored))
+            handle.mark_sent(is_late=not set(receipts) <= set(self._attempt(table, receipts).stored))
 
         return committed
 
@@ -169,15 +183,16 @@ class OutboxSender:
         waiting = list(receipts)
         try:
             while waiting:
-                with self._circuit.call():
-                    delivered = self._delivery.deliver(table, waiting)
-                whole.stored += delivered.stored
-                whole.refused |= delivered.refused
-                whole.existing |= delivered.existing
+                with self.circuit.call():
+                    delivered = self._delivery.deliver(table, waiting, patience_s=PATIENCE_S)
+                    whole.stored += delivered.stored
+                    whole.refused |= delivered.refused
+                    whole.existing |= delivered.existing
+                    if delivered.failure is not None:
+                        raise delivered.failure
                 over = {*delivered.stored, *delivered.refused}
                 left = [each for each in waiting if each not in over]
-                if delivered.failure is not None or len(left) == len(waiting):
-                    whole.failure = delivered.failure
+                if len(left) == len(waiting):
                     break
                 waiting = left
         except CircuitOpenError:
@@ -194,4 +209,6 @@ class OutboxSender:
 
 def _code(receipt: str, delivered: Delivered) -> str:
     """Return the outcome of a row as a `StoreCode`."""
-    return StoreCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, StoreCode.STORED)
+    if receipt in delivered.refused:
+        return delivered.refused[receipt]
+    return StoreCode.EXISTING if receipt in delivered.existing else StoreCode.STORED

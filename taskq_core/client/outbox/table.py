@@ -145,15 +145,23 @@ class Outbox(Protocol):
         """Return whether a transaction is open in the blocking code around a coroutine. See `in_transaction`."""
         ...
 
-    def write(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    def write(
+        self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None], dropped: Callable[[], None]
+    ) -> None:
         """Write rows in the surrounding transaction, or in a new transaction.
 
         After the commit, `committed` is called with the table of the rows. Without a surrounding transaction it is
-        called at once. After a rollback it is not called.
+        called at once. After a rollback `dropped` is called instead.
+
+        Raises:
+            ConfigurationError: No relay would read the rows, because the transaction belongs to another database than
+                the outbox. Nothing was written.
         """
         ...
 
-    async def awrite(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+    async def awrite(
+        self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None], dropped: Callable[[], None]
+    ) -> None:
         """Write rows in a transaction. Like `write`, for coroutines. `committed` is called in blocking code."""
         ...
 

@@ -351,12 +351,12 @@ class TestTransactions:
         def __init__(self) -> None:
             self.waiting: list[Callable[[], None]] = []
 
-        def defer(self, send: Callable[[], None]) -> bool:
+        def defer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
             self.waiting.append(send)
             return True
 
-        async def adefer(self, send: Callable[[], None]) -> bool:
-            return self.defer(send)
+        async def adefer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
+            return self.defer(send, dropped)
 
         async def commit(self) -> None:
             for send in self.waiting:

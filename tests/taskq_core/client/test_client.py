@@ -310,13 +310,13 @@ class TestTransactionHook:
             self.is_open = True
             self.waiting: list[Callable[[], None]] = []
 
-        def defer(self, send: Callable[[], None]) -> bool:
+        def defer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
             if self.is_open:
                 self.waiting.append(send)
             return self.is_open
 
-        async def adefer(self, send: Callable[[], None]) -> bool:
-            return self.defer(send)
+        async def adefer(self, send: Callable[[], None], dropped: Callable[[], None]) -> bool:
+            return self.defer(send, dropped)
 
         async def commit(self) -> None:
             self.is_open = False

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from taskq_core import (
+    CircuitState,
     ConfigurationError,
     DuplicateTaskError,
     Settings,
@@ -27,6 +29,7 @@ from taskq_core import (
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.outbox import Delivery
 from taskq_core.client.outbox.delivery import SEND_S
+from taskq_core.client.outbox.sender import PATIENCE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.settings import EnqueueMode
@@ -110,10 +113,11 @@ def test_commits_succeed_and_rows_wait_while_redis_is_unreachable(outbox: Outbox
         with outbox.transaction():
             handle = outbox.enqueue(outbox.greet.s("Ada"))
             many = outbox.enqueue_many(outbox.restock.s(sku) for sku in ("a", "b"))
+            early = many[0]
 
-        assert handle.is_sent
         assert len(many) == 2
         assert outbox.waiting() == ["shop:greet", "shop:restock", "shop:restock"]
+        assert not any(each.is_sent for each in (handle, early, *many))
 
     assert len(outbox.relay().stored) == 3
 
@@ -132,7 +136,71 @@ def test_a_worker_sends_waiting_rows_and_the_handle_returns_the_result(outbox: O
     worker.start()
 
     assert handle.result(timeout=60) == "hello Ada"
+    assert handle.is_sent
     worker.join()
+
+
+def test_a_silent_redis_delays_only_the_first_commit_and_only_briefly(
+    outbox: OutboxUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay sends the rows, so the send after the commit needs no long timeout and no second attempt."""
+    asked = []
+
+    def silent(runner: SyncRunner, operation: Any, *, patience_s: float) -> Any:
+        asked.append((operation.name, patience_s))
+        raise BrokerUnavailableError("no answer")
+
+    monkeypatch.setattr(SyncRunner, "run", silent)
+    outbox.greet.delay("Ada")
+    with outbox.transaction():
+        outbox.enqueue(outbox.greet.s("Grace"))
+        outbox.enqueue_many([outbox.greet.s("Edsger")])
+        outbox.enqueue_workflow(chain(outbox.greet.si("Barbara")))
+
+    assert asked == [("read_time", PATIENCE_S)]
+    assert outbox.app.client.circuit_state is CircuitState.OPEN
+    assert len(outbox.waiting()) == 4
+
+
+def test_an_unanswered_delivery_opens_the_circuit(outbox: OutboxUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cluster, the node that tells the time may answer while the node of the queue does not."""
+    asked = []
+
+    def lost(*words: Any) -> str:
+        asked.append("deliver")
+        raise BrokerUnavailableError("no answer")
+
+    monkeypatch.setattr(Delivery, "_send", lost)
+    outbox.greet.delay("Ada")
+    outbox.greet.delay("Grace")
+
+    assert asked == ["deliver"]
+
+
+@pytest.mark.parametrize("mode", [EnqueueMode.ON_COMMIT, EnqueueMode.OUTBOX])
+@pytest.mark.parametrize("is_savepoint", [False, True])
+def test_a_handle_reports_the_rollback_of_its_transaction(
+    outbox: OutboxUnderTest, mode: EnqueueMode, is_savepoint: bool
+) -> None:
+    outbox.configure(lambda settings: replace(settings, enqueue=mode))
+    with outbox.transaction() if is_savepoint else nullcontext():
+        with outbox.rolled_back():
+            handle = outbox.enqueue(outbox.greet.using(retention=60).s("Ada"))
+            many = outbox.enqueue_many(outbox.greet.s(name) for name in ("Edsger", "Barbara"))
+            early = many[0]
+            workflow = outbox.enqueue_workflow(chain(outbox.greet.si("Grace")))
+            with pytest.raises(TaskNotSentError, match="when the surrounding transaction commits"):
+                handle.result()
+
+        for each in (handle, early, *many):
+            with pytest.raises(TaskNotSentError, match="its transaction was rolled back"):
+                each.refresh()
+            assert not each.is_sent
+        with pytest.raises(TaskNotSentError, match="its transaction was rolled back"):
+            handle.result()
+        with pytest.raises(WorkflowNotSentError, match="its transaction was rolled back"):
+            workflow.result()
+        assert "rolled back" in repr(many)
 
 
 def test_get_finds_a_task_that_waits_in_the_outbox(outbox: OutboxUnderTest) -> None:
@@ -355,7 +423,7 @@ def test_a_row_stays_until_replicas_confirm_its_task(
     handle = outbox.greet.using(replicated=True).delay("Ada")
 
     assert outbox.waiting() == ["shop:greet"], "this Redis has no replica"
-    assert handle.is_sent
+    assert not handle.is_sent
     outbox.execute("UPDATE {table} SET {claimed_until} = NULL, replicas = 0")  # as if one had come to it
 
     assert len(outbox.relay().stored) == 1
@@ -384,7 +452,7 @@ def test_a_large_workflow_waits_in_the_outbox_while_redis_is_unreachable(outbox:
     with outbox.redis_away(), outbox.transaction():
         handle = outbox.enqueue_workflow(group(greet.si(str(number)) for number in range(2_100)) | greet.si("Ada"))
     handle._source = outbox.app.runtime.source  # the handle belongs to a client of other settings
-    assert handle.is_sent
+    assert not handle.is_sent
     assert handle.is_late
     assert outbox.waiting() == ["workflow"] * 3
     with pytest.raises(WorkflowNotSentError, match="waits in the outbox"):
